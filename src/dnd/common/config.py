@@ -1,0 +1,152 @@
+"""Typed settings: a dataclass per stage, filled from a recipe (TOML) and `key=value` words; unknown keys are refused.
+
+A setting lives in the dataclass of the component that uses it and nowhere else. Nested dataclasses are TOML tables
+and dotted keys (`teacher.width=256`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dnd.common.errors import ConfigError
+from dnd.common.registry import nearest
+
+C = TypeVar("C")
+
+
+def load_config(cls: type[C], recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+    """Build `cls` from a recipe and `key=value` overrides, the overrides last.
+
+    Args:
+        cls: a dataclass whose fields all have defaults.
+        recipe: a file, or the name of a recipe shipped with the package such as `denoise-small`.
+        overrides: words like `width=128`, `optimizer.learning_rate=1e-4`.
+
+    Raises:
+        ConfigError: no such recipe, a key that the stage does not have, a value of another type.
+    """
+    values: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"setting {word!r} has no value", expected="key=value")
+        _set_dotted(values, key.strip(), text.strip())
+    return from_dict(cls, values)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    folder = resources.files("dnd.recipes")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """The settings of a recipe as a nested dictionary.
+
+    Raises:
+        ConfigError: there is no such recipe or it is not TOML.
+    """
+    path = Path(recipe)
+    if path.suffix == ".toml" and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif str(recipe) in recipe_names():
+        text = (resources.files("dnd.recipes") / f"{recipe}.toml").read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"unknown recipe {str(recipe)!r}", next_step=nearest(str(recipe), recipe_names()))
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {recipe} is not valid TOML", found=str(error)) from error
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
+    """Build a dataclass from plain values, converting text to the field's type; nested tables become dataclasses.
+
+    Raises:
+        ConfigError: an unknown key or a value that does not fit; the message holds the full dotted key.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown setting {path}{key}", next_step=nearest(key, known))
+    built = {key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()}
+    try:
+        return cls(**built)
+    except ValueError as error:  # raised by a `__post_init__`
+        raise ConfigError(f"settings of {cls.__name__} are at odds", found=str(error)) from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The inverse of `from_dict`: nested dictionaries of plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"setting {key} goes through {table}, which is no table")
+    values[last] = value
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, key)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"setting {key} is a table", found=repr(value), expected=f"{key}.name=value")
+        return from_dict(hint, value, path=f"{key}.")  # type: ignore[arg-type]
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(f"setting {key} has an unknown value {value!r}", next_step=nearest(str(value), map(str, arguments)))
+    if origin in (tuple, list):
+        items = value.split(",") if isinstance(value, str) else value
+        converted = [_convert(arguments[0], item, key) for item in items]
+        return tuple(converted) if origin is tuple else converted
+    return _convert_plain(hint, value, key)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, key: str) -> Any:
+    if type(None) in arguments and (value is None or value in ("none", "None")):
+        return None
+    errors = []
+    for argument in arguments:
+        if argument is not type(None):
+            try:
+                return _convert(argument, value, key)
+            except ConfigError as error:
+                errors.append(error)
+    raise errors[-1]
+
+
+def _convert_plain(hint: Any, value: Any, key: str) -> Any:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if hint is bool and isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    if isinstance(value, bool) != (hint is bool):
+        raise ConfigError(f"setting {key} has a wrong value", found=repr(value), expected=_name(hint))
+    if hint is int and isinstance(value, float) and not value.is_integer():
+        raise ConfigError(f"setting {key} has a wrong value", found=repr(value), expected="a whole number")
+    if hint is Any or isinstance(value, hint):
+        return value
+    try:
+        return hint(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"setting {key} has a wrong value", found=repr(value), expected=_name(hint)) from error
+
+
+def _name(hint: Any) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))

@@ -1,0 +1,243 @@
+"""The only place that writes durable files: temporary file beside the target, flush, fsync, rename, fsync of the folder.
+
+A folder that must be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because
+neither Arrow IPC nor safetensors notices a flipped bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import CorruptFileError, InputError, StorageError
+from dnd.common.versions import package_versions
+
+MANIFEST = "manifest.json"
+LIMIT_JSON_BYTES = 64 * 2**20
+_STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's write failures on `path` into a `StorageError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNO:
+            raise StorageError(
+                f"cannot write {path}",
+                found=os.strerror(error.errno or 0),
+                next_step="Free space or choose another folder, then run the same command with --resume",
+            ) from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; no temporary file is left.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; renames it over `path` on success, removes it on failure.
+
+    For writers that want a path or a stream of their own (Arrow, Parquet, safetensors).
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CorruptFileError: the file is missing, larger than 64 MiB, not JSON or not an object.
+    """
+    try:
+        if path.stat().st_size > LIMIT_JSON_BYTES:
+            raise CorruptFileError(f"{path} is too large", expected=f"at most {LIMIT_JSON_BYTES} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CorruptFileError(f"{path} is missing", next_step=f"Check the folder with `dnd doctor {path.parent}`") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(f"{path} is not a JSON object", found=type(value).__name__)
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def safe_join(folder: Path, name: str) -> Path:
+    """`folder / name`, refusing names that leave the folder and links.
+
+    Raises:
+        CorruptFileError: `name` is absolute, contains `..` or a separator at its start, or is a symbolic link.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name or "\0" in name:
+        raise CorruptFileError(f"{folder} names a file outside itself", found=repr(name))
+    if path.is_symlink():
+        raise CorruptFileError(f"{path} is a symbolic link", expected="a plain file")
+    return path
+
+
+def write_manifest(folder: Path, *, kind: str, format_version: int, extra: Mapping[str, object] | None = None) -> None:
+    """Seal `folder`: record size and SHA-256 of every file in it (`checkpoints/` and logs excluded).
+
+    Args:
+        folder: a folder whose files are complete.
+        kind: what it is: `store`, `checkpoint`, `teacher`, `encoder`, `predictor`.
+        format_version: raised when the layout of this kind changes.
+        extra: further entries, such as counts.
+    """
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".jsonl" and not path.name.startswith(".")
+    }
+    entry = {"kind": kind, "format_version": format_version, "files": files, "versions": package_versions()}
+    write_json(folder / MANIFEST, {**(extra or {}), **entry})
+
+
+def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, Any]:
+    """Check every file of a sealed folder against its manifest and return the manifest.
+
+    Raises:
+        InputError: there is no such folder.
+        CorruptFileError: another kind or a newer format, a file missing, resized, altered or linked.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", expected=f"a {kind} folder")
+    if not (folder / MANIFEST).is_file():
+        raise CorruptFileError(
+            f"{folder} is not a finished {kind}", found="no manifest.json", next_step="If a run stopped there, add --resume"
+        )
+    manifest = read_json(safe_join(folder, MANIFEST))
+    if manifest.get("kind") != kind:
+        raise CorruptFileError(f"{folder} is of another kind", found=manifest.get("kind"), expected=kind)
+    version = manifest.get("format_version")
+    if not isinstance(version, int) or version > format_version:
+        raise CorruptFileError(
+            f"{folder} has an unknown format", found=version, expected=f"at most {format_version}", next_step="Upgrade dnd"
+        )
+    for problem in damaged_files(folder, manifest):
+        raise CorruptFileError(problem, next_step=f"`dnd doctor {folder}` lists all damage")
+    return manifest
+
+
+def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one line for every file of `folder` that is not what `manifest` says."""
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        yield f"{folder / MANIFEST} lists no files"
+        return
+    for name, entry in files.items():
+        path = safe_join(folder, name)
+        if not path.is_file():
+            yield f"{path} is missing"
+        elif not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
+            expected = entry.get("bytes") if isinstance(entry, dict) else entry
+            yield f"{path} has another size: found {path.stat().st_size} bytes, expected {expected}"
+        elif (digest := sha256_file(path)) != entry.get("sha256"):
+            yield f"{path} was altered: found sha256 {digest[:12]}…, expected {str(entry.get('sha256'))[:12]}…"
+
+
+@contextlib.contextmanager
+def building_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; renames it to `target` on success, removes it on failure."""
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    with storage_errors(target):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            fsync_folder(temporary)
+            os.rename(temporary, target)
+            fsync_folder(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start a run that would fill the disk.
+
+    Raises:
+        StorageError: fewer than `needed_bytes` are free where `folder` is (or will be).
+    """
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise StorageError(f"too little space for {folder}", found=f"{free:,} bytes free", expected=f"{needed_bytes:,}")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second run on it is refused with the holder's process number.
+
+    Raises:
+        InputError: another process holds the folder.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(folder / ".lock", "a+")  # noqa: SIM115  # closed below; the lock lives as long as the stream
+    try:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise InputError(f"{folder} is in use by process {stream.read().strip() or 'unknown'}") from error
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+    finally:
+        stream.close()

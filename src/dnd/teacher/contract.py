@@ -1,0 +1,44 @@
+"""What any teacher must offer: a conformer batch in, invariant and equivariant representations per atom out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.graphs.batch import ConformerBatch
+
+
+@dataclass
+class TeacherOutput:
+    """Representations of one batch of conformers.
+
+    Attributes:
+        scalars_AD: `(A, D)` rotation-invariant representation of every conformer atom (Z3D of the paper).
+        vectors_A3D: `(A, 3, D)` rotation-equivariant representation.
+        layers: with `collect_layers`, the scalars after each layer; else empty.
+    """
+
+    scalars_AD: Float[Tensor, "conformer_atoms dim"]
+    vectors_A3D: Float[Tensor, "conformer_atoms 3 dim"]
+    layers: list[Float[Tensor, "conformer_atoms dim"]] = field(default_factory=list)
+
+
+class Teacher(nn.Module, ABC):
+    """Base of all teachers; `tests/conformance/teacher_suite.py` checks the symmetries.
+
+    Attributes:
+        width: D.
+        num_layers: number of interaction layers.
+        cutoff: interaction radius in angstrom.
+    """
+
+    width: int
+    num_layers: int
+    cutoff: float
+
+    @abstractmethod
+    def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
+        """Representations of every conformer atom."""

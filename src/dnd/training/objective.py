@@ -1,0 +1,105 @@
+"""What a stage hands to the training loop: its modules, its data and its loss.
+
+Four objectives plug into the one loop: denoising, distillation, contrastive and supervised.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from dnd.graphs.batch import MoleculeBatch
+
+
+class MoleculeSource(Protocol):
+    """Molecules that can be read by position: a store on disk or a table in memory."""
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        ...
+
+    @property
+    def atom_counts(self) -> np.ndarray:
+        """`(molecules,)` graph atoms of each."""
+        ...
+
+    @property
+    def bond_counts(self) -> np.ndarray:
+        """`(molecules,)` bonds of each, counted once."""
+        ...
+
+    def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
+        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K."""
+        ...
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """One line per molecule (SMILES and source row) for messages."""
+        ...
+
+
+@dataclass
+class StepLoss:
+    """Loss of one batch.
+
+    Attributes:
+        loss: scalar, differentiable.
+        parts: further numbers for the log, such as the separate terms; detached scalars.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """A loss over batches of molecules with everything that is trained as submodules.
+
+    Frozen networks must not be submodules: what `state_dict` holds is what checkpoints hold. `forward` must draw all
+    its randomness from `seed` or from torch's global generator, which the loop seeds before each step, so that a
+    resumed run repeats the interrupted one bit for bit.
+
+    Attributes:
+        best_metric: key of `evaluate()` that selects the weights kept at the end; None keeps the last.
+        best_is_max: whether larger is better.
+    """
+
+    best_metric: str | None = None
+    best_is_max: bool = False
+
+    @abstractmethod
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        """Loss of `batch`; `seed` is a pure function of (run seed, step, rank)."""
+
+    @abstractmethod
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Row numbers of each batch of `epoch`, a pure function of (seed, epoch); see `store.batches.plan_batches`."""
+
+    @abstractmethod
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """Read one batch from the source."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Held-out metrics, the same for the same weights (fixed noise, no dropout); called in evaluation mode."""
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """One line per molecule, for the message about a non-finite loss."""
+        return [f"row {row}" for row in rows]
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Groups for AdamW: `params`, `weight_decay`, `multiplier` of the learning rate.
+
+        The default gives one rate to all and no decay to biases, norms and other one-dimensional parameters.
+        """
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        decayed = [parameter for _, parameter in named if parameter.ndim > 1]
+        plain = [parameter for _, parameter in named if parameter.ndim <= 1]
+        groups: list[dict[str, object]] = [
+            {"params": decayed, "weight_decay": weight_decay, "multiplier": 1.0},
+            {"params": plain, "weight_decay": 0.0, "multiplier": 1.0},
+        ]
+        return [group for group in groups if group["params"]]
