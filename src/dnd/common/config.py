@@ -111,7 +111,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin is typing.Literal:
         if value in arguments:
             return value
-        raise ConfigError(f"setting {key} has an unknown value {value!r}", next_step=nearest(str(value), map(str, arguments)))
+        raise ConfigError(
+            f"setting {key} has an unknown value {value!r}", next_step=nearest(str(value), map(str, arguments))
+        )
     if origin in (tuple, list):
         items = value.split(",") if isinstance(value, str) else value
         converted = [_convert(arguments[0], item, key) for item in items]

@@ -1,7 +1,8 @@
-"""The only place that writes durable files: temporary file beside the target, flush, fsync, rename, fsync of the folder.
+"""The only place that writes durable files.
 
-A folder that must be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because
-neither Arrow IPC nor safetensors notices a flipped bit.
+Each write goes to a temporary file beside the target, then flush, fsync, rename, fsync of the folder. A folder that must
+be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because neither Arrow IPC nor
+safetensors notices a flipped bit.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CorruptFileError(f"{path} is too large", expected=f"at most {LIMIT_JSON_BYTES} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CorruptFileError(f"{path} is missing", next_step=f"Check the folder with `dnd doctor {path.parent}`") from error
+        raise CorruptFileError(
+            f"{path} is missing", next_step=f"Check the folder with `dnd doctor {path.parent}`"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     if not isinstance(value, dict):
@@ -158,7 +161,9 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
         raise InputError(f"{folder} is not a folder", expected=f"a {kind} folder")
     if not (folder / MANIFEST).is_file():
         raise CorruptFileError(
-            f"{folder} is not a finished {kind}", found="no manifest.json", next_step="If a run stopped there, add --resume"
+            f"{folder} is not a finished {kind}",
+            found="no manifest.json",
+            next_step="If a run stopped there, add --resume",
         )
     manifest = read_json(safe_join(folder, MANIFEST))
     if manifest.get("kind") != kind:
@@ -166,7 +171,10 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
     version = manifest.get("format_version")
     if not isinstance(version, int) or version > format_version:
         raise CorruptFileError(
-            f"{folder} has an unknown format", found=version, expected=f"at most {format_version}", next_step="Upgrade dnd"
+            f"{folder} has an unknown format",
+            found=version,
+            expected=f"at most {format_version}",
+            next_step="Upgrade dnd",
         )
     for problem in damaged_files(folder, manifest):
         raise CorruptFileError(problem, next_step=f"`dnd doctor {folder}` lists all damage")

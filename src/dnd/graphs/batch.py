@@ -7,23 +7,28 @@ D width, C targets.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+_Batch = TypeVar("_Batch", bound="_Packed")
+
+
 class _Packed:
     """Shared by the batch dataclasses: every tensor field moves together."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: _Batch, device: torch.device | str) -> _Batch:
         """The same batch on `device`."""
-        moved = {
-            field.name: value.to(device, non_blocking=True)
-            for field in fields(self)  # type: ignore[arg-type]
-            if isinstance(value := getattr(self, field.name), (Tensor, _Packed))
-        }
+        moved: dict[str, Tensor | _Packed] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, _Packed):
+                moved[field.name] = value.to(device)
         return replace(self, **moved)  # type: ignore[type-var]
 
 
@@ -43,8 +48,8 @@ class GraphBatch(_Packed):
     node_features_NF: Int[Tensor, "atoms 9"]
     edge_index_2E: Int[Tensor, "2 edges"]
     edge_features_EF: Int[Tensor, "edges 3"]
-    atom_offsets: Int[Tensor, "molecules+1"]
-    edge_offsets: Int[Tensor, "molecules+1"]
+    atom_offsets: Int[Tensor, "boundaries"]
+    edge_offsets: Int[Tensor, "boundaries"]
 
     @property
     def num_molecules(self) -> int:
@@ -80,7 +85,7 @@ class ConformerBatch(_Packed):
 
     atomic_numbers_A: Int[Tensor, "conformer_atoms"]
     positions_A3: Float[Tensor, "conformer_atoms 3"]
-    atom_offsets: Int[Tensor, "molecules+1"]
+    atom_offsets: Int[Tensor, "boundaries"]
     graph_atoms_N: Int[Tensor, "atoms"]
 
     @property
@@ -116,13 +121,15 @@ class MoleculeBatch(_Packed):
         return self.graph.num_molecules
 
 
-def molecule_index(offsets: Int[Tensor, "molecules+1"], total: int) -> Int[Tensor, "items"]:
+def molecule_index(offsets: Int[Tensor, "boundaries"], total: int) -> Int[Tensor, "items"]:
     """Molecule index of each of `total` packed items."""
     molecules = torch.arange(len(offsets) - 1, device=offsets.device)
     return torch.repeat_interleave(molecules, offsets.diff(), output_size=total)
 
 
-def padding_index(offsets: Int[Tensor, "molecules+1"], length: int | None = None) -> tuple[Int[Tensor, "molecules length"], Bool[Tensor, "molecules length"]]:
+def padding_index(
+    offsets: Int[Tensor, "boundaries"], length: int | None = None
+) -> tuple[Int[Tensor, "molecules length"], Bool[Tensor, "molecules length"]]:
     """Where each cell of a padded `(B, T)` layout reads from the packed layout.
 
     Args:
@@ -140,7 +147,9 @@ def padding_index(offsets: Int[Tensor, "molecules+1"], length: int | None = None
     return index_BT, real_BT
 
 
-def mean_per_molecule(values_ND: Float[Tensor, "items dim"], offsets: Int[Tensor, "molecules+1"]) -> Float[Tensor, "molecules dim"]:
+def mean_per_molecule(
+    values_ND: Float[Tensor, "items dim"], offsets: Int[Tensor, "boundaries"]
+) -> Float[Tensor, "molecules dim"]:
     r"""Mean over each molecule's items: :math:`\bar h_b = \frac{1}{N_b} \sum_{i \in b} h_i` (0 where there are none)."""
     index_N = molecule_index(offsets, len(values_ND))
     total_BD = values_ND.new_zeros(len(offsets) - 1, values_ND.shape[1]).index_add_(0, index_N, values_ND)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from dnd.graphs.batch import MoleculeBatch
@@ -47,12 +48,15 @@ class StepLoss:
     """Loss of one batch.
 
     Attributes:
-        loss: scalar, differentiable.
+        loss: scalar, differentiable, a mean over something.
         parts: further numbers for the log, such as the separate terms; detached scalars.
+        weight: scalar, how many terms the mean had (atoms, molecules, labels). Ranks of a distributed run weigh
+            their losses with it, so that together they have the loss of one process with the whole batch.
     """
 
     loss: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
+    weight: Tensor = field(default_factory=lambda: torch.ones(()))
 
 
 class Objective(nn.Module, ABC):

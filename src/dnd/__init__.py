@@ -1,0 +1,28 @@
+"""Denoise and distill: molecular property prediction with 3D knowledge and no conformer at prediction time.
+
+The public list is small and loads lazily, so `import dnd` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dnd.prediction.predictor import Predictor as Predictor
+
+_PUBLIC = {
+    "Predictor": "dnd.prediction.predictor",
+}
+__all__ = ["Predictor"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'dnd' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,53 @@
+"""What a run was: its command, resolved settings, seeds and versions, in `run.json` of its folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import InputError
+from dnd.common.files import read_json, write_json
+from dnd.common.versions import package_versions
+
+RUN_RECORD = "run.json"
+# Settings that change neither the data, the order nor the arithmetic, so a resumed run may have others.
+_FREE = ("checkpoint_every", "checkpoint_seconds", "stop_after_s", "threads", "device", "log_every", "jobs")
+
+
+def write_run_record(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Record the command, the settings and the versions in `folder/run.json`."""
+    command = ["dnd", *sys.argv[1:]] if Path(sys.argv[0]).name == "dnd" else sys.argv
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    record = {"command": command, "settings": dict(settings), "versions": package_versions(), "started": started}
+    write_json(folder / RUN_RECORD, record)
+
+
+def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to resume a run under other settings or other package versions.
+
+    Raises:
+        InputError: the differences, one by one.
+    """
+    record = read_json(folder / RUN_RECORD)
+    differences = list(_differences(record["settings"], dict(settings), ""))
+    for name, version in package_versions().items():
+        if name in ("dnd", "torch") and record["versions"].get(name) != version:
+            differences.append(f"{name} {record['versions'].get(name)} → {version}")
+    if differences:
+        raise InputError(
+            f"{folder} holds a run with other settings",
+            found="; ".join(differences[:8]),
+            next_step="Use the settings it was started with, or another folder",
+        )
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            if key not in _FREE:
+                yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != (list(new) if isinstance(new, tuple) else new):
+        yield f"{path} {old!r} → {new!r}"
