@@ -50,6 +50,7 @@ class ToyObjective(Objective):
         targets = torch.from_numpy(np.cos(rows).astype(np.float32))[:, None]
         return MoleculeBatch(graph, None, targets, torch.from_numpy(rows))
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         batch = self.load_batch(np.arange(100, 130), 0)
         return {"valid_loss": float(self.forward(batch, 0).loss)}

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import check_free_space, folder_lock
 from dnd.common.run_record import require_same_run, write_run_record
 from dnd.common.seeds import derive_seed, set_threads
@@ -39,7 +39,7 @@ from dnd.training.settings import LoopConfig, TrainResult
 __all__ = ["Interrupted", "LoopConfig", "TrainResult", "choose_device", "train"]
 
 
-class Interrupted(Exception):
+class Interrupted(DndError):
     """A signal asked the run to stop; its state is saved.
 
     Attributes:
@@ -47,8 +47,8 @@ class Interrupted(Exception):
     """
 
     def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
         super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
+        self.exit_code = 128 + number
 
 
 @dataclass

@@ -1,0 +1,81 @@
+"""The command `dnd`: finds the verb, imports only that verb, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import typer
+
+from dnd.common.errors import EXIT_OUR_FAULT, DndError
+
+# Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`.
+VERBS = {
+    "demo": "The main job, small, on shipped data: denoise, distill, finetune, predict, report.",
+    "prepare": "Molecules with or without conformers → a store.",
+    "denoise": "Store → teacher: a 3D network that predicts the noise added to conformers.",
+    "distill": "Store and teacher → encoder: a 2D student that has what the teacher knew.",
+    "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
+    "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
+    "finetune": "Labelled molecules and an encoder → a model.",
+    "predict": "Molecules and a model → predictions, row by row.",
+    "embed": "Molecules and an encoder → representations, row by row.",
+    "evaluate": "Labelled molecules and a model → metrics.",
+    "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
+    "reproduce": "The tables and figures of the paper, ours beside theirs.",
+    "bench": "Speed and memory as ratios to a named reference.",
+    "doctor": "Check a store, a checkpoint or a model for damage.",
+}
+
+
+def build_app(verb: str | None) -> typer.Typer:
+    """The command line with `verb` loaded; without one, all verbs as their help lines only."""
+    app = typer.Typer(name="dnd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback(help="Denoise and distill: molecular properties from SMILES with what a 3D teacher knew.")(_root)
+    for name, line in VERBS.items():
+        if name != verb:
+            app.command(name, help=line)(_not_loaded)
+            continue
+        module = import_module(f"dnd.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
+        else:
+            app.command(name, no_args_is_help=name != "demo")(getattr(module, name))
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 our failure, 2 the user's input, 3 non-finite, 74 storage, 130/143."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = next((word for word in words if not word.startswith("-")), None)
+    try:
+        build_app(verb)(args=words, prog_name="dnd")
+    except DndError as error:
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's flush is quiet
+        sys.exit(0)
+    except MemoryError:
+        _stop("out of memory: lower batch_size or --jobs", EXIT_OUR_FAULT)
+    except Exception as error:
+        if os.environ.get("DND_DEBUG"):
+            raise
+        text = " ".join(str(error).split())
+        _stop(f"internal error: {type(error).__name__}: {text} (DND_DEBUG=1 shows where)", EXIT_OUR_FAULT)
+
+
+def _stop(line: str, code: int) -> None:
+    print(f"dnd: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _root() -> None:
+    """Shared by all verbs: nothing so far."""
+
+
+def _not_loaded() -> None:
+    raise AssertionError("only the verb on the command line is loaded")
