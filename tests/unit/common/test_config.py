@@ -1,0 +1,76 @@
+"""Typed settings: recipes, overrides, refusals with the nearest name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from dnd.common.config import from_dict, load_config, recipe_names, to_dict
+from dnd.common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1e-3
+    steps: int = 10
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: Literal["tokengt", "gine"] = "gine"
+    inner: Inner = field(default_factory=Inner)
+    limit: float | None = None
+    flag: bool = False
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_overrides_are_converted_to_the_types_of_the_fields() -> None:
+    config = load_config(Outer, overrides=["inner.rate=1e-2", "limit=3", "flag=true", "sizes=4,5,6", "name=tokengt"])
+    assert config == Outer("tokengt", Inner(0.01, 10), 3.0, True, (4, 5, 6))
+
+
+def test_none_is_a_value_of_optional_fields_only() -> None:
+    assert load_config(Outer, overrides=["limit=none"]).limit is None
+    with pytest.raises(ConfigError):
+        load_config(Outer, overrides=["inner.steps=none"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("inner.rat=1", r"unknown setting inner\.rat.*Did you mean rate"),
+        ("name=tokengpt", "Did you mean tokengt"),
+        ("inner.steps=many", "a whole number"),
+        ("inner.steps=1.5", "a whole number"),
+        ("flag=maybe", "true or false"),
+        ("inner=3", r"inner\.name=value"),
+        ("name", "key=value"),
+    ],
+)
+def test_a_bad_setting_says_what_was_expected(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(Outer, overrides=[word])
+
+
+def test_a_recipe_file_comes_before_the_overrides(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('name = "tokengt"\n[inner]\nrate = 0.5\nsteps = 3\n')
+    assert load_config(Outer, recipe, ["inner.steps=4"]) == Outer("tokengt", Inner(0.5, 4))
+
+
+def test_round_trip_through_plain_values() -> None:
+    config = Outer("tokengt", Inner(0.5, 4), 1.0, True, (9,))
+    assert from_dict(Outer, to_dict(config)) == config
+
+
+def test_every_shipped_recipe_fits_the_settings_of_its_stage() -> None:
+    from dnd.distillation.distill import DistillConfig
+    from dnd.finetuning.finetune import FinetuneConfig
+    from dnd.teacher.denoise import DenoiseConfig
+
+    stages = {"denoise": DenoiseConfig, "distill": DistillConfig, "finetune": FinetuneConfig}
+    checked = [load_config(stages[name.split("-")[0]], name) for name in recipe_names() if name.split("-")[0] in stages]
+    assert len(checked) >= 9
