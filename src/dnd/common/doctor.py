@@ -33,7 +33,8 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
         raise InputError(
             f"{folder} was not written by dnd", found="no manifest.json", expected="a store, a model or a run"
         )
-    facts, damage = [], []
+    facts: list[str] = []
+    damage: list[str] = []
     for part in sealed + checkpoints:
         try:
             manifest = read_json(part / MANIFEST)

@@ -1,8 +1,8 @@
 """The only place that writes durable files.
 
-Each write goes to a temporary file beside the target, then flush, fsync, rename, fsync of the folder. A folder that must
-be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because neither Arrow IPC nor
-safetensors notices a flipped bit.
+Each write goes to a temporary file beside the target, then flush, fsync, rename, fsync of the folder. A folder that
+must be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because neither Arrow IPC
+nor safetensors notices a flipped bit.
 """
 
 from __future__ import annotations
