@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import InputError
-from dnd.common.files import read_json, write_json
+from dnd.common.files import MANIFEST, read_json, verify_folder, write_json
 from dnd.common.versions import package_versions
 
 RUN_RECORD = "run.json"
@@ -51,3 +51,18 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
                 yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     elif old != (list(new) if isinstance(new, tuple) else new):
         yield f"{path} {old!r} → {new!r}"
+
+
+def already_finished(folder: Path, *, kind: str, format_version: int, resume: bool) -> bool:
+    """Whether `folder` holds a finished, intact result of `kind`, so that there is nothing left to do.
+
+    Raises:
+        InputError: it does and `resume` is not set: a result is never overwritten.
+        CorruptFileError: what is there is damaged or of another kind.
+    """
+    if not (folder / MANIFEST).exists():
+        return False
+    verify_folder(folder, kind=kind, format_version=format_version)
+    if not resume:
+        raise InputError(f"{folder} already holds a finished {kind}", next_step="Choose another folder")
+    return True
