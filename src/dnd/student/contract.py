@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.graphs.batch import GraphBatch
+from dnd.student.config import StudentConfig
 
 
 @dataclass
@@ -18,7 +19,8 @@ class StudentOutput:
     Attributes:
         atoms_ND: `(N, D)` atom representations after the last layer, in the batch's atom order (Z2D of the paper).
         virtual_BD: `(B, D)` state of the graph token or virtual node (+VN), None for students that have none.
-        layers: with `collect_layers`, per layer the pair `(atoms_ND, virtual_BD or None)`; else empty.
+        layers: with `collect_layers`, per layer the pair `(atoms_ND, virtual_BD or None)` as the layer leaves it,
+            before any final norm; else empty.
     """
 
     atoms_ND: Float[Tensor, "atoms dim"]
@@ -33,10 +35,12 @@ class Student(nn.Module, ABC):
     to the same permutation of the rows, on the order of its atoms. `tests/conformance/student_suite.py` checks it.
 
     Attributes:
+        config: all settings of the student.
         width: D, the width of the representations.
         num_layers: number of message passing or attention layers.
     """
 
+    config: StudentConfig
     width: int
     num_layers: int
 
@@ -48,5 +52,5 @@ class Student(nn.Module, ABC):
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, `i + 1` layer `i`, `num_layers + 1` the final norm."""
 
-    def reset_sampling(self, seed: int) -> None:  # noqa: B027  # most students draw nothing
+    def reset_sampling(self, seed: int) -> None:  # most students draw nothing
         """Seed what a student draws in evaluation mode (ORF identifiers); nothing for deterministic students."""

@@ -1,0 +1,183 @@
+"""Node identifiers of TokenGT: Laplacian eigenvectors and orthonormal random vectors, each from the molecule alone.
+
+Eigenvectors of a graph are fixed only up to sign, and up to rotation where eigenvalues repeat (benzene, CF3, salts).
+Two things fix them here as far as the molecule itself does: every atom has a colour, a hash of its features and of
+what it is bonded to, and the colours break ties; what symmetry leaves open, the order of the atoms decides.
+
+Legend: B molecules, N atoms, E directed bonds, K identifiers, n atoms of one molecule, G molecules of that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dnd.graphs.batch import GraphBatch
+
+COLOUR_ROUNDS = 6
+# Large enough to separate repeated eigenvalues in float64 (error 1e-15), small enough that other eigenvectors move by
+# less than float32 resolves; atom order acts a thousand times weaker, only where colours tie.
+COLOUR_TIE_BREAK = 1e-7
+ORDER_TIE_BREAK = 1e-10
+# A molecule's own hash in one step: odd 63-bit constants of SplitMix64, kept below 2**63.
+_MIX_1, _MIX_2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
+_GOLDEN = 0x1E3779B97F4A7C15
+
+
+class _SameSize(NamedTuple):
+    """Molecules of one size: their atoms in packed order and the dense bond matrix."""
+
+    atoms_Gn: Tensor
+    adjacency_Gnn: Tensor
+
+
+def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tensor, "atoms identifiers"]:
+    r"""The K eigenvectors of lowest eigenvalue, the trivial one included, of each molecule's normalised Laplacian.
+
+    .. math:: L = I - D^{-1/2} A D^{-1/2}
+
+    on the unweighted bonds, degrees clipped to at least 1 (so an isolated atom has eigenvalue 1, not 0). Source:
+    TokenGT (Kim et al., NeurIPS 2022). Unit columns, ascending eigenvalues, zeros where a molecule has fewer than K
+    atoms. Each sign is fixed: the projection on the atom colours is positive.
+
+    Args:
+        graph: B molecules; without a conformer, without padding.
+        num_identifiers: K.
+
+    Returns:
+        `(N, K)` float64 on the graph's device.
+    """
+    colour_N = _unit_interval(atom_colours(graph))
+    local_N = _position_in_molecule(graph)
+    vectors_NK = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
+    for atoms_Gn, adjacency_Gnn in _by_size(graph):
+        scale_Gn = adjacency_Gnn.sum(2).clamp(min=1).rsqrt()
+        tie_break_Gn = COLOUR_TIE_BREAK * colour_N[atoms_Gn] + ORDER_TIE_BREAK * local_N[atoms_Gn]
+        diagonal_Gnn = torch.diag_embed(1 + tie_break_Gn)
+        laplacian_Gnn = diagonal_Gnn - scale_Gn[:, :, None] * adjacency_Gnn * scale_Gn[:, None, :]
+        vectors_Gnk = torch.linalg.eigh(laplacian_Gnn).eigenvectors[:, :, :num_identifiers]
+        signed_Gnk = vectors_Gnk * _sign(vectors_Gnk, colour_N[atoms_Gn], local_N[atoms_Gn])
+        vectors_NK[atoms_Gn.flatten(), : signed_Gnk.shape[2]] = signed_Gnk.flatten(0, 1)
+    return vectors_NK
+
+
+def orthonormal_identifiers(
+    graph: GraphBatch, num_identifiers: int, *, seed: int | None = 0
+) -> Float[Tensor, "atoms identifiers"]:
+    """Random orthonormal vectors (ORF) of each molecule: row u of a random orthonormal matrix identifies atom u.
+
+    The reference draws a matrix of the batch's largest molecule at every call, so its predictions are random and
+    depend on the batch. Here the matrix has the molecule's own size, and with a `seed` it is drawn from the hash of the
+    molecule itself, so a molecule's result depends on nothing else. Rows are cut or zero padded to K and scaled to
+    length 1, as in the reference.
+
+    Args:
+        graph: B molecules.
+        num_identifiers: K.
+        seed: chooses among reproducible draws; None draws from torch's global generator (training).
+
+    Returns:
+        `(N, K)` float64 on the graph's device.
+    """
+    colour_N = atom_colours(graph)
+    identifiers_NK = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
+    for atoms_Gn, _ in _by_size(graph):
+        if seed is None:
+            gaussian_Gnn = torch.randn(*atoms_Gn.shape, atoms_Gn.shape[1], dtype=torch.float64, device=colour_N.device)
+        else:
+            gaussian_Gnn = _gaussian_of_molecule(colour_N[atoms_Gn], seed)
+        rows_Gnk = torch.linalg.qr(gaussian_Gnn).Q[:, :, :num_identifiers]
+        rows_Gnk = torch.nn.functional.normalize(rows_Gnk, dim=2)
+        identifiers_NK[atoms_Gn.flatten(), : rows_Gnk.shape[2]] = rows_Gnk.flatten(0, 1)
+    return identifiers_NK
+
+
+def atom_colours(graph: GraphBatch) -> Int[Tensor, "atoms"]:
+    """A 64-bit hash per atom of its features and of its surroundings up to six bonds away (Weisfeiler-Lehman).
+
+    Integers only, so it is the same on every machine, and permuting the atoms permutes the colours exactly.
+    """
+    source_E, target_E = graph.edge_index_2E
+    colour_N = _hash_rows(graph.node_features_NF)
+    bond_E = _hash_rows(graph.edge_features_EF)
+    for _ in range(COLOUR_ROUNDS):
+        messages_E = _mix(colour_N[source_E] + bond_E)
+        colour_N = _mix(colour_N * 3 + torch.zeros_like(colour_N).index_add_(0, target_E, messages_E))
+    return colour_N
+
+
+def flip_signs(
+    vectors_NK: Float[Tensor, "atoms identifiers"], batch_N: Int[Tensor, "atoms"]
+) -> Float[Tensor, "atoms identifiers"]:
+    """Each column of each molecule times a random sign, from torch's global generator: augmentation in training."""
+    num_molecules = int(batch_N[-1]) + 1
+    signs_BK = 2 * torch.randint(0, 2, (num_molecules, vectors_NK.shape[1]), device=vectors_NK.device) - 1
+    return vectors_NK * signs_BK.to(vectors_NK.dtype)[batch_N]
+
+
+def _by_size(graph: GraphBatch) -> Iterator[_SameSize]:
+    """Dense bond matrices, float64, one stack per molecule size; no padding, at most one stack per distinct size."""
+    device = graph.node_features_NF.device
+    sizes_B = graph.atoms_per_molecule_B
+    cells_B = sizes_B**2
+    first_cell_B = torch.cumsum(cells_B, 0) - cells_B
+    local_N = _position_in_molecule(graph)
+    source_E, target_E = graph.edge_index_2E
+    molecule_E = graph.batch_N[source_E]
+    cell_E = first_cell_B[molecule_E] + local_N[source_E] * sizes_B[molecule_E] + local_N[target_E]
+    cells = torch.zeros(int(cells_B.sum()), dtype=torch.float64, device=device)
+    cells[cell_E] = 1.0
+    for size in torch.unique(sizes_B).tolist():
+        molecules_G = torch.nonzero(sizes_B == size)[:, 0]
+        atoms_Gn = graph.atom_offsets[molecules_G, None] + torch.arange(size, device=device)
+        index_Gc = first_cell_B[molecules_G, None] + torch.arange(size * size, device=device)
+        yield _SameSize(atoms_Gn, cells[index_Gc].view(-1, size, size))
+
+
+def _position_in_molecule(graph: GraphBatch) -> Tensor:
+    """0, 1, 2 … within each molecule."""
+    atoms_N = torch.arange(len(graph.node_features_NF), device=graph.node_features_NF.device)
+    return atoms_N - graph.atom_offsets[:-1][graph.batch_N]
+
+
+def _sign(vectors_Gnk: Tensor, colour_Gn: Tensor, local_Gn: Tensor) -> Tensor:
+    """+1 or -1 per eigenvector; by the colours, or by the order of the atoms where symmetry makes those useless."""
+    by_colour_Gk = torch.einsum("gn,gnk->gk", colour_Gn - 0.5, vectors_Gnk)
+    by_order_Gk = torch.einsum("gn,gnk->gk", (1.0 + local_Gn.double()).reciprocal(), vectors_Gnk)
+    score_Gk = torch.where(by_colour_Gk.abs() > 1e-5, by_colour_Gk, by_order_Gk)
+    return torch.where(score_Gk < 0, -1.0, 1.0).to(vectors_Gnk.dtype)[:, None, :]
+
+
+def _gaussian_of_molecule(colour_Gn: Tensor, seed: int) -> Tensor:
+    """Normal numbers `(G, n, n)` that only the molecule and `seed` decide; row u goes with atom u's colour."""
+    size = colour_Gn.shape[1]
+    molecule_G1 = _mix(_mix(colour_Gn).sum(1, keepdim=True) + ((seed + 1) * _GOLDEN) % 2**63)
+    rank_Gn = torch.argsort(torch.argsort(colour_Gn, dim=1, stable=True), dim=1, stable=True)
+    counter_Gnn = rank_Gn[:, :, None] * size + torch.arange(size, device=colour_Gn.device)
+    key_Gnn = _mix(molecule_G1[:, :, None] + counter_Gnn * _GOLDEN)
+    first, second = _unit_interval(key_Gnn), _unit_interval(_mix(key_Gnn + _GOLDEN))
+    return torch.sqrt(-2 * torch.log(first.clamp(min=1e-12))) * torch.cos(2 * torch.pi * second)  # Box-Muller
+
+
+def _hash_rows(features_NF: Tensor) -> Tensor:
+    """One 64-bit hash per row of small non-negative integers."""
+    hashed_N = torch.zeros(len(features_NF), dtype=torch.int64, device=features_NF.device)
+    for column_N in features_NF.unbind(1):
+        hashed_N = _mix(hashed_N * 31 + column_N + 1)
+    return hashed_N
+
+
+def _mix(values: Tensor) -> Tensor:
+    """A bijection of 64-bit integers that scatters their bits; overflow wraps around by design."""
+    values = (values ^ ((values >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    values = (values ^ ((values >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return values ^ ((values >> 31) & 0x1FFFFFFFF)
+
+
+def _unit_interval(values: Tensor) -> Tensor:
+    """64-bit integers as float64 in [0, 1)."""
+    return ((values >> 11) & (2**53 - 1)).to(torch.float64) / 2**53

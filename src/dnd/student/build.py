@@ -1,0 +1,81 @@
+"""Students by name, and the ENCODER folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnd.common.config import from_dict
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.student.config import StudentConfig
+from dnd.student.contract import Student
+
+LIMIT_PARAMETERS = 1_000_000_000
+
+# Where each student's class lives; imported when asked for, since four of them need torch-geometric.
+_CLASSES = {
+    "tokengt": ("dnd.student.tokengt", "TokenGT"),
+    "pna": ("dnd.student.pna", "PNA"),
+    "gine": ("dnd.student.gine", "Gine"),
+    "gcn": ("dnd.student.geometric", "GCN"),
+    "graphsage": ("dnd.student.geometric", "GraphSAGE"),
+    "gatv2": ("dnd.student.geometric", "GATv2"),
+    "gps": ("dnd.student.geometric", "GPS"),
+}
+
+
+def build_student(config: StudentConfig) -> Student:
+    """A student with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        ConfigError: the student would have over a billion parameters (nothing is allocated), or needs a package that
+            is not installed.
+    """
+    module, name = _CLASSES[config.name]
+    cls: Callable[[StudentConfig], Student] = getattr(import_module(module), name)
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in cls(config).parameters())
+    if count > LIMIT_PARAMETERS:
+        raise ConfigError(
+            f"student {config.name} is too large", found=count, expected=f"up to {LIMIT_PARAMETERS} weights"
+        )
+    return cls(config)
+
+
+def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card: str) -> None:
+    """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
+
+    Args:
+        folder: created if missing.
+        student: its weights and buffers are saved, nothing else.
+        config: plain values such as `hydrogens`, `level` and `teacher`.
+        card: the model card, Markdown.
+    """
+    config = {**config, "student": dataclasses.asdict(student.config)}
+    write_model(folder, kind="encoder", config=config, tensors={"model": student.state_dict()}, card=card)
+
+
+def load_encoder(folder: Path | str, **training_settings: float) -> tuple[Student, dict[str, Any]]:
+    """The student of an ENCODER folder, in evaluation mode, and the folder's whole configuration.
+
+    Args:
+        folder: what `save_encoder` wrote.
+        training_settings: dropout rates or batch norm momentum that finetuning wants different from pretraining.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged or of another kind.
+        ConfigError: a setting that would change the shape of the weights.
+    """
+    model = read_model(folder, kind="encoder")
+    settings = model.config.get("student")
+    if not isinstance(settings, dict):
+        raise CorruptFileError(f"{folder}/config.json names no student")
+    student = build_student(from_dict(StudentConfig, settings).with_training_settings(**training_settings))
+    load_strictly(student, model.tensors(), f"encoder {folder}")
+    return student.eval(), model.config

@@ -1,0 +1,47 @@
+"""OGB's integer features as vectors: the sum of one learnt vector per feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnd.common.errors import ShapeError
+
+
+class FeatureEmbedding(nn.Module):
+    r""":math:`e(x) = \sum_f T_f[x_f]`, the tables of all features stacked into one.
+
+    Args:
+        sizes: vocabulary size of each feature.
+        width: D.
+    """
+
+    row_of_feature_F: Tensor
+
+    def __init__(self, sizes: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.table = nn.Parameter(torch.empty(sum(sizes), width))
+        first_rows = list(accumulate(sizes, initial=0))[:-1]
+        self.register_buffer("row_of_feature_F", torch.tensor(first_rows), persistent=False)
+        self.reset_xavier()
+
+    def reset_xavier(self) -> None:
+        """Xavier-uniform, table by table, as OGB's encoders start."""
+        for table in torch.split(self.table, list(self.sizes)):
+            nn.init.xavier_uniform_(table)
+
+    def reset_normal(self, deviation: float) -> None:
+        """N(0, deviation), as TokenGT's tables start."""
+        nn.init.normal_(self.table, std=deviation)
+
+    def forward(self, features_NF: Int[Tensor, "items features"]) -> Float[Tensor, "items dim"]:
+        """`(items, D)` for `(items, F)` integer features; values must lie within the vocabulary."""
+        if features_NF.shape[1] != len(self.sizes):
+            raise ShapeError("wrong number of features", found=features_NF.shape[1], expected=len(self.sizes))
+        return F.embedding_bag(features_NF + self.row_of_feature_F, self.table, mode="sum")
