@@ -1,0 +1,244 @@
+"""Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
+
+RDKit is never imported here: a training machine needs none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import verify_folder
+from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
+from dnd.graphs.vocabulary import FEATURE_VERSION
+from dnd.store.ragged import Selection, gather, offsets_of, ragged_range
+from dnd.store.schema import ITEM_WIDTH, SCHEMA, SCHEMA_VERSION, StoreRow, record_batch
+
+
+class Store:
+    """Molecules that are read by position; a `MoleculeSource` of the training loop.
+
+    Attributes:
+        path: the folder, None for a store in memory.
+        manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
+
+    Example:
+        >>> store = Store.open("qm9-store")  # doctest: +SKIP
+        >>> batch = store.read(np.array([0, 7, 3]))  # doctest: +SKIP
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], manifest: dict[str, Any], path: Path | None = None) -> None:
+        self.path, self.manifest = path, manifest
+        self._batches = list(batches)
+        self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
+        self._items: dict[str, list[np.ndarray]] = {name: [] for name in ITEM_WIDTH}
+        self._starts: dict[str, np.ndarray] = {}
+        self._part_starts: dict[str, np.ndarray] = {}
+        for name, width in ITEM_WIDTH.items():
+            self._map_column(name, width)
+        self._num_conformers = np.concatenate(
+            [np.empty(0, np.uint8), *(batch.column("num_conformers").to_numpy() for batch in self._batches)]
+        ).astype(np.int64)
+
+    def _map_column(self, name: str, width: int) -> None:
+        """Remember a list column's flat values per shard and where each row begins, in items, over all shards."""
+        counts = []
+        for batch in self._batches:
+            column = batch.column(name)
+            values = column.values.to_numpy()
+            self._items[name].append(values.reshape(-1, width) if width > 1 else values)
+            counts.append(np.diff(column.offsets.to_numpy()) // width)
+        totals = np.array([len(items) for items in self._items[name]], dtype=np.int64)
+        self._part_starts[name] = offsets_of(totals)[:-1]
+        self._starts[name] = offsets_of(np.concatenate(counts) if counts else np.empty(0, dtype=np.int64))
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open a store on disk; every shard is compared with its SHA-256 first.
+
+        Args:
+            path: the folder that `dnd prepare` wrote.
+
+        Raises:
+            InputError: there is no such folder.
+            CorruptFileError: it is no finished store, damaged, or of a newer format.
+        """
+        folder = Path(path)
+        manifest = verify_folder(folder, kind="store", format_version=SCHEMA_VERSION)
+        if manifest.get("feature_version") != FEATURE_VERSION:
+            raise CorruptFileError(
+                f"{folder} holds features of another version",
+                found=manifest.get("feature_version"),
+                expected=FEATURE_VERSION,
+                next_step="Make it again with `dnd prepare`",
+            )
+        names = sorted(name for name in manifest["files"] if name.startswith("shard-"))
+        return cls([_map_shard(folder / name) for name in names], manifest, folder)
+
+    @classmethod
+    def from_rows(
+        cls, rows: Sequence[StoreRow], *, hydrogens: str = "heavy_both", target_columns: Sequence[str] = ()
+    ) -> Store:
+        """The same object in memory, for finetuning and prediction."""
+        manifest = {"settings": {"hydrogens": hydrogens}, "target_columns": list(target_columns)}
+        return cls([record_batch(rows)], manifest)
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        return int(self._first_rows[-1])
+
+    @property
+    def hydrogens(self) -> str:
+        """The hydrogen setting that the store was made with."""
+        return str(self.manifest["settings"]["hydrogens"])
+
+    @property
+    def target_columns(self) -> list[str]:
+        """Names of the C targets."""
+        return list(self.manifest["target_columns"])
+
+    @cached_property
+    def has_conformers(self) -> bool:
+        """Whether every molecule has at least one conformer."""
+        return len(self) > 0 and bool((self._num_conformers > 0).all())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shards: equal for equal content, so a resumed run can tell that it has the same data."""
+        files = self.manifest.get("files", {})
+        digests = [entry["sha256"] for name, entry in sorted(files.items()) if name.startswith("shard-")]
+        digests = digests or [hashlib.sha256(batch.serialize()).hexdigest() for batch in self._batches]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @cached_property
+    def atom_counts(self) -> Int[np.ndarray, "molecules"]:
+        """Graph atoms of each molecule."""
+        return np.diff(self._starts["node_features"])
+
+    @cached_property
+    def bond_counts(self) -> Int[np.ndarray, "molecules"]:
+        """Bonds of each molecule, counted once."""
+        return np.diff(self._starts["bonds"])
+
+    @cached_property
+    def conformer_atom_counts(self) -> Int[np.ndarray, "molecules"]:
+        """Atoms of each molecule's conformers, 0 where there is none."""
+        return np.diff(self._starts["atomic_numbers"])
+
+    @cached_property
+    def targets(self) -> Float[np.ndarray, "molecules targets"]:
+        """`(molecules, C)` float32, NaN = missing."""
+        parts = [batch.column("targets").values.to_numpy() for batch in self._batches]
+        return np.concatenate([np.empty(0, np.float32), *parts]).reshape(len(self), len(self.target_columns))
+
+    def num_conformers_of(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
+        """K of each of `rows`."""
+        counts: np.ndarray = self._num_conformers[rows]
+        return counts
+
+    def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
+        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K.
+
+        Raises:
+            IndexError: a row that the store does not have.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a store of {len(self)} molecules")
+        selection = Selection.of(rows, self._first_rows)
+        graph, atom_counts = self._read_graph(rows, selection)
+        conformers = self._read_conformers(rows, selection, conformer, atom_counts) if self.has_conformers else None
+        return MoleculeBatch(graph, conformers, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """One line per molecule (SMILES and source row) for messages."""
+        lines = []
+        for shard, local in map(self._locate, rows):
+            batch = self._batches[shard]
+            source, number, smiles = (batch.column(name)[local].as_py() for name in ("source", "row", "smiles"))
+            lines.append(f"{smiles} ({source} row {number})")
+        return lines
+
+    def smiles(self, rows: np.ndarray | None = None) -> list[str]:
+        """Canonical SMILES of `rows`, of all molecules when None."""
+        if rows is None:
+            return [text for batch in self._batches for text in batch.column("smiles").to_pylist()]
+        return [self._batches[shard].column("smiles")[local].as_py() for shard, local in map(self._locate, rows)]
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return shard, int(row - self._first_rows[shard])
+
+    def _gather(self, name: str, selection: Selection, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return gather(self._items[name], self._part_starts[name], selection, starts, counts)
+
+    def _read_graph(self, rows: np.ndarray, selection: Selection) -> tuple[GraphBatch, np.ndarray]:
+        atom_counts, bond_counts = self.atom_counts[rows], self.bond_counts[rows]
+        nodes = self._gather("node_features", selection, self._starts["node_features"][rows], atom_counts)
+        bond_starts = self._starts["bonds"][rows]
+        bonds = self._gather("bonds", selection, bond_starts, bond_counts)
+        features = self._gather("bond_features", selection, bond_starts, bond_counts)
+        atom_offsets = offsets_of(atom_counts)
+        ends_M2 = bonds.astype(np.int64)
+        ends_M2 += np.repeat(atom_offsets[:-1], bond_counts)[:, None]
+        edges_2E = np.empty((2, 2 * len(ends_M2)), dtype=np.int64)
+        edges_2E[0, 0::2], edges_2E[0, 1::2] = ends_M2[:, 0], ends_M2[:, 1]
+        edges_2E[1, 0::2], edges_2E[1, 1::2] = ends_M2[:, 1], ends_M2[:, 0]
+        graph = GraphBatch(
+            torch.from_numpy(nodes.astype(np.int64)),
+            torch.from_numpy(edges_2E),
+            torch.from_numpy(np.repeat(features.astype(np.int64), 2, axis=0)),
+            torch.from_numpy(atom_offsets),
+            torch.from_numpy(2 * offsets_of(bond_counts)),
+        )
+        return graph, atom_counts
+
+    def _read_conformers(
+        self, rows: np.ndarray, selection: Selection, conformer: int, atom_counts: np.ndarray
+    ) -> ConformerBatch:
+        counts = self.conformer_atom_counts[rows]
+        starts = self._starts["positions"][rows] + conformer % self._num_conformers[rows] * counts
+        numbers = self._gather("atomic_numbers", selection, self._starts["atomic_numbers"][rows], counts)
+        positions = self._gather("positions", selection, starts, counts)
+        offsets = offsets_of(counts)
+        return ConformerBatch(
+            torch.from_numpy(numbers.astype(np.int64)),
+            torch.from_numpy(positions),
+            torch.from_numpy(offsets),
+            torch.from_numpy(ragged_range(offsets[:-1], atom_counts)),
+        )
+
+
+def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model") -> None:
+    """Refuse a store made with another hydrogen setting.
+
+    Raises:
+        ConfigError: the settings differ.
+    """
+    if store.hydrogens != setting:
+        raise ConfigError(
+            f"{store.path or 'the molecules'} and {wanted_by} differ in hydrogens",
+            found=store.hydrogens,
+            expected=setting,
+            next_step=f"Make the store again with `dnd prepare --hydrogens {setting}`",
+        )
+
+
+def _map_shard(path: Path) -> pa.RecordBatch:
+    try:
+        with pa.memory_map(str(path)) as stream:
+            reader = pa.ipc.open_file(stream)
+            if reader.schema.remove_metadata() != SCHEMA or reader.num_record_batches != 1:
+                raise CorruptFileError(f"{path} has other columns than a store", found=reader.schema.names)
+            return reader.get_batch(0)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptFileError(f"{path} is not a readable Arrow file", found=str(error)) from error

@@ -1,0 +1,101 @@
+"""The Arrow schema of a store: one row per molecule, every column with its shape, type and unit.
+
+Legend: n graph atoms, m bonds, A conformer atoms, K conformers, C targets. List columns are flat values and offsets, so
+a memory-mapped shard is a handful of NumPy arrays, and pandas, polars or DuckDB read it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from dnd.graphs.graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
+
+SCHEMA_VERSION = 1
+"""Raised when a column changes; the format version of a store's manifest."""
+
+HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
+"""Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
+
+HYDROGEN_SETTINGS: tuple[str, ...] = get_args(HydrogenSetting)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # number of the record in its source, from 0
+        pa.field("source", pa.string(), nullable=False),  # file name of the source
+        pa.field("smiles", pa.string(), nullable=False),  # canonical SMILES
+        pa.field("node_features", pa.list_(pa.uint8()), nullable=False),  # (n, 9) flat, OGB's atom features
+        pa.field("bonds", pa.list_(pa.uint16()), nullable=False),  # (m, 2) flat, atom indices, each bond once
+        pa.field("bond_features", pa.list_(pa.uint8()), nullable=False),  # (m, 3) flat, OGB's bond features
+        pa.field("atomic_numbers", pa.list_(pa.uint8()), nullable=False),  # (A,); atom i < n is graph atom i
+        pa.field("positions", pa.list_(pa.float32()), nullable=False),  # (K, A, 3) flat, angstrom
+        pa.field("num_conformers", pa.uint8(), nullable=False),  # K
+        pa.field("conformer_method", pa.string(), nullable=False),  # dft, etkdg+mmff94s, etkdg+uff, etkdg, file, none
+        pa.field("targets", pa.list_(pa.float32()), nullable=False),  # (C,), NaN = missing
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StoreRow:
+    """One molecule before it is packed.
+
+    Attributes:
+        row: number of the record in its source, from 0.
+        source: file name of the source.
+        smiles: canonical SMILES.
+        graph: the 2D graph; its atoms are all atoms or the heavy ones, as the store's hydrogen setting says.
+        conformers: K geometries whose first `graph.num_atoms` atoms are the graph's, or None.
+        conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `file` or `none`.
+        targets: C values, NaN = missing.
+    """
+
+    row: int
+    source: str
+    smiles: str
+    graph: MolecularGraph
+    conformers: Conformers | None = None
+    conformer_method: str = "none"
+    targets: Float[np.ndarray, "targets"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+
+
+def record_batch(rows: Sequence[StoreRow]) -> pa.RecordBatch:
+    """Pack rows, all with the same number of targets, into one Arrow record batch."""
+    conformers = [row.conformers for row in rows]
+    columns = [
+        pa.array([row.row for row in rows], pa.int64()),
+        pa.array([row.source for row in rows], pa.string()),
+        pa.array([row.smiles for row in rows], pa.string()),
+        _lists([row.graph.node_features_NF for row in rows], np.uint8, pa.uint8()),
+        _lists([row.graph.bonds_M2 for row in rows], np.uint16, pa.uint16()),
+        _lists([row.graph.bond_features_MF for row in rows], np.uint8, pa.uint8()),
+        _lists([_NO_ATOMS if c is None else c.atomic_numbers_A for c in conformers], np.uint8, pa.uint8()),
+        _lists([_NO_ATOMS if c is None else c.positions_KA3 for c in conformers], np.float32, pa.float32()),
+        pa.array([0 if c is None else len(c.positions_KA3) for c in conformers], pa.uint8()),
+        pa.array([row.conformer_method for row in rows], pa.string()),
+        _lists([row.targets for row in rows], np.float32, pa.float32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+_NO_ATOMS = np.empty(0, dtype=np.uint8)
+# How many flat values of a list column make one item: an atom, a bond, a point in space.
+ITEM_WIDTH = {
+    "node_features": NUM_ATOM_FEATURES,
+    "bonds": 2,
+    "bond_features": NUM_BOND_FEATURES,
+    "atomic_numbers": 1,
+    "positions": 3,
+}
+
+
+def _lists(arrays: Sequence[np.ndarray], dtype: type[np.generic], kind: pa.DataType) -> pa.ListArray:
+    flat = [np.asarray(array).reshape(-1) for array in arrays]
+    values = np.concatenate(flat).astype(dtype) if flat else np.empty(0, dtype=dtype)
+    offsets = np.concatenate([[0], np.cumsum([len(array) for array in flat], dtype=np.int64)])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(kind))

@@ -1,0 +1,110 @@
+"""Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from dnd.common.errors import StorageError
+from dnd.common.files import replacing
+from dnd.graphs.vocabulary import ATOM_FEATURE_SIZES
+from dnd.store.schema import SCHEMA, StoreRow, record_batch
+
+BOND_LENGTHS = (0.7, 2.6)
+"""Plausible distance of two bonded atoms, angstrom: below H2 (0.74), above Si-I (2.44)."""
+
+CLOSEST = 0.3
+"""Two atoms nearer than this, in angstrom, make the teacher's distances meaningless."""
+
+_UNKNOWN_ELEMENT = ATOM_FEATURE_SIZES[0] - 1
+_NUM_HYDROGENS = 4  # column of node_features_NF
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard; sorted by name is sorted by number."""
+    return f"shard-{number:05d}.arrow"
+
+
+def write_shard(path: Path, rows: Sequence[StoreRow]) -> None:
+    """Write `rows` as one shard; equal rows give equal bytes.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; no partial shard is left.
+    """
+    try:
+        with (
+            replacing(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as stream,
+            pa.ipc.new_file(stream, SCHEMA) as writer,
+        ):
+            writer.write_batch(record_batch(rows))
+    except pa.ArrowException as error:
+        raise StorageError(f"cannot write {path}", found=str(error), next_step="Free space and add --resume") from error
+
+
+def row_problem(row: StoreRow, hydrogens: str) -> str | None:
+    """Why `row` does not hold together, None when it does.
+
+    Checked: conformer atom i is graph atom i, the others are the graph's implicit hydrogens, no more and no fewer,
+    all coordinates are finite, bonded atoms lie 0.7 to 2.6 angstrom apart and no two atoms within 0.3 angstrom.
+
+    Args:
+        row: the molecule.
+        hydrogens: the store's setting.
+    """
+    conformers, graph = row.conformers, row.graph
+    if graph.num_atoms == 0:
+        return "no atom"
+    if conformers is None:
+        return None
+    element_problem = _element_problem(row, hydrogens)
+    if element_problem:
+        return element_problem
+    if not np.isfinite(conformers.positions_KA3).all():
+        return "a coordinate is not finite"
+    for number, positions_A3 in enumerate(conformers.positions_KA3):
+        problem = geometry_problem(positions_A3, graph.bonds_M2)
+        if problem:
+            return problem if len(conformers.positions_KA3) == 1 else f"conformer {number}: {problem}"
+    return None
+
+
+def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
+    assert row.conformers is not None
+    numbers_A, positions_KA3 = row.conformers.atomic_numbers_A, row.conformers.positions_KA3
+    elements_N, num_atoms = row.graph.node_features_NF[:, 0], row.graph.num_atoms
+    if positions_KA3.ndim != 3 or positions_KA3.shape[1:] != (len(numbers_A), 3) or not len(positions_KA3):
+        return f"{len(numbers_A)} atoms but positions of shape {positions_KA3.shape}"
+    extra = len(numbers_A) - num_atoms
+    hidden = int(row.graph.node_features_NF[:, _NUM_HYDROGENS].sum()) if hydrogens != "heavy_both" else 0
+    if extra != hidden:
+        return f"conformer has {extra} atoms beyond the graph's {num_atoms}, expected {hidden} hydrogens"
+    if (numbers_A[num_atoms:] != 1).any():
+        return "a conformer atom beyond the graph's is no hydrogen"
+    differs = (elements_N + 1 != numbers_A[:num_atoms]) & (elements_N != _UNKNOWN_ELEMENT)
+    if differs.any():
+        atom = int(differs.argmax())
+        element = int(elements_N[atom]) + 1
+        return f"atom {atom} is element {element} in the graph, {int(numbers_A[atom])} in the conformer"
+    return None
+
+
+def geometry_problem(positions_A3: Float[np.ndarray, "atoms 3"], bonds_M2: Int[np.ndarray, "bonds 2"]) -> str | None:
+    """Why one geometry can't be right for these bonds, None when it can; angstrom."""
+    begin, end = bonds_M2.T.astype(np.int64)
+    lengths = np.linalg.norm(positions_A3[begin] - positions_A3[end], axis=1)
+    wrong = (lengths < BOND_LENGTHS[0]) | (lengths > BOND_LENGTHS[1])
+    if wrong.any():
+        bond = int(wrong.argmax())
+        return f"bonded atoms {begin[bond]} and {end[bond]} are {lengths[bond]:.2f} angstrom apart"
+    num_atoms = len(positions_A3)
+    squared = ((positions_A3[:, None] - positions_A3[None]) ** 2).sum(-1)
+    squared[np.arange(num_atoms), np.arange(num_atoms)] = np.inf
+    if num_atoms > 1 and squared.min() < CLOSEST**2:
+        first, second = divmod(int(squared.argmin()), num_atoms)
+        return f"atoms {first} and {second} are {np.sqrt(squared.min()):.2f} angstrom apart"
+    return None
