@@ -33,11 +33,14 @@ class Teacher(nn.Module, ABC):
         width: D.
         num_layers: number of interaction layers.
         cutoff: interaction radius in angstrom.
+        closest_approach: two atoms of a molecule closer than this (angstrom) are refused as a broken conformer.
+            Denoising lowers it, because it checks the clean conformer instead of the noisy one.
     """
 
     width: int
     num_layers: int
     cutoff: float
+    closest_approach: float = 0.3
 
     @abstractmethod
     def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
