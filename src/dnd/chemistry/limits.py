@@ -20,7 +20,7 @@ class Limits:
         ring_digits: most ring-closure digits.
         nesting: deepest parentheses.
         heavy_atoms: most atoms after parsing. The largest molecule of the ten OGB sets has under 500.
-        fragments: most disconnected parts.
+        fragments: most disconnected parts. The ten OGB sets reach 20.
         isotope: largest mass number; the heaviest known nuclide has 294.
         charge: largest formal charge of one atom, either sign.
         molblock_bytes: longest record of an SDF.
@@ -32,7 +32,7 @@ class Limits:
     ring_digits: int = 1024
     nesting: int = 256
     heavy_atoms: int = 512
-    fragments: int = 16
+    fragments: int = 32
     isotope: int = 400
     charge: int = 12
     molblock_bytes: int = 2**20
@@ -42,6 +42,7 @@ class Limits:
 LIMITS = Limits()
 
 _ATOM_TOKEN = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
+_NOT_PRINTABLE = re.compile(r"[^!-~]")
 
 
 def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
@@ -58,11 +59,11 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
         return "empty SMILES"
     if len(text) > limits.text_bytes:
         return f"SMILES of {len(text)} characters, at most {limits.text_bytes} are read"
-    for position, character in enumerate(text):
-        if character in " \t":
-            return f"text after a blank at position {position + 1}; a name belongs in a column of its own"
-        if not "!" <= character <= "~":
-            return f"character {character!a} at position {position + 1} is not printable ASCII"
+    odd = _NOT_PRINTABLE.search(text)
+    if odd is not None and odd.group() in " \t":
+        return f"text after a blank at position {odd.start() + 1}; a name belongs in a column of its own"
+    if odd is not None:
+        return f"character {odd.group()!a} at position {odd.start() + 1} is not printable ASCII"
     tokens = len(_ATOM_TOKEN.findall(text))
     if tokens == 0:
         return "no atom in the SMILES"
@@ -73,12 +74,22 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
         return f"more than {limits.ring_digits} ring-closure digits"
     if outside.count(".") >= limits.fragments:
         return f"{outside.count('.') + 1} fragments, at most {limits.fragments} are read"
-    return _nesting_problem(outside, limits)
+    deepest = _nesting(outside) if outside.count("(") > limits.nesting else 0
+    return f"parentheses {deepest} deep, at most {limits.nesting} are read" if deepest > limits.nesting else None
 
 
-def _nesting_problem(outside: str, limits: Limits) -> str | None:
+def molecule_problem(num_atoms: int, limits: Limits = LIMITS) -> str | None:
+    """Why a parsed molecule of `num_atoms` atoms, hydrogens not counted, is refused; None when it's not."""
+    if num_atoms == 0:
+        return "no atom in the molecule"
+    if num_atoms > limits.heavy_atoms:
+        return f"{num_atoms} atoms without hydrogens, at most {limits.heavy_atoms} are read"
+    return None
+
+
+def _nesting(outside: str) -> int:
     depth = deepest = 0
     for character in outside:
         depth += (character == "(") - (character == ")")
         deepest = max(deepest, depth)
-    return f"parentheses {deepest} deep, at most {limits.nesting} are read" if deepest > limits.nesting else None
+    return deepest

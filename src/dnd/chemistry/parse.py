@@ -11,7 +11,7 @@ from jaxtyping import Int
 from rdkit import Chem
 from rdkit.Chem import rdmolops
 
-from dnd.chemistry.limits import LIMITS, text_problem
+from dnd.chemistry.limits import molecule_problem, text_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.rdkit_log import logged_reason
 
@@ -103,7 +103,7 @@ def conformer_order(mol: Chem.Mol, order: Int[np.ndarray, "atoms"]) -> Int[np.nd
 
 def _canonical(mol: Chem.Mol, relaxed: bool, text: str) -> tuple[Molecule, Int[np.ndarray, "atoms"]] | InvalidMolecule:
     """Rewrite and reparse until the SMILES no longer changes; also the order of the final atoms in `mol`."""
-    problem = _molecule_problem(mol)
+    problem = molecule_problem(mol.GetNumAtoms())
     if problem is not None:
         return InvalidMolecule(problem, "limits", text)
     order = np.arange(mol.GetNumAtoms())
@@ -164,12 +164,3 @@ def _may_relax(mol: Chem.Mol, problem: object) -> bool:
 def _drop_atom_maps(mol: Chem.Mol) -> None:
     for atom in mol.GetAtoms():
         atom.SetAtomMapNum(0)
-
-
-def _molecule_problem(mol: Chem.Mol) -> str | None:
-    num_atoms = mol.GetNumAtoms()
-    if num_atoms == 0:
-        return "no atom in the molecule"
-    if num_atoms > LIMITS.heavy_atoms:
-        return f"{num_atoms} atoms without hydrogens, at most {LIMITS.heavy_atoms} are read"
-    return None

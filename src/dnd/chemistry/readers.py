@@ -1,0 +1,185 @@
+"""Tables of molecules as a stream of rows: CSV, TSV, SMI and Parquet, every column kept as text.
+
+What a table means is settled here, before anything is parsed: encoding, separator, header, ragged rows. A row that
+can't be trusted stays a row, with a problem; columns never shift.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dnd.chemistry.delimited import DELIMITERS, read_rows, split_header
+from dnd.chemistry.parquet import open_parquet
+from dnd.chemistry.streams import STANDARD_INPUT, open_bytes, text_lines
+from dnd.common.errors import InputError
+from dnd.common.registry import nearest
+
+TableKind = Literal["csv", "smi", "parquet"]
+
+_KIND_OF_SUFFIX: dict[str, TableKind] = {
+    ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "csv", ".smi": "smi", ".smiles": "smi", ".ism": "smi",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
+SMI_COLUMNS = ("smiles", "name")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        number: place among the data rows, from 0; blank lines don't count.
+        smiles: text of the SMILES column.
+        values: every cell by column name, as text; empty where there is none.
+        problem: why the row can't be trusted, such as too many cells; None for a good row.
+    """
+
+    number: int
+    smiles: str
+    values: dict[str, str]
+    problem: str | None = None
+
+
+class TableReader:
+    """Rows of one table, read once, in order, in constant memory.
+
+    Attributes:
+        columns: names of the columns, in order. A repeated name gets `.1`, `.2`, an empty one is `column_<place>`.
+        smiles_column: the column that holds the SMILES.
+    """
+
+    def __init__(self, columns: list[str], smiles_column: str, rows: Iterator[Row]) -> None:
+        self.columns, self.smiles_column, self._rows = columns, smiles_column, rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+
+def kind_of(path: str | Path) -> TableKind | None:
+    """Kind of a table by the end of its name, `.gz` left aside; None when the name doesn't say."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return _KIND_OF_SUFFIX.get(suffixes[-1]) if suffixes else None
+
+
+def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKind | None = None) -> TableReader:
+    """Open a table of molecules.
+
+    Args:
+        path: CSV or TSV (also separated by `;` or `|`), SMI, Parquet; each may be gzipped. `-` is standard input.
+        smiles_column: the column of SMILES; letter case matters only where two columns differ in nothing else. SMI
+            files have the columns `smiles` and `name`.
+        kind: what the file is, where its name doesn't say. Standard input is taken for CSV when its first line holds
+            `smiles_column`, else for SMI.
+
+    Returns:
+        The reader; its rows are read as it's iterated.
+
+    Raises:
+        InputError: no such file, an empty file, a header and nothing else, no SMILES column or two of that name.
+        CorruptFileError: damaged gzip or Parquet, here or while iterating.
+
+    Example:
+        >>> for row in read_table("esol.csv"):
+        ...     print(row.number, row.smiles, row.values["measured log solubility in mols per litre"])
+    """
+    kind = kind or kind_of(path)
+    if kind is None and str(path) != STANDARD_INPUT:
+        raise InputError(
+            f"{path} is of no known kind",
+            expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
+        )
+    stream = open_bytes(path)
+    if kind == "parquet":
+        columns, cells = open_parquet(stream, path)
+        return _table(path, columns, ((row, None) for row in cells), smiles_column)
+    lines = text_lines(stream, path)
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise InputError(f"{path} is empty", expected="a header and at least one row")
+    delimiter = _delimiter(first, path, smiles_column)
+    if kind == "smi" or (kind is None and smiles_column not in split_header(first, delimiter)):
+        return _smi(first, lines, path)
+    return _table(path, split_header(first, delimiter), read_rows(lines, delimiter), smiles_column)
+
+
+def _delimiter(header: str, path: str | Path, smiles_column: str) -> str:
+    """The separator that shows the SMILES column, else the one of the file's name, else the most frequent."""
+    usual = "\t" if {".tsv", ".tab"} & {suffix.lower() for suffix in Path(path).suffixes} else ","
+    candidates = (usual, *(delimiter for delimiter in DELIMITERS if delimiter != usual))
+    for delimiter in candidates:
+        if smiles_column.lower() in [name.lower() for name in split_header(header, delimiter)]:
+            return delimiter
+    return max(candidates, key=header.count)
+
+
+def _table(
+    path: str | Path, header: list[str], cells: Iterator[tuple[list[str], str | None]], smiles_column: str
+) -> TableReader:
+    found = _find_column(path, header, smiles_column)
+    columns = _unique_names(header)
+    place = header.index(found)
+    first = next(cells, None)
+    if first is None:
+        raise InputError(f"{path} has a header and no rows", found=f"columns {', '.join(columns)}")
+    rows = (
+        _row(number, row, problem, columns, place)
+        for number, (row, problem) in enumerate(itertools.chain([first], cells))
+    )
+    return TableReader(columns, columns[place], rows)
+
+
+def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
+    if problem is None and len(cells) != len(columns):
+        problem = f"row has {len(cells)} cells where the header has {len(columns)}"
+    values = dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
+    return Row(number, values[columns[place]], values, problem)
+
+
+def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
+    exact = [name for name in header if name == wanted]
+    alike = exact or [name for name in header if name.lower() == wanted.lower()]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise InputError(
+            f"{path} has {len(alike)} columns named {wanted!r}", found=f"columns {', '.join(header)}",
+            next_step="Rename all but one",
+        )  # fmt: skip
+    listed = ", ".join(header[:30]) + (f" and {len(header) - 30} more" if len(header) > 30 else "")
+    raise InputError(
+        f"{path} has no column {wanted!r}", found=f"columns {listed}",
+        next_step=f"Name the column with --smiles-column. {nearest(wanted, header[:1000])}",
+    )  # fmt: skip
+
+
+def _unique_names(header: list[str]) -> list[str]:
+    seen: collections.Counter[str] = collections.Counter()
+    names = []
+    for place, cell in enumerate(header):
+        name = cell or f"column_{place + 1}"
+        names.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names
+
+
+def _smi(first: str, lines: Iterator[str], path: str | Path) -> TableReader:
+    has_header = first.split()[0].lower() in _SMI_HEADER
+    body = (line for line in (lines if has_header else itertools.chain([first], lines)) if line.strip())
+    start = next(body, None)
+    if start is None:
+        raise InputError(f"{path} has a header and no rows")
+    rows = (_smi_row(number, line) for number, line in enumerate(itertools.chain([start], body)))
+    return TableReader(list(SMI_COLUMNS), SMI_COLUMNS[0], rows)
+
+
+def _smi_row(number: int, line: str) -> Row:
+    smiles, _, name = line.strip().replace("\t", " ", 1).partition(" ")
+    return Row(number, smiles, dict(zip(SMI_COLUMNS, (smiles, name.strip()), strict=True)))

@@ -1,0 +1,121 @@
+"""Bytes and lines of an input, whatever it's packed in: gzip by content, standard input, encodings, line ends."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, AnyStr, BinaryIO, cast
+
+from dnd.common.errors import CorruptFileError, InputError
+
+STANDARD_INPUT = "-"
+LIMIT_LINE = 16 * 2**20
+"""Longest line in characters or bytes, so that one endless line can't fill the memory."""
+
+_GZIP = b"\x1f\x8b"
+_REFUSED = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xfd7zXZ": "an xz archive",
+    b"BZh": "a bzip2 archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+}
+
+
+def _latin_1(error: UnicodeError) -> tuple[str, int]:
+    """Read what isn't UTF-8 as Latin-1: names with accents in files from spreadsheets."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error("dnd_latin_1", _latin_1)
+
+
+def open_bytes(path: str | Path) -> BinaryIO:
+    """Open an input for reading; `-` is standard input, gzip is recognised by its first bytes.
+
+    Raises:
+        InputError: there is no such file, it can't be read, or it's packed in another way.
+    """
+    raw = cast(io.BufferedReader, sys.stdin.buffer) if str(path) == STANDARD_INPUT else _open_file(Path(path))
+    head = raw.peek(8)[:8]
+    for magic, name in _REFUSED.items():
+        if head.startswith(magic):
+            raw.close()
+            raise InputError(
+                f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step="Export it as CSV"
+            )
+    return cast(BinaryIO, io.BufferedReader(_Gunzip(fileobj=raw))) if head.startswith(_GZIP) else raw
+
+
+class _Gunzip(gzip.GzipFile):
+    """Closes the file it reads from too, which `GzipFile` leaves to its caller."""
+
+    def close(self) -> None:
+        """Close both."""
+        source = self.fileobj
+        super().close()
+        if source is not None:
+            source.close()
+
+
+def _open_file(path: Path) -> io.BufferedReader:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", expected="a file of molecules")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"{path} can't be opened", found=error.strerror) from error
+
+
+def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
+    """Lines of text with their ends: UTF-8 with or without a byte order mark, UTF-16 with one, else Latin-1.
+
+    Raises:
+        CorruptFileError: the gzip stream is damaged or cut off.
+        InputError: a line is longer than `LIMIT_LINE`.
+    """
+    with _read_errors(path):
+        head = cast(io.BufferedReader, stream).peek(2)[:2]
+    encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    # newline="" splits at \n, \r\n and \r and leaves them in place, as the csv module wants them.
+    with io.TextIOWrapper(stream, encoding=encoding, errors="dnd_latin_1", newline="") as text:
+        yield from _bounded(text, path)
+
+
+def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
+    """Lines of bytes with their ends, split at newlines; raises as `text_lines` does."""
+    with stream:
+        yield from _bounded(stream, path)
+
+
+def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:
+    number = 0
+    while True:
+        with _read_errors(path):
+            line = stream.readline(LIMIT_LINE + 1)
+        number += 1
+        if not line:
+            return
+        if len(line) > LIMIT_LINE:
+            raise InputError(f"{path}, line {number} is too long", expected=f"at most {LIMIT_LINE:,} characters")
+        yield line
+
+
+@contextlib.contextmanager
+def _read_errors(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptFileError(
+            f"{path} is a damaged gzip file", found=str(error), next_step="Copy or download it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read", found=error.strerror or str(error)) from error
