@@ -1,0 +1,267 @@
+"""Native code in child processes with a time and a memory limit: a hang or a crash costs one item, not the run.
+
+A child is a fresh interpreter that talks over a socket, so nothing of the parent's threads or `__main__` leaks into it
+and it ends when the parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from types import TracebackType
+from typing import Any
+
+from dnd.common.errors import DndError
+
+START_LIMIT_S = 120.0
+MAX_DEATHS_IN_A_ROW = 3
+# Items wait in a child, so that it never idles while the parent writes; as many as the socket holds, so that the parent
+# never blocks on a child that hangs.
+_AHEAD_ITEMS, _AHEAD_BYTES = 8, 64 * 1024
+_REORDERED = 1024  # results that wait for a slow one before them
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that has no result.
+
+    Attributes:
+        reason: `over 30 s`, `over 1 GiB`, `worker died: signal 11`, or what the function raised.
+    """
+
+    reason: str
+
+
+@dataclass
+class _Item:
+    number: int
+    message: bytes
+    deaths: int = 0
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    pending: deque[_Item] = field(default_factory=deque)
+    ready: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    def has_room(self, item: _Item) -> bool:
+        ahead = sum(len(other.message) for other in self.pending)
+        return not self.pending or (
+            len(self.pending) < _AHEAD_ITEMS and ahead + len(item.message) <= _AHEAD_BYTES and self.ready
+        )
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+class WorkerPool:
+    """Runs one function over items in child processes and yields results in the order of the items.
+
+    A child that dies is replaced and its item tried once more; if that one dies too, the item fails.
+
+    Args:
+        function: `"module:name"` of a function of one item; with `settings`, of a function that takes them as keywords
+            and returns that function.
+        jobs: number of children.
+        settings: see `function`; sent to each child once.
+        timeout_s: seconds that one item may take.
+        limit_bytes: memory that a child may take on top of what it has after its imports.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        *,
+        jobs: int = 1,
+        settings: Mapping[str, Any] | None = None,
+        timeout_s: float = 30.0,
+        limit_bytes: int = 2**30,
+    ) -> None:
+        self.function, self.settings = function, settings
+        self.jobs, self.timeout_s, self.limit_bytes = jobs, timeout_s, limit_bytes
+        self._children: list[_Child] = []
+        self._queue: deque[_Item] = deque()
+        self._failed_in_a_row = 0
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._children:
+            child.stop()
+        self._children.clear()
+        self._queue.clear()
+
+    def map(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield `function(item)` or a `Failure` for every item, in order; reads only a little ahead.
+
+        Raises:
+            DndError: three items in a row killed their worker, or a worker could not start.
+        """
+        source, ended = enumerate(items), False
+        results: dict[int, Any] = {}
+        next_number = 0
+        while True:
+            while not ended and not self._queue and len(results) < _REORDERED:
+                ended = not self._take(source)
+                self._send()
+            self._send()
+            busy = [child for child in self._children if child.pending]
+            if not busy and not self._queue:
+                return
+            results.update(self._collect(busy))
+            while next_number in results:
+                yield results.pop(next_number)
+                next_number += 1
+
+    def _take(self, source: Iterator[tuple[int, Any]]) -> bool:
+        for number, value in source:
+            self._queue.append(_Item(number, bytes(ForkingPickler.dumps(value))))
+            return True
+        return False
+
+    def _send(self) -> None:
+        """Hand queued items to children with room, the emptiest first."""
+        while len(self._children) < self.jobs and self._queue:
+            self._children.append(self._start())
+        while self._queue:
+            child = min(self._children, key=lambda child: len(child.pending))
+            if not child.has_room(self._queue[0]):
+                return
+            item = self._queue.popleft()
+            if child.ready and not child.pending:
+                child.since = time.monotonic()
+            child.pending.append(item)
+            with contextlib.suppress(OSError):  # a dead child is found, and its items queued again, in `_receive`
+                child.connection.send_bytes(item.message)
+
+    def _collect(self, busy: list[_Child]) -> Iterator[tuple[int, Any]]:
+        """Wait for a message or a deadline and yield the results that came."""
+        deadlines = {id(child): child.since + (self.timeout_s if child.ready else START_LIMIT_S) for child in busy}
+        children = {child.connection: child for child in busy}
+        for connection in wait(list(children), timeout=max(0.0, min(deadlines.values()) - time.monotonic())):
+            assert isinstance(connection, Connection)
+            child = children.pop(connection)
+            yield from self._receive(child)
+        for child in children.values():
+            if time.monotonic() > deadlines[id(child)]:
+                item = self._remove(child, f"over {self.timeout_s:g} s")
+                yield item.number, Failure(f"over {self.timeout_s:g} s")
+
+    def _receive(self, child: _Child) -> Iterator[tuple[int, Any]]:
+        try:
+            message = child.connection.recv()
+        except (EOFError, OSError):
+            code = child.process.wait()
+            yield from self._bury(
+                child, f"worker died: signal {-code}" if code < 0 else f"worker died: exit code {code}"
+            )
+            return
+        child.since = time.monotonic()
+        if child.ready:
+            self._failed_in_a_row = 0
+            yield child.pending.popleft().number, message
+        elif isinstance(message, Failure):
+            raise DndError("a worker process could not start", found=message.reason)
+        child.ready = True
+
+    def _bury(self, child: _Child, reason: str) -> Iterator[tuple[int, Any]]:
+        item = self._remove(child, reason)
+        item.deaths += 1
+        if item.deaths == 1:  # perhaps not the item's fault: another process may have killed the worker
+            self._queue.appendleft(item)
+            return
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            raise DndError(
+                f"{self._failed_in_a_row} items in a row killed their worker process",
+                found=reason,
+                next_step="Check the memory of the machine; use fewer --jobs",
+            )
+        yield item.number, Failure(reason)
+
+    def _remove(self, child: _Child, reason: str) -> _Item:
+        """Stop a child and queue what waited behind the item it was at, which is returned."""
+        child.stop()
+        self._children.remove(child)
+        if not child.ready:
+            raise DndError("a worker process could not start", found=reason)
+        item = child.pending.popleft()
+        self._queue.extendleft(reversed(child.pending))
+        return item
+
+    def _start(self) -> _Child:
+        parent_end, child_end = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment |= {"OMP_NUM_THREADS": "1"}  # the cores belong to the children, one each
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from dnd.common.workers import serve; serve({child_end.fileno()})"],
+            pass_fds=[child_end.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        child_end.close()
+        connection = Connection(parent_end.detach())
+        with contextlib.suppress(OSError):  # as in `_send`
+            connection.send((self.function, self.settings, self.limit_bytes))
+        return _Child(process, connection)
+
+
+def serve(descriptor: int) -> None:
+    """The child: load the function, then answer one message per item until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        name, settings, limit_bytes = connection.recv()
+        try:
+            function = _load(name, settings)
+        except Exception as error:
+            connection.send(Failure(f"{type(error).__name__}: {error}"))
+            return
+        _limit_memory(limit_bytes)
+        connection.send(None)
+        while True:
+            connection.send(_outcome(function, connection.recv(), limit_bytes))
+
+
+def _load(name: str, settings: Mapping[str, Any] | None) -> Callable[[Any], Any]:
+    module, _, attribute = name.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    loaded: Callable[[Any], Any] = function if settings is None else function(**settings)
+    return loaded
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    if sys.platform == "linux":  # elsewhere the address space can't be limited; the time limit still holds
+        with open("/proc/self/statm") as stream:
+            used_bytes = int(stream.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + limit_bytes,) * 2)
+
+
+def _outcome(function: Callable[[Any], Any], item: Any, limit_bytes: int) -> Any:
+    try:
+        return function(item)
+    except MemoryError:
+        return Failure(f"over {limit_bytes / 2**30:g} GiB")
+    except Exception as error:  # one bad item never stops a run; its row carries the reason
+        return Failure(" ".join(f"{type(error).__name__}: {error}".split()))

@@ -1,0 +1,57 @@
+"""Hangs, crashes and memory hogs cost one item each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dnd.common.errors import DndError
+from dnd.common.workers import Failure, WorkerPool
+
+
+def test_results_come_in_order_and_settings_reach_the_children() -> None:
+    with WorkerPool("workers_probe:make_adder", jobs=2, settings={"amount": 5}) as pool:
+        assert list(pool.map(range(300))) == list(range(5, 305))
+        assert list(pool.map([])) == []
+
+
+def test_each_misbehaviour_has_its_reason_and_the_next_item_is_served() -> None:
+    items = [1, "hang", 2, "raise", "memory", "segfault", 3]
+    with WorkerPool("workers_probe:misbehave", timeout_s=1.0) as pool:
+        results = list(pool.map(items))
+    expected = ["over 1 s", "ValueError: two lines", "over 1 GiB", "worker died: signal 11"]
+    assert [result.reason for result in results if isinstance(result, Failure)] == expected
+    assert [result for result in results if not isinstance(result, Failure)] == [1, 2, 3]
+
+
+def test_an_item_whose_worker_was_killed_from_outside_is_tried_again(tmp_path: Path) -> None:
+    with WorkerPool("workers_probe:die_once") as pool:
+        assert list(pool.map([str(tmp_path / "mark"), str(tmp_path / "mark")])) == ["alive", "alive"]
+
+
+def test_three_items_in_a_row_that_kill_their_worker_stop_the_run() -> None:
+    with WorkerPool("workers_probe:misbehave") as pool, pytest.raises(DndError, match="3 items in a row"):
+        list(pool.map(["segfault"] * 4))
+
+
+@pytest.mark.parametrize("function", ["workers_probe:broken", "workers_probe:missing", "no_such_module:f"])
+def test_a_worker_that_cannot_start_is_one_clear_error(function: str) -> None:
+    with WorkerPool(function, settings={}) as pool, pytest.raises(DndError, match="could not start"):
+        list(pool.map([1]))
+
+
+def test_messages_larger_than_the_socket_do_not_block() -> None:
+    items = [bytes([number]) * 3_000_000 for number in range(6)]
+    with WorkerPool("workers_probe:echo", jobs=2) as pool:
+        assert list(pool.map(items)) == items
+
+
+def test_children_end_with_the_pool() -> None:
+    with WorkerPool("workers_probe:echo", jobs=2) as pool:
+        list(pool.map([b"a", b"b", b"c"]))
+        processes = [child.process.pid for child in pool._children]
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
