@@ -19,10 +19,10 @@ from torch import Tensor
 from dnd.graphs.batch import GraphBatch
 
 COLOUR_ROUNDS = 6
-# Large enough to separate repeated eigenvalues in float64 (error 1e-15), small enough that other eigenvectors move by
-# less than float32 resolves; atom order acts a thousand times weaker, only where colours tie.
-COLOUR_TIE_BREAK = 1e-7
-ORDER_TIE_BREAK = 1e-10
+# Added to the Laplacian's diagonal: enough to separate repeated eigenvalues in float64 (error 1e-15), so little
+# that other eigenvectors keep the digits that matter. The order acts only among atoms of one colour.
+COLOUR_TIE_BREAK = 1e-6
+ORDER_TIE_BREAK = 1e-9
 # A molecule's own hash in one step: odd 63-bit constants of SplitMix64, kept below 2**63.
 _MIX_1, _MIX_2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
 _GOLDEN = 0x1E3779B97F4A7C15
@@ -51,13 +51,13 @@ def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tens
     Returns:
         `(N, K)` float64 on the graph's device.
     """
-    colour_N = _unit_interval(atom_colours(graph))
-    local_N = _position_in_molecule(graph)
+    colours = atom_colours(graph)
+    colour_N, local_N = _unit_interval(colours), _position_in_molecule(graph)
+    tie_break_N = COLOUR_TIE_BREAK * colour_N + ORDER_TIE_BREAK * _rank_among_equals(colours, graph.batch_N)
     vectors_NK = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
     for atoms_Gn, adjacency_Gnn in _by_size(graph):
         scale_Gn = adjacency_Gnn.sum(2).clamp(min=1).rsqrt()
-        tie_break_Gn = COLOUR_TIE_BREAK * colour_N[atoms_Gn] + ORDER_TIE_BREAK * local_N[atoms_Gn]
-        diagonal_Gnn = torch.diag_embed(1 + tie_break_Gn)
+        diagonal_Gnn = torch.diag_embed(1 + tie_break_N[atoms_Gn])
         laplacian_Gnn = diagonal_Gnn - scale_Gn[:, :, None] * adjacency_Gnn * scale_Gn[:, None, :]
         vectors_Gnk = torch.linalg.eigh(laplacian_Gnn).eigenvectors[:, :, :num_identifiers]
         signed_Gnk = vectors_Gnk * _sign(vectors_Gnk, colour_N[atoms_Gn], local_N[atoms_Gn])
@@ -90,7 +90,10 @@ def orthonormal_identifiers(
             gaussian_Gnn = torch.randn(*atoms_Gn.shape, atoms_Gn.shape[1], dtype=torch.float64, device=colour_N.device)
         else:
             gaussian_Gnn = _gaussian_of_molecule(colour_N[atoms_Gn], seed)
-        rows_Gnk = torch.linalg.qr(gaussian_Gnn).Q[:, :, :num_identifiers]
+        orthonormal_Gnn, triangular_Gnn = torch.linalg.qr(gaussian_Gnn)
+        # A positive diagonal makes the factor unique, so permuting the rows of the input permutes those of Q.
+        signs_Gn = torch.where(triangular_Gnn.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0).to(torch.float64)
+        rows_Gnk = (orthonormal_Gnn * signs_Gn[:, None, :])[:, :, :num_identifiers]
         rows_Gnk = torch.nn.functional.normalize(rows_Gnk, dim=2)
         identifiers_NK[atoms_Gn.flatten(), : rows_Gnk.shape[2]] = rows_Gnk.flatten(0, 1)
     return identifiers_NK
@@ -142,6 +145,16 @@ def _position_in_molecule(graph: GraphBatch) -> Tensor:
     """0, 1, 2 … within each molecule."""
     atoms_N = torch.arange(len(graph.node_features_NF), device=graph.node_features_NF.device)
     return atoms_N - graph.atom_offsets[:-1][graph.batch_N]
+
+
+def _rank_among_equals(colour_N: Tensor, batch_N: Tensor) -> Tensor:
+    """How many earlier atoms of the molecule have the same colour: 0 everywhere unless the molecule has symmetry."""
+    by_colour_N = torch.argsort(colour_N, stable=True)
+    order_N = by_colour_N[torch.argsort(batch_N[by_colour_N], stable=True)]
+    same_N = (colour_N[order_N].diff() == 0) & (batch_N[order_N].diff() == 0)
+    place_N = torch.arange(len(order_N), device=order_N.device)
+    starts_N = torch.cat([place_N[:1], torch.where(same_N, 0, place_N[1:])])
+    return torch.empty_like(place_N).scatter_(0, order_N, place_N - starts_N.cummax(0).values)
 
 
 def _sign(vectors_Gnk: Tensor, colour_Gn: Tensor, local_Gn: Tensor) -> Tensor:

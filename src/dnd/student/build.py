@@ -61,7 +61,7 @@ def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card
     write_model(folder, kind="encoder", config=config, tensors={"model": student.state_dict()}, card=card)
 
 
-def load_encoder(folder: Path | str, **training_settings: float) -> tuple[Student, dict[str, Any]]:
+def load_encoder(folder: Path | str, **training_settings: Any) -> tuple[Student, dict[str, Any]]:
     """The student of an ENCODER folder, in evaluation mode, and the folder's whole configuration.
 
     Args:

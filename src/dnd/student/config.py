@@ -128,7 +128,7 @@ class StudentConfig:
         if self.num_heads is not None and self.width % self.num_heads:
             raise ConfigError(f"student width {self.width} is not a multiple of num_heads", found=self.num_heads)
 
-    def with_training_settings(self, **changes: float) -> StudentConfig:
+    def with_training_settings(self, **changes: Any) -> StudentConfig:
         """The same student with other dropout or batch norm momentum; anything else would not fit its weights.
 
         Raises:
@@ -139,7 +139,7 @@ class StudentConfig:
                 raise ConfigError(
                     f"{name} of a trained student can't change", expected=", ".join(sorted(TRAINING_SETTINGS))
                 )
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 _TOKENGT_DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1, "drop_path": 0.1}  # TokenGT's PCQM4Mv2 run

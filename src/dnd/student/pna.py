@@ -44,7 +44,7 @@ class PNA(Student):
         layout = degree_layout(graph)
         atoms_ND = self.atom(graph.node_features_NF.index_select(0, layout.atoms))
         bonds_ED = self.bond(graph.edge_features_EF.index_select(0, layout.edges))
-        states = []
+        states: list[tuple[Tensor, Tensor | None]] = []
         for layer in self.layers:
             atoms_ND = atoms_ND + layer(atoms_ND, bonds_ED, layout)
             if collect_layers:
@@ -84,7 +84,8 @@ class PNALayer(nn.Module):
     ) -> Float[Tensor, "atoms dim"]:
         """Update of every atom, atoms and bonds in the order of `layout`."""
         own_DD, *scaled_DA = self._update_blocks()
-        blocks = self._messages(atoms_ND, bonds_ED, layout).split([degree * count for degree, count in layout.runs])
+        messages_ED = self._messages(atoms_ND, bonds_ED, layout)
+        blocks = torch.split(messages_ED, [degree * count for degree, count in layout.runs])
         updates = []
         for (degree, count), block in zip(layout.runs, blocks, strict=True):
             if degree == 0:
