@@ -25,7 +25,9 @@ def recording(name: str) -> dict[str, np.ndarray]:
         return {key: arrays[key] for key in arrays.files}
 
 
-def build(data: dict[str, np.ndarray], dtype: torch.dtype, **settings: bool) -> tuple[EquivariantTransformer, NoiseHead]:
+def build(
+    data: dict[str, np.ndarray], dtype: torch.dtype, **settings: bool
+) -> tuple[EquivariantTransformer, NoiseHead]:
     teacher, head = EquivariantTransformer(TeacherConfig(**SMALL, **settings)), NoiseHead(32)
     tensors = {key.removeprefix("w."): torch.from_numpy(value) for key, value in data.items() if key.startswith("w.")}
     if not settings.get("whiten_vectors"):
@@ -66,7 +68,9 @@ def test_outputs_equal_torchmdnet(
     cell_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(__import__("dnd.teacher.equivariant_transformer").teacher.equivariant_transformer.CELL_BYTES, "cpu", cell_bytes)
+    monkeypatch.setitem(
+        __import__("dnd.teacher.equivariant_transformer").teacher.equivariant_transformer.CELL_BYTES, "cpu", cell_bytes
+    )
     teacher, head = build(plain, dtype)
     output = teacher(batch(plain, plain["in.pos"], dtype), collect_layers=True)
     assert_equal(output.scalars_AD, plain["out64.x"], tolerance)

@@ -83,8 +83,10 @@ class EquivariantAttention(nn.Module):
         per_block = zip(
             near.blocks,
             radial,
-            *(part.split(cells) for part in (self.q_proj(hidden_RF), self.k_proj(hidden_RF))),
-            *(part.split(cells) for part in (v0_RF, transported_R3F, v2_RF)),
+            *(
+                torch.split(part, cells)
+                for part in (self.q_proj(hidden_RF), self.k_proj(hidden_RF), v0_RF, transported_R3F, v2_RF)
+            ),
             strict=True,
         )
         messages, gathered = [], []
@@ -111,5 +113,5 @@ class EquivariantAttention(nn.Module):
     def _cut_values(
         filters: Float[Tensor, "rows filters"], cutoff: Float[Tensor, "rows"]
     ) -> Float[Tensor, "rows filters"]:
-        keys, values = filters.split([filters.shape[1] // 4, 3 * filters.shape[1] // 4], dim=1)
+        keys, values = torch.split(filters, [filters.shape[1] // 4, 3 * filters.shape[1] // 4], dim=1)
         return torch.cat([keys, values * cutoff[:, None]], dim=1)

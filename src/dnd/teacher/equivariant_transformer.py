@@ -97,7 +97,7 @@ class EquivariantTransformer(Teacher):
         near = find_pairs(conformers, self.cutoff, cells_per_block=cells, closest=self.closest_approach)
         distances = near.distances.to(dtype)
         radial = self.distance_expansion(distances)
-        per_block = radial.split(near.rows_per_block())
+        per_block = torch.split(radial, near.rows_per_block())
 
         numbers_R = conformers.atomic_numbers_A[near.packed_R]
         pair_distances_P = distances[near.is_pair]
@@ -125,7 +125,7 @@ def check_elements(conformers: ConformerBatch, max_atomic_number: int) -> None:
         InputError: an atomic number outside `0 .. max_atomic_number - 1`.
     """
     numbers_A = conformers.atomic_numbers_A
-    if len(numbers_A) and not (0 <= int(numbers_A.min()) and int(numbers_A.max()) < max_atomic_number):
+    if len(numbers_A) and (int(numbers_A.min()) < 0 or int(numbers_A.max()) >= max_atomic_number):
         raise InputError(
             "the teacher does not know an element",
             found=f"atomic number {int(numbers_A.max())}",

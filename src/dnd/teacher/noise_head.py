@@ -11,6 +11,18 @@ from dnd.teacher.contract import TeacherOutput
 NORM_EPSILON = 1e-24
 
 
+class _Gate(nn.Module):
+    """Two linear maps; a module of its own because of the published parameter names."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * out_width))
+
+    def forward(self, features_AF: Float[Tensor, "atoms inputs"]) -> Float[Tensor, "atoms outputs"]:
+        mixed: Tensor = self.layers(features_AF)
+        return mixed
+
+
 class GatedEquivariantBlock(nn.Module):
     r"""Mixes scalars and vectors without leaving equivariance.
 
@@ -24,8 +36,7 @@ class GatedEquivariantBlock(nn.Module):
         self.activate_scalars = activate_scalars
         self.vec1_proj = nn.Linear(width, width, bias=False)
         self.vec2_proj = nn.Linear(width, out_width, bias=False)
-        self.update_net = nn.Module()
-        self.update_net.layers = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * out_width))
+        self.update_net = _Gate(width, out_width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -38,7 +49,7 @@ class GatedEquivariantBlock(nn.Module):
         """New scalars and vectors."""
         # the epsilon keeps the gradient of the norm finite where all vectors are 0 (an atom without neighbour)
         norms_AF = (self.vec1_proj(vectors_A3F).square().sum(1) + NORM_EPSILON).sqrt()
-        mixed = self.update_net.layers(torch.cat([scalars_AF, norms_AF], dim=1))
+        mixed = self.update_net(torch.cat([scalars_AF, norms_AF], dim=1))
         out_scalars, gates = mixed.chunk(2, dim=1)
         if self.activate_scalars:
             out_scalars = nn.functional.silu(out_scalars)

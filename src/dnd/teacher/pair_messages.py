@@ -47,7 +47,16 @@ def pair_messages(
     """
     scalar, vector, directed = value_BTF3
     messages: tuple[Tensor, Tensor] = _PairMessages.apply(  # type: ignore[no-untyped-call]
-        filters, query_BTF, key_BTF, scalar, vector, directed, attention_cutoff_BTT, block.direction_BTT3, block, num_heads
+        filters,
+        query_BTF,
+        key_BTF,
+        scalar,
+        vector,
+        directed,
+        attention_cutoff_BTT,
+        block.direction_BTT3,
+        block,
+        num_heads,
     )
     return messages
 
@@ -58,7 +67,7 @@ class _PairMessages(torch.autograd.Function):
                 direction: Tensor, block: PairBlock, num_heads: int) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.save_for_backward(filters, q, k, s, x, t, cutoff, direction)
         ctx.block, ctx.num_heads = block, num_heads
-        size, width = q.shape[1:]
+        size = q.shape[1]
         dk, d0, d1, d2 = _gather_cells(filters, block).chunk(4, dim=-1)
 
         dk.mul_(k[:, None])
@@ -75,7 +84,7 @@ class _PairMessages(torch.autograd.Function):
         return message_BTF, vector_BT3F
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_message: Tensor, grad_vector: Tensor) -> tuple[Tensor | None, ...]:
         filters, q, k, s, x, t, cutoff, direction = ctx.saved_tensors
         block, num_heads = ctx.block, ctx.num_heads
@@ -124,7 +133,18 @@ class _PairMessages(torch.autograd.Function):
         torch.mul(x[:, None, :, 0], grad_vector[:, :, None, 0], out=d1)
         for axis in (1, 2):
             d1.addcmul_(x[:, None, :, axis], grad_vector[:, :, None, axis])
-        return _reduce_cells(cells, block), grad_q, grad_k, grad_s, grad_x, grad_t, grad_cutoff, grad_direction, None, None
+        return (
+            _reduce_cells(cells, block),
+            grad_q,
+            grad_k,
+            grad_s,
+            grad_x,
+            grad_t,
+            grad_cutoff,
+            grad_direction,
+            None,
+            None,
+        )
 
 
 def _gather_cells(filters: Tensor, block: PairBlock) -> Tensor:

@@ -43,7 +43,9 @@ def load_torchmd_state(
     names = {name.removeprefix("model."): tensor for name, tensor in values.items()}
     load_strictly(teacher, _part(names, TEACHER_PREFIX), "the equivariant transformer")
     if head is not None:
-        renamed = {_OLD_GATE.sub(r"update_net.layers.\1", name): value for name, value in _part(names, HEAD_PREFIX).items()}
+        renamed = {
+            _OLD_GATE.sub(r"update_net.layers.\1", name): value for name, value in _part(names, HEAD_PREFIX).items()
+        }
         load_strictly(head, renamed, "the noise head")
 
 

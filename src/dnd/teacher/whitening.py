@@ -58,10 +58,11 @@ class _InverseSquareRoot(torch.autograd.Function):
         eigenvalues, basis = torch.linalg.eigh(matrices)
         roots = (eigenvalues + epsilon).sqrt()
         ctx.save_for_backward(roots, basis)
-        return (basis / roots[..., None, :]) @ basis.mT
+        result: Tensor = (basis / roots[..., None, :]) @ basis.mT
+        return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         roots, basis = ctx.saved_tensors
         left, right = roots[..., :, None], roots[..., None, :]
