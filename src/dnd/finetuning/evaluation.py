@@ -1,0 +1,118 @@
+"""What `metrics.json` says: each part and target, the last epoch, the folds, and the classical baselines beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, scores, summary
+from dnd.finetuning.partition import PARTS, Partition
+from dnd.finetuning.tasks import Target
+
+Array = Float[np.ndarray, "molecules targets"]
+
+
+def part_metrics(
+    partition: Partition, targets_NC: Array, predictions_NC: Array, kind: TaskKind, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each part, all molecules of the part at once: never a mean over batches."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        rows = getattr(partition, part)
+        found[part] = {
+            "molecules": len(rows),
+            **summary(names, scores(kind, targets_NC[rows], predictions_NC[rows])),
+        }
+    return found
+
+
+def over_folds(folds: Sequence[Mapping[str, Mapping[str, Any]]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mean and sample standard deviation over folds of each metric of each part; one fold is handed on as it is."""
+    if len(folds) == 1:
+        return {part: dict(values) for part, values in folds[0].items()}
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        found[part] = {"molecules": sum(fold[part]["molecules"] for fold in folds), "folds": len(folds)}
+        for metric in metrics:
+            values = [fold[part][metric] for fold in folds if fold[part][metric] is not None]
+            found[part][metric] = float(np.mean(values)) if values else None
+            found[part][f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        found[part]["targets"] = {
+            name: {metric: _mean_of(fold[part]["targets"][name][metric] for fold in folds) for metric in metrics}
+            for name in folds[0][part]["targets"]
+        }
+    return found
+
+
+def metric_names(kind: TaskKind) -> tuple[str, ...]:
+    """Metrics of a task kind, the main one first."""
+    return REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
+
+
+def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The model beside its baselines, test and validation part, as lines of text."""
+    names = metrics["metrics"]
+    rows = [("finetuned student", metrics["parts"])]
+    rows += [(name.replace("_", " "), values["parts"]) for name, values in metrics["baselines"].items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'':{width}}  " + "  ".join(f"{f'{part} {name}':>12}" for part in ("valid", "test") for name in names)]
+    for label, parts in rows:
+        numbers = [_number(parts[part][name]) for part in ("valid", "test") for name in names]
+        lines.append(f"{label:{width}}  " + "  ".join(f"{number:>12}" for number in numbers))
+    return lines
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """One true sentence: is the model better on the test part than the best baseline?"""
+    main, larger_is_better = metrics["metric"], metrics["metric"] in CLASSIFICATION_METRICS
+    own = metrics["parts"]["test"][main]
+    others = {name: values["parts"]["test"][main] for name, values in metrics["baselines"].items()}
+    known = {name: value for name, value in others.items() if value is not None}
+    if own is None or not known:
+        return f"The test part has no {main} to compare: too few labels or one class only."
+    best = (max if larger_is_better else min)(known, key=lambda name: known[name])
+    better = own > known[best] if larger_is_better else own < known[best]
+    relation = "better than" if better else "NOT better than"
+    return f"Test {main} {own:.4g}: {relation} the best baseline, {best.replace('_', ' ')} ({known[best]:.4g})."
+
+
+def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """`card.md` of a predictor."""
+    targets = ", ".join(_target_words(Target(**target)) for target in config["targets"])
+    counts = metrics["counts"]
+    encoder = config["training"]["encoder"]
+    start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
+    table = "\n".join(comparison_table(metrics))
+    return f"""# Predictor of {targets}
+
+- Task: {metrics["task_reason"]}.
+- Made by finetuning {len(config["members"])} student(s) ({config["members"][0]["student"]["name"]}) from {start}.
+- Data: {counts["molecules"]} molecules of {counts["rows"]} rows; {counts["rejected"]} left out, see `rejects.csv`.
+- Split: {metrics["split"]}; weights of the best validation epoch. {metrics["duplicates_across_parts"]} molecule(s) occur
+  in more than one part.
+- {verdict(metrics)}
+
+```
+{table}
+```
+
+Input: SMILES without conformers; every spelling of a molecule gives the same prediction. Hydrogens: `{config["hydrogens"]}`.
+Predictions for molecules unlike the training molecules are extrapolations; this model does not say where that begins.
+"""
+
+
+def _target_words(target: Target) -> str:
+    return f"{target.name} [{target.unit}]" if target.unit else target.name
+
+
+def _mean_of(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"

@@ -1,0 +1,235 @@
+"""Labelled molecules and an encoder → a MODEL folder.
+
+Source: Cho et al., D&D (AAAI 2025), §5 and Table 5(c): the whole student is finetuned with a new head. Where the paper
+is silent the choices are those of docs/explanation/finetuning.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnd.common.config import to_dict
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import MANIFEST, read_json, sha256_file
+from dnd.common.model_folder import read_model
+from dnd.common.run_record import require_same_run
+from dnd.common.seeds import derive_seed
+from dnd.finetuning.dataset import LabelledMolecules, read_labelled
+from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.network import PropertyNetwork
+from dnd.finetuning.objective import SupervisedObjective
+from dnd.finetuning.outcome import MemberResult, write_outcome
+from dnd.finetuning.partition import COLUMN, Partition, check_split_name, partitions
+from dnd.finetuning.predictor_folder import KIND, Member
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
+from dnd.store.schema import HydrogenSetting
+from dnd.student.build import build_student, load_encoder
+from dnd.student.contract import Student
+from dnd.training.loop import train
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class FinetuneSummary:
+    """How a finetuning ended.
+
+    Attributes:
+        folder: the MODEL folder.
+        metrics: the content of `metrics.json`; empty when the run was stopped by `loop.stop_after_s`.
+        finished: False when it was.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is settled before training starts."""
+
+    config: FinetuneConfig
+    encoder: str
+    molecules: LabelledMolecules
+    kind: TaskKind
+    reason: str
+    notices: list[str]
+    hydrogens: HydrogenSetting
+    parts: list[Partition]
+    record: dict[str, Any]
+
+
+def finetune(
+    data: Path | str,
+    out: Path | str,
+    target_columns: Sequence[str],
+    config: FinetuneConfig | None = None,
+    *,
+    smiles_column: str = "smiles",
+    encoder: str | Path = RANDOM,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    quiet: bool = False,
+) -> FinetuneSummary:
+    """Finetune a student on a labelled table and write a MODEL folder.
+
+    Args:
+        data: CSV, TSV, SMI, SDF or Parquet with SMILES and labels.
+        out: the MODEL folder.
+        target_columns: columns with labels; an empty cell is a missing label.
+        config: the settings; the defaults of `FinetuneConfig` when None.
+        smiles_column: where the SMILES are.
+        encoder: an ENCODER folder, or `random` for RandInit.
+        resume: go on where an interrupted run of the same settings stopped.
+        say: receives one line at a time of what happens.
+        quiet: no progress of the training itself.
+
+    Raises:
+        InputError: see `read_labelled`, `check_targets` and `partitions`; all before training starts.
+        ConfigError: settings that are at odds, such as hydrogens other than the encoder's.
+
+    Example:
+        >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
+    """
+    config, out = config or FinetuneConfig(), Path(out)
+    _require_free(out, resume)
+    plan = _plan(Path(data), target_columns, config, smiles_column, str(encoder), say)
+    members = [
+        (fold, config.loop.seed + number, partition)
+        for fold, partition in enumerate(plan.parts)
+        for number in range(config.ensemble)
+    ]
+    folders = [out if len(members) == 1 else out / f"member-{number}" for number in range(len(members))]
+    if (out / MANIFEST).is_file():
+        require_same_run(folders[0], _settings_of(plan, members[0][1], members[0][0]))
+        say(f"{out} is finished already")
+        return FinetuneSummary(out, read_json(out / "metrics.json"), True)
+    results = []
+    for (fold, seed, partition), folder in zip(members, folders, strict=True):
+        result = _train_member(plan, fold, seed, partition, folder, resume, 1 / len(members), quiet)
+        if result is None:
+            say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
+            return FinetuneSummary(out, {}, False)
+        results.append(result)
+    metrics = write_outcome(out, plan.molecules, results, plan.kind, plan.reason, plan.hydrogens, plan.record, config, say)
+    for folder in folders:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
+    return FinetuneSummary(out, metrics, True)
+
+
+def _plan(
+    data: Path, names: Sequence[str], config: FinetuneConfig, smiles_column: str, encoder: str, say: Callable[[str], None]
+) -> _Plan:
+    check_split_name(config.split)
+    if config.units and len(config.units) != len(names):
+        raise ConfigError("units and target columns differ in number", found=len(config.units), expected=len(names))
+    hydrogens = _hydrogens(config, encoder)
+    _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
+    column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
+    molecules = read_labelled(
+        data, names, hydrogens, smiles_column=smiles_column, extra_column=column, jobs=config.jobs, say=say
+    )
+    kind, reason = choose_task(molecules.targets_NC, names, config.task)
+    notices = check_targets(molecules.targets_NC, names, kind)
+    parts = partitions(
+        config.split,
+        molecules.texts,
+        column_values=molecules.extra,
+        fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
+        seed=config.split_seed,
+        folds=config.folds,
+    )
+    record = {
+        "encoder": encoder,
+        "encoder_sha256": sha256_file(Path(encoder) / "model.safetensors") if encoder != RANDOM else None,
+        "data": data.name,
+        "data_digest": molecules.digest(),
+        "smiles_column": smiles_column,
+        "target_columns": list(names),
+        "settings": to_dict(config),
+    }
+    left_out = len(molecules.rejects)
+    say(f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {left_out} left out")
+    say(f"task: {reason}")
+    for notice in notices:
+        say(f"note: {notice}")
+    sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
+    say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
+    return _Plan(config, encoder, molecules, kind, reason, notices, hydrogens, parts, record)
+
+
+def _train_member(
+    plan: _Plan, fold: int, seed: int, partition: Partition, folder: Path, resume: bool, weight: float, quiet: bool
+) -> MemberResult | None:
+    """Train one member; None when the loop's time was up."""
+    config, molecules = plan.config, plan.molecules
+    student = _student(config, plan.encoder, seed)
+    network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
+    standardise = plan.kind == "regression" and config.targets == "standardised"
+    targets = fit_targets(
+        molecules.targets_NC[partition.train], molecules.names, config.units, standardise=standardise
+    )
+    loop = replace(config.loop, seed=seed)
+    objective = SupervisedObjective(
+        network, molecules.store, molecules.targets_NC, targets, partition, plan.kind, loop, config.layer_decay
+    )
+    result = train(
+        objective,
+        loop,
+        folder,
+        resume=resume,
+        settings=_settings_of(plan, seed, fold),
+        title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
+        quiet=quiet,
+    )
+    if not result.finished:
+        return None
+    objective.to("cpu")
+    member = Member(network, tuple(targets), seed, weight, student.config, config.head)
+    return MemberResult(member, fold, partition, objective.predict(), result)
+
+
+def _settings_of(plan: _Plan, seed: int, fold: int) -> dict[str, Any]:
+    return {**plan.record, "member_seed": seed, "fold": fold}
+
+
+def _student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
+    """The pretrained student, or a random one whose weights are a function of `seed`."""
+    if encoder != RANDOM:
+        return load_encoder(encoder, **config.regularization.given())[0]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive_seed(seed, "student"))
+        return build_student(config.student.with_training_settings(**config.regularization.given()))
+
+
+def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:
+    """The hydrogens the student sees; those of its pretraining are not negotiable."""
+    if encoder == RANDOM:
+        return config.hydrogens or "heavy_both"
+    trained: HydrogenSetting = read_model(encoder, kind="encoder").config["hydrogens"]
+    if config.hydrogens is not None and (config.hydrogens == "all_both") != (trained == "all_both"):
+        raise ConfigError(
+            "the encoder was trained with other hydrogens",
+            found=f"hydrogens={config.hydrogens}",
+            expected=trained,
+            next_step="Leave the setting out, or use an encoder of that kind",
+        )
+    return trained
+
+
+def _require_free(out: Path, resume: bool) -> None:
+    if (out / MANIFEST).is_file():
+        kind = read_json(out / MANIFEST).get("kind")
+        if kind != KIND:
+            raise InputError(f"{out} holds something else", found=kind, expected="a new folder")
+        if not resume:
+            raise InputError(f"{out} holds a finished model", next_step="Choose another folder, or remove it")

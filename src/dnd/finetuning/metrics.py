@@ -1,0 +1,88 @@
+"""Metrics as OGB's evaluator computes them: per target over its labelled molecules, then the plain mean.
+
+Legend: B molecules of one part of the data, all at once; C targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from sklearn import metrics as sklearn_metrics
+
+from dnd.common.registry import look_up
+
+TaskKind = Literal["regression", "classification"]
+Array = Float[np.ndarray, "molecules targets"]
+
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+CLASSIFICATION_METRICS = ("rocauc", "ap")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one part of the data.
+
+    Attributes:
+        value: mean over the counted targets; None when none could be counted.
+        per_target: each target's value, None where it was skipped.
+        skipped: how many targets had too few labels or a single class.
+    """
+
+    value: float | None
+    per_target: tuple[float | None, ...]
+    skipped: int
+
+
+def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
+    """`metric` over all targets.
+
+    Args:
+        metric: `rmse`, `mae`, `r2`, `rocauc` or `ap`.
+        targets_BC: NaN = missing; 0 and 1 for the class metrics.
+        predictions_BC: values, or scores that grow with the probability of class 1.
+    """
+    function, is_class_metric = look_up(_METRICS, metric, "metric")
+    values: list[float | None] = []
+    for target_B, prediction_B in zip(targets_BC.T, predictions_BC.T, strict=True):
+        known_B = ~np.isnan(target_B)
+        countable = len(np.unique(target_B[known_B])) == 2 if is_class_metric else known_B.any()
+        value = float(function(target_B[known_B], prediction_B[known_B])) if countable else math.nan
+        values.append(value if math.isfinite(value) else None)
+    counted = [value for value in values if value is not None]
+    mean = float(np.mean(counted)) if counted else None
+    return Score(mean, tuple(values), len(values) - len(counted))
+
+
+def scores(kind: TaskKind, targets_BC: Array, predictions_BC: Array) -> dict[str, Score]:
+    """All metrics of a task kind, the main one first."""
+    names = REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
+    return {name: score(name, targets_BC, predictions_BC) for name in names}
+
+
+def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, object]:
+    """Scores as plain values for `metrics.json`: the means, and each target's own under `targets`."""
+    targets = {
+        name: {metric: value.per_target[column] for metric, value in found.items()} for column, name in enumerate(names)
+    }
+    means: dict[str, object] = {metric: value.value for metric, value in found.items()}
+    return {**means, "skipped_targets": next(iter(found.values())).skipped, "targets": targets}
+
+
+def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
+    if len(targets) < 2 or np.ptp(targets) == 0:
+        return math.nan
+    return float(sklearn_metrics.r2_score(targets, predictions))
+
+
+_METRICS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], bool]] = {
+    "rmse": (sklearn_metrics.root_mean_squared_error, False),
+    "mae": (sklearn_metrics.mean_absolute_error, False),
+    "r2": (_r2, False),
+    "rocauc": (sklearn_metrics.roc_auc_score, True),
+    "ap": (sklearn_metrics.average_precision_score, True),
+}

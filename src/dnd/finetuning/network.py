@@ -1,0 +1,94 @@
+"""The network that is finetuned: prediction = head(pooling(student(graph))).
+
+Legend: B molecules, D width, C targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.common.seeds import derive_seed
+from dnd.finetuning.heads import HeadName, build_head
+from dnd.finetuning.metrics import TaskKind
+from dnd.graphs.batch import GraphBatch
+from dnd.store.batches import plan_batches
+from dnd.student.contract import Student
+from dnd.student.pooling import Pooling, pool
+from dnd.training.objective import MoleculeSource
+
+PREDICTION_TOKENS = 16_384
+
+
+class PropertyNetwork(nn.Module):
+    """A student, a pooling and a head.
+
+    Args:
+        student: pretrained or random.
+        pooling: `mean` (+MP) or `virtual_node` (+VN).
+        head: see `build_head`.
+        num_targets: C.
+        seed: of the head's initial weights.
+    """
+
+    def __init__(self, student: Student, pooling: Pooling, head: HeadName, num_targets: int, seed: int = 0) -> None:
+        super().__init__()
+        self.student, self.pooling = student, pooling
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(derive_seed(seed, "head"))
+            self.head = build_head(head, student.width, num_targets)
+
+    def embed(self, graph: GraphBatch) -> Float[Tensor, "molecules dim"]:
+        """The pooled representation of every molecule."""
+        return pool(self.student(graph), graph, self.pooling)
+
+    def forward(self, graph: GraphBatch) -> Float[Tensor, "molecules targets"]:
+        """Standardised values, or logits for classes."""
+        prediction_BC: Tensor = self.head(self.embed(graph))
+        return prediction_BC
+
+
+def run_over(
+    compute: Callable[[GraphBatch], Tensor], student: Student, source: MoleculeSource, rows: np.ndarray
+) -> Float[np.ndarray, "molecules outputs"]:
+    """`compute` for `rows` of `source`, in that order, in batches of similar size; no gradient.
+
+    Args:
+        compute: a network or its `embed`, in evaluation mode.
+        student: the student inside it.
+        source: graphs of the molecules.
+        rows: positions in `source`, at least one.
+
+    Returns:
+        `(len(rows), C or D)` float64.
+    """
+    device = next(student.parameters()).device
+    atoms, bonds = source.atom_counts[rows], source.bond_counts[rows]
+    parts: list[np.ndarray] = []
+    order: list[np.ndarray] = []
+    student.reset_sampling(0)
+    with torch.no_grad():
+        for batch in plan_batches(atoms + 2 * bonds + 2, max_tokens=PREDICTION_TOKENS, seed=0, epoch=0):
+            parts.append(compute(source.read(rows[batch]).graph.to(device)).double().cpu().numpy())
+            order.append(batch)
+    outputs = np.empty((len(rows), parts[0].shape[1]))
+    outputs[np.concatenate(order)] = np.concatenate(parts)
+    return outputs
+
+
+def to_raw_units(
+    outputs_BC: Float[np.ndarray, "molecules targets"],
+    kind: TaskKind,
+    means: Sequence[float],
+    stds: Sequence[float],
+) -> Float[np.ndarray, "molecules targets"]:
+    """Values in the targets' units, or probabilities of class 1 (sigmoid in float64, so that no two scores tie)."""
+    if kind == "classification":
+        probabilities_BC: np.ndarray = 1.0 / (1.0 + np.exp(-outputs_BC))
+        return probabilities_BC
+    raw_BC: np.ndarray = outputs_BC * np.asarray(stds) + np.asarray(means)
+    return raw_BC

@@ -1,0 +1,132 @@
+"""The supervised objective: masked L1 or BCE on scaled targets, judged in raw units on whole parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dnd.common.errors import NonFiniteError
+from dnd.finetuning.layer_decay import decayed_groups
+from dnd.finetuning.losses import masked_bce, masked_l1
+from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, score
+from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
+from dnd.finetuning.partition import Partition
+from dnd.finetuning.tasks import Target
+from dnd.graphs.batch import MoleculeBatch
+from dnd.store.batches import plan_batches
+from dnd.training.objective import MoleculeSource, Objective, StepLoss
+from dnd.training.settings import LoopConfig
+
+# Batches sorted together. A whole small set in one pool would put molecules of one size, and so mostly of one label,
+# into every batch; see docs/explanation/finetuning.md for the measurement.
+POOL_BATCHES = 4
+
+
+class SupervisedObjective(Objective):
+    """Finetunes a whole network on labels; selects by the best validation epoch (OGB's convention).
+
+    Args:
+        network: student, pooling and head; all of it is trained.
+        source: graphs of all molecules.
+        targets_NC: labels in raw units, a row per molecule of `source`; NaN = missing.
+        targets: scale of each target, from the training part.
+        partition: positions in `source` of each part.
+        kind: of task.
+        loop: settings of the run.
+        layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
+    """
+
+    def __init__(
+        self,
+        network: PropertyNetwork,
+        source: MoleculeSource,
+        targets_NC: Float[np.ndarray, "molecules targets"],
+        targets: Sequence[Target],
+        partition: Partition,
+        kind: TaskKind,
+        loop: LoopConfig,
+        layer_decay: float,
+    ) -> None:
+        super().__init__()
+        self.network, self.source, self.partition, self.kind = network, source, partition, kind
+        self.loop, self.layer_decay, self.targets_NC = loop, layer_decay, targets_NC
+        self.means, self.stds = [target.mean for target in targets], [target.std for target in targets]
+        scaled_NC = (targets_NC - np.asarray(self.means)) / np.asarray(self.stds)
+        self.scaled_NC = torch.from_numpy(scaled_NC.astype(np.float32))
+        main = REGRESSION_METRICS[0] if kind == "regression" else CLASSIFICATION_METRICS[0]
+        valid_BC = targets_NC[partition.valid]
+        countable = score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
+        self.best_metric = f"valid_{main}" if countable else "valid_loss"
+        self.best_is_max = countable and kind == "classification"
+
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        """Masked loss of a batch, in scaled units."""
+        loss_function = masked_l1 if self.kind == "regression" else masked_bce
+        targets_BC = batch.targets_BC
+        loss = loss_function(self.network(batch.graph).float(), targets_BC)
+        return StepLoss(loss, weight=(~targets_BC.isnan()).sum().clamp(min=1).to(loss))
+
+    def plan_epoch(self, epoch: int) -> list[np.ndarray]:
+        """Training rows in batches of similar size; every row once."""
+        train = self.partition.train
+        sizes = self.source.atom_counts[train] + 2 * self.source.bond_counts[train] + 2
+        batch_size = None if self.loop.max_tokens else self.loop.batch_size
+        batches = plan_batches(
+            sizes,
+            batch_size=batch_size,
+            max_tokens=self.loop.max_tokens,
+            seed=self.loop.seed,
+            epoch=epoch,
+            pool=POOL_BATCHES * self.loop.batch_size,
+        )
+        return [train[rows] for rows in batches]
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """Graphs and scaled targets of `rows`."""
+        return replace(self.source.read(rows), targets_BC=self.scaled_NC[torch.from_numpy(rows)])
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the validation and test parts in raw units, and the validation loss; undefined ones are left out.
+
+        The test numbers are for the learning curve; nothing is selected by them.
+        """
+        valid, test = self.partition.valid, self.partition.test
+        outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
+        if not np.isfinite(outputs).all():
+            raise NonFiniteError("predictions of the validation part are not finite", next_step="Lower learning_rate")
+        loss_function = masked_l1 if self.kind == "regression" else masked_bce
+        loss = loss_function(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
+        found = {"valid_loss": float(loss)}
+        raw_BC = to_raw_units(outputs, self.kind, self.means, self.stds)
+        names = REGRESSION_METRICS if self.kind == "regression" else CLASSIFICATION_METRICS
+        for part, rows, predictions_BC in (("valid", valid, raw_BC[: len(valid)]), ("test", test, raw_BC[len(valid) :])):
+            for name in names:
+                value = score(name, self.targets_NC[rows], predictions_BC).value
+                if value is not None:
+                    found[f"{part}_{name}"] = value
+        return found
+
+    def predict(self) -> Float[np.ndarray, "molecules targets"]:
+        """Predictions for all molecules of the source, in raw units or as probabilities."""
+        outputs = run_over(self.network, self.network.student, self.source, np.arange(len(self.source)))
+        return to_raw_units(outputs, self.kind, self.means, self.stds)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """One line per molecule."""
+        return self.source.describe(rows)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Groups by depth: the student says where each of its parameters lies, the head is on top."""
+        student = self.network.student
+
+        def layer_of(name: str) -> int:
+            own = name.removeprefix("network.student.")
+            return student.layer_of(own) if own != name else student.num_layers + 1
+
+        return decayed_groups(
+            self.named_parameters(), layer_of, student.num_layers, decay=self.layer_decay, weight_decay=weight_decay
+        )

@@ -1,0 +1,174 @@
+"""The MODEL folder: what finetuning leaves and prediction opens.
+
+`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`, and one
+`model.safetensors` per member (`model-1.safetensors` for the second). A predictor is a list of members whose
+predictions are averaged with their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnd.common.config import from_dict
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import write_json, write_text
+from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.finetuning.heads import HeadName
+from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.network import PropertyNetwork
+from dnd.finetuning.tasks import Target
+from dnd.graphs.vocabulary import FEATURE_VERSION
+from dnd.store.schema import HydrogenSetting
+from dnd.student.build import build_student
+from dnd.student.config import StudentConfig
+from dnd.student.pooling import Pooling
+
+KIND = "predictor"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a predictor.
+
+    Attributes:
+        network: in evaluation mode.
+        targets: names and units, and the scale its outputs are in.
+        seed: of its training.
+        weight: its share of the prediction; the shares sum to 1.
+        student: settings of its student.
+        head: of its network.
+    """
+
+    network: PropertyNetwork
+    targets: tuple[Target, ...]
+    seed: int
+    weight: float
+    student: StudentConfig
+    head: HeadName
+
+
+@dataclass(frozen=True)
+class PredictorParts:
+    """Everything of a MODEL folder that prediction needs.
+
+    Attributes:
+        members: at least one; all predict the same targets in the same order.
+        kind: of task.
+        hydrogens: as the students saw molecules in training.
+        config: the content of `config.json`.
+    """
+
+    members: tuple[Member, ...]
+    kind: TaskKind
+    hydrogens: HydrogenSetting
+    config: Mapping[str, Any]
+
+
+def predictor_config(
+    members: Sequence[Member], kind: TaskKind, hydrogens: HydrogenSetting, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`config.json` of a predictor; `training` says how it was made."""
+    return {
+        "task": kind,
+        "hydrogens": hydrogens,
+        "feature_version": FEATURE_VERSION,
+        "targets": [asdict(target) for target in members[0].targets],
+        "members": [
+            {
+                "kind": "network",
+                "weights": _stem(number),
+                "student": asdict(member.student),
+                "pooling": member.network.pooling,
+                "head": member.head,
+                "scale": [{"mean": target.mean, "std": target.std} for target in member.targets],
+                "seed": member.seed,
+                "weight": member.weight,
+            }
+            for number, member in enumerate(members)
+        ],
+        "training": dict(training),
+    }
+
+
+def write_predictor(
+    folder: Path,
+    members: Sequence[Member],
+    config: Mapping[str, Any],
+    *,
+    card: str,
+    metrics: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    tables: Mapping[str, str],
+) -> None:
+    """Write a MODEL folder and seal it; the manifest comes last.
+
+    Args:
+        folder: may hold the run's logs.
+        members: the networks.
+        config: see `predictor_config`.
+        card: Markdown.
+        metrics: plain values for `metrics.json`.
+        splits: plain values for `splits.json`.
+        tables: file name to CSV text.
+    """
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "splits.json", splits)
+    for name, text in tables.items():
+        write_text(folder / name, text)
+    tensors = {_stem(number): member.network.state_dict() for number, member in enumerate(members)}
+    write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
+
+
+def read_predictor(folder: Path | str) -> PredictorParts:
+    """Open and verify a MODEL folder.
+
+    Raises:
+        InputError, CorruptFileError: it is missing, damaged, of another kind, or made with other features.
+    """
+    model = read_model(folder, kind=KIND)
+    config = model.config
+    if config.get("feature_version") != FEATURE_VERSION:
+        raise CorruptFileError(
+            f"{folder} was trained on other molecular features",
+            found=f"version {config.get('feature_version')}",
+            expected=f"version {FEATURE_VERSION}",
+            next_step="Finetune it again",
+        )
+    try:
+        targets = [from_dict(Target, target) for target in config["targets"]]
+        members = tuple(
+            _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
+            for number, entry in enumerate(config["members"])
+        )
+        return PredictorParts(members, config["task"], config["hydrogens"], config)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+
+
+def _read_member(
+    entry: Mapping[str, Any], targets: Sequence[Target], tensors: Mapping[str, torch.Tensor], what: str
+) -> Member:
+    student = from_dict(StudentConfig, entry["student"])
+    network = PropertyNetwork(build_student(student), _pooling(entry["pooling"]), entry["head"], len(targets))
+    load_strictly(network, tensors, what)
+    network.eval()
+    scaled = tuple(
+        Target(target.name, target.unit, float(scale["mean"]), float(scale["std"]))
+        for target, scale in zip(targets, entry["scale"], strict=True)
+    )
+    return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])
+
+
+def _pooling(name: str) -> Pooling:
+    if name not in ("mean", "virtual_node"):
+        raise ConfigError(f"unknown pooling {name!r}")
+    return name  # type: ignore[return-value]
+
+
+def _stem(number: int) -> str:
+    return f"model-{number}" if number else "model"

@@ -1,0 +1,94 @@
+"""Settings of `dnd finetune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from dnd.common.errors import ConfigError
+from dnd.finetuning.heads import HeadName
+from dnd.finetuning.tasks import TaskChoice
+from dnd.store.schema import HydrogenSetting
+from dnd.student.config import StudentConfig
+from dnd.student.pooling import Pooling
+from dnd.training.settings import LoopConfig
+
+RECIPE = "finetune-small"
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """Training settings of the student that change no weight; none = as the student has them.
+
+    Attributes:
+        dropout: on the output of each layer's blocks.
+        identifier_dropout: on entries of TokenGT's Laplacian identifiers.
+        attention_dropout: on attention weights.
+        activation_dropout: inside the feed-forward block.
+        drop_path: chance of skipping a block for a molecule.
+        batch_norm_momentum: weight of the newest batch in the running statistics.
+    """
+
+    dropout: float | None = None
+    identifier_dropout: float | None = None
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
+    drop_path: float | None = None
+    batch_norm_momentum: float | None = None
+
+    def given(self) -> dict[str, float]:
+        """The settings that are set."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of a finetuning.
+
+    Attributes:
+        loop: epochs, rates, batch size, seed of the training.
+        student: architecture with `--encoder random`; a pretrained encoder brings its own.
+        regularization: dropout rates of the student.
+        pooling: `mean` (+MP) or `virtual_node` (+VN).
+        head: `mlp`, or `linear`.
+        targets: train in units of the training standard deviation, or on `raw` labels.
+        layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
+        task: `auto` looks at the labels.
+        split: `scaffold`, `random`, `kfold` or `column:NAME`.
+        fractions: of training, validation and test part, for the scaffold and the random split.
+        folds: of the k-fold split; each fold trains a member.
+        split_seed: of the random split and the folds. It is apart from `loop.seed`, so that seeds share a split.
+        ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
+        hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
+        units: of the targets, in their order; empty = none given.
+        baselines: fit the random forests that are printed beside the model.
+        jobs: processes for parsing; 0 = one per processor.
+    """
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    regularization: Regularization = field(default_factory=Regularization)
+    pooling: Pooling = "mean"
+    head: HeadName = "mlp"
+    targets: Literal["standardised", "raw"] = "standardised"
+    layer_decay: float = 0.65
+    task: TaskChoice = "auto"
+    split: str = "scaffold"
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
+    folds: int = 5
+    split_seed: int = 0
+    ensemble: int = 1
+    hydrogens: HydrogenSetting | None = None
+    units: tuple[str, ...] = ()
+    baselines: bool = True
+    jobs: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can't work before any work starts."""
+        if self.ensemble < 1 or self.folds < 3:
+            raise ConfigError("ensemble must be at least 1 and folds at least 3", found=(self.ensemble, self.folds))
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
+        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
+            raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)

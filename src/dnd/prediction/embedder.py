@@ -1,0 +1,104 @@
+"""Representations of molecules from a pretrained encoder or from a finetuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from dnd.common.errors import InputError
+from dnd.common.files import MANIFEST, read_json
+from dnd.finetuning.network import run_over
+from dnd.finetuning.predictor_folder import KIND
+from dnd.graphs.batch import GraphBatch
+from dnd.prediction.inputs import valid_molecules
+from dnd.prediction.predictor import Predictor
+from dnd.store.schema import HydrogenSetting
+from dnd.student.build import load_encoder
+from dnd.student.contract import Student
+from dnd.student.pooling import Pooling, pool
+from dnd.training.loop import choose_device
+
+
+class MoleculeEmbedder(Protocol):
+    """Whatever turns SMILES into vectors: an `Embedder` or a `Predictor`."""
+
+    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """One vector per molecule, NaN where there is none, and the reasons."""
+        ...
+
+
+class Embedder:
+    """A pretrained student and a pooling.
+
+    Args:
+        student: in evaluation mode.
+        hydrogens: as it was trained.
+        pooling: `mean` (+MP) or `virtual_node` (+VN).
+        device: `cpu`, `cuda` or `auto`.
+        jobs: processes for parsing many molecules; 0 = one per processor.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        hydrogens: HydrogenSetting,
+        *,
+        pooling: Pooling = "mean",
+        device: str = "auto",
+        jobs: int = 1,
+    ) -> None:
+        self.student, self.hydrogens, self.pooling, self.jobs = student, hydrogens, pooling, jobs
+        self.student.to(choose_device(device))
+
+    @classmethod
+    def load(cls, folder: Path | str, *, pooling: Pooling = "mean", device: str = "auto", jobs: int = 1) -> Self:
+        """Open an ENCODER folder.
+
+        Raises:
+            InputError, CorruptFileError: see `load_encoder`.
+        """
+        student, config = load_encoder(folder)
+        return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs)
+
+    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
+        """One vector per molecule, float32; NaN rows where there is no molecule."""
+        return self.embed_with_errors(smiles)[0]
+
+    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """`embed`, and the reasons of the NaN rows."""
+        found = valid_molecules(smiles, self.hydrogens, self.jobs)
+        values_ND = np.full((len(smiles), self.student.width), np.nan, np.float32)
+        if len(found.places):
+            every = np.arange(len(found.store))
+            values_ND[found.places] = run_over(self._pooled, self.student, found.store, every)
+        return values_ND, found.errors
+
+    def _pooled(self, graph: GraphBatch) -> Tensor:
+        return pool(self.student(graph), graph, self.pooling)
+
+
+def load_embedder(
+    folder: Path | str, *, pooling: Pooling | None = None, device: str = "auto", jobs: int = 1
+) -> MoleculeEmbedder:
+    """An ENCODER folder as an `Embedder`, or a MODEL folder as a `Predictor`.
+
+    Args:
+        folder: either.
+        pooling: of an encoder, +MP when None; a finetuned model has its own.
+        device: `cpu`, `cuda` or `auto`.
+        jobs: processes for parsing many molecules.
+
+    Raises:
+        InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model.
+    """
+    manifest = Path(folder) / MANIFEST
+    if manifest.is_file() and read_json(manifest).get("kind") == KIND:
+        if pooling is not None:
+            raise InputError(f"{folder} is a finetuned model with its own pooling", next_step="Leave --pooling out")
+        return Predictor.load(folder, device=device, jobs=jobs)
+    return Embedder.load(folder, pooling=pooling or "mean", device=device, jobs=jobs)
