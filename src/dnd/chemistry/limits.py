@@ -21,8 +21,6 @@ class Limits:
         nesting: deepest parentheses.
         heavy_atoms: most atoms after parsing. The largest molecule of the ten OGB sets has under 500.
         fragments: most disconnected parts. The ten OGB sets reach 20.
-        isotope: largest mass number; the heaviest known nuclide has 294.
-        charge: largest formal charge of one atom, either sign.
         molblock_bytes: longest record of an SDF.
         molblock_atoms: most atoms of an SDF record, hydrogens included.
     """
@@ -33,8 +31,6 @@ class Limits:
     nesting: int = 256
     heavy_atoms: int = 512
     fragments: int = 32
-    isotope: int = 400
-    charge: int = 12
     molblock_bytes: int = 2**20
     molblock_atoms: int = 2048
 

@@ -6,20 +6,19 @@ every spelling of a molecule gives the same graph, chirality and stereo columns 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Int
 from rdkit import Chem
-from rdkit.Chem import rdmolops
 
-from dnd.chemistry.limits import molecule_problem, text_problem
+from dnd.chemistry.canonical import canonical_form
+from dnd.chemistry.limits import text_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.rdkit_log import logged_reason
+from dnd.chemistry.relaxed import sanitize_without_valence, strict_problem
 
-MAX_CANONICAL_ROUNDS = 8
 _SOURCE = "_dnd_source_atom"
-_ALL_BUT_VALENCE = rdmolops.SANITIZE_ALL ^ rdmolops.SANITIZE_PROPERTIES
-# One bond too many at these atoms is a slip of the pen. Elsewhere it's mostly a complex that other programs accept.
-_VALENCE_IS_STRICT = frozenset({1, 6, 7, 8, 9})
 
 
 def parse_smiles(text: str, *, relaxed: bool = True) -> Molecule | InvalidMolecule:
@@ -43,17 +42,16 @@ def parse_smiles(text: str, *, relaxed: bool = True) -> Molecule | InvalidMolecu
     problem = text_problem(stripped)
     if problem is not None:
         return InvalidMolecule(problem, "limits", text)
-    mol = Chem.MolFromSmiles(stripped)
+    mol: Chem.Mol | InvalidMolecule | None = Chem.MolFromSmiles(stripped)
     is_relaxed = mol is None
     if mol is None:
-        mol_or_invalid = _parse_relaxed(stripped, relaxed)
-        if isinstance(mol_or_invalid, InvalidMolecule):
-            return mol_or_invalid
-        mol = mol_or_invalid
+        mol = _parse_relaxed(stripped, relaxed)
+    if isinstance(mol, InvalidMolecule):
+        return replace(mol, text=text)
     if ":" in stripped:
         _drop_atom_maps(mol)
-    outcome = _canonical(mol, is_relaxed, stripped)
-    return InvalidMolecule(outcome.reason, outcome.stage, text) if isinstance(outcome, InvalidMolecule) else outcome[0]
+    outcome = canonical_form(mol, is_relaxed, stripped)
+    return replace(outcome, text=text) if isinstance(outcome, InvalidMolecule) else outcome[0]
 
 
 def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np.ndarray, "atoms"]]:
@@ -74,8 +72,8 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
         relaxed = False
     except Chem.MolSanitizeException:
         heavy, relaxed = Chem.RemoveHs(source, sanitize=False), True
-        _sanitize_without_valence(heavy)
-    outcome = _canonical(heavy, relaxed, "")
+        sanitize_without_valence(heavy)
+    outcome = canonical_form(heavy, relaxed, "")
     if isinstance(outcome, InvalidMolecule):
         return outcome, np.empty(0, dtype=np.int64)
     molecule, order = outcome
@@ -101,64 +99,20 @@ def conformer_order(mol: Chem.Mol, order: Int[np.ndarray, "atoms"]) -> Int[np.nd
     return np.concatenate([order, np.array([hydrogens[index].GetIdx() for index in ranked], dtype=np.int64)])
 
 
-def _canonical(mol: Chem.Mol, relaxed: bool, text: str) -> tuple[Molecule, Int[np.ndarray, "atoms"]] | InvalidMolecule:
-    """Rewrite and reparse until the SMILES no longer changes; also the order of the final atoms in `mol`."""
-    problem = molecule_problem(mol.GetNumAtoms())
-    if problem is not None:
-        return InvalidMolecule(problem, "limits", text)
-    order = np.arange(mol.GetNumAtoms())
-    spelling = text
-    for _ in range(MAX_CANONICAL_ROUNDS):
-        smiles = Chem.MolToSmiles(mol)
-        if smiles == spelling:
-            return Molecule(mol, smiles, relaxed), order
-        written = mol.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")
-        order = order[np.array(written, dtype=np.int64)]
-        reparsed = _sanitized(smiles, relaxed)
-        if reparsed is None or reparsed.GetNumAtoms() != len(order):
-            return InvalidMolecule(f"its canonical SMILES does not parse back: {smiles}", "canonical", text)
-        mol, spelling = reparsed, smiles
-    return Molecule(mol, spelling, relaxed), order
-
-
-def _sanitized(smiles: str, relaxed: bool) -> Chem.Mol | None:
-    if not relaxed:
-        return Chem.MolFromSmiles(smiles)
-    mol = Chem.MolFromSmiles(smiles, sanitize=False)
-    if mol is not None:
-        _sanitize_without_valence(mol)
-    return mol
-
-
-def _sanitize_without_valence(mol: Chem.Mol) -> None:
-    mol.UpdatePropertyCache(strict=False)
-    Chem.SanitizeMol(mol, sanitizeOps=_ALL_BUT_VALENCE)
-    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
-
-
 def _parse_relaxed(text: str, allowed: bool) -> Chem.Mol | InvalidMolecule:
     raw = Chem.MolFromSmiles(text, sanitize=False)
     if raw is None:
         return InvalidMolecule(logged_reason(lambda: Chem.MolFromSmiles(text, sanitize=False)), "parse", text)
-    raw.UpdatePropertyCache(strict=False)
-    problems = Chem.DetectChemistryProblems(raw)
-    strict = [problem for problem in problems if not _may_relax(raw, problem)]
-    if strict or not problems or not allowed:
-        message = (strict or list(problems))[0].Message() if problems else "RDKit refuses it without a reason"
-        return InvalidMolecule(message, "chemistry", text)
+    problem = strict_problem(raw)
+    if problem is not None or not allowed:
+        reason = problem or logged_reason(lambda: Chem.MolFromSmiles(text))
+        return InvalidMolecule(reason, "chemistry", text)
     try:
         mol = Chem.RemoveHs(raw, sanitize=False)
-        _sanitize_without_valence(mol)
+        sanitize_without_valence(mol)
     except Chem.MolSanitizeException as error:
         return InvalidMolecule(str(error), "chemistry", text)
     return mol
-
-
-def _may_relax(mol: Chem.Mol, problem: object) -> bool:
-    if problem.GetType() != "AtomValenceException":  # type: ignore[attr-defined]
-        return False
-    atom = mol.GetAtomWithIdx(problem.GetAtomIdx())  # type: ignore[attr-defined]
-    return atom.GetAtomicNum() not in _VALENCE_IS_STRICT
 
 
 def _drop_atom_maps(mol: Chem.Mol) -> None:

@@ -52,18 +52,20 @@ def open_bytes(path: str | Path) -> BinaryIO:
             raise InputError(
                 f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step="Export it as CSV"
             )
-    return cast(BinaryIO, io.BufferedReader(_Gunzip(fileobj=raw))) if head.startswith(_GZIP) else raw
+    return cast(BinaryIO, io.BufferedReader(_Gunzip(raw))) if head.startswith(_GZIP) else raw
 
 
 class _Gunzip(gzip.GzipFile):
     """Closes the file it reads from too, which `GzipFile` leaves to its caller."""
 
+    def __init__(self, source: io.BufferedReader) -> None:
+        super().__init__(fileobj=source)
+        self._source = source
+
     def close(self) -> None:
         """Close both."""
-        source = self.fileobj
         super().close()
-        if source is not None:
-            source.close()
+        self._source.close()
 
 
 def _open_file(path: Path) -> io.BufferedReader:
