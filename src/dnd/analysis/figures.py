@@ -105,7 +105,7 @@ def draw_loss_curves(
         if finite:
             steps, losses = zip(*finite, strict=True)
             marker = MARKERS[number % len(MARKERS)] if len(finite) <= 30 else None
-            style = LINES[number // len(PALETTE) % len(LINES)] if number >= len(PALETTE) else LINES[number % 2]
+            style = LINES[number % len(LINES)]
             axes.plot(
                 steps, losses, style, color=PALETTE[number % len(PALETTE)], marker=marker, ms=3, label=plain(name)
             )
@@ -176,8 +176,9 @@ def bar_chart(
         axes = grid[0, 0]
         colours = [PALETTE[number % len(PALETTE)] for number in range(len(labels))]
         axes.barh(places, values, xerr=errors, color=colours, height=0.7, error_kw={"ecolor": _INK, "capsize": 2})
-        for place, value in zip(places, values, strict=True):
-            axes.annotate(f" {value:.4g}", (0, place), va="center", fontsize=8, color="white", fontweight="bold")
+        for place, value, error in zip(places, values, errors or [0.0] * len(labels), strict=True):
+            axes.annotate(f" {value:.4g}", (value + error, place), va="center", fontsize=8)
+        axes.margins(x=0.15)
         axes.set_yticks(places, [plain(label) for label in labels])
         axes.invert_yaxis()
         axes.set(title=plain(title), xlabel=plain(axis_label))
