@@ -17,7 +17,9 @@ def ntxent_loss(
 
     .. math:: L = -\frac{1}{B} \sum_i \log \frac{\exp(c_{ii} / \tau)}{\sum_{j \neq i} \exp(c_{ij} / \tau)}
               = \frac{1}{B} \sum_i \Bigl[ \operatorname{logsumexp}_{j \neq i} \frac{c_{ij}}{\tau} -
-              \frac{c_{ii}}{\tau} \Bigr], \qquad c_{ij} = \frac{a_i \cdot p_j}{\lVert a_i \rVert \lVert p_j \rVert + 10^{-8}}
+              \frac{c_{ii}}{\tau} \Bigr]
+
+    .. math:: c_{ij} = \frac{a_i \cdot p_j}{\lVert a_i \rVert \lVert p_j \rVert + 10^{-8}}
 
     Source: Stärk et al., "3D Infomax improves GNNs for Molecular Property Prediction" (ICML 2022), public code. Two
     facts of that code are kept: the 2D vectors are the only anchors, and the positive is not in the denominator, so
@@ -44,7 +46,8 @@ def ntxent_loss(
     scaled_BB = anchors_BD @ positives_BD.T / (norm_BB + 1e-8) / temperature
     own = torch.eye(len(anchors_BD), dtype=torch.bool, device=anchors_BD.device)
     negatives_B = scaled_BB.masked_fill(own, -torch.inf).logsumexp(dim=1)
-    return (negatives_B - scaled_BB.diagonal()).mean()
+    loss: Tensor = (negatives_B - scaled_BB.diagonal()).mean()
+    return loss
 
 
 def contrastive_accuracy(
@@ -53,4 +56,5 @@ def contrastive_accuracy(
     """Share of anchors whose own positive is the most similar one; 1/B by chance."""
     similarity_BB = F.normalize(anchors_BD, dim=1) @ F.normalize(positives_BD, dim=1).T
     own_B = torch.arange(len(anchors_BD), device=anchors_BD.device)
-    return (similarity_BB.argmax(dim=1) == own_B).float().mean()
+    hits_B = similarity_BB.argmax(dim=1).eq(own_B).float()
+    return hits_B.mean()

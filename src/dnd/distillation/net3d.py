@@ -53,7 +53,8 @@ class Net3D(nn.Module):
 
     def forward(self, conformers: ConformerBatch) -> Float[Tensor, "molecules dim"]:
         """One vector per conformer, invariant to rotation, translation, reflection and the order of the atoms."""
-        return self.output(min_max_mean_per_molecule(self.atom_states(conformers), conformers.atom_offsets))
+        pooled: Tensor = self.output(min_max_mean_per_molecule(self.atom_states(conformers), conformers.atom_offsets))
+        return pooled
 
     def atom_states(self, conformers: ConformerBatch) -> Float[Tensor, "conformer_atoms hidden"]:
         """State of every atom after the message layer. A lone atom has no pair and receives the zero message."""

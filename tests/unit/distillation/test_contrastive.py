@@ -53,7 +53,10 @@ def test_ntxent_leaves_the_positive_out_and_has_one_direction() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(5, 4, generator=generator) for _ in range(2))
     cosine = torch.nn.functional.normalize(a) @ torch.nn.functional.normalize(b).T
-    rows = [-torch.log((cosine[i, i] / 0.5).exp() / sum((cosine[i, j] / 0.5).exp() for j in range(5) if j != i)) for i in range(5)]
+    rows = [
+        -torch.log((cosine[i, i] / 0.5).exp() / sum((cosine[i, j] / 0.5).exp() for j in range(5) if j != i))
+        for i in range(5)
+    ]
     assert float(ntxent_loss(a, b, 0.5)) == pytest.approx(float(sum(rows)) / 5, rel=1e-5)
     assert float(ntxent_loss(b, a, 0.5)) != pytest.approx(float(ntxent_loss(a, b, 0.5)), rel=1e-3)
 
@@ -90,7 +93,9 @@ def test_net3d_equals_the_recording(mode: str) -> None:
         np.testing.assert_array_equal(target, recording["in.edge_dst"][order])
         if mode == "eval":
             distance = (conformers.positions_A3[source] - conformers.positions_A3[target]).norm(dim=1, keepdim=True)
-            np.testing.assert_allclose(fourier_encoding(distance), recording["out64.eval.edge_fourier"][order], atol=1e-10)
+            np.testing.assert_allclose(
+                fourier_encoding(distance), recording["out64.eval.edge_fourier"][order], atol=1e-10
+            )
             pairs = net.pair_states(distance).detach()
             np.testing.assert_allclose(pairs, recording["out64.eval.edge_state_0"][order], atol=1e-10)
             states = net.atom_states(conformers).detach()

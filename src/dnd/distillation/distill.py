@@ -1,0 +1,94 @@
+"""Store and TEACHER folder → ENCODER folder: the distillation stage of D&D and CCMD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dnd.common.config import to_dict
+from dnd.distillation.alignment import require_suitable
+from dnd.distillation.encoder_folder import PretrainSummary, finished_before, seal_encoder
+from dnd.distillation.objective import DistillationObjective
+from dnd.distillation.settings import DistillConfig
+from dnd.distillation.targets import digest_of
+from dnd.store.reader import Store
+from dnd.teacher.saved import load_teacher
+from dnd.training.loop import choose_device, train
+
+
+def distill(
+    store: Store | Path | str,
+    teacher: Path | str,
+    out: Path | str,
+    config: DistillConfig | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> PretrainSummary:
+    """Teach a 2D student what a frozen 3D teacher says about clean conformers.
+
+    Args:
+        store: a store with conformers, or its folder.
+        teacher: the TEACHER folder.
+        out: the ENCODER folder.
+        config: settings; the defaults of `DistillConfig` when None.
+        resume: go on where an interrupted run of the same settings stopped.
+        quiet: show nothing.
+
+    Raises:
+        InputError: the store has no conformers, another hydrogen setting than the teacher, or elements unknown to it;
+            or `out` holds something else.
+
+    Example:
+        >>> distill("qm9-store", "teacher", "encoder", DistillConfig(level="node"))  # doctest: +SKIP
+    """
+    config, out = config or DistillConfig(), Path(out)
+    if (summary := finished_before(out, resume=resume)) is not None:
+        return summary
+    store = store if isinstance(store, Store) else Store.open(store)
+    network, teacher_config = load_teacher(teacher)
+    require_suitable(store, teacher_config, str(teacher))
+    objective = DistillationObjective(
+        store,
+        network,
+        config,
+        device=choose_device(config.loop.device),
+        cache_folder=out / "targets",
+        quiet=quiet,
+    )
+    digest = digest_of(network, store.fingerprint, objective.request)
+    settings = {"targets": digest, "settings": to_dict(config)}
+    title = f"distill {config.level}"
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
+    description = {
+        "stage": "distill",
+        "level": config.level,
+        "terms": config.weights(),
+        "targets": digest,
+        "teacher": {key: teacher_config.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")},
+        "settings": to_dict(config),
+    }
+    return seal_encoder(
+        out, objective.student, objective, result, description, _card(config, network.width, result.best)
+    )
+
+
+def _card(config: DistillConfig, teacher_width: int, metrics: dict[str, float]) -> list[str]:
+    terms = ", ".join(f"{name} × {weight:g}" for name, weight in config.weights().items())
+    lines = [
+        f"A 2D student that was taught by a frozen 3D denoiser of width {teacher_width} (D&D, level `{config.level}`: "
+        f"{terms}). It reads a molecular graph and needs no conformer.",
+        "",
+    ]
+    for part, what in (("valid", "held-out"), ("train", "training")):
+        for name in config.weights():
+            if f"{part}_{name}_r2" in metrics:
+                lines.append(
+                    f"- {what} {name}: loss {metrics[f'{part}_{name}_loss']:.4g}, teacher's variance "
+                    f"{metrics[f'{part}_{name}_variance']:.4g}, R² {metrics[f'{part}_{name}_r2']:.3f}"
+                )
+    if "valid_lookup_r2" in metrics:
+        lines.append(
+            f"- a lookup by (element, degree, in a ring), which needs no learning: held-out loss "
+            f"{metrics['valid_lookup_loss']:.4g}, R² {metrics['valid_lookup_r2']:.3f}"
+        )
+    return lines

@@ -1,0 +1,102 @@
+"""How every pretraining stage ends: an ENCODER folder with the held-out list, the metrics and a card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnd.common.files import write_json
+from dnd.common.model_folder import FORMAT_VERSION, read_model
+from dnd.common.run_record import already_finished
+from dnd.distillation.pretraining import PretrainingObjective
+from dnd.student.build import save_encoder
+from dnd.student.contract import Student
+from dnd.training.loop import TrainResult
+
+KIND = "encoder"
+HOLDOUT = "holdout.json"
+
+
+@dataclass(frozen=True)
+class PretrainSummary:
+    """How distillation or another pretraining ended.
+
+    Attributes:
+        folder: the ENCODER folder.
+        metrics: of the kept weights, held-out and training; empty if the run was stopped.
+        finished: False when `loop.stop_after_s` ended it early.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    finished: bool
+
+
+def finished_before(out: Path, *, resume: bool) -> PretrainSummary | None:
+    """The summary of a finished run in `out`, None where there is still work to do.
+
+    Raises:
+        InputError: there is a finished encoder and `resume` is not set.
+        CorruptFileError: what is there is damaged or of another kind.
+    """
+    if not already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
+        return None
+    return PretrainSummary(out, read_model(out, kind=KIND).config["metrics"], True)
+
+
+def seal_encoder(
+    out: Path,
+    student: Student,
+    objective: PretrainingObjective,
+    result: TrainResult,
+    description: Mapping[str, Any],
+    card: list[str],
+) -> PretrainSummary:
+    """Write the ENCODER folder of a finished run and drop what only the run needed.
+
+    Args:
+        out: the run's folder.
+        student: the part of the objective that is kept; heads and projections are dropped here.
+        objective: gives the held-out rows and the store.
+        result: how the training ended.
+        description: further entries of `config.json`.
+        card: lines of the model card below its heading.
+    """
+    if not result.finished:
+        return PretrainSummary(out, {}, False)
+    store, holdout = objective.store, objective.holdout_rows
+    write_json(
+        out / HOLDOUT,
+        {
+            "seed": objective.loop.seed,
+            "store": store.fingerprint,
+            "rows": holdout.tolist(),
+            "molecules": store.describe(holdout),
+        },
+    )
+    config = {
+        **description,
+        "hydrogens": store.hydrogens,
+        "store": store.fingerprint,
+        "molecules": len(store),
+        "metrics": result.best,
+    }
+    weights = sum(parameter.numel() for parameter in student.parameters())
+    lines = [
+        "# Encoder",
+        "",
+        *card,
+        f"- student: {description['settings']['student']['name']}, width {student.width}, {student.num_layers} layers, "
+        f"{weights:,} weights",
+        f"- data: {len(objective.train_rows):,} molecules, {len(holdout):,} held out (`{HOLDOUT}`); hydrogens "
+        f"`{store.hydrogens}`; store `{store.fingerprint[:12]}`",
+        f"- training: {result.steps:,} steps, {objective.loop.epochs} epochs; kept: step {result.best_step:,}",
+        "",
+    ]
+    save_encoder(out, student, config, "\n".join(lines))
+    for leftover in ("checkpoints", "targets"):
+        shutil.rmtree(out / leftover, ignore_errors=True)  # a sealed encoder needs neither
+    return PretrainSummary(out, result.best, True)

@@ -1,0 +1,68 @@
+"""Learning a column of the store's targets: the task term of CCMD, and the whole of ProPred."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.common.errors import InputError
+from dnd.common.registry import nearest
+from dnd.distillation.readout import ProjectionHead, Readout
+from dnd.graphs.batch import MoleculeBatch
+from dnd.store.reader import Store
+from dnd.student.contract import Student, StudentOutput
+
+
+class LabelHead(nn.Module):
+    """Pooled representation → one label, in units of its standard deviation over the training rows.
+
+    Args:
+        student: gives the width.
+        store: holds the labels.
+        column: name of the target column.
+        rows: training rows, which alone decide mean and deviation.
+        readout: how atoms are pooled.
+
+    Attributes:
+        mean: of the training labels, in the column's unit.
+        deviation: of the training labels, in the column's unit.
+
+    Raises:
+        InputError: no such column, or fewer than two different training labels in it.
+    """
+
+    def __init__(
+        self, student: Student, store: Store, column: str, rows: np.ndarray, readout: Readout = "mean"
+    ) -> None:
+        super().__init__()
+        if column not in store.target_columns:
+            raise InputError(
+                f"{store.path or 'the store'} has no target column {column!r}",
+                found=", ".join(store.target_columns) or "none",
+                next_step=nearest(column, store.target_columns) if store.target_columns else "Add --target-columns",
+            )
+        self.index = store.target_columns.index(column)
+        labels = store.targets[rows, self.index].astype(np.float64)
+        labels = labels[np.isfinite(labels)]
+        self.mean, self.deviation = (float(labels.mean()), float(labels.std())) if len(labels) else (0.0, 0.0)
+        if self.deviation == 0.0:
+            raise InputError(f"target column {column!r} has nothing to learn", found=f"{len(labels)} labels, all equal")
+        self.head = ProjectionHead(student, 1, readout)
+
+    def forward(self, output: StudentOutput, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:
+        """Mean absolute error, that of predicting the training mean (both in deviations), and the number of labels."""
+        target_B = (batch.targets_BC[:, self.index] - self.mean) / self.deviation
+        known_B = target_B.isfinite()
+        predicted_B = self.head(output, batch.graph)[:, 0].float()
+        error = masked_l1(predicted_B, target_B)
+        constant = masked_l1(torch.zeros_like(predicted_B), target_B)
+        return error, constant, int(known_B.sum())
+
+
+def masked_l1(predicted_B: Float[Tensor, "molecules"], target_B: Float[Tensor, "molecules"]) -> Float[Tensor, ""]:
+    """Mean absolute error over the labels that are there; 0 with gradient 0 where there is none."""
+    known_B = target_B.isfinite()
+    error_B = (predicted_B - torch.where(known_B, target_B, predicted_B.detach())).abs()
+    return error_B.sum() / known_B.sum().clamp(min=1)

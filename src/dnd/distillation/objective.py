@@ -1,0 +1,180 @@
+"""The distillation objective: frozen teacher, clean conformer, student and projections that learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dnd.common.seeds import numpy_generator
+from dnd.distillation.explained import AtomLookup, TargetMoments, explained
+from dnd.distillation.label_head import LabelHead
+from dnd.distillation.node_loss import node_distillation_loss
+from dnd.distillation.pretraining import PretrainingObjective, RunningMean, initial_weights
+from dnd.distillation.settings import DistillConfig
+from dnd.distillation.target_cache import TargetCache, build_cache, cache_bytes
+from dnd.distillation.targets import DistillationBatch, naming_molecules, run_teacher
+from dnd.distillation.terms import build_terms, request_of
+from dnd.graphs.batch import MoleculeBatch
+from dnd.store.reader import Store
+from dnd.student.build import build_student
+from dnd.teacher.contract import Teacher
+from dnd.training.objective import StepLoss
+
+# Training molecules from which the teacher's mean, its variance and the lookup table are taken.
+STATISTICS_MOLECULES = 20_000
+
+
+class DistillationObjective(PretrainingObjective):
+    """Weighted distillation terms over a store.
+
+    The teacher is held outside the modules, so no checkpoint and no optimizer ever sees it.
+
+    Args:
+        store: molecules with conformers that suit the teacher; see `alignment.require_suitable`.
+        teacher: any teacher; it is frozen here.
+        config: settings of the run.
+        device: where the teacher runs.
+        cache_folder: for a cache on disk.
+        quiet: show no progress of the cache.
+
+    Attributes:
+        student: the part that is kept.
+        constants: numbers that don't change in training: variances and the lookup's loss and R².
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        teacher: Teacher,
+        config: DistillConfig,
+        *,
+        device: torch.device | None = None,
+        cache_folder: Path | None = None,
+        quiet: bool = True,
+    ) -> None:
+        super().__init__(store, config.loop, config.holdout_fraction)
+        self._device = device or torch.device("cpu")
+        teacher = teacher.to(self._device).eval().requires_grad_(False)
+        self._frozen = (teacher,)  # a tuple, not a submodule
+        with initial_weights(config.loop.seed):
+            self.student = build_student(config.student)
+            self._terms = build_terms(self.student, teacher, config)
+            self.terms = nn.ModuleDict(self._terms)
+            if config.task_target is not None:
+                self.task = LabelHead(self.student, store, config.task_target, self.train_rows)
+        self._weights = config.weights()
+        self.request = request_of(self._terms, config)
+        self.cache = self._build_cache(config, cache_folder, quiet)
+        self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
+        self.to(self._device)
+        self.constants = self._measure_teacher()
+
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        """Weighted sum of the terms' losses; `parts` has each term's loss and R² against the training variance."""
+        batch = self.with_targets(batch)
+        output = self.student(batch.graph, collect_layers=self._needs_layers)
+        total, parts = torch.zeros((), device=batch.rows_B.device), {}
+        for name, term in self._terms.items():
+            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
+            total = total + self._weights[name] * loss
+            parts[name] = loss.detach()
+            parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
+        if "task" in self._weights:
+            error, _, _ = self.task(output, batch)
+            total = total + self._weights["task"] * error
+            parts["task"] = error.detach()
+        items = len(batch.graph.node_features_NF) if set(self._weights) == {"node"} else batch.num_molecules
+        return StepLoss(total, parts, torch.tensor(float(items)))
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules, with the teacher's outputs where they are cached."""
+        batch = self.store.read(rows)
+        if self.cache is None:
+            return batch
+        teacher_KND, teacher_PBD = self.cache.read(rows)
+        return DistillationBatch(batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD)
+
+    def with_targets(self, batch: MoleculeBatch) -> DistillationBatch:
+        """The batch with the teacher's outputs, which are computed now where there is no cache."""
+        if isinstance(batch, DistillationBatch):
+            return batch
+        with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
+            teacher_KND, teacher_PBD = run_teacher(self._frozen[0], batch, self.request)
+        return DistillationBatch(batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD)
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss, variance and R² of every term for held-out molecules and as many training molecules."""
+        metrics: dict[str, float] = {}
+        for part, rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            means = RunningMean()
+            for batch in self.evaluation_batches(rows):
+                self._add_losses(self.with_targets(batch), means)
+            metrics |= means.values(f"{part}_")
+        for part in ("valid", "train"):
+            for name in self.terms:
+                metrics[f"{part}_{name}_variance"] = variance = self.constants[f"{part}_{name}_variance"]
+                metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
+            metrics[f"{part}_loss"] = sum(
+                weight * metrics.get(f"{part}_{name}_loss", 0.0) for name, weight in self._weights.items()
+            )
+        return metrics | {name: value for name, value in self.constants.items() if "lookup" in name}
+
+    def _add_losses(self, batch: DistillationBatch, means: RunningMean) -> None:
+        output = self.student(batch.graph, collect_layers=self._needs_layers)
+        for name, term in self._terms.items():
+            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
+            means.add(f"{name}_loss", loss, term.normaliser(batch.graph))
+        if "task" in self._weights:
+            error, constant, count = self.task(output, batch)
+            means.add("task_loss", error, count)
+            means.add("task_loss_of_the_mean", constant, count)
+
+    def _measure_teacher(self) -> dict[str, float]:
+        """Variance of the teacher per term and part, and what the lookup table leaves; all about the training mean."""
+        constants: dict[str, float] = {}
+        rows = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows)[:STATISTICS_MOLECULES]
+        known, lookup = {name: TargetMoments() for name in self._terms}, AtomLookup()
+        for batch in map(self.with_targets, self.evaluation_batches(np.sort(rows))):
+            self._take_in(batch, known)
+            if "node" in self._terms:
+                lookup.add(batch.graph.node_features_NF, self._terms["node"].targets(batch, self.request)[0])
+        for part, part_rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            moments, floor = {name: TargetMoments() for name in self._terms}, RunningMean()
+            for batch in map(self.with_targets, self.evaluation_batches(part_rows)):
+                self._take_in(batch, moments)
+                if "node" in self._terms:
+                    targets_ND = self._terms["node"].targets(batch, self.request)[0].cpu()
+                    loss = node_distillation_loss(lookup.predict(batch.graph.node_features_NF), targets_ND.double())
+                    floor.add("lookup_loss", loss, len(targets_ND))
+            for name, moment in moments.items():
+                constants[f"{part}_{name}_variance"] = moment.constant_loss(known[name].mean_KD)
+            constants |= floor.values(f"{part}_")
+            if "node" in self._terms:
+                loss_of_lookup, variance = constants[f"{part}_lookup_loss"], constants[f"{part}_node_variance"]
+                constants[f"{part}_lookup_r2"] = explained(loss_of_lookup, variance)
+        return constants
+
+    def _take_in(self, batch: DistillationBatch, moments: dict[str, TargetMoments]) -> None:
+        for name, term in self._terms.items():
+            moments[name].add(term, term.targets(batch, self.request), batch.graph)
+
+    def _build_cache(self, config: DistillConfig, folder: Path | None, quiet: bool) -> TargetCache | None:
+        (teacher,) = self._frozen
+        choice, size = config.cache, cache_bytes(teacher, self.store, self.request)
+        if choice == "auto" and config.loop.epochs == 1 and config.conformers == "first":
+            choice = "off"
+        elif choice == "auto":
+            choice = "memory" if size <= config.cache_memory_mb * 2**20 or folder is None else "disk"
+        if choice == "off" or size == 0:
+            return None
+        return build_cache(
+            teacher,
+            self.store,
+            self.request,
+            device=self._device,
+            folder=folder if choice == "disk" else None,
+            quiet=quiet,
+        )

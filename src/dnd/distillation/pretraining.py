@@ -1,0 +1,101 @@
+"""What all pretraining objectives share: which molecules train, which are held out, and in which order they come."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnd.common.errors import InputError
+from dnd.common.seeds import derive_seed, numpy_generator
+from dnd.graphs.batch import MoleculeBatch
+from dnd.store.batches import plan_batches, split_holdout
+from dnd.store.reader import Store
+from dnd.training.objective import Objective
+from dnd.training.settings import LoopConfig
+
+# Training molecules of the evaluation that stands beside the held-out one.
+MAX_TRAIN_SAMPLE = 2000
+
+
+class PretrainingObjective(Objective):
+    """An objective over a store with a held-out part that is fixed by the seed.
+
+    Args:
+        store: the molecules.
+        loop: batch size and seed.
+        holdout_fraction: share that is held out.
+        drop_last: leave out the last short batch of an epoch, for losses and norms that need full batches.
+
+    Attributes:
+        train_rows: rows that train, ascending.
+        holdout_rows: rows that never train, ascending.
+    """
+
+    best_metric = "valid_loss"
+
+    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, drop_last: bool = False) -> None:
+        super().__init__()
+        self.store, self.loop, self.drop_last = store, loop, drop_last
+        if len(store) < 2:
+            raise InputError(f"{store.path or 'the store'} is too small to hold a part out", found=len(store))
+        self.train_rows, self.holdout_rows = split_holdout(len(store), holdout_fraction, loop.seed)
+        sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows)
+        self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
+
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Batches of the training rows; a budget of tokens, where set, replaces the batch size."""
+        loop = self.loop
+        plan = plan_batches(
+            self.store.atom_counts[self.train_rows],
+            batch_size=None if loop.max_tokens else min(loop.batch_size, len(self.train_rows)),
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+            drop_last=self.drop_last and loop.max_tokens is None,
+        )
+        return [self.train_rows[rows] for rows in plan]
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules with their first conformer."""
+        return self.store.read(rows)
+
+    def evaluation_batches(self, rows: np.ndarray) -> Iterator[MoleculeBatch]:
+        """`rows` by size in batches, on the objective's device; the same at every call."""
+        device = next(self.parameters()).device
+        ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
+        for start in range(0, len(ordered), self.loop.batch_size):
+            yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """SMILES and source row of each molecule."""
+        return self.store.describe(rows)
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Modules built inside get weights that depend on the seed alone; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial weights"))
+        yield
+
+
+class RunningMean:
+    """Means of several numbers over batches of unequal weight."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, name: str, mean: Tensor | float, weight: Tensor | float) -> None:
+        """Take in the mean of a batch with `weight` terms; a batch without any counts for nothing."""
+        if float(weight) > 0:
+            self._totals[name] = self._totals.get(name, 0.0) + float(mean) * float(weight)
+            self._weights[name] = self._weights.get(name, 0.0) + float(weight)
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The means so far, by prefixed name."""
+        return {f"{prefix}{name}": total / self._weights[name] for name, total in self._totals.items()}

@@ -1,0 +1,115 @@
+"""Settings of distillation; a system of the papers is a choice of terms and weights, not a class."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Literal
+
+from dnd.common.errors import ConfigError
+from dnd.distillation.coordinated import SizeFactor
+from dnd.student.config import PRESETS, StudentConfig
+from dnd.training.settings import LoopConfig
+
+Level = Literal["node", "graph", "coordinated", "custom"]
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """Weight of each term in the loss; 0 leaves it out.
+
+    Attributes:
+        node: Eq. 7 of D&D.
+        graph: Eq. 6 of D&D.
+        global_tokens: CCMD's alignment of the molecule's token at every layer.
+        local_atoms: CCMD's alignment of the atoms at every layer.
+        task: L1 on a column of the store's targets, as CCMD has it and D&D does not.
+    """
+
+    node: float = 0.0
+    graph: float = 0.0
+    global_tokens: float = 0.0
+    local_atoms: float = 0.0
+    task: float = 0.0
+
+
+LEVELS: dict[str, TermWeights] = {
+    "node": TermWeights(node=1.0),
+    "graph": TermWeights(graph=1.0),
+    "coordinated": TermWeights(global_tokens=1.0, local_atoms=1.0),
+    "custom": TermWeights(),
+}
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings of `distill`.
+
+    Attributes:
+        level: which terms have weight 1: `node`, `graph`, `coordinated` (global tokens and local atoms), or `custom`
+            for none.
+        terms: weights that replace those of the level where they are not 0.
+        layers: which layers the coordinated terms align.
+        size_factor: weight of a molecule of N atoms in the local term: 1, 1/N or 1/N².
+        task_target: column of the store for the task term.
+        pool_h: whether the teacher's mean runs over its hydrogens too where the student has none.
+        conformers: `first`, or `mean` for the mean of the teacher's outputs over all conformers of a molecule. For a
+            squared distance the mean target has the same expected gradient as a random conformer each epoch, without
+            its noise.
+        cache: where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not at
+            all for a single epoch, in which each is used once.
+        cache_memory_mb: largest cache in memory, in MiB.
+        holdout_fraction: share of the molecules that is held out.
+        student: the student.
+        loop: the training loop.
+    """
+
+    level: Level = "node"
+    terms: TermWeights = field(default_factory=TermWeights)
+    layers: Literal["all", "last"] = "all"
+    size_factor: SizeFactor = "coordinated"
+    task_target: str | None = None
+    pool_h: bool = False
+    conformers: Literal["first", "mean"] = "first"
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    cache_memory_mb: int = 512
+    holdout_fraction: float = 0.02
+    student: StudentConfig = field(default_factory=StudentConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can't work before any work starts."""
+        weights = self.weights()
+        if min(weights.values(), default=0.0) < 0:
+            raise ConfigError("a term has a negative weight", found=weights)
+        if not weights.keys() - {"task"}:
+            raise ConfigError(
+                "no term aligns the student with the teacher",
+                next_step="Set terms.node=1, or a level other than custom",
+            )
+        if ("task" in weights) != (self.task_target is not None):
+            raise ConfigError("terms.task and task_target belong together", found=f"{weights}, {self.task_target}")
+        if self.conformers == "mean" and self.cache == "off":
+            raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
+        if not 0 < self.holdout_fraction < 1:
+            raise ConfigError("the held-out fraction is out of range", found=self.holdout_fraction, expected="0 to 1")
+
+    def weights(self) -> dict[str, float]:
+        """Weight by name of every term that takes part."""
+        given = {entry.name: getattr(self.terms, entry.name) for entry in fields(self.terms)}
+        chosen = replace(LEVELS[self.level], **{name: weight for name, weight in given.items() if weight})
+        return {entry.name: weight for entry in fields(chosen) if (weight := getattr(chosen, entry.name))}
+
+
+def student_words(name: str) -> list[str]:
+    """`key=value` words that choose a student by preset or by name, whatever the recipe says about another one.
+
+    Args:
+        name: a preset such as `tokengt-small`, which sets everything, or a student such as `gine`, which keeps the
+            recipe's width and depth and takes the student's own defaults for the rest.
+    """
+    if name in PRESETS:
+        settings = asdict(PRESETS[name])
+    else:
+        own = ("width", "num_layers", "dropout")
+        settings = {entry.name: None for entry in fields(StudentConfig) if entry.name not in own} | {"name": name}
+    return [f"student.{key}={'none' if value is None else value}" for key, value in settings.items()]
