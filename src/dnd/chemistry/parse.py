@@ -38,20 +38,33 @@ def parse_smiles(text: str, *, relaxed: bool = True) -> Molecule | InvalidMolecu
         >>> parse_smiles("C1CC").reason
         "unclosed ring for input: 'C1CC'"
     """
+    read = read_smiles(text, relaxed=relaxed)
+    if isinstance(read, InvalidMolecule):
+        return read
+    outcome = canonical_form(*read, text.strip())
+    return replace(outcome, text=text) if isinstance(outcome, InvalidMolecule) else outcome[0]
+
+
+def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | InvalidMolecule:
+    """As `parse_smiles`, without the canonical order.
+
+    Returns:
+        The RDKit molecule in the atom order of `text`, without atom maps, and whether its valences were relaxed.
+    """
     stripped = text.strip()
     problem = text_problem(stripped)
     if problem is not None:
         return InvalidMolecule(problem, "limits", text)
-    mol: Chem.Mol | InvalidMolecule | None = Chem.MolFromSmiles(stripped)
+    mol = Chem.MolFromSmiles(stripped)
     is_relaxed = mol is None
     if mol is None:
-        mol = _parse_relaxed(stripped, relaxed)
-    if isinstance(mol, InvalidMolecule):
-        return replace(mol, text=text)
+        read = _read_relaxed(stripped, relaxed)
+        if isinstance(read, InvalidMolecule):
+            return replace(read, text=text)
+        mol = read
     if ":" in stripped:
         _drop_atom_maps(mol)
-    outcome = canonical_form(mol, is_relaxed, stripped)
-    return replace(outcome, text=text) if isinstance(outcome, InvalidMolecule) else outcome[0]
+    return mol, is_relaxed
 
 
 def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np.ndarray, "atoms"]]:
@@ -99,7 +112,7 @@ def conformer_order(mol: Chem.Mol, order: Int[np.ndarray, "atoms"]) -> Int[np.nd
     return np.concatenate([order, np.array([hydrogens[index].GetIdx() for index in ranked], dtype=np.int64)])
 
 
-def _parse_relaxed(text: str, allowed: bool) -> Chem.Mol | InvalidMolecule:
+def _read_relaxed(text: str, allowed: bool) -> Chem.Mol | InvalidMolecule:
     raw = Chem.MolFromSmiles(text, sanitize=False)
     if raw is None:
         return InvalidMolecule(logged_reason(lambda: Chem.MolFromSmiles(text, sanitize=False)), "parse", text)

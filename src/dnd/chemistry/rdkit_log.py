@@ -13,6 +13,7 @@ _LOCK = threading.Lock()
 _LOGGER = logging.getLogger("rdkit")
 _TIME_STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
 _PREFIX = re.compile(r"^SMILES Parse Error:\s*")
+_CLEARER = {"Range Error": "a number points outside the molecule, such as a bond to an atom that is not there"}
 _NO_REASON = "RDKit refuses it and gives no reason"
 
 # Choosing where the log goes also switches it on, so this comes first. From here on RDKit is silent.
@@ -23,25 +24,28 @@ rdBase.DisableLog("rdApp.*")
 class _Keep(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[str] = []
+        self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines += record.getMessage().splitlines()
+        self.records.append(record)
 
 
 def logged_reason(action: Callable[[], object]) -> str:
-    """Run `action`, a call of RDKit that fails, and return in one line the error it logs.
+    """Run `action`, a call of RDKit that fails, and return in one line the error it logs, else the first warning.
 
     Failures are rare, so running the call a second time under capture costs little.
     """
     keep = _Keep()
     with _LOCK:
         handlers, _LOGGER.handlers = _LOGGER.handlers, [keep]
-        rdBase.EnableLog("rdApp.error")
+        for name in ("rdApp.error", "rdApp.warning"):
+            rdBase.EnableLog(name)
         try:
             action()
         finally:
             rdBase.DisableLog("rdApp.*")
             _LOGGER.handlers = handlers
-    lines = [_PREFIX.sub("", _TIME_STAMP.sub("", line)).strip() for line in keep.lines]
-    return next((line for line in lines if line and not line.startswith("*")), _NO_REASON)
+    worst_first = sorted(keep.records, key=lambda record: -record.levelno)
+    lines = [line for record in worst_first for line in record.getMessage().splitlines()]
+    cleaned = [_PREFIX.sub("", _TIME_STAMP.sub("", line)).strip() for line in lines]
+    return next((_CLEARER.get(line, line) for line in cleaned if line and not line.startswith("*")), _NO_REASON)

@@ -1,30 +1,23 @@
 """SDF records as a stream: V2000 and V3000, gzipped or not, one outcome per record.
 
-Records are split here and parsed one block at a time. RDKit's own reader gives a single failure for a torn record and
+Records are split by `sdf_blocks.py` and parsed one block at a time. RDKit's own reader gives a single failure for a torn record and
 the good one after it, so a record also ends where the header of the next begins.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from dnd.chemistry.limits import LIMITS
 from dnd.chemistry.molblock import Dimension, parse_molblock
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
-from dnd.chemistry.streams import byte_lines, open_bytes
+from dnd.chemistry.sdf_blocks import SdfBlock, read_sdf_blocks
 from dnd.common.errors import InputError
-
-_DELIMITER = b"$$$$"
-_COUNTS_LINE = re.compile(rb"^[ \d]{3}[ \d]{3}.{27,}V[23]000\s*$")
-_HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
-_DATA_HEADER = re.compile(r"^>.*?<(.*)>")
 
 
 @dataclass(frozen=True)
@@ -61,71 +54,19 @@ def read_sdf(path: str | Path) -> Iterator[SdfRecord]:
         InputError: no such file, or no record in it; at the first step of the iteration.
         CorruptFileError: damaged gzip, after the records before the damage.
     """
-    number = -1
-    for number, (lines, problem) in enumerate(_split(open_bytes(path), path)):  # counts the records
-        yield _record(number, lines, problem)
-    if number < 0:
+    blocks = read_sdf_blocks(path)
+    first = next(blocks, None)
+    if first is None:
         raise InputError(f"{path} holds no record", expected="at least one molecule")
+    for block in itertools.chain([first], blocks):
+        yield _record(block)
 
 
-def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], str | None]]:
-    """Lines of each record, and why it can't be parsed when that is seen from its shape."""
-    lines: list[bytes] = []
-    size = 0
-    for line in byte_lines(stream, path):
-        if line.rstrip() == _DELIMITER:
-            yield lines, _size_problem(size)
-            lines, size = [], 0
-            continue
-        if _COUNTS_LINE.match(line) and _has_counts_line(lines):
-            start = max(len(lines) - _HEADER_LINES, 0)
-            yield lines[:start], "record is cut off: the header of the next one follows"
-            lines = lines[start:]
-            size = sum(map(len, lines))
-        size += len(line)
-        if size <= LIMITS.molblock_bytes:
-            lines.append(line)
-    if any(line.strip() for line in lines):
-        yield lines, _size_problem(size)
-
-
-def _has_counts_line(lines: list[bytes]) -> bool:
-    return any(map(_COUNTS_LINE.match, lines[: _HEADER_LINES + 2]))
-
-
-def _size_problem(size: int) -> str | None:
-    limit = LIMITS.molblock_bytes
-    return f"record of {size:,} bytes, at most {limit:,} are read" if size > limit else None
-
-
-def _record(number: int, raw_lines: list[bytes], problem: str | None) -> SdfRecord:
-    lines = [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in raw_lines]
-    title = lines[0].strip() if lines else ""
-    end = next((index for index, line in enumerate(lines) if line.rstrip() == "M  END"), None)
-    if problem is None and not any(line.strip() for line in lines):
-        problem = "empty record"
-    if problem is None and end is None:
-        problem = "record has no line 'M  END'; it's cut off or no mol block"
-    if problem is not None or end is None:
-        return SdfRecord(number, InvalidMolecule(problem or "", "reader", title), title)
-    block = parse_molblock("\n".join(lines[: end + 1]) + "\n")
+def _record(block: SdfBlock) -> SdfRecord:
+    if block.problem is not None:
+        return SdfRecord(block.number, InvalidMolecule(block.problem, "reader", block.title), block.title)
+    parsed = parse_molblock(block.molblock)
     return SdfRecord(
-        number, block.outcome, title, _properties(lines[end + 1 :]), block.dimension, block.positions_A3,
-        block.atomic_numbers_A,
+        block.number, parsed.outcome, block.title, block.properties, parsed.dimension, parsed.positions_A3,
+        parsed.atomic_numbers_A,
     )  # fmt: skip
-
-
-def _properties(lines: list[str]) -> dict[str, str]:
-    """Data fields: a line `> <name>`, then lines of text up to a blank one. A repeated name keeps its first value."""
-    properties: dict[str, str] = {}
-    name, text = None, list[str]()
-    for line in [*lines, ""]:
-        header = _DATA_HEADER.match(line)
-        if name is None and header is not None:
-            name, text = header.group(1), []
-        elif name is not None and line.strip():
-            text.append(line)
-        elif name is not None:
-            properties.setdefault(name, "\n".join(text))
-            name = None
-    return properties

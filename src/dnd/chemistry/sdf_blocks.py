@@ -1,0 +1,113 @@
+"""SDF text split into records, without RDKit: a torn record can't swallow the next one.
+
+A record ends at `$$$$`, at the end of the file, or where the header of the next one begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from dnd.chemistry.limits import LIMITS
+from dnd.chemistry.streams import byte_lines, open_bytes
+
+_DELIMITER = b"$$$$"
+_COUNTS_LINE = re.compile(rb"^[ \d]{3}[ \d]{3}.{27,}V[23]000\s*$")
+_HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
+_DATA_HEADER = re.compile(r"^>.*?<(.*)>")
+
+
+@dataclass(frozen=True)
+class SdfBlock:
+    """One record of an SDF as text.
+
+    Attributes:
+        number: place in the file, from 0.
+        title: first line of the record.
+        molblock: text from the title to `M  END`, empty where there is a problem.
+        properties: data fields by name, as text.
+        problem: why the record can't be parsed, where that is seen from its shape; None for a good one.
+    """
+
+    number: int
+    title: str = ""
+    molblock: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def read_sdf_blocks(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfBlock]:
+    """Split an SDF (or a single mol file) into records, in order, in constant memory.
+
+    Args:
+        path: the file, gzipped or not; `-` is standard input.
+        stream: where to read instead of opening `path`, which then only serves messages.
+
+    Raises:
+        InputError: no such file; at the first step of the iteration.
+        CorruptFileError: damaged gzip, after the records before the damage.
+    """
+    for number, (lines, problem) in enumerate(_split(cast(BinaryIO, stream or open_bytes(path)), path)):
+        yield _block(number, lines, problem)
+
+
+def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], str | None]]:
+    """Lines of each record, and why it can't be parsed when that is seen from its shape."""
+    lines: list[bytes] = []
+    size = 0
+    for line in byte_lines(stream, path):
+        if line.rstrip() == _DELIMITER:
+            yield lines, _size_problem(size)
+            lines, size = [], 0
+            continue
+        if _COUNTS_LINE.match(line) and _has_counts_line(lines):
+            start = max(len(lines) - _HEADER_LINES, 0)
+            yield lines[:start], "record is cut off: the header of the next one follows"
+            lines = lines[start:]
+            size = sum(map(len, lines))
+        size += len(line)
+        if size <= LIMITS.molblock_bytes:
+            lines.append(line)
+    if any(line.strip() for line in lines):
+        yield lines, _size_problem(size)
+
+
+def _has_counts_line(lines: list[bytes]) -> bool:
+    return any(map(_COUNTS_LINE.match, lines[: _HEADER_LINES + 2]))
+
+
+def _size_problem(size: int) -> str | None:
+    limit = LIMITS.molblock_bytes
+    return f"record of {size:,} bytes, at most {limit:,} are read" if size > limit else None
+
+
+def _block(number: int, raw_lines: list[bytes], problem: str | None) -> SdfBlock:
+    lines = [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in raw_lines]
+    title = lines[0].strip() if lines else ""
+    end = next((index for index, line in enumerate(lines) if line.rstrip() == "M  END"), None)
+    if problem is None and not any(line.strip() for line in lines):
+        problem = "empty record"
+    if problem is None and end is None:
+        problem = "record has no line 'M  END'; it's cut off or no mol block"
+    if problem is not None or end is None:
+        return SdfBlock(number, title, problem=problem)
+    return SdfBlock(number, title, "\n".join(lines[: end + 1]) + "\n", _properties(lines[end + 1 :]))
+
+
+def _properties(lines: list[str]) -> dict[str, str]:
+    """Data fields: a line `> <name>`, then lines of text up to a blank one. A repeated name keeps its first value."""
+    properties: dict[str, str] = {}
+    name, text = None, list[str]()
+    for line in [*lines, ""]:
+        header = _DATA_HEADER.match(line)
+        if name is None and header is not None:
+            name, text = header.group(1), []
+        elif name is not None and line.strip():
+            text.append(line)
+        elif name is not None:
+            properties.setdefault(name, "\n".join(text))
+            name = None
+    return properties
