@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import MANIFEST, damaged_files, read_json
-from dnd.common.run_record import RUN_RECORD
+from dnd.common.files import MANIFEST, damaged_files, read_manifest
+from dnd.common.run_record import RUN_RECORD, run_id
 
 KINDS = ("store", "teacher", "encoder", "predictor", "checkpoint")
+_CODE = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".py", ".so"}
 
 
 def diagnose(folder: Path) -> tuple[list[str], list[str]]:
@@ -27,42 +28,60 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    sealed = [folder] if (folder / MANIFEST).exists() else []
-    checkpoints = sorted(path for path in (folder / "checkpoints").glob("*-*") if path.is_dir())
-    if not sealed and not checkpoints and not (folder / RUN_RECORD).exists():
+    is_sealed, is_run = (folder / MANIFEST).exists(), (folder / RUN_RECORD).exists()
+    checkpoints = sorted((folder / "checkpoints").glob("*"))
+    if not is_sealed and not checkpoints and not is_run:
         raise InputError(
             f"{folder} was not written by dnd", found="no manifest.json", expected="a store, a model or a run"
         )
     facts: list[str] = []
     damage: list[str] = []
-    for part in sealed + checkpoints:
-        try:
-            manifest = read_json(part / MANIFEST)
-            facts.append(_describe(part, manifest))
-            damage.extend(damaged_files(part, manifest))
-            damage.extend(_strangers(part, manifest))
-        except CorruptFileError as error:
-            damage.append(str(error))
-    if not sealed:
+    if is_sealed:
+        _check_sealed(folder, facts, damage)
+    own_id = _own_id(folder, damage) if is_run else None
+    for part in checkpoints:
+        if ".tmp-" in part.name:
+            facts.append(f"{part}: left half-written by a run that was killed; it is never read")
+            continue
+        manifest = _check_sealed(part, facts, damage)
+        if own_id is not None and manifest is not None and manifest.get("run") != own_id:
+            damage.append(f"{part} is of another run: found {manifest.get('run')}, expected {own_id}")
+    if not is_sealed:
         facts.append(f"{folder}: a run that has not finished; the command that started it goes on with --resume")
     return facts, damage
 
 
+def _check_sealed(part: Path, facts: list[str], damage: list[str]) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(part)
+        facts.append(_describe(part, manifest))
+        damage.extend(_strangers(part, manifest))
+        damage.extend(damaged_files(part, manifest))
+    except CorruptFileError as error:
+        damage.append(str(error))
+        return None
+    return manifest
+
+
+def _own_id(folder: Path, damage: list[str]) -> str | None:
+    try:
+        return run_id(folder)
+    except CorruptFileError as error:
+        damage.append(str(error))
+        return None
+
+
 def _describe(part: Path, manifest: dict[str, Any]) -> str:
-    versions = manifest.get("versions", {})
-    files = manifest.get("files", {})
-    kind = manifest.get("kind")
+    """One line of a manifest whose own digest is right, so its entries have the types that we wrote."""
+    version, files, kind = manifest["versions"].get("dnd"), manifest["files"], manifest["kind"]
     named = kind if kind in KINDS else f"unknown kind {kind!r}"
-    return f"{part}: {named}, format {manifest.get('format_version')}, {len(files)} files, by dnd {versions.get('dnd')}"
+    return f"{part}: {named}, format {manifest['format_version']}, {len(files)} files, by dnd {version}"
 
 
 def _strangers(part: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    """Files that no manifest vouches for and that could carry code."""
+    """Links, and files that no manifest vouches for and that could carry code."""
     for path in sorted(part.iterdir()):
         if path.is_symlink():
             yield f"{path} is a symbolic link"
-        elif (
-            path.suffix in {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".py", ".so"}
-            and path.name not in manifest["files"]
-        ):
+        elif path.suffix in _CODE and path.name not in manifest["files"]:
             yield f"{path} was not written by dnd and is never opened"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,11 +23,17 @@ from dnd.common.versions import package_versions
 MANIFEST = "manifest.json"
 LIMIT_JSON_BYTES = 64 * 2**20
 _STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
+_PATH_ERRNO = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's write failures on `path` into a `StorageError` that names it."""
+    """Turn the operating system's write failures on `path` into errors that name it.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing.
+        InputError: the path can't be: a file where a folder must be or the reverse, a name too long.
+    """
     try:
         yield
     except OSError as error:
@@ -38,7 +43,19 @@ def storage_errors(path: Path) -> Iterator[None]:
                 found=os.strerror(error.errno or 0),
                 next_step="Free space or choose another folder, then run the same command with --resume",
             ) from error
+        if error.errno in _PATH_ERRNO:
+            raise InputError(
+                f"cannot write {path}", found=os.strerror(error.errno or 0), next_step="Choose another path"
+            ) from error
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Create `folder` and its parents so that they survive a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -70,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         try:
             yield temporary
             with open(temporary, "rb") as stream:
@@ -88,7 +105,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,26 +128,35 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
+    except OSError as error:
+        raise CorruptFileError(f"{path} cannot be read", found=error.strerror) from error
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} is not a JSON object", found=type(value).__name__)
     return value
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        CorruptFileError: the file can't be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CorruptFileError(f"{path} cannot be read", found=error.strerror) from error
 
 
 def safe_join(folder: Path, name: str) -> Path:
-    """`folder / name`, refusing names that leave the folder and links.
+    """`folder / name` for a file that lies in `folder` itself.
 
     Raises:
-        CorruptFileError: `name` is absolute, contains `..` or a separator at its start, or is a symbolic link.
+        CorruptFileError: `name` is absolute, names another folder, or is a symbolic link.
     """
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not name or "\0" in name:
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise CorruptFileError(f"{folder} names a file outside itself", found=repr(name))
+    path = folder / name
     if path.is_symlink():
         raise CorruptFileError(f"{path} is a symbolic link", expected="a plain file")
     return path
@@ -134,6 +164,8 @@ def safe_join(folder: Path, name: str) -> Path:
 
 def write_manifest(folder: Path, *, kind: str, format_version: int, extra: Mapping[str, object] | None = None) -> None:
     """Seal `folder`: record size and SHA-256 of every file in it (`checkpoints/` and logs excluded).
+
+    The manifest carries a digest of itself, because its own entries (hydrogens, counts) are read and trusted too.
 
     Args:
         folder: a folder whose files are complete.
@@ -147,7 +179,30 @@ def write_manifest(folder: Path, *, kind: str, format_version: int, extra: Mappi
         if path.is_file() and path.name != MANIFEST and path.suffix != ".jsonl" and not path.name.startswith(".")
     }
     entry = {"kind": kind, "format_version": format_version, "files": files, "versions": package_versions()}
-    write_json(folder / MANIFEST, {**(extra or {}), **entry})
+    write_text(folder / MANIFEST, _with_digest({**(extra or {}), **entry}))
+
+
+def _with_digest(manifest: Mapping[str, object]) -> str:
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    digest = hashlib.sha256(_json_text(content).encode()).hexdigest()
+    return _json_text({**content, "digest": digest})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed folder, checked against its own digest to the last byte.
+
+    Raises:
+        CorruptFileError: it is missing, linked or altered.
+    """
+    path = safe_join(folder, MANIFEST)
+    manifest = read_json(path)
+    try:
+        intact = path.read_bytes() == _with_digest(manifest).encode()
+    except ValueError:  # it holds what no JSON of ours holds, such as a lone surrogate or 1e999
+        intact = False
+    if not intact:
+        raise CorruptFileError(f"{path} was altered", expected="what its own digest says")
+    return manifest
 
 
 def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, Any]:
@@ -165,7 +220,7 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
             found="no manifest.json",
             next_step="If a run stopped there, add --resume",
         )
-    manifest = read_json(safe_join(folder, MANIFEST))
+    manifest = read_manifest(folder)
     if manifest.get("kind") != kind:
         raise CorruptFileError(f"{folder} is of another kind", found=manifest.get("kind"), expected=kind)
     version = manifest.get("format_version")
@@ -204,7 +259,8 @@ def building_folder(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     with storage_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        _make_folder(target.parent)
+        temporary.mkdir()
         try:
             yield temporary
             fsync_folder(temporary)
@@ -224,28 +280,3 @@ def check_free_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise StorageError(f"too little space for {folder}", found=f"{free:,} bytes free", expected=f"{needed_bytes:,}")
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; a second run on it is refused with the holder's process number.
-
-    Raises:
-        InputError: another process holds the folder.
-    """
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "a+")  # noqa: SIM115  # closed below; the lock lives as long as the stream
-    try:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            raise InputError(f"{folder} is in use by process {stream.read().strip() or 'unknown'}") from error
-        stream.seek(0)
-        stream.truncate()
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield
-    finally:
-        stream.close()

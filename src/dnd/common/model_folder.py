@@ -36,8 +36,10 @@ class ModelFolder:
         """The tensors of `<name>.safetensors`.
 
         Raises:
-            CorruptFileError: the file is missing or no safetensors file.
+            CorruptFileError: the file is missing, no safetensors file, or not one that the manifest vouches for.
         """
+        if f"{name}.safetensors" not in self.manifest["files"]:
+            raise CorruptFileError(f"{self.path} holds no sealed {name}.safetensors")
         return read_tensors(safe_join(self.path, f"{name}.safetensors"))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dnd.common.errors import InputError
+from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import MANIFEST, read_json, verify_folder, write_json
 from dnd.common.versions import package_versions
 
@@ -17,12 +18,32 @@ RUN_RECORD = "run.json"
 _FREE = ("checkpoint_every", "checkpoint_seconds", "stop_after_s", "threads", "device", "log_every", "jobs")
 
 
-def write_run_record(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Record the command, the settings and the versions in `folder/run.json`."""
+def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:
+    """Record the command, the settings and the versions in `folder/run.json`.
+
+    Returns:
+        The identity of the run, which its checkpoints carry; see `run_id`.
+    """
     command = ["dnd", *sys.argv[1:]] if Path(sys.argv[0]).name == "dnd" else sys.argv
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    record = {"command": command, "settings": dict(settings), "versions": package_versions(), "started": started}
+    record = {
+        "command": command,
+        "id": uuid.uuid4().hex,
+        "settings": dict(settings),
+        "started": started,
+        "versions": package_versions(),
+    }
     write_json(folder / RUN_RECORD, record)
+    return str(record["id"])
+
+
+def run_id(folder: Path) -> str:
+    """The identity of the run that `folder/run.json` records.
+
+    Raises:
+        CorruptFileError: the record is missing or damaged.
+    """
+    return str(_read_record(folder)["id"])
 
 
 def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -30,8 +51,9 @@ def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: the differences, one by one.
+        CorruptFileError: the record is missing or damaged.
     """
-    record = read_json(folder / RUN_RECORD)
+    record = _read_record(folder)
     differences = list(_differences(record["settings"], dict(settings), ""))
     for name, version in package_versions().items():
         if name in ("dnd", "torch") and record["versions"].get(name) != version:
@@ -42,6 +64,15 @@ def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
             found="; ".join(differences[:8]),
             next_step="Use the settings it was started with, or another folder",
         )
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    record = read_json(folder / RUN_RECORD)
+    parts = {"id": str, "settings": dict, "versions": dict}
+    wrong = [name for name, kind in parts.items() if not isinstance(record.get(name), kind)]
+    if wrong:
+        raise CorruptFileError(f"{folder / RUN_RECORD} is no run record", found=f"no {wrong[0]}")
+    return record
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:

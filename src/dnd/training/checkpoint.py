@@ -1,12 +1,15 @@
 """Checkpoints: one sealed folder per step, complete or not there at all.
 
-`checkpoints/step-00001234/` holds `model.safetensors`, `optimizer.safetensors`, `state.json` and `manifest.json`;
-`checkpoints/best-00001234/` the best weights so far. The newest is found by looking, never by a pointer file.
+`checkpoints/step-00001234/` holds `model.safetensors`, `optimizer.safetensors`, `state.json`, `manifest.json` and,
+where the best weights so far are those of another step, `best.safetensors`. So each folder is enough by itself, and
+damage to one costs the steps since the one before. The newest is found by looking, never by a pointer file.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dnd.common.errors import CorruptFileError
+from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, read_json, verify_folder, write_bytes, write_json, write_manifest
 from dnd.common.model_folder import read_tensors
 
@@ -23,106 +26,114 @@ FORMAT_VERSION = 1
 _KEEP = 2
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a resumed run starts from.
+
+    Attributes:
+        state: plain values, as `Checkpoints.save` got them.
+        weights: of the objective.
+        moments: of the optimizer.
+        best: the best weights so far; None where they are `weights` or nothing was evaluated yet.
+    """
+
+    state: dict[str, Any]
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+
+
 class Checkpoints:
-    """The checkpoints of one run folder."""
+    """The checkpoints of one run.
 
-    def __init__(self, run_folder: Path) -> None:
-        self.folder = run_folder / "checkpoints"
+    Args:
+        run_folder: they lie in its `checkpoints/`.
+        run_id: written into each, so that a checkpoint of another run is refused.
+    """
 
-    def save(self, module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Seal everything a resumed run needs; then drop all but the last two and the best they name.
+    def __init__(self, run_folder: Path, run_id: str) -> None:
+        self.folder, self.run_id = run_folder / "checkpoints", run_id
+
+    def save(
+        self, module: nn.Module, optimizer: Optimizer, state: dict[str, Any], best: Mapping[str, Tensor] | None
+    ) -> None:
+        """Seal everything a resumed run needs; then drop all but the last two.
 
         Args:
             module: the objective.
             optimizer: AdamW.
-            state: plain values; `step` names the folder and `best_step` (or None) the best weights.
+            state: plain values; `step` names the folder, `best_step` the step of the best weights.
+            best: those weights; they are stored where `best_step` is another step.
         """
-        target = self._path("step", state["step"])
-        if not target.exists():
+        target = self.folder / f"step-{state['step']:08d}"
+        if not target.exists():  # it is there if nothing happened since the checkpoint this run went on from
             with building_folder(target) as folder:
-                write_bytes(folder / "model.safetensors", save(_on_cpu(module.state_dict())))
+                write_bytes(folder / "model.safetensors", save(tensors_on_cpu(module.state_dict())))
                 write_bytes(folder / "optimizer.safetensors", save(_optimizer_tensors(optimizer)))
+                if best is not None and state["best_step"] != state["step"]:
+                    write_bytes(folder / "best.safetensors", save(dict(best)))
                 write_json(folder / "state.json", state)
-                write_manifest(folder, kind="checkpoint", format_version=FORMAT_VERSION)
-        self._drop_old(state["best_step"])
+                write_manifest(folder, kind="checkpoint", format_version=FORMAT_VERSION, extra={"run": self.run_id})
+        kept = self._steps()[-_KEEP:]
+        for path in self.folder.iterdir():
+            if path not in kept:
+                _remove(path)
 
-    def save_best(self, module: nn.Module, step: int) -> None:
-        """Seal the weights of `step` as the best so far."""
-        target = self._path("best", step)
-        shutil.rmtree(target, ignore_errors=True)  # left by a run killed before the checkpoint that names it
-        with building_folder(target) as folder:
-            write_bytes(folder / "model.safetensors", save(_on_cpu(module.state_dict())))
-            write_manifest(folder, kind="checkpoint", format_version=FORMAT_VERSION)
-
-    def best(self, step: int) -> dict[str, Tensor]:
-        """The weights sealed as best at `step`.
+    def newest(self) -> tuple[Checkpoint, list[str]]:
+        """The newest intact checkpoint and a line for each newer one, all of which are damaged.
 
         Raises:
-            CorruptFileError: they are damaged or missing.
-        """
-        folder = self._path("best", step)
-        verify_folder(folder, kind="checkpoint", format_version=FORMAT_VERSION)
-        return read_tensors(folder / "model.safetensors")
-
-    def newest(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor], list[str]] | None:
-        """State, weights and optimizer tensors of the newest intact checkpoint, and a line per damaged one.
-
-        Returns:
-            None where there is no checkpoint at all.
-
-        Raises:
-            CorruptFileError: there are checkpoints and none is intact.
+            CorruptFileError: none is intact.
         """
         damage: list[str] = []
-        for folder in reversed(self._folders("step")):
+        for folder in reversed(self._steps()):
             try:
-                verify_folder(folder, kind="checkpoint", format_version=FORMAT_VERSION)
-                state = read_json(folder / "state.json")
-                if state["best_step"] is not None:
-                    verify_folder(
-                        self._path("best", state["best_step"]), kind="checkpoint", format_version=FORMAT_VERSION
-                    )
-                return (
-                    state,
-                    read_tensors(folder / "model.safetensors"),
-                    read_tensors(folder / "optimizer.safetensors"),
-                    damage,
-                )
-            except (CorruptFileError, KeyError) as error:
+                return self._read(folder), damage
+            except InputError as error:
                 damage.append(f"checkpoint {folder.name} is not used: {error}")
-        if damage:
-            raise CorruptFileError(
-                f"no intact checkpoint in {self.folder}",
-                found="; ".join(damage),
-                next_step="Start again in a new folder",
-            )
-        return None
+        raise CorruptFileError(
+            f"no intact checkpoint in {self.folder}",
+            found="; ".join(damage) or "none at all",
+            next_step="Start again in a new folder",
+        )
+
+    def drop_after(self, step: int) -> None:
+        """Delete what is newer than `step`: damaged checkpoints, whose steps will be taken again."""
+        for folder in self._steps():
+            if folder.name > f"step-{step:08d}":
+                _remove(folder)
 
     def exist(self) -> bool:
         """Whether there is any checkpoint."""
-        return bool(self._folders("step"))
+        return bool(self._steps())
 
-    def remove(self) -> None:
-        """Delete all checkpoints; the run is complete and its result sealed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _path(self, kind: str, step: int) -> Path:
-        return self.folder / f"{kind}-{step:08d}"
-
-    def _folders(self, kind: str) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        return sorted(
-            path for path in self.folder.iterdir() if path.name.startswith(f"{kind}-") and ".tmp-" not in path.name
+    def _read(self, folder: Path) -> Checkpoint:
+        manifest = verify_folder(folder, kind="checkpoint", format_version=FORMAT_VERSION)
+        if manifest.get("run") != self.run_id:
+            raise CorruptFileError(f"{folder} is of another run", found=manifest.get("run"), expected=self.run_id)
+        state = read_json(folder / "state.json")
+        if folder.name != f"step-{state['step']:08d}":
+            raise CorruptFileError(f"{folder} was renamed", expected=f"step-{state['step']:08d}")
+        stored = state["best_step"] not in (None, state["step"])
+        return Checkpoint(
+            state,
+            read_tensors(folder / "model.safetensors"),
+            read_tensors(folder / "optimizer.safetensors"),
+            read_tensors(folder / "best.safetensors") if stored else None,
         )
 
-    def _drop_old(self, best_step: int | None) -> None:
-        kept = self._folders("step")[-_KEEP:]
-        named = {read_json(path / "state.json")["best_step"] for path in kept} | {best_step}
-        best = {self._path("best", step) for step in named if step is not None}
-        for path in self.folder.iterdir():
-            if path not in kept and path not in best:
-                shutil.rmtree(path, ignore_errors=True)
+    def _steps(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        found = (path for path in self.folder.iterdir() if path.name.startswith("step-") and ".tmp-" not in path.name)
+        return sorted(found)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -135,7 +146,7 @@ def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    return _on_cpu(
+    return tensors_on_cpu(
         {
             f"{index}.{key}": value if isinstance(value, Tensor) else torch.tensor(float(value))
             for index, entry in optimizer.state_dict()["state"].items()
@@ -144,5 +155,6 @@ def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     )
 
 
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def tensors_on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of `tensors` that no later step changes."""
     return {name: value.detach().to("cpu").contiguous().clone() for name, value in tensors.items()}

@@ -3,28 +3,49 @@
 Every rank takes its share of each global batch, and a rank's loss is weighted by its share of the batch's denominator.
 So the gradient is that of one process with the whole batch, whatever the number of ranks, and no molecule is lost or
 doubled at the end of an epoch. Batch-norm statistics are per rank; contrastive losses see the rank's negatives only.
+
+Rank 0 alone reads and writes the run folder; the others get what it read. A rank that dies closes its connections, so
+the others end with a message instead of waiting for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dnd.common.errors import DndError
 from dnd.training.objective import StepLoss
+
+# The others wait in a collective while rank 0 evaluates or saves, which may take longer than the default allows.
+_PATIENCE = timedelta(hours=2)
+_LOST_PEER = ("gloo", "nccl", "connection", "timed out", "broken pipe")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks."""
+    """This process's place among the ranks.
+
+    Attributes:
+        rank: 0 writes files and prints.
+        size: number of ranks.
+        device: where tensors must lie that ranks exchange.
+    """
 
     rank: int = 0
     size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def is_main(self) -> bool:
@@ -38,8 +59,8 @@ class World:
         if size == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), size)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        return cls(dist.get_rank(), size, device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """`module`, averaging gradients over ranks where there are several."""
@@ -53,13 +74,16 @@ class World:
         return own if len(own) else rows[:1]
 
     def weigh(self, result: StepLoss, *, borrowed: bool) -> Tensor:
-        r"""The loss to differentiate: :math:`L_r w_r R / \sum_r w_r`, whose mean over R ranks is the global loss."""
+        r"""The loss to differentiate: :math:`L_r w_r R / \sum_r w_r`, whose mean over R ranks is the global loss.
+
+        Where no rank has a term (all labels of the global batch are missing) it is 0 with gradient 0.
+        """
         if self.size == 1:
             return result.loss
-        weight = torch.zeros_like(result.loss) if borrowed else result.weight.to(result.loss)
-        total = weight.detach().clone()
+        weight = torch.zeros_like(result.loss) if borrowed else result.weight.detach().to(result.loss)
+        total = weight.clone()
         dist.all_reduce(total)
-        return result.loss * weight.detach() * (self.size / total)
+        return result.loss * weight * (self.size / total.clamp(min=torch.finfo(total.dtype).tiny))
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a scalar over ranks."""
@@ -69,7 +93,62 @@ class World:
             value /= self.size
         return value
 
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' values: what one rank was asked to do, all do after the same step."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, device=self.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return int(shared)
+
+    def from_main(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Rank 0's plain values; the argument of the others is not looked at."""
+        if self.size == 1:
+            return dict(value)
+        received: dict[str, Any] = json.loads(self._bytes_from_main(json.dumps(value).encode()))
+        return received
+
+    def tensors_from_main(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rank 0's tensors, on the CPU; the argument of the others is not looked at."""
+        if self.size == 1:
+            return dict(tensors)
+        return dict(load(self._bytes_from_main(save(dict(tensors)) if self.is_main else b"")))
+
+    def _bytes_from_main(self, data: bytes) -> bytes:
+        length = torch.tensor(len(data), device=self.device)
+        dist.broadcast(length, 0)
+        if self.is_main:
+            content = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+        else:
+            content = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+        dist.broadcast(content, 0)
+        return bytes(content.cpu().numpy().tobytes())
+
     def wait(self) -> None:
         """Block until every rank is here."""
         if self.size > 1:
             dist.barrier()
+
+    @contextlib.contextmanager
+    def lost_peers(self) -> Iterator[None]:
+        """Turn the failure of an exchange with another rank into one line.
+
+        Raises:
+            DndError: another rank ended or can't be reached.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            text = str(error)
+            if self.size == 1 or not any(word in text.lower() for word in _LOST_PEER):
+                raise
+            raise DndError(
+                "another rank of this run ended or does not answer",
+                found=text.strip().splitlines()[0],
+                next_step="What it printed says why; start all ranks again with --resume",
+            ) from error
+
+
+def is_main_rank() -> bool:
+    """Whether this process is the one that writes results; the others only help to train."""
+    return int(os.environ.get("RANK", "0")) == 0

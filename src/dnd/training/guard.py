@@ -22,18 +22,27 @@ def clip_gradient(parameters: Iterable[nn.Parameter], limit: float | None) -> Te
     return norm
 
 
-def require_finite(loss: float, gradient_norm: float, *, step: int, molecules: list[str], folder: Path) -> None:
+def require_finite(loss: float, gradient_norm: float, *, step: int, molecules: list[str], folder: Path | None) -> None:
     """Stop the run before an update that would ruin it.
 
+    Args:
+        loss: of the global batch.
+        gradient_norm: over all parameters.
+        step: optimizer steps taken before.
+        molecules: a line for each of the batch.
+        folder: gets `nonfinite-step-<step>.json` with them; None on the ranks that write nothing.
+
     Raises:
-        NonFiniteError: loss or gradient norm is not finite; `nonfinite-step-<step>.json` in `folder` lists the batch.
+        NonFiniteError: loss or gradient norm is not finite.
     """
     if math.isfinite(loss) and math.isfinite(gradient_norm):
         return
-    path = folder / f"nonfinite-step-{step}.json"
-    write_json(path, {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "molecules": molecules})
+    name = f"nonfinite-step-{step}.json"
+    if folder is not None:
+        record = {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "molecules": molecules}
+        write_json(folder / name, record)
     raise NonFiniteError(
         f"step {step} was not taken",
         found=f"loss {loss}, gradient norm {gradient_norm}",
-        next_step=f"{path} lists its {len(molecules)} molecules; the last checkpoint is intact",
+        next_step=f"{name} in the run folder lists its {len(molecules)} molecules; the last checkpoint is intact",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +14,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from dnd.common.files import storage_errors, write_text
+from dnd.common.files import write_text
 
 LOG = "metrics.jsonl"
 
@@ -20,18 +22,27 @@ LOG = "metrics.jsonl"
 class RunLog:
     """`metrics.jsonl` of a run and what the user sees meanwhile.
 
-    A full log disk must not stop a training whose checkpoints still fit, so a failing append is reported once.
+    A full log disk or a closed terminal must not stop a training whose checkpoints still fit, so a failing append is
+    reported once and nothing more is logged.
+
+    Args:
+        folder: the run folder; None on the ranks that write nothing.
+        total_steps: of the whole run.
+        first_step: steps taken before; lines of later steps are dropped, as they will be taken again.
+        title: names the stage in messages.
+        quiet: show nothing.
     """
 
-    def __init__(self, folder: Path, *, total_steps: int, first_step: int, title: str, quiet: bool) -> None:
-        self.path = folder / LOG
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._forget_after(first_step)
-        self._stream: TextIO | None = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed in close()
-        terminal = sys.stderr.isatty() and not quiet
+    def __init__(self, folder: Path | None, *, total_steps: int, first_step: int, title: str, quiet: bool) -> None:
+        self._title, self._started = title, time.monotonic()
+        self._shown = folder is not None and not quiet
+        self._stream: TextIO | None = None
+        if folder is not None:
+            self.path = folder / LOG
+            self._forget_after(first_step)
+            self._attempt(self._open)
+        terminal = self._shown and sys.stderr.isatty()
         self._bar = tqdm(total=total_steps, initial=first_step, desc=title, unit="step") if terminal else None
-        self._title, self._quiet, self._started = title, quiet, time.monotonic()
 
     def steps(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append step records."""
@@ -49,18 +60,18 @@ class RunLog:
         line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  {numbers}  [{elapsed:.0f} s]"
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
-        elif not self._quiet:
-            print(line, file=sys.stderr, flush=True)
+        elif self._shown:
+            say(line)
 
     def flush(self) -> None:
-        """Hand the lines so far to the operating system."""
-        self._attempt(lambda stream: stream.flush())
+        """Bring the lines so far to the disk: the checkpoint that follows relies on them."""
+        if self._stream is not None:
+            self._attempt(self._synchronise)
 
     def close(self) -> None:
         """Flush and end the progress bar."""
         self.flush()
-        if self._stream is not None:
-            self._stream.close()
+        self._end()
         if self._bar is not None:
             self._bar.close()
 
@@ -69,30 +80,53 @@ class RunLog:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        self._attempt(lambda stream: stream.write(json.dumps(finite, sort_keys=True, allow_nan=False) + "\n"))
+        line = json.dumps(finite, sort_keys=True, allow_nan=False) + "\n"
+        if (stream := self._stream) is not None:
+            self._attempt(lambda: stream.write(line))
 
-    def _attempt(self, write: Callable[[TextIO], object]) -> None:
-        if self._stream is not None:
-            try:
-                write(self._stream)
-            except OSError as error:
-                print(f"warning: the log {self.path} stops here: {error.strerror}", file=sys.stderr)
-                self._stream = None
+    def _open(self) -> None:
+        self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed in _end()
+
+    def _synchronise(self) -> None:
+        assert self._stream is not None
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            say(f"warning: the log {self.path} stops here: {error.strerror}")
+            self._end()
+
+    def _end(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):  # it is tried again what has failed before
+                stream.close()
 
     def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run repeats, and a torn last line."""
-        if not self.path.exists():
+        """Drop lines of steps that a resumed run repeats, and torn lines."""
+        if not self.path.is_file():
             return
         kept = [json.dumps(record, sort_keys=True) for record in read_log(self.path) if record["step"] <= step]
         write_text(self.path, "".join(line + "\n" for line in kept))
 
 
+def say(line: str) -> None:
+    """One line on stderr; that nobody can read it any more is no reason to stop a training."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a run log; a torn last line is left out."""
+    """The records of a run log; what a kill or a bad disk tore is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
-            break
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records

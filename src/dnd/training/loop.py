@@ -9,60 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dnd.common.errors import ConfigError, DndError, InputError
-from dnd.common.files import check_free_space, folder_lock
-from dnd.common.run_record import require_same_run, write_run_record
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import check_free_space
+from dnd.common.folder_lock import folder_lock
+from dnd.common.model_folder import load_strictly
+from dnd.common.run_record import require_same_run, run_id, write_run_record
 from dnd.common.seeds import derive_seed, set_threads
 from dnd.graphs.batch import MoleculeBatch
-from dnd.training.checkpoint import Checkpoints, load_optimizer
+from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
 from dnd.training.distributed import World
 from dnd.training.guard import clip_gradient, require_finite
-from dnd.training.logs import RunLog
+from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
-from dnd.training.schedule import stepwise_warmup_cosine, warmup_cosine
+from dnd.training.position import Position
+from dnd.training.schedule import learning_rate
 from dnd.training.settings import LoopConfig, TrainResult
+from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
 
 __all__ = ["Interrupted", "LoopConfig", "TrainResult", "choose_device", "train"]
-
-
-class Interrupted(DndError):
-    """A signal asked the run to stop; its state is saved.
-
-    Attributes:
-        exit_code: 128 + the number of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
-        self.exit_code = 128 + number
-
-
-@dataclass
-class _Position:
-    """Everything about a run that is not a tensor."""
-
-    step: int = 0
-    epoch: int = 0
-    index: int = 0  # batches of this epoch already taken
-    best_step: int | None = None
-    best: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    stale: int = 0  # evaluations since the best
-    done: bool = False
 
 
 def train(
@@ -92,20 +67,24 @@ def train(
         NonFiniteError: a loss or gradient was not finite; nothing was updated.
         StorageError: the disk is full; everything sealed before is intact.
         Interrupted: SIGINT or SIGTERM; the state is saved.
+        DndError: another rank of a distributed run ended.
     """
     set_threads(config.threads)
     device = choose_device(config.device)
     world = World.join(device)
-    with folder_lock(folder) if world.is_main else contextlib.nullcontext():
+    with world.lost_peers(), folder_lock(folder) if world.is_main else contextlib.nullcontext():
         return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, quiet)
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
+    """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device=cuda, but torch sees no CUDA device", next_step="Use device=cpu")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
     return torch.device(name)
 
 
@@ -116,58 +95,78 @@ class _Run:
         self, objective: Objective, config: LoopConfig, folder: Path, world: World, device: torch.device
     ) -> None:
         self.objective, self.config, self.folder, self.world, self.device = objective, config, folder, world, device
-        self.parallel = world.wrap(objective)
         groups = objective.parameter_groups(config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]))
-        self.checkpoints = Checkpoints(folder)
-        self.position = _Position()
-        self.signal: int | None = None
+        self.position = Position()
+        self.best: dict[str, Tensor] | None = None
         self.pending: list[dict[str, Any]] = []
         self.saved_at = self.started = time.monotonic()
 
     def train(self, resume: bool, settings: dict[str, Any], title: str, quiet: bool) -> TrainResult:
-        config, position = self.config, self._restore(resume, settings)
+        config = self.config
+        self._restore(resume, settings)
+        position = self.position
+        self.parallel = self.world.wrap(self.objective)
         self.steps_per_epoch = len(self.objective.plan_epoch(0))
-        total = self.steps_per_epoch * config.epochs
-        self.log = RunLog(self.folder, total_steps=total, first_step=position.step, title=title, quiet=quiet)
-        handlers = {number: signal.signal(number, self._on_signal) for number in _signals()}
+        self.log = RunLog(
+            self.folder if self.world.is_main else None,
+            total_steps=self.steps_per_epoch * config.epochs,
+            first_step=position.step,
+            title=title,
+            quiet=quiet,
+        )
         try:
-            while not position.done and not self._out_of_time():
-                self._epoch()
+            with StopRequests(config.stop_after_s) as self.requests:
+                while not position.done and not self._epoch():
+                    pass
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             self.log.close()
-        if position.best_step is not None and position.best_step != position.step:
-            self.objective.load_state_dict(self.checkpoints.best(position.best_step))
+        self._load_best()
         self.objective.eval()
-        self.world.wait()
         best_step = position.best_step if position.best_step is not None else position.step
         seconds = time.monotonic() - self.started
         return TrainResult(
             position.step, best_step, position.best or position.last, position.last, position.done, seconds
         )
 
-    def _restore(self, resume: bool, settings: dict[str, Any]) -> _Position:
-        if not self.checkpoints.exist():
-            if self.world.is_main:
-                check_free_space(self.folder, 12 * sum(p.numel() * 4 for p in self.objective.parameters()))
-                write_run_record(self.folder, settings)
-            return self.position
-        if not resume:
-            raise InputError(f"{self.folder} holds a run", next_step="Add --resume to go on, or choose another folder")
-        require_same_run(self.folder, settings)
-        newest = self.checkpoints.newest()
-        assert newest is not None
-        state, weights, moments, damage = newest
-        for line in damage:
-            print(f"warning: {line}")
-        self.objective.load_state_dict(weights)
-        load_optimizer(self.optimizer, moments)
-        self.position = _Position(**state)
-        return self.position
+    def _restore(self, resume: bool, settings: dict[str, Any]) -> None:
+        """Go on from the newest checkpoint, or begin; rank 0 reads and the others get what it read."""
+        found = self._read_checkpoint(resume, settings) if self.world.is_main else None
+        state = self.world.from_main(found.state if found else {})
+        if not state:
+            self.position.ranks = self.world.size
+            return
+        self.position = Position.from_state(state)
+        weights = self.world.tensors_from_main(found.weights if found else {})
+        load_strictly(self.objective, weights, "the checkpoint")
+        load_optimizer(self.optimizer, self.world.tensors_from_main(found.moments if found else {}))
+        if found is not None:
+            self.best = weights if self.position.best_step == self.position.step else found.best
+            if self.position.ranks != self.world.size:
+                say(
+                    f"note: {self.folder} ran on {self.position.ranks} ranks, now on {self.world.size}: the same "
+                    "batches, but other dropout and noise, so not the same bits as without the change"
+                )
+        self.position.ranks = self.world.size
 
-    def _epoch(self) -> None:
+    def _read_checkpoint(self, resume: bool, settings: dict[str, Any]) -> Checkpoint | None:
+        exist = Checkpoints(self.folder, "").exist()
+        if exist and not resume:
+            raise InputError(f"{self.folder} holds a run", next_step="Add --resume to go on, or choose another folder")
+        if not exist:
+            check_free_space(self.folder, 12 * sum(p.numel() * 4 for p in self.objective.parameters()))
+            self.checkpoints = Checkpoints(self.folder, write_run_record(self.folder, settings))
+            return None
+        require_same_run(self.folder, settings)
+        self.checkpoints = Checkpoints(self.folder, run_id(self.folder))
+        found, damage = self.checkpoints.newest()
+        for line in damage:
+            say(f"warning: {line}")
+        self.checkpoints.drop_after(found.state["step"])
+        return found
+
+    def _epoch(self) -> bool:
+        """Take the rest of an epoch; whether the run must stop before its end."""
         position, config = self.position, self.config
         plan = self.objective.plan_epoch(position.epoch)
         if not plan:
@@ -177,25 +176,25 @@ class _Run:
             self._step(rows, batch, len(plan))
             if position.index == len(plan):
                 break  # the end of an epoch is evaluated before it may be saved
-            self._maybe_save()
-            if self._out_of_time():
-                self._save()
-                return
+            if self._pause():
+                return True
         position.epoch, position.index = position.epoch + 1, 0
         last = position.epoch == config.epochs
         if last or position.epoch % config.evaluate_every == 0:
             self._evaluate()
         position.done = last or (config.patience is not None and position.stale >= config.patience)
-        if position.done or self._out_of_time():
-            self._save()
-        else:
-            self._maybe_save()
+        return self._pause()
 
     def _step(self, rows: np.ndarray, batch: MoleculeBatch, steps_in_epoch: int) -> None:
         position, config = self.position, self.config
         seed = derive_seed(config.seed, "step", position.step, self.world.rank)
         torch.manual_seed(seed)
-        rate = self._learning_rate(position.epoch + position.index / steps_in_epoch)
+        rate = learning_rate(
+            config,
+            epoch=position.epoch + position.index / steps_in_epoch,
+            step=position.step,
+            steps_per_epoch=self.steps_per_epoch,
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         self.optimizer.zero_grad(set_to_none=True)
@@ -206,8 +205,10 @@ class _Run:
         norm = clip_gradient(self.objective.parameters(), config.clip_norm)
         value = float(self.world.mean(loss.detach()))
         if not (math.isfinite(value) and math.isfinite(float(norm))):
+            self._write_pending()
             molecules = self.objective.describe(rows)
-            require_finite(value, float(norm), step=position.step, molecules=molecules, folder=self.folder)
+            folder = self.folder if self.world.is_main else None
+            require_finite(value, float(norm), step=position.step, molecules=molecules, folder=folder)
         self.optimizer.step()
         self.pending.append(
             {"step": position.step + 1, "epoch": position.epoch, "loss": value, "learning_rate": rate, **result.parts}
@@ -215,54 +216,29 @@ class _Run:
         position.step, position.index = position.step + 1, position.index + 1
         if position.step % config.log_every == 0:
             self._write_pending()
-        if self.signal is not None:
-            self._save()
-            raise Interrupted(self.signal)
-
-    def _learning_rate(self, epoch: float) -> float:
-        config = self.config
-        if config.schedule == "constant":
-            return config.learning_rate
-        if config.schedule == "stepwise_cosine":
-            per_epoch = self.steps_per_epoch
-            warmup = max(1, round(config.warmup_epochs * per_epoch))
-            total = config.epochs * per_epoch
-            return stepwise_warmup_cosine(
-                self.position.step, peak=config.learning_rate, warmup_steps=warmup, total_steps=total
-            )
-        return warmup_cosine(
-            epoch,
-            peak=config.learning_rate,
-            floor=config.min_learning_rate,
-            warmup=config.warmup_epochs,
-            total=config.epochs,
-        )
 
     def _evaluate(self) -> None:
-        position = self.position
+        """Evaluate on rank 0; every rank then knows the result and so agrees on when to stop."""
         self._write_pending()
+        position = self.position
         if self.world.is_main:
             self.objective.eval()
             with (
                 torch.no_grad(),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"),
             ):
-                position.last = self.objective.evaluate()
+                position.last = {name: float(value) for name, value in self.objective.evaluate().items()}
             self.objective.train()
             self.log.evaluation({"step": position.step, "epoch": position.epoch, **position.last})
-            self._keep_if_best()
-        self.world.wait()
+            key = self.objective.best_metric
+            if key is not None and position.note_best(key, maximum=self.objective.best_is_max):
+                self.best = tensors_on_cpu(self.objective.state_dict())
+        vars(position).update(vars(Position.from_state(self.world.from_main(position.to_state()))))
 
-    def _keep_if_best(self) -> None:
-        position, key = self.position, self.objective.best_metric
-        if key is None:
-            return
-        value, best = position.last[key], position.best.get(key, math.nan)
-        better = value > best if self.objective.best_is_max else value < best
-        position.stale += 1
-        if better or (math.isnan(best) and not math.isnan(value)) or position.best_step is None:
-            position.best, position.best_step, position.stale = position.last, position.step, 0
-            self.checkpoints.save_best(self.objective, position.step)
+    def _load_best(self) -> None:
+        position = self.position
+        if position.best_step is not None and position.best_step != position.step:
+            self.objective.load_state_dict(self.world.tensors_from_main(self.best or {}))
 
     def _prefetched(self, plan: Sequence[np.ndarray], epoch: int) -> Iterator[tuple[np.ndarray, MoleculeBatch]]:
         """Read the next batch while this one is trained on; the order does not depend on it."""
@@ -280,33 +256,27 @@ class _Run:
             {key: float(value) if isinstance(value, Tensor) else value for key, value in record.items()}
             for record in self.pending
         ]
-        if self.world.is_main:
-            self.log.steps(plain)
+        self.log.steps(plain)
         self.pending.clear()
 
-    def _maybe_save(self) -> None:
-        every = self.config.checkpoint_every
-        due = every is not None and self.position.step % every == 0
-        if due or time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
+    def _pause(self) -> bool:
+        """Between two steps: save if it is time to, stop if that was asked for.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+        """
+        every, position = self.config.checkpoint_every, self.position
+        reason = self.world.largest(self.requests.reason())
+        due = every is not None and position.step % every == 0
+        if reason or due or position.done or time.monotonic() - self.saved_at > self.config.checkpoint_seconds:
             self._save()
+        if reason > OUT_OF_TIME:
+            raise Interrupted(reason)
+        return reason == OUT_OF_TIME
 
     def _save(self) -> None:
         self._write_pending()
         if self.world.is_main:
             self.log.flush()
-            self.checkpoints.save(self.objective, self.optimizer, vars(self.position))
+            self.checkpoints.save(self.objective, self.optimizer, self.position.to_state(), self.best)
         self.saved_at = time.monotonic()
-
-    def _out_of_time(self) -> bool:
-        limit = self.config.stop_after_s
-        return limit is not None and time.monotonic() - self.started > limit
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-
-
-def _signals() -> tuple[int, ...]:
-    """Signals that save and stop; only the main thread may handle any."""
-    if threading.current_thread() is not threading.main_thread():
-        return ()
-    return (signal.SIGINT, signal.SIGTERM)

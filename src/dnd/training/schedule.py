@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from dnd.training.settings import LoopConfig
+
 
 def warmup_cosine(position: float, *, peak: float, floor: float, warmup: float, total: float) -> float:
     r"""Linear warm-up from 0, then a half cosine from `peak` to `floor`, by fractional epoch `e`.
@@ -38,3 +40,30 @@ def stepwise_warmup_cosine(step: int, *, peak: float, warmup_steps: int, total_s
         return peak * (step + 1) / warmup_steps
     start = 1 + math.cos(math.pi * max(warmup_steps - 1, 0) / total_steps)
     return peak * (1 + math.cos(math.pi * min(step, total_steps) / total_steps)) / start
+
+
+def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step, by the schedule that `config` names.
+
+    Args:
+        config: the loop's settings.
+        epoch: fractional epoch at the step.
+        step: optimizer steps taken before.
+        steps_per_epoch: of the first epoch; the stepwise schedule counts with it.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "stepwise_cosine":
+        return stepwise_warmup_cosine(
+            step,
+            peak=config.learning_rate,
+            warmup_steps=max(1, round(config.warmup_epochs * steps_per_epoch)),
+            total_steps=config.epochs * steps_per_epoch,
+        )
+    return warmup_cosine(
+        epoch,
+        peak=config.learning_rate,
+        floor=config.min_learning_rate,
+        warmup=config.warmup_epochs,
+        total=config.epochs,
+    )

@@ -11,6 +11,7 @@ import pytest
 
 from dnd.common import files
 from dnd.common.errors import CorruptFileError, InputError, StorageError
+from dnd.common.folder_lock import folder_lock
 
 
 @pytest.fixture
@@ -113,8 +114,8 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_scraps(tmp_path: Path, mon
 
 def test_a_folder_in_use_names_its_holder(tmp_path: Path) -> None:
     with (
-        files.folder_lock(tmp_path),
+        folder_lock(tmp_path),
         pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
-        files.folder_lock(tmp_path),
+        folder_lock(tmp_path),
     ):
         pass

@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     data[-3] ^= 1
     (newest / "model.safetensors").write_bytes(data)
     resumed, _ = run(tmp_path, resume=True)
-    assert f"checkpoint {newest.name} is not used" in capsys.readouterr().out
+    assert f"checkpoint {newest.name} is not used" in capsys.readouterr().err
     assert_same(weights(whole), weights(resumed))
 
 

@@ -1,0 +1,55 @@
+"""How a run is asked to stop before its end: SIGINT, SIGTERM, a time limit; noticed between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from dnd.common.errors import DndError
+
+# No signal that is handled has this number, and every one of them is larger: over ranks the largest reason wins.
+OUT_OF_TIME = 1
+
+
+class Interrupted(DndError):
+    """A signal asked the run to stop; its state is saved.
+
+    Attributes:
+        exit_code: 128 + the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
+        self.exit_code = 128 + number
+
+
+class StopRequests:
+    """Collects requests to stop while it is entered; the handlers of before are back afterwards."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s, self._started = limit_s, time.monotonic()
+        self._signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def reason(self) -> int:
+        """0 to go on, the number of a signal, or `OUT_OF_TIME`."""
+        if self._signal == 0 and self._limit_s is not None and time.monotonic() - self._started > self._limit_s:
+            return OUT_OF_TIME
+        return self._signal
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
