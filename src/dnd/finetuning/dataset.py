@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 from dnd.finetuning.cells import csv_text
@@ -84,6 +85,7 @@ def read_labelled(
     smiles_column: str = "smiles",
     extra_column: str | None = None,
     jobs: int = 0,
+    fewest: int = FEWEST_MOLECULES,
     say: Callable[[str], None] = lambda line: None,
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
@@ -95,6 +97,7 @@ def read_labelled(
         smiles_column: where the SMILES are.
         extra_column: a further column to keep, such as that of a split.
         jobs: worker processes for many molecules; 0 = one per processor.
+        fewest: molecules that must be left.
         say: receives a line before the long part.
 
     Raises:
@@ -102,32 +105,77 @@ def read_labelled(
     """
     if not target_columns:
         raise InputError("no target column is named", next_step="Add --target-columns NAME")
-    wanted = [*target_columns, *([extra_column] if extra_column else [])]
-    numbers: list[int] = []
-    texts: list[str] = []
-    labels: list[list[float]] = []
-    extra: list[str] = []
-    rejects: list[Reject] = []
-    num_rows = 0
     source = open_molecules(path, smiles_column)
-    require_columns(path, source.columns, wanted)
+    names = resolve_columns(source.columns, target_columns)
+    require_columns(path, source.columns, [*names, *([extra_column] if extra_column else [])])
+    labelled = _read_labels(source, names, extra_column)
+    if not labelled.numbers:
+        raise InputError(_nothing_left(labelled.rejects, names), found=f"{labelled.num_rows} rows")
+    say(f"parsing {len(labelled.numbers)} molecules")
+    molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
+    kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
+    bad = [
+        Reject(labelled.numbers[place], labelled.texts[place], molecule.stage, molecule.reason)
+        for place, molecule in enumerate(molecules)
+        if molecule.graph is None
+    ]
+    if not kept:
+        raise InputError("there is no valid molecule", found=f"row {bad[0].row}: {bad[0].reason}")
+    if len(kept) < fewest:
+        raise InputError("there are too few molecules with labels", found=len(kept), expected=f"at least {fewest}")
+    return LabelledMolecules(
+        store=as_store([molecules[place] for place in kept], hydrogens),
+        rows_N=np.array([labelled.numbers[place] for place in kept], dtype=np.int64),
+        texts=[labelled.texts[place] for place in kept],
+        smiles=[molecules[place].smiles for place in kept],
+        targets_NC=np.array([labelled.labels[place] for place in kept], dtype=np.float64),
+        names=tuple(names),
+        extra=[labelled.extra[place] for place in kept],
+        num_rows=labelled.num_rows,
+        rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
+    )
+
+
+@dataclass
+class _LabelledRows:
+    """Rows with a label, before their molecules are parsed."""
+
+    numbers: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    labels: list[list[float]] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    num_rows: int = 0
+
+
+def _read_labels(source: TableReader, names: Sequence[str], extra_column: str | None) -> _LabelledRows:
+    found = _LabelledRows()
     for row in source:
-        num_rows += 1
+        found.num_rows += 1
         if row.problem is not None:
-            rejects.append(Reject(row.number, row.smiles, "read", row.problem))
+            found.rejects.append(Reject(row.number, row.smiles, "read", row.problem))
             continue
-        values = [parse_label(row.values[name], row=row.number, column=name) for name in target_columns]
+        values = [parse_label(row.values[name], row=row.number, column=name) for name in names]
         if all(np.isnan(values)):
-            rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
+            found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
             continue
-        numbers.append(row.number)
-        texts.append(row.smiles)
-        labels.append(values)
-        extra.append(row.values[extra_column].strip() if extra_column else "")
-    if not numbers:
-        raise InputError(_nothing_left(rejects, target_columns), found=f"{num_rows} rows")
-    say(f"parsing {len(texts)} molecules")
-    return _featurized(numbers, texts, labels, extra, num_rows, rejects, tuple(target_columns), hydrogens, jobs)
+        found.numbers.append(row.number)
+        found.texts.append(row.smiles)
+        found.labels.append(values)
+        found.extra.append(row.values[extra_column].strip() if extra_column else "")
+    return found
+
+
+def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Column names as given; a word that names no column is split at its commas where all its pieces do."""
+    found: list[str] = []
+    for word in wanted:
+        pieces = [piece.strip() for piece in word.split(",")]
+        found += pieces if word not in columns and all(piece in columns for piece in pieces) else [word]
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
+        raise InputError(f"target column {repeated[0]!r} is named twice")
+    return found
 
 
 def require_columns(path: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
@@ -144,43 +192,6 @@ def require_columns(path: Path | str, columns: Sequence[str], wanted: Sequence[s
             )
         if f"{name}.1" in columns:
             raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
-
-
-def _featurized(
-    numbers: list[int],
-    texts: list[str],
-    labels: list[list[float]],
-    extra: list[str],
-    num_rows: int,
-    rejects: list[Reject],
-    names: tuple[str, ...],
-    hydrogens: HydrogenSetting,
-    jobs: int,
-) -> LabelledMolecules:
-    molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
-    kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
-    rejects = rejects + [
-        Reject(numbers[place], texts[place], molecule.stage, molecule.reason)
-        for place, molecule in enumerate(molecules)
-        if molecule.graph is None
-    ]
-    rejects.sort(key=lambda reject: reject.row)
-    if not kept:
-        first = rejects[0]
-        raise InputError("there is no valid molecule", found=f"row {first.row}: {first.reason}")
-    if len(kept) < FEWEST_MOLECULES:
-        raise InputError("there are too few molecules", found=len(kept), expected=f"at least {FEWEST_MOLECULES}")
-    return LabelledMolecules(
-        store=as_store([molecules[place] for place in kept], hydrogens),
-        rows_N=np.array([numbers[place] for place in kept], dtype=np.int64),
-        texts=[texts[place] for place in kept],
-        smiles=[molecules[place].smiles for place in kept],
-        targets_NC=np.array([labels[place] for place in kept], dtype=np.float64),
-        names=names,
-        extra=[extra[place] for place in kept],
-        num_rows=num_rows,
-        rejects=rejects,
-    )
 
 
 def _nothing_left(rejects: Sequence[Reject], target_columns: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What `metrics.json` says: each part and target, the last epoch, the folds, and the classical baselines beside them."""
+"""What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dnd.chemistry.splits import Split
 from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, scores, summary
-from dnd.finetuning.partition import PARTS, Partition
+from dnd.finetuning.partition import PARTS
 from dnd.finetuning.tasks import Target
 
 Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Partition, targets_NC: Array, predictions_NC: Array, kind: TaskKind, names: Sequence[str]
+    partition: Split, targets_NC: Array, predictions_NC: Array, kind: TaskKind, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
@@ -92,15 +93,16 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 - Task: {metrics["task_reason"]}.
 - Made by finetuning {len(config["members"])} student(s) ({config["members"][0]["student"]["name"]}) from {start}.
 - Data: {counts["molecules"]} molecules of {counts["rows"]} rows; {counts["rejected"]} left out, see `rejects.csv`.
-- Split: {metrics["split"]}; weights of the best validation epoch. {metrics["duplicates_across_parts"]} molecule(s) occur
-  in more than one part.
+- Split: {metrics["split"]}; weights of the best validation epoch.
+- {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part.
 - {verdict(metrics)}
 
 ```
 {table}
 ```
 
-Input: SMILES without conformers; every spelling of a molecule gives the same prediction. Hydrogens: `{config["hydrogens"]}`.
+Input: SMILES without conformers; every spelling of a molecule gives the same prediction.
+Hydrogens: `{config["hydrogens"]}`.
 Predictions for molecules unlike the training molecules are extrapolations; this model does not say where that begins.
 """
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, sha256_file
@@ -26,7 +26,7 @@ from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.outcome import MemberResult, write_outcome
-from dnd.finetuning.partition import COLUMN, Partition, check_split_name, partitions
+from dnd.finetuning.partition import COLUMN, check_split_name, partitions
 from dnd.finetuning.predictor_folder import KIND, Member
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
@@ -64,7 +64,7 @@ class _Plan:
     reason: str
     notices: list[str]
     hydrogens: HydrogenSetting
-    parts: list[Partition]
+    parts: list[Split]
     record: dict[str, Any]
 
 
@@ -120,26 +120,34 @@ def finetune(
             say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
             return FinetuneSummary(out, {}, False)
         results.append(result)
-    metrics = write_outcome(out, plan.molecules, results, plan.kind, plan.reason, plan.hydrogens, plan.record, config, say)
+    metrics = write_outcome(
+        out, plan.molecules, results, plan.kind, plan.reason, plan.hydrogens, plan.record, config, say
+    )
     for folder in folders:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
     return FinetuneSummary(out, metrics, True)
 
 
 def _plan(
-    data: Path, names: Sequence[str], config: FinetuneConfig, smiles_column: str, encoder: str, say: Callable[[str], None]
+    data: Path,
+    names: Sequence[str],
+    config: FinetuneConfig,
+    smiles_column: str,
+    encoder: str,
+    say: Callable[[str], None],
 ) -> _Plan:
     check_split_name(config.split)
-    if config.units and len(config.units) != len(names):
-        raise ConfigError("units and target columns differ in number", found=len(config.units), expected=len(names))
     hydrogens = _hydrogens(config, encoder)
     _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
     column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
     molecules = read_labelled(
         data, names, hydrogens, smiles_column=smiles_column, extra_column=column, jobs=config.jobs, say=say
     )
-    kind, reason = choose_task(molecules.targets_NC, names, config.task)
-    notices = check_targets(molecules.targets_NC, names, kind)
+    if config.units and len(config.units) != len(molecules.names):
+        expected = len(molecules.names)
+        raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
+    kind, reason = choose_task(molecules.targets_NC, molecules.names, config.task)
+    notices = check_targets(molecules.targets_NC, molecules.names, kind)
     parts = partitions(
         config.split,
         molecules.texts,
@@ -154,9 +162,10 @@ def _plan(
         "data": data.name,
         "data_digest": molecules.digest(),
         "smiles_column": smiles_column,
-        "target_columns": list(names),
+        "target_columns": list(molecules.names),
         "settings": to_dict(config),
     }
+    say("encoder: random weights (RandInit)" if encoder == RANDOM else f"encoder: {encoder}, hydrogens {hydrogens}")
     left_out = len(molecules.rejects)
     say(f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {left_out} left out")
     say(f"task: {reason}")
@@ -168,16 +177,14 @@ def _plan(
 
 
 def _train_member(
-    plan: _Plan, fold: int, seed: int, partition: Partition, folder: Path, resume: bool, weight: float, quiet: bool
+    plan: _Plan, fold: int, seed: int, partition: Split, folder: Path, resume: bool, weight: float, quiet: bool
 ) -> MemberResult | None:
     """Train one member; None when the loop's time was up."""
     config, molecules = plan.config, plan.molecules
     student = _student(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     standardise = plan.kind == "regression" and config.targets == "standardised"
-    targets = fit_targets(
-        molecules.targets_NC[partition.train], molecules.names, config.units, standardise=standardise
-    )
+    targets = fit_targets(molecules.targets_NC[partition.train], molecules.names, config.units, standardise=standardise)
     loop = replace(config.loop, seed=seed)
     objective = SupervisedObjective(
         network, molecules.store, molecules.targets_NC, targets, partition, plan.kind, loop, config.layer_decay

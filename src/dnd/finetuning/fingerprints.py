@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from rdkit.rdBase import BlockLogs
 RADIUS = 2
 NUM_BITS = 2048
 LIMIT_DESCRIPTOR = 1e6
+
+_calculate: Any = Descriptors.CalcMolDescriptors
 
 
 def count_fingerprints(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecules bits"]:
@@ -32,6 +35,6 @@ def descriptors_2d(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecule
     values = np.zeros((len(molecules), len(Descriptors.descList)), np.float64)
     with BlockLogs():
         for row, molecule in enumerate(molecules):
-            values[row] = list(Descriptors.CalcMolDescriptors(molecule, missingVal=0.0, silent=True).values())
+            values[row] = list(_calculate(molecule, missingVal=0.0, silent=True).values())
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
 from dnd.finetuning.layer_decay import decayed_groups
 from dnd.finetuning.losses import masked_bce, masked_l1
 from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, score
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
-from dnd.finetuning.partition import Partition
 from dnd.finetuning.tasks import Target
 from dnd.graphs.batch import MoleculeBatch
 from dnd.store.batches import plan_batches
@@ -46,7 +46,7 @@ class SupervisedObjective(Objective):
         source: MoleculeSource,
         targets_NC: Float[np.ndarray, "molecules targets"],
         targets: Sequence[Target],
-        partition: Partition,
+        partition: Split,
         kind: TaskKind,
         loop: LoopConfig,
         layer_decay: float,
@@ -103,7 +103,10 @@ class SupervisedObjective(Objective):
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.kind, self.means, self.stds)
         names = REGRESSION_METRICS if self.kind == "regression" else CLASSIFICATION_METRICS
-        for part, rows, predictions_BC in (("valid", valid, raw_BC[: len(valid)]), ("test", test, raw_BC[len(valid) :])):
+        for part, rows, predictions_BC in (
+            ("valid", valid, raw_BC[: len(valid)]),
+            ("test", test, raw_BC[len(valid) :]),
+        ):
             for name in names:
                 value = score(name, self.targets_NC[rows], predictions_BC).value
                 if value is not None:

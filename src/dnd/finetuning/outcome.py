@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dnd.chemistry.splits import Split
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.evaluation import comparison_table, metric_names, model_card, over_folds, part_metrics, verdict
 from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.partition import PARTS, Partition
+from dnd.finetuning.partition import PARTS
 from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.store.schema import HydrogenSetting
@@ -37,7 +38,7 @@ class MemberResult:
 
     member: Member
     fold: int
-    partition: Partition
+    partition: Split
     predictions_NC: Array
     training: TrainResult
 
@@ -95,7 +96,7 @@ def write_outcome(
     return metrics
 
 
-def _folds(results: Sequence[MemberResult]) -> list[tuple[Partition, Array]]:
+def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
     """Per fold its partition and the mean prediction of the members trained on it."""
     found = []
     for fold in range(results[-1].fold + 1):
@@ -104,16 +105,14 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Partition, Array]]:
     return found
 
 
-def _judge(
-    folds: Iterable[tuple[Partition, Array]], molecules: LabelledMolecules, kind: TaskKind
-) -> dict[str, Any]:
+def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, kind: TaskKind) -> dict[str, Any]:
     judged = [part_metrics(part, molecules.targets_NC, values, kind, molecules.names) for part, values in folds]
     parts = over_folds(judged, metric_names(kind))
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
 
 
 def _baselines(
-    folds: Sequence[tuple[Partition, Array]],
+    folds: Sequence[tuple[Split, Array]],
     molecules: LabelledMolecules,
     kind: TaskKind,
     say: Callable[[str], None],
@@ -153,7 +152,7 @@ def _training_summary(result: MemberResult) -> dict[str, Any]:
     }
 
 
-def _duplicates(partition: Partition, smiles: Sequence[str]) -> int:
+def _duplicates(partition: Split, smiles: Sequence[str]) -> int:
     """How many canonical SMILES occur in more than one part."""
     owners: dict[str, set[str]] = {}
     for part in PARTS:
@@ -162,13 +161,13 @@ def _duplicates(partition: Partition, smiles: Sequence[str]) -> int:
     return sum(len(parts) > 1 for parts in owners.values())
 
 
-def _splits(found: Sequence[Partition], rows_N: np.ndarray, name: str) -> dict[str, Any]:
+def _splits(found: Sequence[Split], rows_N: np.ndarray, name: str) -> dict[str, Any]:
     """Row numbers of the input from 0; a k-fold split has a list of them."""
     named = [{part: [int(row) for row in rows_N[getattr(one, part)]] for part in PARTS} for one in found]
     return {"split": name, **named[0]} if len(named) == 1 else {"split": name, "folds": named}
 
 
-def _test_table(folds: Sequence[tuple[Partition, Array]], molecules: LabelledMolecules) -> str:
+def _test_table(folds: Sequence[tuple[Split, Array]], molecules: LabelledMolecules) -> str:
     """Every test molecule with label and prediction; with folds, each molecule by the members that did not see it."""
     header = ["row", "smiles", *(f"{name}{end}" for name in molecules.names for end in ("", "_pred"))]
     rows: list[list[object]] = []

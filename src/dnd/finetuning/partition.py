@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
+from dnd.chemistry import splits
+from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.registry import nearest
 
 PARTS = ("train", "valid", "test")
 COLUMN = "column:"
 SPLITS = ("scaffold", "random", "kfold", f"{COLUMN}NAME")
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Positions of the molecules of each part, ascending.
-
-    Attributes:
-        train: the network learns from these.
-        valid: these choose the epoch.
-        test: nothing is chosen by these.
-    """
-
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
 
 
 def partitions(
@@ -38,7 +22,7 @@ def partitions(
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     folds: int = 5,
-) -> list[Partition]:
+) -> list[Split]:
     """One partition, or one per fold; none of their parts is empty.
 
     Args:
@@ -53,17 +37,15 @@ def partitions(
         ConfigError: no such split.
         InputError: a part would be empty, or the column holds other words.
     """
-    from dnd.chemistry import splits  # imports RDKit
-
     check_split_name(split)
     if split == "scaffold":
-        found = [Partition(*splits.scaffold_split(smiles, fractions))]
+        found = [splits.scaffold_split(smiles, fractions)]
     elif split == "random":
-        found = [Partition(*splits.random_split(len(smiles), seed, fractions))]
+        found = [splits.random_split(len(smiles), fractions, seed)]
     elif split == "kfold":
-        found = [Partition(*parts) for parts in splits.kfold_split(len(smiles), folds, seed)]
+        found = [splits.k_fold_split(len(smiles), folds, fold, seed) for fold in range(folds)]
     else:
-        found = [Partition(*splits.column_split(column_values))]
+        found = [splits.column_split(column_values)]
     for partition in found:
         _require_parts(partition, split)
     return found
@@ -75,7 +57,7 @@ def check_split_name(split: str) -> None:
         raise ConfigError(f"unknown split {split!r}", next_step=nearest(split, SPLITS))
 
 
-def _require_parts(partition: Partition, split: str) -> None:
+def _require_parts(partition: Split, split: str) -> None:
     sizes = {part: len(getattr(partition, part)) for part in PARTS}
     if min(sizes.values()) == 0:
         counts = ", ".join(f"{part} {size}" for part, size in sizes.items())

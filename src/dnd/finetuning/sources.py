@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from dnd.chemistry.readers import TableReader, read_table
+from dnd.chemistry.readers import Row, TableReader, read_table
+from dnd.chemistry.sdf import read_sdf
+from dnd.chemistry.streams import byte_lines, open_bytes
+
+SDF_ENDINGS = (".sdf", ".sd", ".mol", ".sdf.gz", ".sd.gz", ".mol.gz")
+LIMIT_SDF_COLUMNS = 10_000
+_DATA_HEADER = re.compile(rb"^>.*?<(.*)>")
 
 
 def open_molecules(path: Path | str, smiles_column: str = "smiles") -> TableReader:
-    """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is standard input.
+    """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is CSV or SMI on standard input.
+
+    The columns of an SDF are `smiles` (canonical, of the structure), `title` and its data fields.
 
     Raises:
-        InputError: see `read_table`.
+        InputError: see `read_table` and `read_sdf`.
     """
-    return read_table(path, smiles_column=smiles_column)
+    if not str(path).lower().endswith(SDF_ENDINGS):
+        return read_table(path, smiles_column=smiles_column)
+    fields = _field_names(path)
+    names = _column_names(fields)
+    return TableReader(["smiles", "title", *names.values()], "smiles", _sdf_rows(path, names))
+
+
+def _sdf_rows(path: Path | str, names: dict[str, str]) -> Iterator[Row]:
+    empty = dict.fromkeys(names.values(), "")
+    for record in read_sdf(path):
+        molecule = record.outcome
+        smiles = molecule.smiles if molecule.ok else ""
+        cells = {names[name]: value for name, value in record.properties.items() if name in names}
+        problem = None if molecule.ok else molecule.reason
+        yield Row(record.number, smiles, {"smiles": smiles, "title": record.title, **empty, **cells}, problem)
+
+
+def _field_names(path: Path | str) -> list[str]:
+    """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
+    found: dict[str, None] = {}
+    with open_bytes(path) as stream:
+        for line in byte_lines(stream, path):
+            header = _DATA_HEADER.match(line)
+            if header is not None and len(found) < LIMIT_SDF_COLUMNS:
+                found.setdefault(header.group(1).decode("utf-8", errors="replace"))
+    return list(found)
+
+
+def _column_names(fields: list[str]) -> dict[str, str]:
+    """Data field → column; one that is called `smiles` or `title` itself gets `.1`, as repeated CSV headers do."""
+    return {name: f"{name}.1" if name in ("smiles", "title") else name for name in fields}

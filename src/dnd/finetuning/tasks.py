@@ -83,10 +83,15 @@ def choose_task(
         return "classification", "classification, because every label is 0 or 1 (--task regression overrules this)"
     distinct = len(np.unique(known))
     example = known[~np.isin(known, (0.0, 1.0))][0]
-    return "regression", f"regression, because there are labels other than 0 and 1, such as {example:g} ({distinct} values)"
+    return (
+        "regression",
+        f"regression, because there are labels other than 0 and 1, such as {example:g} ({distinct} values)",
+    )
 
 
-def check_targets(targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kind: TaskKind) -> list[str]:
+def check_targets(
+    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kind: TaskKind
+) -> list[str]:
     """Refuse targets that can't be learned; return a notice for each that can only be learned in part.
 
     Raises:

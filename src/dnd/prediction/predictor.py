@@ -83,10 +83,13 @@ class Predictor:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         values_NC = np.full((len(smiles), len(self.targets)), np.nan)
         if len(found.places):
-            values_NC[found.places] = sum(
-                member.weight * _raw_outputs(member, found.store, self.kind) for member in self.parts.members
-            )
+            values_NC[found.places] = self.predict_store(found.store)
         return values_NC, found.errors
+
+    def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
+        """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
+        parts = [member.weight * _raw_outputs(member, store, self.kind) for member in self.parts.members]
+        return np.sum(parts, axis=0)  # type: ignore[no-any-return]
 
     def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""

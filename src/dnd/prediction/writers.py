@@ -1,4 +1,4 @@
-"""Tables out, chunk by chunk in constant memory: CSV, TSV, Parquet, NumPy, each also as nothing until it is complete."""
+"""Tables out, chunk by chunk in constant memory: CSV, TSV, Parquet, NumPy; a file appears when it is complete."""
 
 from __future__ import annotations
 

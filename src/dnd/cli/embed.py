@@ -1,0 +1,31 @@
+"""`dnd embed`: molecules and an encoder → representations, row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def embed(
+    source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
+    encoder: Annotated[Path, typer.Option(help="ENCODER folder of `dnd distill`, or a MODEL folder.")],
+    out: Annotated[str, typer.Option("--out", "-o", help=".npy, .csv, .tsv, .parquet; - = CSV on stdout.")] = "-",
+    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
+) -> None:
+    """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
+    from dnd.common.errors import ConfigError
+    from dnd.common.seeds import set_threads
+    from dnd.prediction.embedder import load_embedder
+    from dnd.prediction.files import embed_file
+
+    if pooling not in (None, "mean", "virtual_node"):
+        raise ConfigError(f"unknown pooling {pooling!r}", expected="mean or virtual_node")
+    set_threads()
+    embedder = load_embedder(encoder, pooling=pooling, device=device, jobs=jobs)  # type: ignore[arg-type]
+    typer.echo(embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)

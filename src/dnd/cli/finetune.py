@@ -1,0 +1,49 @@
+"""`dnd finetune`: labelled molecules and an encoder → a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def finetune(
+    data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=30; further target columns.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="MODEL folder to write.")] = ...,  # type: ignore[assignment]
+    target_columns: Annotated[
+        list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
+    ] = ...,  # type: ignore[assignment]
+    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    encoder: Annotated[str, typer.Option(help="ENCODER folder, or `random` for RandInit.")] = "random",
+    student: Annotated[
+        str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
+    task: Annotated[str | None, typer.Option(help="auto, regression or classification.")] = None,
+    split: Annotated[str | None, typer.Option(help="scaffold, random, kfold or column:NAME.")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
+    recipe: Annotated[str, typer.Option(help="small, paper, or a TOML file.")] = "small",
+    seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+) -> None:
+    """Finetune a student with a new head and print it beside classical baselines."""
+    from dnd.common.config import load_config, recipe_names
+    from dnd.finetuning.finetune import finetune as run
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.student_choice import student_settings
+
+    words = list(settings or [])
+    options = {"pooling": pooling, "task": task, "split": split, "ensemble": ensemble, "loop.seed": seed}
+    overrides = [
+        *student_settings(student, encoder),
+        *(f"{key}={value}" for key, value in options.items() if value is not None),
+        *(word for word in words if "=" in word),
+    ]
+    named = f"finetune-{recipe}"
+    config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
+    columns = [*target_columns, *(word for word in words if "=" not in word)]
+    run(data, out, columns, config, smiles_column=smiles_column, encoder=encoder, resume=resume, say=typer.echo)

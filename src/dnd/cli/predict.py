@@ -1,0 +1,27 @@
+"""`dnd predict`: molecules and a model → predictions, row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    out: Annotated[str, typer.Option("--out", "-o", help=".csv, .tsv, .parquet, .csv.gz; - = stdout.")] = "-",
+    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
+) -> None:
+    """Predict every row; all rows and columns are kept, a bad row has its reason in `error`."""
+    from dnd.common.seeds import set_threads
+    from dnd.prediction.files import predict_file
+    from dnd.prediction.predictor import Predictor
+
+    set_threads()
+    predictor = Predictor.load(model, device=device, jobs=jobs)
+    typer.echo(predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)

@@ -1,0 +1,133 @@
+"""Files of molecules in, files of results out: every row and every input column kept, a chunk in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dnd.chemistry.readers import Row, TableReader
+from dnd.common.errors import InputError
+from dnd.finetuning.sources import open_molecules
+from dnd.prediction.embedder import MoleculeEmbedder
+from dnd.prediction.predictor import ERROR, Predictor
+from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format
+
+CHUNK_ROWS = 4096
+EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What became of a file.
+
+    Attributes:
+        rows: rows written; as many as were read.
+        errors: rows without a result.
+        first_error: the first of them with its reason; empty when there is none.
+    """
+
+    rows: int
+    errors: int
+    first_error: str
+
+    def line(self) -> str:
+        """The same in words."""
+        if not self.errors:
+            return f"{self.rows} rows"
+        return f"{self.rows} rows, {self.errors} without a result (see the column {ERROR}); first: {self.first_error}"
+
+
+def predict_file(
+    predictor: Predictor, source: Path | str, out: str, *, smiles_column: str = "smiles", raw: bool = False
+) -> FileSummary:
+    """Write the input's rows and columns with `<target>_pred` and `error` behind them.
+
+    Args:
+        predictor: the model.
+        source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input.
+        out: `.csv`, `.tsv` (also `.gz`), `.parquet`, or `-` for CSV on standard output.
+        smiles_column: where the SMILES are.
+        raw: leave cells alone that a spreadsheet would run as a formula.
+
+    Raises:
+        InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
+    """
+    output_format(out)
+    table = open_molecules(source, smiles_column)
+    _require_new_names(table, [*predictor.prediction_columns, ERROR])
+
+    def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
+        values_NC, errors = predictor.predict_values(smiles)
+        return {name: values_NC[:, place] for place, name in enumerate(predictor.prediction_columns)}, errors
+
+    return _stream(table, out, compute, raw)
+
+
+def embed_file(
+    embedder: MoleculeEmbedder, source: Path | str, out: str, *, smiles_column: str = "smiles", raw: bool = False
+) -> FileSummary:
+    """Write one vector per input row.
+
+    Args:
+        embedder: the encoder.
+        source: see `predict_file`.
+        out: `.csv` or `.tsv` with columns `embedding_0` …; `.parquet` with one list column `embedding`; `.npy` with the
+            vectors alone, NaN rows for bad molecules; `-`.
+        smiles_column: where the SMILES are.
+        raw: see `predict_file`.
+    """
+    output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
+    table = open_molecules(source, smiles_column)
+    _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
+
+    def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
+        values_ND, errors = embedder.embed_with_errors(smiles)
+        return {EMBEDDING: values_ND}, errors
+
+    return _stream(table, out, compute, raw)
+
+
+def _stream(
+    table: TableReader,
+    out: str,
+    compute: Callable[[Sequence[str]], tuple[Mapping[str, np.ndarray], list[str]]],
+    raw: bool,
+) -> FileSummary:
+    rows = errors_so_far = 0
+    first_error = ""
+    with open_writer(out, raw=raw) as writer:
+        for chunk in _chunks(table):
+            # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
+            found, reasons = compute([row.smiles if row.problem is None else "" for row in chunk])
+            reasons = [row.problem or reason for row, reason in zip(chunk, reasons, strict=True)]
+            bad = [place for place, reason in enumerate(reasons) if reason]
+            if bad and not errors_so_far:
+                first_error = f"row {chunk[bad[0]].number}: {reasons[bad[0]]}"
+            columns: dict[str, Column] = {name: [row.values[name] for row in chunk] for name in table.columns}
+            writer.write({**columns, **found, ERROR: reasons})
+            rows, errors_so_far = rows + len(chunk), errors_so_far + len(bad)
+    return FileSummary(rows, errors_so_far, first_error)
+
+
+def _chunks(table: TableReader) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    for row in table:
+        chunk.append(row)
+        if len(chunk) == CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _require_new_names(table: TableReader, names: Sequence[str]) -> None:
+    taken = [name for name in names if name in table.columns]
+    if taken:
+        raise InputError(
+            f"the input has a column {taken[0]!r} already",
+            found="perhaps the output of an earlier run",
+            next_step="Rename or remove it",
+        )
