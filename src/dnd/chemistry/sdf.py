@@ -1,7 +1,7 @@
 """SDF records as a stream: V2000 and V3000, gzipped or not, one outcome per record.
 
-Records are split by `sdf_blocks.py` and parsed one block at a time. RDKit's own reader gives a single failure for a torn record and
-the good one after it, so a record also ends where the header of the next begins.
+Records are split by `sdf_blocks.py` and parsed one block at a time. RDKit's own reader gives a single failure for a
+torn record and the good one after it.
 """
 
 from __future__ import annotations

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, purpose: str, *position: int) -> int:
@@ -26,6 +29,8 @@ def numpy_generator(seed: int, purpose: str, *position: int) -> np.random.Genera
 
 def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
     """A torch CPU generator for `purpose` at `position`."""
+    import torch  # here, so that worker processes that draw no tensors need not load it
+
     generator = torch.Generator()
     generator.manual_seed(derive_seed(seed, purpose, *position))
     return generator
@@ -37,6 +42,8 @@ def set_threads(threads: int | None = None) -> int:
     Two threads on two busy cores were 5 to 8 times slower than one, so the default is 1 unless `DND_THREADS` or
     `OMP_NUM_THREADS` says otherwise.
     """
+    import torch
+
     count = threads or int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
     torch.set_num_threads(count)
     return count

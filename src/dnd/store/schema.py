@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 """Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
 
-HYDROGEN_SETTINGS: tuple[str, ...] = get_args(HydrogenSetting)
+ConformerSource = Literal["none", "file", "etkdg"]
+"""Where the conformers of a store come from."""
 
 SCHEMA = pa.schema(
     [

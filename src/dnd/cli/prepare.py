@@ -1,0 +1,64 @@
+"""`dnd prepare`: molecules with or without conformers → a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def prepare(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet, SDF, XYZ, tar of them, or .npz.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
+    smiles_column: Annotated[str, typer.Option(help="Column of SMILES in tables.")] = "smiles",
+    target_columns: Annotated[
+        list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
+    ] = None,
+    conformers: Annotated[
+        str, typer.Option(help="none, file, etkdg, or auto: the file's where it has coordinates.")
+    ] = "auto",
+    num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg.")] = 1,
+    hydrogens: Annotated[
+        str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")
+    ] = "heavy_both",
+    jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw so many records at random (.npz).")] = None,
+    seed: Annotated[int, typer.Option(help="Of generated conformers and of --sample.")] = 0,
+    timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="File whose molecules are left out, by InChIKey connectivity block; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
+) -> None:
+    """Make a store: graphs, conformers and targets, checked, in memory-mapped shards, rejects beside."""
+    from dnd.common.config import from_dict
+    from dnd.store.prepare import prepare as make_store
+    from dnd.store.settings import PrepareConfig
+
+    values = {
+        "smiles_column": smiles_column,
+        "target_columns": [name.strip() for word in target_columns or () for name in word.split(",") if name.strip()],
+        "conformers": conformers,
+        "num_conformers": num_conformers,
+        "hydrogens": hydrogens,
+        "jobs": jobs,
+        "limit": limit,
+        "sample": sample,
+        "seed": seed,
+        "timeout_s": timeout_s,
+        "exclude": [str(path) for path in exclude or ()],
+    }
+    summary = make_store(inputs, out, from_dict(PrepareConfig, values), resume=resume)
+    typer.echo(
+        f"{summary.store}: {summary.molecules:,} molecules, {summary.conformers:,} conformers, "
+        f"{summary.store_bytes:,} bytes, {summary.seconds:.1f} s"
+    )
+    rejected = sum(summary.rejected.values())
+    typer.echo(f"rejected {rejected:,}" + (f", listed in {summary.store / 'rejects.csv'}" if rejected else ""))
+    for reason, count in summary.rejected.items():
+        typer.echo(f"  {count:>9,}  {reason}")

@@ -1,0 +1,90 @@
+"""Conformers from a SMILES: ETKDGv3 (Wang et al. 2020), then MMFF94s, or UFF where MMFF has no parameters.
+
+Deterministic for (SMILES, seed). Runs inside a worker process: embedding a strained cage can take for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from dnd.chemistry.molecule import Molecule
+from dnd.common.seeds import derive_seed
+
+LIMIT_HEAVY_ATOMS = 128
+"""Larger molecules are refused: their embedding takes minutes and a random fold says little."""
+
+_FORCE_FIELD_STEPS = 400
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated conformers.
+
+    Attributes:
+        positions_KA3: angstrom, float32, atoms as in `Chem.AddHs(molecule.mol)`.
+        method: `etkdg+mmff94s`, `etkdg+uff`, or `etkdg` where no force field has parameters.
+    """
+
+    positions_KA3: Float[np.ndarray, "conformers atoms 3"]
+    method: str
+
+
+def generate_conformers(molecule: Molecule, num_conformers: int, seed: int) -> Generated | str:
+    """Embed and relax up to `num_conformers` geometries.
+
+    Args:
+        molecule: canonical molecule.
+        num_conformers: K wanted; fewer come back where some fail.
+        seed: the run's seed.
+
+    Returns:
+        The conformers, or the reason why there is none.
+    """
+    if molecule.mol.GetNumAtoms() > LIMIT_HEAVY_ATOMS:
+        return f"{molecule.mol.GetNumAtoms()} heavy atoms, conformers are generated up to {LIMIT_HEAVY_ATOMS}"
+    mol = Chem.AddHs(molecule.mol)
+    parameters = _parameters(derive_seed(seed, f"etkdg:{molecule.smiles}") % 2**31, random_coordinates=False)
+    identifiers = list(rdDistGeom.EmbedMultipleConfs(mol, num_conformers, parameters))
+    if not identifiers:
+        parameters = _parameters(parameters.randomSeed, random_coordinates=True)
+        identifiers = list(rdDistGeom.EmbedMultipleConfs(mol, num_conformers, parameters))
+    if not identifiers:
+        return f"embedding failed: {_failure(parameters)}"
+    method = _relax(mol)
+    positions = np.stack([mol.GetConformer(identifier).GetPositions() for identifier in identifiers])
+    return Generated(positions.astype(np.float32), method)
+
+
+def _parameters(seed: int, *, random_coordinates: bool) -> Any:
+    parameters: Any = rdDistGeom.ETKDGv3()  # RDKit's type hints call its attributes read-only
+    parameters.randomSeed = seed
+    parameters.useRandomCoords = random_coordinates
+    parameters.numThreads = 1
+    parameters.trackFailures = True
+    return parameters
+
+
+def _relax(mol: Chem.Mol) -> str:
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):
+        rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(
+            mol, numThreads=1, maxIters=_FORCE_FIELD_STEPS, mmffVariant="MMFF94s"
+        )
+        return "etkdg+mmff94s"
+    if rdForceFieldHelpers.UFFHasAllMoleculeParams(mol):
+        rdForceFieldHelpers.UFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=_FORCE_FIELD_STEPS)
+        return "etkdg+uff"
+    return "etkdg"
+
+
+def _failure(parameters: Any) -> str:
+    """The most frequent cause that RDKit counted."""
+    names = {int(number): str(name) for number, name in rdDistGeom.EmbedFailureCauses.values.items()}
+    counts = list(parameters.GetFailureCounts())
+    worst = int(np.argmax(counts)) if any(counts) else -1
+    return names.get(worst, "unknown cause").lower().replace("_", " ")

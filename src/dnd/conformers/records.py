@@ -1,0 +1,120 @@
+"""What every input becomes before chemistry sees it: a numbered record with its text, coordinates and targets.
+
+RDKit is not imported here: records are read in the main process and turned into molecules in worker processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dnd.common.errors import InputError
+from dnd.common.registry import nearest
+
+Layout = Literal["smiles", "smiles_with_hydrogens", "coordinates", "molblock", "molblock_for_smiles"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of an input.
+
+    Attributes:
+        row: place in its source, from 0.
+        source: file name of the source.
+        layout: what there is and how it belongs together. `smiles`: no coordinates. `smiles_with_hydrogens`: row i of
+            the coordinates is atom i of `AddHs(MolFromSmiles(smiles))`. `coordinates`: elements and positions in any
+            order, SMILES perhaps. `molblock`: graph and conformer are both in the block. `molblock_for_smiles`: the
+            graph is the SMILES', the block holds its coordinates in another atom order.
+        smiles: one SMILES, or several of which the first that fits the coordinates counts.
+        molblock: mol block of an SDF record.
+        atomic_numbers_A: elements, for the layouts with coordinates of their own.
+        positions_A3: angstrom, the same.
+        charge: net charge, for coordinates without a SMILES.
+        method: how the coordinates were made, for the store's `conformer_method`.
+        targets: C values, NaN = missing.
+        problem: why the record can't be used, found while reading; None for a good one.
+    """
+
+    row: int
+    source: str
+    layout: Layout
+    smiles: tuple[str, ...] = ()
+    molblock: str = ""
+    atomic_numbers_A: Int[np.ndarray, "atoms"] | None = None
+    positions_A3: Float[np.ndarray, "atoms 3"] | None = None
+    charge: int = 0
+    method: str = "file"
+    targets: tuple[float, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordSource:
+    """Records of one input.
+
+    Attributes:
+        name: file name.
+        records: the records, read once, in order.
+        has_coordinates: whether the format holds geometries.
+        total: number of records where it's known without reading them.
+    """
+
+    name: str
+    records: Iterator[Record]
+    has_coordinates: bool
+    total: int | None = None
+
+
+def require_columns(source: object, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse target columns that the source does not have.
+
+    Raises:
+        InputError: the message lists the columns there are and the nearest name.
+    """
+    for name in wanted:
+        if name not in columns:
+            raise InputError(
+                f"{source} has no target column {name!r}",
+                found=f"columns {', '.join(columns[:40])}" if columns else "no columns",
+                next_step=nearest(name, columns) if columns else "Leave out --target-columns",
+            )
+
+
+def read_targets(values: Mapping[str, str], wanted: Sequence[str]) -> tuple[tuple[float, ...], str | None]:
+    """Numbers of the wanted columns, NaN where a cell is empty or says so, and what is wrong with them if anything."""
+    targets, problem = [], None
+    for name in wanted:
+        text = values.get(name, "").strip()
+        try:
+            value = float(text) if text and text.lower() not in _MISSING else math.nan
+        except ValueError:
+            value = math.inf
+        if math.isinf(value):
+            problem = f"target {name} is not a finite number: {text[:40]!r}"
+        targets.append(value)
+    return tuple(targets), problem
+
+
+_MISSING = {"nan", "na", "n/a", "none", "null", "-"}
+
+
+def method_of(name: str) -> str:
+    """`dft` for the quantum-chemical data sets, which are known by their file names, else `file`."""
+    return "dft" if name.lower().startswith(("qm9", "gdb9", "dsgdb9", "pcqm4m")) else "file"
+
+
+PERIODIC_TABLE = (
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K",
+    "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb",
+    "Sr", "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs",
+    "Ba", "La", "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta",
+    "W", "Re", "Os", "Ir", "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa",
+    "U", "Np", "Pu", "Am", "Cm", "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt",
+    "Ds", "Rg", "Cn", "Nh", "Fl", "Mc", "Lv", "Ts", "Og",
+)  # fmt: skip
+ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(PERIODIC_TABLE, start=1)}

@@ -1,0 +1,149 @@
+"""One record to one row of the store, or the reason why not; runs in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rdkit.Chem.inchi import MolToInchiKey
+
+from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.parse import parse_smiles
+from dnd.conformers.correspondence import Misfit, Placed, place
+from dnd.conformers.generate import generate_conformers
+from dnd.conformers.records import Record
+from dnd.graphs.features import featurize
+from dnd.graphs.graph import Conformers
+from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
+from dnd.store.writer import geometry_problem, row_problem
+
+_CONNECTIVITY_BLOCK = 14
+"""Characters of an InChIKey that stand for the skeleton: connectivity without stereo, isotopes or protonation."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that is not in the store.
+
+    Attributes:
+        row: place in its source, from 0.
+        source: file name of the source.
+        smiles: its text or canonical SMILES, as far as it came.
+        stage: `read`, `parse`, `match`, `conformer`, `check`, `exclude` or `worker`.
+        reason: what is wrong.
+    """
+
+    row: int
+    source: str
+    smiles: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a record.
+
+    Attributes:
+        outcome: the row, or why there is none.
+        connectivity: connectivity block of its InChIKey, empty unless asked for.
+    """
+
+    outcome: StoreRow | Reject
+    connectivity: str = ""
+
+
+def make_converter(
+    hydrogens: HydrogenSetting, conformers: ConformerSource, num_conformers: int, seed: int, connectivity: bool
+) -> Callable[[Record], Converted]:
+    """The function that worker processes run on each record.
+
+    Args:
+        hydrogens: which hydrogens are explicit.
+        conformers: no conformers, those of the input, or generated ones.
+        num_conformers: K, for generated ones.
+        seed: the run's seed.
+        connectivity: compute the connectivity block too.
+    """
+
+    def convert(record: Record) -> Converted:
+        def reject(stage: str, reason: str, smiles: str = "") -> Converted:
+            return Converted(Reject(record.row, record.source, smiles or "".join(record.smiles[:1]), stage, reason))
+
+        if record.problem is not None:
+            return reject("read", record.problem)
+        placed = _molecule(record) if conformers != "file" else place(record)
+        if isinstance(placed, Misfit):
+            return reject(placed.stage, placed.reason, placed.smiles)
+        molecule = placed.molecule
+        made = _conformers(placed, hydrogens, conformers, num_conformers, seed, record.method)
+        if isinstance(made, str):
+            return reject("conformer", made, molecule.smiles)
+        row = StoreRow(
+            row=record.row,
+            source=record.source,
+            smiles=molecule.smiles,
+            graph=featurize(molecule.mol, explicit_hydrogens=hydrogens == "all_both"),
+            conformers=made[0],
+            conformer_method=made[1],
+            targets=np.array(record.targets, dtype=np.float32),
+        )
+        problem = row_problem(row, hydrogens)
+        if problem is not None:
+            return reject("check", problem, molecule.smiles)
+        return Converted(row, connectivity_block(molecule) if connectivity else "")
+
+    return convert
+
+
+def connectivity_block(molecule: Molecule) -> str:
+    """First block of the InChIKey: equal for molecules with the same skeleton. Empty where InChI knows none."""
+    key: str = MolToInchiKey(molecule.mol)  # type: ignore[no-untyped-call]
+    return key[:_CONNECTIVITY_BLOCK]
+
+
+def block_of_record(record: Record) -> str:
+    """`connectivity_block` of a record of any layout, empty for an invalid one."""
+    placed = _molecule(record)
+    return "" if isinstance(placed, Misfit) else connectivity_block(placed.molecule)
+
+
+def _molecule(record: Record) -> Placed | Misfit:
+    """The molecule of a record whose own coordinates, if any, are not wanted."""
+    if not record.smiles:
+        return place(record)
+    outcome = parse_smiles(record.smiles[0])
+    if isinstance(outcome, InvalidMolecule):
+        return Misfit("parse", outcome.reason, record.smiles[0])
+    return Placed(outcome, np.empty(0, dtype=np.uint8))
+
+
+def _conformers(
+    placed: Placed, hydrogens: HydrogenSetting, source: ConformerSource, num_conformers: int, seed: int, method: str
+) -> tuple[Conformers | None, str] | str:
+    """Conformers with the atoms that the hydrogen setting wants, and how they were made; or why there are none."""
+    if source == "none":
+        return None, "none"
+    heavy = placed.molecule.mol.GetNumAtoms()
+    hidden = sum(atom.GetTotalNumHs() for atom in placed.molecule.mol.GetAtoms())
+    if source == "file":
+        if placed.positions_A3 is None:
+            return "no 3D coordinates; --conformers etkdg makes some"
+        numbers_A, positions_KA3 = placed.atomic_numbers_A, placed.positions_A3[None]
+    else:
+        generated = generate_conformers(placed.molecule, num_conformers, seed)
+        if isinstance(generated, str):
+            return generated
+        elements = [atom.GetAtomicNum() for atom in placed.molecule.mol.GetAtoms()]
+        numbers_A = np.array(elements + [1] * hidden, dtype=np.uint8)
+        positions_KA3, method = generated.positions_KA3, generated.method
+        bonds_M2 = featurize(placed.molecule.mol, explicit_hydrogens=True).bonds_M2
+        sound = [number for number, positions in enumerate(positions_KA3) if not geometry_problem(positions, bonds_M2)]
+        if not sound:
+            return f"generated geometry is broken: {geometry_problem(positions_KA3[0], bonds_M2)}"
+        positions_KA3 = positions_KA3[sound]
+    if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
+        return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
+    atoms = heavy if hydrogens == "heavy_both" else len(numbers_A)
+    return Conformers(numbers_A[:atoms], positions_KA3[:, :atoms]), method

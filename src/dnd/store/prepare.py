@@ -1,0 +1,235 @@
+"""Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
+
+Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
+that was killed goes on at its first missing shard and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import MANIFEST, read_json, write_manifest
+from dnd.common.folder_lock import folder_lock
+from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
+from dnd.common.seeds import numpy_generator
+from dnd.common.workers import Failure, WorkerPool
+from dnd.conformers.datasets import open_sources
+from dnd.conformers.records import Record, RecordSource
+from dnd.graphs.vocabulary import FEATURE_VERSION
+from dnd.store.convert import Converted, Reject
+from dnd.store.journal import Journal
+from dnd.store.progress import Progress
+from dnd.store.rejects import REJECTS, count_reasons, write_rejects
+from dnd.store.schema import SCHEMA_VERSION, StoreRow
+from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What a finished `prepare` did.
+
+    Attributes:
+        store: the folder.
+        molecules: rows in the store.
+        conformers: conformers of all rows.
+        rejected: number of rejects by reason.
+        seconds: wall time of this call.
+        store_bytes: size of the shards.
+    """
+
+    store: Path
+    molecules: int
+    conformers: int
+    rejected: dict[str, int]
+    seconds: float
+    store_bytes: int
+
+
+def prepare(
+    inputs: Sequence[str | Path],
+    out: Path | str,
+    config: PrepareConfig | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> PrepareSummary:
+    """Make a store of molecules.
+
+    Args:
+        inputs: files; see `conformers.datasets.open_sources`.
+        out: folder of the store.
+        config: settings.
+        resume: go on with a run that stopped; its finished shards are not made again.
+        quiet: show no progress.
+
+    Raises:
+        InputError: an input can't be read, nothing in it is a molecule, or `out` holds something else.
+        ConfigError: settings that are at odds with each other or with the inputs.
+        StorageError: the disk is full or read-only; finished shards stay.
+
+    Example:
+        >>> prepare(["qm9_3d.npz"], "store", PrepareConfig(hydrogens="all_both", jobs=2))  # doctest: +SKIP
+    """
+    started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
+    if not inputs:
+        raise ConfigError("no input to prepare", expected="at least one file")
+    sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
+    config = resolve(config, sources)
+    settings = describe_run(inputs, config)
+    _require_free(folder, resume)
+    with folder_lock(folder):
+        if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
+            if (folder / RUN_RECORD).is_file():
+                require_same_run(folder, settings)
+            else:
+                write_run_record(folder, settings)
+            journal = Journal(folder)
+            _make_shards(journal, sources, config, quiet)
+            _seal(folder, journal, settings, config)
+        else:
+            require_same_run(folder, settings)
+    return _summary(folder, time.monotonic() - started)
+
+
+def _require_free(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else, or an unfinished store unless it's to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", expected="a folder to make or a store to resume")
+    names = {path.name for path in folder.iterdir()} - {REJECTS, ".lock"} if folder.is_dir() else set()
+    if MANIFEST in names:
+        return
+    if RUN_RECORD in names and not resume:
+        raise InputError(f"{folder} holds an unfinished store", next_step="Add --resume, or choose another folder")
+    if names and RUN_RECORD not in names:
+        raise InputError(
+            f"{folder} is not empty", found=", ".join(sorted(names)[:5]), next_step="Choose another folder"
+        )
+
+
+def _make_shards(journal: Journal, sources: Sequence[RecordSource], config: PrepareConfig, quiet: bool) -> None:
+    shard_size = config.shard_size or SHARD_SIZE
+    total, records = _chosen(sources, config)
+    if journal.entries and journal.entries[-1].records < shard_size:
+        return  # the last shard is there; only the seal was missing
+    done = shard_size * len(journal.entries)
+    excluded = _blocks_to_exclude(config)
+    rows: list[StoreRow] = []
+    rejects: list[Reject] = []
+    progress = Progress("prepare", total=total, first=done, quiet=quiet)
+    for outcome in _converted(itertools.islice(records, done, None), config, excluded):
+        if isinstance(outcome, Reject):
+            rejects.append(outcome)
+        else:
+            rows.append(outcome)
+        progress.advance()
+        if len(rows) + len(rejects) == shard_size:
+            journal.seal(rows, rejects)
+            rows, rejects = [], []
+    if rows or rejects:
+        journal.seal(rows, rejects)
+    progress.close()
+
+
+def _chosen(sources: Sequence[RecordSource], config: PrepareConfig) -> tuple[int | None, Iterator[Record]]:
+    """The records to use, and how many they are where that is known."""
+    lengths = [source.total for source in sources if source.total is not None]
+    total = sum(lengths) if len(lengths) == len(sources) else None
+    records: Iterator[Record] = itertools.chain.from_iterable(source.records for source in sources)
+    if config.sample is not None:
+        if total is None:
+            raise ConfigError("--sample needs inputs that know their length", expected=".npz", next_step="Use --limit")
+        drawn = numpy_generator(config.seed, "sample").permutation(total)[: config.sample]
+        wanted = np.zeros(total, dtype=bool)
+        wanted[drawn] = True
+        records, total = itertools.compress(records, wanted), len(drawn)
+    if config.limit is not None:
+        records = itertools.islice(records, config.limit)
+        total = None if total is None else min(total, config.limit)
+    return total, records
+
+
+def _converted(
+    records: Iterator[Record], config: PrepareConfig, excluded: frozenset[str]
+) -> Iterator[StoreRow | Reject]:
+    """Rows and rejects in the order of the records, made in worker processes."""
+    settings = {
+        "hydrogens": config.hydrogens,
+        "conformers": config.conformers,
+        "num_conformers": config.num_conformers,
+        "seed": config.seed,
+        "connectivity": bool(excluded),
+    }
+    waiting: collections.deque[Record] = collections.deque()
+
+    def remembered() -> Iterator[Record]:
+        for record in records:
+            waiting.append(record)
+            yield record
+
+    with WorkerPool(
+        "dnd.store.convert:make_converter", jobs=config.jobs, settings=settings, timeout_s=config.timeout_s
+    ) as pool:
+        for result in pool.map(remembered()):
+            record = waiting.popleft()
+            smiles = "".join(record.smiles[:1])
+            if isinstance(result, Failure):
+                yield Reject(record.row, record.source, smiles, "worker", result.reason)
+                continue
+            assert isinstance(result, Converted)
+            if result.connectivity and result.connectivity in excluded:
+                yield Reject(record.row, record.source, smiles, "exclude", "molecule is in an --exclude file")
+            else:
+                yield result.outcome
+
+
+def _blocks_to_exclude(config: PrepareConfig) -> frozenset[str]:
+    if not config.exclude:
+        return frozenset()
+    sources = open_sources(config.exclude, smiles_column=config.smiles_column)
+    records = itertools.chain.from_iterable(source.records for source in sources)
+    with WorkerPool("dnd.store.convert:block_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
+        return frozenset(block for block in pool.map(records) if isinstance(block, str) and block)
+
+
+def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: PrepareConfig) -> None:
+    rejects = [reject for entry in journal.entries for reject in entry.rejects]
+    reasons = dict(count_reasons(rejects).most_common())
+    write_rejects(folder / REJECTS, rejects)
+    molecules = sum(entry.molecules for entry in journal.entries)
+    if molecules == 0:
+        for path in [*folder.glob("shard-*.arrow"), folder / RUN_RECORD]:
+            path.unlink(missing_ok=True)
+        journal.remove()
+        common = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:3]) or "no record"
+        raise InputError("no valid molecule in the input", found=common, next_step=f"See {folder / REJECTS}")
+    counts = {
+        "molecules": molecules,
+        "conformers": sum(entry.conformers for entry in journal.entries),
+        "atoms": sum(entry.atoms for entry in journal.entries),
+        "records": sum(entry.records for entry in journal.entries),
+        "rejected": reasons,
+    }
+    extra = {
+        "settings": settings,
+        "target_columns": list(config.target_columns),
+        "counts": counts,
+        "feature_version": FEATURE_VERSION,
+    }
+    write_manifest(folder, kind="store", format_version=SCHEMA_VERSION, extra=extra)
+    journal.remove()
+
+
+def _summary(folder: Path, seconds: float) -> PrepareSummary:
+    manifest = read_json(folder / MANIFEST)
+    counts = manifest["counts"]
+    size = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.startswith("shard-"))
+    return PrepareSummary(folder, counts["molecules"], counts["conformers"], counts["rejected"], seconds, size)

@@ -1,0 +1,101 @@
+"""Settings of `dnd prepare`, and what identifies a run so that it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dnd.common.errors import ConfigError
+from dnd.common.files import sha256_file
+from dnd.common.versions import package_versions
+from dnd.conformers.records import RecordSource
+from dnd.store.schema import ConformerSource, HydrogenSetting
+
+SHARD_SIZE = 32768
+"""Records per shard; a batch of a training then touches few shards of a store of millions."""
+
+SHARD_SIZE_GENERATED = 4096
+"""The same where conformers are generated: about a minute of work that a kill can cost."""
+
+_MAX_CONFORMERS = 255  # one byte in the schema
+_SAMPLED_BYTES = 2**24  # files above 2 x 16 MiB are told apart by their size, their beginning and their end
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Settings of `dnd prepare`.
+
+    Attributes:
+        smiles_column: column of SMILES in tables.
+        target_columns: columns, data fields or labels kept as targets.
+        conformers: `none`, those of the `file`, or `etkdg`; `auto` takes the file's where its format has coordinates.
+        num_conformers: K per molecule, for `etkdg`.
+        hydrogens: which hydrogens are explicit in the graph and in the conformer.
+        seed: of generated conformers and of `sample`.
+        limit: read the first so many records.
+        sample: draw so many records at random; needs inputs that know their length (.npz).
+        exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey.
+        timeout_s: seconds per molecule.
+        jobs: worker processes.
+        shard_size: records per shard; None takes 32,768, or 4,096 where conformers are generated.
+    """
+
+    smiles_column: str = "smiles"
+    target_columns: tuple[str, ...] = ()
+    conformers: ConformerSource | Literal["auto"] = "auto"
+    num_conformers: int = 1
+    hydrogens: HydrogenSetting = "heavy_both"
+    seed: int = 0
+    limit: int | None = None
+    sample: int | None = None
+    exclude: tuple[str, ...] = ()
+    timeout_s: float = 30.0
+    jobs: int = 1
+    shard_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_conformers", "limit", "sample", "timeout_s", "jobs", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0", found=value)
+        if self.num_conformers > _MAX_CONFORMERS:
+            raise ConfigError("too many conformers", found=self.num_conformers, expected=f"at most {_MAX_CONFORMERS}")
+
+
+def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareConfig:
+    """Settings with the defaults that depend on the inputs filled in."""
+    flat = [source.name for source in sources if not source.has_coordinates]
+    conformers = config.conformers
+    if conformers == "auto":
+        conformers = "none" if flat else "file"
+    if conformers == "file" and flat:
+        raise ConfigError(
+            f"{flat[0]} has no coordinates", found="--conformers file", next_step="Use --conformers etkdg or none"
+        )
+    if conformers != "etkdg" and config.num_conformers > 1:
+        raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
+    shard_size = config.shard_size or (SHARD_SIZE_GENERATED if conformers == "etkdg" else SHARD_SIZE)
+    return replace(config, conformers=conformers, shard_size=shard_size)
+
+
+def describe_run(inputs: Sequence[str | Path], config: PrepareConfig) -> dict[str, Any]:
+    """All that the shards depend on; a resumed run must have the same."""
+    identities = [_identity(Path(path)) for path in [*inputs, *config.exclude]]
+    return {**asdict(config), "inputs": identities, "rdkit": package_versions()["rdkit"]}
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {"name": path.name}
+    size = path.stat().st_size
+    if size <= 2 * _SAMPLED_BYTES:
+        return {"name": path.name, "bytes": size, "sha256": sha256_file(path)}
+    with open(path, "rb") as stream:
+        digest = hashlib.sha256(stream.read(_SAMPLED_BYTES))
+        stream.seek(-_SAMPLED_BYTES, os.SEEK_END)
+        digest.update(stream.read())
+    return {"name": path.name, "bytes": size, "sha256_of_ends": digest.hexdigest()}
