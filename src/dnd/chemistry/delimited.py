@@ -20,10 +20,15 @@ def split_header(line: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
 
 
-def read_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], str | None]]:
+def read_rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[tuple[list[str], str | None]]:
     """Cells of each row and what is wrong with its quotes, if anything; blank lines are left out.
 
     A quote that is never closed costs the row it's in and no other: the lines after it are read as rows again.
+
+    Args:
+        lines: lines after the header, with their ends.
+        delimiter: one character.
+        width: cells of the header; cells over several lines that don't add up to it are taken for an open quote.
     """
     waiting: deque[str] = deque()
     while True:
@@ -35,10 +40,12 @@ def read_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[list[str],
         if '"' not in line:
             yield next(csv.reader([line], delimiter=delimiter)), None
             continue
-        yield _read_quoted(line, lines, waiting, delimiter)
+        yield _read_quoted(line, lines, waiting, delimiter, width)
 
 
-def _read_quoted(line: str, lines: Iterator[str], waiting: deque[str], delimiter: str) -> tuple[list[str], str | None]:
+def _read_quoted(
+    line: str, lines: Iterator[str], waiting: deque[str], delimiter: str, width: int
+) -> tuple[list[str], str | None]:
     taken = [line]
     while (open_quote := _quote_is_open(taken, delimiter)) and len(taken) < MAX_LINES_PER_ROW:
         following = waiting.popleft() if waiting else next(lines, None)
@@ -46,7 +53,9 @@ def _read_quoted(line: str, lines: Iterator[str], waiting: deque[str], delimiter
             break
         taken.append(following)
     if not open_quote:
-        return next(csv.reader(taken, delimiter=delimiter)), None
+        cells = next(csv.reader(taken, delimiter=delimiter))
+        if len(taken) == 1 or len(cells) == width:
+            return cells, None
     waiting.extendleft(reversed(taken[1:]))
     return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE)), "a quote is opened and never closed"
 

@@ -60,6 +60,8 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
         return f"text after a blank at position {odd.start() + 1}; a name belongs in a column of its own"
     if odd is not None:
         return f"character {odd.group()!a} at position {odd.start() + 1} is not printable ASCII"
+    if "~" in text:
+        return "~ stands for a bond of any kind, which makes it a query and no molecule"
     tokens = len(_ATOM_TOKEN.findall(text))
     if tokens == 0:
         return "no atom in the SMILES"

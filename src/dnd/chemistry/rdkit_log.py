@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from rdkit import rdBase
 
+LIMIT_REASON = 160
+"""Longest reason in characters."""
+
 _LOCK = threading.Lock()
 _LOGGER = logging.getLogger("rdkit")
 _TIME_STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
@@ -48,4 +51,5 @@ def logged_reason(action: Callable[[], object]) -> str:
     worst_first = sorted(keep.records, key=lambda record: -record.levelno)
     lines = [line for record in worst_first for line in record.getMessage().splitlines()]
     cleaned = [_PREFIX.sub("", _TIME_STAMP.sub("", line)).strip() for line in lines]
-    return next((_CLEARER.get(line, line) for line in cleaned if line and not line.startswith("*")), _NO_REASON)
+    reason = next((_CLEARER.get(line, line) for line in cleaned if line and not line.startswith("*")), _NO_REASON)
+    return reason if len(reason) <= LIMIT_REASON else reason[: LIMIT_REASON - 1] + "…"  # RDKit repeats the input

@@ -27,6 +27,7 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
 }  # fmt: skip
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
 SMI_COLUMNS = ("smiles", "name")
+MAX_NAMES_SHOWN = 30
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKi
     delimiter = _delimiter(first, path, smiles_column)
     if kind == "smi" or (kind is None and smiles_column not in split_header(first, delimiter)):
         return _smi(first, lines, path)
-    return _table(path, split_header(first, delimiter), read_rows(lines, delimiter), smiles_column)
+    header = split_header(first, delimiter)
+    return _table(path, header, read_rows(lines, delimiter, len(header)), smiles_column)
 
 
 def _delimiter(header: str, path: str | Path, smiles_column: str) -> str:
@@ -148,16 +150,23 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
     alike = exact or [name for name in header if name.lower() == wanted.lower()]
     if len(alike) == 1:
         return alike[0]
+    shown = [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
+    listed = ", ".join(shown) + (f" and {len(header) - len(shown)} more" if len(header) > len(shown) else "")
     if alike:
         raise InputError(
-            f"{path} has {len(alike)} columns named {wanted!r}", found=f"columns {', '.join(header)}",
+            f"{path} has {len(alike)} columns named {wanted!r}",
+            found=f"columns {listed}",
             next_step="Rename all but one",
-        )  # fmt: skip
-    listed = ", ".join(header[:30]) + (f" and {len(header) - 30} more" if len(header) > 30 else "")
+        )
     raise InputError(
-        f"{path} has no column {wanted!r}", found=f"columns {listed}",
-        next_step=f"Name the column with --smiles-column. {nearest(wanted, header[:1000])}",
+        f"{path} has no column {wanted!r}", found=f"columns {listed}", expected="a first line that names it",
+        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, shown)}",
     )  # fmt: skip
+
+
+def _printable(name: str) -> str:
+    """A name as it can stand in one line on a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
 
 
 def _unique_names(header: list[str]) -> list[str]:
