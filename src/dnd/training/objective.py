@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dnd.graphs.batch import MoleculeBatch
 
 
+@runtime_checkable  # so that the test run can check annotations with it
 class MoleculeSource(Protocol):
     """Molecules that can be read by position: a store on disk or a table in memory."""
 
