@@ -41,3 +41,19 @@ class TestGinePlain(StudentSuite):
 
 class TestPNA(StudentSuite):
     config = StudentConfig("pna", 24, 2, batch_norm_momentum=0.93)
+
+
+class TestGCN(StudentSuite):
+    config = StudentConfig("gcn", 24, 2)
+
+
+class TestGraphSAGE(StudentSuite):
+    config = StudentConfig("graphsage", 24, 2)
+
+
+class TestGATv2(StudentSuite):
+    config = StudentConfig("gatv2", 24, 2, num_heads=3, attention_dropout=0.1)
+
+
+class TestGPS(StudentSuite):
+    config = StudentConfig("gps", 24, 2, num_heads=3, num_identifiers=6, attention_dropout=0.1)

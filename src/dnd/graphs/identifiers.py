@@ -99,6 +99,25 @@ def orthonormal_identifiers(
     return identifiers_NK
 
 
+def random_walk_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tensor, "atoms identifiers"]:
+    r"""Chance that a random walk from an atom is back after 1, 2 … K steps: the diagonals of :math:`(D^{-1} A)^k`.
+
+    Source: Dwivedi et al., ICLR 2022; GPS (Rampášek et al., NeurIPS 2022). Has neither sign nor basis to choose.
+
+    Returns:
+        `(N, K)` float64 on the graph's device.
+    """
+    device = graph.node_features_NF.device
+    chances_NK = torch.zeros(len(graph.node_features_NF), num_identifiers, dtype=torch.float64, device=device)
+    for atoms_Gn, adjacency_Gnn in _by_size(graph):
+        step_Gnn = adjacency_Gnn / adjacency_Gnn.sum(2, keepdim=True).clamp(min=1)
+        walk_Gnn = step_Gnn
+        for column in range(num_identifiers):
+            chances_NK[atoms_Gn.flatten(), column] = walk_Gnn.diagonal(dim1=1, dim2=2).flatten()
+            walk_Gnn = walk_Gnn @ step_Gnn
+    return chances_NK
+
+
 def atom_colours(graph: GraphBatch) -> Int[Tensor, "atoms"]:
     """A 64-bit hash per atom of its features and of its surroundings up to six bonds away (Weisfeiler-Lehman).
 

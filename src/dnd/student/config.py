@@ -33,7 +33,7 @@ OPTIONAL_SETTINGS: dict[str, dict[str, Any]] = {
     "gcn": {"batch_norm_momentum": 0.1},
     "graphsage": {"batch_norm_momentum": 0.1},
     "gatv2": {"num_heads": 4, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
-    "gps": {"num_heads": 4, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
+    "gps": {"num_heads": 4, "num_identifiers": 16, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
 }
 
 # Settings that change no weight: the only ones that may differ between saving and loading an encoder.
@@ -58,7 +58,7 @@ class StudentConfig:
         num_heads: attention heads; they divide `width`.
         ffn_width: inner width of the feed-forward block of TokenGT; `width` by default, as in the reference.
         identifiers: node identifiers of TokenGT: Laplacian eigenvectors or orthonormal random vectors.
-        num_identifiers: k, columns of the identifiers.
+        num_identifiers: k, columns of the identifiers; of GPS, steps of the random walk.
         identifier_dropout: on single identifier entries, Laplacian only.
         attention_dropout: on attention weights.
         activation_dropout: inside the feed-forward block.
@@ -153,6 +153,10 @@ PRESETS: dict[str, StudentConfig] = {
     "pna": StudentConfig("pna", 200, 7),  # 3DInfomax
     "gine": StudentConfig("gine", 300, 5),  # OGB's gin-virtual
     "gine-small": StudentConfig("gine", 128, 4),
+    "gcn": StudentConfig("gcn", 300, 5),
+    "graphsage": StudentConfig("graphsage", 300, 5),
+    "gatv2": StudentConfig("gatv2", 300, 5),
+    "gps": StudentConfig("gps", 64, 10),  # GPS's ZINC run
 }
 
 
