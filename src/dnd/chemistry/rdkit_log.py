@@ -51,5 +51,6 @@ def logged_reason(action: Callable[[], object]) -> str:
     worst_first = sorted(keep.records, key=lambda record: -record.levelno)
     lines = [line for record in worst_first for line in record.getMessage().splitlines()]
     cleaned = [_PREFIX.sub("", _TIME_STAMP.sub("", line)).strip() for line in lines]
-    reason = next((_CLEARER.get(line, line) for line in cleaned if line and not line.startswith("*")), _NO_REASON)
+    told = [line for line in cleaned if line and not line.startswith("*") and not line.endswith("Violation")]
+    reason = _CLEARER.get(told[0], told[0]) if told else _NO_REASON
     return reason if len(reason) <= LIMIT_REASON else reason[: LIMIT_REASON - 1] + "…"  # RDKit repeats the input

@@ -65,7 +65,8 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
             continue
         if _COUNTS_LINE.match(line) and _has_counts_line(lines):
             start = max(len(lines) - _HEADER_LINES, 0)
-            yield lines[:start], "record is cut off: the header of the next one follows"
+            whole = any(map(_is_end, lines[:start]))  # only its $$$$ is missing
+            yield lines[:start], None if whole else "record is cut off: the header of the next one follows"
             lines = lines[start:]
             size = sum(map(len, lines))
         size += len(line)
@@ -77,6 +78,10 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
 
 def _has_counts_line(lines: list[bytes]) -> bool:
     return any(map(_COUNTS_LINE.match, lines[: _HEADER_LINES + 2]))
+
+
+def _is_end(line: bytes) -> bool:
+    return line.rstrip() == b"M  END"
 
 
 def _size_problem(size: int) -> str | None:
