@@ -53,6 +53,7 @@ class EquivariantAttention(nn.Module):
         vectors_R3F: Float[Tensor, "cells 3 width"],
         radial: tuple[Float[Tensor, "_rows rbf"], ...],
         near: Neighbourhood,
+        workspace: Float[Tensor, "numbers"],
     ) -> tuple[Float[Tensor, "cells width"], Float[Tensor, "cells 3 width"]]:
         """Updates (Δx, Δv), to be added by the caller.
 
@@ -61,8 +62,9 @@ class EquivariantAttention(nn.Module):
             vectors_R3F: v in the same layout.
             radial: radial functions of each block's rows.
             near: pairs.
+            workspace: scratch memory for `pair_messages`.
         """
-        message_RF, gathered_R3F = self._messages(self.layernorm(scalars_RF), vectors_R3F, radial, near)
+        message_RF, gathered_R3F = self._messages(self.layernorm(scalars_RF), vectors_R3F, radial, near, workspace)
         o1_RF, o2_RF, o3_RF = self.o_proj(message_RF).chunk(3, dim=-1)
         p1_R3F, p2_R3F, p3_R3F = self.vec_proj(vectors_R3F).chunk(3, dim=-1)
         delta_scalars_RF = torch.addcmul(o3_RF, (p1_R3F * p2_R3F).sum(1), o2_RF)
@@ -74,30 +76,26 @@ class EquivariantAttention(nn.Module):
         vectors_R3F: Float[Tensor, "cells 3 width"],
         radial: tuple[Float[Tensor, "_rows rbf"], ...],
         near: Neighbourhood,
+        workspace: Float[Tensor, "numbers"],
     ) -> tuple[Float[Tensor, "cells width"], Float[Tensor, "cells 3 width"]]:
-        cells = near.cells_per_block()
         v0_RF, v1_RF, v2_RF = nn.functional.linear(hidden_RF, *self._by_piece(self.v_proj)).chunk(3, dim=-1)
-        transported_R3F = vectors_R3F * v1_RF[:, None]
-        weight_K, bias = self._by_piece(self.dv_proj)
-        weight_K, bias = torch.cat([self.dk_proj.weight, weight_K]), torch.cat([self.dk_proj.bias, bias])
-        per_block = zip(
-            near.blocks,
-            radial,
-            *(
-                torch.split(part, cells)
-                for part in (self.q_proj(hidden_RF), self.k_proj(hidden_RF), v0_RF, transported_R3F, v2_RF)
-            ),
-            strict=True,
-        )
+        per_atom = (self.q_proj(hidden_RF), self.k_proj(hidden_RF), v0_RF, vectors_R3F * v1_RF[:, None], v2_RF)
+        cells = near.cells_per_block()
+        weight, bias = self._by_piece(self.dv_proj)
+        # (inputs, outputs) in memory: the gradient of the weight is then the faster of two products
+        weight = torch.cat([self.dk_proj.weight, weight]).t().contiguous()
+        bias = torch.cat([self.dk_proj.bias, bias])
         messages, gathered = [], []
-        for block, radial_PK, query, key, scalar, vector, directed in per_block:
-            filters = nn.functional.silu(nn.functional.linear(radial_PK, weight_K, bias))
+        for block, radial_PK, *parts in zip(
+            near.blocks, radial, *(torch.split(part, cells) for part in per_atom), strict=True
+        ):
+            filters = nn.functional.silu(torch.addmm(bias, radial_PK, weight))
             cutoff_BTT = block.cutoff_BTT
             if self.vector_cutoff:
                 filters, cutoff_BTT = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_BTT)
-            by_molecule = [part.view(*block.shape, *part.shape[1:]) for part in (query, key, scalar, vector, directed)]
+            query, key, scalar, vector, directed = (part.view(*block.shape, *part.shape[1:]) for part in parts)
             message, gather = pair_messages(
-                filters, by_molecule[0], by_molecule[1], tuple(by_molecule[2:]), cutoff_BTT, block, self.num_heads
+                filters, query, key, scalar, vector, directed, cutoff_BTT, block, self.num_heads, workspace
             )
             messages.append(message.flatten(0, 1))
             gathered.append(gather.flatten(0, 1))

@@ -11,6 +11,7 @@ from dnd.graphs.batch import ConformerBatch
 from dnd.teacher.attention import EquivariantAttention
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
+from dnd.teacher.pair_messages import WORKSPACE_WIDTHS
 from dnd.teacher.pairs import Neighbourhood, find_pairs
 from dnd.teacher.radial import ExpNormBasis, cosine_cutoff
 from dnd.teacher.whitening import WhiteningNorm
@@ -109,9 +110,10 @@ class EquivariantTransformer(Teacher):
             near,
         )
         v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
+        workspace = x_RF.new_empty(max(len(block.source_M) for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
         layers = []
         for layer in self.attention_layers:
-            delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near)
+            delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
             x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
