@@ -126,6 +126,17 @@ class StudentSuite:
             results.append(student.train()(graph).atoms_ND)
         assert torch.equal(*results)
 
+    def test_mixed_precision(self, student: Student, molecules: list[Molecule]) -> None:
+        """bf16 autocast, forward and backward, as the training loop runs it."""
+        graph = batch_of(molecules)
+        expected = student(graph).atoms_ND
+        with torch.autocast("cpu", torch.bfloat16):
+            output = student(graph).atoms_ND
+            loss = student.train()(graph).atoms_ND.float().square().mean()
+        assert (output.float() - expected).abs().mean() < 0.03 * expected.abs().mean()
+        loss.backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in student.parameters())
+
     @pytest.mark.parametrize("pooling", ["mean", "virtual_node"])
     def test_gradients_reach_every_parameter(self, student: Student, molecules: list[Molecule], pooling: str) -> None:
         """By either pooling alone: a parameter without a gradient stops distributed training."""

@@ -31,8 +31,8 @@ class AttentionMap:
 class PackedAttention(nn.Module):
     r"""Softmax attention, :math:`\mathrm{softmax}(Q K^\top / \sqrt{d}) V` per head, within each molecule.
 
-    The linear maps run on packed tokens; the attention itself once per run of equal token count, so no step works on
-    padding and no mask is needed.
+    The linear maps run on packed tokens; on a CPU the attention itself runs once per run of equal token count, so no
+    step works on padding and no mask is needed.
 
     Args:
         width: D.
@@ -50,7 +50,10 @@ class PackedAttention(nn.Module):
         self, tokens_SD: Float[Tensor, "tokens dim"], layout: TokenLayout, maps: list[AttentionMap] | None = None
     ) -> Float[Tensor, "tokens dim"]:
         """Attend; with `maps`, by the explicit path, which appends each molecule's map in packed order."""
-        blocks = self.query_key_value(tokens_SD).split([count * length for count, length in layout.runs])
+        query_key_value_SF = self.query_key_value(tokens_SD)
+        if tokens_SD.is_cuda and maps is None:
+            return self.out(self._attend_padded(query_key_value_SF, layout))  # type: ignore[no-any-return]
+        blocks = query_key_value_SF.split([count * length for count, length in layout.runs])
         attended = [
             self._attend(block, count, length, maps) for block, (count, length) in zip(blocks, layout.runs, strict=True)
         ]
@@ -67,3 +70,12 @@ class PackedAttention(nn.Module):
             maps += [AttentionMap(*pair) for pair in zip(scores_GHTT.detach(), weights_GHTT.detach(), strict=True)]
             out_GHTd = F.dropout(weights_GHTT, dropout) @ value_GHTd
         return out_GHTd.transpose(1, 2).reshape(count * length, -1)
+
+    def _attend_padded(self, query_key_value_SF: Tensor, layout: TokenLayout) -> Tensor:
+        """One call for the whole batch, with a key mask: on a GPU, launches cost more than padding."""
+        index_BT, real_BT = layout.padding
+        padded = query_key_value_SF.index_select(0, index_BT.flatten()).view(*index_BT.shape, 3, self.num_heads, -1)
+        query_BHTd, key_BHTd, value_BHTd = padded.permute(2, 0, 3, 1, 4)
+        dropout, mask_B11T = self.dropout if self.training else 0.0, real_BT[:, None, None, :]
+        out_BHTd = F.scaled_dot_product_attention(query_BHTd, key_BHTd, value_BHTd, mask_B11T, dropout)
+        return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, layout.padded_S)

@@ -89,6 +89,10 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         own = look_up(OPTIONAL_SETTINGS, self.name, "student")
+        if self.identifiers == "orf":
+            if self.identifier_dropout:
+                raise ConfigError("identifier_dropout is for Laplacian identifiers only", found=self.identifier_dropout)
+            own = {**own, "identifier_dropout": 0.0}
         for field in fields(self):
             if field.name in ("name", "width", "num_layers", "dropout"):
                 continue
@@ -99,11 +103,8 @@ class StudentConfig:
                 )
             if field.name in own and value is None:
                 object.__setattr__(self, field.name, own[field.name])
-        if self.name == "tokengt":
-            if self.ffn_width == 0:
-                object.__setattr__(self, "ffn_width", self.width)
-            if self.identifiers == "orf":
-                object.__setattr__(self, "identifier_dropout", 0.0)
+        if self.ffn_width == 0:
+            object.__setattr__(self, "ffn_width", self.width)
         self._check_ranges()
 
     def _check_ranges(self) -> None:

@@ -69,7 +69,7 @@ class Gine(Student):
     ) -> Tensor:
         if number == self.num_layers - 1:
             return virtual_BD + mean_per_molecule(atoms_ND, graph.atom_offsets)
-        total_BD = torch.zeros_like(virtual_BD).index_add_(0, graph.batch_N, before_ND)
+        total_BD = before_ND.new_zeros(virtual_BD.shape).index_add_(0, graph.batch_N, before_ND)
         updated_BD = self.virtual_updates[number](virtual_BD + total_BD)
         return F.dropout(updated_BD, self.config.dropout, self.training)
 

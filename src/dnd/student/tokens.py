@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dnd.graphs.batch import GraphBatch
+from dnd.graphs.batch import GraphBatch, padding_index
 
 NUM_SPECIAL_TOKENS = 2  # [graph], [null]
 
@@ -52,7 +52,21 @@ class TokenLayout:
     @cached_property
     def molecule_S(self) -> Tensor:
         """`(S,)` molecule of each token, in packed order."""
-        return torch.repeat_interleave(self.molecules, self.lengths)
+        return torch.repeat_interleave(self.molecules, self.lengths, output_size=len(self.source_S))
+
+    @cached_property
+    def padding(self) -> tuple[Tensor, Tensor]:
+        """Packed position behind each cell of a padded `(B, T)` layout, and which cells are real."""
+        ends_B = torch.cumsum(self.lengths, 0)
+        return padding_index(torch.cat([ends_B.new_zeros(1), ends_B]), self.runs[-1][1])
+
+    @cached_property
+    def padded_S(self) -> Tensor:
+        """`(S,)` cell of the flattened padded layout of each packed token."""
+        rows = torch.arange(len(self.lengths), device=self.lengths.device)
+        length, first = self.runs[-1][1], torch.cumsum(self.lengths, 0) - self.lengths
+        row_S = torch.repeat_interleave(rows, self.lengths, output_size=len(self.source_S))
+        return row_S * length + torch.arange(len(row_S), device=rows.device) - first[row_S]
 
 
 def token_layout(graph: GraphBatch) -> TokenLayout:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from student_batches import batch_of, recorded_batch, unbonded
 
 from dnd.common.errors import CorruptFileError
 from dnd.student.config import StudentConfig
 from dnd.student.pna import PNA, PNAReadout, aggregates, pool_four
 from dnd.student.pna_reference import rename_reference_weights
+from student_batches import batch_of, recorded_batch, unbonded
 
 RECORDING = np.load(Path(__file__).parents[2] / "reference" / "pna.npz")
 # (states, readout and gradients) against the float64 recording

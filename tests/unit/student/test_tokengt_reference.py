@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from student_batches import recorded_batch
 
 from dnd.common.errors import CorruptFileError
 from dnd.student.config import StudentConfig
 from dnd.student.tokengt import TokenGT
 from dnd.student.tokengt_reference import rename_reference_weights
 from dnd.student.tokens import token_layout
+from student_batches import recorded_batch
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 5e-5}
