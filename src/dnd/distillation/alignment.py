@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from dnd.common.errors import InputError
+from dnd.distillation.pretraining import require_conformers
 from dnd.store.reader import Store, require_hydrogens
 
 _CHUNK = 4096
@@ -37,11 +38,7 @@ def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None
     Raises:
         InputError: the store has no conformers, another hydrogen setting, or elements that the teacher's table lacks.
     """
-    if not store.has_conformers:
-        raise InputError(
-            f"{store.path or 'the store'} has molecules without conformers",
-            next_step="Make it with `dnd prepare --conformers file` or `--conformers etkdg`",
-        )
+    require_conformers(store)
     require_hydrogens(store, str(config["hydrogens"]), wanted_by=f"teacher {name}")
     limit = config.get("teacher", {}).get("max_atomic_number")
     if limit is None:

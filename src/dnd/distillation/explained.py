@@ -52,8 +52,11 @@ class TargetMoments:
 
 
 def explained(loss: float, variance: float) -> float:
-    """R² = 1 - loss / variance: 1 explains everything, 0 is no better than the mean, below 0 worse than it."""
-    return 1.0 - loss / variance if variance > 0 else float("nan")
+    """R² = 1 - loss / variance: 1 explains everything, 0 is no better than the mean, below 0 worse than it.
+
+    Where there is no variance there is nothing to explain, and R² is 0.
+    """
+    return 1.0 - loss / variance if variance > 0 else 0.0
 
 
 class AtomLookup:
@@ -69,9 +72,10 @@ class AtomLookup:
         """Take in the atoms of one batch."""
         keys_NC, targets = features_NF[:, _LOOKUP_COLUMNS].cpu(), targets_ND.double().cpu()
         for length in (0, 1, len(_LOOKUP_COLUMNS)):
-            unique, index_N = torch.unique(keys_NC[:, :length], dim=0, return_inverse=True)
-            if length == 0:
-                unique, index_N = torch.empty(1, 0), torch.zeros(len(targets), dtype=torch.int64)
+            if length:
+                unique, index_N = torch.unique(keys_NC[:, :length], dim=0, return_inverse=True)
+            else:
+                unique, index_N = torch.empty(1, 0, dtype=torch.int64), torch.zeros(len(targets), dtype=torch.int64)
             sums = torch.zeros(len(unique), targets.shape[1], dtype=targets.dtype).index_add_(0, index_N, targets)
             counts = torch.bincount(index_N, minlength=len(unique)).tolist()
             for key, total, count in zip(map(tuple, unique.tolist()), sums, counts, strict=True):

@@ -23,6 +23,7 @@ class LabelHead(nn.Module):
         store: holds the labels.
         column: name of the target column.
         rows: training rows, which alone decide mean and deviation.
+        holdout_rows: must hold a label too, or nothing could be evaluated.
         readout: how atoms are pooled.
 
     Attributes:
@@ -30,11 +31,17 @@ class LabelHead(nn.Module):
         deviation: of the training labels, in the column's unit.
 
     Raises:
-        InputError: no such column, or fewer than two different training labels in it.
+        InputError: no such column, fewer than two different training labels in it, or no held-out one.
     """
 
     def __init__(
-        self, student: Student, store: Store, column: str, rows: np.ndarray, readout: Readout = "mean"
+        self,
+        student: Student,
+        store: Store,
+        column: str,
+        rows: np.ndarray,
+        holdout_rows: np.ndarray,
+        readout: Readout = "mean",
     ) -> None:
         super().__init__()
         if column not in store.target_columns:
@@ -49,6 +56,11 @@ class LabelHead(nn.Module):
         self.mean, self.deviation = (float(labels.mean()), float(labels.std())) if len(labels) else (0.0, 0.0)
         if self.deviation == 0.0:
             raise InputError(f"target column {column!r} has nothing to learn", found=f"{len(labels)} labels, all equal")
+        if not np.isfinite(store.targets[holdout_rows, self.index]).any():
+            raise InputError(
+                f"no held-out molecule has a label in {column!r}",
+                next_step="Raise holdout_fraction or change loop.seed",
+            )
         self.head = ProjectionHead(student, 1, readout)
 
     def forward(self, output: StudentOutput, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:

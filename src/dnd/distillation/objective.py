@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dnd.common.errors import InputError
 from dnd.common.seeds import numpy_generator
 from dnd.distillation.explained import AtomLookup, TargetMoments, explained
 from dnd.distillation.label_head import LabelHead
@@ -64,7 +65,7 @@ class DistillationObjective(PretrainingObjective):
             self._terms = build_terms(self.student, teacher, config)
             self.terms = nn.ModuleDict(self._terms)
             if config.task_target is not None:
-                self.task = LabelHead(self.student, store, config.task_target, self.train_rows)
+                self.task = LabelHead(self.student, store, config.task_target, self.train_rows, self.holdout_rows)
         self._weights = config.weights()
         self.request = request_of(self._terms, config)
         self.cache = self._build_cache(config, cache_folder, quiet)
@@ -105,6 +106,7 @@ class DistillationObjective(PretrainingObjective):
             teacher_KND, teacher_PBD = run_teacher(self._frozen[0], batch, self.request)
         return DistillationBatch(batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD)
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Loss, variance and R² of every term for held-out molecules and as many training molecules."""
         metrics: dict[str, float] = {}
@@ -141,6 +143,12 @@ class DistillationObjective(PretrainingObjective):
             self._take_in(batch, known)
             if "node" in self._terms:
                 lookup.add(batch.graph.node_features_NF, self._terms["node"].targets(batch, self.request)[0])
+        for name, moment in known.items():
+            if not moment.constant_loss(moment.mean_KD) > 0:
+                raise InputError(
+                    f"the teacher says the same about everything: nothing to learn from it at level {name}",
+                    found=f"variance 0 over {len(rows)} molecules",
+                )
         for part, part_rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
             moments, floor = {name: TargetMoments() for name in self._terms}, RunningMean()
             for batch in map(self.with_targets, self.evaluation_batches(part_rows)):

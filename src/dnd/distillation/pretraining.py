@@ -12,8 +12,9 @@ from torch import Tensor
 from dnd.common.errors import InputError
 from dnd.common.seeds import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.batches import plan_batches, split_holdout
+from dnd.store.batches import DEFAULT_POOL, plan_batches, split_holdout
 from dnd.store.reader import Store
+from dnd.student.contract import Student
 from dnd.training.objective import Objective
 from dnd.training.settings import LoopConfig
 
@@ -28,18 +29,21 @@ class PretrainingObjective(Objective):
         store: the molecules.
         loop: batch size and seed.
         holdout_fraction: share that is held out.
-        drop_last: leave out the last short batch of an epoch, for losses and norms that need full batches.
+        contrastive: the other molecules of a batch are negatives, so batches mix sizes (or size, the easiest tell,
+            would never be learnt), are all full, and none has a single molecule.
 
     Attributes:
+        student: the part that is kept, set by the objectives.
         train_rows: rows that train, ascending.
         holdout_rows: rows that never train, ascending.
     """
 
     best_metric = "valid_loss"
+    student: Student
 
-    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, drop_last: bool = False) -> None:
+    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, contrastive: bool = False) -> None:
         super().__init__()
-        self.store, self.loop, self.drop_last = store, loop, drop_last
+        self.store, self.loop, self.contrastive = store, loop, contrastive
         if len(store) < 2:
             raise InputError(f"{store.path or 'the store'} is too small to hold a part out", found=len(store))
         self.train_rows, self.holdout_rows = split_holdout(len(store), holdout_fraction, loop.seed)
@@ -55,7 +59,8 @@ class PretrainingObjective(Objective):
             max_tokens=loop.max_tokens,
             seed=loop.seed,
             epoch=epoch,
-            drop_last=self.drop_last and loop.max_tokens is None,
+            drop_last=self.contrastive,
+            pool=1 if self.contrastive else DEFAULT_POOL,
         )
         return [self.train_rows[rows] for rows in plan]
 
@@ -63,10 +68,41 @@ class PretrainingObjective(Objective):
         """The molecules with their first conformer."""
         return self.store.read(rows)
 
+    def require_pairs(self) -> None:
+        """Refuse a store too small for a contrastive loss.
+
+        Raises:
+            InputError: there are fewer than two training or two held-out molecules.
+        """
+        if min(len(self.train_rows), len(self.holdout_rows)) < 2:
+            raise InputError(
+                "a contrastive loss needs two training and two held-out molecules",
+                found=f"{len(self.train_rows)} and {len(self.holdout_rows)}",
+                next_step="Use more molecules or raise holdout_fraction",
+            )
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss and its parts for held-out molecules and as many training molecules, with a fixed seed."""
+        metrics: dict[str, float] = {}
+        for part, rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            means, seed = RunningMean(), derive_seed(self.loop.seed, f"evaluate {part}")
+            for number, batch in enumerate(self.evaluation_batches(rows)):
+                if self.contrastive and batch.num_molecules < 2:
+                    continue
+                step = self(batch, derive_seed(seed, "batch", number))
+                for name, value in {"loss": step.loss, **step.parts}.items():
+                    means.add(name, value, int(step.weight))
+            metrics |= means.values(f"{part}_")
+        return metrics
+
     def evaluation_batches(self, rows: np.ndarray) -> Iterator[MoleculeBatch]:
-        """`rows` by size in batches, on the objective's device; the same at every call."""
+        """`rows` in batches on the objective's device, always the same; by size unless molecules are negatives."""
         device = next(self.parameters()).device
-        ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
+        if self.contrastive:
+            ordered = numpy_generator(self.loop.seed, "evaluation order").permutation(rows)
+        else:
+            ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
         for start in range(0, len(ordered), self.loop.batch_size):
             yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
 
@@ -88,14 +124,27 @@ class RunningMean:
 
     def __init__(self) -> None:
         self._totals: dict[str, float] = {}
-        self._weights: dict[str, float] = {}
+        self._weights: dict[str, int] = {}
 
-    def add(self, name: str, mean: Tensor | float, weight: Tensor | float) -> None:
+    def add(self, name: str, mean: Tensor | float, weight: int) -> None:
         """Take in the mean of a batch with `weight` terms; a batch without any counts for nothing."""
-        if float(weight) > 0:
-            self._totals[name] = self._totals.get(name, 0.0) + float(mean) * float(weight)
-            self._weights[name] = self._weights.get(name, 0.0) + float(weight)
+        if weight > 0:
+            self._totals[name] = self._totals.get(name, 0.0) + float(mean) * weight
+            self._weights[name] = self._weights.get(name, 0) + weight
 
     def values(self, prefix: str = "") -> dict[str, float]:
         """The means so far, by prefixed name."""
         return {f"{prefix}{name}": total / self._weights[name] for name, total in self._totals.items()}
+
+
+def require_conformers(store: Store) -> None:
+    """Refuse a store without conformers.
+
+    Raises:
+        InputError: some molecule has none.
+    """
+    if not store.has_conformers:
+        raise InputError(
+            f"{store.path or 'the store'} has molecules without conformers",
+            next_step="Make it with `dnd prepare --conformers file` or `--conformers etkdg`",
+        )

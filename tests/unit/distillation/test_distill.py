@@ -66,7 +66,7 @@ def test_equal_widths_need_no_projection_and_others_one_linear_map_per_aligned_l
 
 
 def test_r2_of_the_mean_is_zero_and_of_the_target_one() -> None:
-    objective = objective_of(level="custom", terms=TermWeights(node=1, graph=1, local_atoms=1))
+    objective = objective_of(level="custom", terms=TermWeights(node=1.0, graph=1.0, local_atoms=1.0))
     batches = list(objective.evaluation_batches(objective.train_sample))
     for name, term in objective._terms.items():
         moments, total, count = TargetMoments(), 0.0, 0.0
@@ -110,7 +110,10 @@ def test_a_cached_epoch_never_runs_the_teacher(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_distill_learns_and_leaves_an_encoder_with_its_record(tmp_path: Path) -> None:
-    teacher, loop = toy_teacher_folder(tmp_path / "teacher"), LoopConfig(epochs=12, batch_size=8, device="cpu")
+    teacher, loop = (
+        toy_teacher_folder(tmp_path / "teacher"),
+        LoopConfig(epochs=12, batch_size=8, device="cpu", learning_rate=3e-3),
+    )
     summary = distill(toy_store(), teacher, tmp_path / "encoder", toy_config(loop=loop), quiet=True)
     student, config = load_encoder(tmp_path / "encoder")
     evaluations = [r for r in read_log(tmp_path / "encoder" / "metrics.jsonl") if r["kind"] == "evaluation"]

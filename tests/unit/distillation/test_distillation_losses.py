@@ -29,7 +29,7 @@ def pair(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, t
 
 def test_node_loss_is_the_mean_over_all_atoms_and_features() -> None:
     student, teacher, _ = pair([2, 5])
-    by_hand = sum(float(((student[i] - teacher[i]) ** 2).sum()) for i in range(7)) / (7 * WIDTH)
+    by_hand = sum(((student[i] - teacher[i]) ** 2).sum().item() for i in range(7)) / (7 * WIDTH)
     assert node_distillation_loss(student, teacher).item() == pytest.approx(by_hand, rel=1e-12)
 
 
@@ -95,7 +95,7 @@ def test_local_loss_averages_over_molecules_and_layers() -> None:
         for start, stop in ((0, 3), (3, 7)):
             size = stop - start
             difference = layers[0][k, start:stop] - layers[1][k, start:stop]
-            by_hand += float(difference.square().mean(1).sum()) / size**2 / 2 / 2
+            by_hand += difference.square().mean(1).sum().item() / size**2 / 2 / 2
     assert local_alignment_loss(*layers, offsets).item() == pytest.approx(by_hand, rel=1e-6)
 
 

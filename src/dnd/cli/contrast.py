@@ -1,0 +1,31 @@
+"""`dnd contrast`: store → encoder by 3DInfomax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def contrast(
+    store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings, such as temperature=0.01 or encoder_3d=teacher.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
+    student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
+    recipe: Annotated[str, typer.Option(help="tiny, small, paper, qm9, or a TOML file.")] = "small",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+) -> None:
+    """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
+    from dnd.common.config import load_config, recipe_names
+    from dnd.distillation.contrast import ContrastConfig
+    from dnd.distillation.contrast import contrast as run
+    from dnd.distillation.report import report
+    from dnd.distillation.settings import student_words
+
+    overrides = [*(student_words(student) if student else []), *(settings or [])]
+    named = f"contrast-{recipe}"
+    config = load_config(ContrastConfig, named if named in recipe_names() else recipe, overrides)
+    typer.echo(report(run(store, out, config, resume=resume)))

@@ -1,0 +1,32 @@
+"""`dnd pretrain`: store → encoder by one of the further baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain(
+    store: Annotated[Path, typer.Argument(help="Store, from `dnd prepare`.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings, such as target=u0_atom or loop.epochs=20.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
+    method: Annotated[str, typer.Option(help="graphcl, propred, dispred or confgen.")] = ...,  # type: ignore[assignment]
+    student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
+    recipe: Annotated[str, typer.Option(help="tiny, small, or a TOML file.")] = "small",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+) -> None:
+    """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
+    from dnd.common.config import load_config, recipe_names
+    from dnd.distillation.pretrain import pretrain as run
+    from dnd.distillation.pretrain_settings import PretrainConfig
+    from dnd.distillation.report import report
+    from dnd.distillation.settings import student_words
+
+    overrides = [f"method={method}", *(student_words(student) if student else []), *(settings or [])]
+    named = f"pretrain-{recipe}"
+    config = load_config(PretrainConfig, named if named in recipe_names() else recipe, overrides)
+    typer.echo(report(run(store, out, config, resume=resume)))
