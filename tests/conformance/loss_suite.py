@@ -1,4 +1,4 @@
-"""What every distillation and contrastive loss inherits: scalar, finite, differentiable, blind to the order of molecules."""
+"""What every distillation and contrastive loss inherits: scalar, finite, differentiable, blind to order."""
 
 from __future__ import annotations
 

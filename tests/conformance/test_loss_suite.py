@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from conformance.loss_suite import check_loss
 from dnd.distillation.contrastive import ntxent_loss
 from dnd.distillation.coordinated import global_alignment_loss, local_alignment_loss
 from dnd.distillation.graph_loss import graph_distillation_loss
 from dnd.distillation.node_loss import node_distillation_loss
-from conformance.loss_suite import check_loss
 
 
 def local(factor):
