@@ -32,7 +32,6 @@ def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterato
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        stream.close()
         raise _damaged(path, error) from error
     return list(file.schema_arrow.names), _rows(file, stream, path)
 

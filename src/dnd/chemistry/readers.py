@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from dnd.chemistry.delimited import DELIMITERS, read_rows, split_header
 from dnd.chemistry.parquet import open_parquet
@@ -98,17 +98,31 @@ def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKi
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
         )
     stream = open_bytes(path)
-    if kind == "parquet":
-        columns, cells = open_parquet(stream, path)
-        return _table(path, columns, ((row, None) for row in cells), smiles_column)
+    try:
+        return (
+            _open_parquet(stream, path, smiles_column)
+            if kind == "parquet"
+            else _open_text(stream, path, smiles_column, kind)
+        )
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _open_parquet(stream: BinaryIO, path: str | Path, smiles_column: str) -> TableReader:
+    columns, cells = open_parquet(stream, path)
+    return _table(path, columns, ((row, None) for row in cells), smiles_column)
+
+
+def _open_text(stream: BinaryIO, path: str | Path, smiles_column: str, kind: TableKind | None) -> TableReader:
     lines = text_lines(stream, path)
     first = next((line for line in lines if line.strip()), None)
     if first is None:
         raise InputError(f"{path} is empty", expected="a header and at least one row")
     delimiter = _delimiter(first, path, smiles_column)
-    if kind == "smi" or (kind is None and smiles_column not in split_header(first, delimiter)):
-        return _smi(first, lines, path)
     header = split_header(first, delimiter)
+    if kind == "smi" or (kind is None and smiles_column not in header):
+        return _smi(first, lines, path)
     return _table(path, header, read_rows(lines, delimiter, len(header)), smiles_column)
 
 

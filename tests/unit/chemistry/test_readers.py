@@ -1,0 +1,155 @@
+"""Tables become rows: the corpus of bad tables, columns kept as text, streams and standard input."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dnd.chemistry.inputs import read_molecules
+from dnd.chemistry.readers import read_table
+from dnd.common.errors import CorruptFileError, DndError, InputError
+
+CORPUS = Path(__file__).parents[2] / "corpus" / "csv"
+
+
+def verdicts() -> list[tuple[str, str, str]]:
+    with open(CORPUS / "verdicts.tsv", encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row["file"], row["verdict"], row["expected"]) for row in rows]
+
+
+@pytest.mark.parametrize(("name", "verdict", "expected"), verdicts())
+def test_corpus_has_the_expected_verdicts(name: str, verdict: str, expected: str) -> None:
+    if verdict == "error":
+        with pytest.raises(InputError) as caught:
+            list(read_table(CORPUS / name))
+        line = str(caught.value)
+        assert expected in line.replace(f"{CORPUS}/", "")
+        assert line.isprintable()
+        assert caught.value.exit_code == 2
+        return
+    reader = read_table(CORPUS / name)
+    rows = list(reader)
+    bad = [row.number for row in rows if row.problem]
+    assert f"{len(reader.columns)} columns, {len(rows)} rows, bad {bad}" == expected
+    assert verdict == ("problems" if bad else "ok")
+    for row in rows:
+        assert list(row.values) == reader.columns
+        assert row.smiles == row.values[reader.smiles_column]
+
+
+def test_every_file_of_the_corpus_has_a_verdict() -> None:
+    assert {name for name, _, _ in verdicts()} == {path.name for path in CORPUS.iterdir()} - {"verdicts.tsv"}
+
+
+def test_trailing_comma_never_shifts_columns() -> None:
+    rows = list(read_table(CORPUS / "one_trailing_comma.csv"))
+    assert [(row.smiles, row.values["y"]) for row in rows] == [("CCO", "1"), ("CC", "2")]
+    assert rows[0].problem == "row has 3 cells where the header has 2"
+    assert rows[1].problem is None
+
+
+def test_missing_column_lists_those_there_and_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no column 'smiles': found columns smile, y.*Did you mean smile\?"):
+        read_table(CORPUS / "no_smiles_column.csv")
+
+
+def test_open_quote_costs_only_its_own_row() -> None:
+    rows = list(read_table(CORPUS / "open_quote.csv"))
+    assert [(row.smiles, row.values["name"], row.problem is None) for row in rows] == [
+        ("C", '"open', False),
+        ("CC", "good", True),
+        ("CCC", "quoted, well", True),
+    ]
+
+
+@pytest.mark.parametrize("name", ["utf16.csv", "utf16_big_endian.csv", "latin1.csv"])
+def test_encodings(name: str) -> None:
+    assert [row.values["name"] for row in read_table(CORPUS / name)] == ["é"]
+
+
+def test_cells_stay_the_text_they_were() -> None:
+    values = [row.values["y"] for row in read_table(CORPUS / "mixed_targets.csv")]
+    assert values == ["1", ">10", "1,5", "1e400", "inf", "NaN", "NA", "", "TRUE"]
+
+
+def test_parquet_cells_are_text_and_missing_ones_empty(tmp_path: Path) -> None:
+    table = pa.table({"smiles": ["C", None, "CC"], "y": [1.5, None, 2.0], "n": [1, 2, None]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(path.read_bytes()))
+    for name in ("a.parquet", "a.parquet.gz"):
+        rows = list(read_table(tmp_path / name))
+        assert [list(row.values.values()) for row in rows] == [["C", "1.5", "1"], ["", "", "2"], ["CC", "2.0", ""]]
+
+
+def test_parquet_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    smiles = ["C" * (index % 50 + 1) for index in range(5000)]
+    pq.write_table(
+        pa.table({"smiles": smiles}), path, write_page_checksum=True, use_dictionary=False, compression="none"
+    )
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CorruptFileError, match="not a readable Parquet file"):
+        list(read_table(path))
+
+
+def test_bad_rows_are_values_with_reasons() -> None:
+    rows = list(read_molecules(CORPUS / "too_few_cells.csv"))
+    assert [row.outcome.ok for row in rows] == [False, True, False]
+    assert rows[0].outcome.stage == "reader"
+    assert rows[1].outcome.smiles == "CC"
+    assert [row.outcome.ok for row in read_molecules(CORPUS / "missing_smiles.csv")] == [False, True]
+
+
+@pytest.mark.parametrize("data", [b"id,smiles\n1,CCO\n", gzip.compress(b"id,smiles\n1,CCO\n"), b"CCO 1\n"])
+def test_standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+    assert [row.smiles for row in read_table("-")] == ["CCO"]
+
+
+def test_rows_stream_from_a_pipe_before_its_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    first_seen = threading.Event()
+
+    def write() -> None:
+        with open(pipe, "wb", buffering=0) as stream:
+            stream.write(b"smiles\n" + b"C\n" * 20_000)
+            assert first_seen.wait(20)
+            stream.write(b"CC\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    rows = iter(read_table(pipe))
+    assert next(rows).smiles == "C"
+    first_seen.set()
+    assert [row.smiles for row in rows][-1] == "CC"
+    writer.join()
+
+
+def test_folder_and_missing_file_are_input_errors(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("folder.csv", "absent.csv"):
+        with pytest.raises(DndError) as caught:
+            read_table(tmp_path / name)
+        assert caught.value.exit_code == 2
+
+
+def test_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dnd.chemistry.streams.LIMIT_LINE", 1000)
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,y\nC,1\nC," + "1" * 2000 + "\n")
+    with pytest.raises(InputError, match="line 3 is too long"):
+        list(read_table(path))
