@@ -1,0 +1,37 @@
+"""`dnd denoise`: a store of conformers → a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def denoise(
+    store: Annotated[Path, typer.Argument(help="Store with conformers, made by `dnd prepare`.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings, such as teacher.width=64 or loop.epochs=30.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="TEACHER folder to write.")] = ...,  # type: ignore[assignment]
+    recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+) -> None:
+    """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
+    from dnd.common.config import load_config, recipe_names
+    from dnd.teacher.denoise import denoise as run
+    from dnd.teacher.denoising import DenoiseConfig
+
+    named = f"denoise-{recipe}"
+    config = load_config(DenoiseConfig, named if named in recipe_names() else recipe, settings or [])
+    summary = run(store, out, config, resume=resume)
+    if not summary.finished:
+        typer.echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")
+        return
+    typer.echo(f"{summary.folder}: a finished teacher")
+    if summary.metrics:
+        found = summary.metrics
+        typer.echo(
+            f"held-out loss {found['held_out_loss']:.4f} ({100 * found['explained']:.1f} % of what can be predicted); "
+            f"a prediction of zero has {found['trivial']:.4f}, and none can go below about {found['floor']:.4f}"
+        )

@@ -1,0 +1,17 @@
+"""Every teacher inherits the suite."""
+
+from __future__ import annotations
+
+from teacher_suite import TeacherSuite
+
+from dnd.teacher.config import TeacherConfig
+
+SMALL = {"width": 16, "num_layers": 2, "num_heads": 4, "num_rbf": 16}
+
+
+class TestEquivariantTransformer(TeacherSuite):
+    config = TeacherConfig(**SMALL)
+
+
+class TestEquivariantTransformerWithVectorCutoff(TeacherSuite):
+    config = TeacherConfig(**SMALL, vector_cutoff=True)
