@@ -62,7 +62,7 @@ def _records(
             source=name,
             layout="smiles_with_hydrogens",
             smiles=(_text(smiles[row]),),
-            atomic_numbers_A=numbers[begin:end],
+            atomic_numbers_A=numbers[begin:end].astype(np.int64),
             positions_A3=positions_A3 * _MILLI if positions.dtype == np.int16 else positions_A3.astype(np.float32),
             method=method,
             targets=() if targets is None else tuple(targets[row].tolist()),
@@ -86,7 +86,7 @@ def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
         raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)) from error

@@ -177,7 +177,7 @@ def _reorder(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"], text: st
 
 
 def _elements(mol: Chem.Mol) -> Int[np.ndarray, "atoms"]:
-    return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.uint8)
+    return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
 
 
 def _match(query: Chem.Mol, target: Chem.Mol) -> Int[np.ndarray, "atoms"] | None:

@@ -20,6 +20,7 @@ LIMIT_HEAVY_ATOMS = 128
 """Larger molecules are refused: their embedding takes minutes and a random fold says little."""
 
 _FORCE_FIELD_STEPS = 400
+_FRAGMENT_GAP = 3.0  # angstrom, about a contact of two molecules
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def generate_conformers(molecule: Molecule, num_conformers: int, seed: int) -> G
         identifiers = list(rdDistGeom.EmbedMultipleConfs(mol, num_conformers, parameters))
     if not identifiers:
         return f"embedding failed: {_failure(parameters)}"
+    _set_apart(mol)
     method = _relax(mol)
     positions = np.stack([mol.GetConformer(identifier).GetPositions() for identifier in identifiers])
     return Generated(positions.astype(np.float32), method)
@@ -68,6 +70,19 @@ def _parameters(seed: int, *, random_coordinates: bool) -> Any:
     parameters.numThreads = 1
     parameters.trackFailures = True
     return parameters
+
+
+def _set_apart(mol: Chem.Mol) -> None:
+    """Lay the fragments of a salt or mixture side by side; RDKit embeds each around the origin."""
+    fragments = Chem.GetMolFrags(mol)
+    if len(fragments) < 2:
+        return
+    for conformer in mol.GetConformers():
+        positions_A3, edge = conformer.GetPositions(), 0.0
+        for fragment in map(list, fragments):
+            positions_A3[fragment, 0] += edge - positions_A3[fragment, 0].min()
+            edge = positions_A3[fragment, 0].max() + _FRAGMENT_GAP
+        conformer.SetPositions(positions_A3)
 
 
 def _relax(mol: Chem.Mol) -> str:

@@ -32,7 +32,8 @@ def plan_batches(
     """Row numbers of each batch of one epoch for one rank.
 
     Every row is in exactly one batch of one rank, and all ranks have the same number of batches: where the count does
-    not divide, the largest batches are split in two.
+    not divide, the largest batches are split in two. Only where there are fewer rows than that takes does a rank have a
+    batch less.
 
     Args:
         sizes: tokens (or atoms) of each row.
@@ -120,7 +121,7 @@ def _share(batches: list[np.ndarray], world: int, drop_last: bool) -> list[np.nd
     for _ in range((world - excess) % world):
         largest = max(range(len(batches)), key=lambda index: len(batches[index]))
         rows = batches[largest]
-        if len(rows) < 2:  # fewer rows than ranks: some rank has nothing to do
+        if len(rows) < 2:
             break
         half = (len(rows) + 1) // 2
         batches = [*batches[:largest], rows[:half], *batches[largest + 1 :], rows[half:]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from rdkit.Chem.inchi import MolToInchiKey
@@ -15,6 +14,7 @@ from dnd.conformers.generate import generate_conformers
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
 from dnd.graphs.graph import Conformers
+from dnd.store.rejects import Reject
 from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
 from dnd.store.writer import geometry_problem, row_problem
 
@@ -22,41 +22,9 @@ _CONNECTIVITY_BLOCK = 14
 """Characters of an InChIKey that stand for the skeleton: connectivity without stereo, isotopes or protonation."""
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A record that is not in the store.
-
-    Attributes:
-        row: place in its source, from 0.
-        source: file name of the source.
-        smiles: its text or canonical SMILES, as far as it came.
-        stage: `read`, `parse`, `match`, `conformer`, `check`, `exclude` or `worker`.
-        reason: what is wrong.
-    """
-
-    row: int
-    source: str
-    smiles: str
-    stage: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of a record.
-
-    Attributes:
-        outcome: the row, or why there is none.
-        connectivity: connectivity block of its InChIKey, empty unless asked for.
-    """
-
-    outcome: StoreRow | Reject
-    connectivity: str = ""
-
-
 def make_converter(
     hydrogens: HydrogenSetting, conformers: ConformerSource, num_conformers: int, seed: int, connectivity: bool
-) -> Callable[[Record], Converted]:
+) -> Callable[[Record], tuple[StoreRow | Reject, str]]:
     """The function that worker processes run on each record.
 
     Args:
@@ -65,11 +33,15 @@ def make_converter(
         num_conformers: K, for generated ones.
         seed: the run's seed.
         connectivity: compute the connectivity block too.
+
+    Returns:
+        A function from a record to its row, or the reason why there is none, and the connectivity block of its
+        InChIKey, empty unless asked for.
     """
 
-    def convert(record: Record) -> Converted:
-        def reject(stage: str, reason: str, smiles: str = "") -> Converted:
-            return Converted(Reject(record.row, record.source, smiles or "".join(record.smiles[:1]), stage, reason))
+    def convert(record: Record) -> tuple[StoreRow | Reject, str]:
+        def reject(stage: str, reason: str, smiles: str = "") -> tuple[Reject, str]:
+            return Reject(record.row, record.source, smiles or "".join(record.smiles[:1]), stage, reason), ""
 
         if record.problem is not None:
             return reject("read", record.problem)
@@ -92,7 +64,7 @@ def make_converter(
         problem = row_problem(row, hydrogens)
         if problem is not None:
             return reject("check", problem, molecule.smiles)
-        return Converted(row, connectivity_block(molecule) if connectivity else "")
+        return row, connectivity_block(molecule) if connectivity else ""
 
     return convert
 
@@ -116,7 +88,7 @@ def _molecule(record: Record) -> Placed | Misfit:
     outcome = parse_smiles(record.smiles[0])
     if isinstance(outcome, InvalidMolecule):
         return Misfit("parse", outcome.reason, record.smiles[0])
-    return Placed(outcome, np.empty(0, dtype=np.uint8))
+    return Placed(outcome, np.empty(0, dtype=np.int64))
 
 
 def _conformers(
@@ -136,7 +108,7 @@ def _conformers(
         if isinstance(generated, str):
             return generated
         elements = [atom.GetAtomicNum() for atom in placed.molecule.mol.GetAtoms()]
-        numbers_A = np.array(elements + [1] * hidden, dtype=np.uint8)
+        numbers_A = np.array(elements + [1] * hidden, dtype=np.int64)
         positions_KA3, method = generated.positions_KA3, generated.method
         bonds_M2 = featurize(placed.molecule.mol, explicit_hydrogens=True).bonds_M2
         sound = [number for number, positions in enumerate(positions_KA3) if not geometry_problem(positions, bonds_M2)]
@@ -146,4 +118,4 @@ def _conformers(
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
     atoms = heavy if hydrogens == "heavy_both" else len(numbers_A)
-    return Conformers(numbers_A[:atoms], positions_KA3[:, :atoms]), method
+    return Conformers(numbers_A[:atoms].astype(np.int64), positions_KA3[:, :atoms]), method

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, sha256_file, storage_errors, write_json
-from dnd.store.convert import Reject
+from dnd.store.rejects import Reject
 from dnd.store.schema import StoreRow
 from dnd.store.writer import shard_name, write_shard
 

@@ -25,10 +25,9 @@ from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers.datasets import open_sources
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.convert import Converted, Reject
 from dnd.store.journal import Journal
 from dnd.store.progress import Progress
-from dnd.store.rejects import REJECTS, count_reasons, write_rejects
+from dnd.store.rejects import REJECTS, Reject, count_reasons, write_rejects
 from dnd.store.schema import SCHEMA_VERSION, StoreRow
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
 
@@ -184,11 +183,11 @@ def _converted(
             if isinstance(result, Failure):
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
-            assert isinstance(result, Converted)
-            if result.connectivity and result.connectivity in excluded:
+            outcome, connectivity = result
+            if connectivity and connectivity in excluded:
                 yield Reject(record.row, record.source, smiles, "exclude", "molecule is in an --exclude file")
             else:
-                yield result.outcome
+                yield outcome
 
 
 def _blocks_to_exclude(config: PrepareConfig) -> frozenset[str]:

@@ -7,16 +7,35 @@ import csv
 import io
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dnd.common.files import write_text
-from dnd.store.convert import Reject
 
 REJECTS = "rejects.csv"
 COLUMNS = ("row", "source", "smiles", "stage", "reason")
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that is not in the store.
+
+    Attributes:
+        row: place in its source, from 0.
+        source: file name of the source.
+        smiles: its text or canonical SMILES, as far as it came.
+        stage: `read`, `parse`, `match`, `conformer`, `check`, `exclude` or `worker`.
+        reason: what is wrong.
+    """
+
+    row: int
+    source: str
+    smiles: str
+    stage: str
+    reason: str
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
