@@ -15,3 +15,7 @@ class TestEquivariantTransformer(TeacherSuite):
 
 class TestEquivariantTransformerWithVectorCutoff(TeacherSuite):
     config = TeacherConfig(**SMALL, vector_cutoff=True)
+
+
+class TestPaiNN(TeacherSuite):
+    config = TeacherConfig(name="painn", **SMALL)

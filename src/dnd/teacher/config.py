@@ -41,3 +41,5 @@ class TeacherConfig:
             raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
         if self.width % 2 or self.width % self.num_heads:
             raise ValueError(f"teacher.width {self.width} must be even and a multiple of {self.num_heads} heads")
+        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors):
+            raise ValueError("teacher.vector_cutoff and teacher.whiten_vectors belong to the equivariant transformer")

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dnd.common.errors import InputError
 from dnd.graphs.batch import ConformerBatch
 from dnd.teacher.attention import EquivariantAttention
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
+from dnd.teacher.elements import check_elements
 from dnd.teacher.pair_messages import WORKSPACE_WIDTHS
 from dnd.teacher.pairs import Neighbourhood, find_pairs
 from dnd.teacher.radial import ExpNormBasis, cosine_cutoff
@@ -118,19 +118,3 @@ class EquivariantTransformer(Teacher):
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
         return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
-
-
-def check_elements(conformers: ConformerBatch, max_atomic_number: int) -> None:
-    """Refuse elements that the tables do not hold.
-
-    Raises:
-        InputError: an atomic number outside `0 .. max_atomic_number - 1`.
-    """
-    numbers_A = conformers.atomic_numbers_A
-    if len(numbers_A) and (int(numbers_A.min()) < 0 or int(numbers_A.max()) >= max_atomic_number):
-        raise InputError(
-            "the teacher does not know an element",
-            found=f"atomic number {int(numbers_A.max())}",
-            expected=f"at most {max_atomic_number - 1}",
-            next_step="Train a teacher with a larger teacher.max_atomic_number or leave such molecules out",
-        )

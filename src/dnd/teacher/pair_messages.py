@@ -158,7 +158,7 @@ def _reduce_cells(cells: Tensor, block: PairBlock, *, scratch: Tensor) -> Tensor
     """Adjoint of `_gather_cells`: a pair's two cells, and the cells of the atoms themselves, are summed."""
     flat = cells.view(len(block.source_M), -1)
     rows = flat.new_empty(block.num_pairs + 1, flat.shape[1])
-    mirrored = scratch[: block.num_pairs * flat.shape[1]].view(block.num_pairs, -1)
+    mirrored = scratch[: block.num_pairs * flat.shape[1]].view(block.num_pairs, flat.shape[1])
     torch.index_select(flat, 0, block.upper_P, out=rows[:-1])
     rows[:-1] += torch.index_select(flat, 0, block.lower_P, out=mirrored)
     rows[-1] = flat.index_select(0, block.loops).sum(0)
