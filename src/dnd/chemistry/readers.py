@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Self
 
 from dnd.chemistry.delimited import DELIMITERS, read_rows, split_header
 from dnd.chemistry.parquet import open_parquet
@@ -50,16 +50,31 @@ class Row:
 class TableReader:
     """Rows of one table, read once, in order, in constant memory.
 
+    The file closes after the last row; in a `with` statement also when the rows aren't read to their end.
+
     Attributes:
         columns: names of the columns, in order. A repeated name gets `.1`, `.2`, an empty one is `column_<place>`.
         smiles_column: the column that holds the SMILES.
     """
 
-    def __init__(self, columns: list[str], smiles_column: str, rows: Iterator[Row]) -> None:
-        self.columns, self.smiles_column, self._rows = columns, smiles_column, rows
+    def __init__(
+        self, columns: list[str], smiles_column: str, rows: Iterator[Row], stream: BinaryIO | None = None
+    ) -> None:
+        self.columns, self.smiles_column, self._rows, self._stream = columns, smiles_column, rows, stream
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
 
 
 def kind_of(path: str | Path) -> TableKind | None:
@@ -111,7 +126,7 @@ def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKi
 
 def _open_parquet(stream: BinaryIO, path: str | Path, smiles_column: str) -> TableReader:
     columns, cells = open_parquet(stream, path)
-    return _table(path, columns, ((row, None) for row in cells), smiles_column)
+    return _table(path, columns, ((row, None) for row in cells), smiles_column, stream)
 
 
 def _open_text(stream: BinaryIO, path: str | Path, smiles_column: str, kind: TableKind | None) -> TableReader:
@@ -122,8 +137,8 @@ def _open_text(stream: BinaryIO, path: str | Path, smiles_column: str, kind: Tab
     delimiter = _delimiter(first, path, smiles_column)
     header = split_header(first, delimiter)
     if kind == "smi" or (kind is None and smiles_column not in header):
-        return _smi(first, lines, path)
-    return _table(path, header, read_rows(lines, delimiter, len(header)), smiles_column)
+        return _smi(first, lines, path, stream)
+    return _table(path, header, read_rows(lines, delimiter, len(header)), smiles_column, stream)
 
 
 def _delimiter(header: str, path: str | Path, smiles_column: str) -> str:
@@ -137,7 +152,11 @@ def _delimiter(header: str, path: str | Path, smiles_column: str) -> str:
 
 
 def _table(
-    path: str | Path, header: list[str], cells: Iterator[tuple[list[str], str | None]], smiles_column: str
+    path: str | Path,
+    header: list[str],
+    cells: Iterator[tuple[list[str], str | None]],
+    smiles_column: str,
+    stream: BinaryIO,
 ) -> TableReader:
     found = _find_column(path, header, smiles_column)
     columns = _unique_names(header)
@@ -149,7 +168,7 @@ def _table(
         _row(number, row, problem, columns, place)
         for number, (row, problem) in enumerate(itertools.chain([first], cells))
     )
-    return TableReader(columns, columns[place], rows)
+    return TableReader(columns, columns[place], rows, stream)
 
 
 def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
@@ -193,14 +212,14 @@ def _unique_names(header: list[str]) -> list[str]:
     return names
 
 
-def _smi(first: str, lines: Iterator[str], path: str | Path) -> TableReader:
+def _smi(first: str, lines: Iterator[str], path: str | Path, stream: BinaryIO) -> TableReader:
     has_header = first.split()[0].lower() in _SMI_HEADER
     body = (line for line in (lines if has_header else itertools.chain([first], lines)) if line.strip())
     start = next(body, None)
     if start is None:
         raise InputError(f"{path} has a header and no rows")
     rows = (_smi_row(number, line) for number, line in enumerate(itertools.chain([start], body)))
-    return TableReader(list(SMI_COLUMNS), SMI_COLUMNS[0], rows)
+    return TableReader(list(SMI_COLUMNS), SMI_COLUMNS[0], rows, stream)
 
 
 def _smi_row(number: int, line: str) -> Row:

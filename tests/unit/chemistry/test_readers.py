@@ -153,3 +153,12 @@ def test_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text("smiles,y\nC,1\nC," + "1" * 2000 + "\n")
     with pytest.raises(InputError, match="line 3 is too long"):
         list(read_table(path))
+
+
+def test_a_reader_closes_its_file_early(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("smiles\n" + "C\n" * 10)
+    with read_table(path) as reader:
+        assert next(iter(reader)).smiles == "C"
+    with pytest.raises(ValueError, match="closed file"):
+        list(reader)
