@@ -15,7 +15,7 @@ from dnd.graphs.vocabulary import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.student.config import StudentConfig, known
 from dnd.student.contract import Student, StudentOutput
 from dnd.student.embedding import FeatureEmbedding
-from dnd.student.norm import PackedBatchNorm
+from dnd.student.norm import PackedBatchNorm, linear_then_norm
 
 
 class Gine(Student):
@@ -36,7 +36,7 @@ class Gine(Student):
         self.layers = nn.ModuleList([GineLayer(self.width, momentum) for _ in range(self.num_layers)])
         self.virtual_node = nn.Parameter(torch.zeros(self.width)) if config.virtual_node else None
         updates = self.num_layers - 1 if config.virtual_node else 0
-        self.virtual_updates = nn.ModuleList([_mlp(self.width, momentum, last_relu=True) for _ in range(updates)])
+        self.virtual_updates = nn.ModuleList([NormedMLP(self.width, momentum, last_relu=True) for _ in range(updates)])
 
     def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:
         """Atoms after the last layer and, with a virtual node, its state."""
@@ -81,18 +81,27 @@ class GineLayer(nn.Module):
         super().__init__()
         self.bond = FeatureEmbedding(BOND_FEATURE_SIZES, width)
         self.epsilon = nn.Parameter(torch.zeros(1))
-        self.mlp = _mlp(width, momentum, last_relu=False)
+        self.mlp = NormedMLP(width, momentum, last_relu=False)
 
     def forward(self, atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch) -> Float[Tensor, "atoms dim"]:
         """Normalised update of every atom, before the activation."""
         source_E, target_E = graph.edge_index_2E
-        messages_ED = F.relu(atoms_ND.index_select(0, source_E) + self.bond(graph.edge_features_EF))
+        messages_ED = F.relu(atoms_ND.index_select(0, source_E) + self.bond(graph.edge_features_EF), inplace=True)
         own_ND = (1 + self.epsilon) * atoms_ND
         return self.mlp(own_ND.index_add(0, target_E, messages_ED.to(own_ND.dtype)))  # type: ignore[no-any-return]
 
 
-def _mlp(width: int, momentum: float, *, last_relu: bool) -> nn.Sequential:
-    """D → 2D → D with batch norms, as in OGB."""
-    parts: list[nn.Module] = [nn.Linear(width, 2 * width), PackedBatchNorm(2 * width, momentum=momentum), nn.ReLU()]
-    parts += [nn.Linear(2 * width, width), PackedBatchNorm(width, momentum=momentum)]
-    return nn.Sequential(*parts, *([nn.ReLU()] if last_relu else []))
+class NormedMLP(nn.Module):
+    """D → 2D → D with a batch norm after each map, ReLU between and on request at the end; as in OGB."""
+
+    def __init__(self, width: int, momentum: float, *, last_relu: bool) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Linear(width, 2 * width), PackedBatchNorm(2 * width, momentum=momentum)
+        self.second, self.second_norm = nn.Linear(2 * width, width), PackedBatchNorm(width, momentum=momentum)
+        self.last_relu = last_relu
+
+    def forward(self, values_ND: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+        """Row by row in evaluation mode."""
+        hidden_NF = F.relu(linear_then_norm(self.first, self.first_norm, values_ND), inplace=True)
+        out_ND = linear_then_norm(self.second, self.second_norm, hidden_NF)
+        return F.relu(out_ND) if self.last_relu else out_ND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,3 +22,24 @@ class PackedBatchNorm(nn.BatchNorm1d):
         return F.batch_norm(
             values_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
+
+
+def linear_then_norm(
+    linear: nn.Linear, norm: PackedBatchNorm, values_ND: Float[Tensor, "items dim"]
+) -> Float[Tensor, "items other_dim"]:
+    r"""Batch norm of a linear map; in evaluation mode one linear map with the norm folded into its weights.
+
+    .. math:: \mathrm{BN}(W x + b) = (s W) x + s (b - \mu) + \beta, \quad s = \gamma / \sqrt{\sigma^2 + \epsilon}
+
+    Args:
+        linear: W and b.
+        norm: γ, β and the running statistics μ, σ².
+        values_ND: x.
+    """
+    if norm.training:
+        return norm(linear(values_ND))  # type: ignore[no-any-return]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias_D = scale_D * (linear.bias - norm.running_mean) + norm.bias
+    return F.linear(values_ND, scale_D[:, None] * linear.weight, bias_D)
