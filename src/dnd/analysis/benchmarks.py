@@ -22,6 +22,8 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.registry import look_up
 from dnd.common.seeds import numpy_generator
 
+__all__ = ["BENCHMARKS", "PARTS", "BenchmarkData", "load_benchmark", "random_parts", "search_path"]
+
 PARTS = ("train", "valid", "test")
 LIMIT_TABLE_BYTES = 512 * 2**20
 SPLIT_SEED = 0  # of the random 8:1:1 split of the physical properties; run seeds never change a split

@@ -1,0 +1,254 @@
+"""What each kind of cell does. A stage gets its settings, paths, the folders of what it needs, and its own folder.
+
+Everything resumes: a cell that was killed goes on where its stage can, since its folder is named by its digest.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.analysis.finding import table_text
+from dnd.common.config import load_config
+from dnd.common.errors import InputError
+from dnd.common.files import write_text
+
+STORE, TEACHER, ENCODER, MODEL, TABLE = "store", "teacher", "encoder", "model", "data.csv"
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell at work.
+
+    Attributes:
+        settings: of the cell.
+        paths: files and folders that it reads; not part of its digest.
+        needs: kind of need to the folder of the cell that made it.
+        folder: its own.
+    """
+
+    settings: Mapping[str, Any]
+    paths: Mapping[str, Any]
+    needs: Mapping[str, Path]
+    folder: Path
+
+    def need(self, kind: str) -> Path:
+        """Folder of the needed cell whose key ends in `kind`."""
+        return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] == kind)
+
+    def inputs(self) -> list[str]:
+        """The input files.
+
+        Raises:
+            InputError: they were not found when the grid was planned.
+        """
+        if self.paths["problem"]:
+            raise InputError(self.paths["problem"])
+        return list(self.paths["inputs"])
+
+
+def prepare_store(work: Work) -> Result:
+    """Files with conformers → a store, without the molecules of the labelled table where there is one."""
+    from dnd.store.prepare import prepare
+    from dnd.store.settings import PrepareConfig
+
+    inputs = work.inputs()
+    drawn = work.settings["molecules"]
+    sampled = all(str(path).endswith(".npz") for path in inputs)
+    exclude = tuple(str(folder / TABLE) for folder in work.needs.values())
+    config = PrepareConfig(
+        target_columns=tuple(work.settings["targets"]),
+        hydrogens=work.settings["hydrogens"],
+        conformers=work.settings["conformers"],
+        seed=work.settings["seed"],
+        sample=_at_most(inputs, drawn) if sampled and drawn else None,
+        limit=None if sampled else drawn,
+        exclude=exclude,
+    )
+    summary = prepare(inputs, work.folder / STORE, config, resume=True, quiet=True)
+    text = f"{summary.molecules} molecules, {sum(summary.rejected.values())} rejected"
+    return {"molecules": summary.molecules, "rejected": summary.rejected, "summary": text}
+
+
+def denoise_teacher(work: Work) -> Result:
+    """Store → teacher."""
+    from dnd.teacher.denoise import denoise
+    from dnd.teacher.denoising import DenoiseConfig
+
+    config = load_config(DenoiseConfig, None, work.settings["config"])
+    summary = denoise(work.need("prepare") / STORE, work.folder / TEACHER, config, resume=True, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def distill_encoder(work: Work) -> Result:
+    """Store and teacher → encoder."""
+    from dnd.distillation.distill import distill
+    from dnd.distillation.settings import DistillConfig
+
+    config = load_config(DistillConfig, None, work.settings["config"])
+    store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
+    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def contrast_encoder(work: Work) -> Result:
+    """Store → encoder by 3DInfomax."""
+    from dnd.distillation.contrast import ContrastConfig, contrast
+
+    config = load_config(ContrastConfig, None, work.settings["config"])
+    summary = contrast(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def pretrain_encoder(work: Work) -> Result:
+    """Store → encoder by GraphCL, ProPred, DisPred or ConfGen."""
+    from dnd.distillation.pretrain import pretrain
+    from dnd.distillation.pretrain_settings import PretrainConfig
+
+    config = load_config(PretrainConfig, None, work.settings["config"])
+    summary = pretrain(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def finetune_student(work: Work) -> Result:
+    """A labelled table and an encoder, or random weights → test score."""
+    from dnd.analysis.labelled import labelled_table
+    from dnd.finetuning.finetune import finetune
+    from dnd.finetuning.settings import FinetuneConfig
+
+    table = labelled_table(work)
+    write_text(work.folder / TABLE, table.text())
+    config = load_config(FinetuneConfig, work.settings["recipe"], work.settings["config"])
+    encoders = [folder / ENCODER for folder in work.needs.values() if (folder / ENCODER).is_dir()]
+    summary = finetune(
+        work.folder / TABLE,
+        work.folder / MODEL,
+        table.names,
+        config,
+        encoder=encoders[0] if encoders else "random",
+        resume=True,
+        quiet=True,
+    )
+    metrics = summary.metrics
+    main, scale = table.metric.removesuffix("_z"), table.scale
+    parts = {part: metrics["parts"][part][main] for part in ("valid", "test")}
+    member = metrics["members"][0]
+    for name in ("metrics.json", "test_predictions.csv", "rejects.csv", "metrics.jsonl", "run.json"):
+        if (work.folder / MODEL / name).is_file():
+            shutil.copyfile(work.folder / MODEL / name, work.folder / name)
+    shutil.rmtree(work.folder / MODEL)  # hundreds of cells of a grid: the numbers are kept, the weights are not
+    return {
+        **table.describe(),
+        **_scores(table.metric, parts, scale),
+        "rejected": metrics["counts"]["rejected"],
+        "skipped_targets": metrics["parts"]["test"]["skipped_targets"],
+        "steps": member["steps"],
+        "best_step": member["best_step"],
+    }
+
+
+def classical_features(work: Work) -> Result:
+    """Count fingerprints and descriptors of a labelled table, once for all classical models."""
+    from dnd.analysis.labelled import labelled_table
+    from dnd.chemistry.molecule import Molecule
+    from dnd.chemistry.parse import parse_smiles
+    from dnd.common.files import replacing
+    from dnd.finetuning.fingerprints import count_fingerprints, descriptors_2d
+
+    table = labelled_table(work)
+    outcomes = [parse_smiles(text) for text in table.smiles]
+    valid = np.array([isinstance(outcome, Molecule) for outcome in outcomes])
+    mols = [outcome.mol for outcome in outcomes if isinstance(outcome, Molecule)]
+    counts = np.minimum(count_fingerprints(mols), 255).astype(np.uint8)
+    with replacing(work.folder / "features.npz") as path, open(path, "wb") as stream:
+        np.savez_compressed(stream, counts=counts, descriptors=descriptors_2d(mols), valid=valid)
+    return {"molecules": int(valid.sum()), "unreadable": int((~valid).sum())}
+
+
+def classical_model(work: Work) -> Result:
+    """A classical model on the features of a labelled table → test score; unreadable molecules are left out."""
+    from dnd.analysis.classical_models import predict
+    from dnd.analysis.labelled import labelled_table
+    from dnd.finetuning.metrics import score
+
+    table = labelled_table(work)
+    with np.load(work.need("features") / "features.npz", allow_pickle=False) as arrays:
+        features = {name: arrays[name] for name in ("counts", "descriptors")}
+        valid = arrays["valid"]
+    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
+    predictions_NC, settings = predict(
+        work.settings["system"],
+        features,
+        targets_NC,
+        np.flatnonzero(split == "train"),
+        table.task,
+        work.settings["seed"],
+    )
+    main = table.metric.removesuffix("_z")
+    found = {part: score(main, targets_NC[split == part], predictions_NC[split == part]) for part in ("valid", "test")}
+    parts = {part: value.value for part, value in found.items()}
+    return {
+        **table.describe(),
+        **_scores(table.metric, parts, table.scale),
+        "rejected": int((~valid).sum()),
+        "skipped_targets": found["test"].skipped,
+        "model": settings,
+    }
+
+
+def qm9_labels(work: Work) -> Result:
+    """QM9's labelled molecules, drawn and split once, in the units of Table 6."""
+    from dnd.analysis.qm9 import draw_labelled
+
+    smiles, targets_NC, split, available = draw_labelled(Path(work.inputs()[0]), work.settings["molecules"])
+    rows = [[text, *map(float, row), part] for text, row, part in zip(smiles, targets_NC, split, strict=True)]
+    write_text(work.folder / TABLE, table_text(["smiles", *work.settings["targets"], "split"], rows))
+    return {"molecules": len(smiles), "labelled_molecules_in_file": available}
+
+
+STAGES: dict[str, Callable[[Work], Result]] = {
+    "prepare": prepare_store,
+    "denoise": denoise_teacher,
+    "distill": distill_encoder,
+    "contrast": contrast_encoder,
+    "pretrain": pretrain_encoder,
+    "finetune": finetune_student,
+    "features": classical_features,
+    "classical": classical_model,
+    "qm9_labels": qm9_labels,
+}
+
+
+def _at_most(inputs: Any, wanted: int) -> int | None:
+    """`wanted`, or None where the inputs hold no more than that, so that all are taken."""
+    total = 0
+    for path in inputs:
+        with np.load(path, allow_pickle=False) as arrays:
+            total += len(arrays["n_atoms"])
+    return wanted if wanted < total else None
+
+
+def _scores(metric: str, parts: Mapping[str, float | None], scale: float) -> Result:
+    """Validation and test score; `mae_z` in label deviations, with the raw value beside it."""
+    divisor = scale if metric == "mae_z" else 1.0
+    shown = {part: None if value is None else value / divisor for part, value in parts.items()}
+    text = f"test {metric} {shown['test']:.4g}" if shown["test"] is not None else "no test score"
+    return {"metric": metric, **shown, "test_raw": parts["test"], "label_deviation": scale, "summary": text}
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    wanted = ("held_out_loss", "trivial", "floor", "valid_loss", "train_loss", "valid_node_r2", "valid_graph_r2")
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in wanted if isinstance(metrics.get(name), float))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of one of our own tables."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

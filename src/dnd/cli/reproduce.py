@@ -1,0 +1,55 @@
+"""`dnd reproduce`: the tables and figures of the paper, ours beside theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+
+def reproduce(
+    what: Annotated[str, typer.Argument(help="table1, table2, table6, fig3, fig4 or fig5.")],
+    budget: Annotated[str, typer.Option(help="tiny, cpu, gpu or paper: sizes, epochs and seeds.")] = "tiny",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder of results; default runs/reproduce-BUDGET.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Cells at a time, each a process of its own.")] = 1,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with QM9, PCQM4Mv2 or archives of OGB.")] = None,
+    datasets: Annotated[str, typer.Option(help="Data sets, or targets of tables 2 and 6, separated by commas.")] = "",
+    systems: Annotated[str, typer.Option(help="Systems, separated by commas; all of the table by default.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Number of finetuning seeds; the budget's by default.")] = None,
+    pretraining: Annotated[
+        list[Path] | None, typer.Option(help="File to pretrain on instead of QM9 or PCQM4Mv2; may be repeated.")
+    ] = None,
+    hydrogens: Annotated[str, typer.Option(help="Of the pretraining for Table 1 and the figures.")] = "heavy_both",
+) -> None:
+    """Run what is missing of a table or figure and write it; the same command goes on where it was stopped."""
+    from dnd.analysis.budgets import budget as find_budget
+    from dnd.analysis.protocol import Request
+    from dnd.analysis.reproduce import reproduce as run
+    from dnd.common.errors import ConfigError
+    from dnd.common.registry import look_up
+    from dnd.store.schema import HydrogenSetting
+
+    if seeds is not None and seeds < 1:
+        raise ConfigError("--seeds must be at least 1", found=seeds)
+    request = Request(
+        what,
+        find_budget(budget),
+        data_dir,
+        tuple(pretraining or ()),
+        _words(datasets),
+        _words(systems),
+        look_up({name: name for name in get_args(HydrogenSetting)}, hydrogens, "hydrogen setting"),
+        tuple(range(1, seeds + 1)) if seeds else (),
+    )
+    outcome = run(request, out or Path("runs") / f"reproduce-{budget}", jobs=jobs, say=typer.echo)
+    typer.echo(outcome.text)
+    typer.echo(f"{outcome.summary.ran} cells ran, {outcome.summary.reused} were there; all in {outcome.folder}")
+    for key in outcome.summary.failed:
+        typer.echo(f"failed: {key}: {outcome.summary.records[key].reason}", err=True)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
