@@ -1,0 +1,227 @@
+"""Every row is kept or has a reason, settings are kept and checked, and a killed run ends with equal bytes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnd.common.errors import ConfigError, InputError, StorageError
+from dnd.store.journal import Journal
+from dnd.store.prepare import prepare
+from dnd.store.reader import Store
+from dnd.store.settings import PrepareConfig
+
+SMALL = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=("gap",), shard_size=40, limit=150)
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.arrow"))}
+
+
+def rejects(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "rejects.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, qm9_path: Path) -> Path:
+    folder = tmp_path_factory.mktemp("store") / "reference"
+    prepare([qm9_path], folder, SMALL, quiet=True)
+    return folder
+
+
+def test_a_store_of_qm9(reference: Path, qm9_arrays: dict[str, np.ndarray]) -> None:
+    store = Store.open(reference)
+    assert len(store) == 150
+    assert len(shards(reference)) == 4
+    assert store.hydrogens == "teacher_all_student_heavy"
+    assert store.target_columns == ["gap"]
+    assert np.array_equal(store.conformer_atom_counts, qm9_arrays["n_atoms"][:150])
+    gaps = qm9_arrays["props"][:150, list(qm9_arrays["names"]).index("gap")]
+    assert np.array_equal(store.targets[:, 0], gaps, equal_nan=True)
+    assert store.manifest["counts"]["molecules"] == store.manifest["counts"]["conformers"] == 150
+    assert not (reference / ".progress").exists()
+    batch = store.read(np.arange(150))
+    assert batch.conformers is not None
+    elements = batch.conformers.atomic_numbers_A[batch.conformers.graph_atoms_N]
+    assert bool((elements - 1 == batch.graph.node_features_NF[:, 0]).all())
+
+
+@pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])
+def test_hydrogen_settings(tmp_path: Path, qm9_path: Path, reference: Path, hydrogens: str) -> None:
+    prepare([qm9_path], tmp_path / "s", PrepareConfig(hydrogens=hydrogens, limit=30), quiet=True)  # type: ignore[arg-type]
+    store, mixed = Store.open(tmp_path / "s"), Store.open(reference)
+    assert store.hydrogens == hydrogens
+    assert np.array_equal(store.atom_counts, store.conformer_atom_counts)
+    expected = mixed.conformer_atom_counts if hydrogens == "all_both" else mixed.atom_counts
+    assert np.array_equal(store.atom_counts, expected[:30])
+
+
+def test_an_interrupted_run_ends_with_equal_bytes(
+    tmp_path: Path, qm9_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal, calls = Journal.seal, []
+
+    def stop_at_third(self: Journal, *arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        seal(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "seal", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+    monkeypatch.undo()
+    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("shard-*")}
+    assert len(finished) == 2
+    with pytest.raises(InputError, match="unfinished store"):
+        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+    other = PrepareConfig(**{**SMALL.__dict__, "hydrogens": "all_both"})
+    with pytest.raises(InputError, match=r"hydrogens 'teacher_all_student_heavy' → 'all_both'"):
+        prepare([qm9_path], tmp_path / "s", other, resume=True, quiet=True)
+    prepare([qm9_path], tmp_path / "s", PrepareConfig(**{**SMALL.__dict__, "jobs": 2}), resume=True, quiet=True)
+    assert shards(tmp_path / "s") == shards(reference)
+    assert {name: (tmp_path / "s" / name).stat().st_mtime_ns for name in finished} == finished
+    assert (tmp_path / "s" / "rejects.csv").read_bytes() == (reference / "rejects.csv").read_bytes()
+
+
+def test_a_killed_process_leaves_what_resume_needs(tmp_path: Path, qm9_path: Path, reference: Path) -> None:
+    folder = tmp_path / "s"
+    code = (
+        "import sys; from dnd.store.prepare import prepare; from dnd.store.settings import PrepareConfig;"
+        f"prepare([{str(qm9_path)!r}], {str(folder)!r}, PrepareConfig(hydrogens='teacher_all_student_heavy',"
+        "target_columns=('gap',), shard_size=40, limit=150), resume=True, quiet=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for _ in range(2000):
+        if (folder / ".progress" / "00000.json").is_file() or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    prepare([qm9_path], folder, SMALL, resume=True, quiet=True)
+    assert shards(folder) == shards(reference)
+
+
+def test_a_finished_store_is_not_overwritten(reference: Path, qm9_path: Path, tmp_path: Path) -> None:
+    before = shards(reference)
+    assert prepare([qm9_path], reference, SMALL, resume=True, quiet=True).molecules == 150
+    with pytest.raises(InputError, match="already holds a finished store"):
+        prepare([qm9_path], reference, SMALL, quiet=True)
+    assert shards(reference) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not empty.*notes\.txt"):
+        prepare([qm9_path], tmp_path, SMALL, quiet=True)
+
+
+def test_generated_conformers_and_a_reason_for_each_failure(tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text("smiles,y\nCCO,1\nnot a smiles,2\nC#1CC#CC1,3\nc1ccccc1,\nCC,many\n=cmd,5\n[Na+].[Cl-],6\n")
+    config = PrepareConfig(
+        conformers="etkdg", num_conformers=3, hydrogens="teacher_all_student_heavy", target_columns=("y",), jobs=2
+    )
+    summary = prepare([table], tmp_path / "s", config, quiet=True)
+    store = Store.open(tmp_path / "s")
+    assert store.smiles() == ["CCO", "c1ccccc1", "[Cl-].[Na+]"]
+    assert store.num_conformers_of(np.arange(3)).tolist() == [3, 3, 3]
+    assert summary.conformers == 9
+    found = rejects(tmp_path / "s")
+    assert [(line["row"], line["stage"]) for line in found] == [
+        ("1", "parse"), ("2", "conformer"), ("4", "read"), ("5", "parse"),
+    ]  # fmt: skip
+    assert "embedding failed" in found[1]["reason"]
+    assert "'many'" in found[2]["reason"]
+    assert found[3]["smiles"] == "'=cmd"
+    assert sum(summary.rejected.values()) == 4
+    prepare([table], tmp_path / "again", config, quiet=True)
+    assert shards(tmp_path / "again") == shards(tmp_path / "s")
+
+
+def test_a_molecule_over_its_time_is_a_reject(tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text("smiles\nCC\n" + "C1CCCCCCCCCCCCCC1CC" * 1 + "\n" + "CC(C)" * 20 + "CC(=O)NCC(=O)N" * 8 + "\n")
+    config = PrepareConfig(conformers="etkdg", num_conformers=200, timeout_s=0.7)
+    prepare([table], tmp_path / "s", config, quiet=True)
+    last = rejects(tmp_path / "s")[-1]
+    assert (last["row"], last["stage"], last["reason"]) == ("2", "worker", "over 0.7 s")
+    assert Store.open(tmp_path / "s").smiles()[0] == "CC"
+
+
+def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("smiles\nC[C@H](N)C(=O)O\nCCO\nCCN\n")
+    (tmp_path / "test.csv").write_text("smiles\nOCC\nC[C@@H](N)C(O)=O\nbroken(\n")
+    config = PrepareConfig(exclude=(str(tmp_path / "test.csv"),))
+    summary = prepare([tmp_path / "all.csv"], tmp_path / "s", config, quiet=True)
+    assert Store.open(tmp_path / "s").smiles() == ["CCN"]
+    assert summary.rejected == {"exclude: molecule is in an --exclude file": 2}
+
+
+def test_a_sample_is_drawn_at_random_and_keeps_its_order(tmp_path: Path, qm9_path: Path) -> None:
+    for seed in (1, 2):
+        config = PrepareConfig(sample=25, seed=seed, conformers="none")
+        prepare([qm9_path], tmp_path / str(seed), config, quiet=True)
+    one, two = (Store.open(tmp_path / str(seed)) for seed in (1, 2))
+    assert len(one) == len(two) == 25
+    assert one.smiles() != two.smiles()
+    rows = [int(line.rpartition(" ")[2].rstrip(")")) for line in one.describe(np.arange(25))]
+    assert rows == sorted(set(rows))
+    assert rows != list(range(25))
+
+
+def test_nothing_valid_is_one_clear_error_and_can_be_tried_again(tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text("smiles\nxyz\nC1CC\n")
+    with pytest.raises(InputError, match=r"no valid molecule.*rejects\.csv"):
+        prepare([table], tmp_path / "s", quiet=True)
+    assert len(rejects(tmp_path / "s")) == 2
+    table.write_text("smiles\nCC\n")
+    assert prepare([table], tmp_path / "s", quiet=True).molecules == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"conformers": "file"}, "has no coordinates"),
+        ({"num_conformers": 2}, "more than one conformer"),
+        ({"sample": 2}, "know their length"),
+    ],
+)
+def test_settings_at_odds_with_the_input(tmp_path: Path, values: dict[str, object], message: str) -> None:
+    (tmp_path / "some.csv").write_text("smiles\nCC\n")
+    with pytest.raises(ConfigError, match=message):
+        prepare([tmp_path / "some.csv"], tmp_path / "s", PrepareConfig(**values), quiet=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [{"jobs": 0}, {"limit": -1}, {"num_conformers": 256}, {"timeout_s": 0}])
+def test_settings_out_of_range(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        PrepareConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_keeps_finished_shards(
+    tmp_path: Path, qm9_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dnd.store.journal as journal
+
+    write = journal.write_shard
+
+    def full_at_second(path: Path, rows: object) -> None:
+        if path.name == "shard-00001.arrow":
+            raise StorageError(f"cannot write {path}", found="No space left on device")
+        write(path, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(journal, "write_shard", full_at_second)
+    with pytest.raises(StorageError, match="No space left"):
+        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+    monkeypatch.undo()
+    assert list(shards(tmp_path / "s")) == ["shard-00000.arrow"]
+    prepare([qm9_path], tmp_path / "s", SMALL, resume=True, quiet=True)
+    assert shards(tmp_path / "s") == shards(reference)
