@@ -105,10 +105,10 @@ def read_labelled(
     """
     if not target_columns:
         raise InputError("no target column is named", next_step="Add --target-columns NAME")
-    source = open_molecules(path, smiles_column)
-    names = resolve_columns(source.columns, target_columns)
-    require_columns(path, source.columns, [*names, *([extra_column] if extra_column else [])])
-    labelled = _read_labels(source, names, extra_column)
+    with open_molecules(path, smiles_column) as source:
+        names = resolve_columns(source.columns, target_columns)
+        require_columns(path, source.columns, [*names, *([extra_column] if extra_column else [])])
+        labelled = _read_labels(source, names, extra_column)
     if not labelled.numbers:
         raise InputError(_nothing_left(labelled.rejects, names), found=f"{labelled.num_rows} rows")
     say(f"parsing {len(labelled.numbers)} molecules")

@@ -1,7 +1,7 @@
 """Labelled molecules and an encoder → a MODEL folder.
 
 Source: Cho et al., D&D (AAAI 2025), §5 and Table 5(c): the whole student is finetuned with a new head. Where the paper
-is silent the choices are those of docs/explanation/finetuning.md.
+is silent, each choice and its reason stand in the module that makes it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dnd.chemistry.splits import Split
@@ -23,7 +24,7 @@ from dnd.common.run_record import require_same_run
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.dataset import LabelledMolecules, read_labelled
 from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.network import PropertyNetwork
+from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.outcome import MemberResult, write_outcome
 from dnd.finetuning.partition import COLUMN, check_split_name, partitions
@@ -138,7 +139,7 @@ def _plan(
 ) -> _Plan:
     check_split_name(config.split)
     hydrogens = _hydrogens(config, encoder)
-    _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
+    student = _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
     column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
     molecules = read_labelled(
         data, names, hydrogens, smiles_column=smiles_column, extra_column=column, jobs=config.jobs, say=say
@@ -146,6 +147,8 @@ def _plan(
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names)
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
+    rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
+    run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
     kind, reason = choose_task(molecules.targets_NC, molecules.names, config.task)
     notices = check_targets(molecules.targets_NC, molecules.names, kind)
     parts = partitions(

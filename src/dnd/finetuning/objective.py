@@ -17,13 +17,9 @@ from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, T
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
 from dnd.finetuning.tasks import Target
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.batches import plan_batches
+from dnd.store.batches import DEFAULT_POOL, plan_batches
 from dnd.training.objective import MoleculeSource, Objective, StepLoss
 from dnd.training.settings import LoopConfig
-
-# Batches sorted together. A whole small set in one pool would put molecules of one size, and so mostly of one label,
-# into every batch; see docs/explanation/finetuning.md for the measurement.
-POOL_BATCHES = 4
 
 
 class SupervisedObjective(Objective):
@@ -71,7 +67,13 @@ class SupervisedObjective(Objective):
         return StepLoss(loss, weight=(~targets_BC.isnan()).sum().clamp(min=1).to(loss))
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
-        """Training rows in batches of similar size; every row once."""
+        """Training rows in random batches of `batch_size`; every row once.
+
+        Batches sorted by size would waste less padding, but few labelled molecules learn badly from them: a batch then
+        has one size, and so mostly one label. Test RMSE of ESOL after 25 epochs (GINE, batch 32, seeds 1 and 2): 0.95
+        and 1.00 from random batches, 1.14 and 1.23 sorted within 4 batches, 1.63 sorted as a whole (seed 1). So only
+        `max_tokens`, for large sets, sorts.
+        """
         train = self.partition.train
         sizes = self.source.atom_counts[train] + 2 * self.source.bond_counts[train] + 2
         batch_size = None if self.loop.max_tokens else self.loop.batch_size
@@ -81,7 +83,7 @@ class SupervisedObjective(Objective):
             max_tokens=self.loop.max_tokens,
             seed=self.loop.seed,
             epoch=epoch,
-            pool=POOL_BATCHES * self.loop.batch_size,
+            pool=DEFAULT_POOL if self.loop.max_tokens else self.loop.batch_size,
         )
         return [train[rows] for rows in batches]
 

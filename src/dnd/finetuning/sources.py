@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dnd.chemistry.readers import Row, TableReader, read_table
@@ -15,19 +16,27 @@ LIMIT_SDF_COLUMNS = 10_000
 _DATA_HEADER = re.compile(rb"^>.*?<(.*)>")
 
 
-def open_molecules(path: Path | str, smiles_column: str = "smiles") -> TableReader:
+@contextmanager
+def open_molecules(path: Path | str, smiles_column: str = "smiles") -> Iterator[TableReader]:
     """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is CSV or SMI on standard input.
 
-    The columns of an SDF are `smiles` (canonical, of the structure), `title` and its data fields.
+    The file is closed at the end of the block, read to its end or not. The columns of an SDF are `smiles` (canonical,
+    of the structure), `title` and its data fields.
 
     Raises:
         InputError: see `read_table` and `read_sdf`.
     """
-    if not str(path).lower().endswith(SDF_ENDINGS):
-        return read_table(path, smiles_column=smiles_column)
-    fields = _field_names(path)
-    names = _column_names(fields)
-    return TableReader(["smiles", "title", *names.values()], "smiles", _sdf_rows(path, names))
+    if str(path).lower().endswith(SDF_ENDINGS):
+        names = _column_names(_field_names(path))
+        table = TableReader(["smiles", "title", *names.values()], "smiles", _sdf_rows(path, names))
+    else:
+        table = read_table(path, smiles_column=smiles_column)
+    rows = iter(table)
+    try:
+        yield table
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()
 
 
 def _sdf_rows(path: Path | str, names: dict[str, str]) -> Iterator[Row]:

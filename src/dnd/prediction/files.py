@@ -56,14 +56,14 @@ def predict_file(
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
     """
     output_format(out)
-    table = open_molecules(source, smiles_column)
-    _require_new_names(table, [*predictor.prediction_columns, ERROR])
 
     def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
         values_NC, errors = predictor.predict_values(smiles)
         return {name: values_NC[:, place] for place, name in enumerate(predictor.prediction_columns)}, errors
 
-    return _stream(table, out, compute, raw)
+    with open_molecules(source, smiles_column) as table:
+        _require_new_names(table, [*predictor.prediction_columns, ERROR])
+        return _stream(table, out, compute, raw)
 
 
 def embed_file(
@@ -80,14 +80,14 @@ def embed_file(
         raw: see `predict_file`.
     """
     output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
-    table = open_molecules(source, smiles_column)
-    _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
 
     def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
         values_ND, errors = embedder.embed_with_errors(smiles)
         return {EMBEDDING: values_ND}, errors
 
-    return _stream(table, out, compute, raw)
+    with open_molecules(source, smiles_column) as table:
+        _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
+        return _stream(table, out, compute, raw)
 
 
 def _stream(

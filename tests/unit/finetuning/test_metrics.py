@@ -24,7 +24,9 @@ CASES = [
 @pytest.mark.parametrize(("case", "metric"), CASES)
 def test_equal_to_ogb(case: str, metric: str):
     recorded = np.load(RECORDED)
-    y_true, y_pred = (recorded[f"in.{case}.{name}"].reshape(len(recorded[f"in.{case}.y_true"]), -1) for name in ("y_true", "y_pred"))
+    y_true, y_pred = (
+        recorded[f"in.{case}.{name}"].reshape(len(recorded[f"in.{case}.y_true"]), -1) for name in ("y_true", "y_pred")
+    )
     assert score(metric, y_true, y_pred).value == pytest.approx(float(recorded[f"out.{case}.{metric}"]), abs=1e-12)
 
 
