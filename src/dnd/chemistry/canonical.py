@@ -57,6 +57,9 @@ def _reparse(smiles: str, relaxed: bool) -> Chem.Mol | None:
     if not relaxed:
         return Chem.MolFromSmiles(smiles)
     mol = Chem.MolFromSmiles(smiles, sanitize=False)
-    if mol is not None:
-        sanitize_without_valence(mol)
+    try:
+        if mol is not None:
+            sanitize_without_valence(mol)
+    except Chem.MolSanitizeException:
+        return None
     return mol

@@ -14,7 +14,7 @@ from dnd.chemistry.limits import LIMITS
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, molecule_from_mol
 from dnd.chemistry.rdkit_log import logged_reason
-from dnd.chemistry.relaxed import sanitize_without_valence, strict_problem
+from dnd.chemistry.relaxed import relax
 
 Dimension = Literal["3d", "2d", "none"]
 
@@ -108,13 +108,9 @@ def _read_relaxed(block: str) -> Chem.Mol | InvalidMolecule:
     if raw is None:
         reason = logged_reason(lambda: Chem.MolFromMolBlock(block, sanitize=False, removeHs=False))
         return InvalidMolecule(reason, "parse", _title(block))
-    problem = strict_problem(raw)
-    if problem is not None:
-        return InvalidMolecule(problem, "chemistry", _title(block))
-    try:
-        sanitize_without_valence(raw)
-    except Chem.MolSanitizeException as error:
-        return InvalidMolecule(str(error), "chemistry", _title(block))
+    relaxed = relax(raw, lambda: Chem.MolFromMolBlock(block, removeHs=False))
+    if isinstance(relaxed, str):
+        return InvalidMolecule(relaxed, "chemistry", _title(block))
     if raw.GetConformer().Is3D():
         Chem.AssignStereochemistryFrom3D(raw)
     return raw

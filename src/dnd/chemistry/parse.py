@@ -16,7 +16,7 @@ from dnd.chemistry.canonical import canonical_form
 from dnd.chemistry.limits import text_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.rdkit_log import logged_reason
-from dnd.chemistry.relaxed import sanitize_without_valence, strict_problem
+from dnd.chemistry.relaxed import relax, sanitize_without_valence
 
 _SOURCE = "_dnd_source_atom"
 
@@ -116,16 +116,12 @@ def _read_relaxed(text: str, allowed: bool) -> Chem.Mol | InvalidMolecule:
     raw = Chem.MolFromSmiles(text, sanitize=False)
     if raw is None:
         return InvalidMolecule(logged_reason(lambda: Chem.MolFromSmiles(text, sanitize=False)), "parse", text)
-    problem = strict_problem(raw)
-    if problem is not None or not allowed:
-        reason = problem or logged_reason(lambda: Chem.MolFromSmiles(text))
+    raw.UpdatePropertyCache(strict=False)
+    relaxed = relax(Chem.RemoveHs(raw, sanitize=False), lambda: Chem.MolFromSmiles(text))
+    if isinstance(relaxed, str) or not allowed:
+        reason = relaxed if isinstance(relaxed, str) else logged_reason(lambda: Chem.MolFromSmiles(text))
         return InvalidMolecule(reason, "chemistry", text)
-    try:
-        mol = Chem.RemoveHs(raw, sanitize=False)
-        sanitize_without_valence(mol)
-    except Chem.MolSanitizeException as error:
-        return InvalidMolecule(str(error), "chemistry", text)
-    return mol
+    return relaxed
 
 
 def _drop_atom_maps(mol: Chem.Mol) -> None:

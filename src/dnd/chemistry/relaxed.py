@@ -6,8 +6,13 @@ germanium. OGB kept them, with an older RDKit; so they're read without the valen
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from rdkit import Chem
 from rdkit.Chem import rdmolops
+
+from dnd.chemistry.rdkit_log import logged_reason
 
 _ALL_BUT_VALENCE = rdmolops.SANITIZE_ALL ^ rdmolops.SANITIZE_PROPERTIES
 
@@ -26,10 +31,33 @@ def sanitize_without_valence(mol: Chem.Mol) -> None:
     Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 
 
-def strict_problem(mol: Chem.Mol) -> str | None:
-    """First problem of an unsanitised molecule that is more than a valence which may be relaxed, or None."""
-    mol.UpdatePropertyCache(strict=False)
-    for problem in Chem.DetectChemistryProblems(mol):
+def relax(raw: Chem.Mol, parse: Callable[[], object]) -> Chem.Mol | str:
+    """Sanitise a molecule that RDKit refused, if too high a valence of a relaxable element was the only reason.
+
+    Args:
+        raw: the molecule, unsanitised; it's changed in place.
+        parse: the call that refused it, for its message.
+
+    Returns:
+        The molecule, or the reason why it stays refused.
+    """
+    raw.UpdatePropertyCache(strict=False)
+    problems = Chem.DetectChemistryProblems(raw)
+    if not problems:  # an aromatic atom with too many bonds shows only while RDKit assigns the double bonds
+        return logged_reason(parse)
+    reason = _strict_problem(raw, problems)
+    if reason is not None:
+        return reason
+    try:
+        sanitize_without_valence(raw)
+    except Chem.MolSanitizeException as error:
+        return str(error)
+    return _strict_problem(raw, Chem.DetectChemistryProblems(raw)) or raw
+
+
+def _strict_problem(mol: Chem.Mol, problems: Sequence[Any]) -> str | None:
+    """Message of the first problem that is more than a valence which may be relaxed."""
+    for problem in problems:
         is_valence = problem.GetType() == "AtomValenceException"
         if not is_valence or mol.GetAtomWithIdx(problem.GetAtomIdx()).GetAtomicNum() in VALENCE_IS_STRICT:
             return str(problem.Message())
