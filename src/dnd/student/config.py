@@ -149,7 +149,7 @@ PRESETS: dict[str, StudentConfig] = {
     # 12 layers of 768 with 32 heads: TokenGT-base; the paper's equations need the teacher's width.
     "tokengt-paper": StudentConfig("tokengt", 768, 12, num_heads=32, num_identifiers=16, **_TOKENGT_DROPOUT),  # type: ignore[arg-type]
     "tokengt-table5b": StudentConfig("tokengt", 128, 12, num_heads=32, num_identifiers=16, **_TOKENGT_DROPOUT),  # type: ignore[arg-type]  # Table 5(b) read literally
-    # 8 heads of 16: at 96 tokens fused attention with 32 heads of 4 takes five times as long (measured, one CPU thread).
+    # 8 heads of 16: at 96 tokens fused attention with 32 heads of 4 takes five times as long (one CPU thread).
     "tokengt-small": StudentConfig("tokengt", 128, 6, num_heads=8, num_identifiers=16),
     "pna": StudentConfig("pna", 200, 7),  # 3DInfomax
     "gine": StudentConfig("gine", 300, 5),  # OGB's gin-virtual
