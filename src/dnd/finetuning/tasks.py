@@ -135,11 +135,12 @@ def fit_targets(
         if not standardise:
             targets.append(Target(name, unit))
             continue
-        std = float(known.std()) if len(known) else 0.0
-        if not std > 0:
+        with np.errstate(over="ignore"):
+            std = float(known.std()) if len(known) else 0.0
+        if not 0 < std < math.inf:
             raise InputError(
-                f"target {name} does not vary in the training part",
-                found=f"{len(known)} labels",
+                f"target {name} has no usable spread in the training part",
+                found=f"standard deviation {std:g} of {len(known)} labels",
                 next_step="Use another --split, or leave the target out",
             )
         targets.append(Target(name, unit, float(known.mean()), std))

@@ -57,5 +57,6 @@ def test_scale_is_that_of_the_labels_given():
     assert (target.mean, target.std, target.unit) == (2.0, 1.0, "K")
     (raw,) = fit_targets(np.array([[1.0], [3.0]]), ["a"], [], standardise=False)
     assert (raw.mean, raw.std) == (0.0, 1.0)
-    with pytest.raises(InputError, match="does not vary in the training part"):
-        fit_targets(np.array([[1.0], [1.0]]), ["a"], [], standardise=True)
+    for values in ([1.0, 1.0], [1e308, -1e308], [NAN, NAN]):
+        with pytest.raises(InputError, match="no usable spread in the training part"):
+            fit_targets(np.array(values)[:, None], ["a"], [], standardise=True)
