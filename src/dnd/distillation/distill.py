@@ -6,10 +6,10 @@ from pathlib import Path
 
 from dnd.common.config import to_dict
 from dnd.distillation.alignment import require_suitable
-from dnd.distillation.encoder_folder import PretrainSummary, finished_before, seal_encoder
+from dnd.distillation.encoder_folder import PretrainSummary, finished_before, refuse_other_run, seal_encoder
 from dnd.distillation.objective import DistillationObjective
 from dnd.distillation.settings import DistillConfig
-from dnd.distillation.targets import digest_of
+from dnd.distillation.targets import weights_digest
 from dnd.store.reader import Store
 from dnd.teacher.saved import load_teacher
 from dnd.training.loop import choose_device, train
@@ -47,6 +47,8 @@ def distill(
     store = store if isinstance(store, Store) else Store.open(store)
     network, teacher_config = load_teacher(teacher)
     require_suitable(store, teacher_config, str(teacher))
+    settings = {"store": store.fingerprint, "teacher": weights_digest(network), "settings": to_dict(config)}
+    refuse_other_run(out, settings, resume=resume)
     objective = DistillationObjective(
         store,
         network,
@@ -55,16 +57,14 @@ def distill(
         cache_folder=out / "targets",
         quiet=quiet,
     )
-    digest = digest_of(network, store.fingerprint, objective.request)
-    settings = {"targets": digest, "settings": to_dict(config)}
     title = f"distill {config.level}"
     result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
     description = {
         "stage": "distill",
         "level": config.level,
         "terms": config.weights(),
-        "targets": digest,
-        "teacher": {key: teacher_config.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")},
+        "teacher": {"weights": settings["teacher"]}
+        | {key: teacher_config.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")},
         "settings": to_dict(config),
     }
     return seal_encoder(

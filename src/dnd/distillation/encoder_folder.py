@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dnd.common.errors import InputError
 from dnd.common.files import write_json
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.run_record import already_finished
+from dnd.common.run_record import already_finished, require_same_run
 from dnd.distillation.pretraining import PretrainingObjective
 from dnd.student.build import save_encoder
 from dnd.student.contract import Student
+from dnd.training.checkpoint import Checkpoints
+from dnd.training.distributed import World
 from dnd.training.loop import TrainResult
 
 KIND = "encoder"
@@ -47,6 +50,19 @@ def finished_before(out: Path, *, resume: bool) -> PretrainSummary | None:
     return PretrainSummary(out, read_model(out, kind=KIND).config["metrics"], True)
 
 
+def refuse_other_run(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Refuse what the training loop would refuse, but before the teacher has run over a whole store.
+
+    Raises:
+        InputError: `out` holds an unfinished run and `resume` is not set, or a run with other settings.
+    """
+    if not Checkpoints(out, "").exist():
+        return
+    if not resume:
+        raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
+    require_same_run(out, settings)
+
+
 def seal_encoder(
     out: Path,
     student: Student,
@@ -67,6 +83,21 @@ def seal_encoder(
     """
     if not result.finished:
         return PretrainSummary(out, {}, False)
+    world = World.join(next(student.parameters()).device)
+    if world.is_main:
+        _write(out, student, objective, result, description, card)
+    world.wait()
+    return PretrainSummary(out, result.best, True)
+
+
+def _write(
+    out: Path,
+    student: Student,
+    objective: PretrainingObjective,
+    result: TrainResult,
+    description: Mapping[str, Any],
+    card: list[str],
+) -> None:
     store, holdout = objective.store, objective.holdout_rows
     write_json(
         out / HOLDOUT,
@@ -99,4 +130,3 @@ def seal_encoder(
     save_encoder(out, student, config, "\n".join(lines))
     for leftover in ("checkpoints", "targets"):
         shutil.rmtree(out / leftover, ignore_errors=True)  # a sealed encoder needs neither
-    return PretrainSummary(out, result.best, True)

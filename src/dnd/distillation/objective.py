@@ -114,15 +114,18 @@ class DistillationObjective(PretrainingObjective):
             means = RunningMean()
             for batch in self.evaluation_batches(rows):
                 self._add_losses(self.with_targets(batch), means)
-            metrics |= means.values(f"{part}_")
-        for part in ("valid", "train"):
-            for name in self.terms:
-                metrics[f"{part}_{name}_variance"] = variance = self.constants[f"{part}_{name}_variance"]
-                metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
+            losses = means.values()
             metrics[f"{part}_loss"] = sum(
-                weight * metrics.get(f"{part}_{name}_loss", 0.0) for name, weight in self._weights.items()
+                weight * losses.get(f"{name}_loss", 0.0) for name, weight in self._weights.items()
             )
-        return metrics | {name: value for name, value in self.constants.items() if "lookup" in name}
+            for name in self._terms:
+                variance = self.constants[f"{part}_{name}_variance"]
+                metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss")
+                metrics[f"{part}_{name}_variance"] = variance
+                metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
+            metrics |= {f"{part}_{name}": value for name, value in losses.items()}
+            metrics |= {name: value for name, value in self.constants.items() if name.startswith(f"{part}_lookup")}
+        return metrics
 
     def _add_losses(self, batch: DistillationBatch, means: RunningMean) -> None:
         output = self.student(batch.graph, collect_layers=self._needs_layers)

@@ -177,15 +177,20 @@ def _batches(sizes: np.ndarray) -> Iterator[np.ndarray]:
             begin = end
 
 
-def digest_of(teacher: Teacher, store_fingerprint: str, request: TargetRequest) -> str:
-    """SHA-256 of everything that the targets depend on: weights, molecules and what is asked for."""
+def weights_digest(teacher: Teacher) -> str:
+    """SHA-256 of the teacher's weights, by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(teacher.state_dict().items()):
         digest.update(name.encode() + str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    plan: dict[str, Any] = {**asdict(request), "atoms_per_batch": _ATOMS_PER_BATCH, "store": store_fingerprint}
-    digest.update(json.dumps(plan, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def digest_of(teacher: Teacher, store_fingerprint: str, request: TargetRequest) -> str:
+    """SHA-256 of everything that the targets depend on: weights, molecules and what is asked for."""
+    plan: dict[str, Any] = {**asdict(request), "atoms_per_batch": _ATOMS_PER_BATCH, "store": store_fingerprint}
+    plan["teacher"] = weights_digest(teacher)
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def _stack(states: list[Tensor], per_item: Tensor, width: int) -> Tensor:

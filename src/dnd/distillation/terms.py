@@ -127,7 +127,7 @@ class GraphTerm(DistillationTerm):
     of_atoms = False
 
     def states(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "layers items dim"]:  # noqa: D102
-        return self._project([mean_per_molecule(output.atoms_ND, graph.atom_offsets)])
+        return self._project([mean_per_molecule(output.atoms_ND.float(), graph.atom_offsets)])
 
     def distance(  # noqa: D102
         self,
@@ -152,7 +152,7 @@ class GlobalTerm(DistillationTerm):
         for layer, _ in self.pairs:
             token_BD = output.virtual_BD if layer == self.last_layer else output.layers[layer][1]
             if token_BD is None:
-                token_BD = mean_per_molecule(self._atoms(output, layer), graph.atom_offsets)
+                token_BD = mean_per_molecule(self._atoms(output, layer).float(), graph.atom_offsets)
             tokens.append(token_BD)
         return self._project(tokens)
 

@@ -201,3 +201,18 @@ def test_student_words_replace_the_recipes_student() -> None:
     assert "student.name=gine" in student_words("gine")
     assert "student.num_heads=none" in student_words("gine")
     assert "student.width=200" in student_words("pna")
+
+
+def test_an_unfinished_run_is_refused_before_the_teacher_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, loop = toy_teacher_folder(tmp_path / "teacher"), LoopConfig(epochs=50, device="cpu", stop_after_s=0.0)
+    summary = distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop), quiet=True)
+    assert not summary.finished
+    monkeypatch.setattr(DistillationObjective, "__init__", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(InputError, match="holds a run"):
+        distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop), quiet=True)
+    other = replace(toy_config(loop=loop), level="graph")
+    with pytest.raises(InputError, match=r"other settings.*level 'node' → 'graph'"):
+        distill(toy_store(), teacher, tmp_path / "e", other, resume=True, quiet=True)
+    foreign = toy_teacher_folder(tmp_path / "other", seed=5)
+    with pytest.raises(InputError, match=r"other settings.*teacher"):
+        distill(toy_store(), foreign, tmp_path / "e", toy_config(loop=loop), resume=True, quiet=True)
