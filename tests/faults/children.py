@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import sys
 import time
-import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from crash_points import CrashPoints
 from torch import nn
 
-from dnd.common.errors import DndError
 from dnd.common.model_folder import write_model
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.loop import LoopConfig, TrainResult, train
 from dnd.training.objective import StepLoss
+from nursery import end_like_the_command
 from toy import ToyObjective
 
 EPOCHS, STEPS_PER_EPOCH = 3, 4
@@ -84,18 +81,5 @@ def limited_run(folder: str, limit_bytes: int) -> None:
     training(folder)
 
 
-def run(task: str, arguments: dict[str, Any]) -> None:
-    """Run a task as the command would and leave with its exit code; never returns."""
-    code = 1
-    try:
-        globals()[task](**arguments)
-        code = 0
-    except DndError as error:
-        code = error.exit_code
-        print(f"dnd: {error}", file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def run(task: str, arguments: dict[str, Any]) -> NoReturn:
+    end_like_the_command(lambda: globals()[task](**arguments))

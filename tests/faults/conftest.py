@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from children import training
+
 from nursery import Nursery
 
 _MEMORY = Path("/dev/shm")
@@ -25,7 +26,7 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    nursery = Nursery(Path(__file__).parent / "children.py", tmp_path_factory.mktemp("nursery"))
     yield nursery
     nursery.close()
 

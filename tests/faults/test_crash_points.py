@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from children import model, training
 from crash_points import CrashPoints
-from nursery import Nursery
 
 from conftest import outcome, scraps
 from dnd.common.errors import InputError, StorageError
 from dnd.common.model_folder import read_model
+from nursery import Nursery
+
+pytestmark = pytest.mark.timeout(600)  # thousands of small waits: a busy machine may stretch them
 
 # Four saves: the first, one at the end of an epoch, two that drop an older one; the last but one carries best weights.
 SHORT = {"epochs": 2, "rows": 16}

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from children import Toy, training
-from nursery import Nursery
 
 from conftest import outcome, scraps
 from dnd.common.errors import InputError
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.loop import Interrupted
+from nursery import Nursery
+
+pytestmark = pytest.mark.timeout(600)  # thousands of small waits: a busy machine may stretch them
 
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 

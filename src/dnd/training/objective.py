@@ -51,8 +51,10 @@ class StepLoss:
     Attributes:
         loss: scalar, differentiable, a mean over something.
         parts: further numbers for the log, such as the separate terms; detached scalars.
-        weight: scalar, how many terms the mean had (atoms, molecules, labels). Ranks of a distributed run weigh
-            their losses with it, so that together they have the loss of one process with the whole batch.
+        weight: scalar, how many terms the mean had (atoms, molecules, labels); 0 where there was none, and then
+            `loss` must be 0, not NaN. Ranks of a distributed run weigh their losses with it, so that together they
+            have the loss of one process with the whole batch: exactly if `loss` is one mean over `weight` terms,
+            nearly if it is a sum of means over different things (atoms and molecules). One process does not use it.
     """
 
     loss: Tensor

@@ -10,15 +10,17 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 HERE = Path(__file__).parent
 
 
 class Child:
-    """A process that runs one task of `children.py`."""
+    """A process that runs one task."""
 
     def __init__(self, nursery: Nursery, pid: int, output: Path) -> None:
         self._nursery, self.pid, self._output = nursery, pid, output
@@ -40,10 +42,17 @@ class Child:
 
 
 class Nursery:
-    def __init__(self, scratch: Path) -> None:
+    """Forks children that call functions of one module.
+
+    Args:
+        tasks: the module's file; its function `run(task, arguments)` never returns.
+        scratch: folder for what the children print.
+    """
+
+    def __init__(self, tasks: Path, scratch: Path) -> None:
         self._scratch, self._count = scratch, 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"}
-        command = [sys.executable, "-W", "ignore", str(HERE / "nursery.py")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{tasks.parent}"}
+        command = [sys.executable, "-W", "ignore", str(HERE / "nursery.py"), tasks.stem]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -55,11 +64,12 @@ class Nursery:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def start(self, task: str, **arguments: Any) -> Child:
-        """Fork a child that calls `children.<task>(**arguments)`."""
+    def start(self, task: str, *, variables: dict[str, str] | None = None, **arguments: Any) -> Child:
+        """Fork a child that calls `<task>(**arguments)` with further environment variables."""
         self._count += 1
         output = self._scratch / f"child-{self._count}.txt"
-        pid = self.ask({"task": task, "arguments": arguments, "output": str(output)})
+        request = {"task": task, "arguments": arguments, "output": str(output), "variables": variables or {}}
+        pid = self.ask(request)
         return Child(self, pid, output)
 
     def run(self, task: str, **arguments: Any) -> Child:
@@ -79,7 +89,7 @@ class Nursery:
 
 def _serve() -> None:
     import_module("torch._dynamo")  # else the first optimizer step imports it in each child, for two seconds
-    children = import_module("children")
+    module = import_module(sys.argv[1])
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -91,8 +101,28 @@ def _serve() -> None:
                 output = os.open(request["output"], os.O_WRONLY | os.O_CREAT)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
-                children.run(request["task"], request["arguments"])
+                os.environ.update(request["variables"])
+                module.run(request["task"], request["arguments"])
         os.write(1, f"{answer}\n".encode())
+
+
+def end_like_the_command(action: Callable[[], object]) -> NoReturn:
+    """Call `action` and leave the process with the exit code that the installed command would have."""
+    from dnd.common.errors import DndError
+
+    code = 1
+    try:
+        action()
+        code = 0
+    except DndError as error:
+        code = error.exit_code
+        print(f"dnd: {error}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
