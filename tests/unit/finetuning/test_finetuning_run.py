@@ -60,10 +60,11 @@ def test_splits_and_test_predictions_use_row_numbers_of_the_input(tmp_path: Path
 
 def test_classes_with_missing_labels(tmp_path: Path):
     metrics = quietly(
-        write_classes(tmp_path), tmp_path / "model", ["ring,hetero"], "loop.epochs=60", "loop.batch_size=16"
+        write_classes(tmp_path), tmp_path / "model", ["ring,hetero"], "loop.epochs=30", "loop.batch_size=16"
     ).metrics
     assert metrics["task"] == "classification"
-    assert metrics["parts"]["train"]["targets"]["ring"]["rocauc"] > 0.95
+    # The weights are those of the best validation epoch, which five validation molecules reach early.
+    assert metrics["parts"]["train"]["targets"]["ring"]["rocauc"] > 0.8
     rows = read_rows(tmp_path / "model" / "test_predictions.csv")
     assert all(0 < float(row["ring_pred"]) < 1 for row in rows)
     assert {row["hetero"] for row in rows} & {""}
