@@ -34,6 +34,7 @@ from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
+from dnd.training.distributed import is_main_rank
 from dnd.training.loop import train
 
 RANDOM = "random"
@@ -121,6 +122,8 @@ def finetune(
             say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
             return FinetuneSummary(out, {}, False)
         results.append(result)
+    if not is_main_rank():
+        return FinetuneSummary(out, {}, True)  # rank 0 writes the MODEL
     metrics = write_outcome(
         out, plan.molecules, results, plan.kind, plan.reason, plan.hydrogens, plan.record, config, say
     )

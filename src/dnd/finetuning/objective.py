@@ -64,7 +64,7 @@ class SupervisedObjective(Objective):
         loss_function = masked_l1 if self.kind == "regression" else masked_bce
         targets_BC = batch.targets_BC
         loss = loss_function(self.network(batch.graph).float(), targets_BC)
-        return StepLoss(loss, weight=(~targets_BC.isnan()).sum().clamp(min=1).to(loss))
+        return StepLoss(loss, weight=(~targets_BC.isnan()).sum().to(loss))
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
         """Training rows in random batches of `batch_size`; every row once.

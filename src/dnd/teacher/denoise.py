@@ -14,6 +14,7 @@ from dnd.common.run_record import already_finished
 from dnd.store.reader import Store
 from dnd.teacher.denoising import DenoiseConfig, DenoisingObjective
 from dnd.teacher.saved import KIND, save_teacher
+from dnd.training.distributed import is_main_rank
 from dnd.training.loop import TrainResult, train
 
 
@@ -70,6 +71,8 @@ def denoise(
     result = train(objective, config.loop, out, resume=resume, settings=settings, title="denoise", quiet=quiet)
     if not result.finished:
         return DenoiseSummary(out, {}, False)
+    if not is_main_rank():
+        return DenoiseSummary(out, result.best, True)  # rank 0 writes the TEACHER
     description = {
         "hydrogens": store.hydrogens,
         "sigma": config.sigma,
