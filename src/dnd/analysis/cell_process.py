@@ -1,33 +1,48 @@
-"""`python -m dnd.analysis.cell_process FOLDER`: runs the cell that FOLDER/cell.json describes.
+"""Processes that run cells: `python -m dnd.analysis.cell_process FOLDER` repeats one cell by hand.
 
-Leaves FOLDER/outcome.json: done with a result, or failed with a reason. Also a way to repeat one cell by hand.
+With `--serve` it is a worker of the grid: it imports the heavy packages once, then forks a process for every folder
+that it reads from its input, so that starting a cell costs milliseconds and a crash costs that cell only. It answers
+each folder with the exit status of its process.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dnd.analysis.results import CELL_FILE, LOG_FILE, OUTCOME_FILE
 from dnd.common.errors import DndError
 from dnd.common.files import read_json, write_json
-from dnd.training.stopping import Interrupted
+
+# What the stages import; imported before the fork. Nothing is computed there, so no thread pool exists yet.
+_PRELOAD = (
+    "dnd.finetuning.finetune",
+    "dnd.store.prepare",
+    "dnd.teacher.denoise",
+    "dnd.distillation.distill",
+    "dnd.analysis.classical_models",
+    "dnd.analysis.labelled",
+)
 
 
 def run_cell(folder: Path) -> dict[str, Any]:
     """Run the cell in `folder` and return its outcome; errors of any kind become its reason."""
-    from dnd.analysis.grid import CELL_FILE
     from dnd.analysis.stages import STAGES, Work
+    from dnd.training.stopping import Interrupted
 
     cell = read_json(folder / CELL_FILE)
     needs = {key: Path(path) for key, path in cell["needs"].items()}
     outcome: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": _machine()}
     try:
-        work = Work(cell["settings"], cell.get("paths", {}), needs, folder)
+        work = Work(cell["settings"], cell["paths"], needs, folder)
         outcome |= {"status": "done", "result": STAGES[cell["kind"]](work)}
     except Interrupted:
         raise
@@ -36,20 +51,73 @@ def run_cell(folder: Path) -> dict[str, Any]:
     except Exception as error:  # one bad cell never stops the others, whatever is wrong with it
         traceback.print_exc()
         outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     return outcome
 
 
-def main() -> None:
-    """Run the cell of the folder on the command line and write its outcome."""
-    from dnd.analysis.grid import OUTCOME_FILE
-
-    folder = Path(sys.argv[1])
+def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell) -> int:
+    """Run the cell in `folder`, write its outcome and return the exit status; an interrupted cell leaves none."""
     try:
-        outcome = run_cell(folder)
-    except (Interrupted, KeyboardInterrupt):
-        sys.exit(130)  # no outcome: the next run of the grid goes on with this cell
+        outcome = run(folder)
+    except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
+        return 130
+    outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     write_json(folder / OUTCOME_FILE, outcome)
+    return 0
+
+
+def serve(run: Callable[[Path], dict[str, Any]] = run_cell) -> None:
+    """Fork a process per folder read from the input until it ends; answer each with its exit status.
+
+    The status is 0, an exit code, or minus the number of the signal that killed the process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the cells as well; they save and end
+    child = 0
+
+    def pass_on(number: int, frame: object) -> None:
+        if child:
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+        os._exit(143)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    for line in sys.stdin:
+        folder = Path(line.rstrip("\n"))
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _log_to(folder / LOG_FILE)
+            status = 1
+            try:
+                status = run_and_write(folder, run)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        _, waited = os.waitpid(child, 0)
+        child = 0
+        print(os.waitstatus_to_exitcode(waited), flush=True)
+
+
+def main() -> None:
+    """Serve, or run the one cell of the command line."""
+    if sys.argv[1:] == ["--serve"]:
+        for module in _PRELOAD:
+            importlib.import_module(module)
+        serve()
+    elif len(sys.argv) == 2:
+        sys.exit(run_and_write(Path(sys.argv[1])))
+    else:
+        sys.exit("usage: python -m dnd.analysis.cell_process FOLDER")
+
+
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, null), (1, descriptor), (2, descriptor)):
+        os.dup2(source, target)
 
 
 def _machine() -> str:

@@ -1,7 +1,7 @@
 """Runs the cells of a grid as parallel processes; what is finished stays, and one bad cell stops no other.
 
-A cell runs in a process of its own (`python -m dnd.analysis.cell_process`), so a crash, a kill by the system or a
-memory leak costs that cell only. The parent is the only writer of the results file.
+A cell runs in a process of its own (see `cell_process.py`), so a crash, a kill by the system or a memory leak costs
+that cell only. The parent is the only writer of the results file.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dnd.analysis.results import Cell, Record, ResultsFile, digests
+from dnd.analysis.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json, write_json
 from dnd.common.folder_lock import folder_lock
 from dnd.common.versions import package_versions
 
-CELL_FILE, OUTCOME_FILE, LOG_FILE = "cell.json", "outcome.json", "log.txt"
 _POLL_S = 0.05
-Command = Callable[[Path], Sequence[str]]
+WORKER = (sys.executable, "-m", "dnd.analysis.cell_process", "--serve")
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,13 @@ class GridSummary:
     failed: tuple[str, ...]
 
 
-def cell_command(folder: Path) -> list[str]:
-    """The command that runs the cell described in `folder`."""
-    return [sys.executable, "-m", "dnd.analysis.cell_process", str(folder)]
-
-
 def run_grid(
     cells: Sequence[Cell],
     folder: Path,
     *,
     jobs: int = 1,
     say: Callable[[str], None] = print,
-    command: Command = cell_command,
+    worker: Sequence[str] = WORKER,
 ) -> GridSummary:
     """Run all cells that have no finished record with the same digest.
 
@@ -64,7 +58,7 @@ def run_grid(
         folder: results file, and a folder per cell.
         jobs: processes at a time.
         say: receives a line per cell.
-        command: that runs a cell's folder; another one in tests.
+        worker: command of a worker, see `cell_process.serve`; another one in tests.
 
     Raises:
         ConfigError: cells that don't fit each other, or `jobs` below 1.
@@ -75,8 +69,7 @@ def run_grid(
         raise ConfigError("jobs must be at least 1", found=jobs)
     keys = digests(cells)
     with folder_lock(folder):
-        run = _Run(cells, keys, folder, jobs, say, command)
-        return run.finish()
+        return _Run(cells, keys, folder, jobs, say, worker).finish()
 
 
 class _Run:
@@ -87,10 +80,10 @@ class _Run:
         folder: Path,
         jobs: int,
         say: Callable[[str], None],
-        command: Command,
+        worker: Sequence[str],
     ) -> None:
         self.cells, self.digests, self.folder, self.jobs = cells, keys, folder, jobs
-        self.say, self.command = say, command
+        self.say, self.worker = say, worker
         self.results = ResultsFile(folder)
         self.results.open()
         known = self.results.read()
@@ -98,7 +91,8 @@ class _Run:
         self.records = {key: record for key, record in old.items() if record and record.status == "done"}
         self.reused, self.ran = len(self.records), 0
         self.waiting = [cell for cell in cells if cell.key not in self.records]
-        self.running: dict[str, _Process] = {}
+        self.workers: list[_Worker] = []
+        self.running: dict[str, _Worker] = {}
 
     def finish(self) -> GridSummary:
         if self.waiting:
@@ -119,7 +113,17 @@ class _Run:
                 self._record(cell, {"status": "failed", "reason": f"needs {lost[0]}, which failed"}, 0.0)
             elif len(self.running) < self.jobs and all(key in self.records for key in cell.needs):
                 self.waiting.remove(cell)
-                self.running[cell.key] = _Process(cell, self._cell_folder(cell), self.command)
+                self.running[cell.key] = self._idle_worker()
+                self.running[cell.key].start(cell, self._cell_folder(cell))
+
+    def _idle_worker(self) -> _Worker:
+        """A worker without a cell; one that died is replaced."""
+        self.workers = [worker for worker in self.workers if worker.alive()]
+        idle = [worker for worker in self.workers if worker not in self.running.values()]
+        if not idle:
+            idle = [_Worker(self.worker)]
+            self.workers += idle
+        return idle[0]
 
     def _cell_folder(self, cell: Cell) -> Path:
         """The folder of a cell, with its description; work of an interrupted run of the same cell is still there."""
@@ -140,11 +144,11 @@ class _Run:
         return self.folder / "cells" / f"{key}-{self.digests[key]}"
 
     def _collect(self) -> None:
-        for key, process in list(self.running.items()):
-            if process.ended():
+        for key, worker in list(self.running.items()):
+            if worker.ended():
                 del self.running[key]
                 self.ran += 1
-                self._record(process.cell, process.outcome(), process.seconds())
+                self._record(worker.cell, worker.outcome(), worker.seconds())
 
     def _record(self, cell: Cell, outcome: dict[str, Any], seconds: float) -> None:
         record = Record(
@@ -174,44 +178,62 @@ class _Run:
         try:
             yield
         finally:
-            for process in self.running.values():
-                process.stop()
+            for worker in self.workers:
+                worker.stop()
 
 
-class _Process:
-    """A running cell."""
+class _Worker:
+    """A process that runs one cell at a time."""
 
-    def __init__(self, cell: Cell, folder: Path, command: Command) -> None:
-        self.cell, self.folder, self._started = cell, folder, time.monotonic()
-        with open(folder / LOG_FILE, "ab") as log:
-            self._child = subprocess.Popen(list(command(folder)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        os.set_blocking(self._output.fileno(), False)
+
+    def start(self, cell: Cell, folder: Path) -> None:
+        self.cell, self.folder, self._started, self._status = cell, folder.resolve(), time.monotonic(), b""
+        with contextlib.suppress(BrokenPipeError):  # it died; `ended` sees that
+            self._input.write(f"{self.folder}\n".encode())
+            self._input.flush()
 
     def ended(self) -> bool:
-        return self._child.poll() is not None
+        self._status += self._output.read() or b""
+        return self._status.endswith(b"\n") or not self.alive()
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
     def outcome(self) -> dict[str, Any]:
         """What the cell left; its death where it left nothing."""
-        code = self._child.returncode
         if (self.folder / OUTCOME_FILE).is_file():
             return read_json(self.folder / OUTCOME_FILE)
+        code = int(self._status) if self._status else self._process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = _last_line(self.folder / LOG_FILE)
         return {"status": "failed", "reason": f"its process ended with {how}{': ' + last if last else ''}"}
 
     def stop(self) -> None:
-        if self._child.poll() is None:
-            self._child.terminate()
+        """End the worker; a cell at work is asked to save and stop."""
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+        if self.alive():
+            self._process.terminate()
             try:
-                self._child.wait(timeout=60)
+                self._process.wait(timeout=60)
             except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
+                self._process.kill()
+                self._process.wait()
+        self._output.close()
 
 
 def _last_line(path: Path) -> str:
+    if not path.is_file():
+        return ""
     with open(path, "rb") as stream:
         stream.seek(max(0, os.path.getsize(path) - 2000))
         lines = stream.read().decode("utf-8", "replace").strip().splitlines()

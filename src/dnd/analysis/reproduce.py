@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dnd.analysis.attention_distance import AttentionAnalysis, analyse_attention
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.curves import draw_curves, read_curves
 from dnd.analysis.finding import Finding
-from dnd.analysis.grid import GridSummary, cell_command, run_grid
+from dnd.analysis.grid import WORKER, GridSummary, run_grid
 from dnd.analysis.label_efficiency import curves_of, draw_label_efficiency
 from dnd.analysis.protocol import MOLECULES, Request, encoder_key, plan, systems_of
 from dnd.analysis.results import Cell, digests
@@ -48,7 +48,7 @@ def reproduce(
     *,
     jobs: int = 1,
     say: Callable[[str], None] = print,
-    command: Callable[[Path], list[str]] = cell_command,
+    worker: Sequence[str] = WORKER,
 ) -> Reproduction:
     """Run what is missing of a table or figure and write it.
 
@@ -57,7 +57,7 @@ def reproduce(
         out: folder for results; tables and figures of one budget can share it and then share their encoders.
         jobs: cells at a time.
         say: receives a line per cell.
-        command: see `run_grid`.
+        worker: see `run_grid`.
 
     Raises:
         InputError: no cell gave a result; the message holds the first reason.
@@ -68,7 +68,7 @@ def reproduce(
     """
     out = Path(out)
     cells = plan(request)
-    summary = run_grid(cells, out, jobs=jobs, say=say, command=command)
+    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
     if request.what in _TABLES:
         _require_some(summary)
         text = write_table(request.what, request.budget, list(summary.records.values()), out)

@@ -14,6 +14,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import storage_errors
 
 RESULTS = "results.jsonl"
+CELL_FILE, OUTCOME_FILE, LOG_FILE = "cell.json", "outcome.json", "log.txt"  # in the folder of a cell
 Status = Literal["done", "failed"]
 
 

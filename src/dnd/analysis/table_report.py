@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.budgets import Budget
 from dnd.analysis.figures import bar_chart
@@ -125,7 +127,7 @@ def _verdicts(found: Sequence[Entry]) -> list[str]:
                 label = SYSTEMS[other].label if other in SYSTEMS else other
                 lines.append(
                     f"{SYSTEMS[name].label} against {label}: better on {wins} of {decided} (data set, pooling) pairs, "
-                    f"sign test p = {p_value:.3g}; median gain {100 * sorted(gains)[len(gains) // 2]:+.1f} %; paired "
+                    f"sign test p = {p_value:.3g}; median gain {100 * float(np.median(gains)):+.1f} %; paired "
                     f"tests over seeds support {supported['better']} better, {supported['worse']} worse."
                 )
     return lines or ["Nothing to compare."]

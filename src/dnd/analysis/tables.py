@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dnd.analysis.benchmark_list import BENCHMARKS
+from dnd.analysis.benchmarks import PARTS
 from dnd.analysis.qm9 import QM9_PREFIX
 from dnd.analysis.results import Record
 from dnd.analysis.systems import SYSTEMS
@@ -100,7 +101,7 @@ def entries(records: Iterable[Record]) -> list[Entry]:
             Entry(
                 dataset, system, pooling, first["metric"],
                 {seed: float(record.result["test"]) for seed, record in sorted(by_seed.items())},
-                tuple(first["molecules"].values()), tuple(first["available"].values()),
+                tuple(first["molecules"][part] for part in PARTS), tuple(first["available"][part] for part in PARTS),
                 paper_value(dataset, system, pooling),
             )
         )  # fmt: skip
