@@ -45,7 +45,8 @@ class Nursery:
     """Forks children that call functions of one module.
 
     Args:
-        tasks: the module's file; its function `run(task, arguments)` never returns.
+        tasks: the module's file; its function `run(task, arguments)` never returns, and `preload()`, if it has one,
+            imports what its tasks will need.
         scratch: folder for what the children print.
     """
 
@@ -90,6 +91,8 @@ class Nursery:
 def _serve() -> None:
     import_module("torch._dynamo")  # else the first optimizer step imports it in each child, for two seconds
     module = import_module(sys.argv[1])
+    if hasattr(module, "preload"):
+        module.preload()
 
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,0 +1,118 @@
+"""The four stages as commands on tiny real data, killed at random and resumed; also the tasks of a nursery.
+
+Everything that the commands import is imported here once, so that a forked child starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dnd.cli.main import build_app
+from dnd.common.files import sha256_file
+from nursery import Child, Nursery, end_like_the_command
+
+DATA = Path(__file__).parents[1] / "data" / "qm9_300.npz"
+MODULES = ("store.prepare", "store.convert", "teacher.denoise", "distillation.distill", "finetuning.finetune")
+# What a run says about itself and not about its result: when it ran, how long it took, which run it was.
+PRIVATE = {"manifest.json", "run.json"}
+
+
+def run(task: str, arguments: dict[str, Any]) -> NoReturn:
+    end_like_the_command(lambda: {"command": command, "prepare": small_shards}[task](**arguments))
+
+
+def command(words: list[str]) -> None:
+    """What the installed command does, up to its exit."""
+    try:
+        build_app(words[0])(args=words, prog_name="dnd")
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"exit code {end.code}") from end
+
+
+def small_shards(words: list[str]) -> None:
+    """`dnd prepare` with several shards of few molecules, which the command has no option for."""
+    settings = import_module("dnd.store.settings")
+    config = settings.PrepareConfig(hydrogens="all_both", jobs=2, limit=120, shard_size=16)
+    import_module("dnd.store.prepare").prepare([DATA], words[words.index("-o") + 1], config, resume=True, quiet=True)
+
+
+def preload() -> None:
+    for name in MODULES:
+        import_module(f"dnd.{name}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb, what it reads and its settings."""
+
+    verb: str
+    words: tuple[str, ...]
+    task: str = "command"
+
+    def start(self, nursery: Nursery, out: Path) -> Child:
+        """Begin, or go on: both are the same command."""
+        return nursery.start(self.task, words=[self.verb, *self.words, "-o", str(out), "--resume"])
+
+    def finish(self, nursery: Nursery, out: Path) -> float:
+        """Run to the end; the seconds it took."""
+        begin = time.monotonic()
+        child = self.start(nursery, out)
+        code = child.wait()
+        assert code == 0, child.output
+        return time.monotonic() - begin
+
+
+def stages(folder: Path) -> Iterator[Stage]:
+    """The stages in order; each reads what the one before left in `folder/<verb>`."""
+    save = ("loop.checkpoint_every=1", "loop.epochs=2", "loop.device=cpu")
+    yield Stage("prepare", (), task="prepare")
+    store = str(folder / "prepare")
+    yield Stage("denoise", (store, "--recipe", "tiny", *save))
+    yield Stage("distill", (store, "--teacher", str(folder / "denoise"), "--recipe", "tiny", *save))
+    table = folder / "labels.csv"
+    chains = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "Cl", "C(=O)O", "c1ccccc1", "C#N")]
+    table.write_text("smiles,y\n" + "".join(f"{smiles},{len(smiles) / 3}\n" for smiles in chains))
+    settings = ("--target-columns", "y", "--encoder", str(folder / "distill"), "--split", "random")
+    yield Stage("finetune", (str(table), *settings, *save))
+
+
+def result(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a finished folder, what it says about itself and the time it took left out."""
+    return {
+        path.name: sha256_file(path) if path.suffix != ".json" else _without_times(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.name not in PRIVATE and path.suffix != ".html"
+    }
+
+
+def kill_and_resume(nursery: Nursery, stage: Stage, out: Path, *, kills: int, seconds: float, seed: int) -> int:
+    """Run `stage` into `out`, killed up to `kills` times within `seconds` of a start each; the number that landed."""
+    draw, landed = random.Random(seed), 0
+    for _ in range(kills):
+        child = stage.start(nursery, out)
+        time.sleep(draw.uniform(0.05, 1.0) * seconds)
+        code = child.kill()
+        assert code in (0, -9), child.output
+        landed += code == -9
+        if code == 0:
+            return landed
+    stage.finish(nursery, out)
+    return landed
+
+
+def _without_times(path: Path) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(entry) for key, entry in value.items() if "seconds" not in key}
+        return [plain(entry) for entry in value] if isinstance(value, list) else value
+
+    return hashlib.sha256(json.dumps(plain(json.loads(path.read_text())), sort_keys=True).encode()).hexdigest()
