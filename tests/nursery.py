@@ -57,6 +57,7 @@ class Nursery:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self.ask({"ready": True})
 
     def ask(self, request: dict[str, Any]) -> int:
         assert self._process.stdin is not None
@@ -96,7 +97,9 @@ def _serve() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        if "wait" in request:
+        if "ready" in request:
+            answer = 1
+        elif "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         else:
             answer = os.fork()

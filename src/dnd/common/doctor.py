@@ -46,9 +46,17 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
         manifest = _check_sealed(part, facts, damage)
         if own_id is not None and manifest is not None and manifest.get("run") != own_id:
             damage.append(f"{part} is of another run: found {manifest.get('run')}, expected {own_id}")
-    if not is_sealed:
+    unfinished = checkpoints or (folder / ".progress").is_dir() or not _results(folder)
+    if not is_sealed and unfinished:
         facts.append(f"{folder}: a run that has not finished; the command that started it goes on with --resume")
+    elif not is_sealed:
+        damage.append(f"{folder} has lost its {MANIFEST}: nothing vouches for {', '.join(_results(folder))}")
     return facts, damage
+
+
+def _results(folder: Path) -> list[str]:
+    """Files that only a finished stage leaves behind when it has removed its checkpoints."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix in {".safetensors", ".arrow"})
 
 
 def _check_sealed(part: Path, facts: list[str], damage: list[str]) -> dict[str, Any] | None:
