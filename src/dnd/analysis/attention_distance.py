@@ -116,6 +116,7 @@ def draw_attention(analyses: Mapping[str, AttentionAnalysis]) -> Finding:
         left.set(xlabel="|r| of attention score and distance", ylabel="heads", title="Attention follows distance")
         right.axhline(next(iter(analyses.values())).uniform, color="grey", linestyle=":", label="uniform attention")
         right.axhline(1.5, color="grey", linewidth=0.8, label="C–C bond")
+        right.set_xticks(range(1, max(len(one.distance_LH) for one in analyses.values()) + 1))
         right.set(xlabel="layer", ylabel="attended distance (Å)", title="How far each head looks")
         left.legend()
         right.legend()

@@ -56,7 +56,8 @@ def curves_of(records: Sequence[Record], names: Mapping[str, str]) -> list[Curve
             by_fraction = groups.setdefault((settings["dataset"], settings["system"], settings["pooling"]), {})
             by_fraction.setdefault(settings["fraction"], {})[settings["seed"]] = record
     if not groups:
-        raise InputError("no finetuning is finished, so there is no curve", next_step="See results.jsonl for reasons")
+        reason = next((record.reason for record in records if record.status == "failed"), "nothing to run")
+        raise InputError("no finetuning is finished, so there is no curve", found=reason)
     found = []
     for (dataset, name, pooling), by_fraction in groups.items():
         points = {

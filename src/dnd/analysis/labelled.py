@@ -5,8 +5,10 @@ Legend: N molecules, C targets.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -68,6 +70,8 @@ def labelled_table(work: Work) -> LabelledTable:
     settings = work.settings
     if str(settings["dataset"]).startswith(QM9_PREFIX):
         table = _qm9_table(work)
+    elif "table_sha256" in settings:
+        table = _user_table(work)
     else:
         data = load_benchmark(settings["dataset"], work.paths.get("data_dir"))
         available = {part: len(rows) for part, rows in data.parts.items()}
@@ -151,13 +155,25 @@ def _select(table: LabelledTable, rows: np.ndarray, columns: Sequence[int] | np.
 
 
 def _qm9_table(work: Work) -> LabelledTable:
-    from dnd.analysis.stages import TABLE, read_rows
+    from dnd.analysis.stages import TABLE
 
     name = str(work.settings["dataset"]).removeprefix(QM9_PREFIX)
-    rows = read_rows(work.need("labels") / TABLE)
+    return _own_table(work.need("labels") / TABLE, (name,), "regression", "mae")
+
+
+def _user_table(work: Work) -> LabelledTable:
+    """The table that `analyse labels` wrote from the user's file, in the settings known by its SHA-256."""
+    settings = work.settings
+    metric = "rocauc" if settings["task"] == "classification" else "rmse"
+    return _own_table(Path(work.paths["table"]), tuple(settings["targets"]), settings["task"], metric)
+
+
+def _own_table(
+    path: Path, names: tuple[str, ...], task: Literal["regression", "classification"], metric: str
+) -> LabelledTable:
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
     split = [row["split"] for row in rows]
-    labels = np.array([[float(row[name])] for row in rows])
+    labels = np.array([[float(row[name] or "nan") for name in names] for row in rows])
     sizes = {part: split.count(part) for part in PARTS}
-    return LabelledTable(
-        [row["smiles"] for row in rows], labels, (name,), split, "regression", "mae", 1.0, sizes, False
-    )
+    return LabelledTable([row["smiles"] for row in rows], labels, names, split, task, metric, 1.0, sizes, False)

@@ -5,7 +5,6 @@ Everything resumes: a cell that was killed goes on where its stage can, since it
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,13 +125,14 @@ def finetune_student(work: Work) -> Result:
     table = labelled_table(work)
     write_text(work.folder / TABLE, table.text())
     config = load_config(FinetuneConfig, work.settings["recipe"], work.settings["config"])
-    encoders = [folder / ENCODER for folder in work.needs.values() if (folder / ENCODER).is_dir()]
+    made = [folder / ENCODER for folder in work.needs.values() if (folder / ENCODER).is_dir()]
+    given = [Path(work.paths["encoder"])] if "encoder" in work.paths else []
     summary = finetune(
         work.folder / TABLE,
         work.folder / MODEL,
         table.names,
         config,
-        encoder=encoders[0] if encoders else "random",
+        encoder=next(iter([*made, *given]), "random"),
         resume=True,
         quiet=True,
     )
@@ -246,9 +246,3 @@ def _scores(metric: str, parts: Mapping[str, float | None], scale: float) -> Res
 def _numbers(metrics: Mapping[str, Any]) -> str:
     wanted = ("held_out_loss", "trivial", "floor", "valid_loss", "train_loss", "valid_node_r2", "valid_graph_r2")
     return ", ".join(f"{name} {metrics[name]:.4g}" for name in wanted if isinstance(metrics.get(name), float))
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of one of our own tables."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
