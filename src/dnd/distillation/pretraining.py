@@ -51,7 +51,11 @@ class PretrainingObjective(Objective):
         self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
 
     def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of the training rows; a budget of tokens, where set, replaces the batch size."""
+        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+
+        Only a budget sorts by size: the students pack their batches, so mixed sizes cost nothing, and a batch of one
+        size is a biased sample of the molecules.
+        """
         loop = self.loop
         plan = plan_batches(
             self.store.atom_counts[self.train_rows],
@@ -60,7 +64,7 @@ class PretrainingObjective(Objective):
             seed=loop.seed,
             epoch=epoch,
             drop_last=self.contrastive,
-            pool=1 if self.contrastive else DEFAULT_POOL,
+            pool=DEFAULT_POOL if loop.max_tokens else 1,
         )
         return [self.train_rows[rows] for rows in plan]
 
