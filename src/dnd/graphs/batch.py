@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
 _Batch = TypeVar("_Batch", bound="_Packed")
 
 
@@ -150,7 +149,7 @@ def padding_index(
 def mean_per_molecule(
     values_ND: Float[Tensor, "items dim"], offsets: Int[Tensor, "boundaries"]
 ) -> Float[Tensor, "molecules dim"]:
-    r"""Mean over each molecule's items: :math:`\bar h_b = \frac{1}{N_b} \sum_{i \in b} h_i` (0 where there are none)."""
+    r"""Mean of each molecule's items, :math:`\bar h_b = \frac{1}{N_b} \sum_{i \in b} h_i`; 0 where there are none."""
     index_N = molecule_index(offsets, len(values_ND))
     total_BD = values_ND.new_zeros(len(offsets) - 1, values_ND.shape[1]).index_add_(0, index_N, values_ND)
     return total_BD / offsets.diff().clamp(min=1)[:, None].to(values_ND.dtype)
