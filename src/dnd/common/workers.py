@@ -164,8 +164,9 @@ class WorkerPool:
             yield from self._receive(child)
         for child in children.values():
             if time.monotonic() > deadlines[id(child)]:
-                item = self._remove(child, f"over {self.timeout_s:g} s")
-                yield item.number, Failure(f"over {self.timeout_s:g} s")
+                reason = f"over {self.timeout_s if child.ready else START_LIMIT_S:g} s"
+                item = self._remove(child, reason)
+                yield item.number, Failure(reason)
 
     def _receive(self, child: _Child) -> Iterator[tuple[int, Any]]:
         try:
