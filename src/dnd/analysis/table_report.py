@@ -30,6 +30,7 @@ from dnd.common.files import write_text
 
 BASELINE = "randinit-1.0"
 _OTHERS = ("randinit-0.65", "3dinfomax")
+_QM9_TABLES = ("table2", "table6")
 
 
 def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Path) -> str:
@@ -63,8 +64,10 @@ def _introduction(what: str, budget: Budget, records: Sequence[Record], found: S
     hours = sum(record.seconds for record in records) / 3600
     seeds = sorted({len(entry.by_seed) for entry in found})
     machines = ", ".join(sorted({record.machine for record in records if record.machine})) or "unknown"
-    student = ", ".join(budget.pna if what in ("table2", "table6") else budget.tokengt)
+    student = ", ".join(budget.pna if what in _QM9_TABLES else budget.tokengt)
     most = f"at most {budget.most_molecules} molecules of each data set" if budget.most_molecules else "all molecules"
+    if what in _QM9_TABLES:
+        most = "the same training molecules for every system, none of them pretrained on"
     return (
         f"Pretraining: {pretraining:,} molecules of {files} (the paper: 3,378,309 of PCQM4Mv2 for Table 1, 50,000 of "
         f"QM9 for Tables 2 and 6). Student: {student}. Finetuning: {budget.finetune_recipe} with "
