@@ -30,7 +30,7 @@ class DenoiseConfig:
 
     Attributes:
         teacher: architecture.
-        loop: training.
+        loop: training; the recipes `denoise-*` have the settings that suit each size.
         sigma: standard deviation of the noise per coordinate, angstrom. D&D does not state it; 0.04 is that of Zaidi
             et al. for PCQM4Mv2.
         remove_mean: take the translation out of the noise; not in the paper.
@@ -38,11 +38,7 @@ class DenoiseConfig:
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            epochs=30, batch_size=70, learning_rate=4e-4, min_learning_rate=1e-7, warmup_epochs=1.0, weight_decay=0.0
-        )
-    )
+    loop: LoopConfig = field(default_factory=LoopConfig)
     sigma: float = 0.04
     remove_mean: bool = False
     holdout_fraction: float = 0.02
