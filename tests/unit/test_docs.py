@@ -53,7 +53,8 @@ def test_the_tracked_tree_stays_small() -> None:
 
 
 def test_nothing_that_could_run_foreign_code_is_in_the_package() -> None:
-    forbidden = re.compile(r"\b(import pickle|pickle\.loads?|torch\.load|joblib\.load|yaml\.load|shell=True)|(?<![.\w])(eval|exec)\(")
+    loaders = r"\b(import pickle|pickle\.loads?|torch\.load|joblib\.load|yaml\.load|shell=True)"
+    forbidden = re.compile(loaders + r"|(?<![.\w])(eval|exec)\(")
     hits = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in (ROOT / "src").rglob("*.py")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from dnd.analysis.demo_report import write_demo_report
 from dnd.common.config import load_config
@@ -114,17 +115,27 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
 
 
 def compare(systems: list[System]) -> str:
-    """One true sentence about the test part: D&D against RandInit and against the best classical baseline."""
+    """What the test part says of D&D against RandInit (paired over seeds) and the best classical baseline."""
     distilled, random, *classical = systems
     best = min(classical, key=lambda system: float(np.mean(system.valid)))  # chosen on validation, never on test
-    ours, theirs, forest = (float(np.mean(system.test)) for system in (distilled, random, best))
-    wins = sum(a < b for a, b in zip(distilled.test, random.test, strict=True))
+    ours, forest = float(np.mean(distilled.test)), float(np.mean(best.test))
+    change, half_width = paired_change(distilled.test, random.test)
+    clear = "lowers" if change < 0 else "RAISES"
+    effect = clear if abs(change) > half_width else "makes no clear difference to"
     return (
-        f"Distillation {'lowers' if ours < theirs else 'does NOT lower'} the test RMSE against random weights "
-        f"({ours:.3f} against {theirs:.3f}; better in {wins} of {len(distilled.test)} seeds, too few to be sure) and "
+        f"Distillation {effect} the test RMSE against random weights (change {change:+.3f} ± {half_width:.3f}, 95 % "
+        f"interval of {len(distilled.test)} paired seeds). The distilled student "
         f"{'beats' if ours < forest else 'does NOT beat'} the classical baseline that validation prefers "
-        f"({best.name}, {forest:.3f}). This is a small run: 2,500 molecules of pretraining instead of millions."
+        f"({ours:.3f} against {forest:.3f}, {best.name}). This is a small run: 2,500 molecules of pretraining, not "
+        f"millions."
     )
+
+
+def paired_change(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """Mean of the paired differences and the half-width of its 95 % interval (Student's t)."""
+    differences = np.subtract(ours, theirs)
+    error = float(np.std(differences, ddof=1)) / np.sqrt(len(differences))
+    return float(np.mean(differences)), float(stats.t.ppf(0.975, len(differences) - 1) * error)
 
 
 def table_lines(systems: list[System]) -> Iterator[str]:
