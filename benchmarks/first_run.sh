@@ -21,14 +21,15 @@ for level in node graph; do
 done
 
 finetune() { # data set, label column, encoder folder or random, student, seed
-  local name=$3-$1-seed$5 baselines=false
+  local name=$3-$1-seed$5 baselines=false epochs=30
   [ "$3-$5" = node-gine-1 ] && baselines=true
+  [ "$1" = lipo ] && epochs=15 # four times the molecules of ESOL
   [ "$3" = random ] && name=random-$4-$1-seed$5
   local student=(student.name=gine student.width=128 student.num_layers=4)
   [ "$4" = tokengt ] && student=(student.name=tokengt student.width=64 student.num_layers=6 student.num_heads=4)
   [ "$3" = random ] || student=()
   dnd finetune "$data/ogbg_mol$1/mapping/mol.csv.gz" -o "models/$name" --target-columns "$2" --encoder "$3" --resume \
-    --seed "$5" "${student[@]}" loop.epochs=30 loop.learning_rate=1e-3 layer_decay=1.0 baselines=$baselines jobs=1
+    --seed "$5" "${student[@]}" loop.epochs=$epochs loop.learning_rate=1e-3 layer_decay=1.0 baselines=$baselines jobs=1
 }
 export -f finetune && export data
 for seed in 1 2 3; do

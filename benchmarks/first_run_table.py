@@ -1,0 +1,106 @@
+"""The tables of docs/results/first-run.md from the folder that `first_run.sh` filled.
+
+usage: python benchmarks/first_run_table.py OUT
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.analysis.demo import paired_change
+
+SETS = {"esol": "ESOL", "freesolv": "FREESOLV", "lipo": "LIPO"}
+STUDENTS = ("tokengt", "gine")
+STARTS = {"RandInit": "random", "D&D-GRAPH": "graph", "D&D-NODE": "node"}
+SEEDS = (1, 2, 3)
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_scores(out: Path, start: str, name: str) -> dict[int, float]:
+    """Test RMSE by seed, of the finished runs."""
+    files = {seed: out / "models" / f"{start}-{name}-seed{seed}" / "metrics.json" for seed in SEEDS}
+    return {seed: read(file)["parts"]["test"]["rmse"] for seed, file in files.items() if file.exists()}
+
+
+def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    head = list(head)
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print()
+
+
+def distillation_row(out: Path, level: str, student: str) -> list[str]:
+    metrics = read(out / f"{level}-{student}" / "config.json")["metrics"]
+    keys = [
+        f"valid_{level}_loss",
+        f"valid_{level}_variance",
+        f"valid_{level}_r2",
+        f"train_{level}_r2",
+        "valid_lookup_r2",
+    ]
+    return [level, student, *(f"{metrics[key]:.4f}" if key in metrics else "–" for key in keys)]
+
+
+def score_row(out: Path, system: str, student: str) -> list[str]:
+    """Mean ± sample deviation, and the number of seeds."""
+    cells = []
+    for name in SETS:
+        values = list(test_scores(out, f"{STARTS[system]}-{student}", name).values())
+        spread = f" ± {np.std(values, ddof=1):.3f} ({len(values)})" if len(values) > 1 else ""
+        cells.append(f"{np.mean(values):.3f}{spread}" if values else "–")
+    return [f"{system}, {student}", *cells]
+
+
+def baseline_rows(out: Path) -> list[list[str]]:
+    found = {name: read(out / "models" / f"node-gine-{name}-seed1" / "metrics.json")["baselines"] for name in SETS}
+    return [
+        [kind.replace("_", " "), *(f"{found[name][kind]['parts']['test']['rmse']:.3f}" for name in SETS)]
+        for kind in found["esol"]
+    ]
+
+
+def paper_row(method: str) -> list[str]:
+    table = (resources.files("dnd.analysis") / "paper" / "table1.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(table.splitlines()) if (row["method"], row["pooling"]) == (method, "MP")]
+    cells = {row["dataset"]: f"{float(row['mean']):.3f} ± {float(row['std']):.3f}" for row in rows}
+    return [f"paper: {method} +MP", *(cells[label] for label in SETS.values())]
+
+
+def change_row(out: Path, system: str, student: str) -> list[str]:
+    """Paired over seeds against RandInit: mean change ± half-width of the 95 % interval."""
+    cells = []
+    for name in SETS:
+        ours, theirs = (test_scores(out, f"{start}-{student}", name) for start in (STARTS[system], "random"))
+        seeds = sorted(ours.keys() & theirs.keys())
+        if len(seeds) < 2:
+            cells.append("–")
+            continue
+        change, half = paired_change([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+        cells.append(f"{change:+.3f} ± {half:.3f}{' *' if abs(change) > half else ''}")
+    return [f"{system}, {student}", *cells]
+
+
+def main(out: Path) -> None:
+    """Print the distillation table, the test scores and the paired changes."""
+    head = ["level", "student", "held-out loss", "teacher's variance", "held-out R²", "training R²", "lookup R²"]
+    print_table(head, [distillation_row(out, level, student) for level in ("node", "graph") for student in STUDENTS])
+    rows = [score_row(out, system, student) for student in STUDENTS for system in STARTS] + baseline_rows(out)
+    print_table(["test RMSE", *SETS], rows + [paper_row(method) for method in ("RandInit", "D&D-Graph", "D&D-Node")])
+    changes = [change_row(out, system, student) for student in STUDENTS for system in ("D&D-GRAPH", "D&D-NODE")]
+    print_table(["change against RandInit", *SETS], changes)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
