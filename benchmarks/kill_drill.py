@@ -39,15 +39,15 @@ def drill(folder: Path, kills: int, seed: int) -> int:
     total = differing_in_all = 0
     for number, stage in enumerate(stages(folder), start=1):
         begin = time.monotonic()
-        seconds = stage.finish(nursery, folder / stage.verb)  # the undisturbed run, which the next stage reads
-        expected, landed, runs, differing = result(folder / stage.verb), 0, 0, 0
-        while landed < kills * number // 4 - kills * (number - 1) // 4:
+        seconds = stage.finish(nursery, folder / stage.name)  # the undisturbed run, which the next stage reads
+        expected, landed, runs, differing = result(folder / stage.name), 0, 0, 0
+        while landed < kills * number // 5 - kills * (number - 1) // 5:
             runs += 1
             out = folder / "disturbed"
             landed += kill_and_resume(nursery, stage, out, kills=6, seconds=seconds, seed=1000 * seed + runs)
             differing += result(out) != expected
             shutil.rmtree(out)
-        print(f"| {stage.verb} | {landed} | {runs} | {differing} | {time.monotonic() - begin:.0f} |", flush=True)
+        print(f"| {stage.name} | {landed} | {runs} | {differing} | {time.monotonic() - begin:.0f} |", flush=True)
         total, differing_in_all = total + landed, differing_in_all + differing
     print(f"| all | {total} | | {differing_in_all} | |")
     nursery.close()

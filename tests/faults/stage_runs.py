@@ -52,8 +52,9 @@ def preload() -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb, what it reads and its settings."""
+    """A verb, what it reads and its settings; `name` is also that of the folder of the undisturbed run."""
 
+    name: str
     verb: str
     words: tuple[str, ...]
     task: str = "command"
@@ -72,17 +73,18 @@ class Stage:
 
 
 def stages(folder: Path) -> Iterator[Stage]:
-    """The stages in order; each reads what the one before left in `folder/<verb>`."""
+    """The stages in order; each reads what those before left in `folder/<name>`."""
     save = ("loop.checkpoint_every=1", "loop.epochs=2", "loop.device=cpu")
-    yield Stage("prepare", (), task="prepare")
+    yield Stage("prepare", "prepare", (), task="prepare")
     store = str(folder / "prepare")
-    yield Stage("denoise", (store, "--recipe", "tiny", *save))
-    yield Stage("distill", (store, "--teacher", str(folder / "denoise"), "--recipe", "tiny", *save))
+    yield Stage("denoise", "denoise", (store, "--recipe", "tiny", *save))
+    yield Stage("distill", "distill", (store, "--teacher", str(folder / "denoise"), "--recipe", "tiny", *save))
     table = folder / "labels.csv"
     chains = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "Cl", "C(=O)O", "c1ccccc1", "C#N")]
     table.write_text("smiles,y\n" + "".join(f"{smiles},{len(smiles) / 3}\n" for smiles in chains))
     settings = ("--target-columns", "y", "--encoder", str(folder / "distill"), "--split", "random")
-    yield Stage("finetune", (str(table), *settings, *save))
+    yield Stage("finetune", "finetune", (str(table), *settings, *save))
+    yield Stage("ensemble", "finetune", (str(table), *settings, *save, "--ensemble", "2"))
 
 
 def result(folder: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from stage_runs import Stage, kill_and_resume, result, stages
 from nursery import Nursery
 
 pytestmark = pytest.mark.timeout(600)
-VERBS = ("prepare", "denoise", "distill", "finetune")
+STAGES = ("prepare", "denoise", "distill", "finetune", "ensemble")
 
 
 @pytest.fixture(scope="module")
@@ -26,35 +26,35 @@ def stage_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]
 def whole(
     stage_nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, tuple[Stage, float]]]:
-    """A folder with the four results that nothing disturbed, and for each verb its stage and seconds."""
+    """A folder with the results that nothing disturbed, and for each name its stage and seconds."""
     folder = tmp_path_factory.mktemp("whole")
-    done = {stage.verb: (stage, stage.finish(stage_nursery, folder / stage.verb)) for stage in stages(folder)}
+    done = {stage.name: (stage, stage.finish(stage_nursery, folder / stage.name)) for stage in stages(folder)}
     return folder, done
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_killed_a_few_times_ends_with_the_same_bytes(
-    verb: str, stage_nursery: Nursery, whole: tuple[Path, dict[str, tuple[Stage, float]]], scratch: Path
+    name: str, stage_nursery: Nursery, whole: tuple[Path, dict[str, tuple[Stage, float]]], scratch: Path
 ) -> None:
     folder, done = whole
-    stage, seconds = done[verb]
+    stage, seconds = done[name]
     kill_and_resume(stage_nursery, stage, scratch / "out", kills=3, seconds=seconds, seed=1)
-    assert result(scratch / "out") == result(folder / verb)
+    assert result(scratch / "out") == result(folder / name)
     assert not [path for path in (scratch / "out").rglob("*") if ".tmp-" in path.name]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_stage_killed_50_times_ends_with_the_same_bytes(
-    verb: str, stage_nursery: Nursery, whole: tuple[Path, dict[str, tuple[Stage, float]]], scratch: Path
+    name: str, stage_nursery: Nursery, whole: tuple[Path, dict[str, tuple[Stage, float]]], scratch: Path
 ) -> None:
     folder, done = whole
-    stage, seconds = done[verb]
+    stage, seconds = done[name]
     landed = number = 0
     while landed < 50:
         number += 1
         out = scratch / f"out-{number}"
         landed += kill_and_resume(stage_nursery, stage, out, kills=8, seconds=seconds, seed=number)
-        assert result(out) == result(folder / verb)
+        assert result(out) == result(folder / name)
         shutil.rmtree(out)
