@@ -11,26 +11,48 @@ import typer
 def distill(
     store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=20 or terms.graph=0.5.")
+        list[str] | None,
+        typer.Argument(
+            help="key=value settings, such as loop.epochs=20; with auto also seeds=5, finetune.loop.epochs=9."
+        ),
     ] = None,
     teacher: Annotated[Path, typer.Option(help="TEACHER folder, from `dnd denoise`.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
-    level: Annotated[str | None, typer.Option(help="node, graph, coordinated or custom.")] = None,
+    level: Annotated[str | None, typer.Option(help="node, graph, coordinated, custom, or auto.")] = None,
+    validate: Annotated[
+        Path | None, typer.Option(help="With --level auto: labelled molecules; the validation part decides.")
+    ] = None,
+    target_columns: Annotated[
+        list[str] | None, typer.Option(help="With --level auto: columns with labels; repeat, or separate by commas.")
+    ] = None,
+    smiles_column: Annotated[str, typer.Option(help="With --level auto: column with SMILES.")] = "smiles",
     student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
     from dnd.common.config import load_config, recipe_names
+    from dnd.common.errors import ConfigError
     from dnd.distillation.distill import distill as run
     from dnd.distillation.report import report
     from dnd.distillation.settings import DistillConfig, student_words
 
+    automatic = level == "auto"
+    if automatic != (validate is not None) or automatic != bool(target_columns):
+        raise ConfigError("--level auto, --validate and --target-columns belong together")
+    of_choice = [word for word in settings or () if automatic and word.startswith(("finetune.", "seeds="))]
     overrides = [
-        *([f"level={level}"] if level else []),
+        *([f"level={level}"] if level and not automatic else []),
         *(student_words(student) if student else []),
-        *(settings or []),
+        *(word for word in settings or () if word not in of_choice),
     ]
     named = f"distill-{recipe}"
     config = load_config(DistillConfig, named if named in recipe_names() else recipe, overrides)
+    if validate is not None:
+        from dnd.finetuning.choose_level import choice_config, distill_best_level
+        from dnd.finetuning.dataset import LabelledFile
+
+        data = LabelledFile(validate, tuple(target_columns or ()), smiles_column)
+        distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume, say=typer.echo)
+        return
     typer.echo(report(run(store, teacher, out, config, resume=resume)))

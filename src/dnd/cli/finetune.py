@@ -17,13 +17,21 @@ def finetune(
     target_columns: Annotated[
         list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
     ] = ...,  # type: ignore[assignment]
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FILE:COLUMN[,COLUMN]: a further table whose targets the same model learns; repeat for more."
+        ),
+    ] = None,
+    smiles_column: Annotated[str, typer.Option(help="Column with SMILES, in every file.")] = "smiles",
     encoder: Annotated[str, typer.Option(help="ENCODER folder, or `random` for RandInit.")] = "random",
     student: Annotated[
         str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
-    task: Annotated[str | None, typer.Option(help="auto, regression or classification.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="auto, regression or classification; one for each target, with commas.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="scaffold, random, kfold or column:NAME.")] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
     recipe: Annotated[str, typer.Option(help="small, paper, or a TOML file.")] = "small",
@@ -34,10 +42,12 @@ def finetune(
     from dnd.common.config import load_config, recipe_names
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.several_files import labelled_file
     from dnd.finetuning.student_choice import student_settings
 
     words = list(settings or [])
-    options = {"pooling": pooling, "task": task, "split": split, "ensemble": ensemble, "loop.seed": seed}
+    kinds = "tasks" if task and "," in task else "task"
+    options = {"pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed}
     overrides = [
         *student_settings(student, encoder),
         *(f"{key}={value}" for key, value in options.items() if value is not None),
@@ -46,4 +56,15 @@ def finetune(
     named = f"finetune-{recipe}"
     config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
     columns = [*target_columns, *(word for word in words if "=" not in word)]
-    run(data, out, columns, config, smiles_column=smiles_column, encoder=encoder, resume=resume, say=typer.echo)
+    files = [labelled_file(word, smiles_column) for word in also or ()]
+    run(
+        data,
+        out,
+        columns,
+        config,
+        smiles_column=smiles_column,
+        also=files,
+        encoder=encoder,
+        resume=resume,
+        say=typer.echo,
+    )

@@ -18,9 +18,9 @@ def prepare(
         list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
     ] = None,
     conformers: Annotated[
-        str, typer.Option(help="none, file, etkdg, or auto: the file's where it has coordinates.")
+        str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: the file's if it has coordinates.")
     ] = "auto",
-    num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg.")] = 1,
+    num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg and etkdg_raw.")] = 1,
     hydrogens: Annotated[
         str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")
     ] = "heavy_both",

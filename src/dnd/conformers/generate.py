@@ -1,4 +1,4 @@
-"""Conformers from a SMILES: ETKDGv3 (Wang et al. 2020), then MMFF94s, or UFF where MMFF has no parameters.
+"""Conformers from a SMILES: ETKDGv3 (Wang et al. 2020), then MMFF94s, or UFF where MMFF has no parameters, or neither.
 
 Deterministic for (SMILES, seed). Runs inside a worker process: embedding a strained cage can take for ever.
 """
@@ -29,20 +29,21 @@ class Generated:
 
     Attributes:
         positions_KA3: angstrom, float32, atoms as in `Chem.AddHs(molecule.mol)`.
-        method: `etkdg+mmff94s`, `etkdg+uff`, or `etkdg` where no force field has parameters.
+        method: `etkdg+mmff94s`, `etkdg+uff`, or `etkdg` where none is wanted or none has parameters.
     """
 
     positions_KA3: Float[np.ndarray, "conformers atoms 3"]
     method: str
 
 
-def generate_conformers(molecule: Molecule, num_conformers: int, seed: int) -> Generated | str:
+def generate_conformers(molecule: Molecule, num_conformers: int, seed: int, *, relax: bool = True) -> Generated | str:
     """Embed and relax up to `num_conformers` geometries.
 
     Args:
         molecule: canonical molecule.
         num_conformers: K wanted; fewer come back where some fail.
-        seed: the run's seed.
+        seed: the run's seed; the embedding is the same with and without relaxing.
+        relax: minimise the energy of a force field.
 
     Returns:
         The conformers, or the reason why there is none.
@@ -58,7 +59,7 @@ def generate_conformers(molecule: Molecule, num_conformers: int, seed: int) -> G
     if not identifiers:
         return f"embedding failed: {_failure(parameters)}"
     _set_apart(mol)
-    method = _relax(mol)
+    method = _relax(mol) if relax else "etkdg"
     positions = np.stack([mol.GetConformer(identifier).GetPositions() for identifier in identifiers])
     return Generated(positions.astype(np.float32), method)
 

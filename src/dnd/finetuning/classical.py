@@ -5,7 +5,7 @@ An untuned forest beats published deep models on several of these data sets, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,7 @@ def baselines(
     features: Mapping[str, Float[np.ndarray, "molecules features"]],
     targets_NC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
-    kind: TaskKind,
+    kinds: Sequence[TaskKind],
     *,
     say: Callable[[str], None],
 ) -> dict[str, Baseline]:
@@ -48,13 +48,13 @@ def baselines(
         features: feature set by name, a row per molecule.
         targets_NC: labels; NaN = missing.
         train: rows of the training part.
-        kind: of task.
+        kinds: of the targets.
         say: receives a line before each forest.
     """
     found = {MEAN: Baseline(_mean_prediction(targets_NC, train), {})}
     for name, values in features.items():
         say(f"baseline: random forest on {name}")
-        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kind)
+        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds)
     return found
 
 
@@ -62,16 +62,25 @@ def fit_forests(
     features_NF: Float[np.ndarray, "molecules features"],
     targets_NC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
-    kind: TaskKind,
+    kinds: TaskKind | Sequence[TaskKind],
     seed: int = 0,
 ) -> Baseline:
-    """One random forest per target on its labelled training molecules; a target with one class gets that class."""
+    """One random forest per target on its labelled training molecules; a target with one class gets that class.
+
+    Args:
+        features_NF: of all molecules.
+        targets_NC: labels; NaN = missing.
+        train: rows of the training part.
+        kinds: one for all targets, or one for each.
+        seed: of the forests.
+    """
     num_targets = targets_NC.shape[1]
+    each = [kinds] * num_targets if isinstance(kinds, str) else kinds
     trees = max(20, min(TREES, LIMIT_FOREST_WORK // num_targets))
     if len(train) > LIMIT_FOREST_MOLECULES:
         train = np.random.default_rng(seed).choice(train, LIMIT_FOREST_MOLECULES, replace=False)
     predictions_NC = _mean_prediction(targets_NC, train)
-    for column, target_N in enumerate(targets_NC.T):
+    for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
         known = train[~np.isnan(target_N[train])]
         if len(np.unique(target_N[known])) < 2:
             continue

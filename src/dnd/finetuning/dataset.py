@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +32,23 @@ class Reject:
         smiles: as written.
         stage: `read`, `labels`, or where parsing failed.
         reason: why.
+        file: the input, where there are several.
     """
 
     row: int
     smiles: str
     stage: str
     reason: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
 class LabelledMolecules:
-    """The usable rows of a labelled table.
+    """The usable rows of a labelled table, or the molecules of several tables, each once.
 
     Attributes:
         store: graphs in memory, one per usable row.
-        rows_N: row numbers of the input, from 0, ascending.
+        rows_N: row numbers of the input, from 0, ascending; of `molecules.csv` where there are several inputs.
         texts: SMILES as written.
         smiles: canonical SMILES.
         targets_NC: labels in raw units; NaN = missing, at least one known per row.
@@ -54,6 +56,8 @@ class LabelledMolecules:
         extra: values of the further column that was asked for, such as that of a split.
         num_rows: rows of the input, usable or not.
         rejects: the others.
+        files: names of the inputs.
+        origins: where there are several inputs, for each molecule its row numbers in each of them.
     """
 
     store: Store
@@ -65,6 +69,8 @@ class LabelledMolecules:
     extra: list[str]
     num_rows: int
     rejects: list[Reject]
+    files: tuple[str, ...]
+    origins: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
@@ -73,8 +79,17 @@ class LabelledMolecules:
         return digest.hexdigest()
 
     def rejects_csv(self) -> str:
-        """`rejects.csv`: row, smiles, stage, reason."""
-        return csv_text(("row", "smiles", "stage", "reason"), [tuple(vars(reject).values()) for reject in self.rejects])
+        """`rejects.csv`: row, smiles, stage, reason, and the file where there are several."""
+        header = [entry.name for entry in fields(Reject)][: 5 if self.origins else 4]
+        return csv_text(header, [[getattr(reject, name) for name in header] for reject in self.rejects])
+
+    def origins_csv(self) -> str:
+        """`molecules.csv`: row, canonical SMILES, and the row numbers of each file."""
+        rows = [
+            [row, smiles, *(" ".join(map(str, numbers)) for numbers in of_file)]
+            for row, (smiles, of_file) in enumerate(zip(self.smiles, self.origins, strict=True))
+        ]
+        return csv_text(("row", "smiles", *self.files), rows)
 
 
 def read_labelled(
@@ -103,14 +118,7 @@ def read_labelled(
     Raises:
         InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
     """
-    if not target_columns:
-        raise InputError("no target column is named", next_step="Add --target-columns NAME")
-    with open_molecules(path, smiles_column) as source:
-        names = resolve_columns(source.columns, target_columns)
-        require_columns(path, source.columns, [*names, *([extra_column] if extra_column else [])])
-        labelled = _read_labels(source, names, extra_column)
-    if not labelled.numbers:
-        raise InputError(_nothing_left(labelled.rejects, names), found=f"{labelled.num_rows} rows")
+    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column)
     say(f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
@@ -119,27 +127,51 @@ def read_labelled(
         for place, molecule in enumerate(molecules)
         if molecule.graph is None
     ]
-    if not kept:
-        raise InputError("there is no valid molecule", found=f"row {bad[0].row}: {bad[0].reason}")
-    if len(kept) < fewest:
-        raise InputError("there are too few molecules with labels", found=len(kept), expected=f"at least {fewest}")
+    require_enough(len(kept), bad, fewest)
     return LabelledMolecules(
         store=as_store([molecules[place] for place in kept], hydrogens),
         rows_N=np.array([labelled.numbers[place] for place in kept], dtype=np.int64),
         texts=[labelled.texts[place] for place in kept],
         smiles=[molecules[place].smiles for place in kept],
         targets_NC=np.array([labelled.labels[place] for place in kept], dtype=np.float64),
-        names=tuple(names),
+        names=tuple(labelled.names),
         extra=[labelled.extra[place] for place in kept],
         num_rows=labelled.num_rows,
         rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
+        files=(Path(path).name,),
     )
 
 
-@dataclass
-class _LabelledRows:
-    """Rows with a label, before their molecules are parsed."""
+@dataclass(frozen=True)
+class LabelledFile:
+    """A labelled table.
 
+    Attributes:
+        path: CSV, TSV, SMI, SDF or Parquet.
+        target_columns: columns with labels; an empty cell is a missing label.
+        smiles_column: where the SMILES are.
+    """
+
+    path: Path | str
+    target_columns: tuple[str, ...]
+    smiles_column: str = "smiles"
+
+
+@dataclass
+class LabelledRows:
+    """Rows with a label, before their molecules are parsed.
+
+    Attributes:
+        names: of the target columns.
+        numbers: row numbers, from 0.
+        texts: SMILES as written.
+        labels: values of the targets, NaN = missing.
+        extra: values of the further column.
+        rejects: rows without a label, or that can't be read.
+        num_rows: all rows.
+    """
+
+    names: list[str]
     numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     labels: list[list[float]] = field(default_factory=list)
@@ -148,8 +180,33 @@ class _LabelledRows:
     num_rows: int = 0
 
 
-def _read_labels(source: TableReader, names: Sequence[str], extra_column: str | None) -> _LabelledRows:
-    found = _LabelledRows()
+def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
+    """The rows of a file that have a label.
+
+    Raises:
+        InputError: a column is missing, a label is no number, or there is no label at all.
+    """
+    if not file.target_columns:
+        raise InputError("no target column is named", next_step="Add --target-columns NAME")
+    with open_molecules(file.path, file.smiles_column) as source:
+        names = resolve_columns(source.columns, file.target_columns)
+        require_columns(file.path, source.columns, [*names, *([extra_column] if extra_column else [])])
+        found = _rows_of(source, names, extra_column)
+    if not found.numbers:
+        raise InputError(_nothing_left(found.rejects, names), found=f"{found.num_rows} rows")
+    return found
+
+
+def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
+    """Refuse a table in which no molecule, or too few, can be read."""
+    if not kept:
+        raise InputError("there is no valid molecule", found=f"row {rejects[0].row}: {rejects[0].reason}")
+    if kept < fewest:
+        raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
+
+
+def _rows_of(source: TableReader, names: list[str], extra_column: str | None) -> LabelledRows:
+    found = LabelledRows(names)
     for row in source:
         found.num_rows += 1
         if row.problem is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, scores, summary
+from dnd.finetuning.metrics import CLASSIFICATION_METRICS, TaskKind, judge
 from dnd.finetuning.partition import PARTS
 from dnd.finetuning.tasks import Target
 
@@ -18,7 +18,7 @@ Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Split, targets_NC: Array, predictions_NC: Array, kind: TaskKind, names: Sequence[str]
+    partition: Split, targets_NC: Array, predictions_NC: Array, kinds: Sequence[TaskKind], names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
@@ -26,7 +26,7 @@ def part_metrics(
         rows = getattr(partition, part)
         found[part] = {
             "molecules": len(rows),
-            **summary(names, scores(kind, targets_NC[rows], predictions_NC[rows])),
+            **judge(names, kinds, targets_NC[rows], predictions_NC[rows]),
         }
     return found
 
@@ -43,35 +43,56 @@ def over_folds(folds: Sequence[Mapping[str, Mapping[str, Any]]], metrics: Sequen
             found[part][metric] = float(np.mean(values)) if values else None
             found[part][f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         found[part]["targets"] = {
-            name: {metric: _mean_of(fold[part]["targets"][name][metric] for fold in folds) for metric in metrics}
-            for name in folds[0][part]["targets"]
+            name: {metric: _mean_of(fold[part]["targets"][name][metric] for fold in folds) for metric in own}
+            for name, own in folds[0][part]["targets"].items()
         }
     return found
 
 
-def metric_names(kind: TaskKind) -> tuple[str, ...]:
-    """Metrics of a task kind, the main one first."""
-    return REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
-
-
 def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
-    """The model beside its baselines, test and validation part, as lines of text."""
-    names = metrics["metrics"]
-    rows = [("finetuned student", metrics["parts"])]
-    rows += [(name.replace("_", " "), values["parts"]) for name, values in metrics["baselines"].items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{'':{width}}  " + "  ".join(f"{f'{part} {name}':>12}" for part in ("valid", "test") for name in names)]
-    for label, parts in rows:
+    """The model beside its baselines, test and validation part, as lines of text.
+
+    Targets that are judged one by one get a table each: a mean over several units would say nothing.
+    """
+    systems = {"finetuned student": metrics["parts"]}
+    systems |= {name.replace("_", " "): values["parts"] for name, values in metrics["baselines"].items()}
+    if not metrics["per_target"]:
+        return _table("", systems, metrics["metrics"])
+    lines: list[str] = []
+    for name, own in metrics["parts"]["test"]["targets"].items():
+        of_target = {
+            system: {part: parts[part]["targets"][name] for part in PARTS} for system, parts in systems.items()
+        }
+        lines += _table(name, of_target, list(own))
+    return lines
+
+
+def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    width = max(map(len, [title, *systems]))
+    heads = [f"{part} {name}" for part in ("valid", "test") for name in names]
+    lines = [f"{title:{width}}  " + "  ".join(f"{head:>12}" for head in heads)]
+    for label, parts in systems.items():
         numbers = [_number(parts[part][name]) for part in ("valid", "test") for name in names]
         lines.append(f"{label:{width}}  " + "  ".join(f"{number:>12}" for number in numbers))
     return lines
 
 
-def verdict(metrics: Mapping[str, Any]) -> str:
-    """One true sentence: is the model better on the test part than the best baseline?"""
-    main, larger_is_better = metrics["metric"], metrics["metric"] in CLASSIFICATION_METRICS
-    own = metrics["parts"]["test"][main]
-    others = {name: values["parts"]["test"][main] for name, values in metrics["baselines"].items()}
+def verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """One true sentence, or one per target: is the model better on the test part than the best baseline?"""
+    test = metrics["parts"]["test"]
+    baselines = {name: values["parts"]["test"] for name, values in metrics["baselines"].items()}
+    if not metrics["per_target"]:
+        return [_verdict(metrics["metric"], test, baselines)]
+    return [
+        f"{name}: {_verdict(next(iter(own)), own, {base: part['targets'][name] for base, part in baselines.items()})}"
+        for name, own in test["targets"].items()
+    ]
+
+
+def _verdict(main: str, test: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> str:
+    larger_is_better = main in CLASSIFICATION_METRICS
+    own = test[main]
+    others = {name: values[main] for name, values in baselines.items()}
     known = {name: value for name, value in others.items() if value is not None}
     if own is None or not known:
         return f"The test part has no {main} to compare: too few labels or one class only."
@@ -87,15 +108,18 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     counts = metrics["counts"]
     encoder = config["training"]["encoder"]
     start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
+    files = f" from {', '.join(metrics['files'])}" if len(metrics["files"]) > 1 else ""
+    loss = "; the loss is the mean over targets, each in its own scale" if metrics["per_target"] else ""
     table = "\n".join(comparison_table(metrics))
+    data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
     return f"""# Predictor of {targets}
 
-- Task: {metrics["task_reason"]}.
+- Task: {metrics["task_reason"]}{loss}.
 - Made by finetuning {len(config["members"])} student(s) ({config["members"][0]["student"]["name"]}) from {start}.
-- Data: {counts["molecules"]} molecules of {counts["rows"]} rows; {counts["rejected"]} left out, see `rejects.csv`.
+- Data: {data}; {counts["rejected"]} left out, see `rejects.csv`.
 - Split: {metrics["split"]}; weights of the best validation epoch.
 - {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part.
-- {verdict(metrics)}
+- {" ".join(verdicts(metrics))}
 
 ```
 {table}

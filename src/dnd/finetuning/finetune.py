@@ -22,15 +22,15 @@ from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import read_model
 from dnd.common.run_record import require_same_run
 from dnd.common.seeds import derive_seed
-from dnd.finetuning.dataset import LabelledMolecules, read_labelled
-from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.outcome import MemberResult, write_outcome
 from dnd.finetuning.partition import COLUMN, check_split_name, partitions
 from dnd.finetuning.predictor_folder import KIND, Member
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
+from dnd.finetuning.several_files import read_several
+from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, fit_targets
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
@@ -62,9 +62,7 @@ class _Plan:
     config: FinetuneConfig
     encoder: str
     molecules: LabelledMolecules
-    kind: TaskKind
-    reason: str
-    notices: list[str]
+    tasks: Tasks
     hydrogens: HydrogenSetting
     parts: list[Split]
     record: dict[str, Any]
@@ -77,12 +75,13 @@ def finetune(
     config: FinetuneConfig | None = None,
     *,
     smiles_column: str = "smiles",
+    also: Sequence[LabelledFile] = (),
     encoder: str | Path = RANDOM,
     resume: bool = False,
     say: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> FinetuneSummary:
-    """Finetune a student on a labelled table and write a MODEL folder.
+    """Finetune a student on labelled tables and write a MODEL folder.
 
     Args:
         data: CSV, TSV, SMI, SDF or Parquet with SMILES and labels.
@@ -90,13 +89,14 @@ def finetune(
         target_columns: columns with labels; an empty cell is a missing label.
         config: the settings; the defaults of `FinetuneConfig` when None.
         smiles_column: where the SMILES are.
+        also: further tables, whose targets the same model learns; see `several_files`.
         encoder: an ENCODER folder, or `random` for RandInit.
         resume: go on where an interrupted run of the same settings stopped.
         say: receives one line at a time of what happens.
         quiet: no progress of the training itself.
 
     Raises:
-        InputError: see `read_labelled`, `check_targets` and `partitions`; all before training starts.
+        InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
         ConfigError: settings that are at odds, such as hydrogens other than the encoder's.
 
     Example:
@@ -104,7 +104,8 @@ def finetune(
     """
     config, out = config or FinetuneConfig(), Path(out)
     _require_free(out, resume)
-    plan = _plan(Path(data), target_columns, config, smiles_column, str(encoder), say)
+    files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
+    plan = _plan(files, config, str(encoder), say)
     members = [
         (fold, config.loop.seed + number, partition)
         for fold, partition in enumerate(plan.parts)
@@ -124,36 +125,32 @@ def finetune(
         results.append(result)
     if not is_main_rank():
         return FinetuneSummary(out, {}, True)  # rank 0 writes the MODEL
-    metrics = write_outcome(
-        out, plan.molecules, results, plan.kind, plan.reason, plan.hydrogens, plan.record, config, say
-    )
+    metrics = write_outcome(out, plan.molecules, results, plan.tasks, plan.hydrogens, plan.record, config, say)
     for folder in folders:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
     return FinetuneSummary(out, metrics, True)
 
 
-def _plan(
-    data: Path,
-    names: Sequence[str],
-    config: FinetuneConfig,
-    smiles_column: str,
-    encoder: str,
-    say: Callable[[str], None],
-) -> _Plan:
+def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig) -> None:
+    """Refuse what `finetune` would refuse, for a caller whose encoder is yet to be made; writes nothing.
+
+    Raises:
+        InputError, ConfigError: see `finetune`.
+    """
+    _plan(files, config, RANDOM, say=lambda line: None)
+
+
+def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> _Plan:
     check_split_name(config.split)
     hydrogens = _hydrogens(config, encoder)
     student = _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
-    column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
-    molecules = read_labelled(
-        data, names, hydrogens, smiles_column=smiles_column, extra_column=column, jobs=config.jobs, say=say
-    )
+    molecules, tasks = _read(files, config, hydrogens, say)
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names)
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
-    kind, reason = choose_task(molecules.targets_NC, molecules.names, config.task)
-    notices = check_targets(molecules.targets_NC, molecules.names, kind)
+    notices = check_tasks(molecules.targets_NC, molecules.names, tasks.kinds)
     parts = partitions(
         config.split,
         molecules.texts,
@@ -165,21 +162,56 @@ def _plan(
     record = {
         "encoder": encoder,
         "encoder_sha256": sha256_file(Path(encoder) / "model.safetensors") if encoder != RANDOM else None,
-        "data": data.name,
+        "data": Path(files[0].path).name,
         "data_digest": molecules.digest(),
-        "smiles_column": smiles_column,
+        "smiles_column": files[0].smiles_column,
         "target_columns": list(molecules.names),
         "settings": to_dict(config),
     }
+    if len(files) > 1:
+        record["files"] = list(molecules.files)
     say("encoder: random weights (RandInit)" if encoder == RANDOM else f"encoder: {encoder}, hydrogens {hydrogens}")
     left_out = len(molecules.rejects)
     say(f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {left_out} left out")
-    say(f"task: {reason}")
+    say(f"task: {tasks.reason}")
     for notice in notices:
         say(f"note: {notice}")
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
-    return _Plan(config, encoder, molecules, kind, reason, notices, hydrogens, parts, record)
+    if tasks.balanced:
+        for line in _label_counts(molecules, parts):
+            say(line)
+    return _Plan(config, encoder, molecules, tasks, hydrogens, parts, record)
+
+
+def _read(
+    files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
+) -> tuple[LabelledMolecules, Tasks]:
+    column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
+    choices = config.tasks or (config.task,)
+    if len(files) > 1:
+        return read_several(files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, say=say)
+    (file,) = files
+    molecules = read_labelled(
+        file.path,
+        file.target_columns,
+        hydrogens,
+        smiles_column=file.smiles_column,
+        extra_column=column,
+        jobs=config.jobs,
+        say=say,
+    )
+    return molecules, choose_tasks(molecules.targets_NC, molecules.names, choices)
+
+
+def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
+    """Labels of each target per part: a part without any can't judge it."""
+    known_NC = ~np.isnan(molecules.targets_NC)
+    lines = []
+    for column, name in enumerate(molecules.names):
+        sizes = [" / ".join(str(int(known_NC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
+        lines.append(f"labels of {name}: {'; '.join(sizes)}")
+    return lines
 
 
 def _train_member(
@@ -189,11 +221,16 @@ def _train_member(
     config, molecules = plan.config, plan.molecules
     student = _student(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
-    standardise = plan.kind == "regression" and config.targets == "standardised"
-    targets = fit_targets(molecules.targets_NC[partition.train], molecules.names, config.units, standardise=standardise)
-    loop = replace(config.loop, seed=seed)
+    targets = fit_targets(
+        molecules.targets_NC[partition.train],
+        molecules.names,
+        config.units,
+        plan.tasks.kinds,
+        standardise=config.targets == "standardised",
+    )
+    loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
     objective = SupervisedObjective(
-        network, molecules.store, molecules.targets_NC, targets, partition, plan.kind, loop, config.layer_decay
+        network, molecules.store, molecules.targets_NC, targets, partition, balanced, loop, config.layer_decay
     )
     result = train(
         objective,

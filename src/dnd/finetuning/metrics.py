@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -64,13 +64,33 @@ def scores(kind: TaskKind, targets_BC: Array, predictions_BC: Array) -> dict[str
     return {name: score(name, targets_BC, predictions_BC) for name in names}
 
 
-def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, object]:
+def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, Any]:
     """Scores as plain values for `metrics.json`: the means, and each target's own under `targets`."""
     targets = {
         name: {metric: value.per_target[column] for metric, value in found.items()} for column, name in enumerate(names)
     }
-    means: dict[str, object] = {metric: value.value for metric, value in found.items()}
+    means: dict[str, Any] = {metric: value.value for metric, value in found.items()}
     return {**means, "skipped_targets": next(iter(found.values())).skipped, "targets": targets}
+
+
+def metric_names(kinds: Sequence[TaskKind]) -> tuple[str, ...]:
+    """Metrics of the kinds that occur, each kind's main one first."""
+    values = REGRESSION_METRICS if "regression" in kinds else ()
+    return values + (CLASSIFICATION_METRICS if "classification" in kinds else ())
+
+
+def judge(names: Sequence[str], kinds: Sequence[TaskKind], targets_BC: Array, predictions_BC: Array) -> dict[str, Any]:
+    """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind."""
+    means: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
+    for kind in sorted(set(kinds), reverse=True):
+        columns = [column for column, own in enumerate(kinds) if own == kind]
+        found = scores(kind, targets_BC[:, columns], predictions_BC[:, columns])
+        part = summary([names[column] for column in columns], found)
+        targets |= part.pop("targets")
+        part["skipped_targets"] += means.pop("skipped_targets", 0)
+        means |= part
+    return {**means, "targets": {name: targets[name] for name in names}}
 
 
 def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:

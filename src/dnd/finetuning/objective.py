@@ -1,4 +1,4 @@
-"""The supervised objective: masked L1 or BCE on scaled targets, judged in raw units on whole parts."""
+"""The supervised objective: L1 for values and BCE for classes on scaled targets, judged in raw units on whole parts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
 from dnd.finetuning.layer_decay import decayed_groups
-from dnd.finetuning.losses import masked_bce, masked_l1
-from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskKind, score
+from dnd.finetuning.losses import balanced_loss, masked_bce, masked_l1
+from dnd.finetuning.metrics import judge, metric_names, score
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
 from dnd.finetuning.tasks import Target
 from dnd.graphs.batch import MoleculeBatch
@@ -29,9 +30,10 @@ class SupervisedObjective(Objective):
         network: student, pooling and head; all of it is trained.
         source: graphs of all molecules.
         targets_NC: labels in raw units, a row per molecule of `source`; NaN = missing.
-        targets: scale of each target, from the training part.
+        targets: kind and scale of each target, the scale from the training part.
         partition: positions in `source` of each part.
-        kind: of task.
+        balanced: the loss is the mean over targets, not over labels, and selects the epoch: a mean of metrics of
+            several kinds and units would say nothing.
         loop: settings of the run.
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
     """
@@ -43,28 +45,33 @@ class SupervisedObjective(Objective):
         targets_NC: Float[np.ndarray, "molecules targets"],
         targets: Sequence[Target],
         partition: Split,
-        kind: TaskKind,
+        balanced: bool,
         loop: LoopConfig,
         layer_decay: float,
     ) -> None:
         super().__init__()
-        self.network, self.source, self.partition, self.kind = network, source, partition, kind
-        self.loop, self.layer_decay, self.targets_NC = loop, layer_decay, targets_NC
-        self.means, self.stds = [target.mean for target in targets], [target.std for target in targets]
-        scaled_NC = (targets_NC - np.asarray(self.means)) / np.asarray(self.stds)
-        self.scaled_NC = torch.from_numpy(scaled_NC.astype(np.float32))
-        main = REGRESSION_METRICS[0] if kind == "regression" else CLASSIFICATION_METRICS[0]
+        self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
+        self.loop, self.layer_decay = loop, layer_decay
+        self.targets_NC, self.targets = targets_NC, list(targets)
+        self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
+        means_C, stds_C = np.array([[target.mean, target.std] for target in targets]).T
+        self.scaled_NC = torch.from_numpy(((targets_NC - means_C) / stds_C).astype(np.float32))
+        main = metric_names(self.kinds)[0]
         valid_BC = targets_NC[partition.valid]
-        countable = score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
+        countable = not balanced and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
-        self.best_is_max = countable and kind == "classification"
+        self.best_is_max = countable and self.kinds[0] == "classification"
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
-        """Masked loss of a batch, in scaled units."""
-        loss_function = masked_l1 if self.kind == "regression" else masked_bce
-        targets_BC = batch.targets_BC
-        loss = loss_function(self.network(batch.graph).float(), targets_BC)
-        return StepLoss(loss, weight=(~targets_BC.isnan()).sum().to(loss))
+        """Loss of a batch over its known labels, in scaled units."""
+        loss = self._loss(self.network(batch.graph).float(), batch.targets_BC)
+        return StepLoss(loss, weight=(~batch.targets_BC.isnan()).sum().to(loss))
+
+    def _loss(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        if self.balanced:
+            is_class_C = torch.tensor([kind == "classification" for kind in self.kinds], device=outputs_BC.device)
+            return balanced_loss(outputs_BC, targets_BC, is_class_C)
+        return (masked_l1 if self.kinds[0] == "regression" else masked_bce)(outputs_BC, targets_BC)
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
         """Training rows in random batches of `batch_size`; every row once.
@@ -100,25 +107,23 @@ class SupervisedObjective(Objective):
         outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
         if not np.isfinite(outputs).all():
             raise NonFiniteError("predictions of the validation part are not finite", next_step="Lower learning_rate")
-        loss_function = masked_l1 if self.kind == "regression" else masked_bce
-        loss = loss_function(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
+        loss = self._loss(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
         found = {"valid_loss": float(loss)}
-        raw_BC = to_raw_units(outputs, self.kind, self.means, self.stds)
-        names = REGRESSION_METRICS if self.kind == "regression" else CLASSIFICATION_METRICS
+        raw_BC = to_raw_units(outputs, self.targets)
         for part, rows, predictions_BC in (
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
         ):
-            for name in names:
-                value = score(name, self.targets_NC[rows], predictions_BC).value
-                if value is not None:
-                    found[f"{part}_{name}"] = value
+            judged = judge(self.names, self.kinds, self.targets_NC[rows], predictions_BC)
+            for name in metric_names(self.kinds):
+                if judged[name] is not None:
+                    found[f"{part}_{name}"] = judged[name]
         return found
 
     def predict(self) -> Float[np.ndarray, "molecules targets"]:
         """Predictions for all molecules of the source, in raw units or as probabilities."""
         outputs = run_over(self.network, self.network.student, self.source, np.arange(len(self.source)))
-        return to_raw_units(outputs, self.kind, self.means, self.stds)
+        return to_raw_units(outputs, self.targets)
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule."""

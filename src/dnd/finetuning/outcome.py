@@ -13,11 +13,12 @@ from jaxtyping import Float
 from dnd.chemistry.splits import Split
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.dataset import LabelledMolecules
-from dnd.finetuning.evaluation import comparison_table, metric_names, model_card, over_folds, part_metrics, verdict
-from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.evaluation import comparison_table, model_card, over_folds, part_metrics, verdicts
+from dnd.finetuning.metrics import metric_names
 from dnd.finetuning.partition import PARTS
 from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.tasks import Tasks
 from dnd.store.schema import HydrogenSetting
 from dnd.training.settings import TrainResult
 
@@ -47,8 +48,7 @@ def write_outcome(
     folder: Path,
     molecules: LabelledMolecules,
     results: Sequence[MemberResult],
-    kind: TaskKind,
-    reason: str,
+    tasks: Tasks,
     hydrogens: HydrogenSetting,
     record: dict[str, Any],
     config: FinetuneConfig,
@@ -58,11 +58,13 @@ def write_outcome(
     folds = _folds(results)
     targets = results[0].member.targets
     metrics: dict[str, Any] = {
-        "task": kind,
-        "task_reason": reason,
-        "metric": metric_names(kind)[0],
-        "metrics": list(metric_names(kind)),
-        "targets": [{"name": target.name, "unit": target.unit} for target in targets],
+        "task": tasks.name,
+        "task_reason": tasks.reason,
+        "per_target": tasks.balanced,
+        "metric": metric_names(tasks.kinds)[0],
+        "metrics": list(metric_names(tasks.kinds)),
+        "targets": [{"name": target.name, "unit": target.unit, "kind": target.kind} for target in targets],
+        "files": list(molecules.files),
         "split": config.split,
         "counts": {
             "rows": molecules.num_rows,
@@ -73,16 +75,17 @@ def write_outcome(
         "duplicates_across_parts": max(_duplicates(partition, molecules.smiles) for partition, _ in folds),
         "members": [_training_summary(result) for result in results],
         "baselines": {},
-        **_judge(folds, molecules, kind),
+        **_judge(folds, molecules, tasks),
     }
     if config.baselines:
-        metrics["baselines"] = _baselines(folds, molecules, kind, say)
+        metrics["baselines"] = _baselines(folds, molecules, tasks, say)
     for line in comparison_table(metrics):
         say(line)
     if metrics["baselines"]:
-        say(verdict(metrics))
+        for line in verdicts(metrics):
+            say(line)
     members = [result.member for result in results]
-    saved = predictor_config(members, kind, hydrogens, record)
+    saved = predictor_config(members, hydrogens, record)
     write_predictor(
         folder,
         members,
@@ -90,7 +93,11 @@ def write_outcome(
         card=model_card(saved, metrics),
         metrics=metrics,
         splits=_splits([partition for partition, _ in folds], molecules.rows_N, config.split),
-        tables={"test_predictions.csv": _test_table(folds, molecules), "rejects.csv": molecules.rejects_csv()},
+        tables={
+            "test_predictions.csv": _test_table(folds, molecules),
+            "rejects.csv": molecules.rejects_csv(),
+            **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
+        },
     )
     say(f"model: {folder}")
     return metrics
@@ -105,16 +112,16 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
     return found
 
 
-def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, kind: TaskKind) -> dict[str, Any]:
-    judged = [part_metrics(part, molecules.targets_NC, values, kind, molecules.names) for part, values in folds]
-    parts = over_folds(judged, metric_names(kind))
+def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, tasks: Tasks) -> dict[str, Any]:
+    judged = [part_metrics(part, molecules.targets_NC, values, tasks.kinds, molecules.names) for part, values in folds]
+    parts = over_folds(judged, metric_names(tasks.kinds))
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
 
 
 def _baselines(
     folds: Sequence[tuple[Split, Array]],
     molecules: LabelledMolecules,
-    kind: TaskKind,
+    tasks: Tasks,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     from dnd.chemistry.parse import parse_smiles
@@ -124,14 +131,14 @@ def _baselines(
     parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
     assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"
     features = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-    fitted = [baselines(features, molecules.targets_NC, part.train, kind, say=say) for part, _ in folds]
+    fitted = [baselines(features, molecules.targets_NC, part.train, tasks.kinds, say=say) for part, _ in folds]
     return {
         name: {
             "settings": fitted[0][name].settings,
             **_judge(
                 [(part, found[name].predictions_NC) for (part, _), found in zip(folds, fitted, strict=True)],
                 molecules,
-                kind,
+                tasks,
             ),
         }
         for name in fitted[0]

@@ -8,7 +8,7 @@ predictions are averaged with their weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.finetuning.heads import HeadName
-from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.network import PropertyNetwork
-from dnd.finetuning.tasks import Target
+from dnd.finetuning.tasks import Target, TaskName, task_name
 from dnd.graphs.vocabulary import FEATURE_VERSION
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student
@@ -37,7 +36,7 @@ class Member:
 
     Attributes:
         network: in evaluation mode.
-        targets: names and units, and the scale its outputs are in.
+        targets: names, units and kinds, and the scale its outputs are in.
         seed: of its training.
         weight: its share of the prediction; the shares sum to 1.
         student: settings of its student.
@@ -58,23 +57,23 @@ class PredictorParts:
 
     Attributes:
         members: at least one; all predict the same targets in the same order.
-        kind: of task.
+        task: the kind of all targets, or `mixed`.
         hydrogens: as the students saw molecules in training.
         config: the content of `config.json`.
     """
 
     members: tuple[Member, ...]
-    kind: TaskKind
+    task: TaskName
     hydrogens: HydrogenSetting
     config: Mapping[str, Any]
 
 
 def predictor_config(
-    members: Sequence[Member], kind: TaskKind, hydrogens: HydrogenSetting, training: Mapping[str, Any]
+    members: Sequence[Member], hydrogens: HydrogenSetting, training: Mapping[str, Any]
 ) -> dict[str, Any]:
     """`config.json` of a predictor; `training` says how it was made."""
     return {
-        "task": kind,
+        "task": task_name([target.kind for target in members[0].targets]),
         "hydrogens": hydrogens,
         "feature_version": FEATURE_VERSION,
         "targets": [asdict(target) for target in members[0].targets],
@@ -140,7 +139,8 @@ def read_predictor(folder: Path | str) -> PredictorParts:
             next_step="Finetune it again",
         )
     try:
-        targets = [from_dict(Target, target) for target in config["targets"]]
+        # Models of before mixed tasks say the kind once, for all targets.
+        targets = [from_dict(Target, {"kind": config["task"], **target}) for target in config["targets"]]
         members = tuple(
             _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
             for number, entry in enumerate(config["members"])
@@ -158,7 +158,7 @@ def _read_member(
     load_strictly(network, tensors, what)
     network.eval()
     scaled = tuple(
-        Target(target.name, target.unit, float(scale["mean"]), float(scale["std"]))
+        replace(target, mean=float(scale["mean"]), std=float(scale["std"]))
         for target, scale in zip(targets, entry["scale"], strict=True)
     )
     return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])

@@ -54,7 +54,8 @@ class FinetuneConfig:
         head: `mlp`, or `linear`.
         targets: train in units of the training standard deviation, or on `raw` labels.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
-        task: `auto` looks at the labels.
+        task: `auto` looks at the labels of each target.
+        tasks: the same for each target, in their order; none = `task` for all.
         split: `scaffold`, `random`, `kfold` or `column:NAME`.
         fractions: of training, validation and test part, for the scaffold and the random split.
         folds: of the k-fold split; each fold trains a member.
@@ -83,6 +84,7 @@ class FinetuneConfig:
     units: tuple[str, ...] = ()
     baselines: bool = True
     jobs: int = 0
+    tasks: tuple[TaskChoice, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""

@@ -10,8 +10,12 @@ import numpy as np
 
 from dnd.common.errors import InputError
 from dnd.finetuning.dataset import read_labelled
-from dnd.finetuning.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, scores, summary
+from dnd.finetuning.metrics import judge
+from dnd.finetuning.sources import open_molecules
+from dnd.finetuning.tasks import Target, task_name
 from dnd.prediction.predictor import Predictor
+
+STANDARD_INPUT = "-"
 
 
 def evaluate_file(
@@ -23,42 +27,64 @@ def evaluate_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
         smiles_column: where the SMILES are.
-        target_columns: columns with the labels, in the order of the model's targets; their names when empty.
+        target_columns: columns with the labels, in the order of the model's targets. When empty, those of the targets'
+            names; a target of several that has no column in the file is left out, and `absent_targets` says so.
 
     Returns:
-        Each metric as the mean over targets, each target's own under `targets`, and counts.
+        Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts.
 
     Raises:
         InputError: a column is missing, a label is no number (for classes: neither 0 nor 1), or nothing is left.
     """
-    names = [target.name for target in predictor.targets]
-    columns = list(target_columns) or names
-    if len(columns) != len(names):
-        raise InputError("label columns and targets of the model differ in number", found=columns, expected=names)
+    every = predictor.targets
+    if target_columns and len(target_columns) != len(every):
+        expected = [target.name for target in every]
+        raise InputError("label columns and targets differ in number", found=list(target_columns), expected=expected)
+    judged = list(range(len(every))) if target_columns else _in_file(every, source, smiles_column)
+    columns = [target_columns[place] if target_columns else every[place].name for place in judged]
+    names, kinds = [every[place].name for place in judged], [every[place].kind for place in judged]
     molecules = read_labelled(
         source, columns, predictor.parts.hydrogens, smiles_column=smiles_column, jobs=predictor.jobs, fewest=1
     )
-    known = molecules.targets_NC[~np.isnan(molecules.targets_NC)]
-    if predictor.kind == "classification" and not np.isin(known, (0.0, 1.0)).all():
-        raise InputError("a label is no class", found=f"{known[~np.isin(known, (0.0, 1.0))][0]:g}", expected="0 or 1")
-    values_NC = predictor.predict_store(molecules.store)
+    classes_NC = molecules.targets_NC[:, [kind == "classification" for kind in kinds]]
+    wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
+    if len(wrong):
+        raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
+    values_NC = predictor.predict_store(molecules.store)[:, judged]
     return {
-        "task": predictor.kind,
+        "task": task_name(kinds),
         "rows": molecules.num_rows,
         "molecules": len(molecules.rows_N),
         "rejected": len(molecules.rejects),
-        **summary(names, scores(predictor.kind, molecules.targets_NC, values_NC)),
+        "absent_targets": [target.name for place, target in enumerate(every) if place not in judged],
+        **judge(names, kinds, molecules.targets_NC, values_NC),
     }
+
+
+def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) -> list[int]:
+    """The targets that the file has a column for; all of them where it has none, so that the error lists them.
+
+    Standard input can be read once only, so there all must be there.
+    """
+    if len(targets) == 1 or str(source) == STANDARD_INPUT:
+        return list(range(len(targets)))
+    with open_molecules(source, smiles_column) as table:
+        found = [place for place, target in enumerate(targets) if target.name in table.columns]
+    return found or list(range(len(targets)))
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The metrics as lines of text."""
     lines = [f"{metrics['molecules']} molecules of {metrics['rows']} rows, {metrics['rejected']} left out"]
-    names = REGRESSION_METRICS if metrics["task"] == "regression" else CLASSIFICATION_METRICS
     targets = metrics["targets"]
-    for label, values in [("mean of targets", metrics), *targets.items()] if len(targets) > 1 else targets.items():
-        numbers = "  ".join(f"{name} {values[name]:.4g}" if values[name] is not None else f"{name} -" for name in names)
+    # A mean over targets of one kind; over both it would mix units and classes.
+    mean = {name: metrics[name] for name in next(iter(targets.values()))}
+    rows = {"mean of targets": mean, **targets} if len(targets) > 1 and metrics["task"] != "mixed" else targets
+    for label, values in rows.items():
+        numbers = "  ".join(f"{name} -" if value is None else f"{name} {value:.4g}" for name, value in values.items())
         lines.append(f"{label}: {numbers}")
+    if metrics["absent_targets"]:
+        lines.append(f"not in this file: {', '.join(metrics['absent_targets'])}")
     if metrics["skipped_targets"]:
         lines.append(f"{metrics['skipped_targets']} target(s) skipped: no labels, or one class only")
     return lines

@@ -9,10 +9,9 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float
 
-from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.network import run_over, to_raw_units
 from dnd.finetuning.predictor_folder import Member, PredictorParts, read_predictor
-from dnd.finetuning.tasks import Target
+from dnd.finetuning.tasks import Target, TaskName
 from dnd.prediction.inputs import valid_molecules
 from dnd.prediction.table import PredictionTable
 from dnd.store.reader import Store
@@ -55,9 +54,9 @@ class Predictor:
         return self.parts.members[0].targets
 
     @property
-    def kind(self) -> TaskKind:
-        """`regression` or `classification`."""
-        return self.parts.kind
+    def kind(self) -> TaskName:
+        """`regression`, `classification`, or `mixed`: then each target has its own `kind`."""
+        return self.parts.task
 
     @property
     def prediction_columns(self) -> list[str]:
@@ -88,7 +87,7 @@ class Predictor:
 
     def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
-        parts = [member.weight * _raw_outputs(member, store, self.kind) for member in self.parts.members]
+        parts = [member.weight * _raw_outputs(member, store) for member in self.parts.members]
         return np.sum(parts, axis=0)  # type: ignore[no-any-return]
 
     def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
@@ -107,7 +106,6 @@ class Predictor:
         return values_ND, found.errors
 
 
-def _raw_outputs(member: Member, store: Store, kind: TaskKind) -> Float[np.ndarray, "molecules targets"]:
+def _raw_outputs(member: Member, store: Store) -> Float[np.ndarray, "molecules targets"]:
     outputs = run_over(member.network, member.network.student, store, np.arange(len(store)))
-    means, stds = [target.mean for target in member.targets], [target.std for target in member.targets]
-    return to_raw_units(outputs, kind, means, stds)
+    return to_raw_units(outputs, member.targets)

@@ -104,7 +104,7 @@ def _conformers(
             return "no 3D coordinates; --conformers etkdg makes some"
         numbers_A, positions_KA3 = placed.atomic_numbers_A, placed.positions_A3[None]
     else:
-        generated = generate_conformers(placed.molecule, num_conformers, seed)
+        generated = generate_conformers(placed.molecule, num_conformers, seed, relax=source == "etkdg")
         if isinstance(generated, str):
             return generated
         elements = [atom.GetAtomicNum() for atom in placed.molecule.mol.GetAtoms()]

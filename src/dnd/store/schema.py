@@ -22,8 +22,8 @@ SCHEMA_VERSION = 1
 HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 """Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
 
-ConformerSource = Literal["none", "file", "etkdg"]
-"""Where the conformers of a store come from."""
+ConformerSource = Literal["none", "file", "etkdg", "etkdg_raw"]
+"""Where the conformers of a store come from; `etkdg` relaxes what it embeds, `etkdg_raw` does not."""
 
 SCHEMA = pa.schema(
     [

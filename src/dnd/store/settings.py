@@ -32,8 +32,9 @@ class PrepareConfig:
     Attributes:
         smiles_column: column of SMILES in tables.
         target_columns: columns, data fields or labels kept as targets.
-        conformers: `none`, those of the `file`, or `etkdg`; `auto` takes the file's where its format has coordinates.
-        num_conformers: K per molecule, for `etkdg`.
+        conformers: `none`, those of the `file`, `etkdg` (embedded and relaxed by a force field), or `etkdg_raw` (only
+            embedded); `auto` takes the file's where its format has coordinates.
+        num_conformers: K per molecule, for generated ones.
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
         seed: of generated conformers and of `sample`.
         limit: read the first so many records.
@@ -76,9 +77,10 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
         raise ConfigError(
             f"{flat[0]} has no coordinates", found="--conformers file", next_step="Use --conformers etkdg or none"
         )
-    if conformers != "etkdg" and config.num_conformers > 1:
+    generated = conformers in ("etkdg", "etkdg_raw")
+    if not generated and config.num_conformers > 1:
         raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
-    shard_size = config.shard_size or (SHARD_SIZE_GENERATED if conformers == "etkdg" else SHARD_SIZE)
+    shard_size = config.shard_size or (SHARD_SIZE_GENERATED if generated else SHARD_SIZE)
     return replace(config, conformers=conformers, shard_size=shard_size)
 
 

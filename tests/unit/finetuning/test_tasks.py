@@ -53,10 +53,10 @@ def test_targets_that_cannot_be_learned():
 
 
 def test_scale_is_that_of_the_labels_given():
-    (target,) = fit_targets(np.array([[1.0], [3.0], [NAN]]), ["a"], ["K"], standardise=True)
+    (target,) = fit_targets(np.array([[1.0], [3.0], [NAN]]), ["a"], ["K"], ["regression"], standardise=True)
     assert (target.mean, target.std, target.unit) == (2.0, 1.0, "K")
-    (raw,) = fit_targets(np.array([[1.0], [3.0]]), ["a"], [], standardise=False)
+    (raw,) = fit_targets(np.array([[1.0], [3.0]]), ["a"], [], ["regression"], standardise=False)
     assert (raw.mean, raw.std) == (0.0, 1.0)
     for values in ([1.0, 1.0], [1e308, -1e308], [NAN, NAN]):
         with pytest.raises(InputError, match="no usable spread in the training part"):
-            fit_targets(np.array(values)[:, None], ["a"], [], standardise=True)
+            fit_targets(np.array(values)[:, None], ["a"], [], ["regression"], standardise=True)

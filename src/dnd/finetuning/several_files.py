@@ -1,0 +1,186 @@
+"""Labelled tables of several files as one: every molecule once, each file's targets missing where it has no label.
+
+A molecule is known by its canonical SMILES. Since it is one row, no split can put it into the training part for the
+targets of one file and into the test part for those of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.common.errors import InputError
+from dnd.finetuning.dataset import (
+    FEWEST_MOLECULES,
+    LabelledFile,
+    LabelledMolecules,
+    LabelledRows,
+    Reject,
+    read_labels,
+    require_enough,
+)
+from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.molecules import as_store, featurize_smiles
+from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
+from dnd.store.schema import HydrogenSetting
+
+
+def labelled_file(word: str, smiles_column: str) -> LabelledFile:
+    """`FILE:COLUMN[,COLUMN]` as a labelled table; the first colon in front of which there is an existing file counts.
+
+    Raises:
+        InputError: there is no such file, or no column.
+    """
+    cuts = [place for place, letter in enumerate(word) if letter == ":"]
+    cut = next((place for place in cuts if Path(word[:place]).is_file() and word[place + 1 :].strip()), None)
+    if cut is None:
+        raise InputError("no further table", found=word, expected="FILE:COLUMN[,COLUMN] with a file that exists")
+    return LabelledFile(word[:cut], (word[cut + 1 :],), smiles_column)
+
+
+def read_several(
+    files: Sequence[LabelledFile],
+    hydrogens: HydrogenSetting,
+    *,
+    choices: Sequence[TaskChoice],
+    extra_column: str | None = None,
+    jobs: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[LabelledMolecules, Tasks]:
+    """Read, check and featurise several tables, and lay them side by side.
+
+    Where a file has a molecule twice, the mean of its values is the label; classes that contradict each other are left
+    out. The line that says how many of them there were goes to `say`.
+
+    Args:
+        files: at least two; the order of their targets is that of the model.
+        hydrogens: as the student sees molecules.
+        choices: kinds of the targets, see `choose_tasks`.
+        extra_column: column with the parts of a given split; every file must have it.
+        jobs: worker processes; 0 = one per processor.
+        say: receives one line at a time.
+
+    Raises:
+        InputError: see `read_labelled`; two targets would have the same name; or a molecule is in one part of the
+            given split in one file and in another part in another.
+    """
+    labels = _file_names(files)
+    tables = [read_labels(file, extra_column) for file in files]
+    names = _target_names(files, tables)
+    owner = np.repeat(np.arange(len(tables)), [len(table.numbers) for table in tables])
+    numbers = [number for table in tables for number in table.numbers]
+    texts = [text for table in tables for text in table.texts]
+    extra = [value for table in tables for value in table.extra]
+    say(f"parsing {len(texts)} molecules of {len(files)} files")
+    molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
+    rejects = [
+        Reject(one.row, one.smiles, one.stage, one.reason, label)
+        for table, label in zip(tables, labels, strict=True)
+        for one in table.rejects
+    ]
+    groups: dict[str, list[int]] = {}
+    for place, molecule in enumerate(molecules):
+        if molecule.graph is None:
+            file = labels[owner[place]]
+            rejects.append(Reject(numbers[place], texts[place], molecule.stage, molecule.reason, file))
+        else:
+            groups.setdefault(molecule.smiles, []).append(place)
+    require_enough(len(groups), rejects, FEWEST_MOLECULES)
+    stacked_NC = _stack(tables)
+    usable = [place for places in groups.values() for place in places]
+    tasks = choose_tasks(stacked_NC[usable], names, choices, several_files=True)
+    targets_NC = _merged(stacked_NC, list(groups.values()), tasks.kinds, say)
+    kept = [place for place, labels_C in enumerate(targets_NC) if not np.isnan(labels_C).all()]
+    of_row = [list(groups.values())[place] for place in kept]
+    shared = sum(len({int(owner[place]) for place in places}) > 1 for places in of_row)
+    say(f"{shared} of {len(of_row)} molecules are in more than one file")
+    found = LabelledMolecules(
+        store=as_store([molecules[places[0]] for places in of_row], hydrogens),
+        rows_N=np.arange(len(of_row)),
+        texts=[texts[places[0]] for places in of_row],
+        smiles=[molecules[places[0]].smiles for places in of_row],
+        targets_NC=targets_NC[kept],
+        names=tuple(names),
+        extra=[_part_of([extra[place] for place in places], texts[places[0]]) for places in of_row],
+        num_rows=sum(table.num_rows for table in tables),
+        rejects=sorted(rejects, key=lambda reject: (labels.index(reject.file), reject.row)),
+        files=tuple(labels),
+        origins=tuple(
+            tuple(tuple(numbers[place] for place in places if owner[place] == file) for file in range(len(files)))
+            for places in of_row
+        ),
+    )
+    return found, tasks
+
+
+def _file_names(files: Sequence[LabelledFile]) -> list[str]:
+    """File names, or the paths as given where two files have one name."""
+    names = [Path(file.path).name for file in files]
+    paths = [str(file.path) for file in files]
+    if len(set(paths)) < len(paths):
+        raise InputError("a file is given twice", found=", ".join(paths), next_step="Name all its columns at once")
+    return names if len(set(names)) == len(names) else paths
+
+
+def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows]) -> list[str]:
+    """Column names; one that several files have gets the stem of its file in front, as in `esol.y`."""
+    every = [name for table in tables for name in table.names]
+    found = [
+        name if every.count(name) == 1 else f"{Path(file.path).name.split('.')[0]}.{name}"
+        for file, table in zip(files, tables, strict=True)
+        for name in table.names
+    ]
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
+        raise InputError(f"two targets would be called {repeated[0]}", next_step="Rename a column or a file")
+    return found
+
+
+def _stack(tables: Sequence[LabelledRows]) -> Float[np.ndarray, "rows targets"]:
+    """Labels of all rows, a block per file, NaN outside it."""
+    rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
+    stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0
+    for table in tables:
+        stacked_NC[row : row + len(table.numbers), column : column + len(table.names)] = table.labels
+        row, column = row + len(table.numbers), column + len(table.names)
+    return stacked_NC
+
+
+def _merged(
+    stacked_NC: Float[np.ndarray, "rows targets"],
+    groups: Sequence[list[int]],
+    kinds: Sequence[TaskKind],
+    say: Callable[[str], None],
+) -> Float[np.ndarray, "molecules targets"]:
+    """One row per group: the mean of its known values, and no label where classes contradict each other."""
+    merged_NC = np.full((len(groups), stacked_NC.shape[1]), np.nan)
+    averaged = contradicting = 0
+    for row, places in enumerate(groups):
+        for column, kind in enumerate(kinds):
+            values = stacked_NC[places, column]
+            values = values[~np.isnan(values)]
+            differ = len(values) > 1 and np.ptp(values) > 0
+            if kind == "classification" and differ:
+                contradicting += 1
+            elif len(values):
+                merged_NC[row, column] = values.mean()
+                averaged += bool(differ)
+    if averaged or contradicting:
+        say(f"note: molecules twice in one file: {averaged} values averaged, {contradicting} classes left out")
+    return merged_NC
+
+
+def _part_of(words: Sequence[str], smiles: str) -> str:
+    """The part of a given split that a molecule is in; empty cells say nothing."""
+    found = {word.lower(): word for word in words if word}
+    if len(found) > 1:
+        raise InputError(
+            f"the files put {smiles} into different parts of the split",
+            found=", ".join(found.values()),
+            expected="one part: else a molecule would be learnt from one file and tested in another",
+            next_step="Use --split scaffold, which splits the molecules of all files together",
+        )
+    return next(iter(found.values()), "")
