@@ -46,4 +46,8 @@ def finetune(
     named = f"finetune-{recipe}"
     config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
     columns = [*target_columns, *(word for word in words if "=" not in word)]
-    run(data, out, columns, config, smiles_column=smiles_column, encoder=encoder, resume=resume, say=typer.echo)
+    done = run(data, out, columns, config, smiles_column=smiles_column, encoder=encoder, resume=resume, say=typer.echo)
+    if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
+        from dnd.analysis.model_report import write_model_report
+
+        typer.echo(f"report: {write_model_report(out)}")
