@@ -110,7 +110,8 @@ def read_labelled(
         require_columns(path, source.columns, [*names, *([extra_column] if extra_column else [])])
         labelled = _read_labels(source, names, extra_column)
     if not labelled.numbers:
-        raise InputError(_nothing_left(labelled.rejects, names), found=f"{labelled.num_rows} rows")
+        found = f"{labelled.num_rows} rows"
+        raise InputError(_nothing_left(labelled.rejects, names), found=found, next_step="Check --target-columns")
     say(f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
@@ -120,7 +121,8 @@ def read_labelled(
         if molecule.graph is None
     ]
     if not kept:
-        raise InputError("there is no valid molecule", found=f"row {bad[0].row}: {bad[0].reason}")
+        found = f"row {bad[0].row}: {bad[0].reason}"
+        raise InputError("there is no valid molecule", found=found, next_step="Check --smiles-column")
     if len(kept) < fewest:
         raise InputError("there are too few molecules with labels", found=len(kept), expected=f"at least {fewest}")
     return LabelledMolecules(
