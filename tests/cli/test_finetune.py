@@ -42,6 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "task: regression" in result.stdout
     assert f"model: {out}" in result.stdout
+    assert f"report: {out / 'report.html'}" in result.stdout
     return out
 
 

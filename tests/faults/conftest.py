@@ -1,8 +1,7 @@
-"""Shared by the fault tests: the nursery, and what a run comes down to."""
+"""Shared by the fault tests: the nursery."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from children import training
+from outcomes import outcome
 
 from nursery import Nursery
 
@@ -37,15 +37,3 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole") / "run"
     training(folder)
     return outcome(folder)
-
-
-def outcome(folder: Path) -> dict[str, str]:
-    """SHA-256 of the log and of every file of the last checkpoint but its manifest, which names the run."""
-    last = max((folder / "checkpoints").glob("step-*"))
-    files = [path for path in last.iterdir() if path.name != "manifest.json"] + [folder / "metrics.jsonl"]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.exists()}
-
-
-def scraps(folder: Path) -> list[Path]:
-    """Temporary files and folders left behind."""
-    return [path for path in folder.rglob("*") if ".tmp-" in path.name]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from children import model, training
 from crash_points import CrashPoints
+from outcomes import outcome, scraps
 
-from conftest import outcome, scraps
 from dnd.common.errors import InputError, StorageError
 from dnd.common.model_folder import read_model
 from nursery import Nursery

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from children import training
-from nursery import Nursery
+from outcomes import outcome, scraps
 
-from conftest import outcome, scraps
 from dnd.common.errors import InputError, StorageError
+from nursery import Nursery
 
 
 @pytest.mark.parametrize("limit_bytes", [400, 900, 1500])

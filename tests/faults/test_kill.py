@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from children import Toy, training
+from outcomes import outcome, scraps
 
-from conftest import outcome, scraps
 from dnd.common.errors import InputError
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.loop import Interrupted

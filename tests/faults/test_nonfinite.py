@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from children import Toy, training
+from outcomes import outcome
 
-from conftest import outcome
 from dnd.common.errors import NonFiniteError
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.logs import read_log

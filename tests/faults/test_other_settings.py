@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from children import training
+from outcomes import outcome
 
-from conftest import outcome
 from dnd.common import run_record
 from dnd.common.errors import InputError
 from dnd.common.versions import package_versions

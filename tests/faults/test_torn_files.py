@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from children import model, training
 from damages import damaged_copy, damages
+from outcomes import outcome, scraps
 
-from conftest import outcome, scraps
 from dnd.common.doctor import diagnose
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import write_manifest

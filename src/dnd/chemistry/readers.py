@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal, Self
 
 from dnd.chemistry.delimited import DELIMITERS, read_rows, split_header
 from dnd.chemistry.parquet import open_parquet
-from dnd.chemistry.streams import STANDARD_INPUT, open_bytes, text_lines
+from dnd.chemistry.streams import STANDARD_INPUT, empty_input, open_bytes, text_lines
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 
@@ -133,7 +133,7 @@ def _open_text(stream: BinaryIO, path: str | Path, smiles_column: str, kind: Tab
     lines = text_lines(stream, path)
     first = next((line for line in lines if line.strip()), None)
     if first is None:
-        raise InputError(f"{path} is empty", expected="a header and at least one row")
+        raise empty_input(path)
     delimiter = _delimiter(first, path, smiles_column)
     header = split_header(first, delimiter)
     if kind == "smi" or (kind is None and smiles_column not in header):
@@ -163,12 +163,17 @@ def _table(
     place = header.index(found)
     first = next(cells, None)
     if first is None:
-        raise InputError(f"{path} has a header and no rows", found=f"columns {', '.join(columns)}")
+        raise _no_rows(path, columns)
     rows = (
         _row(number, row, problem, columns, place)
         for number, (row, problem) in enumerate(itertools.chain([first], cells))
     )
     return TableReader(columns, columns[place], rows, stream)
+
+
+def _no_rows(path: str | Path, columns: list[str]) -> InputError:
+    found = f"columns {', '.join(columns)}"
+    return InputError(f"{path} has a header and no rows", found=found, next_step="Check how it was made or copied")
 
 
 def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
@@ -217,7 +222,7 @@ def _smi(first: str, lines: Iterator[str], path: str | Path, stream: BinaryIO) -
     body = (line for line in (lines if has_header else itertools.chain([first], lines)) if line.strip())
     start = next(body, None)
     if start is None:
-        raise InputError(f"{path} has a header and no rows")
+        raise _no_rows(path, [first.strip()])
     rows = (_smi_row(number, line) for number, line in enumerate(itertools.chain([start], body)))
     return TableReader(list(SMI_COLUMNS), SMI_COLUMNS[0], rows, stream)
 

@@ -57,7 +57,7 @@ def read_sdf(path: str | Path) -> Iterator[SdfRecord]:
     blocks = read_sdf_blocks(path)
     first = next(blocks, None)
     if first is None:
-        raise InputError(f"{path} holds no record", expected="at least one molecule")
+        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
     for block in itertools.chain([first], blocks):
         yield _record(block)
 

@@ -42,10 +42,13 @@ def open_bytes(path: str | Path) -> BinaryIO:
     """Open an input for reading; `-` is standard input, gzip is recognised by its first bytes.
 
     Raises:
-        InputError: there is no such file, it can't be read, or it's packed in another way.
+        InputError: there is no such file, it can't be read, it's empty, or it's packed in another way.
     """
     raw = cast(io.BufferedReader, sys.stdin.buffer) if str(path) == STANDARD_INPUT else _open_file(Path(path))
     head = raw.peek(8)[:8]
+    if not head:
+        raw.close()
+        raise empty_input(path)
     for magic, name in _REFUSED.items():
         if head.startswith(magic):
             raw.close()
@@ -53,6 +56,11 @@ def open_bytes(path: str | Path) -> BinaryIO:
                 f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step="Export it as CSV"
             )
     return cast(BinaryIO, io.BufferedReader(_Gunzip(raw))) if head.startswith(_GZIP) else raw
+
+
+def empty_input(path: str | Path) -> InputError:
+    """What is said about an input without content."""
+    return InputError(f"{path} is empty", next_step="Check how it was made or copied")
 
 
 class _Gunzip(gzip.GzipFile):
@@ -74,7 +82,9 @@ def _open_file(path: Path) -> io.BufferedReader:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise InputError(f"{path} can't be opened", found=error.strerror) from error
+        raise InputError(
+            f"{path} can't be opened", found=error.strerror, next_step="Check the name and who may read it"
+        ) from error
 
 
 def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:

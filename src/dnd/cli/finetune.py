@@ -57,7 +57,7 @@ def finetune(
     config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
     columns = [*target_columns, *(word for word in words if "=" not in word)]
     files = [labelled_file(word, smiles_column) for word in also or ()]
-    run(
+    done = run(
         data,
         out,
         columns,
@@ -68,3 +68,7 @@ def finetune(
         resume=resume,
         say=typer.echo,
     )
+    if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
+        from dnd.analysis.model_report import write_model_report
+
+        typer.echo(f"report: {write_model_report(out)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stop(line: str, code: int) -> None:
-    print(f"dnd: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full or closed stderr must not hide the exit code
+        print(f"dnd: {line}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -213,16 +213,18 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
         CorruptFileError: another kind or a newer format, a file missing, resized, altered or linked.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder", expected=f"a {kind} folder")
+        raise InputError(f"{folder} is not a folder", expected=f"a {kind} folder", next_step=_where_from(kind))
     if not (folder / MANIFEST).is_file():
         raise CorruptFileError(
             f"{folder} is not a finished {kind}",
             found="no manifest.json",
-            next_step="If a run stopped there, add --resume",
+            next_step=f"{_where_from(kind)}; a run that stopped goes on with --resume",
         )
     manifest = read_manifest(folder)
     if manifest.get("kind") != kind:
-        raise CorruptFileError(f"{folder} is of another kind", found=manifest.get("kind"), expected=kind)
+        raise CorruptFileError(
+            f"{folder} is of another kind", found=manifest.get("kind"), expected=kind, next_step=_where_from(kind)
+        )
     version = manifest.get("format_version")
     if not isinstance(version, int) or version > format_version:
         raise CorruptFileError(
@@ -234,6 +236,11 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
     for problem in damaged_files(folder, manifest):
         raise CorruptFileError(problem, next_step=f"`dnd doctor {folder}` lists all damage")
     return manifest
+
+
+def _where_from(kind: str) -> str:
+    verbs = {"store": "prepare", "teacher": "denoise", "encoder": "distill", "predictor": "finetune"}
+    return f"Name a folder that `dnd {verbs[kind]}` made" if kind in verbs else "Name a folder that dnd made"
 
 
 def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, safe_join, verify_folder, write_bytes, write_json, write_manifest, write_text
 
 FORMAT_VERSION = 1
+_COPY_AGAIN = "Copy the whole folder again from where it was made"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
-        raise CorruptFileError(f"{path} is not a readable safetensors file", found=str(error)) from error
+        raise CorruptFileError(
+            f"{path} is not a readable safetensors file", found=str(error), next_step=_COPY_AGAIN
+        ) from error
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -106,12 +109,16 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
             f"weights of {what} do not fit its configuration",
             found=f"{len(unexpected)} unexpected {unexpected[:3]}",
             expected=f"{len(missing)} missing {missing[:3]}",
+            next_step=_COPY_AGAIN,
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CorruptFileError(
-                f"weight {name} of {what} has another shape", found=tuple(tensor.shape), expected=tuple(own[name].shape)
+                f"weight {name} of {what} has another shape than its configuration says",
+                found=tuple(tensor.shape),
+                expected=tuple(own[name].shape),
+                next_step=_COPY_AGAIN,
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CorruptFileError(f"weight {name} of {what} is not finite")
+            raise CorruptFileError(f"weight {name} of {what} is not finite", next_step=_COPY_AGAIN)
     module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})

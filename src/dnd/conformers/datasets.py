@@ -33,7 +33,7 @@ def open_sources(
     paths = [Path(name) for name in inputs]
     for path in paths:
         if not path.exists() and str(path) != "-":
-            raise InputError(f"there is no file {path}")
+            raise InputError(f"there is no file {path}", next_step="Check the name")
     table = None
     if any(map(is_pcqm4mv2, paths)):
         table = next((path for path in paths if path.name in ("data.csv", "data.csv.gz")), None)
@@ -48,8 +48,6 @@ def open_sources(
 
 def _open(path: Path, smiles_column: str, target_columns: Sequence[str]) -> RecordSource:
     name = path.name.lower()
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path} is empty", next_step="Check how it was made or copied")
     if name.endswith(".npz"):
         return open_arrays(path, target_columns)
     if name.endswith(_SDF):

@@ -74,7 +74,7 @@ def open_pcqm4mv2(
 def _peeked(path: Path, blocks: Iterator[SdfBlock]) -> tuple[Iterator[SdfBlock], SdfBlock]:
     first = next(blocks, None)
     if first is None:
-        raise InputError(f"{path} holds no record", expected="at least one molecule")
+        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
     return itertools.chain([first], blocks), first
 
 

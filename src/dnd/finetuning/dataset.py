@@ -193,14 +193,16 @@ def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
         require_columns(file.path, source.columns, [*names, *([extra_column] if extra_column else [])])
         found = _rows_of(source, names, extra_column)
     if not found.numbers:
-        raise InputError(_nothing_left(found.rejects, names), found=f"{found.num_rows} rows")
+        rows = f"{found.num_rows} rows"
+        raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
     return found
 
 
 def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
     """Refuse a table in which no molecule, or too few, can be read."""
     if not kept:
-        raise InputError("there is no valid molecule", found=f"row {rejects[0].row}: {rejects[0].reason}")
+        found = f"row {rejects[0].row}: {rejects[0].reason}"
+        raise InputError("there is no valid molecule", found=found, next_step="Check --smiles-column")
     if kept < fewest:
         raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
 

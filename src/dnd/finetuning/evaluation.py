@@ -56,7 +56,7 @@ def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
     """
     systems = {"finetuned student": metrics["parts"]}
     systems |= {name.replace("_", " "): values["parts"] for name, values in metrics["baselines"].items()}
-    if not metrics["per_target"]:
+    if not metrics.get("per_target"):
         return _table("", systems, metrics["metrics"])
     lines: list[str] = []
     for name, own in metrics["parts"]["test"]["targets"].items():
@@ -81,7 +81,7 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
     """One true sentence, or one per target: is the model better on the test part than the best baseline?"""
     test = metrics["parts"]["test"]
     baselines = {name: values["parts"]["test"] for name, values in metrics["baselines"].items()}
-    if not metrics["per_target"]:
+    if not metrics.get("per_target"):
         return [_verdict(metrics["metric"], test, baselines)]
     return [
         f"{name}: {_verdict(next(iter(own)), own, {base: part['targets'][name] for base, part in baselines.items()})}"
@@ -109,7 +109,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     encoder = config["training"]["encoder"]
     start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
     files = f" from {', '.join(metrics['files'])}" if len(metrics["files"]) > 1 else ""
-    loss = "; the loss is the mean over targets, each in its own scale" if metrics["per_target"] else ""
+    loss = "; the loss is the mean over targets, each in its own scale" if metrics.get("per_target") else ""
     table = "\n".join(comparison_table(metrics))
     data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
     return f"""# Predictor of {targets}

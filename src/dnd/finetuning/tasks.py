@@ -82,7 +82,8 @@ def parse_label(text: str, *, row: int, column: str) -> float:
         raise InputError(
             f"row {row}, column {column}: the label is not a number",
             found=repr(text[:40]),
-            expected="a finite number, or an empty cell where it is missing",
+            expected="a finite number",
+            next_step="Correct the cell, or empty it where the label is missing",
         )
     return value
 

@@ -20,6 +20,16 @@ from dnd.training.loop import choose_device
 ERROR = "error"
 
 
+def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
+    """Open a MODEL folder; see `Predictor.load`.
+
+    Example:
+        >>> import dnd
+        >>> dnd.load("esol-model").predict(["CCO"]).to_pandas()  # doctest: +SKIP
+    """
+    return Predictor.load(folder, device=device, jobs=jobs)
+
+
 class Predictor:
     """A finetuned model: one or more members whose predictions are averaged.
 

@@ -15,7 +15,7 @@ from dnd.common.files import write_text
 REJECTS = "rejects.csv"
 COLUMNS = ("row", "source", "smiles", "stage", "reason")
 
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the 3 of "3D" is no number
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

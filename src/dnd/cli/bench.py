@@ -1,0 +1,50 @@
+"""`dnd bench`: how fast, as ratios to a named reference of the same run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dnd.analysis.bench.measure import Table
+
+app = typer.Typer()
+Repetitions = Annotated[int, typer.Option(min=1, help="Of every variant; they alternate, medians are compared.")]
+Molecules = Annotated[int, typer.Option(min=8, help="Molecules per repetition.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON with every repetition.")]
+
+
+@app.command()
+def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Out = None) -> None:
+    """SMILES to graphs against RDKit's parse; SMILES to predictions against conformer and teacher."""
+    from dnd.analysis.bench.throughput import bench_throughput
+
+    _report(bench_throughput(molecules, repetitions), out)
+
+
+@app.command()
+def startup(repetitions: Repetitions = 3, out: Out = None) -> None:
+    """`import dnd`, `dnd --help` and the first prediction, each in fresh processes."""
+    from dnd.analysis.bench.startup import bench_startup
+
+    _report(bench_startup(repetitions), out)
+
+
+def _report(tables: Iterable[Table], out: Path | None) -> None:
+    """Print each table as it is ready, and all of them with machine and versions into one file."""
+    from dnd.analysis.bench.measure import machine
+    from dnd.common.files import write_json
+
+    here, done = machine(), []
+    for table in tables:
+        typer.echo(table.text() + "\n")
+        done.append(table.to_json())
+    versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    typer.echo(f"{here['processor']}, {here['cores']} cores, {here['threads']} threads, load {here['load_average'][0]}")
+    typer.echo(versions)
+    if out is not None:
+        write_json(out, {"command": ["dnd", *sys.argv[1:]], "machine": here, "tables": done})

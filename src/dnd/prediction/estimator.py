@@ -1,0 +1,277 @@
+"""scikit-learn estimators on SMILES: `DndRegressor`, `DndClassifier`, and `DndEmbedder` as a transformer.
+
+`X` is a list, an array, a Series, or one column of a table, with a SMILES per row. Nothing here computes: fitting is
+`dnd finetune` on a table in a temporary folder, so an estimator and the command line give the same model.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    RegressorMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from dnd.common.config import load_config, recipe_names
+from dnd.common.seeds import derive_seed
+from dnd.finetuning.finetune import RANDOM, finetune
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.prediction.embedder import load_embedder
+from dnd.prediction.predictor import Predictor
+
+FEWEST = 10
+
+
+def smiles_list(X: Any) -> list[str]:
+    """The SMILES of `X`, in order; what is not text becomes an empty SMILES, which is no molecule.
+
+    Raises:
+        ValueError: `X` is a single text, or has more than one column.
+    """
+    if isinstance(X, str):
+        raise ValueError("X is a single text; expected a list of SMILES, such as ['CCO']")
+    values = np.asarray(X, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise ValueError(f"X has the shape {values.shape}; expected one SMILES per row. Select the SMILES column")
+    return [value if isinstance(value, str) else "" for value in values]
+
+
+class _SmilesEstimator(BaseEstimator):  # type: ignore[misc]
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.non_deterministic = False
+        return tags
+
+
+class _Finetuned(_SmilesEstimator):
+    """What the regressor and the classifier share; see their arguments."""
+
+    _task = ""
+
+    def __init__(
+        self,
+        encoder: str | Path = RANDOM,
+        recipe: str = "small",
+        settings: Mapping[str, object] | None = None,
+        ensemble: int = 1,
+        validation_fraction: float = 0.1,
+        random_state: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.encoder = encoder
+        self.recipe = recipe
+        self.settings = settings
+        self.ensemble = ensemble
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.device = device
+
+    def _finetune(self, smiles: Sequence[str], labels_NC: Float[np.ndarray, "molecules targets"]) -> None:
+        if len(smiles) != len(labels_NC):
+            raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_NC)}")
+        if len(smiles) < FEWEST:
+            raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
+        words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
+        own = [f"task={self._task}", "split=column:split", f"ensemble={self.ensemble}", "baselines=false"]
+        own += [f"loop.seed={self.random_state}", f"loop.device={self.device}"]
+        recipe = f"finetune-{self.recipe}"
+        config = load_config(FinetuneConfig, recipe if recipe in recipe_names() else self.recipe, [*own, *words])
+        names = [f"y{column}" for column in range(labels_NC.shape[1])]
+        with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
+            table = Path(temporary) / "table.csv"
+            parts = _parts(len(smiles), self.validation_fraction, self.random_state)
+            _write_table(table, smiles, labels_NC, names, parts)
+            finetune(table, table.with_name("model"), names, config, encoder=self.encoder, say=_silent, quiet=True)
+            self.predictor_ = Predictor.load(table.with_name("model"), device=self.device)
+        self.n_features_in_ = 1
+
+    def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        check_is_fitted(self, "predictor_")
+        predictor: Predictor = self.predictor_
+        return predictor.predict_values(smiles_list(X))
+
+
+class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
+    """A finetuned student that predicts numbers from SMILES.
+
+    Args:
+        encoder: an ENCODER folder, or `random`.
+        recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
+        ensemble: number of members.
+        validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
+        random_state: seed of the training and of the choice of the validation molecules.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> DndRegressor(encoder="encoder").fit(smiles, y).predict(["CCO"])  # doctest: +SKIP
+    """
+
+    _task = "regression"
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Finetune on SMILES and labels `(N,)` or `(N, C)`; NaN = missing, a row that is no molecule is left out.
+
+        Raises:
+            ValueError: too few molecules, other lengths, infinite labels.
+            InputError: labels that can't be learned, such as constant ones.
+        """
+        smiles, labels = smiles_list(X), np.asarray(y, dtype=np.float64)
+        if labels.ndim not in (1, 2) or np.isinf(labels).any():
+            raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
+        self._finetune(smiles, labels.reshape(len(labels), -1))
+        self._is_vector = labels.ndim == 1
+        return self
+
+    def predict(self, X: Any) -> Float[np.ndarray, "molecules ..."]:
+        """The predicted values in the shape of `y`; NaN where there is no molecule."""
+        values_NC = self._values(X)[0]
+        return values_NC[:, 0] if self._is_vector else values_NC
+
+    def __sklearn_tags__(self) -> Any:
+        """One SMILES per row; one or more targets."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
+    """A finetuned student that predicts one of two classes from SMILES.
+
+    Args:
+        encoder: an ENCODER folder, or `random`.
+        recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
+        ensemble: number of members.
+        validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
+        random_state: seed of the training and of the choice of the validation molecules.
+        device: `cpu`, `cuda` or `auto`.
+
+    Example:
+        >>> DndClassifier(encoder="encoder").fit(smiles, y).predict_proba(["CCO"])  # doctest: +SKIP
+    """
+
+    _task = "classification"
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Finetune on SMILES and two classes of any type; a row that is no molecule is left out.
+
+        Raises:
+            ValueError: too few molecules, other lengths, missing labels, not exactly two classes.
+        """
+        smiles, labels = smiles_list(X), np.asarray(y)
+        if labels.ndim != 1 or any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
+            raise ValueError("y must have one axis and no missing label")
+        self.classes_, places = np.unique(labels, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise ValueError(
+                f"Only binary classification is supported: found {len(self.classes_)} classes, expected 2. "
+                "Wrap it in sklearn.multiclass.OneVsRestClassifier for more"
+            )
+        self._finetune(smiles, places.astype(np.float64)[:, None])
+        return self
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "molecules classes"]:
+        """The probabilities of both classes in the order of `classes_`; NaN where there is no molecule."""
+        one_N = self._values(X)[0][:, 0]
+        return np.stack([1 - one_N, one_N], axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The more probable class.
+
+        Raises:
+            ValueError: a row is no molecule; a class has no missing value. `predict_proba` has NaN there.
+        """
+        values_NC, errors = self._values(X)
+        bad = next((row for row, reason in enumerate(errors) if reason), None)
+        if bad is not None:
+            raise ValueError(f"row {bad} is no molecule: {errors[bad]}. predict_proba has NaN for such rows")
+        found: np.ndarray = self.classes_[(values_NC[:, 0] >= 0.5).astype(int)]
+        return found
+
+    def __sklearn_tags__(self) -> Any:
+        """One SMILES per row; two classes."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEstimator):  # type: ignore[misc]
+    """Representations of an ENCODER or MODEL folder as features; nothing is learned from the data.
+
+    Args:
+        encoder: an ENCODER folder, or a MODEL folder.
+        pooling: `mean` (+MP) or `virtual_node` (+VN) of an encoder; +MP when None.
+        device: `cpu`, `cuda` or `auto`.
+        jobs: processes for parsing many molecules; 0 = one per processor.
+
+    Example:
+        >>> make_pipeline(DndEmbedder("encoder"), SimpleImputer(), Ridge()).fit(smiles, y)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, encoder: str | Path = "encoder", pooling: str | None = None, device: str = "auto", jobs: int = 1
+    ) -> None:
+        self.encoder = encoder
+        self.pooling = pooling
+        self.device = device
+        self.jobs = jobs
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Open the folder; `X` is looked at only for its form, `y` not at all."""
+        smiles_list(X)
+        self.embedder_ = load_embedder(
+            self.encoder,
+            pooling=self.pooling,  # type: ignore[arg-type]
+            device=self.device,
+            jobs=self.jobs,
+        )
+        self.n_features_in_ = 1
+        self._n_features_out = self.embedder_.embed_with_errors(["C"])[0].shape[1]
+        return self
+
+    def transform(self, X: Any) -> Float[np.ndarray, "molecules dim"]:
+        """One vector per row, float32; NaN rows where there is no molecule."""
+        check_is_fitted(self, "embedder_")
+        return self.embedder_.embed_with_errors(smiles_list(X))[0]
+
+
+def _parts(count: int, validation_fraction: float, seed: int) -> list[str]:
+    """A part per row. A finetuning wants a test part; one validation molecule serves, as its scores are not used."""
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
+    held_out = min(max(2, round(count * validation_fraction)), count - 1)
+    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(count)
+    parts = np.full(count, "train", dtype=object)
+    parts[order[: held_out - 1]], parts[order[held_out - 1]] = "valid", "test"
+    return [str(part) for part in parts]
+
+
+def _write_table(
+    path: Path, smiles: Sequence[str], labels_NC: np.ndarray, names: Sequence[str], parts: Sequence[str]
+) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["smiles", "split", *names])
+        for text, part, labels in zip(smiles, parts, labels_NC.tolist(), strict=True):
+            writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])
+
+
+def _silent(line: str) -> None:
+    """An estimator in a search would print thousands of lines."""

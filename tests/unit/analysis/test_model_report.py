@@ -1,0 +1,61 @@
+"""The report of a model says what its files say, is self-contained, and leaves the folder sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnd.analysis.model_figures import calibration_bins
+from dnd.analysis.model_report import write_model_report
+from dnd.common.errors import CorruptFileError
+from dnd.common.files import read_json
+from dnd.prediction.predictor import Predictor
+from finetuning_toys import quietly, tiny_model, write_classes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("report"), "ensemble=2", "baselines=true", "fractions=0.5,0.2,0.3")
+
+
+def test_it_holds_every_part_and_the_folder_stays_sealed(model: Path) -> None:
+    page = write_model_report(model).read_text()
+    for title in ("What came out", "Metrics", "Test part", "Data and split", "Worst errors", "Training", "Environment"):
+        assert f"<h2>{title}" in page, title
+    metrics = read_json(model / "metrics.json")
+    assert f"{metrics['parts']['test']['rmse']:.4g}" in page
+    assert "random forest counts" in page
+    assert "bootstrap" in page
+    assert page.count("<svg") >= 4
+    assert "fractions=0.5,0.2,0.3" in page
+    assert "report.html" in read_json(model / "manifest.json")["files"]
+    Predictor.load(model)
+
+
+def test_it_can_be_drawn_again_and_is_the_same(model: Path) -> None:
+    assert write_model_report(model).read_bytes() == write_model_report(model).read_bytes()
+
+
+def test_classes_have_roc_and_calibration(tmp_path: Path) -> None:
+    quietly(write_classes(tmp_path), tmp_path / "model", ["ring", "hetero"])
+    page = write_model_report(tmp_path / "model").read_text()
+    assert "<h2>ROC" in page
+    assert "<h2>Calibration" in page
+    assert "<h2>By target" in page
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    (model / "metrics.json").write_text("{}")
+    with pytest.raises(CorruptFileError):
+        write_model_report(model)
+    assert not (model / "report.html").exists()
+
+
+def test_calibration_bins() -> None:
+    predicted, observed, counts = calibration_bins(np.array([0, 1, 1, 1]), np.array([0.11, 0.19, 0.5, 1.0]))
+    assert np.allclose(predicted, [0.15, 0.5, 1.0])
+    assert np.allclose(observed, [0.5, 1, 1])
+    assert counts.tolist() == [2, 1, 1]

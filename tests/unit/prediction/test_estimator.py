@@ -1,0 +1,145 @@
+"""Estimators on SMILES: scikit-learn's own checks where input may be text, pipelines, folds, clones, bad rows."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
+
+import dnd
+from dnd import DndClassifier, DndEmbedder, DndRegressor
+from dnd.student.build import build_student, save_encoder
+from dnd.student.config import StudentConfig
+from finetuning_toys import TINY, heavy_atoms, molecules, tiny_model
+
+SETTINGS = dict(word.split("=") for word in TINY if word.split("=")[0] not in ("split", "baselines", "loop.device"))
+SMILES = molecules()
+SIZES = np.array([heavy_atoms(text) for text in SMILES], dtype=float)
+RINGS = np.array(["aromatic" if "c1" in text else "other" for text in SMILES])
+
+# The checks of scikit-learn that don't fit on random numbers; the others can't apply, as a SMILES is a text.
+CHECKS = (
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_mixin_order",
+    "check_do_not_raise_errors_in_init_or_set_params",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("estimator") / "encoder"
+    save_encoder(folder, build_student(StudentConfig("gine", 16, 2)).eval(), {"hydrogens": "heavy_both"}, "card")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def regressor() -> DndRegressor:
+    return DndRegressor(settings=SETTINGS, device="cpu").fit(SMILES, SIZES)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("estimator", [DndRegressor(), DndClassifier(), DndEmbedder()], ids=lambda e: type(e).__name__)
+def test_checks_of_scikit_learn(estimator: object, check: str):
+    getattr(estimator_checks, check)(type(estimator).__name__, clone(estimator))
+
+
+def test_predictions_keep_rows_and_bad_ones_are_nan(regressor: DndRegressor):
+    values = regressor.predict([*SMILES[:3], "no molecule", None])
+    assert values.shape == (5,)
+    assert np.isnan(values).tolist() == [False] * 3 + [True] * 2
+    assert np.isfinite(regressor.score(SMILES, SIZES))
+
+
+def test_a_fit_is_repeatable_and_forms_of_x_are_one(regressor: DndRegressor):
+    again = clone(regressor).fit(np.array(SMILES, dtype=object)[:, None], SIZES)
+    assert np.array_equal(again.predict(np.array(SMILES)), regressor.predict(SMILES))
+
+
+def test_it_survives_a_process_boundary(regressor: DndRegressor):
+    copy = pickle.loads(pickle.dumps(regressor))  # as joblib sends estimators to workers
+    assert np.array_equal(copy.predict(SMILES[:4]), regressor.predict(SMILES[:4]))
+
+
+def test_many_targets_with_missing_labels():
+    labels = np.stack([SIZES, np.where(np.arange(len(SIZES)) % 3, SIZES**2, np.nan)], axis=1)
+    assert DndRegressor(settings=SETTINGS).fit(SMILES, labels).predict(SMILES[:2]).shape == (2, 2)
+
+
+def test_classes_of_any_type():
+    model = DndClassifier(settings=SETTINGS).fit(SMILES, RINGS)
+    assert model.classes_.tolist() == ["aromatic", "other"]
+    probabilities = model.predict_proba([*SMILES[:4], "x"])
+    assert np.allclose(probabilities[:4].sum(axis=1), 1)
+    assert np.isnan(probabilities[4]).all()
+    assert set(model.predict(SMILES)) <= {"aromatic", "other"}
+    with pytest.raises(ValueError, match="row 1 is no molecule"):
+        model.predict(["C", "x"])
+
+
+def test_cross_validation():
+    scores = cross_val_score(DndRegressor(settings={**SETTINGS, "loop.epochs": 1}), np.array(SMILES), SIZES, cv=2)
+    assert np.isfinite(scores).all()
+
+
+def test_embeddings_feed_a_pipeline(encoder: Path):
+    pipeline = make_pipeline(DndEmbedder(encoder, device="cpu"), SimpleImputer(), Ridge(1e-3)).fit(SMILES, SIZES)
+    assert pipeline.score(SMILES, SIZES) > 0.5
+    embedder = pipeline[0]
+    assert len(embedder.get_feature_names_out()) == 16
+    vectors = embedder.transform(["CCO", "x"])
+    assert vectors.shape == (2, 16)
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ("CCO", [1.0], "single text"),
+        ([["C", "C"]] * 20, [1.0] * 20, "one SMILES per row"),
+        (SMILES, SIZES[:-1], "differ in length"),
+        (["C"] * 3, [1.0, 2.0, 3.0], "too few"),
+        (SMILES, np.where(SIZES > 5, np.inf, 0), "finite"),
+    ],
+)
+def test_bad_input_is_a_value_error(X: object, y: object, message: str):
+    with pytest.raises(ValueError, match=message):
+        DndRegressor(settings=SETTINGS).fit(X, y)
+
+
+def test_other_numbers_of_classes_are_refused():
+    for labels in (["a"] * 54, list("abc") * 18):
+        with pytest.raises(ValueError, match="Only binary"):
+            DndClassifier(settings=SETTINGS).fit(SMILES, labels)
+
+
+def test_nothing_is_predicted_before_a_fit():
+    for estimator, method in ((DndRegressor(), "predict"), (DndClassifier(), "predict"), (DndEmbedder(), "transform")):
+        with pytest.raises(NotFittedError):
+            getattr(estimator, method)(["C"])
+
+
+def test_load_is_the_predictor(tmp_path: Path):
+    assert dnd.load(tiny_model(tmp_path)).predict(["CCO"]).to_pandas()["size_pred"].notna().all()
+
+
+def test_the_import_stays_light():
+    code = "import dnd, sys; assert not {'torch', 'sklearn', 'rdkit'} & set(sys.modules); dir(dnd)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
