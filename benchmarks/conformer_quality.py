@@ -91,8 +91,9 @@ def rows_in(folder: Path) -> list[int]:
 def write_subset(qm9: Path, molecules: np.ndarray, out: Path) -> None:
     """The flat arrays of `molecules` only, without labels."""
     with np.load(qm9, allow_pickle=False) as arrays:
-        ends = np.cumsum(arrays["n_atoms"])
-        atoms = np.concatenate([np.arange(ends[one] - arrays["n_atoms"][one], ends[one]) for one in molecules])
+        counts = arrays["n_atoms"].astype(np.int64)
+        ends = np.cumsum(counts)
+        atoms = np.concatenate([np.arange(ends[one] - counts[one], ends[one]) for one in molecules])
         kept = {"Z": arrays["Z"][atoms], "R": arrays["R"][atoms]}
         kept |= {name: arrays[name][molecules] for name in ("n_atoms", "smiles")}
     with replacing(out) as path, open(path, "wb") as stream:

@@ -29,6 +29,7 @@ WORST = 8
 LIMIT_DRAWN_TARGETS = 4
 LIMIT_RESAMPLED_TARGETS = 12
 RESAMPLES = 400
+_Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class _Model:
         return [target.get("kind", self.metrics["task"]) for target in self.metrics["targets"]]
 
     def columns_of(self, kind: TaskKind) -> list[int]:
-        """Targets of a kind."""
         return [column for column, own in enumerate(self.kinds) if own == kind]
 
     def runs(self) -> list[Path]:
@@ -73,7 +73,8 @@ def write_model_report(folder: Path | str) -> Path:
     sections: list[Section] = [
         Text("\n\n".join(verdicts(model.metrics)), title="What came out"),
         *_metrics(model),
-        *_plots(model),
+        *_class_plots(model),
+        *_value_plots(model),
         *_trust(model),
         *_audit(model),
         *_worst(model),
@@ -141,7 +142,7 @@ def _metrics_of_each(model: _Model, systems: Mapping[str, Mapping[str, Any]]) ->
         ]
         columns = ["target", "system", *(f"{part} {metric}" for part in ("test", "validation") for metric in metrics)]
         cut = f" The first 50 of {len(names)} targets." if len(names) > 50 else ""
-        note = f"The validation loss, a mean over targets, chose the epoch; the test part chose nothing.{cut}"
+        note = f"The validation loss, a mean over targets, chose the epoch.{cut}"
         found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note))
     return found
 
@@ -160,10 +161,6 @@ def _interval(model: _Model) -> tuple[float | None, float | None]:
         return None, None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _plots(model: _Model) -> list[Section]:
-    return [*_class_plots(model), *_value_plots(model)]
 
 
 def _class_plots(model: _Model) -> list[Section]:
@@ -191,9 +188,9 @@ def _value_plots(model: _Model) -> list[Section]:
     ]
 
 
-def _pairs(model: _Model, kind: TaskKind) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _pairs(model: _Model, kind: TaskKind) -> _Pairs:
     """Known labels and their predictions by target, for the targets of a kind that have any."""
-    found = {}
+    found: _Pairs = {}
     for column in model.columns_of(kind):
         known_N = ~np.isnan(model.labels_NC[:, column])
         if known_N.any():
@@ -201,10 +198,7 @@ def _pairs(model: _Model, kind: TaskKind) -> dict[str, tuple[np.ndarray, np.ndar
     return found
 
 
-def _first(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
-    """As many targets as are drawn, and a sentence where that is not all."""
+def _first(pairs: _Pairs) -> tuple[_Pairs, str]:
     drawn = dict(list(pairs.items())[:LIMIT_DRAWN_TARGETS])
     return drawn, f" The first {len(drawn)} of {len(pairs)} targets." if len(drawn) < len(pairs) else ""
 

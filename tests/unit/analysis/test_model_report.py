@@ -12,7 +12,7 @@ from dnd.analysis.model_report import write_model_report
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json
 from dnd.prediction.predictor import Predictor
-from finetuning_toys import quietly, tiny_model, write_classes
+from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,18 @@ def test_calibration_bins() -> None:
     assert np.allclose(predicted, [0.15, 0.5, 1.0])
     assert np.allclose(observed, [0.5, 1, 1])
     assert counts.tolist() == [2, 1, 1]
+
+
+def test_targets_of_two_kinds_are_shown_each_by_its_own(tmp_path: Path) -> None:
+    columns = {"smiles": molecules(), "size": [heavy_atoms(text) for text in molecules()]}
+    columns["ring"] = [int("c1" in text) for text in molecules()]
+    quietly(write_csv(tmp_path / "d.csv", columns), tmp_path / "model", ["size", "ring"], "fractions=0.5,0.2,0.3")
+    page = write_model_report(tmp_path / "model").read_text()
+    for title in (
+        "Metrics beside the baselines: regression",
+        "beside the baselines: classification",
+        "ROC",
+        "Test part: size",
+    ):
+        assert title in page, title
+    assert "size: " in page

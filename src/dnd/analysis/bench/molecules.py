@@ -77,9 +77,7 @@ def random_predictor(name: str) -> PredictorParts:
     """A predictor of one target with random weights, as `dnd finetune` would leave it."""
     network = PropertyNetwork(random_student(name), "mean", "mlp", 1).eval()
     members = (Member(network, (Target("y"),), SEED, 1.0, preset(name), "mlp"),)
-    return PredictorParts(
-        members, "regression", "heavy_both", predictor_config(members, "regression", "heavy_both", {})
-    )
+    return PredictorParts(members, "regression", "heavy_both", predictor_config(members, "heavy_both", {}))
 
 
 def tokens_of(store: Store) -> np.ndarray:
