@@ -22,13 +22,13 @@ from dnd.analysis.statistics import (
     statistics_of_smiles,
     statistics_of_store,
 )
+from dnd.chemistry.inputs import open_molecules
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, sha256_file, write_text
 from dnd.common.model_folder import read_model
 from dnd.common.seeds import derive_seed, numpy_generator
 from dnd.finetuning.dataset import read_labelled
 from dnd.finetuning.partition import partitions
-from dnd.finetuning.sources import open_molecules
 from dnd.finetuning.student_choice import student_settings
 from dnd.finetuning.tasks import check_targets, choose_task
 from dnd.store.reader import Store

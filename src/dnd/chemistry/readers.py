@@ -85,7 +85,9 @@ def kind_of(path: str | Path) -> TableKind | None:
     return _KIND_OF_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
-def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKind | None = None) -> TableReader:
+def read_table(
+    path: str | Path, *, smiles_column: str = "smiles", kind: TableKind | None = None, stream: BinaryIO | None = None
+) -> TableReader:
     """Open a table of molecules.
 
     Args:
@@ -94,6 +96,7 @@ def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKi
             files have the columns `smiles` and `name`.
         kind: what the file is, where its name doesn't say. Standard input is taken for CSV when its first line holds
             `smiles_column`, else for SMI.
+        stream: where to read instead of opening `path`, which then only serves messages.
 
     Returns:
         The reader; its rows are read as it's iterated.
@@ -112,7 +115,7 @@ def read_table(path: str | Path, *, smiles_column: str = "smiles", kind: TableKi
             f"{path} is of no known kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
         )
-    stream = open_bytes(path)
+    stream = stream or open_bytes(path)
     try:
         return (
             _open_parquet(stream, path, smiles_column)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,17 +45,18 @@ class SdfRecord:
     atomic_numbers_A: Int[np.ndarray, "atoms"] | None = None
 
 
-def read_sdf(path: str | Path) -> Iterator[SdfRecord]:
+def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfRecord]:
     """Read the records of an SDF (or of a single mol file) in order, in constant memory.
 
     Args:
         path: the file, gzipped or not; `-` is standard input.
+        stream: where to read instead of opening `path`, which then only serves messages.
 
     Raises:
         InputError: no such file, or no record in it; at the first step of the iteration.
         CorruptFileError: damaged gzip, after the records before the damage.
     """
-    blocks = read_sdf_blocks(path)
+    blocks = read_sdf_blocks(path, stream)
     first = next(blocks, None)
     if first is None:
         raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")

@@ -14,6 +14,7 @@ from typing import IO, BinaryIO, cast
 from dnd.chemistry.limits import LIMITS
 from dnd.chemistry.streams import byte_lines, open_bytes
 
+SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _DELIMITER = b"$$$$"
 _COUNTS_LINE = re.compile(rb"^[ \d]{3}[ \d]{3}.{27,}V[23]000\s*$")
 _HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
@@ -37,6 +38,11 @@ class SdfBlock:
     molblock: str = ""
     properties: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+
+
+def is_sdf(path: str | Path) -> bool:
+    """Whether the name of a file says that it's an SDF or mol file, gzipped or not."""
+    return str(path).lower().removesuffix(".gz").endswith(SDF_ENDINGS)
 
 
 def read_sdf_blocks(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfBlock]:
@@ -63,7 +69,7 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
             yield lines, _size_problem(size)
             lines, size = [], 0
             continue
-        if _COUNTS_LINE.match(line) and _has_counts_line(lines):
+        if is_counts_line(line) and _has_counts_line(lines):
             start = max(len(lines) - _HEADER_LINES, 0)
             whole = any(map(_is_end, lines[:start]))  # only its $$$$ is missing
             yield lines[:start], None if whole else "record is cut off: the header of the next one follows"
@@ -76,8 +82,13 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
         yield lines, _size_problem(size)
 
 
+def is_counts_line(line: bytes) -> bool:
+    """Whether a line is the fourth of a mol block, by which an SDF is known."""
+    return _COUNTS_LINE.match(line) is not None
+
+
 def _has_counts_line(lines: list[bytes]) -> bool:
-    return any(map(_COUNTS_LINE.match, lines[: _HEADER_LINES + 2]))
+    return any(map(is_counts_line, lines[: _HEADER_LINES + 2]))
 
 
 def _is_end(line: bytes) -> bool:

@@ -10,14 +10,18 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, AnyStr, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, AnyStr, BinaryIO, cast
 
 from dnd.common.errors import CorruptFileError, InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 STANDARD_INPUT = "-"
 LIMIT_LINE = 16 * 2**20
 """Longest line in characters or bytes, so that one endless line can't fill the memory."""
 
+_MAGIC_BYTES = 8
 _GZIP = b"\x1f\x8b"
 _REFUSED = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -44,8 +48,11 @@ def open_bytes(path: str | Path) -> BinaryIO:
     Raises:
         InputError: there is no such file, it can't be read, it's empty, or it's packed in another way.
     """
-    raw = cast(io.BufferedReader, sys.stdin.buffer) if str(path) == STANDARD_INPUT else _open_file(Path(path))
-    head = raw.peek(8)[:8]
+    if str(path) == STANDARD_INPUT:  # a pipe may hand over one byte at a time
+        raw = Replayed.buffered(sys.stdin.buffer.read(_MAGIC_BYTES), sys.stdin.buffer)
+    else:
+        raw = _open_file(Path(path))
+    head = raw.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     if not head:
         raw.close()
         raise empty_input(path)
@@ -74,6 +81,36 @@ class _Gunzip(gzip.GzipFile):
         """Close both."""
         super().close()
         self._source.close()
+
+
+class Replayed(io.RawIOBase):
+    """Bytes that were read from `rest` to look at them, and then `rest`."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+
+    @classmethod
+    def buffered(cls, head: bytes, rest: BinaryIO) -> io.BufferedReader:
+        """As a stream that is read like any file."""
+        return io.BufferedReader(cls(head, rest))
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill `buffer` as far as there is something at hand."""
+        view = memoryview(buffer)
+        if not self._head:
+            self._head = cast(io.BufferedReader, self._rest).read1(len(view))
+        piece, self._head = self._head[: len(view)], self._head[len(view) :]
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        """Close `rest` too."""
+        super().close()
+        self._rest.close()
 
 
 def _open_file(path: Path) -> io.BufferedReader:

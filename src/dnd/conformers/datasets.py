@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dnd.chemistry.readers import Row, kind_of, read_table
+from dnd.chemistry.readers import Row, kind_of
+from dnd.chemistry.sdf_blocks import is_sdf
 from dnd.common.errors import InputError
 from dnd.conformers.arrays import open_arrays
-from dnd.conformers.records import Record, RecordSource, read_targets, require_columns
+from dnd.conformers.records import Record, RecordSource, open_table, read_targets
 from dnd.conformers.structure_files import is_pcqm4mv2, open_pcqm4mv2, open_sdf
 from dnd.conformers.xyz import is_archive, open_xyz
-
-_SDF = (".sdf", ".sdf.gz", ".sd", ".mol")
 
 
 def open_sources(
@@ -50,15 +49,14 @@ def _open(path: Path, smiles_column: str, target_columns: Sequence[str]) -> Reco
     name = path.name.lower()
     if name.endswith(".npz"):
         return open_arrays(path, target_columns)
-    if name.endswith(_SDF):
+    if is_sdf(path):
         return open_sdf(path, target_columns)
     if name.endswith((".xyz", ".xyz.gz")) or path.is_dir() or is_archive(path):
         return open_xyz(path, target_columns)
     if kind_of(path) is None and str(path) != "-":
         known = "npz, sdf, xyz, csv, tsv, smi, parquet, tar"
         raise InputError(f"{path} is of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}")
-    reader = read_table(path, smiles_column=smiles_column)
-    require_columns(path, reader.columns, target_columns)
+    reader = open_table(path, smiles_column, target_columns)
     return RecordSource(path.name, _table_records(path.name, iter(reader), tuple(target_columns)), False)
 
 

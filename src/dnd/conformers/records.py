@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from dnd.chemistry.readers import TableReader, read_table
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 
@@ -83,6 +85,21 @@ def require_columns(source: object, columns: Sequence[str], wanted: Sequence[str
                 found=f"columns {', '.join(columns[:40])}" if columns else "no columns",
                 next_step=nearest(name, columns) if columns else "Leave out --target-columns",
             )
+
+
+def open_table(path: Path, smiles_column: str, wanted: Sequence[str]) -> TableReader:
+    """`read_table`, and `require_columns` of it; the file is closed again where a column is missing.
+
+    Raises:
+        InputError: see both.
+    """
+    reader = read_table(path, smiles_column=smiles_column)
+    try:
+        require_columns(path, reader.columns, wanted)
+    except InputError:
+        reader.close()
+        raise
+    return reader
 
 
 def read_targets(values: Mapping[str, str], wanted: Sequence[str]) -> tuple[tuple[float, ...], str | None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from dnd.chemistry.readers import Row, read_table
 from dnd.chemistry.sdf_blocks import SdfBlock, read_sdf_blocks
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.conformers.records import Record, RecordSource, method_of, read_targets, require_columns
+from dnd.conformers.records import Record, RecordSource, method_of, open_table, read_targets, require_columns
 from dnd.conformers.xyz import is_archive
 
 _PCQM_TABLES = ("data.csv.gz", "data.csv", "raw/data.csv.gz", "pcqm4m-v2/raw/data.csv.gz")
@@ -65,8 +65,7 @@ def open_pcqm4mv2(
             next_step="Its records have no SMILES of their own",
         )  # fmt: skip
     blocks, _ = _peeked(path, _archive_blocks(path) if is_archive(path) else read_sdf_blocks(path))
-    reader = read_table(table, smiles_column=smiles_column)
-    require_columns(table.name, reader.columns, target_columns)
+    reader = open_table(table, smiles_column, target_columns)
     records = _joined(path, table, blocks, iter(reader), tuple(target_columns))
     return RecordSource(path.name, records, True)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.molecules import as_store, featurize_smiles
-from dnd.finetuning.sources import open_molecules
 from dnd.finetuning.tasks import parse_label
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import Row, TableReader
 from dnd.common.errors import InputError
-from dnd.finetuning.sources import open_molecules
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.prediction.predictor import ERROR, Predictor
 from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format

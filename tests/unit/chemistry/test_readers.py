@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dnd.chemistry.inputs import read_molecules
+from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import read_table
 from dnd.common.errors import CorruptFileError, DndError, InputError
+from dnd.conformers.datasets import open_sources
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "csv"
 
@@ -106,11 +108,45 @@ def test_parquet_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_values_with_reasons() -> None:
-    rows = list(read_molecules(CORPUS / "too_few_cells.csv"))
-    assert [row.outcome.ok for row in rows] == [False, True, False]
-    assert rows[0].outcome.stage == "reader"
-    assert rows[1].outcome.smiles == "CC"
-    assert [row.outcome.ok for row in read_molecules(CORPUS / "missing_smiles.csv")] == [False, True]
+    with open_molecules(CORPUS / "too_few_cells.csv") as table:
+        rows = list(table)
+    assert [row.problem is None for row in rows] == [False, True, False]
+    assert rows[1].smiles == "CC"
+
+
+class _Trickle(io.RawIOBase):
+    """Standard input from a writer that hands over one byte at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:
+        piece, self._data = self._data[:1], self._data[1:]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_sdf_on_standard_input_is_known_by_its_counts_line(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    path = CORPUS.parent / "sdf" / ("good.sdf.gz" if packed else "good.sdf")
+    with open_molecules(path) as table:
+        expected = list(table)
+    for stream in (io.BytesIO(path.read_bytes()), _Trickle(path.read_bytes())):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(stream)))
+        with open_molecules("-") as table:
+            assert list(table) == expected
+
+
+def test_a_missing_target_column_leaves_no_file_open(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("smiles,y\nC,1\n")
+    before = set(os.listdir("/proc/self/fd"))
+    for wanted in ("y", "z"):
+        with contextlib.suppress(InputError):
+            open_sources([tmp_path / "a.csv"], target_columns=[wanted])[0].records.close()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("data", [b"id,smiles\n1,CCO\n", gzip.compress(b"id,smiles\n1,CCO\n"), b"CCO 1\n"])

@@ -10,7 +10,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from dnd.chemistry.inputs import read_molecules
+from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.molblock import parse_molblock
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
@@ -71,9 +71,9 @@ def test_data_fields_are_kept() -> None:
     record = next(iter(read_sdf(CORPUS / "good.sdf")))
     assert record.title == "first"
     assert record.properties == {"logP": "1.5", "note": "a\nb > c"}
-    row = next(iter(read_molecules(CORPUS / "good.sdf.gz")))
-    assert row.values == record.properties
-    assert row.record is not None
+    with open_molecules(CORPUS / "good.sdf.gz") as table:
+        row = next(iter(table))
+    assert row.values == {"smiles": record.outcome.smiles, "title": "first", **record.properties}
 
 
 @pytest.mark.parametrize("v3000", [False, True])
