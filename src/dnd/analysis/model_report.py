@@ -49,7 +49,6 @@ class _Model:
 
     @property
     def kinds(self) -> list[TaskKind]:
-        """Of the targets; models of before targets had kinds say it once for all."""
         return [target.get("kind", self.metrics["task"]) for target in self.metrics["targets"]]
 
     def columns_of(self, kind: TaskKind) -> list[int]:
@@ -131,7 +130,7 @@ def _metrics(model: _Model) -> list[Section]:
 
 
 def _metrics_of_each(model: _Model, systems: Mapping[str, Mapping[str, Any]]) -> list[Section]:
-    """A table per kind of target, every target beside its own baselines: a mean over units would say nothing."""
+    """A table per kind of target, every target beside its own baselines."""
     found: list[Section] = []
     for kind in dict.fromkeys(model.kinds):
         metrics, names = metric_names([kind]), [model.names[column] for column in model.columns_of(kind)]

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dnd.chemistry.inputs import open_molecules
+from dnd.chemistry.streams import STANDARD_INPUT
 from dnd.common.errors import InputError
 from dnd.finetuning.dataset import read_labelled
 from dnd.finetuning.metrics import judge
-from dnd.finetuning.sources import open_molecules
 from dnd.finetuning.tasks import Target, task_name
 from dnd.prediction.predictor import Predictor
-
-STANDARD_INPUT = "-"
 
 
 def evaluate_file(
