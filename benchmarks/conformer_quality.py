@@ -108,7 +108,7 @@ def bond_shift(store: Store, reference: Store) -> float:
         batch = one.read(rows)
         assert batch.conformers is not None
         positions = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
-        first, second = batch.graph.edges_2E
+        first, second = batch.graph.edge_index_2E
         lengths.append((positions[first] - positions[second]).norm(dim=1))
     return float((lengths[0] - lengths[1]).abs().mean())
 
