@@ -59,7 +59,7 @@ def test_predict_to_a_file_and_to_standard_output(model: Path, tmp_path: Path):
     piped = run("predict", "-", "-m", model, "-o", "-", stdin=data.read_text())
     assert piped.stdout == (tmp_path / "out.csv").read_text()
     rows = list(csv.DictReader(piped.stdout.splitlines()))
-    assert list(rows[0]) == ["smiles", "size", "name", "size_pred", "error"]
+    assert list(rows[0]) == ["smiles", "size", "name", "size_pred", "in_domain", "domain_reason", "error"]
 
 
 def test_bad_rows_are_counted_on_standard_error(

@@ -127,7 +127,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 Input: SMILES without conformers; every spelling of a molecule gives the same prediction.
 Hydrogens: `{config["hydrogens"]}`.
-Predictions for molecules unlike the training molecules are extrapolations; this model does not say where that begins.
+Predictions for molecules unlike the training molecules are extrapolations; `dnd predict` marks them in `in_domain`.
 """
 
 

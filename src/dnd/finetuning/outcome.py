@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.finetuning.calibration import calibrate
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.evaluation import comparison_table, model_card, over_folds, part_metrics, verdicts
@@ -19,6 +20,7 @@ from dnd.finetuning.partition import PARTS
 from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.tasks import Tasks
+from dnd.finetuning.trust import write_trust
 from dnd.store.schema import HydrogenSetting
 from dnd.training.settings import TrainResult
 
@@ -55,7 +57,7 @@ def write_outcome(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Judge the members, fit the baselines, write and seal the MODEL folder; returns `metrics.json`."""
-    folds = _folds(results)
+    folds, calibration = calibrate(_folds(results), molecules.targets_NC, tasks.kinds)
     targets = results[0].member.targets
     metrics: dict[str, Any] = {
         "task": tasks.name,
@@ -85,6 +87,8 @@ def write_outcome(
         for line in verdicts(metrics):
             say(line)
     members = [result.member for result in results]
+    for line in write_trust(folder, members[0], molecules, [part for part, _ in folds], calibration, tasks.kinds):
+        say(line)
     saved = predictor_config(members, hydrogens, record)
     write_predictor(
         folder,

@@ -43,7 +43,7 @@ class FileSummary:
 def predict_file(
     predictor: Predictor, source: Path | str, out: str, *, smiles_column: str = "smiles", raw: bool = False
 ) -> FileSummary:
-    """Write the input's rows and columns with `<target>_pred` and `error` behind them.
+    """Write the input's rows and columns with those of `Predictor.predict` behind them.
 
     Args:
         predictor: the model.
@@ -56,14 +56,9 @@ def predict_file(
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
     """
     output_format(out)
-
-    def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
-        values_NC, errors = predictor.predict_values(smiles)
-        return {name: values_NC[:, place] for place, name in enumerate(predictor.prediction_columns)}, errors
-
     with open_molecules(source, smiles_column) as table:
-        _require_new_names(table, [*predictor.prediction_columns, ERROR])
-        return _stream(table, out, compute, raw)
+        _require_new_names(table, [*predictor.columns, ERROR])
+        return _stream(table, out, predictor.describe, raw)
 
 
 def embed_file(
@@ -81,7 +76,7 @@ def embed_file(
     """
     output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
 
-    def compute(smiles: Sequence[str]) -> tuple[Mapping[str, np.ndarray], list[str]]:
+    def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
         values_ND, errors = embedder.embed_with_errors(smiles)
         return {EMBEDDING: values_ND}, errors
 
@@ -93,7 +88,7 @@ def embed_file(
 def _stream(
     table: TableReader,
     out: str,
-    compute: Callable[[Sequence[str]], tuple[Mapping[str, np.ndarray], list[str]]],
+    compute: Callable[[Sequence[str]], tuple[Mapping[str, Column], list[str]]],
     raw: bool,
 ) -> FileSummary:
     rows = errors_so_far = 0

@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
+from dnd.common.errors import CorruptFileError
+from dnd.finetuning.calibration import Calibration, read_calibration
+from dnd.finetuning.domain import Domain, read_domain
 from dnd.finetuning.network import run_over, to_raw_units
 from dnd.finetuning.predictor_folder import Member, PredictorParts, read_predictor
 from dnd.finetuning.tasks import Target, TaskName
+from dnd.graphs.batch import GraphBatch
 from dnd.prediction.inputs import valid_molecules
-from dnd.prediction.table import PredictionTable
+from dnd.prediction.table import Column, PredictionTable
 from dnd.store.reader import Store
 from dnd.training.loop import choose_device
 
-ERROR = "error"
+ERROR, IN_DOMAIN, REASON = "error", "in_domain", "domain_reason"
+_ANSWERS = {False: "yes", True: "no"}  # outside → in_domain
 
 
 def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
@@ -35,17 +42,34 @@ class Predictor:
 
     Args:
         parts: members, task, hydrogens.
+        calibration: intervals or scaling of probabilities; None = none.
+        domain: where the model may be used; None = not known.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
 
     Example:
         >>> predictor = Predictor.load("esol-model")  # doctest: +SKIP
         >>> predictor.predict(["CCO", "c1ccccc1", "no molecule"])  # doctest: +SKIP
-        PredictionTable(3 rows: smiles, logS_pred, error)
+        PredictionTable(3 rows: smiles, logS_pred, logS_low, logS_high, in_domain, domain_reason, error)
     """
 
-    def __init__(self, parts: PredictorParts, *, device: str = "auto", jobs: int = 1) -> None:
-        self.parts, self.jobs = parts, jobs
+    def __init__(
+        self,
+        parts: PredictorParts,
+        *,
+        calibration: Calibration | None = None,
+        domain: Domain | None = None,
+        device: str = "auto",
+        jobs: int = 1,
+    ) -> None:
+        self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
+        if calibration is not None and len(calibration.targets) != len(self.targets):
+            raise CorruptFileError(
+                "calibration and targets of a model differ in number",
+                found=len(calibration.targets),
+                expected=len(self.targets),
+                next_step="Finetune the model again",
+            )
         for member in parts.members:
             member.network.to(choose_device(device))
 
@@ -56,7 +80,8 @@ class Predictor:
         Raises:
             InputError, CorruptFileError: see `read_predictor`.
         """
-        return cls(read_predictor(folder), device=device, jobs=jobs)
+        parts, path = read_predictor(folder), Path(folder)
+        return cls(parts, calibration=read_calibration(path), domain=read_domain(path), device=device, jobs=jobs)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -69,9 +94,9 @@ class Predictor:
         return self.parts.task
 
     @property
-    def prediction_columns(self) -> list[str]:
-        """`<target>_pred` for every target."""
-        return [f"{target.name}_pred" for target in self.targets]
+    def columns(self) -> list[str]:
+        """Every output column but `error`, in order; those that the model has nothing for are left out."""
+        return list(self.describe([])[0])
 
     def predict(self, smiles: Sequence[str]) -> PredictionTable:
         """Predict the targets of molecules.
@@ -80,15 +105,32 @@ class Predictor:
             smiles: one text per molecule, in any spelling.
 
         Returns:
-            `smiles`, `<target>_pred` (in the target's unit; the probability of class 1 for classes; NaN where there is
-            no molecule) and `error` (the reason, empty where there is a prediction).
+            `smiles`; per target `<target>_pred` (in the target's unit, or the probability of class 1), `<target>_std`
+            (deviation between members, where there are several), `<target>_low` and `<target>_high` (interval, where
+            one was learned); `in_domain` (`yes` or `no`) and `domain_reason`; `error`, the reason where there is no
+            molecule, and then the others are NaN or empty.
         """
-        values_NC, errors = self.predict_values(smiles)
-        predicted = {name: values_NC[:, column] for column, name in enumerate(self.prediction_columns)}
-        return PredictionTable({"smiles": list(smiles), **predicted, ERROR: errors})
+        columns, errors = self.describe(smiles)
+        return PredictionTable({"smiles": list(smiles), **columns, ERROR: errors})
+
+    def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
+        """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
+        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        members_MNC = np.full((len(self.parts.members), len(smiles), len(self.targets)), np.nan)
+        embeddings_VD: np.ndarray = np.empty((0, 0))
+        if len(found.places):
+            members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
+        columns = self._target_columns(members_MNC)
+        if self.domain is not None:
+            every = list(smiles)  # a Series counts by its own index
+            texts = [every[place] for place in found.places]
+            outside = dict(zip(found.places.tolist(), self.domain.reasons(texts, embeddings_VD), strict=True))
+            columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
+            columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
+        return columns, found.errors
 
     def predict_values(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
-        """The predicted values as one array, NaN rows where there is no molecule, and the reasons."""
+        """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         values_NC = np.full((len(smiles), len(self.targets)), np.nan)
         if len(found.places):
@@ -97,8 +139,42 @@ class Predictor:
 
     def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
-        parts = [member.weight * _raw_outputs(member, store) for member in self.parts.members]
-        return np.sum(parts, axis=0)  # type: ignore[no-any-return]
+        return self._combined([_raw_outputs(member, store) for member in self.parts.members])
+
+    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
+        """Each member's values, and the representations by the first, from one pass of each."""
+        first, *others = self.parts.members
+        network = first.network
+
+        def both(graph: GraphBatch) -> Tensor:
+            embedding_BD = network.embed(graph)
+            return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
+
+        outputs = run_over(both, network.student, store, np.arange(len(store)))
+        width = network.student.width
+        values = [to_raw_units(outputs[:, width:], first.targets)]
+        values += [_raw_outputs(member, store) for member in others]
+        return np.stack(values), outputs[:, :width]
+
+    def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
+        """The weighted mean of the members, probabilities calibrated."""
+        parts = [member.weight * values for member, values in zip(self.parts.members, members, strict=True)]
+        values_NC: np.ndarray = np.sum(parts, axis=0)
+        return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
+
+    def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
+        values_NC = self._combined(list(members_MNC))
+        spread_NC = members_MNC.std(axis=0, ddof=1) if len(members_MNC) > 1 else None
+        columns: dict[str, Column] = {}
+        for column, target in enumerate(self.targets):
+            columns[f"{target.name}_pred"] = values_NC[:, column]
+            if spread_NC is not None:
+                columns[f"{target.name}_std"] = spread_NC[:, column]
+            half_width = self.calibration.targets[column].half_width if self.calibration else None
+            if half_width is not None:
+                columns[f"{target.name}_low"] = values_NC[:, column] - half_width
+                columns[f"{target.name}_high"] = values_NC[:, column] + half_width
+        return columns
 
     def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""

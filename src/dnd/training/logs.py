@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from dnd.common.files import write_text
+from dnd.training.evaluation_text import evaluation_text
 
 LOG = "metrics.jsonl"
 
@@ -55,9 +56,9 @@ class RunLog:
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Append an evaluation record and show it."""
         self._append({"kind": "evaluation", **record})
-        numbers = "  ".join(f"{key} {value:.4g}" for key, value in record.items() if isinstance(value, float))
         elapsed = time.monotonic() - self._started
-        line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  {numbers}  [{elapsed:.0f} s]"
+        text = evaluation_text(record)
+        line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  [{elapsed:.0f} s]  {text}"
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         elif self._shown:

@@ -90,7 +90,7 @@ def test_one_model_learns_both_and_predicts_each_in_its_own_column(tmp_path: Pat
         ("ring", "classification", ""),
     ]
     table = predictor.predict([*SMILES, "no molecule"])
-    assert list(table) == ["smiles", "size_pred", "ring_pred", "error"]
+    assert [name for name in table if name.endswith("_pred")] == ["size_pred", "ring_pred"]
     assert table["size_pred"][:-1].min() > 1000
     assert 0 < table["ring_pred"][:-1].min() <= table["ring_pred"][:-1].max() < 1
     assert math.isnan(table["size_pred"][-1])

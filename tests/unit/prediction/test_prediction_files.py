@@ -47,7 +47,7 @@ def test_text_tables(predictor: Predictor, table: Path, tmp_path: Path, name: st
     rows = read(tmp_path / name)
     assert (summary.rows, summary.errors) == (9, 2)
     assert summary.first_error.startswith("row 7")
-    assert list(rows[0]) == ["id", "smiles", "note", "size_pred", "error"]
+    assert list(rows[0]) == ["id", "smiles", "note", "size_pred", "in_domain", "domain_reason", "error"]
     assert [row["note"] for row in rows] == NOTES
     assert [row["smiles"] for row in rows] == SMILES
     expected = predictor.predict(SMILES)["size_pred"]
@@ -65,7 +65,7 @@ def test_parquet_in_and_out(predictor: Predictor, tmp_path: Path):
     pq.write_table(pa.table({"smiles": SMILES, "n": list(range(9))}), tmp_path / "in.parquet")
     predict_file(predictor, tmp_path / "in.parquet", str(tmp_path / "out.parquet"))
     found = pq.read_table(tmp_path / "out.parquet")
-    assert found.column_names == ["smiles", "n", "size_pred", "error"]
+    assert found.column_names == ["smiles", "n", "size_pred", "in_domain", "domain_reason", "error"]
     assert found["size_pred"].null_count == 2
 
 
@@ -87,7 +87,7 @@ def test_smi_and_sdf(predictor: Predictor, tmp_path: Path):
     smi, sdf = read(tmp_path / "smi.csv"), read(tmp_path / "sdf.csv")
     assert (tmp_path / "sdf.csv").read_bytes() == (tmp_path / "gz.csv").read_bytes()
     assert [row["name"] for row in smi] == [row["title"] for row in sdf[:7]]
-    assert list(sdf[0]) == ["smiles", "title", "early", "late", "size_pred", "error"]
+    assert list(sdf[0]) == ["smiles", "title", "early", "late", "size_pred", "in_domain", "domain_reason", "error"]
     assert sdf[7]["error"]
     for rows in (smi, sdf[:7]):
         assert np.allclose([float(row["size_pred"]) for row in rows], expected, rtol=1e-5)
@@ -97,7 +97,7 @@ def test_standard_streams(predictor: Predictor, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"smiles\nCCO\nOCC\n"))))
     predict_file(predictor, "-", "-")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "smiles,size_pred,error"
+    assert lines[0] == "smiles,size_pred,in_domain,domain_reason,error"
     assert len(lines) == 3
 
 

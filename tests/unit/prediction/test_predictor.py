@@ -33,10 +33,11 @@ def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def test_rows_and_order_are_kept_and_bad_ones_have_a_reason(predictor: Predictor):
     table = predictor.predict(ODD)
-    assert list(table) == ["smiles", "size_pred", "error"]
+    assert list(table) == ["smiles", "size_pred", "in_domain", "domain_reason", "error"]
     assert table.num_rows == len(ODD)
     assert table["smiles"] == ODD
     assert [bool(reason) for reason in table["error"]] == [False, True, True, False, False, False, False]
+    assert [bool(answer) for answer in table["in_domain"]] == [not reason for reason in table["error"]]
     assert np.isnan(table["size_pred"]).tolist() == [bool(reason) for reason in table["error"]]
 
 
@@ -81,7 +82,7 @@ def test_members_are_averaged(tmp_path: Path):
 def test_classes_are_probabilities(tmp_path: Path):
     quietly(write_classes(tmp_path), tmp_path / "model", ["ring", "hetero"])
     table = Predictor.load(tmp_path / "model").predict(molecules())
-    assert list(table) == ["smiles", "ring_pred", "hetero_pred", "error"]
+    assert list(table) == ["smiles", "ring_pred", "hetero_pred", "in_domain", "domain_reason", "error"]
     assert ((table["ring_pred"] > 0) & (table["ring_pred"] < 1)).all()
 
 
