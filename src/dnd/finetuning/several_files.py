@@ -7,6 +7,7 @@ targets of one file and into the test part for those of another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from dnd.finetuning.dataset import (
     require_enough,
 )
 from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.molecules import as_store, featurize_smiles
+from dnd.finetuning.molecules import Featurized, as_store, featurize_smiles
 from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
 from dnd.store.schema import HydrogenSetting
 
@@ -70,50 +71,67 @@ def read_several(
     labels = _file_names(files)
     tables = [read_labels(file, extra_column) for file in files]
     names = _target_names(files, tables)
-    owner = np.repeat(np.arange(len(tables)), [len(table.numbers) for table in tables])
-    numbers = [number for table in tables for number in table.numbers]
-    texts = [text for table in tables for text in table.texts]
-    extra = [value for table in tables for value in table.extra]
-    say(f"parsing {len(texts)} molecules of {len(files)} files")
-    molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
-    rejects = [
-        Reject(one.row, one.smiles, one.stage, one.reason, label)
-        for table, label in zip(tables, labels, strict=True)
-        for one in table.rejects
+    rows = [
+        _Row(file, number, text, extra)
+        for file, table in enumerate(tables)
+        for number, text, extra in zip(table.numbers, table.texts, table.extra, strict=True)
     ]
+    say(f"parsing {len(rows)} molecules of {len(files)} files")
+    molecules = featurize_smiles([row.text for row in rows], hydrogens, jobs=jobs)
     groups: dict[str, list[int]] = {}
     for place, molecule in enumerate(molecules):
-        if molecule.graph is None:
-            file = labels[owner[place]]
-            rejects.append(Reject(numbers[place], texts[place], molecule.stage, molecule.reason, file))
-        else:
+        if molecule.graph is not None:
             groups.setdefault(molecule.smiles, []).append(place)
+    rejects = _rejects(tables, rows, molecules, labels)
     require_enough(len(groups), rejects, FEWEST_MOLECULES)
-    stacked_NC = _stack(tables)
-    usable = [place for places in groups.values() for place in places]
-    tasks = choose_tasks(stacked_NC[usable], names, choices, several_files=True)
-    targets_NC = _merged(stacked_NC, list(groups.values()), tasks.kinds, say)
-    kept = [place for place, labels_C in enumerate(targets_NC) if not np.isnan(labels_C).all()]
-    of_row = [list(groups.values())[place] for place in kept]
-    shared = sum(len({int(owner[place]) for place in places}) > 1 for places in of_row)
-    say(f"{shared} of {len(of_row)} molecules are in more than one file")
+    stacked_NC, of_molecule = _stack(tables), list(groups.values())
+    tasks = choose_tasks(stacked_NC[np.concatenate(of_molecule)], names, choices, several_files=True)
+    targets_NC = _merged(stacked_NC, of_molecule, tasks.kinds, say)
+    kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1))
+    own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
+    say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
+    first = [molecules[of_molecule[molecule][0]] for molecule in kept]
     found = LabelledMolecules(
-        store=as_store([molecules[places[0]] for places in of_row], hydrogens),
-        rows_N=np.arange(len(of_row)),
-        texts=[texts[places[0]] for places in of_row],
-        smiles=[molecules[places[0]].smiles for places in of_row],
+        store=as_store(first, hydrogens),
+        rows_N=np.arange(len(own)),
+        texts=[each[0].text for each in own],
+        smiles=[molecule.smiles for molecule in first],
         targets_NC=targets_NC[kept],
         names=tuple(names),
-        extra=[_part_of([extra[place] for place in places], texts[places[0]]) for places in of_row],
+        extra=[_part_of([row.extra for row in each], each[0].text) for each in own],
         num_rows=sum(table.num_rows for table in tables),
-        rejects=sorted(rejects, key=lambda reject: (labels.index(reject.file), reject.row)),
+        rejects=rejects,
         files=tuple(labels),
         origins=tuple(
-            tuple(tuple(numbers[place] for place in places if owner[place] == file) for file in range(len(files)))
-            for places in of_row
+            tuple(tuple(row.number for row in each if row.file == file) for file in range(len(files))) for each in own
         ),
     )
     return found, tasks
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A labelled row of one of the files."""
+
+    file: int
+    number: int
+    text: str
+    extra: str
+
+
+def _rejects(
+    tables: Sequence[LabelledRows], rows: Sequence[_Row], molecules: Sequence[Featurized], labels: Sequence[str]
+) -> list[Reject]:
+    """What is left out of each file, in its order."""
+    found: list[list[Reject]] = [list(table.rejects) for table in tables]
+    for row, molecule in zip(rows, molecules, strict=True):
+        if molecule.graph is None:
+            found[row.file].append(Reject(row.number, row.text, molecule.stage, molecule.reason))
+    return [
+        replace(reject, file=label)
+        for label, own in zip(labels, found, strict=True)
+        for reject in sorted(own, key=lambda reject: reject.row)
+    ]
 
 
 def _file_names(files: Sequence[LabelledFile]) -> list[str]:
@@ -156,18 +174,17 @@ def _merged(
     say: Callable[[str], None],
 ) -> Float[np.ndarray, "molecules targets"]:
     """One row per group: the mean of its known values, and no label where classes contradict each other."""
-    merged_NC = np.full((len(groups), stacked_NC.shape[1]), np.nan)
+    merged_NC = stacked_NC[[places[0] for places in groups]].copy()
     averaged = contradicting = 0
     for row, places in enumerate(groups):
-        for column, kind in enumerate(kinds):
+        for column, kind in enumerate(kinds) if len(places) > 1 else ():
             values = stacked_NC[places, column]
             values = values[~np.isnan(values)]
             differ = len(values) > 1 and np.ptp(values) > 0
-            if kind == "classification" and differ:
-                contradicting += 1
-            elif len(values):
-                merged_NC[row, column] = values.mean()
-                averaged += bool(differ)
+            drop = not len(values) or (differ and kind == "classification")
+            merged_NC[row, column] = np.nan if drop else values.mean()
+            averaged += bool(differ and not drop)
+            contradicting += bool(differ and drop)
     if averaged or contradicting:
         say(f"note: molecules twice in one file: {averaged} values averaged, {contradicting} classes left out")
     return merged_NC
