@@ -27,6 +27,43 @@ def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Ou
 
 
 @app.command()
+def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out = None) -> None:
+    """Training steps of TokenGT and of the teacher against the same networks written plainly."""
+    from dnd.analysis.bench.training import bench_training
+
+    _report(bench_training(molecules, repetitions), out)
+
+
+@app.command()
+def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out = None) -> None:
+    """The share of a training step that reading from the store costs."""
+    from dnd.analysis.bench.pipeline import bench_pipeline
+
+    _report(bench_pipeline(molecules, repetitions), out)
+
+
+@app.command()
+def scaling(
+    repetitions: Repetitions = 3,
+    largest: Annotated[int, typer.Option(min=1000, help="Molecules of the largest synthetic store.")] = 1_000_000,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON; a CSV and a picture go beside it.")] = None,
+) -> None:
+    """Time and memory against atoms per molecule, molecules per store, and threads."""
+    from dnd.analysis.bench.measure import machine
+    from dnd.analysis.bench.scaling import bench_scaling, points_csv, write_points
+    from dnd.common.files import write_json
+
+    here, points = machine(), []
+    sizes = [size for size in (1000, 10_000, 100_000, 1_000_000) if size <= largest]
+    for curve in bench_scaling(sizes, repetitions):
+        typer.echo(points_csv(curve))
+        points += curve
+    if out is not None:
+        write_json(out, {"command": ["dnd", *sys.argv[1:]], "machine": here, "points": [vars(p) for p in points]})
+        typer.echo("\n".join(map(str, write_points(points, out.with_suffix("")))))
+
+
+@app.command()
 def startup(repetitions: Repetitions = 3, out: Out = None) -> None:
     """`import dnd`, `dnd --help` and the first prediction, each in fresh processes."""
     from dnd.analysis.bench.startup import bench_startup

@@ -39,10 +39,10 @@ def bench_startup(repetitions: int) -> Iterator[Table]:
         )
         for label, kept in ((label, finished[1:]) for label, finished in runs.items())
     )
-    notes = (f"{repetitions} repetitions, peak of the whole process",)
+    notes = [f"{repetitions} repetitions, peak of the whole process"]
     if not chemprop:
-        notes += ("chemprop is not installed here: no ratio to it",)
-    yield Table("whole processes", "run", _CHEMPROP if chemprop else _BARE, lines, notes=notes)
+        notes.append("chemprop is not installed here: no ratio to it")
+    yield Table("whole processes", "run", _CHEMPROP if chemprop else _BARE, lines, notes=tuple(notes))
 
 
 _CHEMPROP = "chemprop --help"

@@ -172,7 +172,7 @@ def _mol(text: str) -> Chem.Mol:
 
 
 def _ogb() -> Callable[[str], Any] | None:
-    RDLogger.DisableLog("rdApp.*")
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
     try:
         function: Callable[[str], Any] = import_module("ogb.utils").smiles2graph
     except ImportError:
