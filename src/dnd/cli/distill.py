@@ -21,7 +21,7 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.distillation.distill import distill as run
     from dnd.distillation.report import report
     from dnd.distillation.settings import DistillConfig, student_words
@@ -31,6 +31,5 @@ def distill(
         *(student_words(student) if student else []),
         *(settings or []),
     ]
-    named = f"distill-{recipe}"
-    config = load_config(DistillConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(DistillConfig, recipe, overrides, stage="distill")
     typer.echo(report(run(store, teacher, out, config, resume=resume)))

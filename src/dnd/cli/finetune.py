@@ -31,7 +31,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Finetune a student with a new head and print it beside classical baselines."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.student_choice import student_settings
@@ -43,8 +43,7 @@ def finetune(
         *(f"{key}={value}" for key, value in options.items() if value is not None),
         *(word for word in words if "=" in word),
     ]
-    named = f"finetune-{recipe}"
-    config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
     columns = [*target_columns, *(word for word in words if "=" not in word)]
     done = run(data, out, columns, config, smiles_column=smiles_column, encoder=encoder, resume=resume, say=typer.echo)
     if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
