@@ -1,4 +1,4 @@
-"""The connectivity block of the InChIKey: one name for a molecule whatever its stereochemistry and protonation."""
+"""The connectivity key, first block of the InChIKey: one name for a molecule whatever its stereochemistry."""
 
 from __future__ import annotations
 

@@ -1,17 +1,14 @@
-"""Bemis-Murcko scaffolds, and what two parts of a split share."""
+"""Bemis-Murcko scaffolds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Int
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
-from dnd.chemistry.molecule import InvalidMolecule, Molecule
-from dnd.chemistry.parse import parse_smiles, read_smiles
+from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.parse import read_smiles
 from dnd.chemistry.relaxed import VALENCE_IS_STRICT
 from dnd.common.errors import InputError
 
@@ -58,63 +55,3 @@ def _with_iron(mol: Chem.Mol) -> Chem.Mol:
             atom.SetAtomicNum(_ANY_VALENCE)
     Chem.SanitizeMol(replaced)
     return replaced.GetMol()
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """What two parts of a split have in common.
-
-    Attributes:
-        first, second: names of the parts.
-        shared_scaffolds: distinct scaffolds in both, the empty one (no ring) left out.
-        rows_in_shared_scaffolds: rows of `second` that have such a scaffold.
-        shared_molecules: distinct molecules, by canonical SMILES, in both.
-        duplicate_rows: rows of `second` whose molecule is also in `first`.
-    """
-
-    first: str
-    second: str
-    shared_scaffolds: int
-    rows_in_shared_scaffolds: int
-    shared_molecules: int
-    duplicate_rows: int
-
-
-def overlap_report(smiles: Sequence[str], parts: Mapping[str, Int[np.ndarray, "rows"]]) -> list[Overlap]:
-    """Compare every two parts of a split, in the order given.
-
-    Args:
-        smiles: SMILES of every row; rows that don't parse count as molecules of their own.
-        parts: row numbers by name of the part, such as `split.parts()`.
-    """
-    outcomes = [parse_smiles(text) for text in smiles]
-    molecules = [outcome.smiles if isinstance(outcome, Molecule) else outcome.text for outcome in outcomes]
-    scaffolds = [
-        scaffold_of(outcome.mol, outcome.relaxed) if isinstance(outcome, Molecule) else "" for outcome in outcomes
-    ]
-    names = list(parts)
-    return [
-        _overlap(molecules, scaffolds, (first, parts[first]), (second, parts[second]))
-        for place, first in enumerate(names)
-        for second in names[place + 1 :]
-    ]
-
-
-def _overlap(
-    molecules: list[str],
-    scaffolds: list[str],
-    first: tuple[str, Int[np.ndarray, "rows"]],
-    second: tuple[str, Int[np.ndarray, "rows"]],
-) -> Overlap:
-    scaffolds_first = {scaffolds[row] for row in first[1]} - {""}
-    scaffolds_second = [scaffolds[row] for row in second[1] if scaffolds[row] in scaffolds_first]
-    molecules_first = {molecules[row] for row in first[1]}
-    molecules_second = [molecules[row] for row in second[1] if molecules[row] in molecules_first]
-    return Overlap(
-        first[0],
-        second[0],
-        len(set(scaffolds_second)),
-        len(scaffolds_second),
-        len(set(molecules_second)),
-        len(molecules_second),
-    )

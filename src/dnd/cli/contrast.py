@@ -19,13 +19,12 @@ def contrast(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.distillation.contrast import ContrastConfig
     from dnd.distillation.contrast import contrast as run
     from dnd.distillation.report import report
     from dnd.distillation.settings import student_words
 
     overrides = [*(student_words(student) if student else []), *(settings or [])]
-    named = f"contrast-{recipe}"
-    config = load_config(ContrastConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(ContrastConfig, recipe, overrides, stage="contrast")
     typer.echo(report(run(store, out, config, resume=resume)))

@@ -18,12 +18,11 @@ def denoise(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.teacher.denoise import denoise as run
     from dnd.teacher.denoising import DenoiseConfig
 
-    named = f"denoise-{recipe}"
-    config = load_config(DenoiseConfig, named if named in recipe_names() else recipe, settings or [])
+    config = load_config(DenoiseConfig, recipe, settings or [], stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:
         typer.echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")

@@ -31,7 +31,7 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.common.errors import ConfigError
     from dnd.distillation.distill import distill as run
     from dnd.distillation.report import report

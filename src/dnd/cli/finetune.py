@@ -39,7 +39,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Finetune a student with a new head and print it beside classical baselines."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.several_files import labelled_file
@@ -53,8 +53,7 @@ def finetune(
         *(f"{key}={value}" for key, value in options.items() if value is not None),
         *(word for word in words if "=" in word),
     ]
-    named = f"finetune-{recipe}"
-    config = load_config(FinetuneConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
     columns = [*target_columns, *(word for word in words if "=" not in word)]
     files = [labelled_file(word, smiles_column) for word in also or ()]
     done = run(

@@ -20,13 +20,12 @@ def pretrain(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
 ) -> None:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
-    from dnd.common.config import load_config, recipe_names
+    from dnd.common.config import load_config
     from dnd.distillation.pretrain import pretrain as run
     from dnd.distillation.pretrain_settings import PretrainConfig
     from dnd.distillation.report import report
     from dnd.distillation.settings import student_words
 
     overrides = [f"method={method}", *(student_words(student) if student else []), *(settings or [])]
-    named = f"pretrain-{recipe}"
-    config = load_config(PretrainConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(PretrainConfig, recipe, overrides, stage="pretrain")
     typer.echo(report(run(store, out, config, resume=resume)))

@@ -21,17 +21,22 @@ from dnd.common.registry import nearest
 C = TypeVar("C")
 
 
-def load_config(cls: type[C], recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+def load_config(
+    cls: type[C], recipe: str | Path | None = None, overrides: Sequence[str] = (), *, stage: str | None = None
+) -> C:
     """Build `cls` from a recipe and `key=value` overrides, the overrides last.
 
     Args:
         cls: a dataclass whose fields all have defaults.
         recipe: a file, or the name of a recipe shipped with the package such as `denoise-small`.
         overrides: words like `width=128`, `optimizer.learning_rate=1e-4`.
+        stage: with it, `small` stands for the shipped recipe `<stage>-small`.
 
     Raises:
         ConfigError: no such recipe, a key that the stage does not have, a value of another type.
     """
+    if stage is not None and f"{stage}-{recipe}" in recipe_names():
+        recipe = f"{stage}-{recipe}"
     values: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
     for word in overrides:
         key, equals, text = word.partition("=")

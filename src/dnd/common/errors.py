@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-EXIT_OK = 0
 EXIT_OUR_FAULT = 1
 EXIT_USER_INPUT = 2
 EXIT_NON_FINITE = 3

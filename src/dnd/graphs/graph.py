@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-NUM_ATOM_FEATURES = 9
-NUM_BOND_FEATURES = 3
-
 
 @dataclass(frozen=True)
 class MolecularGraph:

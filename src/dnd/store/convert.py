@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from rdkit.Chem.inchi import MolToInchiKey
 
-from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.conformers.correspondence import Misfit, Placed, place
 from dnd.conformers.generate import generate_conformers
@@ -17,9 +17,6 @@ from dnd.graphs.graph import Conformers
 from dnd.store.rejects import Reject
 from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
 from dnd.store.writer import geometry_problem, row_problem
-
-_CONNECTIVITY_BLOCK = 14
-"""Characters of an InChIKey that stand for the skeleton: connectivity without stereo, isotopes or protonation."""
 
 
 def make_converter(
@@ -32,11 +29,11 @@ def make_converter(
         conformers: no conformers, those of the input, or generated ones.
         num_conformers: K, for generated ones.
         seed: the run's seed.
-        connectivity: compute the connectivity block too.
+        connectivity: compute the connectivity key too.
 
     Returns:
-        A function from a record to its row, or the reason why there is none, and the connectivity block of its
-        InChIKey, empty unless asked for.
+        A function from a record to its row, or the reason why there is none, and its connectivity key, empty
+        unless asked for.
     """
 
     def convert(record: Record) -> tuple[StoreRow | Reject, str]:
@@ -64,21 +61,15 @@ def make_converter(
         problem = row_problem(row, hydrogens)
         if problem is not None:
             return reject("check", problem, molecule.smiles)
-        return row, connectivity_block(molecule) if connectivity else ""
+        return row, (connectivity_key(molecule.mol) or "") if connectivity else ""
 
     return convert
 
 
-def connectivity_block(molecule: Molecule) -> str:
-    """First block of the InChIKey: equal for molecules with the same skeleton. Empty where InChI knows none."""
-    key: str = MolToInchiKey(molecule.mol)  # type: ignore[no-untyped-call]
-    return key[:_CONNECTIVITY_BLOCK]
-
-
-def block_of_record(record: Record) -> str:
-    """`connectivity_block` of a record of any layout, empty for an invalid one."""
+def key_of_record(record: Record) -> str:
+    """`connectivity_key` of a record of any layout, empty where there is none."""
     placed = _molecule(record)
-    return "" if isinstance(placed, Misfit) else connectivity_block(placed.molecule)
+    return "" if isinstance(placed, Misfit) else connectivity_key(placed.molecule.mol) or ""
 
 
 def _molecule(record: Record) -> Placed | Misfit:

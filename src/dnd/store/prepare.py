@@ -120,7 +120,7 @@ def _make_shards(journal: Journal, sources: Sequence[RecordSource], config: Prep
     if journal.entries and journal.entries[-1].records < shard_size:
         return  # the last shard is there; only the seal was missing
     done = shard_size * len(journal.entries)
-    excluded = _blocks_to_exclude(config)
+    excluded = _keys_to_exclude(config)
     rows: list[StoreRow] = []
     rejects: list[Reject] = []
     progress = Progress("prepare", total=total, first=done, quiet=quiet)
@@ -190,13 +190,13 @@ def _converted(
                 yield outcome
 
 
-def _blocks_to_exclude(config: PrepareConfig) -> frozenset[str]:
+def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
     if not config.exclude:
         return frozenset()
     sources = open_sources(config.exclude, smiles_column=config.smiles_column)
     records = itertools.chain.from_iterable(source.records for source in sources)
-    with WorkerPool("dnd.store.convert:block_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
-        return frozenset(block for block in pool.map(records) if isinstance(block, str) and block)
+    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
+        return frozenset(key for key in pool.map(records) if isinstance(key, str) and key)
 
 
 def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: PrepareConfig) -> None:

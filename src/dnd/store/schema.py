@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
-from dnd.graphs.graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
+from dnd.graphs.graph import Conformers, MolecularGraph
+from dnd.graphs.vocabulary import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 
 SCHEMA_VERSION = 1
 """Raised when a column changes; the format version of a store's manifest."""

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from dnd.common.errors import StorageError
 from dnd.common.files import replacing
-from dnd.graphs.vocabulary import ATOM_FEATURE_SIZES
+from dnd.graphs.vocabulary import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import SCHEMA, StoreRow, record_batch
 
 BOND_LENGTHS = (0.7, 2.6)
@@ -21,7 +21,7 @@ CLOSEST = 0.3
 """Two atoms nearer than this, in angstrom, make the teacher's distances meaningless."""
 
 _UNKNOWN_ELEMENT = ATOM_FEATURE_SIZES[0] - 1
-_NUM_HYDROGENS = 4  # column of node_features_NF
+_NUM_HYDROGENS = ATOM_FEATURE_NAMES.index("num_hydrogens")
 
 
 def shard_name(number: int) -> str:

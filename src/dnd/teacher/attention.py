@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dnd.teacher.linear import initialise_linear
 from dnd.teacher.pair_messages import pair_messages
 from dnd.teacher.pairs import Neighbourhood
 
@@ -41,11 +42,7 @@ class EquivariantAttention(nn.Module):
         self.vec_proj = nn.Linear(width, 3 * width, bias=False)
         self.dk_proj = nn.Linear(num_rbf, width)
         self.dv_proj = nn.Linear(num_rbf, 3 * width)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear(self)
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from dnd.teacher.attention import EquivariantAttention
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
 from dnd.teacher.elements import check_elements
+from dnd.teacher.linear import initialise_linear
 from dnd.teacher.pair_messages import WORKSPACE_WIDTHS
 from dnd.teacher.pairs import Neighbourhood, find_pairs
 from dnd.teacher.radial import ExpNormBasis, cosine_cutoff
@@ -31,9 +32,7 @@ class NeighbourEmbedding(nn.Module):
         self.embedding = nn.Embedding(max_atomic_number, width)
         self.distance_proj = nn.Linear(num_rbf, width)
         self.combine = nn.Linear(2 * width, width)
-        for linear in (self.distance_proj, self.combine):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        initialise_linear(self)
 
     def forward(
         self,

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.teacher.contract import TeacherOutput
-
-NORM_EPSILON = 1e-24
+from dnd.teacher.linear import NORM_EPSILON, initialise_linear
 
 
 class _Gate(nn.Module):
@@ -37,11 +36,7 @@ class GatedEquivariantBlock(nn.Module):
         self.vec1_proj = nn.Linear(width, width, bias=False)
         self.vec2_proj = nn.Linear(width, out_width, bias=False)
         self.update_net = _Gate(width, out_width)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear(self)
 
     def forward(
         self, scalars_AF: Float[Tensor, "atoms width"], vectors_A3F: Float[Tensor, "atoms 3 width"]

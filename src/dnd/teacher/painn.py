@@ -13,10 +13,10 @@ from dnd.graphs.batch import ConformerBatch
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
 from dnd.teacher.elements import check_elements
+from dnd.teacher.linear import NORM_EPSILON, initialise_linear
 from dnd.teacher.pairs import find_pairs
 from dnd.teacher.radial import cosine_cutoff
 
-NORM_EPSILON = 1e-24
 CELLS_PER_BLOCK = 2**20
 """Pairs are found in blocks of so many cells; nothing wide is dense here."""
 
@@ -59,11 +59,7 @@ class PaiNNLayer(nn.Module):
         self.message = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3 * width))
         self.mix = nn.Linear(width, 2 * width, bias=False)
         self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 3 * width))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise_linear(self)
 
     def forward(
         self, scalars_AF: Float[Tensor, "atoms width"], vectors_A3F: Float[Tensor, "atoms 3 width"], edges: _Edges

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.chemistry.scaffolds import overlap_report, scaffold_of, scaffolds_of
+from dnd.chemistry.scaffolds import scaffold_of, scaffolds_of
 from dnd.chemistry.splits import Split, column_split, k_fold_split, random_split, scaffold_split
 from dnd.common.errors import ConfigError, InputError
 from ogb_reference import DATA, smiles_of
@@ -110,12 +110,3 @@ def test_fractions_must_sum_to_one(fractions: tuple[float, float, float]) -> Non
         random_split(10, fractions)
     with pytest.raises(ConfigError):
         scaffold_split(["C"] * 10, fractions)
-
-
-def test_overlap_report_counts_scaffolds_and_duplicates() -> None:
-    smiles = ["c1ccccc1C", "CCO", "c1ccccc1O", "OCC", "C1CC1", "bad("]
-    parts = {"train": np.array([0, 1, 4]), "test": np.array([2, 3, 5])}
-    (overlap,) = overlap_report(smiles, parts)
-    assert (overlap.first, overlap.second) == ("train", "test")
-    assert (overlap.shared_scaffolds, overlap.rows_in_shared_scaffolds) == (1, 1)
-    assert (overlap.shared_molecules, overlap.duplicate_rows) == (1, 1)
