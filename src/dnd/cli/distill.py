@@ -46,8 +46,7 @@ def distill(
         *(student_words(student) if student else []),
         *(word for word in settings or () if word not in of_choice),
     ]
-    named = f"distill-{recipe}"
-    config = load_config(DistillConfig, named if named in recipe_names() else recipe, overrides)
+    config = load_config(DistillConfig, recipe, overrides, stage="distill")
     if validate is not None:
         from dnd.finetuning.choose_level import choice_config, distill_best_level
         from dnd.finetuning.dataset import LabelledFile
