@@ -22,6 +22,7 @@ VERBS = {
     "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
     "finetune": "Labelled molecules and an encoder → a model.",
     "predict": "Molecules and a model → predictions, row by row.",
+    "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",

@@ -10,7 +10,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import MANIFEST, damaged_files, read_manifest
 from dnd.common.run_record import RUN_RECORD, run_id
 
-KINDS = ("store", "teacher", "encoder", "predictor", "checkpoint")
+KINDS = ("store", "teacher", "encoder", "predictor", "checkpoint", "screen")
 _CODE = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".py", ".so"}
 
 
@@ -56,7 +56,7 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
 
 def _results(folder: Path) -> list[str]:
     """Files that only a finished stage leaves behind when it has removed its checkpoints."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix in {".safetensors", ".arrow"})
+    return sorted(path.name for path in folder.iterdir() if path.suffix in {".safetensors", ".arrow", ".parquet"})
 
 
 def _check_sealed(part: Path, facts: list[str], damage: list[str]) -> dict[str, Any] | None:

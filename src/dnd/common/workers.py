@@ -83,6 +83,7 @@ class WorkerPool:
         settings: see `function`; sent to each child once.
         timeout_s: seconds that one item may take.
         limit_bytes: memory that a child may take on top of what it has after its imports.
+        reordered: results that may wait for a slow one before them; fewer where a result is large.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class WorkerPool:
         settings: Mapping[str, Any] | None = None,
         timeout_s: float = 30.0,
         limit_bytes: int = 2**30,
+        reordered: int = _REORDERED,
     ) -> None:
-        self.function, self.settings = function, settings
+        self.function, self.settings, self.reordered = function, settings, reordered
         self.jobs, self.timeout_s, self.limit_bytes = jobs, timeout_s, limit_bytes
         self._children: list[_Child] = []
         self._queue: deque[_Item] = deque()
@@ -121,7 +123,7 @@ class WorkerPool:
         results: dict[int, Any] = {}
         next_number = 0
         while True:
-            while not ended and not self._queue and len(results) < _REORDERED:
+            while not ended and not self._queue and len(results) < self.reordered:
                 ended = not self._take(source)
                 self._send()
             self._send()

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dnd.analysis.bench import fresh, pipeline, scaling
 from dnd.analysis.bench.counts import tokengt_forward, transformer_forward
 from dnd.analysis.bench.fresh import added_memory, run_command
 from dnd.analysis.bench.measure import Line, Table, Variant, machine, measure
 from dnd.analysis.bench.molecules import drug_like_smiles, graph_store, qm9_store, random_student, tokens_of
-from dnd.analysis.bench.pipeline import bench_pipeline
 from dnd.analysis.bench.references import DenseTransformer, PackedTokenGT, PaddedTokenGT
 from dnd.analysis.bench.scaling import Point, chain, packing, points_csv, repeat_store, write_points
 from dnd.chemistry.parse import parse_smiles
@@ -28,6 +28,7 @@ from dnd.student.config import StudentConfig, preset
 from dnd.student.tokengt import TokenGT
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.equivariant_transformer import EquivariantTransformer
+from dnd.training.settings import LoopConfig
 
 
 def table(share: bool = False) -> Table:
@@ -64,9 +65,11 @@ def test_the_report_names_machine_and_versions(tmp_path: Path) -> None:
     assert written["tables"][0]["reference"] == "slow"
 
 
-def test_memory_is_measured_in_a_fresh_process() -> None:
-    points = added_memory("dnd.analysis.bench.scaling:atoms_work", network="gine-small", repetitions=1)
-    assert [point["value"] for point in points] == [10, 30, 100, 300]
+def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(scaling, "ATOMS", (10, 31))
+    fresh._main("dnd.analysis.bench.scaling:atoms_work", json.dumps({"network": "gine-small", "repetitions": 1}))
+    points = json.loads(capsys.readouterr().out)
+    assert [(point["axis"], point["value"]) for point in points] == [("atoms", 10), ("atoms", 31)]
 
 
 def test_only_functions_of_the_bench_run_in_a_fresh_process() -> None:
@@ -84,7 +87,7 @@ def test_padded_and_packed_tokengt_give_the_same() -> None:
     student = build_student(StudentConfig("tokengt", 32, 2, num_heads=4)).eval()
     assert isinstance(student, TokenGT)
     graph = graph_store(["CCO", "c1ccccc1C(=O)N", "C"]).read(np.arange(3)).graph
-    padded, packed = PaddedTokenGT(student)(graph), PackedTokenGT(student)(graph)
+    padded, packed = (network(student)(graph).detach() for network in (PaddedTokenGT, PackedTokenGT))
     assert abs(float(packed)) > 1e-2
     torch.testing.assert_close(padded, packed, rtol=1e-5, atol=1e-4)
 
@@ -129,8 +132,9 @@ def test_wider_networks_do_more_per_byte() -> None:
     assert narrow.intensity < wide.intensity
 
 
-def test_a_pipeline_table_has_the_step_as_reference() -> None:
-    first = next(iter(bench_pipeline(70, 1)))
+def test_a_pipeline_table_has_the_step_as_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "LOOP", LoopConfig(batch_size=4))
+    first = next(iter(pipeline.bench_pipeline(12, 1)))
     assert first.share
     assert [line.name for line in first.lines] == [
         "training step",

@@ -135,8 +135,7 @@ def step_of(network: str, atoms: int, molecules: int) -> Callable[[], None]:
 
 def chain(atoms: int) -> str:
     """A chain of amides with that many heavy atoms."""
-    unit = "CC(=O)N"
-    return (unit * (atoms // 4 + 1))[: len(unit) * (atoms // 4)] + "C" * (atoms % 4)
+    return "CC(=O)N" * (atoms // 4) + "C" * (atoms % 4)
 
 
 def packing(atoms: int, molecules: int) -> ConformerBatch:

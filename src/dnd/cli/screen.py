@@ -1,0 +1,34 @@
+"""`dnd screen`: millions of molecules and a model → sharded Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def screen(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet or SDF, .gz or not.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
+    smiles_column: Annotated[str, typer.Option(help="Column of SMILES in tables.")] = "smiles",
+    jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one per processor.")] = 0,
+    top: Annotated[int | None, typer.Option(metavar="K", help="Write the best K rows to top.csv.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="TARGET", help="Target of --top, if there are several.")] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="The smallest are the best.")] = False,
+    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per piece of work; a shard has 32.")] = 1024,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
+) -> None:
+    """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
+    from dnd.prediction.screen import ScreenConfig
+    from dnd.prediction.screen import screen as run
+
+    config = ScreenConfig(smiles_column, jobs, chunk, top, by, ascending)
+    summary = run(inputs, model, out, config, resume=resume)
+    without = f", {summary.errors:,} without a prediction (column error)" if summary.errors else ""
+    typer.echo(
+        f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s"
+    )
+    if top is not None:
+        typer.echo(f"{summary.folder / 'top.csv'}: the best of them")

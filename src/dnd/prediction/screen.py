@@ -1,0 +1,191 @@
+"""Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
+
+A chunk of rows is a pure function of inputs, model and settings, and a shard is a fixed number of chunks, so a run that
+was killed goes on at its first missing shard and ends with the same bytes, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import MANIFEST, read_json, verify_folder, write_manifest
+from dnd.common.folder_lock import folder_lock
+from dnd.common.registry import nearest
+from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
+from dnd.common.versions import package_versions
+from dnd.prediction.screen_pool import WORKER, Screener
+from dnd.prediction.screen_progress import ScreenProgress
+from dnd.prediction.screen_shards import ScreenJournal
+from dnd.prediction.screen_source import check_inputs, describe_inputs, estimate_rows, in_chunks, read_candidates
+from dnd.prediction.screen_top import TOP, best_rows, write_top
+from dnd.prediction.table import Column
+
+KIND, FORMAT_VERSION = "screen", 1
+CHUNKS_PER_SHARD = 32
+_MODEL_FORMAT = 1  # of `common.model_folder`, which would load torch; only the workers need that
+
+
+@dataclass(frozen=True)
+class ScreenConfig:
+    """Settings of `dnd screen`.
+
+    Attributes:
+        smiles_column: column of SMILES in tables.
+        jobs: worker processes; 0 = one per processor.
+        chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
+        top: write the so many best rows to `top.csv`; None = don't.
+        by: target that `top` goes by; None = the only one.
+        ascending: the smallest are the best.
+    """
+
+    smiles_column: str = "smiles"
+    jobs: int = 0
+    chunk: int = 1024
+    top: int | None = None
+    by: str | None = None
+    ascending: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("jobs", 0), ("chunk", 1), ("top", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is too small", found=value, expected=f"at least {least}")
+        if self.top is None and (self.by is not None or self.ascending):
+            raise ConfigError("an order without a number of rows", next_step="Add --top K")
+
+
+@dataclass(frozen=True)
+class ScreenSummary:
+    """What a finished screen holds.
+
+    Attributes:
+        folder: of the shards.
+        rows: rows in them, as many as the inputs have.
+        errors: rows without a prediction.
+        shards: number of shards.
+        seconds: wall time of this call.
+    """
+
+    folder: Path
+    rows: int
+    errors: int
+    shards: int
+    seconds: float
+
+
+def screen(
+    inputs: Sequence[str | Path],
+    model: Path | str,
+    out: Path | str,
+    config: ScreenConfig | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    worker: str = WORKER,
+) -> ScreenSummary:
+    """Predict every row of files of any length.
+
+    Args:
+        inputs: CSV, TSV, SMI, Parquet or SDF, `.gz` or not; their rows are numbered through, from 0.
+        model: MODEL folder.
+        out: folder of the shards.
+        config: settings.
+        resume: go on with a run that stopped; its finished shards are not made again.
+        quiet: show no progress.
+        worker: function that predicts a chunk; see `WorkerPool`.
+
+    Raises:
+        InputError: an input or the model can't be used, or `out` holds something else or a run with other ones.
+        StorageError: the disk is full or read-only; finished shards stay.
+
+    Example:
+        >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
+    """
+    started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
+    check_inputs(inputs, config.smiles_column)
+    sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
+    column = _column_of(read_json(Path(model) / "config.json"), config)
+    settings = {
+        **asdict(config),
+        "inputs": describe_inputs(inputs),
+        "model": sealed["digest"],
+        "rdkit": package_versions()["rdkit"],
+    }
+    _require_free(folder, resume)
+    with folder_lock(folder):
+        finished = already_finished(folder, kind=KIND, format_version=FORMAT_VERSION, resume=resume)
+        if finished or (folder / RUN_RECORD).is_file():
+            require_same_run(folder, settings)
+        else:
+            write_run_record(folder, settings)
+        journal = ScreenJournal(folder)
+        if not finished:
+            jobs = config.jobs or len(os.sched_getaffinity(0))
+            _make_shards(journal, inputs, config, Screener({"model": str(model)}, jobs, worker), quiet)
+            _seal(folder, journal, settings, config, column)
+        journal.remove()
+    counts = read_json(folder / MANIFEST)["counts"]
+    return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
+
+
+def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
+    """The column that `top` goes by; empty without `top`."""
+    names = [str(target["name"]) for target in model["targets"]]
+    if config.top is None:
+        return ""
+    if config.by is None and len(names) > 1:
+        raise ConfigError("the model has several targets", found=", ".join(names), next_step="Choose one with --by")
+    if config.by is not None and config.by not in names:
+        raise ConfigError(f"the model has no target {config.by!r}", next_step=nearest(config.by, names))
+    return f"{config.by or names[0]}_pred"
+
+
+def _require_free(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else, or an unfinished screen unless it's to be resumed."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", expected="a folder to make or a screen to resume")
+    names = {path.name for path in folder.iterdir()} - {".lock"} if folder.is_dir() else set()
+    if MANIFEST in names:
+        return
+    if RUN_RECORD in names and not resume:
+        raise InputError(f"{folder} holds an unfinished screen", next_step="Add --resume, or choose another folder")
+    if names and RUN_RECORD not in names:
+        raise InputError(
+            f"{folder} is not empty", found=", ".join(sorted(names)[:5]), next_step="Choose another folder"
+        )
+
+
+def _make_shards(
+    journal: ScreenJournal, inputs: Sequence[str | Path], config: ScreenConfig, screener: Screener, quiet: bool
+) -> None:
+    progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
+    waiting: list[Mapping[str, Column]] = []
+    with closing(read_candidates(inputs, config.smiles_column)) as candidates:
+        rest = itertools.islice(candidates, journal.rows, None)
+        with closing(screener.run(in_chunks(rest, config.chunk), config.chunk)) as results:
+            for columns in results:
+                waiting.append(columns)
+                progress.advance(len(columns["smiles"]))
+                if len(waiting) == CHUNKS_PER_SHARD:
+                    journal.seal(waiting)
+                    waiting = []
+    if waiting:
+        journal.seal(waiting)
+    progress.say()
+
+
+def _seal(folder: Path, journal: ScreenJournal, settings: Mapping[str, Any], config: ScreenConfig, column: str) -> None:
+    shards = journal.shards()
+    if config.top is not None:
+        write_top(folder / TOP, best_rows(shards, column, config.top, ascending=config.ascending))
+    counts = {"rows": journal.rows, "errors": journal.errors, "shards": len(shards)}
+    extra = {"settings": dict(settings), "counts": counts}
+    write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION, extra=extra)
