@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from sklearn import metrics as sklearn_metrics
 
 from dnd.common.registry import look_up
 
@@ -46,7 +45,8 @@ def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
         targets_BC: NaN = missing; 0 and 1 for the class metrics.
         predictions_BC: values, or scores that grow with the probability of class 1.
     """
-    function, is_class_metric = look_up(_METRICS, metric, "metric")
+    function_name, is_class_metric = look_up(_METRICS, metric, "metric")
+    function = _function(function_name)
     values: list[float | None] = []
     for target_B, prediction_B in zip(targets_BC.T, predictions_BC.T, strict=True):
         known_B = ~np.isnan(target_B)
@@ -93,16 +93,26 @@ def judge(names: Sequence[str], kinds: Sequence[TaskKind], targets_BC: Array, pr
     return {**means, "targets": {name: targets[name] for name in names}}
 
 
-def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
-    if len(targets) < 2 or np.ptp(targets) == 0:
-        return math.nan
-    return float(sklearn_metrics.r2_score(targets, predictions))
-
-
-_METRICS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], bool]] = {
-    "rmse": (sklearn_metrics.root_mean_squared_error, False),
-    "mae": (sklearn_metrics.mean_absolute_error, False),
-    "r2": (_r2, False),
-    "rocauc": (sklearn_metrics.roc_auc_score, True),
-    "ap": (sklearn_metrics.average_precision_score, True),
+# Metric to the function of `sklearn.metrics` and whether it needs both classes.
+_METRICS: dict[str, tuple[str, bool]] = {
+    "rmse": ("root_mean_squared_error", False),
+    "mae": ("mean_absolute_error", False),
+    "r2": ("r2_score", False),
+    "rocauc": ("roc_auc_score", True),
+    "ap": ("average_precision_score", True),
 }
+
+
+def _function(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    # Half of the time that a first prediction takes after torch would go into this import, and it needs no metric.
+    from sklearn import metrics as sklearn_metrics
+
+    if name != "r2_score":
+        return getattr(sklearn_metrics, name)  # type: ignore[no-any-return]
+
+    def r2(targets: np.ndarray, predictions: np.ndarray) -> float:
+        if len(targets) < 2 or np.ptp(targets) == 0:
+            return math.nan
+        return float(sklearn_metrics.r2_score(targets, predictions))
+
+    return r2

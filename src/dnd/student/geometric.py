@@ -7,6 +7,7 @@ Legend: B molecules, N atoms, E directed bonds, D width.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from types import ModuleType
 from typing import Any
 
@@ -58,8 +59,9 @@ class _Convolutional(Student):
         room, _, rest = parameter_name.partition(".")
         return int(rest.partition(".")[0]) + 1 if room in ("layers", "norms") else 0
 
+    @abstractmethod
     def _layer(self, layers: Any, config: StudentConfig) -> nn.Module:
-        raise NotImplementedError
+        """One layer of `torch_geometric.nn`."""
 
     def _input(self, graph: GraphBatch, bonds_ED: Float[Tensor, "edges dim"]) -> Float[Tensor, "atoms dim"]:
         return self.atom(graph.node_features_NF).index_add(0, graph.edge_index_2E[1], bonds_ED)  # type: ignore[no-any-return]
