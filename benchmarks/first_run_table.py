@@ -25,6 +25,7 @@ SEEDS = (1, 2, 3)
 
 
 def read(file: Path) -> dict[str, Any]:
+    """The JSON object of a file."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -35,6 +36,7 @@ def scores(out: Path, start: str, name: str, part: str = "test") -> dict[int, fl
 
 
 def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a Markdown table."""
     head = list(head)
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
@@ -43,6 +45,7 @@ def print_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 
 
 def distillation_row(out: Path, level: str, student: str) -> list[str]:
+    """Held-out and training numbers of one encoder."""
     metrics = read(out / f"{level}-{student}" / "config.json")["metrics"]
     keys = [
         f"valid_{level}_loss",
@@ -65,6 +68,7 @@ def score_row(out: Path, system: str, student: str) -> list[str]:
 
 
 def baseline_rows(out: Path) -> list[list[str]]:
+    """Test RMSE of the classical baselines, from the model that fitted them."""
     found = {name: read(out / "models" / f"node-gine-{name}-seed1" / "metrics.json")["baselines"] for name in SETS}
     return [
         [kind.replace("_", " "), *(f"{found[name][kind]['parts']['test']['rmse']:.3f}" for name in SETS)]
@@ -73,6 +77,7 @@ def baseline_rows(out: Path) -> list[list[str]]:
 
 
 def paper_row(method: str) -> list[str]:
+    """The paper's mean pooling row of a method."""
     table = (resources.files("dnd.analysis") / "paper" / "table1.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(table.splitlines()) if (row["method"], row["pooling"]) == (method, "MP")]
     cells = {row["dataset"]: f"{float(row['mean']):.3f} ± {float(row['std']):.3f}" for row in rows}
@@ -115,6 +120,7 @@ def errors_by_elements(out: Path, start: str, name: str) -> tuple[list[float], l
 
 
 def elements_row(out: Path, system: str, student: str) -> list[str]:
+    """Mean over seeds of both errors of `errors_by_elements`."""
     cells = []
     for name in SETS:
         known, others = errors_by_elements(out, f"{STARTS[system]}-{student}", name)
