@@ -5,7 +5,8 @@ A result always carries these numbers; results of different budgets are never pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dnd.common.registry import look_up
 
@@ -30,6 +31,7 @@ class Budget:
         qm9_molecules: training, validation and test molecules of Tables 2 and 6.
         fractions: of the training labels, for Figure 5.
         attention_molecules: held-out molecules of Figure 4.
+        upstream_recipes: recipe that a training starts from, by stage, or by `stage/track` where tracks differ.
     """
 
     name: str
@@ -47,9 +49,18 @@ class Budget:
     qm9_molecules: tuple[int, int, int]
     fractions: tuple[float, ...]
     attention_molecules: int
+    upstream_recipes: Mapping[str, str] = field(default_factory=dict)
+
+    def recipe(self, stage: str, track: str) -> str | None:
+        """Recipe of a pretraining stage; None = the stage's defaults."""
+        return self.upstream_recipes.get(f"{stage}/{track}", self.upstream_recipes.get(stage))
 
 
 _FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_NO_TOKENGT = tuple(  # where a recipe has settings of a TokenGT and the student is another one
+    f"student.{name}=none"
+    for name in ("num_heads", "num_identifiers", "attention_dropout", "activation_dropout", "drop_path")
+)
 _BUDGETS = (
     Budget(
         name="tiny",
@@ -126,10 +137,10 @@ _BUDGETS = (
         name="paper",
         cost="weeks on several data-centre GPUs (estimated): the sizes of the paper, PCQM4Mv2 and QM9 in full",
         pretraining_molecules=None,
-        denoise=("teacher.width=768", "teacher.num_layers=8", "loop.epochs=100", "loop.batch_size=128"),
-        pretrain=("loop.epochs=100", "loop.batch_size=128", "loop.warmup_epochs=5"),
+        denoise=(),
+        pretrain=(),
         tokengt=("student.width=768", "student.num_layers=12", "student.num_heads=32", "student.num_identifiers=16"),
-        pna=("student.name=pna", "student.width=200", "student.num_layers=7"),
+        pna=("student.name=pna", "student.width=200", "student.num_layers=7", *_NO_TOKENGT),
         finetune_recipe="finetune-paper",
         finetune=(),
         most_molecules=None,
@@ -138,6 +149,13 @@ _BUDGETS = (
         qm9_molecules=(50_000, 17_748, 13_083),
         fractions=_FRACTIONS,
         attention_molecules=5000,
+        upstream_recipes={
+            "denoise": "denoise-paper",
+            "distill": "distill-paper",
+            "contrast": "contrast-paper",
+            "contrast/qm9": "contrast-qm9",
+            "pretrain": "pretrain-small",
+        },
     ),
 )
 BUDGETS: dict[str, Budget] = {entry.name: entry for entry in _BUDGETS}

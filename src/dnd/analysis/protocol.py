@@ -91,7 +91,8 @@ def datasets_of(request: Request) -> list[str]:
 
 def encoder_key(track: str, one: System) -> str:
     """Key of the cell that makes the encoder of a system."""
-    return f"{track}/{one.upstream}-{one.variant}" if one.variant else f"{track}/{one.upstream}"
+    variant = one.name if one.words else one.variant
+    return f"{track}/{one.upstream}-{variant}" if variant else f"{track}/{one.upstream}"
 
 
 def _table(request: Request) -> Iterator[Cell]:
@@ -155,17 +156,27 @@ def _upstream(request: Request, track: str) -> Iterator[Cell]:
     yield Cell(prepare, "prepare", settings, needs, _paths(inputs, problem))
     seed = f"loop.seed={UPSTREAM_SEED}"
     if any(one.upstream == "distill" for one in wanted):
-        yield Cell(f"{track}/denoise", "denoise", {"config": [*budget.denoise, seed]}, (prepare,))
+        yield Cell(
+            f"{track}/denoise", "denoise", _training(budget, "denoise", track, [*budget.denoise, seed]), (prepare,)
+        )
     student = budget.pna if track == QM9 else budget.tokengt
     for one in wanted:
         words = [*budget.pretrain, *student, seed, *_variant(one, energy)]
         stages = (prepare, f"{track}/denoise") if one.upstream == "distill" else (prepare,)
-        yield Cell(encoder_key(track, one), one.upstream, {"config": words}, stages)
+        yield Cell(encoder_key(track, one), one.upstream, _training(budget, one.upstream, track, words), stages)
+
+
+def _training(budget: Budget, stage: str, track: str, words: list[str]) -> dict[str, Any]:
+    """Settings of a training cell: words on top of a recipe, where the budget has one."""
+    recipe = budget.recipe(stage, track)
+    return {"config": words} if recipe is None else {"recipe": recipe, "config": words}
 
 
 def _variant(one: System, energy: str) -> list[str]:
     if one.upstream == "distill":
-        return [f"level={one.variant}"]
+        return [f"level={one.variant}", *one.words]
+    if one.upstream == "contrast":
+        return list(one.words)
     if one.upstream == "pretrain":
         return [f"method={one.variant}", *([f"target={energy}"] if one.variant == "propred" else [])]
     return []

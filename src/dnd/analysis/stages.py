@@ -81,7 +81,7 @@ def denoise_teacher(work: Work) -> Result:
     from dnd.teacher.denoise import denoise
     from dnd.teacher.denoising import DenoiseConfig
 
-    config = load_config(DenoiseConfig, None, work.settings["config"])
+    config = load_config(DenoiseConfig, work.settings.get("recipe"), work.settings["config"])
     summary = denoise(work.need("prepare") / STORE, work.folder / TEACHER, config, resume=True, quiet=True)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
 
@@ -91,7 +91,7 @@ def distill_encoder(work: Work) -> Result:
     from dnd.distillation.distill import distill
     from dnd.distillation.settings import DistillConfig
 
-    config = load_config(DistillConfig, None, work.settings["config"])
+    config = load_config(DistillConfig, work.settings.get("recipe"), work.settings["config"])
     store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
     summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, quiet=True)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
@@ -101,7 +101,7 @@ def contrast_encoder(work: Work) -> Result:
     """Store → encoder by 3DInfomax."""
     from dnd.distillation.contrast import ContrastConfig, contrast
 
-    config = load_config(ContrastConfig, None, work.settings["config"])
+    config = load_config(ContrastConfig, work.settings.get("recipe"), work.settings["config"])
     summary = contrast(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
 
@@ -111,7 +111,7 @@ def pretrain_encoder(work: Work) -> Result:
     from dnd.distillation.pretrain import pretrain
     from dnd.distillation.pretrain_settings import PretrainConfig
 
-    config = load_config(PretrainConfig, None, work.settings["config"])
+    config = load_config(PretrainConfig, work.settings.get("recipe"), work.settings["config"])
     summary = pretrain(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
 

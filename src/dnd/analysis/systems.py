@@ -22,6 +22,7 @@ class System:
         upstream: the stage that makes its encoder; `none` = random weights, `classical` = no network at all.
         variant: level of the distillation, objective of the pretraining, or kind of classical model.
         layer_decay: learning rate multiplier per layer in finetuning.
+        words: settings of the pretraining, `key=value`, beside those that `variant` stands for.
     """
 
     name: str
@@ -30,15 +31,21 @@ class System:
     upstream: Upstream
     variant: str = ""
     layer_decay: float = PAPER_LAYER_DECAY
+    words: tuple[str, ...] = ()
 
 
 _ENTRIES = (
     System("randinit-0.65", "RandInit, layer decay 0.65", "RandInit", "none"),
     System("randinit-1.0", "RandInit, layer decay 1.0", "RandInit", "none", layer_decay=1.0),
     System("3dinfomax", "3DInfomax", "3DInfomax", "contrast"),
+    # The temperature that D&D states; the default is that of 3DInfomax's own files.
+    System("3dinfomax-0.01", "3DInfomax, τ = 0.01", "3DInfomax", "contrast", words=("temperature=0.01",)),
     System("dnd-graph", "D&D-GRAPH", "D&D-Graph", "distill", "graph"),
     System("dnd-node", "D&D-NODE", "D&D-Node", "distill", "node"),
     System("coordinated", "coordinated (CCMD)", "", "distill", "coordinated"),
+    # CCMD's ablation; "coordinated" is its third line.
+    System("ccmd-global", "CCMD, global only", "", "distill", "custom", words=("terms.global_tokens=1",)),
+    System("ccmd-mean", "CCMD, global + local mean", "", "distill", "coordinated", words=("size_factor=mean",)),
     System("graphcl", "GraphCL", "GraphCL", "pretrain", "graphcl"),
     System("propred", "ProPred", "ProPred", "pretrain", "propred"),
     System("dispred", "DisPred", "DisPred", "pretrain", "dispred"),

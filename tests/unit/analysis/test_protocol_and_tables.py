@@ -30,7 +30,7 @@ def test_every_plan_holds_together_and_its_settings_are_known(name: str, what: s
     classes = {"denoise": DenoiseConfig, "distill": DistillConfig, "contrast": ContrastConfig}
     for cell in cells:
         if cell.kind in classes:
-            load_config(classes[cell.kind], None, cell.settings["config"])
+            load_config(classes[cell.kind], cell.settings.get("recipe"), cell.settings["config"])
     for cell in [cell for cell in cells if cell.kind == "finetune"][:8]:
         config = load_config(FinetuneConfig, cell.settings["recipe"], cell.settings["config"])
         assert config.split == "column:split"
@@ -46,6 +46,33 @@ def test_randinit_is_there_twice_and_encoders_are_shared() -> None:
         key for key, _ in shared
     }
     assert sum(cell.kind == "classical" for cell in table) == 4 * 3
+
+
+def test_systems_beside_the_tables_have_encoders_of_their_own() -> None:
+    names = ("3dinfomax", "3dinfomax-0.01", "ccmd-global", "ccmd-mean", "coordinated")
+    cells = plan(Request("table1", budget("cpu"), datasets=("esol",), systems=names))
+    settings = {cell.key: cell.settings["config"] for cell in cells if cell.kind in ("contrast", "distill")}
+    own = {key.removeprefix("molecules/"): [word for word in words if not word.startswith(("loop.", "student."))]
+           for key, words in settings.items()}  # fmt: skip
+    assert own == {
+        "contrast": ["holdout_fraction=0.02"],
+        "contrast-3dinfomax-0.01": ["holdout_fraction=0.02", "temperature=0.01"],
+        "distill-ccmd-global": ["holdout_fraction=0.02", "level=custom", "terms.global_tokens=1"],
+        "distill-ccmd-mean": ["holdout_fraction=0.02", "level=coordinated", "size_factor=mean"],
+        "distill-coordinated": ["holdout_fraction=0.02", "level=coordinated"],
+    }
+
+
+def test_the_papers_budget_starts_from_the_papers_recipes() -> None:
+    cells = {cell.key: cell for name in ("table1", "table6") for cell in plan(Request(name, budget("paper")))}
+    teacher = load_config(
+        DenoiseConfig, cells["molecules/denoise"].settings["recipe"], cells["molecules/denoise"].settings["config"]
+    )
+    assert (teacher.teacher.width, teacher.loop.learning_rate, teacher.loop.weight_decay) == (768, 4e-4, 0.0)
+    published = {key: load_config(ContrastConfig, cells[key].settings["recipe"], cells[key].settings["config"])
+                 for key in ("molecules/contrast", "qm9/contrast")}  # fmt: skip
+    assert [one.temperature for one in published.values()] == [0.01, 0.1]
+    assert published["qm9/contrast"].loop.batch_size == 500
 
 
 def test_unknown_names_answer_with_the_nearest() -> None:
