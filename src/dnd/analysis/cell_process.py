@@ -30,6 +30,9 @@ _PRELOAD = (
     "dnd.distillation.distill",
     "dnd.analysis.classical_models",
     "dnd.analysis.labelled",
+    # Imported by the first optimizer and the first metric: four seconds that every cell would pay.
+    "torch._dynamo",
+    "sklearn.metrics",
 )
 
 
