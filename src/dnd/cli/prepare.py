@@ -24,6 +24,10 @@ def prepare(
     hydrogens: Annotated[
         str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")
     ] = "heavy_both",
+    auxiliary: Annotated[
+        list[str] | None,
+        typer.Option(help="Further columns to learn from: descriptors, fingerprints, charges, surface; with commas."),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many records at random (.npz).")] = None,
@@ -42,10 +46,11 @@ def prepare(
 
     values = {
         "smiles_column": smiles_column,
-        "target_columns": [name.strip() for word in target_columns or () for name in word.split(",") if name.strip()],
+        "target_columns": _names(target_columns),
         "conformers": conformers,
         "num_conformers": num_conformers,
         "hydrogens": hydrogens,
+        "auxiliary": _names(auxiliary),
         "jobs": jobs,
         "limit": limit,
         "sample": sample,
@@ -62,3 +67,8 @@ def prepare(
     typer.echo(f"rejected {rejected:,}" + (f", listed in {summary.store / 'rejects.csv'}" if rejected else ""))
     for reason, count in summary.rejected.items():
         typer.echo(f"  {count:>9,}  {reason}")
+
+
+def _names(words: list[str] | None) -> list[str]:
+    """Names of an option that may be repeated and may hold several, separated by commas."""
+    return [name.strip() for word in words or () for name in word.split(",") if name.strip()]

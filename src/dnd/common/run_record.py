@@ -78,7 +78,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            if key not in _FREE:
+            unknown_then = key not in old and not new[key]  # a setting that came later, and that is off
+            if key not in _FREE and not unknown_then:
                 yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     elif old != (list(new) if isinstance(new, tuple) else new):
         yield f"{path} {old!r} → {new!r}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from rdkit import Chem
 
 from dnd.chemistry.inchi import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule
@@ -20,7 +21,12 @@ from dnd.store.writer import geometry_problem, row_problem
 
 
 def make_converter(
-    hydrogens: HydrogenSetting, conformers: ConformerSource, num_conformers: int, seed: int, connectivity: bool
+    hydrogens: HydrogenSetting,
+    conformers: ConformerSource,
+    num_conformers: int,
+    seed: int,
+    connectivity: bool,
+    auxiliary: Sequence[str] = (),
 ) -> Callable[[Record], tuple[StoreRow | Reject, str]]:
     """The function that worker processes run on each record.
 
@@ -30,11 +36,13 @@ def make_converter(
         num_conformers: K, for generated ones.
         seed: the run's seed.
         connectivity: compute the connectivity key too.
+        auxiliary: names of auxiliary columns to compute.
 
     Returns:
         A function from a record to its row, or the reason why there is none, and its connectivity key, empty
         unless asked for.
     """
+    further = _auxiliary_maker(auxiliary)
 
     def convert(record: Record) -> tuple[StoreRow | Reject, str]:
         def reject(stage: str, reason: str, smiles: str = "") -> tuple[Reject, str]:
@@ -49,14 +57,17 @@ def make_converter(
         made = _conformers(placed, hydrogens, conformers, num_conformers, seed, record.method)
         if isinstance(made, str):
             return reject("conformer", made, molecule.smiles)
+        full, method = made
+        explicit = hydrogens == "all_both"
         row = StoreRow(
             row=record.row,
             source=record.source,
             smiles=molecule.smiles,
-            graph=featurize(molecule.mol, explicit_hydrogens=hydrogens == "all_both"),
-            conformers=made[0],
-            conformer_method=made[1],
+            graph=featurize(molecule.mol, explicit_hydrogens=explicit),
+            conformers=_wanted_atoms(full, hydrogens, molecule.mol.GetNumAtoms()),
+            conformer_method=method,
             targets=np.array(record.targets, dtype=np.float32),
+            auxiliary=further(molecule.mol, full, explicit),
         )
         problem = row_problem(row, hydrogens)
         if problem is not None:
@@ -64,6 +75,19 @@ def make_converter(
         return row, (connectivity_key(molecule.mol) or "") if connectivity else ""
 
     return convert
+
+
+def _auxiliary_maker(
+    names: Sequence[str],
+) -> Callable[[Chem.Mol, Conformers | None, bool], dict[str, np.ndarray]]:
+    """What gives a molecule its auxiliary columns; RDKit's descriptors are loaded only where some are wanted."""
+    if not names:
+        return lambda mol, full, explicit: {}
+    from dnd.store.auxiliary import auxiliary_values
+
+    return lambda mol, full, explicit: auxiliary_values(
+        names, mol, None if full is None else full.positions_KA3[0], explicit_hydrogens=explicit
+    )
 
 
 def key_of_record(record: Record) -> str:
@@ -85,7 +109,7 @@ def _molecule(record: Record) -> Placed | Misfit:
 def _conformers(
     placed: Placed, hydrogens: HydrogenSetting, source: ConformerSource, num_conformers: int, seed: int, method: str
 ) -> tuple[Conformers | None, str] | str:
-    """Conformers with the atoms that the hydrogen setting wants, and how they were made; or why there are none."""
+    """Conformers with all the atoms that there are, and how they were made; or why there are none."""
     if source == "none":
         return None, "none"
     heavy = placed.molecule.mol.GetNumAtoms()
@@ -108,5 +132,11 @@ def _conformers(
         positions_KA3 = positions_KA3[sound]
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
-    atoms = heavy if hydrogens == "heavy_both" else len(numbers_A)
-    return Conformers(numbers_A[:atoms].astype(np.int64), positions_KA3[:, :atoms]), method
+    return Conformers(numbers_A.astype(np.int64), positions_KA3), method
+
+
+def _wanted_atoms(full: Conformers | None, hydrogens: HydrogenSetting, heavy: int) -> Conformers | None:
+    """The atoms that the hydrogen setting wants."""
+    if full is None or hydrogens != "heavy_both":
+        return full
+    return Conformers(full.atomic_numbers_A[:heavy], full.positions_KA3[:, :heavy])

@@ -40,12 +40,16 @@ class ShardEntry:
 class Journal:
     """Shards of a store under construction, in order; the entry is written after its shard.
 
+    Args:
+        store: its folder.
+        auxiliary: names of its auxiliary columns.
+
     Attributes:
         entries: the sealed shards from number 0 on, as far as they are intact.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._store, self._folder = store, store / _FOLDER
+    def __init__(self, store: Path, auxiliary: Sequence[str] = ()) -> None:
+        self._store, self._folder, self._auxiliary = store, store / _FOLDER, auxiliary
         self.entries: list[ShardEntry] = []
         while (entry := self._read(len(self.entries))) is not None:
             self.entries.append(entry)
@@ -54,7 +58,7 @@ class Journal:
         """Write the next shard and its entry."""
         number = len(self.entries)
         path = self._store / shard_name(number)
-        write_shard(path, rows)
+        write_shard(path, rows, self._auxiliary)
         entry = ShardEntry(
             records=len(rows) + len(rejects),
             molecules=len(rows),

@@ -28,7 +28,7 @@ from dnd.graphs.vocabulary import FEATURE_VERSION
 from dnd.store.journal import Journal
 from dnd.store.progress import Progress
 from dnd.store.rejects import REJECTS, Reject, count_reasons, write_rejects
-from dnd.store.schema import SCHEMA_VERSION, StoreRow
+from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
 
 
@@ -91,7 +91,7 @@ def prepare(
                 require_same_run(folder, settings)
             else:
                 write_run_record(folder, settings)
-            journal = Journal(folder)
+            journal = Journal(folder, config.auxiliary)
             _make_shards(journal, sources, config, quiet)
             _seal(folder, journal, settings, config)
         else:
@@ -166,6 +166,7 @@ def _converted(
         "num_conformers": config.num_conformers,
         "seed": config.seed,
         "connectivity": bool(excluded),
+        "auxiliary": config.auxiliary,
     }
     waiting: collections.deque[Record] = collections.deque()
 
@@ -217,13 +218,18 @@ def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: Prep
         "records": sum(entry.records for entry in journal.entries),
         "rejected": reasons,
     }
-    extra = {
+    extra: dict[str, Any] = {
         "settings": settings,
         "target_columns": list(config.target_columns),
         "counts": counts,
         "feature_version": FEATURE_VERSION,
     }
-    write_manifest(folder, kind="store", format_version=SCHEMA_VERSION, extra=extra)
+    if "descriptors" in config.auxiliary:
+        from dnd.store.auxiliary import DESCRIPTOR_NAMES  # imports RDKit
+
+        extra["descriptor_names"] = list(DESCRIPTOR_NAMES)
+    version = SCHEMA_VERSION if config.auxiliary else PLAIN_SCHEMA_VERSION
+    write_manifest(folder, kind="store", format_version=version, extra=extra)
     journal.remove()
 
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 
-from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.vocabulary import FEATURE_VERSION
 from dnd.store.ragged import Selection, gather, offsets_of, ragged_range
-from dnd.store.schema import ITEM_WIDTH, SCHEMA, SCHEMA_VERSION, StoreRow, record_batch
+from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
 
 
 class Store:
@@ -30,6 +30,7 @@ class Store:
     Attributes:
         path: the folder, None for a store in memory.
         manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
+        auxiliary: names of the auxiliary columns that all shards have.
 
     Example:
         >>> store = Store.open("qm9-store")  # doctest: +SKIP
@@ -40,10 +41,13 @@ class Store:
         self.path, self.manifest = path, manifest
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
-        self._items: dict[str, list[np.ndarray]] = {name: [] for name in ITEM_WIDTH}
+        have = [set(batch.schema.names) for batch in self._batches] or [set()]
+        self.auxiliary = tuple(name for name in AUXILIARY_FIELDS if all(name in names for names in have))
+        widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
+        self._items: dict[str, list[np.ndarray]] = {name: [] for name in widths}
         self._starts: dict[str, np.ndarray] = {}
         self._part_starts: dict[str, np.ndarray] = {}
-        for name, width in ITEM_WIDTH.items():
+        for name, width in widths.items():
             self._map_column(name, width)
         self._num_conformers = np.concatenate(
             [np.empty(0, np.uint8), *(batch.column("num_conformers").to_numpy() for batch in self._batches)]
@@ -90,7 +94,7 @@ class Store:
     ) -> Store:
         """The same object in memory, for finetuning and prediction."""
         manifest = {"settings": {"hydrogens": hydrogens}, "target_columns": list(target_columns)}
-        return cls([record_batch(rows)], manifest)
+        return cls([record_batch(rows, rows[0].auxiliary if rows else ())], manifest)
 
     def __len__(self) -> int:
         """Number of molecules."""
@@ -158,6 +162,23 @@ class Store:
         graph, atom_counts = self._read_graph(rows, selection)
         conformers = self._read_conformers(rows, selection, conformer, atom_counts) if self.has_conformers else None
         return MoleculeBatch(graph, conformers, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))
+
+    def read_auxiliary(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "boundaries"]]:
+        """Flat values of an auxiliary column at `rows`, in that order, and where each molecule's begin.
+
+        Raises:
+            InputError: the store does not have the column.
+        """
+        if name not in self.auxiliary:
+            raise InputError(
+                f"{self.path or 'the store'} has no column {name}",
+                found=", ".join(self.auxiliary) or "no auxiliary columns",
+                next_step=f"Make it again with `dnd prepare --auxiliary {name}`",
+            )
+        rows = np.asarray(rows, dtype=np.int64)
+        starts = self._starts[name]
+        counts = starts[rows + 1] - starts[rows]
+        return self._gather(name, Selection.of(rows, self._first_rows), starts[rows], counts), offsets_of(counts)
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule (SMILES and source row) for messages."""
@@ -237,7 +258,8 @@ def _map_shard(path: Path) -> pa.RecordBatch:
     try:
         with pa.memory_map(str(path)) as stream:
             reader = pa.ipc.open_file(stream)
-            if reader.schema.remove_metadata() != SCHEMA or reader.num_record_batches != 1:
+            schema = reader.schema.remove_metadata()
+            if schema != schema_with(schema.names) or reader.num_record_batches != 1:
                 raise CorruptFileError(f"{path} has other columns than a store", found=reader.schema.names)
             return reader.get_batch(0)
     except (pa.ArrowInvalid, OSError) as error:

@@ -6,7 +6,7 @@ a memory-mapped shard is a handful of NumPy arrays, and pandas, polars or DuckDB
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,8 +17,11 @@ from jaxtyping import Float
 from dnd.graphs.graph import Conformers, MolecularGraph
 from dnd.graphs.vocabulary import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 
-SCHEMA_VERSION = 1
-"""Raised when a column changes; the format version of a store's manifest."""
+SCHEMA_VERSION = 2
+"""The newest format version of a store's manifest that can be read: 2 where there are auxiliary columns."""
+
+PLAIN_SCHEMA_VERSION = 1
+"""The format version of a store without auxiliary columns, which earlier versions of the package read too."""
 
 HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 """Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
@@ -43,6 +46,28 @@ SCHEMA = pa.schema(
 )
 
 
+FINGERPRINT_PLACES = 1024
+"""Places that Morgan environments are folded to."""
+
+# Columns that a store may have after those of SCHEMA, in this order: what a student can learn beside its teacher.
+AUXILIARY_FIELDS: dict[str, pa.Field] = {
+    # (F,), RDKit's 2D descriptors; the manifest has their names
+    "descriptors": pa.field("descriptors", pa.list_(pa.float16()), nullable=False),
+    # folded place of every Morgan environment of radius up to 2, as often as it occurs
+    "fingerprints": pa.field("fingerprints", pa.list_(pa.uint16()), nullable=False),
+    # (n,), Gasteiger charges of the graph's atoms, elementary charges; NaN = no parameters
+    "charges": pa.field("charges", pa.list_(pa.float16()), nullable=False),
+    # (n,), solvent-accessible area of the graph's atoms with the hydrogens it leaves out, square angstrom; NaN unknown
+    "surface": pa.field("surface", pa.list_(pa.float16()), nullable=False),
+}
+
+
+def schema_with(auxiliary: Iterable[str]) -> pa.Schema:
+    """The schema of a store with these auxiliary columns."""
+    wanted = set(auxiliary)
+    return pa.schema([*SCHEMA, *(field for name, field in AUXILIARY_FIELDS.items() if name in wanted)])
+
+
 @dataclass(frozen=True)
 class StoreRow:
     """One molecule before it is packed.
@@ -55,6 +80,7 @@ class StoreRow:
         conformers: K geometries whose first `graph.num_atoms` atoms are the graph's, or None.
         conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `file` or `none`.
         targets: C values, NaN = missing.
+        auxiliary: values of auxiliary columns by name; all rows of a store have the same ones.
     """
 
     row: int
@@ -64,10 +90,12 @@ class StoreRow:
     conformers: Conformers | None = None
     conformer_method: str = "none"
     targets: Float[np.ndarray, "targets"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    auxiliary: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def record_batch(rows: Sequence[StoreRow]) -> pa.RecordBatch:
-    """Pack rows, all with the same number of targets, into one Arrow record batch."""
+def record_batch(rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> pa.RecordBatch:
+    """Pack rows, all with the same number of targets and these auxiliary columns, into one Arrow record batch."""
+    schema = schema_with(auxiliary)
     conformers = [row.conformers for row in rows]
     columns = [
         pa.array([row.row for row in rows], pa.int64()),
@@ -82,7 +110,10 @@ def record_batch(rows: Sequence[StoreRow]) -> pa.RecordBatch:
         pa.array([row.conformer_method for row in rows], pa.string()),
         _lists([row.targets for row in rows], np.float32, pa.float32()),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    for entry in list(schema)[len(columns) :]:
+        kind = entry.type.value_type
+        columns.append(_lists([row.auxiliary[entry.name] for row in rows], kind.to_pandas_dtype(), kind))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 _NO_ATOMS = np.empty(0, dtype=np.uint8)

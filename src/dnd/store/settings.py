@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from dnd.common.errors import ConfigError
 from dnd.common.files import sha256_file
+from dnd.common.registry import look_up
 from dnd.common.versions import package_versions
 from dnd.conformers.records import RecordSource
-from dnd.store.schema import ConformerSource, HydrogenSetting
+from dnd.store.schema import AUXILIARY_FIELDS, ConformerSource, HydrogenSetting
 
 SHARD_SIZE = 32768
 """Records per shard; a batch of a training then touches few shards of a store of millions."""
@@ -41,6 +42,7 @@ class PrepareConfig:
         sample: draw so many records at random; needs inputs that know their length (.npz).
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey.
         timeout_s: seconds per molecule.
+        auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
         jobs: worker processes.
         shard_size: records per shard; None takes 32,768, or 4,096 where conformers are generated.
     """
@@ -55,6 +57,7 @@ class PrepareConfig:
     sample: int | None = None
     exclude: tuple[str, ...] = ()
     timeout_s: float = 30.0
+    auxiliary: tuple[str, ...] = ()
     jobs: int = 1
     shard_size: int | None = None
 
@@ -63,6 +66,8 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0", found=value)
+        for name in self.auxiliary:
+            look_up(AUXILIARY_FIELDS, name, "auxiliary column")
         if self.num_conformers > _MAX_CONFORMERS:
             raise ConfigError("too many conformers", found=self.num_conformers, expected=f"at most {_MAX_CONFORMERS}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from dnd.common.errors import StorageError
 from dnd.common.files import replacing
 from dnd.graphs.vocabulary import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
-from dnd.store.schema import SCHEMA, StoreRow, record_batch
+from dnd.store.schema import StoreRow, record_batch, schema_with
 
 BOND_LENGTHS = (0.7, 2.6)
 """Plausible distance of two bonded atoms, angstrom: below H2 (0.74), above Si-I (2.44)."""
@@ -29,19 +29,20 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.arrow"
 
 
-def write_shard(path: Path, rows: Sequence[StoreRow]) -> None:
-    """Write `rows` as one shard; equal rows give equal bytes.
+def write_shard(path: Path, rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> None:
+    """Write `rows`, with these auxiliary columns, as one shard; equal rows give equal bytes.
 
     Raises:
         StorageError: the disk is full, read-only or failing; no partial shard is left.
     """
+    auxiliary = tuple(auxiliary)
     try:
         with (
             replacing(path) as temporary,
             pa.OSFile(str(temporary), "wb") as stream,
-            pa.ipc.new_file(stream, SCHEMA) as writer,
+            pa.ipc.new_file(stream, schema_with(auxiliary)) as writer,
         ):
-            writer.write_batch(record_batch(rows))
+            writer.write_batch(record_batch(rows, auxiliary))
     except pa.ArrowException as error:
         raise StorageError(f"cannot write {path}", found=str(error), next_step="Free space and add --resume") from error
 

@@ -213,10 +213,10 @@ def test_a_full_disk_keeps_finished_shards(
 
     write = journal.write_shard
 
-    def full_at_second(path: Path, rows: object) -> None:
+    def full_at_second(path: Path, rows: object, auxiliary: object) -> None:
         if path.name == "shard-00001.arrow":
             raise StorageError(f"cannot write {path}", found="No space left on device")
-        write(path, rows)  # type: ignore[arg-type]
+        write(path, rows, auxiliary)  # type: ignore[arg-type]
 
     monkeypatch.setattr(journal, "write_shard", full_at_second)
     with pytest.raises(StorageError, match="No space left"):
