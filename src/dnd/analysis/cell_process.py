@@ -10,18 +10,20 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dnd.analysis.results import CELL_FILE, LOG_FILE, OUTCOME_FILE
 from dnd.common.errors import DndError
 from dnd.common.files import read_json, write_json
 
+_POLL_S = 0.02
 # What the stages import; imported before the fork. Nothing is computed there, so no thread pool exists yet.
 _PRELOAD = (
     "dnd.finetuning.finetune",
@@ -71,37 +73,69 @@ def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell
 def serve(run: Callable[[Path], dict[str, Any]] = run_cell) -> None:
     """Fork a process per folder read from the input until it ends; answer each with its exit status.
 
-    The status is 0, an exit code, or minus the number of the signal that killed the process.
+    The status is 0, an exit code, or minus the number of the signal that killed the process. The input ends when the
+    grid does, however it ended: a cell at work is then asked to save and stop, so that none is left behind.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the cells as well; they save and end
-    child = 0
+    signal.signal(signal.SIGTERM, _leave)
+    while folder := _next_folder():
+        try:
+            status = _run_forked(folder, run)
+        except SystemExit:
+            break
+        print(status, flush=True)
 
-    def pass_on(number: int, frame: object) -> None:
-        if child:
-            os.kill(child, signal.SIGTERM)
-            os.waitpid(child, 0)
-        os._exit(143)
 
-    signal.signal(signal.SIGTERM, pass_on)
-    for line in sys.stdin:
-        folder = Path(line.rstrip("\n"))
-        child = os.fork()
-        if child == 0:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _log_to(folder / LOG_FILE)
-            status = 1
-            try:
-                status = run_and_write(folder, run)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
-        _, waited = os.waitpid(child, 0)
-        child = 0
-        print(os.waitstatus_to_exitcode(waited), flush=True)
+def _next_folder() -> Path | None:
+    """The folder of the next line, read byte by byte: what lies behind it stays in the pipe, where `select` sees it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return None
+        line += byte
+    return Path(os.fsdecode(line[:-1]))
+
+
+def _run_forked(folder: Path, run: Callable[[Path], dict[str, Any]]) -> int:
+    """Run a cell in a process of its own and wait for it.
+
+    Raises:
+        SystemExit: the input ended, or a signal asked for it; the cell has saved and is gone.
+    """
+    child = os.fork()
+    if child == 0:
+        _become_cell(folder, run)
+    try:
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            if select.select([0], [], [], _POLL_S)[0]:  # no folder comes before the answer, so this is the end
+                _leave()
+    except SystemExit:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        raise
+
+
+def _become_cell(folder: Path, run: Callable[[Path], dict[str, Any]]) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _log_to(folder / LOG_FILE)
+    status = 1
+    try:
+        status = run_and_write(folder, run)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _leave(number: int = signal.SIGTERM, frame: object = None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import read_json, write_json
 from dnd.common.folder_lock import folder_lock
 from dnd.common.versions import package_versions
+from dnd.training.stopping import Interrupted, StopRequests
 
 _POLL_S = 0.05
 WORKER = (sys.executable, "-m", "dnd.analysis.cell_process", "--serve")
@@ -64,6 +65,7 @@ def run_grid(
         ConfigError: cells that don't fit each other, or `jobs` below 1.
         InputError: another process works in `folder`.
         StorageError: the disk is full; finished cells stay.
+        Interrupted: SIGINT or SIGTERM; cells at work have saved.
     """
     if jobs < 1:
         raise ConfigError("jobs must be at least 1", found=jobs)
@@ -97,11 +99,13 @@ class _Run:
     def finish(self) -> GridSummary:
         if self.waiting:
             self.say(f"{len(self.waiting)} cells to run, {self.reused} finished before, {self.jobs} at a time")
-        with self._stopping_children():
+        with self._stopping_children(), StopRequests(None) as requests:
             while self.waiting or self.running:
                 self._start_ready()
-                self._collect()
                 time.sleep(_POLL_S if self.running else 0)
+                if number := requests.reason():  # before cells that it stopped as well could look like failures
+                    raise Interrupted(number)
+                self._collect()
         failed = tuple(cell.key for cell in self.cells if self.records[cell.key].status == "failed")
         return GridSummary(self.records, self.ran, self.reused, failed)
 
@@ -218,16 +222,14 @@ class _Worker:
         return {"status": "failed", "reason": f"its process ended with {how}{': ' + last if last else ''}"}
 
     def stop(self) -> None:
-        """End the worker; a cell at work is asked to save and stop."""
+        """End the worker by ending its input; a cell at work is asked to save and stop."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
-        if self.alive():
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._output.close()
 
 

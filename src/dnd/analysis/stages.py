@@ -81,9 +81,7 @@ def denoise_teacher(work: Work) -> Result:
     from dnd.teacher.denoise import denoise
     from dnd.teacher.denoising import DenoiseConfig
 
-    config = load_config(DenoiseConfig, work.settings.get("recipe"), work.settings["config"])
-    summary = denoise(work.need("prepare") / STORE, work.folder / TEACHER, config, resume=True, quiet=True)
-    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+    return _trained(work, DenoiseConfig, denoise, work.need("prepare") / STORE, work.folder / TEACHER)
 
 
 def distill_encoder(work: Work) -> Result:
@@ -91,19 +89,15 @@ def distill_encoder(work: Work) -> Result:
     from dnd.distillation.distill import distill
     from dnd.distillation.settings import DistillConfig
 
-    config = load_config(DistillConfig, work.settings.get("recipe"), work.settings["config"])
     store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
-    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, quiet=True)
-    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+    return _trained(work, DistillConfig, distill, store, teacher, work.folder / ENCODER)
 
 
 def contrast_encoder(work: Work) -> Result:
     """Store → encoder by 3DInfomax."""
     from dnd.distillation.contrast import ContrastConfig, contrast
 
-    config = load_config(ContrastConfig, work.settings.get("recipe"), work.settings["config"])
-    summary = contrast(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
-    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+    return _trained(work, ContrastConfig, contrast, work.need("prepare") / STORE, work.folder / ENCODER)
 
 
 def pretrain_encoder(work: Work) -> Result:
@@ -111,9 +105,14 @@ def pretrain_encoder(work: Work) -> Result:
     from dnd.distillation.pretrain import pretrain
     from dnd.distillation.pretrain_settings import PretrainConfig
 
-    config = load_config(PretrainConfig, work.settings.get("recipe"), work.settings["config"])
-    summary = pretrain(work.need("prepare") / STORE, work.folder / ENCODER, config, resume=True, quiet=True)
-    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+    return _trained(work, PretrainConfig, pretrain, work.need("prepare") / STORE, work.folder / ENCODER)
+
+
+def _trained(work: Work, config_class: type, train: Callable[..., Any], *folders: Path) -> Result:
+    """Run a training verb on `folders`, its input and output, with the cell's settings."""
+    config: Any = load_config(config_class, work.settings.get("recipe"), work.settings["config"])
+    metrics = train(*folders, config, resume=True, quiet=True).metrics
+    return {"metrics": metrics, "summary": _numbers(metrics)}
 
 
 def finetune_student(work: Work) -> Result:

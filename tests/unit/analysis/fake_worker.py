@@ -17,6 +17,7 @@ def run(folder: Path) -> dict[str, Any]:
     cell = json.loads((folder / "cell.json").read_text())
     with open(folder / "runs.txt", "a") as stream:
         stream.write("run\n")
+    (folder / "pid.txt").write_text(str(os.getpid()))
     if cell["kind"] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if cell["kind"] == "broken":

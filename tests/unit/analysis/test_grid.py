@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,7 +102,8 @@ def test_a_torn_line_is_cut_off_and_a_damaged_one_left_out(tmp_path: Path) -> No
     assert len(ResultsFile(tmp_path).read()) == 2
 
 
-def test_a_killed_grid_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_grid_leaves_no_cell_behind_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
@@ -109,16 +112,22 @@ def test_a_killed_grid_goes_on(tmp_path: Path) -> None:
         "run(cells, Path(sys.argv[2]))\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(Path(__file__).parent), str(tmp_path)])
-    for _ in range(600):
-        time.sleep(0.05)
-        if list(tmp_path.glob("cells/slow-*/runs.txt")):
-            break
-    child.send_signal(signal.SIGINT)
+    pids = wait_for(lambda: [text for path in tmp_path.glob("cells/slow-*/pid.txt") if (text := path.read_text())])
+    child.send_signal(number)
     assert child.wait(timeout=30) != 0
+    assert wait_for(lambda: not Path(f"/proc/{pids[0]}").exists())
     records = ResultsFile(tmp_path).read()
     assert [key for key, _ in records] == ["first"]
     with folder_lock(tmp_path):  # nobody holds it any more
         pass
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    for _ in range(600):
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 30 seconds")
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
