@@ -1,4 +1,7 @@
-"""Training, validation and test rows: scaffold (OGB's), random, k-fold and by a column. All are deterministic."""
+"""Training, validation and test rows: scaffold (OGB's), random, k-fold and by a column. All are deterministic.
+
+`group_splits.py` has those that keep groups whole, `given_splits.py` those by order and by files of row numbers.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def scaffold_split(smiles: Sequence[str], fractions: tuple[float, float, float] 
         ConfigError: fractions that are negative or don't sum to 1.
         InputError: a SMILES that doesn't parse.
     """
-    _check_fractions(fractions)
+    check_fractions(fractions)
     groups: dict[str, list[int]] = {}
     for row, scaffold in enumerate(scaffolds_of(smiles)):
         groups.setdefault(scaffold, []).append(row)
@@ -71,7 +74,7 @@ def scaffold_split(smiles: Sequence[str], fractions: tuple[float, float, float] 
             valid += rows
         else:
             test += rows
-    return Split(*map(_ascending, (train, valid, test)))
+    return as_split(train, valid, test)
 
 
 def random_split(n: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
@@ -80,16 +83,17 @@ def random_split(n: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
     """
-    _check_fractions(fractions)
+    check_fractions(fractions)
     shuffled = numpy_generator(seed, "random split").permutation(n)
     ends = np.floor(np.cumsum(fractions[:2]) * n + 1e-9).astype(int)
-    return Split(*map(_ascending, np.split(shuffled, ends)))
+    return as_split(*np.split(shuffled, ends))
 
 
-def k_fold_split(n: int, folds: int = 5, fold: int = 0, seed: int = 0) -> Split:
+def k_fold_split(n: int, folds: int = 5, fold: int = 0, seed: int = 0, repeat: int = 0) -> Split:
     """Fold `fold` is the test part, the next one (the first after the last) is validation, the others are training.
 
-    Every row is in the test part of exactly one fold; the folds differ by at most one row in size.
+    Every row is in the test part of exactly one fold; the folds differ by at most one row in size. Each `repeat`
+    shuffles anew.
 
     Raises:
         ConfigError: fewer than 3 folds, more folds than rows, or no such fold.
@@ -98,10 +102,10 @@ def k_fold_split(n: int, folds: int = 5, fold: int = 0, seed: int = 0) -> Split:
         raise ConfigError("number of folds does not fit", found=folds, expected=f"3 to {n}, the number of rows")
     if not 0 <= fold < folds:
         raise ConfigError("no such fold", found=fold, expected=f"0 to {folds - 1}")
-    parts = np.array_split(numpy_generator(seed, "k-fold split").permutation(n), folds)
+    parts = np.array_split(numpy_generator(seed, "k-fold split", *[repeat][: repeat > 0]).permutation(n), folds)
     valid = (fold + 1) % folds
     train = np.concatenate([part for place, part in enumerate(parts) if place not in (fold, valid)])
-    return Split(*map(_ascending, (train, parts[valid], parts[fold])))
+    return as_split(train, parts[valid], parts[fold])
 
 
 def column_split(values: Sequence[str]) -> Split:
@@ -127,14 +131,16 @@ def column_split(values: Sequence[str]) -> Split:
     for name in ("train", "test"):
         if not parts[name]:
             raise InputError(f"the split column names no row {name!r}")
-    return Split(*map(_ascending, parts.values()))
+    return as_split(*parts.values())
 
 
-def _ascending(rows: Sequence[int] | Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
-    return np.sort(np.asarray(rows, dtype=np.int64))
+def as_split(*parts: Sequence[int] | Int[np.ndarray, "rows"]) -> Split:
+    """Training, validation and test rows in any order as a `Split`."""
+    return Split(*(np.sort(np.asarray(rows, dtype=np.int64)) for rows in parts))
 
 
-def _check_fractions(fractions: tuple[float, float, float]) -> None:
+def check_fractions(fractions: tuple[float, float, float]) -> None:
+    """Refuse fractions of training, validation and test that are no shares of one whole."""
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-9):
         raise ConfigError(
             "fractions of train, valid and test", found=fractions, expected="three numbers from 0 that sum to 1"

@@ -32,7 +32,13 @@ def finetune(
     task: Annotated[
         str | None, typer.Option(help="auto, regression or classification; one for each target, with commas.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="scaffold, random, kfold or column:NAME.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="scaffold, scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
+            "or index:TRAIN,VALID,TEST."
+        ),
+    ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
     recipe: Annotated[str, typer.Option(help="small, paper, or a TOML file.")] = "small",
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,

@@ -123,7 +123,8 @@ def calibrate(
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
 
-    With folds, each fold's predictions are calibrated by what the other folds taught, so that its test part judges.
+    With folds, each fold's predictions are calibrated by what the other folds taught, so that its test part judges;
+    where folds are repeated, molecules of that test part teach nothing either.
 
     Args:
         folds: partitions and their predictions for all molecules.
@@ -132,29 +133,30 @@ def calibrate(
     """
     lessons = [(part.valid if len(folds) == 1 else part.test, values) for part, values in folds]
     final = _learn(lessons, targets_NC, kinds)
-    own = [
-        final if len(folds) == 1 else _learn([*lessons[:fold], *lessons[fold + 1 :]], targets_NC, kinds)
-        for fold in range(len(folds))
-    ]
+    own = [final if len(folds) == 1 else _learn(_without(lessons, part.test), targets_NC, kinds) for part, _ in folds]
     tests = [(part.test, values, one) for (part, values), one in zip(folds, own, strict=True)]
     judged = [_judge(tests, targets_NC, column, target) for column, target in enumerate(final.targets)]
     calibrated = [(part, one.scaled(values)) for (part, values), one in zip(folds, own, strict=True)]
     return calibrated, Calibration(tuple(judged))
 
 
+def _without(lessons: Sequence[tuple[np.ndarray, Array]], judged: np.ndarray) -> list[tuple[np.ndarray, Array]]:
+    return [(rows[~np.isin(rows, judged)], values) for rows, values in lessons]
+
+
 def _learn(lessons: Sequence[tuple[np.ndarray, Array]], targets_NC: Array, kinds: Sequence[TaskKind]) -> Calibration:
-    labels = np.concatenate([targets_NC[rows] for rows, _ in lessons])
+    every = np.concatenate([rows for rows, _ in lessons])
+    labels = targets_NC[every]
     predictions = np.concatenate([values[rows] for rows, values in lessons])
     found = []
     for kind, labels_N, predictions_N in zip(kinds, labels.T, predictions.T, strict=True):
         known_N = ~np.isnan(labels_N)
-        labels_N, predictions_N = labels_N[known_N], predictions_N[known_N]
+        labels_N, predictions_N, count = labels_N[known_N], predictions_N[known_N], len(np.unique(every[known_N]))
         if kind == "regression":
-            width = conformal_half_width(labels_N - predictions_N)
-            found.append(TargetCalibration(half_width=width, molecules=len(labels_N)))
+            found.append(TargetCalibration(conformal_half_width(labels_N - predictions_N), molecules=count))
         else:
             slope, intercept = fit_platt(labels_N, predictions_N) or (None, None)
-            found.append(TargetCalibration(slope=slope, intercept=intercept, molecules=len(labels_N)))
+            found.append(TargetCalibration(slope=slope, intercept=intercept, molecules=count))
     return Calibration(tuple(found))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.finetuning.folds import compare_folds
 from dnd.finetuning.metrics import CLASSIFICATION_METRICS, TaskKind, judge
 from dnd.finetuning.partition import PARTS
 from dnd.finetuning.tasks import Target
@@ -31,26 +32,8 @@ def part_metrics(
     return found
 
 
-def over_folds(folds: Sequence[Mapping[str, Mapping[str, Any]]], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Mean and sample standard deviation over folds of each metric of each part; one fold is handed on as it is."""
-    if len(folds) == 1:
-        return {part: dict(values) for part, values in folds[0].items()}
-    found: dict[str, dict[str, Any]] = {}
-    for part in PARTS:
-        found[part] = {"molecules": sum(fold[part]["molecules"] for fold in folds), "folds": len(folds)}
-        for metric in metrics:
-            values = [fold[part][metric] for fold in folds if fold[part][metric] is not None]
-            found[part][metric] = float(np.mean(values)) if values else None
-            found[part][f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        found[part]["targets"] = {
-            name: {metric: _mean_of(fold[part]["targets"][name][metric] for fold in folds) for metric in own}
-            for name, own in folds[0][part]["targets"].items()
-        }
-    return found
-
-
 def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
-    """The model beside its baselines, test and validation part, as lines of text.
+    """The model beside its baselines, test and validation part, as lines of text; with folds, mean ± half width.
 
     Targets that are judged one by one get a table each: a mean over several units would say nothing.
     """
@@ -70,10 +53,11 @@ def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
 def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     width = max(map(len, [title, *systems]))
     heads = [f"{part} {name}" for part in ("valid", "test") for name in names]
-    lines = [f"{title:{width}}  " + "  ".join(f"{head:>12}" for head in heads)]
+    cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
+    lines = [f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads)]
     for label, parts in systems.items():
-        numbers = [_number(parts[part][name]) for part in ("valid", "test") for name in names]
-        lines.append(f"{label:{width}}  " + "  ".join(f"{number:>12}" for number in numbers))
+        numbers = [_number(parts[part], name) for part in ("valid", "test") for name in names]
+        lines.append(f"{label:{width}}  " + "  ".join(f"{number:>{cell}}" for number in numbers))
     return lines
 
 
@@ -82,7 +66,7 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
     test = metrics["parts"]["test"]
     baselines = {name: values["parts"]["test"] for name, values in metrics["baselines"].items()}
     if not metrics.get("per_target"):
-        return [_verdict(metrics["metric"], test, baselines)]
+        return [_verdict(metrics["metric"], test, baselines), *_over_folds(metrics, baselines)]
     return [
         f"{name}: {_verdict(next(iter(own)), own, {base: part['targets'][name] for base, part in baselines.items()})}"
         for name, own in test["targets"].items()
@@ -96,10 +80,35 @@ def _verdict(main: str, test: Mapping[str, Any], baselines: Mapping[str, Mapping
     known = {name: value for name, value in others.items() if value is not None}
     if own is None or not known:
         return f"The test part has no {main} to compare: too few labels or one class only."
-    best = (max if larger_is_better else min)(known, key=lambda name: known[name])
+    best = _best(known, larger_is_better)
     better = own > known[best] if larger_is_better else own < known[best]
     relation = "better than" if better else "NOT better than"
     return f"Test {main} {own:.4g}: {relation} the best baseline, {best.replace('_', ' ')} ({known[best]:.4g})."
+
+
+def _best(known: Mapping[str, float], larger_is_better: bool) -> str:
+    return (max if larger_is_better else min)(known, key=lambda name: known[name])
+
+
+def _over_folds(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """With folds, one sentence: how often, and by how much, the model is better than the best baseline."""
+    main = metrics["metric"]
+    known = {name: values[main] for name, values in baselines.items() if values[main] is not None}
+    if "folds" not in metrics or not known:
+        return []
+    larger_is_better = main in CLASSIFICATION_METRICS
+    best = _best(known, larger_is_better)
+    compared = compare_folds(
+        metrics["folds"], metrics["baselines"][best]["folds"], main, larger_is_better=larger_is_better
+    )
+    if compared is None:
+        return []
+    better, folds, difference, half = compared
+    interval = "" if half is None else f" ± {half:.2g} (95 % interval over folds, corrected for their overlap)"
+    return [
+        f"It is better in {better} of {folds} folds; mean difference of test {main} to that baseline "
+        f"{difference:+.3g}{interval}."
+    ]
 
 
 def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -118,7 +127,8 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 - Made by finetuning {len(config["members"])} student(s) ({config["members"][0]["student"]["name"]}) from {start}.
 - Data: {data}; {counts["rejected"]} left out, see `rejects.csv`.
 - Split: {metrics["split"]}; weights of the best validation epoch.
-- {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part.
+- {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part, \
+{metrics["duplicates_in_training_and_test"]} of them in training and test.
 - {" ".join(verdicts(metrics))}
 
 ```
@@ -135,10 +145,8 @@ def _target_words(target: Target) -> str:
     return f"{target.name} [{target.unit}]" if target.unit else target.name
 
 
-def _mean_of(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+def _number(values: Mapping[str, Any], name: str) -> str:
+    value, half = values[name], values.get(f"{name}_half_width")
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.4g}" if half is None else f"{value:.4g} ± {half:.2g}"

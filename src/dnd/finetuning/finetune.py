@@ -23,10 +23,11 @@ from dnd.common.model_folder import read_model
 from dnd.common.run_record import require_same_run
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
+from dnd.finetuning.duplicates import audit_duplicates, warning_line
 from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.outcome import MemberResult, write_outcome
-from dnd.finetuning.partition import COLUMN, check_split_name, partitions
+from dnd.finetuning.partition import needs_one_file, partitions, split_column
 from dnd.finetuning.predictor_folder import KIND, Member
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
@@ -141,7 +142,10 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
 
 
 def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> _Plan:
-    check_split_name(config.split)
+    if needs_one_file(config.split) and len(files) > 1:
+        raise ConfigError(
+            "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
+        )
     hydrogens = _hydrogens(config, encoder)
     student = _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
     molecules, tasks = _read(files, config, hydrogens, say)
@@ -155,9 +159,11 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         config.split,
         molecules.texts,
         column_values=molecules.extra,
+        rows_N=molecules.rows_N,
         fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
         seed=config.split_seed,
         folds=config.folds,
+        say=say,
     )
     record = {
         "encoder": encoder,
@@ -178,6 +184,9 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         say(f"note: {notice}")
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
+    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
+    if warning:
+        say(warning)
     if tasks.balanced:
         for line in _label_counts(molecules, parts):
             say(line)
@@ -187,7 +196,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
 def _read(
     files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
 ) -> tuple[LabelledMolecules, Tasks]:
-    column = config.split.removeprefix(COLUMN) if config.split.startswith(COLUMN) else None
+    column = split_column(config.split)
     choices = config.tasks or (config.task,)
     if len(files) > 1:
         return read_several(files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, say=say)

@@ -14,7 +14,9 @@ from dnd.chemistry.splits import Split
 from dnd.finetuning.calibration import calibrate
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.dataset import LabelledMolecules
-from dnd.finetuning.evaluation import comparison_table, model_card, over_folds, part_metrics, verdicts
+from dnd.finetuning.duplicates import audit_duplicates
+from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, verdicts
+from dnd.finetuning.folds import over_folds
 from dnd.finetuning.metrics import metric_names
 from dnd.finetuning.partition import PARTS
 from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
@@ -74,7 +76,7 @@ def write_outcome(
             "rejected": len(molecules.rejects),
             "labels": int((~np.isnan(molecules.targets_NC)).sum()),
         },
-        "duplicates_across_parts": max(_duplicates(partition, molecules.smiles) for partition, _ in folds),
+        **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
         "members": [_training_summary(result) for result in results],
         "baselines": {},
         **_judge(folds, molecules, tasks),
@@ -161,15 +163,6 @@ def _training_summary(result: MemberResult) -> dict[str, Any]:
         "seconds": round(training.seconds, 1),
         "scale": [{"mean": target.mean, "std": target.std} for target in result.member.targets],
     }
-
-
-def _duplicates(partition: Split, smiles: Sequence[str]) -> int:
-    """How many canonical SMILES occur in more than one part."""
-    owners: dict[str, set[str]] = {}
-    for part in PARTS:
-        for row in getattr(partition, part):
-            owners.setdefault(smiles[row], set()).add(part)
-    return sum(len(parts) > 1 for parts in owners.values())
 
 
 def _splits(found: Sequence[Split], rows_N: np.ndarray, name: str) -> dict[str, Any]:

@@ -56,10 +56,10 @@ class FinetuneConfig:
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
         task: `auto` looks at the labels of each target.
         tasks: the same for each target, in their order; none = `task` for all.
-        split: `scaffold`, `random`, `kfold` or `column:NAME`.
-        fractions: of training, validation and test part, for the scaffold and the random split.
+        split: see `partitions`.
+        fractions: of training, validation and test part, for the splits that draw them.
         folds: of the k-fold split; each fold trains a member.
-        split_seed: of the random split and the folds. It is apart from `loop.seed`, so that seeds share a split.
+        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
         hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
         units: of the targets, in their order; empty = none given.
