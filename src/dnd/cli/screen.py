@@ -18,6 +18,9 @@ def screen(
     by: Annotated[str | None, typer.Option(metavar="TARGET", help="Target of --top, if there are several.")] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="The smallest are the best.")] = False,
     chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per piece of work; a shard has 32.")] = 1024,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
 ) -> None:
     """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
@@ -25,7 +28,7 @@ def screen(
     from dnd.prediction.screen import screen as run
 
     config = ScreenConfig(smiles_column, jobs, chunk, top, by, ascending)
-    summary = run(inputs, model, out, config, resume=resume)
+    summary = run(inputs, model, out, config, resume=resume, ray=ray)
     without = f", {summary.errors:,} without a prediction (column error)" if summary.errors else ""
     typer.echo(
         f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s"

@@ -108,6 +108,10 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the children."""
         for child in self._children:
             child.stop()
         self._children.clear()

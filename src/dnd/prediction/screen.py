@@ -23,6 +23,7 @@ from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run
 from dnd.common.versions import package_versions
 from dnd.prediction.screen_pool import WORKER, Screener
 from dnd.prediction.screen_progress import ScreenProgress
+from dnd.prediction.screen_ray import RayScreener, require_ray
 from dnd.prediction.screen_shards import ScreenJournal
 from dnd.prediction.screen_source import check_inputs, describe_inputs, estimate_rows, in_chunks, read_candidates
 from dnd.prediction.screen_top import TOP, best_rows, write_top
@@ -89,6 +90,7 @@ def screen(
     *,
     resume: bool = False,
     quiet: bool = False,
+    ray: str | None = None,
     worker: str = WORKER,
 ) -> ScreenSummary:
     """Predict every row of files of any length.
@@ -100,6 +102,7 @@ def screen(
         config: settings.
         resume: go on with a run that stopped; its finished shards are not made again.
         quiet: show no progress.
+        ray: address of a Ray cluster that does the work in place of processes here; see `RayScreener`.
         worker: function that predicts a chunk; see `WorkerPool`.
 
     Raises:
@@ -110,6 +113,7 @@ def screen(
         >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
+    screener = _screener(Path(model), config, ray, worker)
     check_inputs(inputs, config.smiles_column)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
     column = _column_of(read_json(Path(model) / "config.json"), config)
@@ -128,12 +132,20 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            jobs = config.jobs or len(os.sched_getaffinity(0))
-            _make_shards(journal, inputs, config, Screener({"model": str(model)}, jobs, worker), quiet)
+            _make_shards(journal, inputs, config, screener, quiet)
             _seal(folder, journal, settings, config, column)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]
     return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
+
+
+def _screener(model: Path, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
+    if ray is None:
+        return Screener({"model": str(model)}, config.jobs or len(os.sched_getaffinity(0)), worker)
+    if config.jobs:
+        raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
+    require_ray()
+    return RayScreener(model, ray, worker)
 
 
 def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
@@ -164,7 +176,11 @@ def _require_free(folder: Path, resume: bool) -> None:
 
 
 def _make_shards(
-    journal: ScreenJournal, inputs: Sequence[str | Path], config: ScreenConfig, screener: Screener, quiet: bool
+    journal: ScreenJournal,
+    inputs: Sequence[str | Path],
+    config: ScreenConfig,
+    screener: Screener | RayScreener,
+    quiet: bool,
 ) -> None:
     progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
     waiting: list[Mapping[str, Column]] = []

@@ -50,10 +50,19 @@ class Screener:
                 waiting.append(chunk)
                 yield chunk
 
-        with self._pool(self.jobs, _limit_s(rows)) as pool:
+        with self.pool(rows) as pool:
             for result in pool.map(remembered()):
                 chunk = waiting.popleft()
                 yield self._isolate(chunk) if isinstance(result, Failure) else result
+
+    def pool(self, rows: int) -> WorkerPool:
+        """Workers for chunks of at most `rows`; to be closed."""
+        return self._pool(self.jobs, _limit_s(rows))
+
+    def predict(self, pool: WorkerPool, chunk: list[Candidate]) -> dict[str, Column]:
+        """The columns of one chunk from a worker of `pool`, which stays open; see `run`."""
+        (result,) = pool.map([chunk])
+        return self._isolate(chunk) if isinstance(result, Failure) else result
 
     def _pool(self, jobs: int, timeout_s: float) -> WorkerPool:
         return WorkerPool(
