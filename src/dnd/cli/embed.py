@@ -10,7 +10,7 @@ import typer
 
 def embed(
     source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
-    encoder: Annotated[Path, typer.Option(help="ENCODER folder of `dnd distill`, or a MODEL folder.")],
+    encoder: Annotated[Path, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder.")],
     out: Annotated[str, typer.Option("--out", "-o", help=".npy, .csv, .tsv, .parquet; - = CSV on stdout.")] = "-",
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
     pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,

@@ -21,6 +21,7 @@ from dnd.store.schema import HydrogenSetting
 from dnd.student.build import load_encoder
 from dnd.student.contract import Student
 from dnd.student.pooling import Pooling, pool
+from dnd.student.shipped import encoder_folder
 from dnd.training.loop import choose_device
 
 
@@ -57,7 +58,7 @@ class Embedder:
 
     @classmethod
     def load(cls, folder: Path | str, *, pooling: Pooling = "mean", device: str = "auto", jobs: int = 1) -> Self:
-        """Open an ENCODER folder.
+        """Open an ENCODER folder, or a shipped encoder by its name.
 
         Raises:
             InputError, CorruptFileError: see `load_encoder`.
@@ -88,7 +89,7 @@ def load_embedder(
     """An ENCODER folder as an `Embedder`, or a MODEL folder as a `Predictor`.
 
     Args:
-        folder: either.
+        folder: either, or the name of a shipped encoder.
         pooling: of an encoder, +MP when None; a finetuned model has its own.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules.
@@ -96,7 +97,8 @@ def load_embedder(
     Raises:
         InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model.
     """
-    manifest = Path(folder) / MANIFEST
+    folder = encoder_folder(folder)
+    manifest = folder / MANIFEST
     if manifest.is_file() and read_json(manifest).get("kind") == KIND:
         if pooling is not None:
             raise InputError(f"{folder} is a finetuned model with its own pooling", next_step="Leave --pooling out")

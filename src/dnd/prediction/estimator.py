@@ -26,10 +26,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnd.common.config import load_config, recipe_names
 from dnd.common.seeds import derive_seed
-from dnd.finetuning.finetune import RANDOM, finetune
+from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.predictor import Predictor
+from dnd.student.shipped import DEFAULT_ENCODER
 
 FEWEST = 10
 
@@ -66,7 +67,7 @@ class _Finetuned(_SmilesEstimator):
 
     def __init__(
         self,
-        encoder: str | Path = RANDOM,
+        encoder: str | Path = DEFAULT_ENCODER,
         recipe: str = "small",
         settings: Mapping[str, object] | None = None,
         ensemble: int = 1,
@@ -111,7 +112,7 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
     """A finetuned student that predicts numbers from SMILES.
 
     Args:
-        encoder: an ENCODER folder, or `random`.
+        encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
         recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
         ensemble: number of members.
@@ -155,7 +156,7 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
     """A finetuned student that predicts one of two classes from SMILES.
 
     Args:
-        encoder: an ENCODER folder, or `random`.
+        encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
         recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
         ensemble: number of members.
@@ -216,7 +217,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
     """Representations of an ENCODER or MODEL folder as features; nothing is learned from the data.
 
     Args:
-        encoder: an ENCODER folder, or a MODEL folder.
+        encoder: the name of a shipped encoder, an ENCODER folder, or a MODEL folder.
         pooling: `mean` (+MP) or `virtual_node` (+VN) of an encoder; +MP when None.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.

@@ -15,6 +15,7 @@ from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.student.config import StudentConfig
 from dnd.student.contract import Student
+from dnd.student.shipped import encoder_folder, half_precision
 
 LIMIT_PARAMETERS = 1_000_000_000
 
@@ -48,7 +49,7 @@ def build_student(config: StudentConfig) -> Student:
     return cls(config)
 
 
-def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card: str) -> None:
+def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card: str, *, half: bool = False) -> None:
     """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
 
     Args:
@@ -56,23 +57,25 @@ def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card
         student: its weights and buffers are saved, nothing else.
         config: plain values such as `hydrogens`, `level` and `teacher`.
         card: the model card, Markdown.
+        half: keep matrices in half precision; they are float32 again when loaded.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
-    write_model(folder, kind="encoder", config=config, tensors={"model": student.state_dict()}, card=card)
+    tensors = half_precision(student.state_dict()) if half else student.state_dict()
+    write_model(folder, kind="encoder", config=config, tensors={"model": tensors}, card=card)
 
 
 def load_encoder(folder: Path | str, **training_settings: Any) -> tuple[Student, dict[str, Any]]:
     """The student of an ENCODER folder, in evaluation mode, and the folder's whole configuration.
 
     Args:
-        folder: what `save_encoder` wrote.
+        folder: what `save_encoder` wrote, or the name of an encoder that ships with the package.
         training_settings: dropout rates or batch norm momentum that finetuning wants different from pretraining.
 
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
         ConfigError: a setting that would change the shape of the weights.
     """
-    model = read_model(folder, kind="encoder")
+    model = read_model(encoder_folder(folder), kind="encoder")
     settings = model.config.get("student")
     if not isinstance(settings, dict):
         raise CorruptFileError(f"{folder}/config.json names no student")

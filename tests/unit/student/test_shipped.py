@@ -1,0 +1,79 @@
+"""Encoders by name: found, verified, quick, half precision on disk and float32 in memory; a wrong name is helped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dnd.common.errors import CorruptFileError, InputError
+from dnd.prediction.embedder import load_embedder
+from dnd.student import shipped
+from dnd.student.build import build_student, load_encoder, save_encoder
+from dnd.student.config import StudentConfig
+from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder, half_precision, shipped_encoders
+
+SPELLINGS = ["OC(=O)c1ccccc1OC(C)=O", "CC(=O)Oc1ccccc1C(=O)O", "c1ccc(OC(C)=O)c(c1)C(O)=O"]
+
+
+@pytest.fixture
+def toy_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    """An encoder `toy-base` that ships; returns its student."""
+    torch.manual_seed(0)
+    student = build_student(StudentConfig("gine", 32, 3)).eval()
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "encoders")
+    save_encoder(tmp_path / "encoders" / "toy-base", student, {"hydrogens": "heavy_both"}, "# Encoder\n", half=True)
+    monkeypatch.chdir(tmp_path)
+    return student
+
+
+def test_a_name_is_a_verified_encoder_in_float32(toy_base: torch.nn.Module, tmp_path: Path) -> None:
+    started = time.monotonic()
+    student, config = load_encoder("toy-base")
+    assert time.monotonic() - started < 1.0
+    assert config["hydrogens"] == "heavy_both"
+    for name, tensor in student.state_dict().items():
+        exact = toy_base.state_dict()[name]
+        assert tensor.dtype == exact.dtype
+        assert torch.allclose(tensor, exact, atol=1e-3) if tensor.ndim > 1 else torch.equal(tensor, exact)
+    weights = tmp_path / "encoders" / "toy-base" / "model.safetensors"
+    assert weights.stat().st_size < 0.65 * sum(4 * value.numel() for value in toy_base.state_dict().values())
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(CorruptFileError):
+        load_encoder("toy-base")
+
+
+def test_every_spelling_has_the_same_vector(toy_base: torch.nn.Module) -> None:
+    vectors, errors = load_embedder("toy-base", device="cpu").embed_with_errors([*SPELLINGS, "no molecule"])
+    assert np.allclose(vectors[:3], vectors[0], atol=1e-5)
+    assert errors[:3] == ["", "", ""]
+    assert errors[3]
+
+
+def test_an_unknown_name_is_told_the_nearest_and_those_there(toy_base: torch.nn.Module) -> None:
+    with pytest.raises(InputError, match=r"one of: toy-base.*Did you mean toy-base"):
+        load_encoder("toy-bse")
+    with pytest.raises(InputError, match="is not a folder"):
+        load_embedder("nowhere/at/all")
+
+
+def test_a_word_that_could_mean_both_is_refused(toy_base: torch.nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "toy-base").mkdir()
+    with pytest.raises(InputError, match=r"Write \./toy-base"):
+        encoder_folder("toy-base")
+    assert encoder_folder("./toy-base") == Path("toy-base")
+
+
+def test_half_precision_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(CorruptFileError, match="does not fit half precision"):
+        half_precision({"w": torch.full((2, 2), 1e6)})
+    kept = half_precision({"variance": torch.full((2,), 1e-9), "steps": torch.tensor(3)})
+    assert kept["variance"][0] == pytest.approx(1e-9)
+    assert kept["steps"].dtype == torch.int64
+
+
+def test_the_default_is_there() -> None:
+    assert DEFAULT_ENCODER == RANDOM or DEFAULT_ENCODER in shipped_encoders()
