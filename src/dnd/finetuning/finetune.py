@@ -35,10 +35,9 @@ from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, fit_targets
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
+from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.training.distributed import is_main_rank
 from dnd.training.loop import train
-
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def finetune(
     *,
     smiles_column: str = "smiles",
     also: Sequence[LabelledFile] = (),
-    encoder: str | Path = RANDOM,
+    encoder: str | Path = DEFAULT_ENCODER,
     resume: bool = False,
     say: Callable[[str], None] = print,
     quiet: bool = False,
@@ -91,7 +90,7 @@ def finetune(
         config: the settings; the defaults of `FinetuneConfig` when None.
         smiles_column: where the SMILES are.
         also: further tables, whose targets the same model learns; see `several_files`.
-        encoder: an ENCODER folder, or `random` for RandInit.
+        encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
         resume: go on where an interrupted run of the same settings stopped.
         say: receives one line at a time of what happens.
         quiet: no progress of the training itself.
@@ -167,7 +166,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     )
     record = {
         "encoder": encoder,
-        "encoder_sha256": sha256_file(Path(encoder) / "model.safetensors") if encoder != RANDOM else None,
+        "encoder_sha256": sha256_file(encoder_folder(encoder) / "model.safetensors") if encoder != RANDOM else None,
         "data": Path(files[0].path).name,
         "data_digest": molecules.digest(),
         "smiles_column": files[0].smiles_column,
@@ -274,7 +273,7 @@ def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:
     """The hydrogens the student sees; those of its pretraining are not negotiable."""
     if encoder == RANDOM:
         return config.hydrogens or "heavy_both"
-    trained: HydrogenSetting = read_model(encoder, kind="encoder").config["hydrogens"]
+    trained: HydrogenSetting = read_model(encoder_folder(encoder), kind="encoder").config["hydrogens"]
     if config.hydrogens is not None and (config.hydrogens == "all_both") != (trained == "all_both"):
         raise ConfigError(
             "the encoder was trained with other hydrogens",
