@@ -18,9 +18,10 @@ from jaxtyping import Float, Int
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
+from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.ragged import Selection, gather, offsets_of, ragged_range
+from dnd.store.ragged import Selection, gather
 from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
 
 
