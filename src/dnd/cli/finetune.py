@@ -24,7 +24,9 @@ def finetune(
         ),
     ] = None,
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES, in every file.")] = "smiles",
-    encoder: Annotated[str, typer.Option(help="ENCODER folder, or `random` for RandInit.")] = "random",
+    encoder: Annotated[
+        str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or `random` for RandInit.")
+    ] = None,
     student: Annotated[
         str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
     ] = None,
@@ -50,7 +52,9 @@ def finetune(
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.several_files import labelled_file
     from dnd.finetuning.student_choice import student_settings
+    from dnd.student.shipped import DEFAULT_ENCODER, RANDOM
 
+    encoder = encoder or (DEFAULT_ENCODER if student is None else RANDOM)
     words = list(settings or [])
     kinds = "tasks" if task and "," in task else "task"
     options = {"pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed}
