@@ -16,7 +16,9 @@ def distill(
             help="key=value settings, such as loop.epochs=20; with auto also seeds=5, finetune.loop.epochs=9."
         ),
     ] = None,
-    teacher: Annotated[Path, typer.Option(help="TEACHER folder, from `dnd denoise`.")] = ...,  # type: ignore[assignment]
+    teacher: Annotated[
+        Path | None, typer.Option(help="TEACHER folder, from `dnd denoise`; not needed where all terms are auxiliary.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
     level: Annotated[str | None, typer.Option(help="node, graph, coordinated, custom, or auto.")] = None,
     validate: Annotated[
@@ -47,7 +49,10 @@ def distill(
         *(word for word in settings or () if word not in of_choice),
     ]
     config = load_config(DistillConfig, recipe, overrides, stage="distill")
+    if teacher is None and config.needs_teacher:
+        raise ConfigError(f"level {config.level} needs a teacher", next_step="Name one with --teacher")
     if validate is not None:
+        assert teacher is not None  # every level that auto compares needs one
         from dnd.finetuning.choose_level import choice_config, distill_best_level
         from dnd.finetuning.dataset import LabelledFile
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dnd.common.config import to_dict
+from dnd.common.files import write_json
 from dnd.distillation.alignment import require_suitable
 from dnd.distillation.encoder_folder import PretrainSummary, finished_before, refuse_other_run, seal_encoder
 from dnd.distillation.objective import DistillationObjective
@@ -17,24 +18,28 @@ from dnd.training.loop import choose_device, train
 
 def distill(
     store: Store | Path | str,
-    teacher: Path | str,
+    teacher: Path | str | None,
     out: Path | str,
     config: DistillConfig | None = None,
     *,
     resume: bool = False,
+    cache_folder: Path | None = None,
     quiet: bool = False,
 ) -> PretrainSummary:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers.
 
     Args:
         store: a store with conformers, or its folder.
-        teacher: the TEACHER folder.
+        teacher: the TEACHER folder; None where all terms are auxiliary.
         out: the ENCODER folder.
         config: settings; the defaults of `DistillConfig` when None.
         resume: go on where an interrupted run of the same settings stopped.
+        cache_folder: for a cache of the teacher's outputs on disk that several students share; None = in `out`, and
+            removed at the end.
         quiet: show nothing.
 
     Raises:
+        ConfigError: a term needs a teacher and there is none.
         InputError: the store has no conformers, another hydrogen setting than the teacher, or elements unknown to it;
             or `out` holds something else.
 
@@ -45,16 +50,18 @@ def distill(
     if (summary := finished_before(out, resume=resume)) is not None:
         return summary
     store = store if isinstance(store, Store) else Store.open(store)
-    network, teacher_config = load_teacher(teacher)
-    require_suitable(store, teacher_config, str(teacher))
-    settings = {"store": store.fingerprint, "teacher": weights_digest(network), "settings": to_dict(config)}
+    network, teacher_config = (None, {}) if teacher is None else load_teacher(teacher)
+    if network is not None:
+        require_suitable(store, teacher_config, str(teacher))
+    digest = None if network is None else weights_digest(network)
+    settings = {"store": store.fingerprint, "teacher": digest, "settings": to_dict(config)}
     refuse_other_run(out, settings, resume=resume)
     objective = DistillationObjective(
         store,
         network,
         config,
         device=choose_device(config.loop.device),
-        cache_folder=out / "targets",
+        cache_folder=cache_folder or out / "targets",
         quiet=quiet,
     )
     title = f"distill {config.level}"
@@ -67,23 +74,25 @@ def distill(
         | {key: teacher_config.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")},
         "settings": to_dict(config),
     }
-    return seal_encoder(
-        out, objective.student, objective, result, description, _card(config, network.width, result.best)
-    )
+    if result.finished and (record := objective.auxiliary_record()):
+        write_json(out / "auxiliary.json", record)
+    card = _card(config, None if network is None else network.width, result.best)
+    return seal_encoder(out, objective.student, objective, result, description, card)
 
 
-def _card(config: DistillConfig, teacher_width: int, metrics: dict[str, float]) -> list[str]:
+def _card(config: DistillConfig, teacher_width: int | None, metrics: dict[str, float]) -> list[str]:
     terms = ", ".join(f"{name} × {weight:g}" for name, weight in config.weights().items())
+    taught = f"by a frozen 3D denoiser of width {teacher_width}" if teacher_width else "without a 3D denoiser"
     lines = [
-        f"A 2D student that was taught by a frozen 3D denoiser of width {teacher_width} (D&D, level `{config.level}`: "
-        f"{terms}). It reads a molecular graph and needs no conformer.",
+        f"A 2D student that was taught {taught} (D&D, level `{config.level}`: {terms}). It reads a molecular graph and "
+        "needs no conformer.",
         "",
     ]
     for part, what in (("valid", "held-out"), ("train", "training")):
         for name in config.weights():
             if f"{part}_{name}_r2" in metrics:
                 lines.append(
-                    f"- {what} {name}: loss {metrics[f'{part}_{name}_loss']:.4g}, teacher's variance "
+                    f"- {what} {name}: loss {metrics[f'{part}_{name}_loss']:.4g}, of a constant "
                     f"{metrics[f'{part}_{name}_variance']:.4g}, R² {metrics[f'{part}_{name}_r2']:.3f}"
                 )
     if "valid_lookup_r2" in metrics:

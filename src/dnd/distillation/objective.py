@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import nn
 
 from dnd.common.errors import InputError
 from dnd.common.seeds import numpy_generator
+from dnd.distillation.auxiliary import build_auxiliary
 from dnd.distillation.explained import AtomLookup, TargetMoments, explained
 from dnd.distillation.label_head import LabelHead
 from dnd.distillation.node_loss import node_distillation_loss
 from dnd.distillation.pretraining import PretrainingObjective, RunningMean, initial_weights
-from dnd.distillation.settings import DistillConfig
+from dnd.distillation.settings import AUXILIARY, DistillConfig
 from dnd.distillation.target_cache import TargetCache, build_cache, cache_bytes
 from dnd.distillation.targets import DistillationBatch, naming_molecules, run_teacher
 from dnd.distillation.terms import build_terms, request_of
@@ -29,13 +32,13 @@ STATISTICS_MOLECULES = 20_000
 
 
 class DistillationObjective(PretrainingObjective):
-    """Weighted distillation terms over a store.
+    """Weighted distillation terms and auxiliary terms over a store.
 
     The teacher is held outside the modules, so no checkpoint and no optimizer ever sees it.
 
     Args:
         store: molecules with conformers that suit the teacher; see `alignment.require_suitable`.
-        teacher: any teacher; it is frozen here.
+        teacher: any teacher; it is frozen here. None where no term needs one.
         config: settings of the run.
         device: where the teacher runs.
         cache_folder: for a cache on disk.
@@ -49,7 +52,7 @@ class DistillationObjective(PretrainingObjective):
     def __init__(
         self,
         store: Store,
-        teacher: Teacher,
+        teacher: Teacher | None,
         config: DistillConfig,
         *,
         device: torch.device | None = None,
@@ -58,14 +61,18 @@ class DistillationObjective(PretrainingObjective):
     ) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
         self._device = device or torch.device("cpu")
-        teacher = teacher.to(self._device).eval().requires_grad_(False)
-        self._frozen = (teacher,)  # a tuple, not a submodule
+        self._frozen: tuple[Teacher, ...] = ()  # a tuple, not a submodule
+        if teacher is not None:
+            self._frozen = (teacher.to(self._device).eval().requires_grad_(False),)
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
             self._terms = build_terms(self.student, teacher, config)
             self.terms = nn.ModuleDict(self._terms)
             if config.task_target is not None:
                 self.task = LabelHead(self.student, store, config.task_target, self.train_rows, self.holdout_rows)
+            names = [name for name in config.weights() if name in AUXILIARY]
+            self._auxiliary = build_auxiliary(names, self.student, store, self.train_rows, config.loop.seed)
+            self.auxiliary = nn.ModuleDict(self._auxiliary)
         self._weights = config.weights()
         self.request = request_of(self._terms, config)
         self.cache = self._build_cache(config, cache_folder, quiet)
@@ -83,6 +90,10 @@ class DistillationObjective(PretrainingObjective):
             total = total + self._weights[name] * loss
             parts[name] = loss.detach()
             parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
+        for name, auxiliary in self._auxiliary.items():
+            found = auxiliary(output, batch, batch.auxiliary[name])
+            total = total + self._weights[name] * found.loss
+            parts[name] = found.loss.detach()
         if "task" in self._weights:
             error, _, _ = self.task(output, batch)
             total = total + self._weights["task"] * error
@@ -91,20 +102,24 @@ class DistillationObjective(PretrainingObjective):
         return StepLoss(total, parts, torch.tensor(float(items)))
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
-        """The molecules, with the teacher's outputs where they are cached."""
+        """The molecules with their auxiliary values, and with the teacher's outputs where they are cached."""
         batch = self.store.read(rows)
+        values = {name: term.read(self.store, batch) for name, term in self._auxiliary.items()}
         if self.cache is None:
-            return batch
+            return DistillationBatch(**vars(batch), auxiliary=values)
         teacher_KND, teacher_PBD = self.cache.read(rows)
-        return DistillationBatch(batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD)
+        return DistillationBatch(
+            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, auxiliary=values
+        )
 
     def with_targets(self, batch: MoleculeBatch) -> DistillationBatch:
         """The batch with the teacher's outputs, which are computed now where there is no cache."""
-        if isinstance(batch, DistillationBatch):
+        assert isinstance(batch, DistillationBatch)
+        if not self._frozen or batch.teacher_KND is not None:
             return batch
         with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
             teacher_KND, teacher_PBD = run_teacher(self._frozen[0], batch, self.request)
-        return DistillationBatch(batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD)
+        return replace(batch, conformers=None, teacher_KND=teacher_KND, teacher_PBD=teacher_PBD)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -123,15 +138,26 @@ class DistillationObjective(PretrainingObjective):
                 metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss")
                 metrics[f"{part}_{name}_variance"] = variance
                 metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
+            for name in self._auxiliary:
+                loss, constant = losses.get(f"{name}_loss", 0.0), losses.get(f"{name}_variance", 0.0)
+                losses[f"{name}_r2"] = explained(loss, constant)
             metrics |= {f"{part}_{name}": value for name, value in losses.items()}
             metrics |= {name: value for name, value in self.constants.items() if name.startswith(f"{part}_lookup")}
         return metrics
+
+    def auxiliary_record(self) -> dict[str, list[dict[str, Any]]]:
+        """What the auxiliary terms took from the training rows: limits, means, deviations, frequencies."""
+        return {name: term.record(self.store) for name, term in self._auxiliary.items()}
 
     def _add_losses(self, batch: DistillationBatch, means: RunningMean) -> None:
         output = self.student(batch.graph, collect_layers=self._needs_layers)
         for name, term in self._terms.items():
             loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
             means.add(f"{name}_loss", loss, term.normaliser(batch.graph))
+        for name, auxiliary in self._auxiliary.items():
+            found = auxiliary(output, batch, batch.auxiliary[name])
+            means.add(f"{name}_loss", found.loss, found.count)
+            means.add(f"{name}_variance", found.constant, found.count)
         if "task" in self._weights:
             error, constant, count = self.task(output, batch)
             means.add("task_loss", error, count)
@@ -140,6 +166,8 @@ class DistillationObjective(PretrainingObjective):
     def _measure_teacher(self) -> dict[str, float]:
         """Variance of the teacher per term and part, and what the lookup table leaves; all about the training mean."""
         constants: dict[str, float] = {}
+        if not self._terms:
+            return constants
         rows = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows)[:STATISTICS_MOLECULES]
         known, lookup = {name: TargetMoments() for name in self._terms}, AtomLookup()
         for batch in map(self.with_targets, self.evaluation_batches(np.sort(rows))):
@@ -173,6 +201,8 @@ class DistillationObjective(PretrainingObjective):
             moments[name].add(term, term.targets(batch, self.request), batch.graph)
 
     def _build_cache(self, config: DistillConfig, folder: Path | None, quiet: bool) -> TargetCache | None:
+        if not self._frozen:
+            return None
         (teacher,) = self._frozen
         choice, size = config.cache, cache_bytes(teacher, self.store, self.request)
         if choice == "auto" and config.loop.epochs == 1 and config.conformers == "first":

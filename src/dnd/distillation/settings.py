@@ -23,6 +23,13 @@ class TermWeights:
         global_tokens: CCMD's alignment of the molecule's token at every layer.
         local_atoms: CCMD's alignment of the atoms at every layer.
         task: L1 on a column of the store's targets, as CCMD has it and D&D does not.
+        descriptors: RDKit's 2D descriptors; these and the following are further teachers, see `auxiliary`.
+        fingerprints: Morgan counts, folded.
+        charges: Gasteiger charges of the atoms.
+        surface: solvent-accessible surface of the atoms.
+        distances: bins of the pair distances.
+        radii: principal radii of the conformer.
+        labels: all target columns of the store, where present.
     """
 
     node: float = 0.0
@@ -30,7 +37,19 @@ class TermWeights:
     global_tokens: float = 0.0
     local_atoms: float = 0.0
     task: float = 0.0
+    descriptors: float = 0.0
+    fingerprints: float = 0.0
+    charges: float = 0.0
+    surface: float = 0.0
+    distances: float = 0.0
+    radii: float = 0.0
+    labels: float = 0.0
 
+
+ALIGNMENT = frozenset({"node", "graph", "global_tokens", "local_atoms"})
+"""Terms that compare the student with a 3D teacher; without any of them none is needed."""
+
+AUXILIARY = frozenset(entry.name for entry in fields(TermWeights)) - ALIGNMENT - {"task"}
 
 LEVELS: dict[str, TermWeights] = {
     "node": TermWeights(node=1.0),
@@ -83,8 +102,8 @@ class DistillConfig:
             raise ConfigError("a term has a negative weight", found=weights)
         if not weights.keys() - {"task"}:
             raise ConfigError(
-                "no term aligns the student with the teacher",
-                next_step="Set terms.node=1, or a level other than custom",
+                "there is no term to learn from",
+                next_step="Set terms.node=1 or terms.descriptors=1, or a level other than custom",
             )
         if ("task" in weights) != (self.task_target is not None):
             raise ConfigError("terms.task and task_target belong together", found=f"{weights}, {self.task_target}")
@@ -92,6 +111,11 @@ class DistillConfig:
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
         if not 0 < self.holdout_fraction < 1:
             raise ConfigError("the held-out fraction is out of range", found=self.holdout_fraction, expected="0 to 1")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term aligns the student with a 3D teacher."""
+        return bool(self.weights().keys() & ALIGNMENT)
 
     def weights(self) -> dict[str, float]:
         """Weight by name of every term that takes part."""

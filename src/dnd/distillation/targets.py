@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -52,15 +52,17 @@ class TargetRequest:
 
 @dataclass(frozen=True)
 class DistillationBatch(MoleculeBatch):
-    """A batch with the frozen teacher's representations.
+    """A batch with what is to be learned.
 
     Attributes:
-        teacher_KND: `(K, N, D)` atoms at `TargetRequest.atom_layers`.
-        teacher_PBD: `(P, B, D)` means at `TargetRequest.pooled_layers`.
+        teacher_KND: `(K, N, D)` atoms at `TargetRequest.atom_layers`; None until the teacher has run.
+        teacher_PBD: `(P, B, D)` means at `TargetRequest.pooled_layers`; the same.
+        auxiliary: values of each auxiliary term, by name.
     """
 
-    teacher_KND: Float[Tensor, "layers atoms dim"]
-    teacher_PBD: Float[Tensor, "pooled_layers molecules dim"]
+    teacher_KND: Float[Tensor, "layers atoms dim"] | None = None
+    teacher_PBD: Float[Tensor, "pooled_layers molecules dim"] | None = None
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dnd.common.errors import ConfigError
 from dnd.common.registry import look_up
 from dnd.distillation.alignment import projection
 from dnd.distillation.coordinated import (
@@ -23,7 +24,7 @@ from dnd.distillation.coordinated import (
 )
 from dnd.distillation.graph_loss import graph_distillation_loss
 from dnd.distillation.node_loss import node_distillation_loss
-from dnd.distillation.settings import DistillConfig
+from dnd.distillation.settings import ALIGNMENT, DistillConfig
 from dnd.distillation.targets import DistillationBatch, TargetRequest
 from dnd.graphs.batch import GraphBatch, mean_per_molecule
 from dnd.student.contract import Student, StudentOutput
@@ -86,6 +87,8 @@ class DistillationTerm(nn.Module, ABC):
 
     def targets(self, batch: DistillationBatch, request: TargetRequest) -> Float[Tensor, "layers items dim"]:
         """The teacher's states of this term, float32."""
+        assert batch.teacher_KND is not None
+        assert batch.teacher_PBD is not None
         held, wanted = (
             (batch.teacher_KND, request.atom_layers)
             if self.of_atoms
@@ -195,9 +198,16 @@ TERMS: dict[str, type[DistillationTerm]] = {
 }
 
 
-def build_terms(student: Student, teacher: Teacher, config: DistillConfig) -> dict[str, DistillationTerm]:
-    """The alignment terms that have a weight, by name."""
-    return {name: look_up(TERMS, name, "term")(student, teacher, config) for name in config.weights() if name != "task"}
+def build_terms(student: Student, teacher: Teacher | None, config: DistillConfig) -> dict[str, DistillationTerm]:
+    """The alignment terms that have a weight, by name.
+
+    Raises:
+        ConfigError: there are some and there is no teacher.
+    """
+    wanted = [name for name in config.weights() if name in ALIGNMENT]
+    if wanted and teacher is None:
+        raise ConfigError(f"the term {wanted[0]} needs a teacher", next_step="Name one with --teacher")
+    return {} if teacher is None else {name: look_up(TERMS, name, "term")(student, teacher, config) for name in wanted}
 
 
 def request_of(terms: dict[str, DistillationTerm], config: DistillConfig) -> TargetRequest:

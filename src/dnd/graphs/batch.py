@@ -21,13 +21,15 @@ class _Packed:
 
     def to(self: _Batch, device: torch.device | str) -> _Batch:
         """The same batch on `device`."""
-        moved: dict[str, Tensor | _Packed] = {}
+        moved: dict[str, Tensor | _Packed | dict[str, Tensor]] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = value.to(device, non_blocking=True)
             elif isinstance(value, _Packed):
                 moved[field.name] = value.to(device)
+            elif isinstance(value, dict):
+                moved[field.name] = {name: tensor.to(device, non_blocking=True) for name, tensor in value.items()}
         return replace(self, **moved)  # type: ignore[type-var]
 
 
