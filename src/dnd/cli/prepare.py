@@ -21,6 +21,9 @@ def prepare(
         str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: the file's if it has coordinates.")
     ] = "auto",
     num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg and etkdg_raw.")] = 1,
+    conformer_backend: Annotated[
+        str, typer.Option(help="rdkit, nvmolkit (extra `gpu`, NVIDIA GPU; RDKit for what fails), or auto.")
+    ] = "rdkit",
     hydrogens: Annotated[
         str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")
     ] = "heavy_both",
@@ -49,6 +52,7 @@ def prepare(
         "target_columns": _names(target_columns),
         "conformers": conformers,
         "num_conformers": num_conformers,
+        "conformer_backend": conformer_backend,
         "hydrogens": hydrogens,
         "auxiliary": _names(auxiliary),
         "jobs": jobs,

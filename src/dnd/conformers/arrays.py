@@ -47,6 +47,15 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
     return RecordSource(path.name, _records(path.name, arrays, counts, targets), True, len(counts))
 
 
+def label_names(path: Path) -> list[str]:
+    """Names of the labels of an .npz of conformers, in it or beside it.
+
+    Raises:
+        CorruptFileError: no readable .npz.
+    """
+    return _names(_labels(path, _load(path)))
+
+
 def _records(
     name: str, arrays: dict[str, np.ndarray], counts: np.ndarray, targets: np.ndarray | None
 ) -> Iterator[Record]:
@@ -72,16 +81,27 @@ def _records(
 def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -> np.ndarray | None:
     if not wanted:
         return None
-    beside = path.with_name(path.stem.removesuffix("_3d") + "_props.npz")
-    labels = arrays if "props" in arrays or not beside.is_file() else _load(beside)
-    names = [_text(name) for name in labels["names"]] if "names" in labels and "props" in labels else []
+    labels = _labels(path, arrays)
+    names = _names(labels)
     require_columns(path.name, names, wanted)
     if labels is not arrays and not np.array_equal(labels.get("ids", ()), arrays.get("ids", ())):
-        raise InputError(f"{beside} is not the label file of {path.name}", found="other ids")
+        raise InputError(f"{_beside(path)} is not the label file of {path.name}", found="other ids")
     if len(labels["props"]) != len(arrays["n_atoms"]):
         raise CorruptFileError(f"labels of {path} do not fit", found=labels["props"].shape)
     columns: np.ndarray = labels["props"][:, [names.index(name) for name in wanted]].astype(np.float32)
     return columns
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.stem.removesuffix("_3d") + "_props.npz")
+
+
+def _labels(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return arrays if "props" in arrays or not _beside(path).is_file() else _load(_beside(path))
+
+
+def _names(labels: dict[str, np.ndarray]) -> list[str]:
+    return [_text(name) for name in labels["names"]] if "names" in labels and "props" in labels else []
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -39,6 +39,7 @@ class Record:
         charge: net charge, for coordinates without a SMILES.
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
+        generated_KA3: K conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
         problem: why the record can't be used, found while reading; None for a good one.
     """
 
@@ -52,6 +53,7 @@ class Record:
     charge: int = 0
     method: str = "file"
     targets: tuple[float, ...] = ()
+    generated_KA3: Float[np.ndarray, "conformers atoms 3"] | None = None
     problem: str | None = None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from rdkit import Chem
 
 from dnd.chemistry.inchi import connectivity_key
-from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.conformers.correspondence import Misfit, Placed, place
-from dnd.conformers.generate import generate_conformers
+from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
 from dnd.graphs.graph import Conformers
@@ -54,7 +55,7 @@ def make_converter(
         if isinstance(placed, Misfit):
             return reject(placed.stage, placed.reason, placed.smiles)
         molecule = placed.molecule
-        made = _conformers(placed, hydrogens, conformers, num_conformers, seed, record.method)
+        made = _conformers(placed, hydrogens, conformers, num_conformers, seed, record)
         if isinstance(made, str):
             return reject("conformer", made, molecule.smiles)
         full, method = made
@@ -107,7 +108,7 @@ def _molecule(record: Record) -> Placed | Misfit:
 
 
 def _conformers(
-    placed: Placed, hydrogens: HydrogenSetting, source: ConformerSource, num_conformers: int, seed: int, method: str
+    placed: Placed, hydrogens: HydrogenSetting, source: ConformerSource, num_conformers: int, seed: int, record: Record
 ) -> tuple[Conformers | None, str] | str:
     """Conformers with all the atoms that there are, and how they were made; or why there are none."""
     if source == "none":
@@ -117,22 +118,35 @@ def _conformers(
     if source == "file":
         if placed.positions_A3 is None:
             return "no 3D coordinates; --conformers etkdg makes some"
-        numbers_A, positions_KA3 = placed.atomic_numbers_A, placed.positions_A3[None]
+        numbers_A, positions_KA3, method = placed.atomic_numbers_A, placed.positions_A3[None], record.method
     else:
-        generated = generate_conformers(placed.molecule, num_conformers, seed, relax=source == "etkdg")
-        if isinstance(generated, str):
-            return generated
         elements = [atom.GetAtomicNum() for atom in placed.molecule.mol.GetAtoms()]
         numbers_A = np.array(elements + [1] * hidden, dtype=np.int64)
+        generated = _sound(record.generated_KA3, record.method, placed.molecule)
+        if not isinstance(generated, Generated):  # RDKit does what was not done beforehand, or not well
+            made = generate_conformers(placed.molecule, num_conformers, seed, relax=source == "etkdg")
+            generated = made if isinstance(made, str) else _sound(made.positions_KA3, made.method, placed.molecule)
+        if isinstance(generated, str):
+            return generated
         positions_KA3, method = generated.positions_KA3, generated.method
-        bonds_M2 = featurize(placed.molecule.mol, explicit_hydrogens=True).bonds_M2
-        sound = [number for number, positions in enumerate(positions_KA3) if not geometry_problem(positions, bonds_M2)]
-        if not sound:
-            return f"generated geometry is broken: {geometry_problem(positions_KA3[0], bonds_M2)}"
-        positions_KA3 = positions_KA3[sound]
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
     return Conformers(numbers_A.astype(np.int64), positions_KA3), method
+
+
+def _sound(
+    positions_KA3: Float[np.ndarray, "conformers atoms 3"] | None, method: str, molecule: Molecule
+) -> Generated | str:
+    """The generated conformers whose bonds are possible; what is wrong with the first where none is."""
+    if positions_KA3 is None:
+        return "none was generated"
+    graph = featurize(molecule.mol, explicit_hydrogens=True)
+    if positions_KA3.shape[1] != graph.num_atoms:
+        return f"{positions_KA3.shape[1]} atoms were generated of {graph.num_atoms}"
+    problems = [geometry_problem(positions, graph.bonds_M2) for positions in positions_KA3]
+    if all(problems):
+        return f"generated geometry is broken: {problems[0]}"
+    return Generated(positions_KA3[[number for number, problem in enumerate(problems) if not problem]], method)
 
 
 def _wanted_atoms(full: Conformers | None, hydrogens: HydrogenSetting, heavy: int) -> Conformers | None:

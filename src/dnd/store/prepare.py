@@ -22,6 +22,7 @@ from dnd.common.folder_lock import folder_lock
 from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
 from dnd.common.seeds import numpy_generator
 from dnd.common.workers import Failure, WorkerPool
+from dnd.conformers import nvmolkit_backend
 from dnd.conformers.datasets import open_sources
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.vocabulary import FEATURE_VERSION
@@ -168,6 +169,14 @@ def _converted(
         "connectivity": bool(excluded),
         "auxiliary": config.auxiliary,
     }
+    if config.conformer_backend == "nvmolkit":
+        records = nvmolkit_backend.with_conformers(
+            records,
+            num_conformers=config.num_conformers,
+            seed=config.seed,
+            relax=config.conformers == "etkdg",
+            chunk=config.shard_size or SHARD_SIZE,
+        )
     waiting: collections.deque[Record] = collections.deque()
 
     def remembered() -> Iterator[Record]:

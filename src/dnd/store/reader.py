@@ -145,6 +145,11 @@ class Store:
         parts = [batch.column("targets").values.to_numpy() for batch in self._batches]
         return np.concatenate([np.empty(0, np.float32), *parts]).reshape(len(self), len(self.target_columns))
 
+    @property
+    def batches(self) -> list[pa.RecordBatch]:
+        """The shards as Arrow record batches, in order."""
+        return list(self._batches)
+
     def num_conformers_of(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
         """K of each of `rows`."""
         counts: np.ndarray = self._num_conformers[rows]
@@ -189,6 +194,10 @@ class Store:
             source, number, smiles = (batch.column(name)[local].as_py() for name in ("source", "row", "smiles"))
             lines.append(f"{smiles} ({source} row {number})")
         return lines
+
+    def sources(self, rows: np.ndarray) -> list[str]:
+        """File name of the source of each of `rows`."""
+        return [self._batches[shard].column("source")[local].as_py() for shard, local in map(self._locate, rows)]
 
     def smiles(self, rows: np.ndarray | None = None) -> list[str]:
         """Canonical SMILES of `rows`, of all molecules when None."""

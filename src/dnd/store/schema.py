@@ -29,6 +29,9 @@ HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 ConformerSource = Literal["none", "file", "etkdg", "etkdg_raw"]
 """Where the conformers of a store come from; `etkdg` relaxes what it embeds, `etkdg_raw` does not."""
 
+ConformerBackend = Literal["rdkit", "nvmolkit"]
+"""What generates conformers: RDKit on the CPU, or nvMolKit on an NVIDIA GPU and RDKit for what fails there."""
+
 SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # number of the record in its source, from 0
@@ -40,7 +43,7 @@ SCHEMA = pa.schema(
         pa.field("atomic_numbers", pa.list_(pa.uint8()), nullable=False),  # (A,); atom i < n is graph atom i
         pa.field("positions", pa.list_(pa.float32()), nullable=False),  # (K, A, 3) flat, angstrom
         pa.field("num_conformers", pa.uint8(), nullable=False),  # K
-        pa.field("conformer_method", pa.string(), nullable=False),  # dft, etkdg+mmff94s, etkdg+uff, etkdg, file, none
+        pa.field("conformer_method", pa.string(), nullable=False),  # as in StoreRow
         pa.field("targets", pa.list_(pa.float32()), nullable=False),  # (C,), NaN = missing
     ]
 )
@@ -78,7 +81,7 @@ class StoreRow:
         smiles: canonical SMILES.
         graph: the 2D graph; its atoms are all atoms or the heavy ones, as the store's hydrogen setting says.
         conformers: K geometries whose first `graph.num_atoms` atoms are the graph's, or None.
-        conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `file` or `none`.
+        conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `nvmolkit+mmff94s`, `nvmolkit`, `file`, `none`.
         targets: C values, NaN = missing.
         auxiliary: values of auxiliary columns by name; all rows of a store have the same ones.
     """

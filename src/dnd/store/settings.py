@@ -13,8 +13,9 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import sha256_file
 from dnd.common.registry import look_up
 from dnd.common.versions import package_versions
+from dnd.conformers.nvmolkit_backend import is_available
 from dnd.conformers.records import RecordSource
-from dnd.store.schema import AUXILIARY_FIELDS, ConformerSource, HydrogenSetting
+from dnd.store.schema import AUXILIARY_FIELDS, ConformerBackend, ConformerSource, HydrogenSetting
 
 SHARD_SIZE = 32768
 """Records per shard; a batch of a training then touches few shards of a store of millions."""
@@ -36,6 +37,7 @@ class PrepareConfig:
         conformers: `none`, those of the `file`, `etkdg` (embedded and relaxed by a force field), or `etkdg_raw` (only
             embedded); `auto` takes the file's where its format has coordinates.
         num_conformers: K per molecule, for generated ones.
+        conformer_backend: what generates them; `auto` takes nvMolKit where it is installed and there is a GPU.
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
         seed: of generated conformers and of `sample`.
         limit: read the first so many records.
@@ -51,6 +53,7 @@ class PrepareConfig:
     target_columns: tuple[str, ...] = ()
     conformers: ConformerSource | Literal["auto"] = "auto"
     num_conformers: int = 1
+    conformer_backend: ConformerBackend | Literal["auto"] = "rdkit"
     hydrogens: HydrogenSetting = "heavy_both"
     seed: int = 0
     limit: int | None = None
@@ -86,13 +89,29 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
     if not generated and config.num_conformers > 1:
         raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
     shard_size = config.shard_size or (SHARD_SIZE_GENERATED if generated else SHARD_SIZE)
-    return replace(config, conformers=conformers, shard_size=shard_size)
+    backend = _backend(config.conformer_backend) if generated else "rdkit"
+    return replace(config, conformers=conformers, shard_size=shard_size, conformer_backend=backend)
+
+
+def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
+    if wanted == "auto":
+        return "nvmolkit" if is_available() else "rdkit"
+    if wanted == "nvmolkit" and not is_available():
+        raise ConfigError(
+            "nvMolKit can't be used here",
+            expected="the extra `gpu` (pip install 'dnd[gpu]') and an NVIDIA GPU that torch sees",
+            next_step="Use --conformer-backend rdkit, or auto",
+        )
+    return wanted
 
 
 def describe_run(inputs: Sequence[str | Path], config: PrepareConfig) -> dict[str, Any]:
     """All that the shards depend on; a resumed run must have the same."""
     identities = [_identity(Path(path)) for path in [*inputs, *config.exclude]]
-    return {**asdict(config), "inputs": identities, "rdkit": package_versions()["rdkit"]}
+    settings = asdict(config)
+    if config.conformer_backend == "rdkit":
+        del settings["conformer_backend"]  # stores of earlier versions had no other
+    return {**settings, "inputs": identities, "rdkit": package_versions()["rdkit"]}
 
 
 def _identity(path: Path) -> dict[str, Any]:

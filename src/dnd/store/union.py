@@ -1,0 +1,44 @@
+"""Several stores read as one, without a copy: what a pretraining on data of several kinds trains from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dnd.common.errors import InputError
+from dnd.store.reader import Store, require_hydrogens
+
+
+def union(stores: Sequence[Store]) -> Store:
+    """The molecules of all stores, one store after the other.
+
+    It has every target column that one of them has, NaN where a store lacks it, and the auxiliary columns of all.
+
+    Raises:
+        InputError: there is no store.
+        ConfigError: they differ in hydrogens.
+    """
+    if not stores:
+        raise InputError("there is no store to read from")
+    first, columns = stores[0], list(dict.fromkeys(name for store in stores for name in store.target_columns))
+    for store in stores[1:]:
+        require_hydrogens(store, first.hydrogens, wanted_by=str(first.path or "the first store"))
+    files = {
+        f"shard-{number:03d}-{name}": entry
+        for number, store in enumerate(stores)
+        for name, entry in store.manifest.get("files", {}).items()
+        if name.startswith("shard-")
+    }
+    manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
+    if "descriptor_names" in first.manifest:
+        manifest["descriptor_names"] = first.manifest["descriptor_names"]
+    merged = Store([batch for store in stores for batch in store.batches], manifest)
+    merged.targets = np.concatenate([_targets(store, columns) for store in stores])
+    return merged
+
+
+def _targets(store: Store, columns: list[str]) -> np.ndarray:
+    targets_NC = np.full((len(store), len(columns)), np.nan, dtype=np.float32)
+    targets_NC[:, [columns.index(name) for name in store.target_columns]] = store.targets
+    return targets_NC
