@@ -12,7 +12,8 @@ import typer
 
 from dnd.common.errors import EXIT_OUR_FAULT, DndError
 
-# Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`.
+# Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
+# verb has a `-`, module and function have a `_`.
 VERBS = {
     "demo": "The main job, small, on shipped data: denoise, distill, finetune, predict, report.",
     "prepare": "Molecules with or without conformers → a store.",
@@ -20,6 +21,7 @@ VERBS = {
     "distill": "Store and teacher → encoder: a 2D student that has what the teacher knew.",
     "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
     "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
+    "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
     "finetune": "Labelled molecules and an encoder → a model.",
     "predict": "Molecules and a model → predictions, row by row.",
     "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",
@@ -40,11 +42,11 @@ def build_app(verb: str | None) -> typer.Typer:
         if name != verb:
             app.command(name, help=line)(_not_loaded)
             continue
-        module = import_module(f"dnd.cli.{name}")
+        module = import_module(f"dnd.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, no_args_is_help=name != "demo")(getattr(module, name))
+            app.command(name, no_args_is_help=name != "demo")(getattr(module, name.replace("-", "_")))
     return app
 
 

@@ -117,7 +117,8 @@ def principal_radii(conformers: ConformerBatch) -> Float[np.ndarray, "molecules 
     products_A33 = weight_A1[:, :, None] * away_A3[:, :, None] * away_A3[:, None, :]
     moments_B33 = np.add.reduceat(products_A33, offsets[:-1]) / total_B1[:, :, None]
     squares_B3 = np.linalg.eigvalsh(moments_B33)[:, ::-1]
-    return np.sqrt(squares_B3.clip(min=0.0)).astype(np.float32)
+    radii_B3: np.ndarray = np.sqrt(squares_B3.clip(min=0.0)).astype(np.float32)
+    return radii_B3
 
 
 class AuxiliaryTerm(nn.Module):
@@ -168,7 +169,7 @@ class AuxiliaryTerm(nn.Module):
 
 def build_auxiliary(
     names: list[str], student: Student, store: Store, train_rows: np.ndarray, seed: int
-) -> dict[str, nn.Module]:
+) -> dict[str, AuxiliaryTerm | PairDistances]:
     """The auxiliary terms by name; their scales come from at most 20,000 training rows.
 
     Raises:

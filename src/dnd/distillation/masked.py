@@ -15,12 +15,12 @@ class AuxiliaryLoss(NamedTuple):
     Attributes:
         loss: mean over the known entries of the batch; 0 with gradient 0 where there is none.
         constant: the same for the best constant prediction, that of the training rows.
-        count: known entries.
+        known: number of known entries.
     """
 
     loss: Float[Tensor, ""]
     constant: Float[Tensor, ""]
-    count: int
+    known: int
 
 
 def masked_squares(

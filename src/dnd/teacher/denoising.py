@@ -129,13 +129,17 @@ class DenoisingObjective(Objective):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Held-out loss with fixed noise, its bounds, and `explained`: the share of what can be predicted that is."""
-        if not len(self.held_out_rows):
+        return self.measure(self.held_out_rows)
+
+    @torch.no_grad()
+    def measure(self, rows: np.ndarray) -> dict[str, float]:
+        """`evaluate` of any rows; nothing where there are none. The noise of a row does not depend on the others."""
+        if not len(rows):
             return {}
         device = next(self.parameters()).device
         squares, trivial, floor, atoms = 0.0, 0.0, 0.0, 0
-        for part in np.array_split(
-            self._held_out_by_size(), -(-len(self.held_out_rows) // self.config.loop.batch_size)
-        ):
+        by_size = rows[np.argsort(self.store.conformer_atom_counts[rows], kind="stable")]
+        for part in np.array_split(by_size, -(-len(rows) // self.config.loop.batch_size)):
             batch = self.load_batch(part, HELD_OUT).to(device)
             count = len(batch.epsilon_A3)
             squares += float((self._predict(batch) - batch.epsilon_A3).square().mean()) * count
@@ -155,8 +159,3 @@ class DenoisingObjective(Objective):
         noisy = replace(clean, positions_A3=clean.positions_A3 + self.config.sigma * batch.epsilon_A3)
         prediction: Tensor = self.head(self.teacher(noisy))
         return prediction
-
-    def _held_out_by_size(self) -> np.ndarray:
-        rows = self.held_out_rows
-        by_size: np.ndarray = rows[np.argsort(self.store.conformer_atom_counts[rows], kind="stable")]
-        return by_size

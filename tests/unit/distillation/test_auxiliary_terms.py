@@ -56,12 +56,12 @@ def test_masked_squares_ignore_what_is_missing() -> None:
     found = masked_squares(predicted, target)
     assert found.loss.item() == pytest.approx((1 + 0 + 4) / 3)
     assert found.constant.item() == pytest.approx((1 + 4 + 1) / 3)
-    assert found.count == 3
+    assert found.known == 3
     found.loss.backward()
     assert predicted.grad is not None
     assert torch.equal(predicted.grad != 0, torch.tensor([[True, False], [False, False], [False, True]]))
     empty = masked_squares(predicted, torch.full((3, 2), nan))
-    assert (empty.loss.item(), empty.count) == (0.0, 0)
+    assert (empty.loss.item(), empty.known) == (0.0, 0)
 
 
 def test_a_scale_drops_constants_clips_outliers_and_keeps_missing_values() -> None:
@@ -160,7 +160,7 @@ def test_pair_distances_are_symmetric_and_cost_the_entropy_before_learning() -> 
     assert 0 <= int(bins.min()) <= int(bins.max()) <= len(BIN_EDGES)
     student = build_student(STUDENT).eval()
     found = term(student(batch.graph), batch, positions)
-    assert found.count == len(bins)
+    assert found.known == len(bins)
     assert 0 < found.constant.item() < np.log(len(BIN_EDGES) + 1)
 
 

@@ -1,0 +1,35 @@
+"""`dnd pretrain-base`: files of molecules → the encoders that ship, with their cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain_base(
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value settings, such as most_molecules=5000 or base.loop.epochs=2.")
+    ] = None,
+    inputs: Annotated[
+        list[Path], typer.Option(help="Conformers (.npz, SDF, XYZ), or SMILES (CSV, SMI) to generate them; repeat.")
+    ] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for stores, teacher, students and encoders.")] = ...,  # type: ignore[assignment]
+    recipe: Annotated[str, typer.Option(help="cpu, gpu, tiny, or a TOML file.")] = "cpu",
+    exclude: Annotated[
+        list[Path] | None, typer.Option(help="Further file whose molecules are left out; may be repeated.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets whose validation and test molecules are left out.")
+    ] = None,
+) -> None:
+    """Train dnd-base and dnd-tokengt from data to weights; the same command goes on after a stop."""
+    from dnd.analysis.base_settings import BaseConfig
+    from dnd.analysis.pretrain_base import pretrain_base as run
+    from dnd.common.config import load_config
+
+    config = load_config(BaseConfig, recipe, settings or [], stage="base")
+    done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, say=typer.echo)
+    if not done.finished:
+        typer.echo("stopped by a loop's stop_after_s; the same command goes on")
