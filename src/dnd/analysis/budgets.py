@@ -112,7 +112,7 @@ _BUDGETS = (
         most_molecules=1000,
         poolings=("mean",),
         seeds=3,
-        qm9_molecules=(1000, 200, 500),
+        qm9_molecules=(800, 150, 400),
         fractions=(0.1, 0.4, 1.0),
         attention_molecules=300,
     ),
