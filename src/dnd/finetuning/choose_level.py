@@ -30,7 +30,7 @@ from dnd.distillation.settings import DistillConfig
 from dnd.distillation.targets import weights_digest
 from dnd.finetuning.dataset import LabelledFile
 from dnd.finetuning.finetune import check_before_training, finetune
-from dnd.finetuning.metrics import CLASSIFICATION_METRICS
+from dnd.finetuning.metrics import LARGER_IS_BETTER
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.store.reader import Store
 from dnd.student.build import load_encoder, save_encoder
@@ -39,7 +39,6 @@ from dnd.teacher.saved import load_teacher
 BRIEF_RECIPE = "finetune-brief"
 LEVELS: tuple[Literal["node"], Literal["graph"]] = ("node", "graph")
 LOSS = "loss"
-LARGER_IS_BETTER = (*CLASSIFICATION_METRICS, "r2")
 WORK = "levels"
 CONFIDENCE = 0.95
 _PREFIX = "finetune."

@@ -15,8 +15,9 @@ from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 from dnd.finetuning.cells import csv_text
+from dnd.finetuning.labels import is_missing, parse_labels
 from dnd.finetuning.molecules import as_store, featurize_smiles
-from dnd.finetuning.tasks import parse_label
+from dnd.finetuning.multiclass import ClassGroup
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
 
@@ -58,6 +59,8 @@ class LabelledMolecules:
         rejects: the others.
         files: names of the inputs.
         origins: where there are several inputs, for each molecule its row numbers in each of them.
+        classes: for each target its labels, where they are words; `targets_NC` has their places then.
+        groups: columns that are the classes of one target; see `classes.py`.
     """
 
     store: Store
@@ -71,6 +74,8 @@ class LabelledMolecules:
     rejects: list[Reject]
     files: tuple[str, ...]
     origins: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+    groups: tuple[ClassGroup, ...] = ()
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
@@ -139,6 +144,7 @@ def read_labelled(
         num_rows=labelled.num_rows,
         rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
         files=(Path(path).name,),
+        classes=tuple(labelled.classes),
     )
 
 
@@ -169,6 +175,7 @@ class LabelledRows:
         extra: values of the further column.
         rejects: rows without a label, or that can't be read.
         num_rows: all rows.
+        classes: for each target its labels, where they are words.
     """
 
     names: list[str]
@@ -178,6 +185,7 @@ class LabelledRows:
     extra: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     num_rows: int = 0
+    classes: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
@@ -209,19 +217,24 @@ def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
 
 def _rows_of(source: TableReader, names: list[str], extra_column: str | None) -> LabelledRows:
     found = LabelledRows(names)
+    cells: list[list[str]] = []
     for row in source:
         found.num_rows += 1
         if row.problem is not None:
             found.rejects.append(Reject(row.number, row.smiles, "read", row.problem))
             continue
-        values = [parse_label(row.values[name], row=row.number, column=name) for name in names]
-        if all(np.isnan(values)):
+        own = [row.values[name] for name in names]
+        if all(map(is_missing, own)):
             found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
             continue
         found.numbers.append(row.number)
         found.texts.append(row.smiles)
-        found.labels.append(values)
+        cells.append(own)
         found.extra.append(row.values[extra_column].strip() if extra_column else "")
+    columns = zip(names, zip(*cells, strict=True) if cells else [()] * len(names), strict=True)
+    parsed = [parse_labels(column, rows=found.numbers, column=name) for name, column in columns]
+    found.labels = [list(values) for values in zip(*(values for values, _ in parsed), strict=True)]
+    found.classes = [words for _, words in parsed]
     return found
 
 

@@ -11,23 +11,29 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.finetuning.folds import compare_folds
-from dnd.finetuning.metrics import CLASSIFICATION_METRICS, TaskKind, judge
+from dnd.finetuning.metrics import LARGER_IS_BETTER, TaskKind, judge
+from dnd.finetuning.multiclass import ClassGroup, normalised
 from dnd.finetuning.partition import PARTS
-from dnd.finetuning.tasks import Target
 
 Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Split, targets_NC: Array, predictions_NC: Array, kinds: Sequence[TaskKind], names: Sequence[str]
+    partition: Split,
+    targets_NC: Array,
+    predictions_NC: Array,
+    kinds: Sequence[TaskKind],
+    names: Sequence[str],
+    groups: Sequence[ClassGroup] = (),
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
+    predictions_NC = normalised(predictions_NC, groups)  # forests of one class against the rest do not sum to 1
     for part in PARTS:
         rows = getattr(partition, part)
         found[part] = {
             "molecules": len(rows),
-            **judge(names, kinds, targets_NC[rows], predictions_NC[rows]),
+            **judge(names, kinds, targets_NC[rows], predictions_NC[rows], groups),
         }
     return found
 
@@ -37,7 +43,7 @@ def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
 
     Targets that are judged one by one get a table each: a mean over several units would say nothing.
     """
-    systems = {"finetuned student": metrics["parts"]}
+    systems = {"blend" if "blend" in metrics else "finetuned student": metrics["parts"]}
     systems |= {name.replace("_", " "): values["parts"] for name, values in metrics["baselines"].items()}
     if not metrics.get("per_target"):
         return _table("", systems, metrics["metrics"])
@@ -74,7 +80,7 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(main: str, test: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> str:
-    larger_is_better = main in CLASSIFICATION_METRICS
+    larger_is_better = main in LARGER_IS_BETTER
     own = test[main]
     others = {name: values[main] for name, values in baselines.items()}
     known = {name: value for name, value in others.items() if value is not None}
@@ -96,7 +102,7 @@ def _over_folds(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
     known = {name: values[main] for name, values in baselines.items() if values[main] is not None}
     if "folds" not in metrics or not known:
         return []
-    larger_is_better = main in CLASSIFICATION_METRICS
+    larger_is_better = main in LARGER_IS_BETTER
     best = _best(known, larger_is_better)
     compared = compare_folds(
         metrics["folds"], metrics["baselines"][best]["folds"], main, larger_is_better=larger_is_better
@@ -113,7 +119,7 @@ def _over_folds(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str,
 
 def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """`card.md` of a predictor."""
-    targets = ", ".join(_target_words(Target(**target)) for target in config["targets"])
+    targets = ", ".join(map(_target_words, metrics["targets"]))
     counts = metrics["counts"]
     encoder = config["training"]["encoder"]
     start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
@@ -124,9 +130,9 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return f"""# Predictor of {targets}
 
 - Task: {metrics["task_reason"]}{loss}.
-- Made by finetuning {len(config["members"])} student(s) ({config["members"][0]["student"]["name"]}) from {start}.
+- Made {_made_of(config, start)}.
 - Data: {data}; {counts["rejected"]} left out, see `rejects.csv`.
-- Split: {metrics["split"]}; weights of the best validation epoch.
+- Split: {metrics["split"]}{"; weights of the best validation epoch" if config["members"] else ""}.
 - {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part, \
 {metrics["duplicates_in_training_and_test"]} of them in training and test.
 - {" ".join(verdicts(metrics))}
@@ -141,8 +147,23 @@ Predictions for molecules unlike the training molecules are extrapolations; `dnd
 """
 
 
-def _target_words(target: Target) -> str:
-    return f"{target.name} [{target.unit}]" if target.unit else target.name
+def _made_of(config: Mapping[str, Any], start: str) -> str:
+    networks = config["members"]
+    named = f"{len(networks)} student(s) ({networks[0]['student']['name']}) from {start}" if networks else ""
+    made = f"by finetuning {named}" if networks else ""
+    if "blend" not in config:
+        return made
+    names = dict.fromkeys(member["name"] for member in config["blend"]["classical"])
+    features = ", ".join(config["blend"]["features"])
+    classical = f"classical models ({', '.join(names)}) on {features}" if names else ""
+    weights = "; the weights of the members were fitted out of fold, over scaffold folds"
+    return " and ".join(part for part in (made, f"of {classical}" if classical else "") if part) + weights
+
+
+def _target_words(target: Mapping[str, Any]) -> str:
+    if target.get("classes"):
+        return f"{target['name']} (one of {', '.join(target['classes'])})"
+    return f"{target['name']} [{target['unit']}]" if target["unit"] else str(target["name"])
 
 
 def _number(values: Mapping[str, Any], name: str) -> str:

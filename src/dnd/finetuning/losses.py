@@ -1,14 +1,21 @@
 """Losses that leave missing labels out before anything is computed from them.
 
-Legend: B molecules, C targets.
+Legend: B molecules, C targets, K classes of one target. Where classes are weighted, `weights_2C` has the weight of
+label 0 in its first row and of label 1 in its second, and a loss is the weighted mean of its terms.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from dnd.finetuning.multiclass import ClassGroup
+
+_SMALLEST = 1e-12  # keeps the loss of a batch without labels at 0
 
 
 def masked_l1(
@@ -37,6 +44,8 @@ def balanced_loss(
     outputs_BC: Float[Tensor, "molecules targets"],
     targets_BC: Float[Tensor, "molecules targets"],
     is_class_C: Bool[Tensor, "targets"],
+    groups: Sequence[ClassGroup] = (),
+    weights_2C: Float[Tensor, "2 targets"] | None = None,
 ) -> Float[Tensor, ""]:
     r"""Mean over the targets of each target's own mean loss: L1 for values, binary cross-entropy for classes.
 
@@ -52,6 +61,8 @@ def balanced_loss(
         outputs_BC: standardised values, or logits for classes.
         targets_BC: standardised values, or 0 and 1; NaN = missing.
         is_class_C: which targets are classes.
+        groups: columns that are the classes of one target; each group counts as one target, by its cross-entropy.
+        weights_2C: of the two labels of each column; None = 1.
 
     Returns:
         Scalar loss.
@@ -60,13 +71,69 @@ def balanced_loss(
     filled_BC = torch.where(known_BC, targets_BC, torch.zeros_like(targets_BC))
     error_BC = (outputs_BC - filled_BC).abs()
     entropy_BC = F.binary_cross_entropy_with_logits(outputs_BC, filled_BC, reduction="none")
-    loss_BC = torch.where(is_class_C, entropy_BC, error_BC)
-    loss_C = torch.where(known_BC, loss_BC, torch.zeros_like(loss_BC)).sum(dim=0) / known_BC.sum(dim=0).clamp(min=1)
-    return loss_C.sum() / known_BC.any(dim=0).sum().clamp(min=1)
+    weight_BC = torch.where(known_BC, _label_weights(filled_BC, weights_2C), torch.zeros_like(filled_BC))
+    loss_BC = torch.where(is_class_C, entropy_BC, error_BC) * weight_BC
+    loss_C = loss_BC.sum(dim=0) / weight_BC.sum(dim=0).clamp(min=_SMALLEST)
+    alone_C = torch.ones_like(loss_C)
+    for group in groups:
+        alone_C[group.span] = 0.0
+    total, count = (loss_C * alone_C).sum(), (known_BC.any(dim=0) * alone_C).sum()
+    for group in groups:
+        own_K = None if weights_2C is None else weights_2C[1, group.span]
+        total = total + cross_entropy(outputs_BC[:, group.span], targets_BC[:, group.span], own_K)
+        count = count + known_BC[:, group.first].any()
+    return total / count.clamp(min=1)
+
+
+def cross_entropy(
+    scores_BK: Float[Tensor, "molecules classes"],
+    targets_BK: Float[Tensor, "molecules classes"],
+    weights_K: Float[Tensor, "classes"] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of one target of several classes, mean over its labelled molecules.
+
+    .. math:: L = -\frac{1}{\sum_{b \in M} w_{y_b}} \sum_{b \in M} w_{y_b} \log \mathrm{softmax}(z_b)_{y_b}
+
+    Args:
+        scores_BK: z, before the softmax.
+        targets_BK: 0 and 1, a row of NaN = missing.
+        weights_K: w of each class; None = 1.
+
+    Returns:
+        Scalar loss; 0 with zero gradient for a batch without labels.
+    """
+    known_BK = ~targets_BK.isnan()
+    truth_BK = torch.where(known_BK, targets_BK, torch.zeros_like(targets_BK))
+    weight_BK = truth_BK if weights_K is None else truth_BK * weights_K
+    loss = -(weight_BK * F.log_softmax(scores_BK, dim=1)).sum()
+    return loss / weight_BK.sum().clamp(min=_SMALLEST)
+
+
+def balanced_weights(targets_NC: Float[Tensor, "molecules targets"]) -> Float[Tensor, "2 targets"]:
+    """Weights that let both labels of a column weigh the same in the training part: n / (2 n_label), 1 where n is 0.
+
+    The weights of the second row are, up to a factor, those that let the classes of a group weigh the same. They are
+    scikit-learn's `class_weight="balanced"`.
+
+    Args:
+        targets_NC: labels of the training part; NaN = missing.
+    """
+    known_NC = ~targets_NC.isnan()
+    counts_2C = torch.stack([(known_NC & (targets_NC == label)).sum(dim=0) for label in (0, 1)])
+    weights_2C = known_NC.sum(dim=0) / (2.0 * counts_2C.clamp(min=1))
+    return torch.where(counts_2C > 0, weights_2C, torch.ones_like(weights_2C))
+
+
+def _label_weights(filled_BC: Tensor, weights_2C: Tensor | None) -> Tensor:
+    if weights_2C is None:
+        return torch.ones_like(filled_BC)
+    return torch.where(filled_BC > 0.5, weights_2C[1], weights_2C[0]).to(filled_BC)
 
 
 def masked_bce(
-    logits_BC: Float[Tensor, "molecules targets"], targets_BC: Float[Tensor, "molecules targets"]
+    logits_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    weights_2C: Float[Tensor, "2 targets"] | None = None,
 ) -> Float[Tensor, ""]:
     r"""Binary cross-entropy, mean over the labelled entries of a batch.
 
@@ -77,6 +144,7 @@ def masked_bce(
     Args:
         logits_BC: z, before the sigmoid.
         targets_BC: 0, 1 or NaN = missing.
+        weights_2C: of the two labels of each column; None = 1.
 
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.
@@ -84,4 +152,5 @@ def masked_bce(
     known_BC = ~targets_BC.isnan()
     filled_BC = torch.where(known_BC, targets_BC, torch.zeros_like(targets_BC))
     loss_BC = F.binary_cross_entropy_with_logits(logits_BC, filled_BC, reduction="none")
-    return torch.where(known_BC, loss_BC, torch.zeros_like(loss_BC)).sum() / known_BC.sum().clamp(min=1)
+    weight_BC = torch.where(known_BC, _label_weights(filled_BC, weights_2C), torch.zeros_like(filled_BC))
+    return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=_SMALLEST)

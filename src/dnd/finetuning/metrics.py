@@ -6,7 +6,7 @@ Legend: B molecules of one part of the data, all at once; C targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.registry import look_up
+from dnd.finetuning.multiclass import MULTICLASS_METRICS, ClassGroup, class_scores
 
-TaskKind = Literal["regression", "classification"]
+TaskKind = Literal["regression", "classification", "multiclass"]
 Array = Float[np.ndarray, "molecules targets"]
 
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 CLASSIFICATION_METRICS = ("rocauc", "ap")
+LARGER_IS_BETTER = frozenset({"r2", *CLASSIFICATION_METRICS, *MULTICLASS_METRICS} - {"log_loss"})
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,49 @@ def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, Any]:
 def metric_names(kinds: Sequence[TaskKind]) -> tuple[str, ...]:
     """Metrics of the kinds that occur, each kind's main one first."""
     values = REGRESSION_METRICS if "regression" in kinds else ()
-    return values + (CLASSIFICATION_METRICS if "classification" in kinds else ())
+    values += CLASSIFICATION_METRICS if "classification" in kinds else ()
+    return values + (MULTICLASS_METRICS if "multiclass" in kinds else ())
 
 
-def judge(names: Sequence[str], kinds: Sequence[TaskKind], targets_BC: Array, predictions_BC: Array) -> dict[str, Any]:
-    """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind."""
+def judge(
+    names: Sequence[str],
+    kinds: Sequence[TaskKind],
+    targets_BC: Array,
+    predictions_BC: Array,
+    groups: Sequence[ClassGroup] = (),
+) -> dict[str, Any]:
+    """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind.
+
+    Args:
+        names: of the columns.
+        kinds: of the columns.
+        targets_BC: NaN = missing.
+        predictions_BC: values, or probabilities that sum to 1 in each group.
+        groups: the columns that are the classes of one target; it has one entry, by its own name.
+    """
     means: dict[str, Any] = {}
     targets: dict[str, Any] = {}
-    for kind in sorted(set(kinds), reverse=True):
+    for kind in sorted(set(kinds) - {"multiclass"}, reverse=True):
         columns = [column for column, own in enumerate(kinds) if own == kind]
         found = scores(kind, targets_BC[:, columns], predictions_BC[:, columns])
         part = summary([names[column] for column in columns], found)
         targets |= part.pop("targets")
         part["skipped_targets"] += means.pop("skipped_targets", 0)
         means |= part
-    return {**means, "targets": {name: targets[name] for name in names}}
+    of_group = {group.first: group for group in groups}
+    for group in groups:
+        targets[group.name] = class_scores(targets_BC[:, group.span], predictions_BC[:, group.span])
+    if groups:
+        means.setdefault("skipped_targets", 0)
+        means["skipped_targets"] += sum(targets[group.name]["accuracy"] is None for group in groups)
+        means |= {metric: _mean(targets[group.name][metric] for group in groups) for metric in MULTICLASS_METRICS}
+    shown = [of_group[column].name if column in of_group else name for column, name in enumerate(names)]
+    return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 # Metric to the function of `sklearn.metrics` and whether it needs both classes.

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.heads import HeadName, build_head
-from dnd.finetuning.tasks import Target
+from dnd.finetuning.multiclass import softmax
+from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import GraphBatch
 from dnd.store.batches import plan_batches
 from dnd.student.contract import Student
@@ -83,9 +84,14 @@ def run_over(
 def to_raw_units(
     outputs_BC: Float[np.ndarray, "molecules targets"], targets: Sequence[Target]
 ) -> Float[np.ndarray, "molecules targets"]:
-    """Values in the targets' units, or probabilities of class 1 (sigmoid in float64, so that no two scores tie)."""
+    """Values in the targets' units, or probabilities of class 1 (sigmoid in float64, so that no two scores tie).
+
+    The classes of one target get the softmax of their scores.
+    """
     means_C = np.array([target.mean for target in targets])
     raw_BC: np.ndarray = outputs_BC * np.array([target.std for target in targets]) + means_C
     classes = [column for column, target in enumerate(targets) if target.kind == "classification"]
     raw_BC[:, classes] = 1.0 / (1.0 + np.exp(-outputs_BC[:, classes]))
+    for group in groups_of(targets):
+        raw_BC[:, group.span] = softmax(outputs_BC[:, group.span])
     return raw_BC

@@ -13,10 +13,10 @@ from torch import Tensor
 from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
 from dnd.finetuning.layer_decay import decayed_groups
-from dnd.finetuning.losses import balanced_loss, masked_bce, masked_l1
-from dnd.finetuning.metrics import judge, metric_names, score
+from dnd.finetuning.losses import balanced_loss, balanced_weights, cross_entropy, masked_bce, masked_l1
+from dnd.finetuning.metrics import LARGER_IS_BETTER, judge, metric_names, score
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
-from dnd.finetuning.tasks import Target
+from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import MoleculeBatch
 from dnd.store.batches import DEFAULT_POOL, plan_batches
 from dnd.training.objective import MoleculeSource, Objective, StepLoss
@@ -36,6 +36,7 @@ class SupervisedObjective(Objective):
             several kinds and units would say nothing.
         loop: settings of the run.
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
+        class_weights: let the classes of a target weigh the same in the loss, however rare they are.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SupervisedObjective(Objective):
         balanced: bool,
         loop: LoopConfig,
         layer_decay: float,
+        class_weights: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
@@ -55,12 +57,17 @@ class SupervisedObjective(Objective):
         self.targets_NC, self.targets = targets_NC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
         means_C, stds_C = np.array([[target.mean, target.std] for target in targets]).T
+        self.groups, self.is_class_C = groups_of(targets), torch.tensor([kind != "regression" for kind in self.kinds])
+        weights_2C = balanced_weights(torch.from_numpy(targets_NC[partition.train]))
+        self.weights_2C = torch.where(self.is_class_C, weights_2C, 1.0).float() if class_weights else None
         self.scaled_NC = torch.from_numpy(((targets_NC - means_C) / stds_C).astype(np.float32))
         main = metric_names(self.kinds)[0]
         valid_BC = targets_NC[partition.valid]
-        countable = not balanced and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
+        # The accuracies of several classes move in steps, so there the validation loss chooses.
+        countable = not balanced and not self.groups
+        countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
-        self.best_is_max = countable and self.kinds[0] == "classification"
+        self.best_is_max = countable and main in LARGER_IS_BETTER
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
@@ -68,10 +75,15 @@ class SupervisedObjective(Objective):
         return StepLoss(loss, weight=(~batch.targets_BC.isnan()).sum().to(loss))
 
     def _loss(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
         if self.balanced:
-            is_class_C = torch.tensor([kind == "classification" for kind in self.kinds], device=outputs_BC.device)
-            return balanced_loss(outputs_BC, targets_BC, is_class_C)
-        return (masked_l1 if self.kinds[0] == "regression" else masked_bce)(outputs_BC, targets_BC)
+            is_class_C = self.is_class_C.to(outputs_BC.device)
+            return balanced_loss(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C)
+        if self.groups:
+            return cross_entropy(outputs_BC, targets_BC, None if weights_2C is None else weights_2C[1])
+        if self.kinds[0] == "regression":
+            return masked_l1(outputs_BC, targets_BC)
+        return masked_bce(outputs_BC, targets_BC, weights_2C)
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
         """Training rows in random batches of `batch_size`; every row once.
@@ -114,7 +126,7 @@ class SupervisedObjective(Objective):
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
         ):
-            judged = judge(self.names, self.kinds, self.targets_NC[rows], predictions_BC)
+            judged = judge(self.names, self.kinds, self.targets_NC[rows], predictions_BC, self.groups)
             for name in metric_names(self.kinds):
                 if judged[name] is not None:
                     found[f"{part}_{name}"] = judged[name]

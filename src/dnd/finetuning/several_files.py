@@ -85,7 +85,9 @@ def read_several(
     rejects = _rejects(tables, rows, molecules, labels)
     require_enough(len(groups), rejects, FEWEST_MOLECULES)
     stacked_NC, of_molecule = _stack(tables), list(groups.values())
-    tasks = choose_tasks(stacked_NC[np.concatenate(of_molecule)], names, choices, several_files=True)
+    words = [own for table in tables for own in table.classes]
+    known_NC = stacked_NC[np.concatenate(of_molecule)]
+    tasks = choose_tasks(known_NC, names, choices, words=words, several_files=True)
     targets_NC = _merged(stacked_NC, of_molecule, tasks.kinds, say)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1))
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
@@ -105,6 +107,7 @@ def read_several(
         origins=tuple(
             tuple(tuple(row.number for row in each if row.file == file) for file in range(len(files))) for each in own
         ),
+        classes=tuple(words),
     )
     return found, tasks
 
@@ -181,7 +184,7 @@ def _merged(
             values = stacked_NC[places, column]
             values = values[~np.isnan(values)]
             differ = len(values) > 1 and np.ptp(values) > 0
-            drop = not len(values) or (differ and kind == "classification")
+            drop = not len(values) or (differ and kind != "regression")
             merged_NC[row, column] = np.nan if drop else values.mean()
             averaged += bool(differ and not drop)
             contradicting += bool(differ and drop)

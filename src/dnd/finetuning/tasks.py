@@ -12,11 +12,10 @@ from jaxtyping import Float
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.multiclass import MOST_CLASSES, ClassGroup
 
-TaskChoice = Literal["auto", "regression", "classification"]
-TaskName = Literal["regression", "classification", "mixed"]
-MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "?", "-"})
-_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
+TaskName = Literal["regression", "classification", "multiclass", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,9 @@ class Target:
         unit: as the user gave it; empty = not given.
         mean: of the training labels, in `unit`; 0 for classes and for `raw` targets.
         std: of the training labels, in `unit`; 1 for classes and for `raw` targets.
-        kind: value or class.
+        kind: value, class, or one of several classes.
+        group: the column of the training data, where this target is one of its classes.
+        class_name: which.
     """
 
     name: str
@@ -36,6 +37,19 @@ class Target:
     mean: float = 0.0
     std: float = 1.0
     kind: TaskKind = "regression"
+    group: str = ""
+    class_name: str = ""
+
+
+def groups_of(targets: Sequence[Target]) -> tuple[ClassGroup, ...]:
+    """The targets of several classes among the columns."""
+    first: dict[str, int] = {}
+    classes: dict[str, list[str]] = {}
+    for column, target in enumerate(targets):
+        if target.group:
+            first.setdefault(target.group, column)
+            classes.setdefault(target.group, []).append(target.class_name)
+    return tuple(ClassGroup(name, tuple(classes[name]), column) for name, column in first.items())
 
 
 @dataclass(frozen=True)
@@ -63,59 +77,56 @@ def task_name(kinds: Sequence[TaskKind]) -> TaskName:
     return kinds[0] if len(set(kinds)) == 1 else "mixed"
 
 
-def parse_label(text: str, *, row: int, column: str) -> float:
-    """The number in a cell; NaN where the label is missing.
-
-    Raises:
-        InputError: the cell is neither a finite number, nor true/false, nor one of the words for a missing value.
-    """
-    word = text.strip().lower()
-    if word in MISSING_WORDS:
-        return math.nan
-    if word in _TRUTH:
-        return _TRUTH[word]
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value) or "_" in word:
-        raise InputError(
-            f"row {row}, column {column}: the label is not a number",
-            found=repr(text[:40]),
-            expected="a finite number",
-            next_step="Correct the cell, or empty it where the label is missing",
-        )
-    return value
+def number_word(value: float) -> str:
+    """A number as the name of a class: 2, not 2.0."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"
 
 
 def choose_task(
-    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], choice: TaskChoice
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    choice: TaskChoice,
+    words: Sequence[str] = (),
 ) -> tuple[TaskKind, str]:
     """The kind of task and one sentence that says why.
 
+    Args:
+        targets_NC: labels as numbers; places in `words` where the labels are words.
+        names: of the targets.
+        choice: what the user asked for.
+        words: the labels of a single target, where they are words.
+
     Raises:
-        InputError: `classification` was asked for and a label is neither 0 nor 1.
+        InputError: classes were asked for and the labels are no classes, or numbers and the labels are words.
     """
     known = targets_NC[~np.isnan(targets_NC)]
+    if words:
+        if choice == "regression":
+            raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
+        listed = ", ".join(words[:5]) + (" …" if len(words) > 5 else "")
+        return "multiclass", f"multiclass, because the labels of {names[0]} are {len(words)} words: {listed}"
     binary = bool(np.isin(known, (0.0, 1.0)).all())
-    if choice == "classification" and not binary:
-        row, column = np.argwhere(~np.isnan(targets_NC) & ~np.isin(targets_NC, (0.0, 1.0)))[0]
+    distinct = np.unique(known)
+    whole = bool((known == np.round(known)).all()) and 2 <= len(distinct) <= MOST_CLASSES
+    if choice in ("classification", "multiclass") and not (binary or whole):
+        broken = ~np.isnan(targets_NC) & (targets_NC != np.round(targets_NC))
+        row, column = np.argwhere(broken if broken.any() else ~np.isnan(targets_NC))[0]
         raise InputError(
             f"target {names[column]} can't be a class",
-            found=f"the label {targets_NC[row, column]:g}",
-            expected="0 or 1",
+            found=f"the label {targets_NC[row, column]:g}, one of {len(distinct)}",
+            expected=f"0 or 1, or whole numbers or words for up to {MOST_CLASSES} classes",
             next_step="Use --task regression, or recode the column",
         )
+    if choice == "multiclass" or (choice == "classification" and not binary):
+        return "multiclass", f"multiclass, {len(distinct)} classes by their numbers, as asked for"
     if choice != "auto":
         return choice, f"{choice}, as asked for"
     if binary:
         return "classification", "classification, because every label is 0 or 1 (--task regression overrules this)"
-    distinct = len(np.unique(known))
     example = known[~np.isin(known, (0.0, 1.0))][0]
-    return (
-        "regression",
-        f"regression, because there are labels other than 0 and 1, such as {example:g} ({distinct} values)",
-    )
+    reason = f"regression, because there are labels other than 0 and 1, such as {example:g} ({len(distinct)} values)"
+    hint = "; if they are names of classes, say --task multiclass" if whole else ""
+    return "regression", reason + hint
 
 
 def choose_tasks(
@@ -123,6 +134,7 @@ def choose_tasks(
     names: Sequence[str],
     choices: Sequence[TaskChoice],
     *,
+    words: Sequence[Sequence[str]] = (),
     several_files: bool = False,
 ) -> Tasks:
     """The kind of every target.
@@ -134,24 +146,32 @@ def choose_tasks(
         targets_NC: labels; NaN = missing.
         names: of the targets.
         choices: one for all targets, or one for each.
+        words: for each target its labels, where they are words.
         several_files: the targets come from more than one file.
 
     Raises:
         ConfigError: the number of choices is another.
-        InputError: `classification` was asked for and a label is neither 0 nor 1.
+        InputError: see `choose_task`.
     """
     if len(choices) not in (1, len(names)):
         raise ConfigError("tasks and targets differ in number", found=len(choices), expected=f"1 or {len(names)}")
     each = list(choices) * len(names) if len(choices) == 1 else list(choices)
     columns = [targets_NC[:, [column]] for column in range(len(names))]
-    found = [choose_task(column, [name], choice) for column, name, choice in zip(columns, names, each, strict=True)]
+    known = list(words) or [()] * len(names)
+    found = [
+        choose_task(column, [name], choice, own)
+        for column, name, choice, own in zip(columns, names, each, known, strict=True)
+    ]
     kinds = tuple(kind for kind, _ in found)
-    if len(set(kinds)) == 1 and len(set(each)) == 1:
+    if len(names) == 1:
+        reason = found[0][1]
+    elif len(set(kinds)) == 1 and len(set(each)) == 1 and kinds[0] != "multiclass":
         reason = choose_task(targets_NC, names, each[0])[1]
     else:
         of_kind = {kind: [name for name, own in zip(names, kinds, strict=True) if own == kind] for kind in kinds}
         reason = "; ".join(f"{kind} for {', '.join(own)}" for kind, own in of_kind.items())
-        reason += ", by the labels of each (0 and 1 are classes)" if set(each) == {"auto"} else ", as asked for"
+        by_labels = ", by the labels of each (0 and 1 are classes, and so are words)"
+        reason += by_labels if set(each) == {"auto"} else ", as asked for"
     return Tasks(kinds, reason, balanced=several_files or len(set(kinds)) > 1)
 
 
@@ -182,6 +202,8 @@ def check_targets(
         if len(values) == 1 and kind == "regression":
             raise InputError(f"target {name} is constant", found=f"only {values[0]:g}", expected="two values or more")
         if len(values) == 1:
+            if kind == "multiclass":
+                raise InputError(f"target {name.rsplit('_prob_', 1)[0]} has one class only", expected="two or more")
             notices.append(f"target {name} has one class only ({values[0]:g}); metrics skip it")
     if kind == "classification" and len(notices) == len(names):
         raise InputError("there is one class only", found="; ".join(notices)[:200], expected="labels 0 and 1")
@@ -211,7 +233,7 @@ def fit_targets(
     targets = []
     for name, unit, kind, target_N in zip(names, units or [""] * len(names), kinds, training_NC.T, strict=True):
         known = target_N[~np.isnan(target_N)]
-        if not standardise or kind == "classification":
+        if not standardise or kind != "regression":
             targets.append(Target(name, unit, kind=kind))
             continue
         with np.errstate(over="ignore"):

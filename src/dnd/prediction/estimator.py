@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.common.config import load_config, recipe_names
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.finetune import finetune
+from dnd.finetuning.multiclass import MOST_CLASSES
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.predictor import Predictor
@@ -153,7 +154,7 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
 
 
 class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
-    """A finetuned student that predicts one of two classes from SMILES.
+    """A finetuned student that predicts one of two or more classes from SMILES.
 
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
@@ -171,27 +172,33 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
     _task = "classification"
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Finetune on SMILES and two classes of any type; a row that is no molecule is left out.
+        """Finetune on SMILES and two or more classes of any type; a row that is no molecule is left out.
 
         Raises:
-            ValueError: too few molecules, other lengths, missing labels, not exactly two classes.
+            ValueError: too few molecules, other lengths, missing labels, one class, or more than 50.
         """
         smiles, labels = smiles_list(X), np.asarray(y)
         if labels.ndim != 1 or any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
             raise ValueError("y must have one axis and no missing label")
         self.classes_, places = np.unique(labels, return_inverse=True)
-        if len(self.classes_) != 2:
-            raise ValueError(
-                f"Only binary classification is supported: found {len(self.classes_)} classes, expected 2. "
-                "Wrap it in sklearn.multiclass.OneVsRestClassifier for more"
-            )
+        if not 2 <= len(self.classes_) <= MOST_CLASSES:
+            raise ValueError(f"found {len(self.classes_)} classes, expected 2 to {MOST_CLASSES}")
+        self._task = "classification" if len(self.classes_) == 2 else "multiclass"
         self._finetune(smiles, places.astype(np.float64)[:, None])
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "molecules classes"]:
-        """The probabilities of both classes in the order of `classes_`; NaN where there is no molecule."""
-        one_N = self._values(X)[0][:, 0]
-        return np.stack([1 - one_N, one_N], axis=1)
+        """The probabilities of the classes in the order of `classes_`; NaN where there is no molecule."""
+        return self._probabilities(X)[0]
+
+    def _probabilities(self, X: Any) -> tuple[Float[np.ndarray, "molecules classes"], list[str]]:
+        values_NC, errors = self._values(X)
+        if len(self.classes_) > 2:
+            # A class whose rows are all no molecules is unknown to the model.
+            found = np.where(np.isnan(values_NC[:, :1]), np.nan, np.zeros((len(values_NC), len(self.classes_))))
+            found[:, [int(target.class_name) for target in self.predictor_.targets]] = values_NC
+            return found, errors
+        return np.stack([1 - values_NC[:, 0], values_NC[:, 0]], axis=1), errors
 
     def predict(self, X: Any) -> np.ndarray:
         """The more probable class.
@@ -199,18 +206,12 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
         Raises:
             ValueError: a row is no molecule; a class has no missing value. `predict_proba` has NaN there.
         """
-        values_NC, errors = self._values(X)
+        values_NK, errors = self._probabilities(X)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None:
             raise ValueError(f"row {bad} is no molecule: {errors[bad]}. predict_proba has NaN for such rows")
-        found: np.ndarray = self.classes_[(values_NC[:, 0] >= 0.5).astype(int)]
+        found: np.ndarray = self.classes_[values_NK.argmax(axis=1)]
         return found
-
-    def __sklearn_tags__(self) -> Any:
-        """One SMILES per row; two classes."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
 
 class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEstimator):  # type: ignore[misc]

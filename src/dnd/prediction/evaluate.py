@@ -11,9 +11,10 @@ import numpy as np
 from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.streams import STANDARD_INPUT
 from dnd.common.errors import InputError
+from dnd.finetuning.classes import is_later_class, labels_of_model
 from dnd.finetuning.dataset import read_labelled
 from dnd.finetuning.metrics import judge
-from dnd.finetuning.tasks import Target, task_name
+from dnd.finetuning.tasks import Target, groups_of, task_name
 from dnd.prediction.predictor import Predictor
 
 
@@ -33,31 +34,44 @@ def evaluate_file(
         Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts.
 
     Raises:
-        InputError: a column is missing, a label is no number (for classes: neither 0 nor 1), or nothing is left.
+        InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
     """
-    every = predictor.targets
+    groups = groups_of(predictor.targets)
+    every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
     if target_columns and len(target_columns) != len(every):
-        expected = [target.name for target in every]
+        expected = [_name(target) for target in every]
         raise InputError("label columns and targets differ in number", found=list(target_columns), expected=expected)
     judged = list(range(len(every))) if target_columns else _in_file(every, source, smiles_column)
-    columns = [target_columns[place] if target_columns else every[place].name for place in judged]
-    names, kinds = [every[place].name for place in judged], [every[place].kind for place in judged]
+    columns = [target_columns[place] if target_columns else _name(every[place]) for place in judged]
     molecules = read_labelled(
         source, columns, predictor.parts.hydrogens, smiles_column=smiles_column, jobs=predictor.jobs, fewest=1
     )
-    classes_NC = molecules.targets_NC[:, [kind == "classification" for kind in kinds]]
+    places = [
+        column
+        for column, target in enumerate(predictor.targets)
+        if _name(target) in {_name(every[place]) for place in judged}
+    ]
+    targets = [predictor.targets[column] for column in places]
+    names, kinds, groups = [target.name for target in targets], [target.kind for target in targets], groups_of(targets)
+    labels_NC = labels_of_model(molecules, targets, groups)
+    classes_NC = labels_NC[:, [kind == "classification" for kind in kinds]]
     wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
-    values_NC = predictor.predict_store(molecules.store)[:, judged]
+    values_NC = predictor.predict_store(molecules.store)[:, places]
     return {
         "task": task_name(kinds),
         "rows": molecules.num_rows,
         "molecules": len(molecules.rows_N),
         "rejected": len(molecules.rejects),
-        "absent_targets": [target.name for place, target in enumerate(every) if place not in judged],
-        **judge(names, kinds, molecules.targets_NC, values_NC),
+        "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
+        **judge(names, kinds, labels_NC, values_NC, groups),
     }
+
+
+def _name(target: Target) -> str:
+    """As the user knows it: the column of the training data."""
+    return target.group or target.name
 
 
 def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) -> list[int]:
@@ -68,7 +82,7 @@ def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) 
     if len(targets) == 1 or str(source) == STANDARD_INPUT:
         return list(range(len(targets)))
     with open_molecules(source, smiles_column) as table:
-        found = [place for place, target in enumerate(targets) if target.name in table.columns]
+        found = [place for place, target in enumerate(targets) if _name(target) in table.columns]
     return found or list(range(len(targets)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -11,13 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dnd.common.errors import CorruptFileError
+from dnd.common.errors import CorruptFileError, InputError
 from dnd.finetuning.calibration import Calibration, read_calibration
 from dnd.finetuning.domain import Domain, read_domain
+from dnd.finetuning.multiclass import normalised
 from dnd.finetuning.network import run_over, to_raw_units
 from dnd.finetuning.predictor_folder import Member, PredictorParts, read_predictor
-from dnd.finetuning.tasks import Target, TaskName
+from dnd.finetuning.tasks import Target, TaskName, groups_of
 from dnd.graphs.batch import GraphBatch
+from dnd.prediction.class_columns import class_columns
 from dnd.prediction.inputs import valid_molecules
 from dnd.prediction.table import Column, PredictionTable
 from dnd.store.reader import Store
@@ -38,7 +41,7 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
 
 
 class Predictor:
-    """A finetuned model: one or more members whose predictions are averaged.
+    """A finetuned model: networks and classical members whose predictions are averaged with their weights.
 
     Args:
         parts: members, task, hydrogens.
@@ -72,6 +75,8 @@ class Predictor:
             )
         for member in parts.members:
             member.network.to(choose_device(device))
+        if parts.blend and parts.blend.encoder:
+            parts.blend.encoder.student.to(choose_device(device))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Self:
@@ -86,7 +91,7 @@ class Predictor:
     @property
     def targets(self) -> tuple[Target, ...]:
         """Names and units of the targets, in the order of the output columns."""
-        return self.parts.members[0].targets
+        return self.parts.targets
 
     @property
     def kind(self) -> TaskName:
@@ -105,7 +110,8 @@ class Predictor:
             smiles: one text per molecule, in any spelling.
 
         Returns:
-            `smiles`; per target `<target>_pred` (in the target's unit, or the probability of class 1), `<target>_std`
+            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
+            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std`
             (deviation between members, where there are several), `<target>_low` and `<target>_high` (interval, where
             one was learned); `in_domain` (`yes` or `no`) and `domain_reason`; `error`, the reason where there is no
             molecule, and then the others are NaN or empty.
@@ -116,7 +122,7 @@ class Predictor:
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
-        members_MNC = np.full((len(self.parts.members), len(smiles), len(self.targets)), np.nan)
+        members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
         if len(found.places):
             members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
@@ -139,34 +145,57 @@ class Predictor:
 
     def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
-        return self._combined([_raw_outputs(member, store) for member in self.parts.members])
+        values = [_raw_outputs(member, store) for member in self.parts.members]
+        if self.parts.blend:
+            values += self.parts.blend.predict(self.parts.blend.features(store, self.jobs))
+        return self._combined(values)
+
+    @cached_property
+    def _weights_MC(self) -> Float[np.ndarray, "members targets"]:
+        """Shares of the members of each target, the networks first."""
+        if self.parts.blend:
+            return self.parts.blend.weights_MC
+        return np.array([[member.weight] * len(self.targets) for member in self.parts.members])
 
     def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
-        """Each member's values, and the representations by the first, from one pass of each."""
-        first, *others = self.parts.members
-        network = first.network
-
-        def both(graph: GraphBatch) -> Tensor:
-            embedding_BD = network.embed(graph)
-            return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
-
-        outputs = run_over(both, network.student, store, np.arange(len(store)))
-        width = network.student.width
-        values = [to_raw_units(outputs[:, width:], first.targets)]
-        values += [_raw_outputs(member, store) for member in others]
-        return np.stack(values), outputs[:, :width]
+        """Each member's values, and the representations that the domain measures with, from one pass of each."""
+        values: list[np.ndarray] = []
+        blend, embeddings_BD = self.parts.blend, np.empty((len(store), 0))
+        if self.parts.members:
+            first, *others = self.parts.members
+            own, embeddings_BD = _values_and_embedding(first, store)
+            values += [own, *(_raw_outputs(member, store) for member in others)]
+        if blend:
+            x_NF = blend.features(store, self.jobs)
+            values += blend.predict(x_NF)
+            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(x_NF)
+        return np.stack(values), embeddings_BD
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members, probabilities calibrated."""
-        parts = [member.weight * values for member, values in zip(self.parts.members, members, strict=True)]
-        values_NC: np.ndarray = np.sum(parts, axis=0)
+        values_NC: np.ndarray = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
         return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
+
+    def _spread(self, members_MNC: np.ndarray) -> Float[np.ndarray, "molecules targets"] | None:
+        """Deviation between members, each counting with its weight; None for a single one."""
+        if len(members_MNC) < 2:
+            return None
+        if self.parts.blend is None:
+            return np.asarray(members_MNC.std(axis=0, ddof=1))
+        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, members_MNC)
+        return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MNC - mean_NC) ** 2)))
 
     def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
         values_NC = self._combined(list(members_MNC))
-        spread_NC = members_MNC.std(axis=0, ddof=1) if len(members_MNC) > 1 else None
+        spread_NC = self._spread(members_MNC)
         columns: dict[str, Column] = {}
+        groups = {group.first: group for group in groups_of(self.targets)}
         for column, target in enumerate(self.targets):
+            if column in groups:
+                own = groups[column].span
+                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own])
+            if target.group:
+                continue
             columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
@@ -184,12 +213,33 @@ class Predictor:
         """`embed`, and the reasons of the NaN rows."""
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         networks = [member.network for member in self.parts.members]
-        values_ND = np.full((len(smiles), sum(network.student.width for network in networks)), np.nan, np.float32)
+        encoder = self.parts.blend.encoder if self.parts.blend else None
+        if not networks and encoder is None:
+            raise InputError(
+                "the model has no network, so there is no representation",
+                found="classical members on descriptors and counts",
+                next_step="Finetune with --encoder, or use another --recipe",
+            )
+        width = sum(network.student.width for network in networks) or (encoder.student.width if encoder else 0)
+        values_ND = np.full((len(smiles), width), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
+            if encoder is not None and not parts:
+                parts = [encoder.embed(found.store)]
             values_ND[found.places] = np.concatenate(parts, axis=1)
         return values_ND, found.errors
+
+
+def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.ndarray]:
+    network = member.network
+
+    def both(graph: GraphBatch) -> Tensor:
+        embedding_BD = network.embed(graph)
+        return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
+
+    outputs, width = run_over(both, network.student, store, np.arange(len(store))), network.student.width
+    return to_raw_units(outputs[:, width:], member.targets), outputs[:, :width]
 
 
 def _raw_outputs(member: Member, store: Store) -> Float[np.ndarray, "molecules targets"]:

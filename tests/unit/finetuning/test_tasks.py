@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.finetuning.tasks import check_targets, choose_task, fit_targets, parse_label
+from dnd.finetuning.labels import parse_label
+from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
 
 NAN = math.nan
 
@@ -37,9 +38,9 @@ def test_auto_explains_itself():
     assert "2.5" in reason
 
 
-def test_classes_must_be_0_or_1():
+def test_classes_are_whole_numbers():
     with pytest.raises(InputError, match="target b can't be a class"):
-        choose_task(np.array([[0.0, 1.0], [1.0, 2.0]]), ["a", "b"], "classification")
+        choose_task(np.array([[0.0, 1.0], [1.0, 2.5]]), ["a", "b"], "classification")
 
 
 def test_targets_that_cannot_be_learned():
