@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -20,7 +20,7 @@ class AuxiliaryLoss(NamedTuple):
 
     loss: Float[Tensor, ""]
     constant: Float[Tensor, ""]
-    known: int
+    known: Int[Tensor, ""]
 
 
 def masked_squares(
@@ -28,9 +28,8 @@ def masked_squares(
 ) -> AuxiliaryLoss:
     """Mean squared error over the targets that are not NaN; the constant prediction is 0, the training mean."""
     known_XS = target_XS.isfinite()
-    count = known_XS.sum()
+    known = known_XS.sum()
     target_XS = torch.where(known_XS, target_XS, 0.0)
     error_XS = torch.where(known_XS, predicted_XS - target_XS, 0.0)
-    return AuxiliaryLoss(
-        error_XS.square().sum() / count.clamp(min=1), target_XS.square().sum() / count.clamp(min=1), int(count)
-    )
+    number = known.clamp(min=1)
+    return AuxiliaryLoss(error_XS.square().sum() / number, target_XS.square().sum() / number, known)

@@ -156,8 +156,8 @@ class DistillationObjective(PretrainingObjective):
             means.add(f"{name}_loss", loss, term.normaliser(batch.graph))
         for name, auxiliary in self._auxiliary.items():
             found = auxiliary(output, batch, batch.auxiliary[name])
-            means.add(f"{name}_loss", found.loss, found.known)
-            means.add(f"{name}_variance", found.constant, found.known)
+            means.add(f"{name}_loss", found.loss, int(found.known))
+            means.add(f"{name}_variance", found.constant, int(found.known))
         if "task" in self._weights:
             error, constant, count = self.task(output, batch)
             means.add("task_loss", error, count)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,7 +43,6 @@ class PairDistances(nn.Module):
     """
 
     log_frequency_K: Tensor
-    edges: Tensor
 
     def __init__(self, student: Student, store: Store, rows: np.ndarray) -> None:
         super().__init__()
@@ -51,29 +50,28 @@ class PairDistances(nn.Module):
         self.project = nn.Linear(student.width, PAIR_WIDTH)
         bins = len(BIN_EDGES) + 1
         self.network = nn.Sequential(nn.Linear(2 * PAIR_WIDTH, PAIR_WIDTH), nn.ReLU(), nn.Linear(PAIR_WIDTH, bins))
-        self.register_buffer("edges", torch.tensor(BIN_EDGES))
         batch = store.read(np.sort(rows[:: max(1, len(rows) // _STATISTICS_MOLECULES)]))
-        pairs_2P = atom_pairs(batch.graph.atom_offsets)
-        counts_K = torch.bincount(self._bins(pairs_2P, self.read(store, batch)), minlength=bins).float() + 1.0
+        counts_K = torch.bincount(self.read(store, batch)[2], minlength=bins).float() + 1.0
         self.register_buffer("log_frequency_K", (counts_K / counts_K.sum()).log())
 
-    def read(self, store: Store, batch: MoleculeBatch) -> Float[Tensor, "atoms 3"]:
-        """Positions of the graph's atoms, angstrom."""
+    def read(self, store: Store, batch: MoleculeBatch) -> Int[Tensor, "3 pairs"]:
+        """Both atoms of every pair and the bin of their distance; on the CPU, beside the training."""
         assert batch.conformers is not None
-        return batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
-
-    def forward(
-        self, output: StudentOutput, batch: MoleculeBatch, positions_N3: Float[Tensor, "atoms 3"]
-    ) -> AuxiliaryLoss:
-        """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
+        positions_N3 = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
         pairs_2P = atom_pairs(batch.graph.atom_offsets)
-        target_P = self._bins(pairs_2P, positions_N3)
+        distance_P = (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
+        return torch.cat([pairs_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
+
+    def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
+        """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
+        first_P, second_P, target_P = pairs_3P
         state_NH = self.project(output.atoms_ND)
-        first_PH, second_PH = state_NH[pairs_2P[0]], state_NH[pairs_2P[1]]
+        first_PH, second_PH = state_NH[first_P], state_NH[second_P]
         logits_PK = self.network(torch.cat([first_PH + second_PH, first_PH * second_PH], dim=1)).float()
-        count = len(target_P)
-        loss = F.cross_entropy(logits_PK, target_P, reduction="sum") / max(count, 1)
-        return AuxiliaryLoss(loss, -self.log_frequency_K[target_P].sum() / max(count, 1), count)
+        number = max(len(target_P), 1)
+        loss = F.cross_entropy(logits_PK, target_P, reduction="sum") / number
+        constant = -self.log_frequency_K[target_P].sum() / number
+        return AuxiliaryLoss(loss, constant, torch.tensor(len(target_P)))
 
     def record(self, store: Store) -> list[dict[str, Any]]:
         """Frequency of every bin among the training pairs."""
@@ -82,10 +80,6 @@ class PairDistances(nn.Module):
             {"name": "distance", "below": upper, "frequency": frequency}
             for upper, frequency in zip(uppers, self.log_frequency_K.exp().tolist(), strict=True)
         ]
-
-    def _bins(self, pairs_2P: Tensor, positions_N3: Tensor) -> Int[Tensor, "pairs"]:
-        distance_P = (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
-        return torch.bucketize(distance_P, self.edges)
 
 
 def atom_pairs(offsets: Int[Tensor, "boundaries"]) -> Int[Tensor, "2 pairs"]:

@@ -155,12 +155,15 @@ def test_pair_distances_are_symmetric_and_cost_the_entropy_before_learning() -> 
     term = PairDistances(build_student(STUDENT), store, np.arange(50))
     assert atom_pairs(torch.tensor([0, 3, 4, 6])).tolist() == [[0, 0, 1, 4], [1, 2, 2, 5]]
     batch = store.read(np.arange(10))
-    positions = term.read(store, batch)
-    bins = term._bins(atom_pairs(batch.graph.atom_offsets), positions)
-    assert 0 <= int(bins.min()) <= int(bins.max()) <= len(BIN_EDGES)
+    pairs = term.read(store, batch)
+    assert batch.conformers is not None
+    first, second, bins = pairs[:, 0].tolist()
+    apart = (batch.conformers.positions_A3[first] - batch.conformers.positions_A3[second]).norm().item()
+    assert [0.0, *BIN_EDGES][bins] <= apart < BIN_EDGES[bins]
+    assert 0 <= int(pairs[2].min()) <= int(pairs[2].max()) <= len(BIN_EDGES)
     student = build_student(STUDENT).eval()
-    found = term(student(batch.graph), batch, positions)
-    assert found.known == len(bins)
+    found = term(student(batch.graph), batch, pairs)
+    assert found.known == pairs.shape[1]
     assert 0 < found.constant.item() < np.log(len(BIN_EDGES) + 1)
 
 
