@@ -93,6 +93,21 @@ def distill_encoder(work: Work) -> Result:
     return _trained(work, DistillConfig, distill, store, teacher, work.folder / ENCODER)
 
 
+def distill_from_stores(work: Work) -> Result:
+    """Stores and a teacher that are there already → encoder; what the settings have of them is their identity."""
+    from dnd.common.config import from_dict
+    from dnd.distillation.distill import distill
+    from dnd.distillation.settings import DistillConfig
+    from dnd.store.reader import Store
+    from dnd.store.union import union
+
+    config = from_dict(DistillConfig, work.settings["config"])
+    store = union([Store.open(path) for path in work.paths["stores"]])
+    teacher = work.paths["teacher"] if config.needs_teacher else None
+    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
 def contrast_encoder(work: Work) -> Result:
     """Store → encoder by 3DInfomax."""
     from dnd.distillation.contrast import ContrastConfig, contrast
@@ -216,6 +231,7 @@ STAGES: dict[str, Callable[[Work], Result]] = {
     "prepare": prepare_store,
     "denoise": denoise_teacher,
     "distill": distill_encoder,
+    "distill_from_stores": distill_from_stores,
     "contrast": contrast_encoder,
     "pretrain": pretrain_encoder,
     "finetune": finetune_student,

@@ -139,6 +139,13 @@ def paper_value(dataset: str, system: str, pooling: str) -> tuple[float, float |
     return _paper_table1().get(key) if name else None
 
 
+def paper_best(dataset: str) -> float | None:
+    """The lowest error of any method and pooling in the paper's Table 1; None where it has none for the data set."""
+    name = BENCHMARKS[dataset].paper_name.upper()
+    values = [mean for (row, _, _), (mean, _) in _paper_table1().items() if row == name]
+    return min(values) if values and BENCHMARKS[dataset].metric not in LARGER_IS_BETTER else None
+
+
 @cache
 def _paper_table1() -> dict[tuple[str, str, str], tuple[float, float | None]]:
     rows = _paper_rows("table1.csv")

@@ -1,0 +1,163 @@
+"""The tables of the ablation of the teachers: errors, paired changes against random weights, and the bars.
+
+Changes are paired by seed: mean of the differences relative to the control, half-width of the 95 % interval (Student's
+t), and a star where it leaves out 0. Lower is better for every metric here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dnd.analysis.demo import paired_change
+from dnd.analysis.encoder_ablation import NEITHER
+from dnd.analysis.results import Record
+from dnd.analysis.tables import metric_name, paper_best, sign_test
+
+Key = tuple[str, str, float]  # data set, variant, fraction
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Finished finetunings.
+
+    Attributes:
+        parts: `valid` or `test` → (data set, variant, fraction) → score by seed.
+        metrics: of each data set.
+        sizes: training molecules by (data set, fraction).
+        failed: keys of cells that failed, with the reason.
+    """
+
+    parts: Mapping[str, Mapping[Key, Mapping[int, float]]]
+    metrics: Mapping[str, str]
+    sizes: Mapping[tuple[str, float], int]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def mean(self, part: str, key: Key) -> float:
+        """Mean over seeds; NaN where nothing is finished."""
+        return float(np.mean(list(self.parts[part][key].values()))) if key in self.parts[part] else float("nan")
+
+    def change(self, part: str, key: Key) -> tuple[float, float, int] | None:
+        """Relative change against the control, half-width, number of pairs; None with fewer than two pairs."""
+        dataset, _, fraction = key
+        ours, control = (self.parts[part].get(one, {}) for one in (key, (dataset, NEITHER, fraction)))
+        seeds = sorted(ours.keys() & control.keys())
+        if len(seeds) < 2:
+            return None
+        mine, other = [ours[seed] for seed in seeds], [control[seed] for seed in seeds]
+        change, half = paired_change(mine, other)
+        scale = float(np.mean(other))
+        return change / scale, half / scale, len(seeds)
+
+
+def scores_of(records: Sequence[Record]) -> Scores:
+    """Scores of the finished cells of a grid."""
+    parts: dict[str, dict[Key, dict[int, float]]] = {"valid": {}, "test": {}}
+    metrics, sizes = {}, {}
+    for record in records:
+        if record.kind != "finetune" or record.status != "done":
+            continue
+        settings, result = record.settings, record.result
+        key = (settings["dataset"], settings["system"], settings["fraction"])
+        for part, values in parts.items():
+            if result[part] is not None:
+                values.setdefault(key, {})[settings["seed"]] = float(result[part])
+        metrics[key[0]] = result["metric"]
+        sizes[key[0], key[2]] = result["molecules"]["train"]
+    failed = {record.key: record.reason for record in records if record.status == "failed"}
+    return Scores(parts, metrics, sizes, failed)
+
+
+def ablation_page(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -> str:
+    """All tables as Markdown."""
+    lines: list[str] = []
+    for fraction in fractions:
+        for part in ("test", "valid"):
+            lines += [
+                f"## {100 * fraction:.0f} % of the labels, {part} part",
+                "",
+                *_errors(scores, variants, fraction, part),
+            ]
+            lines += ["", f"Change against `{NEITHER}`, paired over seeds:", ""]
+            lines += [*_changes(scores, variants, fraction, part), ""]
+    lines += ["## Bars", "", *_bars(scores, variants, fractions), ""]
+    if scores.failed:
+        lines += ["## Failed cells", "", *(f"- `{key}`: {reason}" for key, reason in scores.failed.items()), ""]
+    return "\n".join(lines)
+
+
+def _errors(scores: Scores, variants: Sequence[str], fraction: float, part: str) -> Iterator[str]:
+    yield f"| data set | metric | training molecules | {' | '.join(variants)} |"
+    yield "|---" * (3 + len(variants)) + "|"
+    for dataset, metric in scores.metrics.items():
+        cells = [_shown(scores.parts[part].get((dataset, name, fraction), {})) for name in variants]
+        size = scores.sizes.get((dataset, fraction), 0)
+        yield f"| {dataset} | {metric_name(metric)} | {size:,} | {' | '.join(cells)} |"
+
+
+def _shown(by_seed: Mapping[int, float]) -> str:
+    values = list(by_seed.values())
+    if not values:
+        return "–"
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread} ({len(values)})"
+
+
+def _changes(scores: Scores, variants: Sequence[str], fraction: float, part: str) -> Iterator[str]:
+    ours = [name for name in variants if name != NEITHER]
+    yield f"| data set | {' | '.join(ours)} |"
+    yield "|---" * (1 + len(ours)) + "|"
+    means: dict[str, list[float]] = {name: [] for name in ours}
+    for dataset in scores.metrics:
+        cells = []
+        for name in ours:
+            found = scores.change(part, (dataset, name, fraction))
+            if found is None:
+                cells.append("–")
+                continue
+            change, half, _ = found
+            means[name].append(change)
+            cells.append(f"{100 * change:+.1f} ± {100 * half:.1f} %{' *' if abs(change) > half else ''}")
+        yield f"| {dataset} | {' | '.join(cells)} |"
+    yield f"| mean of the data sets | {' | '.join(_mean_change(means[name]) for name in ours)} |"
+
+
+def _mean_change(changes: Sequence[float]) -> str:
+    if not changes:
+        return "–"
+    wins, decided, p_value = sign_test([-change for change in changes])
+    return f"{100 * float(np.mean(changes)):+.1f} % (lower on {wins} of {decided}, sign test p = {p_value:.2g})"
+
+
+def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -> Iterator[str]:
+    """Each variant against what was asked of the encoder that ships."""
+    full, few, datasets = max(fractions), min(fractions), list(scores.metrics)
+    for name in [one for one in variants if one != NEITHER]:
+        changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
+        with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
+        beaten = [one for one, best in with_paper if scores.mean("test", (one, name, full)) < best]
+        yield (
+            f"- {name}: mean change of the test error {100 * float(np.mean(changes)):+.1f} %"
+            if changes
+            else f"- {name}:"
+        )
+        yield (
+            f"  below the paper's best number on {len(beaten)} of {len(with_paper)} data sets that have one "
+            f"({', '.join(beaten) or 'none'}; only the OGB sets have the paper's split)"
+        )
+        if few < full:
+            good = [one for one in datasets if _as_good(scores, one, name, few, full)]
+            yield (
+                f"  with {100 * few:.0f} % of the labels as good as `{NEITHER}` with the most (mean within one "
+                f"deviation) on {len(good)} of {len(datasets)} ({', '.join(good) or 'none'})"
+            )
+
+
+def _as_good(scores: Scores, dataset: str, name: str, few: float, full: float) -> bool:
+    control = list(scores.parts["test"].get((dataset, NEITHER, full), {}).values())
+    if not control:
+        return False
+    spread = float(np.std(control, ddof=1)) if len(control) > 1 else 0.0
+    return scores.mean("test", (dataset, name, few)) <= float(np.mean(control)) + spread

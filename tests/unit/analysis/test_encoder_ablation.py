@@ -1,0 +1,109 @@
+"""The ablation of the teachers: what a variant trains, which cells there are, what the tables make of scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distillation_toys import toy_config, toy_teacher_folder
+from dnd.analysis.ablation_table import ablation_page, scores_of
+from dnd.analysis.base_settings import BaseConfig
+from dnd.analysis.encoder_ablation import FOUR, NEITHER, VARIANTS, Ablation, plan, variant_config
+from dnd.analysis.results import Cell, Record, digests
+from dnd.analysis.stages import ENCODER, STAGES, Work
+from dnd.analysis.tables import paper_best
+from dnd.common.config import load_config
+from dnd.common.errors import ConfigError, InputError
+from dnd.distillation.settings import ALIGNMENT, AUXILIARY
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
+from dnd.student.build import load_encoder
+
+QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
+STUDENT = load_config(BaseConfig, "base-tiny").base
+
+
+def test_variants_differ_in_their_terms_only() -> None:
+    assert set(VARIANTS["shipped"]) == ALIGNMENT | AUXILIARY
+    assert set(VARIANTS["3d"]).isdisjoint(VARIANTS["descriptors"])
+    for name in ("3d", "descriptors", "both", "shipped"):
+        config = variant_config(STUDENT, name)
+        assert config.weights() == {term: w for term, w in STUDENT.weights().items() if term in VARIANTS[name]}
+        assert replace(config, terms=STUDENT.terms) == STUDENT
+        assert config.needs_teacher == (name != "descriptors")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablation") / "base"
+    prepare([QM9], folder / "stores" / "0-qm9", PrepareConfig(limit=20), quiet=True)
+    toy_teacher_folder(folder / "teacher")
+    return folder
+
+
+def test_the_cells_are_encoders_then_finetunings_and_the_control_has_the_same_student(base: Path) -> None:
+    ablation = Ablation(base, STUDENT, datasets=("esol",), seeds=(1, 2))
+    cells = plan(ablation)
+    assert [cell.key for cell in cells[:3]] == ["encoder/3d", "encoder/descriptors", "encoder/both"]
+    assert len(cells) == 3 + 2 * 4 * 2
+    assert len(set(digests(cells).values())) == len(cells)
+    control = next(cell for cell in cells if cell.key == f"esol/{NEITHER}/labels-10/seed-2")
+    assert control.needs == ()
+    assert "student.name=gine" in control.settings["config"]
+    assert "hydrogens=heavy_both" in control.settings["config"]
+    both = next(cell for cell in cells if cell.key == "esol/both/labels-10/seed-2")
+    assert both.needs == ("encoder/both",)
+    assert all("layer_decay=1.0" in cell.settings["config"] for cell in (control, both))
+    with pytest.raises(InputError, match="holds no stores"):
+        plan(replace(ablation, base=base / "nowhere"))
+    with pytest.raises(ConfigError, match="unknown variant"):
+        replace(ablation, variants=("4d",))
+
+
+def test_a_cell_distils_from_the_stores_that_are_there(base: Path, tmp_path: Path) -> None:
+    cell = next(
+        cell for cell in plan(Ablation(base, toy_config(level="node"), variants=("3d",))) if cell.key == "encoder/3d"
+    )
+    result = STAGES[cell.kind](Work(cell.settings, cell.paths, {}, tmp_path))
+    assert "valid_node_r2" in result["metrics"]
+    assert load_encoder(tmp_path / ENCODER)[1]["terms"] == {"node": 1.0}
+
+
+def record(dataset: str, variant: str, fraction: float, seed: int, test: float) -> Record:
+    cell = Cell(f"{dataset}/{variant}/{fraction}/{seed}", "finetune")
+    settings = {"dataset": dataset, "system": variant, "fraction": fraction, "seed": seed, "pooling": "mean"}
+    result = {"metric": "rmse", "test": test, "valid": test + 0.1, "molecules": {"train": int(100 * fraction)}}
+    return Record(cell.key, "0", "done", cell.kind, settings, result)
+
+
+def test_changes_are_paired_and_the_bars_count() -> None:
+    shift = {"both": -0.2, NEITHER: 0.0}
+    records = [
+        record(dataset, variant, fraction, seed, (1.0 if fraction == 1.0 else 1.1) + 0.05 * seed + change)
+        for dataset in ("esol", "lipo")
+        for variant, change in shift.items()
+        for fraction in (1.0, 0.1)
+        for seed in (1, 2, 3)
+    ]
+    records.append(Record("esol/both/9", "0", "failed", "finetune", {}, reason="no memory"))
+    scores = scores_of(records)
+    found = scores.change("test", ("esol", "both", 1.0))
+    assert found is not None
+    change, half, seeds = found
+    assert change == pytest.approx(-0.2 / 1.1)
+    assert half == pytest.approx(0.0, abs=1e-9)
+    assert seeds == 3
+    page = ablation_page(scores, ["both", NEITHER], [1.0, 0.1])
+    assert "| esol | RMSE ↓ | 100 | 0.900 ± 0.050 (3) | 1.100 ± 0.050 (3) |" in page
+    assert "-18.2 ± 0.0 % *" in page
+    assert "mean change of the test error -18.2 %" in page
+    assert "with the most (mean within one deviation) on 2 of 2 (esol, lipo)" in page
+    assert "- `esol/both/9`: no memory" in page
+    assert "–" in ablation_page(scores, [*FOUR], [1.0])
+
+
+def test_the_papers_best_numbers() -> None:
+    assert paper_best("esol") == pytest.approx(0.928, abs=0.001)
+    assert paper_best("bbbp") is None
