@@ -18,6 +18,7 @@ from dnd.analysis.finding import Finding
 from dnd.common.errors import InputError
 from dnd.common.seeds import numpy_generator
 from dnd.store.reader import Store
+from dnd.student.attention import AttentionMap
 from dnd.student.contract import Student
 from dnd.student.tokengt import TokenGT
 
@@ -80,9 +81,8 @@ def analyse_attention(student: Student, store: Store, rows: np.ndarray, *, seed:
                 continue
             distance_NN = torch.cdist(positions_N3[first:last], positions_N3[first:last]).numpy()
             order = numpy_generator(seed, "permuted distances", int(batch.rows_B[number])).permutation(last - first)
-            atoms = slice(_SPECIAL, _SPECIAL + last - first)
-            scores = np.stack([layer[number].scores_HTT[:, atoms, atoms].double().numpy() for layer in maps])
-            weights = np.stack([layer[number].weights_HTT[:, atoms, atoms].double().numpy() for layer in maps])
+            among = [atom_attention(layer[number], last - first) for layer in maps]
+            scores, weights = (np.stack(values) for values in zip(*among, strict=True))
             correlation = _correlation(scores, distance_NN)
             sums.add("correlation", np.abs(correlation))
             sums.add("permuted", np.abs(_correlation(scores, distance_NN[order][:, order])))
@@ -96,6 +96,17 @@ def analyse_attention(student: Student, store: Store, rows: np.ndarray, *, seed:
         sums.mean("correlation"), sums.mean("permuted"), sums.mean("distance"),
         uniform / used, used, len(rows) - used, constant,
     )  # fmt: skip
+
+
+def atom_attention(
+    layer: AttentionMap, count: int
+) -> tuple[Float[np.ndarray, "heads atoms atoms"], Float[np.ndarray, "heads atoms atoms"]]:
+    """Scores and weights of one molecule in one layer, between its `count` atoms only."""
+    atoms = slice(_SPECIAL, _SPECIAL + count)
+    return (
+        layer.scores_HTT[:, atoms, atoms].double().numpy(),
+        layer.weights_HTT[:, atoms, atoms].double().numpy(),
+    )
 
 
 def draw_attention(analyses: Mapping[str, AttentionAnalysis]) -> Finding:

@@ -27,6 +27,7 @@ VERBS = {
     "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
+    "explain": "Molecules and a model → pictures of what each atom adds to a prediction.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
     "reproduce": "The tables and figures of the paper, ours beside theirs.",
     "bench": "Speed and memory as ratios to a named reference.",

@@ -1,0 +1,37 @@
+"""`dnd explain`: molecules drawn with what each atom adds to their predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    source: Annotated[str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and tables.")],
+    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    target_columns: Annotated[
+        list[str] | None, typer.Option(help="Target to explain; may be repeated. The first four when left out.")
+    ] = None,
+    most_molecules: Annotated[int, typer.Option(min=1, help="Rows to explain.")] = 100,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Draw each molecule with the contributions of its atoms, SVG and PNG, and write the numbers as CSV."""
+    from dnd.analysis.explain import explain_file
+    from dnd.common.seeds import set_threads
+    from dnd.prediction.predictor import Predictor
+
+    set_threads()
+    summary = explain_file(
+        Predictor.load(model, device=device),
+        source,
+        out,
+        smiles_column=smiles_column,
+        targets=target_columns or (),
+        most_molecules=most_molecules,
+        say=typer.echo,
+    )
+    typer.echo("\n".join(summary.lines()))
