@@ -57,7 +57,8 @@ class _Model:
     def runs(self) -> list[Path]:
         """Folders with the logs of the members, in their order."""
         count = len(self.config["members"])
-        return [self.folder] if count == 1 else [self.folder / f"member-{number}" for number in range(count)]
+        own = [self.folder / f"member-{number}" for number in range(count)]
+        return [run for run in own if run.is_dir()] or [self.folder]
 
 
 def write_model_report(folder: Path | str) -> Path:

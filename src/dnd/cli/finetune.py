@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+
 
 def finetune(
     data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
@@ -42,9 +44,18 @@ def finetune(
         ),
     ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
-    recipe: Annotated[str, typer.Option(help="small, paper, or a TOML file.")] = "small",
+    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, or a TOML file.")] = "small",
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
+    search: Annotated[
+        int, typer.Option(metavar="N", help="First choose a few settings in N trials, by the validation part (Optuna).")
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    skip_nonfinite: SkipNonfinite = None,
+    allow_change: AllowChange = False,
 ) -> None:
     """Finetune a student with a new head and print it beside classical baselines."""
     from dnd.common.config import load_config
@@ -52,15 +63,19 @@ def finetune(
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.several_files import labelled_file
     from dnd.finetuning.student_choice import student_settings
+    from dnd.finetuning.time_limit import read_duration
     from dnd.student.shipped import DEFAULT_ENCODER, RANDOM
 
     encoder = encoder or (DEFAULT_ENCODER if student is None else RANDOM)
     words = list(settings or [])
     kinds = "tasks" if task and "," in task else "task"
     options = {"pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed}
+    if time_limit is not None:
+        options["blend.time_limit_s"] = read_duration(time_limit)
     overrides = [
         *student_settings(student, encoder),
         *(f"{key}={value}" for key, value in options.items() if value is not None),
+        *loop_words(skip_nonfinite, allow_change),
         *(word for word in words if "=" in word),
     ]
     config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
@@ -74,6 +89,7 @@ def finetune(
         smiles_column=smiles_column,
         also=files,
         encoder=encoder,
+        search=search,
         resume=resume,
         say=typer.echo,
     )

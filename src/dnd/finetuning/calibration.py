@@ -5,6 +5,9 @@ prediction ± the k-th smallest absolute residual, k = ⌈(n + 1) · coverage⌉
 holds the measured value with at least that probability; molecules of another kind are not exchangeable.
 
 Classification: p → σ(a · logit p + b), fitted with Platt's smoothed labels (Platt 1999). As a > 0 no ranking changes.
+With enough molecules an isotonic line (`isotonic.py`) takes its place where its log loss is smaller out of fold.
+Sets of classes: `conformal_sets.py`.
+Several classes: a temperature per target, see `temperature.py`.
 
 With one partition, both learn from the validation part, which also chose the epoch, so they are a little optimistic.
 With folds they learn from each fold's test part, predicted by members that never saw it. Either way they are judged on
@@ -20,22 +23,23 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
-from scipy.special import expit, logit
 
 from dnd.chemistry.splits import Split
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_json
+from dnd.finetuning.conformal_sets import in_set, set_thresholds
+from dnd.finetuning.isotonic import fit_isotonic, isotonic
 from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.multiclass import ClassGroup, normalised
+from dnd.finetuning.platt import fit_platt, isotonic_is_better, platt
+from dnd.finetuning.temperature import Temperature, apply_temperature, fit_temperature, judge_temperature
 
 Array = Float[np.ndarray, "molecules targets"]
 Folds = Sequence[tuple[Split, Array]]
 
 CALIBRATION = "calibration.json"
 COVERAGE = 0.9
-FEWEST_PER_CLASS = 10
-_EDGE = 1e-15  # keeps logit finite
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class TargetCalibration:
         judged_on: molecules that judged it.
         before: Brier score of the raw probabilities on those molecules; None for intervals.
         measured: coverage of the intervals, or Brier score after scaling, on those molecules.
+        knots_x, knots_y: of an isotonic line, which then takes the place of Platt's scaling.
+        set_thresholds: of the sets, class 0 and class 1.
+        set_coverage: how often the true class was in the set, on those molecules.
+        set_single: share of sets with one class, on those molecules.
     """
 
     half_width: float | None = None
@@ -59,6 +67,19 @@ class TargetCalibration:
     judged_on: int = 0
     before: float | None = None
     measured: float | None = None
+    knots_x: tuple[float, ...] | None = None
+    knots_y: tuple[float, ...] | None = None
+    set_thresholds: tuple[float, ...] | None = None
+    set_coverage: float | None = None
+    set_single: float | None = None
+
+    def scaled(self, predictions_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
+        """Calibrated probabilities; unchanged where no scaling was learned."""
+        if self.knots_x is not None and self.knots_y is not None:
+            return isotonic(predictions_N, (self.knots_x, self.knots_y))
+        if self.slope is None or self.intercept is None:
+            return predictions_N
+        return platt(predictions_N, self.slope, self.intercept)
 
 
 @dataclass(frozen=True)
@@ -68,10 +89,12 @@ class Calibration:
     Attributes:
         targets: in the order of the model's targets.
         coverage: that the intervals aim at.
+        temperatures: of the targets of several classes.
     """
 
     targets: tuple[TargetCalibration, ...]
     coverage: float = COVERAGE
+    temperatures: tuple[Temperature, ...] = ()
 
     def half_widths(self) -> Float[np.ndarray, "targets"]:
         """NaN where there is no interval."""
@@ -79,11 +102,8 @@ class Calibration:
 
     def scaled(self, predictions_NC: Array) -> Array:
         """Calibrated probabilities; unchanged where no scaling was learned."""
-        columns = [
-            column_N if one.slope is None or one.intercept is None else platt(column_N, one.slope, one.intercept)
-            for one, column_N in zip(self.targets, predictions_NC.T, strict=True)
-        ]
-        return np.stack(columns, axis=1)
+        columns = [one.scaled(column_N) for one, column_N in zip(self.targets, predictions_NC.T, strict=True)]
+        return apply_temperature(np.stack(columns, axis=1), self.temperatures)
 
 
 def conformal_half_width(residuals_N: Float[np.ndarray, "molecules"], coverage: float = COVERAGE) -> float | None:
@@ -92,34 +112,13 @@ def conformal_half_width(residuals_N: Float[np.ndarray, "molecules"], coverage: 
     return float(np.sort(np.abs(residuals_N))[place - 1]) if 0 < place <= len(residuals_N) else None
 
 
-def fit_platt(
-    labels_N: Float[np.ndarray, "molecules"], probabilities_N: Float[np.ndarray, "molecules"]
-) -> tuple[float, float] | None:
-    """Slope and intercept; None with fewer than ten molecules of a class, or where the ranking would turn round."""
-    positive, count = int(labels_N.sum()), len(labels_N)
-    if min(positive, count - positive) < FEWEST_PER_CLASS:
-        return None
-    scores_N = logit(probabilities_N.clip(_EDGE, 1 - _EDGE))
-    wanted_N = np.where(labels_N > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        outputs_N = parameters[0] * scores_N + parameters[1]
-        errors_N = expit(outputs_N) - wanted_N
-        value = (np.logaddexp(0, outputs_N) - wanted_N * outputs_N).sum()
-        return float(value), np.array([(errors_N * scores_N).sum(), errors_N.sum()])
-
-    slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
-    return (slope, intercept) if slope > 0 and math.isfinite(intercept) else None
-
-
-def platt(probabilities_N: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """σ(slope · logit p + intercept)."""
-    scaled_N: np.ndarray = expit(slope * logit(probabilities_N.clip(_EDGE, 1 - _EDGE)) + intercept)
-    return scaled_N
-
-
 def calibrate(
-    folds: Folds, targets_NC: Array, kinds: Sequence[TaskKind]
+    folds: Folds,
+    targets_NC: Array,
+    kinds: Sequence[TaskKind],
+    teachers: Sequence[np.ndarray] | None = None,
+    *,
+    groups: Sequence[ClassGroup] = (),
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
 
@@ -130,34 +129,70 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_NC: labels; NaN = missing.
         kinds: of the targets.
+        teachers: per partition the molecules that teach; None = its validation part, or with folds its test part.
+        groups: columns that are the classes of one target.
     """
-    lessons = [(part.valid if len(folds) == 1 else part.test, values) for part, values in folds]
-    final = _learn(lessons, targets_NC, kinds)
-    own = [final if len(folds) == 1 else _learn(_without(lessons, part.test), targets_NC, kinds) for part, _ in folds]
+    folds = [(part, normalised(values, groups)) for part, values in folds]
+    if teachers is None:
+        teachers = [part.valid if len(folds) == 1 else part.test for part, _ in folds]
+    lessons = [(rows, values) for rows, (_, values) in zip(teachers, folds, strict=True)]
+    final = _learn(lessons, targets_NC, kinds, groups)
+    own = [
+        final if len(folds) == 1 else _learn(_without(lessons, part.test), targets_NC, kinds, groups)
+        for part, _ in folds
+    ]
     tests = [(part.test, values, one) for (part, values), one in zip(folds, own, strict=True)]
     judged = [_judge(tests, targets_NC, column, target) for column, target in enumerate(final.targets)]
+    temperatures = [
+        judge_temperature(one, targets_NC, [(rows, values, own.temperatures[place]) for rows, values, own in tests])
+        for place, one in enumerate(final.temperatures)
+    ]
     calibrated = [(part, one.scaled(values)) for (part, values), one in zip(folds, own, strict=True)]
-    return calibrated, Calibration(tuple(judged))
+    return calibrated, Calibration(tuple(judged), temperatures=tuple(temperatures))
 
 
 def _without(lessons: Sequence[tuple[np.ndarray, Array]], judged: np.ndarray) -> list[tuple[np.ndarray, Array]]:
     return [(rows[~np.isin(rows, judged)], values) for rows, values in lessons]
 
 
-def _learn(lessons: Sequence[tuple[np.ndarray, Array]], targets_NC: Array, kinds: Sequence[TaskKind]) -> Calibration:
+def _learn(
+    lessons: Sequence[tuple[np.ndarray, Array]],
+    targets_NC: Array,
+    kinds: Sequence[TaskKind],
+    groups: Sequence[ClassGroup],
+) -> Calibration:
     every = np.concatenate([rows for rows, _ in lessons])
     labels = targets_NC[every]
     predictions = np.concatenate([values[rows] for rows, values in lessons])
     found = []
     for kind, labels_N, predictions_N in zip(kinds, labels.T, predictions.T, strict=True):
-        known_N = ~np.isnan(labels_N)
+        known_N = ~np.isnan(labels_N) & np.isfinite(predictions_N)
         labels_N, predictions_N, count = labels_N[known_N], predictions_N[known_N], len(np.unique(every[known_N]))
         if kind == "regression":
             found.append(TargetCalibration(conformal_half_width(labels_N - predictions_N), molecules=count))
+        elif kind == "multiclass":
+            found.append(TargetCalibration(molecules=count))
         else:
-            slope, intercept = fit_platt(labels_N, predictions_N) or (None, None)
-            found.append(TargetCalibration(slope=slope, intercept=intercept, molecules=count))
-    return Calibration(tuple(found))
+            found.append(_learn_classes(labels_N, predictions_N, count))
+    learned = [fit_temperature(group, labels, predictions) for group in groups]
+    return Calibration(tuple(found), temperatures=tuple(learned))
+
+
+def _learn_classes(labels_N: np.ndarray, predictions_N: np.ndarray, count: int) -> TargetCalibration:
+    """Scaling by Platt, or by an isotonic line where that is better out of fold; then the sets."""
+    slope, intercept = fit_platt(labels_N, predictions_N) or (None, None)
+    learned = TargetCalibration(slope=slope, intercept=intercept, molecules=count)
+    if slope is not None and isotonic_is_better(labels_N, predictions_N):
+        knots = fit_isotonic(labels_N, predictions_N)
+        if knots is not None:
+            learned = replace(learned, knots_x=knots[0], knots_y=knots[1])
+    thresholds = set_thresholds(labels_N.astype(int), both_classes(learned.scaled(predictions_N)), COVERAGE)
+    return replace(learned, set_thresholds=thresholds)
+
+
+def both_classes(probabilities_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules classes"]:
+    """Probabilities of class 0 and class 1."""
+    return np.stack([1 - probabilities_N, probabilities_N], axis=1)
 
 
 def _judge(
@@ -169,16 +204,25 @@ def _judge(
     """`final` with what each fold's own calibration reached on its test part."""
     inside: list[np.ndarray] = []
     raw: list[np.ndarray] = []
+    held: list[np.ndarray] = []
+    single: list[np.ndarray] = []
     for rows, values_NC, learned in tests:
         own = learned.targets[column]
         labels_N, predictions_N = targets_NC[rows, column], values_NC[rows, column]
-        known_N = ~np.isnan(labels_N)
+        known_N = ~np.isnan(labels_N) & np.isfinite(predictions_N)
         labels_N, predictions_N = labels_N[known_N], predictions_N[known_N]
         if own.half_width is not None:
             inside.append(np.abs(labels_N - predictions_N) <= own.half_width)
-        elif own.slope is not None and own.intercept is not None:
+        elif own.slope is not None:
             raw.append((predictions_N - labels_N) ** 2)
-            inside.append((platt(predictions_N, own.slope, own.intercept) - labels_N) ** 2)
+            inside.append((own.scaled(predictions_N) - labels_N) ** 2)
+        if own.set_thresholds is not None:
+            members_NK = in_set(both_classes(own.scaled(predictions_N)), own.set_thresholds)
+            held.append(members_NK[np.arange(len(labels_N)), labels_N.astype(int)])
+            single.append(members_NK.sum(axis=1) == 1)
+    if held and sum(map(len, held)):
+        coverage, share = float(np.concatenate(held).mean()), float(np.concatenate(single).mean())
+        final = replace(final, set_coverage=coverage, set_single=share)
     judged = np.concatenate(inside) if inside else np.zeros(0)
     if not len(judged):
         return final
@@ -186,26 +230,31 @@ def _judge(
     return replace(final, judged_on=len(judged), before=before, measured=float(judged.mean()))
 
 
-def sentences(calibration: Calibration, names: Sequence[str], kinds: Sequence[TaskKind], num_folds: int) -> list[str]:
-    """What was learned and how it did, one line per target."""
-    source = "the validation part, which also chose the epoch" if num_folds == 1 else "the test parts of the folds"
+def sentences(calibration: Calibration, names: Sequence[str], kinds: Sequence[TaskKind], source: str) -> list[str]:
+    """What was learned from the molecules of `source` and how it did, one line per target."""
     found = []
     for name, kind, one in zip(names, kinds, calibration.targets, strict=True):
+        if kind == "multiclass":
+            continue
         judged = one.judged_on and one.measured is not None
         if one.half_width is not None:
             line = f"{name}: interval ± {one.half_width:.4g}, made for {calibration.coverage:.0%} coverage"
             line += f", learned from {one.molecules} molecules of {source}"
             line += f"; measured coverage {one.measured:.1%} of {one.judged_on} test molecules" if judged else ""
         elif one.slope is not None:
-            line = f"{name}: probabilities calibrated (Platt) on {one.molecules} molecules of {source}"
-            line += (
-                f"; Brier score of the test part {one.before:.4f} before, {one.measured:.4f} after" if judged else ""
-            )
+            how = "Platt" if one.knots_x is None else "isotonic"
+            line = f"{name}: probabilities calibrated ({how}) on {one.molecules} molecules of {source}"
+            brier = "; Brier score of the test part"
+            line += f"{brier} {one.before:.4f} before, {one.measured:.4f} after" if judged else ""
         else:
             what = "no interval" if kind == "regression" else "probabilities as the network gives them"
             line = f"{name}: {what}, because {one.molecules} held-out labels are too few"
         found.append(line)
-    return found
+        if one.set_thresholds is not None and one.set_coverage is not None:
+            made = f"sets of classes made for {calibration.coverage:.0%} coverage of each class"
+            held = f"{one.set_coverage:.1%} of the test molecules have theirs in the set"
+            found.append(f"{name}: {made}; {held}, {one.set_single:.0%} of the sets name one class")
+    return [*found, *(one.sentence(source) for one in calibration.temperatures)]
 
 
 def write_calibration(folder: Path, calibration: Calibration, lines: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ def baselines(
         kinds: of the targets.
         say: receives a line before each forest.
     """
-    found = {MEAN: Baseline(_mean_prediction(targets_NC, train), {})}
+    found = {MEAN: Baseline(mean_prediction(targets_NC, train), {})}
     for name, values in features.items():
         say(f"baseline: random forest on {name}")
         found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds)
@@ -79,7 +79,7 @@ def fit_forests(
     trees = max(20, min(TREES, LIMIT_FOREST_WORK // num_targets))
     if len(train) > LIMIT_FOREST_MOLECULES:
         train = np.random.default_rng(seed).choice(train, LIMIT_FOREST_MOLECULES, replace=False)
-    predictions_NC = _mean_prediction(targets_NC, train)
+    predictions_NC = mean_prediction(targets_NC, train)
     for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
         known = train[~np.isnan(target_N[train])]
         if len(np.unique(target_N[known])) < 2:
@@ -94,7 +94,7 @@ def fit_forests(
     return Baseline(predictions_NC, {"trees": trees, "training_molecules": len(train), "seed": seed})
 
 
-def _mean_prediction(targets_NC: np.ndarray, train: np.ndarray) -> np.ndarray:
+def mean_prediction(targets_NC: np.ndarray, train: np.ndarray) -> np.ndarray:
     """The training mean of each target (the share of class 1), 0 where a target has no training label."""
     known_NC = ~np.isnan(targets_NC[train])
     total_C = np.where(known_NC, targets_NC[train], 0.0).sum(axis=0)

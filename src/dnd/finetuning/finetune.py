@@ -13,31 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import read_model
-from dnd.common.run_record import require_same_run
-from dnd.common.seeds import derive_seed
+from dnd.common.run_record import RUN_RECORD, require_same_run, write_run_record
+from dnd.finetuning.classes import class_counts, expand_classes, spread_units, user_names
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.duplicates import audit_duplicates, warning_line
+from dnd.finetuning.leaks import leak_warnings
 from dnd.finetuning.network import PropertyNetwork, run_over
-from dnd.finetuning.objective import SupervisedObjective
-from dnd.finetuning.outcome import MemberResult, write_outcome
+from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.partition import needs_one_file, partitions, split_column
-from dnd.finetuning.predictor_folder import KIND, Member
+from dnd.finetuning.predictor_folder import KIND
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
-from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, fit_targets
+from dnd.finetuning.student_training import Plan, initial_student, train_member
+from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks
+from dnd.finetuning.time_limit import Clock
 from dnd.store.schema import HydrogenSetting
-from dnd.student.build import build_student, load_encoder
-from dnd.student.contract import Student
 from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder
-from dnd.training.distributed import is_main_rank
-from dnd.training.loop import train
+from dnd.training.distributed import is_main_rank, num_ranks
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,6 @@ class FinetuneSummary:
     finished: bool
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Everything that is settled before training starts."""
-
-    config: FinetuneConfig
-    encoder: str
-    molecules: LabelledMolecules
-    tasks: Tasks
-    hydrogens: HydrogenSetting
-    parts: list[Split]
-    record: dict[str, Any]
-
-
 def finetune(
     data: Path | str,
     out: Path | str,
@@ -77,6 +62,7 @@ def finetune(
     smiles_column: str = "smiles",
     also: Sequence[LabelledFile] = (),
     encoder: str | Path = DEFAULT_ENCODER,
+    search: int = 0,
     resume: bool = False,
     say: Callable[[str], None] = print,
     quiet: bool = False,
@@ -91,6 +77,7 @@ def finetune(
         smiles_column: where the SMILES are.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
+        search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
         resume: go on where an interrupted run of the same settings stopped.
         say: receives one line at a time of what happens.
         quiet: no progress of the training itself.
@@ -104,8 +91,20 @@ def finetune(
     """
     config, out = config or FinetuneConfig(), Path(out)
     _require_free(out, resume)
+    clock = Clock(config.blend.time_limit_s)
     files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
     plan = _plan(files, config, str(encoder), say)
+    if search:
+        from dnd.finetuning.search import searched
+
+        found = searched(plan, search, out, clock, say, quiet)
+        if found is None:
+            say("stopped after loop.stop_after_s; the same command with --resume goes on with the search")
+            return FinetuneSummary(out, {}, False)
+        plan = found
+        config = plan.config
+    if config.blend.classical:
+        return _finetune_blend(plan, out, clock, resume, say, quiet)
     members = [
         (fold, config.loop.seed + number, partition)
         for fold, partition in enumerate(plan.parts)
@@ -113,21 +112,47 @@ def finetune(
     ]
     folders = [out if len(members) == 1 else out / f"member-{number}" for number in range(len(members))]
     if (out / MANIFEST).is_file():
-        require_same_run(folders[0], _settings_of(plan, members[0][1], members[0][0]))
+        require_same_run(folders[0], plan.settings_of(members[0][1], members[0][0]))
         say(f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
     results = []
     for (fold, seed, partition), folder in zip(members, folders, strict=True):
-        result = _train_member(plan, fold, seed, partition, folder, resume, 1 / len(members), quiet)
+        result = train_member(plan, fold, seed, partition, folder, resume=resume, weight=1 / len(members), quiet=quiet)
         if result is None:
             say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
             return FinetuneSummary(out, {}, False)
         results.append(result)
     if not is_main_rank():
         return FinetuneSummary(out, {}, True)  # rank 0 writes the MODEL
-    metrics = write_outcome(out, plan.molecules, results, plan.tasks, plan.hydrogens, plan.record, config, say)
+    metrics = write_outcome(out, plan, Fitted.of(results, plan.molecules), say)
     for folder in folders:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
+    return FinetuneSummary(out, metrics, True)
+
+
+def _finetune_blend(
+    plan: Plan, out: Path, clock: Clock, resume: bool, say: Callable[[str], None], quiet: bool
+) -> FinetuneSummary:
+    """`finetune` with classical members; see `blending.py`."""
+    from dnd.finetuning.blending import fit_blend
+
+    if num_ranks() > 1:
+        raise ConfigError("classical members are fitted in one process", next_step="Use --recipe small with torchrun")
+    settings = plan.settings_of(plan.config.loop.seed, 0)
+    if (out / RUN_RECORD).is_file():
+        require_same_run(out, settings)
+    else:
+        write_run_record(out, settings)
+    if (out / MANIFEST).is_file():
+        say(f"{out} is finished already")
+        return FinetuneSummary(out, read_json(out / "metrics.json"), True)
+    fitted = fit_blend(plan, out, clock, resume=resume, quiet=quiet, say=say)
+    if fitted is None:
+        say("stopped after loop.stop_after_s; the same command with --resume goes on")
+        return FinetuneSummary(out, {}, False)
+    metrics = write_outcome(out, plan, fitted, say)
+    for folder in out.glob("member-*/checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)  # a sealed MODEL needs none
     return FinetuneSummary(out, metrics, True)
 
 
@@ -140,16 +165,17 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
     _plan(files, config, RANDOM, say=lambda line: None)
 
 
-def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> _Plan:
+def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> Plan:
     if needs_one_file(config.split) and len(files) > 1:
         raise ConfigError(
             "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
         )
     hydrogens = _hydrogens(config, encoder)
-    student = _student(config, encoder, seed=0)  # an encoder that can't be opened is said before the data is read
+    student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
     molecules, tasks = _read(files, config, hydrogens, say)
+    config = replace(config, units=spread_units(config.units, molecules.names, molecules.groups))
     if config.units and len(config.units) != len(molecules.names):
-        expected = len(molecules.names)
+        expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
@@ -179,8 +205,12 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     left_out = len(molecules.rejects)
     say(f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {left_out} left out")
     say(f"task: {tasks.reason}")
-    for notice in notices:
+    for notice in [*class_counts(molecules), *notices]:
         say(f"note: {notice}")
+    column = split_column(config.split)
+    for file in files:
+        for line in leak_warnings(file, user_names(molecules.names, molecules.groups), [column] if column else []):
+            say(line)
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
     warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
@@ -189,7 +219,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     if tasks.balanced:
         for line in _label_counts(molecules, parts):
             say(line)
-    return _Plan(config, encoder, molecules, tasks, hydrogens, parts, record)
+    return Plan(config, encoder, molecules, tasks, hydrogens, parts, record)
 
 
 def _read(
@@ -198,7 +228,8 @@ def _read(
     column = split_column(config.split)
     choices = config.tasks or (config.task,)
     if len(files) > 1:
-        return read_several(files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, say=say)
+        several = read_several(files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, say=say)
+        return expand_classes(*several)
     (file,) = files
     molecules = read_labelled(
         file.path,
@@ -209,7 +240,8 @@ def _read(
         jobs=config.jobs,
         say=say,
     )
-    return molecules, choose_tasks(molecules.targets_NC, molecules.names, choices)
+    tasks = choose_tasks(molecules.targets_NC, molecules.names, choices, words=molecules.classes)
+    return expand_classes(molecules, tasks)
 
 
 def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
@@ -220,53 +252,6 @@ def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[
         sizes = [" / ".join(str(int(known_NC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
         lines.append(f"labels of {name}: {'; '.join(sizes)}")
     return lines
-
-
-def _train_member(
-    plan: _Plan, fold: int, seed: int, partition: Split, folder: Path, resume: bool, weight: float, quiet: bool
-) -> MemberResult | None:
-    """Train one member; None when the loop's time was up."""
-    config, molecules = plan.config, plan.molecules
-    student = _student(config, plan.encoder, seed)
-    network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
-    targets = fit_targets(
-        molecules.targets_NC[partition.train],
-        molecules.names,
-        config.units,
-        plan.tasks.kinds,
-        standardise=config.targets == "standardised",
-    )
-    loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
-    objective = SupervisedObjective(
-        network, molecules.store, molecules.targets_NC, targets, partition, balanced, loop, config.layer_decay
-    )
-    result = train(
-        objective,
-        loop,
-        folder,
-        resume=resume,
-        settings=_settings_of(plan, seed, fold),
-        title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
-        quiet=quiet,
-    )
-    if not result.finished:
-        return None
-    objective.to("cpu")
-    member = Member(network, tuple(targets), seed, weight, student.config, config.head)
-    return MemberResult(member, fold, partition, objective.predict(), result)
-
-
-def _settings_of(plan: _Plan, seed: int, fold: int) -> dict[str, Any]:
-    return {**plan.record, "member_seed": seed, "fold": fold}
-
-
-def _student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
-    """The pretrained student, or a random one whose weights are a function of `seed`."""
-    if encoder != RANDOM:
-        return load_encoder(encoder, **config.regularization.given())[0]
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(derive_seed(seed, "student"))
-        return build_student(config.student.with_training_settings(**config.regularization.given()))
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:

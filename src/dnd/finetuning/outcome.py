@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,96 +11,124 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.finetuning.blend import Blend
 from dnd.finetuning.calibration import calibrate
-from dnd.finetuning.cells import csv_text
+from dnd.finetuning.classes import describe_targets, label_count
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.duplicates import audit_duplicates
 from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, verdicts
 from dnd.finetuning.folds import over_folds
 from dnd.finetuning.metrics import metric_names
+from dnd.finetuning.network import run_over
 from dnd.finetuning.partition import PARTS
 from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
-from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.tasks import Tasks
+from dnd.finetuning.student_training import MemberResult, Plan
+from dnd.finetuning.tasks import Target, Tasks
+from dnd.finetuning.test_table import predictions_table
 from dnd.finetuning.trust import write_trust
-from dnd.store.schema import HydrogenSetting
-from dnd.training.settings import TrainResult
 
 Array = Float[np.ndarray, "molecules targets"]
 
 
 @dataclass(frozen=True)
-class MemberResult:
-    """One trained member.
+class Fitted:
+    """What training made, before it is judged.
 
     Attributes:
-        member: the network.
-        fold: which partition it was trained on.
-        partition: that partition.
-        predictions_NC: for all molecules, raw units or probabilities.
-        training: how the loop ended.
+        members: the networks; with a blend there may be none.
+        targets: names, units and kinds.
+        folds: per partition it and the predictions for all molecules, NaN where there are none. Those of a blend for
+            its own training molecules are out of fold.
+        training: per network how its training went, for `metrics.json`.
+        domain_rows: molecules that the domain is made of.
+        embed: the representation of such molecules that measures distance.
+        blend: the classical part; None = networks only.
+        lessons: per partition the molecules that teach the calibration; None = its validation part, or with folds its
+            test part.
+        beside: per baseline its predictions for each partition; None = random forests are to be fitted.
+        about: further entries of `metrics.json`.
     """
 
-    member: Member
-    fold: int
-    partition: Split
-    predictions_NC: Array
-    training: TrainResult
+    members: tuple[Member, ...]
+    targets: tuple[Target, ...]
+    folds: list[tuple[Split, Array]]
+    training: list[dict[str, Any]]
+    domain_rows: np.ndarray
+    embed: Callable[[np.ndarray], np.ndarray]
+    blend: Blend | None = None
+    lessons: list[np.ndarray] | None = None
+    beside: Mapping[str, list[Array]] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Sequence[MemberResult], molecules: LabelledMolecules) -> Fitted:
+        """Networks alone; their predictions are averaged."""
+        network = results[0].member.network
+
+        def embed(rows: np.ndarray) -> np.ndarray:
+            return run_over(network.embed, network.student, molecules.store, rows)
+
+        folds = _folds(results)
+        return cls(
+            members=tuple(result.member for result in results),
+            targets=results[0].member.targets,
+            folds=folds,
+            training=[training_summary(result) for result in results],
+            domain_rows=np.unique(np.concatenate([part.train for part, _ in folds])),
+            embed=embed,
+        )
 
 
-def write_outcome(
-    folder: Path,
-    molecules: LabelledMolecules,
-    results: Sequence[MemberResult],
-    tasks: Tasks,
-    hydrogens: HydrogenSetting,
-    record: dict[str, Any],
-    config: FinetuneConfig,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Judge the members, fit the baselines, write and seal the MODEL folder; returns `metrics.json`."""
-    folds, calibration = calibrate(_folds(results), molecules.targets_NC, tasks.kinds)
-    targets = results[0].member.targets
+def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str], None]) -> dict[str, Any]:
+    """Judge what was fitted beside the baselines, write and seal the MODEL folder; returns `metrics.json`."""
+    molecules, tasks, config = plan.molecules, plan.tasks, plan.config
+    folds, calibration = calibrate(
+        fitted.folds, molecules.targets_NC, tasks.kinds, fitted.lessons, groups=molecules.groups
+    )
     metrics: dict[str, Any] = {
         "task": tasks.name,
         "task_reason": tasks.reason,
         "per_target": tasks.balanced,
         "metric": metric_names(tasks.kinds)[0],
         "metrics": list(metric_names(tasks.kinds)),
-        "targets": [{"name": target.name, "unit": target.unit, "kind": target.kind} for target in targets],
+        "targets": describe_targets(fitted.targets, molecules.groups),
         "files": list(molecules.files),
         "split": config.split,
         "counts": {
             "rows": molecules.num_rows,
             "molecules": len(molecules.rows_N),
             "rejected": len(molecules.rejects),
-            "labels": int((~np.isnan(molecules.targets_NC)).sum()),
+            "labels": label_count(molecules),
         },
         **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
-        "members": [_training_summary(result) for result in results],
+        "members": fitted.training,
         "baselines": {},
+        **({"search": plan.record["search"]} if "search" in plan.record else {}),
+        **fitted.about,
         **_judge(folds, molecules, tasks),
     }
     if config.baselines:
-        metrics["baselines"] = _baselines(folds, molecules, tasks, say)
+        metrics["baselines"] = _baselines(folds, molecules, tasks, fitted.beside, say)
     for line in comparison_table(metrics):
         say(line)
     if metrics["baselines"]:
         for line in verdicts(metrics):
             say(line)
-    members = [result.member for result in results]
-    for line in write_trust(folder, members[0], molecules, [part for part, _ in folds], calibration, tasks.kinds):
+    sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
+    source = "the training and validation parts, predicted out of fold" if fitted.lessons else sources
+    for line in write_trust(folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source):
         say(line)
-    saved = predictor_config(members, hydrogens, record)
+    saved = predictor_config(fitted.members, fitted.targets, plan.hydrogens, plan.record, fitted.blend)
     write_predictor(
         folder,
-        members,
+        fitted.members,
         saved,
+        blend=fitted.blend,
         card=model_card(saved, metrics),
         metrics=metrics,
         splits=_splits([partition for partition, _ in folds], molecules.rows_N, config.split),
         tables={
-            "test_predictions.csv": _test_table(folds, molecules),
+            "test_predictions.csv": predictions_table(folds, molecules),
             "rejects.csv": molecules.rejects_csv(),
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
@@ -119,17 +147,33 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
 
 
 def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, tasks: Tasks) -> dict[str, Any]:
-    judged = [part_metrics(part, molecules.targets_NC, values, tasks.kinds, molecules.names) for part, values in folds]
+    judged = [
+        part_metrics(part, _judged_labels(molecules, values), values, tasks.kinds, molecules.names, molecules.groups)
+        for part, values in folds
+    ]
     parts = over_folds(judged, metric_names(tasks.kinds))
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
+
+
+def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
+    """The labels of molecules that have a prediction; a blend has none for what it had to leave out."""
+    return np.where(np.isfinite(values_NC), molecules.targets_NC, np.nan)
 
 
 def _baselines(
     folds: Sequence[tuple[Split, Array]],
     molecules: LabelledMolecules,
     tasks: Tasks,
+    beside: Mapping[str, list[Array]] | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
+    """Each baseline judged on the same partitions: those that were fitted already, else random forests."""
+    partitions = [part for part, _ in folds]
+    if beside is not None:
+        return {
+            name: {"settings": {}, **_judge(zip(partitions, values, strict=True), molecules, tasks)}
+            for name, values in beside.items()
+        }
     from dnd.chemistry.parse import parse_smiles
     from dnd.finetuning.classical import baselines
     from dnd.finetuning.fingerprints import count_fingerprints, descriptors_2d
@@ -137,12 +181,12 @@ def _baselines(
     parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
     assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"
     features = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-    fitted = [baselines(features, molecules.targets_NC, part.train, tasks.kinds, say=say) for part, _ in folds]
+    fitted = [baselines(features, molecules.targets_NC, part.train, tasks.kinds, say=say) for part in partitions]
     return {
         name: {
             "settings": fitted[0][name].settings,
             **_judge(
-                [(part, found[name].predictions_NC) for (part, _), found in zip(folds, fitted, strict=True)],
+                [(part, found[name].predictions_NC) for part, found in zip(partitions, fitted, strict=True)],
                 molecules,
                 tasks,
             ),
@@ -151,7 +195,8 @@ def _baselines(
     }
 
 
-def _training_summary(result: MemberResult) -> dict[str, Any]:
+def training_summary(result: MemberResult) -> dict[str, Any]:
+    """How the training of a network went, for `metrics.json`."""
     training = result.training
     return {
         "seed": result.member.seed,
@@ -169,19 +214,3 @@ def _splits(found: Sequence[Split], rows_N: np.ndarray, name: str) -> dict[str, 
     """Row numbers of the input from 0; a k-fold split has a list of them."""
     named = [{part: [int(row) for row in rows_N[getattr(one, part)]] for part in PARTS} for one in found]
     return {"split": name, **named[0]} if len(named) == 1 else {"split": name, "folds": named}
-
-
-def _test_table(folds: Sequence[tuple[Split, Array]], molecules: LabelledMolecules) -> str:
-    """Every test molecule with label and prediction; with folds, each molecule by the members that did not see it."""
-    header = ["row", "smiles", *(f"{name}{end}" for name in molecules.names for end in ("", "_pred"))]
-    rows: list[list[object]] = []
-    for partition, predictions_NC in folds:
-        for place in partition.test:
-            pairs = zip(molecules.targets_NC[place], predictions_NC[place], strict=True)
-            cells = [cell for label, value in pairs for cell in (_cell(label), float(value))]
-            rows.append([int(molecules.rows_N[place]), molecules.texts[place], *cells])
-    return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
-
-
-def _cell(label: float) -> float | None:
-    return None if np.isnan(label) else float(label)

@@ -1,8 +1,8 @@
 """The MODEL folder: what finetuning leaves and prediction opens.
 
 `config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`, and one
-`model.safetensors` per member (`model-1.safetensors` for the second). A predictor is a list of members whose
-predictions are averaged with their weights.
+`model.safetensors` per network (`model-1.safetensors` for the second); with a blend also `classical.safetensors`, see
+`blend.py`. A predictor is a list of members whose predictions are averaged with their weights.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.finetuning.blend import Blend, blend_config, blend_tensors, read_blend
 from dnd.finetuning.heads import HeadName
 from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.tasks import Target, TaskName, task_name
@@ -56,27 +57,35 @@ class PredictorParts:
     """Everything of a MODEL folder that prediction needs.
 
     Attributes:
-        members: at least one; all predict the same targets in the same order.
+        members: the networks; all predict the same targets in the same order.
+        targets: names, units and kinds of them.
         task: the kind of all targets, or `mixed`.
         hydrogens: as the students saw molecules in training.
         config: the content of `config.json`.
+        blend: the classical part and the weights of all members; None = the networks' own weights.
     """
 
     members: tuple[Member, ...]
+    targets: tuple[Target, ...]
     task: TaskName
     hydrogens: HydrogenSetting
     config: Mapping[str, Any]
+    blend: Blend | None = None
 
 
 def predictor_config(
-    members: Sequence[Member], hydrogens: HydrogenSetting, training: Mapping[str, Any]
+    members: Sequence[Member],
+    targets: Sequence[Target],
+    hydrogens: HydrogenSetting,
+    training: Mapping[str, Any],
+    blend: Blend | None = None,
 ) -> dict[str, Any]:
     """`config.json` of a predictor; `training` says how it was made."""
     return {
-        "task": task_name([target.kind for target in members[0].targets]),
+        "task": task_name([target.kind for target in targets]),
         "hydrogens": hydrogens,
         "feature_version": FEATURE_VERSION,
-        "targets": [asdict(target) for target in members[0].targets],
+        "targets": [asdict(target) for target in targets],
         "members": [
             {
                 "kind": "network",
@@ -90,6 +99,7 @@ def predictor_config(
             }
             for number, member in enumerate(members)
         ],
+        **({"blend": blend_config(blend)} if blend else {}),
         "training": dict(training),
     }
 
@@ -99,6 +109,7 @@ def write_predictor(
     members: Sequence[Member],
     config: Mapping[str, Any],
     *,
+    blend: Blend | None = None,
     card: str,
     metrics: Mapping[str, Any],
     splits: Mapping[str, Any],
@@ -110,6 +121,7 @@ def write_predictor(
         folder: may hold the run's logs.
         members: the networks.
         config: see `predictor_config`.
+        blend: the classical part.
         card: Markdown.
         metrics: plain values for `metrics.json`.
         splits: plain values for `splits.json`.
@@ -120,6 +132,8 @@ def write_predictor(
     for name, text in tables.items():
         write_text(folder / name, text)
     tensors = {_stem(number): member.network.state_dict() for number, member in enumerate(members)}
+    if blend is not None:
+        tensors |= blend_tensors(blend)
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
 
 
@@ -145,7 +159,10 @@ def read_predictor(folder: Path | str) -> PredictorParts:
             _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
             for number, entry in enumerate(config["members"])
         )
-        return PredictorParts(members, config["task"], config["hydrogens"], config)
+        blend = read_blend(model, targets)
+        if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
+            raise CorruptFileError(f"{folder}/config.json has other members than weights")
+        return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
     except (KeyError, TypeError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from dnd.common.errors import ConfigError
+from dnd.common.registry import look_up
 from dnd.finetuning.heads import HeadName
 from dnd.finetuning.tasks import TaskChoice
 from dnd.store.schema import HydrogenSetting
@@ -14,6 +15,8 @@ from dnd.student.pooling import Pooling
 from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"
+# In the order in which a time limit keeps them; see `classical_fits.py`.
+CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,40 @@ class Regularization:
 
 
 @dataclass(frozen=True)
+class BlendConfig:
+    """Classical members beside the students.
+
+    Attributes:
+        classical: members, of `CLASSICAL_MEMBERS`; none = students only.
+        students: whether the blend has any; `ensemble` says how many.
+        folds: scaffold folds of the predictions out of fold.
+        classical_rows: molecules that a classical member learns from at most; more are thinned at random.
+        passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
+        time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
+    """
+
+    classical: tuple[str, ...] = ()
+    students: bool = True
+    folds: int = 5
+    classical_rows: int = 20_000
+    passes: int = 2_000_000
+    time_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can't work before any work starts."""
+        for name in self.classical:
+            look_up(dict.fromkeys(CLASSICAL_MEMBERS), name, "classical member")
+        if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
+            raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
+        if not self.classical and not self.students:
+            raise ConfigError("a blend without members", next_step="Name some in blend.classical")
+        if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
+            raise ConfigError(
+                "a time limit needs classical members to fall back on", next_step="Use --recipe best or fast"
+            )
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """Settings of a finetuning.
 
@@ -63,8 +100,10 @@ class FinetuneConfig:
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
         hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
         units: of the targets, in their order; empty = none given.
+        class_weights: `balanced` lets the classes of a target weigh the same in the loss, however rare they are.
         baselines: fit the random forests that are printed beside the model.
-        jobs: processes for parsing; 0 = one per processor.
+        jobs: processes for parsing and descriptors; 0 = one per processor.
+        blend: classical members beside the students.
     """
 
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -82,9 +121,11 @@ class FinetuneConfig:
     ensemble: int = 1
     hydrogens: HydrogenSetting | None = None
     units: tuple[str, ...] = ()
+    class_weights: Literal["none", "balanced"] = "none"
     baselines: bool = True
     jobs: int = 0
     tasks: tuple[TaskChoice, ...] | None = None
+    blend: BlendConfig = field(default_factory=BlendConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dnd.chemistry.splits import Split
 from dnd.finetuning.calibration import Calibration, sentences, write_calibration
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.domain import fit_domain, write_domain
 from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.network import run_over
-from dnd.finetuning.predictor_folder import Member
 
 
 def write_trust(
     folder: Path,
-    member: Member,
+    embed: Callable[[np.ndarray], np.ndarray],
+    rows: np.ndarray,
     molecules: LabelledMolecules,
-    partitions: Sequence[Split],
     calibration: Calibration,
     kinds: Sequence[TaskKind],
+    source: str,
 ) -> list[str]:
     """Write calibration and domain into a MODEL folder that is not sealed yet.
 
     Args:
         folder: the MODEL folder.
-        member: the first, whose representations measure distance.
+        embed: representations of given molecules, which measure distance.
+        rows: molecules that were trained on.
         molecules: the data.
-        partitions: one, or one per fold; training molecules of any of them are in the domain.
         calibration: see `calibrate`.
         kinds: of the targets.
+        source: what the calibration was learned from, in words.
 
     Returns:
         What was learned, in words.
     """
-    lines = sentences(calibration, molecules.names, kinds, len(partitions))
+    lines = sentences(calibration, molecules.names, kinds, source)
     write_calibration(folder, calibration, lines)
-    train = np.unique(np.concatenate([partition.train for partition in partitions]))
-    network = member.network
-
-    def embed(places: np.ndarray) -> np.ndarray:
-        return run_over(network.embed, network.student, molecules.store, train[places])
-
-    domain = fit_domain([molecules.smiles[row] for row in train], embed)
+    domain = fit_domain([molecules.smiles[row] for row in rows], lambda places: embed(rows[places]))
     if domain is not None:
         write_domain(folder, domain)
     return lines

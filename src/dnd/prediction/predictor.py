@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.finetuning.calibration import Calibration, read_calibration
+from dnd.finetuning.calibration import Calibration, TargetCalibration, both_classes, read_calibration
+from dnd.finetuning.conformal_sets import set_words
 from dnd.finetuning.domain import Domain, read_domain
 from dnd.finetuning.multiclass import normalised
 from dnd.finetuning.network import run_over, to_raw_units
@@ -111,10 +112,10 @@ class Predictor:
 
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
-            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std`
-            (deviation between members, where there are several), `<target>_low` and `<target>_high` (interval, where
-            one was learned); `in_domain` (`yes` or `no`) and `domain_reason`; `error`, the reason where there is no
-            molecule, and then the others are NaN or empty.
+            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation between
+            members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
+            `<target>_set` (of two classes those that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
+            `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
         """
         columns, errors = self.describe(smiles)
         return PredictionTable({"smiles": list(smiles), **columns, ERROR: errors})
@@ -173,7 +174,8 @@ class Predictor:
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members, probabilities calibrated."""
-        values_NC: np.ndarray = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
+        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
+        values_NC = normalised(mean_NC, groups_of(self.targets))
         return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
 
     def _spread(self, members_MNC: np.ndarray) -> Float[np.ndarray, "molecules targets"] | None:
@@ -199,7 +201,11 @@ class Predictor:
             columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
-            half_width = self.calibration.targets[column].half_width if self.calibration else None
+            learned = self.calibration.targets[column] if self.calibration else TargetCalibration()
+            if learned.set_thresholds is not None:
+                both_NK = both_classes(values_NC[:, column])
+                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
+            half_width = learned.half_width
             if half_width is not None:
                 columns[f"{target.name}_low"] = values_NC[:, column] - half_width
                 columns[f"{target.name}_high"] = values_NC[:, column] + half_width

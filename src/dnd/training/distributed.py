@@ -152,3 +152,8 @@ class World:
 def is_main_rank() -> bool:
     """Whether this process is the one that writes results; the others only help to train."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_ranks() -> int:
+    """How many processes `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

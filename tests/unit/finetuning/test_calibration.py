@@ -19,12 +19,11 @@ from dnd.finetuning.calibration import (
     TargetCalibration,
     calibrate,
     conformal_half_width,
-    fit_platt,
-    platt,
     read_calibration,
     sentences,
     write_calibration,
 )
+from dnd.finetuning.platt import fit_platt, platt
 
 
 def parts(*sizes: int) -> Split:
@@ -81,8 +80,8 @@ def test_one_partition_learns_from_validation_and_is_judged_on_test():
     assert first.half_width == conformal_half_width(predictions[50:100, 0])
     assert first.measured == pytest.approx((np.abs(predictions[100:, 0]) <= first.half_width).mean())
     assert (first.molecules, first.judged_on, second.judged_on) == (50, 100, int((~np.isnan(targets[100:, 1])).sum()))
-    line = sentences(found, ["a", "b"], ["regression"] * 2, 1)[0]
-    assert "also chose the epoch" in line
+    line = sentences(found, ["a", "b"], ["regression"] * 2, "the validation part")[0]
+    assert "of the validation part" in line
     assert f"{first.measured:.1%}" in line
 
 

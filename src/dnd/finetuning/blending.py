@@ -1,0 +1,263 @@
+"""The recipes `best` and `fast`: finetuned students and classical models, blended with weights fitted out of fold.
+
+Development molecules (training and validation part) are dealt into scaffold folds. A classical member is fitted once
+per fold on the others, which gives its predictions out of fold, and once on all. Student k learns from all folds but
+fold k, which stops its training early and which it predicts; the students of a partition together are an ensemble. The
+weights of all members are fitted on the molecules that every member predicted out of fold. The test part is looked at
+when everything is settled.
+
+A fold that stops a student's training flatters that student's predictions for it a little, and with them its weight.
+The test part, and so every number that is printed for it, is not touched by that.
+
+Legend: N molecules, C targets, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.chemistry.splits import Split
+from dnd.finetuning.blend import Blend, ClassicalMember, FrozenEncoder
+from dnd.finetuning.blend_data import development, frozen_encoder, rows_with_features, workbench
+from dnd.finetuning.blend_weights import fit_weights
+from dnd.finetuning.classical import MEAN, mean_prediction
+from dnd.finetuning.classical_blend import ClassicalFits, Workbench, fit_classical, within_bytes
+from dnd.finetuning.classical_features import features_of
+from dnd.finetuning.multiclass import normalised
+from dnd.finetuning.network import run_over
+from dnd.finetuning.outcome import Fitted, training_summary
+from dnd.finetuning.student_plan import StudentPlan, plan_students
+from dnd.finetuning.student_training import MemberResult, Plan, train_member
+from dnd.finetuning.tasks import Target
+from dnd.finetuning.time_limit import Clock
+
+Array = Float[np.ndarray, "molecules targets"]
+
+LIMIT_BYTES = 12_000_000  # of all classical arrays in a MODEL folder
+STUDENTS = "students"
+_CLASSICAL_SHARE, _ALONE = 0.45, 0.8  # of what is left of a time limit, with and without students to come
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one partition gave.
+
+    Attributes:
+        partition: it.
+        results: its students.
+        fits: its classical members, their forests cut to what a MODEL folder may hold.
+        weights_MC: of the students together, if there are any, then of the classical members.
+        targets: scale of the classical members.
+        values: per member predictions for all molecules, out of fold for development molecules.
+    """
+
+    partition: Split
+    results: list[MemberResult]
+    fits: ClassicalFits
+    weights_MC: Float[np.ndarray, "members targets"]
+    targets: tuple[Target, ...]
+    values: dict[str, Array]
+
+    def blended(self) -> Array:
+        """The weighted mean of the members that have a weight."""
+        total_NC = np.zeros_like(next(iter(self.values.values())))
+        for weights_C, values_NC in zip(self.weights_MC, self.values.values(), strict=True):
+            total_NC += np.where(weights_C > 0, weights_C * values_NC, 0.0)
+        return total_NC
+
+
+def fit_blend(
+    plan: Plan, out: Path, clock: Clock, *, resume: bool, quiet: bool, say: Callable[[str], None]
+) -> Fitted | None:
+    """Fit every member of every partition; None when `loop.stop_after_s` ended a student.
+
+    Args:
+        plan: what is settled.
+        out: the MODEL folder; a student trains in `member-<number>`.
+        clock: counts down the time limit.
+        resume: students go on where they stopped; classical members are fitted anew, to the same arrays.
+        quiet: no progress of the students' training.
+        say: receives one line at a time.
+    """
+    config = plan.config
+    encoder = frozen_encoder(plan)
+    if encoder is None:
+        say("features of the classical members: descriptors and counts (no encoder, so no representation)")
+    has_features_N = rows_with_features(plan, clock, say)
+    every = np.flatnonzero(has_features_N)
+    say(f"computing features of {len(every)} molecules")
+    embedding = encoder.embed(plan.molecules.store, every) if encoder else None
+    x_NF = features_of([plan.molecules.smiles[row] for row in every], embedding, jobs=config.jobs)
+    place_N = np.full(len(has_features_N), -1)
+    place_N[every] = np.arange(len(every))
+    parts: list[_Part] = []
+    for number, partition in enumerate(plan.parts):
+        share = 1 / (len(plan.parts) - number)
+        bench = workbench(plan, partition, x_NF, place_N, encoder)
+        budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
+        fits = fit_classical(bench, config.blend.classical, budget, say)
+        students = plan_students(plan, partition, clock, share, say)
+        first = sum(len(part.results) for part in parts)
+        folders = [out / f"member-{first + student}" for student in range(students.count)]
+        results = _train_students(plan, bench, partition, number, students, folders, resume, quiet)
+        if results is None:
+            return None
+        parts.append(_combine(plan, bench, partition, fits, results))
+    return _assemble(plan, parts, encoder, x_NF, place_N, say)
+
+
+def _train_students(
+    plan: Plan,
+    bench: Workbench,
+    partition: Split,
+    number: int,
+    students: StudentPlan,
+    folders: Sequence[Path],
+    resume: bool,
+    quiet: bool,
+) -> list[MemberResult] | None:
+    """Student k without fold k; development molecules without features are in no fold, and train them all."""
+    loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
+    own = replace(plan, config=replace(plan.config, loop=loop))
+    results = []
+    for student, folder in enumerate(folders):
+        held_out = bench.rows[bench.folds == student % bench.num_folds]
+        train = np.setdiff1d(development(partition), held_out)
+        result = train_member(
+            own,
+            number,
+            plan.config.loop.seed + student,
+            Split(train, held_out, partition.test),
+            folder,
+            resume=resume,
+            weight=1.0,
+            quiet=quiet,
+            unfinished=students.is_cut,
+        )
+        if result is None:
+            return None
+        results.append(result)
+    return results
+
+
+def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits, results: list[MemberResult]) -> _Part:
+    """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
+    values = {STUDENTS: _of_students(bench, partition, results)} if results else {}
+    values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
+    scale_C = np.array([target.std for target in bench.targets])
+    out_of_fold_MNC = np.stack([member[bench.rows] for member in values.values()])
+    weights_MC = fit_weights(out_of_fold_MNC, bench.targets_NC[bench.rows], plan.tasks.kinds, scale_C)
+    used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
+    kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
+    models = {**fits.models, **dict(zip(used, kept, strict=True))}
+    if left_out:
+        fits.dropped.append(f"{left_out} trees, so that the model stays small")
+    judged = partition.test[bench.place_N[partition.test] >= 0]
+    for name in models:
+        values[name][judged] = bench.predict(models[name], judged)
+    return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values)
+
+
+def _of_students(bench: Workbench, partition: Split, results: Sequence[MemberResult]) -> Array:
+    """Of a fold by the students that did not learn from it, of the test part by all."""
+    found_NC = np.full(bench.targets_NC.shape, np.nan)
+    for fold in range(min(len(results), bench.num_folds)):
+        held_out = bench.rows[bench.folds == fold]
+        own = results[fold :: bench.num_folds]
+        found_NC[held_out] = np.mean([result.predictions_NC[held_out] for result in own], axis=0)
+    found_NC[partition.test] = np.mean([result.predictions_NC[partition.test] for result in results], axis=0)
+    return found_NC
+
+
+def _assemble(
+    plan: Plan,
+    parts: Sequence[_Part],
+    encoder: FrozenEncoder | None,
+    x_NF: np.ndarray,
+    place_N: np.ndarray,
+    say: Callable[[str], None],
+) -> Fitted:
+    """Members of all partitions as one predictor, each partition with the same share."""
+    classical: list[ClassicalMember] = []
+    networks: list[MemberResult] = []
+    network_weights: list[tuple[float, ...]] = []
+    for part in parts:
+        of_member = dict(zip(part.values, part.weights_MC / len(parts), strict=True))
+        shared_C = of_member.get(STUDENTS, np.zeros(len(part.targets)))
+        if shared_C.any():
+            networks += part.results
+            network_weights += [tuple(shared_C / len(part.results))] * len(part.results)
+        classical += [
+            ClassicalMember(name, models, part.targets, tuple(of_member[name]))
+            for name, models in part.fits.models.items()
+            if of_member[name].any()
+        ]
+    blend = Blend(tuple(classical), tuple(network_weights), encoder)
+    members = tuple(
+        replace(result.member, weight=float(np.mean(weights)))
+        for result, weights in zip(networks, network_weights, strict=True)
+    )
+    learned = np.unique(np.concatenate([development(part.partition) for part in parts]))
+    groups = plan.molecules.groups
+    for line in _lines(parts):
+        say(line)
+
+    def embed(rows: np.ndarray) -> np.ndarray:
+        if members:
+            network = members[0].network
+            return run_over(network.embed, network.student, plan.molecules.store, rows)
+        return blend.representation(x_NF[place_N[rows]])
+
+    return Fitted(
+        members=members,
+        targets=parts[0].targets,
+        folds=[(part.partition, normalised(part.blended(), groups)) for part in parts],
+        training=[training_summary(result) for result in networks],
+        domain_rows=learned[place_N[learned] >= 0],
+        embed=embed,
+        blend=blend,
+        lessons=[development(part.partition) for part in parts],
+        beside=_beside(plan, parts),
+        about={"blend": [_about(part) for part in parts]},
+    )
+
+
+def _beside(plan: Plan, parts: Sequence[_Part]) -> dict[str, list[Array]]:
+    """The mean and every member alone: the classical ones are the baselines of the blend."""
+    found = {MEAN: [mean_prediction(plan.molecules.targets_NC, development(part.partition)) for part in parts]}
+    names = [name for name in parts[0].values if all(name in part.values for part in parts)]
+    for name in names:
+        found[name] = [normalised(part.values[name], plan.molecules.groups) for part in parts]
+    return found
+
+
+def _about(part: _Part) -> dict[str, Any]:
+    """A partition's members for `metrics.json`: weight of each target, seconds, and what was left out."""
+    seconds = {**part.fits.seconds, STUDENTS: sum(result.training.seconds for result in part.results)}
+    return {
+        "folds": part.fits.folds,
+        "students": len(part.results),
+        "left_out": part.fits.dropped,
+        "members": {
+            name: {"weights": [round(float(w), 6) for w in weights_C], "seconds": round(seconds[name], 1)}
+            for name, weights_C in zip(part.values, part.weights_MC, strict=True)
+        },
+    }
+
+
+def _lines(parts: Sequence[_Part]) -> list[str]:
+    """Mean weight of each member over targets and partitions, and what was left out."""
+    names = dict.fromkeys(name for part in parts for name in part.values)
+    weight = dict.fromkeys(names, 0.0)
+    for part in parts:
+        for name, weights_C in zip(part.values, part.weights_MC, strict=True):
+            weight[name] += float(weights_C.mean()) / len(parts)
+    shares = ", ".join(f"{name} {value:.2f}" for name, value in weight.items())
+    left_out = dict.fromkeys(line for part in parts for line in part.fits.dropped)
+    return [f"blend, weights fitted out of fold: {shares}", *(f"plan: left out {line}" for line in left_out)]

@@ -1,0 +1,164 @@
+"""One student of a predictor: built, trained, and what it predicts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dnd.chemistry.splits import Split
+from dnd.common.seeds import derive_seed, set_threads
+from dnd.finetuning.classes import with_groups
+from dnd.finetuning.dataset import LabelledMolecules
+from dnd.finetuning.network import PropertyNetwork
+from dnd.finetuning.objective import SupervisedObjective
+from dnd.finetuning.predictor_folder import Member
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.tasks import Tasks, fit_targets
+from dnd.store.schema import HydrogenSetting
+from dnd.student.build import build_student, load_encoder
+from dnd.student.contract import Student
+from dnd.student.shipped import RANDOM, encoder_folder
+from dnd.training.loop import choose_device, train
+from dnd.training.settings import TrainResult
+
+Array = Float[np.ndarray, "molecules targets"]
+_REHEARSED_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before training starts.
+
+    Attributes:
+        config: the settings.
+        encoder: an ENCODER folder, or `random`.
+        molecules: the data.
+        tasks: kinds of the targets.
+        hydrogens: as the student sees molecules.
+        parts: one partition, or one per fold.
+        record: of the run, for `run.json`.
+    """
+
+    config: FinetuneConfig
+    encoder: str
+    molecules: LabelledMolecules
+    tasks: Tasks
+    hydrogens: HydrogenSetting
+    parts: list[Split]
+    record: dict[str, Any]
+
+    def settings_of(self, seed: int, fold: int) -> dict[str, Any]:
+        """By which a resumed run knows a member."""
+        return {**self.record, "member_seed": seed, "fold": fold}
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """One trained member.
+
+    Attributes:
+        member: the network.
+        fold: which partition it was trained on.
+        partition: that partition.
+        predictions_NC: for all molecules, raw units or probabilities.
+        training: how the loop ended.
+    """
+
+    member: Member
+    fold: int
+    partition: Split
+    predictions_NC: Array
+    training: TrainResult
+
+
+def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
+    """The pretrained student, or a random one whose weights are a function of `seed`."""
+    if encoder != RANDOM:
+        return load_encoder(encoder_folder(encoder), **config.regularization.given())[0]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive_seed(seed, "student"))
+        return build_student(config.student.with_training_settings(**config.regularization.given()))
+
+
+def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective:
+    """A network with a new head, and the loss on a partition."""
+    config, molecules = plan.config, plan.molecules
+    student = initial_student(config, plan.encoder, seed)
+    network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
+    targets = fit_targets(
+        molecules.targets_NC[partition.train],
+        molecules.names,
+        config.units,
+        plan.tasks.kinds,
+        standardise=config.targets == "standardised",
+    )
+    loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
+    return SupervisedObjective(
+        network,
+        molecules.store,
+        molecules.targets_NC,
+        with_groups(targets, molecules.groups),
+        partition,
+        balanced,
+        loop,
+        config.layer_decay,
+        class_weights=config.class_weights == "balanced",
+    )
+
+
+def train_member(
+    plan: Plan,
+    fold: int,
+    seed: int,
+    partition: Split,
+    folder: Path,
+    *,
+    resume: bool,
+    weight: float,
+    quiet: bool,
+    unfinished: bool = False,
+) -> MemberResult | None:
+    """Train one member; None when the loop's time was up, unless `unfinished` networks are taken as they are."""
+    objective = objective_of(plan, seed, partition)
+    result = train(
+        objective,
+        objective.loop,
+        folder,
+        resume=resume,
+        settings=plan.settings_of(seed, fold),
+        title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
+        quiet=quiet,
+    )
+    if not result.finished and not (unfinished and result.best):
+        return None
+    objective.to("cpu")
+    network = objective.network
+    member = Member(network, tuple(objective.targets), seed, weight, network.student.config, plan.config.head)
+    return MemberResult(member, fold, partition, objective.predict(), result)
+
+
+def seconds_per_epoch(plan: Plan, partition: Split) -> float:
+    """What an epoch with its evaluation will take, from a few steps on a network that is thrown away."""
+    set_threads(plan.config.loop.threads)
+    objective = objective_of(plan, 0, partition).to(choose_device(plan.config.loop.device))
+    device = next(objective.parameters()).device
+    batches = objective.plan_epoch(0)
+    few = batches[: _REHEARSED_STEPS + 1]
+    started = time.monotonic()
+    for number, rows in enumerate(few):
+        if number == 1:
+            started = time.monotonic()  # the first step warms up
+        objective(objective.load_batch(rows, 0).to(device), number).loss.backward()
+    steps = max(1, len(few) - 1)
+    step = (time.monotonic() - started) / steps
+    objective.eval()
+    started = time.monotonic()
+    with torch.no_grad():
+        objective.evaluate()
+    return float(step * len(batches) * 1.1 + np.float64(time.monotonic() - started))

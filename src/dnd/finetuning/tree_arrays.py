@@ -1,0 +1,219 @@
+"""Forests and boosted trees of scikit-learn as plain arrays: nothing is pickled, and prediction needs NumPy only.
+
+A node is three numbers: the column it looks at, its threshold (a leaf: its value), and how far the next node is when
+the column's value is larger; when it is not, the next node is the one that follows. So trees lie one behind the other,
+each in the order in which a depth-first walk that goes left first meets its nodes.
+
+Legend: N molecules, F features, M nodes of all trees, T trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
+from scipy.special import expit
+
+from dnd.common.errors import CorruptFileError
+
+Link = Literal["identity", "logit"]
+_LEAF = -1
+_ROWS_AT_ONCE = 512
+_NODE_BYTES = 9
+
+
+def linked(raw_N: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
+    """From a model's raw sum to its prediction: as it is, or through the logistic function."""
+    found: np.ndarray = expit(raw_N) if link == "logit" else raw_N
+    return found
+
+
+@dataclass(frozen=True)
+class Trees:
+    r"""A sum of decision trees.
+
+    .. math:: \hat y(x) = g\Big(b + s \sum_t \mathrm{leaf}_t(x)\Big)
+
+    Attributes:
+        feature_M: column of an inner node, -1 of a leaf.
+        number_M: threshold of an inner node, value of a leaf.
+        skip_M: nodes from an inner node to its right child.
+        missing_left_M: where a missing value goes.
+        starts_T: first node of each tree.
+        scale: s.
+        base: b.
+        link: g.
+    """
+
+    kind: ClassVar[str] = "trees"
+
+    feature_M: Int16[np.ndarray, "nodes"]
+    number_M: Float32[np.ndarray, "nodes"]
+    skip_M: UInt16[np.ndarray, "nodes"]
+    missing_left_M: Bool[np.ndarray, "nodes"]
+    starts_T: Int64[np.ndarray, "trees"]
+    scale: float
+    base: float
+    link: Link
+
+    @property
+    def num_trees(self) -> int:
+        """T."""
+        return len(self.starts_T)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a forest, so that fewer trees would do."""
+        return self.base == 0.0 and self.link == "identity" and self.scale < 1.0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays."""
+        return _NODE_BYTES * len(self.feature_M)
+
+    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+        """The prediction for each row; NaN is a missing value."""
+        raw = [self._sum(x_NF[start : start + _ROWS_AT_ONCE]) for start in range(0, len(x_NF), _ROWS_AT_ONCE)]
+        return linked(self.base + self.scale * np.concatenate([np.zeros(0), *raw]), self.link)
+
+    def _sum(self, x_NF: np.ndarray) -> np.ndarray:
+        """Walk all rows down all trees at once, a level per pass; who has reached a leaf is done."""
+        count, width = x_NF.shape
+        flat, has_missing = np.ascontiguousarray(x_NF).ravel(), bool(np.isnan(x_NF).any())
+        node = np.repeat(self.starts_T, count)
+        row = np.tile(np.arange(count), len(self.starts_T))
+        total = np.zeros(count)
+        while len(node):
+            feature, number = self.feature_M[node], self.number_M[node]
+            inner = feature >= 0
+            if not inner.all():
+                done = ~inner
+                total += np.bincount(row[done], number[done].astype(np.float64), minlength=count)
+                node, row, feature, number = node[inner], row[inner], feature[inner], number[inner]
+            value = flat[row * width + feature]
+            left = value <= number
+            if has_missing:
+                left |= np.isnan(value) & self.missing_left_M[node]
+            node = node + np.where(left, 1, self.skip_M[node])
+        return total
+
+    def first(self, count: int) -> Trees:
+        """The first `count` trees of a forest, at least one, in place of all of them."""
+        end = int(self.starts_T[count]) if count < len(self.starts_T) else len(self.feature_M)
+        scale = self.scale * len(self.starts_T) / count
+        parts = (self.feature_M[:end], self.number_M[:end], self.skip_M[:end], self.missing_left_M[:end])
+        return Trees(*parts, self.starts_T[:count], scale, self.base, self.link)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored; the inverse of `from_arrays`."""
+        return {
+            "feature": self.feature_M,
+            "number": self.number_M,
+            "skip": self.skip_M,
+            "missing_left": np.packbits(self.missing_left_M),
+            "starts": self.starts_T,
+            "affine": np.array([self.scale, self.base]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Trees:
+        """Trees over `width` features from stored arrays.
+
+        Raises:
+            CorruptFileError: a node leads out of its tree or names a feature that there is not.
+        """
+        feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
+        ends = np.append(starts[1:], len(feature))
+        places, inner = np.arange(len(feature)), feature >= 0
+        end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
+        sound = (
+            end_of is not None
+            and len(skip) == len(feature) == len(arrays["number"])
+            and bool((feature < width).all())
+            and bool((skip[inner] > 1).all())
+            and bool((places[inner] + skip[inner] < end_of[inner]).all())
+        )
+        if not sound:
+            raise CorruptFileError("the trees of a classical model lead nowhere", next_step="Finetune the model again")
+        missing = np.unpackbits(arrays["missing_left"], count=len(feature)).astype(bool)
+        scale, base = map(float, arrays["affine"])
+        return cls(feature, arrays["number"], skip, missing, starts, scale, base, link)
+
+
+def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
+    """A fitted random forest or extra trees of scikit-learn; its prediction is the mean over trees.
+
+    Args:
+        forest: fitted on one target, or on two classes.
+        columns: of the features that its own columns are.
+        classes: the value is the share of class 1 in a leaf.
+    """
+    trees = []
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        value = tree.value[:, 0, 1] / tree.value[:, 0].sum(axis=1) if classes else tree.value[:, 0, 0]
+        missing = tree.missing_go_to_left.astype(bool)
+        trees.append((tree.feature, tree.threshold, value, tree.children_left, tree.children_right, missing))
+    return _laid_out(trees, columns, scale=1 / len(trees), base=0.0, link="identity")
+
+
+def from_boosting(model: Any, columns: np.ndarray, *, classes: bool) -> Trees:
+    """A fitted `HistGradientBoostingRegressor` or a two-class `HistGradientBoostingClassifier`; see `from_forest`."""
+    trees = []
+    for (predictor,) in model._predictors:
+        nodes = predictor.nodes
+        leaf = nodes["is_leaf"].astype(bool)
+        feature = np.where(leaf, _LEAF, nodes["feature_idx"].astype(np.int64))
+        missing = nodes["missing_go_to_left"].astype(bool)
+        sides = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
+        trees.append((feature, nodes["num_threshold"], nodes["value"], *sides, missing))
+    base = float(np.ravel(model._baseline_prediction)[0])
+    return _laid_out(trees, columns, scale=1.0, base=base, link="logit" if classes else "identity")
+
+
+def _laid_out(
+    trees: Sequence[tuple[np.ndarray, ...]], columns: np.ndarray, scale: float, base: float, link: Link
+) -> Trees:
+    features, numbers, skips, missings, sizes = [], [], [], [], []
+    for feature, threshold, value, left, right, missing in trees:
+        order = _depth_first(feature, left, right)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        feature, threshold, value, right, missing = (
+            array[order] for array in (feature, threshold, value, right, missing)
+        )
+        inner = feature >= 0
+        skip = np.zeros(len(order), np.int64)
+        skip[inner] = place[right[inner]] - np.flatnonzero(inner)
+        assert skip.max(initial=0) < 2**16, "the sizes of the fits keep trees below 65,536 nodes"
+        features.append(np.where(inner, columns[np.where(inner, feature, 0)], _LEAF).astype(np.int16))
+        numbers.append(np.where(inner, _rounded_down(threshold), value.astype(np.float32)).astype(np.float32))
+        skips.append(skip.astype(np.uint16))
+        missings.append(missing)
+        sizes.append(len(order))
+    starts = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
+    joined = (np.concatenate(parts) for parts in (features, numbers, skips, missings))
+    return Trees(*joined, starts, scale, base, link)
+
+
+def _depth_first(feature: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Nodes in the order of a walk that goes left first; scikit-learn's forests have it already."""
+    inner = np.flatnonzero(feature >= 0)
+    if (left[inner] == inner + 1).all():
+        return np.arange(len(feature))
+    order, waiting = [], [0]
+    while waiting:
+        node = waiting.pop()
+        order.append(node)
+        if feature[node] >= 0:
+            waiting += [int(right[node]), int(left[node])]
+    return np.array(order)
+
+
+def _rounded_down(threshold: np.ndarray) -> np.ndarray:
+    """The largest float32 up to each threshold: for a float32 value the comparison stays the same."""
+    rounded = threshold.astype(np.float32)
+    return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)

@@ -1,0 +1,192 @@
+"""Recipes `best` and `fast`: weights out of fold, time limits, folders without code, predictions as reported."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnd.common.config import load_config
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import read_json
+from dnd.finetuning.blend_folds import scaffold_folds
+from dnd.finetuning.blend_weights import fit_weights
+from dnd.finetuning.classical_fits import MEMBERS
+from dnd.finetuning.finetune import finetune
+from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConfig
+from dnd.finetuning.time_limit import Clock, read_duration
+from dnd.prediction.predictor import Predictor
+from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
+
+BLEND = ("blend.classical=ridge,forest_descriptors", "blend.folds=3", "ensemble=2", "loop.epochs=2", "baselines=true")
+
+
+@pytest.fixture(autouse=True)
+def _small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two students and two classical members on a toy table."""
+    folder = tmp_path_factory.mktemp("blend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
+        quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
+    return folder / "model"
+
+
+def test_a_blend_predicts_after_loading_what_it_was_judged_by(model: Path):
+    with open(model / "test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = Predictor.load(model, device="cpu").predict([row["smiles"] for row in rows])
+    np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
+    assert list(found) == [
+        "smiles",
+        "size_pred",
+        "size_std",
+        "size_low",
+        "size_high",
+        "in_domain",
+        "domain_reason",
+        "error",
+    ]
+    assert (found["size_std"] > 0).all()
+
+
+def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
+    metrics, config = read_json(model / "metrics.json"), read_json(model / "config.json")
+    (about,) = metrics["blend"]
+    assert list(about["members"]) == ["students", "ridge", "forest_descriptors"]
+    assert sum(one["weights"][0] for one in about["members"].values()) == pytest.approx(1, abs=1e-5)
+    assert {"mean", "students", "ridge", "forest_descriptors"} == set(metrics["baselines"])
+    assert metrics["parts"]["test"]["rmse"] < metrics["baselines"]["mean"]["parts"]["test"]["rmse"]
+    assert config["blend"]["features"] == ["descriptors", "counts"]
+    suffixes = {path.suffix for path in model.iterdir() if path.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".csv", ".md"}
+
+
+def test_a_flipped_bit_in_the_classical_part_is_found(model: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    path = copy / "classical.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CorruptFileError, match=r"classical\.safetensors"):
+        Predictor.load(copy)
+
+
+def test_without_networks_there_is_a_model_but_no_representation(tmp_path: Path):
+    settings = ("blend.classical=ridge,gaussian_process", "blend.students=false", "blend.folds=3")
+    quietly(write_classes(tmp_path), tmp_path / "model", ["ring", "hetero"], *settings)
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    found = predictor.predict([*molecules()[:3], "no molecule"])
+    assert np.isnan(found["ring_pred"][3])
+    assert ((found["ring_pred"][:3] >= 0) & (found["ring_pred"][:3] <= 1)).all()
+    assert set(found["in_domain"]) <= {"yes", "no", ""}
+    assert set(found["ring_set"]) <= {"0", "1", "0|1", ""}
+    with pytest.raises(Exception, match="no network"):
+        predictor.embed(["CCO"])
+    assert not (tmp_path / "model/model.safetensors").exists()
+
+
+def test_folds_make_one_model_of_all_and_judge_each_on_its_own_test_part(tmp_path: Path):
+    settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "split=kfold", "folds=3")
+    done = quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *settings)
+    assert len(done.metrics["folds"]) == 3
+    config = read_json(tmp_path / "model/config.json")
+    assert [member["weights"] for member in config["blend"]["classical"]] == [[pytest.approx(1 / 3)]] * 3
+
+
+def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_out(tmp_path: Path):
+    lines: list[str] = []
+    names = "ridge,forest_descriptors,boosting,forest"
+    config = load_config(
+        FinetuneConfig,
+        "finetune-best",
+        ["split=random", "jobs=1", "loop.device=cpu", f"blend.classical={names}", "blend.time_limit_s=0.01"],
+    )
+    finetune(write_regression(tmp_path), tmp_path / "model", ["size"], config, say=lines.append, quiet=True)
+    assert any("time limit" in line and "forest" in line for line in lines)
+    assert any("no students" in line for line in lines)
+    assert np.isfinite(Predictor.load(tmp_path / "model").predict(["CCO"])["size_pred"]).all()
+
+
+def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):
+    smiles = [
+        text + "." + other
+        for text in molecules()[:12]
+        for other in ("C", "CC", "CCC", "CO", "CN", "CS", "O", "N", "F", "Cl")
+    ]
+    table = write_csv(tmp_path / "many.csv", {"smiles": smiles, "size": [heavy_atoms(text) for text in smiles]})
+    lines: list[str] = []
+    settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.classical=ridge", "blend.students=false"]
+    config = load_config(FinetuneConfig, None, [*settings, "fractions=0.9,0.05,0.05", "blend.classical_rows=100"])
+    finetune(table, tmp_path / "model", ["size"], config, say=lines.append, quiet=True)
+    assert any("106 of 120 molecules drawn" in line for line in lines)
+
+
+def test_weights_find_the_better_member_and_stay_between_0_and_1():
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=(400, 1))
+    good, bad = labels + 0.1 * generator.normal(size=labels.shape), generator.normal(size=labels.shape)
+    weights = fit_weights(np.stack([bad, good]), labels, ["regression"], np.ones(1))
+    assert weights[1, 0] > 0.95
+    assert weights.sum(axis=0) == pytest.approx(1)
+    few = fit_weights(np.stack([bad, good])[:, :4], labels[:4], ["regression"], np.ones(1))
+    assert 0.05 < few[0, 0] < 0.5  # four molecules prove little
+
+
+def test_members_with_independent_errors_share_the_weight():
+    generator = np.random.default_rng(1)
+    labels = (generator.random((600, 1)) < 0.5).astype(float)
+    noisy = [
+        np.clip(0.5 + 0.25 * (2 * labels - 1) + 0.15 * generator.normal(size=labels.shape), 0.01, 0.99) for _ in "ab"
+    ]
+    weights = fit_weights(np.stack(noisy), labels, ["classification"], np.ones(1))
+    assert weights[:, 0] == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_folds_hold_whole_scaffolds_and_are_about_equal():
+    smiles = [
+        f"{'C' * size}{ring}"
+        for size in range(1, 7)
+        for ring in ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1", "C1CCC1")
+    ]
+    smiles += ["C" * size for size in range(2, 12)]
+    folds = scaffold_folds(smiles, 5, seed=0)
+    assert set(folds) == set(range(5))
+    assert np.ptp(np.bincount(folds)) <= 2
+    assert len(set(folds[-10:])) > 1  # molecules without rings are no scaffold
+    small = scaffold_folds(["c1ccccc1C", "c1ccccc1O", *smiles], 2, seed=0)
+    assert np.array_equal(small, scaffold_folds(["c1ccccc1C", "c1ccccc1O", *smiles], 2, seed=0))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2 M ", 120)])
+def test_durations(text: str, seconds: float):
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "ten", "-3s", "1d", "nan"])
+def test_what_is_no_duration_is_refused(text: str):
+    with pytest.raises(ConfigError):
+        read_duration(text)
+
+
+def test_a_clock_without_a_limit_never_ends():
+    assert Clock(None).share(0.5) == np.inf
+    assert Clock(1e-9).share(0.5) == 0
+
+
+def test_settings_that_are_at_odds_are_refused():
+    with pytest.raises(ConfigError, match="fall back"):
+        BlendConfig(time_limit_s=10)
+    with pytest.raises(ConfigError, match="without members"):
+        BlendConfig(students=False)
+    with pytest.raises(ConfigError, match="unknown classical member"):
+        BlendConfig(classical=("wood",))
+    assert tuple(MEMBERS) == CLASSICAL_MEMBERS

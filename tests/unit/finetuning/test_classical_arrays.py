@@ -1,0 +1,199 @@
+"""Classical models as arrays: scikit-learn's predictions, through a file; arrays that lead nowhere are refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+from safetensors.torch import load, save
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics.pairwise import rbf_kernel
+
+from dnd.common.errors import CorruptFileError
+from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
+from dnd.finetuning.classical_fits import Training, fit_member
+from dnd.finetuning.kernel_arrays import Kernel, Unary, fit_kernel, squared_distance, tanimoto
+from dnd.finetuning.linear_arrays import Linear, Scaling, constant
+from dnd.finetuning.tree_arrays import Trees, from_boosting, from_forest
+
+ESOL = Path(__file__).parents[3] / "data/ogb/ogbg_molesol/mapping/mol.csv.gz"
+LAYOUT = Layout()
+
+
+@pytest.fixture(scope="module")
+def esol() -> tuple[np.ndarray, np.ndarray]:
+    """Features and standardised labels of every sixth molecule."""
+    with gzip.open(ESOL, "rt", newline="") as stream:
+        rows = list(csv.DictReader(stream))[::6]
+    smiles = [Chem.CanonSmiles(row["smiles"]) for row in rows]
+    labels = np.array([float(row["measured log solubility in mols per litre"]) for row in rows])
+    return features_of(smiles, None), (labels - labels.mean()) / labels.std()
+
+
+def through_a_file(model):
+    """What is left of a model after it was stored and read."""
+    stored = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in model.arrays().items()}
+    arrays = {name: tensor.numpy() for name, tensor in load(save(stored)).items()}
+    return type(model).from_arrays(arrays, model.link, LAYOUT.width)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestRegressor(15, random_state=0),
+        ExtraTreesRegressor(15, max_features=0.3, min_samples_leaf=2, random_state=0),
+        RandomForestClassifier(15, random_state=0),
+        ExtraTreesClassifier(15, class_weight="balanced", random_state=0),
+        HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=8, min_samples_leaf=3),
+        HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, min_samples_leaf=3),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_trees_predict_what_scikit_learn_predicts(esol, estimator, missing: bool):
+    x, y = esol
+    columns = LAYOUT.columns(DESCRIPTORS)
+    if missing:
+        x = np.where(np.random.default_rng(0).random(x.shape) < 0.05, np.float32(np.nan), x)
+    classes = hasattr(estimator, "classes_") or "Classifier" in type(estimator).__name__
+    train = np.arange(len(y)) % 2 == 0
+    estimator.fit(x[train][:, columns], (y > 0)[train] if classes else y[train])
+    own = x[:, columns]
+    expected = estimator.predict_proba(own)[:, 1] if classes else estimator.predict(own)
+    convert = from_boosting if "Boosting" in type(estimator).__name__ else from_forest
+    trees = through_a_file(convert(estimator, columns, classes=classes))
+    np.testing.assert_allclose(trees.predict(x), expected, atol=1e-6, rtol=0)
+    assert trees.predict(x[:0]).shape == (0,)
+
+
+def test_a_value_on_a_threshold_goes_where_scikit_learn_sends_it():
+    x = np.float32([[0.1], [0.2], [0.3], [0.4]]).repeat(2, axis=0)
+    forest = RandomForestRegressor(20, random_state=0).fit(x, np.arange(8.0))
+    thresholds = np.unique(np.concatenate([tree.tree_.threshold for tree in forest.estimators_]))
+    at = thresholds.astype(np.float32)
+    near = np.concatenate([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(9))])[:, None]
+    trees = from_forest(forest, np.array([0]), classes=False)
+    np.testing.assert_allclose(trees.predict(near), forest.predict(near), atol=1e-6)
+
+
+def test_fewer_trees_are_the_mean_of_those_that_are_left(esol):
+    x, y = esol
+    columns = LAYOUT.columns(DESCRIPTORS)
+    forest = ExtraTreesRegressor(6, random_state=0).fit(x[:, columns], y)
+    expected = np.mean([tree.predict(x[:, columns]) for tree in forest.estimators_[:2]], axis=0)
+    np.testing.assert_allclose(from_forest(forest, columns, classes=False).first(2).predict(x), expected, atol=1e-6)
+
+
+def test_a_linear_model_predicts_what_scikit_learn_predicts(esol):
+    x, y = esol
+    scaling = Scaling.fit(x)
+    z = scaling.apply(x).astype(np.float64)
+    ridge = Ridge(50.0).fit(z, y)
+    linear = through_a_file(Linear(scaling, ridge.coef_, float(ridge.intercept_), "identity"))
+    np.testing.assert_allclose(linear.predict(x), ridge.predict(z), atol=1e-6)
+    logistic = LogisticRegression(C=0.01, max_iter=50, tol=0.1).fit(z, y > 0)
+    linear = through_a_file(Linear(scaling, logistic.coef_[0], float(logistic.intercept_[0]), "logit"))
+    np.testing.assert_allclose(linear.predict(x), logistic.predict_proba(z)[:, 1], atol=1e-6)
+
+
+def test_an_outlier_in_a_descriptor_moves_a_linear_model_by_five_deviations_at_most(esol):
+    x, y = esol
+    linear = fit_member("ridge", Training(x, y, LAYOUT, False, 1, 0, 1))
+    wild = x[:1].copy()
+    wild[:, LAYOUT.columns(DESCRIPTORS)] = 1e6
+    assert abs(linear.predict(wild)[0]) < 1e3
+
+
+def test_the_gaussian_process_is_kernel_ridge_with_its_kernel(esol):
+    x, y = esol
+    counts, others = LAYOUT.columns(COUNTS), LAYOUT.columns(DESCRIPTORS)
+    fitted = fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0)
+    z = fitted.scaling.apply(x).astype(np.float64)
+    gamma = 1 / (2 * fitted.length**2 * z.shape[1])
+    bits = fitted.unary.bits(x)
+    kernel = fitted.share * tanimoto(bits, bits) + (1 - fitted.share) * rbf_kernel(z, z, gamma=gamma)
+    train = kernel[:100, :100]
+    # alpha = scale (scale K + noise)^-1 (y - m) = (K + noise / scale)^-1 (y - m)
+    strength = float(np.median((y[:100] - fitted.mean - train @ fitted.alpha_R) / fitted.alpha_R))
+    ridge = KernelRidge(alpha=strength, kernel="precomputed").fit(train, y[:100] - fitted.mean)
+    predicted = through_a_file(fitted).predict(x)
+    np.testing.assert_allclose(predicted, ridge.predict(kernel[:, :100]) + fitted.mean, atol=1e-6)
+    assert np.corrcoef(predicted[100:], y[100:])[0, 1] > 0.8
+
+
+def test_the_similarity_of_counts_is_min_over_max():
+    counts = np.random.default_rng(0).poisson(0.7, (12, 40)).clip(0, 4).astype(np.float32)
+    unary = Unary(np.tile(np.arange(40), 4), np.repeat(np.arange(1, 5), 40).astype(np.float32))
+    bits = unary.bits(counts)
+    expected = np.minimum(counts[:, None], counts).sum(-1) / np.maximum(counts[:, None], counts).sum(-1)
+    np.testing.assert_allclose(tanimoto(bits, bits), expected)
+    np.testing.assert_allclose(np.diag(squared_distance(counts, counts)), 0, atol=1e-9)
+
+
+def test_classes_stay_between_0_and_1_and_keep_their_order(esol):
+    x, y = esol
+    fitted = fit_kernel(
+        x[:100], (y[:100] > 1).astype(float), LAYOUT.columns(COUNTS), LAYOUT.columns(DESCRIPTORS), classes=True, seed=0
+    )
+    predicted = fitted.predict(x)
+    assert ((predicted > 0) & (predicted < 1)).all()
+    assert len(np.unique(predicted)) > 150
+
+
+@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize(
+    "name", ["ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest"]
+)
+def test_every_member_fits_a_handful_of_molecules_and_a_single_label_value(esol, name: str, classes: bool, monkeypatch):
+    monkeypatch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
+    x, y = esol
+    few = (y[:6] > np.median(y[:6])).astype(float) if classes else y[:6]
+    model = through_a_file(fit_member(name, Training(x[:6], few, LAYOUT, classes, 1, 0, 1)))
+    assert np.isfinite(model.predict(x)).all()
+    single = fit_member(name, Training(x[:6], np.ones(6), LAYOUT, classes, 1, 0, 1))
+    assert (single.predict(x) == 1).all()
+
+
+def test_arrays_that_lead_nowhere_are_refused(esol):
+    x, y = esol
+    columns = LAYOUT.columns(DESCRIPTORS)
+    trees = from_forest(ExtraTreesRegressor(3, random_state=0).fit(x[:, columns], y), columns, classes=False)
+    arrays = trees.arrays()
+    inner = int(np.flatnonzero(trees.feature_M >= 0)[0])
+    far, none, wide = arrays["skip"].copy(), arrays["skip"].copy(), arrays["feature"].copy()
+    far[inner], none[inner], wide[inner] = 60_000, 0, LAYOUT.width
+    broken = [{"skip": far}, {"skip": none}, {"feature": wide}, {"starts": arrays["starts"] + 1}]
+    for change in [*broken, {"number": arrays["number"][1:]}]:
+        with pytest.raises(CorruptFileError):
+            Trees.from_arrays({**arrays, **change}, "identity", LAYOUT.width)
+    linear = constant(1.0).arrays()
+    with pytest.raises(CorruptFileError):
+        Linear.from_arrays({**linear, "columns": np.array([LAYOUT.width])}, "identity", LAYOUT.width)
+    kernel = fit_kernel(x[:20], y[:20], LAYOUT.columns(COUNTS), columns, classes=False, seed=0).arrays()
+    wrong = np.full_like(kernel["bit_columns"], LAYOUT.width)
+    with pytest.raises(CorruptFileError):
+        Kernel.from_arrays({**kernel, "bit_columns": wrong}, "identity", LAYOUT.width)
+
+
+def test_the_layout_says_where_each_set_is():
+    layout = Layout(16)
+    every = np.concatenate([layout.columns(name) for name in (EMBEDDING, DESCRIPTORS, COUNTS)])
+    assert (every == np.arange(layout.width)).all()
+    features = features_of(["CCO", "c1ccccc1"], np.ones((2, 16), np.float32), descriptors=False)
+    assert features.shape == (2, layout.width)
+    assert (features[:, layout.columns(DESCRIPTORS)] == 0).all()
+    assert features[0, layout.columns(COUNTS)].sum() > 0
