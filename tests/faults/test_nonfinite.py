@@ -10,9 +10,11 @@ import pytest
 import torch
 from children import Toy, training
 from outcomes import outcome
+from torch import nn
 
 from dnd.common.errors import NonFiniteError
 from dnd.graphs.batch import MoleculeBatch
+from dnd.training.guard import Buffers
 from dnd.training.logs import read_log
 from dnd.training.loop import TrainResult
 from dnd.training.objective import StepLoss
@@ -104,3 +106,45 @@ def test_a_run_whose_metric_is_never_a_number_keeps_its_first_evaluation(scratch
     assert result.finished
     assert result.best_step == 4
     assert math.isnan(training(scratch, objective=NeverANumber()).best["valid_loss"])
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 12])
+def test_a_batch_that_may_be_skipped_is_named_counted_and_leaves_no_trace(
+    scratch: Path, capsys: pytest.CaptureFixture[str], at: int
+) -> None:
+    objective = Poisoned("NaN gradient", at)
+    result = training(scratch, objective=objective, skip_nonfinite=1)
+    assert result.finished
+    assert (result.steps, result.skipped) == (12, 1)
+    said = capsys.readouterr().err
+    assert f"a batch is skipped (1 of at most 1): step {at - 1} was not taken" in said
+    assert "row " in said
+    assert "1 batches were skipped" in said
+    assert len(json.loads((scratch / f"nonfinite-step-{at - 1}.json").read_text())["molecules"]) == 8
+    lines = [line for line in read_log(scratch / "metrics.jsonl") if line["kind"] == "step"]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines if line.get("skipped")] == [at]
+    assert all(torch.isfinite(tensor).all() for tensor in objective.state_dict().values())
+
+
+def test_skipping_resumes_to_the_same_bits_and_ends_at_its_limit(scratch: Path) -> None:
+    training(scratch / "whole", objective=Poisoned("infinite loss", 6), skip_nonfinite=1)
+    for _ in range(4):
+        training(scratch / "run", stop_after_s=0.0, checkpoint_every=None)
+    with pytest.raises(NonFiniteError, match=r"step 5 was not taken.*--skip-nonfinite N"):
+        training(scratch / "run", objective=Poisoned("infinite loss", 2))
+    resumed = training(scratch / "run", objective=Poisoned("infinite loss", 1), skip_nonfinite=1)
+    assert resumed.skipped == 1
+    assert outcome(scratch / "run") == outcome(scratch / "whole")
+
+
+def test_running_statistics_are_those_of_before_a_skipped_batch() -> None:
+    module = nn.BatchNorm1d(3)
+    module(torch.randn(8, 3))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    buffers = Buffers(module)
+    module(torch.full((8, 3), math.nan))
+    assert torch.isnan(module.running_mean).all()
+    buffers.restore()
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import training
+from children import Toy, training
 from outcomes import outcome
 
 from dnd.common import run_record
-from dnd.common.errors import InputError
+from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.files import read_json
 from dnd.common.versions import package_versions
 
 
@@ -51,3 +52,37 @@ def test_without_resume_a_folder_that_holds_a_run_is_refused(scratch: Path) -> N
     training(scratch, stop_after_s=0.0)
     with pytest.raises(InputError, match="Add --resume to go on"):
         training(scratch, resume=False)
+
+
+def test_an_allowed_change_is_made_recorded_and_said(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(5):
+        training(scratch, stop_after_s=0.0)
+    result = training(scratch, seed=2, batch_size=4, epochs=4, allow_change=True)
+    assert result.finished
+    assert result.steps == 5 + 3 * 4  # the second epoch begins again
+    said = "batch_size 8 → 4; epochs 3 → 4; seed 1 → 2"
+    assert f"goes on with other settings: {said}" in capsys.readouterr().err
+    record = read_json(scratch / "run.json")
+    assert [change["differences"] for change in record["changes"]] == [said.split("; ")]
+    assert record["settings"] == {"seed": 2, "epochs": 4, "batch_size": 4, "rows": 32}
+    assert training(scratch, seed=2, batch_size=4, epochs=4).steps == result.steps  # from now on these are its settings
+    with pytest.raises(InputError, match="seed 2 → 1"):
+        training(scratch)
+
+
+def test_a_run_may_be_made_longer_or_shorter(scratch: Path) -> None:
+    training(scratch / "longer")
+    assert training(scratch / "longer", epochs=5, allow_change=True).steps == 20
+    for _ in range(9):
+        training(scratch / "shorter", stop_after_s=0.0)
+    ended = training(scratch / "shorter", epochs=1, allow_change=True)
+    assert (ended.finished, ended.steps) == (True, 9)
+    assert ended.last
+
+
+def test_a_change_that_the_weights_do_not_fit_is_refused_and_not_recorded(scratch: Path) -> None:
+    training(scratch, stop_after_s=0.0)
+    before = (scratch / "run.json").read_bytes()
+    with pytest.raises(CorruptFileError, match="do not fit its configuration"):
+        training(scratch, objective=Toy(width=8), seed=2, allow_change=True)
+    assert (scratch / "run.json").read_bytes() == before

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+
 
 def contrast(
     store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
@@ -17,6 +19,8 @@ def contrast(
     student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, paper, qm9, or a TOML file.")] = "small",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    skip_nonfinite: SkipNonfinite = None,
+    allow_change: AllowChange = False,
 ) -> None:
     """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
     from dnd.common.config import load_config
@@ -25,6 +29,7 @@ def contrast(
     from dnd.distillation.report import report
     from dnd.distillation.settings import student_words
 
-    overrides = [*(student_words(student) if student else []), *(settings or [])]
+    loop = loop_words(skip_nonfinite, allow_change)
+    overrides = [*(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(ContrastConfig, recipe, overrides, stage="contrast")
     typer.echo(report(run(store, out, config, resume=resume)))

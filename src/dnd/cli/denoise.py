@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+
 
 def denoise(
     store: Annotated[Path, typer.Argument(help="Store with conformers, made by `dnd prepare`.")],
@@ -16,13 +18,16 @@ def denoise(
     out: Annotated[Path, typer.Option("--out", "-o", help="TEACHER folder to write.")] = ...,  # type: ignore[assignment]
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    skip_nonfinite: SkipNonfinite = None,
+    allow_change: AllowChange = False,
 ) -> None:
     """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
     from dnd.common.config import load_config
     from dnd.teacher.denoise import denoise as run
     from dnd.teacher.denoising import DenoiseConfig
 
-    config = load_config(DenoiseConfig, recipe, settings or [], stage="denoise")
+    overrides = [*loop_words(skip_nonfinite, allow_change), *(settings or [])]
+    config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:
         typer.echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+
 
 def distill(
     store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
@@ -31,6 +33,8 @@ def distill(
     student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    skip_nonfinite: SkipNonfinite = None,
+    allow_change: AllowChange = False,
 ) -> None:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
     from dnd.common.config import load_config
@@ -46,6 +50,7 @@ def distill(
     overrides = [
         *([f"level={level}"] if level and not automatic else []),
         *(student_words(student) if student else []),
+        *loop_words(skip_nonfinite, allow_change),
         *(word for word in settings or () if word not in of_choice),
     ]
     config = load_config(DistillConfig, recipe, overrides, stage="distill")

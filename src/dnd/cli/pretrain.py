@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+
 
 def pretrain(
     store: Annotated[Path, typer.Argument(help="Store, from `dnd prepare`.")],
@@ -18,6 +20,8 @@ def pretrain(
     student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, or a TOML file.")] = "small",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    skip_nonfinite: SkipNonfinite = None,
+    allow_change: AllowChange = False,
 ) -> None:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
     from dnd.common.config import load_config
@@ -26,6 +30,7 @@ def pretrain(
     from dnd.distillation.report import report
     from dnd.distillation.settings import student_words
 
-    overrides = [f"method={method}", *(student_words(student) if student else []), *(settings or [])]
+    loop = loop_words(skip_nonfinite, allow_change)
+    overrides = [f"method={method}", *(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(PretrainConfig, recipe, overrides, stage="pretrain")
     typer.echo(report(run(store, out, config, resume=resume)))

@@ -15,7 +15,10 @@ from dnd.common.versions import package_versions
 
 RUN_RECORD = "run.json"
 # Settings that change neither the data, the order nor the arithmetic, so a resumed run may have others.
-_FREE = ("checkpoint_every", "checkpoint_seconds", "stop_after_s", "threads", "device", "log_every", "jobs")
+_FREE = {
+    *("checkpoint_every", "checkpoint_seconds", "stop_after_s", "threads", "device", "log_every", "jobs"),
+    *("skip_nonfinite", "allow_change"),
+}
 
 
 def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -24,13 +27,11 @@ def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:
     Returns:
         The identity of the run, which its checkpoints carry; see `run_id`.
     """
-    command = ["dnd", *sys.argv[1:]] if Path(sys.argv[0]).name == "dnd" else sys.argv
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {
-        "command": command,
+        "command": _command(),
         "id": uuid.uuid4().hex,
         "settings": dict(settings),
-        "started": started,
+        "started": _now(),
         "versions": package_versions(),
     }
     write_json(folder / RUN_RECORD, record)
@@ -46,11 +47,19 @@ def run_id(folder: Path) -> str:
     return str(_read_record(folder)["id"])
 
 
-def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
+def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change: bool = False) -> list[str]:
     """Refuse to resume a run under other settings or other package versions.
 
+    Args:
+        folder: of the run.
+        settings: those of now.
+        allow_change: return the differences instead.
+
+    Returns:
+        The differences, one by one.
+
     Raises:
-        InputError: the differences, one by one.
+        InputError: there are differences and they are not allowed.
         CorruptFileError: the record is missing or damaged.
     """
     record = _read_record(folder)
@@ -58,12 +67,30 @@ def require_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
     for name, version in package_versions().items():
         if name in ("dnd", "torch") and record["versions"].get(name) != version:
             differences.append(f"{name} {record['versions'].get(name)} → {version}")
-    if differences:
+    if differences and not allow_change:
         raise InputError(
             f"{folder} holds a run with other settings",
             found="; ".join(differences[:8]),
-            next_step="Use the settings it was started with, or another folder",
+            next_step="Use the settings it was started with, or another folder; a training goes on with --allow-change",
         )
+    return differences
+
+
+def record_change(folder: Path, settings: Mapping[str, Any], differences: list[str]) -> None:
+    """Record that the run in `folder` goes on under `settings`; what it was before stays in `changes`."""
+    record = _read_record(folder)
+    changed = {"at": _now(), "command": _command(), "differences": differences}
+    record |= {"settings": dict(settings), "versions": package_versions()}
+    record["changes"] = [*record.get("changes", []), changed]
+    write_json(folder / RUN_RECORD, record)
+
+
+def _command() -> list[str]:
+    return ["dnd", *sys.argv[1:]] if Path(sys.argv[0]).name == "dnd" else sys.argv
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

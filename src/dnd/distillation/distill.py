@@ -55,7 +55,7 @@ def distill(
         require_suitable(store, teacher_config, str(teacher))
     digest = None if network is None else weights_digest(network)
     settings = {"store": store.fingerprint, "teacher": digest, "settings": to_dict(config)}
-    refuse_other_run(out, settings, resume=resume)
+    refuse_other_run(out, settings, resume=resume, allow_change=config.loop.allow_change)
     objective = DistillationObjective(
         store,
         network,

@@ -50,17 +50,18 @@ def finished_before(out: Path, *, resume: bool) -> PretrainSummary | None:
     return PretrainSummary(out, read_model(out, kind=KIND).config["metrics"], True)
 
 
-def refuse_other_run(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+def refuse_other_run(out: Path, settings: Mapping[str, Any], *, resume: bool, allow_change: bool) -> None:
     """Refuse what the training loop would refuse, but before the teacher has run over a whole store.
 
     Raises:
-        InputError: `out` holds an unfinished run and `resume` is not set, or a run with other settings.
+        InputError: `out` holds an unfinished run and `resume` is not set, or a run with other settings and
+            `allow_change` is not set.
     """
     if not Checkpoints(out, "").exist():
         return
     if not resume:
         raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
-    require_same_run(out, settings)
+    require_same_run(out, settings, allow_change=allow_change)
 
 
 def seal_encoder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,27 +21,44 @@ def clip_gradient(parameters: Iterable[nn.Parameter], limit: float | None) -> Te
     return norm
 
 
-def require_finite(loss: float, gradient_norm: float, *, step: int, molecules: list[str], folder: Path | None) -> None:
-    """Stop the run before an update that would ruin it.
+def nonfinite_error(
+    loss: float, gradient_norm: float, *, step: int, molecules: list[str], folder: Path | None
+) -> NonFiniteError:
+    """Record a batch that would ruin the run, and say so.
 
     Args:
         loss: of the global batch.
         gradient_norm: over all parameters.
-        step: optimizer steps taken before.
+        step: steps before.
         molecules: a line for each of the batch.
         folder: gets `nonfinite-step-<step>.json` with them; None on the ranks that write nothing.
 
-    Raises:
-        NonFiniteError: loss or gradient norm is not finite.
+    Returns:
+        The error to raise, or to show where such batches may be skipped.
     """
-    if math.isfinite(loss) and math.isfinite(gradient_norm):
-        return
     name = f"nonfinite-step-{step}.json"
     if folder is not None:
         record = {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "molecules": molecules}
         write_json(folder / name, record)
-    raise NonFiniteError(
+    return NonFiniteError(
         f"step {step} was not taken",
         found=f"loss {loss}, gradient norm {gradient_norm}",
-        next_step=f"{name} in the run folder lists its {len(molecules)} molecules; the last checkpoint is intact",
+        next_step=f"{name} in the run folder lists its {len(molecules)} molecules; the last checkpoint is intact; "
+        "--skip-nonfinite N goes on without up to N such batches",
     )
+
+
+class Buffers:
+    """Running statistics of normalisations, which a forward pass changes before its loss is known.
+
+    Args:
+        module: whose buffers are remembered.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+
+    def restore(self) -> None:
+        """Put back what they were."""
+        for buffer, before in self._before:
+            buffer.copy_(before)

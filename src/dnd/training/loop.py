@@ -11,8 +11,6 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,16 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import check_free_space
 from dnd.common.folder_lock import folder_lock
 from dnd.common.model_folder import load_strictly
-from dnd.common.run_record import require_same_run, run_id, write_run_record
+from dnd.common.run_record import record_change, require_same_run, run_id, write_run_record
 from dnd.common.seeds import derive_seed, set_threads
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
 from dnd.training.distributed import World
-from dnd.training.guard import clip_gradient, require_finite
+from dnd.training.guard import Buffers, clip_gradient, nonfinite_error
 from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
 from dnd.training.position import Position
+from dnd.training.prefetch import prefetched
 from dnd.training.schedule import learning_rate
 from dnd.training.settings import LoopConfig, TrainResult
 from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
@@ -100,6 +99,7 @@ class _Run:
         self.position = Position()
         self.best: dict[str, Tensor] | None = None
         self.pending: list[dict[str, Any]] = []
+        self.changes: list[str] = []
         self.saved_at = self.started = time.monotonic()
 
     def train(self, resume: bool, settings: dict[str, Any], title: str, quiet: bool) -> TrainResult:
@@ -117,6 +117,8 @@ class _Run:
         )
         try:
             with StopRequests(config.stop_after_s) as self.requests:
+                if position.done and self.changes:
+                    self._evaluate()
                 while not position.done and not self._epoch():
                     pass
         finally:
@@ -125,18 +127,19 @@ class _Run:
         self.objective.eval()
         best_step = position.best_step if position.best_step is not None else position.step
         seconds = time.monotonic() - self.started
-        return TrainResult(
-            position.step, best_step, position.best or position.last, position.last, position.done, seconds
-        )
+        if position.skipped and self.world.is_main:
+            say(f"note: {position.skipped} batches were skipped; nonfinite-step-*.json in {self.folder} name them")
+        best = position.best or position.last
+        return TrainResult(position.step, best_step, best, position.last, position.done, seconds, position.skipped)
 
     def _restore(self, resume: bool, settings: dict[str, Any]) -> None:
         """Go on from the newest checkpoint, or begin; rank 0 reads and the others get what it read."""
         found = self._read_checkpoint(resume, settings) if self.world.is_main else None
-        state = self.world.from_main(found.state if found else {})
-        if not state:
+        received = self.world.from_main({"state": found.state if found else {}, "changes": self.changes})
+        if not received["state"]:
             self.position.ranks = self.world.size
             return
-        self.position = Position.from_state(state)
+        self.position, self.changes = Position.from_state(received["state"]), received["changes"]
         weights = self.world.tensors_from_main(found.weights if found else {})
         load_strictly(self.objective, weights, "the checkpoint")
         load_optimizer(self.optimizer, self.world.tensors_from_main(found.moments if found else {}))
@@ -148,6 +151,11 @@ class _Run:
                     "batches, but other dropout and noise, so not the same bits as without the change"
                 )
         self.position.ranks = self.world.size
+        if self.changes:
+            self.position.adapt(self.config.epochs)
+            if self.world.is_main:  # recorded once the weights are known to fit
+                record_change(self.folder, settings, self.changes)
+                say(f"note: {self.folder} goes on with other settings: {'; '.join(self.changes)}")
 
     def _read_checkpoint(self, resume: bool, settings: dict[str, Any]) -> Checkpoint | None:
         exist = Checkpoints(self.folder, "").exist()
@@ -157,7 +165,7 @@ class _Run:
             check_free_space(self.folder, 12 * sum(p.numel() * 4 for p in self.objective.parameters()))
             self.checkpoints = Checkpoints(self.folder, write_run_record(self.folder, settings))
             return None
-        require_same_run(self.folder, settings)
+        self.changes = require_same_run(self.folder, settings, allow_change=self.config.allow_change)
         self.checkpoints = Checkpoints(self.folder, run_id(self.folder))
         found, damage = self.checkpoints.newest()
         for line in damage:
@@ -172,7 +180,7 @@ class _Run:
         if not plan:
             raise InputError("there is nothing to train on", found="0 batches")
         self.objective.train()
-        for rows, batch in self._prefetched(plan[position.index :], position.epoch):
+        for rows, batch in prefetched(self.objective, self.world, plan[position.index :], position.epoch):
             self._step(rows, batch, len(plan))
             if position.index == len(plan):
                 break  # the end of an epoch is evaluated before it may be saved
@@ -198,24 +206,41 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
         self.optimizer.zero_grad(set_to_none=True)
+        buffers = Buffers(self.objective) if config.skip_nonfinite else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             result = self.parallel(batch.to(self.device), seed)
         loss = self.world.weigh(result, borrowed=self.world.rank >= len(rows))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_gradient(self.objective.parameters(), config.clip_norm)
         value = float(self.world.mean(loss.detach()))
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            self._write_pending()
-            molecules = self.objective.describe(rows)
-            folder = self.folder if self.world.is_main else None
-            require_finite(value, float(norm), step=position.step, molecules=molecules, folder=folder)
-        self.optimizer.step()
-        self.pending.append(
-            {"step": position.step + 1, "epoch": position.epoch, "loss": value, "learning_rate": rate, **result.parts}
-        )
+        record = {"step": position.step + 1, "epoch": position.epoch, "loss": value, "learning_rate": rate}
+        if math.isfinite(value) and math.isfinite(float(norm)):
+            self.optimizer.step()
+            self.pending.append({**record, **result.parts})
+        else:
+            self._skip(rows, value, float(norm), buffers)
+            self.pending.append({**record, "skipped": True})
         position.step, position.index = position.step + 1, position.index + 1
         if position.step % config.log_every == 0:
             self._write_pending()
+
+    def _skip(self, rows: np.ndarray, loss: float, norm: float, buffers: Buffers | None) -> None:
+        """Leave a batch out, as if it had not been seen.
+
+        Raises:
+            NonFiniteError: no further one may be left out.
+        """
+        self._write_pending()
+        folder = self.folder if self.world.is_main else None
+        molecules = self.objective.describe(rows)
+        error = nonfinite_error(loss, norm, step=self.position.step, molecules=molecules, folder=folder)
+        if self.position.skipped >= self.config.skip_nonfinite or buffers is None:
+            raise error
+        buffers.restore()
+        self.position.skipped += 1
+        if self.world.is_main:
+            count = f"{self.position.skipped} of at most {self.config.skip_nonfinite}"
+            say(f"warning: a batch is skipped ({count}): {error.what}, {error.found}; {', '.join(molecules[:3])} …")
 
     def _evaluate(self) -> None:
         """Evaluate on rank 0; every rank then knows the result and so agrees on when to stop."""
@@ -239,17 +264,6 @@ class _Run:
         position = self.position
         if position.best_step is not None and position.best_step != position.step:
             self.objective.load_state_dict(self.world.tensors_from_main(self.best or {}))
-
-    def _prefetched(self, plan: Sequence[np.ndarray], epoch: int) -> Iterator[tuple[np.ndarray, MoleculeBatch]]:
-        """Read the next batch while this one is trained on; the order does not depend on it."""
-        shares = [self.world.share(rows) for rows in plan]
-        with ThreadPoolExecutor(1, thread_name_prefix="dnd-read") as reader:
-            upcoming = reader.submit(self.objective.load_batch, shares[0], epoch)
-            for number, rows in enumerate(plan):
-                batch = upcoming.result()
-                if number + 1 < len(plan):
-                    upcoming = reader.submit(self.objective.load_batch, shares[number + 1], epoch)
-                yield rows, batch
 
     def _write_pending(self) -> None:
         plain = [

@@ -13,7 +13,7 @@ class Position:
     """Where a run is.
 
     Attributes:
-        step: optimizer steps taken.
+        step: steps, those of skipped batches included.
         epoch: epochs completed.
         index: batches of this epoch already taken; never a whole epoch, whose end is evaluated before it is saved.
         best_step: step of the best evaluation so far.
@@ -22,6 +22,7 @@ class Position:
         stale: evaluations since the best.
         done: whether the run is complete.
         ranks: processes that the run went on with last.
+        skipped: batches left out because a loss or gradient was not finite.
     """
 
     step: int = 0
@@ -33,10 +34,15 @@ class Position:
     stale: int = 0
     done: bool = False
     ranks: int = 1
+    skipped: int = 0
 
     def to_state(self) -> dict[str, Any]:
         """As plain values; JSON has no NaN and no infinity, so such metrics (one class only, say) become text."""
         return {**vars(self), "best": _encoded(self.best), "last": _encoded(self.last)}
+
+    def adapt(self, epochs: int) -> None:
+        """Go on under other settings: this epoch's batches may be others, so it begins again, and the end may move."""
+        self.index, self.done = 0, self.epoch >= epochs
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:

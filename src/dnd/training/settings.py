@@ -33,6 +33,10 @@ class LoopConfig:
         threads: OpenMP threads; none = 1 unless OMP_NUM_THREADS or DND_THREADS says otherwise.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         log_every: steps between writes of the step log; each step is in it all the same.
+        skip_nonfinite: so many batches with a loss or gradient that is not finite are left out, each named and
+            recorded; the next one stops the run. A batch left out uses up its step number.
+        allow_change: a run may be resumed under other settings, data or versions; the change is recorded in `run.json`
+            and the epoch under way begins again.
     """
 
     epochs: int = 10
@@ -55,11 +59,15 @@ class LoopConfig:
     threads: int | None = None
     device: str = "auto"
     log_every: int = 10
+    skip_nonfinite: int = 0
+    allow_change: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
         if self.epochs < 1 or self.batch_size < 1 or self.evaluate_every < 1:
             raise ConfigError("epochs, batch_size and evaluate_every must be at least 1")
+        if self.skip_nonfinite < 0:
+            raise ConfigError("skip_nonfinite must be at least 0", found=self.skip_nonfinite)
         if len(self.betas) != 2:
             raise ConfigError("betas are two numbers", found=self.betas)
 
@@ -69,12 +77,13 @@ class TrainResult:
     """How a run ended.
 
     Attributes:
-        steps: optimizer steps taken since the beginning.
+        steps: steps since the beginning, those of skipped batches included.
         best_step: step whose weights the objective now holds.
         best: its evaluation.
         last: the last evaluation.
         finished: False when `stop_after_s` ended it early.
         seconds: of this call.
+        skipped: batches left out since the beginning because a loss or gradient was not finite.
     """
 
     steps: int
@@ -83,3 +92,4 @@ class TrainResult:
     last: dict[str, float]
     finished: bool
     seconds: float
+    skipped: int = 0

@@ -1,0 +1,27 @@
+"""--skip-nonfinite and --allow-change: every verb that trains has them, as settings of its loop."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+from dnd.cli.training_options import loop_words
+from dnd.common.config import load_config
+from dnd.common.errors import ConfigError
+from dnd.teacher.denoising import DenoiseConfig
+
+
+@pytest.mark.parametrize("verb", ["denoise", "distill", "contrast", "pretrain", "finetune"])
+def test_every_verb_that_trains_has_them(verb: str) -> None:
+    function = getattr(import_module(f"dnd.cli.{verb}"), verb)
+    assert {"resume", "skip_nonfinite", "allow_change"} <= inspect.signature(function).parameters.keys()
+
+
+def test_they_are_settings_of_the_loop() -> None:
+    assert loop_words(None, False) == []
+    loop = load_config(DenoiseConfig, "tiny", loop_words(3, True), stage="denoise").loop
+    assert (loop.skip_nonfinite, loop.allow_change) == (3, True)
+    with pytest.raises(ConfigError, match="skip_nonfinite must be at least 0"):
+        load_config(DenoiseConfig, None, loop_words(-1, False))
