@@ -124,9 +124,21 @@ def test_bad_input_is_a_value_error(X: object, y: object, message: str):
         DndRegressor(settings=SETTINGS).fit(X, y)
 
 
+def test_more_than_two_classes():
+    rings = np.array([text[-4:] for text in SMILES])
+    settings = {**SETTINGS, "loop.epochs": 25, "loop.learning_rate": 1e-2}
+    model = DndClassifier(settings=settings, device="cpu").fit(SMILES, rings)
+    assert model.classes_.tolist() == sorted(set(rings))
+    probabilities = model.predict_proba([*SMILES, "x"])
+    assert probabilities.shape == (55, len(set(rings)))
+    assert np.allclose(probabilities[:-1].sum(axis=1), 1)
+    assert np.isnan(probabilities[-1]).all()
+    assert model.score(SMILES, rings) > 0.5
+
+
 def test_other_numbers_of_classes_are_refused():
-    for labels in (["a"] * 54, list("abc") * 18):
-        with pytest.raises(ValueError, match="Only binary"):
+    for labels in (["a"] * 54, [f"class {place % 51}" for place in range(54)]):
+        with pytest.raises(ValueError, match="expected 2 to 50"):
             DndClassifier(settings=SETTINGS).fit(SMILES, labels)
 
 

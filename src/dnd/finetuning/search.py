@@ -1,0 +1,291 @@
+"""`dnd finetune --search N`: a few settings of the training chosen by Optuna, by the validation part alone.
+
+Each trial is a finetuning of one student on the same split; its validation score is all that is read of it. The search
+stands in `search.jsonl` of the MODEL folder, one JSON object per line, so that a search that stopped goes on: a trial
+that was not finished starts again where its checkpoint is. What came out stands in `search.json`. Trial k is proposed
+by a sampler whose seed is a function of the run's seed and k, so an interrupted search and a whole one make the same
+proposals.
+
+Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NIPS 2011), as Optuna's `TPESampler` has it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnd.common.config import from_dict, to_dict
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.common.files import read_json, write_json
+from dnd.common.seeds import derive_seed
+from dnd.finetuning.metrics import LARGER_IS_BETTER
+from dnd.finetuning.partition import has_folds
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.student_training import Plan, objective_of
+from dnd.finetuning.time_limit import Clock
+from dnd.training.loop import train
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+JOURNAL, TRIALS, RESULT = "search.jsonl", "search", "search.json"
+_SHARE = 0.5  # of a time limit
+_FEWEST_RANDOM = 5  # trials before the sampler learns from the others
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a trial says of itself.
+
+    Attributes:
+        metric: that chose the epoch, such as `valid_rmse`.
+        value: of the best epoch.
+        epoch_scores: all validation scores of that epoch.
+        seconds: of the training.
+    """
+
+    metric: str
+    value: float
+    epoch_scores: dict[str, float]
+    seconds: float
+
+
+Run = Callable[[FinetuneConfig, Path], Score | None]
+
+
+def search_settings(
+    config: FinetuneConfig,
+    trials: int,
+    out: Path,
+    run: Run,
+    *,
+    digest: str,
+    say: Callable[[str], None],
+    seconds: float = math.inf,
+) -> tuple[FinetuneConfig, dict[str, Any]] | None:
+    """The settings with the best validation score, and the record of all trials for `metrics.json`.
+
+    The first trial is `config` as it is, so that the search never ends behind it on the validation part.
+
+    Args:
+        config: what is not searched.
+        trials: N, finished ones of an earlier call included.
+        out: the MODEL folder; not sealed yet.
+        run: trains one student and scores it; None when its own time limit stopped it.
+        digest: of the data, by which a search that goes on knows its own.
+        say: receives a line per trial.
+        seconds: no trial is started after them; the first one always is.
+
+    Returns:
+        None when a trial was stopped, to be gone on with.
+
+    Raises:
+        ConfigError: Optuna is missing, a split with folds, or no trial at all.
+        InputError: the folder holds the search of other data or settings.
+    """
+    _require_possible(config, trials)
+    started, study = time.monotonic(), _study(out, config, digest)
+    for number in range(len(_finished(study)), trials):
+        if number and time.monotonic() - started > seconds:
+            say(f"search: time is up after {number} of {trials} trials")
+            break
+        trial = _proposed(study, number, config)
+        score = run(_with(config, trial.params), out / TRIALS / f"trial-{number:03d}")
+        if score is None:
+            return None
+        trial.set_user_attr("score", asdict(score))
+        study.tell(trial.number, -score.value if _larger_is_better(score.metric) else score.value)
+        shutil.rmtree(out / TRIALS / f"trial-{number:03d}", ignore_errors=True)
+        say(f"search, trial {number + 1} of {trials}: {score.metric} {score.value:.4g} with {_words(trial.params)}")
+    record = _record(study)
+    best = record["trials"][record["best"]]
+    say(f"search: trial {record['best'] + 1} is the best, {record['metric']} {best['value']:.4g}")
+    shutil.rmtree(out / TRIALS, ignore_errors=True)
+    return _with(config, best["settings"]), record
+
+
+def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[str], None], quiet: bool) -> Plan | None:
+    """The plan with the settings that a search chose, and its record; None when `loop.stop_after_s` stopped a trial.
+
+    A search that ended is not repeated: its result is read.
+
+    Raises:
+        ConfigError, InputError: see `search_settings`.
+    """
+    asked = _plain({"data": plan.record["data_digest"], "settings": to_dict(plan.config), "trials": trials})
+    done = read_json(out / RESULT) if (out / RESULT).is_file() else {}
+    if done.get("asked") == asked:
+        config, record = (
+            _with(plan.config, done["search"]["trials"][done["search"]["best"]]["settings"]),
+            done["search"],
+        )
+        say(f"search: done already, trial {record['best'] + 1} of {len(record['trials'])} is the best")
+    else:
+        found = search_settings(
+            plan.config,
+            trials,
+            out,
+            trial_runner(plan, quiet),
+            digest=plan.record["data_digest"],
+            say=say,
+            seconds=clock.share(_SHARE),
+        )
+        if found is None:
+            return None
+        config, record = found
+        write_json(out / RESULT, {"asked": asked, "search": record})
+    return replace(plan, config=config, record={**plan.record, "settings": to_dict(config), "search": record})
+
+
+def trial_runner(plan: Plan, quiet: bool) -> Run:
+    """A trial as one finetuning of `plan`: its first seed, its only partition."""
+
+    def run(config: FinetuneConfig, folder: Path) -> Score | None:
+        own = replace(plan, config=config, record={**plan.record, "settings": to_dict(config)})
+        seed = config.loop.seed
+        objective = objective_of(own, seed, plan.parts[0])
+        result = train(
+            objective,
+            objective.loop,
+            folder,
+            resume=True,
+            settings=own.settings_of(seed, 0),
+            title=f"search, {folder.name}",
+            quiet=quiet,
+        )
+        if not result.finished:
+            return None
+        metric = objective.best_metric or "valid_loss"
+        scores = {name: value for name, value in result.best.items() if name.startswith("valid_")}
+        return Score(metric, scores[metric], scores, round(result.seconds, 1))
+
+    return run
+
+
+def _require_possible(config: FinetuneConfig, trials: int) -> None:
+    if trials < 1:
+        raise ConfigError("--search needs a number of trials", found=trials, expected="1 or more")
+    if has_folds(config.split):
+        raise ConfigError(
+            "--search needs one split: the validation part of a fold is the test part of another",
+            found=f"split={config.split}",
+            next_step="Search with --split scaffold, then run the folds with the settings that it found",
+        )
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd[search]'") from error
+
+
+def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(out / JOURNAL)))
+        study = optuna.create_study(storage=storage, study_name=JOURNAL, load_if_exists=True)
+    except (ValueError, KeyError) as error:
+        raise CorruptFileError(f"{out / JOURNAL} is damaged", found=str(error), next_step="Remove it") from error
+    asked = {"data": digest, "settings": to_dict(config)}
+    if study.user_attrs.get("asked", _plain(asked)) != _plain(asked):
+        raise InputError(
+            f"{out} holds the search of other data or settings",
+            next_step="Use those it was started with, or another folder",
+        )
+    study.set_user_attr("asked", _plain(asked))
+    return study
+
+
+def _finished(study: Study) -> list[FrozenTrial]:
+    return [trial for trial in study.trials if trial.value is not None]
+
+
+def _proposed(study: Study, number: int, config: FinetuneConfig) -> Trial:
+    """The next trial, a function of the finished ones, the seed and its number; one that was cut short is given up."""
+    import optuna
+
+    for old in study.trials:
+        if not old.state.is_finished():
+            study.tell(old.number, state=optuna.trial.TrialState.FAIL)
+    seed = derive_seed(config.loop.seed, "search", number) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST_RANDOM)
+    if number == 0:
+        study.enqueue_trial(_now(config))
+    trial = study.ask()
+    rate, epochs = config.loop.learning_rate, config.loop.epochs
+    trial.suggest_float("loop.learning_rate", rate / 5, rate * 5, log=True)
+    trial.suggest_float("layer_decay", min(0.6, config.layer_decay), 1.0)
+    trial.suggest_categorical("regularization.dropout", sorted({0.0, 0.1, 0.2, 0.3, _dropout(config)}))
+    trial.suggest_categorical("head", ["mlp", "linear"])
+    trial.suggest_categorical("loop.batch_size", sorted({16, 32, 64, 128, config.loop.batch_size}))
+    trial.suggest_int("loop.epochs", max(1, epochs // 2), 2 * epochs)
+    return trial
+
+
+def _now(config: FinetuneConfig) -> dict[str, Any]:
+    return {
+        "loop.learning_rate": config.loop.learning_rate,
+        "layer_decay": config.layer_decay,
+        "regularization.dropout": _dropout(config),
+        "head": config.head,
+        "loop.batch_size": config.loop.batch_size,
+        "loop.epochs": config.loop.epochs,
+    }
+
+
+def _dropout(config: FinetuneConfig) -> float:
+    given = config.regularization.dropout
+    return config.student.dropout if given is None else given
+
+
+def _with(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneConfig:
+    """`config` with single settings by their dotted names."""
+    values = to_dict(config)
+    for name, value in settings.items():
+        *tables, last = name.split(".")
+        table = values
+        for word in tables:
+            table = table[word]
+        table[last] = value
+    return from_dict(FinetuneConfig, values)
+
+
+def _record(study: Study) -> dict[str, Any]:
+    """What `metrics.json` says of the search."""
+    trials = _finished(study)
+    scores = [trial.user_attrs["score"] for trial in trials]
+    metric: str = scores[0]["metric"]
+    larger = _larger_is_better(metric)
+    values = [score["value"] for score in scores]
+    return {
+        "metric": metric,
+        "larger_is_better": larger,
+        "best": values.index(max(values) if larger else min(values)),
+        "chosen_by": "the validation part; no test label was looked at",
+        "trials": [{"settings": dict(trial.params), **score} for trial, score in zip(trials, scores, strict=True)],
+    }
+
+
+def _larger_is_better(metric: str) -> bool:
+    return metric.removeprefix("valid_") in LARGER_IS_BETTER
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in settings.items()
+    )
+
+
+def _plain(values: Any) -> Any:
+    """As JSON hands it back."""
+    return json.loads(json.dumps(values))
