@@ -44,7 +44,7 @@ def main() -> None:
         f"{', '.join(f'{name} {versions[name]}' for name in ('dnd', 'torch', 'rdkit'))}.",
         "",
     ]
-    write_text(options.out / "encoder.md", "\n".join(head) + page)
+    write_text(options.out / "encoder.md", "\n".join([*head, page]))
     print(f"{options.out / 'encoder.md'}: {len(summary.failed)} cells failed")
 
 

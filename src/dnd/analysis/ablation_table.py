@@ -138,19 +138,16 @@ def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -
         changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
         with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
         beaten = [one for one, best in with_paper if scores.mean("test", (one, name, full)) < best]
+        mean = f"{100 * float(np.mean(changes)):+.1f} %" if changes else "not known"
+        yield f"- {name}: mean change of the test error {mean}"
         yield (
-            f"- {name}: mean change of the test error {100 * float(np.mean(changes)):+.1f} %"
-            if changes
-            else f"- {name}:"
-        )
-        yield (
-            f"  below the paper's best number on {len(beaten)} of {len(with_paper)} data sets that have one "
+            f"  - below the paper's best number on {len(beaten)} of {len(with_paper)} data sets that have one "
             f"({', '.join(beaten) or 'none'}; only the OGB sets have the paper's split)"
         )
         if few < full:
             good = [one for one in datasets if _as_good(scores, one, name, few, full)]
             yield (
-                f"  with {100 * few:.0f} % of the labels as good as `{NEITHER}` with the most (mean within one "
+                f"  - with {100 * few:.0f} % of the labels as good as `{NEITHER}` with the most (mean within one "
                 f"deviation) on {len(good)} of {len(datasets)} ({', '.join(good) or 'none'})"
             )
 

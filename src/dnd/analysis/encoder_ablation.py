@@ -17,6 +17,7 @@ from dnd.common.config import to_dict
 from dnd.common.errors import InputError
 from dnd.common.registry import look_up
 from dnd.distillation.settings import DistillConfig, TermWeights
+from dnd.distillation.targets import weights_digest
 from dnd.store.reader import Store
 from dnd.teacher.saved import load_teacher
 
@@ -88,8 +89,8 @@ def plan(ablation: Ablation) -> list[Cell]:
     if not stores:
         raise InputError(f"{ablation.base} holds no stores", next_step="Name a folder of `dnd pretrain-base`")
     opened = [Store.open(path) for path in stores]
-    _, teacher = load_teacher(ablation.base / TEACHER)
-    identity = {"stores": [store.fingerprint for store in opened], "teacher": teacher["metrics"]}
+    teacher, _ = load_teacher(ablation.base / TEACHER)
+    identity = {"stores": [store.fingerprint for store in opened], "teacher": weights_digest(teacher)}
     paths = {"stores": [str(path.resolve()) for path in stores], "teacher": str((ablation.base / TEACHER).resolve())}
     cells = []
     for variant in ablation.variants:

@@ -28,6 +28,7 @@ from dnd.common.errors import InputError
 from dnd.common.files import MANIFEST, read_json, write_json, write_text
 from dnd.common.folder_lock import folder_lock
 from dnd.common.run_record import RUN_RECORD, require_same_run, write_run_record
+from dnd.common.seeds import set_threads
 from dnd.conformers.arrays import label_names
 from dnd.distillation.distill import distill
 from dnd.store.prepare import prepare
@@ -40,6 +41,7 @@ from dnd.student.shipped import half_precision
 from dnd.teacher.denoise import denoise
 from dnd.teacher.denoising import DenoisingObjective
 from dnd.teacher.saved import load_noise_head, load_teacher
+from dnd.training.loop import choose_device
 
 STORES, TEACHER, STUDENTS, ENCODERS, TARGETS = "stores", "teacher", "students", "encoders", "targets"
 _MEASURED = "measured.json"
@@ -86,6 +88,7 @@ def pretrain_base(
     out, paths = Path(out), [Path(path) for path in inputs]
     if not paths or (missing := [path for path in paths if not path.exists()]):
         raise InputError(f"there is no file {missing[0]}" if paths else "there is no input", next_step="See --inputs")
+    set_threads(config.base.loop.threads)  # the teacher's targets are computed outside the training loop
     with folder_lock(out):
         names = {"inputs": [path.name for path in paths], "exclude": [Path(path).name for path in exclude]}
         settings = {**names, "settings": to_dict(config)}
@@ -212,7 +215,7 @@ def teacher_by_source(store: Store, teacher: Path, config: DenoiseConfig) -> dic
     objective = DenoisingObjective(store, config)
     objective.teacher.load_state_dict(load_teacher(teacher)[0].state_dict())
     objective.head.load_state_dict(load_noise_head(teacher).state_dict())
-    objective.eval()
+    objective.to(choose_device(config.loop.device)).eval()
     sources = np.array(store.sources(objective.held_out_rows))
     return {
         str(name): {**objective.measure(rows), "molecules": float(len(rows))}
