@@ -83,6 +83,7 @@ def stages(folder: Path) -> Iterator[Stage]:
     chains = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "Cl", "C(=O)O", "c1ccccc1", "C#N")]
     table.write_text("smiles,y\n" + "".join(f"{smiles},{len(smiles) / 3}\n" for smiles in chains))
     settings = ("--target-columns", "y", "--encoder", str(folder / "distill"), "--split", "random")
+    settings += ("--recipe", "small")
     yield Stage("finetune", "finetune", (str(table), *settings, *save))
     yield Stage("ensemble", "finetune", (str(table), *settings, *save, "--ensemble", "2"))
 
