@@ -29,7 +29,7 @@ finetune() { # data set, label column, encoder folder or random, student, seed
   [ "$4" = tokengt ] && student=(student.name=tokengt student.width=64 student.num_layers=6 student.num_heads=4)
   [ "$3" = random ] || student=()
   dnd finetune "$data/ogbg_mol$1/mapping/mol.csv.gz" -o "models/$name" --target-columns "$2" --encoder "$3" --resume \
-    --seed "$5" "${student[@]}" loop.epochs=$epochs loop.learning_rate=1e-3 layer_decay=1.0 baselines=$baselines jobs=1
+    --recipe small --seed "$5" "${student[@]}" loop.epochs=$epochs loop.learning_rate=1e-3 layer_decay=1.0 baselines=$baselines jobs=1
 }
 export -f finetune && export data
 for seed in 1 2 3; do

@@ -44,7 +44,7 @@ def finetune(
         ),
     ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
-    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, or a TOML file.")] = "small",
+    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, or a TOML file.")] = "best",
     time_limit: Annotated[
         str | None,
         typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out."),
@@ -57,7 +57,7 @@ def finetune(
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
-    """Finetune a student with a new head and print it beside classical baselines."""
+    """Make a model of labelled molecules, and print it beside classical baselines."""
     from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig

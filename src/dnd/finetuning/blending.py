@@ -102,7 +102,7 @@ def fit_blend(
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, say)
-        students = plan_students(plan, partition, clock, share, say)
+        students = plan_students(plan, _split_of(bench, partition, 0), clock, share, say)
         first = sum(len(part.results) for part in parts)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         results = _train_students(plan, bench, partition, number, students, folders, resume, quiet)
@@ -110,6 +110,12 @@ def fit_blend(
             return None
         parts.append(_combine(plan, bench, partition, fits, results))
     return _assemble(plan, parts, encoder, x_NF, place_N, say)
+
+
+def _split_of(bench: Workbench, partition: Split, student: int) -> Split:
+    """Student k learns from all but fold k; molecules without features are in no fold and train every student."""
+    held_out = bench.rows[bench.folds == student % bench.num_folds]
+    return Split(np.setdiff1d(development(partition), held_out), held_out, bench.known(partition.test))
 
 
 def _train_students(
@@ -122,23 +128,22 @@ def _train_students(
     resume: bool,
     quiet: bool,
 ) -> list[MemberResult] | None:
-    """Student k without fold k; development molecules without features are in no fold, and train them all."""
     loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
     own = replace(plan, config=replace(plan.config, loop=loop))
     results = []
     for student, folder in enumerate(folders):
-        held_out = bench.rows[bench.folds == student % bench.num_folds]
-        train = np.setdiff1d(development(partition), held_out)
+        split = _split_of(bench, partition, student)
         result = train_member(
             own,
             number,
             plan.config.loop.seed + student,
-            Split(train, held_out, partition.test),
+            split,
             folder,
             resume=resume,
             weight=1.0,
             quiet=quiet,
             unfinished=students.is_cut,
+            wanted=np.concatenate([split.valid, split.test]),
         )
         if result is None:
             return None
@@ -158,7 +163,7 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
     if left_out:
         fits.dropped.append(f"{left_out} trees, so that the model stays small")
-    judged = partition.test[bench.place_N[partition.test] >= 0]
+    judged = bench.known(partition.test)
     for name in models:
         values[name][judged] = bench.predict(models[name], judged)
     return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values)

@@ -6,6 +6,7 @@ molecules, C targets, F features.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Workbench:
     num_folds: int
     seed: int
     threads: int
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Those of `rows` that have features."""
+        found: np.ndarray = rows[self.place_N[rows] >= 0]
+        return found
 
     def features(self, rows: np.ndarray) -> Float32[np.ndarray, "rows features"]:
         """Of molecules that have them."""
@@ -139,7 +145,7 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
 
 def _pilot(bench: Workbench, name: str) -> float:
     """Seconds that a fit on one fold's training molecules would take."""
-    few = bench.rows[:: max(1, len(bench.rows) // _PILOT_ROWS)]
+    few = bench.rows[:: math.ceil(len(bench.rows) / _PILOT_ROWS)]
     started = time.monotonic()
     bench.fit(name, few, bench.num_folds)
     return float((time.monotonic() - started) * max(1.0, len(bench.rows) / len(few)) ** _GROWTH)

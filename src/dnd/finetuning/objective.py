@@ -71,10 +71,11 @@ class SupervisedObjective(Objective):
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
-        loss = self._loss(self.network(batch.graph).float(), batch.targets_BC)
+        loss = self.loss_of(self.network(batch.graph).float(), batch.targets_BC)
         return StepLoss(loss, weight=(~batch.targets_BC.isnan()).sum().to(loss))
 
-    def _loss(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
+    def loss_of(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        """The loss of outputs for scaled targets, over known labels."""
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
         if self.balanced:
             is_class_C = self.is_class_C.to(outputs_BC.device)
@@ -119,7 +120,7 @@ class SupervisedObjective(Objective):
         outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
         if not np.isfinite(outputs).all():
             raise NonFiniteError("predictions of the validation part are not finite", next_step="Lower learning_rate")
-        loss = self._loss(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
+        loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.targets)
         for part, rows, predictions_BC in (
@@ -132,10 +133,13 @@ class SupervisedObjective(Objective):
                     found[f"{part}_{name}"] = judged[name]
         return found
 
-    def predict(self) -> Float[np.ndarray, "molecules targets"]:
-        """Predictions for all molecules of the source, in raw units or as probabilities."""
-        outputs = run_over(self.network, self.network.student, self.source, np.arange(len(self.source)))
-        return to_raw_units(outputs, self.targets)
+    def predict(self, rows: np.ndarray | None = None) -> Float[np.ndarray, "molecules targets"]:
+        """Predictions in raw units or as probabilities, NaN for molecules that are not in `rows`; None = all."""
+        rows = np.arange(len(self.source)) if rows is None else rows
+        found_NC = np.full((len(self.source), len(self.targets)), np.nan)
+        outputs = run_over(self.network, self.network.student, self.source, rows)
+        found_NC[rows] = to_raw_units(outputs, self.targets)
+        return found_NC
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule."""

@@ -90,6 +90,7 @@ class FinetuneConfig:
         pooling: `mean` (+MP) or `virtual_node` (+VN).
         head: `mlp`, or `linear`.
         targets: train in units of the training standard deviation, or on `raw` labels.
+        probe_steps: of training the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
         task: `auto` looks at the labels of each target.
         tasks: the same for each target, in their order; none = `task` for all.
@@ -112,6 +113,7 @@ class FinetuneConfig:
     pooling: Pooling = "mean"
     head: HeadName = "mlp"
     targets: Literal["standardised", "raw"] = "standardised"
+    probe_steps: int = 0
     layer_decay: float = 0.65
     task: TaskChoice = "auto"
     split: str = "scaffold"

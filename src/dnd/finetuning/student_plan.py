@@ -41,7 +41,7 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
 
     Args:
         plan: what was asked for.
-        partition: that they learn from.
+        partition: that of the first of them.
         clock: counts down the time limit.
         share: of the time left that this partition may have.
         say: receives a line for each cut.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from dnd.chemistry.splits import Split
 from dnd.common.seeds import derive_seed, set_threads
 from dnd.finetuning.classes import with_groups
 from dnd.finetuning.dataset import LabelledMolecules
-from dnd.finetuning.network import PropertyNetwork
+from dnd.finetuning.linear_probe import probe_head
+from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.predictor_folder import Member
 from dnd.finetuning.settings import FinetuneConfig
@@ -28,7 +30,7 @@ from dnd.training.loop import choose_device, train
 from dnd.training.settings import TrainResult
 
 Array = Float[np.ndarray, "molecules targets"]
-_REHEARSED_STEPS = 4
+_REHEARSED_STEPS, _REHEARSED_ROWS = 4, 200
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,16 @@ def train_member(
     weight: float,
     quiet: bool,
     unfinished: bool = False,
+    wanted: np.ndarray | None = None,
 ) -> MemberResult | None:
-    """Train one member; None when the loop's time was up, unless `unfinished` networks are taken as they are."""
+    """Train one member; None when the loop's time was up, unless `unfinished` networks are taken as they are.
+
+    Predictions are made for the molecules of `wanted`, for all when None.
+    """
     objective = objective_of(plan, seed, partition)
+    if plan.config.probe_steps and plan.encoder != RANDOM:
+        set_threads(plan.config.loop.threads)
+        probe_head(objective, plan.config.probe_steps, seed)
     result = train(
         objective,
         objective.loop,
@@ -140,7 +149,7 @@ def train_member(
     objective.to("cpu")
     network = objective.network
     member = Member(network, tuple(objective.targets), seed, weight, network.student.config, plan.config.head)
-    return MemberResult(member, fold, partition, objective.predict(), result)
+    return MemberResult(member, fold, partition, objective.predict(wanted), result)
 
 
 def seconds_per_epoch(plan: Plan, partition: Split) -> float:
@@ -157,8 +166,10 @@ def seconds_per_epoch(plan: Plan, partition: Split) -> float:
         objective(objective.load_batch(rows, 0).to(device), number).loss.backward()
     steps = max(1, len(few) - 1)
     step = (time.monotonic() - started) / steps
-    objective.eval()
+    judged = np.concatenate([partition.valid, partition.test])
+    sample = judged[:: math.ceil(len(judged) / _REHEARSED_ROWS)]
+    network = objective.network.eval()
     started = time.monotonic()
-    with torch.no_grad():
-        objective.evaluate()
-    return float(step * len(batches) * 1.1 + np.float64(time.monotonic() - started))
+    run_over(network, network.student, objective.source, sample)
+    evaluation = (time.monotonic() - started) * len(judged) / len(sample)
+    return step * len(batches) * 1.1 + evaluation

@@ -71,7 +71,7 @@ class _Finetuned(_SmilesEstimator):
         encoder: str | Path = DEFAULT_ENCODER,
         recipe: str = "small",
         settings: Mapping[str, object] | None = None,
-        ensemble: int = 1,
+        ensemble: int | None = None,
         validation_fraction: float = 0.1,
         random_state: int = 0,
         device: str = "auto",
@@ -90,7 +90,8 @@ class _Finetuned(_SmilesEstimator):
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
-        own = [f"task={self._task}", "split=column:split", f"ensemble={self.ensemble}", "baselines=false"]
+        own = [f"task={self._task}", "split=column:split", "baselines=false"]
+        own += [f"ensemble={self.ensemble}"] if self.ensemble is not None else []
         own += [f"loop.seed={self.random_state}", f"loop.device={self.device}"]
         recipe = f"finetune-{self.recipe}"
         config = load_config(FinetuneConfig, recipe if recipe in recipe_names() else self.recipe, [*own, *words])
@@ -114,9 +115,9 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
 
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
-        recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
-        ensemble: number of members.
+        ensemble: number of students; the recipe's own when None.
         validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
@@ -158,9 +159,9 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
 
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
-        recipe: `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
-        ensemble: number of members.
+        ensemble: number of students; the recipe's own when None.
         validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
