@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -83,5 +84,6 @@ def workbench(
         folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed),
         num_folds=num_folds,
         seed=config.loop.seed,
-        threads=config.loop.threads or 1,
+        threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
+        trees=config.blend.trees,
     )

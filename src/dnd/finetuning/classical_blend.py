@@ -41,7 +41,8 @@ class Workbench:
         folds: the fold of each of `rows`.
         num_folds: of them.
         seed: of the fits.
-        threads: of a forest.
+        threads: that trees may use.
+        trees: of a forest, at most.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -54,6 +55,7 @@ class Workbench:
     num_folds: int
     seed: int
     threads: int
+    trees: int
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -73,9 +75,8 @@ class Workbench:
             labels_N = (self.targets_NC[known, column] - target.mean) / target.std
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
-            training = Training(
-                self.features(known), labels_N, self.layout, classes, len(self.targets), seed, self.threads
-            )
+            sizes = len(self.targets), seed, self.threads, self.trees
+            training = Training(self.features(known), labels_N, self.layout, classes, *sizes)
             models.append(fit_member(name, training))
         return tuple(models)
 
@@ -125,6 +126,9 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
             found.dropped.append(f"{name}: not for {len(bench.rows)} molecules and {len(bench.targets)} targets")
             continue
         left = budget_s - (time.monotonic() - started)
+        if found.models and left <= 0:
+            found.dropped.append(f"{name}: time limit")
+            continue
         if np.isfinite(budget_s):
             cost = _pilot(bench, name)
             if not found.models:

@@ -23,6 +23,7 @@ from sklearn.ensemble import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from dnd.common.registry import look_up
 from dnd.common.seeds import derive_seed
@@ -36,8 +37,7 @@ ArrayModel = Trees | Linear | Kernel
 LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a second
 LIMIT_KERNEL_TARGETS = 6
 LIMIT_BOOSTED_TARGETS = 30
-LIMIT_ROWS = 20_000  # training molecules of a classical member; more are thinned at random, and the model says so
-LIMIT_TREES, LIMIT_FOREST_WORK = 300, 3_000  # trees of a forest; trees of all targets
+LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
 _COMMON_COUNTS = 512
 _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
 _LOGISTIC = (1e-3, 1e-2, 1e-1)
@@ -55,7 +55,8 @@ class Training:
         classes: whether the labels are 0 and 1.
         num_targets: of the whole table; many targets get smaller models.
         seed: of this fit.
-        threads: that a forest may use.
+        threads: that trees may use.
+        trees: of a forest, at most.
     """
 
     x_NF: Float32[np.ndarray, "molecules features"]
@@ -64,7 +65,8 @@ class Training:
     classes: bool
     num_targets: int
     seed: int
-    threads: int
+    threads: int = 1
+    trees: int = 300
 
 
 def fit_member(name: str, training: Training) -> ArrayModel:
@@ -93,7 +95,7 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
     def fit(training: Training) -> Trees:
         columns = _informative(training, sets)
         forest = classes[kind, training.classes](
-            max(10, min(LIMIT_TREES, LIMIT_FOREST_WORK // training.num_targets)),
+            max(10, min(training.trees, LIMIT_FOREST_WORK // training.num_targets)),
             max_features="sqrt" if training.classes else 0.3,
             min_samples_leaf=1 + len(training.y_N) // 10_000,
             n_jobs=training.threads,
@@ -118,7 +120,8 @@ def _boosting(training: Training) -> Trees:
         "random_state": training.seed % 2**32,
     }
     kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
-    model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
+    with threadpool_limits(training.threads, "openmp"):  # on busy cores more threads than asked for wait for each other
+        model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
     return from_boosting(model, columns, classes=training.classes)
 
 

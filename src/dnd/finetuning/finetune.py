@@ -140,6 +140,8 @@ def _finetune_blend(
         raise ConfigError("classical members are fitted in one process", next_step="Use --recipe small with torchrun")
     settings = plan.settings_of(plan.config.loop.seed, 0)
     if (out / RUN_RECORD).is_file():
+        if not resume:
+            raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
         require_same_run(out, settings)
     else:
         write_run_record(out, settings)

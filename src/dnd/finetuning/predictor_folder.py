@@ -163,7 +163,7 @@ def read_predictor(folder: Path | str) -> PredictorParts:
         if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
             raise CorruptFileError(f"{folder}/config.json has other members than weights")
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
-    except (KeyError, TypeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
 
 

@@ -53,6 +53,7 @@ class BlendConfig:
         classical: members, of `CLASSICAL_MEMBERS`; none = students only.
         students: whether the blend has any; `ensemble` says how many.
         folds: scaffold folds of the predictions out of fold.
+        trees: of a forest, at most; many targets get fewer.
         classical_rows: molecules that a classical member learns from at most; more are thinned at random.
         passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
         time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
@@ -61,6 +62,7 @@ class BlendConfig:
     classical: tuple[str, ...] = ()
     students: bool = True
     folds: int = 5
+    trees: int = 300
     classical_rows: int = 20_000
     passes: int = 2_000_000
     time_limit_s: float | None = None
@@ -69,6 +71,8 @@ class BlendConfig:
         """Refuse settings that can't work before any work starts."""
         for name in self.classical:
             look_up(dict.fromkeys(CLASSICAL_MEMBERS), name, "classical member")
+        if self.trees < 1:
+            raise ConfigError("blend.trees is at least 1", found=self.trees)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
             raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
         if not self.classical and not self.students:

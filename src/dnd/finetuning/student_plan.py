@@ -59,6 +59,10 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
         say(f"plan: {count} students of {epochs} epochs {instead} ({molecules} molecules)")
     if not clock.is_limited:
         return StudentPlan(count, epochs, config.loop.stop_after_s, False)
+    budget = clock.share(_USED * share)
+    if budget == 0:
+        say("plan: no students: the time limit is over")
+        return StudentPlan(0, epochs, None, False)
     epoch_s = seconds_per_epoch(plan, partition)
     budget = clock.share(_USED * share)
     fewest = min(epochs, FEWEST_EPOCHS)

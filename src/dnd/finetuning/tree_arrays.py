@@ -195,8 +195,16 @@ def _laid_out(
         missings.append(missing)
         sizes.append(len(order))
     starts = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
-    joined = (np.concatenate(parts) for parts in (features, numbers, skips, missings))
-    return Trees(*joined, starts, scale, base, link)
+    return Trees(
+        np.concatenate(features),
+        np.concatenate(numbers),
+        np.concatenate(skips),
+        np.concatenate(missings),
+        starts,
+        scale,
+        base,
+        link,
+    )
 
 
 def _depth_first(feature: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -21,21 +21,21 @@ from dnd.finetuning.time_limit import Clock, read_duration
 from dnd.prediction.predictor import Predictor
 from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 
-BLEND = ("blend.classical=ridge,forest_descriptors", "blend.folds=3", "ensemble=2", "loop.epochs=2", "baselines=true")
-
-
-@pytest.fixture(autouse=True)
-def _small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
+BLEND = (
+    "blend.classical=ridge,forest_descriptors",
+    "blend.folds=3",
+    "blend.trees=10",
+    "ensemble=2",
+    "loop.epochs=2",
+    "baselines=true",
+)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two students and two classical members on a toy table."""
     folder = tmp_path_factory.mktemp("blend")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
-        quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
+    quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
     return folder / "model"
 
 

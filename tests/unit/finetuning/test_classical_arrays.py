@@ -112,7 +112,7 @@ def test_a_linear_model_predicts_what_scikit_learn_predicts(esol):
 
 def test_an_outlier_in_a_descriptor_moves_a_linear_model_by_five_deviations_at_most(esol):
     x, y = esol
-    linear = fit_member("ridge", Training(x, y, LAYOUT, False, 1, 0, 1))
+    linear = fit_member("ridge", Training(x, y, LAYOUT, False, 1, 0))
     wild = x[:1].copy()
     wild[:, LAYOUT.columns(DESCRIPTORS)] = 1e6
     assert abs(linear.predict(wild)[0]) < 1e3
@@ -158,13 +158,12 @@ def test_classes_stay_between_0_and_1_and_keep_their_order(esol):
 @pytest.mark.parametrize(
     "name", ["ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest"]
 )
-def test_every_member_fits_a_handful_of_molecules_and_a_single_label_value(esol, name: str, classes: bool, monkeypatch):
-    monkeypatch.setattr("dnd.finetuning.classical_fits.LIMIT_TREES", 10)
+def test_every_member_fits_a_handful_of_molecules_and_a_single_label_value(esol, name: str, classes: bool):
     x, y = esol
     few = (y[:6] > np.median(y[:6])).astype(float) if classes else y[:6]
-    model = through_a_file(fit_member(name, Training(x[:6], few, LAYOUT, classes, 1, 0, 1)))
+    model = through_a_file(fit_member(name, Training(x[:6], few, LAYOUT, classes, 1, 0, trees=10)))
     assert np.isfinite(model.predict(x)).all()
-    single = fit_member(name, Training(x[:6], np.ones(6), LAYOUT, classes, 1, 0, 1))
+    single = fit_member(name, Training(x[:6], np.ones(6), LAYOUT, classes, 1, 0, trees=10))
     assert (single.predict(x) == 1).all()
 
 
