@@ -12,7 +12,7 @@ from torch import Tensor
 from dnd.common.errors import InputError
 from dnd.common.seeds import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.batches import DEFAULT_POOL, plan_batches, split_holdout
+from dnd.store.batches import DEFAULT_POOL, PlanOfRows, plan_batches, split_holdout
 from dnd.store.reader import Store
 from dnd.student.contract import Student
 from dnd.training.objective import Objective
@@ -66,7 +66,7 @@ class PretrainingObjective(Objective):
             drop_last=self.contrastive,
             pool=DEFAULT_POOL if loop.max_tokens else 1,
         )
-        return [self.train_rows[rows] for rows in plan]
+        return PlanOfRows(self.train_rows, plan)
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """The molecules with their first conformer."""

@@ -6,7 +6,9 @@ pools are cut from a fresh permutation each epoch, so batches still mix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 from jaxtyping import Int
@@ -48,22 +50,22 @@ def plan_batches(
         pool: rows that are sorted by size together.
 
     Returns:
-        Arrays of row numbers, int64; a pure function of the arguments.
+        Arrays of row numbers; a pure function of the arguments.
 
     Raises:
         ConfigError: both or neither of the two limits, or a limit under 1.
     """
     if (batch_size is None) == (max_tokens is None) or (batch_size or max_tokens or 0) < 1 or pool < 1:
         raise ConfigError("a batch is bounded by batch_size or by max_tokens", found=f"{batch_size=}, {max_tokens=}")
-    sizes = np.asarray(sizes, dtype=np.int64)
+    sizes = np.asarray(sizes)
     generator = numpy_generator(seed, "batches", epoch)
-    order = generator.permutation(len(sizes))
+    order = small_rows(generator.permutation(len(sizes)))
     if batch_size is not None:
         pool = max(1, pool // batch_size) * batch_size  # so that only the last pool has a short batch
     batches: list[np.ndarray] = []
     for start in range(0, len(order), pool):
-        rows = order[start : start + pool]
-        rows = rows[np.argsort(sizes[rows], kind="stable")]
+        rows = order[start : start + pool]  # a view: batches are pieces of the one array
+        rows[:] = rows[np.argsort(sizes[rows], kind="stable")]
         bounds = _fixed_bounds(len(rows), batch_size) if batch_size else _budget_bounds(sizes[rows], max_tokens or 0)
         batches += [rows[begin:end] for begin, end in pairwise(bounds)]
     if drop_last and batch_size is not None:
@@ -89,7 +91,40 @@ def split_holdout(num_rows: int, fraction: float, seed: int) -> tuple[np.ndarray
     if fraction > 0 and num_rows > 1:
         held = min(max(held, 1), num_rows - 1)
     order = numpy_generator(seed, "holdout").permutation(num_rows)
-    return np.sort(order[held:]), np.sort(order[:held])
+    return small_rows(np.sort(order[held:])), np.sort(order[:held])
+
+
+def small_rows(rows: np.ndarray) -> np.ndarray:
+    """Row numbers in four bytes each where they fit: a run keeps its epoch's order in memory all the time."""
+    return rows.astype(np.int32) if len(rows) == 0 or int(rows.max()) < 2**31 else rows
+
+
+class PlanOfRows(Sequence[np.ndarray]):
+    """The batches of a plan over chosen rows, each looked up when it is asked for, so that no second copy is kept.
+
+    Args:
+        rows: the chosen rows of a store.
+        plan: batches of positions in `rows`.
+    """
+
+    def __init__(self, rows: np.ndarray, plan: Sequence[np.ndarray]) -> None:
+        self._rows, self._plan = rows, plan
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._plan)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PlanOfRows: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | PlanOfRows:
+        """A batch's row numbers in the store, int64; of a slice, those batches."""
+        if isinstance(index, slice):
+            return PlanOfRows(self._rows, self._plan[index])
+        return self._rows[self._plan[index]].astype(np.int64)
 
 
 def padding_share(sizes: Int[np.ndarray, "rows"], batches: list[np.ndarray]) -> float:

@@ -1,11 +1,12 @@
-"""Selected ragged rows: many slices of flat arrays in a few NumPy calls, no loop over molecules."""
+"""Selected ragged rows, read where they lie: no loop over molecules, and nothing is kept for each of them in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int, Shaped
 
 from dnd.common.ragged import offsets_of, ragged_range
@@ -16,13 +17,13 @@ class Selection:
     """Rows to read, ordered by the shard that holds them.
 
     Attributes:
-        rows: positions in the store, grouped by shard.
+        local: positions within their shard, grouped by shard.
         place: for each of them its place in the request; None when one shard holds all and the order is the request's.
         shards: number of each shard that is touched.
-        bounds: `rows[bounds[i]:bounds[i + 1]]` lie in `shards[i]`.
+        bounds: `local[bounds[i]:bounds[i + 1]]` lie in `shards[i]`.
     """
 
-    rows: Int[np.ndarray, "rows"]
+    local: Int[np.ndarray, "rows"]
     place: Int[np.ndarray, "rows"] | None
     shards: Int[np.ndarray, "touched"]
     bounds: Int[np.ndarray, "touched+1"]
@@ -35,33 +36,70 @@ class Selection:
         shard_of_row = np.searchsorted(first_rows, rows, side="right") - 1
         place = np.argsort(shard_of_row, kind="stable")
         shards, starts = np.unique(shard_of_row[place], return_index=True)
-        return cls(rows[place], place, shards, np.append(starts, len(rows)))
+        local = rows[place] - first_rows[shard_of_row[place]]
+        return cls(local, place, shards, np.append(starts, len(rows)))
+
+    def parts(self) -> Iterator[tuple[int, Int[np.ndarray, "own"], Int[np.ndarray, "own"] | slice]]:
+        """Each touched shard with the rows to read in it and their places in the request."""
+        if self.place is None:
+            yield 0, self.local, slice(None)
+            return
+        for shard, begin, end in zip(self.shards.tolist(), self.bounds[:-1], self.bounds[1:], strict=True):
+            yield shard, self.local[begin:end], self.place[begin:end]
 
 
-def gather(
-    parts: Sequence[Shaped[np.ndarray, "..."]],
-    part_starts: Int[np.ndarray, "shards"],
-    selection: Selection,
-    starts: Int[np.ndarray, "rows"],
-    counts: Int[np.ndarray, "rows"],
-) -> Shaped[np.ndarray, "..."]:
-    """Items of the selected rows, packed in the order of the request.
+def pick(shards: Sequence[Shaped[np.ndarray, "..."]], selection: Selection) -> Int[np.ndarray, "rows"]:
+    """Entries of a plain column of whole numbers at the selected rows, in the order of the request, int64."""
+    picked = np.empty(len(selection.local), dtype=np.int64)
+    for shard, local, place in selection.parts():
+        picked[place] = shards[shard][local]
+    return picked
+
+
+class RaggedColumn:
+    """A list column over all shards: flat values and the offsets that Arrow has beside them, both as they are mapped.
 
     Args:
-        parts: one flat array per shard, items on axis 0.
-        part_starts: number of the first item of each shard, counted over the store.
-        selection: what to read.
-        starts: first item of every requested row (in the order of the request), counted over the store.
-        counts: items of every requested row.
+        columns: the list array of each shard.
+        width: how many flat values make one item: an atom, a bond, a point in space.
     """
-    if selection.place is None:
-        items: np.ndarray = parts[0][ragged_range(starts, counts)]
-        return items
-    place = selection.place
-    sources = ragged_range(starts[place], counts[place])
-    targets = ragged_range(offsets_of(counts)[:-1][place], counts[place])
-    bounds = offsets_of(counts[place])[selection.bounds]
-    packed = np.empty((len(sources), *parts[0].shape[1:]), dtype=parts[0].dtype)
-    for shard, begin, end in zip(selection.shards, bounds[:-1], bounds[1:], strict=True):
-        packed[targets[begin:end]] = parts[shard][sources[begin:end] - part_starts[shard]]
-    return packed
+
+    def __init__(self, columns: Sequence[pa.ListArray], width: int) -> None:
+        self._width = width
+        values = [column.values.to_numpy() for column in columns]
+        self._items = [flat.reshape(-1, width) if width > 1 else flat for flat in values]
+        self._offsets = [column.offsets.to_numpy() for column in columns]
+
+    def counts(self) -> Int[np.ndarray, "molecules"]:
+        """Items of every row of every shard, int32."""
+        counts = [np.diff(offsets) // self._width for offsets in self._offsets]
+        return np.concatenate([np.empty(0, dtype=np.int32), *counts], dtype=np.int32)
+
+    def spans(self, selection: Selection) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
+        """First item within its shard and number of items of each selected row, in the order of the request."""
+        starts, ends = (np.empty(len(selection.local), dtype=np.int64) for _ in range(2))
+        for shard, local, place in selection.parts():
+            starts[place], ends[place] = self._offsets[shard][local], self._offsets[shard][local + 1]
+        return starts // self._width, (ends - starts) // self._width
+
+    def gather(
+        self, selection: Selection, starts: Int[np.ndarray, "rows"], counts: Int[np.ndarray, "rows"]
+    ) -> Shaped[np.ndarray, "..."]:
+        """Items of the selected rows, packed in the order of the request.
+
+        Args:
+            selection: what to read.
+            starts: first item of every requested row within its shard, in the order of the request.
+            counts: items of every requested row.
+        """
+        if selection.place is None:
+            items: np.ndarray = self._items[0][ragged_range(starts, counts)]
+            return items
+        place = selection.place
+        sources = ragged_range(starts[place], counts[place])
+        targets = ragged_range(offsets_of(counts)[:-1][place], counts[place])
+        bounds = offsets_of(counts[place])[selection.bounds]
+        packed = np.empty((len(sources), *self._items[0].shape[1:]), dtype=self._items[0].dtype)
+        for shard, begin, end in zip(selection.shards, bounds[:-1], bounds[1:], strict=True):
+            packed[targets[begin:end]] = self._items[shard][sources[begin:end]]
+        return packed

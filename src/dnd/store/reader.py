@@ -21,7 +21,7 @@ from dnd.common.files import verify_folder
 from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.ragged import Selection, gather
+from dnd.store.ragged import RaggedColumn, Selection, pick
 from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
 
 
@@ -45,26 +45,10 @@ class Store:
         have = [set(batch.schema.names) for batch in self._batches] or [set()]
         self.auxiliary = tuple(name for name in AUXILIARY_FIELDS if all(name in names for names in have))
         widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
-        self._items: dict[str, list[np.ndarray]] = {name: [] for name in widths}
-        self._starts: dict[str, np.ndarray] = {}
-        self._part_starts: dict[str, np.ndarray] = {}
-        for name, width in widths.items():
-            self._map_column(name, width)
-        self._num_conformers = np.concatenate(
-            [np.empty(0, np.uint8), *(batch.column("num_conformers").to_numpy() for batch in self._batches)]
-        ).astype(np.int64)
-
-    def _map_column(self, name: str, width: int) -> None:
-        """Remember a list column's flat values per shard and where each row begins, in items, over all shards."""
-        counts = []
-        for batch in self._batches:
-            column = batch.column(name)
-            values = column.values.to_numpy()
-            self._items[name].append(values.reshape(-1, width) if width > 1 else values)
-            counts.append(np.diff(column.offsets.to_numpy()) // width)
-        totals = np.array([len(items) for items in self._items[name]], dtype=np.int64)
-        self._part_starts[name] = offsets_of(totals)[:-1]
-        self._starts[name] = offsets_of(np.concatenate(counts) if counts else np.empty(0, dtype=np.int64))
+        self._columns = {
+            name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
+        }
+        self._num_conformers = [batch.column("num_conformers").to_numpy() for batch in self._batches]
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -114,7 +98,7 @@ class Store:
     @cached_property
     def has_conformers(self) -> bool:
         """Whether every molecule has at least one conformer."""
-        return len(self) > 0 and bool((self._num_conformers > 0).all())
+        return len(self) > 0 and all(bool((counts > 0).all()) for counts in self._num_conformers)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,17 +111,17 @@ class Store:
     @cached_property
     def atom_counts(self) -> Int[np.ndarray, "molecules"]:
         """Graph atoms of each molecule."""
-        return np.diff(self._starts["node_features"])
+        return self._columns["node_features"].counts()
 
     @cached_property
     def bond_counts(self) -> Int[np.ndarray, "molecules"]:
         """Bonds of each molecule, counted once."""
-        return np.diff(self._starts["bonds"])
+        return self._columns["bonds"].counts()
 
     @cached_property
     def conformer_atom_counts(self) -> Int[np.ndarray, "molecules"]:
         """Atoms of each molecule's conformers, 0 where there is none."""
-        return np.diff(self._starts["atomic_numbers"])
+        return self._columns["atomic_numbers"].counts()
 
     @cached_property
     def targets(self) -> Float[np.ndarray, "molecules targets"]:
@@ -152,8 +136,7 @@ class Store:
 
     def num_conformers_of(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
         """K of each of `rows`."""
-        counts: np.ndarray = self._num_conformers[rows]
-        return counts
+        return pick(self._num_conformers, Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows))
 
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
         """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K.
@@ -165,8 +148,8 @@ class Store:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a store of {len(self)} molecules")
         selection = Selection.of(rows, self._first_rows)
-        graph, atom_counts = self._read_graph(rows, selection)
-        conformers = self._read_conformers(rows, selection, conformer, atom_counts) if self.has_conformers else None
+        graph = self._read_graph(selection)
+        conformers = self._read_conformers(selection, conformer, graph) if self.has_conformers else None
         return MoleculeBatch(graph, conformers, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))
 
     def read_auxiliary(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "boundaries"]]:
@@ -181,10 +164,9 @@ class Store:
                 found=", ".join(self.auxiliary) or "no auxiliary columns",
                 next_step=f"Make it again with `dnd prepare --auxiliary {name}`",
             )
-        rows = np.asarray(rows, dtype=np.int64)
-        starts = self._starts[name]
-        counts = starts[rows + 1] - starts[rows]
-        return self._gather(name, Selection.of(rows, self._first_rows), starts[rows], counts), offsets_of(counts)
+        selection = Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows)
+        values, counts = self._all(name, selection)
+        return values, offsets_of(counts)
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule (SMILES and source row) for messages."""
@@ -209,38 +191,35 @@ class Store:
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         return shard, int(row - self._first_rows[shard])
 
-    def _gather(self, name: str, selection: Selection, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return gather(self._items[name], self._part_starts[name], selection, starts, counts)
+    def _all(self, name: str, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+        """Every item of a column at the selected rows, and how many each row has."""
+        starts, counts = self._columns[name].spans(selection)
+        return self._columns[name].gather(selection, starts, counts), counts
 
-    def _read_graph(self, rows: np.ndarray, selection: Selection) -> tuple[GraphBatch, np.ndarray]:
-        atom_counts, bond_counts = self.atom_counts[rows], self.bond_counts[rows]
-        nodes = self._gather("node_features", selection, self._starts["node_features"][rows], atom_counts)
-        bond_starts = self._starts["bonds"][rows]
-        bonds = self._gather("bonds", selection, bond_starts, bond_counts)
-        features = self._gather("bond_features", selection, bond_starts, bond_counts)
+    def _read_graph(self, selection: Selection) -> GraphBatch:
+        nodes, atom_counts = self._all("node_features", selection)
+        bonds, bond_counts = self._all("bonds", selection)
+        features, _ = self._all("bond_features", selection)
         atom_offsets = offsets_of(atom_counts)
         ends_M2 = bonds.astype(np.int64)
         ends_M2 += np.repeat(atom_offsets[:-1], bond_counts)[:, None]
         edges_2E = np.empty((2, 2 * len(ends_M2)), dtype=np.int64)
         edges_2E[0, 0::2], edges_2E[0, 1::2] = ends_M2[:, 0], ends_M2[:, 1]
         edges_2E[1, 0::2], edges_2E[1, 1::2] = ends_M2[:, 1], ends_M2[:, 0]
-        graph = GraphBatch(
+        return GraphBatch(
             torch.from_numpy(nodes.astype(np.int64)),
             torch.from_numpy(edges_2E),
             torch.from_numpy(np.repeat(features.astype(np.int64), 2, axis=0)),
             torch.from_numpy(atom_offsets),
             torch.from_numpy(2 * offsets_of(bond_counts)),
         )
-        return graph, atom_counts
 
-    def _read_conformers(
-        self, rows: np.ndarray, selection: Selection, conformer: int, atom_counts: np.ndarray
-    ) -> ConformerBatch:
-        counts = self.conformer_atom_counts[rows]
-        starts = self._starts["positions"][rows] + conformer % self._num_conformers[rows] * counts
-        numbers = self._gather("atomic_numbers", selection, self._starts["atomic_numbers"][rows], counts)
-        positions = self._gather("positions", selection, starts, counts)
-        offsets = offsets_of(counts)
+    def _read_conformers(self, selection: Selection, conformer: int, graph: GraphBatch) -> ConformerBatch:
+        numbers, counts = self._all("atomic_numbers", selection)
+        first_points, _ = self._columns["positions"].spans(selection)
+        starts = first_points + conformer % pick(self._num_conformers, selection) * counts
+        positions = self._columns["positions"].gather(selection, starts, counts)
+        offsets, atom_counts = offsets_of(counts), np.diff(graph.atom_offsets.numpy())
         return ConformerBatch(
             torch.from_numpy(numbers.astype(np.int64)),
             torch.from_numpy(positions),

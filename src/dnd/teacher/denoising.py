@@ -13,7 +13,7 @@ from torch import Tensor
 from dnd.common.seeds import derive_seed
 from dnd.conformers.noise import HELD_OUT, gaussian_noise, remove_mean
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
-from dnd.store.batches import plan_batches, split_holdout
+from dnd.store.batches import PlanOfRows, plan_batches, split_holdout
 from dnd.store.reader import Store
 from dnd.teacher.build import build_teacher
 from dnd.teacher.config import TeacherConfig
@@ -103,7 +103,7 @@ class DenoisingObjective(Objective):
         sizes = self.store.conformer_atom_counts[self.train_rows]
         size = None if loop.max_tokens else loop.batch_size
         plan = plan_batches(sizes, batch_size=size, max_tokens=loop.max_tokens, seed=loop.seed, epoch=epoch)
-        return [self.train_rows[part] for part in plan]
+        return PlanOfRows(self.train_rows, plan)
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> NoisyBatch:
         """Read molecules and draw their noise.
