@@ -53,6 +53,14 @@ def parse_molblock(block: str) -> ParsedBlock:
     problem = _shape_problem(block)
     if problem is not None:
         return ParsedBlock(InvalidMolecule(problem, "limits", _title(block)))
+    try:
+        return _parse(block)
+    except (RuntimeError, ValueError) as error:  # a condition of RDKit's own that a damaged record does not meet
+        reason = f"RDKit gave up: {' '.join(str(error).split())[:150]}"
+        return ParsedBlock(InvalidMolecule(reason, "parse", _title(block)))
+
+
+def _parse(block: str) -> ParsedBlock:
     mol = Chem.MolFromMolBlock(block, removeHs=False)
     if mol is None:
         mol = _read_relaxed(block)

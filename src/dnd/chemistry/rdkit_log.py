@@ -18,6 +18,7 @@ _TIME_STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
 _PREFIX = re.compile(r"^SMILES Parse Error:\s*")
 _CLEARER = {"Range Error": "a number points outside the molecule, such as a bond to an atom that is not there"}
 _NO_REASON = "RDKit refuses it and gives no reason"
+_TORN_REASON = "RDKit refuses it where there are characters that are not ASCII"
 
 # Choosing where the log goes also switches it on, so this comes first. From here on RDKit is silent.
 rdBase.LogToPythonLogger()
@@ -45,6 +46,8 @@ def logged_reason(action: Callable[[], object]) -> str:
             rdBase.EnableLog(name)
         try:
             action()
+        except SystemError:  # RDKit's message quotes half of a character, which Python can't decode
+            return _TORN_REASON
         finally:
             rdBase.DisableLog("rdApp.*")
             _LOGGER.handlers = handlers

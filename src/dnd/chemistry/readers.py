@@ -175,8 +175,17 @@ def _table(
 
 
 def _no_rows(path: str | Path, columns: list[str]) -> InputError:
-    found = f"columns {', '.join(columns)}"
-    return InputError(f"{path} has a header and no rows", found=found, next_step="Check how it was made or copied")
+    return InputError(
+        f"{path} has a header and no rows",
+        found=f"columns {_listed(columns)}",
+        next_step="Check how it was made or copied",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """The first of the names, fit to be printed, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+    return ", ".join(_printable(name) for name in names[:MAX_NAMES_SHOWN]) + more
 
 
 def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
@@ -191,8 +200,7 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
     alike = exact or [name for name in header if name.lower() == wanted.lower()]
     if len(alike) == 1:
         return alike[0]
-    shown = [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
-    listed = ", ".join(shown) + (f" and {len(header) - len(shown)} more" if len(header) > len(shown) else "")
+    listed = _listed(header)
     if alike:
         raise InputError(
             f"{path} has {len(alike)} columns named {wanted!r}",
@@ -201,7 +209,7 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
         )
     raise InputError(
         f"{path} has no column {wanted!r}", found=f"columns {listed}", expected="a first line that names it",
-        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, shown)}",
+        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, header[:MAX_NAMES_SHOWN])}",
     )  # fmt: skip
 
 

@@ -131,3 +131,17 @@ def test_planar_molecule_marked_3d_is_no_drawing() -> None:
     lines = block.split("\n")
     lines[1] = lines[1].replace("2D", "3D")
     assert parse_molblock("\n".join(lines)).dimension == "3d"
+
+
+@pytest.mark.parametrize(
+    "atom",
+    ["..", "    0.0000    0.0000    0.0000 C   0  0  \ufffd5\ufffd\ufffdi  0\n"],
+)
+def test_a_block_on_which_rdkit_raises_is_a_reason(atom: str) -> None:
+    """Both found by `reader_fuzz.py`: a condition of RDKit's own, and half of a character in its message."""
+    good = "    0.0000    0.0000    0.0000 C   0  0  0  0  0  0  0  0  0  0  0  0\n"
+    bad = "    1.0000    0..145    0.0000 H   0  0  0  0  9999990  0\n" if ".." in atom else atom
+    header = "x\n     RDKit          3D\n\n  3  2  0  0  0  0  0  0  0  0999 V2000\n"
+    outcome = parse_molblock(f"{header}{good}{good}{bad}  1  2  1  0\n  2  3  1  0\nM  END\n").outcome
+    assert isinstance(outcome, InvalidMolecule)
+    assert outcome.reason
