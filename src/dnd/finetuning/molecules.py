@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from itertools import chain
 
 from dnd.chemistry.parse import parse_smiles
+from dnd.graphs.canonical import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.graph import MolecularGraph
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting, StoreRow
 
 PARALLEL_FROM = 2000  # below, starting the processes costs more than it saves
-_CHUNK = 500
+_CHUNK = 512
+_QUICK_FROM = 8  # molecules; below, NumPy's calls cost more than RDKit's
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def featurize_smiles(texts: Sequence[str], hydrogens: HydrogenSetting, *, jobs: 
     explicit = hydrogens == "all_both"
     jobs = jobs or len(os.sched_getaffinity(0))
     if len(texts) < PARALLEL_FROM or jobs < 2:
-        return [_featurize(text, explicit) for text in texts]
+        return _featurize_all(texts, explicit)
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
     # Forked children need no `if __name__ == "__main__"` in the caller's script and run RDKit and NumPy only.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -67,7 +69,11 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 
 def _featurize_all(texts: Sequence[str], explicit: bool) -> list[Featurized]:
-    return [_featurize(text, explicit) for text in texts]
+    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else rewritten_graphs(texts)
+    return [
+        Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit)
+        for text, outcome in zip(texts, quick, strict=True)
+    ]
 
 
 def _featurize(text: str, explicit: bool) -> Featurized:

@@ -8,6 +8,7 @@ substructure query, which runs in C++, says that the atom or bond isn't of the c
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Int
 from rdkit import Chem
 from rdkit.Chem import rdchem, rdqueries
 
@@ -33,12 +34,12 @@ def _table(enum: type, names: tuple[str, ...], other: int) -> tuple[int, ...]:
     )
 
 
-_CHIRALITY = _table(rdchem.ChiralType, CHIRALITY_NAMES, other=len(CHIRALITY_NAMES))
-_HYBRIDIZATION = _table(rdchem.HybridizationType, HYBRIDIZATION_NAMES, other=len(HYBRIDIZATION_NAMES))
-_BOND_TYPE = _table(rdchem.BondType, BOND_TYPE_NAMES, other=len(BOND_TYPE_NAMES))
+CHIRALITY = _table(rdchem.ChiralType, CHIRALITY_NAMES, other=len(CHIRALITY_NAMES))
+HYBRIDIZATION = _table(rdchem.HybridizationType, HYBRIDIZATION_NAMES, other=len(HYBRIDIZATION_NAMES))
+BOND_TYPE = _table(rdchem.BondType, BOND_TYPE_NAMES, other=len(BOND_TYPE_NAMES))
 # The RDKit versions that OGB was built with know no atropisomers and leave such bonds without stereo. OGB's own code
 # raises on them.
-_BOND_STEREO = _table(rdchem.BondStereo, BOND_STEREO_NAMES, other=0)
+BOND_STEREO = _table(rdchem.BondStereo, BOND_STEREO_NAMES, other=0)
 
 # First value that a column lists: atomic number 1 has index 0, charge -5 has index 0.
 _FIRST_9 = np.array([[1], [0], [0], [-NEUTRAL_CHARGE_INDEX], [0], [0], [0], [0], [0]], dtype=np.int64)
@@ -100,13 +101,21 @@ def _atom_features(mol: Chem.Mol) -> np.ndarray:
         dtype=np.int64,
     )
     for index in _matching(mol, _WITH_CHIRALITY):
-        columns[_CHIRALITY_ROW, index] = _CHIRALITY[atoms[index].GetChiralTag()]
+        columns[_CHIRALITY_ROW, index] = CHIRALITY[atoms[index].GetChiralTag()]
     columns[_HYBRIDIZATION_ROW, _matching(mol, _IS_SP2)] = _SP2
     for index in _matching(mol, _NEITHER_SP2_NOR_SP3):
-        columns[_HYBRIDIZATION_ROW, index] = _HYBRIDIZATION[atoms[index].GetHybridization()]
-    columns -= _FIRST_9
+        columns[_HYBRIDIZATION_ROW, index] = HYBRIDIZATION[atoms[index].GetHybridization()]
+    return indices_of_values(columns)
+
+
+def indices_of_values(columns_9N: Int[np.ndarray, "9 atoms"]) -> Int[np.ndarray, "atoms 9"]:
+    """Index of each value in its feature's list, the last one for a value that is not there.
+
+    Args:
+        columns_9N: the values themselves; in the columns of chirality and hybridisation indices already.
+    """
     # Read as unsigned, a value below the first is large, so one minimum sends both ends to the last index.
-    return np.ascontiguousarray(np.minimum(columns.view(np.uint64), _LAST_9).view(np.int64).T)
+    return np.ascontiguousarray(np.minimum((columns_9N - _FIRST_9).view(np.uint64), _LAST_9).view(np.int64).T)
 
 
 def _matching(mol: Chem.Mol, query: Chem.Mol) -> list[int]:
@@ -118,12 +127,12 @@ def _bonds(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
     num_bonds = mol.GetNumBonds()
     bonds = list(map(mol.GetBondWithIdx, range(num_bonds)))
     if mol.HasSubstructMatch(_UNCOMMON_BOND):
-        types = [_BOND_TYPE[kind] for kind in map(_Bond.GetBondType, bonds)]
-        stereo = [_BOND_STEREO[kind] for kind in map(_Bond.GetStereo, bonds)]
+        types = [BOND_TYPE[kind] for kind in map(_Bond.GetBondType, bonds)]
+        stereo = [BOND_STEREO[kind] for kind in map(_Bond.GetStereo, bonds)]
     else:
         orders = list(map(_Bond.GetBondTypeAsDouble, bonds))
         types = [_TYPE_OF_ORDER[order] for order in orders]
-        stereo = [_BOND_STEREO[bonds[i].GetStereo()] if order == _DOUBLE else 0 for i, order in enumerate(orders)]
+        stereo = [BOND_STEREO[bonds[i].GetStereo()] if order == _DOUBLE else 0 for i, order in enumerate(orders)]
     ends_2M = [list(map(_Bond.GetBeginAtomIdx, bonds)), list(map(_Bond.GetEndAtomIdx, bonds))]
     bonds_M2 = np.array(ends_2M, dtype=np.int64).reshape(2, num_bonds).T
     conjugated = list(map(_Bond.GetIsConjugated, bonds))

@@ -1,0 +1,157 @@
+"""Graphs of many molecules at once equal those of one at a time, and OGB's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.rewriting import parse_ordinary, rewrite
+from dnd.finetuning.molecules import featurize_smiles
+from dnd.graphs import canonical
+from dnd.graphs.binary import read_binaries
+from dnd.graphs.canonical import rewritten_graphs, written_graphs
+from dnd.graphs.features import featurize
+from dnd.graphs.spelling import is_plain
+from ogb_reference import SETS, assert_same, same_graph, sample, smiles2graph, smiles_of
+
+MARKED = [
+    "C[C@H](O)[C@@H](N)C(=O)O",
+    "[C@H](F)(Cl)Br",
+    "C1[C@@H]2CC[C@H]1[C@@H](O)C2",
+    "O=C1[C@H]2[C@H](C=C[C@@H]3[C@@H]2CCC3)CN1C",
+    "F/C=C/[C@@H](C)\\C=C/Cl",
+    "OC[C@H]1O[C@@H](n2cnc3c(N)ncnc32)[C@H](O)[C@@H]1O",
+    "[Na+].[O-]C(=O)[C@@H](N)C.CC",
+    "C[N+](C)(C)C[C@H](O)CC([O-])=O",
+]
+UNUSUAL = ["[2H]C", "[H][H]", "*C", "[CH3:1]C", "C[S@](=O)N", "F[Pt@SP1](Cl)(Br)I", "C->[Fe]", "C[C@H]1CC[C@@H](C)CC1"]
+
+
+def check_canonical(texts: list[str]) -> int:
+    """How many went the quick way; all of them have the graph of the long way."""
+    quick = 0
+    for text, outcome in zip(texts, rewritten_graphs(texts), strict=True):
+        if outcome is not None:
+            long = parse_smiles(text)
+            assert long.ok, text
+            assert long.smiles == outcome[0]
+            assert same_graph(outcome[1], featurize(long.mol)), text
+            quick += 1
+    return quick
+
+
+def test_sample_of_the_ten_sets_in_canonical_order() -> None:
+    texts = sample(400, seed=4)
+    assert check_canonical(texts) > 360
+
+
+def test_marks_of_chirality_and_ring_bonds() -> None:
+    spellings = [
+        spelling
+        for number, text in enumerate(MARKED)
+        for spelling in Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 10, number + 1)
+    ]
+    assert check_canonical(MARKED + spellings) > 80
+
+
+def test_spellings_of_a_molecule_give_one_graph() -> None:
+    for text in sample(40, seed=5):
+        mol = Chem.MolFromSmiles(text)
+        if mol is None:
+            continue
+        first, *others = featurize_smiles([text, *Chem.MolToRandomSmilesVect(mol, 9, 1)], "heavy_both")
+        assert first.graph is not None
+        for other in others:
+            assert other.smiles == first.smiles
+            assert other.graph is not None
+            assert same_graph(other.graph, first.graph)
+
+
+def test_as_written_equals_ogb() -> None:
+    texts = [text for text in [*sample(300, seed=6), *MARKED, *UNUSUAL] if Chem.MolFromSmiles(text) is not None]
+    texts = [text for text in texts if ":" not in text]  # atom maps are dropped here
+    for text, graph in zip(texts, written_graphs(texts), strict=True):
+        assert graph is not None
+        assert_same(graph, smiles2graph()(text))
+
+
+@pytest.mark.parametrize("text", UNUSUAL)
+def test_unusual_molecules_are_left_to_the_long_way(text: str) -> None:
+    assert rewritten_graphs([text]) == [None]
+    molecules = featurize_smiles([text, *MARKED], "heavy_both")
+    long = parse_smiles(text)
+    assert long.ok
+    assert molecules[0].graph is not None
+    assert same_graph(molecules[0].graph, featurize(long.mol))
+
+
+def test_no_molecule_has_no_graph() -> None:
+    assert written_graphs(["C", "C1CC", "", "c1cccc1"])[1:] == [None, None, None]
+    assert rewritten_graphs(["C1CC", "", "C C", "CC(C)(C)(C)C"]) == [None] * 4
+    reasons = [one.reason for one in featurize_smiles(["C1CC", *MARKED], "heavy_both")]
+    assert reasons == ["unclosed ring for input: 'C1CC'", *[""] * len(MARKED)]
+
+
+def test_same_molecule_whatever_its_neighbours() -> None:
+    texts = sample(200, seed=7)
+    whole = rewritten_graphs(texts)
+    for start in range(0, 200, 40):
+        for part, every in zip(rewritten_graphs(texts[start : start + 40]), whole[start:], strict=False):
+            assert (part is None) == (every is None)
+            if part is not None and every is not None:
+                assert part[0] == every[0]
+                assert same_graph(part[1], every[1])
+
+
+def test_unknown_bytes_are_not_read() -> None:
+    good = Chem.MolFromSmiles("CCO").ToBinary(0)
+    newer = good[:12] + bytes([good[12] + 90]) + good[13:]
+    cases = [good, newer, good[:40] + b"\xff" * (len(good) - 40), b"", Chem.MolFromSmiles("[13CH4]").ToBinary(0), good]
+    graphs = read_binaries(cases)
+    assert graphs.readable_B.tolist() == [True, False, False, False, False, True]
+    expected = featurize(Chem.MolFromSmiles("CCO"))
+    last = slice(graphs.atom_offsets[-2], graphs.atom_offsets[-1])
+    np.testing.assert_array_equal(graphs.node_features_NF[last], expected.node_features_NF)
+
+
+def test_noise_after_a_good_head_never_raises() -> None:
+    good = Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O").ToBinary(0)
+    generator = np.random.default_rng(0)
+    noise = [good[:30] + generator.bytes(len(good) - 30) for _ in range(200)]
+    assert not read_binaries(noise).readable_B.any()
+
+
+def test_another_rdkit_changes_nothing_but_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = featurize_smiles(MARKED, "heavy_both")
+    monkeypatch.setattr("dnd.graphs.binary._HEADS", ())
+    assert canonical.rewritten_graphs(MARKED) == [None] * len(MARKED)
+    for slow, quick in zip(featurize_smiles(MARKED, "heavy_both"), expected, strict=True):
+        assert slow.graph is not None
+        assert quick.graph is not None
+        assert slow.smiles == quick.smiles
+        assert same_graph(slow.graph, quick.graph)
+
+
+def test_binary_is_that_of_the_full_parser() -> None:
+    for text in sample(300, seed=8) + MARKED:
+        mol = parse_ordinary(text)
+        if mol is not None:
+            whole = Chem.MolFromSmiles(text)
+            assert mol.ToBinary(0) == whole.ToBinary(0)
+            assert Chem.MolToSmiles(mol) == Chem.MolToSmiles(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", SETS)
+def test_every_molecule_of_the_ten_sets(name: str) -> None:
+    texts = list(smiles_of(name))
+    assert check_canonical(texts) > 0.8 * len(texts)
+
+
+def test_plain_and_ordinary() -> None:
+    assert is_plain("C[C@@H](Cl)c1ccc2[nH]ccc2c1")
+    assert not any(map(is_plain, ["C%10CC%10", "C=1CC1", "[13CH4]", "[H][H]", "*C", "C[S@](=O)N", "F[Pt@SP1](Cl)Br"]))
+    assert rewrite("C" * 101) is None
