@@ -28,6 +28,7 @@ class Budget:
         most_molecules: largest number of molecules of a data set, over all parts; None = all.
         poolings: +MP and +VN, as far as the student has them.
         seeds: finetuning seeds 1, 2, ….
+        qm9_pretraining: molecules of QM9, drawn at random, to pretrain on for Tables 2 and 6.
         qm9_molecules: training, validation and test molecules of Tables 2 and 6.
         fractions: of the training labels, for Figure 5.
         attention_molecules: held-out molecules of Figure 4.
@@ -46,6 +47,7 @@ class Budget:
     most_molecules: int | None
     poolings: tuple[str, ...]
     seeds: int
+    qm9_pretraining: int
     qm9_molecules: tuple[int, int, int]
     fractions: tuple[float, ...]
     attention_molecules: int
@@ -81,6 +83,7 @@ _BUDGETS = (
         most_molecules=150,
         poolings=("mean",),
         seeds=2,
+        qm9_pretraining=200,
         qm9_molecules=(80, 20, 20),
         fractions=(0.25, 1.0),
         attention_molecules=20,
@@ -112,6 +115,7 @@ _BUDGETS = (
         most_molecules=1000,
         poolings=("mean",),
         seeds=3,
+        qm9_pretraining=10_000,
         qm9_molecules=(800, 150, 400),
         fractions=(0.1, 0.4, 1.0),
         attention_molecules=300,
@@ -129,6 +133,7 @@ _BUDGETS = (
         most_molecules=None,
         poolings=("mean", "virtual_node"),
         seeds=3,
+        qm9_pretraining=50_000,
         qm9_molecules=(18_000, 2_000, 3_000),
         fractions=_FRACTIONS,
         attention_molecules=1000,
@@ -146,6 +151,7 @@ _BUDGETS = (
         most_molecules=None,
         poolings=("mean", "virtual_node"),
         seeds=3,
+        qm9_pretraining=50_000,
         qm9_molecules=(50_000, 17_748, 13_083),
         fractions=_FRACTIONS,
         attention_molecules=5000,

@@ -145,7 +145,7 @@ def _upstream(request: Request, track: str) -> Iterator[Cell]:
         inputs, problem = _located(lambda: find_pretraining(request.pretraining, request.data_dir, full_size=full_size))
     energy = energy_label(inputs[0]) if inputs and any(one.variant == "propred" for one in wanted) else ""
     settings = {
-        "molecules": budget.pretraining_molecules,
+        "molecules": budget.qm9_pretraining if track == QM9 else budget.pretraining_molecules,
         "hydrogens": "all_both" if track == QM9 else request.hydrogens,
         "conformers": "auto" if all(path.suffix not in (".csv", ".smi", ".tsv") for path in inputs) else "etkdg",
         "targets": [energy] if energy else [],
