@@ -40,6 +40,7 @@ Folds = Sequence[tuple[Split, Array]]
 
 CALIBRATION = "calibration.json"
 COVERAGE = 0.9
+FEWEST_FOR_WIDTH = 30  # labels of a validation part that may widen an interval
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,18 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_NC: labels; NaN = missing.
         kinds: of the targets.
-        teachers: per partition the molecules that teach; None = its validation part, or with folds its test part.
+        teachers: per partition the molecules that teach, predicted out of fold; a single partition's validation part
+            may widen what they teach. None = its validation part, or with folds its test part.
         groups: columns that are the classes of one target.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
+    given = teachers is not None
     if teachers is None:
         teachers = [part.valid if len(folds) == 1 else part.test for part, _ in folds]
     lessons = [(rows, values) for rows, (_, values) in zip(teachers, folds, strict=True)]
     final = _learn(lessons, targets_NC, kinds, groups)
+    if given and len(folds) == 1:
+        final = _widened(final, _learn([(part.valid, values) for part, values in folds], targets_NC, kinds, groups))
     own = [
         final if len(folds) == 1 else _learn(_without(lessons, part.test), targets_NC, kinds, groups)
         for part, _ in folds
@@ -149,6 +154,21 @@ def calibrate(
     ]
     calibrated = [(part, one.scaled(values)) for (part, values), one in zip(folds, own, strict=True)]
     return calibrated, Calibration(tuple(judged), temperatures=tuple(temperatures))
+
+
+def _widened(learned: Calibration, validation: Calibration) -> Calibration:
+    """Each interval as wide as the validation part alone asks for, where that is wider and has labels enough to say so.
+
+    A scaffold split gives validation and test part the rare scaffolds, and the development molecules together promise
+    more than holds for those: FreeSolv, recipe `fast`, made for 90 %, covered 66 % of the test part without this.
+    """
+    targets = [
+        replace(one, half_width=max(one.half_width, other.half_width))
+        if one.half_width is not None and other.half_width is not None and other.molecules >= FEWEST_FOR_WIDTH
+        else one
+        for one, other in zip(learned.targets, validation.targets, strict=True)
+    ]
+    return replace(learned, targets=tuple(targets))
 
 
 def _without(lessons: Sequence[tuple[np.ndarray, Array]], judged: np.ndarray) -> list[tuple[np.ndarray, Array]]:

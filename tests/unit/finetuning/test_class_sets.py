@@ -97,3 +97,13 @@ def test_lessons_may_be_molecules_that_were_predicted_out_of_fold():
     assert found.targets[0].half_width == pytest.approx(1.0)
     assert found.targets[0].molecules == 27
     assert found.targets[0].measured == 0
+
+
+def test_a_validation_part_that_is_harder_widens_the_interval():
+    targets, rows = np.zeros((500, 1)), np.arange(500)
+    values = np.where(rows[:, None] < 400, 1.0, 3.0)
+    for valid, expected in ((rows[400:440], 3.0), (rows[400:410], 1.0)):  # ten labels say too little
+        split = Split(rows[:400], valid, rows[450:])
+        teachers = [np.concatenate([split.train, split.valid])]
+        _, found = calibrate([(split, values)], targets, ["regression"], teachers)
+        assert found.targets[0].half_width == expected
