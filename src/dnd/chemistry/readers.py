@@ -200,7 +200,7 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
     alike = exact or [name for name in header if name.lower() == wanted.lower()]
     if len(alike) == 1:
         return alike[0]
-    listed = _listed(header)
+    listed, shown = _listed(header), [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
     if alike:
         raise InputError(
             f"{path} has {len(alike)} columns named {wanted!r}",
@@ -209,7 +209,7 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
         )
     raise InputError(
         f"{path} has no column {wanted!r}", found=f"columns {listed}", expected="a first line that names it",
-        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, header[:MAX_NAMES_SHOWN])}",
+        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, shown)}",
     )  # fmt: skip
 
 
