@@ -234,8 +234,8 @@ def _costs(found: dict[str, dict[str, dict[int, dict]]], systems: list[str]) -> 
         cells = []
         for system in systems:
             own = list(found[name].get(system, {}).values())
-            means = [f"{np.mean([line[key] for line in own]):.0f}" for key in ("seconds", "cpu_seconds", "peak_mb")]
-            cells.append(" / ".join(means) if own else "–")
+            keys = ("seconds", "cpu_seconds", "peak_mb") if own else ()
+            cells.append(" / ".join(f"{np.mean([line[key] for line in own]):.0f}" for key in keys) or "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
