@@ -39,7 +39,7 @@ from dnd.student.build import load_encoder, save_encoder
 from dnd.student.contract import Student
 from dnd.student.shipped import half_precision
 from dnd.teacher.denoise import denoise
-from dnd.teacher.denoising import DenoisingObjective
+from dnd.teacher.denoising import DenoiseConfig, DenoisingObjective
 from dnd.teacher.saved import load_noise_head, load_teacher
 from dnd.training.loop import choose_device
 
@@ -152,7 +152,8 @@ class _Run:
 
     def _settings_of(self, path: Path, exclude: Sequence[str]) -> PrepareConfig:
         config, flat = self.config, path.suffix != ".npz" and kind_of(path) is not None
-        labels, count = (), None
+        labels: tuple[str, ...] = ()
+        count: int | None = None
         if path.suffix == ".npz":
             known = label_names(path)
             labels = tuple(name for name in config.labels if name in known)

@@ -35,8 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BaseResult, li
     (folder / "druglike.smi").write_text("\n".join(DRUGS) + "\n")
     (folder / "mine.csv").write_text("smiles\nCCCCCl\n")
     lines: list[str] = []
-    inputs = [QM9, folder / "druglike.smi"]
-    done = pretrain_base(inputs, folder / "out", tiny(), exclude=[folder / "mine.csv"], say=lines.append, quiet=True)
+    inputs, own, config = [QM9, folder / "druglike.smi"], [folder / "mine.csv"], tiny()
+    at_once = replace(config, tokengt=replace(config.tokengt, loop=replace(config.tokengt.loop, stop_after_s=0.0)))
+    stopped = pretrain_base(inputs, folder / "out", at_once, exclude=own, say=lambda line: None, quiet=True)
+    assert not stopped.finished  # in the last of four stages
+    assert not (folder / "out" / "encoders").exists()
+    done = pretrain_base(inputs, folder / "out", config, exclude=own, say=lines.append, quiet=True)
     return folder, done, lines
 
 

@@ -11,6 +11,7 @@ import torch
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.prediction.embedder import load_embedder
+from dnd.prediction.estimator import DndRegressor
 from dnd.student import shipped
 from dnd.student.build import build_student, load_encoder, save_encoder
 from dnd.student.config import StudentConfig
@@ -53,6 +54,17 @@ def test_every_spelling_has_the_same_vector(toy_base: torch.nn.Module) -> None:
     assert errors[3]
 
 
+def test_an_estimator_finetunes_from_a_name_and_records_which_weights(toy_base: torch.nn.Module) -> None:
+    smiles = ["C" * length for length in range(1, 13)] + ["O" + "C" * length for length in range(1, 9)]
+    labels = [float(len(text)) for text in smiles]
+    one_epoch = {"loop.epochs": 1, "loop.batch_size": 8}
+    model = DndRegressor(encoder="toy-base", settings=one_epoch, device="cpu").fit(smiles, labels)
+    assert np.isfinite(model.predict(["CCO"])).all()
+    assert model.predictor_.parts.members[0].student.width == 32
+    with pytest.raises(InputError, match="Did you mean toy-base"):
+        DndRegressor(encoder="toy-bas", settings=one_epoch, device="cpu").fit(smiles, labels)
+
+
 def test_an_unknown_name_is_told_the_nearest_and_those_there(toy_base: torch.nn.Module) -> None:
     with pytest.raises(InputError, match=r"one of: toy-base.*Did you mean toy-base"):
         load_encoder("toy-bse")
@@ -73,6 +85,13 @@ def test_half_precision_refuses_what_it_cannot_hold() -> None:
     kept = half_precision({"variance": torch.full((2,), 1e-9), "steps": torch.tensor(3)})
     assert kept["variance"][0] == pytest.approx(1e-9)
     assert kept["steps"].dtype == torch.int64
+
+
+def test_all_that_ships_loads_and_is_small_together() -> None:
+    students = {name: load_encoder(encoder_folder(name).resolve()) for name in shipped_encoders()}
+    assert all(config["hydrogens"] for _, config in students.values())
+    files = [path for name in students for path in encoder_folder(name).iterdir()]
+    assert sum(path.stat().st_size for path in files) < 25 * 2**20
 
 
 def test_the_default_is_there() -> None:
