@@ -131,38 +131,61 @@ def explain_file(
     return ExplainSummary(len(rows), explained, len(skipped), first_error, attention)
 
 
-def draw_explained(one: Explained, name: str, column: int, unit: str, shown: str) -> tuple[str, bytes]:
-    """SVG and PNG of one output of a molecule.
+def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list[str]:
+    """An SVG for each pair of a SMILES and a target; empty where there is nothing to draw.
 
     Raises:
-        ValueError: RDKit has no 2D layout.
+        ConfigError: no such target.
     """
-    outcome = parse_smiles(one.smiles)
-    assert outcome.ok, "it was parsed before"
-    caption = f"{name}: {shown}; per atom, {unit or 'in its unit'}"
-    atoms_A = one.atoms_AC[:, column]
-    return draw_svg(outcome.mol, atoms_A, caption), draw_png(outcome.mol, atoms_A, caption)
+    found = explain(lambda texts: _log_odds(predictor, texts), [smiles for smiles, _ in asked])
+    drawings = []
+    for one, (_, target) in zip(found, asked, strict=True):
+        (question,) = _questions(predictor, [target], say=lambda line: None)
+        try:
+            drawings.append("" if isinstance(one, str) else _picture(one, question)[0])
+        except ValueError:
+            drawings.append("")
+    return drawings
 
 
 def _write_one(
     out: Path, number: int, question: _Question, one: Explained, atoms: list[list[object]]
 ) -> tuple[object, str]:
     """Write the pictures and add the lines of one target; returns the prediction and what went wrong."""
-    column = question.columns[int(one.output_C[question.columns].argmax())]
-    class_name = question.classes[column - question.columns.start] if question.classes else ""
-    value = float(one.output_C[column])
-    prediction = 1 / (1 + np.exp(-value)) if question.unit == LOG_ODDS else value
+    column, class_name, prediction = _answer(one, question)
     for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_AC[:, column], strict=True)):
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
-    shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else f"{prediction:.4g}"
     stem = f"row-{number:05d}-{_file_name(question.name)}"
     try:
-        svg, png = draw_explained(one, question.name, column, question.unit, shown)
+        svg, png = _picture(one, question)
     except ValueError as error:
         return class_name or prediction, f"not drawn, {error}"
     write_text(out / f"{stem}.svg", svg + "\n")
     write_bytes(out / f"{stem}.png", png)
     return class_name or prediction, ""
+
+
+def _answer(one: Explained, question: _Question) -> tuple[int, str, float]:
+    """The output that is explained, the name of its class, and the prediction as the model gives it."""
+    column = question.columns[int(one.output_C[question.columns].argmax())]
+    class_name = question.classes[column - question.columns.start] if question.classes else ""
+    value = float(one.output_C[column])
+    return column, class_name, float(1 / (1 + np.exp(-value))) if question.unit == LOG_ODDS else value
+
+
+def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
+    """SVG and PNG.
+
+    Raises:
+        ValueError: RDKit has no 2D layout.
+    """
+    column, class_name, prediction = _answer(one, question)
+    outcome = parse_smiles(one.smiles)
+    assert outcome.ok, "it was parsed before"
+    shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else f"{prediction:.4g}"
+    caption = f"{question.name}: {shown}; per atom" + (f", {question.unit}" if question.unit else "")
+    atoms_A = one.atoms_AC[:, column]
+    return draw_svg(outcome.mol, atoms_A, caption), draw_png(outcome.mol, atoms_A, caption)
 
 
 def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str], None]) -> list[_Question]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.metrics import roc_curve
@@ -11,6 +11,7 @@ from dnd.analysis.figures import LINES, MARKERS, PALETTE, drawing, plain, to_svg
 
 Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
 BINS = 10
+_LIMIT_NUMBERED = 25  # classes; more numbers could not be read
 
 
 def roc_plot(pairs: Pairs) -> str:
@@ -42,6 +43,26 @@ def calibration_plot(pairs: Pairs) -> str:
         axes.set(xlabel="predicted probability of class 1", ylabel="observed share of class 1")
         if len(pairs) > 1:
             axes.legend()
+        return to_svg(figure)
+
+
+def confusion_plot(counts_KK: np.ndarray, classes: Sequence[str]) -> str:
+    """SVG of how many molecules of each class (rows) were called which (columns), coloured by the share of the row."""
+    count = len(classes)
+    side = max(3.2, 0.42 * count + 1.6)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
+    with drawing(width=side + 0.4, height=side) as (figure, grid):
+        axes = grid[0, 0]
+        image = axes.imshow(share_KK, cmap="cividis_r", vmin=0, vmax=1)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="share of the measured class")
+        labels = [plain(name)[:16] for name in classes]
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
+        if count <= _LIMIT_NUMBERED:
+            for (row, column), number in np.ndenumerate(counts_KK):
+                colour = "white" if share_KK[row, column] > 0.5 else "black"
+                axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="predicted", ylabel="measured")
         return to_svg(figure)
 
 

@@ -72,7 +72,26 @@ class Molecules:
     note: str = ""
 
 
-Section = Text | Code | Table | Figure | Molecules
+@dataclass(frozen=True)
+class Gallery:
+    """Drawings of molecules as `<svg>` elements of ours, each with a caption; an empty one is shown as text.
+
+    Attributes:
+        svgs: the drawings.
+        captions: as many.
+        texts: what stands in place of an empty drawing.
+        title: heading of the section.
+        note: a line under the drawings.
+    """
+
+    svgs: Sequence[str]
+    captions: Sequence[str]
+    texts: Sequence[str]
+    title: str = ""
+    note: str = ""
+
+
+Section = Text | Code | Table | Figure | Molecules | Gallery
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,8 @@ def _section(section: Section) -> str:
     elif isinstance(section, Figure):
         caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
         body = f"<figure>{_own_svg(section.svg)}{caption}</figure>"
+    elif isinstance(section, Gallery):
+        body = _gallery(section)
     else:
         body = _molecules(section)
     return f"<section>\n{heading}{body}\n</section>"
@@ -160,6 +181,15 @@ def _molecules(section: Molecules) -> str:
         cards.append(f"<figure>{picture}<figcaption>{escape(caption or smiles)}</figcaption></figure>")
     note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
     return f"<div class=molecules>{''.join(cards)}</div>{note}"
+
+
+def _gallery(section: Gallery) -> str:
+    cards = []
+    for svg, caption, text in zip(section.svgs, section.captions, section.texts, strict=True):
+        picture = f"<div class=molecule>{_own_svg(svg)}</div>" if svg else f"<pre>{escape(text)}</pre>"
+        cards.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
+    note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+    return f'<div class="molecules large">{"".join(cards)}</div>{note}'
 
 
 def draw_molecule(smiles: str, *, width: int = 220, height: int = 160) -> str | None:
@@ -214,6 +244,7 @@ pre { background: var(--panel); padding: .7rem; overflow-x: auto; font-size: .82
 figure { margin: .6rem 0; }
 figure > svg { width: 100%; max-width: 40rem; height: auto; display: block; }
 .molecules { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem; }
+.large { grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .molecules figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .4rem; }
 .molecule { background: #ffffff; border-radius: 4px; }
 .molecule svg { width: 100%; height: auto; display: block; }

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.multiclass import ClassGroup
 
 MEAN = "mean"
 TREES = 200
@@ -40,6 +41,7 @@ def baselines(
     train: np.ndarray,
     kinds: Sequence[TaskKind],
     *,
+    groups: Sequence[ClassGroup] = (),
     say: Callable[[str], None],
 ) -> dict[str, Baseline]:
     """Fit the training mean and one random forest per feature set on the training molecules, and predict all molecules.
@@ -49,12 +51,13 @@ def baselines(
         targets_NC: labels; NaN = missing.
         train: rows of the training part.
         kinds: of the targets.
+        groups: columns that are the classes of one target; they share a forest.
         say: receives a line before each forest.
     """
     found = {MEAN: Baseline(mean_prediction(targets_NC, train), {})}
     for name, values in features.items():
         say(f"baseline: random forest on {name}")
-        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds)
+        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds, groups=groups)
     return found
 
 
@@ -64,6 +67,7 @@ def fit_forests(
     train: np.ndarray,
     kinds: TaskKind | Sequence[TaskKind],
     seed: int = 0,
+    groups: Sequence[ClassGroup] = (),
 ) -> Baseline:
     """One random forest per target on its labelled training molecules; a target with one class gets that class.
 
@@ -73,6 +77,7 @@ def fit_forests(
         train: rows of the training part.
         kinds: one for all targets, or one for each.
         seed: of the forests.
+        groups: columns that are the classes of one target; they share a forest.
     """
     num_targets = targets_NC.shape[1]
     each = [kinds] * num_targets if isinstance(kinds, str) else kinds
@@ -82,7 +87,7 @@ def fit_forests(
     predictions_NC = mean_prediction(targets_NC, train)
     for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
         known = train[~np.isnan(target_N[train])]
-        if len(np.unique(target_N[known])) < 2:
+        if kind == "multiclass" or len(np.unique(target_N[known])) < 2:
             continue
         if kind == "regression":
             forest = RandomForestRegressor(trees, max_features=FEATURE_SHARE, n_jobs=1, random_state=seed)
@@ -91,6 +96,13 @@ def fit_forests(
             classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
             classifier.fit(features_NF[known], target_N[known])
             predictions_NC[:, column] = classifier.predict_proba(features_NF)[:, 1]
+    for group in groups:
+        labels_NK = targets_NC[:, group.span]
+        known = train[~np.isnan(labels_NK[train]).any(axis=1)]
+        classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
+        classifier.fit(features_NF[known], labels_NK[known].argmax(axis=1))
+        predictions_NC[:, group.span] = 0.0
+        predictions_NC[:, group.first + classifier.classes_] = classifier.predict_proba(features_NF)
     return Baseline(predictions_NC, {"trees": trees, "training_molecules": len(train), "seed": seed})
 
 

@@ -28,7 +28,7 @@ def part_metrics(
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
-    predictions_NC = normalised(predictions_NC, groups)  # forests of one class against the rest do not sum to 1
+    predictions_NC = normalised(predictions_NC, groups)  # members that see one class against the rest do not sum to 1
     for part in PARTS:
         rows = getattr(partition, part)
         found[part] = {

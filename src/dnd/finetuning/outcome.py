@@ -181,7 +181,10 @@ def _baselines(
     parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
     assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"
     features = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-    fitted = [baselines(features, molecules.targets_NC, part.train, tasks.kinds, say=say) for part in partitions]
+    fitted = [
+        baselines(features, molecules.targets_NC, part.train, tasks.kinds, groups=molecules.groups, say=say)
+        for part in partitions
+    ]
     return {
         name: {
             "settings": fitted[0][name].settings,

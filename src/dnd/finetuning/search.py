@@ -172,6 +172,8 @@ def trial_runner(plan: Plan, quiet: bool) -> Run:
 def _require_possible(config: FinetuneConfig, trials: int) -> None:
     if trials < 1:
         raise ConfigError("--search needs a number of trials", found=trials, expected="1 or more")
+    if config.blend.classical and not config.blend.students:
+        raise ConfigError("--search is for the settings of students", next_step="Use --recipe best or small")
     if has_folds(config.split):
         raise ConfigError(
             "--search needs one split: the validation part of a fold is the test part of another",
