@@ -24,7 +24,7 @@ from dnd.analysis.benchmarks import load_benchmark
 from dnd.analysis.finding import table_text
 from dnd.chemistry.readers import kind_of
 from dnd.common.config import from_dict, to_dict
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, write_json, write_text
 from dnd.common.folder_lock import folder_lock
 from dnd.common.run_record import RUN_RECORD, require_same_run, write_run_record
@@ -84,7 +84,13 @@ def pretrain_base(
 
     Raises:
         InputError: a file is missing, a benchmark is not found, or `out` holds a run with other settings.
+        ConfigError: it is run by `torchrun`, whose processes would all prepare the same stores.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "pretrain-base runs in one process",
+            next_step="Run `dnd denoise` and `dnd distill` under torchrun",
+        )
     out, paths = Path(out), [Path(path) for path in inputs]
     if not paths or (missing := [path for path in paths if not path.exists()]):
         raise InputError(f"there is no file {missing[0]}" if paths else "there is no input", next_step="See --inputs")

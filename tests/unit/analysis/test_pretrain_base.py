@@ -106,11 +106,14 @@ def test_a_second_call_changes_nothing_and_other_settings_are_refused(
         pretrain_base(inputs, folder / "out", tiny(most_molecules=41), exclude=own, quiet=True)
 
 
-def test_wrong_names_are_said_before_any_work(tmp_path: Path) -> None:
+def test_wrong_names_are_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="Did you mean esol"):
         tiny(benchmarks=("esoll",))
     with pytest.raises(InputError, match=r"there is no file .*nothing\.npz"):
         pretrain_base([tmp_path / "nothing.npz"], tmp_path / "out", tiny())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        pretrain_base([QM9], tmp_path / "out", tiny())
     assert not (tmp_path / "out").exists()
     for name in ("cpu", "gpu"):
         assert load_config(BaseConfig, name, stage="base").base.needs_teacher
