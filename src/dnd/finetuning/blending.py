@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.common.errors import ConfigError
 from dnd.finetuning.blend import Blend, ClassicalMember, FrozenEncoder
 from dnd.finetuning.blend_data import development, frozen_encoder, rows_with_features, workbench
 from dnd.finetuning.blend_weights import fit_weights
@@ -36,6 +37,7 @@ from dnd.finetuning.student_plan import StudentPlan, plan_students
 from dnd.finetuning.student_training import MemberResult, Plan, train_member
 from dnd.finetuning.tasks import Target
 from dnd.finetuning.time_limit import Clock
+from dnd.student.shipped import RANDOM
 
 Array = Float[np.ndarray, "molecules targets"]
 
@@ -86,6 +88,8 @@ def fit_blend(
         say: receives one line at a time.
     """
     config = plan.config
+    if config.blend.second is not None and plan.encoder != RANDOM:
+        raise ConfigError("blend.second is for --encoder random", found=plan.encoder, next_step="Leave it out")
     encoder = frozen_encoder(plan)
     if encoder is None:
         say("features of the classical members: descriptors and counts (no encoder, so no representation)")
@@ -130,11 +134,11 @@ def _train_students(
 ) -> list[MemberResult] | None:
     loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
     own = replace(plan, config=replace(plan.config, loop=loop))
-    results = []
+    second, results = plan.config.blend.second, []
     for student, folder in enumerate(folders):
         split = _split_of(bench, partition, student)
         result = train_member(
-            own,
+            own if student % 2 == 0 or second is None else replace(own, config=replace(own.config, student=second)),
             number,
             plan.config.loop.seed + student,
             split,

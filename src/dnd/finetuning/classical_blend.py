@@ -64,7 +64,8 @@ class Workbench:
 
     def features(self, rows: np.ndarray) -> Float32[np.ndarray, "rows features"]:
         """Of molecules that have them."""
-        return self.x_NF[self.place_N[rows]]
+        found: np.ndarray = self.x_NF[self.place_N[rows]]
+        return found
 
     def fit(self, name: str, rows: np.ndarray, fold: int) -> tuple[ArrayModel, ...]:
         """One model per target on the labelled ones of `rows`."""

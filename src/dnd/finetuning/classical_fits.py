@@ -23,7 +23,7 @@ from sklearn.ensemble import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dnd.common.registry import look_up
 from dnd.common.seeds import derive_seed
@@ -132,7 +132,8 @@ def _linear(training: Training) -> Linear:
     z_NK, y_N = scaling.apply(training.x_NF).astype(np.float64), training.y_N
     order = np.random.default_rng(training.seed).permutation(len(y_N))
     held_out, kept = np.split(order, [max(1, int(_HELD_OUT * len(y_N)))])
-    solve, loss, grid = (_logistic, _log_loss, _LOGISTIC) if training.classes else (_ridge, _squared_error, _RIDGE)
+    grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
+    solve, loss = (_logistic, _log_loss) if training.classes else (_ridge, _squared_error)
     if training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2:
         grid = grid[1:2]
     if len(grid) > 1:

@@ -56,7 +56,8 @@ class Unary:
 
     def bits(self, x_NF: np.ndarray) -> Float32[np.ndarray, "molecules bits"]:
         """0 and 1 as float32, ready for a matrix product."""
-        return (x_NF[:, self.columns_U] >= self.levels_U).astype(np.float32)
+        found: np.ndarray = (x_NF[:, self.columns_U] >= self.levels_U).astype(np.float32)
+        return found
 
 
 def tanimoto(a_NU: Float32[np.ndarray, "molecules bits"], b_RU: Float32[np.ndarray, "training bits"]) -> np.ndarray:
@@ -69,8 +70,9 @@ def tanimoto(a_NU: Float32[np.ndarray, "molecules bits"], b_RU: Float32[np.ndarr
 def squared_distance(a_NK: np.ndarray, b_RK: np.ndarray) -> np.ndarray:
     """Mean over columns of squared differences."""
     a, b = a_NK.astype(np.float64), b_RK.astype(np.float64)
-    found = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(found, 0.0) / max(1, a.shape[1])
+    total = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    found: np.ndarray = np.maximum(total, 0.0) / max(1, a.shape[1])
+    return found
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class BlendConfig:
     Attributes:
         classical: members, of `CLASSICAL_MEMBERS`; none = students only.
         students: whether the blend has any; `ensemble` says how many.
+        second: another architecture for every second student, with `--encoder random`; none = all are alike.
         folds: scaffold folds of the predictions out of fold.
         trees: of a forest, at most; many targets get fewer.
         classical_rows: molecules that a classical member learns from at most; more are thinned at random.
@@ -61,6 +62,7 @@ class BlendConfig:
 
     classical: tuple[str, ...] = ()
     students: bool = True
+    second: StudentConfig | None = None
     folds: int = 5
     trees: int = 300
     classical_rows: int = 20_000

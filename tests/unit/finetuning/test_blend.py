@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, CorruptFileError
@@ -19,6 +21,8 @@ from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConfig
 from dnd.finetuning.time_limit import Clock, read_duration
 from dnd.prediction.predictor import Predictor
+from dnd.student.build import build_student, save_encoder
+from dnd.student.config import StudentConfig
 from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 
 BLEND = (
@@ -26,6 +30,9 @@ BLEND = (
     "blend.folds=3",
     "blend.trees=10",
     "ensemble=2",
+    "blend.second.name=gine",
+    "blend.second.width=8",
+    "blend.second.num_layers=2",
     "loop.epochs=2",
     "baselines=true",
 )
@@ -33,9 +40,13 @@ BLEND = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two students and two classical members on a toy table."""
+    """Two students and two classical members on a toy table, all with one weight: two epochs would earn none."""
     folder = tmp_path_factory.mktemp("blend")
-    quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "dnd.finetuning.blending.fit_weights", lambda values, *_: np.full(values.shape[::2], 1 / len(values))
+        )
+        quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
     return folder / "model"
 
 
@@ -57,6 +68,14 @@ def test_a_blend_predicts_after_loading_what_it_was_judged_by(model: Path):
     assert (found["size_std"] > 0).all()
 
 
+def test_a_blend_of_the_first_format_says_what_it_said():
+    golden = Path(__file__).parents[2] / "golden/predictor-blend"
+    with open(golden / "test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = Predictor.load(golden, device="cpu").predict([row["smiles"] for row in rows])
+    np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
+
+
 def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
     metrics, config = read_json(model / "metrics.json"), read_json(model / "config.json")
     (about,) = metrics["blend"]
@@ -65,6 +84,7 @@ def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
     assert {"mean", "students", "ridge", "forest_descriptors"} == set(metrics["baselines"])
     assert metrics["parts"]["test"]["rmse"] < metrics["baselines"]["mean"]["parts"]["test"]["rmse"]
     assert config["blend"]["features"] == ["descriptors", "counts"]
+    assert [member["student"]["width"] for member in config["members"]] == [16, 8]
     suffixes = {path.suffix for path in model.iterdir() if path.is_file()}
     assert suffixes <= {".json", ".safetensors", ".csv", ".md"}
 
@@ -92,6 +112,24 @@ def test_without_networks_there_is_a_model_but_no_representation(tmp_path: Path)
     with pytest.raises(Exception, match="no network"):
         predictor.embed(["CCO"])
     assert not (tmp_path / "model/model.safetensors").exists()
+
+
+def test_a_frozen_encoder_gives_features_and_is_kept_beside_the_finetuned_students(tmp_path: Path):
+    encoder = tmp_path / "encoder"
+    student = build_student(StudentConfig("gine", width=16, num_layers=2))
+    save_encoder(encoder, student, {"hydrogens": "heavy_both"}, "# Encoder")
+    settings = ("blend.classical=ridge", "blend.folds=2", "ensemble=1", "loop.epochs=1", "probe_steps=25")
+    table = write_regression(tmp_path)
+    quietly(table, tmp_path / "model", ["size"], *settings, encoder=str(encoder))
+    assert read_json(tmp_path / "model/config.json")["blend"]["features"] == ["embedding", "descriptors", "counts"]
+    frozen = load_file(tmp_path / "model/embedding.safetensors")
+    assert all(torch.equal(frozen[name], values) for name, values in student.state_dict().items())
+    with open(tmp_path / "model/test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    found = predictor.predict([row["smiles"] for row in rows])["size_pred"]
+    np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
+    assert predictor.embed(["CCO"]).shape == (1, 16)
 
 
 def test_folds_make_one_model_of_all_and_judge_each_on_its_own_test_part(tmp_path: Path):
