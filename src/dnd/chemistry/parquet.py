@@ -16,6 +16,8 @@ LIMIT_UNPACKED = 4 * 2**30
 """Largest Parquet file that comes gzipped or from standard input; such a file has to be held in memory."""
 
 _BATCH_ROWS = 4096
+# Beside Arrow's own errors: bytes that are no text, and dates beyond Python's, show only when they become Python's.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
 
 def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterator[list[str]]]:
@@ -31,9 +33,10 @@ def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterato
             raise InputError(f"{path} is too large to unpack", next_step="Unpack it and give the plain .parquet file")
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        names = list(file.schema_arrow.names)
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
-    return list(file.schema_arrow.names), _rows(file, stream, path)
+    return names, _rows(file, stream, path)
 
 
 def _rows(file: Any, stream: BinaryIO, path: str | Path) -> Iterator[list[str]]:
@@ -44,7 +47,7 @@ def _rows(file: Any, stream: BinaryIO, path: str | Path) -> Iterator[list[str]]:
                     ["" if value is None else str(value) for value in column.to_pylist()] for column in batch.columns
                 ]
                 yield from (list(cells) for cells in zip(*columns, strict=True))
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged(path, error) from error
 
 
