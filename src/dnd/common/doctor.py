@@ -10,7 +10,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import MANIFEST, damaged_files, read_manifest
 from dnd.common.run_record import RUN_RECORD, run_id
 
-KINDS = ("store", "teacher", "encoder", "predictor", "checkpoint", "screen")
+KINDS = ("store", "teacher", "targets", "encoder", "predictor", "checkpoint", "screen")
 _CODE = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".py", ".so"}
 
 
