@@ -52,7 +52,8 @@ class Nursery:
 
     def __init__(self, tasks: Path, scratch: Path) -> None:
         self._scratch, self._count = scratch, 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}:{tasks.parent}"}
+        path = os.pathsep.join([str(HERE), str(tasks.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         command = [sys.executable, "-W", "ignore", str(HERE / "nursery.py"), tasks.stem]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -86,7 +87,7 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=300)
 
 
 def _serve() -> None:

@@ -12,7 +12,7 @@ from stage_runs import Stage, kill_and_resume, result, stages
 from nursery import Nursery
 
 pytestmark = pytest.mark.timeout(600)
-STAGES = ("prepare", "denoise", "distill", "finetune", "ensemble")
+STAGES = ("prepare", "denoise", "distill", "finetune", "ensemble", "screen", "reproduce")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ each folder with the exit status of its process.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib
 import os
 import resource
@@ -15,7 +17,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,12 +64,21 @@ def run_cell(folder: Path) -> dict[str, Any]:
 def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell) -> int:
     """Run the cell in `folder`, write its outcome and return the exit status; an interrupted cell leaves none."""
     try:
-        outcome = run(folder)
+        with _alone(folder):
+            outcome = run(folder)
     except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
         return 130
     outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     write_json(folder / OUTCOME_FILE, outcome)
     return 0
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until the cell of a grid that was killed, asked to stop and save, has left the folder."""
+    with open(folder / ".cell.lock", "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def serve(run: Callable[[Path], dict[str, Any]] = run_cell) -> None:
