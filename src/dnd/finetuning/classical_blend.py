@@ -41,7 +41,7 @@ class Workbench:
         folds: the fold of each of `rows`.
         num_folds: of them.
         seed: of the fits.
-        threads: that trees may use.
+        threads: that a forest may use.
         trees: of a forest, at most.
     """
 

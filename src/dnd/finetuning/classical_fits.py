@@ -55,7 +55,7 @@ class Training:
         classes: whether the labels are 0 and 1.
         num_targets: of the whole table; many targets get smaller models.
         seed: of this fit.
-        threads: that trees may use.
+        threads: that a forest may use.
         trees: of a forest, at most.
     """
 
@@ -120,7 +120,7 @@ def _boosting(training: Training) -> Trees:
         "random_state": training.seed % 2**32,
     }
     kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
-    with threadpool_limits(training.threads, "openmp"):  # on busy cores more threads than asked for wait for each other
+    with threadpool_limits(1, "openmp"):  # OpenMP threads on busy cores wait for each other, see `set_threads`
         model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
     return from_boosting(model, columns, classes=training.classes)
 
