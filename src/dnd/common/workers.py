@@ -25,7 +25,7 @@ from typing import Any
 
 from dnd.common.errors import DndError
 
-START_LIMIT_S = 120.0
+START_LIMIT_S = 300.0  # imports that take seconds take minutes on a machine with ten times more work than cores
 MAX_DEATHS_IN_A_ROW = 3
 # Items wait in a child, so that it never idles while the parent writes; as many as the socket holds, so that the parent
 # never blocks on a child that hangs.

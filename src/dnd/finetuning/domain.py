@@ -24,7 +24,8 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 from safetensors.torch import save
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.parse import read_smiles
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json
@@ -188,9 +189,11 @@ def read_domain(folder: Path) -> Domain | None:
 
 
 def _parsed(smiles: Sequence[str]) -> list[Chem.Mol]:
-    outcomes = [parse_smiles(text) for text in smiles]
-    assert all(outcome.ok for outcome in outcomes), "only molecules that were parsed before are judged"
-    return [outcome.mol for outcome in outcomes if outcome.ok]
+    """The molecules in the atom order of their texts, on which nothing here depends."""
+    read = [read_smiles(text) for text in smiles]
+    mols = [one[0] for one in read if not isinstance(one, InvalidMolecule)]
+    assert len(mols) == len(read), "only molecules that were parsed before are judged"
+    return mols
 
 
 def _elements(mol: Chem.Mol) -> set[str]:
