@@ -22,7 +22,8 @@ _MAX_DOTS = 20
 _MARK = re.compile("@@?")
 
 _UNSANITIZED = Chem.SmilesParserParams()
-_UNSANITIZED.sanitize = _UNSANITIZED.removeHs = False
+_UNSANITIZED.sanitize = False
+_UNSANITIZED.removeHs = False
 _WITH_LABEL = Chem.RWMol()
 _WITH_LABEL.AddAtom(rdqueries.HasPropQueryAtom("_CIPCode"))
 

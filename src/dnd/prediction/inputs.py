@@ -20,11 +20,13 @@ class ValidMolecules:
     Attributes:
         store: their graphs.
         places: their positions in the list, ascending.
+        smiles: their canonical SMILES.
         errors: per position of the list the reason why it can't be used; empty where it can.
     """
 
     store: Store
     places: Int[np.ndarray, "valid"]
+    smiles: list[str]
     errors: list[str]
 
 
@@ -33,5 +35,6 @@ def valid_molecules(smiles: Sequence[str], hydrogens: HydrogenSetting, jobs: int
     texts = [text if isinstance(text, str) else "" for text in smiles]
     molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
     places = np.array([place for place, one in enumerate(molecules) if one.graph is not None], dtype=np.int64)
-    store = as_store([molecules[place] for place in places], hydrogens)
-    return ValidMolecules(store, places, [molecule.reason for molecule in molecules])
+    valid = [molecules[place] for place in places]
+    reasons = [molecule.reason for molecule in molecules]
+    return ValidMolecules(as_store(valid, hydrogens), places, [molecule.smiles for molecule in valid], reasons)

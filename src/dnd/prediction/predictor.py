@@ -129,9 +129,8 @@ class Predictor:
             members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
         columns = self._target_columns(members_MNC)
         if self.domain is not None:
-            every = list(smiles)  # a Series counts by its own index
-            texts = [every[place] for place in found.places]
-            outside = dict(zip(found.places.tolist(), self.domain.reasons(texts, embeddings_VD), strict=True))
+            reasons = self.domain.reasons(found.smiles, embeddings_VD)
+            outside = dict(zip(found.places.tolist(), reasons, strict=True))
             columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
         return columns, found.errors

@@ -76,8 +76,10 @@ def random_student(name: str) -> Student:
 def random_predictor(name: str) -> PredictorParts:
     """A predictor of one target with random weights, as `dnd finetune` would leave it."""
     network = PropertyNetwork(random_student(name), "mean", "mlp", 1).eval()
-    members = (Member(network, (Target("y"),), SEED, 1.0, preset(name), "mlp"),)
-    return PredictorParts(members, "regression", "heavy_both", predictor_config(members, "heavy_both", {}))
+    targets = (Target("y"),)
+    members = (Member(network, targets, SEED, 1.0, preset(name), "mlp"),)
+    config = predictor_config(members, targets, "heavy_both", {})
+    return PredictorParts(members, targets, "regression", "heavy_both", config)
 
 
 def tokens_of(store: Store) -> np.ndarray:

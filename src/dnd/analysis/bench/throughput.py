@@ -14,13 +14,13 @@ from dnd.analysis.bench.fresh import added_memory
 from dnd.analysis.bench.measure import Table, Variant, measure
 from dnd.analysis.bench.molecules import drug_like_smiles, random_predictor
 from dnd.chemistry.molecule import Molecule
-from dnd.chemistry.parse import parse_smiles, read_smiles
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.seeds import set_threads
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.finetuning.molecules import as_store, featurize_smiles
 from dnd.finetuning.network import run_over
 from dnd.graphs.batch import ConformerBatch
-from dnd.graphs.features import featurize
+from dnd.graphs.canonical import written_graphs
 from dnd.prediction.predictor import Predictor
 from dnd.store.batches import plan_batches
 from dnd.teacher.config import TeacherConfig
@@ -54,7 +54,7 @@ def _graphs(smiles: list[str], name: str, repetitions: int) -> Iterator[Table]:
 
     variants = [
         (_PARSE, each(Chem.MolFromSmiles)),
-        ("graph, atoms as written", each(lambda text: featurize(_mol(text)))),
+        ("graph, atoms as written", lambda: written_graphs(smiles)),
         ("graph, canonical order", lambda: featurize_smiles(smiles, "heavy_both")),
     ]
     smiles2graph = _ogb()
@@ -90,7 +90,6 @@ def _predictions(smiles: list[str], name: str, repetitions: int) -> Table:
 def _stages(smiles: list[str], preset: str, repetitions: int) -> Table:
     parts = random_predictor(preset)
     predictor, network = Predictor(parts, device="cpu"), parts.members[0].network
-    parsed = [molecule for molecule in map(parse_smiles, smiles) if isinstance(molecule, Molecule)]
     featurized = featurize_smiles(smiles, "heavy_both")
     store = as_store(featurized, "heavy_both")
     rows, whole = np.arange(len(store)), f"{preset}, whole"
@@ -105,15 +104,14 @@ def _stages(smiles: list[str], preset: str, repetitions: int) -> Table:
 
     variants = [
         Variant(whole, lambda: predictor.predict_values(smiles), len(smiles)),
-        Variant("parse", lambda: [read_smiles(text) for text in smiles], len(smiles)),
-        Variant("canonical order", lambda: [parse_smiles(text) for text in smiles], len(smiles)),
-        Variant("features", lambda: [featurize(molecule.mol) for molecule in parsed], len(smiles)),
+        Variant("parse", lambda: [Chem.MolFromSmiles(text) for text in smiles], len(smiles)),
+        Variant("graphs", lambda: featurize_smiles(smiles, "heavy_both"), len(smiles)),
         Variant(
             "store and batches", lambda: [as_store(featurized, "heavy_both").read(part) for part in plan], len(smiles)
         ),
         Variant("forward", forward, len(smiles)),
     ]
-    notes = ("canonical order: parse included",)
+    notes = ("graphs: in canonical order, parse included",)
     run_over(network, network.student, store, rows[:8])
     return Table(f"stages of {preset}", "molecule", whole, measure(variants, repetitions), share=True, notes=notes)
 
@@ -163,12 +161,6 @@ def route_work(molecules: int) -> Callable[[], None]:
 @torch.no_grad()
 def _teacher_forward(teacher: EquivariantTransformer, conformers: ConformerBatch) -> None:
     teacher(conformers)
-
-
-def _mol(text: str) -> Chem.Mol:
-    read = read_smiles(text)
-    assert isinstance(read, tuple)
-    return read[0]
 
 
 def _ogb() -> Callable[[str], Any] | None:
