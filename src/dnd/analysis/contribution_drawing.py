@@ -76,7 +76,7 @@ def _draw_scale(drawer: Any, top: float, caption: str) -> None:
     drawer.SetColour((0.1, 0.1, 0.1))
     drawer.SetFontSize(12)
     for text, x, y in (
-        (f"lowers −{top:.2g}", left - 52, bottom - 7),
+        (f"lowers -{top:.2g}", left - 52, bottom - 7),
         (f"raises +{top:.2g}", left + width + 52, bottom - 7),
         (_plain(caption), WIDTH / 2, HEIGHT - 14),
     ):

@@ -66,9 +66,10 @@ def _class_plots(model: ModelFiles) -> list[Section]:
     if not pairs:
         return []
     drawn, cut = _first(pairs)
+    rest = " Class 1 is the class, class 0 the rest." if model.classes else ""
     points = "Points on the dotted line are calibrated; their size is the number of molecules."
     return [
-        Figure(roc_plot(drawn), title="ROC, test part", caption=f"The dotted line is chance.{cut}"),
+        Figure(roc_plot(drawn), title="ROC, test part", caption=f"The dotted line is chance.{rest}{cut}"),
         Figure(calibration_plot(drawn), title="Calibration, test part", caption=points + cut),
     ]
 

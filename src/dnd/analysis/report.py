@@ -91,6 +91,7 @@ class Gallery:
     note: str = ""
 
 
+_INTERVAL = re.compile(r"-?[\d.e+-]+ ± [\d.e+-]+")  # cells that are numbers too
 Section = Text | Code | Table | Figure | Molecules | Gallery
 
 
@@ -169,7 +170,8 @@ def _cell(value: object) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         return f"<td class=number>{text}</td>"
-    return f"<td>{escape(str(value))}</td>"
+    kind = " class=number" if _INTERVAL.fullmatch(str(value)) else ""
+    return f"<td{kind}>{escape(str(value))}</td>"
 
 
 def _molecules(section: Molecules) -> str:

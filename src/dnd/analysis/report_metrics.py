@@ -33,6 +33,8 @@ def metric_sections(model: ModelFiles) -> list[Section]:
     chosen = "The validation part chose the epoch"
     out_of_fold = "Validation numbers of a blend and of its members are out of fold"
     note = f"{out_of_fold if 'blend' in metrics else chosen}; the test part chose nothing."
+    if "folds" in metrics:
+        note += f" Mean ± half a 95 % interval over {len(metrics['folds'])} folds, corrected for their overlap."
     low, high = _interval(model)
     if low is not None and high is not None:
         main = metrics["metric"]

@@ -60,6 +60,7 @@ def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence
     width = max(map(len, [title, *systems]))
     heads = [f"{part} {name}" for part in ("valid", "test") for name in names]
     cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
+    cell = max(cell, *map(len, heads))
     lines = [f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads)]
     for label, parts in systems.items():
         numbers = [_number(parts[part], name) for part in ("valid", "test") for name in names]
