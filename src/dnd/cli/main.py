@@ -35,6 +35,11 @@ VERBS = {
 }
 
 
+_OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
+# torch raises a RuntimeError for memory it can't have, on a CPU and on a GPU.
+_TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
+
+
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
     app = typer.Typer(name="dnd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -65,11 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's flush is quiet
         sys.exit(0)
     except MemoryError:
-        _stop("out of memory: lower batch_size or --jobs", EXIT_OUR_FAULT)
+        _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
     except Exception as error:
         if os.environ.get("DND_DEBUG"):
             raise
         text = " ".join(str(error).split())
+        if any(words in text for words in _TORCH_OUT_OF_MEMORY):
+            _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
         _stop(f"internal error: {type(error).__name__}: {text} (DND_DEBUG=1 shows where)", EXIT_OUR_FAULT)
 
 

@@ -124,7 +124,8 @@ class PlanOfRows(Sequence[np.ndarray]):
         """A batch's row numbers in the store, int64; of a slice, those batches."""
         if isinstance(index, slice):
             return PlanOfRows(self._rows, self._plan[index])
-        return self._rows[self._plan[index]].astype(np.int64)
+        batch: np.ndarray = self._rows[self._plan[index]].astype(np.int64)
+        return batch
 
 
 def padding_share(sizes: Int[np.ndarray, "rows"], batches: list[np.ndarray]) -> float:
