@@ -22,8 +22,8 @@ _MAX_DOTS = 20
 _MARK = re.compile("@@?")
 
 _UNSANITIZED = Chem.SmilesParserParams()
-_UNSANITIZED.sanitize = False
-_UNSANITIZED.removeHs = False
+_UNSANITIZED.sanitize = False  # type: ignore[assignment]  # its stub is wrong
+_UNSANITIZED.removeHs = False  # type: ignore[assignment]
 _WITH_LABEL = Chem.RWMol()
 _WITH_LABEL.AddAtom(rdqueries.HasPropQueryAtom("_CIPCode"))
 
