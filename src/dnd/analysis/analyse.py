@@ -129,6 +129,9 @@ def analyse_labels(
     if not fractions or min(fractions) <= 0 or max(fractions) != 1:
         raise ConfigError("fractions are out of range", found=list(fractions), expected="above 0, and 1 among them")
     molecules = read_labelled(data, target_columns, "heavy_both", smiles_column=smiles_column, say=say)
+    words = next((own for own in molecules.classes if own), None)
+    if words:
+        raise InputError("label efficiency is for values and for classes 0 and 1", found=f"labels such as {words[0]}")
     task, reason = choose_task(molecules.targets_NC, molecules.names, "auto")
     check_targets(molecules.targets_NC, molecules.names, task)
     say(f"task: {reason}")

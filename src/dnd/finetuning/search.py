@@ -27,7 +27,7 @@ from dnd.common.seeds import derive_seed
 from dnd.finetuning.metrics import LARGER_IS_BETTER
 from dnd.finetuning.partition import has_folds
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.student_training import Plan, objective_of
+from dnd.finetuning.student_training import Plan, objective_of, seconds_per_epoch
 from dnd.finetuning.time_limit import Clock
 from dnd.training.loop import train
 
@@ -81,7 +81,7 @@ def search_settings(
         run: trains one student and scores it; None when its own time limit stopped it.
         digest: of the data, by which a search that goes on knows its own.
         say: receives a line per trial.
-        seconds: no trial is started after them; the first one always is.
+        seconds: no trial is started that would end after them, by the longest so far; the first one always is.
 
     Returns:
         None when a trial was stopped, to be gone on with.
@@ -91,15 +91,16 @@ def search_settings(
         InputError: the folder holds the search of other data or settings.
     """
     _require_possible(config, trials)
-    started, study = time.monotonic(), _study(out, config, digest)
+    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest)
     for number in range(len(_finished(study)), trials):
-        if number and time.monotonic() - started > seconds:
+        if number and time.monotonic() - started + longest > seconds:
             say(f"search: time is up after {number} of {trials} trials")
             break
         trial = _proposed(study, number, config)
         score = run(_with(config, trial.params), out / TRIALS / f"trial-{number:03d}")
         if score is None:
             return None
+        longest = max(longest, score.seconds)
         trial.set_user_attr("score", asdict(score))
         study.tell(trial.number, -score.value if _larger_is_better(score.metric) else score.value)
         shutil.rmtree(out / TRIALS / f"trial-{number:03d}", ignore_errors=True)
@@ -121,6 +122,11 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[st
     """
     asked = _plain({"data": plan.record["data_digest"], "settings": to_dict(plan.config), "trials": trials})
     done = read_json(out / RESULT) if (out / RESULT).is_file() else {}
+    if clock.is_limited and not done:
+        cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
+        if cost > clock.share(_SHARE):
+            say(f"plan: left out the search: a trial takes about {cost:.0f} s, time limit")
+            return plan
     if done.get("asked") == asked:
         config, record = (
             _with(plan.config, done["search"]["trials"][done["search"]["best"]]["settings"]),

@@ -157,7 +157,9 @@ def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
         raise ConfigError("the model has several targets", found=", ".join(names), next_step="Choose one with --by")
     if config.by is not None and config.by not in names:
         raise ConfigError(f"the model has no target {config.by!r}", next_step=nearest(config.by, names))
-    return f"{config.by or names[0]}_pred"
+    chosen = config.by or names[0]
+    classes = {target["name"] for target in model["targets"] if target.get("group")}
+    return chosen if chosen in classes else f"{chosen}_pred"  # one of several classes goes by its probability
 
 
 def _require_free(folder: Path, resume: bool) -> None:

@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from torch.nn import functional as F
 
 import dnd
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.labels import parse_labels
 from dnd.finetuning.losses import balanced_loss, balanced_weights, cross_entropy
 from dnd.finetuning.metrics import judge
@@ -23,6 +23,7 @@ from dnd.finetuning.tasks import choose_task, choose_tasks
 from dnd.finetuning.temperature import apply_temperature, fit_temperature
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.predictor import Predictor
+from dnd.prediction.screen import ScreenConfig, _column_of
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv
 
 NAN = math.nan
@@ -203,6 +204,13 @@ def test_classes_beside_a_value_and_numbers_as_classes(tmp_path: Path):
     table = dnd.load(tmp_path / "model").predict(["CCO"])
     assert set(table["grade_pred"]) <= {str(grade) for grade in grades}
     assert table["size_pred"].dtype == np.float64
+
+
+def test_a_screen_goes_by_the_probability_of_a_class(model: Path):
+    config = json.loads((model / "config.json").read_text())
+    assert _column_of(config, ScreenConfig(top=3, by="phase_prob_benzene")) == "phase_prob_benzene"
+    with pytest.raises(ConfigError, match="several targets"):
+        _column_of(config, ScreenConfig(top=3))
 
 
 def test_one_word_for_all_is_refused(tmp_path: Path):

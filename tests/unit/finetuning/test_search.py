@@ -10,8 +10,12 @@ import pytest
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import verify_folder
+from dnd.finetuning import search
+from dnd.finetuning.dataset import LabelledFile
+from dnd.finetuning.finetune import _plan
 from dnd.finetuning.search import JOURNAL, Score, search_settings
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.time_limit import Clock
 from finetuning_toys import quietly, tiny_config, write_regression
 
 optuna = pytest.importorskip("optuna")
@@ -79,6 +83,14 @@ def test_other_settings_or_data_are_refused(tmp_path: Path):
 
 def test_time_that_is_up_starts_no_further_trial(tmp_path: Path):
     assert len(found(tmp_path, Runs(), seconds=0.0)[1]["trials"]) == 1
+
+
+def test_a_search_that_does_not_fit_into_the_time_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines: list[str] = []
+    plan = _plan([LabelledFile(write_regression(tmp_path), ("size",))], tiny_config(), "random", lines.append)
+    monkeypatch.setattr(search, "seconds_per_epoch", lambda plan, part: 1e6)
+    assert search.searched(plan, 3, tmp_path / "model", Clock(10.0), lines.append, True) is plan
+    assert lines[-1].startswith("plan: left out the search")
 
 
 def test_what_cannot_be_searched_is_said_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
