@@ -58,7 +58,9 @@ def cluster_split(smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1),
             expected=f"at most {LIMIT_CLUSTERED}",
             next_step="Use --split scaffold-balanced",
         )
-    clusters = Butina.ClusterData(distances(smiles), len(smiles), CLUSTER_DISTANCE, isDistData=True)
+    clusters = Butina.ClusterData(  # type: ignore[no-untyped-call]
+        distances(smiles), len(smiles), CLUSTER_DISTANCE, isDistData=True
+    )
     groups = sorted(sorted(cluster) for cluster in clusters)
     return _balanced(groups, len(smiles), fractions, seed)
 

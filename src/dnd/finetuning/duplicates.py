@@ -37,7 +37,7 @@ def audit_duplicates(
     listed: dict[str, dict[str, Any]] = {}
     for fold, partition in enumerate(partitions):
         part_of = {int(row): part for part, rows in partition.parts().items() for row in rows}
-        found = []
+        found: list[dict[str, Any]] = []
         for text, own in repeated.items():
             rows: dict[str, list[int]] = {}
             for place in own:
@@ -73,7 +73,7 @@ def warning_line(audit: dict[str, Any]) -> str | None:
 
 
 def _leaks(found: dict[str, Any]) -> bool:
-    return {"train", "test"} <= found["rows"].keys()
+    return "train" in found["rows"] and "test" in found["rows"]
 
 
 def _is_new(found: dict[str, Any], listed: dict[str, dict[str, Any]]) -> bool:

@@ -77,7 +77,7 @@ def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, Any]:
 
 def metric_names(kinds: Sequence[TaskKind]) -> tuple[str, ...]:
     """Metrics of the kinds that occur, each kind's main one first."""
-    values = REGRESSION_METRICS if "regression" in kinds else ()
+    values: tuple[str, ...] = REGRESSION_METRICS if "regression" in kinds else ()
     values += CLASSIFICATION_METRICS if "classification" in kinds else ()
     return values + (MULTICLASS_METRICS if "multiclass" in kinds else ())
 

@@ -46,7 +46,7 @@ class ClassGroup:
 
 def one_hot(codes_N: Float[np.ndarray, "molecules"], count: int) -> Float[np.ndarray, "molecules classes"]:
     """0 and 1 per class; a row of NaN where the code is NaN."""
-    found = (codes_N[:, None] == np.arange(count)).astype(np.float64)
+    found: np.ndarray = (codes_N[:, None] == np.arange(count)).astype(np.float64)
     found[np.isnan(codes_N)] = math.nan
     return found
 
