@@ -34,7 +34,7 @@ def finetune(
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
     task: Annotated[
-        str | None, typer.Option(help="auto, regression or classification; one for each target, with commas.")
+        str | None, typer.Option(help="auto, regression, classification or multiclass; one per target, with commas.")
     ] = None,
     split: Annotated[
         str | None,
