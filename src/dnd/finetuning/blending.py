@@ -43,6 +43,7 @@ Array = Float[np.ndarray, "molecules targets"]
 
 LIMIT_BYTES = 12_000_000  # of all classical arrays in a MODEL folder
 STUDENTS = "students"
+_LEAST_WEIGHT = 0.5
 _CLASSICAL_SHARE, _ALONE = 0.45, 0.8  # of what is left of a time limit, with and without students to come
 
 
@@ -67,11 +68,18 @@ class _Part:
     values: dict[str, Array]
 
     def blended(self) -> Array:
-        """The weighted mean of the members that have a weight."""
-        total_NC = np.zeros_like(next(iter(self.values.values())))
+        """The weighted mean of the members that predict a molecule; NaN where those have less than half of the weight.
+
+        With fewer students than folds, some development molecules have classical predictions only. What the others say
+        of them is what the calibration learns from, rather than nothing.
+        """
+        total_NC, weight_NC = np.zeros((2, *next(iter(self.values.values())).shape))
         for weights_C, values_NC in zip(self.weights_MC, self.values.values(), strict=True):
-            total_NC += np.where(weights_C > 0, weights_C * values_NC, 0.0)
-        return total_NC
+            known_NC = np.isfinite(values_NC)
+            total_NC += np.where(known_NC, weights_C * values_NC, 0.0)
+            weight_NC += np.where(known_NC, weights_C, 0.0)
+        enough_NC = weight_NC >= _LEAST_WEIGHT
+        return np.where(enough_NC, total_NC / np.where(enough_NC, weight_NC, 1.0), np.nan)
 
 
 def fit_blend(
@@ -238,7 +246,10 @@ def _assemble(
 
 
 def _beside(plan: Plan, parts: Sequence[_Part]) -> dict[str, list[Array]]:
-    """The mean and every member alone: the classical ones are the baselines of the blend."""
+    """The mean and every member alone: the classical ones are the baselines of the blend.
+
+    Students judge themselves on the folds that they predict, which may be fewer than the others'.
+    """
     found = {MEAN: [mean_prediction(plan.molecules.targets_NC, development(part.partition)) for part in parts]}
     names = [name for name in parts[0].values if all(name in part.values for part in parts)]
     for name in names:

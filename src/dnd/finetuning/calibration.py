@@ -29,6 +29,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_json
 from dnd.finetuning.conformal_sets import in_set, set_thresholds
+from dnd.finetuning.interval_width import COVERAGE, conformal_half_width, mixed_half_width
 from dnd.finetuning.isotonic import fit_isotonic, isotonic
 from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.multiclass import ClassGroup, normalised
@@ -39,8 +40,7 @@ Array = Float[np.ndarray, "molecules targets"]
 Folds = Sequence[tuple[Split, Array]]
 
 CALIBRATION = "calibration.json"
-COVERAGE = 0.9
-FEWEST_FOR_WIDTH = 30  # labels of a validation part that may widen an interval
+FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,6 @@ class Calibration:
         return apply_temperature(np.stack(columns, axis=1), self.temperatures)
 
 
-def conformal_half_width(residuals_N: Float[np.ndarray, "molecules"], coverage: float = COVERAGE) -> float | None:
-    """The ⌈(n + 1) · coverage⌉-th smallest absolute residual; None where n is too small for that coverage."""
-    place = math.ceil((len(residuals_N) + 1) * coverage)
-    return float(np.sort(np.abs(residuals_N))[place - 1]) if 0 < place <= len(residuals_N) else None
-
-
 def calibrate(
     folds: Folds,
     targets_NC: Array,
@@ -130,8 +124,9 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_NC: labels; NaN = missing.
         kinds: of the targets.
-        teachers: per partition the molecules that teach, predicted out of fold; a single partition's validation part
-            may widen what they teach. None = its validation part, or with folds its test part.
+        teachers: per partition the molecules that teach, predicted out of fold; for the intervals of a single
+            partition its validation part weighs as much as its training part. None = its validation part, or with
+            folds its test part.
         groups: columns that are the classes of one target.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
@@ -141,7 +136,7 @@ def calibrate(
     lessons = [(rows, values) for rows, (_, values) in zip(teachers, folds, strict=True)]
     final = _learn(lessons, targets_NC, kinds, groups)
     if given and len(folds) == 1:
-        final = _widened(final, _learn([(part.valid, values) for part, values in folds], targets_NC, kinds, groups))
+        final = _mixed(final, folds[0], targets_NC)
     own = [
         final if len(folds) == 1 else _learn(_without(lessons, part.test), targets_NC, kinds, groups)
         for part, _ in folds
@@ -156,19 +151,17 @@ def calibrate(
     return calibrated, Calibration(tuple(judged), temperatures=tuple(temperatures))
 
 
-def _widened(learned: Calibration, validation: Calibration) -> Calibration:
-    """Each interval as wide as the validation part alone asks for, where that is wider and has labels enough to say so.
-
-    A scaffold split gives validation and test part the rare scaffolds, and the development molecules together promise
-    more than holds for those: FreeSolv, recipe `fast`, made for 90 %, covered 66 % of the test part without this.
-    """
-    targets = [
-        replace(one, half_width=max(one.half_width, other.half_width))
-        if one.half_width is not None and other.half_width is not None and other.molecules >= FEWEST_FOR_WIDTH
-        else one
-        for one, other in zip(learned.targets, validation.targets, strict=True)
-    ]
-    return replace(learned, targets=tuple(targets))
+def _mixed(learned: Calibration, fold: tuple[Split, Array], targets_NC: Array) -> Calibration:
+    """Intervals to which the training and the validation part contribute alike, where the latter has labels enough."""
+    part, values_NC = fold
+    found = []
+    for one, labels_N, predictions_N in zip(learned.targets, targets_NC.T, values_NC.T, strict=True):
+        residuals_N = np.abs(labels_N - predictions_N)
+        train, valid = (residuals_N[rows][np.isfinite(residuals_N[rows])] for rows in (part.train, part.valid))
+        if one.half_width is not None and len(train) and len(valid) >= FEWEST_FOR_MIXING:
+            one = replace(one, half_width=mixed_half_width(train, valid) or one.half_width)
+        found.append(one)
+    return replace(learned, targets=tuple(found))
 
 
 def _without(lessons: Sequence[tuple[np.ndarray, Array]], judged: np.ndarray) -> list[tuple[np.ndarray, Array]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.calibration import calibrate, sentences
+from dnd.finetuning.calibration import calibrate, mixed_half_width, sentences
 from dnd.finetuning.conformal_sets import ALWAYS, in_set, set_thresholds, set_words
 from dnd.finetuning.isotonic import fit_isotonic, isotonic
 from dnd.finetuning.platt import isotonic_is_better
@@ -99,11 +99,20 @@ def test_lessons_may_be_molecules_that_were_predicted_out_of_fold():
     assert found.targets[0].measured == 0
 
 
-def test_a_validation_part_that_is_harder_widens_the_interval():
+def test_a_validation_part_that_is_harder_counts_as_much_as_the_training_part():
     targets, rows = np.zeros((500, 1)), np.arange(500)
-    values = np.where(rows[:, None] < 400, 1.0, 3.0)
-    for valid, expected in ((rows[400:440], 3.0), (rows[400:410], 1.0)):  # ten labels say too little
+    values = np.where(rows[:, None] < 400, 1.0, 1.0 + rows[:, None] / 100)  # errors of the validation part: 5 to 5.4
+    for valid, expected in ((rows[400:440], 5.32), (rows[400:410], 1.0)):  # ten labels say too little
         split = Split(rows[:400], valid, rows[450:])
         teachers = [np.concatenate([split.train, split.valid])]
         _, found = calibrate([(split, values)], targets, ["regression"], teachers)
-        assert found.targets[0].half_width == expected
+        assert found.targets[0].half_width == pytest.approx(expected, abs=0.011)
+
+
+def test_parts_of_one_kind_have_the_quantile_of_both_together():
+    generator = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        width = mixed_half_width(np.abs(generator.normal(size=200)), np.abs(generator.normal(size=40)))
+        covered.append((np.abs(generator.normal(size=200)) <= width).mean())
+    assert 0.89 < np.mean(covered) < 0.92
