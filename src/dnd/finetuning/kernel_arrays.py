@@ -18,9 +18,6 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.linear_arrays import Scaling
@@ -161,6 +158,9 @@ def fit_kernel(
         classes: whether the labels are 0 and 1.
         seed: of the molecules that the likelihood looks at.
     """
+    from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
+    from scipy.special import expit
+
     unary, scaling = Unary.fit(x_NF, counts), Scaling.fit(x_NF[:, others])
     scaling = Scaling(others[scaling.columns_K], scaling.mean_K, scaling.std_K)
     bits_RU, scaled_RK = unary.bits(x_NF), scaling.apply(x_NF)
@@ -180,6 +180,9 @@ def fit_kernel(
 
 def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The four numbers that maximise the likelihood, each within a sane range."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.optimize import minimize
+    from scipy.special import expit
 
     def loss(numbers: np.ndarray) -> float:
         scale, share, length, noise = np.exp(numbers[0]), expit(numbers[1]), np.exp(numbers[2]), np.exp(numbers[3])

@@ -9,8 +9,6 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
-from scipy.special import expit, logit
 
 from dnd.finetuning.isotonic import fit_isotonic, isotonic
 
@@ -24,6 +22,9 @@ def fit_platt(
     labels_N: Float[np.ndarray, "molecules"], probabilities_N: Float[np.ndarray, "molecules"]
 ) -> tuple[float, float] | None:
     """Slope and intercept; None with fewer than ten molecules of a class, or where the ranking would turn round."""
+    from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
+    from scipy.special import expit, logit
+
     positive, count = int(labels_N.sum()), len(labels_N)
     if min(positive, count - positive) < FEWEST_PER_CLASS:
         return None
@@ -42,6 +43,8 @@ def fit_platt(
 
 def platt(probabilities_N: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """σ(slope · logit p + intercept)."""
+    from scipy.special import expit, logit
+
     scaled_N: np.ndarray = expit(slope * logit(probabilities_N.clip(_EDGE, 1 - _EDGE)) + intercept)
     return scaled_N
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
 from dnd.finetuning.multiclass import ClassGroup, softmax
 
@@ -66,6 +65,8 @@ class Temperature:
 
 def fit_temperature(group: ClassGroup, labels_NC: Array, predictions_NC: Array) -> Temperature:
     """The T of the smallest log loss; none with fewer than 30 labels."""
+    from scipy.optimize import minimize_scalar  # prediction need not load it
+
     labels_NK, logs_NK = _known(group.span, labels_NC, predictions_NC)
     found = Temperature(group.name, group.first, len(group.classes), molecules=len(labels_NK))
     if len(labels_NK) < FEWEST:

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
-from scipy.special import expit
 
 from dnd.common.errors import CorruptFileError
 
@@ -27,7 +26,11 @@ _NODE_BYTES = 9
 
 def linked(raw_N: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
     """From a model's raw sum to its prediction: as it is, or through the logistic function."""
-    found: np.ndarray = expit(raw_N) if link == "logit" else raw_N
+    if link == "identity":
+        return raw_N
+    from scipy.special import expit  # not every prediction has to load it
+
+    found: np.ndarray = expit(raw_N)
     return found
 
 
