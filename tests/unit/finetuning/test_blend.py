@@ -132,6 +132,25 @@ def test_a_frozen_encoder_gives_features_and_is_kept_beside_the_finetuned_studen
     assert predictor.embed(["CCO"]).shape == (1, 16)
 
 
+def test_several_classes_are_blended_as_one_against_the_rest_and_sum_to_1(tmp_path: Path):
+    smiles = molecules()
+    kinds = ["acid" if "=O" in text else "aromatic" if "c1" in text else "other" for text in smiles]
+    table = write_csv(tmp_path / "kinds.csv", {"smiles": smiles, "kind": kinds})
+    settings = (
+        "blend.classical=ridge,forest_descriptors",
+        "blend.folds=2",
+        "blend.trees=10",
+        "ensemble=1",
+        "loop.epochs=1",
+    )
+    quietly(table, tmp_path / "model", ["kind"], *settings)
+    found = Predictor.load(tmp_path / "model", device="cpu").predict([*smiles[:5], "no molecule"])
+    assert set(found["kind_pred"]) <= {"acid", "aromatic", "other", ""}
+    sums = found["kind_prob_acid"] + found["kind_prob_aromatic"] + found["kind_prob_other"]
+    np.testing.assert_allclose(sums[:5], 1, atol=1e-9)
+    assert np.isnan(sums[5])
+
+
 def test_folds_make_one_model_of_all_and_judge_each_on_its_own_test_part(tmp_path: Path):
     settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "split=kfold", "folds=3")
     done = quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *settings)
