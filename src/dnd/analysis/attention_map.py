@@ -22,6 +22,8 @@ from dnd.student.tokengt import TokenGT
 
 _LIMIT_LABELLED = 40  # atoms; more symbols on the axes would touch
 
+_THIRDS = (("first layers", PALETTE[0]), ("middle layers", PALETTE[4]), ("last layers", PALETTE[1]))
+
 
 def map_attention(student: Student, smiles: str, hydrogens: HydrogenSetting, *, seed: int = 0) -> Finding:
     """Attention between the atoms of one molecule, mean over layers and heads, beside their distances.
@@ -76,11 +78,12 @@ def _drawn(
                 axes.set_xticks(range(len(symbols)), symbols, fontsize=6)
                 axes.set_yticks(range(len(symbols)), symbols, fontsize=6)
         for layer, values_HNN in enumerate(weights_LHNN):
-            share = layer / max(1, len(weights_LHNN) - 1)
+            third = 3 * layer // len(weights_LHNN)
             heads_NN = values_HNN.mean(axis=0)
-            colour = PALETTE[0] if share < 1 / 3 else PALETTE[4] if share < 2 / 3 else PALETTE[1]
-            label = {0: "first layers", len(weights_LHNN) - 1: "last layers"}.get(layer)
-            grid[0, 2].scatter(distance_NN[pairs], heads_NN[pairs], s=5, alpha=0.5, color=colour, label=label)
+            label, colour = _THIRDS[third]
+            known = {line.get_label() for line in grid[0, 2].collections}
+            style = {"color": colour, "label": None if label in known else label}
+            grid[0, 2].scatter(distance_NN[pairs], heads_NN[pairs], s=5, alpha=0.5, **style)
         grid[0, 2].axhline(1 / len(symbols), color="grey", linestyle=":", label="uniform")
         grid[0, 2].set(xlabel="distance (Å)", ylabel="attention, mean of heads", title="every pair of atoms")
         grid[0, 2].legend()

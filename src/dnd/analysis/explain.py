@@ -218,10 +218,17 @@ def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "
 
 def _rows(source: Path | str, smiles_column: str) -> list[tuple[int, str, str]]:
     """Row number, SMILES and what is wrong with the row; a text that names no file is a SMILES."""
-    if not Path(source).exists() and str(source) != "-" and parse_smiles(str(source)).ok:
+    if not _exists(source) and str(source) != "-" and parse_smiles(str(source)).ok:
         return [(0, str(source), "")]
     with open_molecules(source, smiles_column) as table:
         return [(row.number, row.smiles, row.problem or "") for row in table]
+
+
+def _exists(source: Path | str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError:  # a long SMILES is too long for a name
+        return False
 
 
 def _attention(predictor: Predictor, smiles: str, out: Path) -> str:

@@ -130,6 +130,7 @@ def test_a_bad_row_does_not_stop_the_others(tmp_path: Path):
 def test_a_single_smiles_and_an_unknown_target(tmp_path: Path):
     model = Predictor.load(tiny_model(tmp_path), device="cpu")
     assert explain_file(model, "OCC", tmp_path / "out").explained == 1
+    assert "up to 200" in explain_file(model, "C" * 300, tmp_path / "long").first_error
     with pytest.raises(ConfigError, match="Did you mean size"):
         explain_file(model, "OCC", tmp_path / "out", targets=["sizes"])
     with pytest.raises(InputError):
