@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from dnd.analysis.model_figures import calibration_bins
 from dnd.analysis.model_report import write_model_report
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_json
+from dnd.common.files import read_json, write_manifest
 from dnd.prediction.predictor import Predictor
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
 
@@ -74,3 +75,31 @@ def test_targets_of_two_kinds_are_shown_each_by_its_own(tmp_path: Path) -> None:
     ):
         assert title in page, title
     assert "size: " in page
+
+
+def test_classes_duplicates_folds_and_pictures_of_the_worst(tmp_path: Path) -> None:
+    smiles = [*molecules(), "OCc1ccccc1"]
+    ring = ["aromatic" if "c1" in text else "small" if text.endswith("C1CC1") else "<b>other" for text in smiles]
+    data = write_csv(tmp_path / "d.csv", {"smiles": smiles, "ring": ring})
+    words = ("split=kfold:3x2", "split_seed=1", "loop.epochs=1", "baselines=true")
+    quietly(data, tmp_path / "model", ["ring"], *words)
+    page = write_model_report(tmp_path / "model").read_text()
+    for title in ("Confusion, test part: ring", "By class: ring", "Test balanced_accuracy of each fold"):
+        assert f"<h2>{title}" in page, title
+    assert "<b>other" not in page
+    assert " ± " in page
+    assert "Molecules in more than one part" in page
+    assert "raises +" not in page  # RDKit draws text as paths
+    assert page.count("class=molecule>") >= 3
+    assert "measured " in page
+
+
+def test_trials_of_a_search_are_shown(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    metrics = read_json(model / "metrics.json")
+    trials = [{"settings": {"head": name}, "value": value} for name, value in (("mlp", 2.0), ("linear", 1.0))]
+    metrics["search"] = {"metric": "valid_rmse", "larger_is_better": False, "chosen_by": "x", "trials": trials}
+    (model / "metrics.json").write_text(json.dumps(metrics))
+    write_manifest(model, kind="predictor", format_version=1)
+    page = write_model_report(model).read_text()
+    assert page.index("<td>linear</td>") < page.index("<td>mlp</td>")
