@@ -149,7 +149,11 @@ def test_a_missing_target_column_leaves_no_file_open(tmp_path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("data", [b"id,smiles\n1,CCO\n", gzip.compress(b"id,smiles\n1,CCO\n"), b"CCO 1\n"])
+@pytest.mark.parametrize(
+    "data",
+    [b"id,smiles\n1,CCO\n", gzip.compress(b"id,smiles\n1,CCO\n"), b"CCO 1\n"],
+    ids=["csv", "gzip", "smi"],  # the bytes hold the time of day, and workers must agree on the names
+)
 def test_standard_input(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
     assert [row.smiles for row in read_table("-")] == ["CCO"]
