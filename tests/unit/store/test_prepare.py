@@ -148,10 +148,10 @@ def test_generated_conformers_and_a_reason_for_each_failure(tmp_path: Path) -> N
 def test_a_molecule_over_its_time_is_a_reject(tmp_path: Path) -> None:
     table = tmp_path / "some.csv"
     table.write_text("smiles\nCC\n" + "C1CCCCCCCCCCCCCC1CC" * 1 + "\n" + "CC(C)" * 20 + "CC(=O)NCC(=O)N" * 8 + "\n")
-    config = PrepareConfig(conformers="etkdg", num_conformers=200, timeout_s=0.7)
+    config = PrepareConfig(conformers="etkdg", num_conformers=200, timeout_s=3)
     prepare([table], tmp_path / "s", config, quiet=True)
     last = rejects(tmp_path / "s")[-1]
-    assert (last["row"], last["stage"], last["reason"]) == ("2", "worker", "over 0.7 s")
+    assert (last["row"], last["stage"], last["reason"]) == ("2", "worker", "over 3 s")
     assert Store.open(tmp_path / "s").smiles()[0] == "CC"
 
 
