@@ -37,7 +37,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "model"
     words = [word for word in TINY if not word.startswith("split")]
     result = run(
-        "finetune", write_regression(folder), "-o", out, "--target-columns", "size", "--split", "random", "--recipe", "small", *words
+        "finetune",
+        write_regression(folder),
+        "-o",
+        out,
+        "--target-columns",
+        "size",
+        "--split",
+        "random",
+        "--recipe",
+        "small",
+        *words,
     )
     assert result.returncode == 0, result.stderr
     assert "task: regression" in result.stdout
