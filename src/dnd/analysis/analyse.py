@@ -161,11 +161,11 @@ def analyse_labels(
         ("encoder", encoder.resolve().name, [], {**places, "encoder": str(encoder.resolve())}),
     )
     cells = []
-    for key, name, words, paths in systems:
+    for key, name, own, paths in systems:
         for fraction in sorted(fractions):
             for seed in range(1, seeds + 1):
                 value = {**common, "system": name, "fraction": fraction, "seed": seed}
-                value["config"] = [*words, *settings, *fixed, f"loop.seed={seed}"]
+                value["config"] = [*own, *settings, *fixed, f"loop.seed={seed}"]
                 cells.append(Cell(f"{key}/labels-{100 * fraction:g}/seed-{seed}", "finetune", value, (), paths))
     summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
     return draw_label_efficiency(curves_of(list(summary.records.values()), {}))

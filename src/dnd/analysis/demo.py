@@ -24,12 +24,13 @@ from dnd.common.config import load_config
 from dnd.common.files import write_text
 from dnd.distillation.distill import distill
 from dnd.distillation.settings import DistillConfig
-from dnd.finetuning.finetune import RANDOM, finetune
+from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.prediction.files import predict_file
 from dnd.prediction.predictor import Predictor
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
+from dnd.student.shipped import RANDOM
 from dnd.teacher.denoise import denoise
 from dnd.teacher.denoising import DenoiseConfig
 

@@ -69,7 +69,9 @@ def finetune(
     encoder = encoder or (DEFAULT_ENCODER if student is None else RANDOM)
     words = list(settings or [])
     kinds = "tasks" if task and "," in task else "task"
-    options = {"pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed}
+    options: dict[str, object] = {
+        "pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed,
+    }  # fmt: skip
     if time_limit is not None:
         options["blend.time_limit_s"] = read_duration(time_limit)
     overrides = [
