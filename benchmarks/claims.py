@@ -30,6 +30,7 @@ RIVALS = {
 
 
 def main() -> None:
+    """Print the tables of gains and the sentences of the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of dnd reproduce")
     folder = parser.parse_args().folder
@@ -44,6 +45,7 @@ def main() -> None:
 
 
 def read_scores(path: Path) -> Scores:
+    """The means of a table that `dnd reproduce` wrote as CSV."""
     scores: Scores = {}
     with open(path, newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
@@ -52,6 +54,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def groups(table: str, scores: Scores) -> dict[str, list[str]]:
+    """Data sets by the heading under which the paper counts them."""
     if table == "table6":
         return {"QM9": list(scores)}
     return {
@@ -70,6 +73,7 @@ def gain_table(scores: Scores) -> str:
 
 
 def describe(scores: Scores, ours: tuple[str, ...], rivals: tuple[str, ...]) -> str:
+    """Mean gain, wins and a two-sided sign test of `ours` against `rivals` over data sets."""
     gains = [gain(systems, ours, rivals) for systems in scores.values()]
     wins = sum(one > 0 for one in gains)
     p_value = binomtest(wins, len(gains)).pvalue
@@ -85,6 +89,7 @@ def gain(systems: dict[str, tuple[str, float]], ours: tuple[str, ...], rivals: t
 
 
 def graph_or_node(scores: Scores) -> str:
+    """Gain of NODE over GRAPH by data set."""
     node = {dataset: gain(systems, ("dnd-node",), ("dnd-graph",)) for dataset, systems in scores.items()}
     listed = ", ".join(f"{dataset} {100 * one:+.1f} %" for dataset, one in node.items())
     return f"NODE against GRAPH: better on {sum(one > 0 for one in node.values())} of {len(node)}: {listed}."

@@ -90,7 +90,7 @@ _BUDGETS = (
     ),
     Budget(
         name="cpu",
-        cost="table1 about two hours on two cores, table6 about one (docs/results holds the measured times)",
+        cost="2.7 process hours for table1 on ten sets, 1.6 for table6 (measured: docs/results/reproduce-cpu.md)",
         pretraining_molecules=24_000,
         denoise=(
             "teacher.width=64",
