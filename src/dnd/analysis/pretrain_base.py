@@ -103,7 +103,8 @@ def pretrain_base(
         else:
             write_run_record(out, settings)
         run = _Run(out, config, say, quiet)
-        store = run.prepare(paths, [*map(str, exclude), *_benchmark_file(out, config, data_dir)])
+        left_out = excluded_table(out / "excluded.csv", config.excluded_benchmarks(), data_dir)
+        store = run.prepare(paths, [*map(str, exclude), *left_out])
         return run.train(store)
 
 
@@ -240,14 +241,13 @@ def half_precision_change(student: Student, store: Store, rows: np.ndarray) -> f
     return float((before - after).abs().max() / before.std())
 
 
-def _benchmark_file(out: Path, config: BaseConfig, data_dir: Path | str | None) -> list[str]:
-    """A table of the validation and test molecules of the benchmarks, written once."""
-    names, path = config.excluded_benchmarks(), out / "excluded.csv"
-    if not names:
+def excluded_table(path: Path, benchmarks: Sequence[str], data_dir: Path | str | None) -> list[str]:
+    """A table of the validation and test molecules of `benchmarks`, written once: `[path]`, or nothing for none."""
+    if not benchmarks:
         return []
     if not path.is_file():
         rows = []
-        for name in names:
+        for name in benchmarks:
             data = load_benchmark(name, data_dir)
             parts = np.concatenate([data.parts["valid"], data.parts["test"]])
             rows += [[data.smiles[row], name] for row in parts]
