@@ -42,6 +42,7 @@ _CHEMPROP_MAIN = "from chemprop.cli.main import main; main()"
 
 
 def main() -> None:
+    """Run the cells that are missing and print the table; with `--cell`, one cell in this process."""
     arguments = _arguments()
     if arguments.cell:
         _run_cell(json.loads(arguments.cell))

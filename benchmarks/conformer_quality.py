@@ -39,6 +39,7 @@ COLUMNS = (
 
 
 def main() -> None:
+    """Make the three stores, run each through all stages, and write the table as CSV and Markdown."""
     options = arguments()
     data = resources.files("dnd.data")
     with resources.as_file(data / "qm9_slice.npz") as slice_path, resources.as_file(data / "esol.csv.gz") as esol:

@@ -29,6 +29,7 @@ from dnd.distillation.settings import DistillConfig
 
 
 def main() -> None:
+    """Run the cells of the ablation that are missing and write its page."""
     options = arguments()
     ablation = tiny_ablation(options) if options.tiny else chosen_ablation(options)
     summary = run_grid(plan(ablation), options.out, jobs=options.jobs)

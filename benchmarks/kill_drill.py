@@ -26,6 +26,7 @@ from nursery import Nursery  # noqa: E402
 
 
 def main() -> int:
+    """Kill in a temporary folder, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=140, help="over all stages")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")

@@ -22,7 +22,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dnd.analysis.base_settings import BaseConfig
 from dnd.analysis.benchmarks import load_benchmark
 from dnd.analysis.pretrain_base import excluded_table
 from dnd.common.config import from_dict
@@ -55,6 +54,7 @@ CHOICES = {
 
 
 def main() -> None:
+    """Carry out each choice, probe its student, and write the table."""
     options = arguments()
     torch.set_num_threads(options.threads)
     labelled = {name: probe_data(name, options) for name in options.datasets}
@@ -78,7 +78,9 @@ def row_of(name, inputs, labelled, random, student, options) -> list[str]:  # ty
     folder = options.out / name.replace(" ", "-").replace(",", "")
     loop = {"batch_size": 32, "learning_rate": 1e-3, "warmup_epochs": 0.2, "clip_norm": 5.0, "threads": options.threads}
     teacher = {"name": "et", "width": width, "num_layers": 3, "num_heads": 8, "num_rbf": 64, "cutoff": 5.0}
-    settings = {"teacher": teacher, "loop": {**loop, "epochs": options.epochs}, "sigma": sigma, "holdout_fraction": 0.05}
+    settings = {
+        "teacher": teacher, "loop": {**loop, "epochs": options.epochs}, "sigma": sigma, "holdout_fraction": 0.05,
+    }  # fmt: skip
     taught = denoise(store, folder / "teacher", from_dict(DenoiseConfig, settings), resume=True, quiet=True)
     settings = {
         "level": "custom", "terms": {"node": 1.0, "graph": 2.0}, "holdout_fraction": 0.05,
