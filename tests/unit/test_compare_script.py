@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/compare.py"
+from benchmark_scripts import BENCHMARKS, load_script
 
 
 @pytest.fixture(scope="module")
 def compare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("compare")
 
 
 def line(dataset: str, system: str, seed: int, value: float) -> dict:
@@ -59,7 +53,7 @@ def test_the_table_goes_between_its_markers(compare: ModuleType, tmp_path: Path)
     compare._write_between_markers(page, ["| new |"])
     assert page.read_text() == f"before\n{compare.BEGIN}\n| new |\n{compare.END}\nafter\n"
     with pytest.raises(SystemExit):
-        compare._write_between_markers(SCRIPT.with_name("first_run.sh"), [])
+        compare._write_between_markers(BENCHMARKS / "first_run.sh", [])
 
 
 def test_finished_cells_are_read_back(compare: ModuleType, tmp_path: Path):

@@ -1,22 +1,15 @@
 """The numbers behind docs/results/claims.md."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "claims.py"
+from benchmark_scripts import BENCHMARKS, load_script
 
 
 @pytest.fixture(scope="module")
 def claims() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("claims", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("claims")
 
 
 def test_gains_have_the_sign_of_the_metric(claims: ModuleType) -> None:
@@ -30,7 +23,7 @@ def test_gains_have_the_sign_of_the_metric(claims: ModuleType) -> None:
 
 
 def test_the_shipped_tables_are_read_by_group(claims: ModuleType) -> None:
-    scores = claims.read_scores(SCRIPT.parents[1] / "docs" / "results" / "cpu" / "table1.csv")
+    scores = claims.read_scores(BENCHMARKS.parent / "docs" / "results" / "cpu" / "table1.csv")
     found = claims.groups("table1", scores)
     assert found["curated"] == ["bp", "mp", "ri", "logp"]
     assert len(found["OGB"]) == 6
