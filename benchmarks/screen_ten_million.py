@@ -44,7 +44,19 @@ def write_library(path: Path, rows: int, source: Path) -> None:
 
 def small_model(folder: Path, esol: Path) -> None:
     """A GINE of width 64, two epochs on ESOL: what a screen costs does not depend on how good it is."""
-    words = ["finetune", str(esol), "-o", str(folder), "--target-columns", "logS", "--split", "random", *SETTINGS]
+    words = [
+        "finetune",
+        str(esol),
+        "-o",
+        str(folder),
+        "--target-columns",
+        "logS",
+        "--split",
+        "random",
+        "--recipe",
+        "small",
+        *SETTINGS,
+    ]
     subprocess.run([sys.executable, "-m", "dnd", *words], check=True)
 
 
@@ -144,6 +156,7 @@ def draw(samples: list[dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
+    """Make what is missing of library and model, screen, and summarise rate and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=10_000_000)
