@@ -9,7 +9,7 @@ Legend: N molecules, C targets, F features, M members, D width of a representati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -58,10 +58,7 @@ class ClassicalMember:
 
     def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules targets"]:
         """Values in the targets' units, or probabilities of class 1."""
-        columns = [
-            model.predict(x_NF) * target.std + target.mean
-            for model, target in zip(self.models, self.targets, strict=True)
-        ]
+        columns = [target.raw(model.predict(x_NF)) for model, target in zip(self.models, self.targets, strict=True)]
         return np.stack(columns, axis=1)
 
 
@@ -155,7 +152,7 @@ def blend_config(blend: Blend) -> dict[str, Any]:
                 "name": member.name,
                 "weights": list(member.weights),
                 "models": [{"kind": model.kind, "link": model.link} for model in member.models],
-                "scale": [{"mean": target.mean, "std": target.std} for target in member.targets],
+                "scale": [target.scale() for target in member.targets],
             }
             for member in blend.classical
         ],
@@ -220,10 +217,7 @@ def _read_member(
         _KINDS[own["kind"]].from_arrays(arrays[f"{number}.{column}"], own["link"], width)
         for column, own in enumerate(entry["models"])
     )
-    scaled = tuple(
-        replace(target, mean=float(scale["mean"]), std=float(scale["std"]))
-        for target, scale in zip(targets, entry["scale"], strict=True)
-    )
+    scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
     return ClassicalMember(str(entry["name"]), models, scaled, tuple(map(float, entry["weights"])))
 
 

@@ -73,7 +73,14 @@ def workbench(
     rows = development(partition)
     rows = rows[place_N[rows] >= 0]
     num_folds = max(2, min(config.blend.folds, len(rows) // 2))
-    targets = fit_targets(molecules.targets_NC[rows], molecules.names, config.units, plan.tasks.kinds, standardise=True)
+    targets = fit_targets(
+        molecules.targets_NC[rows],
+        molecules.names,
+        config.units,
+        plan.tasks.kinds,
+        standardise=True,
+        transforms=plan.transforms,
+    )
     return Workbench(
         x_NF=x_NF,
         place_N=place_N,

@@ -167,7 +167,9 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
     values = {STUDENTS: _of_students(bench, partition, results)} if results else {}
     values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
-    scale_C = np.array([target.std for target in bench.targets])
+    scale_C = np.array(
+        [_deviation(target, plan.molecules.targets_NC[bench.rows, c]) for c, target in enumerate(bench.targets)]
+    )
     out_of_fold_MNC = np.stack([member[bench.rows] for member in values.values()])
     weights_MC = fit_weights(out_of_fold_MNC, bench.targets_NC[bench.rows], plan.tasks.kinds, scale_C)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
@@ -179,6 +181,11 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     for name in models:
         values[name][judged] = bench.predict(models[name], judged)
     return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values)
+
+
+def _deviation(target: Target, labels_N: np.ndarray) -> float:
+    """In the target's unit, also where something else is learned; 1 for classes."""
+    return target.std if target.transform.name == "none" else float(np.nanstd(labels_N))
 
 
 def _of_students(bench: Workbench, partition: Split, results: Sequence[MemberResult]) -> Array:

@@ -73,7 +73,7 @@ class Workbench:
         for column, target in enumerate(self.targets):
             labels_N = self.targets_NC[rows, column]
             known = rows[~np.isnan(labels_N)]
-            labels_N = (self.targets_NC[known, column] - target.mean) / target.std
+            labels_N = target.scaled(self.targets_NC[known, column])
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
             sizes = len(self.targets), seed, self.threads, self.trees
@@ -84,9 +84,7 @@ class Workbench:
     def predict(self, models: Sequence[ArrayModel], rows: np.ndarray) -> Array:
         """Predictions for `rows` in raw units."""
         x_NF = self.features(rows)
-        columns = [
-            model.predict(x_NF) * target.std + target.mean for model, target in zip(models, self.targets, strict=True)
-        ]
+        columns = [target.raw(model.predict(x_NF)) for model, target in zip(models, self.targets, strict=True)]
         return np.stack(columns, axis=1)
 
 

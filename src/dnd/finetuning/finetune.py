@@ -33,6 +33,7 @@ from dnd.finetuning.several_files import read_several
 from dnd.finetuning.student_training import Plan, initial_student, train_member
 from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks
 from dnd.finetuning.time_limit import Clock
+from dnd.finetuning.transforms import choose_transforms
 from dnd.store.schema import HydrogenSetting
 from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.training.distributed import is_main_rank, num_ranks
@@ -213,6 +214,12 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     for file in files:
         for line in leak_warnings(file, user_names(molecules.names, molecules.groups), [column] if column else []):
             say(line)
+    choice = None if config.targets == "raw" else config.transform
+    transforms, lines = choose_transforms(
+        choice, molecules.targets_NC, molecules.names, tasks.kinds, [part.train for part in parts]
+    )
+    for line in lines:
+        say(line)
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
     warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
@@ -221,7 +228,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     if tasks.balanced:
         for line in _label_counts(molecules, parts):
             say(line)
-    return Plan(config, encoder, molecules, tasks, hydrogens, parts, record)
+    return Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms)
 
 
 def _read(

@@ -6,7 +6,8 @@ label 0 in its first row and of label 1 in its second, and a loss is the weighte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,29 +16,43 @@ from torch.nn import functional as F
 
 from dnd.finetuning.multiclass import ClassGroup
 
+ValueLoss = Literal["l1", "huber", "mse"]
+DEFAULT_LOSS: ValueLoss = "l1"  # of D&D, §5
+# Of differences, elementwise. Huber's goes from squares to absolute values at one standard deviation of the labels.
+_OF_DIFFERENCE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "l1": torch.abs,
+    "huber": lambda difference: F.huber_loss(difference, torch.zeros_like(difference), reduction="none"),
+    "mse": torch.square,
+}
 _SMALLEST = 1e-12  # keeps the loss of a batch without labels at 0
 
 
-def masked_l1(
-    predictions_BC: Float[Tensor, "molecules targets"], targets_BC: Float[Tensor, "molecules targets"]
+def masked_values(
+    predictions_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    loss: ValueLoss = DEFAULT_LOSS,
 ) -> Float[Tensor, ""]:
-    r"""Mean absolute error over the labelled entries of a batch.
+    r"""Mean loss of values over the labelled entries of a batch.
 
-    .. math:: L = \frac{1}{|M|} \sum_{(b, c) \in M} | \hat y_{bc} - y_{bc} |, \qquad M = \{ y_{bc} \text{ is known} \}
+    .. math:: L = \frac{1}{|M|} \sum_{(b, c) \in M} \ell(\hat y_{bc} - y_{bc}), \qquad M = \{ y_{bc} \text{ is known} \}
 
-    Source: D&D §5 (L1 for regression). NaN never enters the arithmetic (NaN · 0 is NaN, in the gradient too); a batch
-    without labels gives 0 with zero gradient.
+    .. math:: \ell_1(d) = |d|, \qquad \ell_\text{mse}(d) = d^2, \qquad
+              \ell_\text{Huber}(d) = \tfrac12 d^2 \ (|d| \le 1), \quad |d| - \tfrac12 \ (|d| > 1)
+
+    Source: D&D §5 (L1 for regression); Huber, Ann. Math. Stat. 35 (1964) 73. NaN never enters the arithmetic (NaN · 0
+    is NaN, in the gradient too); a batch without labels gives 0 with zero gradient.
 
     Args:
         predictions_BC: in the unit of the targets, usually standard deviations.
         targets_BC: NaN = missing.
+        loss: ℓ.
 
     Returns:
         Scalar loss.
     """
     known_BC = ~targets_BC.isnan()
     difference_BC = predictions_BC - torch.where(known_BC, targets_BC, predictions_BC.detach())
-    return difference_BC.abs().sum() / known_BC.sum().clamp(min=1)
+    return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
 
 
 def balanced_loss(
@@ -46,6 +61,7 @@ def balanced_loss(
     is_class_C: Bool[Tensor, "targets"],
     groups: Sequence[ClassGroup] = (),
     weights_2C: Float[Tensor, "2 targets"] | None = None,
+    value_loss: ValueLoss = DEFAULT_LOSS,
 ) -> Float[Tensor, ""]:
     r"""Mean over the targets of each target's own mean loss: L1 for values, binary cross-entropy for classes.
 
@@ -63,13 +79,14 @@ def balanced_loss(
         is_class_C: which targets are classes.
         groups: columns that are the classes of one target; each group counts as one target, by its cross-entropy.
         weights_2C: of the two labels of each column; None = 1.
+        value_loss: of values; see `masked_values`.
 
     Returns:
         Scalar loss.
     """
     known_BC = ~targets_BC.isnan()
     filled_BC = torch.where(known_BC, targets_BC, torch.zeros_like(targets_BC))
-    error_BC = (outputs_BC - filled_BC).abs()
+    error_BC = _OF_DIFFERENCE[value_loss](outputs_BC - filled_BC)
     entropy_BC = F.binary_cross_entropy_with_logits(outputs_BC, filled_BC, reduction="none")
     weight_BC = torch.where(known_BC, _label_weights(filled_BC, weights_2C), torch.zeros_like(filled_BC))
     loss_BC = torch.where(is_class_C, entropy_BC, error_BC) * weight_BC

@@ -90,6 +90,9 @@ def to_raw_units(
     """
     means_C = np.array([target.mean for target in targets])
     raw_BC: np.ndarray = outputs_BC * np.array([target.std for target in targets]) + means_C
+    for column, target in enumerate(targets):
+        if target.transform.name != "none":
+            raw_BC[:, column] = target.transform.predicted(raw_BC[:, column])
     classes = [column for column, target in enumerate(targets) if target.kind == "classification"]
     raw_BC[:, classes] = 1.0 / (1.0 + np.exp(-outputs_BC[:, classes]))
     for group in groups_of(targets):

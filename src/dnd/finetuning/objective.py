@@ -1,4 +1,4 @@
-"""The supervised objective: L1 for values and BCE for classes on scaled targets, judged in raw units on whole parts."""
+"""The supervised objective: losses of values and classes on scaled targets, judged in raw units on whole parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from torch import Tensor
 from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
 from dnd.finetuning.layer_decay import decayed_groups
-from dnd.finetuning.losses import balanced_loss, balanced_weights, cross_entropy, masked_bce, masked_l1
+from dnd.finetuning.losses import (
+    DEFAULT_LOSS,
+    ValueLoss,
+    balanced_loss,
+    balanced_weights,
+    cross_entropy,
+    masked_bce,
+    masked_values,
+)
 from dnd.finetuning.metrics import LARGER_IS_BETTER, judge, metric_names, score
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
 from dnd.finetuning.tasks import Target, groups_of
@@ -37,6 +45,7 @@ class SupervisedObjective(Objective):
         loop: settings of the run.
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
+        value_loss: of values.
     """
 
     def __init__(
@@ -50,17 +59,20 @@ class SupervisedObjective(Objective):
         loop: LoopConfig,
         layer_decay: float,
         class_weights: bool = False,
+        value_loss: ValueLoss = DEFAULT_LOSS,
     ) -> None:
         super().__init__()
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
-        self.loop, self.layer_decay = loop, layer_decay
+        self.loop, self.layer_decay, self.value_loss = loop, layer_decay, value_loss
         self.targets_NC, self.targets = targets_NC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
-        means_C, stds_C = np.array([[target.mean, target.std] for target in targets]).T
         self.groups, self.is_class_C = groups_of(targets), torch.tensor([kind != "regression" for kind in self.kinds])
         weights_2C = balanced_weights(torch.from_numpy(targets_NC[partition.train]))
         self.weights_2C = torch.where(self.is_class_C, weights_2C, 1.0).float() if class_weights else None
-        self.scaled_NC = torch.from_numpy(((targets_NC - means_C) / stds_C).astype(np.float32))
+        scaled_NC = np.stack(
+            [one.scaled(labels_N) for one, labels_N in zip(targets, targets_NC.T, strict=True)], axis=1
+        )
+        self.scaled_NC = torch.from_numpy(scaled_NC.astype(np.float32))
         main = metric_names(self.kinds)[0]
         valid_BC = targets_NC[partition.valid]
         # The accuracies of several classes move in steps, so there the validation loss chooses.
@@ -79,11 +91,11 @@ class SupervisedObjective(Objective):
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
         if self.balanced:
             is_class_C = self.is_class_C.to(outputs_BC.device)
-            return balanced_loss(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C)
+            return balanced_loss(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C, self.value_loss)
         if self.groups:
             return cross_entropy(outputs_BC, targets_BC, None if weights_2C is None else weights_2C[1])
         if self.kinds[0] == "regression":
-            return masked_l1(outputs_BC, targets_BC)
+            return masked_values(outputs_BC, targets_BC, self.value_loss)
         return masked_bce(outputs_BC, targets_BC, weights_2C)
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:

@@ -209,7 +209,7 @@ def training_summary(result: MemberResult) -> dict[str, Any]:
         "best_epoch": training.best,
         "last_epoch": training.last,
         "seconds": round(training.seconds, 1),
-        "scale": [{"mean": target.mean, "std": target.std} for target in result.member.targets],
+        "scale": [target.scale() for target in result.member.targets],
     }
 
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def predictor_config(
                 "student": asdict(member.student),
                 "pooling": member.network.pooling,
                 "head": member.head,
-                "scale": [{"mean": target.mean, "std": target.std} for target in member.targets],
+                "scale": [target.scale() for target in member.targets],
                 "seed": member.seed,
                 "weight": member.weight,
             }
@@ -174,10 +174,7 @@ def _read_member(
     network = PropertyNetwork(build_student(student), _pooling(entry["pooling"]), entry["head"], len(targets))
     load_strictly(network, tensors, what)
     network.eval()
-    scaled = tuple(
-        replace(target, mean=float(scale["mean"]), std=float(scale["std"]))
-        for target, scale in zip(targets, entry["scale"], strict=True)
-    )
+    scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
     return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])
 
 

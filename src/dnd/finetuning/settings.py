@@ -8,7 +8,9 @@ from typing import Literal
 from dnd.common.errors import ConfigError
 from dnd.common.registry import look_up
 from dnd.finetuning.heads import HeadName
+from dnd.finetuning.losses import ValueLoss
 from dnd.finetuning.tasks import TaskChoice
+from dnd.finetuning.transforms import TransformChoice
 from dnd.store.schema import HydrogenSetting
 from dnd.student.config import StudentConfig
 from dnd.student.pooling import Pooling
@@ -111,6 +113,9 @@ class FinetuneConfig:
         baselines: fit the random forests that are printed beside the model.
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
+        loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
+            training labels (see `choose_transforms`); none = values as they are.
     """
 
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -134,6 +139,8 @@ class FinetuneConfig:
     jobs: int = 0
     tasks: tuple[TaskChoice, ...] | None = None
     blend: BlendConfig = field(default_factory=BlendConfig)
+    loss: ValueLoss | None = None
+    transform: TransformChoice | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
@@ -143,3 +150,5 @@ class FinetuneConfig:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
+        if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):
+            raise ConfigError("targets=raw goes without a transform", found=f"transform={self.transform}")

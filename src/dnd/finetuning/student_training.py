@@ -17,11 +17,13 @@ from dnd.common.seeds import derive_seed, set_threads
 from dnd.finetuning.classes import with_groups
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.linear_probe import probe_head
+from dnd.finetuning.losses import DEFAULT_LOSS
 from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.predictor_folder import Member
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.tasks import Tasks, fit_targets
+from dnd.finetuning.transforms import TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
@@ -45,6 +47,7 @@ class Plan:
         hydrogens: as the student sees molecules.
         parts: one partition, or one per fold.
         record: of the run, for `run.json`.
+        transforms: of the targets; empty = none.
     """
 
     config: FinetuneConfig
@@ -54,6 +57,7 @@ class Plan:
     hydrogens: HydrogenSetting
     parts: list[Split]
     record: dict[str, Any]
+    transforms: tuple[TransformName, ...] = ()
 
     def settings_of(self, seed: int, fold: int) -> dict[str, Any]:
         """By which a resumed run knows a member."""
@@ -99,6 +103,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         config.units,
         plan.tasks.kinds,
         standardise=config.targets == "standardised",
+        transforms=plan.transforms,
     )
     loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
     return SupervisedObjective(
@@ -111,6 +116,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         loop,
         config.layer_decay,
         class_weights=config.class_weights == "balanced",
+        value_loss=config.loss or DEFAULT_LOSS,
     )
 
 

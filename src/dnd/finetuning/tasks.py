@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.multiclass import MOST_CLASSES, ClassGroup
+from dnd.finetuning.transforms import AS_IT_IS, Transform, TransformName, fit_transform
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
 TaskName = Literal["regression", "classification", "multiclass", "mixed"]
+_NO_TRANSFORM: tuple[TransformName, ...] = ("none",)
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,12 @@ class Target:
     Attributes:
         name: the column of the training data.
         unit: as the user gave it; empty = not given.
-        mean: of the training labels, in `unit`; 0 for classes and for `raw` targets.
-        std: of the training labels, in `unit`; 1 for classes and for `raw` targets.
+        mean: of the training labels, in `unit` or mapped; 0 for classes and for `raw` targets.
+        std: of the training labels, in `unit` or mapped; 1 for classes and for `raw` targets.
         kind: value, class, or one of several classes.
         group: the column of the training data, where this target is one of its classes.
         class_name: which.
+        transform: of the labels, before `mean` and `std`.
     """
 
     name: str
@@ -39,6 +43,25 @@ class Target:
     kind: TaskKind = "regression"
     group: str = ""
     class_name: str = ""
+    transform: Transform = AS_IT_IS
+
+    def scaled(self, labels_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
+        """Labels as they are learned."""
+        return (self.transform.forward(labels_N) - self.mean) / self.std
+
+    def raw(self, outputs_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
+        """What outputs mean, in `unit`."""
+        return self.transform.predicted(outputs_N * self.std + self.mean)
+
+    def scale(self) -> dict[str, Any]:
+        """What `with_scale` needs, as plain values."""
+        mapped = {} if self.transform.name == "none" else {"transform": asdict(self.transform)}
+        return {"mean": self.mean, "std": self.std, **mapped}
+
+    def with_scale(self, scale: Mapping[str, Any]) -> Target:
+        """The same target in the scale of another member."""
+        transform = from_dict(Transform, scale.get("transform", {}))
+        return replace(self, mean=float(scale["mean"]), std=float(scale["std"]), transform=transform)
 
 
 def groups_of(targets: Sequence[Target]) -> tuple[ClassGroup, ...]:
@@ -217,6 +240,7 @@ def fit_targets(
     kinds: Sequence[TaskKind],
     *,
     standardise: bool,
+    transforms: Sequence[TransformName] = (),
 ) -> list[Target]:
     """Targets with the mean and standard deviation of the training labels (population form).
 
@@ -226,12 +250,16 @@ def fit_targets(
         units: of the targets; empty = none given.
         kinds: of the targets; classes have no scale.
         standardise: False for `raw` regression.
+        transforms: of the targets; empty = none.
 
     Raises:
         InputError: a target has no label, or a single value, in the training part.
     """
     targets = []
-    for name, unit, kind, target_N in zip(names, units or [""] * len(names), kinds, training_NC.T, strict=True):
+    columns = zip(
+        names, units or [""] * len(names), kinds, transforms or _NO_TRANSFORM * len(names), training_NC.T, strict=True
+    )
+    for name, unit, kind, chosen, target_N in columns:
         known = target_N[~np.isnan(target_N)]
         if not standardise or kind != "regression":
             targets.append(Target(name, unit, kind=kind))
@@ -244,5 +272,7 @@ def fit_targets(
                 found=f"standard deviation {std:g} of {len(known)} labels",
                 next_step="Use another --split, or leave the target out",
             )
-        targets.append(Target(name, unit, float(known.mean()), std, kind))
+        transform = fit_transform(chosen, known)
+        mapped = transform.forward(known)
+        targets.append(Target(name, unit, float(mapped.mean()), float(mapped.std()), kind, transform=transform))
     return targets
