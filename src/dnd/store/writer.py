@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
+from dnd.chemistry.limits import CLOSEST_APPROACH
 from dnd.common.errors import StorageError
 from dnd.common.files import replacing
 from dnd.graphs.vocabulary import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
@@ -16,9 +17,6 @@ from dnd.store.schema import StoreRow, record_batch, schema_with
 
 BOND_LENGTHS = (0.7, 2.6)
 """Plausible distance of two bonded atoms, angstrom: below H2 (0.74), above Si-I (2.44)."""
-
-CLOSEST = 0.3
-"""Two atoms nearer than this, in angstrom, make the teacher's distances meaningless."""
 
 _UNKNOWN_ELEMENT = ATOM_FEATURE_SIZES[0] - 1
 _NUM_HYDROGENS = ATOM_FEATURE_NAMES.index("num_hydrogens")
@@ -105,7 +103,7 @@ def geometry_problem(positions_A3: Float[np.ndarray, "atoms 3"], bonds_M2: Int[n
     num_atoms = len(positions_A3)
     squared = ((positions_A3[:, None] - positions_A3[None]) ** 2).sum(-1)
     squared[np.arange(num_atoms), np.arange(num_atoms)] = np.inf
-    if num_atoms > 1 and squared.min() < CLOSEST**2:
+    if num_atoms > 1 and squared.min() < CLOSEST_APPROACH**2:
         first, second = divmod(int(squared.argmin()), num_atoms)
         return f"atoms {first} and {second} are {np.sqrt(squared.min()):.2f} angstrom apart"
     return None

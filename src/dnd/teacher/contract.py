@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dnd.chemistry.limits import CLOSEST_APPROACH
 from dnd.graphs.batch import ConformerBatch
 
 
@@ -40,7 +41,7 @@ class Teacher(nn.Module, ABC):
     width: int
     num_layers: int
     cutoff: float
-    closest_approach: float = 0.3
+    closest_approach: float = CLOSEST_APPROACH
 
     @abstractmethod
     def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:

@@ -18,12 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dnd.chemistry.limits import CLOSEST_APPROACH
 from dnd.common.errors import InputError
 from dnd.graphs.batch import ConformerBatch
 from dnd.teacher.radial import cosine_cutoff
-
-CLOSEST_APPROACH = 0.3
-"""Angstrom. No two nuclei of a molecule come closer (H2: 0.74); below lie broken files."""
 
 
 class CoincidentAtomsError(InputError):
