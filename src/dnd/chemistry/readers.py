@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Self
@@ -177,12 +177,12 @@ def _table(
 def _no_rows(path: str | Path, columns: list[str]) -> InputError:
     return InputError(
         f"{path} has a header and no rows",
-        found=f"columns {_listed(columns)}",
+        found=f"columns {listed_columns(columns)}",
         next_step="Check how it was made or copied",
     )
 
 
-def _listed(names: list[str]) -> str:
+def listed_columns(names: Sequence[str]) -> str:
     """The first of the names, fit to be printed, and how many more there are."""
     more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
     return ", ".join(_printable(name) for name in names[:MAX_NAMES_SHOWN]) + more
@@ -200,7 +200,7 @@ def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
     alike = exact or [name for name in header if name.lower() == wanted.lower()]
     if len(alike) == 1:
         return alike[0]
-    listed, shown = _listed(header), [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
+    listed, shown = listed_columns(header), [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
     if alike:
         raise InputError(
             f"{path} has {len(alike)} columns named {wanted!r}",

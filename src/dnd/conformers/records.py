@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from dnd.chemistry.readers import TableReader, read_table
+from dnd.chemistry.readers import TableReader, listed_columns, read_table
 from dnd.common.errors import InputError
 from dnd.common.registry import nearest
 
@@ -74,8 +74,10 @@ class RecordSource:
     total: int | None = None
 
 
-def require_columns(source: object, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse target columns that the source does not have.
+def require_columns(
+    source: object, columns: Sequence[str], wanted: Sequence[str], *, what: str = "target column"
+) -> None:
+    """Refuse columns that the source does not have.
 
     Raises:
         InputError: the message lists the columns there are and the nearest name.
@@ -83,9 +85,9 @@ def require_columns(source: object, columns: Sequence[str], wanted: Sequence[str
     for name in wanted:
         if name not in columns:
             raise InputError(
-                f"{source} has no target column {name!r}",
-                found=f"columns {', '.join(columns[:40])}" if columns else "no columns",
-                next_step=nearest(name, columns) if columns else "Leave out --target-columns",
+                f"{source} has no {what} {name!r}",
+                found=f"columns {listed_columns(columns)}" if columns else "no columns",
+                next_step=nearest(name, columns[:1000]) if columns else "Leave out --target-columns",
             )
 
 

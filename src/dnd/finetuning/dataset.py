@@ -13,7 +13,7 @@ from jaxtyping import Float
 from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
-from dnd.common.registry import nearest
+from dnd.conformers.records import require_columns
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.labels import is_missing, parse_labels
 from dnd.finetuning.molecules import as_store, featurize_smiles
@@ -198,7 +198,9 @@ def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
         raise InputError("no target column is named", next_step="Add --target-columns NAME")
     with open_molecules(file.path, file.smiles_column) as source:
         names = resolve_columns(source.columns, file.target_columns)
-        require_columns(file.path, source.columns, [*names, *([extra_column] if extra_column else [])])
+        wanted = [*names, *([extra_column] if extra_column else [])]
+        require_columns(file.path, source.columns, wanted, what="column")
+        _refuse_repeated(file.path, source.columns, wanted)
         found = _rows_of(source, names, extra_column)
     if not found.numbers:
         rows = f"{found.num_rows} rows"
@@ -250,18 +252,9 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return found
 
 
-def require_columns(path: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse a missing column, or one whose name the header repeats, so that no wrong column is used silently.
-
-    Raises:
-        InputError: it lists the columns there are.
-    """
+def _refuse_repeated(path: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a column whose name the header repeats, so that no wrong column is used silently."""
     for name in wanted:
-        if name not in columns:
-            listed = ", ".join(columns[:30]) + (f" and {len(columns) - 30} more" if len(columns) > 30 else "")
-            raise InputError(
-                f"{path} has no column {name!r}", found=f"columns {listed}", next_step=nearest(name, columns[:1000])
-            )
         if f"{name}.1" in columns:
             raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
 
