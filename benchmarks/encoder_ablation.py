@@ -60,6 +60,7 @@ def chosen_ablation(options: argparse.Namespace) -> Ablation:
     return Ablation(
         base=options.base,
         student=student,
+        shipped=options.student,
         variants=tuple(options.variants),
         datasets=tuple(options.datasets),
         fractions=tuple(options.fractions),

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.pretrain_base import STORES, TEACHER
+from dnd.analysis.pretrain_base import STORES, STUDENTS, TARGETS, TEACHER
 from dnd.analysis.results import Cell
-from dnd.common.config import to_dict
+from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import InputError
+from dnd.common.files import MANIFEST, read_json
 from dnd.common.registry import look_up
 from dnd.distillation.settings import DistillConfig, TermWeights
 from dnd.distillation.targets import weights_digest
@@ -44,6 +45,7 @@ class Ablation:
     Attributes:
         base: folder of `dnd pretrain-base`, whose stores and teacher are used.
         student: the settings that all variants share, with the weights of all terms.
+        shipped: student of `base` that stands in for the variant with exactly its settings, if there is one.
         variants: of `VARIANTS`; `neither` is the control.
         datasets: labelled sets.
         fractions: of the training labels.
@@ -56,6 +58,7 @@ class Ablation:
 
     base: Path
     student: DistillConfig
+    shipped: str = "dnd-base"
     variants: tuple[str, ...] = FOUR
     datasets: tuple[str, ...] = DATASETS
     fractions: tuple[float, ...] = (1.0, 0.1)
@@ -92,12 +95,27 @@ def plan(ablation: Ablation) -> list[Cell]:
     teacher, _ = load_teacher(ablation.base / TEACHER)
     identity = {"stores": [store.fingerprint for store in opened], "teacher": weights_digest(teacher)}
     paths = {"stores": [str(path.resolve()) for path in stores], "teacher": str((ablation.base / TEACHER).resolve())}
-    cells = []
+    cells: list[Cell] = []
     for variant in ablation.variants:
         if variant != NEITHER:
-            config = to_dict(variant_config(ablation.student, variant))
-            cells.append(Cell(f"encoder/{variant}", "distill_from_stores", {**identity, "config": config}, (), paths))
+            config = variant_config(ablation.student, variant)
+            # One after another where they read the teacher's outputs, which the first one writes for all.
+            after = tuple(cell.key for cell in cells if "targets" in cell.paths)[-1:] if config.needs_teacher else ()
+            own = {**paths, **_finished(ablation, config)}
+            if config.needs_teacher:
+                own["targets"] = str((ablation.base / TARGETS).resolve())
+            settings = {**identity, "config": to_dict(config)}
+            cells.append(Cell(f"encoder/{variant}", "distill_from_stores", settings, after, own))
     return [*cells, *_finetunings(ablation, opened[0].hydrogens)]
+
+
+def _finished(ablation: Ablation, config: DistillConfig) -> dict[str, str]:
+    """The student of `base` as a path, if it was distilled with these settings."""
+    folder = ablation.base / STUDENTS / ablation.shipped
+    if not (folder / MANIFEST).is_file():
+        return {}
+    recorded = from_dict(DistillConfig, read_json(folder / "config.json")["settings"])
+    return {"finished": str(folder.resolve())} if recorded == config else {}
 
 
 def _finetunings(ablation: Ablation, hydrogens: str) -> Iterator[Cell]:

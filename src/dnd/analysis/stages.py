@@ -94,7 +94,10 @@ def distill_encoder(work: Work) -> Result:
 
 
 def distill_from_stores(work: Work) -> Result:
-    """Stores and a teacher that are there already → encoder; what the settings have of them is their identity."""
+    """Stores and a teacher that are there already → encoder; what the settings have of them is their identity.
+
+    Where a path `finished` names an encoder of the same settings, it is taken instead of distilled again.
+    """
     from dnd.common.config import from_dict
     from dnd.distillation.distill import distill
     from dnd.distillation.settings import DistillConfig
@@ -104,7 +107,10 @@ def distill_from_stores(work: Work) -> Result:
     config = from_dict(DistillConfig, work.settings["config"])
     store = union([Store.open(path) for path in work.paths["stores"]])
     teacher = work.paths["teacher"] if config.needs_teacher else None
-    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, quiet=True)
+    if "finished" in work.paths and not (work.folder / ENCODER).exists():
+        shutil.copytree(work.paths["finished"], work.folder / ENCODER)
+    targets = Path(work.paths["targets"]) if teacher else None
+    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, cache_folder=targets, quiet=True)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
 
 

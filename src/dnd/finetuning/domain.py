@@ -172,7 +172,7 @@ class BitTable:
         """Bits in common with each reference, for a molecule whose set bits are at `places`."""
         parts = range(0, len(places), _MOST_OVERLAP)
         sums = [self._table_FR[places[start : start + _MOST_OVERLAP]].sum(axis=0, dtype=np.uint8) for start in parts]
-        return np.sum(sums, axis=0, dtype=np.int64)
+        return np.asarray(np.stack(sums).sum(axis=0, dtype=np.int64))
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:

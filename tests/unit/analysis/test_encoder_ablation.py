@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dnd.analysis.stages import ENCODER, STAGES, Work
 from dnd.analysis.tables import paper_best
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
-from dnd.distillation.settings import ALIGNMENT, AUXILIARY
+from dnd.distillation.settings import ALIGNMENT, AUXILIARY, TermWeights
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
 from dnd.student.build import load_encoder
@@ -69,6 +70,22 @@ def test_a_cell_distils_from_the_stores_that_are_there(base: Path, tmp_path: Pat
     result = STAGES[cell.kind](Work(cell.settings, cell.paths, {}, tmp_path))
     assert "valid_node_r2" in result["metrics"]
     assert load_encoder(tmp_path / ENCODER)[1]["terms"] == {"node": 1.0}
+
+
+def test_a_student_of_the_base_with_the_same_settings_is_not_distilled_again(base: Path, tmp_path: Path) -> None:
+    student = toy_config(level="custom", terms=TermWeights(node=1.0))
+    ablation = Ablation(base, student, variants=("3d", "both"))
+    first, second = plan(ablation)[:2]
+    assert second.needs == (first.key,), "both read the teacher's outputs, which the first one writes"
+    STAGES[first.kind](Work(first.settings, first.paths, {}, base / "students" / "made"))
+    shutil.move(base / "students" / "made" / ENCODER, base / "students" / "dnd-base")
+    taken = plan(ablation)[0]
+    assert digests([taken]) == digests([first]), "where it comes from is not part of what it is"
+    STAGES[taken.kind](Work(taken.settings, taken.paths, {}, tmp_path))
+    written = {path.name: path.read_bytes() for path in (base / "students" / "dnd-base").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / ENCODER).iterdir()} == written
+    other = replace(student, loop=replace(student.loop, epochs=student.loop.epochs + 1))
+    assert "finished" not in plan(replace(ablation, student=other))[0].paths
 
 
 def record(dataset: str, variant: str, fraction: float, seed: int, test: float) -> Record:
