@@ -30,6 +30,7 @@ from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import MEAN, mean_prediction
 from dnd.finetuning.classical_blend import ClassicalFits, Workbench, fit_classical, within_bytes
 from dnd.finetuning.classical_features import features_of
+from dnd.finetuning.member_spread import STUDENTS, weighted_spread
 from dnd.finetuning.multiclass import normalised
 from dnd.finetuning.network import run_over
 from dnd.finetuning.outcome import Fitted, training_summary
@@ -42,7 +43,6 @@ from dnd.student.shipped import RANDOM
 Array = Float[np.ndarray, "molecules targets"]
 
 LIMIT_BYTES = 12_000_000  # of all classical arrays in a MODEL folder
-STUDENTS = "students"
 _LEAST_WEIGHT = 0.5
 _CLASSICAL_SHARE, _ALONE = 0.45, 0.8  # of what is left of a time limit, with and without students to come
 
@@ -249,6 +249,9 @@ def _assemble(
         lessons=[development(part.partition) for part in parts],
         beside=_beside(plan, parts),
         about={"blend": [_about(part) for part in parts]},
+        spread_NC=weighted_spread(np.stack(list(parts[0].values.values())), parts[0].weights_MC)
+        if len(parts) == 1
+        else None,
     )
 
 

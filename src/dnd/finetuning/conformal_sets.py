@@ -32,12 +32,22 @@ def set_thresholds(
         probabilities_NK: of molecules that the model did not learn from.
         coverage: of each class.
     """
-    found = []
-    for place in range(probabilities_NK.shape[1]):
-        scores = np.sort(1 - probabilities_NK[labels_N == place, place])
-        rank = math.ceil((len(scores) + 1) * coverage)
-        found.append(float(scores[rank - 1]) if 0 < rank <= len(scores) else ALWAYS)
-    return None if all(value == ALWAYS for value in found) else tuple(found)
+    scores = [1 - probabilities_NK[labels_N == place, place] for place in range(probabilities_NK.shape[1])]
+    found = tuple(_quantile(own, coverage) for own in scores)
+    return None if all(value == ALWAYS for value in found) else found
+
+
+def shared_threshold(
+    labels_N: Int[np.ndarray, "molecules"], probabilities_NK: Float[np.ndarray, "molecules classes"], coverage: float
+) -> tuple[float, ...] | None:
+    """`set_thresholds` with one for all classes: the coverage is that of all molecules together."""
+    found = _quantile(1 - probabilities_NK[np.arange(len(labels_N)), labels_N], coverage)
+    return None if found == ALWAYS else (found,) * probabilities_NK.shape[1]
+
+
+def _quantile(scores_N: Float[np.ndarray, "molecules"], coverage: float) -> float:
+    rank = math.ceil((len(scores_N) + 1) * coverage)
+    return float(np.sort(scores_N)[rank - 1]) if 0 < rank <= len(scores_N) else ALWAYS
 
 
 def in_set(

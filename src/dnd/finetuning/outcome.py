@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.finetuning.blend import Blend
-from dnd.finetuning.calibration import calibrate
+from dnd.finetuning.calibrating import calibrate
 from dnd.finetuning.classes import describe_targets, label_count
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.duplicates import audit_duplicates
@@ -47,6 +47,8 @@ class Fitted:
             test part.
         beside: per baseline its predictions for each partition; None = random forests are to be fitted.
         about: further entries of `metrics.json`.
+        spread_NC: how far the members disagree about each molecule, as the model will say it of a new one; None where
+            there is one member or several partitions.
     """
 
     members: tuple[Member, ...]
@@ -59,6 +61,7 @@ class Fitted:
     lessons: list[np.ndarray] | None = None
     beside: Mapping[str, list[Array]] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    spread_NC: Array | None = None
 
     @classmethod
     def of(cls, results: Sequence[MemberResult], molecules: LabelledMolecules) -> Fitted:
@@ -76,14 +79,22 @@ class Fitted:
             training=[training_summary(result) for result in results],
             domain_rows=np.unique(np.concatenate([part.train for part, _ in folds])),
             embed=embed,
+            spread_NC=_spread(results) if len(folds) == 1 else None,
         )
 
 
 def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str], None]) -> dict[str, Any]:
     """Judge what was fitted beside the baselines, write and seal the MODEL folder; returns `metrics.json`."""
     molecules, tasks, config = plan.molecules, plan.tasks, plan.config
+    transforms = [target.transform for target in fitted.targets]
     folds, calibration = calibrate(
-        fitted.folds, molecules.targets_NC, tasks.kinds, fitted.lessons, groups=molecules.groups
+        fitted.folds,
+        molecules.targets_NC,
+        tasks.kinds,
+        fitted.lessons,
+        groups=molecules.groups,
+        transforms=transforms,
+        spread_NC=fitted.spread_NC,
     )
     metrics: dict[str, Any] = {
         "task": tasks.name,
@@ -116,7 +127,9 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
             say(line)
     sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
     source = "the training and validation parts, predicted out of fold" if fitted.lessons else sources
-    for line in write_trust(folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source):
+    for line in write_trust(
+        folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source, transforms
+    ):
         say(line)
     saved = predictor_config(fitted.members, fitted.targets, plan.hydrogens, plan.record, fitted.blend)
     write_predictor(
@@ -135,6 +148,13 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
     )
     say(f"model: {folder}")
     return metrics
+
+
+def _spread(results: Sequence[MemberResult]) -> Array | None:
+    """Deviation between networks; as `Predictor` has it."""
+    if len(results) < 2:
+        return None
+    return np.asarray(np.std([result.predictions_NC for result in results], axis=0, ddof=1))
 
 
 def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:

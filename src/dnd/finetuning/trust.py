@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.finetuning.calibration import Calibration, sentences, write_calibration
+from dnd.finetuning.calibration import Calibration, write_calibration
+from dnd.finetuning.calibration_text import sentences
 from dnd.finetuning.dataset import LabelledMolecules
 from dnd.finetuning.domain import fit_domain, write_domain
 from dnd.finetuning.metrics import TaskKind
+from dnd.finetuning.transforms import Transform
 
 
 def write_trust(
@@ -21,6 +23,7 @@ def write_trust(
     calibration: Calibration,
     kinds: Sequence[TaskKind],
     source: str,
+    transforms: Sequence[Transform],
 ) -> list[str]:
     """Write calibration and domain into a MODEL folder that is not sealed yet.
 
@@ -32,11 +35,12 @@ def write_trust(
         calibration: see `calibrate`.
         kinds: of the targets.
         source: what the calibration was learned from, in words.
+        transforms: of the targets.
 
     Returns:
         What was learned, in words.
     """
-    lines = sentences(calibration, molecules.names, kinds, source)
+    lines = sentences(calibration, molecules.names, kinds, source, transforms)
     write_calibration(folder, calibration, lines)
     domain = fit_domain([molecules.smiles[row] for row in rows], lambda places: embed(rows[places]))
     if domain is not None:

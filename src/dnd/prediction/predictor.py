@@ -16,6 +16,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.finetuning.calibration import Calibration, TargetCalibration, both_classes, read_calibration
 from dnd.finetuning.conformal_sets import set_words
 from dnd.finetuning.domain import Domain, read_domain
+from dnd.finetuning.member_spread import STUDENTS, spread_by_name
 from dnd.finetuning.multiclass import normalised
 from dnd.finetuning.network import run_over, to_raw_units
 from dnd.finetuning.predictor_folder import Member, PredictorParts, read_predictor
@@ -114,7 +115,7 @@ class Predictor:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
             of several classes, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation between
             members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
-            `<target>_set` (of two classes those that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
+            `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
         """
         columns, errors = self.describe(smiles)
@@ -189,12 +190,18 @@ class Predictor:
     def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
         values_NC = self._combined(list(members_MNC))
         spread_NC = self._spread(members_MNC)
+        blend = self.parts.blend
+        names = [STUDENTS] * len(self.parts.members) + [member.name for member in blend.classical] if blend else []
+        widths_NC = spread_by_name(members_MNC, self._weights_MC, names) if blend else spread_NC
+        sets = {one.name: one for one in self.calibration.sets} if self.calibration else {}
         columns: dict[str, Column] = {}
         groups = {group.first: group for group in groups_of(self.targets)}
         for column, target in enumerate(self.targets):
             if column in groups:
                 own = groups[column].span
-                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own])
+                likely = sets.get(groups[column].name)
+                thresholds = likely.thresholds if likely else None
+                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], thresholds)
             if target.group:
                 continue
             columns[f"{target.name}_pred"] = values_NC[:, column]
@@ -204,10 +211,9 @@ class Predictor:
             if learned.set_thresholds is not None:
                 both_NK = both_classes(values_NC[:, column])
                 columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
-            half_width = learned.half_width
-            if half_width is not None:
-                columns[f"{target.name}_low"] = values_NC[:, column] - half_width
-                columns[f"{target.name}_high"] = values_NC[:, column] + half_width
+            ends = learned.bounds(values_NC[:, column], _column(widths_NC, column), target.transform)
+            if ends is not None:
+                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
         return columns
 
     def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
@@ -234,6 +240,10 @@ class Predictor:
                 parts = [encoder.embed(found.store)]
             values_ND[found.places] = np.concatenate(parts, axis=1)
         return values_ND, found.errors
+
+
+def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:
+    return None if values_NC is None else values_NC[:, column]
 
 
 def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.ndarray]:

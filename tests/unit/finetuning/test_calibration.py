@@ -13,16 +13,16 @@ from sklearn.calibration import _SigmoidCalibration
 from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import write_json, write_manifest
+from dnd.finetuning.calibrating import calibrate
 from dnd.finetuning.calibration import (
     CALIBRATION,
     Calibration,
     TargetCalibration,
-    calibrate,
-    conformal_half_width,
     read_calibration,
-    sentences,
     write_calibration,
 )
+from dnd.finetuning.calibration_text import sentences
+from dnd.finetuning.interval_width import conformal_half_width
 from dnd.finetuning.platt import fit_platt, platt
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.calibration import calibrate, mixed_half_width, sentences
+from dnd.finetuning.calibrating import calibrate
+from dnd.finetuning.calibration_text import sentences
 from dnd.finetuning.conformal_sets import ALWAYS, in_set, set_thresholds, set_words
+from dnd.finetuning.interval_width import mixing_weights, weighted_half_width
 from dnd.finetuning.isotonic import fit_isotonic, isotonic
 from dnd.finetuning.platt import isotonic_is_better
 
@@ -113,6 +115,8 @@ def test_parts_of_one_kind_have_the_quantile_of_both_together():
     generator = np.random.default_rng(0)
     covered = []
     for _ in range(300):
-        width = mixed_half_width(np.abs(generator.normal(size=200)), np.abs(generator.normal(size=40)))
+        weights = mixing_weights(np.arange(240) >= 200)
+        assert weights is not None
+        width = weighted_half_width(np.abs(generator.normal(size=240)), weights)
         covered.append((np.abs(generator.normal(size=200)) <= width).mean())
     assert 0.89 < np.mean(covered) < 0.92
