@@ -93,4 +93,5 @@ def workbench(
         seed=config.loop.seed,
         threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
         trees=config.blend.trees,
+        balanced=config.class_weights == "balanced",
     )

@@ -116,7 +116,7 @@ def calibrate(
 
 def _residuals(transform: Transform, labels_N: np.ndarray, predictions_N: np.ndarray) -> np.ndarray:
     """Absolute errors in the scale of the transform."""
-    return np.abs(transform.forward(labels_N) - transform.forward(predictions_N))
+    return np.asarray(np.abs(transform.forward(labels_N) - transform.forward(predictions_N)))
 
 
 def _without(lessons: Sequence[Lesson], judged: np.ndarray) -> list[Lesson]:

@@ -43,6 +43,7 @@ class Workbench:
         seed: of the fits.
         threads: that a forest may use.
         trees: of a forest, at most.
+        balanced: see `Training`.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -56,6 +57,7 @@ class Workbench:
     seed: int
     threads: int
     trees: int
+    balanced: bool = False
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -76,7 +78,7 @@ class Workbench:
             labels_N = target.scaled(self.targets_NC[known, column])
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
-            sizes = len(self.targets), seed, self.threads, self.trees
+            sizes = len(self.targets), seed, self.threads, self.trees, self.balanced
             training = Training(self.features(known), labels_N, self.layout, classes, *sizes)
             models.append(fit_member(name, training))
         return tuple(models)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class Training:
         seed: of this fit.
         threads: that a forest may use.
         trees: of a forest, at most.
+        balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
     """
 
     x_NF: Float32[np.ndarray, "molecules features"]
@@ -67,6 +69,12 @@ class Training:
     seed: int
     threads: int = 1
     trees: int = 300
+    balanced: bool = False
+
+    @property
+    def class_weight(self) -> dict[str, str]:
+        """The setting of scikit-learn's classifiers."""
+        return {"class_weight": "balanced"} if self.balanced and self.classes else {}
 
 
 def fit_member(name: str, training: Training) -> ArrayModel:
@@ -100,6 +108,7 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
             min_samples_leaf=1 + len(training.y_N) // 10_000,
             n_jobs=training.threads,
             random_state=training.seed % 2**32,
+            **training.class_weight,
         )
         forest.fit(training.x_NF[:, columns], training.y_N)
         return from_forest(forest, columns, classes=training.classes)
@@ -118,6 +127,7 @@ def _boosting(training: Training) -> Trees:
         "max_features": 0.3,
         "early_stopping": False,
         "random_state": training.seed % 2**32,
+        **training.class_weight,
     }
     kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
     with threadpool_limits(1, "openmp"):  # OpenMP threads on busy cores wait for each other, see `set_threads`
@@ -133,7 +143,8 @@ def _linear(training: Training) -> Linear:
     order = np.random.default_rng(training.seed).permutation(len(y_N))
     held_out, kept = np.split(order, [max(1, int(_HELD_OUT * len(y_N)))])
     grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
-    solve, loss = (_logistic, _log_loss) if training.classes else (_ridge, _squared_error)
+    logistic = partial(_logistic, class_weight=training.class_weight)
+    solve, loss = (logistic, _log_loss) if training.classes else (_ridge, _squared_error)
     if training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2:
         grid = grid[1:2]
     if len(grid) > 1:
@@ -156,10 +167,12 @@ def _ridge(z_NK: np.ndarray, y_N: np.ndarray, strength: float) -> tuple[np.ndarr
     return weights_K, mean - float(mean_K @ weights_K)
 
 
-def _logistic(z_NK: np.ndarray, y_N: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+def _logistic(
+    z_NK: np.ndarray, y_N: np.ndarray, strength: float, *, class_weight: Mapping[str, str]
+) -> tuple[np.ndarray, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred steps are near enough for a member of a blend
-        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3).fit(z_NK, y_N)
+        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_NK, y_N)
     return model.coef_[0], float(model.intercept_[0])
 
 

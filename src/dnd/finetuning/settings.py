@@ -109,7 +109,8 @@ class FinetuneConfig:
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
         hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
         units: of the targets, in their order; empty = none given.
-        class_weights: `balanced` lets the classes of a target weigh the same in the loss, however rare they are.
+        class_weights: `balanced` lets the classes of a target weigh the same, however rare they are, in the students'
+            loss and in the classical members but the Gaussian process.
         baselines: fit the random forests that are printed beside the model.
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.

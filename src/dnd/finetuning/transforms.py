@@ -77,7 +77,8 @@ class Transform:
 
     def predicted(self, mapped: Values) -> Values:
         """`inverse` of outputs, kept near the range of the training labels."""
-        return self.inverse(mapped if self.name == "none" else mapped.clip(self.low, self.high))
+        inside = mapped if self.low is None or self.high is None else mapped.clip(self.low, self.high)
+        return self.inverse(inside)
 
 
 AS_IT_IS = Transform()
