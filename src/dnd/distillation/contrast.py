@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
-from dnd.distillation.contrastive import contrastive_accuracy, ntxent_loss
+from dnd.distillation.contrastive import contrastive_step
 from dnd.distillation.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.distillation.net3d import Net3D
 from dnd.distillation.pretraining import PretrainingObjective, initial_weights, require_conformers
@@ -87,7 +86,7 @@ class ContrastiveObjective(PretrainingObjective):
     """3DInfomax over a store: student and 3D encoder learn together, both from scratch.
 
     The last short batch of an epoch is left out, since its few negatives and its batch-norm statistics would count as
-    much as a full batch. Under `torchrun` each rank has its own negatives only.
+    much as a full batch. Under `torchrun` the molecules of all ranks are negatives.
 
     Args:
         store: molecules with conformers.
@@ -121,10 +120,7 @@ class ContrastiveObjective(PretrainingObjective):
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """NT-Xent with 2D anchors; `parts` has how often the own conformer is the nearest."""
-        anchors_BD, positives_BD = self.views(batch)
-        loss = ntxent_loss(anchors_BD, positives_BD, self.config.temperature)
-        accuracy = contrastive_accuracy(anchors_BD.detach(), positives_BD.detach())
-        return StepLoss(loss, {"accuracy": accuracy}, torch.tensor(float(batch.num_molecules)))
+        return contrastive_step(*self.views(batch), self.config.temperature, gather=self.training)
 
 
 def contrast(

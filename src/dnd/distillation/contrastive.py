@@ -1,4 +1,4 @@
-"""NT-Xent as 3DInfomax and its GraphCL baseline use it."""
+"""NT-Xent as 3DInfomax and its GraphCL baseline use it, over the molecules of all ranks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnd.common.errors import ConfigError, ShapeError
+from dnd.training.distributed import gather_rows
+from dnd.training.objective import StepLoss
 
 
 def ntxent_loss(
@@ -58,3 +60,28 @@ def contrastive_accuracy(
     own_B = torch.arange(len(anchors_BD), device=anchors_BD.device)
     hits_B = similarity_BB.argmax(dim=1).eq(own_B).float()
     return hits_B.mean()
+
+
+def contrastive_step(
+    anchors_BD: Float[Tensor, "molecules dim"],
+    positives_BD: Float[Tensor, "molecules dim"],
+    temperature: float,
+    *,
+    gather: bool,
+) -> StepLoss:
+    """NT-Xent of a batch, and how often the own positive is the most similar one.
+
+    Args:
+        anchors_BD: vectors of one view, one per molecule of this rank.
+        positives_BD: vectors of the other view of the same molecules.
+        temperature: τ.
+        gather: with the molecules of all ranks, which all must call this; False in an evaluation, which one rank does.
+
+    Raises:
+        ShapeError, ConfigError: see `ntxent_loss`.
+    """
+    if gather:
+        anchors_BD, positives_BD = gather_rows(anchors_BD), gather_rows(positives_BD)
+    loss = ntxent_loss(anchors_BD, positives_BD, temperature)
+    accuracy = contrastive_accuracy(anchors_BD.detach(), positives_BD.detach())
+    return StepLoss(loss, {"accuracy": accuracy}, torch.tensor(float(len(anchors_BD))))

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dnd.common.seeds import torch_generator
-from dnd.distillation.contrastive import contrastive_accuracy, ntxent_loss
+from dnd.distillation.contrastive import contrastive_step
 from dnd.distillation.pretrain_settings import PretrainConfig
 from dnd.distillation.pretraining import PretrainingObjective, initial_weights
 from dnd.distillation.readout import ProjectionHead
@@ -79,6 +79,4 @@ class GraphCLObjective(PretrainingObjective):
         for copy in range(2):
             graph = drop_atoms(batch.graph, DROPPED_SHARE, torch_generator(seed, "dropped atoms", copy))
             views.append(self.head(self.student(graph), graph).float())
-        loss = ntxent_loss(views[0], views[1], TEMPERATURE)
-        accuracy = contrastive_accuracy(views[0].detach(), views[1].detach())
-        return StepLoss(loss, {"accuracy": accuracy}, torch.tensor(float(batch.num_molecules)))
+        return contrastive_step(views[0], views[1], TEMPERATURE, gather=self.training)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.seeds import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
 from dnd.store.batches import DEFAULT_POOL, PlanOfRows, plan_batches, split_holdout
 from dnd.store.reader import Store
 from dnd.student.contract import Student
+from dnd.training.distributed import num_ranks
 from dnd.training.objective import Objective
 from dnd.training.settings import LoopConfig
 
@@ -73,16 +74,24 @@ class PretrainingObjective(Objective):
         return self.store.read(rows)
 
     def require_pairs(self) -> None:
-        """Refuse a store too small for a contrastive loss.
+        """Refuse what leaves a contrastive loss without negatives.
 
         Raises:
             InputError: there are fewer than two training or two held-out molecules.
+            ConfigError: a batch has fewer molecules than there are processes.
         """
         if min(len(self.train_rows), len(self.holdout_rows)) < 2:
             raise InputError(
                 "a contrastive loss needs two training and two held-out molecules",
                 found=f"{len(self.train_rows)} and {len(self.holdout_rows)}",
                 next_step="Use more molecules or raise holdout_fraction",
+            )
+        batch_size = min(self.loop.batch_size, len(self.train_rows))
+        if batch_size < num_ranks():  # a molecule of two ranks would be its own negative
+            raise ConfigError(
+                "a contrastive batch needs a molecule for each process",
+                found=f"{batch_size} molecules, {num_ranks()} processes",
+                next_step="Raise loop.batch_size or start fewer processes",
             )
 
     @torch.no_grad()
