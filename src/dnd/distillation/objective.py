@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dnd.common.errors import InputError
 from dnd.common.seeds import numpy_generator
@@ -25,7 +25,7 @@ from dnd.graphs.batch import MoleculeBatch
 from dnd.store.reader import Store
 from dnd.student.build import build_student
 from dnd.teacher.contract import Teacher
-from dnd.training.objective import StepLoss
+from dnd.training.objective import StepLoss, Terms
 
 # Training molecules from which the teacher's mean, its variance and the lookup table are taken.
 STATISTICS_MOLECULES = 20_000
@@ -84,22 +84,28 @@ class DistillationObjective(PretrainingObjective):
         """Weighted sum of the terms' losses; `parts` has each term's loss and R² against the training variance."""
         batch = self.with_targets(batch)
         output = self.student(batch.graph, collect_layers=self._needs_layers)
-        total, parts = torch.zeros((), device=batch.rows_B.device), {}
+        losses: list[Tensor] = []
+        counts: list[Tensor | int] = []
+        parts: dict[str, Tensor] = {}
         for name, term in self._terms.items():
             loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
-            total = total + self._weights[name] * loss
+            losses.append(self._weights[name] * loss)
+            counts.append(term.normaliser(batch.graph))
             parts[name] = loss.detach()
             parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
         for name, auxiliary in self._auxiliary.items():
             found = auxiliary(output, batch, batch.auxiliary[name])
-            total = total + self._weights[name] * found.loss
+            losses.append(self._weights[name] * found.loss)
+            counts.append(found.known)
             parts[name] = found.loss.detach()
         if "task" in self._weights:
-            error, _, _ = self.task(output, batch)
-            total = total + self._weights["task"] * error
+            error, _, count = self.task(output, batch)
+            losses.append(self._weights["task"] * error)
+            counts.append(count)
             parts["task"] = error.detach()
-        items = len(batch.graph.node_features_NF) if set(self._weights) == {"node"} else batch.num_molecules
-        return StepLoss(total, parts, torch.tensor(float(items)))
+        losses_T = torch.stack(losses)
+        terms = Terms(losses_T, torch.stack([torch.as_tensor(count).to(losses_T) for count in counts]))
+        return StepLoss(terms.loss, parts, terms=terms)
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """The molecules with their auxiliary values, and with the teacher's outputs where they are cached."""

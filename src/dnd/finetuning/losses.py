@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dnd.finetuning.multiclass import ClassGroup
+from dnd.training.objective import Terms
 
 ValueLoss = Literal["l1", "huber", "mse"]
 DEFAULT_LOSS: ValueLoss = "l1"  # of D&D, §5
@@ -55,15 +56,15 @@ def masked_values(
     return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
 
 
-def balanced_loss(
+def balanced_terms(
     outputs_BC: Float[Tensor, "molecules targets"],
     targets_BC: Float[Tensor, "molecules targets"],
     is_class_C: Bool[Tensor, "targets"],
     groups: Sequence[ClassGroup] = (),
     weights_2C: Float[Tensor, "2 targets"] | None = None,
     value_loss: ValueLoss = DEFAULT_LOSS,
-) -> Float[Tensor, ""]:
-    r"""Mean over the targets of each target's own mean loss: L1 for values, binary cross-entropy for classes.
+) -> Terms:
+    r"""Mean over the targets of each target's own mean loss: of values, or binary cross-entropy for classes.
 
     .. math:: L = \frac{1}{|T|} \sum_{c \in T} \frac{1}{|M_c|} \sum_{b \in M_c} \ell_c(\hat y_{bc}, y_{bc}),
               \qquad T = \{ c : |M_c| > 0 \}
@@ -82,24 +83,22 @@ def balanced_loss(
         value_loss: of values; see `masked_values`.
 
     Returns:
-        Scalar loss.
+        A term for each column and for each group; columns of a group have weight 0. Their mean is L.
     """
-    known_BC = ~targets_BC.isnan()
-    filled_BC = torch.where(known_BC, targets_BC, torch.zeros_like(targets_BC))
+    filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
     error_BC = _OF_DIFFERENCE[value_loss](outputs_BC - filled_BC)
     entropy_BC = F.binary_cross_entropy_with_logits(outputs_BC, filled_BC, reduction="none")
-    weight_BC = torch.where(known_BC, _label_weights(filled_BC, weights_2C), torch.zeros_like(filled_BC))
+    weight_BC = label_weights(targets_BC, weights_2C)
+    for group in groups:
+        weight_BC[:, group.span] = 0.0
     loss_BC = torch.where(is_class_C, entropy_BC, error_BC) * weight_BC
-    loss_C = loss_BC.sum(dim=0) / weight_BC.sum(dim=0).clamp(min=_SMALLEST)
-    alone_C = torch.ones_like(loss_C)
+    weight_C = weight_BC.sum(dim=0)
+    losses, weights = [loss_BC.sum(dim=0) / weight_C.clamp(min=_SMALLEST)], [weight_C]
     for group in groups:
-        alone_C[group.span] = 0.0
-    total, count = (loss_C * alone_C).sum(), (known_BC.any(dim=0) * alone_C).sum()
-    for group in groups:
-        own_K = None if weights_2C is None else weights_2C[1, group.span]
-        total = total + cross_entropy(outputs_BC[:, group.span], targets_BC[:, group.span], own_K)
-        count = count + known_BC[:, group.first].any()
-    return total / count.clamp(min=1)
+        own_K, truth_BK = None if weights_2C is None else weights_2C[1, group.span], targets_BC[:, group.span]
+        losses.append(cross_entropy(outputs_BC[:, group.span], truth_BK, own_K)[None])
+        weights.append(class_weights(truth_BK, own_K).sum()[None])
+    return Terms(torch.cat(losses), torch.cat(weights), averaged=True)
 
 
 def cross_entropy(
@@ -119,9 +118,7 @@ def cross_entropy(
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.
     """
-    known_BK = ~targets_BK.isnan()
-    truth_BK = torch.where(known_BK, targets_BK, torch.zeros_like(targets_BK))
-    weight_BK = truth_BK if weights_K is None else truth_BK * weights_K
+    weight_BK = class_weights(targets_BK, weights_K)
     loss = -(weight_BK * F.log_softmax(scores_BK, dim=1)).sum()
     return loss / weight_BK.sum().clamp(min=_SMALLEST)
 
@@ -141,10 +138,22 @@ def balanced_weights(targets_NC: Float[Tensor, "molecules targets"]) -> Float[Te
     return torch.where(counts_2C > 0, weights_2C, torch.ones_like(weights_2C))
 
 
-def _label_weights(filled_BC: Tensor, weights_2C: Tensor | None) -> Tensor:
+def label_weights(
+    targets_BC: Float[Tensor, "molecules targets"], weights_2C: Float[Tensor, "2 targets"] | None = None
+) -> Float[Tensor, "molecules targets"]:
+    """Weight of each label; 0 where it is missing."""
     if weights_2C is None:
-        return torch.ones_like(filled_BC)
-    return torch.where(filled_BC > 0.5, weights_2C[1], weights_2C[0]).to(filled_BC)
+        return (~targets_BC.isnan()).to(targets_BC)
+    own_BC = torch.where(targets_BC > 0.5, weights_2C[1], weights_2C[0]).to(targets_BC)
+    return torch.where(targets_BC.isnan(), torch.zeros_like(own_BC), own_BC)
+
+
+def class_weights(
+    targets_BK: Float[Tensor, "molecules classes"], weights_K: Float[Tensor, "classes"] | None = None
+) -> Float[Tensor, "molecules classes"]:
+    """Weight of the class that each molecule has, 0 for the others and where it is missing."""
+    truth_BK = torch.where(targets_BK.isnan(), torch.zeros_like(targets_BK), targets_BK)
+    return truth_BK if weights_K is None else truth_BK * weights_K
 
 
 def masked_bce(
@@ -166,8 +175,7 @@ def masked_bce(
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.
     """
-    known_BC = ~targets_BC.isnan()
-    filled_BC = torch.where(known_BC, targets_BC, torch.zeros_like(targets_BC))
+    filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
     loss_BC = F.binary_cross_entropy_with_logits(logits_BC, filled_BC, reduction="none")
-    weight_BC = torch.where(known_BC, _label_weights(filled_BC, weights_2C), torch.zeros_like(filled_BC))
+    weight_BC = label_weights(targets_BC, weights_2C)
     return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=_SMALLEST)

@@ -16,9 +16,11 @@ from dnd.finetuning.layer_decay import decayed_groups
 from dnd.finetuning.losses import (
     DEFAULT_LOSS,
     ValueLoss,
-    balanced_loss,
+    balanced_terms,
     balanced_weights,
+    class_weights,
     cross_entropy,
+    label_weights,
     masked_bce,
     masked_values,
 )
@@ -27,7 +29,7 @@ from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
 from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import MoleculeBatch
 from dnd.store.batches import DEFAULT_POOL, plan_batches
-from dnd.training.objective import MoleculeSource, Objective, StepLoss
+from dnd.training.objective import MoleculeSource, Objective, StepLoss, Terms
 from dnd.training.settings import LoopConfig
 
 
@@ -83,20 +85,27 @@ class SupervisedObjective(Objective):
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
-        loss = self.loss_of(self.network(batch.graph).float(), batch.targets_BC)
-        return StepLoss(loss, weight=(~batch.targets_BC.isnan()).sum().to(loss))
+        terms = self._terms(self.network(batch.graph).float(), batch.targets_BC)
+        return StepLoss(terms.loss, terms=terms)
 
     def loss_of(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
         """The loss of outputs for scaled targets, over known labels."""
+        return self._terms(outputs_BC, targets_BC).loss
+
+    def _terms(self, outputs_BC: Tensor, targets_BC: Tensor) -> Terms:
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
         if self.balanced:
             is_class_C = self.is_class_C.to(outputs_BC.device)
-            return balanced_loss(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C, self.value_loss)
+            return balanced_terms(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C, self.value_loss)
         if self.groups:
-            return cross_entropy(outputs_BC, targets_BC, None if weights_2C is None else weights_2C[1])
-        if self.kinds[0] == "regression":
-            return masked_values(outputs_BC, targets_BC, self.value_loss)
-        return masked_bce(outputs_BC, targets_BC, weights_2C)
+            own_K = None if weights_2C is None else weights_2C[1]
+            loss, weight_BC = cross_entropy(outputs_BC, targets_BC, own_K), class_weights(targets_BC, own_K)
+        elif self.kinds[0] == "regression":
+            loss, weight_BC = masked_values(outputs_BC, targets_BC, self.value_loss), label_weights(targets_BC)
+        else:
+            loss = masked_bce(outputs_BC, targets_BC, weights_2C)
+            weight_BC = label_weights(targets_BC, weights_2C)
+        return Terms(loss[None], weight_BC.sum()[None])
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
         """Training rows in random batches of `batch_size`; every row once.

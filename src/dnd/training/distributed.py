@@ -2,7 +2,7 @@
 
 Every rank takes its share of each global batch, and a rank's loss is weighted by its share of the batch's denominator.
 So the gradient is that of one process with the whole batch, whatever the number of ranks, and no molecule is lost or
-doubled at the end of an epoch. Batch-norm statistics are per rank; contrastive losses see the rank's negatives only.
+doubled at the end of an epoch. Contrastive losses gather the vectors of all ranks. Dropout and batch norm go by rank.
 
 Rank 0 alone reads and writes the run folder; the others get what it read. A rank that dies closes its connections, so
 the others end with a message instead of waiting for ever.
@@ -14,19 +14,20 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dnd.common.errors import DndError
-from dnd.training.objective import StepLoss
+from dnd.training.objective import StepLoss, Terms
 
 # The others wait in a collective while rank 0 evaluates or saves, which may take longer than the default allows.
 _PATIENCE = timedelta(hours=2)
@@ -76,14 +77,17 @@ class World:
     def weigh(self, result: StepLoss, *, borrowed: bool) -> Tensor:
         r"""The loss to differentiate: :math:`L_r w_r R / \sum_r w_r`, whose mean over R ranks is the global loss.
 
-        Where no rank has a term (all labels of the global batch are missing) it is 0 with gradient 0.
+        A loss of several means is weighed mean by mean. Where no rank has a term (all labels of the global batch are
+        missing) it is 0 with gradient 0.
         """
         if self.size == 1:
             return result.loss
-        weight = torch.zeros_like(result.loss) if borrowed else result.weight.detach().to(result.loss)
-        total = weight.clone()
-        dist.all_reduce(total)
-        return result.loss * weight * (self.size / total.clamp(min=torch.finfo(total.dtype).tiny))
+        terms = result.terms or Terms(result.loss[None], result.weight[None])
+        weights_T = torch.zeros_like(terms.losses_T) if borrowed else terms.weights_T.detach().to(terms.losses_T)
+        total_T = weights_T.clone()
+        dist.all_reduce(total_T)
+        losses_T = terms.losses_T * weights_T * (self.size / total_T.clamp(min=torch.finfo(total_T.dtype).tiny))
+        return replace(terms, losses_T=losses_T).combined(total_T)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a scalar over ranks."""
@@ -147,6 +151,32 @@ class World:
                 found=text.strip().splitlines()[0],
                 next_step="What it printed says why; start all ranks again with --resume",
             ) from error
+
+
+def gather_rows(rows_BD: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows dim"]:
+    r"""The rows of all ranks in the order of the ranks; alone, `rows_BD` itself.
+
+    For a loss in which every row meets every other, and which each rank computes of all rows. Only a rank's own rows
+    carry a gradient, R times, so that the mean over R ranks is the gradient of that loss:
+
+    .. math:: \frac{1}{R} \sum_r R\, \frac{\partial L}{\partial x_r} \frac{\partial x_r}{\partial \theta}
+              = \frac{\mathrm{d} L}{\mathrm{d} \theta}
+
+    Args:
+        rows_BD: of this rank; ranks may have different numbers of rows. All ranks must call this together.
+    """
+    if not dist.is_initialized():
+        return rows_BD
+    size, own_BD = dist.get_world_size(), rows_BD.detach()
+    counts = [torch.empty(1, dtype=torch.int64, device=rows_BD.device) for _ in range(size)]
+    dist.all_gather(counts, torch.tensor([len(own_BD)], device=rows_BD.device))
+    padded_BD = own_BD.new_zeros(int(max(counts)), own_BD.shape[1])
+    padded_BD[: len(own_BD)] = own_BD
+    found = [torch.empty_like(padded_BD) for _ in range(size)]
+    dist.all_gather(found, padded_BD)
+    rows = [every_BD[: int(count)] for every_BD, count in zip(found, counts, strict=True)]
+    rows[dist.get_rank()] = own_BD + size * (rows_BD - own_BD)
+    return torch.cat(rows)
 
 
 def is_main_rank() -> bool:

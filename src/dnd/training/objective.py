@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.graphs.batch import MoleculeBatch
@@ -45,21 +46,48 @@ class MoleculeSource(Protocol):
 
 
 @dataclass
+class Terms:
+    """A loss of several means, each over things of its own (atoms, molecules, the labels of a target).
+
+    Attributes:
+        losses_T: the means, differentiable, multiplied with the factors that they have in the loss.
+        weights_T: how many things each mean had, or the sum of their weights; 0 where there was none, and then its
+            loss must be 0, not NaN.
+        averaged: the loss is the mean of the terms that have a weight; else the sum of all.
+    """
+
+    losses_T: Float[Tensor, "terms"]
+    weights_T: Float[Tensor, "terms"]
+    averaged: bool = False
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """The sum or the mean."""
+        return self.combined(self.weights_T)
+
+    def combined(self, weights_T: Float[Tensor, "terms"]) -> Float[Tensor, ""]:
+        """The sum or the mean, where the weights say which terms there are."""
+        total: Tensor = self.losses_T.sum()
+        return total / (weights_T > 0).sum().clamp(min=1) if self.averaged else total
+
+
+@dataclass
 class StepLoss:
     """Loss of one batch.
 
     Attributes:
         loss: scalar, differentiable, a mean over something.
         parts: further numbers for the log, such as the separate terms; detached scalars.
-        weight: scalar, how many terms the mean had (atoms, molecules, labels); 0 where there was none, and then
+        weight: scalar, how many things the mean had (atoms, molecules, labels); 0 where there was none, and then
             `loss` must be 0, not NaN. Ranks of a distributed run weigh their losses with it, so that together they
-            have the loss of one process with the whole batch: exactly if `loss` is one mean over `weight` terms,
-            nearly if it is a sum of means over different things (atoms and molecules). One process does not use it.
+            have the loss of one process with the whole batch. One process does not use it.
+        terms: where `loss` is made of several means; then they are weighed one by one and `weight` is not used.
     """
 
     loss: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
     weight: Tensor = field(default_factory=lambda: torch.ones(()))
+    terms: Terms | None = None
 
 
 class Objective(nn.Module, ABC):

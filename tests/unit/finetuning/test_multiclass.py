@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import dnd
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.labels import parse_labels
-from dnd.finetuning.losses import balanced_loss, balanced_weights, cross_entropy
+from dnd.finetuning.losses import balanced_terms, balanced_weights, cross_entropy
 from dnd.finetuning.metrics import judge
 from dnd.finetuning.multiclass import ClassGroup, class_scores, normalised, one_hot, softmax
 from dnd.finetuning.tasks import choose_task, choose_tasks
@@ -93,7 +93,7 @@ def test_a_group_weighs_as_one_target():
     is_class = torch.tensor([False, True, True, True])
     group = ClassGroup("phase", ("a", "b", "c"), 1)
     expected = ((scores[:, 0] - targets[:, 0]).abs().mean() + cross_entropy(scores[:, 1:], targets[:, 1:])) / 2
-    assert balanced_loss(scores, targets, is_class, [group]) == pytest.approx(expected.item())
+    assert balanced_terms(scores, targets, is_class, [group]).loss == pytest.approx(expected.item())
 
 
 def test_balanced_weights_are_scikit_learns():

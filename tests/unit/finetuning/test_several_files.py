@@ -13,7 +13,7 @@ import torch
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.finetuning.dataset import LabelledFile
-from dnd.finetuning.losses import balanced_loss
+from dnd.finetuning.losses import balanced_terms
 from dnd.finetuning.metrics import judge
 from dnd.finetuning.several_files import labelled_file, read_several
 from dnd.finetuning.tasks import choose_tasks
@@ -150,13 +150,13 @@ def test_words_that_name_a_further_table(tmp_path: Path) -> None:
 def test_no_target_outweighs_another_by_its_labels() -> None:
     outputs = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]], requires_grad=True)
     targets = torch.tensor([[1.0, math.nan], [3.0, math.nan], [math.nan, 1.0]])
-    loss = balanced_loss(outputs, targets, torch.tensor([False, True]))
+    loss = balanced_terms(outputs, targets, torch.tensor([False, True])).loss
     assert float(loss.detach()) == pytest.approx((2.0 + math.log(2)) / 2)
     loss.backward()
     assert torch.isfinite(outputs.grad).all()
     assert outputs.grad[0, 0] == outputs.grad[1, 0] == pytest.approx(-0.25)
     assert outputs.grad[2, 1] == pytest.approx(-0.25)
-    nothing = balanced_loss(outputs, torch.full((3, 2), math.nan), torch.tensor([False, True]))
+    nothing = balanced_terms(outputs, torch.full((3, 2), math.nan), torch.tensor([False, True])).loss
     assert float(nothing.detach()) == 0.0
 
 
