@@ -6,8 +6,8 @@ Finetuning is the same for all, with one learning rate for all layers, so that r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from dnd.analysis.benchmark_list import BENCHMARKS
@@ -49,7 +49,7 @@ class Ablation:
         variants: of `VARIANTS`; `neither` is the control.
         datasets: labelled sets.
         fractions: of the training labels.
-        seeds: finetuning seeds.
+        seeds: number of finetuning seeds, from 1, of each data set; small sets need more.
         most_molecules: largest number of molecules of a data set, over all parts; none = all.
         recipe: of finetuning.
         finetune: further finetuning settings, `key=value`.
@@ -62,7 +62,7 @@ class Ablation:
     variants: tuple[str, ...] = FOUR
     datasets: tuple[str, ...] = DATASETS
     fractions: tuple[float, ...] = (1.0, 0.1)
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    seeds: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(DATASETS, 5))
     most_molecules: int | None = None
     recipe: str = "finetune-small"
     finetune: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ def _finetunings(ablation: Ablation, hydrogens: str) -> Iterator[Cell]:
         for fraction in ablation.fractions:
             for variant in ablation.variants:
                 own = [*random, f"hydrogens={hydrogens}"] if variant == NEITHER else []
-                for seed in ablation.seeds:
+                for seed in range(1, ablation.seeds[dataset] + 1):
                     words = [
                         "layer_decay=1.0", *ablation.finetune, "split=column:split", "baselines=false", "jobs=1",
                         f"loop.seed={seed}", *own,

@@ -45,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_cells_are_encoders_then_finetunings_and_the_control_has_the_same_student(base: Path) -> None:
-    ablation = Ablation(base, STUDENT, datasets=("esol",), seeds=(1, 2))
+    ablation = Ablation(base, STUDENT, datasets=("esol",), seeds={"esol": 2})
     cells = plan(ablation)
     assert [cell.key for cell in cells[:3]] == ["encoder/3d", "encoder/descriptors", "encoder/both"]
     assert len(cells) == 3 + 2 * 4 * 2
