@@ -6,8 +6,8 @@ usage: python benchmarks/encoder_ablation.py OUT --base BASE [--student dnd-base
 BASE is a folder of `dnd pretrain-base`: its stores and its teacher are used. Variants (3D only, descriptors only, both,
 neither) are distilled with the settings of its student, differing in their terms only, and finetuned on ESOL, FreeSolv,
 Lipo, BP, MP, RI and logP with 100 % and 10 % of the labels, five seeds each (`--seeds 3 esol=5`: three, and five on
-ESOL). Every cell is kept: a second call goes on. The tables are written to OUT/encoder.md. `--tiny` does it all in about
-a minute, from the slice of QM9 in the package, and proves nothing.
+ESOL). Every cell is kept: a second call goes on. The tables are written to OUT/encoder.md. `--tiny` does it all in
+about a minute, from the slice of QM9 in the package, and proves nothing.
 """
 
 from __future__ import annotations
