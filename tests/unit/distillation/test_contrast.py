@@ -64,3 +64,9 @@ def test_what_has_no_negatives_is_refused() -> None:
         ContrastiveObjective(toy_store(4), CONFIG)
     with pytest.raises(ConfigError, match="batch_size"):
         ContrastConfig(loop=LoopConfig(max_tokens=100))
+
+
+def test_a_batch_without_a_molecule_for_each_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    with pytest.raises(ConfigError, match="8 molecules, 9 processes"):
+        ContrastiveObjective(toy_store(), CONFIG)

@@ -8,23 +8,26 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillation_toys import STUDENT, TEACHER, toy_config, toy_store, toy_teacher
 from dnd.chemistry.splits import Split
 from dnd.distillation.contrast import ContrastConfig, ContrastiveObjective
+from dnd.distillation.contrastive import contrastive_step
 from dnd.distillation.objective import DistillationObjective
 from dnd.distillation.settings import TermWeights
 from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.tasks import Target
+from dnd.graphs.batch import MoleculeBatch
 from dnd.student.build import build_student
 from dnd.student.config import StudentConfig
 from dnd.teacher.denoising import DenoiseConfig, DenoisingObjective
 from dnd.training.distributed import World
-from dnd.training.objective import Objective
+from dnd.training.objective import Objective, StepLoss
 from dnd.training.settings import LoopConfig
 from nursery import end_like_the_command
+from toy import ToyObjective
 
 LOOP = LoopConfig(batch_size=8, device="cpu")
 BATCHES = [list(range(8)), list(range(20, 27)), [30, 31], [1, 2, 40], [5]]
@@ -42,6 +45,19 @@ def distilling(level: str = "node", **terms: float) -> Objective:
 def contrasting(**changes: object) -> Objective:
     settings = {"out_width": 8, "hidden_3d": 8, "teacher": TEACHER, "student": STUDENT, "holdout_fraction": 0.2}
     return ContrastiveObjective(toy_store(), ContrastConfig(**{**settings, "loop": LOOP, **changes}))  # type: ignore[arg-type]
+
+
+class Exact(ToyObjective):
+    """A contrastive loss at the paper's temperature in float64, where the equality is no matter of rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.ModuleList(nn.Linear(9, 5) for _ in range(2)).double()
+
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        features_NF = batch.graph.node_features_NF / 1000.0
+        anchors_BD, positives_BD = (layer(features_NF.double()) for layer in self.network)
+        return contrastive_step(anchors_BD, positives_BD, 0.01, gather=self.training)
 
 
 def finetuning(targets: list[Target], **settings: Any) -> Objective:
@@ -71,6 +87,7 @@ CASES: dict[str, Callable[[], Objective]] = {
     # At a low temperature two alike molecules have the loss 0 as a difference of numbers near 10, in float32.
     "contrast": lambda: contrasting(encoder_3d="teacher", temperature=0.5),
     "contrast published": lambda: contrasting(student=StudentConfig("gine", 16, 2), temperature=0.5),
+    "contrast in float64": Exact,
     "finetune values": lambda: finetuning([VALUE, Target("c")], balanced=False),
     "finetune classes": lambda: finetuning([CLASS, Target("c", kind="classification")], balanced=False),
     "finetune rare classes": lambda: finetuning([CLASS], balanced=False, class_weights=True),
