@@ -110,7 +110,8 @@ def describe_targets(targets: Sequence[Target], groups: Sequence[ClassGroup]) ->
     for column, target in enumerate(targets):
         group = group_at(groups, column)
         if group is None:
-            found.append({"name": target.name, "unit": target.unit, "kind": target.kind})
+            mapped = {} if target.transform.name == "none" else {"transform": target.transform.name}
+            found.append({"name": target.name, "unit": target.unit, "kind": target.kind, **mapped})
         elif column == group.first:
             found.append({"name": group.name, "unit": "", "kind": "multiclass", "classes": list(group.classes)})
     return found

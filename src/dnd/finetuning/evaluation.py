@@ -164,7 +164,9 @@ def _made_of(config: Mapping[str, Any], start: str) -> str:
 def _target_words(target: Mapping[str, Any]) -> str:
     if target.get("classes"):
         return f"{target['name']} (one of {', '.join(target['classes'])})"
-    return f"{target['name']} [{target['unit']}]" if target["unit"] else str(target["name"])
+    unit = f" [{target['unit']}]" if target["unit"] else ""
+    mapped = f" (learned through a transform: {target['transform']})" if "transform" in target else ""
+    return f"{target['name']}{unit}{mapped}"
 
 
 def _number(values: Mapping[str, Any], name: str) -> str:
