@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,12 @@ from dnd.analysis.statistics import (
     statistics_of_store,
 )
 from dnd.chemistry.inputs import open_molecules
+from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, sha256_file, write_text
 from dnd.common.model_folder import read_model
 from dnd.common.seeds import derive_seed, numpy_generator
-from dnd.finetuning.dataset import read_labelled
+from dnd.finetuning.dataset import LabelledMolecules, read_labelled
 from dnd.finetuning.partition import partitions
 from dnd.finetuning.student_choice import student_settings
 from dnd.finetuning.tasks import check_targets, choose_task
@@ -135,14 +137,8 @@ def analyse_labels(
     task, reason = choose_task(molecules.targets_NC, molecules.names, "auto")
     check_targets(molecules.targets_NC, molecules.names, task)
     say(f"task: {reason}")
-    partition = partitions(split, molecules.texts)[0]
-    part_of = {int(row): part for part in PARTS for row in getattr(partition, part)}
     table = out / "labelled.csv"
-    rows = [
-        [text, *(None if np.isnan(value) else repr(float(value)) for value in labels), part_of[row]]
-        for row, (text, labels) in enumerate(zip(molecules.texts, molecules.targets_NC, strict=True))
-    ]
-    write_text(table, table_text(["smiles", *molecules.names, "split"], rows))
+    _write_labelled(table, molecules, partitions(split, molecules.texts)[0])
     common = {
         "dataset": data.name,
         "table_sha256": sha256_file(table),
@@ -153,6 +149,30 @@ def analyse_labels(
         "recipe": recipe,
         "encoder_sha256": read_model(encoder, kind="encoder").manifest["files"]["model.safetensors"]["sha256"],
     }
+    cells = _efficiency_cells(common, table, encoder, sorted(fractions), seeds, settings)
+    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    return draw_label_efficiency(curves_of(list(summary.records.values()), {}))
+
+
+def _write_labelled(path: Path, molecules: LabelledMolecules, partition: Split) -> None:
+    """The molecules with their labels and the part that each is in, as the cells read them."""
+    part_of = {int(row): part for part in PARTS for row in getattr(partition, part)}
+    rows = [
+        [text, *(None if np.isnan(value) else repr(float(value)) for value in labels), part_of[row]]
+        for row, (text, labels) in enumerate(zip(molecules.texts, molecules.targets_NC, strict=True))
+    ]
+    write_text(path, table_text(["smiles", *molecules.names, "split"], rows))
+
+
+def _efficiency_cells(
+    common: Mapping[str, Any],
+    table: Path,
+    encoder: Path,
+    fractions: Sequence[float],
+    seeds: int,
+    settings: Sequence[str],
+) -> list[Cell]:
+    """A finetuning from random weights and one from the encoder for every fraction and seed."""
     fixed = ("split=column:split", "baselines=false", "jobs=1")
     random_words = [*student_settings(str(encoder), RANDOM), "layer_decay=1.0"]
     places = {"table": str(table.resolve())}
@@ -162,13 +182,12 @@ def analyse_labels(
     )
     cells = []
     for key, name, own, paths in systems:
-        for fraction in sorted(fractions):
+        for fraction in fractions:
             for seed in range(1, seeds + 1):
                 value = {**common, "system": name, "fraction": fraction, "seed": seed}
                 value["config"] = [*own, *settings, *fixed, f"loop.seed={seed}"]
                 cells.append(Cell(f"{key}/labels-{100 * fraction:g}/seed-{seed}", "finetune", value, (), paths))
-    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
-    return draw_label_efficiency(curves_of(list(summary.records.values()), {}))
+    return cells
 
 
 def _smiles(path: Path, smiles_column: str) -> list[str]:
