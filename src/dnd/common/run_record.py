@@ -76,6 +76,21 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
     return differences
 
 
+def begin_or_go_on(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Record a new run in `folder`, or make sure that the one it holds is to be resumed under the same settings.
+
+    Raises:
+        InputError: there is a run and `resume` is not set, or its settings are others.
+        CorruptFileError: the record is damaged.
+    """
+    if not (folder / RUN_RECORD).is_file():
+        write_run_record(folder, settings)
+        return
+    if not resume:
+        raise InputError(f"{folder} holds a run", next_step="Add --resume to go on, or choose another folder")
+    require_same_run(folder, settings)
+
+
 def record_change(folder: Path, settings: Mapping[str, Any], differences: list[str]) -> None:
     """Record that the run in `folder` goes on under `settings`; what it was before stays in `changes`."""
     record = _read_record(folder)

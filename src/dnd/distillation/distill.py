@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dnd.common.config import to_dict
 from dnd.common.files import write_json
@@ -66,18 +68,23 @@ def distill(
     )
     title = f"distill {config.level}"
     result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
-    description = {
-        "stage": "distill",
-        "level": config.level,
-        "terms": config.weights(),
-        "teacher": {"weights": settings["teacher"]}
-        | {key: teacher_config.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")},
-        "settings": to_dict(config),
-    }
     if result.finished and (record := objective.auxiliary_record()):
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)
+    description = _description(config, digest, teacher_config)
     return seal_encoder(out, objective.student, objective, result, description, card)
+
+
+def _description(config: DistillConfig, digest: str | None, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """What the encoder's `config.json` says of its making: the settings, and the teacher by its weights' digest."""
+    about_teacher = {key: teacher.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")}
+    return {
+        "stage": "distill",
+        "level": config.level,
+        "terms": config.weights(),
+        "teacher": {"weights": digest, **about_teacher},
+        "settings": to_dict(config),
+    }
 
 
 def _card(config: DistillConfig, teacher_width: int | None, metrics: dict[str, float]) -> list[str]:

@@ -8,7 +8,6 @@ finetuned from the kept encoder can still be judged by it.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,10 +18,10 @@ import numpy as np
 from scipy import stats
 
 from dnd.common.config import load_config, to_dict
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError
 from dnd.common.files import replacing, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
+from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
 from dnd.distillation.alignment import require_suitable
 from dnd.distillation.distill import distill
 from dnd.distillation.encoder_folder import HOLDOUT, KIND
@@ -35,6 +34,7 @@ from dnd.finetuning.settings import FinetuneConfig
 from dnd.store.reader import Store
 from dnd.student.build import load_encoder, save_encoder
 from dnd.teacher.saved import load_teacher
+from dnd.training.distributed import num_ranks
 
 BRIEF_RECIPE = "finetune-brief"
 LEVELS: tuple[Literal["node"], Literal["graph"]] = ("node", "graph")
@@ -155,11 +155,7 @@ def distill_best_level(
         ConfigError: weights of terms, which would be the same at both levels; or several processes.
     """
     config, choice, out = config or DistillConfig(), choice or ChoiceConfig(), Path(out)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("--level auto runs in one process", next_step="Distil each level by itself, then finetune")
-    terms = asdict(config.terms)
-    if any(terms[name] for name in terms if name != "task"):
-        raise ConfigError("weights of terms do not go with --level auto", found=terms, next_step="Leave terms.* out")
+    _refuse_unsuited(config)
     opened = store if isinstance(store, Store) else Store.open(store)
     network, teacher_config = load_teacher(teacher)
     require_suitable(opened, teacher_config, str(teacher))
@@ -176,11 +172,7 @@ def distill_best_level(
         say(f"{out} is finished already")
         record = read_model(out, kind=KIND).config["choice"]
         return LevelChoice(**{**record, "seeds": tuple(record["seeds"])})
-    if not (out / RUN_RECORD).is_file():
-        write_run_record(out, settings)
-    elif not resume:
-        raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
-    require_same_run(out, settings)
+    begin_or_go_on(out, settings, resume=resume)
     for level in LEVELS:
         say(f"distilling at level {level}")
         of_level = replace(config, level=level)
@@ -192,6 +184,15 @@ def distill_best_level(
             say(line)
         _seal(out, found)
     return found
+
+
+def _refuse_unsuited(config: DistillConfig) -> None:
+    """Refuse what the two levels can't be compared under."""
+    if num_ranks() > 1:
+        raise ConfigError("--level auto runs in one process", next_step="Distil each level by itself, then finetune")
+    terms = asdict(config.terms)
+    if any(terms[name] for name in terms if name != "task"):
+        raise ConfigError("weights of terms do not go with --level auto", found=terms, next_step="Leave terms.* out")
 
 
 def choose(

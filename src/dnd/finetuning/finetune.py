@@ -16,10 +16,10 @@ import numpy as np
 
 from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
-from dnd.common.model_folder import read_model
-from dnd.common.run_record import RUN_RECORD, require_same_run, write_run_record
+from dnd.common.model_folder import FORMAT_VERSION, read_model
+from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.classes import class_counts, expand_classes, spread_units, user_names
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.duplicates import audit_duplicates, warning_line
@@ -91,7 +91,7 @@ def finetune(
         >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
     """
     config, out = config or FinetuneConfig(), Path(out)
-    _require_free(out, resume)
+    already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
     files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
     plan = _plan(files, config, str(encoder), say)
@@ -106,6 +106,12 @@ def finetune(
         config = plan.config
     if config.blend.classical:
         return _finetune_blend(plan, out, clock, resume, say, quiet)
+    return _finetune_students(plan, out, resume, say, quiet)
+
+
+def _finetune_students(plan: Plan, out: Path, resume: bool, say: Callable[[str], None], quiet: bool) -> FinetuneSummary:
+    """`finetune` without classical members: a student per fold and seed."""
+    config = plan.config
     members = [
         (fold, config.loop.seed + number, partition)
         for fold, partition in enumerate(plan.parts)
@@ -140,12 +146,7 @@ def _finetune_blend(
     if num_ranks() > 1:
         raise ConfigError("classical members are fitted in one process", next_step="Use --recipe small with torchrun")
     settings = plan.settings_of(plan.config.loop.seed, 0)
-    if (out / RUN_RECORD).is_file():
-        if not resume:
-            raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
-        require_same_run(out, settings)
-    else:
-        write_run_record(out, settings)
+    begin_or_go_on(out, settings, resume=resume)
     if (out / MANIFEST).is_file():
         say(f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
@@ -276,12 +277,3 @@ def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:
             next_step="Leave the setting out, or use an encoder of that kind",
         )
     return trained
-
-
-def _require_free(out: Path, resume: bool) -> None:
-    if (out / MANIFEST).is_file():
-        kind = read_json(out / MANIFEST).get("kind")
-        if kind != KIND:
-            raise InputError(f"{out} holds something else", found=kind, expected="a new folder")
-        if not resume:
-            raise InputError(f"{out} holds a finished model", next_step="Choose another folder, or remove it")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.model_folder import read_tensors
 from dnd.finetuning.finetune import finetune
@@ -99,8 +99,18 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path):
 def test_a_finished_model_is_not_overwritten(tmp_path: Path):
     data = write_regression(tmp_path)
     quietly(data, tmp_path / "model", ["size"])
-    with pytest.raises(InputError, match="finished model"):
+    with pytest.raises(InputError, match="holds a finished predictor"):
         quietly(data, tmp_path / "model", ["size"])
+
+
+def test_a_damaged_model_is_not_taken_for_a_finished_one(tmp_path: Path):
+    data = write_regression(tmp_path)
+    quietly(data, tmp_path / "model", ["size"])
+    with open(tmp_path / "model" / "model.safetensors", "r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"!")
+    with pytest.raises(CorruptFileError, match=r"model\.safetensors"):
+        quietly(data, tmp_path / "model", ["size"], resume=True)
 
 
 def test_resume_under_other_settings_is_refused(tmp_path: Path):
