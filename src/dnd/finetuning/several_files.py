@@ -20,6 +20,7 @@ from dnd.finetuning.dataset import (
     LabelledMolecules,
     LabelledRows,
     Reject,
+    drawn_line,
     read_labels,
     require_enough,
 )
@@ -49,6 +50,7 @@ def read_several(
     choices: Sequence[TaskChoice],
     extra_column: str | None = None,
     jobs: int = 0,
+    most: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[LabelledMolecules, Tasks]:
     """Read, check and featurise several tables, and lay them side by side.
@@ -62,6 +64,7 @@ def read_several(
         choices: kinds of the targets, see `choose_tasks`.
         extra_column: column with the parts of a given split; every file must have it.
         jobs: worker processes; 0 = one per processor.
+        most: rows with a label of each file, see `read_labelled`.
         say: receives one line at a time.
 
     Raises:
@@ -69,22 +72,18 @@ def read_several(
             given split in one file and in another part in another.
     """
     labels = _file_names(files)
-    tables = [read_labels(file, extra_column) for file in files]
+    tables = [read_labels(file, extra_column, most) for file in files]
+    for table, label in zip(tables, labels, strict=True):
+        if table.not_drawn:
+            say(drawn_line(len(table.numbers), table.not_drawn, label))
     names = _target_names(files, tables)
-    rows = [
-        _Row(file, number, text, extra)
-        for file, table in enumerate(tables)
-        for number, text, extra in zip(table.numbers, table.texts, table.extra, strict=True)
-    ]
+    rows = _rows(tables)
     say(f"parsing {len(rows)} molecules of {len(files)} files")
     molecules = featurize_smiles([row.text for row in rows], hydrogens, jobs=jobs)
-    groups: dict[str, list[int]] = {}
-    for place, molecule in enumerate(molecules):
-        if molecule.graph is not None:
-            groups.setdefault(molecule.smiles, []).append(place)
+    of_molecule = _rows_of_molecules(molecules)
     rejects = _rejects(tables, rows, molecules, labels)
-    require_enough(len(groups), rejects, FEWEST_MOLECULES)
-    stacked_NC, of_molecule = _stack(tables), list(groups.values())
+    require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
+    stacked_NC = _stack(tables)
     words = [own for table in tables for own in table.classes]
     known_NC = stacked_NC[np.concatenate(of_molecule)]
     tasks = choose_tasks(known_NC, names, choices, words=words, several_files=True)
@@ -104,10 +103,9 @@ def read_several(
         num_rows=sum(table.num_rows for table in tables),
         rejects=rejects,
         files=tuple(labels),
-        origins=tuple(
-            tuple(tuple(row.number for row in each if row.file == file) for file in range(len(files))) for each in own
-        ),
+        origins=_origins(own, len(files)),
         classes=tuple(words),
+        not_drawn=sum(table.not_drawn for table in tables),
     )
     return found, tasks
 
@@ -120,6 +118,31 @@ class _Row:
     number: int
     text: str
     extra: str
+
+
+def _rows(tables: Sequence[LabelledRows]) -> list[_Row]:
+    """The labelled rows of all files, one after the other."""
+    return [
+        _Row(file, number, text, extra)
+        for file, table in enumerate(tables)
+        for number, text, extra in zip(table.numbers, table.texts, table.extra, strict=True)
+    ]
+
+
+def _rows_of_molecules(molecules: Sequence[Featurized]) -> list[list[int]]:
+    """The places of each molecule among the rows, in the order of its first; rows without a molecule are nowhere."""
+    groups: dict[str, list[int]] = {}
+    for place, molecule in enumerate(molecules):
+        if molecule.graph is not None:
+            groups.setdefault(molecule.smiles, []).append(place)
+    return list(groups.values())
+
+
+def _origins(own: Sequence[Sequence[_Row]], num_files: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each molecule and each file the numbers of its rows there."""
+    return tuple(
+        tuple(tuple(row.number for row in each if row.file == file) for file in range(num_files)) for each in own
+    )
 
 
 def _rejects(
