@@ -127,6 +127,30 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
         yield f"{path} {old!r} → {new!r}"
 
 
+def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str] = frozenset()) -> None:
+    """Refuse a folder that holds something else, or an unfinished run unless it is to be resumed.
+
+    Args:
+        folder: to be made, to be resumed, or finished: see `already_finished` for the last.
+        kind: of what is made, for the message.
+        resume: whether a run may be gone on with.
+        beside: names that may be there before a run begins.
+
+    Raises:
+        InputError: see above.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", expected=f"a folder to make or a {kind} to resume")
+    names = {path.name for path in folder.iterdir()} - {*beside, ".lock"} if folder.is_dir() else set()
+    if MANIFEST in names:
+        return
+    if RUN_RECORD in names and not resume:
+        raise InputError(f"{folder} holds an unfinished {kind}", next_step="Add --resume, or choose another folder")
+    if names and RUN_RECORD not in names:
+        found = ", ".join(sorted(names)[:5])
+        raise InputError(f"{folder} is not empty", found=found, next_step="Choose another folder")
+
+
 def already_finished(folder: Path, *, kind: str, format_version: int, resume: bool) -> bool:
     """Whether `folder` holds a finished, intact result of `kind`, so that there is nothing left to do.
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, verify_folder, write_manifest
 from dnd.common.folder_lock import folder_lock
 from dnd.common.registry import nearest
-from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
+from dnd.common.run_record import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.versions import package_versions
 from dnd.prediction.screen_pool import WORKER, Screener
 from dnd.prediction.screen_progress import ScreenProgress
@@ -123,7 +123,7 @@ def screen(
         "model": sealed["digest"],
         "rdkit": package_versions()["rdkit"],
     }
-    _require_free(folder, resume)
+    require_free(folder, kind=KIND, resume=resume)
     with folder_lock(folder):
         finished = already_finished(folder, kind=KIND, format_version=FORMAT_VERSION, resume=resume)
         if finished or (folder / RUN_RECORD).is_file():
@@ -160,21 +160,6 @@ def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
     chosen = config.by or names[0]
     classes = {target["name"] for target in model["targets"] if target.get("group")}
     return chosen if chosen in classes else f"{chosen}_pred"  # one of several classes goes by its probability
-
-
-def _require_free(folder: Path, resume: bool) -> None:
-    """Refuse a folder that holds something else, or an unfinished screen unless it's to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file", expected="a folder to make or a screen to resume")
-    names = {path.name for path in folder.iterdir()} - {".lock"} if folder.is_dir() else set()
-    if MANIFEST in names:
-        return
-    if RUN_RECORD in names and not resume:
-        raise InputError(f"{folder} holds an unfinished screen", next_step="Add --resume, or choose another folder")
-    if names and RUN_RECORD not in names:
-        raise InputError(
-            f"{folder} is not empty", found=", ".join(sorted(names)[:5]), next_step="Choose another folder"
-        )
 
 
 def _make_shards(

@@ -19,7 +19,7 @@ import numpy as np
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, write_manifest
 from dnd.common.folder_lock import folder_lock
-from dnd.common.run_record import RUN_RECORD, already_finished, require_same_run, write_run_record
+from dnd.common.run_record import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.seeds import numpy_generator
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
@@ -85,34 +85,16 @@ def prepare(
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
     config = resolve(config, sources)
     settings = describe_run(inputs, config)
-    _require_free(folder, resume)
+    require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
-            if (folder / RUN_RECORD).is_file():
-                require_same_run(folder, settings)
-            else:
-                write_run_record(folder, settings)
+            begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.auxiliary)
             _make_shards(journal, sources, config, quiet)
             _seal(folder, journal, settings, config)
         else:
             require_same_run(folder, settings)
     return _summary(folder, time.monotonic() - started)
-
-
-def _require_free(folder: Path, resume: bool) -> None:
-    """Refuse a folder that holds something else, or an unfinished store unless it's to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file", expected="a folder to make or a store to resume")
-    names = {path.name for path in folder.iterdir()} - {REJECTS, ".lock"} if folder.is_dir() else set()
-    if MANIFEST in names:
-        return
-    if RUN_RECORD in names and not resume:
-        raise InputError(f"{folder} holds an unfinished store", next_step="Add --resume, or choose another folder")
-    if names and RUN_RECORD not in names:
-        raise InputError(
-            f"{folder} is not empty", found=", ".join(sorted(names)[:5]), next_step="Choose another folder"
-        )
 
 
 def _make_shards(journal: Journal, sources: Sequence[RecordSource], config: PrepareConfig, quiet: bool) -> None:
