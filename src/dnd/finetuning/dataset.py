@@ -15,6 +15,7 @@ from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
 from dnd.conformers.records import require_columns
 from dnd.finetuning.cells import csv_text
+from dnd.finetuning.drawn_rows import DrawnRows
 from dnd.finetuning.labels import is_missing, parse_labels
 from dnd.finetuning.molecules import as_store, featurize_smiles
 from dnd.finetuning.multiclass import ClassGroup
@@ -61,6 +62,7 @@ class LabelledMolecules:
         origins: where there are several inputs, for each molecule its row numbers in each of them.
         classes: for each target its labels, where they are words; `targets_NC` has their places then.
         groups: columns that are the classes of one target; see `classes.py`.
+        not_drawn: rows that are too many, see `read_labelled`.
     """
 
     store: Store
@@ -76,6 +78,7 @@ class LabelledMolecules:
     origins: tuple[tuple[tuple[int, ...], ...], ...] = ()
     classes: tuple[tuple[str, ...], ...] = ()
     groups: tuple[ClassGroup, ...] = ()
+    not_drawn: int = 0
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
@@ -106,6 +109,7 @@ def read_labelled(
     extra_column: str | None = None,
     jobs: int = 0,
     fewest: int = FEWEST_MOLECULES,
+    most: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
@@ -118,12 +122,15 @@ def read_labelled(
         extra_column: a further column to keep, such as that of a split.
         jobs: worker processes for many molecules; 0 = one per processor.
         fewest: molecules that must be left.
+        most: rows with a label that are read; of more, so many are drawn at random. None = all.
         say: receives a line before the long part.
 
     Raises:
         InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
     """
-    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column)
+    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column, most)
+    if labelled.not_drawn:
+        say(drawn_line(len(labelled.numbers), labelled.not_drawn))
     say(f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
@@ -145,6 +152,7 @@ def read_labelled(
         rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
         files=(Path(path).name,),
         classes=tuple(labelled.classes),
+        not_drawn=labelled.not_drawn,
     )
 
 
@@ -176,6 +184,7 @@ class LabelledRows:
         rejects: rows without a label, or that can't be read.
         num_rows: all rows.
         classes: for each target its labels, where they are words.
+        not_drawn: rows with a label that are too many.
     """
 
     names: list[str]
@@ -186,10 +195,11 @@ class LabelledRows:
     rejects: list[Reject] = field(default_factory=list)
     num_rows: int = 0
     classes: list[tuple[str, ...]] = field(default_factory=list)
+    not_drawn: int = 0
 
 
-def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
-    """The rows of a file that have a label.
+def read_labels(file: LabelledFile, extra_column: str | None, most: int | None = None) -> LabelledRows:
+    """The rows of a file that have a label; with more than `most` of them, so many drawn at random.
 
     Raises:
         InputError: a column is missing, a label is no number, or there is no label at all.
@@ -201,11 +211,16 @@ def read_labels(file: LabelledFile, extra_column: str | None) -> LabelledRows:
         wanted = [*names, *([extra_column] if extra_column else [])]
         require_columns(file.path, source.columns, wanted, what="column")
         _refuse_repeated(file.path, source.columns, wanted)
-        found = _rows_of(source, names, extra_column)
+        found = _rows_of(source, names, extra_column, most)
     if not found.numbers:
         rows = f"{found.num_rows} rows"
         raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
     return found
+
+
+def drawn_line(kept: int, left_out: int, where: str = "the table") -> str:
+    """What is said of rows that are too many."""
+    return f"plan: {kept} of {kept + left_out} rows with a label of {where} drawn at random (blend.most_rows={kept})"
 
 
 def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
@@ -217,9 +232,9 @@ def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
         raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
 
 
-def _rows_of(source: TableReader, names: list[str], extra_column: str | None) -> LabelledRows:
+def _rows_of(source: TableReader, names: list[str], extra_column: str | None, most: int | None) -> LabelledRows:
     found = LabelledRows(names)
-    cells: list[list[str]] = []
+    drawn: DrawnRows[tuple[int, str, str, list[str]]] = DrawnRows(most)
     for row in source:
         found.num_rows += 1
         if row.problem is not None:
@@ -229,10 +244,14 @@ def _rows_of(source: TableReader, names: list[str], extra_column: str | None) ->
         if all(map(is_missing, own)):
             found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
             continue
-        found.numbers.append(row.number)
-        found.texts.append(row.smiles)
+        drawn.add((row.number, row.smiles, row.values[extra_column].strip() if extra_column else "", own))
+    cells: list[list[str]] = []
+    for number, text, extra, own in drawn.rows():
+        found.numbers.append(number)
+        found.texts.append(text)
+        found.extra.append(extra)
         cells.append(own)
-        found.extra.append(row.values[extra_column].strip() if extra_column else "")
+    found.not_drawn = drawn.left_out
     columns = zip(names, zip(*cells, strict=True) if cells else [()] * len(names), strict=True)
     parsed = [parse_labels(column, rows=found.numbers, column=name) for name, column in columns]
     found.labels = [list(values) for values in zip(*(values for values, _ in parsed), strict=True)]

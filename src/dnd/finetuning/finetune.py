@@ -24,6 +24,7 @@ from dnd.finetuning.classes import class_counts, expand_classes, spread_units, u
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.duplicates import audit_duplicates, warning_line
 from dnd.finetuning.leaks import leak_warnings
+from dnd.finetuning.learnable import check_learnable
 from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.partition import needs_one_file, partitions, split_column
@@ -194,6 +195,18 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         folds=config.folds,
         say=say,
     )
+    choice = None if config.targets == "raw" else config.transform
+    transforms, lines = choose_transforms(
+        choice, molecules.targets_NC, molecules.names, tasks.kinds, [part.train for part in parts]
+    )
+    notices += check_learnable(
+        molecules.targets_NC,
+        molecules.names,
+        tasks.kinds,
+        parts,
+        with_valid=bool(config.blend.classical),
+        transforms=transforms,
+    )
     record = {
         "encoder": encoder,
         "encoder_sha256": sha256_file(encoder_folder(encoder) / "model.safetensors") if encoder != RANDOM else None,
@@ -215,10 +228,6 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     for file in files:
         for line in leak_warnings(file, user_names(molecules.names, molecules.groups), [column] if column else []):
             say(line)
-    choice = None if config.targets == "raw" else config.transform
-    transforms, lines = choose_transforms(
-        choice, molecules.targets_NC, molecules.names, tasks.kinds, [part.train for part in parts]
-    )
     for line in lines:
         say(line)
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
@@ -236,9 +245,11 @@ def _read(
     files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
 ) -> tuple[LabelledMolecules, Tasks]:
     column = split_column(config.split)
-    choices = config.tasks or (config.task,)
+    choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
-        several = read_several(files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, say=say)
+        several = read_several(
+            files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, most=most, say=say
+        )
         return expand_classes(*several)
     (file,) = files
     molecules = read_labelled(
@@ -248,6 +259,7 @@ def _read(
         smiles_column=file.smiles_column,
         extra_column=column,
         jobs=config.jobs,
+        most=most,
         say=say,
     )
     tasks = choose_tasks(molecules.targets_NC, molecules.names, choices, words=molecules.classes)

@@ -59,6 +59,7 @@ class BlendConfig:
         trees: of a forest, at most; many targets get fewer.
         classical_rows: molecules that a classical member learns from at most; more are thinned at random.
         passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
+        most_rows: with a label that are read; of more, so many are drawn at random, and memory and time are bounded.
         time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
     """
 
@@ -69,6 +70,7 @@ class BlendConfig:
     trees: int = 300
     classical_rows: int = 20_000
     passes: int = 2_000_000
+    most_rows: int = 250_000
     time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class BlendConfig:
             raise ConfigError("blend.trees is at least 1", found=self.trees)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
             raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
+        if self.most_rows < 100:
+            raise ConfigError("blend.most_rows is at least 100", found=self.most_rows)
         if not self.classical and not self.students:
             raise ConfigError("a blend without members", next_step="Name some in blend.classical")
         if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
