@@ -15,7 +15,7 @@ from dnd.graphs.batch import ConformerBatch, GraphBatch, padding_index
 from dnd.graphs.identifiers import laplacian_identifiers
 from dnd.student.config import known
 from dnd.student.tokengt import TokenGT
-from dnd.student.tokens import NUM_SPECIAL_TOKENS, token_layout
+from dnd.student.tokens import NUM_SPECIAL_TOKENS, TokenLayout, token_layout
 from dnd.teacher.contract import TeacherOutput
 from dnd.teacher.equivariant_transformer import EquivariantTransformer
 from dnd.teacher.radial import cosine_cutoff
@@ -26,18 +26,27 @@ def checksum(states_SD: Float[Tensor, "tokens dim"]) -> Float[Tensor, ""]:
     return (states_SD * torch.linspace(0, 1, states_SD.shape[1])).sum()
 
 
-class PaddedTokenGT(nn.Module):
-    """TokenGT as it is usually written: sequences padded to the longest of the batch, a key mask, fused attention."""
+class _SameWeights(nn.Module):
+    """A way to compute TokenGT, on the weights of `student`."""
 
     def __init__(self, student: TokenGT) -> None:
         super().__init__()
         self.student = student
 
+    def embedded(self, graph: GraphBatch) -> tuple[TokenLayout, Float[Tensor, "tokens dim"]]:
+        """Where the tokens are, and what enters the first layer."""
+        layout = token_layout(graph)
+        identifiers = laplacian_identifiers(graph, known(self.student.config.num_identifiers)).to(torch.float32)
+        return layout, self.student.embedding(graph, layout, identifiers)
+
+
+class PaddedTokenGT(_SameWeights):
+    """TokenGT as it is usually written: sequences padded to the longest of the batch, a key mask, fused attention."""
+
     def forward(self, graph: GraphBatch) -> Tensor:
         """`checksum` of the final states of atoms and bonds."""
-        student, layout = self.student, token_layout(graph)
-        identifiers = laplacian_identifiers(graph, known(student.config.num_identifiers)).to(torch.float32)
-        sequences = student.embedding(graph, layout, identifiers).split(layout.lengths.tolist())
+        student, (layout, tokens_SD) = self.student, self.embedded(graph)
+        sequences = torch.split(tokens_SD, layout.lengths.tolist())
         tokens = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
         real = torch.arange(tokens.shape[1]) < layout.lengths[:, None]
         layer: Any
@@ -52,18 +61,12 @@ class PaddedTokenGT(nn.Module):
         return checksum((student.final_norm(tokens) * real[:, :, None])[:, NUM_SPECIAL_TOKENS:].flatten(0, 1))
 
 
-class PackedTokenGT(nn.Module):
+class PackedTokenGT(_SameWeights):
     """Ours, with the same result, so that the two can be compared."""
-
-    def __init__(self, student: TokenGT) -> None:
-        super().__init__()
-        self.student = student
 
     def forward(self, graph: GraphBatch) -> Tensor:
         """`checksum` of the final states of atoms and bonds."""
-        student, layout = self.student, token_layout(graph)
-        identifiers = laplacian_identifiers(graph, known(student.config.num_identifiers)).to(torch.float32)
-        tokens_SD = student.embedding(graph, layout, identifiers)
+        student, (layout, tokens_SD) = self.student, self.embedded(graph)
         for layer in student.layers:
             tokens_SD = layer(tokens_SD, layout)
         tokens_SD = student.final_norm(tokens_SD)
