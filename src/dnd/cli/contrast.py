@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
 
 
 def contrast(
@@ -15,10 +15,10 @@ def contrast(
     settings: Annotated[
         list[str] | None, typer.Argument(help="key=value settings, such as temperature=0.01 or encoder_3d=teacher.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
-    student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
+    out: EncoderOut = ...,  # type: ignore[assignment]
+    student: StudentName = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, paper, qm9, or a TOML file.")] = "small",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
@@ -32,4 +32,4 @@ def contrast(
     loop = loop_words(skip_nonfinite, allow_change)
     overrides = [*(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(ContrastConfig, recipe, overrides, stage="contrast")
-    typer.echo(report(run(store, out, config, resume=resume)))
+    echo(report(run(store, out, config, resume=resume)))

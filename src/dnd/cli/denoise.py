@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
 
 
 def denoise(
@@ -17,7 +17,7 @@ def denoise(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="TEACHER folder to write.")] = ...,  # type: ignore[assignment]
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
@@ -30,12 +30,12 @@ def denoise(
     config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:
-        typer.echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")
+        echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")
         return
-    typer.echo(f"{summary.folder}: a finished teacher")
+    echo(f"{summary.folder}: a finished teacher")
     if summary.metrics:
         found = summary.metrics
-        typer.echo(
+        echo(
             f"held-out loss {found['held_out_loss']:.4f} ({100 * found['explained']:.1f} % of what can be predicted); "
             f"a prediction of zero has {found['trivial']:.4f}, and none can go below about {found['floor']:.4f}"
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
 
 
 def distill(
@@ -21,7 +21,7 @@ def distill(
     teacher: Annotated[
         Path | None, typer.Option(help="TEACHER folder, from `dnd denoise`; not needed where all terms are auxiliary.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
+    out: EncoderOut = ...,  # type: ignore[assignment]
     level: Annotated[str | None, typer.Option(help="node, graph, coordinated, custom, or auto.")] = None,
     validate: Annotated[
         Path | None, typer.Option(help="With --level auto: labelled molecules; the validation part decides.")
@@ -30,9 +30,9 @@ def distill(
         list[str] | None, typer.Option(help="With --level auto: columns with labels; repeat, or separate by commas.")
     ] = None,
     smiles_column: Annotated[str, typer.Option(help="With --level auto: column with SMILES.")] = "smiles",
-    student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
+    student: StudentName = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
@@ -62,6 +62,6 @@ def distill(
         from dnd.finetuning.dataset import LabelledFile
 
         data = LabelledFile(validate, tuple(target_columns or ()), smiles_column)
-        distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume, say=typer.echo)
+        distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume, say=echo)
         return
-    typer.echo(report(run(store, teacher, out, config, resume=resume)))
+    echo(report(run(store, teacher, out, config, resume=resume)))

@@ -7,53 +7,58 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
+
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=30; further target columns.")
+]
+TargetColumns = Annotated[
+    list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
+]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(help="FILE:COLUMN[,COLUMN]: a further table whose targets the same model learns; repeat for more."),
+]
+Encoder = Annotated[str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or `random` for RandInit.")]
+Student = Annotated[
+    str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
+]
+Task = Annotated[
+    str | None, typer.Option(help="auto, regression, classification or multiclass; one per target, with commas.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="scaffold, scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
+        "or index:TRAIN,VALID,TEST."
+    ),
+]
+TimeLimit = Annotated[
+    str | None, typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out.")
+]
+Search = Annotated[
+    int, typer.Option(metavar="N", help="First choose a few settings in N trials, by the validation part (Optuna).")
+]
 
 
 def finetune(
     data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=30; further target columns.")
-    ] = None,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="MODEL folder to write.")] = ...,  # type: ignore[assignment]
-    target_columns: Annotated[
-        list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
-    ] = ...,  # type: ignore[assignment]
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="FILE:COLUMN[,COLUMN]: a further table whose targets the same model learns; repeat for more."
-        ),
-    ] = None,
+    target_columns: TargetColumns = ...,  # type: ignore[assignment]
+    also: Also = None,
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES, in every file.")] = "smiles",
-    encoder: Annotated[
-        str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or `random` for RandInit.")
-    ] = None,
-    student: Annotated[
-        str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
-    ] = None,
+    encoder: Encoder = None,
+    student: Student = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="auto, regression, classification or multiclass; one per target, with commas.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="scaffold, scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
-            "or index:TRAIN,VALID,TEST."
-        ),
-    ] = None,
+    task: Task = None,
+    split: Split = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
     recipe: Annotated[str, typer.Option(help="best, fast, small, paper, or a TOML file.")] = "best",
-    time_limit: Annotated[
-        str | None,
-        typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out."),
-    ] = None,
+    time_limit: TimeLimit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
-    search: Annotated[
-        int, typer.Option(metavar="N", help="First choose a few settings in N trials, by the validation part (Optuna).")
-    ] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    search: Search = 0,
+    resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
@@ -68,12 +73,14 @@ def finetune(
 
     encoder = encoder or (DEFAULT_ENCODER if student is None else RANDOM)
     words = list(settings or [])
-    kinds = "tasks" if task and "," in task else "task"
-    options: dict[str, object] = {
-        "pooling": pooling, kinds: task, "split": split, "ensemble": ensemble, "loop.seed": seed,
-    }  # fmt: skip
-    if time_limit is not None:
-        options["blend.time_limit_s"] = read_duration(time_limit)
+    options = {
+        "pooling": pooling,
+        "tasks" if task and "," in task else "task": task,
+        "split": split,
+        "ensemble": ensemble,
+        "loop.seed": seed,
+        "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),
+    }
     overrides = [
         *student_settings(student, encoder),
         *(f"{key}={value}" for key, value in options.items() if value is not None),
@@ -84,18 +91,10 @@ def finetune(
     columns = [*target_columns, *(word for word in words if "=" not in word)]
     files = [labelled_file(word, smiles_column) for word in also or ()]
     done = run(
-        data,
-        out,
-        columns,
-        config,
-        smiles_column=smiles_column,
-        also=files,
-        encoder=encoder,
-        search=search,
-        resume=resume,
-        say=typer.echo,
-    )
+        data, out, columns, config,
+        smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, say=echo,
+    )  # fmt: skip
     if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
         from dnd.analysis.model_report import write_model_report
 
-        typer.echo(f"report: {write_model_report(out)}")
+        echo(f"report: {write_model_report(out)}")

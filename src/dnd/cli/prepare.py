@@ -7,6 +7,23 @@ from typing import Annotated
 
 import typer
 
+TargetColumns = Annotated[
+    list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
+]
+Conformers = Annotated[
+    str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: the file's if it has coordinates.")
+]
+Backend = Annotated[str, typer.Option(help="rdkit, nvmolkit (extra `gpu`, NVIDIA GPU; RDKit for what fails), or auto.")]
+Hydrogens = Annotated[str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")]
+Auxiliary = Annotated[
+    list[str] | None,
+    typer.Option(help="Further columns to learn from: descriptors, fingerprints, charges, surface; with commas."),
+]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option(help="File whose molecules are left out, by InChIKey connectivity block; may be repeated."),
+]
+
 
 def prepare(
     inputs: Annotated[
@@ -14,32 +31,18 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
     smiles_column: Annotated[str, typer.Option(help="Column of SMILES in tables.")] = "smiles",
-    target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
-    ] = None,
-    conformers: Annotated[
-        str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: the file's if it has coordinates.")
-    ] = "auto",
+    target_columns: TargetColumns = None,
+    conformers: Conformers = "auto",
     num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg and etkdg_raw.")] = 1,
-    conformer_backend: Annotated[
-        str, typer.Option(help="rdkit, nvmolkit (extra `gpu`, NVIDIA GPU; RDKit for what fails), or auto.")
-    ] = "rdkit",
-    hydrogens: Annotated[
-        str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")
-    ] = "heavy_both",
-    auxiliary: Annotated[
-        list[str] | None,
-        typer.Option(help="Further columns to learn from: descriptors, fingerprints, charges, surface; with commas."),
-    ] = None,
+    conformer_backend: Backend = "rdkit",
+    hydrogens: Hydrogens = "heavy_both",
+    auxiliary: Auxiliary = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many records at random (.npz).")] = None,
     seed: Annotated[int, typer.Option(help="Of generated conformers and of --sample.")] = 0,
     timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(help="File whose molecules are left out, by InChIKey connectivity block; may be repeated."),
-    ] = None,
+    exclude: Exclude = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
 ) -> None:
     """Make a store: graphs, conformers and targets, checked, in memory-mapped shards, rejects beside."""

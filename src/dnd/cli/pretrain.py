@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, SkipNonfinite, loop_words
+from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
 
 
 def pretrain(
@@ -15,11 +15,11 @@ def pretrain(
     settings: Annotated[
         list[str] | None, typer.Argument(help="key=value settings, such as target=u0_atom or loop.epochs=20.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")] = ...,  # type: ignore[assignment]
+    out: EncoderOut = ...,  # type: ignore[assignment]
     method: Annotated[str, typer.Option(help="graphcl, propred, dispred or confgen.")] = ...,  # type: ignore[assignment]
-    student: Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")] = None,
+    student: StudentName = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, or a TOML file.")] = "small",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")] = False,
+    resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
@@ -33,4 +33,4 @@ def pretrain(
     loop = loop_words(skip_nonfinite, allow_change)
     overrides = [f"method={method}", *(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(PretrainConfig, recipe, overrides, stage="pretrain")
-    typer.echo(report(run(store, out, config, resume=resume)))
+    echo(report(run(store, out, config, resume=resume)))

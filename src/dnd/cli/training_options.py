@@ -1,10 +1,15 @@
-"""Options that every verb that trains has, and the settings that they stand for."""
+"""Options that several verbs that train have, and the settings that they stand for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]
+StudentName = Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")]
 
 SkipNonfinite = Annotated[
     int | None,
@@ -22,3 +27,11 @@ def loop_words(skip_nonfinite: int | None, allow_change: bool) -> list[str]:
     """`key=value` settings of the training loop."""
     skip = [] if skip_nonfinite is None else [f"loop.skip_nonfinite={skip_nonfinite}"]
     return [*skip, *(["loop.allow_change=true"] if allow_change else [])]
+
+
+def echo(line: str) -> None:
+    """Print a line, once for all processes of a `torchrun`."""
+    from dnd.training.distributed import is_main_rank
+
+    if is_main_rank():
+        typer.echo(line)
