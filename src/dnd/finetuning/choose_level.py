@@ -160,13 +160,7 @@ def distill_best_level(
     network, teacher_config = load_teacher(teacher)
     require_suitable(opened, teacher_config, str(teacher))
     check_before_training([data], replace(choice.finetune, student=config.student))
-    settings = {
-        "store": opened.fingerprint,
-        "teacher": weights_digest(network),
-        "data": {"sha256": sha256_file(Path(data.path)), "columns": list(data.target_columns)},
-        "distill": {**to_dict(config), "level": "auto"},
-        "choice": to_dict(choice),
-    }
+    settings = _settings(opened, weights_digest(network), data, config, choice)
     if already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
         require_same_run(out, settings)
         say(f"{out} is finished already")
@@ -193,6 +187,19 @@ def _refuse_unsuited(config: DistillConfig) -> None:
     terms = asdict(config.terms)
     if any(terms[name] for name in terms if name != "task"):
         raise ConfigError("weights of terms do not go with --level auto", found=terms, next_step="Leave terms.* out")
+
+
+def _settings(
+    store: Store, teacher: str, data: LabelledFile, config: DistillConfig, choice: ChoiceConfig
+) -> dict[str, Any]:
+    """By which a resumed choice knows itself."""
+    return {
+        "store": store.fingerprint,
+        "teacher": teacher,
+        "data": {"sha256": sha256_file(Path(data.path)), "columns": list(data.target_columns)},
+        "distill": {**to_dict(config), "level": "auto"},
+        "choice": to_dict(choice),
+    }
 
 
 def choose(

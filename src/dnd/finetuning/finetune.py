@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
-from dnd.finetuning.classes import class_counts, expand_classes, spread_units, user_names
+from dnd.finetuning.classes import expand_classes, spread_units
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
-from dnd.finetuning.duplicates import audit_duplicates, warning_line
-from dnd.finetuning.leaks import leak_warnings
 from dnd.finetuning.learnable import check_learnable
 from dnd.finetuning.network import PropertyNetwork, run_over
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.partition import needs_one_file, partitions, split_column
+from dnd.finetuning.preamble import preamble
 from dnd.finetuning.predictor_folder import KIND
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
@@ -218,27 +216,10 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     }
     if len(files) > 1:
         record["files"] = list(molecules.files)
-    say("encoder: random weights (RandInit)" if encoder == RANDOM else f"encoder: {encoder}, hydrogens {hydrogens}")
-    left_out = len(molecules.rejects)
-    say(f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {left_out} left out")
-    say(f"task: {tasks.reason}")
-    for notice in [*class_counts(molecules), *notices]:
-        say(f"note: {notice}")
-    column = split_column(config.split)
-    for file in files:
-        for line in leak_warnings(file, user_names(molecules.names, molecules.groups), [column] if column else []):
-            say(line)
-    for line in lines:
+    plan = Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms)
+    for line in preamble(plan, files, notices, lines):
         say(line)
-    sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
-    say(f"split: {config.split}, training / validation / test: {'; '.join(sizes)}")
-    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
-    if warning:
-        say(warning)
-    if tasks.balanced:
-        for line in _label_counts(molecules, parts):
-            say(line)
-    return Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms)
+    return plan
 
 
 def _read(
@@ -264,16 +245,6 @@ def _read(
     )
     tasks = choose_tasks(molecules.targets_NC, molecules.names, choices, words=molecules.classes)
     return expand_classes(molecules, tasks)
-
-
-def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
-    """Labels of each target per part: a part without any can't judge it."""
-    known_NC = ~np.isnan(molecules.targets_NC)
-    lines = []
-    for column, name in enumerate(molecules.names):
-        sizes = [" / ".join(str(int(known_NC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
-        lines.append(f"labels of {name}: {'; '.join(sizes)}")
-    return lines
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:
