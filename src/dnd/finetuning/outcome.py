@@ -96,29 +96,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         transforms=transforms,
         spread_NC=fitted.spread_NC,
     )
-    metrics: dict[str, Any] = {
-        "task": tasks.name,
-        "task_reason": tasks.reason,
-        "per_target": tasks.balanced,
-        "metric": metric_names(tasks.kinds)[0],
-        "metrics": list(metric_names(tasks.kinds)),
-        "targets": describe_targets(fitted.targets, molecules.groups),
-        "files": list(molecules.files),
-        "split": config.split,
-        "counts": {
-            "rows": molecules.num_rows,
-            "molecules": len(molecules.rows_N),
-            "rejected": len(molecules.rejects),
-            "labels": label_count(molecules),
-            **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
-        },
-        **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
-        "members": fitted.training,
-        "baselines": {},
-        **({"search": plan.record["search"]} if "search" in plan.record else {}),
-        **fitted.about,
-        **_judge(folds, molecules, tasks),
-    }
+    metrics = _metrics(plan, fitted, folds)
     if config.baselines:
         metrics["baselines"] = _baselines(folds, molecules, tasks, fitted.beside, say)
     for line in comparison_table(metrics):
@@ -149,6 +127,34 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
     )
     say(f"model: {folder}")
     return metrics
+
+
+def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, Any]:
+    """`metrics.json` without the baselines: the data, how training went, and each part judged."""
+    molecules, tasks = plan.molecules, plan.tasks
+    return {
+        "task": tasks.name,
+        "task_reason": tasks.reason,
+        "per_target": tasks.balanced,
+        "metric": metric_names(tasks.kinds)[0],
+        "metrics": list(metric_names(tasks.kinds)),
+        "targets": describe_targets(fitted.targets, molecules.groups),
+        "files": list(molecules.files),
+        "split": plan.config.split,
+        "counts": {
+            "rows": molecules.num_rows,
+            "molecules": len(molecules.rows_N),
+            "rejected": len(molecules.rejects),
+            "labels": label_count(molecules),
+            **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
+        },
+        **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
+        "members": fitted.training,
+        "baselines": {},
+        **({"search": plan.record["search"]} if "search" in plan.record else {}),
+        **fitted.about,
+        **_judge(folds, molecules, tasks),
+    }
 
 
 def _spread(results: Sequence[MemberResult]) -> Array | None:
