@@ -19,7 +19,7 @@ RANDOM = "random"
 DEFAULT_ENCODER = RANDOM
 """What finetuning starts from where nothing is said; the one line to change when an encoder ships."""
 
-FOLDER = Path(str(resources.files("dnd.data"))) / "encoders"
+FOLDER = Path(str(resources.files("dnd") / "data" / "encoders"))
 
 
 def shipped_encoders() -> list[str]:
