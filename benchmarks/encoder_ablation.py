@@ -21,12 +21,12 @@ from dnd.analysis.ablation_table import ablation_page, scores_of
 from dnd.analysis.base_settings import BaseConfig
 from dnd.analysis.encoder_ablation import DATASETS, FOUR, VARIANTS, Ablation, plan
 from dnd.analysis.grid import run_grid
-from dnd.analysis.pretrain_base import STUDENTS, pretrain_base
+from dnd.analysis.pretrain_base import pretrain_base
 from dnd.analysis.pretraining_data import qm9_slice
 from dnd.common.config import from_dict, load_config
 from dnd.common.files import read_json, write_text
+from dnd.common.run_record import RUN_RECORD
 from dnd.common.versions import package_versions
-from dnd.distillation.settings import DistillConfig
 
 
 def main() -> None:
@@ -54,8 +54,8 @@ def chosen_ablation(options: argparse.Namespace) -> Ablation:
     """The ablation of the command line; the student's settings are those that its run recorded."""
     if options.base is None:
         raise SystemExit("name a folder of `dnd pretrain-base` with --base, or use --tiny")
-    recorded = read_json(options.base / STUDENTS / options.student / "config.json")["settings"]
-    student = from_dict(DistillConfig, recorded)
+    recorded = read_json(options.base / RUN_RECORD)["settings"]["settings"]
+    student = from_dict(BaseConfig, recorded).students()[options.student]
     if options.epochs is not None:
         student = replace(student, loop=replace(student.loop, epochs=options.epochs))
     return Ablation(
