@@ -10,7 +10,11 @@ import typer
 from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
 
 Settings = Annotated[
-    list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=30; further target columns.")
+    list[str] | None,
+    typer.Argument(
+        help="key=value settings, such as loop.epochs=30, loss=huber, transform=auto or class_weights=balanced; "
+        "further target columns."
+    ),
 ]
 TargetColumns = Annotated[
     list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
