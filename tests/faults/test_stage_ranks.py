@@ -56,13 +56,16 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 def test_two_ranks(name: str, nursery: Nursery, alone: tuple[Path, dict[str, Stage]], scratch: Path) -> None:
     folder, found = alone
     out = scratch / name
-    for child in two_ranks(nursery, found[name], out):
+    children = two_ranks(nursery, found[name], out)
+    for child in children:
         assert child.wait() == 0, child.output
+    assert str(out) in children[0].output
+    assert str(out) not in children[1].output  # what is done is said once
     assert diagnose(out)[1] == []
     assert set(result(out)) == set(result(folder / name))
     one, two = losses(folder / name), losses(out)
     assert [step for step, _ in two] == [step for step, _ in one] == list(range(1, len(one) + 1))
-    if name == "denoise":  # its noise goes by molecule; dropout, batch norm and negatives go by rank
+    if name == "denoise":  # its noise goes by molecule; dropout and batch norm go by rank
         assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-3)
         assert two[0][1] == pytest.approx(one[0][1], rel=1e-5)
 

@@ -14,7 +14,10 @@ from distillation_toys import STUDENT, TEACHER, toy_config, toy_store, toy_teach
 from dnd.chemistry.splits import Split
 from dnd.distillation.contrast import ContrastConfig, ContrastiveObjective
 from dnd.distillation.contrastive import contrastive_step
+from dnd.distillation.dispred import DisPredObjective
 from dnd.distillation.objective import DistillationObjective
+from dnd.distillation.pretrain_settings import PretrainConfig
+from dnd.distillation.propred import ProPredObjective
 from dnd.distillation.settings import TermWeights
 from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.objective import SupervisedObjective
@@ -40,6 +43,10 @@ def distilling(level: str = "node", **terms: float) -> Objective:
     more = {"task_target": "energy"} if "task" in terms else {}
     config = toy_config(level=level, terms=TermWeights(**terms), loop=LOOP, **more)
     return DistillationObjective(toy_store(), toy_teacher(), config)
+
+
+def pretraining(method: str, **settings: str) -> PretrainConfig:
+    return PretrainConfig(method, student=STUDENT, holdout_fraction=0.2, loop=LOOP, **settings)  # type: ignore[arg-type]
 
 
 def contrasting(**changes: object) -> Objective:
@@ -88,6 +95,8 @@ CASES: dict[str, Callable[[], Objective]] = {
     "contrast": lambda: contrasting(encoder_3d="teacher", temperature=0.5),
     "contrast published": lambda: contrasting(student=StudentConfig("gine", 16, 2), temperature=0.5),
     "contrast in float64": Exact,
+    "pretrain propred": lambda: ProPredObjective(toy_store(), pretraining("propred", target="energy")),
+    "pretrain dispred": lambda: DisPredObjective(toy_store(), pretraining("dispred")),
     "finetune values": lambda: finetuning([VALUE, Target("c")], balanced=False),
     "finetune classes": lambda: finetuning([CLASS, Target("c", kind="classification")], balanced=False),
     "finetune rare classes": lambda: finetuning([CLASS], balanced=False, class_weights=True),

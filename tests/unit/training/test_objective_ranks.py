@@ -44,3 +44,16 @@ def test_two_ranks_have_the_gradient_of_one_process(case: str, nursery: Nursery,
             off = (found[name] - expected).abs().max() / expected.abs().max().clamp(min=1)
             assert off < (1e-12 if expected.dtype == torch.float64 else 1e-6), (name, float(off))
     assert any(tensor.abs().max() > 1e-3 for name, tensor in alone.items() if "loss" not in name)
+
+
+@pytest.mark.parametrize("case", ["denoise", "distill node", "finetune values"])
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_every_training_molecule_is_one_rank_s_once_an_epoch(case: str, ranks: int) -> None:
+    objective = CASES[case]()
+    train = objective.partition.train if case.startswith("finetune") else objective.train_rows
+    for epoch in range(2):
+        seen: list[int] = []
+        for rows in objective.plan_epoch(epoch):
+            for rank in range(min(ranks, len(rows))):  # a further rank borrows a molecule, at weight 0
+                seen += World(rank, ranks).share(rows).tolist()
+        assert sorted(seen) == train.tolist()
