@@ -20,6 +20,10 @@ _SOURCES = {
     "cascade_dft": ("CASCADE, DFT geometries (M06-2X/def2-TZVP)", "MIT"),
     "equireact_dft": ("EquiReact, DFT geometries of reactants and products", "not stated"),
     "conformer_benchmark": ("conformer benchmark, optimised geometries", "MIT"),
+    "druglike_etkdg": (
+        "drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists, ETKDGv3 + MMFF94s geometries",
+        "MIT and not stated, by list",
+    ),
     "druglike": ("drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists", "MIT and not stated, by list"),
 }
 
