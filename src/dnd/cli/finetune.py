@@ -71,12 +71,12 @@ def finetune(
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.several_files import labelled_file
-    from dnd.finetuning.student_choice import student_settings
+    from dnd.finetuning.student_choice import encoder_choice, student_settings
     from dnd.finetuning.time_limit import read_duration
-    from dnd.student.shipped import DEFAULT_ENCODER, RANDOM
+    from dnd.student.shipped import RANDOM
 
-    encoder = encoder or (DEFAULT_ENCODER if student is None else RANDOM)
-    words = list(settings or [])
+    words = [*student_settings(student, encoder or RANDOM), *(settings or [])]
+    encoder = encoder_choice(encoder, words)
     options = {
         "pooling": pooling,
         "tasks" if task and "," in task else "task": task,
@@ -86,7 +86,6 @@ def finetune(
         "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),
     }
     overrides = [
-        *student_settings(student, encoder),
         *(f"{key}={value}" for key, value in options.items() if value is not None),
         *loop_words(skip_nonfinite, allow_change),
         *(word for word in words if "=" in word),

@@ -1,7 +1,8 @@
-"""`--student`: which architecture a random student has."""
+"""What finetuning starts from: `--encoder`, and `--student`, the architecture of random weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,29 @@ from dnd.common.errors import ConfigError
 from dnd.common.model_folder import read_model
 from dnd.common.registry import nearest
 from dnd.student.config import OPTIONAL_SETTINGS, PRESETS, StudentConfig
-from dnd.student.shipped import RANDOM, encoder_folder, shipped_encoders
+from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder, shipped_encoders
+
+
+def encoder_choice(encoder: str | Path | None, words: Sequence[str]) -> str:
+    """The encoder that was named; else random weights where `words` describe a student, and what ships where not.
+
+    Args:
+        encoder: `random`, a shipped encoder or a folder; None where nothing was said.
+        words: settings, `key=value`.
+
+    Raises:
+        ConfigError: an encoder, which brings its own student, and settings of another.
+    """
+    described = [word for word in words if word.startswith("student.")]
+    if encoder is None:
+        return RANDOM if described else DEFAULT_ENCODER
+    if described and str(encoder) != RANDOM:
+        raise ConfigError(
+            f"{described[0]} is for --encoder random",
+            found=f"encoder {encoder}",
+            next_step="An encoder brings its own student",
+        )
+    return str(encoder)
 
 
 def student_settings(choice: str | None, encoder: str) -> list[str]:

@@ -29,6 +29,7 @@ from dnd.common.seeds import derive_seed
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.multiclass import MOST_CLASSES
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.student_choice import encoder_choice
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.predictor import Predictor
 from dnd.student.shipped import DEFAULT_ENCODER
@@ -68,7 +69,7 @@ class _Finetuned(_SmilesEstimator):
 
     def __init__(
         self,
-        encoder: str | Path = DEFAULT_ENCODER,
+        encoder: str | Path | None = None,
         recipe: str = "small",
         settings: Mapping[str, object] | None = None,
         ensemble: int | None = None,
@@ -90,6 +91,7 @@ class _Finetuned(_SmilesEstimator):
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
+        encoder = encoder_choice(self.encoder, words)
         own = [f"task={self._task}", "split=column:split", "baselines=false"]
         own += [f"ensemble={self.ensemble}"] if self.ensemble is not None else []
         own += [f"loop.seed={self.random_state}", f"loop.device={self.device}"]
@@ -100,7 +102,7 @@ class _Finetuned(_SmilesEstimator):
             table = Path(temporary) / "table.csv"
             parts = _parts(len(smiles), self.validation_fraction, self.random_state)
             _write_table(table, smiles, labels_NC, names, parts)
-            finetune(table, table.with_name("model"), names, config, encoder=self.encoder, say=_silent, quiet=True)
+            finetune(table, table.with_name("model"), names, config, encoder=encoder, say=_silent, quiet=True)
             self.predictor_ = Predictor.load(table.with_name("model"), device=self.device)
         self.n_features_in_ = 1
 
@@ -114,7 +116,8 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
     """A finetuned student that predicts numbers from SMILES.
 
     Args:
-        encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
+        encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
+            weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
         ensemble: number of students; the recipe's own when None.
@@ -158,7 +161,8 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
     """A finetuned student that predicts one of two or more classes from SMILES.
 
     Args:
-        encoder: the name of a shipped encoder, an ENCODER folder, or `random`.
+        encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
+            weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
         ensemble: number of students; the recipe's own when None.
@@ -229,7 +233,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
     """
 
     def __init__(
-        self, encoder: str | Path = "encoder", pooling: str | None = None, device: str = "auto", jobs: int = 1
+        self, encoder: str | Path = DEFAULT_ENCODER, pooling: str | None = None, device: str = "auto", jobs: int = 1
     ) -> None:
         self.encoder = encoder
         self.pooling = pooling
