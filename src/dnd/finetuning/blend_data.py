@@ -15,6 +15,7 @@ from dnd.finetuning.blend_folds import scaffold_folds
 from dnd.finetuning.classes import with_groups
 from dnd.finetuning.classical_blend import Workbench
 from dnd.finetuning.classical_features import features_of
+from dnd.finetuning.classical_fits import FitOptions
 from dnd.finetuning.student_training import Plan, initial_student
 from dnd.finetuning.tasks import fit_targets
 from dnd.finetuning.time_limit import Clock
@@ -91,7 +92,9 @@ def workbench(
         folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed),
         num_folds=num_folds,
         seed=config.loop.seed,
-        threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
-        trees=config.blend.trees,
-        balanced=config.class_weights == "balanced",
+        options=FitOptions(
+            threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
+            trees=config.blend.trees,
+            balanced=config.class_weights == "balanced",
+        ),
     )

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float32, Int64
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.blend import ArrayModel
 from dnd.finetuning.classical_features import Layout
-from dnd.finetuning.classical_fits import Training, fit_member, suits
+from dnd.finetuning.classical_fits import FitOptions, Training, fit_member, suits
 from dnd.finetuning.tasks import Target
 from dnd.finetuning.tree_arrays import Trees
 
@@ -41,9 +41,7 @@ class Workbench:
         folds: the fold of each of `rows`.
         num_folds: of them.
         seed: of the fits.
-        threads: that a forest may use.
-        trees: of a forest, at most.
-        balanced: see `Training`.
+        options: of the fits.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -55,9 +53,7 @@ class Workbench:
     folds: Int64[np.ndarray, "rows"]
     num_folds: int
     seed: int
-    threads: int
-    trees: int
-    balanced: bool = False
+    options: FitOptions
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -78,9 +74,8 @@ class Workbench:
             labels_N = target.scaled(self.targets_NC[known, column])
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
-            sizes = len(self.targets), seed, self.threads, self.trees, self.balanced
-            training = Training(self.features(known), labels_N, self.layout, classes, *sizes)
-            models.append(fit_member(name, training))
+            x_NF, count = self.features(known), len(self.targets)
+            models.append(fit_member(name, Training(x_NF, labels_N, self.layout, classes, count, seed, self.options)))
         return tuple(models)
 
     def predict(self, models: Sequence[ArrayModel], rows: np.ndarray) -> Array:

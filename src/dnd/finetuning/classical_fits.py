@@ -46,6 +46,21 @@ _HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
+class FitOptions:
+    """What all fits have in common.
+
+    Attributes:
+        threads: that a forest may use.
+        trees: of a forest, at most.
+        balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
+    """
+
+    threads: int = 1
+    trees: int = 300
+    balanced: bool = False
+
+
+@dataclass(frozen=True)
 class Training:
     """What a fit gets.
 
@@ -56,9 +71,7 @@ class Training:
         classes: whether the labels are 0 and 1.
         num_targets: of the whole table; many targets get smaller models.
         seed: of this fit.
-        threads: that a forest may use.
-        trees: of a forest, at most.
-        balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
+        options: threads, trees and weights of labels.
     """
 
     x_NF: Float32[np.ndarray, "molecules features"]
@@ -67,14 +80,12 @@ class Training:
     classes: bool
     num_targets: int
     seed: int
-    threads: int = 1
-    trees: int = 300
-    balanced: bool = False
+    options: FitOptions = FitOptions()
 
     @property
     def class_weight(self) -> dict[str, str]:
         """The setting of scikit-learn's classifiers."""
-        return {"class_weight": "balanced"} if self.balanced and self.classes else {}
+        return {"class_weight": "balanced"} if self.options.balanced and self.classes else {}
 
 
 def fit_member(name: str, training: Training) -> ArrayModel:
@@ -103,10 +114,10 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
     def fit(training: Training) -> Trees:
         columns = _informative(training, sets)
         forest = classes[kind, training.classes](
-            max(10, min(training.trees, LIMIT_FOREST_WORK // training.num_targets)),
+            max(10, min(training.options.trees, LIMIT_FOREST_WORK // training.num_targets)),
             max_features="sqrt" if training.classes else 0.3,
             min_samples_leaf=1 + len(training.y_N) // 10_000,
-            n_jobs=training.threads,
+            n_jobs=training.options.threads,
             random_state=training.seed % 2**32,
             **training.class_weight,
         )

@@ -72,10 +72,7 @@ def read_several(
             given split in one file and in another part in another.
     """
     labels = _file_names(files)
-    tables = [read_labels(file, extra_column, most) for file in files]
-    for table, label in zip(tables, labels, strict=True):
-        if table.not_drawn:
-            say(drawn_line(len(table.numbers), table.not_drawn, label))
+    tables = _read_tables(files, labels, extra_column, most, say)
     names = _target_names(files, tables)
     rows = _rows(tables)
     say(f"parsing {len(rows)} molecules of {len(files)} files")
@@ -118,6 +115,21 @@ class _Row:
     number: int
     text: str
     extra: str
+
+
+def _read_tables(
+    files: Sequence[LabelledFile],
+    labels: Sequence[str],
+    extra_column: str | None,
+    most: int | None,
+    say: Callable[[str], None],
+) -> list[LabelledRows]:
+    """The labelled rows of each file; a file from which rows were drawn is said."""
+    tables = [read_labels(file, extra_column, most) for file in files]
+    for table, label in zip(tables, labels, strict=True):
+        if table.not_drawn:
+            say(drawn_line(len(table.numbers), table.not_drawn, label))
+    return tables
 
 
 def _rows(tables: Sequence[LabelledRows]) -> list[_Row]:

@@ -25,7 +25,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
-from dnd.finetuning.classical_fits import Training, fit_member
+from dnd.finetuning.classical_fits import FitOptions, Training, fit_member
 from dnd.finetuning.kernel_arrays import Kernel, Unary, fit_kernel, squared_distance, tanimoto
 from dnd.finetuning.linear_arrays import Linear, Scaling, constant
 from dnd.finetuning.tree_arrays import Trees, from_boosting, from_forest
@@ -161,9 +161,9 @@ def test_classes_stay_between_0_and_1_and_keep_their_order(esol):
 def test_every_member_fits_a_handful_of_molecules_and_a_single_label_value(esol, name: str, classes: bool):
     x, y = esol
     few = (y[:6] > np.median(y[:6])).astype(float) if classes else y[:6]
-    model = through_a_file(fit_member(name, Training(x[:6], few, LAYOUT, classes, 1, 0, trees=10)))
+    model = through_a_file(fit_member(name, Training(x[:6], few, LAYOUT, classes, 1, 0, FitOptions(trees=10))))
     assert np.isfinite(model.predict(x)).all()
-    single = fit_member(name, Training(x[:6], np.ones(6), LAYOUT, classes, 1, 0, trees=10))
+    single = fit_member(name, Training(x[:6], np.ones(6), LAYOUT, classes, 1, 0, FitOptions(trees=10)))
     assert (single.predict(x) == 1).all()
 
 
