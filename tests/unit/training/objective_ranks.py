@@ -92,7 +92,7 @@ CASES: dict[str, Callable[[], Objective]] = {
     "distill coordinated": lambda: distilling("coordinated"),
     "distill many": lambda: distilling("custom", node=1.0, graph=2.0, task=0.5, labels=1.0, radii=0.3, distances=0.2),
     # At a low temperature two alike molecules have the loss 0 as a difference of numbers near 10, in float32.
-    "contrast": lambda: contrasting(encoder_3d="teacher", temperature=0.5),
+    "contrast": lambda: contrasting(encoder_3d="teacher", temperature=1.0),
     "contrast published": lambda: contrasting(student=StudentConfig("gine", 16, 2), temperature=0.5),
     "contrast in float64": Exact,
     "pretrain propred": lambda: ProPredObjective(toy_store(), pretraining("propred", target="energy")),
