@@ -79,5 +79,8 @@ def tiny_model(folder: Path, *overrides: str) -> Path:
     return out
 
 
-def quietly(data: Path, out: Path, targets: list[str], *overrides: str, **options: object):
-    return finetune(data, out, targets, tiny_config(*overrides), say=lambda line: None, quiet=True, **options)
+def quietly(
+    data: Path, out: Path, targets: list[str], *overrides: str, encoder: str | Path = "random", **options: object
+):
+    config = tiny_config(*overrides)
+    return finetune(data, out, targets, config, encoder=encoder, say=lambda line: None, quiet=True, **options)

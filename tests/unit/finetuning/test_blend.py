@@ -167,7 +167,9 @@ def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_
         "finetune-best",
         ["split=random", "jobs=1", "loop.device=cpu", f"blend.classical={names}", "blend.time_limit_s=0.01"],
     )
-    finetune(write_regression(tmp_path), tmp_path / "model", ["size"], config, say=lines.append, quiet=True)
+    finetune(
+        write_regression(tmp_path), tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True
+    )
     assert any("time limit" in line and "forest" in line for line in lines)
     assert any("no students" in line for line in lines)
     assert np.isfinite(Predictor.load(tmp_path / "model").predict(["CCO"])["size_pred"]).all()
@@ -183,7 +185,7 @@ def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_p
     lines: list[str] = []
     settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.classical=ridge", "blend.students=false"]
     config = load_config(FinetuneConfig, None, [*settings, "fractions=0.9,0.05,0.05", "blend.classical_rows=100"])
-    finetune(table, tmp_path / "model", ["size"], config, say=lines.append, quiet=True)
+    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
     assert any("106 of 120 molecules drawn" in line for line in lines)
 
 

@@ -171,6 +171,7 @@ def test_the_scale_comes_from_the_training_part(tmp_path: Path):
 def test_progress_is_said_line_by_line(tmp_path: Path):
     lines: list[str] = []
     data = write_regression(tmp_path)
-    finetune(data, tmp_path / "model", ["size"], tiny_config("loop.epochs=1"), say=lines.append, quiet=True)
+    config = tiny_config("loop.epochs=1")
+    finetune(data, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
     assert any(line.startswith("task: regression") for line in lines)
     assert any("RandInit" in line for line in lines)

@@ -90,7 +90,7 @@ def test_a_finetuning_by_index_files_warns_of_another_spelling(tmp_path: Path):
     files = ",".join(str(tmp_path / f"{name}.csv") for name in ("train", "valid", "test"))
     lines: list[str] = []
     config = tiny_config(f"split=index:{files}", "loop.epochs=1")
-    metrics = finetune(data, tmp_path / "model", ["y"], config, say=lines.append, quiet=True).metrics
+    metrics = finetune(data, tmp_path / "model", ["y"], config, encoder="random", say=lines.append, quiet=True).metrics
     assert metrics["parts"]["test"]["molecules"] == 3
     assert metrics["duplicates_in_training_and_test"] >= 1
     assert any(line.startswith("warning: ") and "row 21" in line for line in lines)
