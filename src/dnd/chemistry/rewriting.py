@@ -53,12 +53,8 @@ def parse_ordinary(text: str) -> Chem.Mol | None:
         text: a SMILES; blanks around it are ignored.
     """
     text = text.strip()
-    if _ORDINARY.fullmatch(text) is None or ("." in text and text.count(".") > _MAX_DOTS):
-        return None
-    if "[" in text and _HYDROGEN.search(text) is not None:
-        return None
-    mol = Chem.MolFromSmiles(text, _UNSANITIZED)
-    if mol is None or not 0 < mol.GetNumAtoms() <= MAX_ATOMS:
+    mol = _parsed(text)
+    if mol is None:
         return None
     try:
         Chem.SanitizeMol(mol)
@@ -67,6 +63,35 @@ def parse_ordinary(text: str) -> Chem.Mol | None:
     if "@" in text or "/" in text or "\\" in text:
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
+
+
+def parse_canonical(smiles: str) -> Chem.Mol | None:
+    """The molecule of a canonical SMILES as far as fingerprints see it, at a third of the cost of a full parse.
+
+    RDKit writes canonical SMILES of molecules it has sanitised, so aromaticity and charges are as they should be in the
+    text already; only hydrogens are counted and rings found. There are no ring sizes, hybridisation or stereo.
+
+    Args:
+        smiles: as `rewrite` or `parse_smiles` give it; of any other spelling the result is wrong.
+
+    Returns:
+        None for what is not ordinary, as in `parse_ordinary`.
+    """
+    mol = _parsed(smiles)
+    if mol is not None:
+        mol.UpdatePropertyCache(False)
+        Chem.FastFindRings(mol)
+    return mol
+
+
+def _parsed(text: str) -> Chem.Mol | None:
+    """An ordinary molecule as the text has it; None for any other text."""
+    if _ORDINARY.fullmatch(text) is None or ("." in text and text.count(".") > _MAX_DOTS):
+        return None
+    if "[" in text and _HYDROGEN.search(text) is not None:
+        return None
+    mol = Chem.MolFromSmiles(text, _UNSANITIZED)
+    return mol if mol is not None and 0 < mol.GetNumAtoms() <= MAX_ATOMS else None
 
 
 def rewrite(text: str) -> Rewritten | None:

@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
-from dnd.chemistry.rewriting import parse_ordinary
+from dnd.chemistry.rewriting import parse_canonical
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json
@@ -99,7 +99,7 @@ class Domain:
         """Per valid molecule why it is outside; empty where it is inside.
 
         Args:
-            smiles: in any spelling; all must be molecules.
+            smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
         """
         if not smiles:
@@ -240,7 +240,7 @@ def _parsed(smiles: Sequence[str]) -> list[Chem.Mol]:
 
 
 def _molecule(text: str) -> Chem.Mol:
-    mol = parse_ordinary(text)
+    mol = parse_canonical(text)
     if mol is not None:
         return mol
     read = read_smiles(text)

@@ -7,6 +7,7 @@ import pytest
 from rdkit import Chem, DataStructs
 from rdkit.Chem import AllChem, rdFingerprintGenerator
 
+from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.finetuning.domain import Domain, fit_domain
 from finetuning_toys import molecules, other_spelling
@@ -30,7 +31,8 @@ def domain() -> Domain:
 
 
 def judge(domain: Domain, *smiles: str) -> list[str]:
-    return domain.reasons(list(smiles), vectors(list(smiles)))
+    canonical = [found.smiles for found in map(parse_smiles, smiles) if isinstance(found, Molecule)]
+    return domain.reasons(canonical, vectors(list(smiles)))
 
 
 def test_training_molecules_are_inside_in_any_spelling(domain: Domain):

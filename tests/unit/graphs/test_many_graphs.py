@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.chemistry.rewriting import parse_ordinary, rewrite
+from dnd.chemistry.rewriting import parse_canonical, parse_ordinary, rewrite
 from dnd.finetuning.molecules import featurize_smiles
 from dnd.graphs import canonical
 from dnd.graphs.binary import read_binaries
@@ -155,3 +156,14 @@ def test_plain_and_ordinary() -> None:
     assert is_plain("C[C@@H](Cl)c1ccc2[nH]ccc2c1")
     assert not any(map(is_plain, ["C%10CC%10", "C=1CC1", "[13CH4]", "[H][H]", "*C", "C[S@](=O)N", "F[Pt@SP1](Cl)Br"]))
     assert rewrite("C" * 101) is None
+
+
+def test_fingerprints_of_canonical_smiles_need_no_full_parse() -> None:
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    texts = [found.smiles for found in map(rewrite, sample(700, seed=9)) if found is not None]
+    assert len(texts) > 500
+    for text in texts:
+        quick = parse_canonical(text)
+        assert quick is not None, text
+        assert generator.GetFingerprint(quick) == generator.GetFingerprint(Chem.MolFromSmiles(text)), text
+    assert parse_canonical("[2H]O[2H]") is None, "hydrogens as atoms are not ordinary"
