@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +9,10 @@ import typer
 
 def embed(
     source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
-    encoder: Annotated[Path, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder.")],
     out: Annotated[str, typer.Option("--out", "-o", help=".npy, .csv, .tsv, .parquet; - = CSV on stdout.")] = "-",
+    encoder: Annotated[
+        str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder; dnd-base if not given.")
+    ] = None,
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
     pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
@@ -23,9 +24,10 @@ def embed(
     from dnd.common.seeds import set_threads
     from dnd.prediction.embedder import load_embedder
     from dnd.prediction.files import embed_file
+    from dnd.student.shipped import DEFAULT_ENCODER
 
     if pooling not in (None, "mean", "virtual_node"):
         raise ConfigError(f"unknown pooling {pooling!r}", expected="mean or virtual_node")
     set_threads()
-    embedder = load_embedder(encoder, pooling=pooling, device=device, jobs=jobs)  # type: ignore[arg-type]
+    embedder = load_embedder(encoder or DEFAULT_ENCODER, pooling=pooling, device=device, jobs=jobs)  # type: ignore[arg-type]
     typer.echo(embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)

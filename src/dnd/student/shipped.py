@@ -16,8 +16,8 @@ from dnd.common.registry import nearest
 RANDOM = "random"
 """In place of an encoder: random weights (RandInit)."""
 
-DEFAULT_ENCODER = RANDOM
-"""What finetuning starts from where nothing is said; the one line to change when an encoder ships."""
+DEFAULT_ENCODER = "dnd-base"
+"""What finetuning starts from, and what embeds, where nothing is said."""
 
 FOLDER = Path(str(resources.files("dnd") / "data" / "encoders"))
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.finetuning.student_choice import encoder_choice
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.estimator import DndRegressor
 from dnd.student import shipped
 from dnd.student.build import build_student, load_encoder, save_encoder
 from dnd.student.config import StudentConfig
-from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder, half_precision, shipped_encoders
+from dnd.student.shipped import DEFAULT_ENCODER, encoder_folder, half_precision, shipped_encoders
 
 SPELLINGS = ["OC(=O)c1ccccc1OC(C)=O", "CC(=O)Oc1ccccc1C(=O)O", "c1ccc(OC(C)=O)c(c1)C(O)=O"]
 
@@ -95,4 +96,26 @@ def test_all_that_ships_loads_and_is_small_together() -> None:
 
 
 def test_the_default_is_there() -> None:
-    assert DEFAULT_ENCODER == RANDOM or DEFAULT_ENCODER in shipped_encoders()
+    assert DEFAULT_ENCODER in shipped_encoders()
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_what_ships_is_quick_carded_and_the_same_for_every_spelling(name: str) -> None:
+    started = time.process_time()
+    load_encoder(name)
+    assert time.process_time() - started < 1.0
+    vectors = load_embedder(name, device="cpu").embed(SPELLINGS)
+    assert np.ptp(vectors, axis=0).max() < 1e-5
+    others = load_embedder(name, device="cpu").embed(["CCO", "c1ccccc1"])
+    assert np.abs(others[0] - others[1]).max() > 0.1, "it tells molecules apart"
+    card = (encoder_folder(name) / "card.md").read_text()
+    for heading in ("## Data", "## Teacher, held-out molecules", "## What it is bad at", "## Compute"):
+        assert heading in card
+
+
+def test_random_weights_where_a_student_is_described_and_never_beside_an_encoder() -> None:
+    assert encoder_choice(None, ["loop.epochs=1"]) == DEFAULT_ENCODER
+    assert encoder_choice(None, ["student.width=16"]) == "random"
+    assert encoder_choice("random", ["student.width=16"]) == "random"
+    with pytest.raises(ConfigError, match=r"student.width=16 is for --encoder random: found encoder folder"):
+        encoder_choice("folder", ["student.width=16"])
