@@ -101,11 +101,10 @@ def rss_mib(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def run_screen(out: Path, model: Path, jobs: int, every_s: float) -> float:
-    """Run (or go on with) `dnd screen` under the sampler; the seconds it took."""
+def run_screen(out: Path, model: Path, jobs: int, every_s: float) -> None:
+    """Run (or go on with) `dnd screen` under the sampler."""
     words = ["screen", str(out / "library.smi"), "-m", str(model), "-o", str(out / "hits"), "--top", "1000", "--resume"]
     command = [sys.executable, "-m", "dnd", *words, "--jobs", str(jobs)]
-    begin = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     sampler = Sampler(process, out / "rss.csv", every_s)
     sampler.start()
@@ -119,14 +118,14 @@ def run_screen(out: Path, model: Path, jobs: int, every_s: float) -> float:
     sampler.join()
     if code:
         sys.exit(code)
-    return time.monotonic() - begin
 
 
-def summarise(out: Path, seconds: float, jobs: int) -> dict[str, object]:
-    """The figures of the run; draws `rss.png` beside them."""
+def summarise(out: Path, jobs: int) -> dict[str, object]:
+    """The figures of the run, over all calls that it took; draws `rss.png` beside them."""
     with open(out / "rss.csv", newline="") as stream:
         samples = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
     counts = read_json(out / "hits" / "manifest.json")["counts"]
+    seconds = elapsed([row["seconds"] for row in samples])
     early = [row["total_mib"] for row in samples if row["rows"] <= FIRST_ROWS]
     late = [row["total_mib"] for row in samples if row["rows"] > FIRST_ROWS]
     draw(samples, out / "rss.png")
@@ -143,14 +142,19 @@ def summarise(out: Path, seconds: float, jobs: int) -> dict[str, object]:
     }
 
 
+def elapsed(seconds: list[float]) -> float:
+    """Time of all calls together: the clock of the samples starts again at 0 with each."""
+    return sum(before for before, after in zip(seconds, [*seconds[1:], 0.0], strict=True) if after < before)
+
+
 def draw(samples: list[dict[str, float]], path: Path) -> None:
-    """Memory against time."""
+    """Memory against rows, which go on where time starts again with every call."""
     from dnd.analysis.figures import drawing
 
     with drawing(1, 1, width=6, height=3) as (figure, grid):
         for name in ("total_mib", "workers_mib", "main_mib"):
-            grid[0, 0].plot([row["seconds"] for row in samples], [row[name] for row in samples], label=name[:-4])
-        grid[0, 0].set(xlabel="seconds", ylabel="resident memory, MiB", ylim=(0, None))
+            grid[0, 0].plot([row["rows"] / 1e6 for row in samples], [row[name] for row in samples], label=name[:-4])
+        grid[0, 0].set(xlabel="million rows", ylabel="resident memory, MiB", ylim=(0, None))
         grid[0, 0].legend()
         figure.savefig(path, dpi=150)
 
@@ -172,7 +176,8 @@ def main() -> None:
             write_library(words.out / "library.smi", words.rows, words.source or esol)
         if not (model / "manifest.json").exists():
             small_model(model, esol)
-    found = summarise(words.out, run_screen(words.out, model, words.jobs, words.every), words.jobs)
+    run_screen(words.out, model, words.jobs, words.every)
+    found = summarise(words.out, words.jobs)
     write_json(words.out / "summary.json", found)
     print(json.dumps(found, indent=1))
 
