@@ -97,6 +97,7 @@ def test_all_that_ships_loads_and_is_small_together() -> None:
 
 def test_the_default_is_there() -> None:
     assert DEFAULT_ENCODER in shipped_encoders()
+    assert {"dnd-base", "dnd-tokengt"} <= set(shipped_encoders())
 
 
 @pytest.mark.parametrize("name", shipped_encoders())
