@@ -73,7 +73,7 @@ def finetune(
         data: CSV, TSV, SMI, SDF or Parquet with SMILES and labels.
         out: the MODEL folder.
         target_columns: columns with labels; an empty cell is a missing label.
-        config: the settings; the defaults of `FinetuneConfig` when None.
+        config: the settings; the defaults of `FinetuneConfig` when None. Its `student` is for random weights.
         smiles_column: where the SMILES are.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
