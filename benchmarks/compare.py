@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--encoder", default="random", help="of best and fast: a name, a folder, or random")
+    parser.add_argument("--encoder", default="dnd-base", help="of best and fast: a name, a folder, or random")
     parser.add_argument("--settings", nargs="*", default=[], help="further key=value settings of best and fast")
     parser.add_argument("--most", type=int, default=10_000, help="molecules of a data set; larger ones are subsampled")
     parser.add_argument("--chemprop", help="python of an environment with chemprop 2; without it chemprop is skipped")
