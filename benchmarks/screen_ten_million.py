@@ -148,7 +148,8 @@ def elapsed(seconds: list[float]) -> float:
 
 
 def draw(samples: list[dict[str, float]], path: Path) -> None:
-    """Memory against rows, which go on where time starts again with every call."""
+    """Memory against rows, which go on where time starts again with every call; without the start of each."""
+    samples = [row for row in samples if row["rows"] > 0]
     from dnd.analysis.figures import drawing
 
     with drawing(1, 1, width=6, height=3) as (figure, grid):
