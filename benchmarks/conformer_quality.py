@@ -76,6 +76,7 @@ def make_stores(qm9: Path, options: argparse.Namespace) -> dict[str, Store]:
 
 
 def stored(path: Path, folder: Path, source: str, options: argparse.Namespace, molecules: int | None) -> Path:
+    """The folder of a store of `path` with the conformers of `source`."""
     config = PrepareConfig(
         conformers=source, hydrogens="teacher_all_student_heavy", sample=molecules, seed=1, jobs=options.jobs
     )
@@ -115,6 +116,7 @@ def bond_shift(store: Store, reference: Store) -> float:
 
 
 def row_of(name: str, store: Store, reference: Store, esol: Path, options: argparse.Namespace) -> list[object]:
+    """A line of the table: all stages on one store."""
     folder = options.out / "runs" / SOURCES[name]
     teach = load_config(DenoiseConfig, f"denoise-{options.recipe}")
     taught = denoise(store, folder / "teacher", teach, resume=True, quiet=True)
@@ -142,6 +144,7 @@ def row_of(name: str, store: Store, reference: Store, esol: Path, options: argpa
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     recipes = [name.removeprefix("denoise-") for name in recipe_names() if name.startswith("denoise-")]
     both = [name for name in recipes if f"distill-{name}" in recipe_names()]

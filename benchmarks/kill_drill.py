@@ -38,6 +38,7 @@ def main() -> int:
 
 
 def drill(folder: Path, kills: int, seed: int, only: set[str]) -> int:
+    """Share the kills among the stages and print a line of each; 1 if any result differs."""
     nursery = Nursery(TESTS / "faults" / "stage_runs.py", folder)
     print("| stage | kills | runs | differing results | seconds |\n|---|---|---|---|---|", flush=True)
     total = differing_in_all = 0

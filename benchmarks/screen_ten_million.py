@@ -27,7 +27,15 @@ from dnd.common.files import read_json, replacing, write_json
 
 BAD = ("C1CC", "no molecule", "C" * 5000)
 FIRST_ROWS = 100_000
-SETTINGS = ("baselines=false", "student.name=gine", "student.width=64", "student.num_layers=3", "loop.epochs=2")
+SETTINGS = (
+    "--recipe=small",
+    "--split=random",
+    "baselines=false",
+    "student.name=gine",
+    "student.width=64",
+    "student.num_layers=3",
+    "loop.epochs=2",
+)
 _ROWS = re.compile(rb"screen  ([\d,]+) of")
 
 
@@ -44,19 +52,7 @@ def write_library(path: Path, rows: int, source: Path) -> None:
 
 def small_model(folder: Path, esol: Path) -> None:
     """A GINE of width 64, two epochs on ESOL: what a screen costs does not depend on how good it is."""
-    words = [
-        "finetune",
-        str(esol),
-        "-o",
-        str(folder),
-        "--target-columns",
-        "logS",
-        "--split",
-        "random",
-        "--recipe",
-        "small",
-        *SETTINGS,
-    ]
+    words = ["finetune", str(esol), "-o", str(folder), "--target-columns", "logS", *SETTINGS]
     subprocess.run([sys.executable, "-m", "dnd", *words], check=True)
 
 
@@ -149,9 +145,9 @@ def elapsed(seconds: list[float]) -> float:
 
 def draw(samples: list[dict[str, float]], path: Path) -> None:
     """Memory against rows, which go on where time starts again with every call; without the start of each."""
-    samples = [row for row in samples if row["rows"] > 0]
     from dnd.analysis.figures import drawing
 
+    samples = [row for row in samples if row["rows"] > 0]
     with drawing(1, 1, width=6, height=3) as (figure, grid):
         for name in ("total_mib", "workers_mib", "main_mib"):
             grid[0, 0].plot([row["rows"] / 1e6 for row in samples], [row[name] for row in samples], label=name[:-4])

@@ -13,6 +13,7 @@ and its mean. Test parts are never read. Every step resumes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnd.analysis.benchmarks import load_benchmark
+from dnd.analysis.encoder_ablation import DATASETS
 from dnd.analysis.pretrain_base import excluded_table
 from dnd.common.config import from_dict
 from dnd.common.files import write_text
@@ -38,10 +40,10 @@ from dnd.student.config import StudentConfig
 from dnd.teacher.denoise import denoise
 from dnd.teacher.denoising import DenoiseConfig
 
-DATASETS = ("esol", "freesolv", "lipo", "bp", "mp", "ri", "logp")
+Parts = dict[str, tuple[list[str], np.ndarray]]  # SMILES and values, by part
 ALPHAS = np.logspace(-1, 4, 11)
 ALL, HEAVY = "teacher_all_student_heavy", "heavy_both"
-# Each choice differs from the first in one thing.
+# Noise scale in angstrom, width, hydrogens.
 CHOICES = {
     "sigma 0.04, width 64, hydrogens": (0.04, 64, ALL),
     "sigma 0.02": (0.02, 64, ALL),
@@ -71,7 +73,14 @@ def main() -> None:
     write_text(options.out / "teacher_choice.md", "\n".join(lines) + "\n")
 
 
-def row_of(name, inputs, labelled, random, student, options) -> list[str]:  # type: ignore[no-untyped-def]
+def row_of(
+    name: str,
+    inputs: Sequence[Path],
+    labelled: Mapping[str, Parts],
+    random: Mapping[str, float],
+    student: StudentConfig,
+    options: argparse.Namespace,
+) -> list[str]:
     """Denoising score, distillation score, and the probe over that of random weights."""
     sigma, width, hydrogens = CHOICES[name]
     store = union([stored(path, hydrogens, options) for path in inputs])
@@ -107,7 +116,7 @@ def stored(path: Path, hydrogens: str, options: argparse.Namespace) -> Store:
     return Store.open(folder)
 
 
-def probe_data(name: str, options: argparse.Namespace) -> dict[str, tuple[list[str], np.ndarray]]:
+def probe_data(name: str, options: argparse.Namespace) -> Parts:
     """SMILES and values of the training and the validation part."""
     data, draw, found = load_benchmark(name, options.data_dir), np.random.default_rng(0), {}
     for part in ("train", "valid"):
@@ -118,7 +127,7 @@ def probe_data(name: str, options: argparse.Namespace) -> dict[str, tuple[list[s
     return found
 
 
-def probe(embedder: Embedder, labelled: dict[str, dict[str, tuple[list[str], np.ndarray]]]) -> dict[str, float]:
+def probe(embedder: Embedder, labelled: Mapping[str, Parts]) -> dict[str, float]:
     """Validation RMSE of ridge regression on frozen embeddings, by data set."""
     errors = {}
     for name, parts in labelled.items():
@@ -135,6 +144,7 @@ def _finite(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--inputs", type=Path, nargs="*", default=[], help="files with conformers; default: the slice")
