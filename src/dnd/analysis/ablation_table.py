@@ -1,7 +1,7 @@
 """The tables of the ablation of the teachers: errors, paired changes against random weights, and the bars.
 
-Changes are paired by seed: mean of the differences relative to the control, half-width of the 95 % interval (Student's
-t), and a star where it leaves out 0. Lower is better for every metric here.
+Changes are of the error, which is 1 - ROC-AUC for classes, and paired by seed: mean of the differences relative to the
+control's error, half-width of the 95 % interval (Student's t), and a star where it leaves out 0. Less is better.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from dnd.analysis.demo import paired_change
 from dnd.analysis.encoder_ablation import NEITHER
 from dnd.analysis.results import Record
-from dnd.analysis.tables import metric_name, paper_best, sign_test
+from dnd.analysis.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best, sign_test
 
 Key = tuple[str, str, float]  # data set, variant, fraction
 
@@ -39,10 +39,22 @@ class Scores:
         """Mean over seeds; NaN where nothing is finished."""
         return float(np.mean(list(self.parts[part][key].values()))) if key in self.parts[part] else float("nan")
 
+    def kinds(self) -> dict[str, list[str]]:
+        """Data sets with errors and data sets with ROC-AUC; a kind that there is none of is left out."""
+        larger = {name: metric in LARGER_IS_BETTER for name, metric in self.metrics.items()}
+        kinds = {"regression": False, "classification": True}
+        found = {kind: [name for name in larger if larger[name] == wanted] for kind, wanted in kinds.items()}
+        return {kind: names for kind, names in found.items() if names}
+
+    def errors(self, part: str, key: Key) -> dict[int, float]:
+        """Error by seed: the metric, or 1 less the metric where larger is better."""
+        larger = self.metrics.get(key[0]) in LARGER_IS_BETTER
+        return {seed: 1 - value if larger else value for seed, value in self.parts[part].get(key, {}).items()}
+
     def change(self, part: str, key: Key) -> tuple[float, float, int] | None:
-        """Relative change against the control, half-width, number of pairs; None with fewer than two pairs."""
+        """Relative change of the error against the control, half-width, pairs; None with fewer than two pairs."""
         dataset, _, fraction = key
-        ours, control = (self.parts[part].get(one, {}) for one in (key, (dataset, NEITHER, fraction)))
+        ours, control = (self.errors(part, one) for one in (key, (dataset, NEITHER, fraction)))
         seeds = sorted(ours.keys() & control.keys())
         if len(seeds) < 2:
             return None
@@ -109,19 +121,21 @@ def _changes(scores: Scores, variants: Sequence[str], fraction: float, part: str
     ours = [name for name in variants if name != NEITHER]
     yield f"| data set | {' | '.join(ours)} |"
     yield "|---" * (1 + len(ours)) + "|"
-    means: dict[str, list[float]] = {name: [] for name in ours}
-    for dataset in scores.metrics:
-        cells = []
-        for name in ours:
-            found = scores.change(part, (dataset, name, fraction))
-            if found is None:
-                cells.append("–")
-                continue
-            change, half, _ = found
-            means[name].append(change)
-            cells.append(f"{100 * change:+.1f} ± {100 * half:.1f} %{' *' if abs(change) > half else ''}")
-        yield f"| {dataset} | {' | '.join(cells)} |"
-    yield f"| mean of the data sets | {' | '.join(_mean_change(means[name]) for name in ours)} |"
+    for kind, datasets in scores.kinds().items():
+        means: dict[str, list[float]] = {name: [] for name in ours}
+        for dataset in datasets:
+            found = {name: scores.change(part, (dataset, name, fraction)) for name in ours}
+            for name, change in found.items():
+                means[name] += [change[0]] if change is not None else []
+            yield f"| {dataset} | {' | '.join(_shown_change(change) for change in found.values())} |"
+        yield f"| mean of {kind} | {' | '.join(_mean_change(means[name]) for name in ours)} |"
+
+
+def _shown_change(found: tuple[float, float, int] | None) -> str:
+    if found is None:
+        return "–"
+    change, half, _ = found
+    return f"{100 * change:+.1f} ± {100 * half:.1f} %{' *' if abs(change) > half else ''}"
 
 
 def _mean_change(changes: Sequence[float]) -> str:
@@ -133,28 +147,33 @@ def _mean_change(changes: Sequence[float]) -> str:
 
 def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -> Iterator[str]:
     """Each variant against what was asked of the encoder that ships."""
-    full, few, datasets = max(fractions), min(fractions), list(scores.metrics)
+    full, few = max(fractions), min(fractions)
     for name in [one for one in variants if one != NEITHER]:
-        changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
-        with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
-        beaten = [one for one, best in with_paper if scores.mean("test", (one, name, full)) < best]
-        mean = f"{100 * float(np.mean(changes)):+.1f} %" if changes else "not known"
-        yield f"- {name}: mean change of the test error {mean}"
-        yield (
-            f"  - below the paper's best number on {len(beaten)} of {len(with_paper)} data sets that have one "
-            f"({', '.join(beaten) or 'none'}; only the OGB sets have the paper's split)"
-        )
-        if few < full:
-            good = [one for one in datasets if _as_good(scores, one, name, few, full)]
+        for kind, datasets in scores.kinds().items():
+            changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
+            mean = f"{100 * float(np.mean(changes)):+.1f} %" if changes else "not known"
+            yield f"- {name}, {kind}: mean change of the test error {mean}"
+            with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
+            beaten = [
+                one for one, best in with_paper
+                if is_better(scores.metrics[one], scores.mean("test", (one, name, full)), best)
+            ]  # fmt: skip
             yield (
-                f"  - with {100 * few:.0f} % of the labels as good as `{NEITHER}` with the most (mean within one "
-                f"deviation) on {len(good)} of {len(datasets)} ({', '.join(good) or 'none'})"
+                f"  - better than the paper's best number on {len(beaten)} of {len(with_paper)} data sets that have "
+                f"one ({', '.join(beaten) or 'none'}; only the OGB sets have the paper's split)"
             )
+            if few < full:
+                good = [one for one in datasets if _as_good(scores, one, name, few, full)]
+                yield (
+                    f"  - with {100 * few:.0f} % of the labels as good as `{NEITHER}` with the most (mean within one "
+                    f"deviation) on {len(good)} of {len(datasets)} ({', '.join(good) or 'none'})"
+                )
 
 
 def _as_good(scores: Scores, dataset: str, name: str, few: float, full: float) -> bool:
-    control = list(scores.parts["test"].get((dataset, NEITHER, full), {}).values())
-    if not control:
+    control = list(scores.errors("test", (dataset, NEITHER, full)).values())
+    ours = list(scores.errors("test", (dataset, name, few)).values())
+    if not control or not ours:
         return False
     spread = float(np.std(control, ddof=1)) if len(control) > 1 else 0.0
-    return scores.mean("test", (dataset, name, few)) <= float(np.mean(control)) + spread
+    return float(np.mean(ours)) <= float(np.mean(control)) + spread

@@ -22,7 +22,7 @@ from dnd.distillation.targets import weights_digest
 from dnd.store.reader import Store
 from dnd.teacher.saved import load_teacher
 
-DATASETS = ("esol", "freesolv", "lipo", "bp", "mp", "ri", "logp")
+REGRESSION = tuple(name for name, entry in BENCHMARKS.items() if entry.task == "regression")
 NEITHER = "neither"
 _3D = ("node", "graph", "global_tokens", "local_atoms", "distances", "surface", "radii")
 _DESCRIPTORS = ("descriptors", "fingerprints", "charges")
@@ -60,9 +60,9 @@ class Ablation:
     student: DistillConfig
     shipped: str = "dnd-base"
     variants: tuple[str, ...] = FOUR
-    datasets: tuple[str, ...] = DATASETS
+    datasets: tuple[str, ...] = tuple(BENCHMARKS)
     fractions: tuple[float, ...] = (1.0, 0.1)
-    seeds: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(DATASETS, 5))
+    seeds: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(BENCHMARKS, 5))
     most_molecules: int | None = None
     recipe: str = "finetune-small"
     finetune: tuple[str, ...] = ()

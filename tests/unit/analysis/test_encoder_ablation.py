@@ -11,6 +11,7 @@ import pytest
 from distillation_toys import toy_config, toy_teacher_folder
 from dnd.analysis.ablation_table import ablation_page, scores_of
 from dnd.analysis.base_settings import BaseConfig
+from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.encoder_ablation import FOUR, NEITHER, VARIANTS, Ablation, plan, variant_config
 from dnd.analysis.results import Cell, Record, digests
 from dnd.analysis.stages import ENCODER, STAGES, Work
@@ -91,7 +92,8 @@ def test_a_student_of_the_base_with_the_same_settings_is_not_distilled_again(bas
 def record(dataset: str, variant: str, fraction: float, seed: int, test: float) -> Record:
     cell = Cell(f"{dataset}/{variant}/{fraction}/{seed}", "finetune")
     settings = {"dataset": dataset, "system": variant, "fraction": fraction, "seed": seed, "pooling": "mean"}
-    result = {"metric": "rmse", "test": test, "valid": test + 0.1, "molecules": {"train": int(100 * fraction)}}
+    metric = BENCHMARKS[dataset].metric
+    result = {"metric": metric, "test": test, "valid": test + 0.1, "molecules": {"train": int(100 * fraction)}}
     return Record(cell.key, "0", "done", cell.kind, settings, result)
 
 
@@ -115,7 +117,7 @@ def test_changes_are_paired_and_the_bars_count() -> None:
     page = ablation_page(scores, ["both", NEITHER], [1.0, 0.1])
     assert "| esol | RMSE ↓ | 100 | 0.900 ± 0.050 (3) | 1.100 ± 0.050 (3) |" in page
     assert "-18.2 ± 0.0 % *" in page
-    assert "mean change of the test error -18.2 %" in page
+    assert "both, regression: mean change of the test error -18.2 %" in page
     assert "with the most (mean within one deviation) on 2 of 2 (esol, lipo)" in page
     assert "- `esol/both/9`: no memory" in page
     assert "–" in ablation_page(scores, [*FOUR], [1.0])
@@ -123,4 +125,17 @@ def test_changes_are_paired_and_the_bars_count() -> None:
 
 def test_the_papers_best_numbers() -> None:
     assert paper_best("esol") == pytest.approx(0.928, abs=0.001)
-    assert paper_best("bbbp") is None
+    assert paper_best("bbbp") == pytest.approx(0.6788), "the largest ROC-AUC"
+
+
+def test_the_error_of_classes_is_what_roc_auc_lacks() -> None:
+    records = [record("bbbp", name, 1.0, seed, auc) for name, auc in (("both", 0.7), (NEITHER, 0.6)) for seed in (1, 2)]
+    scores = scores_of([*records, *(record("esol", NEITHER, 1.0, seed, 1.0) for seed in (1, 2))])
+    found = scores.change("test", ("bbbp", "both", 1.0))
+    assert found is not None
+    assert found[0] == pytest.approx(-0.1 / 0.4)
+    page = ablation_page(scores, ["both", NEITHER], [1.0])
+    assert "| bbbp | ROC-AUC ↑ | 100 | 0.700 ± 0.000 (2) | 0.600 ± 0.000 (2) |" in page
+    assert "| mean of classification | -25.0 % (lower on 1 of 1" in page
+    assert "both, classification: mean change of the test error -25.0 %" in page
+    assert "better than the paper's best number on 1 of 1 data sets that have one (bbbp;" in page
