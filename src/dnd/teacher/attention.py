@@ -87,12 +87,12 @@ class EquivariantAttention(nn.Module):
             near.blocks, radial, *(torch.split(part, cells) for part in per_atom), strict=True
         ):
             filters = nn.functional.silu(torch.addmm(bias, radial_PK, weight))
-            cutoff_BTT = block.cutoff_BTT
+            cutoff_M = block.cutoff_M
             if self.vector_cutoff:
-                filters, cutoff_BTT = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_BTT)
+                filters, cutoff_M = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_M)
             query, key, scalar, vector, directed = (part.view(*block.shape, *part.shape[1:]) for part in parts)
             message, gather = pair_messages(
-                filters, query, key, scalar, vector, directed, cutoff_BTT, block, self.num_heads, workspace
+                filters, query, key, scalar, vector, directed, cutoff_M, block, self.num_heads, workspace
             )
             messages.append(message.flatten(0, 1))
             gathered.append(gather.flatten(0, 1))

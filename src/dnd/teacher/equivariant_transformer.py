@@ -19,6 +19,8 @@ from dnd.teacher.whitening import WhiteningNorm
 
 CELL_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
 """Largest dense filter block: on a CPU about what a core's caches hold, on a GPU what memory spares easily."""
+ROWS_PER_TILE = {"cpu": 12}
+"""Rows of a tile of a large molecule. A GPU takes a block at once: it is short of launches, not of cache."""
 
 
 class NeighbourEmbedding(nn.Module):
@@ -94,7 +96,10 @@ class EquivariantTransformer(Teacher):
         check_elements(conformers, self.config.max_atomic_number)
         dtype, device = self.embedding.weight.dtype, conformers.positions_A3.device
         cells = CELL_BYTES.get(device.type, CELL_BYTES["cuda"]) // (4 * self.width * dtype.itemsize)
-        near = find_pairs(conformers, self.cutoff, cells_per_block=cells, closest=self.closest_approach)
+        rows = ROWS_PER_TILE.get(device.type)
+        near = find_pairs(
+            conformers, self.cutoff, cells_per_block=cells, rows_per_tile=rows, closest=self.closest_approach
+        )
         distances = near.distances.to(dtype)
         radial = self.distance_expansion(distances)
         per_block = torch.split(radial, near.rows_per_block())
@@ -109,7 +114,7 @@ class EquivariantTransformer(Teacher):
             near,
         )
         v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
-        workspace = x_RF.new_empty(max(len(block.source_M) for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
+        workspace = x_RF.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
         layers = []
         for layer in self.attention_layers:
             delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
