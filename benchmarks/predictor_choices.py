@@ -1,11 +1,11 @@
 """What the recipe `best` leaves to the data and what it decides once: compared on molecules that are no test molecules.
 
-    python benchmarks/predictor_choices.py loss|class_weights|transform -o runs/choices [--seeds 1 2 3]
+    python benchmarks/predictor_choices.py loss|class_weights|transform|precision -o runs/choices [--seeds 1 2 3]
 
 Each question has its variants and data sets of OGB with their published splits. The test part is never looked at: a
-student (GINE, width 64, 3 layers, random weights) is judged on the validation part, at its best epoch; `fast` (here
-ridge or logistic regression, extra trees on descriptors, boosting; no encoder) out of fold, on the training and the
-validation part. `transform` asks for ESOL's solubility in mol/L, which is skewed.
+student (GINE, width 64, 3 layers, random weights; for `precision` finetuned `dnd-base`) is judged on the validation
+part, at its best epoch; `fast` (here ridge or logistic regression, extra trees on descriptors, boosting; no encoder)
+out of fold, on the training and the validation part. `transform` asks for ESOL's solubility in mol/L, which is skewed.
 
 A run ends as a line of `<question>.jsonl` and is not repeated.
 """
@@ -32,6 +32,7 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] =
     "loss": (("l1", "huber", "mse"), ("freesolv", "esol"), ("student",)),
     "class_weights": (("none", "balanced"), ("bace", "bbbp", "clintox"), ("fast", "student")),
     "transform": (("none", "log"), ("esol",), ("fast",)),
+    "precision": (("fp32", "bf16"), ("freesolv", "esol", "bace"), ("student",)),
 }
 FAST = ("blend.classical=ridge,forest_descriptors,boosting",)
 STUDENT = (
@@ -85,11 +86,13 @@ def _run(
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         table, targets = _write(Path(folder), name, power_of_ten=question == "transform")
-        words = [f"{question}={variant}", f"loop.seed={seed}", "split=column:split", "jobs=1"]
-        words += [f"loop.epochs={arguments.epochs}", *STUDENT] if system == "student" else FAST
+        setting, encoder = ("loop.precision", "dnd-base") if question == "precision" else (question, "random")
+        words = [f"{setting}={variant}", f"loop.seed={seed}", "split=column:split", "jobs=1"]
+        own = STUDENT if encoder == "random" else STUDENT[-2:]
+        words += [f"loop.epochs={arguments.epochs}", *own] if system == "student" else FAST
         config = load_config(FinetuneConfig, "finetune-small" if system == "student" else f"finetune-{system}", words)
         summary = finetune(
-            table, Path(folder) / "model", targets, config, encoder="random", say=lambda line: None, quiet=True
+            table, Path(folder) / "model", targets, config, encoder=encoder, say=lambda line: None, quiet=True
         )
         scores = {
             f"{part}_{metric}": summary.metrics["parts"][part][metric]

@@ -66,6 +66,7 @@ class DistillationObjective(PretrainingObjective):
             self._frozen = (teacher.to(self._device).eval().requires_grad_(False),)
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
+            self.bf16_devices = self.student.bf16_devices
             self._terms = build_terms(self.student, teacher, config)
             self.terms = nn.ModuleDict(self._terms)
             if config.task_target is not None:

@@ -65,6 +65,7 @@ class SupervisedObjective(Objective):
     ) -> None:
         super().__init__()
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
+        self.bf16_devices = network.student.bf16_devices
         self.loop, self.layer_decay, self.value_loss = loop, layer_decay, value_loss
         self.targets_NC, self.targets = targets_NC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]

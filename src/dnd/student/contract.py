@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -38,11 +39,13 @@ class Student(nn.Module, ABC):
         config: all settings of the student.
         width: D, the width of the representations.
         num_layers: number of message passing or attention layers.
+        bf16_devices: kinds of device on which training was measured to be faster in bfloat16.
     """
 
     config: StudentConfig
     width: int
     num_layers: int
+    bf16_devices: Collection[str] = ()
 
     @abstractmethod
     def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:

@@ -28,6 +28,8 @@ class Gine(Student):
     last update plus the mean of the last layer's atoms, so that +VN sees the last layer (OGB has no such readout).
     """
 
+    bf16_devices = ("cpu",)
+
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config, self.width, self.num_layers = config, config.width, config.num_layers

@@ -47,7 +47,7 @@ class DenoiseConfig:
         """Refuse settings that can't work."""
         if not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}, expected above 0 angstrom")
-        if self.loop.precision != "fp32":
+        if self.loop.precision == "bf16":
             raise ValueError("teachers are trained in fp32; noise of 0.04 angstrom is lost in the digits of bf16")
 
 

@@ -31,6 +31,7 @@ from dnd.training.guard import Buffers, clip_gradient, nonfinite_error
 from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
 from dnd.training.position import Position
+from dnd.training.precision import uses_bf16
 from dnd.training.prefetch import prefetched
 from dnd.training.schedule import learning_rate
 from dnd.training.settings import LoopConfig, TrainResult
@@ -94,6 +95,7 @@ class _Run:
         self, objective: Objective, config: LoopConfig, folder: Path, world: World, device: torch.device
     ) -> None:
         self.objective, self.config, self.folder, self.world, self.device = objective, config, folder, world, device
+        self.bf16 = uses_bf16(config.precision, device, objective.bf16_devices)
         groups = objective.parameter_groups(config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]))
         self.position = Position()
@@ -207,7 +209,7 @@ class _Run:
             group["lr"] = rate * group["multiplier"]
         self.optimizer.zero_grad(set_to_none=True)
         buffers = Buffers(self.objective) if config.skip_nonfinite else None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             result = self.parallel(batch.to(self.device), seed)
         loss = self.world.weigh(result, borrowed=self.world.rank >= len(rows))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -248,10 +250,7 @@ class _Run:
         position = self.position
         if self.world.is_main:
             self.objective.eval()
-            with (
-                torch.no_grad(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"),
-            ):
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 position.last = {name: float(value) for name, value in self.objective.evaluate().items()}
             self.objective.train()
             self.log.evaluation({"step": position.step, "epoch": position.epoch, **position.last})

@@ -6,7 +6,7 @@ Four objectives plug into the one loop: denoising, distillation, contrastive and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -100,10 +100,12 @@ class Objective(nn.Module, ABC):
     Attributes:
         best_metric: key of `evaluate()` that selects the weights kept at the end; None keeps the last.
         best_is_max: whether larger is better.
+        bf16_devices: kinds of device on which its networks are faster in bfloat16, for `precision=auto`.
     """
 
     best_metric: str | None = None
     best_is_max: bool = False
+    bf16_devices: Collection[str] = ()
 
     @abstractmethod
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:

@@ -23,7 +23,7 @@ class LoopConfig:
         weight_decay: of AdamW, on matrices only.
         betas: of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
-        precision: `fp32`, or `bf16` for autocast.
+        precision: `fp32`, `bf16` for autocast, or `auto` for bf16 where that is faster (`precision.py`).
         seed: of everything random.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stops after this many evaluations without a better one; none = never.
@@ -49,7 +49,7 @@ class LoopConfig:
     weight_decay: float = 0.05
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float | None = 5.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     seed: int = 1
     evaluate_every: int = 1
     patience: int | None = None

@@ -21,9 +21,10 @@ from dnd.finetuning.tasks import Target
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.student.build import build_student
-from dnd.student.config import preset
+from dnd.student.build import build_student, load_encoder
+from dnd.student.config import StudentConfig, preset
 from dnd.student.contract import Student
+from dnd.student.shipped import shipped_encoders
 
 SEED = 0
 
@@ -66,18 +67,23 @@ def drug_store(folder: Path, count: int) -> Store:
     return Store.open(folder)
 
 
+def student_config(name: str) -> StudentConfig:
+    """The settings of a preset or of an encoder that ships with the package."""
+    return load_encoder(name)[0].config if name in shipped_encoders() else preset(name)
+
+
 def random_student(name: str) -> Student:
-    """The student of a preset with random weights, in evaluation mode."""
+    """The student of `student_config(name)` with random weights, in evaluation mode."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(derive_seed(SEED, "student"))
-        return build_student(preset(name)).eval()
+        return build_student(student_config(name)).eval()
 
 
 def random_predictor(name: str) -> PredictorParts:
     """A predictor of one target with random weights, as `dnd finetune` would leave it."""
     network = PropertyNetwork(random_student(name), "mean", "mlp", 1).eval()
     targets = (Target("y"),)
-    members = (Member(network, targets, SEED, 1.0, preset(name), "mlp"),)
+    members = (Member(network, targets, SEED, 1.0, network.student.config, "mlp"),)
     config = predictor_config(members, targets, "heavy_both", {})
     return PredictorParts(members, targets, "regression", "heavy_both", config)
 

@@ -23,10 +23,11 @@ from dnd.graphs.batch import ConformerBatch
 from dnd.graphs.canonical import written_graphs
 from dnd.prediction.predictor import Predictor
 from dnd.store.batches import plan_batches
+from dnd.student.shipped import DEFAULT_ENCODER
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.equivariant_transformer import EquivariantTransformer
 
-PRESETS = ("gine-small", "gine", "tokengt-small", "tokengt-table5b")
+STUDENTS = (DEFAULT_ENCODER, "gine-small", "gine", "tokengt-small", "tokengt-table5b")
 TEACHER = TeacherConfig(width=256, num_layers=8)
 _PARSE, _OGB, _ROUTE = "RDKit MolFromSmiles", "ogb smiles2graph", "ETKDG + MMFF94s + teacher 8x256"
 _SLOWER = 25  # so many times fewer molecules go the 3D route
@@ -44,8 +45,8 @@ def bench_throughput(molecules: int, repetitions: int) -> Iterator[Table]:
     smiles = [text for text in texts if parse_smiles(text).ok]
     yield from _graphs(smiles, name, repetitions)
     yield _predictions(smiles, name, repetitions)
-    for preset in ("gine-small", "tokengt-small"):
-        yield _stages(smiles, preset, repetitions)
+    for student in (DEFAULT_ENCODER, "gine-small", "tokengt-small"):
+        yield _stages(smiles, student, repetitions)
 
 
 def _graphs(smiles: list[str], name: str, repetitions: int) -> Iterator[Table]:
@@ -74,25 +75,27 @@ def _predictions(smiles: list[str], name: str, repetitions: int) -> Table:
         Variant(_ROUTE, lambda: _teacher_forward(teacher, conformers_of(few)), len(few)),
         Variant("  of which ETKDG + MMFF94s", lambda: conformers_of(few), len(few)),
     ]
-    for preset in PRESETS:
-        predictor = Predictor(random_predictor(preset), device="cpu")
-        variants.append(Variant(preset, lambda predictor=predictor: predictor.predict_values(smiles), len(smiles)))  # type: ignore[misc]
+    for student in STUDENTS:
+        predictor = Predictor(random_predictor(student), device="cpu")
+        variants.append(Variant(student, lambda predictor=predictor: predictor.predict_values(smiles), len(smiles)))  # type: ignore[misc]
     lines = measure(variants, repetitions)
     table = Table(
         "SMILES -> prediction", "molecule", _ROUTE, lines,
         notes=(f"{len(smiles)} molecules of {name}, {len(few)} of them on the 3D route; {repetitions} repetitions",),
     )  # fmt: skip
     room = "dnd.analysis.bench.throughput:"
-    peaks = {preset: added_memory(f"{room}prediction_work", preset=preset, molecules=len(smiles)) for preset in PRESETS}
+    peaks = {
+        student: added_memory(f"{room}prediction_work", student=student, molecules=len(smiles)) for student in STUDENTS
+    }
     return table.with_peaks({**peaks, _ROUTE: added_memory(f"{room}route_work", molecules=len(few))})
 
 
-def _stages(smiles: list[str], preset: str, repetitions: int) -> Table:
-    parts = random_predictor(preset)
+def _stages(smiles: list[str], student: str, repetitions: int) -> Table:
+    parts = random_predictor(student)
     predictor, network = Predictor(parts, device="cpu"), parts.members[0].network
     featurized = featurize_smiles(smiles, "heavy_both")
     store = as_store(featurized, "heavy_both")
-    rows, whole = np.arange(len(store)), f"{preset}, whole"
+    rows, whole = np.arange(len(store)), f"{student}, whole"
     sizes = store.atom_counts + 2 * store.bond_counts + 2
     plan = plan_batches(sizes, max_tokens=16_384, seed=0, epoch=0)
     batches = [store.read(part).graph for part in plan]
@@ -113,7 +116,7 @@ def _stages(smiles: list[str], preset: str, repetitions: int) -> Table:
     ]
     notes = ("graphs: in canonical order, parse included",)
     run_over(network, network.student, store, rows[:8])
-    return Table(f"stages of {preset}", "molecule", whole, measure(variants, repetitions), share=True, notes=notes)
+    return Table(f"stages of {student}", "molecule", whole, measure(variants, repetitions), share=True, notes=notes)
 
 
 def conformers_of(smiles: list[str]) -> ConformerBatch:
@@ -134,10 +137,10 @@ def conformers_of(smiles: list[str]) -> ConformerBatch:
     )
 
 
-def prediction_work(preset: str, molecules: int) -> Callable[[], None]:
+def prediction_work(student: str, molecules: int) -> Callable[[], None]:
     """For `added_memory`: predict molecules with a student that has predicted one before."""
     set_threads()
-    predictor, smiles = Predictor(random_predictor(preset), device="cpu"), drug_like_smiles(molecules)[0]
+    predictor, smiles = Predictor(random_predictor(student), device="cpu"), drug_like_smiles(molecules)[0]
     predictor.predict_values(["C"])
 
     def work() -> None:
