@@ -97,7 +97,9 @@ class _Run:
         self.objective, self.config, self.folder, self.world, self.device = objective, config, folder, world, device
         self.bf16 = uses_bf16(config.precision, device, objective.bf16_devices)
         groups = objective.parameter_groups(config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]))
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]), fused=True
+        )
         self.position = Position()
         self.best: dict[str, Tensor] | None = None
         self.pending: list[dict[str, Any]] = []
