@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dnd.analysis.demo import paired_change
+from dnd.analysis.demo_comparison import paired_change
 from dnd.chemistry.parse import parse_smiles
 
 SETS = {"esol": "ESOL", "freesolv": "FREESOLV", "lipo": "LIPO"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dnd.analysis.demo import paired_change
+from dnd.analysis.demo_comparison import paired_change
 from dnd.analysis.encoder_ablation import NEITHER
 from dnd.analysis.results import Record
 from dnd.analysis.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best, sign_test

@@ -42,7 +42,8 @@ _PRELOAD = (
 
 def run_cell(folder: Path) -> dict[str, Any]:
     """Run the cell in `folder` and return its outcome; errors of any kind become its reason."""
-    from dnd.analysis.stages import STAGES, Work
+    from dnd.analysis.stages import STAGES
+    from dnd.analysis.work import Work
     from dnd.training.stopping import Interrupted
 
     cell = read_json(folder / CELL_FILE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,9 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
+from dnd.analysis.demo_comparison import System, compare, table_lines
 from dnd.analysis.demo_report import write_demo_report
 from dnd.common.config import load_config
 from dnd.common.files import write_text
@@ -44,21 +42,6 @@ NEW_MOLECULES = {
     "cholesterol": "CC(C)CCCC(C)C1CCC2C1(CCC3C2CC=C4C3(CCC(C4)O)C)C",
     "not a molecule": "C1CC(",
 }
-
-
-@dataclass(frozen=True)
-class System:
-    """What one way to a model reached on ESOL.
-
-    Attributes:
-        name: as in the paper.
-        valid: RMSE on the validation part, one value per seed.
-        test: RMSE on the test part, one value per seed.
-    """
-
-    name: str
-    valid: list[float]
-    test: list[float]
 
 
 @dataclass(frozen=True)
@@ -113,38 +96,6 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
     report = write_demo_report(out, systems, sentence, predictions, denoised.metrics, distilled.metrics)
     say(f"report: {report}")
     return DemoResult(out, systems, sentence, report)
-
-
-def compare(systems: list[System]) -> str:
-    """What the test part says of D&D against RandInit (paired over seeds) and the best classical baseline."""
-    distilled, random, *classical = systems
-    best = min(classical, key=lambda system: float(np.mean(system.valid)))  # chosen on validation, never on test
-    ours, forest = float(np.mean(distilled.test)), float(np.mean(best.test))
-    change, half_width = paired_change(distilled.test, random.test)
-    clear = "lowers" if change < 0 else "RAISES"
-    effect = clear if abs(change) > half_width else "makes no clear difference to"
-    return (
-        f"Distillation {effect} the test RMSE against random weights (change {change:+.3f} ± {half_width:.3f}, 95 % "
-        f"interval of {len(distilled.test)} paired seeds). The distilled student "
-        f"{'beats' if ours < forest else 'does NOT beat'} the classical baseline that validation prefers "
-        f"({ours:.3f} against {forest:.3f}, {best.name}). This is a small run: 2,500 molecules of pretraining, not "
-        f"millions."
-    )
-
-
-def paired_change(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """Mean of the paired differences and the half-width of its 95 % interval (Student's t)."""
-    differences = np.subtract(ours, theirs)
-    error = float(np.std(differences, ddof=1)) / np.sqrt(len(differences))
-    return float(np.mean(differences)), float(stats.t.ppf(0.975, len(differences) - 1) * error)
-
-
-def table_lines(systems: list[System]) -> Iterator[str]:
-    """The systems side by side as lines of text."""
-    yield f"   {'ESOL, RMSE in log mol/L':34}{'validation':>12}{'test':>16}"
-    for system in systems:
-        spread = f" ± {np.std(system.test, ddof=1):.3f}" if len(system.test) > 1 else ""
-        yield f"   {system.name:34}{np.mean(system.valid):>12.3f}{f'{np.mean(system.test):.3f}{spread}':>16}"
 
 
 def _finetune_all(out: Path, esol: Path, jobs: int) -> dict[str, list[dict[str, Any]]]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dnd.analysis.demo_comparison import System
 from dnd.analysis.figures import bar_chart, loss_curves, parity_plot
 from dnd.analysis.report import Code, Figure, Molecules, Report, Section, Table, Text, write_report
 from dnd.training.logs import read_log
-
-if TYPE_CHECKING:
-    from dnd.analysis.demo import System
 
 WORST = 6
 MEASURED, PREDICTED = "logS", "logS_pred"

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,10 +17,8 @@ from jaxtyping import Float
 from dnd.analysis.benchmarks import PARTS, load_benchmark
 from dnd.analysis.finding import table_text
 from dnd.analysis.qm9 import QM9_PREFIX
+from dnd.analysis.work import TABLE, Work
 from dnd.common.seeds import numpy_generator
-
-if TYPE_CHECKING:
-    from dnd.analysis.stages import Work
 
 _MOST_BALANCED_TARGETS = 30  # with more, one molecule of each class per target would fill the smallest subset
 
@@ -155,8 +153,6 @@ def _select(table: LabelledTable, rows: np.ndarray, columns: Sequence[int] | np.
 
 
 def _qm9_table(work: Work) -> LabelledTable:
-    from dnd.analysis.stages import TABLE
-
     name = str(work.settings["dataset"]).removeprefix(QM9_PREFIX)
     return _own_table(work.need("labels") / TABLE, (name,), "regression", "mae")
 

@@ -16,8 +16,8 @@ from dnd.analysis.grid import WORKER, GridSummary, run_grid
 from dnd.analysis.label_efficiency import curves_of, draw_label_efficiency
 from dnd.analysis.protocol import MOLECULES, Request, encoder_key, plan, systems_of
 from dnd.analysis.results import Cell, digests
-from dnd.analysis.stages import ENCODER, STORE
 from dnd.analysis.table_report import write_table
+from dnd.analysis.work import ENCODER, STORE
 from dnd.common.config import load_config
 from dnd.common.errors import InputError
 from dnd.common.files import read_json, write_json

@@ -7,50 +7,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dnd.analysis.finding import table_text
+from dnd.analysis.work import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
 from dnd.common.config import load_config
-from dnd.common.errors import InputError
 from dnd.common.files import write_text
 
-STORE, TEACHER, ENCODER, MODEL, TABLE = "store", "teacher", "encoder", "model", "data.csv"
 Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Work:
-    """One cell at work.
-
-    Attributes:
-        settings: of the cell.
-        paths: files and folders that it reads; not part of its digest.
-        needs: kind of need to the folder of the cell that made it.
-        folder: its own.
-    """
-
-    settings: Mapping[str, Any]
-    paths: Mapping[str, Any]
-    needs: Mapping[str, Path]
-    folder: Path
-
-    def need(self, kind: str) -> Path:
-        """Folder of the needed cell whose key ends in `kind`."""
-        return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] == kind)
-
-    def inputs(self) -> list[str]:
-        """The input files.
-
-        Raises:
-            InputError: they were not found when the grid was planned.
-        """
-        if self.paths["problem"]:
-            raise InputError(self.paths["problem"])
-        return list(self.paths["inputs"])
 
 
 def prepare_store(work: Work) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dnd.analysis.demo import System, compare, table_lines
+from dnd.analysis.demo_comparison import System, compare, table_lines
 
 
 def systems(distilled: list[float], random: list[float], forest: float, other: float = 9.0) -> list[System]:

@@ -14,8 +14,9 @@ from dnd.analysis.base_settings import BaseConfig
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.encoder_ablation import FOUR, NEITHER, VARIANTS, Ablation, plan, variant_config
 from dnd.analysis.results import Cell, Record, digests
-from dnd.analysis.stages import ENCODER, STAGES, Work
+from dnd.analysis.stages import STAGES
 from dnd.analysis.tables import paper_best
+from dnd.analysis.work import ENCODER, Work
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.distillation.settings import ALIGNMENT, AUXILIARY, TermWeights

@@ -10,9 +10,10 @@ from dnd.analysis.label_efficiency import curves_of, draw_label_efficiency
 from dnd.analysis.labelled import labelled_table, nested_subset, reduced
 from dnd.analysis.protocol import Request, plan
 from dnd.analysis.results import Record, digests
-from dnd.analysis.stages import STAGES, Work, prepare_store
+from dnd.analysis.stages import STAGES, prepare_store
 from dnd.analysis.table_report import write_table
 from dnd.analysis.tables import compare, entries, paper_value, sign_test
+from dnd.analysis.work import Work
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.distillation.contrast import ContrastConfig
