@@ -126,7 +126,7 @@ def finetune_student(work: Work) -> Result:
     metrics = summary.metrics
     main, scale = table.metric.removesuffix("_z"), table.scale
     parts = {part: metrics["parts"][part][main] for part in ("valid", "test")}
-    member = metrics["members"][0]
+    student = next(iter(metrics["members"]), {"steps": None, "best_step": None})  # `fast` trains none
     for name in ("metrics.json", "test_predictions.csv", "rejects.csv", "metrics.jsonl", "run.json"):
         if (work.folder / MODEL / name).is_file():
             shutil.copyfile(work.folder / MODEL / name, work.folder / name)
@@ -136,8 +136,8 @@ def finetune_student(work: Work) -> Result:
         **_scores(table.metric, parts, scale),
         "rejected": metrics["counts"]["rejected"],
         "skipped_targets": metrics["parts"]["test"]["skipped_targets"],
-        "steps": member["steps"],
-        "best_step": member["best_step"],
+        "steps": student["steps"],
+        "best_step": student["best_step"],
     }
 
 

@@ -1,0 +1,114 @@
+"""What a tenth of the labels gives: the frozen encoder with classical models (`fast`), with `dnd-base` and without.
+
+    python benchmarks/few_labels.py -o runs/few-labels --seeds 1 2 3
+
+Seven regression sets, at most 1,200 molecules of each, the same that `encoder_ablation.py --most-molecules 1200` takes.
+A tenth of the training part and a tenth of the validation part have labels, so that no label beyond the tenth is seen;
+the test part is whole. Subsets are drawn by seed. A run ends as a line of `results.jsonl` and is not repeated; the
+table has the mean over seeds, with the paired change that the representation of `dnd-base` makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.analysis.benchmark_list import BENCHMARKS
+from dnd.analysis.benchmarks import BenchmarkData, load_benchmark
+from dnd.analysis.demo_comparison import paired_change
+from dnd.analysis.encoder_ablation import REGRESSION
+from dnd.analysis.labelled import nested_subset, reduced
+from dnd.common.config import load_config
+from dnd.finetuning.finetune import finetune
+from dnd.finetuning.settings import FinetuneConfig
+
+ENCODERS = ("dnd-base", "random")
+KEYS = ("data", "encoder", "seed")
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    arguments = _arguments()
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "results.jsonl"
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    for name in arguments.datasets:
+        for seed in arguments.seeds:
+            for encoder in ENCODERS:
+                cell = dict(zip(KEYS, (name, encoder, seed), strict=True))
+                if any(all(line[key] == cell[key] for key in KEYS) for line in done):
+                    continue
+                done.append({**cell, **_run(name, encoder, seed, arguments)})
+                with open(path, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(done[-1]) + "\n")
+                print(done[-1], flush=True)
+    print("\n".join(table(done)))
+
+
+def table(lines: list[dict[str, Any]]) -> list[str]:
+    """One row per data set: labels seen, mean error of each encoder over seeds, paired change."""
+    found = ["| data set | labels | without an encoder | `dnd-base` | change |", "|---" * 5 + "|"]
+    for name in dict.fromkeys(line["data"] for line in lines):
+        own = [line for line in lines if line["data"] == name]
+        by_seed = {one: {line["seed"]: line["test"] for line in own if line["encoder"] == one} for one in ENCODERS}
+        seeds = sorted(set.intersection(*map(set, by_seed.values())))
+        ours, control = ([by_seed[encoder][seed] for seed in seeds] for encoder in ENCODERS)
+        change = "–"
+        if len(seeds) > 1:
+            mean, half = paired_change(ours, control)
+            scale = 100 / float(np.mean(control))
+            change = f"{scale * mean:+.1f} ± {scale * half:.1f} %"
+        cells = [f"{np.mean(values):.3f} ({len(values)})" for values in (control, ours)]
+        found.append(f"| {name} | {own[0]['labels']} | {cells[0]} | {cells[1]} | {change} |")
+    return found
+
+
+def _run(name: str, encoder: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    data, started = load_benchmark(name), time.process_time()
+    parts = reduced(data.parts, arguments.most)
+    scale = float(np.nanstd(data.targets_NC[parts["train"]])) if BENCHMARKS[name].metric == "mae_z" else 1.0
+    for part in ("train", "valid"):
+        kept = nested_subset(data.targets_NC[parts[part]], arguments.fraction, seed, "regression")
+        parts[part] = parts[part][kept]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.csv"
+        _write(path, data, parts)
+        words = ["task=regression", "split=column:split", "jobs=1", f"loop.seed={seed}"]
+        config = load_config(FinetuneConfig, "finetune-fast", words)
+        summary = finetune(
+            path, Path(folder) / "model", list(data.names), config, encoder=encoder, say=lambda line: None, quiet=True
+        )
+    metric = BENCHMARKS[name].metric.removesuffix("_z")
+    test = summary.metrics["parts"]["test"][metric] / scale
+    labels = len(parts["train"]) + len(parts["valid"])
+    return {"test": test, "labels": labels, "cpu_s": round(time.process_time() - started, 1)}
+
+
+def _write(path: Path, data: BenchmarkData, parts: dict[str, np.ndarray]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["smiles", "split", *data.names])
+        for part, rows in parts.items():
+            writer.writerows([data.smiles[row], part, *map(repr, data.targets_NC[row].tolist())] for row in rows)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", required=True)
+    parser.add_argument("--datasets", nargs="+", default=list(REGRESSION), choices=REGRESSION)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--most", type=int, default=1200, help="molecules of a data set")
+    parser.add_argument("--fraction", type=float, default=0.1, help="of the labels of training and validation part")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
