@@ -31,7 +31,7 @@ from dnd.training.guard import Buffers, clip_gradient, nonfinite_error
 from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
 from dnd.training.position import Position
-from dnd.training.precision import uses_bf16
+from dnd.training.precision import choose_bf16
 from dnd.training.prefetch import prefetched
 from dnd.training.schedule import learning_rate
 from dnd.training.settings import LoopConfig, TrainResult
@@ -95,7 +95,7 @@ class _Run:
         self, objective: Objective, config: LoopConfig, folder: Path, world: World, device: torch.device
     ) -> None:
         self.objective, self.config, self.folder, self.world, self.device = objective, config, folder, world, device
-        self.bf16 = uses_bf16(config.precision, device, objective.bf16_devices)
+        self.bf16 = choose_bf16(config.precision, device, objective.bf16_devices)
         groups = objective.parameter_groups(config.weight_decay)
         self.optimizer = torch.optim.AdamW(
             groups, lr=config.learning_rate, betas=(config.betas[0], config.betas[1]), fused=True
