@@ -100,9 +100,8 @@ class EquivariantAttention(nn.Module):
 
     def _by_piece(self, linear: nn.Linear) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, "outputs"]]:
         """Weights with rows (s0 | s1 | s2) x heads instead of heads x (s0 | s1 | s2), so that pieces are contiguous."""
-        rows = torch.arange(linear.out_features, device=linear.weight.device)
-        order = rows.view(self.num_heads, 3, -1).transpose(0, 1).flatten()
-        return linear.weight[order], linear.bias[order]
+        weight = linear.weight.view(self.num_heads, 3, -1, linear.in_features).transpose(0, 1)
+        return weight.flatten(0, 2), linear.bias.view(self.num_heads, 3, -1).transpose(0, 1).flatten()
 
     @staticmethod
     def _cut_values(
