@@ -29,6 +29,7 @@ from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
 from dnd.student.shipped import RANDOM, encoder_folder
 from dnd.training.loop import choose_device, train
+from dnd.training.precision import choose_bf16
 from dnd.training.settings import TrainResult
 
 Array = Float[np.ndarray, "molecules targets"]
@@ -163,19 +164,20 @@ def seconds_per_epoch(plan: Plan, partition: Split) -> float:
     set_threads(plan.config.loop.threads)
     objective = objective_of(plan, 0, partition).to(choose_device(plan.config.loop.device))
     device = next(objective.parameters()).device
+    bf16 = choose_bf16(plan.config.loop.precision, device, objective.bf16_devices)
     batches = objective.plan_epoch(0)
     few = batches[: _REHEARSED_STEPS + 1]
-    started = time.monotonic()
-    for number, rows in enumerate(few):
-        if number == 1:
-            started = time.monotonic()  # the first step warms up
-        objective(objective.load_batch(rows, 0).to(device), number).loss.backward()
-    steps = max(1, len(few) - 1)
-    step = (time.monotonic() - started) / steps
-    judged = np.concatenate([partition.valid, partition.test])
-    sample = judged[:: math.ceil(len(judged) / _REHEARSED_ROWS)]
-    network = objective.network.eval()
-    started = time.monotonic()
-    run_over(network, network.student, objective.source, sample)
-    evaluation = (time.monotonic() - started) * len(judged) / len(sample)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        started = time.monotonic()
+        for number, rows in enumerate(few):
+            if number == 1:
+                started = time.monotonic()  # the first step warms up
+            objective(objective.load_batch(rows, 0).to(device), number).loss.backward()
+        step = (time.monotonic() - started) / max(1, len(few) - 1)
+        judged = np.concatenate([partition.valid, partition.test])
+        sample = judged[:: math.ceil(len(judged) / _REHEARSED_ROWS)]
+        network = objective.network.eval()
+        started = time.monotonic()
+        run_over(network, network.student, objective.source, sample)
+        evaluation = (time.monotonic() - started) * len(judged) / len(sample)
     return step * len(batches) * 1.1 + evaluation
