@@ -1,11 +1,11 @@
 """What the recipe `best` leaves to the data and what it decides once: compared on molecules that are no test molecules.
 
-    python benchmarks/predictor_choices.py loss|class_weights|transform|precision -o runs/choices [--seeds 1 2 3]
+    python benchmarks/predictor_choices.py QUESTION -o runs/choices [--seeds 1 2 3]
 
-Each question has its variants and data sets of OGB with their published splits. The test part is never looked at: a
-student (GINE, width 64, 3 layers, random weights; for `precision` finetuned `dnd-base`) is judged on the validation
-part, at its best epoch; `fast` (here ridge or logistic regression, extra trees on descriptors, boosting; no encoder)
-out of fold, on the training and the validation part. `transform` asks for ESOL's solubility in mol/L, which is skewed.
+Each question has its variants and data sets with their splits. The test part is never looked at: a student (GINE, width
+64, 3 layers, random weights; for `precision` and `finetuning` `dnd-base`) is judged on the validation part, at its best
+epoch; `fast` (here ridge or logistic regression, extra trees on descriptors, boosting; no encoder) out of fold, on the
+training and the validation part. `transform` asks for ESOL's solubility in mol/L, which is skewed.
 
 A run ends as a line of `<question>.jsonl` and is not repeated.
 """
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from dnd.analysis.benchmarks import PARTS, load_benchmark
+from dnd.analysis.labelled import reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
@@ -33,7 +34,22 @@ QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] =
     "class_weights": (("none", "balanced"), ("bace", "bbbp", "clintox"), ("fast", "student")),
     "transform": (("none", "log"), ("esol",), ("fast",)),
     "precision": (("fp32", "bf16"), ("freesolv", "esol", "bace"), ("student",)),
+    "finetuning": (
+        ("best", "rate 5e-4", "one rate", "l1", "l1, rate 5e-4"),
+        ("freesolv", "esol", "ri", "bp"),
+        ("student",),
+    ),
 }
+# How `best` finetunes a student, and what could be otherwise.
+FINETUNING = {
+    "best": (),
+    "rate 5e-4": ("loop.learning_rate=5e-4",),
+    "one rate": ("layer_decay=1.0",),
+    "l1": ("loss=l1",),
+    "l1, rate 5e-4": ("loss=l1", "loop.learning_rate=5e-4"),
+}
+BEST = ("loss=huber", "probe_steps=300", "loop.warmup_epochs=2", "loop.precision=auto", "baselines=false")
+MOST = {"ri": 1200, "bp": 1200}  # molecules of a data set, drawn at random; of the others all
 FAST = ("blend.classical=ridge,forest_descriptors,boosting",)
 STUDENT = (
     "student.name=gine",
@@ -86,11 +102,15 @@ def _run(
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         table, targets = _write(Path(folder), name, power_of_ten=question == "transform")
-        setting, encoder = ("loop.precision", "dnd-base") if question == "precision" else (question, "random")
-        words = [f"{setting}={variant}", f"loop.seed={seed}", "split=column:split", "jobs=1"]
-        own = STUDENT if encoder == "random" else STUDENT[-2:]
+        encoder, own = ("dnd-base", STUDENT[-2:]) if question in ("precision", "finetuning") else ("random", STUDENT)
+        choice = {
+            "precision": (f"loop.precision={variant}",),
+            "finetuning": (*BEST, *FINETUNING.get(variant, ())),
+        }.get(question, (f"{question}={variant}",))
+        words = [f"loop.seed={seed}", "split=column:split", "jobs=1"]
         words += [f"loop.epochs={arguments.epochs}", *own] if system == "student" else FAST
-        config = load_config(FinetuneConfig, "finetune-small" if system == "student" else f"finetune-{system}", words)
+        recipe = "finetune-small" if system == "student" else f"finetune-{system}"
+        config = load_config(FinetuneConfig, recipe, [*words, *choice])
         summary = finetune(
             table, Path(folder) / "model", targets, config, encoder=encoder, say=lambda line: None, quiet=True
         )
@@ -105,13 +125,16 @@ def _run(
 def _write(folder: Path, name: str, *, power_of_ten: bool) -> tuple[Path, list[str]]:
     """The data set with its published split as a table."""
     data = load_benchmark(name)
+    chosen = reduced(data.parts, MOST.get(name))
     parts = np.full(len(data.smiles), "", object)
     for part in PARTS:
-        parts[data.parts[part]] = part
+        parts[chosen[part]] = part
     with open(folder / "data.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["smiles", "split", *data.names])
         for text, part, labels in zip(data.smiles, parts, data.targets_NC, strict=True):
+            if not part:
+                continue
             values = 10.0**labels if power_of_ten else labels
             writer.writerow([text, part, *("" if np.isnan(value) else repr(float(value)) for value in values)])
     return folder / "data.csv", list(data.names)
