@@ -1,7 +1,7 @@
 """The tables of the ablation of the teachers: errors, paired changes against random weights, and the bars.
 
-Changes are of the error, which is 1 - ROC-AUC for classes, and paired by seed: mean of the differences relative to the
-control's error, half-width of the 95 % interval (Student's t), and a star where it leaves out 0. Less is better.
+Changes are paired by seed: mean of the differences, relative to the control for errors and as they are for ROC-AUC,
+half-width of the 95 % interval (Student's t), and a star where it leaves out 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dnd.analysis.encoder_ablation import NEITHER
 from dnd.analysis.results import Record
 from dnd.analysis.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best, sign_test
 
+REGRESSION, CLASSIFICATION = "regression", "classification"
 Key = tuple[str, str, float]  # data set, variant, fraction
 
 
@@ -42,26 +43,21 @@ class Scores:
     def kinds(self) -> dict[str, list[str]]:
         """Data sets with errors and data sets with ROC-AUC; a kind that there is none of is left out."""
         larger = {name: metric in LARGER_IS_BETTER for name, metric in self.metrics.items()}
-        kinds = {"regression": False, "classification": True}
+        kinds = {REGRESSION: False, CLASSIFICATION: True}
         found = {kind: [name for name in larger if larger[name] == wanted] for kind, wanted in kinds.items()}
         return {kind: names for kind, names in found.items() if names}
 
-    def errors(self, part: str, key: Key) -> dict[int, float]:
-        """Error by seed: the metric, or 1 less the metric where larger is better."""
-        larger = self.metrics.get(key[0]) in LARGER_IS_BETTER
-        return {seed: 1 - value if larger else value for seed, value in self.parts[part].get(key, {}).items()}
-
-    def change(self, part: str, key: Key) -> tuple[float, float, int] | None:
-        """Relative change of the error against the control, half-width, pairs; None with fewer than two pairs."""
+    def change(self, part: str, key: Key) -> tuple[float, float] | None:
+        """Change against the control and its half-width, relative for errors; None with fewer than two pairs."""
         dataset, _, fraction = key
-        ours, control = (self.errors(part, one) for one in (key, (dataset, NEITHER, fraction)))
+        ours, control = (self.parts[part].get(one, {}) for one in (key, (dataset, NEITHER, fraction)))
         seeds = sorted(ours.keys() & control.keys())
         if len(seeds) < 2:
             return None
         mine, other = [ours[seed] for seed in seeds], [control[seed] for seed in seeds]
         change, half = paired_change(mine, other)
-        scale = float(np.mean(other))
-        return change / scale, half / scale, len(seeds)
+        scale = 1.0 if self.metrics[dataset] in LARGER_IS_BETTER else float(np.mean(other))
+        return change / scale, half / scale
 
 
 def scores_of(records: Sequence[Record]) -> Scores:
@@ -127,22 +123,29 @@ def _changes(scores: Scores, variants: Sequence[str], fraction: float, part: str
             found = {name: scores.change(part, (dataset, name, fraction)) for name in ours}
             for name, change in found.items():
                 means[name] += [change[0]] if change is not None else []
-            yield f"| {dataset} | {' | '.join(_shown_change(change) for change in found.values())} |"
-        yield f"| mean of {kind} | {' | '.join(_mean_change(means[name]) for name in ours)} |"
+            yield f"| {dataset} | {' | '.join(_shown_change(change, kind) for change in found.values())} |"
+        yield f"| mean of {kind} | {' | '.join(_mean_change(means[name], kind) for name in ours)} |"
 
 
-def _shown_change(found: tuple[float, float, int] | None) -> str:
+def _shown_change(found: tuple[float, float] | None, kind: str) -> str:
     if found is None:
         return "–"
-    change, half, _ = found
-    return f"{100 * change:+.1f} ± {100 * half:.1f} %{' *' if abs(change) > half else ''}"
+    change, half = found
+    text = f"{100 * change:+.1f} ± {100 * half:.1f} %" if kind == REGRESSION else f"{change:+.3f} ± {half:.3f}"
+    return f"{text}{' *' if abs(change) > half else ''}"
 
 
-def _mean_change(changes: Sequence[float]) -> str:
+def _mean_change(changes: Sequence[float], kind: str) -> str:
     if not changes:
         return "–"
-    wins, decided, p_value = sign_test([-change for change in changes])
-    return f"{100 * float(np.mean(changes)):+.1f} % (lower on {wins} of {decided}, sign test p = {p_value:.2g})"
+    better = -1 if kind == REGRESSION else 1
+    wins, decided, p_value = sign_test([better * change for change in changes])
+    return f"{_mean(changes, kind)} (better on {wins} of {decided}, sign test p = {p_value:.2g})"
+
+
+def _mean(changes: Sequence[float], kind: str) -> str:
+    mean = float(np.mean(changes))
+    return f"{100 * mean:+.1f} %" if kind == REGRESSION else f"{mean:+.3f}"
 
 
 def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -> Iterator[str]:
@@ -151,8 +154,11 @@ def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -
     for name in [one for one in variants if one != NEITHER]:
         for kind, datasets in scores.kinds().items():
             changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
-            mean = f"{100 * float(np.mean(changes)):+.1f} %" if changes else "not known"
-            yield f"- {name}, {kind}: mean change of the test error {mean}"
+            measure, mean = (
+                "error" if kind == REGRESSION else "ROC-AUC",
+                _mean(changes, kind) if changes else "not known",
+            )
+            yield f"- {name}, {kind}: mean change of the test {measure} {mean}"
             with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
             beaten = [
                 one for one, best in with_paper
@@ -171,9 +177,10 @@ def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -
 
 
 def _as_good(scores: Scores, dataset: str, name: str, few: float, full: float) -> bool:
-    control = list(scores.errors("test", (dataset, NEITHER, full)).values())
-    ours = list(scores.errors("test", (dataset, name, few)).values())
-    if not control or not ours:
+    control = list(scores.parts["test"].get((dataset, NEITHER, full), {}).values())
+    ours = scores.mean("test", (dataset, name, few))
+    if not control or np.isnan(ours):
         return False
     spread = float(np.std(control, ddof=1)) if len(control) > 1 else 0.0
-    return float(np.mean(ours)) <= float(np.mean(control)) + spread
+    mean = float(np.mean(control))
+    return ours >= mean - spread if scores.metrics[dataset] in LARGER_IS_BETTER else ours <= mean + spread
