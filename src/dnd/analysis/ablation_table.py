@@ -154,10 +154,8 @@ def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -
     for name in [one for one in variants if one != NEITHER]:
         for kind, datasets in scores.kinds().items():
             changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
-            measure, mean = (
-                "error" if kind == REGRESSION else "ROC-AUC",
-                _mean(changes, kind) if changes else "not known",
-            )
+            measure = "error" if kind == REGRESSION else "ROC-AUC"
+            mean = _mean(changes, kind) if changes else "not known"
             yield f"- {name}, {kind}: mean change of the test {measure} {mean}"
             with_paper = [(one, best) for one in datasets if (best := paper_best(one)) is not None]
             beaten = [
