@@ -15,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+_PRODUCT_CACHES, _KEPT_PRODUCTS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "16"
+
 
 def derive_seed(seed: int, purpose: str, *position: int) -> int:
     """A 63-bit seed for `purpose` at `position`, such as `derive_seed(seed, "order", epoch)`."""
@@ -37,13 +39,19 @@ def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Set the number of OpenMP threads of torch on purpose and return it.
+    """Set the number of OpenMP threads of torch on purpose and return it; to be called before the first product.
 
     Two threads on two busy cores were 5 to 8 times slower than one, so the default is 1 unless `DND_THREADS` or
     `OMP_NUM_THREADS` says otherwise.
+
+    Torch and oneDNN each keep a compiled bf16 product for every shape that they have met, 1,024 of them. Batches of
+    graphs hardly ever repeat a shape, so that costs up to 0.8 GB and gains nothing: both are told to keep few, unless
+    the environment says otherwise.
     """
     import torch
 
+    for name in _PRODUCT_CACHES:
+        os.environ.setdefault(name, _KEPT_PRODUCTS)
     count = threads or int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
     torch.set_num_threads(count)
     return count

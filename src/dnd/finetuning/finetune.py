@@ -19,6 +19,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
+from dnd.common.seeds import set_threads
 from dnd.finetuning.classes import expand_classes, spread_units
 from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.learnable import check_learnable
@@ -92,6 +93,7 @@ def finetune(
     config, out = config or FinetuneConfig(), Path(out)
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
+    set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
     files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
     plan = _plan(files, config, str(encoder), say)
     if search:

@@ -36,9 +36,8 @@ def test_bf16_on_a_cpu_does_not_grow_with_the_shapes_it_meets() -> None:
     """A fresh process, since caches are sized at the first product: 300 shapes cost 200 MB without a bound."""
     script = """
 import resource, torch
-from dnd.training.precision import choose_bf16
-assert choose_bf16("bf16", torch.device("cpu"), [])
-torch.set_num_threads(1)
+from dnd.common.seeds import set_threads
+set_threads(1)
 weight = torch.randn(512, 512)
 def products(shapes):
     with torch.autocast("cpu", torch.bfloat16):
