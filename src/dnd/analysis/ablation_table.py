@@ -152,7 +152,10 @@ def _bars(scores: Scores, variants: Sequence[str], fractions: Sequence[float]) -
     """Each variant against what was asked of the encoder that ships."""
     full, few = max(fractions), min(fractions)
     for name in [one for one in variants if one != NEITHER]:
-        for kind, datasets in scores.kinds().items():
+        for kind, all_datasets in scores.kinds().items():
+            datasets = [one for one in all_datasets if (one, name, full) in scores.parts["test"]]
+            if not datasets:
+                continue
             changes = [found[0] for one in datasets if (found := scores.change("test", (one, name, full))) is not None]
             measure = "error" if kind == REGRESSION else "ROC-AUC"
             mean = _mean(changes, kind) if changes else "not known"
