@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dnd.chemistry.streams import read_errors
 from dnd.common.errors import CorruptFileError, InputError
 
 LIMIT_UNPACKED = 4 * 2**30
@@ -24,11 +25,12 @@ def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterato
     """Column names and rows of a Parquet file; page checksums are verified, missing values are empty cells.
 
     Raises:
-        CorruptFileError: not a Parquet file, or damaged; the second also while iterating.
+        CorruptFileError: not a Parquet file, or damaged, or in a damaged gzip; the second also while iterating.
     """
     source: BinaryIO = stream
     if not stream.seekable() or not isinstance(getattr(stream, "raw", None), io.FileIO):
-        source = io.BytesIO(stream.read(LIMIT_UNPACKED + 1))
+        with read_errors(path):
+            source = io.BytesIO(stream.read(LIMIT_UNPACKED + 1))
         if source.getbuffer().nbytes > LIMIT_UNPACKED:
             raise InputError(f"{path} is too large to unpack", next_step="Unpack it and give the plain .parquet file")
     try:

@@ -131,7 +131,7 @@ def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
         CorruptFileError: the gzip stream is damaged or cut off.
         InputError: a line is longer than `LIMIT_LINE`.
     """
-    with _read_errors(path):
+    with read_errors(path):
         head = cast(io.BufferedReader, stream).peek(2)[:2]
     encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     # newline="" splits at \n, \r\n and \r and leaves them in place, as the csv module wants them.
@@ -148,7 +148,7 @@ def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
 def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:
     number = 0
     while True:
-        with _read_errors(path):
+        with read_errors(path):
             line = stream.readline(LIMIT_LINE + 1)
         number += 1
         if not line:
@@ -159,7 +159,13 @@ def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:
 
 
 @contextlib.contextmanager
-def _read_errors(path: str | Path) -> Iterator[None]:
+def read_errors(path: str | Path) -> Iterator[None]:
+    """Say what is wrong with the file where reading its bytes fails.
+
+    Raises:
+        CorruptFileError: the gzip stream is damaged or cut off.
+        InputError: the file can't be read.
+    """
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

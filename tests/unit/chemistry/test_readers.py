@@ -204,6 +204,24 @@ def test_a_reader_closes_its_file_early(tmp_path: Path) -> None:
         list(reader)
 
 
+@pytest.mark.parametrize("damage", ["header", "cut", "flipped"])
+def test_parquet_in_a_damaged_gzip_is_refused(tmp_path: Path, damage: str) -> None:
+    """Found by fuzzing: bytes that begin like gzip are unpacked before Arrow sees them."""
+    plain = io.BytesIO()
+    pq.write_table(pa.table({"smiles": ["C", "CC"] * 500}), plain)
+    packed = bytearray(gzip.compress(plain.getvalue()))
+    if damage == "header":
+        packed[2] = 99
+    elif damage == "cut":
+        packed = packed[: len(packed) // 2]
+    else:
+        packed[-6] ^= 1
+    path = tmp_path / "table.parquet.gz"
+    path.write_bytes(packed)
+    with pytest.raises(CorruptFileError, match="damaged gzip"):
+        list(read_table(path))
+
+
 def test_a_parquet_column_of_text_that_is_no_text_is_named(tmp_path: Path) -> None:
     """Found by `reader_fuzz.py`: without page checksums a flipped bit is seen only where it is no UTF-8."""
     texts = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"C\xc3")])
