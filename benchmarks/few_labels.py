@@ -23,7 +23,7 @@ import numpy as np
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.benchmarks import BenchmarkData, load_benchmark
 from dnd.analysis.demo_comparison import paired_change
-from dnd.analysis.encoder_ablation import REGRESSION
+from dnd.analysis.encoder_ablation import REGRESSION_SETS
 from dnd.analysis.labelled import nested_subset, reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
@@ -103,7 +103,7 @@ def _write(path: Path, data: BenchmarkData, parts: dict[str, np.ndarray]) -> Non
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", required=True)
-    parser.add_argument("--datasets", nargs="+", default=list(REGRESSION), choices=REGRESSION)
+    parser.add_argument("--datasets", nargs="+", default=list(REGRESSION_SETS), choices=REGRESSION_SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--most", type=int, default=1200, help="molecules of a data set")
     parser.add_argument("--fraction", type=float, default=0.1, help="of the labels of training and validation part")

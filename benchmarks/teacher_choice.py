@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnd.analysis.benchmarks import load_benchmark
-from dnd.analysis.encoder_ablation import REGRESSION
+from dnd.analysis.encoder_ablation import REGRESSION_SETS
 from dnd.analysis.pretrain_base import excluded_table
 from dnd.common.config import from_dict
 from dnd.common.files import write_text
@@ -151,7 +151,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--molecules", type=int, default=300, help="drawn from each input")
     parser.add_argument("--epochs", type=int, default=2, help="of the teacher; the student has four times as many")
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=list(CHOICES))
-    parser.add_argument("--datasets", nargs="+", default=list(REGRESSION))
+    parser.add_argument("--datasets", nargs="+", default=list(REGRESSION_SETS))
     parser.add_argument("--most-molecules", type=int, default=1000, help="of each part of a data set")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", type=Path)

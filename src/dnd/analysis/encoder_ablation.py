@@ -22,7 +22,7 @@ from dnd.distillation.targets import weights_digest
 from dnd.store.reader import Store
 from dnd.teacher.saved import load_teacher
 
-REGRESSION = tuple(name for name, entry in BENCHMARKS.items() if entry.task == "regression")
+REGRESSION_SETS = tuple(name for name, entry in BENCHMARKS.items() if entry.task == "regression")
 NEITHER = "neither"
 _3D = ("node", "graph", "global_tokens", "local_atoms", "distances", "surface", "radii")
 _DESCRIPTORS = ("descriptors", "fingerprints", "charges")

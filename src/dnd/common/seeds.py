@@ -45,7 +45,7 @@ def set_threads(threads: int | None = None) -> int:
     `OMP_NUM_THREADS` says otherwise.
 
     Torch and oneDNN each keep a compiled bf16 product for every shape that they have met, 1,024 of them. Batches of
-    graphs hardly ever repeat a shape, so that costs up to 0.8 GB and gains nothing: both are told to keep few, unless
+    graphs hardly ever repeat a shape, so that cost 0.2 to 0.6 GB and gained nothing: both are told to keep few, unless
     the environment says otherwise.
     """
     import torch
