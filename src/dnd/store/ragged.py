@@ -66,9 +66,9 @@ class RaggedColumn:
 
     def __init__(self, columns: Sequence[pa.ListArray], width: int) -> None:
         self._width = width
-        values = [column.values.to_numpy() for column in columns]
+        values = [np.from_dlpack(column.values) for column in columns]
         self._items = [flat.reshape(-1, width) if width > 1 else flat for flat in values]
-        self._offsets = [column.offsets.to_numpy() for column in columns]
+        self._offsets = [np.from_dlpack(column.offsets) for column in columns]
 
     def counts(self) -> Int[np.ndarray, "molecules"]:
         """Items of every row of every shard, int32."""

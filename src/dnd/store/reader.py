@@ -48,7 +48,7 @@ class Store:
         self._columns = {
             name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
         }
-        self._num_conformers = [batch.column("num_conformers").to_numpy() for batch in self._batches]
+        self._num_conformers = [np.from_dlpack(batch.column("num_conformers")) for batch in self._batches]
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -126,7 +126,7 @@ class Store:
     @cached_property
     def targets(self) -> Float[np.ndarray, "molecules targets"]:
         """`(molecules, C)` float32, NaN = missing."""
-        parts = [batch.column("targets").values.to_numpy() for batch in self._batches]
+        parts = [np.from_dlpack(batch.column("targets").values) for batch in self._batches]
         return np.concatenate([np.empty(0, np.float32), *parts]).reshape(len(self), len(self.target_columns))
 
     @property

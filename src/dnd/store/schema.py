@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from dnd.common.ragged import offsets_of
 from dnd.graphs.graph import Conformers, MolecularGraph
 from dnd.graphs.vocabulary import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 
@@ -101,16 +102,16 @@ def record_batch(rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> pa.
     schema = schema_with(auxiliary)
     conformers = [row.conformers for row in rows]
     columns = [
-        pa.array([row.row for row in rows], pa.int64()),
-        pa.array([row.source for row in rows], pa.string()),
-        pa.array([row.smiles for row in rows], pa.string()),
+        _numbers(np.array([row.row for row in rows], dtype=np.int64)),
+        _texts([row.source for row in rows]),
+        _texts([row.smiles for row in rows]),
         _lists([row.graph.node_features_NF for row in rows], np.uint8, pa.uint8()),
         _lists([row.graph.bonds_M2 for row in rows], np.uint16, pa.uint16()),
         _lists([row.graph.bond_features_MF for row in rows], np.uint8, pa.uint8()),
         _lists([_NO_ATOMS if c is None else c.atomic_numbers_A for c in conformers], np.uint8, pa.uint8()),
         _lists([_NO_ATOMS if c is None else c.positions_KA3 for c in conformers], np.float32, pa.float32()),
-        pa.array([0 if c is None else len(c.positions_KA3) for c in conformers], pa.uint8()),
-        pa.array([row.conformer_method for row in rows], pa.string()),
+        _numbers(np.array([0 if c is None else len(c.positions_KA3) for c in conformers], dtype=np.uint8)),
+        _texts([row.conformer_method for row in rows]),
         _lists([row.targets for row in rows], np.float32, pa.float32()),
     ]
     for entry in list(schema)[len(columns) :]:
@@ -130,8 +131,23 @@ ITEM_WIDTH = {
 }
 
 
+# Arrays are made of buffers, and read by DLPack (`RaggedColumn`): `pa.array`, `pa.scalar` and `to_numpy` import pandas, a
+# sixth of the start of a prediction.
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    encoded = [value.encode() for value in values]
+    offsets = offsets_of(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
 def _lists(arrays: Sequence[np.ndarray], dtype: type[np.generic], kind: pa.DataType) -> pa.ListArray:
     flat = [np.asarray(array).reshape(-1) for array in arrays]
     values = np.concatenate(flat).astype(dtype) if flat else np.empty(0, dtype=dtype)
-    offsets = np.concatenate([[0], np.cumsum([len(array) for array in flat], dtype=np.int64)])
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=pa.list_(kind))
+    offsets = offsets_of(np.array([len(array) for array in flat], dtype=np.int64)).astype(np.int32)
+    return pa.ListArray.from_arrays(_numbers(offsets), _numbers(values), type=pa.list_(kind))

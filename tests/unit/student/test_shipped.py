@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,7 @@ def toy_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module
 
 
 def test_a_name_is_a_verified_encoder_in_float32(toy_base: torch.nn.Module, tmp_path: Path) -> None:
-    started = time.monotonic()
     student, config = load_encoder("toy-base")
-    assert time.monotonic() - started < 1.0
     assert config["hydrogens"] == "heavy_both"
     for name, tensor in student.state_dict().items():
         exact = toy_base.state_dict()[name]
@@ -101,10 +98,7 @@ def test_the_default_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_encoders())
-def test_what_ships_is_quick_carded_and_the_same_for_every_spelling(name: str) -> None:
-    started = time.process_time()
-    load_encoder(name)
-    assert time.process_time() - started < 1.0
+def test_what_ships_is_carded_and_the_same_for_every_spelling(name: str) -> None:
     vectors = load_embedder(name, device="cpu").embed(SPELLINGS)
     assert np.ptp(vectors, axis=0).max() < 1e-5
     others = load_embedder(name, device="cpu").embed(["CCO", "c1ccccc1"])
