@@ -18,7 +18,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.seeds import set_threads
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.finetuning.molecules import as_store, featurize_smiles
-from dnd.finetuning.network import run_over
+from dnd.finetuning.network import PREDICTION_TOKENS, run_over
 from dnd.graphs.batch import ConformerBatch
 from dnd.graphs.canonical import written_graphs
 from dnd.prediction.predictor import Predictor
@@ -97,7 +97,7 @@ def _stages(smiles: list[str], student: str, repetitions: int) -> Table:
     store = as_store(featurized, "heavy_both")
     rows, whole = np.arange(len(store)), f"{student}, whole"
     sizes = store.atom_counts + 2 * store.bond_counts + 2
-    plan = plan_batches(sizes, max_tokens=16_384, seed=0, epoch=0)
+    plan = plan_batches(sizes, max_tokens=PREDICTION_TOKENS["cpu"], seed=0, epoch=0)
     batches = [store.read(part).graph for part in plan]
 
     @torch.no_grad()
