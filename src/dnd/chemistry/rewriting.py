@@ -15,8 +15,9 @@ from rdkit.Chem import rdqueries
 
 MAX_ATOMS = 100
 
-# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. Both patterns look for a character or
-# two: a repetition makes `re` allocate so much that the C library tidies its free lists before every parse, a tenth of it.
+# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. Both patterns look for a character
+# or two: a repetition makes `re` allocate so much that the C library tidies its free lists before every parse, a tenth
+# of its time.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#/\\.%]")
 _ISOTOPE_OR_HYDROGEN = re.compile(r"\[[0-9H]")
 _MAX_LENGTH, _MAX_DOTS = 256, 20  # within every limit on texts

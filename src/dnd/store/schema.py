@@ -131,8 +131,8 @@ ITEM_WIDTH = {
 }
 
 
-# Arrays are made of buffers, and read by DLPack (`RaggedColumn`): `pa.array`, `pa.scalar` and `to_numpy` import pandas, a
-# sixth of the start of a prediction.
+# Arrays are made of buffers, and read by DLPack (`RaggedColumn`): `pa.array`, `pa.scalar` and `to_numpy` import pandas,
+# a sixth of the start of a prediction.
 
 
 def _numbers(values: np.ndarray) -> pa.Array:
