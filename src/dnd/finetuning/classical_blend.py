@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -17,12 +17,12 @@ from jaxtyping import Float, Float32, Int64
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.blend import ArrayModel
 from dnd.finetuning.classical_features import Layout
-from dnd.finetuning.classical_fits import FitOptions, Training, fit_member, suits
+from dnd.finetuning.classical_fits import FitOptions, Training, fit_member, is_forest, suits, trees_of
 from dnd.finetuning.tasks import Target
 from dnd.finetuning.tree_arrays import Trees
 
 Array = Float[np.ndarray, "molecules targets"]
-FEWEST_FOLDS = 2
+FEWEST_FOLDS, FEWEST_TREES = 2, 30  # a forest of fewer trees is a weak member
 _FINAL_COST = 1.3  # a fit on all folds against one on all but one
 _PILOT_ROWS, _GROWTH = 400, 1.2  # under a time limit: cost of a fit ~ molecules to the power of 1.2
 
@@ -107,8 +107,8 @@ class ClassicalFits:
 def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: Callable[[str], None]) -> ClassicalFits:
     """Fit the members out of fold and on everything, within a budget.
 
-    The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; a member
-    that does not fit into what is left is dropped.
+    The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; of a
+    forest that does not fit into what is left fewer trees are grown, any other member is dropped.
 
     Args:
         bench: data of the partition.
@@ -121,7 +121,7 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
         if not suits(name, len(bench.rows), len(bench.targets)):
             found.dropped.append(f"{name}: not for {len(bench.rows)} molecules and {len(bench.targets)} targets")
             continue
-        left = budget_s - (time.monotonic() - started)
+        own, left = bench, budget_s - (time.monotonic() - started)
         if found.models and left <= 0:
             found.dropped.append(f"{name}: time limit")
             continue
@@ -132,12 +132,17 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
                 found.folds = max(min(FEWEST_FOLDS, bench.num_folds), min(bench.num_folds, affordable))
                 if found.folds < bench.num_folds:
                     found.dropped.append(f"{bench.num_folds - found.folds} of {bench.num_folds} folds: time limit")
-            elif cost * (found.folds + _FINAL_COST) > left:
-                found.dropped.append(f"{name}: {cost * (found.folds + _FINAL_COST):.0f} s, time limit")
-                continue
+            elif (whole := cost * (found.folds + _FINAL_COST)) > left:
+                asked = trees_of(bench.options, len(bench.targets))
+                trees = int(asked * left / whole)
+                if not is_forest(name) or trees < FEWEST_TREES:
+                    found.dropped.append(f"{name}: {whole:.0f} s, time limit")
+                    continue
+                found.dropped.append(f"{asked - trees} of {asked} trees of {name}: time limit")
+                own = replace(bench, options=replace(bench.options, trees=trees))
         begun = time.monotonic()
-        found.out_of_fold[name] = _out_of_fold(bench, name, found.folds)
-        found.models[name] = bench.fit(name, bench.rows, bench.num_folds)
+        found.out_of_fold[name] = _out_of_fold(own, name, found.folds)
+        found.models[name] = own.fit(name, bench.rows, bench.num_folds)
         found.seconds[name] = time.monotonic() - begun
         say(f"classical member {name}: {found.seconds[name]:.1f} s")
     return found

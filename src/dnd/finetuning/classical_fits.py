@@ -96,6 +96,16 @@ def fit_member(name: str, training: Training) -> ArrayModel:
     return fit(training)
 
 
+def trees_of(options: FitOptions, targets: int) -> int:
+    """Trees of a forest for each of so many targets."""
+    return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
+
+
+def is_forest(name: str) -> bool:
+    """Whether a member is a mean over trees, of which fewer do nearly as well."""
+    return name.startswith("forest")
+
+
 def suits(name: str, molecules: int, targets: int) -> bool:
     """Whether a member can be fitted on so many molecules and targets in sensible time."""
     if name == "gaussian_process":
@@ -114,7 +124,7 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
     def fit(training: Training) -> Trees:
         columns = _informative(training, sets)
         forest = classes[kind, training.classes](
-            max(10, min(training.options.trees, LIMIT_FOREST_WORK // training.num_targets)),
+            trees_of(training.options, training.num_targets),
             max_features="sqrt" if training.classes else 0.3,
             min_samples_leaf=1 + len(training.y_N) // 10_000,
             n_jobs=training.options.threads,

@@ -175,6 +175,22 @@ def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_
     assert np.isfinite(Predictor.load(tmp_path / "model").predict(["CCO"])["size_pred"]).all()
 
 
+def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = {"ridge": 0.0, "forest": 100.0, "boosting": 100.0, "forest_counts": 10_000.0}
+    monkeypatch.setattr("dnd.finetuning.classical_blend._pilot", lambda bench, name: seconds[name])
+    lines: list[str] = []
+    settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.students=false", "blend.folds=2"]
+    settings += [f"blend.classical={','.join(seconds)}", "blend.trees=60", "blend.time_limit_s=300"]
+    config = load_config(FinetuneConfig, "finetune-best", settings)
+    table = write_regression(tmp_path)
+    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    cut = next(line for line in lines if "of 60 trees of forest:" in line)
+    assert 10 < int(cut.split()[3]) < 20  # 0.8 of 300 s have room for 240 / 330 of the trees
+    assert [line.split(":")[1].strip() for line in lines if "left out" in line and " s, time" in line] == [
+        "left out boosting", "left out forest_counts",
+    ]  # fmt: skip
+
+
 def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):
     smiles = [
         text + "." + other
