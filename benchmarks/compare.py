@@ -169,7 +169,7 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
     options += ["--smiles-columns", "smiles", "--target-columns", *data.names, "--splits-column", "split"]
     options += ["--pytorch-seed", work["seed"], "--data-seed", work["seed"], "--num-workers", 0]
     if data.benchmark.task == "classification":  # of its report; ROC-AUC stops at a target without test labels
-        options += ["--metrics", "accuracy"]
+        options += ["--metrics", "binary-mcc"]
     subprocess.run([work["chemprop"], "-c", _CHEMPROP_MAIN, "train", *map(str, options)], check=True)
     (path,) = (folder / "chemprop").rglob("test_predictions.csv")
     with open(path, encoding="utf-8", newline="") as stream:
