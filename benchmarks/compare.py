@@ -28,7 +28,7 @@ from scipy import stats
 
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.benchmarks import PARTS, BenchmarkData, load_benchmark
-from dnd.analysis.labelled import reduced
+from dnd.analysis.labelled import labelled_csv, reduced
 from dnd.common.versions import package_versions
 from dnd.finetuning.metrics import score
 
@@ -183,15 +183,10 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
 
 def _write_table(path: Path, data: BenchmarkData, parts: dict) -> tuple[Path, np.ndarray]:
     """The molecules of the parts as a CSV, and for each of its rows the row of the data set."""
-    places = np.concatenate([parts[part] for part in PARTS])
-    names = [part for part in PARTS for _ in parts[part]]
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["smiles", *data.names, "split"])
-        for place, part in zip(places, names, strict=True):
-            labels = ["" if np.isnan(value) else repr(float(value)) for value in data.targets_NC[place]]
-            writer.writerow([data.smiles[place], *labels, {"valid": "val"}.get(part, part)])
-    return path, places
+    rows = np.concatenate([parts[part] for part in PARTS])
+    split = [{"valid": "val"}.get(part, part) for part in PARTS for _ in parts[part]]  # as chemprop calls it
+    path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_NC[rows], data.names, split))
+    return path, rows
 
 
 def table(results: Iterable[dict]) -> list[str]:

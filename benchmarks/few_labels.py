@@ -11,7 +11,6 @@ table has the mean over seeds, with the paired change that the representation of
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.benchmarks import BenchmarkData, load_benchmark
+from dnd.analysis.benchmarks import load_benchmark
 from dnd.analysis.demo_comparison import paired_change
 from dnd.analysis.encoder_ablation import REGRESSION_SETS
-from dnd.analysis.labelled import nested_subset, reduced
+from dnd.analysis.labelled import labelled_csv, nested_subset, reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
@@ -80,7 +79,8 @@ def _run(name: str, encoder: str, seed: int, arguments: argparse.Namespace) -> d
         parts[part] = parts[part][kept]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
-        _write(path, data, parts)
+        rows, split = np.concatenate(list(parts.values())), [part for part in parts for _ in parts[part]]
+        path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_NC[rows], data.names, split))
         words = ["task=regression", "split=column:split", "jobs=1", f"loop.seed={seed}"]
         config = load_config(FinetuneConfig, "finetune-fast", words)
         summary = finetune(
@@ -90,14 +90,6 @@ def _run(name: str, encoder: str, seed: int, arguments: argparse.Namespace) -> d
     test = summary.metrics["parts"]["test"][metric] / scale
     labels = len(parts["train"]) + len(parts["valid"])
     return {"test": test, "labels": labels, "cpu_s": round(time.process_time() - started, 1)}
-
-
-def _write(path: Path, data: BenchmarkData, parts: dict[str, np.ndarray]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["smiles", "split", *data.names])
-        for part, rows in parts.items():
-            writer.writerows([data.smiles[row], part, *map(repr, data.targets_NC[row].tolist())] for row in rows)
 
 
 def _arguments() -> argparse.Namespace:

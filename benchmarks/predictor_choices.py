@@ -13,7 +13,6 @@ A run ends as a line of `<question>.jsonl` and is not repeated.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from dnd.analysis.benchmarks import PARTS, load_benchmark
-from dnd.analysis.labelled import reduced
+from dnd.analysis.labelled import labelled_csv, reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
@@ -123,21 +122,16 @@ def _run(
 
 
 def _write(folder: Path, name: str, *, power_of_ten: bool) -> tuple[Path, list[str]]:
-    """The data set with its published split as a table."""
+    """The data set with its published split as a table, in its own order."""
     data = load_benchmark(name)
-    chosen = reduced(data.parts, MOST.get(name))
-    parts = np.full(len(data.smiles), "", object)
-    for part in PARTS:
-        parts[chosen[part]] = part
-    with open(folder / "data.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["smiles", "split", *data.names])
-        for text, part, labels in zip(data.smiles, parts, data.targets_NC, strict=True):
-            if not part:
-                continue
-            values = 10.0**labels if power_of_ten else labels
-            writer.writerow([text, part, *("" if np.isnan(value) else repr(float(value)) for value in values)])
-    return folder / "data.csv", list(data.names)
+    parts = reduced(data.parts, MOST.get(name))
+    part_of = {row: part for part in PARTS for row in parts[part].tolist()}
+    rows = sorted(part_of)
+    labels_NC = 10.0 ** data.targets_NC[rows] if power_of_ten else data.targets_NC[rows]
+    split = [part_of[row] for row in rows]
+    path = folder / "data.csv"
+    path.write_text(labelled_csv([data.smiles[row] for row in rows], labels_NC, data.names, split))
+    return path, list(data.names)
 
 
 def _arguments() -> argparse.Namespace:

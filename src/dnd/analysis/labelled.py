@@ -51,16 +51,21 @@ class LabelledTable:
 
     def text(self) -> str:
         """As CSV with the columns smiles, targets and split."""
-        rows = [
-            [text, *(None if np.isnan(value) else repr(float(value)) for value in row), part]
-            for text, row, part in zip(self.smiles, self.targets_NC, self.split, strict=True)
-        ]
-        return table_text(["smiles", *self.names, "split"], rows)
+        return labelled_csv(self.smiles, self.targets_NC, self.names, self.split)
 
     def describe(self) -> dict[str, Any]:
         """Sizes, for the record of a cell."""
         sizes = {part: self.split.count(part) for part in PARTS}
         return {"molecules": sizes, "available": dict(self.available), "as_shipped": self.as_shipped}
+
+
+def labelled_csv(smiles: Sequence[str], targets_NC: np.ndarray, names: Sequence[str], split: Sequence[str]) -> str:
+    """Molecules, their labels with all digits (empty = missing) and their part, as CSV."""
+    rows = [
+        [text, *(None if np.isnan(value) else repr(float(value)) for value in row), part]
+        for text, row, part in zip(smiles, targets_NC, split, strict=True)
+    ]
+    return table_text(["smiles", *names, "split"], rows)
 
 
 def labelled_table(work: Work) -> LabelledTable:
