@@ -69,7 +69,7 @@ def statistics_of_store(store: Store) -> SetStatistics:
     elements: set[int] = set()
     for counts_ME in _element_counts(store):
         elements |= {int(place) + 1 for place in np.flatnonzero(counts_ME.any(axis=0))}
-    return SetStatistics(store.atom_counts, store.bond_counts, frozenset(elements))
+    return SetStatistics(store.atom_counts[:], store.bond_counts[:], frozenset(elements))
 
 
 def draw_statistics(sets: Mapping[str, SetStatistics]) -> Finding:

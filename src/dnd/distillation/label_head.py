@@ -51,12 +51,12 @@ class LabelHead(nn.Module):
                 next_step=nearest(column, store.target_columns) if store.target_columns else "Add --target-columns",
             )
         self.index = store.target_columns.index(column)
-        labels = store.targets[rows, self.index].astype(np.float64)
+        labels = store.targets_of(rows)[:, self.index].astype(np.float64)
         labels = labels[np.isfinite(labels)]
         self.mean, self.deviation = (float(labels.mean()), float(labels.std())) if len(labels) else (0.0, 0.0)
         if self.deviation == 0.0:
             raise InputError(f"target column {column!r} has nothing to learn", found=f"{len(labels)} labels, all equal")
-        if not np.isfinite(store.targets[holdout_rows, self.index]).any():
+        if not np.isfinite(store.targets_of(holdout_rows)[:, self.index]).any():
             raise InputError(
                 f"no held-out molecule has a label in {column!r}",
                 next_step="Raise holdout_fraction or change loop.seed",

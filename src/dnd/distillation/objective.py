@@ -69,10 +69,11 @@ class DistillationObjective(PretrainingObjective):
             self.bf16_devices = self.student.bf16_devices
             self._terms = build_terms(self.student, teacher, config)
             self.terms = nn.ModuleDict(self._terms)
+            train_rows = self.train_rows.sample()
             if config.task_target is not None:
-                self.task = LabelHead(self.student, store, config.task_target, self.train_rows, self.holdout_rows)
+                self.task = LabelHead(self.student, store, config.task_target, train_rows, self.holdout_rows)
             names = [name for name in config.weights() if name in AUXILIARY]
-            self._auxiliary = build_auxiliary(names, self.student, store, self.train_rows, config.loop.seed)
+            self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed)
             self.auxiliary = nn.ModuleDict(self._auxiliary)
         self._weights = config.weights()
         self.request = request_of(self._terms, config)
@@ -175,7 +176,8 @@ class DistillationObjective(PretrainingObjective):
         constants: dict[str, float] = {}
         if not self._terms:
             return constants
-        rows = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows)[:STATISTICS_MOLECULES]
+        order = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows.sample())
+        rows = order[:STATISTICS_MOLECULES]
         known, lookup = {name: TargetMoments() for name in self._terms}, AtomLookup()
         for batch in map(self.with_targets, self.evaluation_batches(np.sort(rows))):
             self._take_in(batch, known)

@@ -12,8 +12,9 @@ from torch import Tensor
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.seeds import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.batches import DEFAULT_POOL, PlanOfRows, plan_batches, split_holdout
+from dnd.store.batches import DEFAULT_POOL
 from dnd.store.reader import Store
+from dnd.store.sections import EpochPlan, TrainingRows
 from dnd.student.contract import Student
 from dnd.training.distributed import num_ranks
 from dnd.training.objective import Objective
@@ -35,7 +36,7 @@ class PretrainingObjective(Objective):
 
     Attributes:
         student: the part that is kept, set by the objectives.
-        train_rows: rows that train, ascending.
+        train_rows: rows that train.
         holdout_rows: rows that never train, ascending.
     """
 
@@ -47,8 +48,9 @@ class PretrainingObjective(Objective):
         self.store, self.loop, self.contrastive = store, loop, contrastive
         if len(store) < 2:
             raise InputError(f"{store.path or 'the store'} is too small to hold a part out", found=len(store))
-        self.train_rows, self.holdout_rows = split_holdout(len(store), holdout_fraction, loop.seed)
-        sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows)
+        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed)
+        self.holdout_rows = self.train_rows.held_out
+        sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows.sample())
         self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
 
     def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
@@ -58,8 +60,9 @@ class PretrainingObjective(Objective):
         size is a biased sample of the molecules.
         """
         loop = self.loop
-        plan = plan_batches(
-            self.store.atom_counts[self.train_rows],
+        return EpochPlan(
+            self.train_rows,
+            self.store.atom_counts,
             batch_size=None if loop.max_tokens else min(loop.batch_size, len(self.train_rows)),
             max_tokens=loop.max_tokens,
             seed=loop.seed,
@@ -67,7 +70,6 @@ class PretrainingObjective(Objective):
             drop_last=self.contrastive,
             pool=DEFAULT_POOL if loop.max_tokens else 1,
         )
-        return PlanOfRows(self.train_rows, plan)
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """The molecules with their first conformer."""

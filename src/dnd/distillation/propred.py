@@ -36,7 +36,7 @@ class ProPredObjective(PretrainingObjective):
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
             self.head = LabelHead(
-                self.student, store, config.target, self.train_rows, self.holdout_rows, config.readout
+                self.student, store, config.target, self.train_rows.sample(), self.holdout_rows, config.readout
             )
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:

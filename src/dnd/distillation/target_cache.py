@@ -16,12 +16,14 @@ from tqdm import tqdm
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
 from dnd.distillation.targets import TargetBlock, TargetRequest, compute_block, digest_of
+from dnd.store.ragged import RaggedCounts
 from dnd.store.reader import Store
 from dnd.teacher.contract import Teacher
 from dnd.training.distributed import World
 
 FORMAT_VERSION = 1
 BLOCK_BYTES = 256 * 2**20
+_CUT_AT_ONCE = 2**20  # rows
 _KIND = "targets"
 
 
@@ -33,18 +35,19 @@ class TargetCache:
         atom_counts: graph atoms of each row.
     """
 
-    def __init__(self, blocks: list[TargetBlock], atom_counts: np.ndarray) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: list[TargetBlock], atom_counts: RaggedCounts) -> None:
+        self._blocks, self._atom_counts = blocks, atom_counts
         self._first_rows = np.array([block.first for block in blocks])
-        self._starts = np.concatenate([[0], np.cumsum(atom_counts)])
+        self._first_atoms = atom_counts.before(self._first_rows)
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """`(K, N, D)` atoms and `(P, B, D)` means of the molecules at `rows`, in that order, float16."""
         where = np.searchsorted(self._first_rows, rows, side="right") - 1
+        begins = self._atom_counts.before(rows) - self._first_atoms[where]
+        ends = begins + self._atom_counts[rows]
         atoms, pooled = [], []
-        for row, index in zip(rows.tolist(), where.tolist(), strict=True):
+        for row, index, begin, end in zip(rows.tolist(), where.tolist(), begins, ends, strict=True):
             block = self._blocks[index]
-            begin, end = self._starts[[row, row + 1]] - self._starts[block.first]
             atoms.append(block.atoms_NKD[begin:end])
             pooled.append(block.pooled_BPD[row - block.first])
         return (
@@ -55,7 +58,7 @@ class TargetCache:
 
 def cache_bytes(teacher: Teacher, store: Store, request: TargetRequest) -> int:
     """Size of the cache in bytes."""
-    atoms = int(store.atom_counts.sum()) * len(request.atom_layers)
+    atoms = store.atom_counts.sum() * len(request.atom_layers)
     return 2 * teacher.width * (atoms + len(store) * len(request.pooled_layers))
 
 
@@ -109,9 +112,16 @@ def build_cache(
 
 def _cuts(teacher: Teacher, store: Store, request: TargetRequest) -> list[int]:
     """Row numbers between blocks of about `BLOCK_BYTES`; a pure function of the sizes."""
-    per_row = 2 * teacher.width * (store.atom_counts * len(request.atom_layers) + len(request.pooled_layers))
-    block_of_row = (np.cumsum(per_row) - 1) // BLOCK_BYTES
-    return [0, *(np.flatnonzero(np.diff(block_of_row)) + 1).tolist(), len(store)]
+    cuts: list[int] = []
+    before = 0
+    for start in range(0, len(store), _CUT_AT_ONCE):
+        counts = store.atom_counts[start : start + _CUT_AT_ONCE]
+        per_row = 2 * teacher.width * (counts * len(request.atom_layers) + len(request.pooled_layers))
+        ends = before + np.cumsum(per_row)
+        block_of_row = (np.append(before, ends) - 1) // BLOCK_BYTES
+        cuts += (start + np.flatnonzero(np.diff(block_of_row))).tolist()
+        before = int(ends[-1])
+    return [*cuts, len(store)]
 
 
 def _ensure_shard(

@@ -6,9 +6,7 @@ pools are cut from a fresh permutation each epoch, so batches still mix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import overload
 
 import numpy as np
 from jaxtyping import Int
@@ -97,35 +95,6 @@ def split_holdout(num_rows: int, fraction: float, seed: int) -> tuple[np.ndarray
 def small_rows(rows: np.ndarray) -> np.ndarray:
     """Row numbers in four bytes each where they fit: a run keeps its epoch's order in memory all the time."""
     return rows.astype(np.int32) if len(rows) == 0 or int(rows.max()) < 2**31 else rows
-
-
-class PlanOfRows(Sequence[np.ndarray]):
-    """The batches of a plan over chosen rows, each looked up when it is asked for, so that no second copy is kept.
-
-    Args:
-        rows: the chosen rows of a store.
-        plan: batches of positions in `rows`.
-    """
-
-    def __init__(self, rows: np.ndarray, plan: Sequence[np.ndarray]) -> None:
-        self._rows, self._plan = rows, plan
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self._plan)
-
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> PlanOfRows: ...
-
-    def __getitem__(self, index: int | slice) -> np.ndarray | PlanOfRows:
-        """A batch's row numbers in the store, int64; of a slice, those batches."""
-        if isinstance(index, slice):
-            return PlanOfRows(self._rows, self._plan[index])
-        batch: np.ndarray = self._rows[self._plan[index]].astype(np.int64)
-        return batch
 
 
 def padding_share(sizes: Int[np.ndarray, "rows"], batches: list[np.ndarray]) -> float:

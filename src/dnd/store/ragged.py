@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int, Shaped
+from numpy.typing import DTypeLike
 
 from dnd.common.ragged import offsets_of, ragged_range
 
@@ -70,10 +71,9 @@ class RaggedColumn:
         self._items = [flat.reshape(-1, width) if width > 1 else flat for flat in values]
         self._offsets = [np.from_dlpack(column.offsets) for column in columns]
 
-    def counts(self) -> Int[np.ndarray, "molecules"]:
-        """Items of every row of every shard, int32."""
-        counts = [np.diff(offsets) // self._width for offsets in self._offsets]
-        return np.concatenate([np.empty(0, dtype=np.int32), *counts], dtype=np.int32)
+    def totals(self) -> Int[np.ndarray, "shards"]:
+        """Items of each shard."""
+        return np.array([int(offsets[-1] - offsets[0]) // self._width for offsets in self._offsets], dtype=np.int64)
 
     def spans(self, selection: Selection) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
         """First item within its shard and number of items of each selected row, in the order of the request."""
@@ -103,3 +103,42 @@ class RaggedColumn:
         for shard, begin, end in zip(selection.shards, bounds[:-1], bounds[1:], strict=True):
             packed[targets[begin:end]] = self._items[shard][sources[begin:end]]
         return packed
+
+
+class RaggedCounts:
+    """How many items each row of a column has, looked up in the mapped offsets; an array that nothing is kept of.
+
+    Args:
+        column: the column.
+        first_rows: where each shard begins, see `Selection.of`.
+    """
+
+    def __init__(self, column: RaggedColumn, first_rows: Int[np.ndarray, "shards+1"]) -> None:
+        self._column, self._first_rows = column, first_rows
+
+    def __len__(self) -> int:
+        """Rows."""
+        return int(self._first_rows[-1])
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Int[np.ndarray, "rows"]:
+        """Items of each of `rows`, int64."""
+        return self._column.spans(self._select(rows))[1]
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """Of all rows."""
+        return self[:].astype(dtype or np.int64)
+
+    def sum(self) -> int:
+        """Items of all rows."""
+        return int(self._column.totals().sum())
+
+    def before(self, rows: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
+        """Items of all the rows that come before each of `rows`."""
+        starts, _ = self._column.spans(self._select(rows))
+        shard_of_row = np.searchsorted(self._first_rows, rows, side="right") - 1
+        found: np.ndarray = starts + offsets_of(self._column.totals())[shard_of_row]
+        return found
+
+    def _select(self, rows: np.ndarray | slice) -> Selection:
+        wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
+        return Selection.of(wanted, self._first_rows)

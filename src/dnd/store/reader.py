@@ -21,7 +21,7 @@ from dnd.common.files import verify_folder
 from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.ragged import RaggedColumn, Selection, pick
+from dnd.store.ragged import RaggedColumn, RaggedCounts, Selection, pick
 from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
 
 
@@ -38,7 +38,14 @@ class Store:
         >>> batch = store.read(np.array([0, 7, 3]))  # doctest: +SKIP
     """
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], manifest: dict[str, Any], path: Path | None = None) -> None:
+    def __init__(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        manifest: dict[str, Any],
+        path: Path | None = None,
+        *,
+        target_places: Sequence[np.ndarray] | None = None,
+    ) -> None:
         self.path, self.manifest = path, manifest
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
@@ -48,6 +55,12 @@ class Store:
         self._columns = {
             name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
         }
+        every = np.arange(len(self.target_columns))
+        self._target_places = [every] * len(self._batches) if target_places is None else list(target_places)
+        self._targets = [
+            np.from_dlpack(batch.column("targets").values).reshape(batch.num_rows, len(places))
+            for batch, places in zip(self._batches, self._target_places, strict=True)
+        ]
         self._num_conformers = [np.from_dlpack(batch.column("num_conformers")) for batch in self._batches]
 
     @classmethod
@@ -108,26 +121,36 @@ class Store:
         digests = digests or [hashlib.sha256(batch.serialize()).hexdigest() for batch in self._batches]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
-    @cached_property
-    def atom_counts(self) -> Int[np.ndarray, "molecules"]:
+    @property
+    def atom_counts(self) -> RaggedCounts:
         """Graph atoms of each molecule."""
-        return self._columns["node_features"].counts()
+        return RaggedCounts(self._columns["node_features"], self._first_rows)
 
-    @cached_property
-    def bond_counts(self) -> Int[np.ndarray, "molecules"]:
+    @property
+    def bond_counts(self) -> RaggedCounts:
         """Bonds of each molecule, counted once."""
-        return self._columns["bonds"].counts()
+        return RaggedCounts(self._columns["bonds"], self._first_rows)
 
-    @cached_property
-    def conformer_atom_counts(self) -> Int[np.ndarray, "molecules"]:
+    @property
+    def conformer_atom_counts(self) -> RaggedCounts:
         """Atoms of each molecule's conformers, 0 where there is none."""
-        return self._columns["atomic_numbers"].counts()
+        return RaggedCounts(self._columns["atomic_numbers"], self._first_rows)
 
-    @cached_property
+    @property
     def targets(self) -> Float[np.ndarray, "molecules targets"]:
-        """`(molecules, C)` float32, NaN = missing."""
-        parts = [np.from_dlpack(batch.column("targets").values) for batch in self._batches]
-        return np.concatenate([np.empty(0, np.float32), *parts]).reshape(len(self), len(self.target_columns))
+        """Labels of all molecules."""
+        return self.targets_of(np.arange(len(self)))
+
+    def targets_of(self, rows: Int[np.ndarray, "batch"]) -> Float[np.ndarray, "batch targets"]:
+        """`(len(rows), C)` float32, NaN = missing."""
+        return self._targets_of(Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows))
+
+    def _targets_of(self, selection: Selection) -> Float[np.ndarray, "batch targets"]:
+        targets_BC = np.full((len(selection.local), len(self.target_columns)), np.nan, dtype=np.float32)
+        for shard, local, place in selection.parts():
+            own = np.arange(len(targets_BC))[place]
+            targets_BC[own[:, None], self._target_places[shard]] = self._targets[shard][local]
+        return targets_BC
 
     @property
     def batches(self) -> list[pa.RecordBatch]:
@@ -150,7 +173,7 @@ class Store:
         selection = Selection.of(rows, self._first_rows)
         graph = self._read_graph(selection)
         conformers = self._read_conformers(selection, conformer, graph) if self.has_conformers else None
-        return MoleculeBatch(graph, conformers, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))
+        return MoleculeBatch(graph, conformers, torch.from_numpy(self._targets_of(selection)), torch.from_numpy(rows))
 
     def read_auxiliary(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "boundaries"]]:
         """Flat values of an auxiliary column at `rows`, in that order, and where each molecule's begin.

@@ -33,12 +33,9 @@ def union(stores: Sequence[Store]) -> Store:
     manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
     if "descriptor_names" in first.manifest:
         manifest["descriptor_names"] = first.manifest["descriptor_names"]
-    merged = Store([batch for store in stores for batch in store.batches], manifest)
-    merged.targets = np.concatenate([_targets(store, columns) for store in stores])
-    return merged
-
-
-def _targets(store: Store, columns: list[str]) -> np.ndarray:
-    targets_NC = np.full((len(store), len(columns)), np.nan, dtype=np.float32)
-    targets_NC[:, [columns.index(name) for name in store.target_columns]] = store.targets
-    return targets_NC
+    places = [
+        np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
+        for store in stores
+        for _ in store.batches
+    ]
+    return Store([batch for store in stores for batch in store.batches], manifest, target_places=places)

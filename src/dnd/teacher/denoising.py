@@ -13,8 +13,8 @@ from torch import Tensor
 from dnd.common.seeds import derive_seed
 from dnd.conformers.noise import HELD_OUT, gaussian_noise, remove_mean
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
-from dnd.store.batches import PlanOfRows, plan_batches, split_holdout
 from dnd.store.reader import Store
+from dnd.store.sections import EpochPlan, TrainingRows
 from dnd.teacher.build import build_teacher
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.noise_head import NoiseHead
@@ -86,7 +86,8 @@ class DenoisingObjective(Objective):
             self.teacher = build_teacher(config.teacher)
             self.head = NoiseHead(config.teacher.width)
         self.teacher.closest_approach = 1e-3  # noise may bring atoms near; the clean conformer is checked instead
-        self.train_rows, self.held_out_rows = split_holdout(len(store), config.holdout_fraction, config.loop.seed)
+        self.train_rows = TrainingRows(len(store), config.holdout_fraction, config.loop.seed)
+        self.held_out_rows = self.train_rows.held_out
         self.best_metric = "held_out_loss" if len(self.held_out_rows) else None
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
@@ -100,10 +101,14 @@ class DenoisingObjective(Objective):
     def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
         """Batches of training rows with molecules of similar size."""
         loop = self.config.loop
-        sizes = self.store.conformer_atom_counts[self.train_rows]
-        size = None if loop.max_tokens else loop.batch_size
-        plan = plan_batches(sizes, batch_size=size, max_tokens=loop.max_tokens, seed=loop.seed, epoch=epoch)
-        return PlanOfRows(self.train_rows, plan)
+        return EpochPlan(
+            self.train_rows,
+            self.store.conformer_atom_counts,
+            batch_size=None if loop.max_tokens else loop.batch_size,
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+        )
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> NoisyBatch:
         """Read molecules and draw their noise.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.graphs.batch import MoleculeBatch
+from dnd.store.ragged import RaggedCounts
 
 
 @runtime_checkable  # so that the test run can check annotations with it
@@ -27,13 +28,13 @@ class MoleculeSource(Protocol):
         ...
 
     @property
-    def atom_counts(self) -> np.ndarray:
-        """`(molecules,)` graph atoms of each."""
+    def atom_counts(self) -> RaggedCounts:
+        """Graph atoms of each molecule, an array to be indexed."""
         ...
 
     @property
-    def bond_counts(self) -> np.ndarray:
-        """`(molecules,)` bonds of each, counted once."""
+    def bond_counts(self) -> RaggedCounts:
+        """Bonds of each molecule, counted once."""
         ...
 
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:

@@ -32,7 +32,7 @@ CONFIG = ContrastConfig(out_width=8, hidden_3d=8, teacher=TEACHER, student=STUDE
 )
 def test_every_weight_learns(changes: dict) -> None:
     objective = ContrastiveObjective(toy_store(), replace(CONFIG, **changes))
-    step = objective(objective.load_batch(objective.train_rows[:8], 0), 0)
+    step = objective(objective.load_batch(objective.train_rows.sample()[:8], 0), 0)
     step.loss.backward()
     assert torch.isfinite(step.loss)
     for part in (objective.student, objective.head, objective.encoder_3d):

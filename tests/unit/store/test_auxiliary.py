@@ -50,7 +50,7 @@ def test_values_are_those_of_rdkit(store: Store) -> None:
     assert descriptors[names.index("HeavyAtomCount")] == mol.GetNumHeavyAtoms()
     assert not {"qed", "Ipc"} & set(names)
     charges, _ = store.read_auxiliary("charges", row)
-    assert len(charges) == mol.GetNumAtoms() == store.atom_counts[11]
+    assert len(charges) == mol.GetNumAtoms() == store.atom_counts[11:12].item()
     surface, _ = store.read_auxiliary("surface", row)
     assert 80 < surface.sum() < 400  # square angstrom of nine heavy atoms
     places, _ = store.read_auxiliary("fingerprints", row)

@@ -80,7 +80,7 @@ def test_conformers_take_turns() -> None:
 def test_every_training_row_once_and_no_held_out_row() -> None:
     objective = DenoisingObjective(store_of(40), config_of())
     planned = np.concatenate(objective.plan_epoch(1))
-    assert sorted(planned) == objective.train_rows.tolist()
+    assert sorted(planned) == objective.train_rows.sample().tolist()
     assert len(objective.held_out_rows) == 8
     assert not set(planned) & set(objective.held_out_rows)
 

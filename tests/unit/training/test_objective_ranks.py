@@ -50,7 +50,7 @@ def test_two_ranks_have_the_gradient_of_one_process(case: str, nursery: Nursery,
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_every_training_molecule_is_one_rank_s_once_an_epoch(case: str, ranks: int) -> None:
     objective = CASES[case]()
-    train = objective.partition.train if case.startswith("finetune") else objective.train_rows
+    train = objective.partition.train if case.startswith("finetune") else objective.train_rows.sample()
     for epoch in range(2):
         seen: list[int] = []
         for rows in objective.plan_epoch(epoch):

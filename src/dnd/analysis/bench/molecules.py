@@ -90,5 +90,5 @@ def random_predictor(name: str) -> PredictorParts:
 
 def tokens_of(store: Store) -> np.ndarray:
     """TokenGT's tokens of each molecule: atoms, directed bonds, [graph] and [null]."""
-    tokens: np.ndarray = store.atom_counts + 2 * store.bond_counts + 2
+    tokens: np.ndarray = store.atom_counts[:] + 2 * store.bond_counts[:] + 2
     return tokens

@@ -96,7 +96,7 @@ def _stages(smiles: list[str], student: str, repetitions: int) -> Table:
     featurized = featurize_smiles(smiles, "heavy_both")
     store = as_store(featurized, "heavy_both")
     rows, whole = np.arange(len(store)), f"{student}, whole"
-    sizes = store.atom_counts + 2 * store.bond_counts + 2
+    sizes = store.atom_counts[rows] + 2 * store.bond_counts[rows] + 2
     plan = plan_batches(sizes, max_tokens=PREDICTION_TOKENS["cpu"], seed=0, epoch=0)
     batches = [store.read(part).graph for part in plan]
 
