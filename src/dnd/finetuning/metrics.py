@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from dnd.common.registry import look_up
 from dnd.finetuning.multiclass import MULTICLASS_METRICS, ClassGroup, class_scores
+from dnd.finetuning.ranking import average_precision, roc_auc
 
 TaskKind = Literal["regression", "classification", "multiclass"]
 Array = Float[np.ndarray, "molecules targets"]
@@ -47,8 +48,8 @@ def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
         targets_BC: NaN = missing; 0 and 1 for the class metrics.
         predictions_BC: values, or scores that grow with the probability of class 1.
     """
-    function_name, is_class_metric = look_up(_METRICS, metric, "metric")
-    function = _function(function_name)
+    is_class_metric = metric in CLASSIFICATION_METRICS
+    function = look_up(_METRICS, metric, "metric")
     values: list[float | None] = []
     for target_B, prediction_B in zip(targets_BC.T, predictions_BC.T, strict=True):
         known_B = ~np.isnan(target_B)
@@ -123,26 +124,25 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-# Metric to the function of `sklearn.metrics` and whether it needs both classes.
-_METRICS: dict[str, tuple[str, bool]] = {
-    "rmse": ("root_mean_squared_error", False),
-    "mae": ("mean_absolute_error", False),
-    "r2": ("r2_score", False),
-    "rocauc": ("roc_auc_score", True),
-    "ap": ("average_precision_score", True),
+def _of_sklearn(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    def metric(targets: np.ndarray, predictions: np.ndarray) -> float:
+        # Half of the time that a first prediction takes after torch would go into this import, and it needs no metric.
+        from sklearn import metrics
+
+        return float(getattr(metrics, name)(targets, predictions))
+
+    return metric
+
+
+def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
+    constant = len(targets) < 2 or np.ptp(targets) == 0
+    return math.nan if constant else _of_sklearn("r2_score")(targets, predictions)
+
+
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "rmse": _of_sklearn("root_mean_squared_error"),
+    "mae": _of_sklearn("mean_absolute_error"),
+    "r2": _r2,
+    "rocauc": roc_auc,
+    "ap": average_precision,
 }
-
-
-def _function(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    # Half of the time that a first prediction takes after torch would go into this import, and it needs no metric.
-    from sklearn import metrics as sklearn_metrics
-
-    if name != "r2_score":
-        return getattr(sklearn_metrics, name)  # type: ignore[no-any-return]
-
-    def r2(targets: np.ndarray, predictions: np.ndarray) -> float:
-        if len(targets) < 2 or np.ptp(targets) == 0:
-            return math.nan
-        return float(sklearn_metrics.r2_score(targets, predictions))
-
-    return r2
