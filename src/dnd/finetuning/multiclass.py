@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from dnd.finetuning.ranking import roc_auc
+
 MOST_CLASSES = 50
 MULTICLASS_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "rocauc_ovr")
 Array = Float[np.ndarray, "molecules classes"]
@@ -107,10 +109,8 @@ def confusion(true_N: np.ndarray, called_N: np.ndarray, count: int) -> np.ndarra
 
 
 def _one_against_rest(truth_NK: np.ndarray, probabilities_NK: np.ndarray) -> float | None:
-    from sklearn.metrics import roc_auc_score  # a slow import that no prediction needs
-
     values = [
-        float(roc_auc_score(truth_N, scores_N))
+        roc_auc(truth_N.astype(np.float64), scores_N)
         for truth_N, scores_N in zip(truth_NK.T, probabilities_NK.T, strict=True)
         if 0 < truth_N.sum() < len(truth_N)
     ]
