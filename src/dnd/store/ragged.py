@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -71,9 +72,10 @@ class RaggedColumn:
         self._items = [flat.reshape(-1, width) if width > 1 else flat for flat in values]
         self._offsets = [np.from_dlpack(column.offsets) for column in columns]
 
-    def totals(self) -> Int[np.ndarray, "shards"]:
-        """Items of each shard."""
-        return np.array([int(offsets[-1] - offsets[0]) // self._width for offsets in self._offsets], dtype=np.int64)
+    @cached_property
+    def first_items(self) -> Int[np.ndarray, "shards+1"]:
+        """Items of all the shards before each, and of all."""
+        return offsets_of(np.array([int(offsets[-1]) // self._width for offsets in self._offsets], dtype=np.int64))
 
     def spans(self, selection: Selection) -> tuple[Int[np.ndarray, "rows"], Int[np.ndarray, "rows"]]:
         """First item within its shard and number of items of each selected row, in the order of the request."""
@@ -130,13 +132,13 @@ class RaggedCounts:
 
     def sum(self) -> int:
         """Items of all rows."""
-        return int(self._column.totals().sum())
+        return int(self._column.first_items[-1])
 
     def before(self, rows: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
         """Items of all the rows that come before each of `rows`."""
         starts, _ = self._column.spans(self._select(rows))
         shard_of_row = np.searchsorted(self._first_rows, rows, side="right") - 1
-        found: np.ndarray = starts + offsets_of(self._column.totals())[shard_of_row]
+        found: np.ndarray = starts + self._column.first_items[shard_of_row]
         return found
 
     def _select(self, rows: np.ndarray | slice) -> Selection:

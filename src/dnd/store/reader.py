@@ -28,6 +28,9 @@ from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, Store
 class Store:
     """Molecules that are read by position; a `MoleculeSource` of the training loop.
 
+    Args:
+        target_places: for each shard, which of the store's targets its own are; None = all of them, in order.
+
     Attributes:
         path: the folder, None for a store in memory.
         manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
