@@ -96,7 +96,7 @@ def answers(folder: Path) -> dict[str, Any]:
         "store": {
             "fingerprint": store.fingerprint,
             "smiles": store.smiles(),
-            "atoms": store.atom_counts.tolist(),
+            "atoms": store.atom_counts[:].tolist(),
             "node_features": _sum(batch.graph.node_features_NF),
             "edges": _sum(batch.graph.edge_index_2E),
             "positions": _sum(batch.conformers.positions_A3.abs()),
