@@ -162,8 +162,10 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
     from rdkit import Chem
 
     # A SMILES that RDKit refuses stops chemprop: none is for training, and one in the test part gets the mean label.
-    readable = np.array([Chem.MolFromSmiles(text) is not None for text in data.smiles])
-    kept = {part: [row for row in rows if readable[row]] for part, rows in parts.items()}
+    readable = {
+        part: [Chem.MolFromSmiles(data.smiles[row]) is not None for row in rows] for part, rows in parts.items()
+    }
+    kept = {part: rows[readable[part]] for part, rows in parts.items()}
     table, _ = _write_table(folder / "table.csv", data, kept)
     options = ["--data-path", table, "--task-type", data.benchmark.task, "--output-dir", folder / "chemprop"]
     options += ["--smiles-columns", "smiles", "--target-columns", *data.names, "--splits-column", "split"]
@@ -177,7 +179,7 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
     assert len(found) == len(kept["test"]), "chemprop predicts the test part, in its order"
     means_C = np.nanmean(data.targets_NC[kept["train"]], axis=0)
     predictions = np.tile(means_C, (len(parts["test"]), 1))
-    predictions[readable[parts["test"]]] = [[float(row[name]) for name in data.names] for row in found]
+    predictions[readable["test"]] = [[float(row[name]) for name in data.names] for row in found]
     return parts["test"], predictions
 
 

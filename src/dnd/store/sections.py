@@ -125,7 +125,7 @@ class EpochPlan(Sequence[np.ndarray]):
 
     def _length(self, number: int) -> int:
         """Batches of a section; a token budget has to be planned to know them."""
-        if self._batch_size and self._rows.num_sections > 1:
+        if self._batch_size and not self._max_tokens and self._rows.num_sections > 1:
             count = self._rows.counts[number]
             return count // self._batch_size if self._drop_last else -(-count // self._batch_size)
         self._load(number)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dnd.common.errors import ConfigError
 from dnd.store.batches import plan_batches, split_holdout
 from dnd.store.ragged import RaggedColumn, RaggedCounts
 from dnd.store.sections import EpochPlan, TrainingRows
@@ -90,3 +91,10 @@ def test_only_full_batches() -> None:
     plan = EpochPlan(rows, SIZES, batch_size=16, seed=1, epoch=0, drop_last=True, pool=1)
     assert {len(batch) for batch in plan} == {16}
     assert len(plan) == sum(count // 16 for count in rows.counts)
+
+
+@pytest.mark.parametrize("section", [ROWS, 100])
+def test_one_limit_exactly(section: int) -> None:
+    rows = TrainingRows(ROWS, 0.1, seed=1, section=section)
+    with pytest.raises(ConfigError):
+        EpochPlan(rows, SIZES, batch_size=16, max_tokens=300, seed=1, epoch=0)

@@ -16,7 +16,7 @@ from dnd.store.sections import EpochPlan, TrainingRows
 from dnd.store.writer import shard_name, write_shard
 
 TIMES = 30
-SECTION = 10_000  # a twentieth of the rows
+SECTION = 10_000  # of 180,000 rows
 
 
 def test_memory_for_each_molecule(qm9_rows: list[StoreRow], tmp_path: Path) -> None:
