@@ -152,7 +152,7 @@ class BitTable:
 
     def __init__(self, bits_RF: Bool[np.ndarray, "references bits"]) -> None:
         self._table_FR = np.ascontiguousarray(bits_RF.T).astype(np.uint8)
-        self._counts_R = bits_RF.sum(axis=1)
+        self._counts_R = bits_RF.sum(axis=1, dtype=np.float32)
 
     def nearest(
         self, bits_BF: Bool[np.ndarray, "molecules bits"], *, own: bool = False
@@ -162,17 +162,19 @@ class BitTable:
         for number, bits_F in enumerate(bits_BF):
             places = np.flatnonzero(bits_F)
             common_R = self._overlaps(places)
-            similarity_R = common_R / (len(places) + self._counts_R - common_R)
+            similarity_R = common_R / (self._counts_R + np.float32(len(places)) - common_R)
             if own:
                 similarity_R[number] = -1.0
             found[number] = similarity_R.max()
         return found
 
-    def _overlaps(self, places: np.ndarray) -> np.ndarray:
+    def _overlaps(self, places: np.ndarray) -> Float[np.ndarray, "references"]:
         """Bits in common with each reference, for a molecule whose set bits are at `places`."""
-        parts = range(0, len(places), _MOST_OVERLAP)
-        sums = [self._table_FR[places[start : start + _MOST_OVERLAP]].sum(axis=0, dtype=np.uint8) for start in parts]
-        return np.asarray(np.stack(sums).sum(axis=0, dtype=np.int64))
+        total_R = np.zeros_like(self._counts_R)
+        for start in range(0, len(places), _MOST_OVERLAP):
+            rows_KR = self._table_FR.take(places[start : start + _MOST_OVERLAP], axis=0)
+            total_R += rows_KR.sum(axis=0, dtype=np.uint8)
+        return total_R
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:

@@ -19,6 +19,7 @@ from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import GraphBatch
 from dnd.store.batches import plan_batches
 from dnd.student.contract import Student
+from dnd.student.norm import fixed_weights
 from dnd.student.pooling import Pooling, pool
 from dnd.training.objective import MoleculeSource
 
@@ -74,7 +75,7 @@ def run_over(
     parts: list[np.ndarray] = []
     order: list[np.ndarray] = []
     student.reset_sampling(0)
-    with torch.no_grad():
+    with torch.no_grad(), fixed_weights():
         tokens = PREDICTION_TOKENS.get(device.type, PREDICTION_TOKENS["cuda"])
         for batch in plan_batches(atoms + 2 * bonds + 2, max_tokens=tokens, seed=0, epoch=0):
             parts.append(compute(source.read(rows[batch]).graph.to(device)).double().cpu().numpy())

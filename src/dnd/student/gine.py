@@ -90,7 +90,7 @@ class GineLayer(nn.Module):
         source_E, target_E = graph.edge_index_2E
         messages_ED = F.relu(atoms_ND.index_select(0, source_E) + self.bond(graph.edge_features_EF), inplace=True)
         own_ND = (1 + self.epsilon) * atoms_ND
-        return self.mlp(own_ND.index_add(0, target_E, messages_ED.to(own_ND.dtype)))  # type: ignore[no-any-return]
+        return self.mlp(own_ND.index_add_(0, target_E, messages_ED.to(own_ND.dtype)))  # type: ignore[no-any-return]
 
 
 class NormedMLP(nn.Module):

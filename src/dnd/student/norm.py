@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +28,19 @@ class PackedBatchNorm(nn.BatchNorm1d):
         )
 
 
+_folds: ContextVar[dict[nn.Linear, tuple[Tensor, Tensor]] | None] = ContextVar("_folds", default=None)
+
+
+@contextmanager
+def fixed_weights() -> Iterator[None]:
+    """Within it no weight or running statistic changes and no gradient is wanted, so each norm is folded once."""
+    token = _folds.set({})
+    try:
+        yield
+    finally:
+        _folds.reset(token)
+
+
 def linear_then_norm(
     linear: nn.Linear, norm: PackedBatchNorm, values_ND: Float[Tensor, "items dim"]
 ) -> Float[Tensor, "items other_dim"]:
@@ -38,8 +55,18 @@ def linear_then_norm(
     """
     if norm.training:
         return norm(linear(values_ND))  # type: ignore[no-any-return]
+    folds = _folds.get()
+    if folds is None:
+        return F.linear(values_ND, *_folded(linear, norm))
+    if linear not in folds:
+        folds[linear] = _folded(linear, norm)
+    return F.linear(values_ND, *folds[linear])
+
+
+def _folded(linear: nn.Linear, norm: PackedBatchNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one map."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     bias_D = scale_D * (linear.bias - norm.running_mean) + norm.bias
-    return F.linear(values_ND, scale_D[:, None] * linear.weight, bias_D)
+    return scale_D[:, None] * linear.weight, bias_D

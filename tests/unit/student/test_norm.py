@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnd.student.norm import PackedBatchNorm, linear_then_norm
+from dnd.student.norm import PackedBatchNorm, fixed_weights, linear_then_norm
 
 
 @pytest.fixture
@@ -38,3 +38,18 @@ def test_folded_into_the_linear_map(norm):
     linear, values = nn.Linear(6, 4), torch.randn(9, 6)
     torch.testing.assert_close(linear_then_norm(linear, norm.eval(), values), norm(linear(values)))
     torch.testing.assert_close(linear_then_norm(linear, norm.train(), values), norm(linear(values)))
+
+
+def test_folded_once_while_weights_are_fixed_and_anew_afterwards(norm):
+    linear, values = nn.Linear(6, 4), torch.randn(9, 6)
+    norm.eval()
+    with torch.no_grad():
+        expected = linear_then_norm(linear, norm, values)
+        with fixed_weights():
+            first, second = (linear_then_norm(linear, norm, values) for _ in range(2))
+        linear.weight.mul_(2)
+        changed = linear_then_norm(linear, norm, values)
+        with fixed_weights():
+            changed_inside = linear_then_norm(linear, norm, values)
+    assert torch.equal(first, expected) and torch.equal(second, expected)
+    assert torch.equal(changed, changed_inside) and not torch.equal(changed, expected)
