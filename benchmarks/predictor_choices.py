@@ -100,7 +100,7 @@ def _run(
 ) -> dict[str, Any]:
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        table, targets = _write(Path(folder), name, power_of_ten=question == "transform")
+        table, targets = write_table(Path(folder), name, power_of_ten=question == "transform")
         encoder, own = ("dnd-base", STUDENT[-2:]) if question in ("precision", "finetuning") else ("random", STUDENT)
         choice = {
             "precision": (f"loop.precision={variant}",),
@@ -121,7 +121,7 @@ def _run(
     return {"scores": scores, "cpu_s": round(time.process_time() - started, 1)}
 
 
-def _write(folder: Path, name: str, *, power_of_ten: bool) -> tuple[Path, list[str]]:
+def write_table(folder: Path, name: str, *, power_of_ten: bool = False) -> tuple[Path, list[str]]:
     """The data set with its published split as a table, in its own order."""
     data = load_benchmark(name)
     parts = reduced(data.parts, MOST.get(name))

@@ -6,8 +6,8 @@ fold k, which stops its training early and which it predicts; the students of a 
 weights of all members are fitted on the molecules that every member predicted out of fold. The test part is looked at
 when everything is settled.
 
-A fold that stops a student's training flatters that student's predictions for it a little, and with them its weight.
-The test part, and so every number that is printed for it, is not touched by that.
+A fold that stops a student's training would flatter that student's predictions for it, and with them its weight and the
+calibration: of its two halves each is predicted at the epoch that the other prefers (`half_choice.py`).
 
 Legend: N molecules, C targets, M members.
 """
@@ -189,12 +189,12 @@ def _deviation(target: Target, labels_N: np.ndarray) -> float:
 
 
 def _of_students(bench: Workbench, partition: Split, results: Sequence[MemberResult]) -> Array:
-    """Of a fold by the students that did not learn from it, of the test part by all."""
+    """Of a fold by the students that did not learn from it, half by half; of the test part by all."""
     found_NC = np.full(bench.targets_NC.shape, np.nan)
     for fold in range(min(len(results), bench.num_folds)):
         held_out = bench.rows[bench.folds == fold]
         own = results[fold :: bench.num_folds]
-        found_NC[held_out] = np.mean([result.predictions_NC[held_out] for result in own], axis=0)
+        found_NC[held_out] = np.mean([result.halves_VC for result in own], axis=0)
     found_NC[partition.test] = np.mean([result.predictions_NC[partition.test] for result in results], axis=0)
     return found_NC
 

@@ -170,7 +170,7 @@ class BitTable:
 
     def _overlaps(self, places: np.ndarray) -> Float[np.ndarray, "references"]:
         """Bits in common with each reference, for a molecule whose set bits are at `places`."""
-        total_R = np.zeros_like(self._counts_R)
+        total_R: np.ndarray = np.zeros_like(self._counts_R)
         for start in range(0, len(places), _MOST_OVERLAP):
             rows_KR = self._table_FR.take(places[start : start + _MOST_OVERLAP], axis=0)
             total_R += rows_KR.sum(axis=0, dtype=np.uint8)

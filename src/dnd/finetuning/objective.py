@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
+from dnd.common.seeds import derive_seed
+from dnd.finetuning.half_choice import HalfChoice
 from dnd.finetuning.layer_decay import decayed_groups
 from dnd.finetuning.losses import (
     DEFAULT_LOSS,
@@ -83,6 +87,7 @@ class SupervisedObjective(Objective):
         countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
         self.best_is_max = countable and main in LARGER_IS_BETTER
+        self.choice = HalfChoice(len(partition.valid), len(self.targets), derive_seed(loop.seed, "halves"))
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
@@ -145,6 +150,7 @@ class SupervisedObjective(Objective):
         loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.targets)
+        self.choice.note(raw_BC[: len(valid)], partial(self._goodness, outputs[: len(valid)], raw_BC[: len(valid)]))
         for part, rows, predictions_BC in (
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
@@ -154,6 +160,18 @@ class SupervisedObjective(Objective):
                 if judged[name] is not None:
                     found[f"{part}_{name}"] = judged[name]
         return found
+
+    def _goodness(self, outputs_VC: np.ndarray, raw_VC: np.ndarray, half: np.ndarray) -> float:
+        """By what selects the epoch, larger is better; NaN where it is not defined for so few molecules."""
+        rows = self.partition.valid[half]
+        if self.best_metric == "valid_loss":
+            return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), self.scaled_NC[rows].double()))
+        found = score(metric_names(self.kinds)[0], self.targets_NC[rows], raw_VC[half]).value
+        return math.nan if found is None else found if self.best_is_max else -found
+
+    def of_the_run(self) -> dict[str, Tensor]:
+        """What the halves of the validation part chose."""
+        return {f"choice.{name}": value for name, value in self.choice.state_dict().items()}
 
     def predict(self, rows: np.ndarray | None = None) -> Float[np.ndarray, "molecules targets"]:
         """Predictions in raw units or as probabilities, NaN for molecules that are not in `rows`; None = all."""

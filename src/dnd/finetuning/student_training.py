@@ -74,6 +74,7 @@ class MemberResult:
         fold: which partition it was trained on.
         partition: that partition.
         predictions_NC: for all molecules, raw units or probabilities.
+        halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers, see `half_choice.py`.
         training: how the loop ended.
     """
 
@@ -81,6 +82,7 @@ class MemberResult:
     fold: int
     partition: Split
     predictions_NC: Array
+    halves_VC: Float[np.ndarray, "valid targets"]
     training: TrainResult
 
 
@@ -156,7 +158,8 @@ def train_member(
     objective.to("cpu")
     network = objective.network
     member = Member(network, tuple(objective.targets), seed, weight, network.student.config, plan.config.head)
-    return MemberResult(member, fold, partition, objective.predict(wanted), result)
+    halves_VC = objective.choice.predictions_VC.numpy()
+    return MemberResult(member, fold, partition, objective.predict(wanted), halves_VC, result)
 
 
 def seconds_per_epoch(plan: Plan, partition: Split) -> float:

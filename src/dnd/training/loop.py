@@ -264,7 +264,8 @@ class _Run:
     def _load_best(self) -> None:
         position = self.position
         if position.best_step is not None and position.best_step != position.step:
-            self.objective.load_state_dict(self.world.tensors_from_main(self.best or {}))
+            best = self.world.tensors_from_main(self.best or {})
+            self.objective.load_state_dict({**best, **self.objective.of_the_run()})
 
     def _write_pending(self) -> None:
         plain = [

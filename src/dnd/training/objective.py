@@ -124,6 +124,10 @@ class Objective(nn.Module, ABC):
     def evaluate(self) -> dict[str, float]:
         """Held-out metrics, the same for the same weights (fixed noise, no dropout); called in evaluation mode."""
 
+    def of_the_run(self) -> dict[str, Tensor]:
+        """State that belongs to the run and not to an epoch: it stays when the best weights come back."""
+        return {}
+
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule, for the message about a non-finite loss."""
         return [f"row {row}" for row in rows]

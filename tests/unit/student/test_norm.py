@@ -51,5 +51,7 @@ def test_folded_once_while_weights_are_fixed_and_anew_afterwards(norm):
         changed = linear_then_norm(linear, norm, values)
         with fixed_weights():
             changed_inside = linear_then_norm(linear, norm, values)
-    assert torch.equal(first, expected) and torch.equal(second, expected)
-    assert torch.equal(changed, changed_inside) and not torch.equal(changed, expected)
+    assert torch.equal(first, expected)
+    assert torch.equal(second, expected)
+    assert torch.equal(changed, changed_inside)
+    assert not torch.equal(changed, expected)

@@ -1,0 +1,53 @@
+"""Each half of a part is predicted at the epoch that the other half prefers, and a resumed run knows it still."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from dnd.finetuning.half_choice import HalfChoice
+
+
+def test_each_half_is_predicted_at_the_epoch_that_the_other_prefers():
+    choice = HalfChoice(7, 2, seed=1)
+    first, second = choice.halves
+    assert sorted(np.concatenate([first, second])) == list(range(7))
+    # The first half prefers epoch 1, the second epoch 0.
+    for epoch, scores in enumerate([(0.1, 0.9), (0.8, 0.2), (0.5, 0.5)]):
+        choice.note(np.full((7, 2), float(epoch)), lambda half, by=scores: by[int(np.array_equal(half, second))])
+    found = choice.predictions_VC.numpy()
+    assert (found[second] == 1.0).all()
+    assert (found[first] == 0.0).all()
+
+
+def test_a_half_that_cannot_say_takes_the_last_epoch():
+    choice = HalfChoice(4, 1, seed=0)
+    for epoch in range(3):
+        choice.note(np.full((4, 1), float(epoch)), lambda half: math.nan)
+    assert (choice.predictions_VC.numpy() == 2.0).all()
+
+
+def test_it_is_less_flattering_than_the_epoch_that_the_whole_part_prefers():
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=(40, 1))
+    own, halved = [], []
+    for seed in range(30):
+        epochs = rng.normal(size=(50, 40, 1))  # predictions that know nothing of the labels: an error of sqrt(2)
+        choice = HalfChoice(40, 1, seed)
+        for predictions in epochs:
+            choice.note(predictions, lambda half, p=predictions: -float(((p - labels)[half] ** 2).mean()))
+        own.append(min(float(((one - labels) ** 2).mean()) for one in epochs))
+        halved.append(float(((choice.predictions_VC.numpy() - labels) ** 2).mean()))
+    expected = float((labels**2).mean()) + 1.0
+    assert np.mean(own) < 0.75 * expected
+    assert np.mean(halved) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_checkpoint_has_it():
+    choice, resumed = HalfChoice(5, 1, seed=3), HalfChoice(5, 1, seed=3)
+    choice.note(np.ones((5, 1)), lambda half: 1.0)
+    resumed.load_state_dict(choice.state_dict())
+    resumed.note(np.zeros((5, 1)), lambda half: 0.5)
+    assert (resumed.predictions_VC.numpy() == 1.0).all()
