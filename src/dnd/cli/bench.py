@@ -48,7 +48,7 @@ def scaling(
     largest: Annotated[int, typer.Option(min=1000, help="Molecules of the largest synthetic store.")] = 1_000_000,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON; a CSV and a picture go beside it.")] = None,
 ) -> None:
-    """Time and memory against atoms per molecule, molecules per store, and threads."""
+    """Time and memory against atoms per molecule, molecules per store, rows of a file, and threads."""
     from dnd.analysis.bench.measure import machine
     from dnd.analysis.bench.scaling import bench_scaling, points_csv, write_points
     from dnd.common.files import write_json

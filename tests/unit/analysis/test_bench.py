@@ -72,6 +72,16 @@ def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys:
     assert [(point["axis"], point["value"]) for point in points] == [("atoms", 10), ("atoms", 31)]
 
 
+def test_a_file_is_predicted_and_its_rows_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text("smiles\nCCO\nc1ccccc1\nCC(=O)N", encoding="utf-8")
+    fresh._main("dnd.analysis.bench.scaling:rows_work", json.dumps({"table": str(table), "network": "gine-small"}))
+    point = json.loads(capsys.readouterr().out)
+    assert (point["axis"], point["value"], point["per"]) == ("rows", 3, "row")
+    assert point["cpu_ms"] > 0
+    assert len((tmp_path / "rows.out.csv").read_text().splitlines()) == 4
+
+
 def test_only_functions_of_the_bench_run_in_a_fresh_process() -> None:
     with pytest.raises(DndError, match="failed in a fresh process"):
         added_memory("os:system", command="true")

@@ -1,4 +1,4 @@
-"""How time and memory grow with the atoms of a molecule, the molecules of a store, and threads."""
+"""How time and memory grow with the atoms of a molecule, the molecules of a store, the rows of a file, and threads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ import numpy as np
 import torch
 
 from dnd.analysis.bench.fresh import added_memory, memory_mb, peak_mb
-from dnd.analysis.bench.molecules import SEED, graph_store, qm9_store, random_student
+from dnd.analysis.bench.molecules import (
+    SEED,
+    drug_like_smiles,
+    graph_store,
+    qm9_store,
+    random_predictor,
+    random_student,
+)
 from dnd.common.files import MANIFEST, read_json, write_manifest, write_text
 from dnd.common.seeds import numpy_generator, set_threads
 from dnd.graphs.batch import ConformerBatch
+from dnd.prediction.files import predict_file
+from dnd.prediction.predictor import Predictor
 from dnd.store.reader import Store
 from dnd.store.schema import SCHEMA_VERSION
 from dnd.teacher.config import TeacherConfig
@@ -30,6 +39,7 @@ from dnd.training.settings import LoopConfig
 
 ATOMS = (10, 30, 100, 300)
 NETWORKS = ("gine-small", "tokengt-small", "teacher 64x4")
+ROWS = (4_000, 16_000, 64_000)
 SHARD = 1000  # molecules of the shard that is repeated
 STEPS = 20
 _BATCH_ATOMS = 600
@@ -43,13 +53,13 @@ class Point:
 
     Attributes:
         what: the curve.
-        axis: `atoms`, `molecules` or `threads`.
+        axis: `atoms`, `molecules`, `rows` or `threads`.
         value: on that axis.
         cpu_ms: CPU time per `per`.
         wall_ms: the same by the clock.
-        per: `molecule` or `step`.
-        peak_mb: MiB; of a batch above the process before it, or of the whole process for the axis `molecules`.
-        own_mb: the same at the end without mapped files, which the system may drop; axis `molecules` only.
+        per: `molecule`, `step` or `row`.
+        peak_mb: MiB; of a batch above the process before it, of the whole process for `molecules` and `rows`.
+        own_mb: the same at the end without mapped files, which the system may drop; for `molecules` and `rows`.
     """
 
     what: str
@@ -63,7 +73,7 @@ class Point:
 
 
 def bench_scaling(sizes: Sequence[int], repetitions: int) -> Iterator[list[Point]]:
-    """The curves of the three axes, each as it is ready.
+    """The curves of the axes, each as it is ready.
 
     Args:
         sizes: molecules of the synthetic stores.
@@ -72,6 +82,7 @@ def bench_scaling(sizes: Sequence[int], repetitions: int) -> Iterator[list[Point
     for network in NETWORKS:
         yield [Point(**point) for point in added_memory(f"{_HERE}atoms_work", network=network, repetitions=repetitions)]
     yield from _stores(sizes)
+    yield from _files()
     yield [
         Point(**added_memory(f"{_HERE}threads_work", network="tokengt-small", threads=threads, repetitions=repetitions))
         for threads in range(1, len(os.sched_getaffinity(0)) + 1)
@@ -183,12 +194,34 @@ def store_work(store: str) -> Callable[[], dict[str, object]]:
     return work
 
 
+def _files() -> Iterator[list[Point]]:
+    with tempfile.TemporaryDirectory() as name:
+        for rows in ROWS:
+            table = Path(name) / f"{rows}.csv"
+            write_text(table, "\n".join(["smiles", *drug_like_smiles(rows)[0]]))
+            yield [Point(**added_memory(f"{_HERE}rows_work", table=str(table), network="gine-small"))]
+
+
+def rows_work(table: str, network: str) -> Callable[[], dict[str, object]]:
+    """For a fresh process: predict a file with a network of random weights, as `dnd predict` does."""
+    set_threads()
+    predictor, rows = Predictor(random_predictor(network), device="cpu"), Path(table).read_text().count("\n")
+
+    def work() -> dict[str, object]:
+        out = str(Path(table).with_suffix(".out.csv"))
+        cpu, wall = _timed(lambda: predict_file(predictor, table, out), 1, rows)
+        own = memory_mb().get("RssAnon")
+        return vars(Point(f"{network}, prediction", "rows", rows, cpu, wall, "row", peak_mb(), own))
+
+    return work
+
+
 def _steps(objective: Objective, plan: Sequence[np.ndarray]) -> None:
     for rows in plan:
         objective(objective.load_batch(rows, 0), SEED).loss.backward()
 
 
-def _timed(work: Callable[[], None], repetitions: int, items: int) -> tuple[float, float]:
+def _timed(work: Callable[[], object], repetitions: int, items: int) -> tuple[float, float]:
     """Median CPU and wall milliseconds per item."""
     cpu, wall = [], []
     for _ in range(repetitions):
@@ -209,7 +242,7 @@ def points_csv(points: Sequence[Point]) -> str:
 
 
 def write_points(points: Sequence[Point], stem: Path) -> list[Path]:
-    """`stem`.csv, and a picture of the three axes as .png and .svg."""
+    """`stem`.csv, and a picture of the axes as .png and .svg."""
     from dnd.analysis.figures import LINES, MARKERS, PALETTE, drawing, save_figure
 
     write_text(stem.with_suffix(".csv"), points_csv(points))
