@@ -15,17 +15,25 @@ from rdkit.Chem import rdqueries
 
 MAX_ATOMS = 100
 
-# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. Both patterns look for a character
-# or two: a repetition makes `re` allocate so much that the C library tidies its free lists before every parse, a tenth
-# of its time.
+# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. The pattern looks for one character:
+# a longer one makes `re` allocate so much that the C library tidies its free lists before every parse, up to a tenth of
+# its time.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#/\\.%]")
-_ISOTOPE_OR_HYDROGEN = re.compile(r"\[[0-9H]")
+_ISOTOPES_AND_HYDROGENS = tuple(f"[{sign}" for sign in "H0123456789")
 _MAX_LENGTH, _MAX_DOTS = 256, 20  # within every limit on texts
 _MARK = re.compile("@@?")
 
 _UNSANITIZED = Chem.SmilesParserParams()
 _UNSANITIZED.sanitize = False  # type: ignore[assignment]  # its stub is wrong
 _UNSANITIZED.removeHs = False  # type: ignore[assignment]
+# Without brackets there are no metals, chirality marks or radicals, so these steps of sanitising change nothing.
+_FLAGS = Chem.SanitizeFlags
+_NO_BRACKETS = int(_FLAGS.SANITIZE_ALL) & ~int(
+    _FLAGS.SANITIZE_CLEANUP_ORGANOMETALLICS
+    | _FLAGS.SANITIZE_CLEANUPATROPISOMERS
+    | _FLAGS.SANITIZE_CLEANUPCHIRALITY
+    | _FLAGS.SANITIZE_FINDRADICALS
+)
 _WITH_LABEL = Chem.RWMol()
 _WITH_LABEL.AddAtom(rdqueries.HasPropQueryAtom("_CIPCode"))
 
@@ -59,7 +67,10 @@ def parse_ordinary(text: str) -> Chem.Mol | None:
     if mol is None:
         return None
     try:
-        Chem.SanitizeMol(mol)
+        if "[" in text:
+            Chem.SanitizeMol(mol)
+        else:
+            Chem.SanitizeMol(mol, _NO_BRACKETS)
     except Chem.MolSanitizeException:
         return None
     if "@" in text or "/" in text or "\\" in text:
@@ -92,7 +103,7 @@ def _parsed(text: str) -> Chem.Mol | None:
         return None
     if "." in text and text.count(".") > _MAX_DOTS:
         return None
-    if "[" in text and _ISOTOPE_OR_HYDROGEN.search(text) is not None:
+    if "[" in text and any(sign in text for sign in _ISOTOPES_AND_HYDROGENS):
         return None
     mol = Chem.MolFromSmiles(text, _UNSANITIZED)
     return mol if mol is not None and 0 < mol.GetNumAtoms() <= MAX_ATOMS else None

@@ -15,7 +15,7 @@ from dnd.graphs.features import featurize
 from dnd.graphs.graph import MolecularGraph
 from dnd.graphs.spelling import in_written_order, is_plain
 
-BATCH = 256
+BATCH = 512
 """Molecules at a time; their bytes and arrays stay in the processor's cache."""
 
 
