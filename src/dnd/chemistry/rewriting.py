@@ -15,9 +15,9 @@ from rdkit.Chem import rdqueries
 
 MAX_ATOMS = 100
 
-# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. The pattern looks for one character:
-# a longer one makes `re` allocate so much that the C library tidies its free lists before every parse, up to a tenth of
-# its time.
+# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. The pattern looks for a single
+# character: with a longer one `re` allocates so much that the C library tidies its free lists before every parse, up to
+# a tenth of its time.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#/\\.%]")
 _ISOTOPES_AND_HYDROGENS = tuple(f"[{sign}" for sign in "H0123456789")
 _MAX_LENGTH, _MAX_DOTS = 256, 20  # within every limit on texts

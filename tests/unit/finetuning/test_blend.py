@@ -16,9 +16,12 @@ from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_folds import scaffold_folds
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical_fits import MEMBERS
+from dnd.finetuning.classical_blend import Workbench, _pilot
+from dnd.finetuning.classical_features import Layout
+from dnd.finetuning.classical_fits import MEMBERS, FitOptions
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConfig
+from dnd.finetuning.tasks import Target
 from dnd.finetuning.time_limit import Clock, read_duration
 from dnd.prediction.predictor import Predictor
 from dnd.student.build import build_student, save_encoder
@@ -189,6 +192,20 @@ def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monk
     assert [line.split(":")[1].strip() for line in lines if "left out" in line and " s, time" in line] == [
         "left out boosting", "left out forest_counts",
     ]  # fmt: skip
+
+
+def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyPatch):
+    fitted: list[tuple[int, int]] = []
+    targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
+    x_NF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
+    bench = Workbench(x_NF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions())
+    moments = iter([0.0, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    monkeypatch.setattr(
+        Workbench, "fit", lambda self, name, rows, fold, columns: fitted.append((len(rows), len(columns)))
+    )
+    assert _pilot(bench, "ridge") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 1.2)
+    assert fitted == [(334, 4)]
 
 
 def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):
