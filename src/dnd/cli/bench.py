@@ -50,7 +50,8 @@ def scaling(
 ) -> None:
     """Time and memory against atoms per molecule, molecules per store, rows of a file, and threads."""
     from dnd.analysis.bench.measure import machine
-    from dnd.analysis.bench.scaling import bench_scaling, points_csv, write_points
+    from dnd.analysis.bench.scaling import bench_scaling, points_csv
+    from dnd.analysis.bench.scaling_picture import write_points
     from dnd.common.files import write_json
 
     here, points = machine(), []

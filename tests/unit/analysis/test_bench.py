@@ -17,7 +17,8 @@ from dnd.analysis.bench.fresh import added_memory, run_command
 from dnd.analysis.bench.measure import Line, Table, Variant, machine, measure
 from dnd.analysis.bench.molecules import drug_like_smiles, graph_store, qm9_store, random_student, tokens_of
 from dnd.analysis.bench.references import DenseTransformer, PackedTokenGT, PaddedTokenGT
-from dnd.analysis.bench.scaling import Point, chain, packing, points_csv, repeat_store, write_points
+from dnd.analysis.bench.scaling import Point, chain, packing, points_csv, repeat_store
+from dnd.analysis.bench.scaling_picture import write_points
 from dnd.chemistry.parse import parse_smiles
 from dnd.cli import bench as command
 from dnd.common.doctor import diagnose

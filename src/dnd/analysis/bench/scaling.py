@@ -239,36 +239,3 @@ def points_csv(points: Sequence[Point]) -> str:
     writer.writeheader()
     writer.writerows(vars(point) for point in points)
     return stream.getvalue()
-
-
-def write_points(points: Sequence[Point], stem: Path) -> list[Path]:
-    """`stem`.csv, and a picture of the axes as .png and .svg."""
-    from dnd.analysis.figures import LINES, MARKERS, PALETTE, drawing, save_figure
-
-    write_text(stem.with_suffix(".csv"), points_csv(points))
-    axes_names = list(dict.fromkeys(point.axis for point in points))
-    with drawing(len(axes_names), 2, width=3.6, height=2.8) as (figure, grid):
-        for column, axis in enumerate(axes_names):
-            curves = list(dict.fromkeys(point.what for point in points if point.axis == axis))
-            for number, what in enumerate(curves):
-                chosen = [point for point in points if (point.axis, point.what) == (axis, what)]
-                style = {
-                    "color": PALETTE[number],
-                    "marker": MARKERS[number],
-                    "linestyle": LINES[number % len(LINES)],
-                }
-                values = [point.value for point in chosen]
-                times = [point.wall_ms if axis == "threads" else point.cpu_ms for point in chosen]
-                grid[0, column].plot(values, times, label=what, **style)
-                memory = [point.own_mb if axis == "molecules" else point.peak_mb for point in chosen]
-                if all(value is not None for value in memory):
-                    grid[1, column].plot(values, memory, label=what, **style)
-            clock = "ms by the clock" if axis == "threads" else "CPU ms"
-            per = next(point.per for point in points if point.axis == axis)
-            grid[0, column].set(xlabel=axis, ylabel=f"{clock} per {per}", yscale="log")
-            grid[1, column].set(xlabel=axis, ylabel="MiB")
-            if axis != "threads":
-                grid[0, column].set_xscale("log")
-                grid[1, column].set_xscale("log")
-            grid[0, column].legend()
-        return [stem.with_suffix(".csv"), *save_figure(figure, stem)]
