@@ -77,6 +77,33 @@ def test_the_best_weights_are_the_ones_left(tmp_path: Path) -> None:
     assert objective.evaluate()["valid_loss"] == pytest.approx(result.best["valid_loss"], abs=0)
 
 
+class Counting(ToyObjective):
+    """Worse with every evaluation, and counts them: a buffer of the run, not of an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("evaluations", torch.zeros(()))
+
+    def evaluate(self) -> dict[str, float]:
+        self.evaluations += 1
+        return {"valid_loss": float(self.evaluations)}
+
+    def of_the_run(self) -> dict[str, torch.Tensor]:
+        return {"evaluations": self.evaluations}
+
+
+def test_what_belongs_to_the_run_stays_when_the_best_weights_come_back(tmp_path: Path) -> None:
+    whole, result = run(tmp_path / "whole", objective=Counting())
+    assert result.best_step == 8
+    assert float(whole.evaluations) == CONFIG.epochs
+    broken = Counting()
+    broken.poison_at = 20
+    with pytest.raises(NonFiniteError):
+        run(tmp_path / "broken", objective=broken)
+    resumed, _ = run(tmp_path / "broken", resume=True, objective=Counting())
+    assert_same(weights(whole), weights(resumed))
+
+
 def test_patience_stops_early(tmp_path: Path) -> None:
     config = LoopConfig(epochs=50, batch_size=8, learning_rate=0.0, min_learning_rate=0.0, patience=2, device="cpu")
     _, result = run(tmp_path, config=config)
