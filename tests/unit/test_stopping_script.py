@@ -16,14 +16,19 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_script("stopping")
 
 
-def test_choosing_by_oneself_flatters_and_choosing_by_others_does_not(stopping: ModuleType):
-    rng = np.random.default_rng(0)
-    labels = rng.normal(size=(60, 1))
-    epochs = labels + rng.normal(size=(40, 60, 1))  # every epoch is as good as any other: an error of 1
-    other, last, own = (stopping.judge_halves(labels, epochs, "rmse", seed=0)[way] for way in stopping.WAYS)
-    assert own < 0.9 * other
-    assert other == pytest.approx(1, rel=0.1)
-    assert last == pytest.approx(1, rel=0.2)
+def test_choosing_by_oneself_flatters_and_choosing_by_others_does_not(
+    stopping: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stopping, "DRAWS", 5)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(30):
+        labels = rng.normal(size=(60, 1))
+        epochs = labels + rng.normal(size=(20, 60, 1))  # every epoch is as good as any other: an error of 1
+        found.append(list(stopping.judge_halves(labels, epochs, "rmse", seed=0).values()))
+    other, last, own = np.mean(found, axis=0)
+    assert own < 0.85 * other
+    assert other == pytest.approx(1, rel=0.05)
+    assert last == pytest.approx(1, rel=0.05)
 
 
 def test_a_better_epoch_is_found_by_all_but_the_last(stopping: ModuleType):
