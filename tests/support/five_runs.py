@@ -62,8 +62,15 @@ def _contents(folder: Path) -> dict[str, object]:
             for path in weights
             if not path.parent.name.startswith("step-")
         },
-        "metrics": json.loads((folder / "metrics.json").read_text()) if (folder / "metrics.json").is_file() else None,
+        "metrics": _timeless(json.loads((folder / "metrics.json").read_text())),
     }
+
+
+def _timeless(value: object) -> object:
+    """The same without the seconds that each part took."""
+    if isinstance(value, dict):
+        return {name: _timeless(entry) for name, entry in value.items() if name != "seconds"}
+    return [_timeless(entry) for entry in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":
