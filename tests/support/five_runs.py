@@ -62,7 +62,7 @@ def _contents(folder: Path) -> dict[str, object]:
             for path in weights
             if not path.parent.name.startswith("step-")
         },
-        "metrics": _timeless(json.loads((folder / "metrics.json").read_text())),
+        "metrics": _timeless([json.loads(path.read_text()) for path in sorted(folder.glob("metrics.json"))]),
     }
 
 
