@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.systems import CLASSICAL
-from dnd.analysis.tables import LARGER_IS_BETTER
+from dnd.reproduction.benchmarks import BENCHMARKS
+from dnd.reproduction.tables import CLASSICAL, LARGER_IS_BETTER
 
 Scores = dict[str, dict[str, tuple[str, float]]]  # data set → system → metric and mean
 VARIANTS = ("dnd-graph", "dnd-node")

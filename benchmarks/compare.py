@@ -26,11 +26,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.benchmarks import PARTS, BenchmarkData, load_benchmark
-from dnd.analysis.labelled import labelled_csv, reduced
-from dnd.common.versions import package_versions
-from dnd.finetuning.metrics import score
+from dnd.common.files import package_versions
+from dnd.predictor.metrics import score
+from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, BenchmarkData, load_benchmark
+from dnd.reproduction.labelled import labelled_csv, reduced
 
 OURS = ("best", "fast")
 CLASSICAL = ("rf-counts", "rf-descriptors", "rf-both", "gb-both")
@@ -147,8 +146,8 @@ def _run_ours(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tup
 
 
 def _run_classical(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    from dnd.analysis.classical_models import predict
-    from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, Layout, features_of
+    from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, Layout, features_of
+    from dnd.reproduction.classical_models import predict
 
     rows = np.concatenate([parts[part] for part in PARTS])
     features = features_of([data.smiles[row] for row in rows], None, jobs=0)

@@ -21,15 +21,14 @@ import numpy as np
 
 from dnd.common.config import load_config, recipe_names
 from dnd.common.files import replacing, write_text
-from dnd.distillation.distill import distill
-from dnd.distillation.settings import DistillConfig
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.pretraining.settings import DistillConfig
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.teacher.denoise import denoise
-from dnd.teacher.denoising import DenoiseConfig
 
 SOURCES = {"DFT": "file", "MMFF": "etkdg", "raw ETKDG": "etkdg_raw"}
 COLUMNS = (

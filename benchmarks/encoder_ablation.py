@@ -17,17 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dnd.analysis.ablation_table import ablation_page, scores_of
-from dnd.analysis.base_settings import BaseConfig
-from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.encoder_ablation import FOUR, VARIANTS, Ablation, plan
-from dnd.analysis.grid import run_grid
-from dnd.analysis.pretrain_base import pretrain_base
-from dnd.analysis.pretraining_data import qm9_slice
 from dnd.common.config import from_dict, load_config
-from dnd.common.files import read_json, write_text
-from dnd.common.run_record import RUN_RECORD
-from dnd.common.versions import package_versions
+from dnd.common.files import package_versions, read_json, write_text
+from dnd.common.runs import RUN_RECORD
+from dnd.reproduction.benchmarks import BENCHMARKS, qm9_slice
+from dnd.reproduction.encoder_ablation import FOUR, VARIANTS, Ablation, ablation_page, plan, scores_of
+from dnd.reproduction.grid import run_grid
+from dnd.reproduction.pretrain_base import BaseConfig, pretrain_base
 
 
 def main() -> None:

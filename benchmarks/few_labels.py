@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from dnd.analysis.benchmark_list import BENCHMARKS
-from dnd.analysis.benchmarks import load_benchmark
-from dnd.analysis.demo_comparison import paired_change
-from dnd.analysis.encoder_ablation import REGRESSION_SETS
-from dnd.analysis.labelled import labelled_csv, nested_subset, reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
+from dnd.reproduction.demo_report import paired_change
+from dnd.reproduction.encoder_ablation import REGRESSION_SETS
+from dnd.reproduction.labelled import labelled_csv, nested_subset, reduced
 
 ENCODERS = ("dnd-base", "random")
 KEYS = ("data", "encoder", "seed")

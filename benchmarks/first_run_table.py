@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from dnd.analysis.demo_comparison import paired_change
 from dnd.chemistry.parse import parse_smiles
+from dnd.reproduction.demo_report import paired_change
 
 SETS = {"esol": "ESOL", "freesolv": "FREESOLV", "lipo": "LIPO"}
 STUDENTS = ("tokengt", "gine")
@@ -78,7 +78,7 @@ def baseline_rows(out: Path) -> list[list[str]]:
 
 def paper_row(method: str) -> list[str]:
     """The paper's mean pooling row of a method."""
-    table = (resources.files("dnd.analysis") / "paper" / "table1.csv").read_text(encoding="utf-8")
+    table = (resources.files("dnd.reproduction") / "paper" / "table1.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(table.splitlines()) if (row["method"], row["pooling"]) == (method, "MP")]
     cells = {row["dataset"]: f"{float(row['mean']):.3f} ± {float(row['std']):.3f}" for row in rows}
     return [f"paper: {method} +MP", *(cells[label] for label in SETS.values())]

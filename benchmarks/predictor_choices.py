@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from dnd.analysis.benchmarks import PARTS, load_benchmark
-from dnd.analysis.labelled import labelled_csv, reduced
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.reproduction.benchmarks import PARTS, load_benchmark
+from dnd.reproduction.labelled import labelled_csv, reduced
 
 QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # question: variants, data sets, systems

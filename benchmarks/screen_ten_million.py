@@ -22,8 +22,8 @@ import time
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from dnd.chemistry.readers import read_table
 from dnd.common.files import read_json, replacing, write_json
+from dnd.tables.readers import read_table
 
 BAD = ("C1CC", "no molecule", "C" * 5000)
 FIRST_ROWS = 100_000
@@ -145,7 +145,7 @@ def elapsed(seconds: list[float]) -> float:
 
 def draw(samples: list[dict[str, float]], path: Path) -> None:
     """Memory against rows, which go on where time starts again with every call; without the start of each."""
-    from dnd.analysis.figures import drawing
+    from dnd.report.figures import drawing
 
     samples = [row for row in samples if row["rows"] > 0]
     with drawing(1, 1, width=6, height=3) as (figure, grid):

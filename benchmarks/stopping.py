@@ -25,9 +25,9 @@ from predictor_choices import BEST, write_table
 
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.metrics import LARGER_IS_BETTER, metric_names, score
 from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, score
 
 DATA_SETS = ("freesolv", "esol", "ri", "bp", "bace", "bbbp", "clintox")
 DRAWS = 50

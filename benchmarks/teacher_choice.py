@@ -23,22 +23,20 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dnd.analysis.benchmarks import load_benchmark
-from dnd.analysis.encoder_ablation import REGRESSION_SETS
-from dnd.analysis.pretrain_base import excluded_table
 from dnd.common.config import from_dict
 from dnd.common.files import write_text
-from dnd.distillation.distill import distill
-from dnd.distillation.settings import DistillConfig
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student
 from dnd.prediction.embedder import Embedder
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.pretraining.settings import DistillConfig
+from dnd.reproduction.benchmarks import load_benchmark
+from dnd.reproduction.encoder_ablation import REGRESSION_SETS
+from dnd.reproduction.pretrain_base import excluded_table
 from dnd.store.prepare import prepare
-from dnd.store.reader import Store
+from dnd.store.reader import Store, union
 from dnd.store.settings import PrepareConfig
-from dnd.store.union import union
-from dnd.student.build import build_student
-from dnd.student.config import StudentConfig
-from dnd.teacher.denoise import denoise
-from dnd.teacher.denoising import DenoiseConfig
 
 Parts = dict[str, tuple[list[str], np.ndarray]]  # SMILES and values, by part
 ALPHAS = np.logspace(-1, 4, 11)

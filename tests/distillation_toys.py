@@ -7,17 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dnd.distillation.settings import DistillConfig
-from dnd.graphs.graph import Conformers, MolecularGraph
-from dnd.graphs.vocabulary import BOND_FEATURE_SIZES
+from dnd.graphs.molecular_graph import BOND_FEATURE_SIZES, Conformers, MolecularGraph
+from dnd.models.students.base import StudentConfig
+from dnd.models.teachers.base import Teacher, TeacherConfig
+from dnd.models.teachers.noise_head import NoiseHead
+from dnd.models.teachers.teachers import build_teacher, save_teacher
+from dnd.pretraining.settings import DistillConfig
 from dnd.store.reader import Store
 from dnd.store.schema import StoreRow
-from dnd.student.config import StudentConfig
-from dnd.teacher.build import build_teacher
-from dnd.teacher.config import TeacherConfig
-from dnd.teacher.contract import Teacher
-from dnd.teacher.noise_head import NoiseHead
-from dnd.teacher.saved import save_teacher
 from dnd.training.settings import LoopConfig
 
 TEACHER = TeacherConfig(width=16, num_layers=3, num_heads=2, num_rbf=8)

@@ -24,23 +24,21 @@ import pyarrow.parquet as pq
 import torch
 
 from dnd.common.config import load_config
-from dnd.common.run_record import run_id
-from dnd.common.seeds import set_threads
-from dnd.distillation.distill import distill
-from dnd.distillation.settings import DistillConfig
-from dnd.distillation.target_cache import build_cache
-from dnd.distillation.targets import TargetRequest
+from dnd.common.randomness import set_threads
+from dnd.common.runs import run_id
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.prediction.predictor import Predictor
-from dnd.prediction.screen import ScreenConfig, screen
+from dnd.models.students.encoders import load_encoder
+from dnd.models.teachers.teachers import load_teacher
+from dnd.prediction.screen.screen import ScreenConfig, screen
+from dnd.predictor.predictor import Predictor
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.pretraining.settings import DistillConfig
+from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.student.build import load_encoder
-from dnd.teacher.denoise import denoise
-from dnd.teacher.denoising import DenoiseConfig
-from dnd.teacher.saved import load_teacher
 from dnd.training.checkpoint import Checkpoints
 
 GOLDEN = Path(__file__).resolve().parent / "golden"

@@ -20,7 +20,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(
 import ray
 from ray.cluster_utils import Cluster
 
-from dnd.prediction.screen import ScreenConfig, screen
+from dnd.prediction.screen.screen import ScreenConfig, screen
 
 
 def kill_half_way(cluster: Any, node: Any, out: Path, said: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("input", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--worker", default="dnd.prediction.screen_worker:make_screener")
+    parser.add_argument("--worker", default="dnd.prediction.screen.workers:make_screener")
     parser.add_argument("--chunk", type=int, default=4)
     parser.add_argument("--kill", action="store_true")
     words = parser.parse_args()

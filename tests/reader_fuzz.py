@@ -39,12 +39,11 @@ def _counted() -> contextlib.AbstractContextManager[object]:
 
 
 with _counted():
-    from dnd.chemistry.limits import LIMITS
-    from dnd.chemistry.molecule import InvalidMolecule
+    from dnd.chemistry.molecule import LIMITS, InvalidMolecule
     from dnd.chemistry.parse import parse_smiles
-    from dnd.chemistry.readers import read_table
-    from dnd.chemistry.sdf import read_sdf
     from dnd.graphs.features import featurize
+    from dnd.tables.readers import read_table
+    from dnd.tables.sdf import read_sdf
 
 CORPUS = Path(__file__).parent / "corpus"
 SLOWEST_S = 10.0  # on a busy machine; a free one takes 2 s at most

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dnd.prediction.screen_source import Candidate
-from dnd.prediction.table import Column
+from dnd.prediction.screen.source import Candidate
+from dnd.predictor.predictor import Column
 
 WORKER = "screen_toys:make_stub"
 

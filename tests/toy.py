@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dnd.common.seeds import numpy_generator
+from dnd.common.randomness import numpy_generator
 from dnd.graphs.batch import GraphBatch, MoleculeBatch
 from dnd.training.objective import Objective, StepLoss
 

@@ -9,18 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dnd.prediction.estimator import DndClassifier as DndClassifier
-    from dnd.prediction.estimator import DndEmbedder as DndEmbedder
-    from dnd.prediction.estimator import DndRegressor as DndRegressor
-    from dnd.prediction.predictor import Predictor as Predictor
-    from dnd.prediction.predictor import load as load
+    from dnd.prediction.estimator import DndClassifier, DndEmbedder, DndRegressor
+    from dnd.predictor.predictor import Predictor, load
 
 _PUBLIC = {
     "DndClassifier": "dnd.prediction.estimator",
     "DndEmbedder": "dnd.prediction.estimator",
     "DndRegressor": "dnd.prediction.estimator",
-    "Predictor": "dnd.prediction.predictor",
-    "load": "dnd.prediction.predictor",
+    "Predictor": "dnd.predictor.predictor",
+    "load": "dnd.predictor.predictor",
 }
 __all__ = ["DndClassifier", "DndEmbedder", "DndRegressor", "Predictor", "load"]
 __version__ = "0.1.0"

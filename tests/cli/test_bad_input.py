@@ -21,13 +21,12 @@ import pytest
 from dnd.common.config import load_config
 from dnd.common.files import write_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
-from dnd.distillation.distill import distill
-from dnd.distillation.settings import DistillConfig
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.pretraining.settings import DistillConfig
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.teacher.denoise import denoise
-from dnd.teacher.denoising import DenoiseConfig
 from finetuning_toys import tiny_model
 
 DND = str(Path(sys.executable).with_name("dnd"))

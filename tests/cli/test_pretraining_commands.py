@@ -9,10 +9,10 @@ import pytest
 from distillation_toys import toy_row, toy_teacher_folder
 from dnd.cli.main import main
 from dnd.common.files import write_manifest
-from dnd.graphs.vocabulary import FEATURE_VERSION
+from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.models.students.encoders import load_encoder
 from dnd.store.schema import SCHEMA_VERSION
 from dnd.store.writer import shard_name, write_shard
-from dnd.student.build import load_encoder
 
 SMALL = ["loop.device=cpu", "loop.batch_size=8"]
 

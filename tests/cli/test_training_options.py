@@ -10,7 +10,7 @@ import pytest
 from dnd.cli.training_options import loop_words
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
-from dnd.teacher.denoising import DenoiseConfig
+from dnd.pretraining.denoise import DenoiseConfig
 
 
 @pytest.mark.parametrize("verb", ["denoise", "distill", "contrast", "pretrain", "finetune"])

@@ -10,12 +10,10 @@ import torch
 
 from dnd.common.errors import InputError
 from dnd.graphs.batch import ConformerBatch
-from dnd.teacher.build import build_teacher
-from dnd.teacher.config import TeacherConfig
-from dnd.teacher.contract import Teacher, TeacherOutput
-from dnd.teacher.noise_head import NoiseHead
-from dnd.teacher.pairs import CoincidentAtomsError
-from dnd.teacher.saved import load_noise_head, load_teacher, save_teacher
+from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput
+from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
+from dnd.models.teachers.noise_head import NoiseHead
+from dnd.models.teachers.teachers import build_teacher, load_noise_head, load_teacher, save_teacher
 
 EXACT = 1e-10  # float64
 ROUNDED = 2e-4  # float32

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from conformance.loss_suite import check_loss
-from dnd.distillation.contrastive import ntxent_loss
-from dnd.distillation.coordinated import global_alignment_loss, local_alignment_loss
-from dnd.distillation.graph_loss import graph_distillation_loss
-from dnd.distillation.node_loss import node_distillation_loss
+from dnd.pretraining.baselines.infomax3d import ntxent_loss
+from dnd.pretraining.distill_losses import (
+    global_alignment_loss,
+    graph_distillation_loss,
+    local_alignment_loss,
+    node_distillation_loss,
+)
 
 
 def local(factor):

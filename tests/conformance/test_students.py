@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from student_suite import StudentSuite
 
-from dnd.student.build import build_student
-from dnd.student.config import StudentConfig
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student
 from student_batches import batch_of, random_molecule
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from teacher_suite import TeacherSuite
 
-from dnd.teacher.config import TeacherConfig
+from dnd.models.teachers.base import TeacherConfig
 
 SMALL = {"width": 16, "num_layers": 2, "num_heads": 4, "num_rbf": 16}
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Any, NoReturn
 
-from dnd.analysis import cell_process
+from dnd.reproduction import cells as cell_process
 
 
 class ForkedWorker:

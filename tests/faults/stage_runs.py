@@ -61,7 +61,7 @@ def small_shards(words: list[str]) -> None:
 
 def forking_grid(words: list[str]) -> None:
     """`dnd reproduce` whose workers are forked: a fresh one would import for seconds after each kill."""
-    grid: Any = import_module("dnd.analysis.grid")
+    grid: Any = import_module("dnd.reproduction.grid")
     grid.subprocess = SimpleNamespace(Popen=ForkedWorker, PIPE=-1, TimeoutExpired=subprocess.TimeoutExpired)
     command(words)
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from dnd.common.doctor import diagnose
 from dnd.common.errors import DndError
 from dnd.common.files import write_manifest
-from dnd.prediction.predictor import Predictor
+from dnd.predictor.predictor import Predictor
 
 MODEL = Path(__file__).parents[1] / "golden" / "formats-1" / "predictor"
 WATCHED = {

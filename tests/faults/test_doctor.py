@@ -14,7 +14,7 @@ from children import model, training
 from dnd.common.doctor import diagnose
 from dnd.common.errors import InputError
 from dnd.common.files import write_bytes, write_manifest
-from dnd.common.run_record import write_run_record
+from dnd.common.runs import write_run_record
 
 
 @pytest.fixture

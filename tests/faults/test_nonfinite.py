@@ -14,9 +14,8 @@ from torch import nn
 
 from dnd.common.errors import NonFiniteError
 from dnd.graphs.batch import MoleculeBatch
-from dnd.training.guard import Buffers
 from dnd.training.logs import read_log
-from dnd.training.loop import TrainResult
+from dnd.training.loop import Buffers, TrainResult
 from dnd.training.objective import StepLoss
 
 

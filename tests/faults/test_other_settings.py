@@ -9,10 +9,9 @@ import pytest
 from children import Toy, training
 from outcomes import outcome
 
-from dnd.common import run_record
+from dnd.common import runs as run_record
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import read_json
-from dnd.common.versions import package_versions
+from dnd.common.files import package_versions, read_json
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dnd.chemistry.readers import read_table
+from dnd.tables.readers import read_table
 from reader_fuzz import SLOWEST_S, check_smiles, checks, fuzz, mutated, seeds
 
 COUNTS = {"smiles": 20_000, "csv": 1500, "sdf": 400, "parquet": 500}

@@ -16,12 +16,11 @@ from dnd.common.doctor import diagnose
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import write_manifest
 from dnd.common.model_folder import read_model
-from dnd.common.run_record import already_finished, run_id
-from dnd.distillation import target_cache
-from dnd.distillation.targets import TargetBlock
-from dnd.graphs.graph import MolecularGraph
-from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.prediction.screen_shards import ScreenJournal
+from dnd.common.runs import already_finished, run_id
+from dnd.graphs.molecular_graph import FEATURE_VERSION, MolecularGraph
+from dnd.prediction.screen.shards import ScreenJournal
+from dnd.pretraining import teacher_outputs as target_cache
+from dnd.pretraining.teacher_outputs import TargetBlock
 from dnd.store.reader import Store
 from dnd.store.schema import SCHEMA_VERSION, StoreRow
 from dnd.store.writer import shard_name, write_shard

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from dnd.graphs.batch import ConformerBatch
-from dnd.teacher.config import TeacherConfig
-from dnd.teacher.contract import TeacherOutput
-from dnd.teacher.equivariant_transformer import EquivariantTransformer
-from dnd.teacher.noise_head import NoiseHead
-from dnd.teacher.radial import ExpNormBasis, cosine_cutoff
-from dnd.teacher.torchmd_weights import load_torchmd_state
+from dnd.models.teachers.base import TeacherConfig, TeacherOutput
+from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
+from dnd.models.teachers.layers import ExpNormBasis, cosine_cutoff
+from dnd.models.teachers.noise_head import NoiseHead
+from dnd.models.teachers.torchmd_weights import load_torchmd_state
 
 FOLDER = Path(__file__).parent
 SMALL = {"width": 32, "num_layers": 3, "num_heads": 4, "num_rbf": 16, "max_atomic_number": 20}
@@ -69,7 +68,9 @@ def test_outputs_equal_torchmdnet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(
-        __import__("dnd.teacher.equivariant_transformer").teacher.equivariant_transformer.CELL_BYTES, "cpu", cell_bytes
+        __import__("dnd.models.teachers.equivariant_transformer").teacher.equivariant_transformer.CELL_BYTES,
+        "cpu",
+        cell_bytes,
     )
     teacher, head = build(plain, dtype)
     output = teacher(batch(plain, plain["in.pos"], dtype), collect_layers=True)

@@ -1,22 +1,192 @@
-"""Text to `Molecule`: limits first, then RDKit, then canonical atom order.
-
-Law of the canonical order: the atoms of a `Molecule` stand in the order in which its canonical SMILES names them, so
-every spelling of a molecule gives the same graph, chirality and stereo columns included.
-"""
+"""Text to `Molecule`: limits first, then RDKit, then canonical atom order."""
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from rdkit import Chem
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdmolops
 
-from dnd.chemistry.canonical import canonical_form
-from dnd.chemistry.limits import text_problem
-from dnd.chemistry.molecule import InvalidMolecule, Molecule
-from dnd.chemistry.rdkit_log import logged_reason
-from dnd.chemistry.relaxed import relax, sanitize_without_valence
+from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem
+
+# RDKit writes the reason of a failed parse to its log; here it's caught and handed on as a value.
+
+
+LIMIT_REASON = 160
+"""Longest reason in characters."""
+
+_LOCK = threading.Lock()
+_LOGGER = logging.getLogger("rdkit")
+_TIME_STAMP = re.compile(r"^\[\d\d:\d\d:\d\d\]\s*")
+_PREFIX = re.compile(r"^SMILES Parse Error:\s*")
+_CLEARER = {"Range Error": "a number points outside the molecule, such as a bond to an atom that is not there"}
+_NO_REASON = "RDKit refuses it and gives no reason"
+_TORN_REASON = "RDKit refuses it where there are characters that are not ASCII"
+
+# Choosing where the log goes also switches it on, so this comes first. From here on RDKit is silent.
+rdBase.LogToPythonLogger()
+rdBase.DisableLog("rdApp.*")
+
+
+class _Keep(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def logged_reason(action: Callable[[], object]) -> str:
+    """Run `action`, a call of RDKit that fails, and return in one line the error it logs, else the first warning.
+
+    Failures are rare, so running the call a second time under capture costs little.
+    """
+    keep = _Keep()
+    with _LOCK:
+        handlers, _LOGGER.handlers = _LOGGER.handlers, [keep]
+        for name in ("rdApp.error", "rdApp.warning"):
+            rdBase.EnableLog(name)
+        try:
+            action()
+        except SystemError:  # RDKit's message quotes half of a character, which Python can't decode
+            return _TORN_REASON
+        finally:
+            rdBase.DisableLog("rdApp.*")
+            _LOGGER.handlers = handlers
+    worst_first = sorted(keep.records, key=lambda record: -record.levelno)
+    lines = [line for record in worst_first for line in record.getMessage().splitlines()]
+    cleaned = [_PREFIX.sub("", _TIME_STAMP.sub("", line)).strip() for line in lines]
+    told = [line for line in cleaned if line and not line.startswith("*") and not line.endswith("Violation")]
+    reason = _CLEARER.get(told[0], told[0]) if told else _NO_REASON
+    return reason if len(reason) <= LIMIT_REASON else reason[: LIMIT_REASON - 1] + "…"  # RDKit repeats the input
+
+
+# Complexes of metals, boron and other main-group elements that RDKit's valence check refuses.
+#
+# Of the 67,246 distinct SMILES of the ten OGB sets there are 15 (7 in HIV, 8 in Tox21): hypervalent aluminium, boron
+# and germanium. OGB kept them, with an older RDKit; so they're read without the valence check, and marked.
+
+
+_ALL_BUT_VALENCE = rdmolops.SANITIZE_ALL ^ rdmolops.SANITIZE_PROPERTIES
+
+VALENCE_IS_STRICT = frozenset({1, 6, 7, 8, 9})
+"""One bond too many at H, C, N, O or F is a slip of the pen, not chemistry that a program is too young for."""
+
+
+def sanitize_without_valence(mol: Chem.Mol) -> None:
+    """Sanitise in place as `Chem.MolFromSmiles` does, but for the valence check.
+
+    Raises:
+        Chem.MolSanitizeException: something else is wrong, such as aromaticity.
+    """
+    mol.UpdatePropertyCache(strict=False)
+    Chem.SanitizeMol(mol, sanitizeOps=_ALL_BUT_VALENCE)
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+
+
+def relax(raw: Chem.Mol, parse: Callable[[], object]) -> Chem.Mol | str:
+    """Sanitise a molecule that RDKit refused, if too high a valence of a relaxable element was the only reason.
+
+    Args:
+        raw: the molecule, unsanitised; it's changed in place.
+        parse: the call that refused it, for its message.
+
+    Returns:
+        The molecule, or the reason why it stays refused.
+    """
+    raw.UpdatePropertyCache(strict=False)
+    problems = Chem.DetectChemistryProblems(raw)
+    if not problems:  # an aromatic atom with too many bonds shows only while RDKit assigns the double bonds
+        return logged_reason(parse)
+    reason = _strict_problem(raw, problems)
+    if reason is not None:
+        return reason
+    try:
+        sanitize_without_valence(raw)
+    except Chem.MolSanitizeException as error:
+        return str(error)
+    return _strict_problem(raw, Chem.DetectChemistryProblems(raw)) or raw
+
+
+def _strict_problem(mol: Chem.Mol, problems: Sequence[Any]) -> str | None:
+    """Message of the first problem that is more than a valence which may be relaxed."""
+    for problem in problems:
+        is_valence = problem.GetType() == "AtomValenceException"
+        if not is_valence or mol.GetAtomWithIdx(problem.GetAtomIdx()).GetAtomicNum() in VALENCE_IS_STRICT:
+            return str(problem.Message())
+    return None
+
+
+# One spelling and one atom order for a molecule, however it came.
+#
+# RDKit's canonical SMILES is rewritten and reparsed until it no longer changes (RDKit 2026.09: once for all 67,246
+# distinct SMILES of the ten OGB sets). Ten random spellings of each gave one form, but for a stereoisomer of
+# hexachlorocyclohexane: there RDKit's writer of random SMILES turns out the mirror image, by InChI too, so the two
+# forms are two molecules.
+
+
+MAX_ROUNDS = 8
+
+
+def canonical_form(
+    mol: Chem.Mol, relaxed: bool, text: str
+) -> tuple[Molecule, Int[np.ndarray, "atoms"]] | InvalidMolecule:
+    """The molecule in the atom order of its canonical SMILES, and where each of its atoms was in `mol`.
+
+    Args:
+        mol: sanitised, hydrogens implicit, no atom maps.
+        relaxed: whether the SMILES has to be reparsed without the valence check.
+        text: what `mol` was parsed from, in case it's canonical already; empty when it's from elsewhere.
+
+    Returns:
+        Molecule and order, or why there is no canonical form.
+    """
+    problem = molecule_problem(mol.GetNumAtoms())
+    if problem is not None:
+        return InvalidMolecule(problem, "limits", text)
+    order, spelling = np.arange(mol.GetNumAtoms()), text
+    for _ in range(MAX_ROUNDS):
+        smiles = Chem.MolToSmiles(mol)
+        if smiles == spelling:
+            break
+        reparsed = _reparse(smiles, relaxed)
+        if reparsed is None or reparsed.GetNumAtoms() != len(order):
+            return InvalidMolecule(f"its canonical SMILES does not parse back: {smiles}", "canonical", text)
+        order = order[_written_order(mol)]
+        mol, spelling = reparsed, smiles
+    return Molecule(mol, spelling, relaxed), order
+
+
+def _written_order(mol: Chem.Mol) -> Int[np.ndarray, "atoms"]:
+    """Atom indices in the order in which the last `Chem.MolToSmiles(mol)` wrote them."""
+    return np.array(mol.GetProp("_smilesAtomOutputOrder").strip("[],").split(","), dtype=np.int64)
+
+
+def _reparse(smiles: str, relaxed: bool) -> Chem.Mol | None:
+    if not relaxed:
+        return Chem.MolFromSmiles(smiles)
+    mol = Chem.MolFromSmiles(smiles, sanitize=False)
+    try:
+        if mol is not None:
+            sanitize_without_valence(mol)
+    except Chem.MolSanitizeException:
+        return None
+    return mol
+
+
+# Text to `Molecule`: limits first, then RDKit, then canonical atom order.
+#
+# Law of the canonical order: the atoms of a `Molecule` stand in the order in which its canonical SMILES names them, so
+# every spelling of a molecule gives the same graph, chirality and stereo columns included.
+
 
 _SOURCE = "_dnd_source_atom"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dnd.analysis.finding import Finding
+    from dnd.report.figures import Finding
 
 app = typer.Typer()
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the picture, the CSV and the sentence.")]
@@ -27,7 +27,7 @@ def statistics(
     smiles_column: SmilesColumn = "smiles",
 ) -> None:
     """Molecules, mean atoms, mean bonds and elements of data sets (Table 4)."""
-    from dnd.analysis.analyse import analyse_statistics
+    from dnd.reproduction.analyse import analyse_statistics
 
     _write(analyse_statistics(inputs or [], _names(datasets), data_dir, smiles_column), out)
 
@@ -42,7 +42,7 @@ def overlap(
     smiles_column: SmilesColumn = "smiles",
 ) -> None:
     """How much of a labelled set the pretraining molecules cover: elements, composition, molecules (Table 3)."""
-    from dnd.analysis.analyse import analyse_overlap
+    from dnd.reproduction.analyse import analyse_overlap
 
     _write(analyse_overlap(inputs or [], _names(datasets), data_dir, store, smiles_column), out)
 
@@ -52,7 +52,7 @@ def curves(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")], out: Out
 ) -> None:
     """Loss curves of training runs (Figure 3)."""
-    from dnd.analysis.analyse import analyse_curves
+    from dnd.reproduction.analyse import analyse_curves
 
     _write(analyse_curves(runs), out)
 
@@ -66,7 +66,7 @@ def attention(
     seed: Annotated[int, typer.Option(help="Of the draw, the permutations and the random student.")] = 0,
 ) -> None:
     """Attention against distance in space, and how far each head looks (Figure 4)."""
-    from dnd.analysis.analyse import analyse_attention_of
+    from dnd.reproduction.analyse import analyse_attention_of
 
     _write(analyse_attention_of(encoder, store, molecules, seed), out)
 
@@ -86,8 +86,8 @@ def labels(
     jobs: Annotated[int, typer.Option(help="Finetunings at a time.")] = 1,
 ) -> None:
     """Label efficiency with nested subsets of the training labels (Figure 5); goes on where it was stopped."""
-    from dnd.analysis.analyse import analyse_labels
     from dnd.common.errors import ConfigError
+    from dnd.reproduction.analyse import analyse_labels
 
     try:
         shares = [float(word) for word in fractions.split(",")]
@@ -101,7 +101,7 @@ def labels(
 
 
 def _names(text: str) -> list[str]:
-    from dnd.analysis.benchmark_list import BENCHMARKS
+    from dnd.reproduction.benchmarks import BENCHMARKS
 
     return list(BENCHMARKS) if text == "all" else [word.strip() for word in text.split(",") if word.strip()]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dnd.analysis.bench.measure import Table
+    from dnd.bench.measure import Table
 
 app = typer.Typer()
 Repetitions = Annotated[int, typer.Option(min=1, help="Of every variant; they alternate, medians are compared.")]
@@ -21,7 +21,7 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON with every r
 @app.command()
 def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Out = None) -> None:
     """SMILES to graphs against RDKit's parse; SMILES to predictions against conformer and teacher."""
-    from dnd.analysis.bench.throughput import bench_throughput
+    from dnd.bench.throughput import bench_throughput
 
     _report(bench_throughput(molecules, repetitions), out)
 
@@ -29,7 +29,7 @@ def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Ou
 @app.command()
 def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out = None) -> None:
     """Training steps of TokenGT and of the teacher against the same networks written plainly."""
-    from dnd.analysis.bench.training import bench_training
+    from dnd.bench.training import bench_training
 
     _report(bench_training(molecules, repetitions), out)
 
@@ -37,7 +37,7 @@ def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out 
 @app.command()
 def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out = None) -> None:
     """The share of a training step that reading from the store costs."""
-    from dnd.analysis.bench.pipeline import bench_pipeline
+    from dnd.bench.pipeline import bench_pipeline
 
     _report(bench_pipeline(molecules, repetitions), out)
 
@@ -49,9 +49,8 @@ def scaling(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON; a CSV and a picture go beside it.")] = None,
 ) -> None:
     """Time and memory against atoms per molecule, molecules per store, rows of a file, and threads."""
-    from dnd.analysis.bench.measure import machine
-    from dnd.analysis.bench.scaling import bench_scaling, points_csv
-    from dnd.analysis.bench.scaling_picture import write_points
+    from dnd.bench.measure import machine
+    from dnd.bench.scaling import bench_scaling, points_csv, write_points
     from dnd.common.files import write_json
 
     here, points = machine(), []
@@ -67,14 +66,14 @@ def scaling(
 @app.command()
 def startup(repetitions: Repetitions = 3, out: Out = None) -> None:
     """`import dnd`, `dnd --help` and the first prediction, each in fresh processes."""
-    from dnd.analysis.bench.startup import bench_startup
+    from dnd.bench.startup import bench_startup
 
     _report(bench_startup(repetitions), out)
 
 
 def _report(tables: Iterable[Table], out: Path | None) -> None:
     """Print each table as it is ready, and all of them with machine and versions into one file."""
-    from dnd.analysis.bench.measure import machine
+    from dnd.bench.measure import machine
     from dnd.common.files import write_json
 
     here, done = machine(), []

@@ -24,10 +24,10 @@ def contrast(
 ) -> None:
     """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
     from dnd.common.config import load_config
-    from dnd.distillation.contrast import ContrastConfig
-    from dnd.distillation.contrast import contrast as run
-    from dnd.distillation.report import report
-    from dnd.distillation.settings import student_words
+    from dnd.pretraining.baselines.infomax3d import ContrastConfig
+    from dnd.pretraining.baselines.infomax3d import contrast as run
+    from dnd.pretraining.encoder_folder import report
+    from dnd.pretraining.settings import student_words
 
     loop = loop_words(skip_nonfinite, allow_change)
     overrides = [*(student_words(student) if student else []), *loop, *(settings or [])]

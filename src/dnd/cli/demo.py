@@ -13,6 +13,6 @@ def demo(
     jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
     """Denoise, distill, finetune, predict and report in a few minutes; run again to go on after a stop."""
-    from dnd.analysis.demo import run_demo
+    from dnd.reproduction.demo import run_demo
 
     run_demo(out, jobs=jobs, say=typer.echo)

@@ -23,8 +23,8 @@ def denoise(
 ) -> None:
     """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
     from dnd.common.config import load_config
-    from dnd.teacher.denoise import denoise as run
-    from dnd.teacher.denoising import DenoiseConfig
+    from dnd.pretraining.denoise import DenoiseConfig
+    from dnd.pretraining.denoise import denoise as run
 
     overrides = [*loop_words(skip_nonfinite, allow_change), *(settings or [])]
     config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")

@@ -39,9 +39,9 @@ def distill(
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
     from dnd.common.config import load_config
     from dnd.common.errors import ConfigError
-    from dnd.distillation.distill import distill as run
-    from dnd.distillation.report import report
-    from dnd.distillation.settings import DistillConfig, student_words
+    from dnd.pretraining.distill import distill as run
+    from dnd.pretraining.encoder_folder import report
+    from dnd.pretraining.settings import DistillConfig, student_words
 
     automatic = level == "auto"
     if automatic != (validate is not None) or automatic != bool(target_columns):
@@ -59,7 +59,7 @@ def distill(
     if validate is not None:
         assert teacher is not None  # every level that auto compares needs one
         from dnd.finetuning.choose_level import choice_config, distill_best_level
-        from dnd.finetuning.dataset import LabelledFile
+        from dnd.finetuning.labelled_data import LabelledFile
 
         data = LabelledFile(validate, tuple(target_columns or ()), smiles_column)
         distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume, say=echo)

@@ -21,10 +21,10 @@ def embed(
 ) -> None:
     """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
     from dnd.common.errors import ConfigError
-    from dnd.common.seeds import set_threads
+    from dnd.common.randomness import set_threads
+    from dnd.models.students.encoders import DEFAULT_ENCODER
     from dnd.prediction.embedder import load_embedder
     from dnd.prediction.files import embed_file
-    from dnd.student.shipped import DEFAULT_ENCODER
 
     if pooling not in (None, "mean", "virtual_node"):
         raise ConfigError(f"unknown pooling {pooling!r}", expected="mean or virtual_node")

@@ -21,9 +21,9 @@ def evaluate(
     """Print the metrics of a model on labelled molecules."""
     import json
 
-    from dnd.common.seeds import set_threads
+    from dnd.common.randomness import set_threads
     from dnd.prediction.evaluate import evaluate_file, metric_lines
-    from dnd.prediction.predictor import Predictor
+    from dnd.predictor.predictor import Predictor
 
     set_threads()
     predictor = Predictor.load(model, device=device, jobs=0)

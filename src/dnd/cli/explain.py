@@ -20,9 +20,9 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Draw each molecule with the contributions of its atoms, SVG and PNG, and write the numbers as CSV."""
-    from dnd.analysis.explain import explain_file
-    from dnd.common.seeds import set_threads
-    from dnd.prediction.predictor import Predictor
+    from dnd.common.randomness import set_threads
+    from dnd.predictor.predictor import Predictor
+    from dnd.report.explain import explain_file
 
     set_threads()
     summary = explain_file(

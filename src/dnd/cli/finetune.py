@@ -71,9 +71,9 @@ def finetune(
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.several_files import labelled_file
-    from dnd.finetuning.student_choice import encoder_choice, student_settings
+    from dnd.finetuning.students import encoder_choice, student_settings
     from dnd.finetuning.time_limit import read_duration
-    from dnd.student.shipped import RANDOM
+    from dnd.models.students.encoders import RANDOM
 
     words = [*student_settings(student, encoder or RANDOM), *(settings or [])]
     encoder = encoder_choice(encoder, words)
@@ -98,6 +98,6 @@ def finetune(
         smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, say=echo,
     )  # fmt: skip
     if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
-        from dnd.analysis.model_report import write_model_report
+        from dnd.report.model_report import write_model_report
 
         echo(f"report: {write_model_report(out)}")

@@ -18,12 +18,12 @@ def predict(
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
 ) -> None:
     """Predict every row; all rows and columns are kept, a bad row has its reason in `error`."""
-    from dnd.common.collector import kept_to_the_end
+    from dnd.prediction.files import kept_to_the_end
 
     with kept_to_the_end():
-        from dnd.common.seeds import set_threads
+        from dnd.common.randomness import set_threads
         from dnd.prediction.files import predict_file
-        from dnd.prediction.predictor import Predictor
+        from dnd.predictor.predictor import Predictor
 
         set_threads()
         predictor = Predictor.load(model, device=device, jobs=jobs)

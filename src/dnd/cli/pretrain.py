@@ -25,10 +25,9 @@ def pretrain(
 ) -> None:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
     from dnd.common.config import load_config
-    from dnd.distillation.pretrain import pretrain as run
-    from dnd.distillation.pretrain_settings import PretrainConfig
-    from dnd.distillation.report import report
-    from dnd.distillation.settings import student_words
+    from dnd.pretraining.baselines.pretrain import pretrain as run
+    from dnd.pretraining.encoder_folder import report
+    from dnd.pretraining.settings import PretrainConfig, student_words
 
     loop = loop_words(skip_nonfinite, allow_change)
     overrides = [f"method={method}", *(student_words(student) if student else []), *loop, *(settings or [])]

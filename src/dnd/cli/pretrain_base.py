@@ -25,9 +25,9 @@ def pretrain_base(
     ] = None,
 ) -> None:
     """Train dnd-base and dnd-tokengt from data to weights; the same command goes on after a stop."""
-    from dnd.analysis.base_settings import BaseConfig
-    from dnd.analysis.pretrain_base import pretrain_base as run
     from dnd.common.config import load_config
+    from dnd.reproduction.pretrain_base import BaseConfig
+    from dnd.reproduction.pretrain_base import pretrain_base as run
 
     config = load_config(BaseConfig, recipe, settings or [], stage="base")
     done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, say=typer.echo)

@@ -25,11 +25,11 @@ def reproduce(
     hydrogens: Annotated[str, typer.Option(help="Of the pretraining for Table 1 and the figures.")] = "heavy_both",
 ) -> None:
     """Run what is missing of a table or figure and write it; the same command goes on where it was stopped."""
-    from dnd.analysis.budgets import budget as find_budget
-    from dnd.analysis.protocol import Request
-    from dnd.analysis.reproduce import reproduce as run
+    from dnd.common.config import look_up
     from dnd.common.errors import ConfigError
-    from dnd.common.registry import look_up
+    from dnd.reproduction.budgets import budget as find_budget
+    from dnd.reproduction.protocol import Request
+    from dnd.reproduction.reproduce import reproduce as run
     from dnd.store.schema import HydrogenSetting
 
     if seeds is not None and seeds < 1:

@@ -24,8 +24,8 @@ def screen(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
 ) -> None:
     """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
-    from dnd.prediction.screen import ScreenConfig
-    from dnd.prediction.screen import screen as run
+    from dnd.prediction.screen.screen import ScreenConfig
+    from dnd.prediction.screen.screen import screen as run
 
     config = ScreenConfig(smiles_column, jobs, chunk, top, by, ascending)
     summary = run(inputs, model, out, config, resume=resume, ray=ray)

@@ -1,22 +1,45 @@
-"""Typed settings: a dataclass per stage, filled from a recipe (TOML) and `key=value` words; unknown keys are refused.
-
-A setting lives in the dataclass of the component that uses it and nowhere else. Nested dataclasses are TOML tables
-and dotted keys (`teacher.width=256`).
-"""
+"""Names to things, where a misspelling answers with the nearest names."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dnd.common.errors import ConfigError
-from dnd.common.registry import nearest
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean a, b?` for the closest known names, or the whole list when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(names)}"
+
+
+def look_up(table: Mapping[str, T], name: str, what: str) -> T:
+    """`table[name]`.
+
+    Raises:
+        ConfigError: there is no such name; the message holds the nearest ones.
+    """
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}", next_step=nearest(name, table))
+    return table[name]
+
+
+# Typed settings: a dataclass per stage, filled from a recipe (TOML) and `key=value` words; unknown keys are refused.
+#
+# A setting lives in the dataclass of the component that uses it and nowhere else. Nested dataclasses are TOML tables
+# and dotted keys (`teacher.width=256`).
+
 
 C = TypeVar("C")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import MANIFEST, damaged_files, read_manifest
-from dnd.common.run_record import RUN_RECORD, run_id
+from dnd.common.runs import RUN_RECORD, run_id
 
 KINDS = ("store", "teacher", "targets", "encoder", "predictor", "checkpoint", "screen")
 _CODE = {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".py", ".so"}

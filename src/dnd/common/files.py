@@ -1,24 +1,48 @@
-"""The only place that writes durable files.
-
-Each write goes to a temporary file beside the target, then flush, fsync, rename, fsync of the folder. A folder that
-must be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because neither Arrow IPC
-nor safetensors notices a flipped bit.
-"""
+"""The only place that writes durable files, and the lock of a run folder."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError, StorageError
-from dnd.common.versions import package_versions
+
+# Which versions made an artefact; recorded in every store, checkpoint, model and result.
+
+
+_PACKAGES = ("dnd", "torch", "rdkit", "pyarrow", "numpy", "safetensors", "scikit-learn")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result; read from metadata, so nothing heavy is imported."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH, or a machine without RDKit
+            versions[name] = "not installed"
+    return versions
+
+
+# The only place that writes durable files.
+#
+# Each write goes to a temporary file beside the target, then flush, fsync, rename, fsync of the folder. A folder that
+# must be trusted later carries `manifest.json` with the size and SHA-256 of each of its files, because neither Arrow
+# IPC nor safetensors notices a flipped bit.
+
 
 MANIFEST = "manifest.json"
 LIMIT_JSON_BYTES = 64 * 2**20
@@ -287,3 +311,42 @@ def check_free_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise StorageError(f"too little space for {folder}", found=f"{free:,} bytes free", expected=f"{needed_bytes:,}")
+
+
+# One process per run folder; what a killed one left half-written in it goes when the next one comes.
+
+
+_SCRAP = re.compile(r"\..+\.tmp-\d+")  # the temporary names of `common.files.replacing`
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second run on it is refused with the holder's process number.
+
+    The lock goes with the process, however it ends. Temporary files in the folder are then nobody's and are removed.
+
+    Raises:
+        InputError: another process holds the folder.
+        StorageError: the folder can't be written.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(folder / ".lock", "a+")  # noqa: SIM115  # closed below; the lock lives as long as the stream
+    try:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise InputError(f"{folder} is in use by process {stream.read().strip() or 'unknown'}") from error
+        with storage_errors(folder):
+            stream.seek(0)
+            stream.truncate()
+            stream.write(str(os.getpid()))
+            stream.flush()
+            for path in folder.iterdir():
+                if _SCRAP.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
+            stream.close()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dnd.common.seeds import derive_seed
+from dnd.common.randomness import derive_seed
 from dnd.conformers.records import Record
 
 METHOD = "nvmolkit"

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from dnd.chemistry.readers import TableReader, listed_columns, read_table
+from dnd.common.config import nearest
 from dnd.common.errors import InputError
-from dnd.common.registry import nearest
+from dnd.tables.readers import TableReader, listed_columns, read_table
 
 Layout = Literal["smiles", "smiles_with_hydrogens", "coordinates", "molblock", "molblock_for_smiles"]
 

@@ -21,19 +21,19 @@ from dnd.common.config import load_config, to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import replacing, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
-from dnd.distillation.alignment import require_suitable
-from dnd.distillation.distill import distill
-from dnd.distillation.encoder_folder import HOLDOUT, KIND
-from dnd.distillation.settings import DistillConfig
-from dnd.distillation.targets import weights_digest
-from dnd.finetuning.dataset import LabelledFile
+from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.finetune import check_before_training, finetune
-from dnd.finetuning.metrics import LARGER_IS_BETTER
+from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.models.students.encoders import load_encoder, save_encoder
+from dnd.models.teachers.teachers import load_teacher
+from dnd.predictor.metrics import LARGER_IS_BETTER
+from dnd.pretraining.distill import distill
+from dnd.pretraining.distill_terms import require_suitable
+from dnd.pretraining.encoder_folder import HOLDOUT, KIND
+from dnd.pretraining.settings import DistillConfig
+from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
-from dnd.student.build import load_encoder, save_encoder
-from dnd.teacher.saved import load_teacher
 from dnd.training.distributed import num_ranks
 
 BRIEF_RECIPE = "finetune-brief"

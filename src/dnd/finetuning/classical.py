@@ -1,114 +1,421 @@
-"""Classical baselines, printed beside every finetuned model: the training mean and random forests.
-
-An untuned forest beats published deep models on several of these data sets, so a result without it says little.
-"""
+"""The classical members of a blend: which features each sees, how it is fitted, out of fold and on all molecules."""
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from jaxtyping import Float, Float32, Int64
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.multiclass import ClassGroup
+from dnd.common.config import look_up
+from dnd.common.randomness import derive_seed
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout
+from dnd.predictor.classical.gaussian_process import Kernel, fit_kernel
+from dnd.predictor.classical.linear import Linear, Scaling, constant
+from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
+from dnd.predictor.ensemble import ArrayModel
+from dnd.predictor.targets import Target
 
-MEAN = "mean"
-TREES = 200
-FEATURE_SHARE = 0.33  # of the features tried per split in regression; classification uses the square root
-LIMIT_FOREST_MOLECULES = 10_000  # training molecules; a larger part is thinned at random, and the result says so
-LIMIT_FOREST_WORK = 30 * TREES  # trees over all targets; more targets get smaller forests, and the result says so
+# The classical members of a blend: which features each looks at and how it is fitted, on one target at a time.
+#
+# Trees are scikit-learn's; what is kept of them are arrays (`tree_arrays.py`). The settings are ordinary ones and are
+# not searched over: the blend weighs the members out of fold, so one that is bad on some data gets little weight there.
+
+
+LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a second
+LIMIT_KERNEL_TARGETS = 6
+LIMIT_BOOSTED_TARGETS = 30
+LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
+_COMMON_COUNTS = 512
+_RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
+_LOGISTIC = (1e-3, 1e-2, 1e-1)
+_HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Predictions of one baseline for every molecule.
+class FitOptions:
+    """What all fits have in common.
 
     Attributes:
-        predictions_NC: values, or probabilities of class 1.
-        settings: what was fitted, for `metrics.json`.
+        threads: that a forest may use.
+        trees: of a forest, at most.
+        balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
     """
 
-    predictions_NC: Float[np.ndarray, "molecules targets"]
-    settings: dict[str, object]
+    threads: int = 1
+    trees: int = 300
+    balanced: bool = False
 
 
-def baselines(
-    features: Mapping[str, Float[np.ndarray, "molecules features"]],
-    targets_NC: Float[np.ndarray, "molecules targets"],
-    train: np.ndarray,
-    kinds: Sequence[TaskKind],
-    *,
-    groups: Sequence[ClassGroup] = (),
-    say: Callable[[str], None],
-) -> dict[str, Baseline]:
-    """Fit the training mean and one random forest per feature set on the training molecules, and predict all molecules.
+@dataclass(frozen=True)
+class Training:
+    """What a fit gets.
+
+    Attributes:
+        x_NF: features of the training molecules, all sets side by side.
+        y_N: labels: scaled values, or 0 and 1.
+        layout: which columns are which set.
+        classes: whether the labels are 0 and 1.
+        num_targets: of the whole table; many targets get smaller models.
+        seed: of this fit.
+        options: threads, trees and weights of labels.
+    """
+
+    x_NF: Float32[np.ndarray, "molecules features"]
+    y_N: Float[np.ndarray, "molecules"]
+    layout: Layout
+    classes: bool
+    num_targets: int
+    seed: int
+    options: FitOptions = FitOptions()
+
+    @property
+    def class_weight(self) -> dict[str, str]:
+        """The setting of scikit-learn's classifiers."""
+        return {"class_weight": "balanced"} if self.options.balanced and self.classes else {}
+
+
+def fit_member(name: str, training: Training) -> ArrayModel:
+    """Fit the classical member `name` on one target; a target with one label value becomes a constant."""
+    fit = look_up(MEMBERS, name, "classical member")
+    if len(training.y_N) == 0 or np.ptp(training.y_N) == 0:
+        return constant(float(training.y_N[0]) if len(training.y_N) else 0.5 if training.classes else 0.0)
+    return fit(training)
+
+
+def trees_of(options: FitOptions, targets: int) -> int:
+    """Trees of a forest for each of so many targets."""
+    return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
+
+
+def is_forest(name: str) -> bool:
+    """Whether a member is a mean over trees, of which fewer do nearly as well."""
+    return name.startswith("forest")
+
+
+def suits(name: str, molecules: int, targets: int) -> bool:
+    """Whether a member can be fitted on so many molecules and targets in sensible time."""
+    if name == "gaussian_process":
+        return molecules <= LIMIT_KERNEL_MOLECULES and targets <= LIMIT_KERNEL_TARGETS
+    return name != "boosting" or targets <= LIMIT_BOOSTED_TARGETS
+
+
+def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
+    classes: dict[tuple[str, bool], Any] = {
+        ("random", False): RandomForestRegressor,
+        ("random", True): RandomForestClassifier,
+        ("extra", False): ExtraTreesRegressor,
+        ("extra", True): ExtraTreesClassifier,
+    }
+
+    def fit(training: Training) -> Trees:
+        columns = _informative(training, sets)
+        forest = classes[kind, training.classes](
+            trees_of(training.options, training.num_targets),
+            max_features="sqrt" if training.classes else 0.3,
+            min_samples_leaf=1 + len(training.y_N) // 10_000,
+            n_jobs=training.options.threads,
+            random_state=training.seed % 2**32,
+            **training.class_weight,
+        )
+        forest.fit(training.x_NF[:, columns], training.y_N)
+        return from_forest(forest, columns, classes=training.classes)
+
+    return fit
+
+
+def _boosting(training: Training) -> Trees:
+    columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
+    settings: dict[str, Any] = {
+        "max_iter": 200,
+        "learning_rate": 0.06,
+        "max_leaf_nodes": 16,
+        "min_samples_leaf": min(20, max(2, len(training.y_N) // 20)),
+        "l2_regularization": 1.0,
+        "max_features": 0.3,
+        "early_stopping": False,
+        "random_state": training.seed % 2**32,
+        **training.class_weight,
+    }
+    kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
+    with threadpool_limits(1, "openmp"):  # OpenMP threads on busy cores wait for each other, see `set_threads`
+        model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
+    return from_boosting(model, columns, classes=training.classes)
+
+
+def _linear(training: Training) -> Linear:
+    columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
+    scaling = Scaling.fit(training.x_NF[:, columns])
+    scaling = Scaling(columns[scaling.columns_K], scaling.mean_K, scaling.std_K)
+    z_NK, y_N = scaling.apply(training.x_NF).astype(np.float64), training.y_N
+    order = np.random.default_rng(training.seed).permutation(len(y_N))
+    held_out, kept = np.split(order, [max(1, int(_HELD_OUT * len(y_N)))])
+    grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
+    logistic = partial(_logistic, class_weight=training.class_weight)
+    solve, loss = (logistic, _log_loss) if training.classes else (_ridge, _squared_error)
+    if training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2:
+        grid = grid[1:2]
+    if len(grid) > 1:
+        losses = [loss(y_N[held_out], *solve(z_NK[kept], y_N[kept], strength), z_NK[held_out]) for strength in grid]
+        grid = (grid[int(np.argmin(losses))],)
+    weights_K, intercept = solve(z_NK, y_N, grid[0])
+    return Linear(scaling, weights_K, intercept, "logit" if training.classes else "identity")
+
+
+def _ridge(z_NK: np.ndarray, y_N: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+    """Weights that minimise the squared error plus `strength` times their square, by the smaller of both systems."""
+    mean_K, mean = z_NK.mean(axis=0), float(y_N.mean())
+    centred_NK, rest_N = z_NK - mean_K, y_N - mean
+    if len(y_N) < z_NK.shape[1]:
+        gram = centred_NK @ centred_NK.T + strength * np.eye(len(y_N))
+        weights_K = centred_NK.T @ np.linalg.solve(gram, rest_N)
+    else:
+        gram = centred_NK.T @ centred_NK + strength * np.eye(z_NK.shape[1])
+        weights_K = np.linalg.solve(gram, centred_NK.T @ rest_N)
+    return weights_K, mean - float(mean_K @ weights_K)
+
+
+def _logistic(
+    z_NK: np.ndarray, y_N: np.ndarray, strength: float, *, class_weight: Mapping[str, str]
+) -> tuple[np.ndarray, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred steps are near enough for a member of a blend
+        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_NK, y_N)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _squared_error(y_N: np.ndarray, weights_K: np.ndarray, intercept: float, z_NK: np.ndarray) -> float:
+    return float(((z_NK @ weights_K + intercept - y_N) ** 2).mean())
+
+
+def _log_loss(y_N: np.ndarray, weights_K: np.ndarray, intercept: float, z_NK: np.ndarray) -> float:
+    outputs_N = z_NK @ weights_K + intercept
+    return float((np.logaddexp(0, outputs_N) - y_N * outputs_N).mean())
+
+
+def _gaussian_process(training: Training) -> Kernel:
+    others = np.concatenate([training.layout.columns(EMBEDDING), training.layout.columns(DESCRIPTORS)])
+    counts = training.layout.columns(COUNTS)
+    return fit_kernel(
+        training.x_NF, training.y_N, counts, others, classes=training.classes, seed=derive_seed(training.seed, "kernel")
+    )
+
+
+def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) -> np.ndarray:
+    """Columns of the feature sets; of the counts only the `most` frequent ones that three molecules or more have."""
+    found = [training.layout.columns(name) for name in sets if name != COUNTS]
+    if COUNTS in sets:
+        counts = training.layout.columns(COUNTS)
+        have = (training.x_NF[:, counts] > 0).sum(axis=0)
+        frequent = np.argsort(-have, kind="stable")[:most]
+        found.append(np.sort(counts[frequent[have[frequent] >= min(3, len(training.y_N))]]))
+    columns = np.concatenate(found)
+    return columns if len(columns) else training.layout.columns(COUNTS)
+
+
+# In the order in which a time limit keeps them.
+MEMBERS: Mapping[str, Callable[[Training], ArrayModel]] = {
+    "ridge": _linear,
+    "forest_descriptors": _forest((EMBEDDING, DESCRIPTORS), "extra"),
+    "gaussian_process": _gaussian_process,
+    "boosting": _boosting,
+    "forest_counts": _forest((COUNTS,), "random"),
+    "forest": _forest((EMBEDDING, DESCRIPTORS, COUNTS), "extra"),
+}
+
+
+# Classical members on one partition: predictions out of fold, and the same models fitted on all development molecules.
+#
+# Development molecules are those of the training and the validation part; no test label is looked at. Legend: N all
+# molecules, C targets, F features.
+
+
+Array = Float[np.ndarray, "molecules targets"]
+FEWEST_FOLDS, FEWEST_TREES = 2, 30  # a forest of fewer trees is a weak member
+_FINAL_COST = 1.3  # a fit on all folds against one on all but one
+_PILOT_ROWS, _PILOT_TARGETS, _GROWTH = 400, 4, 1.2  # under a time limit: cost of a fit ~ molecules to the power of 1.2
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What the fits of a partition share.
+
+    Attributes:
+        x_NF: features of all molecules; rows that have none are never asked for.
+        place_N: row of `x_NF` of each molecule, -1 where there is none.
+        targets_NC: labels in raw units; NaN = missing.
+        targets: scale and kind, from the development molecules.
+        layout: columns of `x_NF`.
+        rows: development molecules with features.
+        folds: the fold of each of `rows`.
+        num_folds: of them.
+        seed: of the fits.
+        options: of the fits.
+    """
+
+    x_NF: Float32[np.ndarray, "known features"]
+    place_N: Int64[np.ndarray, "molecules"]
+    targets_NC: Array
+    targets: tuple[Target, ...]
+    layout: Layout
+    rows: Int64[np.ndarray, "rows"]
+    folds: Int64[np.ndarray, "rows"]
+    num_folds: int
+    seed: int
+    options: FitOptions
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Those of `rows` that have features."""
+        found: np.ndarray = rows[self.place_N[rows] >= 0]
+        return found
+
+    def features(self, rows: np.ndarray) -> Float32[np.ndarray, "rows features"]:
+        """Of molecules that have them."""
+        found: np.ndarray = self.x_NF[self.place_N[rows]]
+        return found
+
+    def fit(
+        self, name: str, rows: np.ndarray, fold: int, columns: Sequence[int] | None = None
+    ) -> tuple[ArrayModel, ...]:
+        """One model per target, or for those of `columns`, on the labelled ones of `rows`."""
+        models = []
+        for column in range(len(self.targets)) if columns is None else columns:
+            target = self.targets[column]
+            labels_N = self.targets_NC[rows, column]
+            known = rows[~np.isnan(labels_N)]
+            labels_N = target.scaled(self.targets_NC[known, column])
+            seed = derive_seed(self.seed, f"classical {name}", fold, column)
+            classes = target.kind != "regression"
+            x_NF, count = self.features(known), len(self.targets)
+            models.append(fit_member(name, Training(x_NF, labels_N, self.layout, classes, count, seed, self.options)))
+        return tuple(models)
+
+    def predict(self, models: Sequence[ArrayModel], rows: np.ndarray) -> Array:
+        """Predictions for `rows` in raw units."""
+        x_NF = self.features(rows)
+        columns = [target.raw(model.predict(x_NF)) for model, target in zip(models, self.targets, strict=True)]
+        return np.stack(columns, axis=1)
+
+
+@dataclass
+class ClassicalFits:
+    """What came of the classical members.
+
+    Attributes:
+        out_of_fold: per member predictions for all molecules, NaN where there is none.
+        seconds: per member.
+        models: per member one per target, fitted on all development molecules with features.
+        folds: that were used.
+        dropped: why members or folds were left out, in words.
+    """
+
+    out_of_fold: dict[str, Array] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    models: dict[str, tuple[ArrayModel, ...]] = field(default_factory=dict)
+    folds: int = 0
+    dropped: list[str] = field(default_factory=list)
+
+
+def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: Callable[[str], None]) -> ClassicalFits:
+    """Fit the members out of fold and on everything, within a budget.
+
+    The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; of a
+    forest that does not fit into what is left fewer trees are grown, any other member is dropped.
 
     Args:
-        features: feature set by name, a row per molecule.
-        targets_NC: labels; NaN = missing.
-        train: rows of the training part.
-        kinds: of the targets.
-        groups: columns that are the classes of one target; they share a forest.
-        say: receives a line before each forest.
+        bench: data of the partition.
+        names: of the members, the most important first.
+        budget_s: seconds; infinite = no limit.
+        say: receives a line per member.
     """
-    found = {MEAN: Baseline(mean_prediction(targets_NC, train), {})}
-    for name, values in features.items():
-        say(f"baseline: random forest on {name}")
-        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds, groups=groups)
+    found, started = ClassicalFits(folds=bench.num_folds), time.monotonic()
+    for name in names:
+        if not suits(name, len(bench.rows), len(bench.targets)):
+            found.dropped.append(f"{name}: not for {len(bench.rows)} molecules and {len(bench.targets)} targets")
+            continue
+        own, left = bench, budget_s - (time.monotonic() - started)
+        if found.models and left <= 0:
+            found.dropped.append(f"{name}: time limit")
+            continue
+        if np.isfinite(budget_s):
+            cost = _pilot(bench, name)
+            if not found.models:
+                affordable = int(left / max(cost, 1e-3) - _FINAL_COST)
+                found.folds = max(min(FEWEST_FOLDS, bench.num_folds), min(bench.num_folds, affordable))
+                if found.folds < bench.num_folds:
+                    found.dropped.append(f"{bench.num_folds - found.folds} of {bench.num_folds} folds: time limit")
+            elif (whole := cost * (found.folds + _FINAL_COST)) > left:
+                asked = trees_of(bench.options, len(bench.targets))
+                trees = int(asked * left / whole)
+                if not is_forest(name) or trees < FEWEST_TREES:
+                    found.dropped.append(f"{name}: {whole:.0f} s, time limit")
+                    continue
+                found.dropped.append(f"{asked - trees} of {asked} trees of {name}: time limit")
+                own = replace(bench, options=replace(bench.options, trees=trees))
+        begun = time.monotonic()
+        found.out_of_fold[name] = _out_of_fold(own, name, found.folds)
+        found.models[name] = own.fit(name, bench.rows, bench.num_folds)
+        found.seconds[name] = time.monotonic() - begun
+        say(f"classical member {name}: {found.seconds[name]:.1f} s")
     return found
 
 
-def fit_forests(
-    features_NF: Float[np.ndarray, "molecules features"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
-    train: np.ndarray,
-    kinds: TaskKind | Sequence[TaskKind],
-    seed: int = 0,
-    groups: Sequence[ClassGroup] = (),
-) -> Baseline:
-    """One random forest per target on its labelled training molecules; a target with one class gets that class.
+def _pilot(bench: Workbench, name: str) -> float:
+    """Seconds that a fit on one fold's training molecules would take, from a few molecules and targets."""
+    few = bench.rows[:: math.ceil(len(bench.rows) / _PILOT_ROWS)]
+    columns = range(0, len(bench.targets), math.ceil(len(bench.targets) / _PILOT_TARGETS))
+    started = time.monotonic()
+    bench.fit(name, few, bench.num_folds, columns)
+    seconds = (time.monotonic() - started) * len(bench.targets) / len(columns)
+    return float(seconds * max(1.0, len(bench.rows) / len(few)) ** _GROWTH)
 
-    Args:
-        features_NF: of all molecules.
-        targets_NC: labels; NaN = missing.
-        train: rows of the training part.
-        kinds: one for all targets, or one for each.
-        seed: of the forests.
-        groups: columns that are the classes of one target; they share a forest.
+
+def _out_of_fold(bench: Workbench, name: str, folds: int) -> Array:
+    found_NC = np.full(bench.targets_NC.shape, np.nan)
+    for fold in range(folds):
+        inside = bench.folds == fold
+        models = bench.fit(name, bench.rows[~inside], fold)
+        found_NC[bench.rows[inside]] = bench.predict(models, bench.rows[inside])
+    return found_NC
+
+
+def within_bytes(members: Sequence[Sequence[ArrayModel]], limit: int) -> tuple[list[tuple[ArrayModel, ...]], int]:
+    """The members with fewer trees where their arrays would take more than `limit` bytes, and the trees left out.
+
+    A forest is a mean over trees that are alike, so fewer of them change a prediction little; all forests lose the same
+    share. Boosted trees correct each other and stay.
     """
-    num_targets = targets_NC.shape[1]
-    each = [kinds] * num_targets if isinstance(kinds, str) else kinds
-    trees = max(20, min(TREES, LIMIT_FOREST_WORK // num_targets))
-    if len(train) > LIMIT_FOREST_MOLECULES:
-        train = np.random.default_rng(seed).choice(train, LIMIT_FOREST_MOLECULES, replace=False)
-    predictions_NC = mean_prediction(targets_NC, train)
-    for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
-        known = train[~np.isnan(target_N[train])]
-        if kind == "multiclass" or len(np.unique(target_N[known])) < 2:
-            continue
-        if kind == "regression":
-            forest = RandomForestRegressor(trees, max_features=FEATURE_SHARE, n_jobs=1, random_state=seed)
-            predictions_NC[:, column] = forest.fit(features_NF[known], target_N[known]).predict(features_NF)
-        else:
-            classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
-            classifier.fit(features_NF[known], target_N[known])
-            predictions_NC[:, column] = classifier.predict_proba(features_NF)[:, 1]
-    for group in groups:
-        labels_NK = targets_NC[:, group.span]
-        known = train[~np.isnan(labels_NK[train]).any(axis=1)]
-        classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
-        classifier.fit(features_NF[known], labels_NK[known].argmax(axis=1))
-        predictions_NC[:, group.span] = 0.0
-        predictions_NC[:, group.first + classifier.classes_] = classifier.predict_proba(features_NF)
-    return Baseline(predictions_NC, {"trees": trees, "training_molecules": len(train), "seed": seed})
-
-
-def mean_prediction(targets_NC: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """The training mean of each target (the share of class 1), 0 where a target has no training label."""
-    known_NC = ~np.isnan(targets_NC[train])
-    total_C = np.where(known_NC, targets_NC[train], 0.0).sum(axis=0)
-    mean_C = total_C / np.maximum(known_NC.sum(axis=0), 1)
-    return np.tile(mean_C, (len(targets_NC), 1))
+    forests = [m for models in members for m in models if isinstance(m, Trees) and m.is_mean]
+    others = sum(model.num_bytes for models in members for model in models) - sum(m.num_bytes for m in forests)
+    share = (limit - others) / max(1, sum(m.num_bytes for m in forests))
+    if share >= 1:
+        return [tuple(models) for models in members], 0
+    left_out = 0
+    kept: list[tuple[ArrayModel, ...]] = []
+    for models in members:
+        own: list[ArrayModel] = []
+        for model in models:
+            if isinstance(model, Trees) and model.is_mean:
+                trees = max(1, int(share * model.num_trees))
+                left_out += model.num_trees - trees
+                model = model.first(trees)
+            own.append(model)
+        kept.append(tuple(own))
+    return kept, left_out

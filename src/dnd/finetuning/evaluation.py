@@ -1,4 +1,4 @@
-"""What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them."""
+"""The content of `metrics.json` and `test_predictions.csv`: parts, targets, folds, and the baselines beside them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.folds import compare_folds
-from dnd.finetuning.metrics import LARGER_IS_BETTER, TaskKind, judge
-from dnd.finetuning.multiclass import ClassGroup, normalised
-from dnd.finetuning.partition import PARTS
+from dnd.finetuning.class_labels import group_at, user_names
+from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.finetuning.splits import PARTS, compare_folds
+from dnd.predictor.metrics import LARGER_IS_BETTER, ClassGroup, TaskKind, judge, normalised
+from dnd.tables.writers import csv_text
+
+# What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them.
+
 
 Array = Float[np.ndarray, "molecules targets"]
 
@@ -174,3 +178,39 @@ def _number(values: Mapping[str, Any], name: str) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.4g}" if half is None else f"{value:.4g} ± {half:.2g}"
+
+
+# `test_predictions.csv`: every test molecule with its labels and predictions.
+
+
+def predictions_table(
+    folds: Sequence[tuple[Split, Float[np.ndarray, "molecules targets"]]], molecules: LabelledMolecules
+) -> str:
+    """A row per test molecule, by input row; with folds, each molecule by the members that did not see it.
+
+    A target has its label and `<target>_pred`; one of several classes their names, and `<target>_prob_<class>` too.
+    """
+    names = user_names(molecules.names, molecules.groups)
+    classes = {group.name: group.classes for group in molecules.groups}
+    header = ["row", "smiles"]
+    for name in names:
+        header += [name, f"{name}_pred", *(f"{name}_prob_{one}" for one in classes.get(name, ()))]
+    rows: list[list[object]] = []
+    for partition, predictions_NC in folds:
+        for place in partition.test:
+            cells = _cells(molecules.targets_NC[place], predictions_NC[place], molecules.groups)
+            rows.append([int(molecules.rows_N[place]), molecules.texts[place], *cells])
+    return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
+
+
+def _cells(labels_C: np.ndarray, predictions_C: np.ndarray, groups: Sequence[ClassGroup]) -> list[object]:
+    found: list[object] = []
+    for column, (label, value) in enumerate(zip(labels_C, predictions_C, strict=True)):
+        group = group_at(groups, column)
+        if group is None:
+            found += [None if np.isnan(label) else float(label), float(value)]
+        elif column == group.first:
+            labels_K, values_K = labels_C[group.span], predictions_C[group.span]
+            found.append(None if np.isnan(label) else group.classes[int(labels_K.argmax())])
+            found += [group.classes[int(values_K.argmax())], *map(float, values_K)]
+    return found

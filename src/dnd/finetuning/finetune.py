@@ -18,24 +18,23 @@ from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.run_record import already_finished, begin_or_go_on, require_same_run
-from dnd.common.seeds import set_threads
-from dnd.finetuning.classes import expand_classes, spread_units
-from dnd.finetuning.dataset import LabelledFile, LabelledMolecules, read_labelled
-from dnd.finetuning.learnable import check_learnable
-from dnd.finetuning.network import PropertyNetwork, run_over
+from dnd.common.randomness import set_threads
+from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
+from dnd.finetuning.class_labels import expand_classes, spread_units
+from dnd.finetuning.data_checks import check_learnable, preamble
+from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
-from dnd.finetuning.partition import needs_one_file, partitions, split_column
-from dnd.finetuning.preamble import preamble
-from dnd.finetuning.predictor_folder import KIND
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
-from dnd.finetuning.student_training import Plan, initial_student, train_member
-from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks
+from dnd.finetuning.splits import needs_one_file, partitions, split_column
+from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.time_limit import Clock
-from dnd.finetuning.transforms import choose_transforms
+from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
+from dnd.predictor.model_folder import KIND
+from dnd.predictor.network import PropertyNetwork, run_over
+from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
+from dnd.predictor.transforms import choose_transforms
 from dnd.store.schema import HydrogenSetting
-from dnd.student.shipped import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.training.distributed import is_main_rank, num_ranks
 
 
@@ -142,7 +141,7 @@ def _finetune_blend(
     plan: Plan, out: Path, clock: Clock, resume: bool, say: Callable[[str], None], quiet: bool
 ) -> FinetuneSummary:
     """`finetune` with classical members; see `blending.py`."""
-    from dnd.finetuning.blending import fit_blend
+    from dnd.finetuning.stacking import fit_blend
 
     if num_ranks() > 1:
         raise ConfigError("classical members are fitted in one process", next_step="Use --recipe small with torchrun")

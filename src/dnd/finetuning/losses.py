@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnd.finetuning.multiclass import ClassGroup
+from dnd.predictor.metrics import ClassGroup
 from dnd.training.objective import Terms
 
 ValueLoss = Literal["l1", "huber", "mse"]

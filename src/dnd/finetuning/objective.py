@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import NonFiniteError
-from dnd.common.seeds import derive_seed
-from dnd.finetuning.half_choice import HalfChoice
-from dnd.finetuning.layer_decay import decayed_groups
+from dnd.common.randomness import derive_seed
 from dnd.finetuning.losses import (
     DEFAULT_LOSS,
     ValueLoss,
@@ -28,13 +26,116 @@ from dnd.finetuning.losses import (
     masked_bce,
     masked_values,
 )
-from dnd.finetuning.metrics import LARGER_IS_BETTER, judge, metric_names, score
-from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
-from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import MoleculeBatch
+from dnd.predictor.metrics import LARGER_IS_BETTER, judge, metric_names, score
+from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
+from dnd.predictor.targets import Target, groups_of
 from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
 from dnd.training.objective import Objective, StepLoss, Terms
 from dnd.training.settings import LoopConfig
+
+# What a part that stops a training says of it without flattery.
+#
+# The epoch with the best score on a part has that score partly by luck, so predictions of the part at that epoch look
+# better than those of other molecules will be. Here each half of the part is predicted at the epoch that the other half
+# prefers: cross-fitting, as for nuisance parameters in Chernozhukov et al., Econometrics Journal 21 (2018) C1. How much
+# it matters is in `docs/results/predictor.md`.
+#
+# Legend: V molecules of the part, C targets.
+
+
+_WORST = torch.finfo(torch.float64).min  # a checkpoint holds finite numbers only
+
+
+class HalfChoice(nn.Module):
+    """Two halves of a part, drawn at random, and for each the predictions at the epoch that the other one prefers.
+
+    What it holds are buffers, so that a checkpoint has them.
+
+    Args:
+        molecules: V.
+        targets: C.
+        seed: of the halving.
+    """
+
+    predictions_VC: Tensor
+    best_2: Tensor
+
+    def __init__(self, molecules: int, targets: int, seed: int) -> None:
+        super().__init__()
+        self.halves = np.array_split(np.random.default_rng(seed).permutation(molecules), 2)
+        self.register_buffer("predictions_VC", torch.zeros(molecules, targets, dtype=torch.float64))
+        self.register_buffer("best_2", torch.full((2,), _WORST, dtype=torch.float64))
+
+    def note(
+        self,
+        predictions_VC: Float[np.ndarray, "molecules targets"],
+        goodness: Callable[[Int[np.ndarray, "half"]], float],
+    ) -> None:
+        """Look at an epoch.
+
+        Args:
+            predictions_VC: of the part after it.
+            goodness: of given molecules of the part, larger is better; NaN = can't be said, and then the last epoch
+                is taken.
+        """
+        for number, half in enumerate(self.halves):
+            value = goodness(half)
+            if math.isnan(value) or value > float(self.best_2[number]):
+                other = self.halves[1 - number]
+                self.best_2[number] = _WORST if math.isnan(value) else value
+                self.predictions_VC[torch.from_numpy(other)] = torch.from_numpy(predictions_VC[other]).to(
+                    self.predictions_VC
+                )
+
+
+# Learning rate by depth: the lower a layer, the less finetuning moves it.
+
+
+def layer_rate(layer: int, num_layers: int, decay: float) -> float:
+    r"""Multiplier of the learning rate at depth `layer`: :math:`\gamma^{L + 1 - \text{id}}`.
+
+    Source: D&D Table 5(c), decay 0.65; the exponent is that of the public MAE finetuning recipe it repeats. Depth 0 is
+    everything before the layers, `i + 1` layer `i`, `L + 1` the final norm and the head.
+    """
+    return float(decay ** (num_layers + 1 - layer))
+
+
+def decayed_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    layer_of: Callable[[str], int],
+    num_layers: int,
+    *,
+    decay: float,
+    weight_decay: float,
+) -> list[dict[str, object]]:
+    """AdamW groups, one per depth and kind; one-dimensional parameters (biases, norms) are not decayed.
+
+    Args:
+        named_parameters: what to train.
+        layer_of: depth of a parameter by its name, 0 to `num_layers + 1`.
+        num_layers: L.
+        decay: 0.65 in the paper; 1 gives one rate to all.
+        weight_decay: of the matrices.
+
+    Returns:
+        Groups with `params`, `weight_decay` and `multiplier`, lowest depth first.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            groups.setdefault((layer_of(name), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if is_matrix else 0.0,
+            "multiplier": layer_rate(layer, num_layers, decay),
+        }
+        for (layer, is_matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+# The supervised objective: losses of values and classes on scaled targets, judged in raw units on whole parts.
 
 
 class SupervisedObjective(Objective):

@@ -1,4 +1,4 @@
-"""From trained members to the finished MODEL folder: predictions, metrics, baselines, tables, card."""
+"""From trained members to the finished MODEL folder: predictions, metrics, calibration, domain, tables, card."""
 
 from __future__ import annotations
 
@@ -11,21 +11,60 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.blend import Blend
-from dnd.finetuning.calibrating import calibrate
-from dnd.finetuning.classes import describe_targets, label_count
-from dnd.finetuning.dataset import LabelledMolecules
-from dnd.finetuning.duplicates import audit_duplicates
-from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, verdicts
-from dnd.finetuning.folds import over_folds
-from dnd.finetuning.metrics import metric_names
-from dnd.finetuning.network import run_over
-from dnd.finetuning.partition import PARTS
-from dnd.finetuning.predictor_folder import Member, predictor_config, write_predictor
-from dnd.finetuning.student_training import MemberResult, Plan
-from dnd.finetuning.tasks import Target, Tasks
-from dnd.finetuning.test_table import predictions_table
-from dnd.finetuning.trust import write_trust
+from dnd.finetuning.class_labels import describe_targets, label_count
+from dnd.finetuning.data_checks import audit_duplicates
+from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, predictions_table, verdicts
+from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.finetuning.splits import PARTS, over_folds
+from dnd.finetuning.students import MemberResult, Plan
+from dnd.predictor.applicability_domain import fit_domain, write_domain
+from dnd.predictor.ensemble import Blend
+from dnd.predictor.metrics import TaskKind, metric_names
+from dnd.predictor.model_folder import Member, predictor_config, write_predictor
+from dnd.predictor.network import run_over
+from dnd.predictor.targets import Target, Tasks
+from dnd.predictor.transforms import Transform
+from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
+from dnd.predictor.uncertainty.fitting import calibrate
+
+# What a MODEL folder says of itself: how sure it is and where it may be used.
+
+
+def write_trust(
+    folder: Path,
+    embed: Callable[[np.ndarray], np.ndarray],
+    rows: np.ndarray,
+    molecules: LabelledMolecules,
+    calibration: Calibration,
+    kinds: Sequence[TaskKind],
+    source: str,
+    transforms: Sequence[Transform],
+) -> list[str]:
+    """Write calibration and domain into a MODEL folder that is not sealed yet.
+
+    Args:
+        folder: the MODEL folder.
+        embed: representations of given molecules, which measure distance.
+        rows: molecules that were trained on.
+        molecules: the data.
+        calibration: see `calibrate`.
+        kinds: of the targets.
+        source: what the calibration was learned from, in words.
+        transforms: of the targets.
+
+    Returns:
+        What was learned, in words.
+    """
+    lines = sentences(calibration, molecules.names, kinds, source, transforms)
+    write_calibration(folder, calibration, lines)
+    domain = fit_domain([molecules.smiles[row] for row in rows], lambda places: embed(rows[places]))
+    if domain is not None:
+        write_domain(folder, domain)
+    return lines
+
+
+# From trained members to the finished MODEL folder: predictions, metrics, baselines, tables, card.
+
 
 Array = Float[np.ndarray, "molecules targets"]
 
@@ -202,8 +241,8 @@ def _baselines(
             for name, values in beside.items()
         }
     from dnd.chemistry.parse import parse_smiles
-    from dnd.finetuning.classical import baselines
-    from dnd.finetuning.fingerprints import count_fingerprints, descriptors_2d
+    from dnd.finetuning.baselines import baselines
+    from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
 
     parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
     assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json
-from dnd.common.seeds import derive_seed
-from dnd.finetuning.metrics import LARGER_IS_BETTER
-from dnd.finetuning.partition import has_folds
+from dnd.common.randomness import derive_seed
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.student_training import Plan, objective_of, seconds_per_epoch
+from dnd.finetuning.splits import has_folds
+from dnd.finetuning.students import Plan, objective_of, seconds_per_epoch
 from dnd.finetuning.time_limit import Clock
+from dnd.predictor.metrics import LARGER_IS_BETTER
 from dnd.training.loop import train
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
-from dnd.common.registry import look_up
-from dnd.finetuning.heads import HeadName
 from dnd.finetuning.losses import ValueLoss
-from dnd.finetuning.tasks import TaskChoice
-from dnd.finetuning.transforms import TransformChoice
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.layers import Pooling
+from dnd.predictor.network import HeadName
+from dnd.predictor.targets import TaskChoice
+from dnd.predictor.transforms import TransformChoice
 from dnd.store.schema import HydrogenSetting
-from dnd.student.config import StudentConfig
-from dnd.student.pooling import Pooling
 from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import InputError
-from dnd.finetuning.dataset import (
+from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
     LabelledFile,
     LabelledMolecules,
@@ -24,9 +24,9 @@ from dnd.finetuning.dataset import (
     read_labels,
     require_enough,
 )
-from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.molecules import Featurized, as_store, featurize_smiles
-from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
+from dnd.predictor.metrics import TaskKind
+from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
+from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Int
 from rdkit import Chem
 from rdkit.Chem import rdchem, rdqueries
 
-from dnd.graphs.graph import MolecularGraph
-from dnd.graphs.vocabulary import (
+from dnd.graphs.molecular_graph import (
     ATOM_FEATURE_SIZES,
     BOND_STEREO_NAMES,
     BOND_TYPE_NAMES,
@@ -21,6 +20,7 @@ from dnd.graphs.vocabulary import (
     HYBRIDIZATION_NAMES,
     NEUTRAL_CHARGE_INDEX,
     NUM_BOND_FEATURES,
+    MolecularGraph,
 )
 
 _Atom, _Bond = rdchem.Atom, rdchem.Bond

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from dnd.common.errors import InputError
 from dnd.common.files import MANIFEST, read_json
-from dnd.finetuning.network import run_over
-from dnd.finetuning.predictor_folder import KIND
 from dnd.graphs.batch import GraphBatch
-from dnd.prediction.inputs import valid_molecules
-from dnd.prediction.predictor import Predictor
+from dnd.models.students.base import Student
+from dnd.models.students.encoders import encoder_folder, load_encoder
+from dnd.models.students.layers import Pooling, pool
+from dnd.predictor.model_folder import KIND
+from dnd.predictor.network import run_over
+from dnd.predictor.predictor import Predictor
+from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
-from dnd.student.build import load_encoder
-from dnd.student.contract import Student
-from dnd.student.pooling import Pooling, pool
-from dnd.student.shipped import encoder_folder
 from dnd.training.device import choose_device
 
 

@@ -25,14 +25,14 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from dnd.common.config import load_config, recipe_names
-from dnd.common.seeds import derive_seed
+from dnd.common.randomness import derive_seed
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.labels import MOST_CLASSES
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.student_choice import encoder_choice
+from dnd.finetuning.students import encoder_choice
+from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
-from dnd.prediction.predictor import Predictor
-from dnd.student.shipped import DEFAULT_ENCODER
+from dnd.predictor.predictor import Predictor
+from dnd.tables.labels import MOST_CLASSES
 
 FEWEST = 10
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from dnd.chemistry.inputs import open_molecules
-from dnd.chemistry.streams import STANDARD_INPUT
 from dnd.common.errors import InputError
-from dnd.finetuning.classes import is_later_class, labels_of_model
-from dnd.finetuning.dataset import read_labelled
-from dnd.finetuning.metrics import judge
-from dnd.finetuning.tasks import Target, groups_of, task_name
-from dnd.prediction.predictor import Predictor
+from dnd.finetuning.class_labels import is_later_class, labels_of_model
+from dnd.finetuning.labelled_data import read_labelled
+from dnd.predictor.metrics import judge
+from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import Target, groups_of, task_name
+from dnd.tables.molecules import open_molecules
+from dnd.tables.streams import STANDARD_INPUT
 
 
 def evaluate_file(

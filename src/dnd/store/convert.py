@@ -11,14 +11,13 @@ from rdkit import Chem
 from dnd.chemistry.inchi import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
-from dnd.conformers.correspondence import Misfit, Placed, place
+from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
-from dnd.graphs.graph import Conformers
-from dnd.store.rejects import Reject
+from dnd.graphs.molecular_graph import Conformers
 from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
-from dnd.store.writer import geometry_problem, row_problem
+from dnd.store.writer import Reject, geometry_problem, row_problem
 
 
 def make_converter(

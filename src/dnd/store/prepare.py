@@ -1,13 +1,14 @@
 """Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
 
-Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
-that was killed goes on at its first missing shard and ends with the same bytes.
+Shard s holds the outcome of records s·S to (s+1)·S of the inputs, so it is a pure function of inputs and settings: a
+killed run resumes at its first missing shard and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import collections
 import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,22 +16,70 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import MANIFEST, read_json, write_manifest
-from dnd.common.folder_lock import folder_lock
-from dnd.common.run_record import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
-from dnd.common.seeds import numpy_generator
+from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
+from dnd.common.randomness import numpy_generator
+from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
-from dnd.conformers.datasets import open_sources
+from dnd.conformers.formats import open_sources
 from dnd.conformers.records import Record, RecordSource
-from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.journal import Journal
-from dnd.store.progress import Progress
-from dnd.store.rejects import REJECTS, Reject, count_reasons, write_rejects
+from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
+from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
+
+# How far a long run is: a bar on a terminal, a plain line every ten seconds elsewhere.
+
+
+_LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts records on standard error.
+
+    Args:
+        title: names the work.
+        total: number of records where it's known.
+        first: records done before.
+        quiet: show nothing.
+    """
+
+    def __init__(self, title: str, *, total: int | None, first: int = 0, quiet: bool = False) -> None:
+        self._title, self._total, self._quiet = title, total, quiet
+        self._first = self._count = first
+        terminal = not quiet and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=first, desc=title, unit="record") if terminal else None
+        self._started = self._said = time.monotonic()
+
+    def advance(self) -> None:
+        """One more record is done."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif not self._quiet and time.monotonic() - self._said > _LINE_EVERY_S:
+            self._say()
+
+    def close(self) -> None:
+        """End the bar, or say where the count stands."""
+        if self._bar is not None:
+            self._bar.close()
+        elif not self._quiet:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = (self._count - self._first) / max(self._said - self._started, 1e-3)
+        of_all = f" of {self._total:,}" if self._total else ""
+        print(f"{self._title}  {self._count:,}{of_all} records  {rate:,.0f} per second", file=sys.stderr, flush=True)
+
+
+# Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
+#
+# Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
+# that was killed goes on at its first missing shard and ends with the same bytes.
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
+"""Memory-mapped shards as flat NumPy arrays and offsets, and several stores read as one.
 
-RDKit is never imported here: a training machine needs none.
+Batches are gathered without a loop over molecules.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from jaxtyping import Float, Int
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
-from dnd.common.ragged import offsets_of, ragged_range
+from dnd.common.ragged import RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.ragged import RaggedColumn, RaggedCounts, Selection, pick
+from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
+
+# Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
+#
+# RDKit is never imported here: a training machine needs none.
 
 
 class Store:
@@ -279,3 +282,37 @@ def _map_shard(path: Path) -> pa.RecordBatch:
             return reader.get_batch(0)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptFileError(f"{path} is not a readable Arrow file", found=str(error)) from error
+
+
+# Several stores read as one, without a copy: what a pretraining on data of several kinds trains from.
+
+
+def union(stores: Sequence[Store]) -> Store:
+    """The molecules of all stores, one store after the other.
+
+    It has every target column that one of them has, NaN where a store lacks it, and the auxiliary columns of all.
+
+    Raises:
+        InputError: there is no store.
+        ConfigError: they differ in hydrogens.
+    """
+    if not stores:
+        raise InputError("there is no store to read from")
+    first, columns = stores[0], list(dict.fromkeys(name for store in stores for name in store.target_columns))
+    for store in stores[1:]:
+        require_hydrogens(store, first.hydrogens, wanted_by=str(first.path or "the first store"))
+    files = {
+        f"shard-{number:03d}-{name}": entry
+        for number, store in enumerate(stores)
+        for name, entry in store.manifest.get("files", {}).items()
+        if name.startswith("shard-")
+    }
+    manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
+    if "descriptor_names" in first.manifest:
+        manifest["descriptor_names"] = first.manifest["descriptor_names"]
+    places = [
+        np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
+        for store in stores
+        for _ in store.batches
+    ]
+    return Store([batch for store in stores for batch in store.batches], manifest, target_places=places)

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
-from dnd.common.files import sha256_file
-from dnd.common.registry import look_up
-from dnd.common.versions import package_versions
+from dnd.common.files import package_versions, sha256_file
 from dnd.conformers.nvmolkit_backend import is_available
 from dnd.conformers.records import RecordSource
 from dnd.store.schema import AUXILIARY_FIELDS, ConformerBackend, ConformerSource, HydrogenSetting

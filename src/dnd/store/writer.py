@@ -1,19 +1,80 @@
-"""Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed."""
+"""Sealed shards, the records that are not in them, and the journal from which a killed run resumes."""
 
 from __future__ import annotations
 
+import collections
+import csv
+import io
+import re
+import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from dnd.chemistry.limits import CLOSEST_APPROACH
-from dnd.common.errors import StorageError
-from dnd.common.files import replacing
-from dnd.graphs.vocabulary import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
+from dnd.chemistry.molecule import CLOSEST_APPROACH
+from dnd.common.errors import CorruptFileError, StorageError
+from dnd.common.files import read_json, replacing, sha256_file, storage_errors, write_json, write_text
+from dnd.graphs.molecular_graph import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import StoreRow, record_batch, schema_with
+
+# Records that are not in the store: `rejects.csv`, and their reasons counted.
+
+
+REJECTS = "rejects.csv"
+COLUMNS = ("row", "source", "smiles", "stage", "reason")
+
+_NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the 3 of "3D" is no number
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that is not in the store.
+
+    Attributes:
+        row: place in its source, from 0.
+        source: file name of the source.
+        smiles: its text or canonical SMILES, as far as it came.
+        stage: `read`, `parse`, `match`, `conformer`, `check`, `exclude` or `worker`.
+        reason: what is wrong.
+    """
+
+    row: int
+    source: str
+    smiles: str
+    stage: str
+    reason: str
+
+
+def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
+    """Write one line per reject; foreign text that a spreadsheet would run as a formula gets an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for reject in rejects:
+        writer.writerow([reject.row, *map(_plain, (reject.source, reject.smiles, reject.stage, reject.reason))])
+    write_text(path, text.getvalue())
+
+
+def count_reasons(rejects: Iterable[Reject]) -> collections.Counter[str]:
+    """How often each kind of reason came, as `stage: reason` with its numbers and its details left out."""
+    return collections.Counter(f"{reject.stage}: {_kind_of_reason(reject.reason)}" for reject in rejects)
+
+
+def _kind_of_reason(reason: str) -> str:
+    return _NUMBER.sub("#", re.split(r": | for input", reason, maxsplit=1)[0])
+
+
+def _plain(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+# Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed.
+
 
 BOND_LENGTHS = (0.7, 2.6)
 """Plausible distance of two bonded atoms, angstrom: below H2 (0.74), above Si-I (2.44)."""
@@ -107,3 +168,84 @@ def geometry_problem(positions_A3: Float[np.ndarray, "atoms 3"], bonds_M2: Int[n
         first, second = divmod(int(squared.argmin()), num_atoms)
         return f"atoms {first} and {second} are {np.sqrt(squared.min()):.2f} angstrom apart"
     return None
+
+
+# What an unfinished store already has: one sealed entry per shard, so that a killed run goes on where it stopped.
+
+
+_FOLDER = ".progress"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A sealed shard.
+
+    Attributes:
+        records: records it was made of, rejected ones included.
+        molecules: rows it has.
+        conformers: conformers of all rows.
+        atoms: graph atoms of all rows.
+        sha256: of the file.
+        rejects: the records that gave no row.
+    """
+
+    records: int
+    molecules: int
+    conformers: int
+    atoms: int
+    sha256: str
+    rejects: list[Reject]
+
+
+class Journal:
+    """Shards of a store under construction, in order; the entry is written after its shard.
+
+    Args:
+        store: its folder.
+        auxiliary: names of its auxiliary columns.
+
+    Attributes:
+        entries: the sealed shards from number 0 on, as far as they are intact.
+    """
+
+    def __init__(self, store: Path, auxiliary: Sequence[str] = ()) -> None:
+        self._store, self._folder, self._auxiliary = store, store / _FOLDER, auxiliary
+        self.entries: list[ShardEntry] = []
+        while (entry := self._read(len(self.entries))) is not None:
+            self.entries.append(entry)
+
+    def seal(self, rows: Sequence[StoreRow], rejects: list[Reject]) -> None:
+        """Write the next shard and its entry."""
+        number = len(self.entries)
+        path = self._store / shard_name(number)
+        write_shard(path, rows, self._auxiliary)
+        entry = ShardEntry(
+            records=len(rows) + len(rejects),
+            molecules=len(rows),
+            conformers=sum(len(row.conformers.positions_KA3) for row in rows if row.conformers is not None),
+            atoms=sum(row.graph.num_atoms for row in rows),
+            sha256=sha256_file(path),
+            rejects=rejects,
+        )
+        write_json(self._path(number), asdict(entry))
+        self.entries.append(entry)
+
+    def remove(self) -> None:
+        """Forget everything, after the store is sealed or given up."""
+        with storage_errors(self._folder):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.json"
+
+    def _read(self, number: int) -> ShardEntry | None:
+        path, shard = self._path(number), self._store / shard_name(number)
+        if not path.is_file() or not shard.is_file():
+            return None
+        try:
+            values = read_json(path)
+            rejects = [Reject(**reject) for reject in values.pop("rejects")]
+            entry = ShardEntry(rejects=rejects, **values)
+        except (CorruptFileError, KeyError, TypeError):
+            return None
+        return entry if sha256_file(shard) == entry.sha256 else None

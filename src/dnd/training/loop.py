@@ -1,40 +1,187 @@
-"""The one training loop: step, log, evaluate, save, stop, and resume to the same bits.
-
-A step's randomness is a pure function of (seed, step, rank) and an epoch's order of (seed, epoch), so a checkpoint
-holds weights, optimizer and a position, no generator; a resumed run on one CPU ends bit-identical to a run that was
-never interrupted.
-"""
+"""The one training loop: step, log, evaluate, save, stop, and resume to the same bits."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dnd.common.errors import InputError
-from dnd.common.files import check_free_space
-from dnd.common.folder_lock import folder_lock
+from dnd.common.errors import InputError, NonFiniteError
+from dnd.common.files import check_free_space, folder_lock, write_json
 from dnd.common.model_folder import load_strictly
-from dnd.common.run_record import record_change, require_same_run, run_id, write_run_record
-from dnd.common.seeds import derive_seed, set_threads
+from dnd.common.randomness import derive_seed, set_threads
+from dnd.common.runs import record_change, require_same_run, run_id, write_run_record
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
 from dnd.training.device import choose_bf16, choose_device
 from dnd.training.distributed import World
-from dnd.training.guard import Buffers, clip_gradient, nonfinite_error
 from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
-from dnd.training.position import Position
-from dnd.training.prefetch import prefetched
-from dnd.training.schedule import learning_rate
-from dnd.training.settings import LoopConfig, TrainResult
+from dnd.training.settings import LoopConfig, TrainResult, learning_rate
 from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
+
+# Where a run is: everything about it that is not a tensor.
+
+
+@dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        step: steps, those of skipped batches included.
+        epoch: epochs completed.
+        index: batches of this epoch already taken; never a whole epoch, whose end is evaluated before it is saved.
+        best_step: step of the best evaluation so far.
+        best: that evaluation.
+        last: the last evaluation.
+        stale: evaluations since the best.
+        done: whether the run is complete.
+        ranks: processes that the run went on with last.
+        skipped: batches left out because a loss or gradient was not finite.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    best_step: int | None = None
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
+    done: bool = False
+    ranks: int = 1
+    skipped: int = 0
+
+    def to_state(self) -> dict[str, Any]:
+        """As plain values; JSON has no NaN and no infinity, so such metrics (one class only, say) become text."""
+        return {**vars(self), "best": _encoded(self.best), "last": _encoded(self.last)}
+
+    def adapt(self, epochs: int) -> None:
+        """Go on under other settings: this epoch's batches may be others, so it begins again, and the end may move."""
+        self.index, self.done = 0, self.epoch >= epochs
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Position:
+        """The inverse of `to_state`."""
+        return cls(**{**state, "best": _decoded(state["best"]), "last": _decoded(state["last"])})
+
+    def note_best(self, key: str, *, maximum: bool) -> bool:
+        """Compare the last evaluation with the best so far; whether it is better.
+
+        Args:
+            key: the metric that decides; a first value that is not NaN beats NaN.
+            maximum: whether larger is better.
+        """
+        value, best = self.last[key], self.best.get(key, math.nan)
+        better = value > best if maximum else value < best
+        if better or self.best_step is None or (math.isnan(best) and not math.isnan(value)):
+            self.best, self.best_step, self.stale = self.last, self.step, 0
+            return True
+        self.stale += 1
+        return False
+
+
+def _encoded(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    return {name: value if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
+def _decoded(metrics: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+# The next batch is read while this one is trained on.
+
+
+def prefetched(
+    objective: Objective, world: World, plan: Sequence[np.ndarray], epoch: int
+) -> Iterator[tuple[np.ndarray, MoleculeBatch]]:
+    """The rows of each batch of `plan` and this rank's share of it, read in a second thread, in order.
+
+    Args:
+        objective: reads the batches.
+        world: whose share is read.
+        plan: row numbers of the global batches.
+        epoch: see `Objective.load_batch`.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="dnd-read") as reader:
+        upcoming = reader.submit(objective.load_batch, world.share(plan[0]), epoch)
+        for number, rows in enumerate(plan):
+            batch = upcoming.result()
+            if number + 1 < len(plan):
+                upcoming = reader.submit(objective.load_batch, world.share(plan[number + 1]), epoch)
+            yield rows, batch
+
+
+# Nothing non-finite reaches the weights: loss and gradient are checked before the optimizer moves.
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale all gradients together so that their norm is at most `limit`; returns the norm before."""
+    own = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = get_total_norm([parameter.grad for parameter in own if parameter.grad is not None])
+    if limit is not None:
+        clip_grads_with_norm_(own, limit, norm)
+    return norm
+
+
+def nonfinite_error(
+    loss: float, gradient_norm: float, *, step: int, molecules: list[str], folder: Path | None
+) -> NonFiniteError:
+    """Record a batch that would ruin the run, and say so.
+
+    Args:
+        loss: of the global batch.
+        gradient_norm: over all parameters.
+        step: steps before.
+        molecules: a line for each of the batch.
+        folder: gets `nonfinite-step-<step>.json` with them; None on the ranks that write nothing.
+
+    Returns:
+        The error to raise, or to show where such batches may be skipped.
+    """
+    name = f"nonfinite-step-{step}.json"
+    if folder is not None:
+        record = {"step": step, "loss": str(loss), "gradient_norm": str(gradient_norm), "molecules": molecules}
+        write_json(folder / name, record)
+    return NonFiniteError(
+        f"step {step} was not taken",
+        found=f"loss {loss}, gradient norm {gradient_norm}",
+        next_step=f"{name} in the run folder lists its {len(molecules)} molecules; the last checkpoint is intact; "
+        "--skip-nonfinite N goes on without up to N such batches",
+    )
+
+
+class Buffers:
+    """Running statistics of normalisations, which a forward pass changes before its loss is known.
+
+    Args:
+        module: whose buffers are remembered.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+
+    def restore(self) -> None:
+        """Put back what they were."""
+        for buffer, before in self._before:
+            buffer.copy_(before)
+
+
+# The one training loop: step, log, evaluate, save, stop, and resume to the same bits.
+#
+# A step's randomness is a pure function of (seed, step, rank) and an epoch's order of (seed, epoch), so a checkpoint
+# holds weights, optimizer and a position, no generator; a resumed run on one CPU ends bit-identical to a run that was
+# never interrupted.
+
 
 __all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
 

@@ -10,12 +10,17 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.ML.Cluster import Butina
 
-from dnd.chemistry import group_splits
-from dnd.chemistry.given_splits import index_split, ordered_split
-from dnd.chemistry.group_splits import CLUSTER_DISTANCE, balanced_scaffold_split, cluster_split
-from dnd.chemistry.scaffolds import scaffolds_of
-from dnd.chemistry.splits import Split, k_fold_split
+from dnd.chemistry import splits as group_splits
+from dnd.chemistry.splits import (
+    CLUSTER_DISTANCE,
+    Split,
+    balanced_scaffold_split,
+    cluster_split,
+    k_fold_split,
+    scaffolds_of,
+)
 from dnd.common.errors import InputError
+from dnd.finetuning.splits import index_split, ordered_split
 from finetuning_toys import RINGS, TAILS
 
 CHAINS = [f"{tail}{'C' * length}" for length in range(2, 6) for tail in TAILS]

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from dnd.chemistry.limits import LIMITS
-from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.molecule import LIMITS, InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, molecule_from_mol, parse_smiles
 from dnd.graphs.features import featurize
 from ogb_reference import same_graph, sample

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.chemistry.scaffolds import scaffold_of, scaffolds_of
-from dnd.chemistry.splits import Split, column_split, k_fold_split, random_split, scaffold_split
+from dnd.chemistry.splits import (
+    Split,
+    column_split,
+    k_fold_split,
+    random_split,
+    scaffold_of,
+    scaffold_split,
+    scaffolds_of,
+)
 from dnd.common.errors import ConfigError, InputError
 from ogb_reference import DATA, smiles_of
 

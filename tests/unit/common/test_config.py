@@ -67,9 +67,9 @@ def test_round_trip_through_plain_values() -> None:
 
 
 def test_every_shipped_recipe_fits_the_settings_of_its_stage() -> None:
-    from dnd.distillation.distill import DistillConfig
     from dnd.finetuning.finetune import FinetuneConfig
-    from dnd.teacher.denoise import DenoiseConfig
+    from dnd.pretraining.denoise import DenoiseConfig
+    from dnd.pretraining.distill import DistillConfig
 
     stages = {"denoise": DenoiseConfig, "distill": DistillConfig, "finetune": FinetuneConfig}
     checked = [load_config(stages[name.split("-")[0]], name) for name in recipe_names() if name.split("-")[0] in stages]

@@ -11,7 +11,7 @@ import pytest
 
 from dnd.common import files
 from dnd.common.errors import CorruptFileError, InputError, StorageError
-from dnd.common.folder_lock import folder_lock
+from dnd.common.files import folder_lock
 
 
 @pytest.fixture

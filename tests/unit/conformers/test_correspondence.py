@@ -11,9 +11,8 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDepictor
 
-from dnd.conformers.arrays import open_arrays
-from dnd.conformers.correspondence import Misfit, Placed, place
-from dnd.conformers.datasets import open_sources
+from dnd.conformers.atom_matching import Misfit, Placed, place
+from dnd.conformers.formats import open_arrays, open_sources
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
 

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.conformers.arrays import open_arrays
-from dnd.conformers.datasets import open_sources
+from dnd.conformers.formats import QM9_PROPERTIES, open_arrays, open_sources, open_xyz, parse_number
 from dnd.conformers.records import Record, read_targets
-from dnd.conformers.xyz import QM9_PROPERTIES, open_xyz, parse_number
 
 DATA = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 

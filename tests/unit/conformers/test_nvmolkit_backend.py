@@ -111,7 +111,7 @@ def test_broken_geometry_and_a_broken_driver_are_rdkits_work(
 def test_the_backend_is_chosen_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     table = tmp_path / "list.smi"
     table.write_text("CCO\n")
-    from dnd.conformers.datasets import open_sources
+    from dnd.conformers.formats import open_sources
 
     def resolved(backend: str, conformers: str = "etkdg") -> PrepareConfig:
         config = PrepareConfig(conformers=conformers, conformer_backend=backend)  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json
-from dnd.finetuning.drawn_rows import DrawnRows
+from dnd.finetuning.data_checks import check_learnable
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.learnable import check_learnable
 from dnd.finetuning.several_files import labelled_file
+from dnd.tables.labels import DrawnRows
 from finetuning_toys import heavy_atoms, molecules, tiny_config, write_csv
 
 SMILES = molecules()

@@ -10,11 +10,11 @@ import torch
 from distillation_toys import toy_config, toy_store, toy_teacher_folder
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import verify_folder
-from dnd.distillation.settings import TermWeights
 from dnd.finetuning import choose_level
 from dnd.finetuning.choose_level import ChoiceConfig, choice_config, choose, distill_best_level
-from dnd.finetuning.dataset import LabelledFile
-from dnd.student.build import load_encoder
+from dnd.finetuning.labelled_data import LabelledFile
+from dnd.models.students.encoders import load_encoder
+from dnd.pretraining.settings import TermWeights
 from dnd.training.settings import LoopConfig
 from finetuning_toys import tiny_config, write_regression
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from dnd.chemistry.splits import Split
-from dnd.finetuning.calibrating import calibrate
-from dnd.finetuning.calibration_text import sentences
-from dnd.finetuning.conformal_sets import ALWAYS, in_set, set_thresholds, set_words
-from dnd.finetuning.interval_width import mixing_weights, weighted_half_width
-from dnd.finetuning.isotonic import fit_isotonic, isotonic
-from dnd.finetuning.platt import isotonic_is_better
+from dnd.predictor.uncertainty.calibration import sentences
+from dnd.predictor.uncertainty.class_sets import ALWAYS, in_set, set_thresholds, set_words
+from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.intervals import mixing_weights, weighted_half_width
+from dnd.predictor.uncertainty.probabilities import fit_isotonic, isotonic, isotonic_is_better
 
 
 def labelled(count: int, seed: int, rare: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

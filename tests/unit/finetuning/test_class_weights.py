@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, Layout
-from dnd.finetuning.classical_fits import FitOptions, Training, fit_member
+from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, Layout
 
 LAYOUT = Layout()
 

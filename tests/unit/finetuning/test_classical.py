@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.finetuning.classical import LIMIT_FOREST_WORK, baselines, fit_forests
-from dnd.finetuning.fingerprints import LIMIT_DESCRIPTOR, NUM_BITS, count_fingerprints, descriptors_2d
-from dnd.finetuning.metrics import score
+from dnd.finetuning.baselines import LIMIT_FOREST_WORK, baselines, fit_forests
+from dnd.predictor.classical.features import LIMIT_DESCRIPTOR, NUM_BITS, count_fingerprints, descriptors_2d
+from dnd.predictor.metrics import score
 from finetuning_toys import molecules, other_spelling
 
 MOLS = [Chem.MolFromSmiles(text) for text in molecules()]

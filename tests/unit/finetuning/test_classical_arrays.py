@@ -24,11 +24,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
-from dnd.finetuning.classical_fits import FitOptions, Training, fit_member
-from dnd.finetuning.kernel_arrays import Kernel, Unary, fit_kernel, squared_distance, tanimoto
-from dnd.finetuning.linear_arrays import Linear, Scaling, constant
-from dnd.finetuning.tree_arrays import Trees, from_boosting, from_forest
+from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
+from dnd.predictor.classical.gaussian_process import Kernel, Unary, fit_kernel, squared_distance, tanimoto
+from dnd.predictor.classical.linear import Linear, Scaling, constant
+from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
 
 ESOL = Path(__file__).parents[3] / "data/ogb/ogbg_molesol/mapping/mol.csv.gz"
 LAYOUT = Layout()

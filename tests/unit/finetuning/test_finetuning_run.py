@@ -14,8 +14,8 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.model_folder import read_tensors
 from dnd.finetuning.finetune import finetune
-from dnd.student.build import build_student, save_encoder
-from dnd.student.config import StudentConfig
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student, save_encoder
 from finetuning_toys import molecules, quietly, tiny_config, write_classes, write_csv, write_regression
 
 

@@ -11,10 +11,9 @@ from scipy import stats
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
-from dnd.finetuning.duplicates import audit_duplicates, warning_line
+from dnd.finetuning.data_checks import audit_duplicates, warning_line
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.folds import compare_folds, half_width, over_folds
-from dnd.finetuning.partition import partitions, split_column
+from dnd.finetuning.splits import compare_folds, half_width, over_folds, partitions, split_column
 from finetuning_toys import molecules, quietly, tiny_config, write_csv
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dnd.finetuning.half_choice import HalfChoice
+from dnd.finetuning.objective import HalfChoice
 
 
 def test_each_half_is_predicted_at_the_epoch_that_the_other_prefers():

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from dnd.finetuning.layer_decay import decayed_groups, layer_rate
-from dnd.training.schedule import warmup_cosine
+from dnd.finetuning.objective import decayed_groups, layer_rate
+from dnd.training.settings import warmup_cosine
 
 RECORDED = Path(__file__).parents[2] / "reference" / "schedules.npz"
 

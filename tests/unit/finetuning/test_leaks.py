@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.finetuning.dataset import LabelledFile
-from dnd.finetuning.leaks import leak_warnings
+from dnd.finetuning.data_checks import leak_warnings
+from dnd.finetuning.labelled_data import LabelledFile
 from finetuning_toys import heavy_atoms, molecules, write_csv
 
 

@@ -11,8 +11,8 @@ import pytest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import verify_folder
 from dnd.finetuning import search
-from dnd.finetuning.dataset import LabelledFile
 from dnd.finetuning.finetune import _plan
+from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.search import JOURNAL, Score, search_settings
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.time_limit import Clock

@@ -19,8 +19,8 @@ from sklearn.utils import estimator_checks
 
 import dnd
 from dnd import DndClassifier, DndEmbedder, DndRegressor
-from dnd.student.build import build_student, save_encoder
-from dnd.student.config import StudentConfig
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student, save_encoder
 from finetuning_toys import TINY, heavy_atoms, molecules, tiny_model
 
 SETTINGS = dict(word.split("=") for word in TINY if word.split("=")[0] not in ("split", "baselines", "loop.device"))

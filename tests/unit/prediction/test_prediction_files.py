@@ -18,7 +18,7 @@ from dnd.common.errors import InputError
 from dnd.prediction import files
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.prediction.files import embed_file, predict_file
-from dnd.prediction.predictor import Predictor
+from dnd.predictor.predictor import Predictor
 from finetuning_toys import molecules, tiny_model, write_csv, write_regression
 
 SMILES = [*molecules()[:7], "no molecule", ""]

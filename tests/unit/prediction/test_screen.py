@@ -21,13 +21,12 @@ import screen_toys
 from dnd.common.doctor import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
-from dnd.prediction.screen import ScreenConfig, ScreenSummary, screen
-from dnd.prediction.screen_progress import ScreenProgress
-from dnd.prediction.screen_source import CHUNK_CHARACTERS, Candidate, in_chunks
+from dnd.prediction.screen.screen import ScreenConfig, ScreenProgress, ScreenSummary, screen
+from dnd.prediction.screen.source import CHUNK_CHARACTERS, Candidate, in_chunks
 
 CHILD = """
 import sys
-from dnd.prediction.screen import ScreenConfig, screen
+from dnd.prediction.screen.screen import ScreenConfig, screen
 screen([sys.argv[1]], sys.argv[2], sys.argv[3], ScreenConfig(jobs=2, chunk=int(sys.argv[4]), top=5),
        resume=True, quiet=True, worker="screen_toys:make_stub")
 print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1])

@@ -17,8 +17,8 @@ import pytest
 import screen_toys
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import write_json, write_manifest
-from dnd.prediction import screen_ray
-from dnd.prediction.screen import ScreenConfig, ScreenSummary, screen
+from dnd.prediction.screen import ray as screen_ray
+from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
 
 DRILL = Path(screen_toys.__file__).parent / "ray_drill.py"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnd.conformers.arrays import open_arrays
+from dnd.conformers.formats import open_arrays
 from dnd.store.convert import make_converter
 from dnd.store.schema import StoreRow
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import ConfigError, InputError, StorageError
-from dnd.store.journal import Journal
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
+from dnd.store.writer import Journal
 
 SMALL = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=("gap",), shard_size=40, limit=150)
 
@@ -209,7 +209,7 @@ def test_settings_out_of_range(values: dict[str, int]) -> None:
 def test_a_full_disk_keeps_finished_shards(
     tmp_path: Path, qm9_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dnd.store.journal as journal
+    import dnd.store.writer as journal
 
     write = journal.write_shard
 

@@ -9,9 +9,8 @@ import pyarrow as pa
 import pytest
 
 from dnd.common.errors import ConfigError
-from dnd.store.batches import plan_batches, split_holdout
-from dnd.store.ragged import RaggedColumn, RaggedCounts
-from dnd.store.sections import EpochPlan, TrainingRows
+from dnd.common.ragged import RaggedColumn, RaggedCounts
+from dnd.store.batches import EpochPlan, TrainingRows, plan_batches, split_holdout
 
 ROWS = 1003
 COUNTS = np.random.default_rng(0).integers(0, 30, ROWS)

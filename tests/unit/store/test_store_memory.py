@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.analysis.bench.scaling import repeat_store
+from dnd.bench.scaling import repeat_store
 from dnd.common.files import write_manifest
-from dnd.graphs.vocabulary import FEATURE_VERSION
+from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, StoreRow
-from dnd.store.sections import EpochPlan, TrainingRows
 from dnd.store.writer import shard_name, write_shard
 
 TIMES = 30

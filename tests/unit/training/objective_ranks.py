@@ -12,20 +12,17 @@ from torch import Tensor, nn
 
 from distillation_toys import STUDENT, TEACHER, toy_config, toy_store, toy_teacher
 from dnd.chemistry.splits import Split
-from dnd.distillation.contrast import ContrastConfig, ContrastiveObjective
-from dnd.distillation.contrastive import contrastive_step
-from dnd.distillation.dispred import DisPredObjective
-from dnd.distillation.objective import DistillationObjective
-from dnd.distillation.pretrain_settings import PretrainConfig
-from dnd.distillation.propred import ProPredObjective
-from dnd.distillation.settings import TermWeights
-from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.objective import SupervisedObjective
-from dnd.finetuning.tasks import Target
 from dnd.graphs.batch import MoleculeBatch
-from dnd.student.build import build_student
-from dnd.student.config import StudentConfig
-from dnd.teacher.denoising import DenoiseConfig, DenoisingObjective
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student
+from dnd.predictor.network import PropertyNetwork
+from dnd.predictor.targets import Target
+from dnd.pretraining.baselines.infomax3d import ContrastConfig, ContrastiveObjective, contrastive_step
+from dnd.pretraining.baselines.property_or_distance import DisPredObjective, ProPredObjective
+from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
+from dnd.pretraining.distill_objective import DistillationObjective
+from dnd.pretraining.settings import PretrainConfig, TermWeights
 from dnd.training.distributed import World
 from dnd.training.objective import Objective, StepLoss
 from dnd.training.settings import LoopConfig

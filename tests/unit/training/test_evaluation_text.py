@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnd.training.evaluation_text import evaluation_text
+from dnd.training.logs import evaluation_text
 
 NODE = {
     "step": 40, "epoch": 2,

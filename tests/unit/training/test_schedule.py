@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnd.training.schedule import learning_rate, stepwise_warmup_cosine, warmup_cosine
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, learning_rate, stepwise_warmup_cosine, warmup_cosine
 
 RECORDED = np.load(Path(__file__).parents[2] / "reference" / "schedules.npz", allow_pickle=False)
 

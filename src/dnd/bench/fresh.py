@@ -1,0 +1,108 @@
+"""Work in a fresh process, so that its memory is its own and its start-up counts.
+
+`python -m dnd.bench.fresh MODULE:FUNCTION JSON` calls the function, which prepares the work and returns it as
+a function without arguments; the memory that this second part adds is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import DndError
+
+_ROOM = "dnd.bench."
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that ended.
+
+    Attributes:
+        cpu_seconds: user and system time.
+        wall_seconds: by the clock.
+        peak_mb: largest resident memory, MiB.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_mb: float
+
+
+def run_command(command: Sequence[str], folder: Path | None = None) -> Finished:
+    """Run a command to its end.
+
+    Its peak is not below what this process itself had reached when it started the command, for the kernel counts the
+    moment before the new program is loaded: call it from a process that is small.
+
+    Raises:
+        DndError: it failed.
+    """
+    start = time.monotonic()
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        lines = output.decode(errors="replace").strip().splitlines()
+        raise DndError(f"{' '.join(command)[:200]} failed", found=lines[-1] if lines else f"{process.returncode}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Finished(cpu, time.monotonic() - start, usage.ru_maxrss / 1024)
+
+
+def added_memory(function: str, **arguments: Any) -> Any:
+    """What the work that `function` prepares adds to a fresh process.
+
+    Args:
+        function: `MODULE:FUNCTION` in this package.
+        arguments: its keywords, plain values.
+
+    Returns:
+        MiB at the peak above what there was before the work (None where the system does not say); for work that
+        returns something other than None, that instead.
+    """
+    command = [sys.executable, "-m", f"{_ROOM}fresh", function, json.dumps(arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        raise DndError(f"{function} failed in a fresh process", found=lines[-1] if lines else result.returncode)
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def memory_mb() -> Mapping[str, float]:
+    """`VmRSS`, `VmHWM` (its peak) and `RssAnon` (without mapped files) of this process, MiB; empty if unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    pairs = [line.split()[:2] for line in lines if line.startswith(("VmRSS:", "VmHWM:", "RssAnon:"))]
+    return {name.rstrip(":"): int(value) / 1024 for name, value in pairs}
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    return memory_mb().get("VmHWM", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _main(function: str, arguments: str) -> None:
+    module, _, name = function.partition(":")
+    if not module.startswith(_ROOM):
+        raise SystemExit(f"{module} is not of {_ROOM}")
+    work: Callable[[], Any] = getattr(import_module(module), name)(**json.loads(arguments))
+    before = memory_mb().get("VmRSS")
+    result = work()
+    if result is None and before is not None:
+        result = max(0.0, peak_mb() - before)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

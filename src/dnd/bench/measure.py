@@ -1,0 +1,160 @@
+"""Ratios to a named reference of the same run: the repetitions of all variants alternate, and medians are compared.
+
+CPU time, not the clock: on a shared machine it is the steadier of the two, and whatever still disturbs it disturbs the
+reference of the same repetition too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dnd.common.files import package_versions
+
+_REFERENCES = ("ogb", "torchmd-net", "chemprop", "torch-geometric")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Something to measure.
+
+    Attributes:
+        name: its line in the table.
+        run: does the work once.
+        items: how many items that is.
+    """
+
+    name: str
+    run: Callable[[], object]
+    items: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was measured of one variant.
+
+    Attributes:
+        name: of the variant.
+        seconds: CPU seconds per item, one value per repetition.
+        wall_seconds: the same by the clock, where it was read.
+        peak_mb: MiB that the work added to a fresh process at its peak, where that was measured.
+        note: what the reader should know of this line.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+    wall_seconds: tuple[float, ...] = ()
+    peak_mb: float | None = None
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """CPU seconds per item."""
+        return median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines beside their reference.
+
+    Attributes:
+        title: what was done.
+        unit: what one item is.
+        reference: name of the line that the others are compared with.
+        lines: in the order of printing.
+        share: whether the ratio is a share of the reference's time; else it says how many times as fast a line is.
+        notes: sentences below the table.
+    """
+
+    title: str
+    unit: str
+    reference: str
+    lines: tuple[Line, ...]
+    share: bool = False
+    notes: tuple[str, ...] = ()
+
+    def line(self, name: str) -> Line:
+        """The line of that name."""
+        return next(line for line in self.lines if line.name == name)
+
+    def ratio(self, name: str) -> float:
+        """The ratio of medians of a line and the reference."""
+        ours, reference = self.line(name).median, self.line(self.reference).median
+        return ours / reference if self.share else reference / ours
+
+    def spread(self, name: str) -> tuple[float, float]:
+        """The lowest and the highest ratio of a repetition."""
+        pairs = zip(self.line(name).seconds, self.line(self.reference).seconds, strict=True)
+        ratios = [ours / reference if self.share else reference / ours for ours, reference in pairs]
+        return min(ratios), max(ratios)
+
+    def with_peaks(self, peaks: dict[str, float | None]) -> Table:
+        """The same table with the peak memory of the lines that `peaks` names."""
+        return replace(self, lines=tuple(replace(line, peak_mb=peaks.get(line.name)) for line in self.lines))
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        head = [self.title, f"ms per {self.unit}", "per CPU-s", "share" if self.share else "x as fast", "(range)"]
+        rows = [[*head, "wall ms", "peak MiB"]]
+        for line in self.lines:
+            low, high = self.spread(line.name)
+            wall = f"{1e3 * median(line.wall_seconds):.4g}" if line.wall_seconds else ""
+            peak = "" if line.peak_mb is None else f"{line.peak_mb:.0f}"
+            ratio, spread = f"{self.ratio(line.name):.3g}", f"({low:.3g}-{high:.3g})"
+            rows.append([line.name, f"{1e3 * line.median:.4g}", f"{1 / line.median:.4g}", ratio, spread, wall, peak])
+            rows[-1] += [line.note] if line.note else []
+        kept = [column for column in range(7) if any(row[column] for row in rows[1:])]
+        widths = {column: max(len(row[column]) for row in rows) for column in kept}
+        lines = [
+            "  ".join(row[c].rjust(widths[c]) if c else row[c].ljust(widths[c]) for c in kept)
+            + "  ".join(["", *row[7:]])
+            for row in rows
+        ]
+        return "\n".join([*lines, f"reference: {self.reference}", *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        """Every repetition, and the ratios."""
+        ratios = {line.name: {"ratio": self.ratio(line.name), "range": self.spread(line.name)} for line in self.lines}
+        return {**asdict(self), "ratios": ratios}
+
+
+def measure(variants: Sequence[Variant], repetitions: int) -> tuple[Line, ...]:
+    """CPU time of each variant; one round before the first that counts."""
+    seconds: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    for _ in range(repetitions + 1):
+        for variant in variants:
+            start = time.process_time()
+            variant.run()
+            seconds[variant.name].append((time.process_time() - start) / variant.items)
+    return tuple(Line(name, tuple(values[1:])) for name, values in seconds.items())
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how busy it is, and the versions of everything that is compared."""
+    versions = dict(package_versions())
+    for name in _REFERENCES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "threads": int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

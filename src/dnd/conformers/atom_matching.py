@@ -1,0 +1,236 @@
+"""Which conformer atom is which graph atom: each record becomes a canonical molecule with its coordinates.
+
+The law of a placed conformer: atom i of the coordinates is atom i of the graph, further atoms are the hydrogens that
+the graph leaves implicit, grouped by the atom they're bound to. Coordinates that can't be matched are a `Misfit` with a
+reason, never a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from rdkit import Chem
+from rdkit.Chem import rdDetermineBonds
+from rdkit.Geometry import Point3D
+
+from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, parse_smiles
+from dnd.conformers.records import Record
+from dnd.tables.sdf import parse_molblock
+
+# Atoms within 1.3 times the sum of their covalent radii are taken for bonded where only coordinates are known. A bond
+# too many in a strained ring does no harm, since the SMILES' bonds only have to be among them.
+_COVALENT_FACTOR = 1.3
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A molecule with coordinates.
+
+    Attributes:
+        molecule: canonical molecule.
+        atomic_numbers_A: its atoms, then further hydrogens.
+        positions_A3: angstrom, float32; None where the record has no coordinates.
+    """
+
+    molecule: Molecule
+    atomic_numbers_A: Int[np.ndarray, "atoms"]
+    positions_A3: Float[np.ndarray, "atoms 3"] | None = None
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A record that gives no molecule with coordinates.
+
+    Attributes:
+        stage: `parse` or `match`.
+        reason: what is wrong.
+        smiles: the text, if any.
+    """
+
+    stage: Literal["parse", "match"]
+    reason: str
+    smiles: str = ""
+
+
+def place(record: Record) -> Placed | Misfit:
+    """The molecule of a record, with its coordinates in canonical order."""
+    match record.layout:
+        case "smiles":
+            return _plain(record.smiles[0] if record.smiles else "")
+        case "smiles_with_hydrogens":
+            return _smiles_with_hydrogens(record)
+        case "coordinates":
+            return _coordinates(record)
+        case "molblock":
+            return _molblock(record.molblock)
+        case "molblock_for_smiles":
+            return _molblock_for_smiles(record)
+
+
+def _plain(text: str) -> Placed | Misfit:
+    outcome = parse_smiles(text)
+    if isinstance(outcome, InvalidMolecule):
+        return Misfit("parse", outcome.reason, text)
+    return Placed(outcome, _elements(outcome.mol))
+
+
+def _smiles_with_hydrogens(record: Record) -> Placed | Misfit:
+    assert record.atomic_numbers_A is not None
+    assert record.positions_A3 is not None
+    text = record.smiles[0]
+    parsed = Chem.MolFromSmiles(text)
+    if parsed is None:
+        return _plain_misfit(text)
+    mol = Chem.AddHs(parsed)
+    if not np.array_equal(_elements(mol), record.atomic_numbers_A):
+        return Misfit("match", "elements differ from AddHs(MolFromSmiles(smiles))", text)
+    return _reorder(mol, record.positions_A3, text)
+
+
+def _plain_misfit(text: str) -> Misfit:
+    outcome = parse_smiles(text, relaxed=False)
+    return Misfit("parse", outcome.reason if isinstance(outcome, InvalidMolecule) else "RDKit refuses it", text)
+
+
+def _coordinates(record: Record) -> Placed | Misfit:
+    assert record.atomic_numbers_A is not None
+    assert record.positions_A3 is not None
+    if not np.isfinite(record.positions_A3).all():
+        return Misfit("parse", "a coordinate is not a finite number", " ".join(record.smiles))
+    if not record.smiles:
+        return _bonds_from_coordinates(record)
+    misfit = None
+    bonded = _bonded_mol(record.atomic_numbers_A, record.positions_A3)
+    for text in record.smiles:
+        parsed = Chem.MolFromSmiles(text)
+        if parsed is None:
+            misfit = misfit or _plain_misfit(text)
+            continue
+        mol = Chem.AddHs(parsed)
+        atoms = _match(_skeleton(mol), bonded)
+        if atoms is not None:
+            return _reorder(mol, record.positions_A3[atoms], text)
+        misfit = Misfit("match", "the SMILES' bonds are not among the coordinates' close atoms", text)
+    return misfit or Misfit("parse", "no SMILES")
+
+
+def _bonds_from_coordinates(record: Record) -> Placed | Misfit:
+    assert record.atomic_numbers_A is not None
+    assert record.positions_A3 is not None
+    mol = _point_mol(record.atomic_numbers_A, record.positions_A3)
+    try:
+        rdDetermineBonds.DetermineBonds(mol, charge=record.charge)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        return Misfit("match", f"no bonds fit the coordinates at charge {record.charge}: {reason}")
+    Chem.AssignStereochemistryFrom3D(mol)
+    return _reorder(mol, record.positions_A3, "")
+
+
+def _molblock(block: str) -> Placed | Misfit:
+    parsed = parse_molblock(block)
+    if isinstance(parsed.outcome, InvalidMolecule):
+        return Misfit("parse", parsed.outcome.reason, parsed.outcome.text)
+    if parsed.positions_A3 is None or parsed.atomic_numbers_A is None:
+        return Placed(parsed.outcome, _elements(parsed.outcome.mol))
+    return Placed(parsed.outcome, parsed.atomic_numbers_A, parsed.positions_A3.astype(np.float32))
+
+
+def _molblock_for_smiles(record: Record) -> Placed | Misfit:
+    text = record.smiles[0]
+    outcome = parse_smiles(text)
+    if isinstance(outcome, InvalidMolecule):
+        return Misfit("parse", outcome.reason, text)
+    mol = Chem.MolFromMolBlock(record.molblock, sanitize=False, removeHs=False)
+    if mol is None or mol.GetNumConformers() == 0:
+        reason = logged_reason(lambda: Chem.MolFromMolBlock(record.molblock, sanitize=False, removeHs=False))
+        return Misfit("parse", reason, text)
+    if not mol.GetConformer().Is3D():
+        return Misfit("match", "2D coordinates, a conformer is needed", text)
+    heavy = np.array([atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1], dtype=np.int64)
+    if len(heavy) != outcome.mol.GetNumAtoms():
+        found = f"{len(heavy)} heavy atoms in the file, {outcome.mol.GetNumAtoms()} in the SMILES"
+        return Misfit("match", found, text)
+    target = _without_hydrogens(mol)
+    # Bond orders first, so that C=O is not laid on C-OH; without them where the two programs disagree about orders.
+    atoms = _match_orders(outcome.mol, target)
+    if atoms is None:
+        atoms = _match(_skeleton(outcome.mol), _skeleton(target))
+    if atoms is None:
+        return Misfit("match", "the SMILES' bonds differ from the file's", text)
+    positions_A3 = mol.GetConformer().GetPositions()[heavy[atoms]]
+    return Placed(outcome, _elements(outcome.mol), positions_A3.astype(np.float32))
+
+
+def _reorder(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"], text: str) -> Placed | Misfit:
+    """Canonical molecule of `mol`, which holds all atoms the coordinates have, and the coordinates in its order."""
+    outcome, order = molecule_from_mol(mol)
+    if isinstance(outcome, InvalidMolecule):
+        return Misfit("parse", outcome.reason, text)
+    atoms = conformer_order(mol, order)
+    return Placed(outcome, _elements(mol)[atoms], np.asarray(positions_A3, dtype=np.float32)[atoms])
+
+
+def _elements(mol: Chem.Mol) -> Int[np.ndarray, "atoms"]:
+    return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
+
+
+def _match(query: Chem.Mol, target: Chem.Mol) -> Int[np.ndarray, "atoms"] | None:
+    """For each atom of `query` its atom in `target` of the same size; the identity where that fits."""
+    if query.GetNumAtoms() != target.GetNumAtoms():
+        return None
+    same_elements = np.array_equal(_elements(query), _elements(target))
+    if same_elements and all(
+        target.GetBondBetweenAtoms(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) is not None
+        for bond in query.GetBonds()
+    ):
+        return np.arange(query.GetNumAtoms())
+    found = target.GetSubstructMatch(query)
+    return np.array(found, dtype=np.int64) if found else None
+
+
+def _match_orders(query: Chem.Mol, target: Chem.Mol) -> Int[np.ndarray, "atoms"] | None:
+    try:
+        Chem.SanitizeMol(target)
+    except Chem.MolSanitizeException:
+        return None
+    found = target.GetSubstructMatch(query, useChirality=False)
+    return np.array(found, dtype=np.int64) if found and query.GetNumBonds() == target.GetNumBonds() else None
+
+
+def _without_hydrogens(mol: Chem.Mol) -> Chem.Mol:
+    editable = Chem.RWMol(mol)
+    for index in sorted((atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() == 1), reverse=True):
+        editable.RemoveAtom(index)
+    return editable.GetMol()
+
+
+def _skeleton(mol: Chem.Mol) -> Chem.Mol:
+    """Elements and single bonds only: no charges, orders or chirality."""
+    editable = Chem.RWMol()
+    for atom in mol.GetAtoms():
+        editable.AddAtom(Chem.Atom(atom.GetAtomicNum()))
+    for bond in mol.GetBonds():
+        editable.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return editable.GetMol()
+
+
+def _point_mol(numbers_A: Int[np.ndarray, "atoms"], positions_A3: Float[np.ndarray, "atoms 3"]) -> Chem.Mol:
+    editable = Chem.RWMol()
+    conformer = Chem.Conformer(len(numbers_A))
+    for index, (number, position) in enumerate(zip(numbers_A.tolist(), positions_A3.tolist(), strict=True)):
+        editable.AddAtom(Chem.Atom(number))
+        conformer.SetAtomPosition(index, Point3D(*position))
+    mol = editable.GetMol()
+    mol.AddConformer(conformer)
+    return mol
+
+
+def _bonded_mol(numbers_A: Int[np.ndarray, "atoms"], positions_A3: Float[np.ndarray, "atoms 3"]) -> Chem.Mol:
+    mol = _point_mol(numbers_A, positions_A3)
+    rdDetermineBonds.DetermineConnectivity(mol, covFactor=_COVALENT_FACTOR, useVdw=False)
+    return _skeleton(mol)

@@ -1,0 +1,458 @@
+"""Files of conformers as one stream of records: SDF, `.npz` arrays, XYZ, QM9's and PCQM4Mv2's own files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from dnd.chemistry.molecule import LIMITS
+from dnd.common.errors import CorruptFileError, InputError
+from dnd.conformers.records import (
+    ATOMIC_NUMBERS,
+    Record,
+    RecordSource,
+    method_of,
+    open_table,
+    read_targets,
+    require_columns,
+)
+from dnd.tables.readers import Row, kind_of, read_table
+from dnd.tables.sdf import SdfBlock, is_sdf, read_sdf_blocks
+from dnd.tables.streams import open_bytes, text_lines
+
+# SDF files as records: any SDF, QM9's `gdb9.sdf` with its table, PCQM4Mv2's training SDF with its table.
+#
+# `pcqm4m-v2-train.sdf` has heavy atoms only, in an order that is not the SMILES' one; record i belongs to row i of
+# `data.csv.gz`, whose SMILES are what OGB's graphs are made of. So the graph comes from the table and the coordinates
+# from the SDF, and row i stays row i.
+
+
+_PCQM_TABLES = ("data.csv.gz", "data.csv", "raw/data.csv.gz", "pcqm4m-v2/raw/data.csv.gz")
+
+
+def open_sdf(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
+    """Open an SDF; targets are its data fields, or the columns of `NAME.csv` beside it (as `gdb9.sdf.csv`).
+
+    Raises:
+        InputError: no record, or a target there is not.
+    """
+    wanted = tuple(target_columns)
+    blocks, first = _peeked(path, read_sdf_blocks(path))
+    table = path.with_name(path.name + ".csv")
+    if wanted and not any(name in first.properties for name in wanted) and table.is_file():
+        rows = _plain_rows(table, wanted)
+        records = (_sdf_record(path.name, block, wanted, next(rows, {})) for block in blocks)
+        return RecordSource(path.name, records, True)
+    require_columns(path.name, list(first.properties), wanted)
+    records = (_sdf_record(path.name, block, wanted, block.properties) for block in blocks)
+    return RecordSource(path.name, records, True)
+
+
+def is_pcqm4mv2(path: Path) -> bool:
+    """Whether this is PCQM4Mv2's training SDF, packed or not, by its name."""
+    return path.name.lower().startswith("pcqm4m-v2-train.sdf")
+
+
+def open_pcqm4mv2(
+    path: Path, table: Path | None = None, target_columns: Sequence[str] = (), smiles_column: str = "smiles"
+) -> RecordSource:
+    """Open `pcqm4m-v2-train.sdf` or its .tar.gz together with `data.csv(.gz)`.
+
+    Args:
+        path: the SDF.
+        table: the CSV; looked for beside the SDF when None.
+        target_columns: columns of the CSV.
+        smiles_column: the CSV's column of SMILES.
+
+    Raises:
+        InputError: no CSV, no record, more records than rows, or a column there is not.
+    """
+    table = table or next((path.parent / name for name in _PCQM_TABLES if (path.parent / name).is_file()), None)
+    if table is None:
+        raise InputError(
+            f"{path} needs its table of SMILES", expected="data.csv.gz beside it or among the inputs",
+            next_step="Its records have no SMILES of their own",
+        )  # fmt: skip
+    blocks, _ = _peeked(path, _archive_blocks(path) if is_archive(path) else read_sdf_blocks(path))
+    reader = open_table(table, smiles_column, target_columns)
+    records = _joined(path, table, blocks, iter(reader), tuple(target_columns))
+    return RecordSource(path.name, records, True)
+
+
+def _peeked(path: Path, blocks: Iterator[SdfBlock]) -> tuple[Iterator[SdfBlock], SdfBlock]:
+    first = next(blocks, None)
+    if first is None:
+        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+    return itertools.chain([first], blocks), first
+
+
+def _sdf_record(name: str, block: SdfBlock, wanted: tuple[str, ...], values: dict[str, str]) -> Record:
+    targets, problem = read_targets(values, wanted)
+    return Record(
+        row=block.number,
+        source=name,
+        layout="molblock",
+        molblock=block.molblock,
+        method=method_of(name),
+        targets=targets,
+        problem=block.problem or problem,
+    )
+
+
+def _joined(
+    path: Path, table: Path, blocks: Iterator[SdfBlock], rows: Iterator[Row], wanted: tuple[str, ...]
+) -> Iterator[Record]:
+    for block in blocks:
+        row = next(rows, None)
+        if row is None:
+            raise InputError(f"{path} has more records than {table} has rows", found=f"record {block.number}")
+        targets, problem = read_targets(row.values, wanted)
+        yield Record(
+            row=block.number,
+            source=path.name,
+            layout="molblock_for_smiles",
+            smiles=(row.smiles,),
+            molblock=block.molblock,
+            method=method_of(path.name),
+            targets=targets,
+            problem=block.problem or row.problem or problem,
+        )
+
+
+def _plain_rows(table: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """Rows of a table that need not have SMILES: its first column stands in for them."""
+    with open(table, encoding="utf-8") as stream:
+        columns = stream.readline().strip().split(",")
+    require_columns(table.name, columns, wanted)
+    return (row.values for row in read_table(table, smiles_column=columns[0]))
+
+
+def _archive_blocks(path: Path) -> Iterator[SdfBlock]:
+    try:
+        with tarfile.open(path, mode="r|*") as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".sdf") else None
+                if stream is not None:
+                    yield from read_sdf_blocks(path, stream)
+                    return
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise CorruptFileError(f"{path} is a damaged archive", found=str(error)) from error
+
+
+# Conformers as flat arrays in an .npz: `Z`, `R`, `n_atoms`, `smiles`, and labels as `props` and `names`.
+#
+# Molecule k owns `n_atoms[k]` consecutive rows of `Z` and `R`, in the order of `AddHs(MolFromSmiles(smiles))`. `R` is
+# float32 in angstrom or int16 in 0.001 angstrom. `mmff`, where there is one, says by which force field a generated
+# conformer was relaxed. Labels may lie in a second file beside, `qm9_props.npz` for `qm9_3d.npz`.
+
+
+_NEEDED = ("Z", "R", "n_atoms", "smiles")
+_MILLI = np.float32(0.001)
+
+
+def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
+    """Open an .npz of conformers.
+
+    Args:
+        path: the file.
+        target_columns: labels wanted, by name.
+
+    Raises:
+        CorruptFileError: no readable .npz, or its arrays do not fit together.
+        InputError: it lacks an array or a label.
+    """
+    arrays = _load(path)
+    missing = [name for name in _NEEDED if name not in arrays]
+    if missing:
+        raise InputError(f"{path} lacks the arrays {missing}", found=sorted(arrays), expected=list(_NEEDED))
+    counts = arrays["n_atoms"].astype(np.int64)
+    positions, total = arrays["R"], int(counts.sum())
+    if positions.shape != (total, 3) or arrays["Z"].shape != (total,) or len(arrays["smiles"]) != len(counts):
+        shapes = f"R {positions.shape}, Z {arrays['Z'].shape}, {len(arrays['smiles'])} SMILES"
+        raise CorruptFileError(f"arrays of {path} do not fit", found=shapes, expected=f"{total} atoms of {len(counts)}")
+    if positions.dtype != np.int16 and positions.dtype.kind != "f":
+        raise InputError(f"{path} has positions of an unknown unit", found=positions.dtype, expected="float32 or int16")
+    targets = _targets(path, arrays, target_columns)
+    return RecordSource(path.name, _array_records(path.name, arrays, counts, targets), True, len(counts))
+
+
+def label_names(path: Path) -> list[str]:
+    """Names of the labels of an .npz of conformers, in it or beside it.
+
+    Raises:
+        CorruptFileError: no readable .npz.
+    """
+    return _names(_labels(path, _load(path)))
+
+
+def _array_records(
+    name: str, arrays: dict[str, np.ndarray], counts: np.ndarray, targets: np.ndarray | None
+) -> Iterator[Record]:
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    numbers, positions, smiles, relaxed_by_mmff = arrays["Z"], arrays["R"], arrays["smiles"], arrays.get("mmff")
+    for row, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        positions_A3 = positions[begin:end]
+        method = method_of(name)
+        if relaxed_by_mmff is not None:
+            method = "etkdg+mmff94s" if relaxed_by_mmff[row] else "etkdg+uff"
+        yield Record(
+            row=row,
+            source=name,
+            layout="smiles_with_hydrogens",
+            smiles=(_text(smiles[row]),),
+            atomic_numbers_A=numbers[begin:end].astype(np.int64),
+            positions_A3=positions_A3 * _MILLI if positions.dtype == np.int16 else positions_A3.astype(np.float32),
+            method=method,
+            targets=() if targets is None else tuple(targets[row].tolist()),
+        )
+
+
+def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -> np.ndarray | None:
+    if not wanted:
+        return None
+    labels = _labels(path, arrays)
+    names = _names(labels)
+    require_columns(path.name, names, wanted)
+    if labels is not arrays and not np.array_equal(labels.get("ids", ()), arrays.get("ids", ())):
+        raise InputError(f"{_beside(path)} is not the label file of {path.name}", found="other ids")
+    if len(labels["props"]) != len(arrays["n_atoms"]):
+        raise CorruptFileError(f"labels of {path} do not fit", found=labels["props"].shape)
+    columns: np.ndarray = labels["props"][:, [names.index(name) for name in wanted]].astype(np.float32)
+    return columns
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.stem.removesuffix("_3d") + "_props.npz")
+
+
+def _labels(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return arrays if "props" in arrays or not _beside(path).is_file() else _load(_beside(path))
+
+
+def _names(labels: dict[str, np.ndarray]) -> list[str]:
+    return [_text(name) for name in labels["names"]] if "names" in labels and "props" in labels else []
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
+        raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)) from error
+
+
+def _text(value: object) -> str:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+
+
+# XYZ files, single or with many molecules, and QM9's raw files with their own number format.
+#
+# A frame is the number of atoms, a comment, one line per atom. A comment may hold `smiles=...` and `charge=...`. QM9's
+# frames (`dsgdb9nsd_NNNNNN.xyz`) have 15 properties in the comment, then the frequencies, the SMILES before and after
+# relaxation, and the InChIs; numbers may read `1.2*^-6`.
+
+
+QM9_PROPERTIES = (
+    "A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "u0", "u298", "h298", "g298", "cv",
+)  # fmt: skip
+"""Columns of a raw QM9 frame: GHz x3, Debye, Bohr^3, Hartree x3, Bohr^2, Hartree x5, cal/mol/K."""
+
+_SMILES = re.compile(r"\bsmiles\s*[=:]\s*[\"']?([^\s\"']+)", re.IGNORECASE)
+_CHARGE = re.compile(r"\bcharge\s*[=:]\s*([+-]?\d{1,3})\b", re.IGNORECASE)
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of a tar archive."""
+    return path.name.lower().endswith(_ARCHIVES)
+
+
+def open_xyz(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
+    """Open an XYZ file, a folder of them, or a tar archive of them (read as a stream).
+
+    Args:
+        path: the input.
+        target_columns: names of `QM9_PROPERTIES`; other XYZ files have no targets.
+
+    Raises:
+        InputError: no frame, or a target column there is not.
+        CorruptFileError: a damaged archive, or a file in it that is no XYZ.
+    """
+    frames = _frames_of(path)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"{path} holds no XYZ frame", expected="a line with the number of atoms, a comment, the atoms")
+    is_qm9 = _is_qm9(first[1]) if len(first) > 1 else False
+    require_columns(path.name, QM9_PROPERTIES if is_qm9 else (), target_columns)
+    return RecordSource(path.name, _xyz_records(path.name, first, frames, tuple(target_columns)), True)
+
+
+def parse_number(text: str) -> float:
+    """A number in C's format or in Mathematica's (`1.2*^-6`); NaN for anything else."""
+    try:
+        return float(text.replace("*^", "e"))
+    except ValueError:
+        return math.nan
+
+
+def _xyz_records(name: str, first: list[str], rest: Iterator[list[str]], wanted: tuple[str, ...]) -> Iterator[Record]:
+    yield _record(0, name, first, wanted)
+    for row, frame in enumerate(rest, start=1):
+        yield _record(row, name, frame, wanted)
+
+
+def _record(row: int, name: str, frame: list[str], wanted: tuple[str, ...]) -> Record:
+    problem, num_atoms = _frame_problem(frame)
+    if problem:
+        return Record(row, name, "coordinates", targets=(math.nan,) * len(wanted), problem=problem)
+    comment = frame[1]
+    atoms = [line.split() for line in frame[2 : 2 + num_atoms]]
+    is_qm9 = _is_qm9(comment)
+    smiles: tuple[str, ...] = tuple(_SMILES.findall(comment)[:1])
+    targets: tuple[float, ...] = ()
+    if is_qm9:
+        before, after = (*frame[num_atoms + 3].split(), "", "")[:2]
+        smiles = tuple(
+            dict.fromkeys(text for text in (after, before) if text)
+        )  # the relaxed one has the geometry's stereo
+        values = dict(zip(QM9_PROPERTIES, map(parse_number, comment.split()[2:]), strict=False))
+        targets = tuple(values.get(column, math.nan) for column in wanted)
+    charge = _CHARGE.search(comment)
+    return Record(
+        row=row,
+        source=name,
+        layout="coordinates",
+        smiles=smiles,
+        atomic_numbers_A=np.array([_atomic_number(atom[0]) for atom in atoms], dtype=np.int64),
+        positions_A3=np.array([[parse_number(text) for text in atom[1:4]] for atom in atoms], dtype=np.float32),
+        charge=int(charge.group(1)) if charge else 0,
+        method="dft" if is_qm9 else method_of(name),
+        targets=targets,
+    )
+
+
+def _frame_problem(frame: list[str]) -> tuple[str | None, int]:
+    num_atoms = int(frame[0]) if frame[0].strip().isdecimal() else 0
+    if not 1 <= num_atoms <= LIMITS.molblock_atoms:
+        return f"number of atoms is {frame[0].strip()[:20]!r}, expected 1 to {LIMITS.molblock_atoms}", num_atoms
+    if len(frame) < 2 + num_atoms + (2 if len(frame) > 1 and _is_qm9(frame[1]) else 0):
+        return f"frame is cut off: {len(frame)} lines for {num_atoms} atoms", num_atoms
+    for number, line in enumerate(frame[2 : 2 + num_atoms]):
+        cells = line.split()
+        if len(cells) < 4 or not _atomic_number(cells[0]):
+            return f"atom {number} is not an element and three numbers: {line.strip()[:40]!r}", num_atoms
+    return None, num_atoms
+
+
+def _atomic_number(text: str) -> int:
+    if text.isdecimal() and len(text) <= 3:
+        return int(text) if int(text) <= len(ATOMIC_NUMBERS) else 0
+    return ATOMIC_NUMBERS.get(text.capitalize(), 0)
+
+
+def _is_qm9(comment: str) -> bool:
+    return comment.startswith("gdb ") and len(comment.split()) == 2 + len(QM9_PROPERTIES)
+
+
+def _frames_of(path: Path) -> Iterator[list[str]]:
+    if path.is_dir():
+        for file in sorted(path.glob("*.xyz")):
+            yield from _frames(text_lines(open_bytes(file), file))
+    elif is_archive(path):
+        yield from _archive_frames(path)
+    else:
+        yield from _frames(text_lines(open_bytes(path), path))
+
+
+def _frames(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Split lines into frames; lines where a number of atoms should be make one frame, up to the next number."""
+    stream = (line.rstrip("\r\n") for line in lines)
+    stray = ""
+    for line in stream:
+        num_atoms = int(line) if line.strip().isdecimal() and len(line.strip()) < 8 else 0
+        if not num_atoms:
+            stray = stray or line.strip()
+            continue
+        if stray:
+            yield [stray]
+            stray = ""
+        frame = [line, next(stream, "")]
+        rest = num_atoms + 3 if _is_qm9(frame[1]) else num_atoms
+        yield frame + list(itertools.islice(stream, rest if num_atoms <= LIMITS.molblock_atoms else 0))
+    if stray:
+        yield [stray]
+
+
+def _archive_frames(path: Path) -> Iterator[list[str]]:
+    try:
+        with tarfile.open(path, mode="r|*") as archive:
+            for member in archive:
+                stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".xyz") else None
+                if stream is not None:
+                    text = stream.read(LIMITS.molblock_bytes).decode("utf-8", "replace")
+                    yield from _frames(text.splitlines())
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise CorruptFileError(f"{path} is a damaged archive", found=str(error)) from error
+
+
+# Every input that `dnd prepare` reads, as one stream of records; what a file is, is told by its name and content.
+
+
+def open_sources(
+    inputs: Sequence[str | Path], *, smiles_column: str = "smiles", target_columns: Sequence[str] = ()
+) -> list[RecordSource]:
+    """Open inputs in the order given.
+
+    A table named `data.csv` or `data.csv.gz` beside PCQM4Mv2's SDF among the inputs belongs to that SDF.
+
+    Args:
+        inputs: .npz of conformers; .xyz, a folder or a tar archive of them; .sdf; tables (CSV, TSV, SMI, Parquet).
+        smiles_column: column of SMILES in tables.
+        target_columns: columns, data fields or labels to keep as targets.
+
+    Raises:
+        InputError: no such file, an unknown kind, an empty file, or a column there is not.
+    """
+    paths = [Path(name) for name in inputs]
+    for path in paths:
+        if not path.exists() and str(path) != "-":
+            raise InputError(f"there is no file {path}", next_step="Check the name")
+    table = None
+    if any(map(is_pcqm4mv2, paths)):
+        table = next((path for path in paths if path.name in ("data.csv", "data.csv.gz")), None)
+    sources = []
+    for path in paths:
+        if is_pcqm4mv2(path):
+            sources.append(open_pcqm4mv2(path, table, target_columns, smiles_column))
+        elif path != table:
+            sources.append(_open(path, smiles_column, target_columns))
+    return sources
+
+
+def _open(path: Path, smiles_column: str, target_columns: Sequence[str]) -> RecordSource:
+    name = path.name.lower()
+    if name.endswith(".npz"):
+        return open_arrays(path, target_columns)
+    if is_sdf(path):
+        return open_sdf(path, target_columns)
+    if name.endswith((".xyz", ".xyz.gz")) or path.is_dir() or is_archive(path):
+        return open_xyz(path, target_columns)
+    if kind_of(path) is None and str(path) != "-":
+        known = "npz, sdf, xyz, csv, tsv, smi, parquet, tar"
+        raise InputError(f"{path} is of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}")
+    reader = open_table(path, smiles_column, target_columns)
+    return RecordSource(path.name, _table_records(path.name, iter(reader), tuple(target_columns)), False)
+
+
+def _table_records(name: str, rows: Iterator[Row], wanted: tuple[str, ...]) -> Iterator[Record]:
+    for row in rows:
+        targets, problem = read_targets(row.values, wanted)
+        yield Record(row.number, name, "smiles", (row.smiles,), targets=targets, problem=row.problem or problem)

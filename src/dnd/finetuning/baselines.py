@@ -1,0 +1,113 @@
+"""Classical baselines, printed beside every finetuned model: the training mean and random forests.
+
+An untuned forest beats published deep models on several of these data sets, so a result without it says little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+from dnd.predictor.metrics import ClassGroup, TaskKind
+
+MEAN = "mean"
+TREES = 200
+FEATURE_SHARE = 0.33  # of the features tried per split in regression; classification uses the square root
+LIMIT_FOREST_MOLECULES = 10_000  # training molecules; a larger part is thinned at random, and the result says so
+LIMIT_FOREST_WORK = 30 * TREES  # trees over all targets; more targets get smaller forests, and the result says so
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Predictions of one baseline for every molecule.
+
+    Attributes:
+        predictions_NC: values, or probabilities of class 1.
+        settings: what was fitted, for `metrics.json`.
+    """
+
+    predictions_NC: Float[np.ndarray, "molecules targets"]
+    settings: dict[str, object]
+
+
+def baselines(
+    features: Mapping[str, Float[np.ndarray, "molecules features"]],
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    train: np.ndarray,
+    kinds: Sequence[TaskKind],
+    *,
+    groups: Sequence[ClassGroup] = (),
+    say: Callable[[str], None],
+) -> dict[str, Baseline]:
+    """Fit the training mean and one random forest per feature set on the training molecules, and predict all molecules.
+
+    Args:
+        features: feature set by name, a row per molecule.
+        targets_NC: labels; NaN = missing.
+        train: rows of the training part.
+        kinds: of the targets.
+        groups: columns that are the classes of one target; they share a forest.
+        say: receives a line before each forest.
+    """
+    found = {MEAN: Baseline(mean_prediction(targets_NC, train), {})}
+    for name, values in features.items():
+        say(f"baseline: random forest on {name}")
+        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds, groups=groups)
+    return found
+
+
+def fit_forests(
+    features_NF: Float[np.ndarray, "molecules features"],
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    train: np.ndarray,
+    kinds: TaskKind | Sequence[TaskKind],
+    seed: int = 0,
+    groups: Sequence[ClassGroup] = (),
+) -> Baseline:
+    """One random forest per target on its labelled training molecules; a target with one class gets that class.
+
+    Args:
+        features_NF: of all molecules.
+        targets_NC: labels; NaN = missing.
+        train: rows of the training part.
+        kinds: one for all targets, or one for each.
+        seed: of the forests.
+        groups: columns that are the classes of one target; they share a forest.
+    """
+    num_targets = targets_NC.shape[1]
+    each = [kinds] * num_targets if isinstance(kinds, str) else kinds
+    trees = max(20, min(TREES, LIMIT_FOREST_WORK // num_targets))
+    if len(train) > LIMIT_FOREST_MOLECULES:
+        train = np.random.default_rng(seed).choice(train, LIMIT_FOREST_MOLECULES, replace=False)
+    predictions_NC = mean_prediction(targets_NC, train)
+    for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
+        known = train[~np.isnan(target_N[train])]
+        if kind == "multiclass" or len(np.unique(target_N[known])) < 2:
+            continue
+        if kind == "regression":
+            forest = RandomForestRegressor(trees, max_features=FEATURE_SHARE, n_jobs=1, random_state=seed)
+            predictions_NC[:, column] = forest.fit(features_NF[known], target_N[known]).predict(features_NF)
+        else:
+            classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
+            classifier.fit(features_NF[known], target_N[known])
+            predictions_NC[:, column] = classifier.predict_proba(features_NF)[:, 1]
+    for group in groups:
+        labels_NK = targets_NC[:, group.span]
+        known = train[~np.isnan(labels_NK[train]).any(axis=1)]
+        classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
+        classifier.fit(features_NF[known], labels_NK[known].argmax(axis=1))
+        predictions_NC[:, group.span] = 0.0
+        predictions_NC[:, group.first + classifier.classes_] = classifier.predict_proba(features_NF)
+    return Baseline(predictions_NC, {"trees": trees, "training_molecules": len(train), "seed": seed})
+
+
+def mean_prediction(targets_NC: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The training mean of each target (the share of class 1), 0 where a target has no training label."""
+    known_NC = ~np.isnan(targets_NC[train])
+    total_C = np.where(known_NC, targets_NC[train], 0.0).sum(axis=0)
+    mean_C = total_C / np.maximum(known_NC.sum(axis=0), 1)
+    return np.tile(mean_C, (len(targets_NC), 1))

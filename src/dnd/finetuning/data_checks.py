@@ -1,0 +1,256 @@
+"""What is wrong or remarkable with labelled data, said before training: duplicates, leaks, targets without signal."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+from dnd.chemistry.splits import Split
+from dnd.common.errors import InputError
+from dnd.finetuning.class_labels import class_counts, user_names
+from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
+from dnd.finetuning.splits import split_column
+from dnd.finetuning.students import Plan
+from dnd.models.students.encoders import RANDOM
+from dnd.predictor.metrics import TaskKind
+from dnd.predictor.targets import fit_targets
+from dnd.predictor.transforms import TransformName
+from dnd.tables.molecules import open_molecules
+from dnd.tables.streams import STANDARD_INPUT
+
+# Molecules that are in more than one part of a split, whatever their spelling: they make a test look easier.
+
+
+LIMIT_LISTED = 50
+
+
+def audit_duplicates(
+    partitions: Sequence[Split], smiles: Sequence[str], rows_N: Int[np.ndarray, "molecules"]
+) -> dict[str, Any]:
+    """What `metrics.json` says of molecules in more than one part.
+
+    Args:
+        partitions: one, or one per fold.
+        smiles: canonical, of the molecules.
+        rows_N: row number of each in the input.
+
+    Returns:
+        `duplicates_across_parts`: how many molecules are in two parts or three, in the fold that has most of them;
+        `duplicates_in_training_and_test`: those that matter most, counted in the same way;
+        `duplicates`: of at most 50 of them the SMILES and the row numbers in each part, of all folds, those in
+        training and test first.
+    """
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(smiles):
+        places.setdefault(text, []).append(place)
+    repeated = {text: found for text, found in places.items() if len(found) > 1}
+    most = leaking = 0
+    listed: dict[str, dict[str, Any]] = {}
+    for fold, partition in enumerate(partitions):
+        part_of = {int(row): part for part, rows in partition.parts().items() for row in rows}
+        found: list[dict[str, Any]] = []
+        for text, own in repeated.items():
+            rows: dict[str, list[int]] = {}
+            for place in own:
+                if place in part_of:
+                    rows.setdefault(part_of[place], []).append(int(rows_N[place]))
+            if len(rows) > 1:
+                found.append({"smiles": text, "rows": rows, **({"fold": fold} if len(partitions) > 1 else {})})
+        most = max(most, len(found))
+        leaking = max(leaking, sum(_leaks(one) for one in found))
+        for one in found:
+            if _is_new(one, listed):
+                listed[one["smiles"]] = one
+    ordered = sorted(listed.values(), key=lambda one: not _leaks(one))
+    return {
+        "duplicates_across_parts": most,
+        "duplicates_in_training_and_test": leaking,
+        "duplicates": ordered[:LIMIT_LISTED],
+    }
+
+
+def warning_line(audit: dict[str, Any]) -> str | None:
+    """One line for the user, with the first molecule named; None where all parts are apart."""
+    if not audit["duplicates_across_parts"]:
+        return None
+    first = audit["duplicates"][0]
+    rows = "; ".join(f"{part} row {', '.join(map(str, numbers[:3]))}" for part, numbers in first["rows"].items())
+    many = "molecule is" if audit["duplicates_across_parts"] == 1 else "molecules are"
+    return (
+        f"warning: {audit['duplicates_across_parts']} {many} in more than one part of the split, "
+        f"{audit['duplicates_in_training_and_test']} of them in training and test, "
+        f"which makes the test easier than it looks: {first['smiles'][:60]} ({rows})"
+    )
+
+
+def _leaks(found: dict[str, Any]) -> bool:
+    return "train" in found["rows"] and "test" in found["rows"]
+
+
+def _is_new(found: dict[str, Any], listed: dict[str, dict[str, Any]]) -> bool:
+    known = listed.get(found["smiles"])
+    return known is None or (_leaks(found) and not _leaks(known))
+
+
+# Columns that hold the answer: another column that orders the molecules as the target does.
+
+
+LIMIT_ROWS = 5_000
+LIMIT_COLUMNS = 200
+FEWEST = 20
+SUSPICIOUS = 0.99
+
+
+def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[str] = ()) -> list[str]:
+    """One line for each other column of numbers whose rank correlation with a target is 0.99 or more, up or down.
+
+    Only the SMILES are ever learned from, so such a column does no harm here. But it often means that the target is
+    known already, in another unit, or was computed from that column, and then a model of it is of little use. The first
+    5,000 rows are looked at; standard input, which can be read once only, is not.
+
+    Args:
+        file: the table.
+        targets: its target columns.
+        ignored: columns that are something else, such as that of a split.
+    """
+    if str(file.path) == STANDARD_INPUT:
+        return []
+    columns = _numbers(file)
+    found = []
+    for name, other in itertools.product(targets, columns):
+        if name not in columns or other in targets or other in (file.smiles_column, *ignored):
+            continue
+        correlation = _rank_correlation(columns[name], columns[other])
+        if abs(correlation) >= SUSPICIOUS:
+            found.append(
+                f"warning: column {other} orders the molecules as target {name} does (rank correlation "
+                f"{correlation:.3f}); it is not learned from, but is {name} not known already?"
+            )
+    return found
+
+
+def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
+    """The columns of numbers, NaN where a cell is none."""
+    with open_molecules(file.path, file.smiles_column) as table:
+        names = [name for name in table.columns if name != file.smiles_column][:LIMIT_COLUMNS]
+        rows = [
+            [_number(row.values[name]) for name in names]
+            for row in itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS)
+        ]
+    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+    return dict(zip(names, values.T, strict=True))
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    known = ~np.isnan(first) & ~np.isnan(second)
+    first, second = first[known], second[known]
+    if len(first) < FEWEST or min(len(np.unique(first)), len(np.unique(second))) < 2:
+        return 0.0
+    return float(stats.spearmanr(first, second).statistic)
+
+
+# Whether the molecules that a model learns from can teach it its targets; said before any training.
+
+
+def check_learnable(
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    kinds: Sequence[TaskKind],
+    parts: Sequence[Split],
+    *,
+    with_valid: bool,
+    transforms: Sequence[TransformName] = (),
+) -> list[str]:
+    """Refuse a split whose training part can't teach any target, and name the targets that it can't teach.
+
+    Args:
+        targets_NC: labels; NaN = missing.
+        names: of the columns.
+        kinds: of the columns.
+        parts: partitions.
+        with_valid: the validation part is learned from too, as by a blend.
+        transforms: of the columns; empty = none.
+
+    Returns:
+        A notice for each column of 0 and 1 with a single one of them.
+
+    Raises:
+        InputError: values without spread, or no column with both 0 and 1 where all are of that kind.
+    """
+    where = "the training part" if not with_valid else "the training and validation parts"
+    notices: dict[str, None] = {}
+    for part in parts:
+        rows = np.concatenate([part.train, part.valid]) if with_valid else part.train
+        fit_targets(targets_NC[rows], names, (), kinds, standardise=True, transforms=transforms)
+        single = {
+            name: np.unique(known_N)
+            for name, kind, labels_N in zip(names, kinds, targets_NC[rows].T, strict=True)
+            if kind != "regression" and len(np.unique(known_N := labels_N[~np.isnan(labels_N)])) < 2
+        }
+        if len(single) == len(names):
+            name, values = next(iter(single.items()))
+            found = f"only {values[0]:g} for {name}" if len(values) else f"no label of {name}"
+            next_step = "Use another --split, such as random"
+            raise InputError(f"{where} of the split holds one class only", found=found, next_step=next_step)
+        for name, values in single.items():
+            what = f"one class only ({values[0]:g})" if len(values) else "no label"
+            notices[f"target {name} has {what} in {where}: it can't be learned"] = None
+    return list(notices)
+
+
+# What a finetuning says of its data before it trains: encoder, molecules, task, leaks, split.
+
+
+def preamble(
+    plan: Plan, files: Sequence[LabelledFile], notices: Sequence[str], transforms: Sequence[str]
+) -> Iterator[str]:
+    """One line at a time.
+
+    Args:
+        plan: what is settled.
+        files: the labelled tables.
+        notices: about single targets.
+        transforms: lines about the maps of the labels.
+    """
+    molecules, tasks, parts = plan.molecules, plan.tasks, plan.parts
+    random = plan.encoder == RANDOM
+    yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
+    yield f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
+    yield f"task: {tasks.reason}"
+    for notice in [*class_counts(molecules), *notices]:
+        yield f"note: {notice}"
+    column = split_column(plan.config.split)
+    for file in files:
+        yield from leak_warnings(file, user_names(molecules.names, molecules.groups), [column] if column else [])
+    yield from transforms
+    sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
+    yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
+    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
+    if warning:
+        yield warning
+    if tasks.balanced:
+        yield from _label_counts(molecules, parts)
+
+
+def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
+    """Labels of each target per part: a part without any can't judge it."""
+    known_NC = ~np.isnan(molecules.targets_NC)
+    lines = []
+    for column, name in enumerate(molecules.names):
+        sizes = [" / ".join(str(int(known_NC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
+        lines.append(f"labels of {name}: {'; '.join(sizes)}")
+    return lines

@@ -1,0 +1,133 @@
+"""Which molecules the members of a blend learn from, fold by fold, and what they see of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int, Int64
+
+from dnd.chemistry.splits import Split, scaffolds_of
+from dnd.common.randomness import numpy_generator
+from dnd.finetuning.class_labels import with_groups
+from dnd.finetuning.classical import FitOptions, Workbench
+from dnd.finetuning.students import Plan, initial_student
+from dnd.finetuning.time_limit import Clock
+from dnd.models.students.base import Student
+from dnd.models.students.encoders import RANDOM
+from dnd.predictor.classical.features import features_of
+from dnd.predictor.ensemble import Blend, FrozenEncoder
+from dnd.predictor.targets import fit_targets
+
+# Folds for predictions out of fold: whole scaffolds, so that a member is judged on molecules unlike its own.
+
+
+LIMIT_SHARE = 0.5  # of a fold: a scaffold that fills more of it is split, or one fold would hold half of the molecules
+
+
+def scaffold_folds(smiles: Sequence[str], folds: int, seed: int) -> Int[np.ndarray, "molecules"]:
+    """The fold of each molecule, from 0; the folds are about equally large.
+
+    Scaffolds are dealt out whole, the largest first, each to the smallest fold so far. Molecules without rings share no
+    scaffold: each counts for itself, and so do the molecules of a scaffold that would fill half a fold or more.
+
+    Args:
+        smiles: all molecules.
+        folds: at most the number of molecules.
+        seed: of the order among equally large scaffolds.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, scaffold in enumerate(scaffolds_of(smiles)):
+        groups.setdefault(scaffold or f"no ring {row}", []).append(row)
+    largest = max(1, int(LIMIT_SHARE * len(smiles) / folds))
+    whole = [rows for rows in groups.values() if len(rows) <= largest]
+    pieces = whole + [[row] for rows in groups.values() if len(rows) > largest for row in rows]
+    shuffled = [pieces[place] for place in numpy_generator(seed, "blend folds").permutation(len(pieces))]
+    fold_N, sizes = np.empty(len(smiles), np.int64), [0] * folds
+    for rows in sorted(shuffled, key=len, reverse=True):
+        smallest = sizes.index(min(sizes))
+        fold_N[rows] = smallest
+        sizes[smallest] += len(rows)
+    return fold_N
+
+
+# Which molecules the members of a blend learn from, and what they see of them.
+
+
+_FEATURE_SHARE = 0.35  # of what is left of a time limit
+_FEATURE_PILOT, _FEWEST_ROWS = 50, 200
+
+
+def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
+    """The encoder as it was before finetuning; None for random weights, whose representation says little."""
+    if plan.encoder == RANDOM:
+        return None
+    student: Student = initial_student(plan.config, plan.encoder, seed=0)
+    return FrozenEncoder(student.eval(), plan.config.pooling)
+
+
+def rows_with_features(plan: Plan, clock: Clock, say: Callable[[str], None]) -> Bool[np.ndarray, "molecules"]:
+    """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random."""
+    count, limit = len(plan.molecules.smiles), plan.config.blend.classical_rows
+    reason = f"classical members learn from at most {limit}"
+    if clock.is_limited:
+        few = [plan.molecules.smiles[row] for row in range(0, count, max(1, count // _FEATURE_PILOT))]
+        before = clock.spent()
+        features_of(few, None, jobs=1)
+        each = max(1e-4, (clock.spent() - before) / len(few))
+        affordable = max(_FEWEST_ROWS, int(clock.share(_FEATURE_SHARE) / each))
+        if affordable < min(count, 2 * limit):
+            limit, reason = max(_FEWEST_ROWS, affordable // 2), "time limit"
+    found_N = np.zeros(count, bool)
+    if len(plan.parts) > 1:
+        pools = [(np.arange(count), 2 * limit)]
+    else:
+        (part,) = plan.parts
+        pools = [(development(part), limit), (part.test, limit)]
+    for number, (rows, most) in enumerate(pools):
+        drawn = numpy_generator(plan.config.split_seed, "blend rows", number).permutation(len(rows))[:most]
+        found_N[rows[drawn]] = True
+    wanted = sum(len(rows) for rows, _ in pools)
+    if found_N.sum() < wanted:
+        say(f"plan: {found_N.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})")
+    return found_N
+
+
+def development(partition: Split) -> Int64[np.ndarray, "rows"]:
+    """Molecules of the training and the validation part, ascending."""
+    return np.sort(np.concatenate([partition.train, partition.valid]))
+
+
+def workbench(
+    plan: Plan, partition: Split, x_NF: np.ndarray, place_N: np.ndarray, encoder: FrozenEncoder | None
+) -> Workbench:
+    """What the classical members of a partition share: folds, and the scale of the targets."""
+    molecules, config = plan.molecules, plan.config
+    rows = development(partition)
+    rows = rows[place_N[rows] >= 0]
+    num_folds = max(2, min(config.blend.folds, len(rows) // 2))
+    targets = fit_targets(
+        molecules.targets_NC[rows],
+        molecules.names,
+        config.units,
+        plan.tasks.kinds,
+        standardise=True,
+        transforms=plan.transforms,
+    )
+    return Workbench(
+        x_NF=x_NF,
+        place_N=place_N,
+        targets_NC=molecules.targets_NC,
+        targets=tuple(with_groups(targets, molecules.groups)),
+        layout=Blend((), (), encoder).layout,
+        rows=rows,
+        folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed),
+        num_folds=num_folds,
+        seed=config.loop.seed,
+        options=FitOptions(
+            threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
+            trees=config.blend.trees,
+            balanced=config.class_weights == "balanced",
+        ),
+    )

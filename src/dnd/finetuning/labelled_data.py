@@ -1,0 +1,284 @@
+"""A labelled table to molecules with targets; everything that can be wrong with it is said before training starts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.common.errors import InputError
+from dnd.conformers.records import require_columns
+from dnd.predictor.metrics import ClassGroup
+from dnd.store.featurize import as_store, featurize_smiles
+from dnd.store.reader import Store
+from dnd.store.schema import HydrogenSetting
+from dnd.tables.labels import DrawnRows, is_missing, parse_labels
+from dnd.tables.molecules import open_molecules
+from dnd.tables.readers import TableReader
+from dnd.tables.writers import csv_text
+
+FEWEST_MOLECULES = 10
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that is left out.
+
+    Attributes:
+        row: number in the input, from 0.
+        smiles: as written.
+        stage: `read`, `labels`, or where parsing failed.
+        reason: why.
+        file: the input, where there are several.
+    """
+
+    row: int
+    smiles: str
+    stage: str
+    reason: str
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledMolecules:
+    """The usable rows of a labelled table, or the molecules of several tables, each once.
+
+    Attributes:
+        store: graphs in memory, one per usable row.
+        rows_N: row numbers of the input, from 0, ascending; of `molecules.csv` where there are several inputs.
+        texts: SMILES as written.
+        smiles: canonical SMILES.
+        targets_NC: labels in raw units; NaN = missing, at least one known per row.
+        names: of the targets.
+        extra: values of the further column that was asked for, such as that of a split.
+        num_rows: rows of the input, usable or not.
+        rejects: the others.
+        files: names of the inputs.
+        origins: where there are several inputs, for each molecule its row numbers in each of them.
+        classes: for each target its labels, where they are words; `targets_NC` has their places then.
+        groups: columns that are the classes of one target; see `classes.py`.
+        not_drawn: rows that are too many, see `read_labelled`.
+    """
+
+    store: Store
+    rows_N: np.ndarray
+    texts: list[str]
+    smiles: list[str]
+    targets_NC: Float[np.ndarray, "molecules targets"]
+    names: tuple[str, ...]
+    extra: list[str]
+    num_rows: int
+    rejects: list[Reject]
+    files: tuple[str, ...]
+    origins: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    classes: tuple[tuple[str, ...], ...] = ()
+    groups: tuple[ClassGroup, ...] = ()
+    not_drawn: int = 0
+
+    def digest(self) -> str:
+        """SHA-256 of molecules and labels, by which a resumed run knows its data."""
+        digest = hashlib.sha256("\n".join(self.smiles).encode())
+        digest.update(np.ascontiguousarray(self.rows_N).tobytes() + np.ascontiguousarray(self.targets_NC).tobytes())
+        return digest.hexdigest()
+
+    def rejects_csv(self) -> str:
+        """`rejects.csv`: row, smiles, stage, reason, and the file where there are several."""
+        header = [entry.name for entry in fields(Reject)][: 5 if self.origins else 4]
+        return csv_text(header, [[getattr(reject, name) for name in header] for reject in self.rejects])
+
+    def origins_csv(self) -> str:
+        """`molecules.csv`: row, canonical SMILES, and the row numbers of each file."""
+        rows = [
+            [row, smiles, *(" ".join(map(str, numbers)) for numbers in of_file)]
+            for row, (smiles, of_file) in enumerate(zip(self.smiles, self.origins, strict=True))
+        ]
+        return csv_text(("row", "smiles", *self.files), rows)
+
+
+def read_labelled(
+    path: Path | str,
+    target_columns: Sequence[str],
+    hydrogens: HydrogenSetting,
+    *,
+    smiles_column: str = "smiles",
+    extra_column: str | None = None,
+    jobs: int = 0,
+    fewest: int = FEWEST_MOLECULES,
+    most: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> LabelledMolecules:
+    """Read, check and featurise a labelled table of any format that `dnd` reads.
+
+    Args:
+        path: the file.
+        target_columns: columns with labels.
+        hydrogens: as the student sees molecules.
+        smiles_column: where the SMILES are.
+        extra_column: a further column to keep, such as that of a split.
+        jobs: worker processes for many molecules; 0 = one per processor.
+        fewest: molecules that must be left.
+        most: rows with a label that are read; of more, so many are drawn at random. None = all.
+        say: receives a line before the long part.
+
+    Raises:
+        InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
+    """
+    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column, most)
+    if labelled.not_drawn:
+        say(drawn_line(len(labelled.numbers), labelled.not_drawn))
+    say(f"parsing {len(labelled.numbers)} molecules")
+    molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
+    kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
+    bad = [
+        Reject(labelled.numbers[place], labelled.texts[place], molecule.stage, molecule.reason)
+        for place, molecule in enumerate(molecules)
+        if molecule.graph is None
+    ]
+    require_enough(len(kept), bad, fewest)
+    return LabelledMolecules(
+        store=as_store([molecules[place] for place in kept], hydrogens),
+        rows_N=np.array([labelled.numbers[place] for place in kept], dtype=np.int64),
+        texts=[labelled.texts[place] for place in kept],
+        smiles=[molecules[place].smiles for place in kept],
+        targets_NC=np.array([labelled.labels[place] for place in kept], dtype=np.float64),
+        names=tuple(labelled.names),
+        extra=[labelled.extra[place] for place in kept],
+        num_rows=labelled.num_rows,
+        rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
+        files=(Path(path).name,),
+        classes=tuple(labelled.classes),
+        not_drawn=labelled.not_drawn,
+    )
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """A labelled table.
+
+    Attributes:
+        path: CSV, TSV, SMI, SDF or Parquet.
+        target_columns: columns with labels; an empty cell is a missing label.
+        smiles_column: where the SMILES are.
+    """
+
+    path: Path | str
+    target_columns: tuple[str, ...]
+    smiles_column: str = "smiles"
+
+
+@dataclass
+class LabelledRows:
+    """Rows with a label, before their molecules are parsed.
+
+    Attributes:
+        names: of the target columns.
+        numbers: row numbers, from 0.
+        texts: SMILES as written.
+        labels: values of the targets, NaN = missing.
+        extra: values of the further column.
+        rejects: rows without a label, or that can't be read.
+        num_rows: all rows.
+        classes: for each target its labels, where they are words.
+        not_drawn: rows with a label that are too many.
+    """
+
+    names: list[str]
+    numbers: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    labels: list[list[float]] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    num_rows: int = 0
+    classes: list[tuple[str, ...]] = field(default_factory=list)
+    not_drawn: int = 0
+
+
+def read_labels(file: LabelledFile, extra_column: str | None, most: int | None = None) -> LabelledRows:
+    """The rows of a file that have a label; with more than `most` of them, so many drawn at random.
+
+    Raises:
+        InputError: a column is missing, a label is no number, or there is no label at all.
+    """
+    if not file.target_columns:
+        raise InputError("no target column is named", next_step="Add --target-columns NAME")
+    with open_molecules(file.path, file.smiles_column) as source:
+        names = resolve_columns(source.columns, file.target_columns)
+        wanted = [*names, *([extra_column] if extra_column else [])]
+        require_columns(file.path, source.columns, wanted, what="column")
+        _refuse_repeated(file.path, source.columns, wanted)
+        found = _rows_of(source, names, extra_column, most)
+    if not found.numbers:
+        rows = f"{found.num_rows} rows"
+        raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
+    return found
+
+
+def drawn_line(kept: int, left_out: int, where: str = "the table") -> str:
+    """What is said of rows that are too many."""
+    return f"plan: {kept} of {kept + left_out} rows with a label of {where} drawn at random (blend.most_rows={kept})"
+
+
+def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
+    """Refuse a table in which no molecule, or too few, can be read."""
+    if not kept:
+        found = f"row {rejects[0].row}: {rejects[0].reason}"
+        raise InputError("there is no valid molecule", found=found, next_step="Check --smiles-column")
+    if kept < fewest:
+        raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
+
+
+def _rows_of(source: TableReader, names: list[str], extra_column: str | None, most: int | None) -> LabelledRows:
+    found = LabelledRows(names)
+    drawn: DrawnRows[tuple[int, str, str, list[str]]] = DrawnRows(most)
+    for row in source:
+        found.num_rows += 1
+        if row.problem is not None:
+            found.rejects.append(Reject(row.number, row.smiles, "read", row.problem))
+            continue
+        own = [row.values[name] for name in names]
+        if all(map(is_missing, own)):
+            found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
+            continue
+        drawn.add((row.number, row.smiles, row.values[extra_column].strip() if extra_column else "", own))
+    cells: list[list[str]] = []
+    for number, text, extra, own in drawn.rows():
+        found.numbers.append(number)
+        found.texts.append(text)
+        found.extra.append(extra)
+        cells.append(own)
+    found.not_drawn = drawn.left_out
+    columns = zip(names, zip(*cells, strict=True) if cells else [()] * len(names), strict=True)
+    parsed = [parse_labels(column, rows=found.numbers, column=name) for name, column in columns]
+    found.labels = [list(values) for values in zip(*(values for values, _ in parsed), strict=True)]
+    found.classes = [words for _, words in parsed]
+    return found
+
+
+def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Column names as given; a word that names no column is split at its commas where all its pieces do."""
+    found: list[str] = []
+    for word in wanted:
+        pieces = [piece.strip() for piece in word.split(",")]
+        found += pieces if word not in columns and all(piece in columns for piece in pieces) else [word]
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
+        raise InputError(f"target column {repeated[0]!r} is named twice")
+    return found
+
+
+def _refuse_repeated(path: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a column whose name the header repeats, so that no wrong column is used silently."""
+    for name in wanted:
+        if f"{name}.1" in columns:
+            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+
+
+def _nothing_left(rejects: Sequence[Reject], target_columns: Sequence[str]) -> str:
+    if all(reject.stage == "labels" for reject in rejects):
+        return f"all labels of {', '.join(target_columns)} are missing"
+    first = next(reject for reject in rejects if reject.stage != "labels")
+    return f"no row can be used; row {first.row}: {first.reason}"

@@ -1,0 +1,324 @@
+"""Which molecules train, which select the weights and which are judged; and several partitions as one result."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+from dnd.chemistry import splits
+from dnd.chemistry.splits import Split, as_split, check_fractions
+from dnd.common.config import nearest
+from dnd.common.errors import ConfigError, InputError
+from dnd.tables.streams import open_bytes, text_lines
+
+# Splits that the data give: by the order of a column, such as a date, or by files of row numbers.
+
+
+def ordered_split(values: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Split:
+    """Smallest values to training, the next to validation, the largest to test: oldest first for a date.
+
+    Rows of one value stay together, so a boundary moves to the nearest place where the value changes.
+
+    Args:
+        values: one cell per row, all numbers or all ISO dates; a row whose cell is empty is in no part.
+        fractions: of the rows that have a value.
+
+    Raises:
+        ConfigError: fractions that are negative or don't sum to 1.
+        InputError: a cell is neither a number nor an ISO date.
+    """
+    check_fractions(fractions)
+    keys_N = _keys(values)
+    known = np.flatnonzero(~np.isnan(keys_N))
+    order = known[np.argsort(keys_N[known], kind="stable")]
+    changes = np.flatnonzero(np.diff(keys_N[order])) + 1
+    ends = [_nearest(changes, round(share * len(order))) for share in np.cumsum(fractions[:2])]
+    return as_split(*np.split(order, ends))
+
+
+def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"]) -> tuple[Split, int]:
+    """Parts listed in three files of row numbers of the input, from 0: training, validation, test.
+
+    A file has a row number per line, with a heading or without, as OGB's split files have it; `.gz` is read too.
+
+    Args:
+        paths: of the three files.
+        rows_N: row number of each molecule, ascending.
+
+    Returns:
+        Positions in `rows_N`, and how many of the listed rows hold no usable molecule.
+
+    Raises:
+        InputError: a file holds something else, or a row twice or in two parts.
+    """
+    if len(paths) != 3:
+        raise InputError("the index split needs three files", found=len(paths), expected="index:TRAIN,VALID,TEST")
+    place_of = {int(row): place for place, row in enumerate(rows_N)}
+    owner: dict[int, str] = {}
+    parts: list[list[int]] = []
+    for path in paths:
+        rows = _row_numbers(Path(path))
+        for row in rows:
+            if row in owner:
+                raise InputError(f"row {row} is listed twice", found=f"{owner[row]} and {path}", expected="one part")
+            owner[row] = str(path)
+        parts.append([place_of[row] for row in rows if row in place_of])
+    return as_split(*parts), len(owner) - sum(map(len, parts))
+
+
+def _keys(values: Sequence[str]) -> Float[np.ndarray, "rows"]:
+    """Cells as numbers that sort, NaN where empty; dates where they are not all numbers."""
+    problems: dict[str, str] = {}
+    for name, read in (("a number", float), ("an ISO date such as 2024-01-31", _timestamp)):
+        keys = np.full(len(values), np.nan)
+        for row, value in enumerate(values):
+            try:
+                keys[row] = read(value) if value.strip() else math.nan
+                if math.isinf(keys[row]) or (value.strip() and math.isnan(keys[row])):
+                    raise ValueError
+            except ValueError:
+                problems[name] = f"row {row}: {value[:40]!r}"
+                break
+        else:
+            return keys
+    found = "; ".join(f"{cell} is not {name}" for name, cell in problems.items())
+    raise InputError("the column does not order the rows", found=found, expected="numbers, or ISO dates, throughout")
+
+
+def _timestamp(text: str) -> float:
+    moment = datetime.datetime.fromisoformat(text.strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _nearest(changes: Int[np.ndarray, "changes"], wanted: int) -> int:
+    return int(changes[np.argmin(np.abs(changes - wanted))]) if len(changes) else wanted
+
+
+def _row_numbers(path: Path) -> list[int]:
+    lines = [line.strip() for line in text_lines(open_bytes(path), path)]
+    if lines and not lines[0].isdecimal():
+        lines = lines[1:]
+    bad = next((number for number, line in enumerate(lines) if line and not line.isdecimal()), None)
+    if bad is not None:
+        raise InputError(f"{path} is no list of row numbers", found=repr(lines[bad][:40]), expected="a number per line")
+    return [int(line) for line in lines if line]
+
+
+# Which molecules train, which select the weights and which are judged.
+
+
+PARTS = ("train", "valid", "test")
+_PLAIN = ("scaffold", "scaffold-balanced", "random", "cluster", "kfold")
+_WITH_ARGUMENT = ("column", "time", "index")
+SPLITS = (*_PLAIN, "kfold:KxREPEATS", "column:NAME", "time:NAME", "index:TRAIN,VALID,TEST")
+_FOLDS = re.compile(r"kfold:(\d+)(?:x(\d+))?")
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """`--split`, taken apart.
+
+    Attributes:
+        kind: one of `_PLAIN` and `_WITH_ARGUMENT`.
+        argument: what stands behind the colon of `column`, `time` and `index`.
+        folds: K of the k-fold split, where it's given.
+        repeats: how often the folds are drawn anew.
+    """
+
+    kind: str
+    argument: str = ""
+    folds: int | None = None
+    repeats: int = 1
+
+
+def partitions(
+    split: str,
+    smiles: Sequence[str],
+    *,
+    column_values: Sequence[str] = (),
+    rows_N: Int[np.ndarray, "molecules"] | None = None,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    folds: int = 5,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Split]:
+    """One partition, or one per fold; none of their parts is empty.
+
+    Args:
+        split: `scaffold` (OGB's rule), `scaffold-balanced` (chemprop's), `random`, `cluster` (Butina), `kfold`,
+            `kfold:KxREPEATS`, `column:NAME` (train, valid, test), `time:NAME` (smallest values to training), or
+            `index:TRAIN,VALID,TEST` (files of row numbers).
+        smiles: of the molecules.
+        column_values: of the column that `column:NAME` or `time:NAME` names.
+        rows_N: row numbers of the molecules in the input, for `index`; none = counted from 0.
+        fractions: of the parts, where the rule has any.
+        seed: of the draw; the same whatever the training seed is.
+        folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and
+            learned from the others.
+        say: receives a line about rows that are in no part.
+
+    Raises:
+        ConfigError: no such split.
+        InputError: a part would be empty, or the column or the files hold something else.
+    """
+    wish, count = _read(split), len(smiles)
+    if wish.kind == "scaffold":
+        found = [splits.scaffold_split(smiles, fractions)]
+    elif wish.kind == "random":
+        found = [splits.random_split(count, fractions, seed)]
+    elif wish.kind == "kfold":
+        number = wish.folds or folds
+        pairs = [(repeat, fold) for repeat in range(wish.repeats) for fold in range(number)]
+        found = [splits.k_fold_split(count, number, fold, seed, repeat) for repeat, fold in pairs]
+    elif wish.kind == "column":
+        found = [splits.column_split(column_values)]
+    elif wish.kind == "time":
+        found = [ordered_split(column_values, fractions)]
+    elif wish.kind == "index":
+        given, lost = index_split(wish.argument.split(","), np.arange(count) if rows_N is None else rows_N)
+        found = [given]
+        if lost:
+            say(f"note: {lost} rows of the index files hold no usable molecule and are left out")
+    else:
+        from dnd.chemistry import splits as group_splits
+
+        rule = group_splits.cluster_split if wish.kind == "cluster" else group_splits.balanced_scaffold_split
+        found = [rule(smiles, fractions, seed)]
+    for partition in found:
+        _require_parts(partition, split)
+    outside = count - sum(map(len, found[0].parts().values()))
+    if outside:
+        say(f"note: {outside} molecules are in no part of the split and are not used")
+    return found
+
+
+def split_column(split: str) -> str | None:
+    """The column of the data that a split needs; None where it needs none.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    wish = _read(split)
+    return wish.argument if wish.kind in ("column", "time") else None
+
+
+def needs_one_file(split: str) -> bool:
+    """Whether a split is by row numbers of its input, so that there may be one only."""
+    return _read(split).kind == "index"
+
+
+def has_folds(split: str) -> bool:
+    """Whether a split has several partitions, each with members of its own."""
+    return _read(split).kind == "kfold"
+
+
+def _read(split: str) -> _Wish:
+    """Take `--split` apart; an unknown one is refused before any work."""
+    kind, _, argument = split.partition(":")
+    folds = _FOLDS.fullmatch(split)
+    if folds is not None:
+        wish = _Wish("kfold", folds=int(folds[1]), repeats=int(folds[2] or 1))
+        if wish.folds is None or wish.folds < 3 or wish.repeats < 1:
+            raise ConfigError("the split has too few folds", found=split, expected="3 folds or more, such as kfold:5x3")
+        return wish
+    if (kind in _WITH_ARGUMENT and argument) or split in _PLAIN:
+        return _Wish(kind, argument)
+    raise ConfigError(f"unknown split {split!r}", next_step=nearest(split, SPLITS))
+
+
+def _require_parts(partition: Split, split: str) -> None:
+    sizes = {part: len(getattr(partition, part)) for part in PARTS}
+    if min(sizes.values()) == 0:
+        counts = ", ".join(f"{part} {size}" for part, size in sizes.items())
+        hints = {
+            "scaffold": "Use --split random: these molecules share too few scaffolds",
+            "scaffold-balanced": "Use --split random: these molecules share too few scaffolds",
+            "cluster": "Use --split random: these molecules form too few clusters",
+            "time": "Use --split column:NAME with parts of your own: the column has too few different values",
+        }
+        raise InputError(f"the {split} split leaves a part empty", found=counts, next_step=hints.get(_read(split).kind))
+
+
+# Several partitions as one result: means with intervals, and paired comparisons with a baseline.
+#
+# The training sets of folds overlap, so their results are not independent and the plain standard error is too small.
+# The variance of a mean over folds is taken as (1/J + n_test/n_train) s² instead, J folds with sample variance s².
+#
+# Source: Nadeau and Bengio, Machine Learning 52 (2003) 239; for repeated folds Bouckaert and Frank, PAKDD 2004.
+
+
+CONFIDENCE = 0.95
+Fold = Mapping[str, Mapping[str, Any]]
+
+
+def half_width(values: Sequence[float], share: float) -> float | None:
+    r"""Half the 95 % interval of a mean over folds, :math:`t_{J-1} \sqrt{(1/J + n_\text{test}/n_\text{train}) s^2}`.
+
+    Args:
+        values: one per fold.
+        share: molecules of the test part over those of the training part.
+
+    Returns:
+        None for fewer than two folds.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    deviation = math.sqrt((1 / count + share) * float(np.var(values, ddof=1)))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
+
+
+def over_folds(folds: Sequence[Fold], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Mean, sample deviation and half width of each metric of each part; one fold is handed on as it is."""
+    if len(folds) == 1:
+        return {part: dict(values) for part, values in folds[0].items()}
+    share = held_out_share(folds)
+    found: dict[str, dict[str, Any]] = {}
+    for part in PARTS:
+        found[part] = {"molecules": sum(fold[part]["molecules"] for fold in folds), "folds": len(folds)}
+        for metric in metrics:
+            values = [fold[part][metric] for fold in folds if fold[part][metric] is not None]
+            found[part][metric] = float(np.mean(values)) if values else None
+            found[part][f"{metric}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            found[part][f"{metric}_half_width"] = half_width(values, share)
+        found[part]["targets"] = {
+            name: {metric: _mean_of(fold[part]["targets"][name][metric] for fold in folds) for metric in own}
+            for name, own in folds[0][part]["targets"].items()
+        }
+    return found
+
+
+def held_out_share(folds: Sequence[Fold]) -> float:
+    """Molecules of the test parts over those of the training parts."""
+    return float(sum(fold["test"]["molecules"] for fold in folds) / sum(fold["train"]["molecules"] for fold in folds))
+
+
+def compare_folds(
+    own: Sequence[Fold], other: Sequence[Fold], metric: str, *, larger_is_better: bool
+) -> tuple[int, int, float, float | None] | None:
+    """The model against a baseline on the test part of each fold.
+
+    Returns:
+        Folds in which the model is better, folds compared, mean difference, half width of its interval; None where no
+        fold has both.
+    """
+    pairs = [(one["test"][metric], two["test"][metric]) for one, two in zip(own, other, strict=True)]
+    differences = [float(one - two) for one, two in pairs if one is not None and two is not None]
+    if not differences:
+        return None
+    better = sum(difference > 0 if larger_is_better else difference < 0 for difference in differences)
+    return better, len(differences), float(np.mean(differences)), half_width(differences, held_out_share(own))
+
+
+def _mean_of(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,368 @@
+"""The students of a predictor: what they start from, how many there are, how each is trained and stopped."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dnd.chemistry.splits import Split
+from dnd.common.config import from_dict, nearest
+from dnd.common.errors import ConfigError
+from dnd.common.model_folder import read_model
+from dnd.common.randomness import derive_seed, set_threads, torch_generator
+from dnd.finetuning.class_labels import with_groups
+from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.finetuning.losses import DEFAULT_LOSS
+from dnd.finetuning.objective import SupervisedObjective
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.time_limit import Clock
+from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig
+from dnd.models.students.encoders import (
+    DEFAULT_ENCODER,
+    RANDOM,
+    build_student,
+    encoder_folder,
+    load_encoder,
+    shipped_encoders,
+)
+from dnd.predictor.model_folder import Member
+from dnd.predictor.network import PropertyNetwork, run_over
+from dnd.predictor.targets import Tasks, fit_targets
+from dnd.predictor.transforms import TransformName
+from dnd.store.schema import HydrogenSetting
+from dnd.training.device import choose_bf16, choose_device
+from dnd.training.loop import train
+from dnd.training.settings import TrainResult
+
+# A head that fits its student before the student is finetuned.
+#
+# A new head is random, and its first gradients pull a pretrained student away from what it knows. So the head is
+# trained alone first, on representations that are computed once, and the whole network after that.
+#
+# Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution" (ICLR 2022).
+
+
+BATCH = 256
+LEARNING_RATE = 1e-3
+EVERY = 25  # steps between looks at the validation part
+
+
+def probe_head(objective: SupervisedObjective, steps: int, seed: int) -> None:
+    """Train the head on the frozen student, and leave it as it was best on the validation part.
+
+    Args:
+        objective: its network is changed in place.
+        steps: of AdamW.
+        seed: of the batches.
+    """
+    network, partition = objective.network.eval(), objective.partition
+    train_BD, valid_BD = _embedded(objective, partition.train), _embedded(objective, partition.valid)
+    train_BC, valid_BC = (objective.scaled_NC[torch.from_numpy(rows)] for rows in (partition.train, partition.valid))
+    optimizer = torch.optim.AdamW(network.head.parameters(), lr=LEARNING_RATE)
+    generator = torch_generator(seed, "linear probe")
+    best, best_state = float("inf"), copy.deepcopy(network.head.state_dict())
+    for step in range(steps):
+        places = torch.randint(len(train_BD), (min(BATCH, len(train_BD)),), generator=generator)
+        optimizer.zero_grad()
+        objective.loss_of(network.head(train_BD[places]), train_BC[places]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if (step + 1) % EVERY == 0:
+            with torch.no_grad():
+                loss = float(objective.loss_of(network.head(valid_BD), valid_BC))
+            if loss < best:
+                best, best_state = loss, copy.deepcopy(network.head.state_dict())
+    network.head.load_state_dict(best_state)
+    network.head.zero_grad(set_to_none=True)
+
+
+def _embedded(objective: SupervisedObjective, rows: np.ndarray) -> Tensor:
+    network = objective.network
+    return torch.from_numpy(run_over(network.embed, network.student, objective.source, rows)).float()
+
+
+# What finetuning starts from: `--encoder`, and `--student`, the architecture of random weights.
+
+
+def encoder_choice(encoder: str | Path | None, words: Sequence[str]) -> str:
+    """The encoder that was named; else random weights where `words` describe a student, and what ships where not.
+
+    Args:
+        encoder: `random`, a shipped encoder or a folder; None where nothing was said.
+        words: settings, `key=value`.
+
+    Raises:
+        ConfigError: an encoder, which brings its own student, and settings of another.
+    """
+    described = [word for word in words if word.startswith("student.")]
+    if encoder is None:
+        return RANDOM if described else DEFAULT_ENCODER
+    if described and str(encoder) != RANDOM:
+        raise ConfigError(
+            f"{described[0]} is for --encoder random",
+            found=f"encoder {encoder}",
+            next_step="An encoder brings its own student",
+        )
+    return str(encoder)
+
+
+def student_settings(choice: str | None, encoder: str) -> list[str]:
+    """`--student` as `student.key=value` words, so that later words can change single settings.
+
+    Args:
+        choice: a preset, the name of a student, or an encoder, by name or folder, whose architecture is to be copied.
+        encoder: `random`, else a folder that brings its own student.
+
+    Raises:
+        ConfigError: no such student, or an encoder that brings its own.
+    """
+    if choice is None:
+        return []
+    if encoder != RANDOM:
+        raise ConfigError("--student is for --encoder random", found=encoder, next_step="An encoder brings its own")
+    if choice in PRESETS:
+        config = PRESETS[choice]
+    elif choice in OPTIONAL_SETTINGS:
+        config = StudentConfig(choice)
+    elif Path(choice).is_dir() or choice in shipped_encoders():
+        config = from_dict(StudentConfig, read_model(encoder_folder(choice), kind="encoder").config["student"])
+    else:
+        raise ConfigError(f"unknown student {choice!r}", next_step=nearest(choice, {*PRESETS, *OPTIONAL_SETTINGS}))
+    return [f"student.{key}={value}" for key, value in asdict(config).items() if value is not None]
+
+
+# One student of a predictor: built, trained, and what it predicts.
+
+
+Array = Float[np.ndarray, "molecules targets"]
+_REHEARSED_STEPS, _REHEARSED_ROWS = 4, 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before training starts.
+
+    Attributes:
+        config: the settings.
+        encoder: an ENCODER folder, or `random`.
+        molecules: the data.
+        tasks: kinds of the targets.
+        hydrogens: as the student sees molecules.
+        parts: one partition, or one per fold.
+        record: of the run, for `run.json`.
+        transforms: of the targets; empty = none.
+    """
+
+    config: FinetuneConfig
+    encoder: str
+    molecules: LabelledMolecules
+    tasks: Tasks
+    hydrogens: HydrogenSetting
+    parts: list[Split]
+    record: dict[str, Any]
+    transforms: tuple[TransformName, ...] = ()
+
+    def settings_of(self, seed: int, fold: int) -> dict[str, Any]:
+        """By which a resumed run knows a member."""
+        return {**self.record, "member_seed": seed, "fold": fold}
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """One trained member.
+
+    Attributes:
+        member: the network.
+        fold: which partition it was trained on.
+        partition: that partition.
+        predictions_NC: for all molecules, raw units or probabilities.
+        halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers, see `half_choice.py`.
+        training: how the loop ended.
+    """
+
+    member: Member
+    fold: int
+    partition: Split
+    predictions_NC: Array
+    halves_VC: Float[np.ndarray, "valid targets"]
+    training: TrainResult
+
+
+def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
+    """The pretrained student, or a random one whose weights are a function of `seed`."""
+    if encoder != RANDOM:
+        return load_encoder(encoder_folder(encoder), **config.regularization.given())[0]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive_seed(seed, "student"))
+        return build_student(config.student.with_training_settings(**config.regularization.given()))
+
+
+def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective:
+    """A network with a new head, and the loss on a partition."""
+    config, molecules = plan.config, plan.molecules
+    student = initial_student(config, plan.encoder, seed)
+    network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
+    targets = fit_targets(
+        molecules.targets_NC[partition.train],
+        molecules.names,
+        config.units,
+        plan.tasks.kinds,
+        standardise=config.targets == "standardised",
+        transforms=plan.transforms,
+    )
+    loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
+    return SupervisedObjective(
+        network,
+        molecules.store,
+        molecules.targets_NC,
+        with_groups(targets, molecules.groups),
+        partition,
+        balanced,
+        loop,
+        config.layer_decay,
+        class_weights=config.class_weights == "balanced",
+        value_loss=config.loss or DEFAULT_LOSS,
+    )
+
+
+def train_member(
+    plan: Plan,
+    fold: int,
+    seed: int,
+    partition: Split,
+    folder: Path,
+    *,
+    resume: bool,
+    weight: float,
+    quiet: bool,
+    unfinished: bool = False,
+    wanted: np.ndarray | None = None,
+) -> MemberResult | None:
+    """Train one member; None when the loop's time was up, unless `unfinished` networks are taken as they are.
+
+    Predictions are made for the molecules of `wanted`, for all when None.
+    """
+    objective = objective_of(plan, seed, partition)
+    if plan.config.probe_steps and plan.encoder != RANDOM:
+        set_threads(plan.config.loop.threads)
+        probe_head(objective, plan.config.probe_steps, seed)
+    result = train(
+        objective,
+        objective.loop,
+        folder,
+        resume=resume,
+        settings=plan.settings_of(seed, fold),
+        title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
+        quiet=quiet,
+    )
+    if not result.finished and not (unfinished and result.best):
+        return None
+    objective.to("cpu")
+    network = objective.network
+    member = Member(network, tuple(objective.targets), seed, weight, network.student.config, plan.config.head)
+    halves_VC = objective.choice.predictions_VC.numpy()
+    return MemberResult(member, fold, partition, objective.predict(wanted), halves_VC, result)
+
+
+def seconds_per_epoch(plan: Plan, partition: Split) -> float:
+    """What an epoch with its evaluation will take, from a few steps on a network that is thrown away."""
+    set_threads(plan.config.loop.threads)
+    objective = objective_of(plan, 0, partition).to(choose_device(plan.config.loop.device))
+    device = next(objective.parameters()).device
+    bf16 = choose_bf16(plan.config.loop.precision, device, objective.bf16_devices)
+    batches = objective.plan_epoch(0)
+    few = batches[: _REHEARSED_STEPS + 1]
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        started = time.monotonic()
+        for number, rows in enumerate(few):
+            if number == 1:
+                started = time.monotonic()  # the first step warms up
+            objective(objective.load_batch(rows, 0).to(device), number).loss.backward()
+        step = (time.monotonic() - started) / max(1, len(few) - 1)
+        judged = np.concatenate([partition.valid, partition.test])
+        sample = judged[:: math.ceil(len(judged) / _REHEARSED_ROWS)]
+        network = objective.network.eval()
+        started = time.monotonic()
+        run_over(network, network.student, objective.source, sample)
+        evaluation = (time.monotonic() - started) * len(judged) / len(sample)
+    return step * len(batches) * 1.1 + evaluation
+
+
+# How many students of a blend are trained and for how long: what was asked for, less what does not fit.
+#
+# Two things limit it: the time limit, against what an epoch was measured to take; and, for large tables, the number of
+# molecules that go through the students in all.
+
+
+FEWEST_EPOCHS = 8  # a student trained for fewer is not worth its time
+_USED = 0.75  # of the time that is left; judging and writing take the rest
+_MARGIN = 1.3  # a student is stopped, as it is, when it takes so much longer than planned
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """The students of one partition.
+
+    Attributes:
+        count: of them; may be 0.
+        epochs: of each.
+        limit_s: seconds after which each is stopped; None = never.
+        is_cut: whether one that was stopped is used as it is.
+    """
+
+    count: int
+    epochs: int
+    limit_s: float | None
+    is_cut: bool
+
+
+def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say: Callable[[str], None]) -> StudentPlan:
+    """Students that fit; fewer epochs first, then fewer students, then none, and each cut is said.
+
+    Args:
+        plan: what was asked for.
+        partition: that of the first of them.
+        clock: counts down the time limit.
+        share: of the time left that this partition may have.
+        say: receives a line for each cut.
+    """
+    config = plan.config
+    asked = config.ensemble if config.blend.students else 0
+    if not asked:
+        return StudentPlan(0, config.loop.epochs, None, False)
+    count, epochs = asked, config.loop.epochs
+    molecules = len(partition.train) + len(partition.valid)
+    if molecules * epochs * count > config.blend.passes:
+        epochs = max(1, min(epochs, max(FEWEST_EPOCHS, config.blend.passes // (molecules * count))))
+        count = max(1, min(count, config.blend.passes // (molecules * epochs)))
+        instead = f"instead of {asked} of {config.loop.epochs}"
+        say(f"plan: {count} students of {epochs} epochs {instead} ({molecules} molecules)")
+    if not clock.is_limited:
+        return StudentPlan(count, epochs, config.loop.stop_after_s, False)
+    budget = clock.share(_USED * share)
+    if budget == 0:
+        say("plan: no students: the time limit is over")
+        return StudentPlan(0, epochs, None, False)
+    epoch_s = seconds_per_epoch(plan, partition)
+    budget = clock.share(_USED * share)
+    fewest = min(epochs, FEWEST_EPOCHS)
+    affordable = budget / max(epoch_s, 1e-6)
+    wanted = count, epochs
+    while count and affordable / count < min(epochs, 2 * FEWEST_EPOCHS if count > 1 else fewest):
+        count -= 1
+    if not count:
+        say(f"plan: no students: {fewest} epochs of {epoch_s:.1f} s do not fit into the time limit")
+        return StudentPlan(0, epochs, None, False)
+    epochs = min(epochs, math.floor(affordable / count))
+    if (count, epochs) != wanted:
+        say(f"plan: {count} students of {epochs} epochs instead of {wanted[0]} of {wanted[1]} (time limit)")
+    return StudentPlan(count, epochs, _MARGIN * budget / count, True)

@@ -1,0 +1,234 @@
+"""What any student offers, and the settings of the students."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.common.config import look_up
+from dnd.common.errors import ConfigError
+from dnd.graphs.batch import GraphBatch
+
+# Settings of the students: one flat dataclass, where each student refuses the settings it does not have.
+
+
+T = TypeVar("T")
+
+LIMIT_WIDTH = 4096
+LIMIT_LAYERS = 128
+LIMIT_FFN_WIDTH = 32768
+LIMIT_IDENTIFIERS = 512
+
+# Optional settings of each student with the value that None stands for; `ffn_width` 0 means "as wide as the student".
+OPTIONAL_SETTINGS: dict[str, dict[str, Any]] = {
+    "tokengt": {
+        "num_heads": 8,
+        "ffn_width": 0,
+        "identifiers": "laplacian",
+        "num_identifiers": 16,
+        "identifier_dropout": 0.2,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
+        "drop_path": 0.0,
+        "final_norm": True,
+    },
+    "pna": {"batch_norm_momentum": 0.1},
+    "gine": {"virtual_node": True, "residual": True, "batch_norm_momentum": 0.1},
+    "gcn": {"batch_norm_momentum": 0.1},
+    "graphsage": {"batch_norm_momentum": 0.1},
+    "gatv2": {"num_heads": 4, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
+    "gps": {"num_heads": 4, "num_identifiers": 16, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
+}
+
+# Settings that change no weight: the only ones that may differ between saving and loading an encoder.
+TRAINING_SETTINGS = frozenset(
+    {"dropout", "identifier_dropout", "attention_dropout", "activation_dropout", "drop_path", "batch_norm_momentum"}
+)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """A student by name and size.
+
+    `None` takes the student's own default; a value for a setting that the student does not have is an error. After
+    construction the settings that apply hold their value and all others are None, so `dataclasses.asdict` is the full
+    record of the student.
+
+    Attributes:
+        name: `tokengt`, `pna`, `gine`, `gcn`, `graphsage`, `gatv2` or `gps`.
+        width: D, the width of the representations.
+        num_layers: message passing or attention layers.
+        dropout: on the output of each layer's blocks.
+        num_heads: attention heads; they divide `width`.
+        ffn_width: inner width of the feed-forward block of TokenGT; `width` by default, as in the reference.
+        identifiers: node identifiers of TokenGT: Laplacian eigenvectors or orthonormal random vectors.
+        num_identifiers: k, columns of the identifiers; of GPS, steps of the random walk.
+        identifier_dropout: on single identifier entries, Laplacian only.
+        attention_dropout: on attention weights.
+        activation_dropout: inside the feed-forward block.
+        drop_path: chance of skipping the last layer's blocks for a molecule; rises linearly from the first layer.
+        final_norm: LayerNorm after the last layer. The reference of TokenGT leaves it out; the teacher's
+            representations end in one, so a distilled student should have it.
+        virtual_node: whether GINE has a virtual node.
+        residual: whether GINE adds a layer's input to its output.
+        batch_norm_momentum: weight of the newest batch in the running statistics.
+    """
+
+    name: str = "tokengt"
+    width: int = 128
+    num_layers: int = 6
+    dropout: float = 0.0
+    num_heads: int | None = None
+    ffn_width: int | None = None
+    identifiers: Literal["laplacian", "orf"] | None = None
+    num_identifiers: int | None = None
+    identifier_dropout: float | None = None
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
+    drop_path: float | None = None
+    final_norm: bool | None = None
+    virtual_node: bool | None = None
+    residual: bool | None = None
+    batch_norm_momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        own = look_up(OPTIONAL_SETTINGS, self.name, "student")
+        if self.identifiers == "orf":
+            if self.identifier_dropout:
+                raise ConfigError("identifier_dropout is for Laplacian identifiers only", found=self.identifier_dropout)
+            own = {**own, "identifier_dropout": 0.0}
+        for entry in fields(self):
+            if entry.name in ("name", "width", "num_layers", "dropout"):
+                continue
+            value = getattr(self, entry.name)
+            if entry.name not in own and value is not None:
+                raise ConfigError(
+                    f"student {self.name} has no setting {entry.name}", next_step=f"It has: {', '.join(own)}"
+                )
+            if entry.name in own and value is None:
+                object.__setattr__(self, entry.name, own[entry.name])
+        if self.ffn_width == 0:
+            object.__setattr__(self, "ffn_width", self.width)
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        limits = {
+            "width": LIMIT_WIDTH,
+            "num_layers": LIMIT_LAYERS,
+            "num_heads": self.width,
+            "ffn_width": LIMIT_FFN_WIDTH,
+            "num_identifiers": LIMIT_IDENTIFIERS,
+        }
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= limit:
+                raise ConfigError(f"student setting {name} is out of range", found=value, expected=f"1 to {limit}")
+        rates = ("dropout", "identifier_dropout", "attention_dropout", "activation_dropout", "drop_path")
+        for name in rates:
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise ConfigError(f"student setting {name} is out of range", found=value, expected="0 to below 1")
+        if self.batch_norm_momentum is not None and not 0.0 < self.batch_norm_momentum <= 1.0:
+            raise ConfigError("student setting batch_norm_momentum is out of range", found=self.batch_norm_momentum)
+        if self.num_heads is not None and self.width % self.num_heads:
+            raise ConfigError(f"student width {self.width} is not a multiple of num_heads", found=self.num_heads)
+
+    def with_training_settings(self, **changes: Any) -> StudentConfig:
+        """The same student with other dropout or batch norm momentum; anything else would not fit its weights.
+
+        Raises:
+            ConfigError: a setting that shapes weights, or that this student does not have.
+        """
+        for name in changes:
+            if name not in TRAINING_SETTINGS:
+                raise ConfigError(
+                    f"{name} of a trained student can't change", expected=", ".join(sorted(TRAINING_SETTINGS))
+                )
+        return replace(self, **changes)
+
+
+_TOKENGT_DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1, "drop_path": 0.1}  # TokenGT's PCQM4Mv2 run
+
+PRESETS: dict[str, StudentConfig] = {
+    # 12 layers of 768 with 32 heads: TokenGT-base; the paper's equations need the teacher's width.
+    "tokengt-paper": StudentConfig("tokengt", 768, 12, num_heads=32, num_identifiers=16, **_TOKENGT_DROPOUT),  # type: ignore[arg-type]
+    "tokengt-table5b": StudentConfig("tokengt", 128, 12, num_heads=32, num_identifiers=16, **_TOKENGT_DROPOUT),  # type: ignore[arg-type]  # Table 5(b) read literally
+    # 8 heads of 16: at 96 tokens fused attention with 32 heads of 4 takes five times as long (one CPU thread).
+    "tokengt-small": StudentConfig("tokengt", 128, 6, num_heads=8, num_identifiers=16),
+    "pna": StudentConfig("pna", 200, 7),  # 3DInfomax
+    "gine": StudentConfig("gine", 300, 5),  # OGB's gin-virtual
+    "gine-small": StudentConfig("gine", 128, 4),
+    "gcn": StudentConfig("gcn", 300, 5),
+    "graphsage": StudentConfig("graphsage", 300, 5),
+    "gatv2": StudentConfig("gatv2", 300, 5),
+    "gps": StudentConfig("gps", 64, 10),  # GPS's ZINC run
+}
+
+
+def known(value: T | None) -> T:
+    """A setting that its student always has, for the type checker: None stands only for what a student lacks."""
+    assert value is not None
+    return value
+
+
+def preset(name: str) -> StudentConfig:
+    """The student settings of a name in `PRESETS`.
+
+    Raises:
+        ConfigError: there is no such preset; the message holds the nearest names.
+    """
+    return look_up(PRESETS, name, "student preset")
+
+
+# What any student must offer: a packed graph batch in, atom representations and pooled vectors out.
+
+
+@dataclass
+class StudentOutput:
+    """Representations of one batch.
+
+    Attributes:
+        atoms_ND: `(N, D)` atom representations after the last layer, in the batch's atom order (Z2D of the paper).
+        virtual_BD: `(B, D)` state of the graph token or virtual node (+VN), None for students that have none.
+        layers: with `collect_layers`, per layer the pair `(atoms_ND, virtual_BD or None)` as the layer leaves it,
+            before any final norm; else empty.
+    """
+
+    atoms_ND: Float[Tensor, "atoms dim"]
+    virtual_BD: Float[Tensor, "molecules dim"] | None = None
+    layers: list[tuple[Float[Tensor, "atoms dim"], Float[Tensor, "molecules dim"] | None]] = field(default_factory=list)
+
+
+class Student(nn.Module, ABC):
+    """Base of all students.
+
+    The result for a molecule depends on that molecule alone: not on its neighbours in the batch, on padding or, up
+    to the same permutation of the rows, on the order of its atoms. `tests/conformance/student_suite.py` checks it.
+
+    Attributes:
+        config: all settings of the student.
+        width: D, the width of the representations.
+        num_layers: number of message passing or attention layers.
+        bf16_devices: kinds of device on which training was measured to be faster in bfloat16.
+    """
+
+    config: StudentConfig
+    width: int
+    num_layers: int
+    bf16_devices: Collection[str] = ()
+
+    @abstractmethod
+    def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:
+        """Representations of every atom and, where the student has one, of the virtual node."""
+
+    @abstractmethod
+    def layer_of(self, parameter_name: str) -> int:
+        """Depth of a parameter for layer decay: 0 embeddings, `i + 1` layer `i`, `num_layers + 1` the final norm."""
+
+    def reset_sampling(self, seed: int) -> None:  # most students draw nothing
+        """Seed what a student draws in evaluation mode (ORF identifiers); nothing for deterministic students."""

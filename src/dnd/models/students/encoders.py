@@ -1,0 +1,145 @@
+"""Students by name, ENCODER folders, and the encoders that ship."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnd.common.config import from_dict, nearest
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.common.files import MANIFEST
+from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.models.students.base import Student, StudentConfig
+
+# Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
+
+
+RANDOM = "random"
+"""In place of an encoder: random weights (RandInit)."""
+
+DEFAULT_ENCODER = "dnd-base"
+"""What finetuning starts from, and what embeds, where nothing is said."""
+
+FOLDER = Path(str(resources.files("dnd") / "data" / "encoders"))
+
+
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that ship with the package."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{MANIFEST}"))
+
+
+def encoder_folder(choice: str | Path) -> Path:
+    """The folder of an encoder that is named, or given as a folder.
+
+    Args:
+        choice: the name of a shipped encoder, or a folder.
+
+    Raises:
+        InputError: there is neither; or there are both, and the word could mean either.
+    """
+    names, path = shipped_encoders(), Path(choice)
+    if str(choice) in names:
+        if path.is_dir():
+            raise InputError(
+                f"{choice} is an encoder that ships with dnd, and a folder here",
+                next_step=f"Write ./{choice} for the folder, or work elsewhere",
+            )
+        return FOLDER / str(choice)
+    if not path.exists():
+        raise InputError(
+            f"{choice} is not a folder and not an encoder that ships with dnd",
+            expected=f"a folder that `dnd distill` made, or one of: {', '.join(names) or 'none ships yet'}",
+            next_step=nearest(str(choice), names) if names else "Check the name",
+        )
+    return path
+
+
+def half_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices in half precision, all else as it is: norms and biases are small, and running variances may be tiny.
+
+    Raises:
+        CorruptFileError: a weight is beyond the range of half precision.
+    """
+    halved = {}
+    for name, tensor in tensors.items():
+        matrix = tensor.is_floating_point() and tensor.ndim > 1
+        halved[name] = tensor.detach().to(torch.float16) if matrix else tensor.detach()
+        if matrix and not bool(torch.isfinite(halved[name]).all()):
+            raise CorruptFileError(f"weight {name} does not fit half precision", found=float(tensor.abs().max()))
+    return halved
+
+
+# Students by name, and the ENCODER folder.
+
+
+LIMIT_PARAMETERS = 1_000_000_000
+
+# Where each student's class lives; imported when asked for, since four of them need torch-geometric.
+_CLASSES = {
+    "tokengt": ("dnd.models.students.tokengt", "TokenGT"),
+    "pna": ("dnd.models.students.pna", "PNA"),
+    "gine": ("dnd.models.students.gine", "Gine"),
+    "gcn": ("dnd.models.students.geometric", "GCN"),
+    "graphsage": ("dnd.models.students.geometric", "GraphSAGE"),
+    "gatv2": ("dnd.models.students.geometric", "GATv2"),
+    "gps": ("dnd.models.students.geometric", "GPS"),
+}
+
+
+def build_student(config: StudentConfig) -> Student:
+    """A student with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        ConfigError: the student would have over a billion parameters (nothing is allocated), or needs a package that
+            is not installed.
+    """
+    module, name = _CLASSES[config.name]
+    cls: Callable[[StudentConfig], Student] = getattr(import_module(module), name)
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in cls(config).parameters())
+    if count > LIMIT_PARAMETERS:
+        raise ConfigError(
+            f"student {config.name} is too large", found=count, expected=f"up to {LIMIT_PARAMETERS} weights"
+        )
+    return cls(config)
+
+
+def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card: str, *, half: bool = False) -> None:
+    """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
+
+    Args:
+        folder: created if missing.
+        student: its weights and buffers are saved, nothing else.
+        config: plain values such as `hydrogens`, `level` and `teacher`.
+        card: the model card, Markdown.
+        half: keep matrices in half precision; they are float32 again when loaded.
+    """
+    config = {**config, "student": dataclasses.asdict(student.config)}
+    tensors = half_precision(student.state_dict()) if half else student.state_dict()
+    write_model(folder, kind="encoder", config=config, tensors={"model": tensors}, card=card)
+
+
+def load_encoder(folder: Path | str, **training_settings: Any) -> tuple[Student, dict[str, Any]]:
+    """The student of an ENCODER folder, in evaluation mode, and the folder's whole configuration.
+
+    Args:
+        folder: what `save_encoder` wrote, or the name of an encoder that ships with the package.
+        training_settings: dropout rates or batch norm momentum that finetuning wants different from pretraining.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged or of another kind.
+        ConfigError: a setting that would change the shape of the weights.
+    """
+    model = read_model(encoder_folder(folder), kind="encoder")
+    settings = model.config.get("student")
+    if not isinstance(settings, dict):
+        raise CorruptFileError(f"{folder}/config.json names no student")
+    student = build_student(from_dict(StudentConfig, settings).with_training_settings(**training_settings))
+    load_strictly(student, model.tensors(), f"encoder {folder}")
+    return student.eval(), model.config

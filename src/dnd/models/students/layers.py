@@ -1,0 +1,166 @@
+"""Layers that students share: batch norm of packed items, embeddings of integer features, pooling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import accumulate, product
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnd.common.errors import ConfigError, ShapeError
+from dnd.graphs.batch import GraphBatch, mean_per_molecule
+from dnd.models.students.base import StudentOutput
+
+# Batch normalisation for packed items.
+
+
+class PackedBatchNorm(nn.BatchNorm1d):
+    """Batch norm over packed rows that also takes a batch of one row or none.
+
+    One row has no variance: in training it is normalised by the running statistics, which then stay as they are. In
+    evaluation mode a row's result never depends on the other rows.
+    """
+
+    def forward(self, values_ND: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+        """Normalise each column."""
+        if len(values_ND) > 1 or not self.training:
+            return super().forward(values_ND)
+        return F.batch_norm(
+            values_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+_folds: ContextVar[dict[nn.Linear, tuple[Tensor, Tensor]] | None] = ContextVar("_folds", default=None)
+
+
+@contextmanager
+def fixed_weights() -> Iterator[None]:
+    """Within it no weight or running statistic changes and no gradient is wanted, so each norm is folded once."""
+    token = _folds.set({})
+    try:
+        yield
+    finally:
+        _folds.reset(token)
+
+
+def linear_then_norm(
+    linear: nn.Linear, norm: PackedBatchNorm, values_ND: Float[Tensor, "items dim"]
+) -> Float[Tensor, "items other_dim"]:
+    r"""Batch norm of a linear map; in evaluation mode one linear map with the norm folded into its weights.
+
+    .. math:: \mathrm{BN}(W x + b) = (s W) x + s (b - \mu) + \beta, \quad s = \gamma / \sqrt{\sigma^2 + \epsilon}
+
+    Args:
+        linear: W and b.
+        norm: γ, β and the running statistics μ, σ².
+        values_ND: x.
+    """
+    if norm.training:
+        return norm(linear(values_ND))  # type: ignore[no-any-return]
+    folds = _folds.get()
+    if folds is None:
+        return F.linear(values_ND, *_folded(linear, norm))
+    if linear not in folds:
+        folds[linear] = _folded(linear, norm)
+    return F.linear(values_ND, *folds[linear])
+
+
+def _folded(linear: nn.Linear, norm: PackedBatchNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one map."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias_D = scale_D * (linear.bias - norm.running_mean) + norm.bias
+    return scale_D[:, None] * linear.weight, bias_D
+
+
+# OGB's integer features as vectors: the sum of one learnt vector per feature.
+
+
+_MOST_COMBINATIONS = 128  # of values; bonds have 60
+
+
+class FeatureEmbedding(nn.Module):
+    r""":math:`e(x) = \sum_f T_f[x_f]`, the tables of all features stacked into one.
+
+    Where there are few combinations of values, as with bonds, their sums are made once and looked up: one row is read
+    for an item instead of one for each feature, and in the backward pass one is added.
+
+    Args:
+        sizes: vocabulary size of each feature.
+        width: D.
+    """
+
+    row_of_feature_F: Tensor
+    combinations_KF: Tensor
+
+    def __init__(self, sizes: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.table = nn.Parameter(torch.empty(sum(sizes), width))
+        first_rows = list(accumulate(sizes, initial=0))[:-1]
+        self.register_buffer("row_of_feature_F", torch.tensor(first_rows), persistent=False)
+        few = math.prod(sizes) <= _MOST_COMBINATIONS
+        combinations = list(product(*map(range, sizes))) if few else []
+        self.register_buffer("combinations_KF", torch.tensor(combinations, dtype=torch.long), persistent=False)
+        self.reset_xavier()
+
+    def reset_xavier(self) -> None:
+        """Xavier-uniform, table by table, as OGB's encoders start."""
+        for table in torch.split(self.table, list(self.sizes)):
+            nn.init.xavier_uniform_(table)
+
+    def reset_normal(self, deviation: float) -> None:
+        """N(0, deviation), as TokenGT's tables start."""
+        nn.init.normal_(self.table, std=deviation)
+
+    def forward(self, features_NF: Int[Tensor, "items features"]) -> Float[Tensor, "items dim"]:
+        """`(items, D)` for `(items, F)` integer features; values must lie within the vocabulary."""
+        if features_NF.shape[1] != len(self.sizes):
+            raise ShapeError("wrong number of features", found=features_NF.shape[1], expected=len(self.sizes))
+        if not len(self.combinations_KF):
+            return self._sums(features_NF)
+        number_N = features_NF[:, 0]
+        for column, size in enumerate(self.sizes[1:], start=1):
+            number_N = number_N * size + features_NF[:, column]
+        return F.embedding(number_N, self._sums(self.combinations_KF))
+
+    def _sums(self, features_NF: Tensor) -> Tensor:
+        return F.embedding_bag(features_NF + self.row_of_feature_F, self.table, mode="sum")
+
+
+# From atoms to a molecule: +MP and +VN of the paper.
+
+
+Pooling = Literal["mean", "virtual_node"]
+
+
+def pool(output: StudentOutput, graph: GraphBatch, pooling: Pooling) -> Float[Tensor, "molecules dim"]:
+    r"""One vector per molecule.
+
+    +MP is :math:`\frac{1}{N_b} \sum_{i \in b} h_i`; +VN is the state of the graph token or virtual node. No loss of the
+    paper supervises that token directly, so after distillation +VN starts from a nearly untrained readout.
+
+    Args:
+        output: what the student returned for `graph`.
+        graph: the batch, B molecules.
+        pooling: `mean` or `virtual_node`.
+
+    Raises:
+        ConfigError: `virtual_node` of a student that has none.
+    """
+    if pooling == "mean":
+        return mean_per_molecule(output.atoms_ND, graph.atom_offsets)
+    if output.virtual_BD is None:
+        raise ConfigError(
+            "this student has no virtual node to pool",
+            next_step="Use pooling=mean, or tokengt or gine with virtual_node=true",
+        )
+    return output.virtual_BD

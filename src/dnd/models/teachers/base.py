@@ -1,0 +1,113 @@
+"""What any teacher offers: a conformer batch in, invariant and equivariant representations per atom out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.chemistry.molecule import CLOSEST_APPROACH
+from dnd.common.errors import InputError
+from dnd.graphs.batch import ConformerBatch
+
+# Elements that a teacher's tables hold.
+
+
+def check_elements(conformers: ConformerBatch, max_atomic_number: int) -> None:
+    """Refuse elements that the tables do not hold.
+
+    Raises:
+        InputError: an atomic number outside `0 .. max_atomic_number - 1`.
+    """
+    numbers_A = conformers.atomic_numbers_A
+    if len(numbers_A) and (int(numbers_A.min()) < 0 or int(numbers_A.max()) >= max_atomic_number):
+        raise InputError(
+            "the teacher does not know an element",
+            found=f"atomic number {int(numbers_A.max())}",
+            expected=f"at most {max_atomic_number - 1}",
+            next_step="Train a teacher with a larger teacher.max_atomic_number or leave such molecules out",
+        )
+
+
+# Settings that shape a teacher.
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Architecture of a teacher.
+
+    Attributes:
+        name: `et`, TorchMD-NET's equivariant transformer, or `painn`.
+        width: D, features per atom.
+        num_layers: interaction layers.
+        num_heads: attention heads (`et` only).
+        num_rbf: radial functions of the distance.
+        cutoff: interaction radius in angstrom.
+        max_atomic_number: rows of the element tables; elements up to `max_atomic_number - 1` are known.
+        vector_cutoff: multiply the vector messages by the cutoff too, so that they vanish smoothly at it. The form
+            used for denoising by Zaidi et al. has it off; TorchMD-NET's later QM9 settings have it on (`et` only).
+        whiten_vectors: whiten the final vectors (`et` only); see `whitening.py`.
+    """
+
+    name: Literal["et", "painn"] = "et"
+    width: int = 128
+    num_layers: int = 6
+    num_heads: int = 8
+    num_rbf: int = 64
+    cutoff: float = 5.0
+    max_atomic_number: int = 100
+    vector_cutoff: bool = False
+    whiten_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"teacher.{name} is {getattr(self, name)}, expected at least 1")
+        if self.num_rbf < 2 or not self.cutoff > 0:
+            raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
+        if self.width % 2 or self.width % self.num_heads:
+            raise ValueError(f"teacher.width {self.width} must be even and a multiple of {self.num_heads} heads")
+        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors):
+            raise ValueError("teacher.vector_cutoff and teacher.whiten_vectors belong to the equivariant transformer")
+
+
+# What any teacher must offer: a conformer batch in, invariant and equivariant representations per atom out.
+
+
+@dataclass
+class TeacherOutput:
+    """Representations of one batch of conformers.
+
+    Attributes:
+        scalars_AD: `(A, D)` rotation-invariant representation of every conformer atom (Z3D of the paper).
+        vectors_A3D: `(A, 3, D)` rotation-equivariant representation.
+        layers: with `collect_layers`, the scalars after each layer; else empty.
+    """
+
+    scalars_AD: Float[Tensor, "conformer_atoms dim"]
+    vectors_A3D: Float[Tensor, "conformer_atoms 3 dim"]
+    layers: list[Float[Tensor, "conformer_atoms dim"]] = field(default_factory=list)
+
+
+class Teacher(nn.Module, ABC):
+    """Base of all teachers; `tests/conformance/teacher_suite.py` checks the symmetries.
+
+    Attributes:
+        width: D.
+        num_layers: number of interaction layers.
+        cutoff: interaction radius in angstrom.
+        closest_approach: two atoms of a molecule closer than this (angstrom) are refused as a broken conformer.
+            Denoising lowers it, because it checks the clean conformer instead of the noisy one.
+    """
+
+    width: int
+    num_layers: int
+    cutoff: float
+    closest_approach: float = CLOSEST_APPROACH
+
+    @abstractmethod
+    def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
+        """Representations of every conformer atom."""

@@ -1,0 +1,225 @@
+"""TorchMD-NET's equivariant transformer (Thölke & De Fabritiis, ICLR 2022)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dnd.graphs.batch import ConformerBatch
+from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput, check_elements
+from dnd.models.teachers.fast_pairs.messages import WORKSPACE_WIDTHS, pair_messages
+from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, find_pairs
+from dnd.models.teachers.layers import ExpNormBasis, WhiteningNorm, cosine_cutoff, initialise_linear
+
+# One equivariant attention layer of TorchMD-NET's equivariant transformer.
+
+
+class EquivariantAttention(nn.Module):
+    r"""Updates of scalars and vectors by attention over neighbours.
+
+    With :math:`h = \mathrm{LayerNorm}(x)`, q, k, val linear in h, and filters
+    :math:`D = \mathrm{silu}(W e(d_{ij}) + b)`:
+
+    .. math::
+        a_{ij} &= \mathrm{silu}\big(\textstyle\sum_{head} q_i \circ k_j \circ D^K_{ij}\big) C(d_{ij}), \quad
+        (s_0, s_1, s_2)_{ij} = val_j \circ D^V_{ij} \\
+        m_i &= \textstyle\sum_j a_{ij} s_{0,ij}, \quad
+        w_i = \textstyle\sum_j v_j \circ s_{1,ij} + s_{2,ij} \otimes u_{ij} \\
+        \Delta x_i &= \langle p_1, p_2 \rangle \circ o_2 + o_3, \quad \Delta v_i = p_3 \circ o_1 + w_i
+
+    with :math:`(o_1, o_2, o_3) = W_o m_i` and :math:`(p_1, p_2, p_3) = W_v v_i`. No softmax and no scaling; the sum
+    includes the atom itself (d = 0, u = 0). Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022. With
+    `vector_cutoff` the cutoff multiplies val instead of a, so the vector messages vanish smoothly too.
+
+    Parameter names and layouts are TorchMD-NET's: rows of `v_proj` and `dv_proj` are heads x (s0 | s1 | s2).
+    """
+
+    def __init__(self, width: int, num_heads: int, num_rbf: int, *, vector_cutoff: bool) -> None:
+        super().__init__()
+        self.num_heads, self.vector_cutoff = num_heads, vector_cutoff
+        self.layernorm = nn.LayerNorm(width)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, 3 * width)
+        self.o_proj = nn.Linear(width, 3 * width)
+        self.vec_proj = nn.Linear(width, 3 * width, bias=False)
+        self.dk_proj = nn.Linear(num_rbf, width)
+        self.dv_proj = nn.Linear(num_rbf, 3 * width)
+        initialise_linear(self)
+
+    def forward(
+        self,
+        scalars_RF: Float[Tensor, "cells width"],
+        vectors_R3F: Float[Tensor, "cells 3 width"],
+        radial: tuple[Float[Tensor, "_rows rbf"], ...],
+        near: Neighbourhood,
+        workspace: Float[Tensor, "numbers"],
+    ) -> tuple[Float[Tensor, "cells width"], Float[Tensor, "cells 3 width"]]:
+        """Updates (Δx, Δv), to be added by the caller.
+
+        Args:
+            scalars_RF: x in the padded layout of `near`.
+            vectors_R3F: v in the same layout.
+            radial: radial functions of each block's rows.
+            near: pairs.
+            workspace: scratch memory for `pair_messages`.
+        """
+        message_RF, gathered_R3F = self._messages(self.layernorm(scalars_RF), vectors_R3F, radial, near, workspace)
+        o1_RF, o2_RF, o3_RF = self.o_proj(message_RF).chunk(3, dim=-1)
+        p1_R3F, p2_R3F, p3_R3F = self.vec_proj(vectors_R3F).chunk(3, dim=-1)
+        delta_scalars_RF = torch.addcmul(o3_RF, (p1_R3F * p2_R3F).sum(1), o2_RF)
+        return delta_scalars_RF, torch.addcmul(gathered_R3F, p3_R3F, o1_RF[:, None])
+
+    def _messages(
+        self,
+        hidden_RF: Float[Tensor, "cells width"],
+        vectors_R3F: Float[Tensor, "cells 3 width"],
+        radial: tuple[Float[Tensor, "_rows rbf"], ...],
+        near: Neighbourhood,
+        workspace: Float[Tensor, "numbers"],
+    ) -> tuple[Float[Tensor, "cells width"], Float[Tensor, "cells 3 width"]]:
+        v0_RF, v1_RF, v2_RF = nn.functional.linear(hidden_RF, *self._by_piece(self.v_proj)).chunk(3, dim=-1)
+        per_atom = (self.q_proj(hidden_RF), self.k_proj(hidden_RF), v0_RF, vectors_R3F * v1_RF[:, None], v2_RF)
+        cells = near.cells_per_block()
+        weight, bias = self._by_piece(self.dv_proj)
+        # (inputs, outputs) in memory: the gradient of the weight is then the faster of two products
+        weight = torch.cat([self.dk_proj.weight, weight]).t().contiguous()
+        bias = torch.cat([self.dk_proj.bias, bias])
+        messages, gathered = [], []
+        for block, radial_PK, *parts in zip(
+            near.blocks, radial, *(torch.split(part, cells) for part in per_atom), strict=True
+        ):
+            filters = nn.functional.silu(torch.addmm(bias, radial_PK, weight))
+            cutoff_M = block.cutoff_M
+            if self.vector_cutoff:
+                filters, cutoff_M = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_M)
+            query, key, scalar, vector, directed = (part.view(*block.shape, *part.shape[1:]) for part in parts)
+            message, gather = pair_messages(
+                filters, query, key, scalar, vector, directed, cutoff_M, block, self.num_heads, workspace
+            )
+            messages.append(message.flatten(0, 1))
+            gathered.append(gather.flatten(0, 1))
+        return torch.cat(messages), torch.cat(gathered)
+
+    def _by_piece(self, linear: nn.Linear) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, "outputs"]]:
+        """Weights with rows (s0 | s1 | s2) x heads instead of heads x (s0 | s1 | s2), so that pieces are contiguous."""
+        weight = linear.weight.view(self.num_heads, 3, -1, linear.in_features).transpose(0, 1)
+        return weight.flatten(0, 2), linear.bias.view(self.num_heads, 3, -1).transpose(0, 1).flatten()
+
+    @staticmethod
+    def _cut_values(
+        filters: Float[Tensor, "rows filters"], cutoff: Float[Tensor, "rows"]
+    ) -> Float[Tensor, "rows filters"]:
+        keys, values = torch.split(filters, [filters.shape[1] // 4, 3 * filters.shape[1] // 4], dim=1)
+        return torch.cat([keys, values * cutoff[:, None]], dim=1)
+
+
+# TorchMD-NET's equivariant transformer.
+
+
+CELL_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
+"""Largest dense filter block: on a CPU about what a core's caches hold, on a GPU what memory spares easily."""
+ROWS_PER_TILE = {"cpu": 12}
+"""Rows of a tile of a large molecule. A GPU takes a block at once: it is short of launches, not of cache."""
+
+
+class NeighbourEmbedding(nn.Module):
+    r"""Mixes into each atom's embedding the elements around it.
+
+    .. math:: x_i = W_c [x_i^0 ; \sum_{j \ne i} \mathrm{Emb}[z_j] \circ (W_d e(d_{ij}) + b) C(d_{ij})] + b_c
+    """
+
+    def __init__(self, width: int, num_rbf: int, max_atomic_number: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(max_atomic_number, width)
+        self.distance_proj = nn.Linear(num_rbf, width)
+        self.combine = nn.Linear(2 * width, width)
+        initialise_linear(self)
+
+    def forward(
+        self,
+        atomic_numbers_R: Int[Tensor, "cells"],
+        scalars_RF: Float[Tensor, "cells width"],
+        radial_PK: Float[Tensor, "pairs rbf"],
+        cutoff_P: Float[Tensor, "pairs"],
+        near: Neighbourhood,
+    ) -> Float[Tensor, "cells width"]:
+        """New scalars; `radial_PK` and `cutoff_P` without the atoms themselves."""
+        filters_PF = self.distance_proj(radial_PK) * cutoff_P[:, None]
+        elements_RF = self.embedding(atomic_numbers_R)
+        around_RF = torch.zeros_like(elements_RF)
+        around_RF = around_RF.index_add(0, near.first_P, filters_PF * elements_RF[near.second_P])
+        around_RF = around_RF.index_add(0, near.second_P, filters_PF * elements_RF[near.first_P])
+        combined: Tensor = self.combine(torch.cat([scalars_RF, around_RF], dim=1))
+        return combined
+
+
+class EquivariantTransformer(Teacher):
+    r"""Scalars and vectors per atom by attention over all atoms within the cutoff, without a limit on their number.
+
+    .. math:: x_i \leftarrow x_i + \Delta x_i, \quad v_i \leftarrow v_i + \Delta v_i \quad (L \text{ layers}), \quad
+        Z_i = \mathrm{LayerNorm}(x_i)
+
+    Scalars are invariant under rotation, translation and reflection, so mirror images have the same representation;
+    vectors rotate with the molecule. Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022; equal to torchmd-net
+    3.1's `TorchMD_ET` on the same weights. Always computed in the precision of its weights, also under autocast.
+
+    Args:
+        config: architecture; `config.name` is not looked at.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.width, self.num_layers, self.cutoff = config.width, config.num_layers, config.cutoff
+        self.embedding = nn.Embedding(config.max_atomic_number, config.width)
+        self.distance_expansion = ExpNormBasis(config.num_rbf, config.cutoff)
+        self.neighbor_embedding = NeighbourEmbedding(config.width, config.num_rbf, config.max_atomic_number)
+        self.attention_layers = nn.ModuleList(
+            EquivariantAttention(config.width, config.num_heads, config.num_rbf, vector_cutoff=config.vector_cutoff)
+            for _ in range(config.num_layers)
+        )
+        self.out_norm = nn.LayerNorm(config.width)
+        self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
+
+    def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
+        """Representations of every conformer atom.
+
+        Raises:
+            CoincidentAtomsError: two atoms of a molecule are closer than `closest_approach`.
+            InputError: an element beyond the tables.
+        """
+        with torch.autocast(conformers.positions_A3.device.type, enabled=False):
+            return self._forward(conformers, collect_layers)
+
+    def _forward(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
+        check_elements(conformers, self.config.max_atomic_number)
+        dtype, device = self.embedding.weight.dtype, conformers.positions_A3.device
+        cells = CELL_BYTES.get(device.type, CELL_BYTES["cuda"]) // (4 * self.width * dtype.itemsize)
+        rows = ROWS_PER_TILE.get(device.type)
+        near = find_pairs(
+            conformers, self.cutoff, cells_per_block=cells, rows_per_tile=rows, closest=self.closest_approach
+        )
+        distances = near.distances.to(dtype)
+        radial = self.distance_expansion(distances)
+        per_block = torch.split(radial, near.rows_per_block())
+
+        numbers_R = conformers.atomic_numbers_A[near.packed_R]
+        pair_distances_P = distances[near.is_pair]
+        x_RF = self.neighbor_embedding(
+            numbers_R,
+            self.embedding(numbers_R),
+            radial[near.is_pair],
+            cosine_cutoff(pair_distances_P, self.cutoff),
+            near,
+        )
+        v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
+        workspace = x_RF.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
+        layers = []
+        for layer in self.attention_layers:
+            delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
+            x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
+            if collect_layers:
+                layers.append(x_RF[near.slot_A])
+        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)

@@ -1,0 +1,238 @@
+"""Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dnd.common.config import nearest
+from dnd.common.errors import ConfigError
+from dnd.common.files import MANIFEST, folder_lock, package_versions, read_json, verify_folder, write_manifest
+from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
+from dnd.prediction.screen.ray import RayScreener, require_ray
+from dnd.prediction.screen.shards import TOP, ScreenJournal, best_rows, write_top
+from dnd.prediction.screen.source import check_inputs, describe_inputs, estimate_rows, in_chunks, read_candidates
+from dnd.prediction.screen.workers import WORKER, Screener
+from dnd.predictor.predictor import Column
+
+# How far a screen is, on standard error: rows, rate, time left.
+
+
+_EVERY_S = 10.0
+
+
+class ScreenProgress:
+    """Says where the run stands, at most every ten seconds.
+
+    Args:
+        total: about how many rows there are.
+        done: rows of shards that were there before.
+        quiet: say nothing.
+    """
+
+    def __init__(self, total: int, *, done: int, quiet: bool) -> None:
+        self._total, self._first, self._rows, self._quiet = total, done, done, quiet
+        self._started = self._said = time.monotonic()
+
+    def advance(self, rows: int) -> None:
+        """So many more rows are done."""
+        self._rows += rows
+        if time.monotonic() - self._said > _EVERY_S:
+            self.say()
+
+    def say(self) -> None:
+        """Say it now."""
+        self._said = time.monotonic()
+        if not self._quiet:
+            print(self.line(self._said - self._started), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """Where the run stands after `seconds` of this call."""
+        rate = (self._rows - self._first) / max(seconds, 1e-3)
+        left = max(self._total - self._rows, 0)
+        time_left = f"  {_duration(left / rate)} left" if rate and left else ""
+        return f"screen  {self._rows:,} of about {self._total:,} rows  {rate:,.0f} per second{time_left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+# Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
+#
+# A chunk of rows is a pure function of inputs, model and settings, and a shard is a fixed number of chunks, so a run
+# that was killed goes on at its first missing shard and ends with the same bytes, whatever the number of workers.
+
+
+KIND, FORMAT_VERSION = "screen", 1
+CHUNKS_PER_SHARD = 32
+_MODEL_FORMAT = 1  # of `common.model_folder`, which would load torch; only the workers need that
+
+
+@dataclass(frozen=True)
+class ScreenConfig:
+    """Settings of `dnd screen`.
+
+    Attributes:
+        smiles_column: column of SMILES in tables.
+        jobs: worker processes; 0 = one per processor.
+        chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
+        top: write the so many best rows to `top.csv`; None = don't.
+        by: target that `top` goes by; None = the only one.
+        ascending: the smallest are the best.
+    """
+
+    smiles_column: str = "smiles"
+    jobs: int = 0
+    chunk: int = 1024
+    top: int | None = None
+    by: str | None = None
+    ascending: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("jobs", 0), ("chunk", 1), ("top", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is too small", found=value, expected=f"at least {least}")
+        if self.top is None and (self.by is not None or self.ascending):
+            raise ConfigError("an order without a number of rows", next_step="Add --top K")
+
+
+@dataclass(frozen=True)
+class ScreenSummary:
+    """What a finished screen holds.
+
+    Attributes:
+        folder: of the shards.
+        rows: rows in them, as many as the inputs have.
+        errors: rows without a prediction.
+        shards: number of shards.
+        seconds: wall time of this call.
+    """
+
+    folder: Path
+    rows: int
+    errors: int
+    shards: int
+    seconds: float
+
+
+def screen(
+    inputs: Sequence[str | Path],
+    model: Path | str,
+    out: Path | str,
+    config: ScreenConfig | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    ray: str | None = None,
+    worker: str = WORKER,
+) -> ScreenSummary:
+    """Predict every row of files of any length.
+
+    Args:
+        inputs: CSV, TSV, SMI, Parquet or SDF, `.gz` or not; their rows are numbered through, from 0.
+        model: MODEL folder.
+        out: folder of the shards.
+        config: settings.
+        resume: go on with a run that stopped; its finished shards are not made again.
+        quiet: show no progress.
+        ray: address of a Ray cluster that does the work in place of processes here; see `RayScreener`.
+        worker: function that predicts a chunk; see `WorkerPool`.
+
+    Raises:
+        InputError: an input or the model can't be used, or `out` holds something else or a run with other ones.
+        StorageError: the disk is full or read-only; finished shards stay.
+
+    Example:
+        >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
+    """
+    started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
+    screener = _screener(Path(model), config, ray, worker)
+    check_inputs(inputs, config.smiles_column)
+    sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
+    column = _column_of(read_json(Path(model) / "config.json"), config)
+    settings = {
+        **asdict(config),
+        "inputs": describe_inputs(inputs),
+        "model": sealed["digest"],
+        "rdkit": package_versions()["rdkit"],
+    }
+    require_free(folder, kind=KIND, resume=resume)
+    with folder_lock(folder):
+        finished = already_finished(folder, kind=KIND, format_version=FORMAT_VERSION, resume=resume)
+        if finished or (folder / RUN_RECORD).is_file():
+            require_same_run(folder, settings)
+        else:
+            write_run_record(folder, settings)
+        journal = ScreenJournal(folder)
+        if not finished:
+            _make_shards(journal, inputs, config, screener, quiet)
+            _seal(folder, journal, settings, config, column)
+        journal.remove()
+    counts = read_json(folder / MANIFEST)["counts"]
+    return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
+
+
+def _screener(model: Path, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
+    if ray is None:
+        return Screener({"model": str(model)}, config.jobs or len(os.sched_getaffinity(0)), worker)
+    if config.jobs:
+        raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
+    require_ray()
+    return RayScreener(model, ray, worker)
+
+
+def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
+    """The column that `top` goes by; empty without `top`."""
+    names = [str(target["name"]) for target in model["targets"]]
+    if config.top is None:
+        return ""
+    if config.by is None and len(names) > 1:
+        raise ConfigError("the model has several targets", found=", ".join(names), next_step="Choose one with --by")
+    if config.by is not None and config.by not in names:
+        raise ConfigError(f"the model has no target {config.by!r}", next_step=nearest(config.by, names))
+    chosen = config.by or names[0]
+    classes = {target["name"] for target in model["targets"] if target.get("group")}
+    return chosen if chosen in classes else f"{chosen}_pred"  # one of several classes goes by its probability
+
+
+def _make_shards(
+    journal: ScreenJournal,
+    inputs: Sequence[str | Path],
+    config: ScreenConfig,
+    screener: Screener | RayScreener,
+    quiet: bool,
+) -> None:
+    progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
+    waiting: list[Mapping[str, Column]] = []
+    with closing(read_candidates(inputs, config.smiles_column)) as candidates:
+        rest = itertools.islice(candidates, journal.rows, None)
+        with closing(screener.run(in_chunks(rest, config.chunk), config.chunk)) as results:
+            for columns in results:
+                waiting.append(columns)
+                progress.advance(len(columns["smiles"]))
+                if len(waiting) == CHUNKS_PER_SHARD:
+                    journal.seal(waiting)
+                    waiting = []
+    if waiting:
+        journal.seal(waiting)
+    progress.say()
+
+
+def _seal(folder: Path, journal: ScreenJournal, settings: Mapping[str, Any], config: ScreenConfig, column: str) -> None:
+    shards = journal.shards()
+    if config.top is not None:
+        write_top(folder / TOP, best_rows(shards, column, config.top, ascending=config.ascending))
+    counts = {"rows": journal.rows, "errors": journal.errors, "shards": len(shards)}
+    extra = {"settings": dict(settings), "counts": counts}
+    write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION, extra=extra)

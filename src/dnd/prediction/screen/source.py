@@ -1,0 +1,106 @@
+"""Inputs of a screen: checked before any work, then one stream of rows in chunks that depend on nothing but them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import sha256_file
+from dnd.tables.readers import kind_of, read_table
+from dnd.tables.sdf import is_sdf, read_sdf_blocks
+from dnd.tables.streams import STANDARD_INPUT, byte_lines, open_bytes
+
+CHUNK_CHARACTERS = 2**22
+"""A chunk ends early at this much text, so that rows of megabytes take no more memory than rows of bytes."""
+
+_SDF_END = b"$$$$"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row to be screened.
+
+    Attributes:
+        text: a SMILES, or a mol block.
+        is_block: which of the two.
+        problem: why the row can't be trusted; None for a good one.
+    """
+
+    text: str
+    is_block: bool = False
+    problem: str | None = None
+
+
+def check_inputs(inputs: Sequence[str | Path], smiles_column: str) -> None:
+    """Open every input once, so that the last one is not found unreadable after hours.
+
+    Raises:
+        ConfigError: no input, or standard input, which can't be read again on a resume.
+        InputError, CorruptFileError: see `read_table`; an SDF without a record.
+    """
+    if not inputs:
+        raise ConfigError("no input to screen", expected="at least one file")
+    for path in inputs:
+        if str(path) == STANDARD_INPUT:
+            raise ConfigError(
+                "standard input can't be screened", expected="a file, which --resume can read again",
+                next_step="Save it to a file, or use `dnd predict -`",
+            )  # fmt: skip
+        if is_sdf(path):
+            with open_bytes(path) as stream:
+                if next(read_sdf_blocks(path, stream), None) is None:
+                    raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+        else:
+            read_table(path, smiles_column=smiles_column).close()
+
+
+def describe_inputs(inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of every input, by which a resumed run knows them."""
+    paths = [Path(path) for path in inputs]
+    return [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in paths]
+
+
+def estimate_rows(inputs: Sequence[str | Path]) -> int:
+    """About how many rows there are: lines of tables, records of SDF and Parquet; for the time left only."""
+    return sum(_estimate(Path(path)) for path in inputs)
+
+
+def _estimate(path: Path) -> int:
+    if kind_of(path) == "parquet":
+        import pyarrow.parquet
+
+        with open_bytes(path) as stream:
+            return int(pyarrow.parquet.read_metadata(stream).num_rows)
+    records = is_sdf(path)
+    with open_bytes(path) as stream:
+        return sum(1 for line in byte_lines(stream, path) if not records or line.startswith(_SDF_END))
+
+
+def read_candidates(inputs: Sequence[str | Path], smiles_column: str) -> Generator[Candidate, None, None]:
+    """Every row of every input, in order, one in memory at a time."""
+    for path in inputs:
+        if is_sdf(path):
+            with open_bytes(path) as stream:
+                for block in read_sdf_blocks(path, stream):
+                    yield Candidate(block.molblock, True, block.problem)
+        else:
+            with read_table(path, smiles_column=smiles_column) as table:
+                for row in table:
+                    yield Candidate(row.smiles, False, row.problem)
+
+
+def in_chunks(candidates: Iterator[Candidate], rows: int) -> Iterator[list[Candidate]]:
+    """Lists of `rows` candidates, fewer at the end and where their texts are long."""
+    chunk: list[Candidate] = []
+    characters = 0
+    for candidate in candidates:
+        chunk.append(candidate)
+        characters += len(candidate.text)
+        if len(chunk) == rows or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

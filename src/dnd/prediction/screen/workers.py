@@ -1,0 +1,152 @@
+"""Chunks of rows to columns of predictions in worker processes; a row that kills or hangs one costs that row only."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dnd.chemistry.molecule import LIMITS
+from dnd.common.errors import DndError
+from dnd.common.randomness import set_threads
+from dnd.common.workers import Failure, WorkerPool
+from dnd.prediction.screen.source import Candidate
+from dnd.predictor.predictor import ERROR, Column, Predictor
+from dnd.tables.sdf import parse_molblock
+
+# The part of a screen that runs in a worker process: rows of any input → columns of predictions.
+
+
+def make_screener(model: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+    """Load the model, once per process, and return the function of a chunk; one thread, on the CPU.
+
+    The function's columns are those of `Predictor.predict`. A row with a problem is not looked at; its problem is its
+    error. SMILES of mol blocks are canonical; those too long to be read are cut off.
+    """
+    set_threads(1)
+    predictor = Predictor.load(model, device="cpu")
+
+    def screen_chunk(chunk: Sequence[Candidate]) -> dict[str, Column]:
+        smiles, problems = zip(*map(_smiles, chunk), strict=True)
+        table = predictor.predict(["" if problem else text for text, problem in zip(smiles, problems, strict=True)])
+        errors = [problem or reason for problem, reason in zip(problems, table[ERROR], strict=True)]
+        return {**table, "smiles": [text[: LIMITS.text_bytes] for text in smiles], ERROR: errors}
+
+    return screen_chunk
+
+
+def _smiles(candidate: Candidate) -> tuple[str, str | None]:
+    if not candidate.is_block:
+        return candidate.text, candidate.problem
+    if candidate.problem is not None:
+        return "", candidate.problem
+    outcome = parse_molblock(candidate.text).outcome
+    return (outcome.smiles, None) if outcome.ok else ("", outcome.reason)
+
+
+# Chunks of rows to columns of predictions in worker processes; a row that kills or hangs one costs that row only.
+
+
+WORKER = "dnd.prediction.screen.workers:make_screener"
+ROW_LIMIT_S = 30.0
+_CHUNK_LIMIT_S, _SHARE_S = 60.0, 0.25  # a chunk may take 60 s and a quarter of a second for each of its rows
+_LIMIT_BYTES = 4 * 2**30
+_WAITING_PER_JOB = 4  # chunks done that wait for a slow one before them
+
+
+@dataclass(frozen=True)
+class Screener:
+    """Predicts chunks in order.
+
+    Attributes:
+        settings: keywords of the worker's function.
+        jobs: worker processes.
+        worker: `"module:name"`; see `WorkerPool`.
+    """
+
+    settings: Mapping[str, Any]
+    jobs: int
+    worker: str = WORKER
+
+    def run(self, chunks: Iterator[list[Candidate]], rows: int) -> Generator[dict[str, Column], None, None]:
+        """The columns of every chunk, a few chunks in memory at a time.
+
+        Args:
+            chunks: at most `rows` candidates each.
+            rows: see `chunks`; sets the time that one may take.
+
+        Raises:
+            DndError: a worker can't start, or three chunks in a row killed theirs, which is the machine's doing.
+        """
+        waiting: collections.deque[list[Candidate]] = collections.deque()
+
+        def remembered() -> Iterator[list[Candidate]]:
+            for chunk in chunks:
+                waiting.append(chunk)
+                yield chunk
+
+        with self.pool(rows) as pool:
+            for result in pool.map(remembered()):
+                chunk = waiting.popleft()
+                yield self._isolate(chunk) if isinstance(result, Failure) else result
+
+    def pool(self, rows: int) -> WorkerPool:
+        """Workers for chunks of at most `rows`; to be closed."""
+        return self._pool(self.jobs, _limit_s(rows))
+
+    def predict(self, pool: WorkerPool, chunk: list[Candidate]) -> dict[str, Column]:
+        """The columns of one chunk from a worker of `pool`, which stays open; see `run`."""
+        (result,) = pool.map([chunk])
+        return self._isolate(chunk) if isinstance(result, Failure) else result
+
+    def _pool(self, jobs: int, timeout_s: float) -> WorkerPool:
+        return WorkerPool(
+            self.worker,
+            jobs=jobs,
+            settings=self.settings,
+            timeout_s=timeout_s,
+            limit_bytes=_LIMIT_BYTES,
+            reordered=_WAITING_PER_JOB * jobs,
+        )
+
+    def _isolate(self, chunk: list[Candidate]) -> dict[str, Column]:
+        """A chunk that failed twice: find the rows to blame one by one, then predict the others as the chunk they are.
+
+        The others are batched as ever, so a worker that somebody else killed changes no bit of the result.
+        """
+        reasons = self._try_each(chunk)
+        spared = [
+            candidate if reason is None else replace(candidate, problem=reason)
+            for candidate, reason in zip(chunk, reasons, strict=True)
+        ]
+        result = self._once(spared)
+        if isinstance(result, Failure):  # each row alone is well, together they are not
+            result = self._once([replace(one, problem=one.problem or result.reason) for one in spared])
+        if isinstance(result, Failure):
+            raise DndError("a chunk can't be screened", found=result.reason, next_step="Report it with the input")
+        return result
+
+    def _once(self, chunk: list[Candidate]) -> dict[str, Column] | Failure:
+        with self._pool(1, _limit_s(len(chunk))) as pool:
+            result: dict[str, Column] | Failure = next(pool.map([chunk]))
+            return result
+
+    def _try_each(self, chunk: Sequence[Candidate]) -> list[str | None]:
+        """Why each row fails alone; None where it doesn't."""
+        reasons: list[str | None] = []
+        while len(reasons) < len(chunk):
+            known = len(reasons)
+            try:
+                with self._pool(1, ROW_LIMIT_S) as pool:
+                    for result in pool.map([one] for one in chunk[known:]):
+                        reasons.append(result.reason if isinstance(result, Failure) else None)
+            except DndError as error:  # the third killer in a row, which isn't the machine's doing here
+                if len(reasons) == known:
+                    raise
+                reasons.append(str(error.found))
+        return reasons
+
+
+def _limit_s(rows: int) -> float:
+    return _CHUNK_LIMIT_S + _SHARE_S * rows

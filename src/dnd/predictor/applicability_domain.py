@@ -1,0 +1,270 @@
+"""Where a model may be used: molecules like those it was trained on, by elements, size and two distances.
+
+A molecule is outside when it has an element or a size that no training molecule has, or when its nearest training
+molecule is farther away than is usual among the training molecules themselves: by Tanimoto similarity of Morgan
+fingerprints (radius 2, 2048 bits), or by distance of representations. Distance to the training set as a measure of
+trust: Sheridan et al., J. Chem. Inf. Comput. Sci. 44 (2004) 1912. The thresholds are the 99th percentiles of each
+training molecule's distance to its nearest other one: each calls about one in a hundred such molecules outside.
+
+Legend: R reference molecules, B judged ones, D width of a representation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+from safetensors.torch import save
+
+from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.parse import read_smiles
+from dnd.common.config import from_dict
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import read_json, read_manifest, write_bytes, write_json
+from dnd.common.model_folder import read_tensors
+from dnd.common.randomness import derive_seed
+from dnd.graphs.fast.parse import parse_canonical
+
+SETTINGS, ARRAYS = "domain.json", "domain.safetensors"
+QUANTILE = 0.99
+FEWEST_REFERENCES = 5
+LIMIT_REFERENCES = 10_000  # 7 MB in the folder, 20 in memory; more are thinned at random
+LIMIT_QUERIES = 2_000  # training molecules whose own neighbours give the thresholds
+_CHUNK = 512
+
+_BITS = 2048
+_MOST_OVERLAP = 255  # of bits that are counted in one byte
+
+_generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=_BITS)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the domain.
+
+    Attributes:
+        elements: symbols of the training molecules, hydrogen always.
+        fewest_atoms: heavy atoms of the smallest training molecule.
+        most_atoms: of the largest.
+        least_similarity: Tanimoto similarity to the nearest training molecule.
+        largest_distance: of representations, in training deviations per dimension.
+        references: training molecules that are compared with.
+        training_molecules: distinct ones there were.
+    """
+
+    elements: tuple[str, ...]
+    fewest_atoms: int
+    most_atoms: int
+    least_similarity: float
+    largest_distance: float
+    references: int
+    training_molecules: int
+
+    def sentences(self) -> list[str]:
+        """The bounds in words."""
+        return [
+            f"In the domain are molecules of {', '.join(self.elements)} with {self.fewest_atoms} to {self.most_atoms} "
+            f"heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
+            f"{self.least_similarity:.2f} and a representation within {self.largest_distance:.2f} training deviations.",
+            f"The two thresholds are those that {QUANTILE:.0%} of the training molecules keep among themselves; "
+            f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
+            "domain a prediction can still be wrong.",
+        ]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The training molecules as far as others are compared with them.
+
+    Attributes:
+        limits: the bounds.
+        fingerprints_RF: packed bits.
+        embeddings_RD: representations by the first member, each dimension divided by its scale.
+        scale_D: training deviations.
+    """
+
+    limits: Limits
+    fingerprints_RF: UInt8[np.ndarray, "references bytes"]
+    embeddings_RD: Float[np.ndarray, "references dim"]
+    scale_D: Float[np.ndarray, "dim"]
+
+    def reasons(self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]) -> list[str]:
+        """Per valid molecule why it is outside; empty where it is inside.
+
+        Args:
+            smiles: canonical; all must be molecules.
+            embeddings_BD: their representations by the first member.
+        """
+        if not smiles:
+            return []
+        mols = _parsed(smiles)
+        similarity_B = self._references.nearest(_bits(mols))
+        distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
+        return [
+            "; ".join(self._judge(mol, float(similar), float(far)))
+            for mol, similar, far in zip(mols, similarity_B, distance_B, strict=True)
+        ]
+
+    def _judge(self, mol: Chem.Mol, similarity: float, distance: float) -> list[str]:
+        limits, found = self.limits, []
+        if mol.HasSubstructMatch(self._unknown_element):
+            unknown = sorted(_elements(mol) - set(limits.elements))
+            found.append(f"no training molecule has {', '.join(unknown)}")
+        if not limits.fewest_atoms <= mol.GetNumHeavyAtoms() <= limits.most_atoms:
+            span = f"{limits.fewest_atoms} to {limits.most_atoms}"
+            found.append(f"{mol.GetNumHeavyAtoms()} heavy atoms, training molecules have {span}")
+        if similarity < limits.least_similarity:
+            usual = f"usual from {limits.least_similarity:.2f}"
+            found.append(f"similarity {similarity:.2f} to the nearest training molecule, {usual}")
+        if distance > limits.largest_distance:
+            usual = f"usual up to {limits.largest_distance:.2f}"
+            found.append(f"representation {distance:.2f} from the nearest training molecule, {usual}")
+        return found
+
+    @cached_property
+    def _references(self) -> BitTable:
+        return BitTable(np.unpackbits(self.fingerprints_RF, axis=1, bitorder="little").astype(bool))
+
+    @cached_property
+    def _unknown_element(self) -> Chem.Mol:
+        """One atom that no training molecule has; asking RDKit for it beats looking at every atom from Python."""
+        number = Chem.GetPeriodicTable().GetAtomicNumber
+        known = ["!#1", *(f"!#{number(symbol)}" for symbol in self.limits.elements)]
+        return Chem.MolFromSmarts(f"[{';'.join(known)}]")
+
+
+class BitTable:
+    """Fingerprints that others are compared with, stored by bit.
+
+    The overlaps of a molecule with all references are the sum of the rows of its own bits, some 50 of 2048: 2048 / 50
+    times fewer bytes than comparing whole fingerprints, at the price of a byte for each bit.
+
+    Args:
+        bits_RF: whether a bit is set.
+    """
+
+    def __init__(self, bits_RF: Bool[np.ndarray, "references bits"]) -> None:
+        self._table_FR = np.ascontiguousarray(bits_RF.T).astype(np.uint8)
+        self._counts_R = bits_RF.sum(axis=1, dtype=np.float32)
+
+    def nearest(
+        self, bits_BF: Bool[np.ndarray, "molecules bits"], *, own: bool = False
+    ) -> Float[np.ndarray, "molecules"]:
+        """Largest Tanimoto similarity of each molecule; with `own`, molecule k is reference k, which is left out."""
+        found = np.empty(len(bits_BF))
+        for number, bits_F in enumerate(bits_BF):
+            places = np.flatnonzero(bits_F)
+            common_R = self._overlaps(places)
+            similarity_R = common_R / (self._counts_R + np.float32(len(places)) - common_R)
+            if own:
+                similarity_R[number] = -1.0
+            found[number] = similarity_R.max()
+        return found
+
+    def _overlaps(self, places: np.ndarray) -> Float[np.ndarray, "references"]:
+        """Bits in common with each reference, for a molecule whose set bits are at `places`."""
+        total_R: np.ndarray = np.zeros_like(self._counts_R)
+        for start in range(0, len(places), _MOST_OVERLAP):
+            rows_KR = self._table_FR.take(places[start : start + _MOST_OVERLAP], axis=0)
+            total_R += rows_KR.sum(axis=0, dtype=np.uint8)
+        return total_R
+
+
+def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:
+    """The domain of training molecules; None where there are too few distinct ones to say what is usual.
+
+    Args:
+        smiles: canonical, of the training molecules; duplicates count once.
+        embed: representations of given positions in `smiles`.
+    """
+    rows = np.unique(np.asarray(smiles), return_index=True)[1]
+    if len(rows) < FEWEST_REFERENCES:
+        return None
+    mols = _parsed([smiles[row] for row in rows])
+    counts = [mol.GetNumHeavyAtoms() for mol in mols]
+    kept = np.random.default_rng(derive_seed(0, "domain")).permutation(len(rows))[:LIMIT_REFERENCES]
+    embeddings_RD = embed(rows[kept])
+    deviation_D = embeddings_RD.std(axis=0)
+    scale_D = np.where(deviation_D > 0, deviation_D, 1.0)
+    embeddings_RD = (embeddings_RD / scale_D).astype(np.float32)
+    bits = _bits([mols[place] for place in kept])
+    queries = min(len(kept), LIMIT_QUERIES)
+    similarity = BitTable(bits).nearest(bits[:queries], own=True)
+    distance = _nearest_distance(embeddings_RD[:queries], embeddings_RD, own=True)
+    limits = Limits(
+        elements=tuple(sorted(set().union(*map(_elements, mols)))),
+        fewest_atoms=min(counts),
+        most_atoms=max(counts),
+        least_similarity=float(np.quantile(similarity, 1 - QUANTILE)),
+        largest_distance=float(np.quantile(distance, QUANTILE)),
+        references=len(kept),
+        training_molecules=len(rows),
+    )
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    return Domain(limits, packed, embeddings_RD, scale_D.astype(np.float32))
+
+
+def write_domain(folder: Path, domain: Domain) -> None:
+    """Write `domain.json` and `domain.safetensors` into a MODEL folder that is not sealed yet."""
+    write_json(folder / SETTINGS, {"limits": asdict(domain.limits), "sentences": domain.limits.sentences()})
+    arrays = {"fingerprints": domain.fingerprints_RF, "embeddings": domain.embeddings_RD, "scale": domain.scale_D}
+    write_bytes(folder / ARRAYS, save({name: torch.from_numpy(values.copy()) for name, values in arrays.items()}))
+
+
+def read_domain(folder: Path) -> Domain | None:
+    """The domain of a verified MODEL folder; None where it was made without one.
+
+    Raises:
+        CorruptFileError: its files are not what `write_domain` writes.
+    """
+    if SETTINGS not in read_manifest(folder)["files"]:
+        return None
+    tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / ARRAYS).items()}
+    try:
+        limits = from_dict(Limits, read_json(folder / SETTINGS)["limits"])
+        return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CorruptFileError(
+            f"{folder / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
+        ) from error
+
+
+def _parsed(smiles: Sequence[str]) -> list[Chem.Mol]:
+    """The molecules in the atom order of their texts, on which nothing here depends."""
+    return [_molecule(text) for text in smiles]
+
+
+def _molecule(text: str) -> Chem.Mol:
+    mol = parse_canonical(text)
+    if mol is not None:
+        return mol
+    read = read_smiles(text)
+    assert not isinstance(read, InvalidMolecule), "only molecules that were parsed before are judged"
+    return read[0]
+
+
+def _elements(mol: Chem.Mol) -> set[str]:
+    return {atom.GetSymbol() for atom in mol.GetAtoms()} | {"H"}
+
+
+def _bits(mols: Sequence[Chem.Mol]) -> Bool[np.ndarray, "molecules bits"]:
+    return np.array([_generator.GetFingerprintAsNumPy(mol) for mol in mols], dtype=bool).reshape(-1, _BITS)
+
+
+def _nearest_distance(queries_BD: np.ndarray, references_RD: np.ndarray, *, own: bool = False) -> np.ndarray:
+    """Smallest Euclidean distance of each query; with `own`, query k is reference k, which is left out."""
+    queries, references = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (queries_BD, references_RD))
+    found = []
+    for start in range(0, len(queries), _CHUNK):
+        distances = torch.cdist(queries[start : start + _CHUNK], references)
+        if own:
+            distances.diagonal(offset=start).fill_(torch.inf)
+        found.append(distances.min(dim=1).values)
+    return torch.cat(found).numpy()

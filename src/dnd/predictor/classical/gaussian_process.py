@@ -1,0 +1,199 @@
+r"""A Gaussian process on fingerprints and descriptors as arrays: the training molecules and a weight for each.
+
+.. math:: k(a, b) = s \Big( w\, T(a, b) + (1 - w) \exp\big(-\tfrac{d(a, b)^2}{2 \ell^2}\big) \Big), \qquad
+          \hat y(x) = m + \sum_i \alpha_i k(x, x_i), \quad \alpha = (K + \sigma^2 I)^{-1} (y - m)
+
+T is the Tanimoto similarity of count fingerprints, Σ min(aᵢ, bᵢ) / Σ max(aᵢ, bᵢ) (Ralaivola et al., Neural Networks 18
+(2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
+training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
+
+Legend: N molecules, R training molecules, F features, K scaled columns, U unary bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from dnd.common.errors import CorruptFileError
+from dnd.predictor.classical.linear import Scaling
+from dnd.predictor.classical.trees import Link, linked
+
+LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
+_LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
+_STEEPNESS = 6.0
+_START = np.array([0.0, 0.0, 0.0, -2.0])  # log s, logit w, log ℓ, log σ²
+
+
+@dataclass(frozen=True)
+class Unary:
+    """Counts as bits: one bit for each place of the fingerprint and each level that a training molecule reaches.
+
+    Attributes:
+        columns_U: feature of each bit.
+        levels_U: the bit is set when the count is at least this.
+    """
+
+    columns_U: Int64[np.ndarray, "bits"]
+    levels_U: Float32[np.ndarray, "bits"]
+
+    @classmethod
+    def fit(cls, x_NF: np.ndarray, columns: np.ndarray) -> Unary:
+        """Bits that two training molecules or more have."""
+        pairs = [
+            (column, level)
+            for level in range(1, LIMIT_LEVELS + 1)
+            for column in columns[(x_NF[:, columns] >= level).sum(axis=0) >= 2]
+        ]
+        return cls(np.array([c for c, _ in pairs], np.int64), np.array([level for _, level in pairs], np.float32))
+
+    def bits(self, x_NF: np.ndarray) -> Float32[np.ndarray, "molecules bits"]:
+        """0 and 1 as float32, ready for a matrix product."""
+        found: np.ndarray = (x_NF[:, self.columns_U] >= self.levels_U).astype(np.float32)
+        return found
+
+
+def tanimoto(a_NU: Float32[np.ndarray, "molecules bits"], b_RU: Float32[np.ndarray, "training bits"]) -> np.ndarray:
+    """Σ min / Σ max of counts, from their bits; 1 for two molecules without any."""
+    common_NR = (a_NU @ b_RU.T).astype(np.float64)
+    either_NR = a_NU.sum(axis=1, dtype=np.float64)[:, None] + b_RU.sum(axis=1, dtype=np.float64) - common_NR
+    return np.where(either_NR > 0, common_NR / np.maximum(either_NR, 1.0), 1.0)
+
+
+def squared_distance(a_NK: np.ndarray, b_RK: np.ndarray) -> np.ndarray:
+    """Mean over columns of squared differences."""
+    a, b = a_NK.astype(np.float64), b_RK.astype(np.float64)
+    total = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    found: np.ndarray = np.maximum(total, 0.0) / max(1, a.shape[1])
+    return found
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A fitted Gaussian process.
+
+    Attributes:
+        unary: of the fingerprints.
+        scaling: of the descriptors.
+        bits_RU: of the training molecules.
+        scaled_RK: descriptors of the training molecules.
+        alpha_R: weights, with s in them.
+        share: w.
+        length: ℓ.
+        mean: m.
+        link: of the prediction.
+    """
+
+    kind: ClassVar[str] = "kernel"
+
+    unary: Unary
+    scaling: Scaling
+    bits_RU: Float32[np.ndarray, "training bits"]
+    scaled_RK: Float32[np.ndarray, "training columns"]
+    alpha_R: Float[np.ndarray, "training"]
+    share: float
+    length: float
+    mean: float
+    link: Link
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays, the bits packed."""
+        return self.bits_RU.size // 8 + 4 * self.scaled_RK.size + 8 * len(self.alpha_R)
+
+    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+        """The mean of the process for each row."""
+        similar_NR = tanimoto(self.unary.bits(x_NF), self.bits_RU)
+        near_NR = np.exp(-squared_distance(self.scaling.apply(x_NF), self.scaled_RK) / (2 * self.length**2))
+        kernel_NR = self.share * similar_NR + (1 - self.share) * near_NR
+        return linked(kernel_NR @ self.alpha_R + self.mean, self.link)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored; the inverse of `from_arrays`."""
+        return {
+            **self.scaling.arrays(),
+            "bit_columns": self.unary.columns_U,
+            "bit_levels": self.unary.levels_U,
+            "bits": np.packbits(self.bits_RU.astype(bool), axis=1),
+            "scaled": self.scaled_RK,
+            "alpha": self.alpha_R,
+            "numbers": np.array([self.share, self.length, self.mean]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Kernel:
+        """See `Scaling.from_arrays`."""
+        unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
+        if len(unary.columns_U) and not 0 <= unary.columns_U.min() <= unary.columns_U.max() < width:
+            raise CorruptFileError("a classical model uses a feature that there is not")
+        bits = np.unpackbits(arrays["bits"], axis=1, count=len(unary.columns_U)).astype(np.float32)
+        share, length, mean = map(float, arrays["numbers"])
+        scaling = Scaling.from_arrays(arrays, width)
+        return cls(unary, scaling, bits, arrays["scaled"], arrays["alpha"], share, length, mean, link)
+
+
+def fit_kernel(
+    x_NF: Float32[np.ndarray, "molecules features"],
+    y_N: Float[np.ndarray, "molecules"],
+    counts: Int64[np.ndarray, "counts"],
+    others: Int64[np.ndarray, "others"],
+    *,
+    classes: bool,
+    seed: int,
+) -> Kernel:
+    """Fit a Gaussian process.
+
+    Classes are fitted as the numbers 0 and 1, and the mean f of the process becomes the probability σ(6 (f - ½)): close
+    to f, but it never leaves 0 to 1 and keeps every order.
+
+    Args:
+        x_NF: features of the training molecules.
+        y_N: their labels, of about unit deviation.
+        counts: columns that are counts of fingerprints.
+        others: columns of descriptors and representations.
+        classes: whether the labels are 0 and 1.
+        seed: of the molecules that the likelihood looks at.
+    """
+    from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
+    from scipy.special import expit
+
+    unary, scaling = Unary.fit(x_NF, counts), Scaling.fit(x_NF[:, others])
+    scaling = Scaling(others[scaling.columns_K], scaling.mean_K, scaling.std_K)
+    bits_RU, scaled_RK = unary.bits(x_NF), scaling.apply(x_NF)
+    mean = float(y_N.mean())
+    similar, distance = tanimoto(bits_RU, bits_RU), squared_distance(scaled_RK, scaled_RK)
+    few = np.random.default_rng(seed).permutation(len(y_N))[:_LIKELIHOOD_MOLECULES]
+    found = _most_likely(similar[np.ix_(few, few)], distance[np.ix_(few, few)], y_N[few] - mean)
+    scale, share, length, noise = np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3])
+    kernel_RR = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
+    factor = cho_factor(kernel_RR + noise * np.eye(len(y_N)), lower=True)
+    alpha_R = scale * cho_solve(factor, y_N - mean)
+    if classes:
+        alpha_R, mean = _STEEPNESS * alpha_R, _STEEPNESS * (mean - 0.5)
+    link: Link = "logit" if classes else "identity"
+    return Kernel(unary, scaling, bits_RU, scaled_RK, alpha_R, float(share), float(length), mean, link)
+
+
+def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The four numbers that maximise the likelihood, each within a sane range."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss(numbers: np.ndarray) -> float:
+        scale, share, length, noise = np.exp(numbers[0]), expit(numbers[1]), np.exp(numbers[2]), np.exp(numbers[3])
+        kernel = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
+        try:
+            lower, flag = cho_factor(kernel + noise * np.eye(len(y)), lower=True)
+        except LinAlgError:
+            return 1e12
+        return float(0.5 * y @ cho_solve((lower, flag), y) + np.log(np.diag(lower)).sum())
+
+    bounds = [(-3.0, 4.0), (-6.0, 6.0), (-2.5, 2.5), (-6.0, 1.0)]
+    options = {"maxfev": 120, "xatol": 0.05, "fatol": 0.05}
+    result: np.ndarray = minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x
+    return result

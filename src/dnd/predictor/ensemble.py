@@ -1,0 +1,270 @@
+"""A blend: its members that are no networks, their weights, their spread, and their files in a MODEL folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from dnd.common.config import from_dict
+from dnd.common.errors import CorruptFileError
+from dnd.common.model_folder import ModelFolder, load_strictly
+from dnd.graphs.batch import GraphBatch
+from dnd.models.students.base import Student, StudentConfig
+from dnd.models.students.encoders import build_student
+from dnd.models.students.layers import Pooling, pool
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
+from dnd.predictor.classical.gaussian_process import Kernel
+from dnd.predictor.classical.linear import Linear
+from dnd.predictor.classical.trees import Trees
+from dnd.predictor.network import run_over
+from dnd.predictor.targets import Target
+from dnd.store.reader import Store
+
+# How far the members of a blend disagree about a molecule.
+#
+# .. math:: s = \sqrt{\sum_g w_g (\hat y_g - \bar y)^2}, \qquad \bar y = \sum_g w_g \hat y_g
+#
+# Members of one name count as one, by their mean: out of fold a molecule is predicted by one student, later by the mean
+# of all, and widths that are learned from the one kind of spread must not meet another. Legend: M members, G names,
+# N molecules, C targets.
+
+
+STUDENTS = "students"  # the name that all networks share
+_SMALLEST = 1e-12
+
+
+def weighted_spread(
+    values_GNC: Float[np.ndarray, "names molecules targets"], weights_GC: Float[np.ndarray, "names targets"]
+) -> Float[np.ndarray, "molecules targets"]:
+    """The weighted deviation between values; those that are NaN take no part, and NaN where all are."""
+    known_GNC = np.isfinite(values_GNC)
+    share_GNC = np.where(known_GNC, weights_GC[:, None, :], 0.0)
+    total_NC = share_GNC.sum(axis=0)
+    share_GNC = share_GNC / total_NC.clip(_SMALLEST, None)
+    filled_GNC = np.where(known_GNC, values_GNC, 0.0)
+    away_GNC = filled_GNC - (share_GNC * filled_GNC).sum(axis=0)
+    return np.where(total_NC > 0, np.sqrt((share_GNC * away_GNC**2).sum(axis=0)), np.nan)
+
+
+def spread_by_name(
+    members_MNC: Float[np.ndarray, "members molecules targets"],
+    weights_MC: Float[np.ndarray, "members targets"],
+    names: Sequence[str],
+) -> Float[np.ndarray, "molecules targets"]:
+    """`weighted_spread` of the means of the members of each name."""
+    values, weights = [], []
+    for name in dict.fromkeys(names):
+        own = [place for place, other in enumerate(names) if other == name]
+        total_C = weights_MC[own].sum(axis=0)
+        share_MC = weights_MC[own] / total_C.clip(_SMALLEST, None)
+        values.append(np.einsum("mc,mnc->nc", share_MC, members_MNC[own]))
+        weights.append(total_C)
+    return weighted_spread(np.stack(values), np.stack(weights))
+
+
+# The classical part of a predictor: members that are no networks, their weights, and their files in a MODEL folder.
+#
+# `config.json` names the members under `blend`; their arrays lie in `classical.safetensors`, a frozen encoder, where
+# one gives them features, in `embedding.safetensors`. Both are sealed by the manifest like every other file.
+#
+# Legend: N molecules, C targets, F features, M members, D width of a representation.
+
+
+BLEND_VERSION = 1
+CLASSICAL, FROZEN = "classical", "embedding"
+ArrayModel = Trees | Linear | Kernel
+_KINDS: dict[str, type[Trees] | type[Linear] | type[Kernel]] = {kind.kind: kind for kind in (Trees, Linear, Kernel)}
+
+
+@dataclass(frozen=True)
+class ClassicalMember:
+    """A classical model per target.
+
+    Attributes:
+        name: see `classical_fits.MEMBERS`.
+        models: one per target, in their order.
+        targets: the scale that the models' values are in.
+        weights: share of each target's prediction.
+    """
+
+    name: str
+    models: tuple[ArrayModel, ...]
+    targets: tuple[Target, ...]
+    weights: tuple[float, ...]
+
+    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules targets"]:
+        """Values in the targets' units, or probabilities of class 1."""
+        columns = [target.raw(model.predict(x_NF)) for model, target in zip(self.models, self.targets, strict=True)]
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """A pretrained student as it was before finetuning, whose representation classical members look at.
+
+    Attributes:
+        student: in evaluation mode.
+        pooling: of its atoms.
+    """
+
+    student: Student
+    pooling: Pooling
+
+    def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
+        """Representations of `rows`, of all molecules when None."""
+
+        def pooled(graph: GraphBatch) -> Tensor:
+            return pool(self.student(graph), graph, self.pooling)
+
+        places = np.arange(len(store)) if rows is None else rows
+        return run_over(pooled, self.student, store, places).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What a predictor has beside its networks.
+
+    Attributes:
+        classical: the members; may be none.
+        network_weights: for each network its share of each target's prediction.
+        encoder: gives the members a representation; None = they see descriptors and counts only.
+    """
+
+    classical: tuple[ClassicalMember, ...]
+    network_weights: tuple[tuple[float, ...], ...]
+    encoder: FrozenEncoder | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """The columns that the members see."""
+        return Layout(self.encoder.student.width if self.encoder else 0)
+
+    @cached_property
+    def weights_MC(self) -> Float[np.ndarray, "members targets"]:
+        """Shares of all members, the networks first; those of a target sum to 1."""
+        return np.array([*self.network_weights, *(member.weights for member in self.classical)], dtype=np.float64)
+
+    @cached_property
+    def looks_at_descriptors(self) -> bool:
+        """Whether any member does."""
+        first, last = self.layout.columns(DESCRIPTORS)[[0, -1]]
+        if not self.network_weights and self.encoder is None:
+            return True  # they are the representation
+        used = [columns_of(model) for member in self.classical for model in member.models]
+        return any(bool(((columns >= first) & (columns <= last)).any()) for columns in used)
+
+    def representation(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
+        """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
+        columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
+        return x_NF[:, columns]
+
+    def features(self, store: Store, jobs: int = 1) -> Float32[np.ndarray, "molecules features"]:
+        """What the members see of featurised molecules."""
+        embedding = self.encoder.embed(store) if self.encoder else None
+        return features_of(store.smiles(), embedding, jobs=jobs, descriptors=self.looks_at_descriptors)
+
+    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> list[Float[np.ndarray, "molecules targets"]]:
+        """The values of each classical member."""
+        return [member.predict(x_NF) for member in self.classical]
+
+
+def columns_of(model: ArrayModel) -> np.ndarray:
+    """The features that a model looks at."""
+    if isinstance(model, Trees):
+        return np.unique(model.feature_M[model.feature_M >= 0])
+    return np.concatenate([model.scaling.columns_K, model.unary.columns_U if isinstance(model, Kernel) else []])
+
+
+def blend_config(blend: Blend) -> dict[str, Any]:
+    """The entry `blend` of `config.json`."""
+    return {
+        "version": BLEND_VERSION,
+        "network_weights": [list(weights) for weights in blend.network_weights],
+        "embedding": asdict(blend.encoder.student.config) if blend.encoder else None,
+        "pooling": blend.encoder.pooling if blend.encoder else None,
+        "features": [EMBEDDING] * bool(blend.encoder) + [DESCRIPTORS, COUNTS],
+        "classical": [
+            {
+                "name": member.name,
+                "weights": list(member.weights),
+                "models": [{"kind": model.kind, "link": model.link} for model in member.models],
+                "scale": [target.scale() for target in member.targets],
+            }
+            for member in blend.classical
+        ],
+    }
+
+
+def blend_tensors(blend: Blend) -> dict[str, dict[str, Tensor]]:
+    """File stem to tensors, for `write_model`."""
+    arrays = {
+        f"{number}.{column}.{name}": torch.from_numpy(np.ascontiguousarray(values))
+        for number, member in enumerate(blend.classical)
+        for column, model in enumerate(member.models)
+        for name, values in model.arrays().items()
+    }
+    frozen = {FROZEN: dict(blend.encoder.student.state_dict())} if blend.encoder else {}
+    return {CLASSICAL: arrays, **frozen}
+
+
+def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
+    """The classical part of a verified MODEL folder; None where there is none.
+
+    Raises:
+        CorruptFileError: an unknown version, or arrays that are not those of the configuration.
+        KeyError, TypeError: the configuration is not that of a blend.
+    """
+    config = model.config.get("blend")
+    if config is None:
+        return None
+    if config["version"] != BLEND_VERSION:
+        found = config["version"]
+        raise CorruptFileError(
+            f"{model.path} has an unknown blend", found=found, expected=BLEND_VERSION, next_step="Upgrade dnd"
+        )
+    encoder = None
+    if config["embedding"] is not None:
+        student = build_student(from_dict(StudentConfig, config["embedding"]))
+        load_strictly(student, model.tensors(FROZEN), f"{model.path}, frozen encoder")
+        encoder = FrozenEncoder(student.eval(), config["pooling"])
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in model.tensors(CLASSICAL).items():
+        place, _, name = key.rpartition(".")
+        arrays.setdefault(place, {})[name] = _finite(tensor, f"{model.path}, {key}")
+    width = Layout(encoder.student.width if encoder else 0).width
+    members = tuple(
+        _read_member(number, entry, arrays, targets, width) for number, entry in enumerate(config["classical"])
+    )
+    weights = tuple(tuple(map(float, row)) for row in config["network_weights"])
+    blend = Blend(members, weights, encoder)
+    if blend.weights_MC.shape[1:] != (len(targets),) or not np.allclose(blend.weights_MC.sum(axis=0), 1, atol=1e-6):
+        raise CorruptFileError(f"the weights of the members of {model.path} do not sum to 1")
+    return blend
+
+
+def _read_member(
+    number: int,
+    entry: Mapping[str, Any],
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    targets: Sequence[Target],
+    width: int,
+) -> ClassicalMember:
+    models = tuple(
+        _KINDS[own["kind"]].from_arrays(arrays[f"{number}.{column}"], own["link"], width)
+        for column, own in enumerate(entry["models"])
+    )
+    scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
+    return ClassicalMember(str(entry["name"]), models, scaled, tuple(map(float, entry["weights"])))
+
+
+def _finite(tensor: Tensor, what: str) -> np.ndarray:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CorruptFileError(f"array {what} is not finite", next_step="Finetune the model again")
+    return tensor.numpy()

@@ -1,0 +1,292 @@
+"""Metrics as OGB's evaluator computes them: per target over its labelled molecules, then the plain mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dnd.common.config import look_up
+
+# ROC-AUC and average precision of one target, as scikit-learn defines them.
+#
+# With hundreds of targets scikit-learn's checks of its arguments, some milliseconds a call, would take as long as the
+# training. P positives, Q negatives; :math:`t_k, f_k` are the positives and negatives with one of the k largest
+# distinct scores.
+#
+# .. math:: \mathrm{AUC} = \frac{1}{PQ} \sum_k (f_k - f_{k-1}) \frac{t_k + t_{k-1}}{2}, \quad
+#     \mathrm{AP} = \sum_k \frac{t_k - t_{k-1}}{P} \cdot \frac{t_k}{t_k + f_k}
+
+
+def roc_auc(labels_N: Float[np.ndarray, "labels"], scores_N: Float[np.ndarray, "labels"]) -> float:
+    """Chance that a positive has the larger score, ties counted half; both classes must be there."""
+    true, false = _counts(labels_N, scores_N)
+    area = np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2
+    return float(area / (true[-1] * false[-1]))
+
+
+def average_precision(labels_N: Float[np.ndarray, "labels"], scores_N: Float[np.ndarray, "labels"]) -> float:
+    """Precision at each distinct score, weighted by the recall it adds; a positive must be there."""
+    true, false = _counts(labels_N, scores_N)
+    return float(np.sum(np.diff(true) * true[1:] / (true[1:] + false[1:])) / true[-1])
+
+
+def _counts(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[Int[np.ndarray, "steps"], Int[np.ndarray, "steps"]]:
+    """t and f for k = 0, 1, ….
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    if not np.isfinite(scores_N).all():
+        raise ValueError("scores to be ranked are not finite")
+    order = np.argsort(-scores_N, kind="stable")
+    last_of_score = np.append(np.flatnonzero(np.diff(scores_N[order])), len(order) - 1)
+    true = np.cumsum(labels_N[order] == 1)[last_of_score]
+    return np.append(0, true), np.append(0, 1 + last_of_score - true)
+
+
+# What a target of several classes is in numbers: its columns, its probabilities, and its metrics.
+#
+# The metrics are equal to scikit-learn's where that defines them.
+#
+# Legend: N molecules, K classes.
+
+
+MULTICLASS_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "rocauc_ovr")
+ClassArray = Float[np.ndarray, "molecules classes"]
+
+
+@dataclass(frozen=True)
+class ClassGroup:
+    """A target of several classes and its columns; see `classes.py`.
+
+    Attributes:
+        name: of the target.
+        classes: their names, in the order of the columns.
+        first: the first of the columns.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    first: int
+
+    @property
+    def columns(self) -> range:
+        """Its columns."""
+        return range(self.first, self.first + len(self.classes))
+
+    @property
+    def span(self) -> slice:
+        """Its columns, to cut an array or a tensor with."""
+        return slice(self.first, self.first + len(self.classes))
+
+
+def one_hot(codes_N: Float[np.ndarray, "molecules"], count: int) -> Float[np.ndarray, "molecules classes"]:
+    """0 and 1 per class; a row of NaN where the code is NaN."""
+    found: np.ndarray = (codes_N[:, None] == np.arange(count)).astype(np.float64)
+    found[np.isnan(codes_N)] = math.nan
+    return found
+
+
+def softmax(scores_NK: Float[np.ndarray, "molecules classes"]) -> Float[np.ndarray, "molecules classes"]:
+    """Probabilities of the classes from scores, per molecule."""
+    powers_NK = np.exp(scores_NK - scores_NK.max(axis=1, keepdims=True))
+    found: np.ndarray = powers_NK / powers_NK.sum(axis=1, keepdims=True)
+    return found
+
+
+def normalised(
+    values_NC: Float[np.ndarray, "molecules columns"], groups: Sequence[ClassGroup]
+) -> Float[np.ndarray, "molecules columns"]:
+    """Predictions whose classes sum to 1 in each group; equal shares where a sum is 0."""
+    found = values_NC.copy()
+    for group in groups:
+        own_NK = found[:, group.columns].clip(0.0, None)
+        total_N1 = own_NK.sum(axis=1, keepdims=True)
+        share = np.full_like(own_NK, 1 / len(group.classes))
+        share[np.isnan(total_N1[:, 0])] = math.nan
+        found[:, group.columns] = np.divide(own_NK, total_N1, out=share, where=total_N1 > 0)
+    return found
+
+
+def class_scores(targets_NK: ClassArray, probabilities_NK: ClassArray) -> dict[str, float | None]:
+    r"""All metrics of one target; None where no molecule has a label.
+
+    Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean of
+    :math:`2 TP / (2 TP + FP + FN)` over the classes that occur or are predicted; log loss the mean of
+    :math:`-\log p` of the true class; `rocauc_ovr` the mean ROC-AUC of each class against the rest, over the classes
+    that occur without being all.
+
+    Args:
+        targets_NK: 0 and 1, a row of NaN = missing.
+        probabilities_NK: rows that sum to 1.
+    """
+    known_N = ~np.isnan(targets_NK).any(axis=1)
+    if not known_N.any():
+        return dict.fromkeys(MULTICLASS_METRICS)
+    truth_NK, probabilities_NK = targets_NK[known_N] > 0, probabilities_NK[known_N]
+    confusion_KK = confusion(truth_NK.argmax(axis=1), probabilities_NK.argmax(axis=1), truth_NK.shape[1])
+    hits_K, true_K, called_K = np.diag(confusion_KK), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
+    occurs_K, counts_K = true_K > 0, true_K + called_K
+    likelihood_N = probabilities_NK[truth_NK].clip(np.finfo(np.float64).eps, 1.0)
+    return {
+        "balanced_accuracy": float((hits_K[occurs_K] / true_K[occurs_K]).mean()),
+        "accuracy": float(hits_K.sum() / len(truth_NK)),
+        "macro_f1": float((2 * hits_K[counts_K > 0] / counts_K[counts_K > 0]).mean()),
+        "log_loss": float(-np.log(likelihood_N).mean()),
+        "rocauc_ovr": _one_against_rest(truth_NK, probabilities_NK),
+    }
+
+
+def confusion(true_N: np.ndarray, called_N: np.ndarray, count: int) -> np.ndarray:
+    """`(K, K)` counts: row = true class, column = predicted class."""
+    return np.bincount(true_N * count + called_N, minlength=count * count).reshape(count, count)
+
+
+def _one_against_rest(truth_NK: np.ndarray, probabilities_NK: np.ndarray) -> float | None:
+    values = [
+        roc_auc(truth_N.astype(np.float64), scores_N)
+        for truth_N, scores_N in zip(truth_NK.T, probabilities_NK.T, strict=True)
+        if 0 < truth_N.sum() < len(truth_N)
+    ]
+    return float(np.mean(values)) if values and math.isfinite(sum(values)) else None
+
+
+# Metrics as OGB's evaluator computes them: per target over its labelled molecules, then the plain mean.
+#
+# Legend: B molecules of one part of the data, all at once; C targets.
+
+
+TaskKind = Literal["regression", "classification", "multiclass"]
+Array = Float[np.ndarray, "molecules targets"]
+
+REGRESSION_METRICS = ("rmse", "mae", "r2")
+CLASSIFICATION_METRICS = ("rocauc", "ap")
+LARGER_IS_BETTER = frozenset({"r2", *CLASSIFICATION_METRICS, *MULTICLASS_METRICS} - {"log_loss"})
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one part of the data.
+
+    Attributes:
+        value: mean over the counted targets; None when none could be counted.
+        per_target: each target's value, None where it was skipped.
+        skipped: how many targets had too few labels or a single class.
+    """
+
+    value: float | None
+    per_target: tuple[float | None, ...]
+    skipped: int
+
+
+def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
+    """`metric` over all targets.
+
+    Args:
+        metric: `rmse`, `mae`, `r2`, `rocauc` or `ap`.
+        targets_BC: NaN = missing; 0 and 1 for the class metrics.
+        predictions_BC: values, or scores that grow with the probability of class 1.
+    """
+    is_class_metric = metric in CLASSIFICATION_METRICS
+    function = look_up(_METRICS, metric, "metric")
+    values: list[float | None] = []
+    for target_B, prediction_B in zip(targets_BC.T, predictions_BC.T, strict=True):
+        known_B = ~np.isnan(target_B)
+        countable = len(np.unique(target_B[known_B])) == 2 if is_class_metric else known_B.any()
+        value = float(function(target_B[known_B], prediction_B[known_B])) if countable else math.nan
+        values.append(value if math.isfinite(value) else None)
+    counted = [value for value in values if value is not None]
+    mean = float(np.mean(counted)) if counted else None
+    return Score(mean, tuple(values), len(values) - len(counted))
+
+
+def scores(kind: TaskKind, targets_BC: Array, predictions_BC: Array) -> dict[str, Score]:
+    """All metrics of a task kind, the main one first."""
+    names = REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
+    return {name: score(name, targets_BC, predictions_BC) for name in names}
+
+
+def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, Any]:
+    """Scores as plain values for `metrics.json`: the means, and each target's own under `targets`."""
+    targets = {
+        name: {metric: value.per_target[column] for metric, value in found.items()} for column, name in enumerate(names)
+    }
+    means: dict[str, Any] = {metric: value.value for metric, value in found.items()}
+    return {**means, "skipped_targets": next(iter(found.values())).skipped, "targets": targets}
+
+
+def metric_names(kinds: Sequence[TaskKind]) -> tuple[str, ...]:
+    """Metrics of the kinds that occur, each kind's main one first."""
+    values: tuple[str, ...] = REGRESSION_METRICS if "regression" in kinds else ()
+    values += CLASSIFICATION_METRICS if "classification" in kinds else ()
+    return values + (MULTICLASS_METRICS if "multiclass" in kinds else ())
+
+
+def judge(
+    names: Sequence[str],
+    kinds: Sequence[TaskKind],
+    targets_BC: Array,
+    predictions_BC: Array,
+    groups: Sequence[ClassGroup] = (),
+) -> dict[str, Any]:
+    """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind.
+
+    Args:
+        names: of the columns.
+        kinds: of the columns.
+        targets_BC: NaN = missing.
+        predictions_BC: values, or probabilities that sum to 1 in each group.
+        groups: the columns that are the classes of one target; it has one entry, by its own name.
+    """
+    means: dict[str, Any] = {}
+    targets: dict[str, Any] = {}
+    for kind in sorted(set(kinds) - {"multiclass"}, reverse=True):
+        columns = [column for column, own in enumerate(kinds) if own == kind]
+        found = scores(kind, targets_BC[:, columns], predictions_BC[:, columns])
+        part = summary([names[column] for column in columns], found)
+        targets |= part.pop("targets")
+        part["skipped_targets"] += means.pop("skipped_targets", 0)
+        means |= part
+    of_group = {group.first: group for group in groups}
+    for group in groups:
+        targets[group.name] = class_scores(targets_BC[:, group.span], predictions_BC[:, group.span])
+    if groups:
+        means.setdefault("skipped_targets", 0)
+        means["skipped_targets"] += sum(targets[group.name]["accuracy"] is None for group in groups)
+        means |= {metric: _mean(targets[group.name][metric] for group in groups) for metric in MULTICLASS_METRICS}
+    shown = [of_group[column].name if column in of_group else name for column, name in enumerate(names)]
+    return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _of_sklearn(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    def metric(targets: np.ndarray, predictions: np.ndarray) -> float:
+        # Half of the time that a first prediction takes after torch would go into this import, and it needs no metric.
+        from sklearn import metrics
+
+        return float(getattr(metrics, name)(targets, predictions))
+
+    return metric
+
+
+def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
+    constant = len(targets) < 2 or np.ptp(targets) == 0
+    return math.nan if constant else _of_sklearn("r2_score")(targets, predictions)
+
+
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "rmse": _of_sklearn("root_mean_squared_error"),
+    "mae": _of_sklearn("mean_absolute_error"),
+    "r2": _r2,
+    "rocauc": roc_auc,
+    "ap": average_precision,
+}

@@ -1,0 +1,187 @@
+"""The MODEL folder: what finetuning leaves and prediction opens.
+
+`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`, and one
+`model.safetensors` per network (`model-1.safetensors` for the second); with a blend also `classical.safetensors`, see
+`blend.py`. A predictor is a list of members whose predictions are averaged with their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnd.common.config import from_dict
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import write_json, write_text
+from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student
+from dnd.models.students.layers import Pooling
+from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
+from dnd.predictor.network import HeadName, PropertyNetwork
+from dnd.predictor.targets import Target, TaskName, task_name
+from dnd.store.schema import HydrogenSetting
+
+KIND = "predictor"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a predictor.
+
+    Attributes:
+        network: in evaluation mode.
+        targets: names, units and kinds, and the scale its outputs are in.
+        seed: of its training.
+        weight: its share of the prediction; the shares sum to 1.
+        student: settings of its student.
+        head: of its network.
+    """
+
+    network: PropertyNetwork
+    targets: tuple[Target, ...]
+    seed: int
+    weight: float
+    student: StudentConfig
+    head: HeadName
+
+
+@dataclass(frozen=True)
+class PredictorParts:
+    """Everything of a MODEL folder that prediction needs.
+
+    Attributes:
+        members: the networks; all predict the same targets in the same order.
+        targets: names, units and kinds of them.
+        task: the kind of all targets, or `mixed`.
+        hydrogens: as the students saw molecules in training.
+        config: the content of `config.json`.
+        blend: the classical part and the weights of all members; None = the networks' own weights.
+    """
+
+    members: tuple[Member, ...]
+    targets: tuple[Target, ...]
+    task: TaskName
+    hydrogens: HydrogenSetting
+    config: Mapping[str, Any]
+    blend: Blend | None = None
+
+
+def predictor_config(
+    members: Sequence[Member],
+    targets: Sequence[Target],
+    hydrogens: HydrogenSetting,
+    training: Mapping[str, Any],
+    blend: Blend | None = None,
+) -> dict[str, Any]:
+    """`config.json` of a predictor; `training` says how it was made."""
+    return {
+        "task": task_name([target.kind for target in targets]),
+        "hydrogens": hydrogens,
+        "feature_version": FEATURE_VERSION,
+        "targets": [asdict(target) for target in targets],
+        "members": [
+            {
+                "kind": "network",
+                "weights": _stem(number),
+                "student": asdict(member.student),
+                "pooling": member.network.pooling,
+                "head": member.head,
+                "scale": [target.scale() for target in member.targets],
+                "seed": member.seed,
+                "weight": member.weight,
+            }
+            for number, member in enumerate(members)
+        ],
+        **({"blend": blend_config(blend)} if blend else {}),
+        "training": dict(training),
+    }
+
+
+def write_predictor(
+    folder: Path,
+    members: Sequence[Member],
+    config: Mapping[str, Any],
+    *,
+    blend: Blend | None = None,
+    card: str,
+    metrics: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    tables: Mapping[str, str],
+) -> None:
+    """Write a MODEL folder and seal it; the manifest comes last.
+
+    Args:
+        folder: may hold the run's logs.
+        members: the networks.
+        config: see `predictor_config`.
+        blend: the classical part.
+        card: Markdown.
+        metrics: plain values for `metrics.json`.
+        splits: plain values for `splits.json`.
+        tables: file name to CSV text.
+    """
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "splits.json", splits)
+    for name, text in tables.items():
+        write_text(folder / name, text)
+    tensors = {_stem(number): member.network.state_dict() for number, member in enumerate(members)}
+    if blend is not None:
+        tensors |= blend_tensors(blend)
+    write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
+
+
+def read_predictor(folder: Path | str) -> PredictorParts:
+    """Open and verify a MODEL folder.
+
+    Raises:
+        InputError, CorruptFileError: it is missing, damaged, of another kind, or made with other features.
+    """
+    model = read_model(folder, kind=KIND)
+    config = model.config
+    if config.get("feature_version") != FEATURE_VERSION:
+        raise CorruptFileError(
+            f"{folder} was trained on other molecular features",
+            found=f"version {config.get('feature_version')}",
+            expected=f"version {FEATURE_VERSION}",
+            next_step="Finetune it again",
+        )
+    try:
+        # Models of before mixed tasks say the kind once, for all targets.
+        targets = [from_dict(Target, {"kind": config["task"], **target}) for target in config["targets"]]
+        members = tuple(
+            _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
+            for number, entry in enumerate(config["members"])
+        )
+        blend = read_blend(model, targets)
+        if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
+            raise CorruptFileError(f"{folder}/config.json has other members than weights")
+        return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+
+
+def _read_member(
+    entry: Mapping[str, Any], targets: Sequence[Target], tensors: Mapping[str, torch.Tensor], what: str
+) -> Member:
+    student = from_dict(StudentConfig, entry["student"])
+    network = PropertyNetwork(build_student(student), _pooling(entry["pooling"]), entry["head"], len(targets))
+    load_strictly(network, tensors, what)
+    network.eval()
+    scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
+    return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])
+
+
+def _pooling(name: str) -> Pooling:
+    if name not in ("mean", "virtual_node"):
+        raise ConfigError(f"unknown pooling {name!r}")
+    return name  # type: ignore[return-value]
+
+
+def _stem(number: int) -> str:
+    return f"model-{number}" if number else "model"

@@ -1,0 +1,362 @@
+"""SMILES in, predictions out: as many rows, in the same order, with a reason where there is no prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dnd.common.errors import CorruptFileError, InputError
+from dnd.graphs.batch import GraphBatch
+from dnd.predictor.applicability_domain import Domain, read_domain
+from dnd.predictor.ensemble import STUDENTS, spread_by_name
+from dnd.predictor.metrics import ClassGroup, normalised
+from dnd.predictor.model_folder import Member, PredictorParts, read_predictor
+from dnd.predictor.network import run_over, to_raw_units
+from dnd.predictor.targets import Target, TaskName, groups_of
+from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
+from dnd.predictor.uncertainty.class_sets import set_words
+from dnd.store.featurize import valid_molecules
+from dnd.store.reader import Store
+from dnd.training.device import choose_device
+
+# A table of predictions without pandas: named columns of equal length.
+
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+Column = np.ndarray | list[str]
+
+
+class PredictionTable(Mapping[str, Column]):
+    """Columns by name, in order; as many rows as molecules were asked for.
+
+    Args:
+        columns: arrays of numbers or lists of text, all of one length.
+
+    Example:
+        >>> table = PredictionTable({"smiles": ["CCO"], "logS_pred": np.array([0.1]), "error": [""]})
+        >>> table["logS_pred"]
+        array([0.1])
+    """
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self._columns = dict(columns)
+
+    def __getitem__(self, name: str) -> Column:
+        """The column `name`."""
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the columns."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Number of columns; see `num_rows`."""
+        return len(self._columns)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of molecules."""
+        return len(next(iter(self._columns.values())))
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The same as a pyarrow Table; NaN becomes null."""
+        import pyarrow
+
+        arrays: dict[str, Any] = {
+            name: pyarrow.array(values, from_pandas=True) if isinstance(values, np.ndarray) else pyarrow.array(values)
+            for name, values in self._columns.items()
+        }
+        return pyarrow.table(arrays)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same as a pandas DataFrame; pandas is imported here only."""
+        import pandas
+
+        return pandas.DataFrame(self._columns)
+
+    def __repr__(self) -> str:
+        """Names and size."""
+        return f"PredictionTable({self.num_rows} rows: {', '.join(self._columns)})"
+
+
+# Output columns of a target of several classes. Legend: M members, N molecules, K classes.
+
+
+def class_columns(
+    group: ClassGroup,
+    probabilities_NK: Float[np.ndarray, "molecules classes"],
+    members_MNK: Float[np.ndarray, "members molecules classes"],
+    thresholds: Sequence[float] | None = None,
+) -> dict[str, Column]:
+    """The output columns of a target of several classes.
+
+    `<target>_pred`, the most probable class; `<target>_std`, with several members; `<target>_set`, the likely classes,
+    where such sets were learned; `<target>_prob_<class>`.
+
+    The deviation is that between the members' probabilities of the class that is predicted.
+
+    Args:
+        group: name and classes.
+        probabilities_NK: of the whole model; NaN rows where there is no molecule.
+        members_MNK: of each member, before calibration.
+        thresholds: of the sets; None = there are none.
+    """
+    known_N = ~np.isnan(probabilities_NK).any(axis=1)
+    best_N = np.where(known_N[:, None], probabilities_NK, 0.0).argmax(axis=1)
+    names = [group.classes[best] if known else "" for best, known in zip(best_N, known_N, strict=True)]
+    columns: dict[str, Column] = {f"{group.name}_pred": names}
+    if len(members_MNK) > 1:
+        spread_NK = members_MNK.std(axis=0, ddof=1)
+        columns[f"{group.name}_std"] = spread_NK[np.arange(len(best_N)), best_N]
+    if thresholds is not None:
+        columns[f"{group.name}_set"] = set_words(probabilities_NK, thresholds, group.classes)
+    for place, name in enumerate(group.classes):
+        columns[f"{group.name}_prob_{name}"] = probabilities_NK[:, place]
+    return columns
+
+
+# SMILES in, predictions out: as many rows, in the same order, with a reason where there is no prediction.
+
+
+ERROR, IN_DOMAIN, REASON = "error", "in_domain", "domain_reason"
+_ANSWERS = {False: "yes", True: "no"}  # outside → in_domain
+
+
+def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
+    """Open a MODEL folder; see `Predictor.load`.
+
+    Example:
+        >>> import dnd
+        >>> dnd.load("esol-model").predict(["CCO"]).to_pandas()  # doctest: +SKIP
+    """
+    return Predictor.load(folder, device=device, jobs=jobs)
+
+
+class Predictor:
+    """A finetuned model: networks and classical members whose predictions are averaged with their weights.
+
+    Args:
+        parts: members, task, hydrogens.
+        calibration: intervals or scaling of probabilities; None = none.
+        domain: where the model may be used; None = not known.
+        device: `cpu`, `cuda` or `auto`.
+        jobs: processes for parsing many molecules; 0 = one per processor.
+
+    Example:
+        >>> predictor = Predictor.load("esol-model")  # doctest: +SKIP
+        >>> predictor.predict(["CCO", "c1ccccc1", "no molecule"])  # doctest: +SKIP
+        PredictionTable(3 rows: smiles, logS_pred, logS_low, logS_high, in_domain, domain_reason, error)
+    """
+
+    def __init__(
+        self,
+        parts: PredictorParts,
+        *,
+        calibration: Calibration | None = None,
+        domain: Domain | None = None,
+        device: str = "auto",
+        jobs: int = 1,
+    ) -> None:
+        self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
+        if calibration is not None and len(calibration.targets) != len(self.targets):
+            raise CorruptFileError(
+                "calibration and targets of a model differ in number",
+                found=len(calibration.targets),
+                expected=len(self.targets),
+                next_step="Finetune the model again",
+            )
+        for member in parts.members:
+            member.network.to(choose_device(device))
+        if parts.blend and parts.blend.encoder:
+            parts.blend.encoder.student.to(choose_device(device))
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Self:
+        """Open a MODEL folder.
+
+        Raises:
+            InputError, CorruptFileError: see `read_predictor`.
+        """
+        parts, path = read_predictor(folder), Path(folder)
+        return cls(parts, calibration=read_calibration(path), domain=read_domain(path), device=device, jobs=jobs)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Names and units of the targets, in the order of the output columns."""
+        return self.parts.targets
+
+    @property
+    def kind(self) -> TaskName:
+        """`regression`, `classification`, or `mixed`: then each target has its own `kind`."""
+        return self.parts.task
+
+    @property
+    def columns(self) -> list[str]:
+        """Every output column but `error`, in order; those that the model has nothing for are left out."""
+        return list(self.describe([])[0])
+
+    def predict(self, smiles: Sequence[str]) -> PredictionTable:
+        """Predict the targets of molecules.
+
+        Args:
+            smiles: one text per molecule, in any spelling.
+
+        Returns:
+            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
+            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation between
+            members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
+            `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
+            `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
+        """
+        columns, errors = self.describe(smiles)
+        return PredictionTable({"smiles": list(smiles), **columns, ERROR: errors})
+
+    def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
+        """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
+        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
+        embeddings_VD: np.ndarray = np.empty((0, 0))
+        if len(found.places):
+            members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
+        columns = self._target_columns(members_MNC)
+        if self.domain is not None:
+            reasons = self.domain.reasons(found.smiles, embeddings_VD)
+            outside = dict(zip(found.places.tolist(), reasons, strict=True))
+            columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
+            columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
+        return columns, found.errors
+
+    def predict_values(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
+        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        values_NC = np.full((len(smiles), len(self.targets)), np.nan)
+        if len(found.places):
+            values_NC[found.places] = self.predict_store(found.store)
+        return values_NC, found.errors
+
+    def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
+        """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
+        values = [_raw_outputs(member, store) for member in self.parts.members]
+        if self.parts.blend:
+            values += self.parts.blend.predict(self.parts.blend.features(store, self.jobs))
+        return self._combined(values)
+
+    @cached_property
+    def _weights_MC(self) -> Float[np.ndarray, "members targets"]:
+        """Shares of the members of each target, the networks first."""
+        if self.parts.blend:
+            return self.parts.blend.weights_MC
+        return np.array([[member.weight] * len(self.targets) for member in self.parts.members])
+
+    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
+        """Each member's values, and the representations that the domain measures with, from one pass of each."""
+        values: list[np.ndarray] = []
+        blend, embeddings_BD = self.parts.blend, np.empty((len(store), 0))
+        if self.parts.members:
+            first, *others = self.parts.members
+            own, embeddings_BD = _values_and_embedding(first, store)
+            values += [own, *(_raw_outputs(member, store) for member in others)]
+        if blend:
+            x_NF = blend.features(store, self.jobs)
+            values += blend.predict(x_NF)
+            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(x_NF)
+        return np.stack(values), embeddings_BD
+
+    def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
+        """The weighted mean of the members, probabilities calibrated."""
+        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
+        values_NC = normalised(mean_NC, groups_of(self.targets))
+        return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
+
+    def _spread(self, members_MNC: np.ndarray) -> Float[np.ndarray, "molecules targets"] | None:
+        """Deviation between members, each counting with its weight; None for a single one."""
+        if len(members_MNC) < 2:
+            return None
+        if self.parts.blend is None:
+            return np.asarray(members_MNC.std(axis=0, ddof=1))
+        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, members_MNC)
+        return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MNC - mean_NC) ** 2)))
+
+    def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
+        values_NC = self._combined(list(members_MNC))
+        spread_NC = self._spread(members_MNC)
+        blend = self.parts.blend
+        names = [STUDENTS] * len(self.parts.members) + [member.name for member in blend.classical] if blend else []
+        widths_NC = spread_by_name(members_MNC, self._weights_MC, names) if blend else spread_NC
+        sets = {one.name: one for one in self.calibration.sets} if self.calibration else {}
+        columns: dict[str, Column] = {}
+        groups = {group.first: group for group in groups_of(self.targets)}
+        for column, target in enumerate(self.targets):
+            if column in groups:
+                own = groups[column].span
+                likely = sets.get(groups[column].name)
+                thresholds = likely.thresholds if likely else None
+                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], thresholds)
+            if target.group:
+                continue
+            columns[f"{target.name}_pred"] = values_NC[:, column]
+            if spread_NC is not None:
+                columns[f"{target.name}_std"] = spread_NC[:, column]
+            learned = self.calibration.targets[column] if self.calibration else TargetCalibration()
+            if learned.set_thresholds is not None:
+                both_NK = both_classes(values_NC[:, column])
+                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
+            ends = learned.bounds(values_NC[:, column], _column(widths_NC, column), target.transform)
+            if ends is not None:
+                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
+        return columns
+
+    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
+        """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
+        return self.embed_with_errors(smiles)[0]
+
+    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """`embed`, and the reasons of the NaN rows."""
+        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        networks = [member.network for member in self.parts.members]
+        encoder = self.parts.blend.encoder if self.parts.blend else None
+        if not networks and encoder is None:
+            raise InputError(
+                "the model has no network, so there is no representation",
+                found="classical members on descriptors and counts",
+                next_step="Finetune with --encoder, or use another --recipe",
+            )
+        width = sum(network.student.width for network in networks) or (encoder.student.width if encoder else 0)
+        values_ND = np.full((len(smiles), width), np.nan, np.float32)
+        if len(found.places):
+            every = np.arange(len(found.store))
+            parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
+            if encoder is not None and not parts:
+                parts = [encoder.embed(found.store)]
+            values_ND[found.places] = np.concatenate(parts, axis=1)
+        return values_ND, found.errors
+
+
+def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:
+    return None if values_NC is None else values_NC[:, column]
+
+
+def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.ndarray]:
+    network = member.network
+
+    def both(graph: GraphBatch) -> Tensor:
+        embedding_BD = network.embed(graph)
+        return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
+
+    outputs, width = run_over(both, network.student, store, np.arange(len(store))), network.student.width
+    return to_raw_units(outputs[:, width:], member.targets), outputs[:, :width]
+
+
+def _raw_outputs(member: Member, store: Store) -> Float[np.ndarray, "molecules targets"]:
+    outputs = run_over(member.network, member.network.student, store, np.arange(len(store)))
+    return to_raw_units(outputs, member.targets)

@@ -1,0 +1,366 @@
+"""More than one teacher: what else a student can learn of a molecule, each quantity by a head that is dropped later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dnd.common.config import look_up
+from dnd.common.errors import InputError
+from dnd.common.randomness import numpy_generator
+from dnd.graphs.batch import ConformerBatch, MoleculeBatch
+from dnd.models.students.base import Student, StudentOutput
+from dnd.pretraining.baselines.infomax3d import ordered_pairs
+from dnd.pretraining.heads import ProjectionHead
+from dnd.pretraining.objective import require_conformers
+from dnd.store.reader import Store
+from dnd.store.schema import FINGERPRINT_PLACES
+
+# Losses over the entries that are known. Legend: X items, S columns.
+
+
+class AuxiliaryLoss(NamedTuple):
+    """How far a head is off.
+
+    Attributes:
+        loss: mean over the known entries of the batch; 0 with gradient 0 where there is none.
+        constant: the same for the best constant prediction, that of the training rows.
+        known: number of known entries.
+    """
+
+    loss: Float[Tensor, ""]
+    constant: Float[Tensor, ""]
+    known: Int[Tensor, ""]
+
+
+def masked_squares(
+    predicted_XS: Float[Tensor, "items columns"], target_XS: Float[Tensor, "items columns"]
+) -> AuxiliaryLoss:
+    """Mean squared error over the targets that are not NaN; the constant prediction is 0, the training mean."""
+    known_XS = target_XS.isfinite()
+    known = known_XS.sum()
+    target_XS = torch.where(known_XS, target_XS, 0.0)
+    error_XS = torch.where(known_XS, predicted_XS - target_XS, 0.0)
+    number = known.clamp(min=1)
+    return AuxiliaryLoss(error_XS.square().sum() / number, target_XS.square().sum() / number, known)
+
+
+# Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
+#
+# Legend: X items (molecules or atoms), F columns, S kept columns.
+
+
+CLIPPED_SHARE = 0.001
+"""Share of the known training values at either end of a column that its limits leave out."""
+
+_SMALLEST_DEVIATION = 1e-6
+
+
+class Standardiser(nn.Module):
+    r""":math:`z = (\min(\max(x, l), u) - \mu) / s` for the columns that vary; NaN stays NaN.
+
+    Limits, mean and deviation are buffers, so every checkpoint holds them; they come from training rows alone, limits
+    from their 0.1 % and 99.9 % quantiles, so that one broken value can't set the scale of a column.
+
+    Args:
+        values_XF: of training rows; NaN = missing.
+        what: for messages.
+        pooled: keep one deviation for all columns, the root of their mean variance, and no limits: columns then count
+            by how much they vary, and a place that is nearly always 0 is no louder than the others.
+
+    Raises:
+        InputError: no column varies.
+    """
+
+    kept_S: Tensor
+    low_S: Tensor
+    high_S: Tensor
+    mean_S: Tensor
+    deviation_S: Tensor
+
+    def __init__(self, values_XF: Float[np.ndarray, "items columns"], what: str, *, pooled: bool = False) -> None:
+        super().__init__()
+        values_XF = values_XF.astype(np.float64)
+        columns = [_column(column_X[np.isfinite(column_X)], clip=not pooled) for column_X in values_XF.T]
+        low_F, high_F, mean_F, deviation_F = np.array(columns, dtype=np.float64).reshape(-1, 4).T
+        kept_S = np.flatnonzero(deviation_F > _SMALLEST_DEVIATION)
+        if not len(kept_S):
+            raise InputError(f"{what} has nothing to learn", found=f"{len(values_XF):,} training items, none that vary")
+        if pooled:
+            deviation_F = np.full_like(deviation_F, np.sqrt(np.mean(deviation_F[kept_S] ** 2)))
+        self.register_buffer("kept_S", torch.from_numpy(kept_S))
+        for name, values_F in (("low", low_F), ("high", high_F), ("mean", mean_F), ("deviation", deviation_F)):
+            self.register_buffer(f"{name}_S", torch.from_numpy(values_F[kept_S].astype(np.float32)))
+
+    @property
+    def width(self) -> int:
+        """S, the number of columns that are kept."""
+        return len(self.kept_S)
+
+    def forward(self, values_XF: Float[Tensor, "items columns"]) -> Float[Tensor, "items kept"]:
+        """The kept columns in units of their deviation."""
+        clipped_XS = torch.clamp(values_XF[:, self.kept_S], self.low_S, self.high_S)
+        return (clipped_XS - self.mean_S) / self.deviation_S
+
+    def record(self, names: list[str]) -> list[dict[str, Any]]:
+        """Name, limits, mean and deviation of each kept column, for the run's folder."""
+        rows = zip(
+            self.kept_S.tolist(),
+            *(values.tolist() for values in (self.low_S, self.high_S, self.mean_S, self.deviation_S)),
+            strict=True,
+        )
+        keys = ("low", "high", "mean", "deviation")
+        return [{"name": names[place], **dict(zip(keys, values, strict=True))} for place, *values in rows]
+
+
+def _column(known_X: np.ndarray, *, clip: bool) -> tuple[float, float, float, float]:
+    """Limits, mean and deviation of the known values of one column; deviation 0 where there is nothing to learn."""
+    largest = float(np.finfo(np.float32).max)
+    if len(known_X) < 2:
+        return -largest, largest, 0.0, 0.0
+    low, high = -largest, largest
+    if clip:
+        low, high = np.quantile(known_X, [CLIPPED_SHARE, 1 - CLIPPED_SHARE], method="nearest").tolist()
+        known_X = known_X.clip(low, high)
+    return low, high, float(known_X.mean()), float(known_X.std())
+
+
+# Pair distances as classes: for each pair of atoms of a molecule, in which bin its distance lies.
+#
+# Bins rather than a regression: a flexible chain has several likely distances, and their mean is none of them. Legend:
+# N graph atoms, P unordered pairs, K bins, H width of a pair.
+
+
+BIN_EDGES = tuple(1.25 + 0.5 * step for step in range(22))
+"""Upper edges of all bins but the last, angstrom: 1.25, 1.75, … 11.75."""
+
+PAIR_WIDTH = 64
+_STATISTICS_MOLECULES = 2000  # 300 pairs each are enough for 23 frequencies
+
+
+class PairDistances(nn.Module):
+    r"""Cross-entropy of the distance bin of every pair of graph atoms.
+
+    .. math:: p_{ij} = \operatorname{softmax} W_2 \operatorname{relu} W_1 [u_i + u_j, u_i \odot u_j],
+              \quad u = W_0 h
+
+    which is symmetric in i and j, and costs P·(2·64)·(64 + K) multiplications: a hundredth of the student.
+
+    Args:
+        student: gives the width.
+        store: molecules with conformers.
+        rows: training rows, which alone decide the frequencies of the bins.
+    """
+
+    log_frequency_K: Tensor
+
+    def __init__(self, student: Student, store: Store, rows: np.ndarray) -> None:
+        super().__init__()
+        require_conformers(store)
+        self.project = nn.Linear(student.width, PAIR_WIDTH)
+        bins = len(BIN_EDGES) + 1
+        self.network = nn.Sequential(nn.Linear(2 * PAIR_WIDTH, PAIR_WIDTH), nn.ReLU(), nn.Linear(PAIR_WIDTH, bins))
+        batch = store.read(np.sort(rows[:: max(1, len(rows) // _STATISTICS_MOLECULES)]))
+        counts_K = torch.bincount(self.read(store, batch)[2], minlength=bins).float() + 1.0
+        self.register_buffer("log_frequency_K", (counts_K / counts_K.sum()).log())
+
+    def read(self, store: Store, batch: MoleculeBatch) -> Int[Tensor, "3 pairs"]:
+        """Both atoms of every pair and the bin of their distance; on the CPU, beside the training."""
+        assert batch.conformers is not None
+        positions_N3 = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
+        pairs_2P = atom_pairs(batch.graph.atom_offsets)
+        distance_P = (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
+        return torch.cat([pairs_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
+
+    def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
+        """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
+        first_P, second_P, target_P = pairs_3P
+        state_NH = self.project(output.atoms_ND)
+        first_PH, second_PH = state_NH[first_P], state_NH[second_P]
+        logits_PK = self.network(torch.cat([first_PH + second_PH, first_PH * second_PH], dim=1)).float()
+        number = max(len(target_P), 1)
+        loss = F.cross_entropy(logits_PK, target_P, reduction="sum") / number
+        constant = -self.log_frequency_K[target_P].sum() / number
+        return AuxiliaryLoss(loss, constant, torch.tensor(len(target_P)))
+
+    def record(self, store: Store) -> list[dict[str, Any]]:
+        """Frequency of every bin among the training pairs."""
+        uppers: list[float | None] = [*BIN_EDGES, None]
+        return [
+            {"name": "distance", "below": upper, "frequency": frequency}
+            for upper, frequency in zip(uppers, self.log_frequency_K.exp().tolist(), strict=True)
+        ]
+
+
+def atom_pairs(offsets: Int[Tensor, "boundaries"]) -> Int[Tensor, "2 pairs"]:
+    """Every unordered pair of different atoms of one molecule, in packed numbering."""
+    source_E, target_E = ordered_pairs(offsets)
+    once_E = source_E < target_E
+    return torch.stack([source_E[once_E], target_E[once_E]])
+
+
+# More than one teacher: what else a student can learn of a molecule, each quantity by a head that is dropped later.
+#
+# From the store's auxiliary columns: RDKit's descriptors, count fingerprints, Gasteiger charges and solvent-accessible
+# surface. From its conformers: pair distances and principal radii. From its targets: labels, where present.
+#
+# Legend: B molecules, N graph atoms, A conformer atoms, X items (molecules or atoms), F columns, S kept columns.
+
+
+# Training molecules whose statistics stand for all of them.
+STATISTICS_MOLECULES = 20_000
+_READ_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of target.
+
+    Attributes:
+        of_atoms: whether the items are graph atoms, else molecules.
+        read: store and batch → raw values, NaN = missing.
+        pooled: one deviation for all columns; see `Standardiser`.
+        from_conformers: whether it needs the batch's conformers.
+    """
+
+    of_atoms: bool
+    read: Callable[[Store, MoleculeBatch], Float[np.ndarray, "items columns"]]
+    pooled: bool = False
+    from_conformers: bool = False
+
+
+def _descriptors(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    values, _ = store.read_auxiliary("descriptors", batch.rows_B.numpy())
+    return values.reshape(batch.num_molecules, -1).astype(np.float32)
+
+
+def _fingerprints(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    """log(1 + count): a second ring says more than a ninth carbon of a chain, and counts stay counts."""
+    places, offsets = store.read_auxiliary("fingerprints", batch.rows_B.numpy())
+    molecule = np.repeat(np.arange(batch.num_molecules), np.diff(offsets))
+    size = batch.num_molecules * FINGERPRINT_PLACES
+    counts = np.bincount(molecule * FINGERPRINT_PLACES + places.astype(np.int64), minlength=size)
+    return np.log1p(counts.reshape(-1, FINGERPRINT_PLACES)).astype(np.float32)
+
+
+def _charges(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    values, _ = store.read_auxiliary("charges", batch.rows_B.numpy())
+    return values[:, None].astype(np.float32)
+
+
+def _surface(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    values, _ = store.read_auxiliary("surface", batch.rows_B.numpy())
+    return values[:, None].astype(np.float32)
+
+
+def _radii(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    assert batch.conformers is not None
+    return principal_radii(batch.conformers)
+
+
+def _labels(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    return batch.targets_BC.numpy()
+
+
+FAMILIES: dict[str, Family] = {
+    "descriptors": Family(False, _descriptors),
+    # Squared error on log counts with one scale for all places: it has an R² like the other families; per-place scales
+    # would make the rarest environment the loudest, a Poisson loss has unbounded gradients, and bits drop the counts.
+    "fingerprints": Family(False, _fingerprints, pooled=True),
+    "charges": Family(True, _charges),
+    "surface": Family(True, _surface),
+    "radii": Family(False, _radii, from_conformers=True),
+    "labels": Family(False, _labels),
+}
+
+
+def principal_radii(conformers: ConformerBatch) -> Float[np.ndarray, "molecules 3"]:
+    r"""Extent of each molecule along its principal axes, largest first, angstrom.
+
+    .. math:: \sqrt{\lambda_k\Bigl(\sum_a Z_a (r_a - c)(r_a - c)^T / \sum_a Z_a\Bigr)}
+
+    with the centre c weighted the same. Atomic numbers stand for masses. The principal moments of inertia are sums of
+    two of the squares, so nothing is lost; radii are chosen because they are of one scale for all sizes.
+
+    Args:
+        conformers: all atoms count, hydrogens too.
+    """
+    weight_A1 = conformers.atomic_numbers_A.numpy().astype(np.float64)[:, None]
+    positions_A3 = conformers.positions_A3.numpy().astype(np.float64)
+    offsets = conformers.atom_offsets.numpy()
+    total_B1 = np.add.reduceat(weight_A1, offsets[:-1])
+    centre_B3 = np.add.reduceat(weight_A1 * positions_A3, offsets[:-1]) / total_B1
+    away_A3 = positions_A3 - np.repeat(centre_B3, np.diff(offsets), axis=0)
+    products_A33 = weight_A1[:, :, None] * away_A3[:, :, None] * away_A3[:, None, :]
+    moments_B33 = np.add.reduceat(products_A33, offsets[:-1]) / total_B1[:, :, None]
+    squares_B3 = np.linalg.eigvalsh(moments_B33)[:, ::-1]
+    radii_B3: np.ndarray = np.sqrt(squares_B3.clip(min=0.0)).astype(np.float32)
+    return radii_B3
+
+
+class AuxiliaryTerm(nn.Module):
+    """One family of numbers, from atom or molecule representations, in units of their training deviation.
+
+    Args:
+        name: of the family.
+        student: gives the width.
+        store: holds the values.
+        rows: training rows, which alone decide the scale.
+    """
+
+    def __init__(self, name: str, student: Student, store: Store, rows: np.ndarray) -> None:
+        super().__init__()
+        self.name, self.family = name, look_up(FAMILIES, name, "auxiliary term")
+        if self.family.from_conformers:
+            require_conformers(store)
+        if name == "labels" and not store.target_columns:
+            raise InputError(f"{store.path or 'the store'} has no labels", next_step="Prepare with --target-columns")
+        chunks = [rows[first : first + _READ_AT_ONCE] for first in range(0, len(rows), _READ_AT_ONCE)]
+        values_XF = np.concatenate([self.family.read(store, store.read(chunk)) for chunk in chunks])
+        self.scale = Standardiser(values_XF, f"the auxiliary term {name}", pooled=self.family.pooled)
+        width = self.scale.width
+        self.head: nn.Module = (
+            nn.Sequential(nn.Linear(student.width, student.width), nn.ReLU(), nn.Linear(student.width, width))
+            if self.family.of_atoms
+            else ProjectionHead(student, width)
+        )
+
+    def read(self, store: Store, batch: MoleculeBatch) -> Float[Tensor, "items columns"]:
+        """Raw values of a batch on the CPU; NaN = missing."""
+        return torch.from_numpy(self.family.read(store, batch))
+
+    def forward(
+        self, output: StudentOutput, batch: MoleculeBatch, values_XF: Float[Tensor, "items columns"]
+    ) -> AuxiliaryLoss:
+        """Mean squared error over the known entries, and that of the training mean."""
+        target_XS = self.scale(values_XF)
+        predicted = self.head(output.atoms_ND) if self.family.of_atoms else self.head(output, batch.graph)
+        return masked_squares(predicted.float(), target_XS)
+
+    def record(self, store: Store) -> list[dict[str, Any]]:
+        """The scale of every kept column."""
+        given = {"labels": store.target_columns, "descriptors": store.manifest.get("descriptor_names")}.get(self.name)
+        places = int(self.scale.kept_S.max()) + 1
+        return self.scale.record(given or [f"{self.name}-{place}" for place in range(places)])
+
+
+def build_auxiliary(
+    names: list[str], student: Student, store: Store, train_rows: np.ndarray, seed: int
+) -> dict[str, AuxiliaryTerm | PairDistances]:
+    """The auxiliary terms by name; their scales come from at most 20,000 training rows.
+
+    Raises:
+        InputError: the store lacks what a term needs, or it never varies.
+    """
+    rows = np.sort(numpy_generator(seed, "auxiliary statistics").permutation(train_rows)[:STATISTICS_MOLECULES])
+    return {
+        name: PairDistances(student, store, rows) if name == "distances" else AuxiliaryTerm(name, student, store, rows)
+        for name in names
+    }

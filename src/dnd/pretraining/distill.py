@@ -1,0 +1,111 @@
+"""Store and TEACHER folder → ENCODER folder: the distillation stage of D&D and CCMD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnd.common.config import to_dict
+from dnd.common.files import write_json
+from dnd.models.teachers.teachers import load_teacher
+from dnd.pretraining.distill_objective import DistillationObjective
+from dnd.pretraining.distill_terms import require_suitable
+from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, refuse_other_run, seal_encoder
+from dnd.pretraining.settings import DistillConfig
+from dnd.pretraining.teacher_outputs import weights_digest
+from dnd.store.reader import Store
+from dnd.training.device import choose_device
+from dnd.training.loop import train
+
+
+def distill(
+    store: Store | Path | str,
+    teacher: Path | str | None,
+    out: Path | str,
+    config: DistillConfig | None = None,
+    *,
+    resume: bool = False,
+    cache_folder: Path | None = None,
+    quiet: bool = False,
+) -> PretrainSummary:
+    """Teach a 2D student what a frozen 3D teacher says about clean conformers.
+
+    Args:
+        store: a store with conformers, or its folder.
+        teacher: the TEACHER folder; None where all terms are auxiliary.
+        out: the ENCODER folder.
+        config: settings; the defaults of `DistillConfig` when None.
+        resume: go on where an interrupted run of the same settings stopped.
+        cache_folder: for a cache of the teacher's outputs on disk that several students share; None = in `out`, and
+            removed at the end.
+        quiet: show nothing.
+
+    Raises:
+        ConfigError: a term needs a teacher and there is none.
+        InputError: the store has no conformers, another hydrogen setting than the teacher, or elements unknown to it;
+            or `out` holds something else.
+
+    Example:
+        >>> distill("qm9-store", "teacher", "encoder", DistillConfig(level="node"))  # doctest: +SKIP
+    """
+    config, out = config or DistillConfig(), Path(out)
+    if (summary := finished_before(out, resume=resume)) is not None:
+        return summary
+    store = store if isinstance(store, Store) else Store.open(store)
+    network, teacher_config = (None, {}) if teacher is None else load_teacher(teacher)
+    if network is not None:
+        require_suitable(store, teacher_config, str(teacher))
+    digest = None if network is None else weights_digest(network)
+    settings = {"store": store.fingerprint, "teacher": digest, "settings": to_dict(config)}
+    refuse_other_run(out, settings, resume=resume, allow_change=config.loop.allow_change)
+    objective = DistillationObjective(
+        store,
+        network,
+        config,
+        device=choose_device(config.loop.device),
+        cache_folder=cache_folder or out / "targets",
+        quiet=quiet,
+    )
+    title = f"distill {config.level}"
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
+    if result.finished and (record := objective.auxiliary_record()):
+        write_json(out / "auxiliary.json", record)
+    card = _card(config, None if network is None else network.width, result.best)
+    description = _description(config, digest, teacher_config)
+    return seal_encoder(out, objective.student, objective, result, description, card)
+
+
+def _description(config: DistillConfig, digest: str | None, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """What the encoder's `config.json` says of its making: the settings, and the teacher by its weights' digest."""
+    about_teacher = {key: teacher.get(key) for key in ("teacher", "sigma", "store", "molecules", "metrics")}
+    return {
+        "stage": "distill",
+        "level": config.level,
+        "terms": config.weights(),
+        "teacher": {"weights": digest, **about_teacher},
+        "settings": to_dict(config),
+    }
+
+
+def _card(config: DistillConfig, teacher_width: int | None, metrics: dict[str, float]) -> list[str]:
+    terms = ", ".join(f"{name} × {weight:g}" for name, weight in config.weights().items())
+    taught = f"by a frozen 3D denoiser of width {teacher_width}" if teacher_width else "without a 3D denoiser"
+    lines = [
+        f"A 2D student that was taught {taught} (D&D, level `{config.level}`: {terms}). It reads a molecular graph and "
+        "needs no conformer.",
+        "",
+    ]
+    for part, what in (("valid", "held-out"), ("train", "training")):
+        for name in config.weights():
+            if f"{part}_{name}_r2" in metrics:
+                lines.append(
+                    f"- {what} {name}: loss {metrics[f'{part}_{name}_loss']:.4g}, of a constant "
+                    f"{metrics[f'{part}_{name}_variance']:.4g}, R² {metrics[f'{part}_{name}_r2']:.3f}"
+                )
+    if "valid_lookup_r2" in metrics:
+        lines.append(
+            f"- a lookup by (element, degree, in a ring), which needs no learning: held-out loss "
+            f"{metrics['valid_lookup_loss']:.4g}, R² {metrics['valid_lookup_r2']:.3f}"
+        )
+    return lines

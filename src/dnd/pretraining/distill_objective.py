@@ -1,0 +1,323 @@
+"""The distillation objective: frozen teacher, clean conformer, student and projections that learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dnd.common.errors import InputError
+from dnd.common.randomness import numpy_generator
+from dnd.graphs.batch import GraphBatch, MoleculeBatch
+from dnd.models.students.encoders import build_student
+from dnd.models.teachers.base import Teacher
+from dnd.pretraining.auxiliary import build_auxiliary
+from dnd.pretraining.distill_losses import node_distillation_loss
+from dnd.pretraining.distill_terms import DistillationTerm, build_terms, request_of
+from dnd.pretraining.heads import LabelHead
+from dnd.pretraining.objective import PretrainingObjective, RunningMean, initial_weights
+from dnd.pretraining.settings import AUXILIARY, DistillConfig
+from dnd.pretraining.teacher_outputs import (
+    DistillationBatch,
+    TargetCache,
+    build_cache,
+    cache_bytes,
+    naming_molecules,
+    run_teacher,
+)
+from dnd.store.reader import Store
+from dnd.training.objective import StepLoss, Terms
+
+# How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
+#
+# Legend: K aligned layers, X items, D the teacher's width, N atoms.
+
+
+# Columns of OGB's atom features: element (atomic number minus 1), degree, membership in a ring.
+_LOOKUP_COLUMNS = [0, 2, 8]
+
+
+@dataclass
+class TargetMoments:
+    r"""Sums over a data set from which the loss of any constant prediction follows.
+
+    With weights :math:`w_x` and normaliser M, the loss of the constant c is
+    :math:`\frac{1}{M} (\sum w t^2 - 2 c \sum w t + c^2 \sum w)`, averaged over layers and features.
+    """
+
+    weight: float = 0.0
+    normaliser: float = 0.0
+    first_KD: Tensor = field(default_factory=lambda: torch.zeros(()))
+    second_KD: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, term: DistillationTerm, targets_KXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> None:
+        """Take in one batch."""
+        targets = targets_KXD.double().cpu()
+        weight_X = term.item_weights(targets_KXD, graph).double().cpu()
+        self.weight += float(weight_X.sum())
+        self.normaliser += term.normaliser(graph)
+        self.first_KD = self.first_KD + (weight_X[:, None] * targets).sum(dim=1)
+        self.second_KD = self.second_KD + (weight_X[:, None] * targets.square()).sum(dim=1)
+
+    @property
+    def mean_KD(self) -> Float[Tensor, "layers dim"]:
+        """The best constant prediction."""
+        return self.first_KD / self.weight
+
+    def constant_loss(self, constant_KD: Float[Tensor, "layers dim"]) -> float:
+        """The term's loss when every prediction is `constant_KD`; with the mean, the variance."""
+        total_KD = self.second_KD - 2 * constant_KD * self.first_KD + constant_KD.square() * self.weight
+        return float(total_KD.mean() / self.normaliser)
+
+
+def explained(loss: float, variance: float) -> float:
+    """R² = 1 - loss / variance: 1 explains everything, 0 is no better than the mean, below 0 worse than it.
+
+    Where there is no variance there is nothing to explain, and R² is 0.
+    """
+    return 1.0 - loss / variance if variance > 0 else 0.0
+
+
+class AtomLookup:
+    """A table of mean targets by (element, degree, in a ring): what NODE costs without learning anything.
+
+    An atom whose key was not in the training part gets the mean of its element, and that failing the overall mean.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, ...], tuple[Tensor, int]] = {}
+
+    def add(self, features_NF: Int[Tensor, "atoms features"], targets_ND: Float[Tensor, "atoms dim"]) -> None:
+        """Take in the atoms of one batch."""
+        keys_NC, targets = features_NF[:, _LOOKUP_COLUMNS].cpu(), targets_ND.double().cpu()
+        for length in (0, 1, len(_LOOKUP_COLUMNS)):
+            if length:
+                unique, index_N = torch.unique(keys_NC[:, :length], dim=0, return_inverse=True)
+            else:
+                unique, index_N = torch.empty(1, 0, dtype=torch.int64), torch.zeros(len(targets), dtype=torch.int64)
+            sums = torch.zeros(len(unique), targets.shape[1], dtype=targets.dtype).index_add_(0, index_N, targets)
+            counts = torch.bincount(index_N, minlength=len(unique)).tolist()
+            for key, total, count in zip(map(tuple, unique.tolist()), sums, counts, strict=True):
+                old_total, old_count = self._sums.get(key, (torch.zeros(()), 0))
+                self._sums[key] = (old_total + total, old_count + count)
+
+    def predict(self, features_NF: Int[Tensor, "atoms features"]) -> Float[Tensor, "atoms dim"]:
+        """The table's entry of every atom, float64 on the CPU."""
+        keys_NC = features_NF[:, _LOOKUP_COLUMNS].cpu()
+        unique, index_N = torch.unique(keys_NC, dim=0, return_inverse=True)
+        rows = []
+        for key in map(tuple, unique.tolist()):
+            total, count = next(self._sums[short] for short in (key, key[:1], ()) if short in self._sums)
+            rows.append(total / count)
+        return torch.stack(rows)[index_N]
+
+
+# The distillation objective: frozen teacher, clean conformer, student and projections that learn.
+
+
+# Training molecules from which the teacher's mean, its variance and the lookup table are taken.
+STATISTICS_MOLECULES = 20_000
+
+
+class DistillationObjective(PretrainingObjective):
+    """Weighted distillation terms and auxiliary terms over a store.
+
+    The teacher is held outside the modules, so no checkpoint and no optimizer ever sees it.
+
+    Args:
+        store: molecules with conformers that suit the teacher; see `alignment.require_suitable`.
+        teacher: any teacher; it is frozen here. None where no term needs one.
+        config: settings of the run.
+        device: where the teacher runs.
+        cache_folder: for a cache on disk.
+        quiet: show no progress of the cache.
+
+    Attributes:
+        student: the part that is kept.
+        constants: numbers that don't change in training: variances and the lookup's loss and R².
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        teacher: Teacher | None,
+        config: DistillConfig,
+        *,
+        device: torch.device | None = None,
+        cache_folder: Path | None = None,
+        quiet: bool = True,
+    ) -> None:
+        super().__init__(store, config.loop, config.holdout_fraction)
+        self._device = device or torch.device("cpu")
+        self._frozen: tuple[Teacher, ...] = ()  # a tuple, not a submodule
+        if teacher is not None:
+            self._frozen = (teacher.to(self._device).eval().requires_grad_(False),)
+        with initial_weights(config.loop.seed):
+            self.student = build_student(config.student)
+            self.bf16_devices = self.student.bf16_devices
+            self._terms = build_terms(self.student, teacher, config)
+            self.terms = nn.ModuleDict(self._terms)
+            train_rows = self.train_rows.sample()
+            if config.task_target is not None:
+                self.task = LabelHead(self.student, store, config.task_target, train_rows, self.holdout_rows)
+            names = [name for name in config.weights() if name in AUXILIARY]
+            self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed)
+            self.auxiliary = nn.ModuleDict(self._auxiliary)
+        self._weights = config.weights()
+        self.request = request_of(self._terms, config)
+        self.cache = self._build_cache(config, cache_folder, quiet)
+        self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
+        self.to(self._device)
+        self.constants = self._measure_teacher()
+
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        """Weighted sum of the terms' losses; `parts` has each term's loss and R² against the training variance."""
+        batch = self.with_targets(batch)
+        output = self.student(batch.graph, collect_layers=self._needs_layers)
+        losses: list[Tensor] = []
+        counts: list[Tensor | int] = []
+        parts: dict[str, Tensor] = {}
+        for name, term in self._terms.items():
+            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
+            losses.append(self._weights[name] * loss)
+            counts.append(term.normaliser(batch.graph))
+            parts[name] = loss.detach()
+            parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
+        for name, auxiliary in self._auxiliary.items():
+            found = auxiliary(output, batch, batch.auxiliary[name])
+            losses.append(self._weights[name] * found.loss)
+            counts.append(found.known)
+            parts[name] = found.loss.detach()
+        if "task" in self._weights:
+            error, _, count = self.task(output, batch)
+            losses.append(self._weights["task"] * error)
+            counts.append(count)
+            parts["task"] = error.detach()
+        losses_T = torch.stack(losses)
+        terms = Terms(losses_T, torch.stack([torch.as_tensor(count).to(losses_T) for count in counts]))
+        return StepLoss(terms.loss, parts, terms=terms)
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules with their auxiliary values, and with the teacher's outputs where they are cached."""
+        batch = self.store.read(rows)
+        values = {name: term.read(self.store, batch) for name, term in self._auxiliary.items()}
+        if self.cache is None:
+            return DistillationBatch(**vars(batch), auxiliary=values)
+        teacher_KND, teacher_PBD = self.cache.read(rows)
+        return DistillationBatch(
+            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, auxiliary=values
+        )
+
+    def with_targets(self, batch: MoleculeBatch) -> DistillationBatch:
+        """The batch with the teacher's outputs, which are computed now where there is no cache."""
+        assert isinstance(batch, DistillationBatch)
+        if not self._frozen or batch.teacher_KND is not None:
+            return batch
+        with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
+            teacher_KND, teacher_PBD = run_teacher(self._frozen[0], batch, self.request)
+        return replace(batch, conformers=None, teacher_KND=teacher_KND, teacher_PBD=teacher_PBD)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss, variance and R² of every term for held-out molecules and as many training molecules."""
+        metrics: dict[str, float] = {}
+        for part, rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            means = RunningMean()
+            for batch in self.evaluation_batches(rows):
+                self._add_losses(self.with_targets(batch), means)
+            losses = means.values()
+            metrics[f"{part}_loss"] = sum(
+                weight * losses.get(f"{name}_loss", 0.0) for name, weight in self._weights.items()
+            )
+            for name in self._terms:
+                variance = self.constants[f"{part}_{name}_variance"]
+                metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss")
+                metrics[f"{part}_{name}_variance"] = variance
+                metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
+            for name in self._auxiliary:
+                loss, constant = losses.get(f"{name}_loss", 0.0), losses.get(f"{name}_variance", 0.0)
+                losses[f"{name}_r2"] = explained(loss, constant)
+            metrics |= {f"{part}_{name}": value for name, value in losses.items()}
+            metrics |= {name: value for name, value in self.constants.items() if name.startswith(f"{part}_lookup")}
+        return metrics
+
+    def auxiliary_record(self) -> dict[str, list[dict[str, Any]]]:
+        """What the auxiliary terms took from the training rows: limits, means, deviations, frequencies."""
+        return {name: term.record(self.store) for name, term in self._auxiliary.items()}
+
+    def _add_losses(self, batch: DistillationBatch, means: RunningMean) -> None:
+        output = self.student(batch.graph, collect_layers=self._needs_layers)
+        for name, term in self._terms.items():
+            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
+            means.add(f"{name}_loss", loss, term.normaliser(batch.graph))
+        for name, auxiliary in self._auxiliary.items():
+            found = auxiliary(output, batch, batch.auxiliary[name])
+            means.add(f"{name}_loss", found.loss, int(found.known))
+            means.add(f"{name}_variance", found.constant, int(found.known))
+        if "task" in self._weights:
+            error, constant, count = self.task(output, batch)
+            means.add("task_loss", error, count)
+            means.add("task_loss_of_the_mean", constant, count)
+
+    def _measure_teacher(self) -> dict[str, float]:
+        """Variance of the teacher per term and part, and what the lookup table leaves; all about the training mean."""
+        constants: dict[str, float] = {}
+        if not self._terms:
+            return constants
+        order = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows.sample())
+        rows = order[:STATISTICS_MOLECULES]
+        known, lookup = {name: TargetMoments() for name in self._terms}, AtomLookup()
+        for batch in map(self.with_targets, self.evaluation_batches(np.sort(rows))):
+            self._take_in(batch, known)
+            if "node" in self._terms:
+                lookup.add(batch.graph.node_features_NF, self._terms["node"].targets(batch, self.request)[0])
+        for name, moment in known.items():
+            if not moment.constant_loss(moment.mean_KD) > 0:
+                raise InputError(
+                    f"the teacher says the same about everything: nothing to learn from it at level {name}",
+                    found=f"variance 0 over {len(rows)} molecules",
+                )
+        for part, part_rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            moments, floor = {name: TargetMoments() for name in self._terms}, RunningMean()
+            for batch in map(self.with_targets, self.evaluation_batches(part_rows)):
+                self._take_in(batch, moments)
+                if "node" in self._terms:
+                    targets_ND = self._terms["node"].targets(batch, self.request)[0].cpu()
+                    loss = node_distillation_loss(lookup.predict(batch.graph.node_features_NF), targets_ND.double())
+                    floor.add("lookup_loss", loss, len(targets_ND))
+            for name, moment in moments.items():
+                constants[f"{part}_{name}_variance"] = moment.constant_loss(known[name].mean_KD)
+            constants |= floor.values(f"{part}_")
+            if "node" in self._terms:
+                loss_of_lookup, variance = constants[f"{part}_lookup_loss"], constants[f"{part}_node_variance"]
+                constants[f"{part}_lookup_r2"] = explained(loss_of_lookup, variance)
+        return constants
+
+    def _take_in(self, batch: DistillationBatch, moments: dict[str, TargetMoments]) -> None:
+        for name, term in self._terms.items():
+            moments[name].add(term, term.targets(batch, self.request), batch.graph)
+
+    def _build_cache(self, config: DistillConfig, folder: Path | None, quiet: bool) -> TargetCache | None:
+        if not self._frozen:
+            return None
+        (teacher,) = self._frozen
+        choice, size = config.cache, cache_bytes(teacher, self.store, self.request)
+        if choice == "auto" and config.loop.epochs == 1 and config.conformers == "first":
+            choice = "off"
+        elif choice == "auto":
+            choice = "memory" if size <= config.cache_memory_mb * 2**20 or folder is None else "disk"
+        if choice == "off" or size == 0:
+            return None
+        return build_cache(
+            teacher,
+            self.store,
+            self.request,
+            device=self._device,
+            folder=folder if choice == "disk" else None,
+            quiet=quiet,
+        )

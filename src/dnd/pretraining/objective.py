@@ -1,0 +1,164 @@
+"""What all pretraining objectives share: which molecules train, which are held out, and in which order they come."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.randomness import derive_seed, numpy_generator
+from dnd.graphs.batch import MoleculeBatch
+from dnd.models.students.base import Student
+from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows
+from dnd.store.reader import Store
+from dnd.training.distributed import num_ranks
+from dnd.training.objective import Objective
+from dnd.training.settings import LoopConfig
+
+# Training molecules of the evaluation that stands beside the held-out one.
+MAX_TRAIN_SAMPLE = 2000
+
+
+class PretrainingObjective(Objective):
+    """An objective over a store with a held-out part that is fixed by the seed.
+
+    Args:
+        store: the molecules.
+        loop: batch size and seed.
+        holdout_fraction: share that is held out.
+        contrastive: the other molecules of a batch are negatives, so batches mix sizes (or size, the easiest tell,
+            would never be learnt), are all full, and none has a single molecule.
+
+    Attributes:
+        student: the part that is kept, set by the objectives.
+        train_rows: rows that train.
+        holdout_rows: rows that never train, ascending.
+    """
+
+    best_metric = "valid_loss"
+    student: Student
+
+    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, contrastive: bool = False) -> None:
+        super().__init__()
+        self.store, self.loop, self.contrastive = store, loop, contrastive
+        if len(store) < 2:
+            raise InputError(f"{store.path or 'the store'} is too small to hold a part out", found=len(store))
+        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed)
+        self.holdout_rows = self.train_rows.held_out
+        sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows.sample())
+        self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
+
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+
+        Only a budget sorts by size: the students pack their batches, so mixed sizes cost nothing, and a batch of one
+        size is a biased sample of the molecules.
+        """
+        loop = self.loop
+        return EpochPlan(
+            self.train_rows,
+            self.store.atom_counts,
+            batch_size=None if loop.max_tokens else min(loop.batch_size, len(self.train_rows)),
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+            drop_last=self.contrastive,
+            pool=DEFAULT_POOL if loop.max_tokens else 1,
+        )
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules with their first conformer."""
+        return self.store.read(rows)
+
+    def require_pairs(self) -> None:
+        """Refuse what leaves a contrastive loss without negatives.
+
+        Raises:
+            InputError: there are fewer than two training or two held-out molecules.
+            ConfigError: a batch has fewer molecules than there are processes.
+        """
+        if min(len(self.train_rows), len(self.holdout_rows)) < 2:
+            raise InputError(
+                "a contrastive loss needs two training and two held-out molecules",
+                found=f"{len(self.train_rows)} and {len(self.holdout_rows)}",
+                next_step="Use more molecules or raise holdout_fraction",
+            )
+        batch_size = min(self.loop.batch_size, len(self.train_rows))
+        if batch_size < num_ranks():  # a molecule of two ranks would be its own negative
+            raise ConfigError(
+                "a contrastive batch needs a molecule for each process",
+                found=f"{batch_size} molecules, {num_ranks()} processes",
+                next_step="Raise loop.batch_size or start fewer processes",
+            )
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss and its parts for held-out molecules and as many training molecules, with a fixed seed."""
+        metrics: dict[str, float] = {}
+        for part, rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
+            means, seed = RunningMean(), derive_seed(self.loop.seed, f"evaluate {part}")
+            for number, batch in enumerate(self.evaluation_batches(rows)):
+                if self.contrastive and batch.num_molecules < 2:
+                    continue
+                step = self(batch, derive_seed(seed, "batch", number))
+                for name, value in {"loss": step.loss, **step.parts}.items():
+                    means.add(name, value, int(step.weight))
+            metrics |= means.values(f"{part}_")
+        return metrics
+
+    def evaluation_batches(self, rows: np.ndarray) -> Iterator[MoleculeBatch]:
+        """`rows` in batches on the objective's device, always the same; by size unless molecules are negatives."""
+        device = next(self.parameters()).device
+        if self.contrastive:
+            ordered = numpy_generator(self.loop.seed, "evaluation order").permutation(rows)
+        else:
+            ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
+        for start in range(0, len(ordered), self.loop.batch_size):
+            yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """SMILES and source row of each molecule."""
+        return self.store.describe(rows)
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Modules built inside get weights that depend on the seed alone; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial weights"))
+        yield
+
+
+class RunningMean:
+    """Means of several numbers over batches of unequal weight."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._weights: dict[str, int] = {}
+
+    def add(self, name: str, mean: Tensor | float, weight: int) -> None:
+        """Take in the mean of a batch with `weight` terms; a batch without any counts for nothing."""
+        if weight > 0:
+            self._totals[name] = self._totals.get(name, 0.0) + float(mean) * weight
+            self._weights[name] = self._weights.get(name, 0) + weight
+
+    def values(self, prefix: str = "") -> dict[str, float]:
+        """The means so far, by prefixed name."""
+        return {f"{prefix}{name}": total / self._weights[name] for name, total in self._totals.items()}
+
+
+def require_conformers(store: Store) -> None:
+    """Refuse a store without conformers.
+
+    Raises:
+        InputError: some molecule has none.
+    """
+    if not store.has_conformers:
+        raise InputError(
+            f"{store.path or 'the store'} has molecules without conformers",
+            next_step="Make it with `dnd prepare --conformers file` or `--conformers etkdg`",
+        )

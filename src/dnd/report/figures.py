@@ -1,0 +1,299 @@
+"""One plotting style for every figure, and what an analysis leaves: a picture, its numbers as CSV, a sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from dnd.common.files import replacing, write_text
+
+# One plotting style for every figure: safe for colour-blind readers, and SVG that follows the page's colour.
+#
+# The palette is that of Okabe and Ito (2008). Series differ in marker or line style as well as in colour, so a figure
+# also survives a grey print.
+
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#7F7F7F")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_INK = "#1a1b1c"  # becomes `currentColor` in SVG, so that text and axes are readable on light and on dark pages
+_STYLE: dict[str, Any] = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dnd",  # the same numbers give the same file
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "xtick.labelsize": 8.0,
+    "ytick.color": _INK,
+    "ytick.labelsize": 8.0,
+}
+
+
+@contextmanager
+def drawing(
+    columns: int = 1, rows: int = 1, *, width: float = 5.2, height: float = 3.4
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the common style and its array of axes [rows, columns]; `width` and `height` in inches per panel."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element without prologue: scales with the page and takes its text colour."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"([^>]*?)',
+        r"\1\2",
+        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
+        count=1,
+    )
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.png (white background) and `stem`.svg, atomically; returns both paths."""
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    with matplotlib.rc_context(_STYLE), replacing(png) as temporary:
+        figure.savefig(temporary, format="png", facecolor="white", metadata={"Software": None})
+    write_text(svg, to_svg(figure))
+    return [png, svg]
+
+
+def plain(text: object) -> str:
+    """Text of a user as a label: no mathematics mode, no control characters, at most 80 characters."""
+    printable = "".join(character if character.isprintable() else " " for character in str(text))
+    return (printable if len(printable) <= 80 else printable[:79] + "…").replace("$", r"\$")
+
+
+def draw_loss_curves(
+    axes: Any,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str = "",
+    references: Mapping[str, float] | None = None,
+    x_label: str = "step",
+    y_label: str = "loss",
+    logarithmic: bool = True,
+) -> None:
+    """Draw each curve's (step, loss) points and a dotted horizontal line per reference value."""
+    for number, (name, points) in enumerate(curves.items()):
+        finite = [(step, loss) for step, loss in points if np.isfinite(loss) and (loss > 0 or not logarithmic)]
+        if finite:
+            steps, losses = zip(*finite, strict=True)
+            marker = MARKERS[number % len(MARKERS)] if len(finite) <= 30 else None
+            style = LINES[number % len(LINES)]
+            axes.plot(
+                steps, losses, style, color=PALETTE[number % len(PALETTE)], marker=marker, ms=3, label=plain(name)
+            )
+    for name, value in (references or {}).items():
+        axes.axhline(value, color=_INK, linestyle=":", linewidth=1)
+        axes.annotate(plain(name), (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+    if logarithmic and axes.lines:
+        axes.set_yscale("log")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
+    axes.set(title=plain(title), xlabel=plain(x_label), ylabel=plain(y_label))
+
+
+def loss_curves(curves: Mapping[str, Sequence[tuple[float, float]]], **labels: Any) -> str:
+    """SVG of loss curves; keywords as in `draw_loss_curves`."""
+    with drawing() as (figure, axes):
+        draw_loss_curves(axes[0, 0], curves, **labels)
+        return to_svg(figure)
+
+
+def parity_plot(
+    measured: Sequence[float] | np.ndarray,
+    predicted: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    title: str = "",
+    unit: str = "",
+) -> str:
+    """SVG of predictions against measurements, one colour per model; pairs with a missing value are left out.
+
+    Args:
+        measured: labels.
+        predicted: model name to its predictions of the same molecules.
+        title: of the figure.
+        unit: of both axes.
+    """
+    labels = np.asarray(measured, dtype=float)
+    with drawing(width=3.9, height=3.7) as (figure, grid):
+        axes, seen = grid[0, 0], [0.0, 1.0]
+        for number, (name, values) in enumerate(predicted.items()):
+            numbers = np.asarray(values, dtype=float)
+            known = np.isfinite(labels) & np.isfinite(numbers)
+            seen = [*labels[known], *numbers[known]] if known.any() and number == 0 else [*seen, *numbers[known]]
+            marker = MARKERS[number % len(MARKERS)]
+            axes.scatter(
+                labels[known], numbers[known], s=14, alpha=0.65, marker=marker, linewidths=0,
+                color=PALETTE[number % len(PALETTE)], label=plain(name),
+            )  # fmt: skip
+        low, high = min(seen), max(seen)
+        axes.plot([low, high], [low, high], ":", color=_INK, linewidth=1)
+        suffix = f" ({plain(unit)})" if unit else ""
+        axes.set(title=plain(title), xlabel=f"measured{suffix}", ylabel=f"predicted{suffix}")
+        if len(predicted) > 1:
+            axes.legend()
+        return to_svg(figure)
+
+
+def bar_chart(
+    labels: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float] | None = None,
+    *,
+    title: str = "",
+    axis_label: str = "",
+) -> str:
+    """SVG of horizontal bars with their numbers, the first on top; `errors` are drawn as ± whiskers."""
+    places = np.arange(len(labels))
+    with drawing(height=0.8 + 0.32 * max(len(labels), 1)) as (figure, grid):
+        axes = grid[0, 0]
+        colours = [PALETTE[number % len(PALETTE)] for number in range(len(labels))]
+        axes.barh(places, values, xerr=errors, color=colours, height=0.7, error_kw={"ecolor": _INK, "capsize": 2})
+        for place, value, error in zip(places, values, errors or [0.0] * len(labels), strict=True):
+            axes.annotate(f" {value:.4g}", (value + error, place), va="center", fontsize=8)
+        axes.margins(x=0.15)
+        axes.set_yticks(places, [plain(label) for label in labels])
+        axes.invert_yaxis()
+        axes.set(title=plain(title), xlabel=plain(axis_label))
+        return to_svg(figure)
+
+
+# What an analysis leaves: a picture, the numbers behind it as CSV, and a sentence that says what it shows.
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one analysis.
+
+    Attributes:
+        name: stem of its files.
+        figure: the picture.
+        columns: heads of the CSV.
+        rows: its cells; None is an empty cell.
+        sentence: what the picture shows, with its numbers.
+    """
+
+    name: str
+    figure: Figure
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    sentence: str
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `name`.png, .svg, .csv and .txt (the sentence) into `folder`; returns their paths."""
+        table, text = folder / f"{self.name}.csv", folder / f"{self.name}.txt"
+        write_text(table, table_text(self.columns, self.rows))
+        write_text(text, self.sentence + "\n")
+        return [*save_figure(self.figure, folder / self.name), table, text]
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV; floats with six digits."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else "" if cell is None else cell for cell in row])
+    return stream.getvalue()
+
+
+# Figures of a classifier: ROC curves and calibration.
+
+
+Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+BINS = 10
+_LIMIT_NUMBERED = 25  # classes; more numbers could not be read
+
+
+def roc_plot(pairs: Pairs) -> str:
+    """SVG of one ROC curve per target; `pairs` are labels (0, 1) and probabilities without missing values."""
+    with drawing(width=3.9, height=3.7) as (figure, grid):
+        axes = grid[0, 0]
+        for number, (name, (labels, probabilities)) in enumerate(pairs.items()):
+            false_rate, true_rate, _ = roc_curve(labels, probabilities)
+            style, colour = LINES[number % len(LINES)], PALETTE[number % len(PALETTE)]
+            axes.plot(false_rate, true_rate, style, color=colour, label=plain(name))
+        axes.plot([0, 1], [0, 1], ":", color=PALETTE[-1], linewidth=1)
+        axes.set(xlabel="share of class 0 called 1", ylabel="share of class 1 found")
+        if len(pairs) > 1:
+            axes.legend()
+        return to_svg(figure)
+
+
+def calibration_plot(pairs: Pairs) -> str:
+    """SVG of how often class 1 occurs among molecules with about the same predicted probability."""
+    with drawing(width=3.9, height=3.7) as (figure, grid):
+        axes = grid[0, 0]
+        for number, (name, (labels, probabilities)) in enumerate(pairs.items()):
+            predicted, observed, counts = calibration_bins(labels, probabilities)
+            colour = PALETTE[number % len(PALETTE)]
+            axes.plot(predicted, observed, LINES[number % len(LINES)], color=colour, label=plain(name))
+            marker = MARKERS[number % len(MARKERS)]
+            axes.scatter(predicted, observed, s=10 + 60 * counts / counts.max(), marker=marker, color=colour)
+        axes.plot([0, 1], [0, 1], ":", color=PALETTE[-1], linewidth=1)
+        axes.set(xlabel="predicted probability of class 1", ylabel="observed share of class 1")
+        if len(pairs) > 1:
+            axes.legend()
+        return to_svg(figure)
+
+
+def confusion_plot(counts_KK: np.ndarray, classes: Sequence[str]) -> str:
+    """SVG of how many molecules of each class (rows) were called which (columns), coloured by the share of the row."""
+    count = len(classes)
+    side = max(3.2, 0.42 * count + 1.6)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
+    with drawing(width=side + 0.4, height=side) as (figure, grid):
+        axes = grid[0, 0]
+        image = axes.imshow(share_KK, cmap="cividis_r", vmin=0, vmax=1)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="share of the measured class")
+        labels = [plain(name)[:16] for name in classes]
+        axes.set_xticks(range(count), labels, rotation=45, ha="right")
+        axes.set_yticks(range(count), labels)
+        if count <= _LIMIT_NUMBERED:
+            for (row, column), number in np.ndenumerate(counts_KK):
+                colour = "white" if share_KK[row, column] > 0.5 else "black"
+                axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="predicted", ylabel="measured")
+        return to_svg(figure)
+
+
+def calibration_bins(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean prediction, share of class 1 and count of each of the ten equal bins that is not empty."""
+    places = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    counts = np.bincount(places, minlength=BINS)
+    used = counts > 0
+    predicted = np.bincount(places, probabilities, minlength=BINS)[used] / counts[used]
+    observed = np.bincount(places, labels, minlength=BINS)[used] / counts[used]
+    return predicted, observed, counts[used]

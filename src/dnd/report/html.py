@@ -1,0 +1,253 @@
+"""One self-contained HTML report: no outside resource, light and dark, readable on a phone.
+
+A report is data: a title and sections. Whatever comes from a user (names, SMILES, column titles, file names) is
+escaped here, in one place; only `Figure.svg` is taken as markup and must come from `analysis/figures.py` or RDKit.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from dnd.common.errors import InputError
+from dnd.common.files import package_versions, write_text
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, separated by an empty line."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text shown as it is: commands, settings, versions."""
+
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers are right-aligned, `None` is a dash.
+
+    Attributes:
+        columns: their heads.
+        rows: cells: text, numbers or None.
+        title: heading of the section.
+        note: a line under the table.
+        best: numbers of rows to set in bold.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    note: str = ""
+    best: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing as an `<svg>` element of ours."""
+
+    svg: str
+    title: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """Molecules drawn by RDKit, each with a caption; one that can't be drawn is shown as text."""
+
+    smiles: Sequence[str]
+    captions: Sequence[str] = ()
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Drawings of molecules as `<svg>` elements of ours, each with a caption; an empty one is shown as text.
+
+    Attributes:
+        svgs: the drawings.
+        captions: as many.
+        texts: what stands in place of an empty drawing.
+        title: heading of the section.
+        note: a line under the drawings.
+    """
+
+    svgs: Sequence[str]
+    captions: Sequence[str]
+    texts: Sequence[str]
+    title: str = ""
+    note: str = ""
+
+
+_INTERVAL = re.compile(r"-?[\d.e+-]+ ± [\d.e+-]+")  # cells that are numbers too
+Section = Text | Code | Table | Figure | Molecules | Gallery
+
+
+@dataclass(frozen=True)
+class Report:
+    """A title, a line under it, and sections in their order."""
+
+    title: str
+    sections: Sequence[Section]
+    subtitle: str = ""
+    versions: dict[str, str] = field(default_factory=package_versions)
+
+
+def write_report(path: Path | str, report: Report) -> Path:
+    """Write `report` to `path` atomically.
+
+    Example:
+        `write_report("report.html", Report("Solubility", [Table(["model", "RMSE"], [["D&D", 0.91]])]))`
+    """
+    write_text(Path(path), render(report))
+    return Path(path)
+
+
+def render(report: Report) -> str:
+    """The HTML of `report`.
+
+    Raises:
+        InputError: a figure's markup refers to something outside the file or holds a script.
+    """
+    body = "\n".join(_section(section) for section in report.sections)
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    subtitle = f"<p class=lead>{escape(report.subtitle)}</p>" if report.subtitle else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+        'img-src data:">\n'
+        f"<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{escape(report.title)}</h1>\n{subtitle}\n{body}\n"
+        f"<footer>Versions: {escape(versions)}</footer>\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(section: Section) -> str:
+    heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
+    if isinstance(section, Text):
+        body = "\n".join(f"<p>{escape(part)}</p>" for part in re.split(r"\n\s*\n", section.text.strip()))
+    elif isinstance(section, Code):
+        body = f"<pre>{escape(section.text)}</pre>"
+    elif isinstance(section, Table):
+        body = _table(section)
+    elif isinstance(section, Figure):
+        caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
+        body = f"<figure>{_own_svg(section.svg)}{caption}</figure>"
+    elif isinstance(section, Gallery):
+        body = _gallery(section)
+    else:
+        body = _molecules(section)
+    return f"<section>\n{heading}{body}\n</section>"
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in table.columns)
+    rows = []
+    for number, row in enumerate(table.rows):
+        mark = " class=best" if number in table.best else ""
+        rows.append(f"<tr{mark}>{''.join(_cell(value) for value in row)}</tr>")
+    note = f"<p class=note>{escape(table.note)}</p>" if table.note else ""
+    lines = "\n".join(rows)
+    return f"<div class=scroll><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>{note}"
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "<td class=number>–</td>"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        return f"<td class=number>{text}</td>"
+    kind = " class=number" if _INTERVAL.fullmatch(str(value)) else ""
+    return f"<td{kind}>{escape(str(value))}</td>"
+
+
+def _molecules(section: Molecules) -> str:
+    captions = [*section.captions, *[""] * (len(section.smiles) - len(section.captions))]
+    cards = []
+    for smiles, caption in zip(section.smiles, captions, strict=False):
+        drawn = draw_molecule(smiles)
+        picture = f"<div class=molecule>{drawn}</div>" if drawn else f"<pre>{escape(smiles)}</pre>"
+        cards.append(f"<figure>{picture}<figcaption>{escape(caption or smiles)}</figcaption></figure>")
+    note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+    return f"<div class=molecules>{''.join(cards)}</div>{note}"
+
+
+def _gallery(section: Gallery) -> str:
+    cards = []
+    for svg, caption, text in zip(section.svgs, section.captions, section.texts, strict=True):
+        picture = f"<div class=molecule>{_own_svg(svg)}</div>" if svg else f"<pre>{escape(text)}</pre>"
+        cards.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
+    note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+    return f'<div class="molecules large">{"".join(cards)}</div>{note}'
+
+
+def draw_molecule(smiles: str, *, width: int = 220, height: int = 160) -> str | None:
+    """The molecule as an `<svg>` element, or None where RDKit can't draw it."""
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    from dnd.chemistry.parse import parse_smiles
+
+    outcome = parse_smiles(smiles)
+    if not outcome.ok:
+        return None
+    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    try:
+        rdMolDraw2D.PrepareAndDrawMolecule(drawer, outcome.mol)
+    except (ValueError, RuntimeError):  # no 2D layout, such as for some complexes of metals
+        return None
+    drawer.FinishDrawing()
+    text = str(drawer.GetDrawingText())
+    return _own_svg(re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL))
+
+
+def _own_svg(svg: str) -> str:
+    """`svg` if it is one element that refers to nothing outside itself; figures are ours, so this catches slips."""
+    references = re.findall(r"(?:href|src)\s*=\s*[\"']([^\"']*)|url\(\s*[\"']?([^)\"']*)", svg)
+    outside = [target for pair in references for target in pair if target and not target.startswith(("#", "data:"))]
+    forbidden = re.search(r"<script|<foreignObject|\son\w+\s*=", svg, flags=re.IGNORECASE)
+    if not svg.lstrip().startswith("<svg") or outside or forbidden:
+        raise InputError("a figure is not a plain SVG drawing", found=outside[:3] or svg[:40], expected="<svg …>")
+    return svg.strip()
+
+
+_CSS = """
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1d2125; --soft: #5b6670; --line: #d5dbe0; --panel: #f4f6f8; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #15181b; --ink: #e4e8ec; --soft: #9aa5af; --line: #343b42; --panel: #1e2327; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .6rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 1.8rem 0 .5rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+p { margin: .5rem 0; overflow-wrap: anywhere; }
+.lead { color: var(--soft); font-size: 1.05rem; }
+.note, figcaption, footer { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; min-width: 60%; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { color: var(--soft); font-weight: 600; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.best td { font-weight: 700; }
+pre { background: var(--panel); padding: .7rem; overflow-x: auto; font-size: .82rem; border-radius: 6px; }
+figure { margin: .6rem 0; }
+figure > svg { width: 100%; max-width: 40rem; height: auto; display: block; }
+.molecules { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem; }
+.large { grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
+.molecules figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .4rem; }
+.molecule { background: #ffffff; border-radius: 4px; }
+.molecule svg { width: 100%; height: auto; display: block; }
+footer { margin: 2rem 0 1rem; border-top: 1px solid var(--line); padding-top: .5rem; }
+"""

@@ -1,0 +1,238 @@
+"""`report.html` of a MODEL folder: what went in, what came out, where it errs, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.common.files import read_json, write_manifest
+from dnd.common.model_folder import FORMAT_VERSION
+from dnd.finetuning.evaluation import verdicts
+from dnd.finetuning.splits import PARTS
+from dnd.predictor.metrics import TaskKind
+from dnd.predictor.model_folder import KIND
+from dnd.report.figures import calibration_plot, loss_curves, parity_plot, roc_plot
+from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
+from dnd.report.model_metrics import (
+    ModelFiles,
+    confusion_sections,
+    metric_sections,
+    read_model_files,
+    read_table,
+    search_sections,
+    worst_sections,
+)
+from dnd.training.logs import LOG, read_log
+
+# Parts of a model's report that are words and tables only: who is in the blend, how sure, and for what molecules.
+
+
+_NOTE = "Weights were fitted out of fold over scaffold folds; means over targets and partitions."
+
+
+def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
+    """A table of the members with their weights, and what was left out; nothing for a model without a blend."""
+    if "blend" not in metrics:
+        return []
+    parts = metrics["blend"]
+    rows: list[list[object]] = []
+    for name in dict.fromkeys(name for part in parts for name in part["members"]):
+        own = [part["members"][name] for part in parts if name in part["members"]]
+        weight = sum(float(np.mean(one["weights"])) for one in own) / len(parts)
+        rows.append([name.replace("_", " "), weight, sum(one["seconds"] for one in own)])
+    rows.sort(key=lambda row: -float(str(row[1])))
+    left_out = dict.fromkeys(line for part in parts for line in part["left_out"])
+    note = _NOTE + (f" Left out: {'; '.join(left_out)}." if left_out else "")
+    return [Table(["member", "weight", "seconds"], rows, title="Who is in the blend", note=note)]
+
+
+def trust_sections(folder: Path) -> list[Section]:
+    """How sure the model is and where it may be used, as far as it was stored with it."""
+    found: list[Section] = []
+    for name, title in (("calibration.json", "Uncertainty"), ("domain.json", "Applicability domain")):
+        if (folder / name).is_file():
+            found.append(Text("\n\n".join(read_json(folder / name)["sentences"]), title=title))
+    return found
+
+
+# `report.html` of a MODEL folder: what went in, what came out, where it errs, and how it was made.
+
+
+REPORT = "report.html"
+LIMIT_DRAWN_TARGETS = 4
+LIMIT_DUPLICATES = 20
+_Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def write_model_report(folder: Path | str) -> Path:
+    """Write `report.html` into a MODEL folder and seal the folder again with it.
+
+    Everything in it comes from the folder's own files, so a report can be drawn again at any time and is the same.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged, or no finished model.
+    """
+    model = read_model_files(Path(folder))
+    sections: list[Section] = [
+        Text("\n\n".join(verdicts(model.metrics)), title="What came out"),
+        *metric_sections(model),
+        *blend_sections(model.metrics),
+        *confusion_sections(model),
+        *_class_plots(model),
+        *_value_plots(model),
+        *trust_sections(model.folder),
+        *_audit(model),
+        *worst_sections(model),
+        *search_sections(model),
+        *_curves(model),
+        *_making(model),
+    ]
+    title = "Predictor of " + ", ".join(model.names[:3]) + (" …" if len(model.names) > 3 else "")
+    path = write_report(model.folder / REPORT, Report(title, sections, f"Task: {model.metrics['task_reason']}."))
+    write_manifest(model.folder, kind=KIND, format_version=FORMAT_VERSION)
+    return path
+
+
+def _class_plots(model: ModelFiles) -> list[Section]:
+    every = {**_pairs(model, "classification"), **_class_pairs(model)}
+    pairs = {name: pair for name, pair in every.items() if len(np.unique(pair[0])) == 2}
+    if not pairs:
+        return []
+    drawn, cut = _first(pairs)
+    rest = " Class 1 is the class, class 0 the rest." if model.classes else ""
+    points = "Points on the dotted line are calibrated; their size is the number of molecules."
+    return [
+        Figure(roc_plot(drawn), title="ROC, test part", caption=f"The dotted line is chance.{rest}{cut}"),
+        Figure(calibration_plot(drawn), title="Calibration, test part", caption=points + cut),
+    ]
+
+
+def _value_plots(model: ModelFiles) -> list[Section]:
+    drawn, cut = _first(_pairs(model, "regression"))
+    units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
+    return [
+        Figure(
+            parity_plot(labels, {name: predictions}, unit=units[name]),
+            title=f"Test part: {name}" if len(model.names) > 1 else "Test part",
+            caption=f"{len(labels)} molecules; on the dotted line the prediction is the measurement.{cut}",
+        )
+        for name, (labels, predictions) in drawn.items()
+    ]
+
+
+def _pairs(model: ModelFiles, kind: TaskKind) -> _Pairs:
+    """Known labels and their predictions by target, for the targets of a kind that have any."""
+    found: _Pairs = {}
+    for column in model.columns_of(kind):
+        known_N = ~np.isnan(model.labels_NC[:, column])
+        if known_N.any():
+            found[model.names[column]] = (model.labels_NC[known_N, column], model.predictions_NC[known_N, column])
+    return found
+
+
+def _class_pairs(model: ModelFiles) -> _Pairs:
+    """Each class of a target of several against the rest."""
+    found: _Pairs = {}
+    for name, own in model.classes.items():
+        known_N = ~np.isnan(own.labels_NK).any(axis=1)
+        for place, one in enumerate(own.classes):
+            title = one if len(model.classes) == 1 else f"{name}: {one}"
+            found[title] = (own.labels_NK[known_N, place], own.probabilities_NK[known_N, place])
+    return found
+
+
+def _first(pairs: _Pairs) -> tuple[_Pairs, str]:
+    drawn = dict(list(pairs.items())[:LIMIT_DRAWN_TARGETS])
+    return drawn, f" The first {len(drawn)} of {len(pairs)} targets." if len(drawn) < len(pairs) else ""
+
+
+def _audit(model: ModelFiles) -> list[Section]:
+    counts, metrics = model.metrics["counts"], model.metrics
+    facts: list[list[object]] = [
+        ["rows of the table", counts["rows"]],
+        ["molecules used", counts["molecules"]],
+        ["rows left out", counts["rejected"]],
+        ["labels", counts["labels"]],
+        ["split", metrics["split"]],
+        *([f"molecules of the {part} part", metrics["parts"][part]["molecules"]] for part in PARTS),
+        ["molecules in more than one part", metrics["duplicates_across_parts"]],
+        ["of them in training and test", metrics.get("duplicates_in_training_and_test")],
+    ]
+    found: list[Section] = [Table(["", ""], facts, title="Data and split", note="Row numbers: splits.json.")]
+    found += _duplicates(metrics.get("duplicates", []))
+    reasons = Counter(row["reason"][:100] for row in read_table(model.folder / "rejects.csv"))
+    if reasons:
+        rows = [[reason, count] for reason, count in reasons.most_common(10)]
+        found.append(Table(["reason", "rows"], rows, title="Why rows were left out", note="All: rejects.csv."))
+    return found
+
+
+def _duplicates(listed: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Molecules that are in more than one part, whatever their spelling."""
+    if not listed:
+        return []
+    rows: list[list[object]] = [
+        [one["smiles"], *(", ".join(map(str, one["rows"].get(part, [])[:5])) for part in PARTS)] for one in listed
+    ]
+    note = "Row numbers of the input. A molecule that was trained on makes the test easier than it looks."
+    columns = ["molecule", "training", "validation", "test"]
+    return [Table(columns, rows[:LIMIT_DUPLICATES], title="Molecules in more than one part", note=note)]
+
+
+def _curves(model: ModelFiles) -> list[Section]:
+    shown = [run for run in model.runs() if (run / LOG).is_file()][:LIMIT_DRAWN_TARGETS]
+    curves: dict[str, Sequence[tuple[float, float]]] = {}
+    for number, run in enumerate(shown):
+        records = read_log(run / LOG)
+        steps = [record for record in records if record["kind"] == "step" and record.get("loss") is not None]
+        width = max(1, len(steps) // 60)
+        chunks = [steps[start : start + width] for start in range(0, len(steps), width)]
+        name = f", member {number}" if len(shown) > 1 else ""
+        curves[f"training{name}"] = [
+            (chunk[-1]["step"], float(np.mean([record["loss"] for record in chunk]))) for chunk in chunks
+        ]
+        held_out = [record for record in records if record["kind"] == "evaluation" and record.get("valid_loss")]
+        curves[f"validation{name}"] = [(record["step"], record["valid_loss"]) for record in held_out]
+    if not any(curves.values()):
+        return []
+    best = ", ".join(str(member["best_step"]) for member in model.metrics["members"][:LIMIT_DRAWN_TARGETS])
+    return [Figure(loss_curves(curves), title="Training", caption=f"The weights are those of step {best}.")]
+
+
+def _making(model: ModelFiles) -> list[Section]:
+    training = model.config["training"]
+    run = model.runs()[0] / "run.json"
+    record = read_json(run) if run.is_file() else {}
+    lines = [
+        f"command: {' '.join(map(str, record.get('command', ['not recorded'])))}",
+        f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",
+        f"encoder: {training['encoder']}",
+        f"hydrogens: {model.config['hydrogens']}",
+    ]
+    versions = record.get("versions", {})
+    environment = "\n".join(f"{name} {version}" for name, version in versions.items())
+    return [
+        Text("\n\n".join(lines), title="How it was made"),
+        Code("\n".join(_assignments(training["settings"])), title="Configuration"),
+        Code(environment or "not recorded", title="Environment of the training"),
+        Code((model.folder / "card.md").read_text(encoding="utf-8"), title="Model card"),
+    ]
+
+
+def _assignments(settings: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Settings as the `key=value` words of the command line; those that are not set are left out."""
+    for key, value in sorted(settings.items()):
+        if isinstance(value, Mapping):
+            yield from _assignments(value, f"{path}{key}.")
+        elif value is not None:
+            texts = [item if isinstance(item, str) else json.dumps(item) for item in _listed(value)]
+            yield f"{path}{key}={','.join(texts)}"
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else [value]

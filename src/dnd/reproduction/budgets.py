@@ -1,0 +1,176 @@
+"""How much of a reproduction a machine can do: sizes, epochs and seeds of `--budget tiny|cpu|gpu|paper`.
+
+A result always carries these numbers; results of different budgets are never put into one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dnd.common.config import look_up
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Settings of a reproduction.
+
+    Attributes:
+        name: as on the command line.
+        cost: what it takes, measured or, where it says so, estimated.
+        pretraining_molecules: drawn at random from the pretraining file; None = all.
+        denoise: settings of the teacher's training, `key=value`.
+        pretrain: settings of the loops of distillation, 3DInfomax and the other pretrainings.
+        tokengt: settings of the student of Table 1 and the figures.
+        pna: settings of the student of Tables 2 and 6.
+        finetune_recipe: recipe that finetuning starts from.
+        finetune: settings on top of it.
+        most_molecules: largest number of molecules of a data set, over all parts; None = all.
+        poolings: +MP and +VN, as far as the student has them.
+        seeds: finetuning seeds 1, 2, ….
+        qm9_pretraining: molecules of QM9, drawn at random, to pretrain on for Tables 2 and 6.
+        qm9_molecules: training, validation and test molecules of Tables 2 and 6.
+        fractions: of the training labels, for Figure 5.
+        attention_molecules: held-out molecules of Figure 4.
+        upstream_recipes: recipe that a training starts from, by stage, or by `stage/track` where tracks differ.
+    """
+
+    name: str
+    cost: str
+    pretraining_molecules: int | None
+    denoise: tuple[str, ...]
+    pretrain: tuple[str, ...]
+    tokengt: tuple[str, ...]
+    pna: tuple[str, ...]
+    finetune_recipe: str
+    finetune: tuple[str, ...]
+    most_molecules: int | None
+    poolings: tuple[str, ...]
+    seeds: int
+    qm9_pretraining: int
+    qm9_molecules: tuple[int, int, int]
+    fractions: tuple[float, ...]
+    attention_molecules: int
+    upstream_recipes: Mapping[str, str] = field(default_factory=dict)
+
+    def recipe(self, stage: str, track: str) -> str | None:
+        """Recipe of a pretraining stage; None = the stage's defaults."""
+        return self.upstream_recipes.get(f"{stage}/{track}", self.upstream_recipes.get(stage))
+
+
+_FRACTIONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+_NO_TOKENGT = tuple(  # where a recipe has settings of a TokenGT and the student is another one
+    f"student.{name}=none"
+    for name in ("num_heads", "num_identifiers", "attention_dropout", "activation_dropout", "drop_path")
+)
+_BUDGETS = (
+    Budget(
+        name="tiny",
+        cost="a few minutes on one core; shows that everything runs, its numbers mean nothing",
+        pretraining_molecules=200,
+        denoise=(
+            "teacher.width=16",
+            "teacher.num_layers=2",
+            "teacher.num_rbf=16",
+            "loop.epochs=2",
+            "loop.batch_size=32",
+        ),
+        pretrain=("loop.epochs=2", "loop.batch_size=32", "holdout_fraction=0.1"),
+        tokengt=("student.width=16", "student.num_layers=2", "student.num_heads=2", "student.num_identifiers=4"),
+        pna=("student.name=pna", "student.width=16", "student.num_layers=2"),
+        finetune_recipe="finetune-small",
+        finetune=("loop.epochs=2", "loop.warmup_epochs=1"),
+        most_molecules=150,
+        poolings=("mean",),
+        seeds=2,
+        qm9_pretraining=200,
+        qm9_molecules=(80, 20, 20),
+        fractions=(0.25, 1.0),
+        attention_molecules=20,
+    ),
+    Budget(
+        name="cpu",
+        cost="2.7 process hours for table1 on ten sets, 1.6 for table6 (measured: docs/results/reproduce-cpu.md)",
+        pretraining_molecules=24_000,
+        denoise=(
+            "teacher.width=64",
+            "teacher.num_layers=5",
+            "teacher.num_rbf=32",
+            "loop.epochs=8",
+            "loop.batch_size=64",
+            "loop.learning_rate=1e-3",
+            "loop.weight_decay=0.0",
+        ),
+        pretrain=(
+            "loop.epochs=8",
+            "loop.batch_size=64",
+            "loop.learning_rate=1e-3",
+            "loop.warmup_epochs=1",
+            "holdout_fraction=0.02",
+        ),
+        tokengt=("student.width=64", "student.num_layers=4", "student.num_heads=4", "student.num_identifiers=16"),
+        pna=("student.name=pna", "student.width=64", "student.num_layers=4"),
+        finetune_recipe="finetune-paper",
+        finetune=("loop.epochs=16", "loop.batch_size=32", "loop.learning_rate=1e-3", "loop.warmup_epochs=2"),
+        most_molecules=1000,
+        poolings=("mean",),
+        seeds=3,
+        qm9_pretraining=10_000,
+        qm9_molecules=(800, 150, 400),
+        fractions=(0.1, 0.4, 1.0),
+        attention_molecules=300,
+    ),
+    Budget(
+        name="gpu",
+        cost="about a day on one data-centre GPU with --jobs 8 (estimated)",
+        pretraining_molecules=None,
+        denoise=("teacher.width=256", "teacher.num_layers=8", "loop.epochs=40", "loop.batch_size=128"),
+        pretrain=("loop.epochs=50", "loop.batch_size=128", "loop.warmup_epochs=2"),
+        tokengt=("student.width=256", "student.num_layers=8", "student.num_heads=8", "student.num_identifiers=16"),
+        pna=("student.name=pna", "student.width=200", "student.num_layers=7"),
+        finetune_recipe="finetune-paper",
+        finetune=("loop.epochs=100",),
+        most_molecules=None,
+        poolings=("mean", "virtual_node"),
+        seeds=3,
+        qm9_pretraining=50_000,
+        qm9_molecules=(18_000, 2_000, 3_000),
+        fractions=_FRACTIONS,
+        attention_molecules=1000,
+    ),
+    Budget(
+        name="paper",
+        cost="weeks on several data-centre GPUs (estimated): the sizes of the paper, PCQM4Mv2 and QM9 in full",
+        pretraining_molecules=None,
+        denoise=(),
+        pretrain=(),
+        tokengt=("student.width=768", "student.num_layers=12", "student.num_heads=32", "student.num_identifiers=16"),
+        pna=("student.name=pna", "student.width=200", "student.num_layers=7", *_NO_TOKENGT),
+        finetune_recipe="finetune-paper",
+        finetune=(),
+        most_molecules=None,
+        poolings=("mean", "virtual_node"),
+        seeds=3,
+        qm9_pretraining=50_000,
+        qm9_molecules=(50_000, 17_748, 13_083),
+        fractions=_FRACTIONS,
+        attention_molecules=5000,
+        upstream_recipes={
+            "denoise": "denoise-paper",
+            "distill": "distill-paper",
+            "contrast": "contrast-paper",
+            "contrast/qm9": "contrast-qm9",
+            "pretrain": "pretrain-small",
+        },
+    ),
+)
+BUDGETS: dict[str, Budget] = {entry.name: entry for entry in _BUDGETS}
+
+
+def budget(name: str) -> Budget:
+    """The budget of that name.
+
+    Raises:
+        ConfigError: there is none; the message holds the nearest names.
+    """
+    return look_up(BUDGETS, name, "budget")

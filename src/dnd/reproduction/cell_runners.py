@@ -1,0 +1,234 @@
+"""What each kind of cell does. A stage gets its settings, paths, the folders of what it needs, and its own folder.
+
+Everything resumes: a cell that was killed goes on where its stage can, since its folder is named by its digest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.common.config import load_config
+from dnd.common.files import write_text
+from dnd.report.figures import table_text
+from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
+
+Result = dict[str, Any]
+
+
+def prepare_store(work: Work) -> Result:
+    """Files with conformers → a store, without the molecules of the labelled table where there is one."""
+    from dnd.store.prepare import prepare
+    from dnd.store.settings import PrepareConfig
+
+    inputs = work.inputs()
+    drawn = work.settings["molecules"]
+    sampled = all(str(path).endswith(".npz") for path in inputs)
+    exclude = tuple(str(folder / TABLE) for folder in work.needs.values())
+    config = PrepareConfig(
+        target_columns=tuple(work.settings["targets"]),
+        hydrogens=work.settings["hydrogens"],
+        conformers=work.settings["conformers"],
+        seed=work.settings["seed"],
+        sample=_at_most(inputs, drawn) if sampled and drawn else None,
+        limit=None if sampled else drawn,
+        exclude=exclude,
+    )
+    summary = prepare(inputs, work.folder / STORE, config, resume=True, quiet=True)
+    text = f"{summary.molecules} molecules, {sum(summary.rejected.values())} rejected"
+    return {"molecules": summary.molecules, "rejected": summary.rejected, "summary": text}
+
+
+def denoise_teacher(work: Work) -> Result:
+    """Store → teacher."""
+    from dnd.pretraining.denoise import DenoiseConfig, denoise
+
+    return _trained(work, DenoiseConfig, denoise, work.need("prepare") / STORE, work.folder / TEACHER)
+
+
+def distill_encoder(work: Work) -> Result:
+    """Store and teacher → encoder."""
+    from dnd.pretraining.distill import distill
+    from dnd.pretraining.settings import DistillConfig
+
+    store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
+    return _trained(work, DistillConfig, distill, store, teacher, work.folder / ENCODER)
+
+
+def distill_from_stores(work: Work) -> Result:
+    """Stores and a teacher that are there already → encoder; what the settings have of them is their identity.
+
+    Where a path `finished` names an encoder of the same settings, it is taken instead of distilled again.
+    """
+    from dnd.common.config import from_dict
+    from dnd.pretraining.distill import distill
+    from dnd.pretraining.settings import DistillConfig
+    from dnd.store.reader import Store, union
+
+    config = from_dict(DistillConfig, work.settings["config"])
+    store = union([Store.open(path) for path in work.paths["stores"]])
+    teacher = work.paths["teacher"] if config.needs_teacher else None
+    if "finished" in work.paths and not (work.folder / ENCODER).exists():
+        shutil.copytree(work.paths["finished"], work.folder / ENCODER)
+    targets = Path(work.paths["targets"]) if teacher else None
+    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, cache_folder=targets, quiet=True)
+    return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def contrast_encoder(work: Work) -> Result:
+    """Store → encoder by 3DInfomax."""
+    from dnd.pretraining.baselines.infomax3d import ContrastConfig, contrast
+
+    return _trained(work, ContrastConfig, contrast, work.need("prepare") / STORE, work.folder / ENCODER)
+
+
+def pretrain_encoder(work: Work) -> Result:
+    """Store → encoder by GraphCL, ProPred, DisPred or ConfGen."""
+    from dnd.pretraining.baselines.pretrain import pretrain
+    from dnd.pretraining.settings import PretrainConfig
+
+    return _trained(work, PretrainConfig, pretrain, work.need("prepare") / STORE, work.folder / ENCODER)
+
+
+def _trained(work: Work, config_class: type, train: Callable[..., Any], *folders: Path) -> Result:
+    """Run a training verb on `folders`, its input and output, with the cell's settings."""
+    config: Any = load_config(config_class, work.settings.get("recipe"), work.settings["config"])
+    metrics = train(*folders, config, resume=True, quiet=True).metrics
+    return {"metrics": metrics, "summary": _numbers(metrics)}
+
+
+def finetune_student(work: Work) -> Result:
+    """A labelled table and an encoder, or random weights → test score."""
+    from dnd.finetuning.finetune import finetune
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.reproduction.labelled import labelled_table
+
+    table = labelled_table(work)
+    write_text(work.folder / TABLE, table.text())
+    config = load_config(FinetuneConfig, work.settings["recipe"], work.settings["config"])
+    made = [folder / ENCODER for folder in work.needs.values() if (folder / ENCODER).is_dir()]
+    given = [Path(work.paths["encoder"])] if "encoder" in work.paths else []
+    summary = finetune(
+        work.folder / TABLE,
+        work.folder / MODEL,
+        table.names,
+        config,
+        encoder=next(iter([*made, *given]), "random"),
+        resume=True,
+        quiet=True,
+    )
+    metrics = summary.metrics
+    main, scale = table.metric.removesuffix("_z"), table.scale
+    parts = {part: metrics["parts"][part][main] for part in ("valid", "test")}
+    student = next(iter(metrics["members"]), {"steps": None, "best_step": None})  # `fast` trains none
+    for name in ("metrics.json", "test_predictions.csv", "rejects.csv", "metrics.jsonl", "run.json"):
+        if (work.folder / MODEL / name).is_file():
+            shutil.copyfile(work.folder / MODEL / name, work.folder / name)
+    shutil.rmtree(work.folder / MODEL)  # hundreds of cells of a grid: the numbers are kept, the weights are not
+    return {
+        **table.describe(),
+        **_scores(table.metric, parts, scale),
+        "rejected": metrics["counts"]["rejected"],
+        "skipped_targets": metrics["parts"]["test"]["skipped_targets"],
+        "steps": student["steps"],
+        "best_step": student["best_step"],
+    }
+
+
+def classical_features(work: Work) -> Result:
+    """Count fingerprints and descriptors of a labelled table, once for all classical models."""
+    from dnd.chemistry.molecule import Molecule
+    from dnd.chemistry.parse import parse_smiles
+    from dnd.common.files import replacing
+    from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
+    from dnd.reproduction.labelled import labelled_table
+
+    table = labelled_table(work)
+    outcomes = [parse_smiles(text) for text in table.smiles]
+    valid = np.array([isinstance(outcome, Molecule) for outcome in outcomes])
+    mols = [outcome.mol for outcome in outcomes if isinstance(outcome, Molecule)]
+    counts = np.minimum(count_fingerprints(mols), 255).astype(np.uint8)
+    with replacing(work.folder / "features.npz") as path, open(path, "wb") as stream:
+        np.savez_compressed(stream, counts=counts, descriptors=descriptors_2d(mols), valid=valid)
+    return {"molecules": int(valid.sum()), "unreadable": int((~valid).sum())}
+
+
+def classical_model(work: Work) -> Result:
+    """A classical model on the features of a labelled table → test score; unreadable molecules are left out."""
+    from dnd.predictor.metrics import score
+    from dnd.reproduction.classical_models import predict
+    from dnd.reproduction.labelled import labelled_table
+
+    table = labelled_table(work)
+    with np.load(work.need("features") / "features.npz", allow_pickle=False) as arrays:
+        features = {name: arrays[name] for name in ("counts", "descriptors")}
+        valid = arrays["valid"]
+    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
+    predictions_NC, settings = predict(
+        work.settings["system"],
+        features,
+        targets_NC,
+        np.flatnonzero(split == "train"),
+        table.task,
+        work.settings["seed"],
+    )
+    main = table.metric.removesuffix("_z")
+    found = {part: score(main, targets_NC[split == part], predictions_NC[split == part]) for part in ("valid", "test")}
+    parts = {part: value.value for part, value in found.items()}
+    return {
+        **table.describe(),
+        **_scores(table.metric, parts, table.scale),
+        "rejected": int((~valid).sum()),
+        "skipped_targets": found["test"].skipped,
+        "model": settings,
+    }
+
+
+def qm9_labels(work: Work) -> Result:
+    """QM9's labelled molecules, drawn and split once, in the units of Table 6."""
+    from dnd.reproduction.benchmarks import draw_labelled
+
+    smiles, targets_NC, split, available = draw_labelled(Path(work.inputs()[0]), work.settings["molecules"])
+    rows = [[text, *map(float, row), part] for text, row, part in zip(smiles, targets_NC, split, strict=True)]
+    write_text(work.folder / TABLE, table_text(["smiles", *work.settings["targets"], "split"], rows))
+    return {"molecules": len(smiles), "labelled_molecules_in_file": available}
+
+
+STAGES: dict[str, Callable[[Work], Result]] = {
+    "prepare": prepare_store,
+    "denoise": denoise_teacher,
+    "distill": distill_encoder,
+    "distill_from_stores": distill_from_stores,
+    "contrast": contrast_encoder,
+    "pretrain": pretrain_encoder,
+    "finetune": finetune_student,
+    "features": classical_features,
+    "classical": classical_model,
+    "qm9_labels": qm9_labels,
+}
+
+
+def _at_most(inputs: Any, wanted: int) -> int | None:
+    """`wanted`, or None where the inputs hold no more than that, so that all are taken."""
+    total = 0
+    for path in inputs:
+        with np.load(path, allow_pickle=False) as arrays:
+            total += len(arrays["n_atoms"])
+    return wanted if wanted < total else None
+
+
+def _scores(metric: str, parts: Mapping[str, float | None], scale: float) -> Result:
+    """Validation and test score; `mae_z` in label deviations, with the raw value beside it."""
+    divisor = scale if metric == "mae_z" else 1.0
+    shown = {part: None if value is None else value / divisor for part, value in parts.items()}
+    text = f"test {metric} {shown['test']:.4g}" if shown["test"] is not None else "no test score"
+    return {"metric": metric, **shown, "test_raw": parts["test"], "label_deviation": scale, "summary": text}
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    wanted = ("held_out_loss", "trivial", "floor", "valid_loss", "train_loss", "valid_node_r2", "valid_graph_r2")
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in wanted if isinstance(metrics.get(name), float))

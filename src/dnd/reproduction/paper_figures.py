@@ -1,0 +1,220 @@
+"""Figure 3, loss curves of runs, and Figure 5, how many labels a pretrained student needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.common.errors import InputError
+from dnd.report.figures import LINES, MARKERS, PALETTE, Finding, draw_loss_curves, drawing, plain
+from dnd.reproduction.results import Record
+from dnd.reproduction.tables import LARGER_IS_BETTER, SYSTEMS, metric_name, pooling_name
+from dnd.training.logs import LOG, read_log
+
+# Figure 3: loss curves of runs, from their `metrics.jsonl`.
+
+
+_VALID = ("valid_loss", "held_out_loss", "loss")  # held-out loss of an evaluation, by the name its stage gives it
+_WINDOWS = 200  # points of the smoothed step loss
+
+
+@dataclass(frozen=True)
+class RunCurves:
+    """Losses of one run by optimizer step.
+
+    Attributes:
+        steps: (step, loss) of each window of steps, the mean of the batches in it.
+        train: (step, loss) of training molecules in evaluation mode; empty where the stage measures none.
+        valid: (step, loss) of held-out molecules.
+        last: the last evaluation, all its numbers.
+    """
+
+    steps: list[tuple[float, float]]
+    train: list[tuple[float, float]]
+    valid: list[tuple[float, float]]
+    last: Mapping[str, Any]
+
+
+def read_curves(folder: Path | str) -> RunCurves:
+    """The losses that a run logged.
+
+    Raises:
+        InputError: the folder holds no log, or the log no step.
+    """
+    path = Path(folder) / LOG
+    if not path.is_file():
+        raise InputError(f"{folder} holds no {LOG}", expected="the folder of a training run")
+    records = read_log(path)
+    steps = [(record["step"], record["loss"]) for record in records if record["kind"] == "step"]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    if not steps:
+        raise InputError(f"{path} holds no step", next_step="Let the run make a step first")
+    name = next((name for name in _VALID if any(name in record for record in evaluations)), _VALID[0])
+    return RunCurves(
+        _windows([(step, loss) for step, loss in steps if loss is not None]),
+        _points(evaluations, "train_loss"),
+        _points(evaluations, name),
+        evaluations[-1] if evaluations else {},
+    )
+
+
+def draw_curves(runs: Mapping[str, RunCurves], *, name: str = "curves") -> Finding:
+    """One panel per run: step loss, training molecules and held-out molecules in evaluation mode."""
+    with drawing(columns=len(runs), width=4.4) as (figure, grid):
+        for axes, (title, run) in zip(grid[0], runs.items(), strict=True):
+            curves = {"each step": run.steps, "training molecules": run.train, "held-out molecules": run.valid}
+            draw_loss_curves(axes, {key: points for key, points in curves.items() if points}, title=title)
+    rows: list[Sequence[object]] = []
+    for title, run in runs.items():
+        for kind, points in (("step", run.steps), ("train", run.train), ("valid", run.valid)):
+            rows += [(title, kind, int(step), float(loss)) for step, loss in points]
+    sentence = " ".join(_describe(title, run) for title, run in runs.items())
+    return Finding(name, figure, ("run", "curve", "step", "loss"), rows, sentence)
+
+
+def _describe(title: str, run: RunCurves) -> str:
+    train = run.train[-1][1] if run.train else run.steps[-1][1]
+    if not run.valid:
+        return f"{title}: training loss {train:.4g} at the end, nothing held out."
+    valid = run.valid[-1][1]
+    text = f"{title}: training loss {train:.4g}, held-out loss {valid:.4g}, gap {valid - train:+.2g}"
+    explained = {key: value for key, value in run.last.items() if key.startswith("valid_") and key.endswith("_r2")}
+    known = [f"{key[6:-3]} R² {value:.3f}" for key, value in explained.items() if value is not None]
+    return f"{text}{'; held-out ' + ', '.join(known) if known else ''}."
+
+
+def _points(evaluations: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(record["step"], record[key]) for record in evaluations if record.get(key) is not None]
+
+
+def _windows(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means over at most `_WINDOWS` windows of consecutive steps, so that a long run stays readable."""
+    pieces = np.array_split(np.array(points, dtype=np.float64), min(_WINDOWS, len(points)))
+    return [(float(piece[-1, 0]), float(piece[:, 1].mean())) for piece in pieces]
+
+
+# Figure 5: how many labels a pretrained student needs, with nested subsets of the training labels.
+
+
+_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Test scores of one system on one data set by fraction of the training labels.
+
+    Attributes:
+        dataset: name shown.
+        label: of the system.
+        metric: of the scores.
+        points: fraction → (training molecules, score by seed).
+    """
+
+    dataset: str
+    label: str
+    metric: str
+    points: Mapping[float, tuple[int, Mapping[int, float]]]
+
+    def mean(self, fraction: float) -> float:
+        """Mean over seeds at a fraction."""
+        return float(np.mean(list(self.points[fraction][1].values())))
+
+    def deviation(self, fraction: float) -> float:
+        """Sample deviation over seeds at a fraction; 0 for one seed."""
+        values = list(self.points[fraction][1].values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def curves_of(records: Sequence[Record], names: Mapping[str, str]) -> list[Curve]:
+    """Curves from the finetuning cells of a grid; `names` are those of the data sets as shown.
+
+    Raises:
+        InputError: no cell is finished.
+    """
+    groups: dict[tuple[str, str, str], dict[float, dict[int, Record]]] = {}
+    for record in records:
+        if record.kind == "finetune" and record.status == "done" and record.result.get("test") is not None:
+            settings = record.settings
+            by_fraction = groups.setdefault((settings["dataset"], settings["system"], settings["pooling"]), {})
+            by_fraction.setdefault(settings["fraction"], {})[settings["seed"]] = record
+    if not groups:
+        reason = next((record.reason for record in records if record.status == "failed"), "nothing to run")
+        raise InputError("no finetuning is finished, so there is no curve", found=reason)
+    found = []
+    for (dataset, name, pooling), by_fraction in groups.items():
+        points = {
+            fraction: (
+                next(iter(seeds.values())).result["molecules"]["train"],
+                {seed: float(record.result["test"]) for seed, record in seeds.items()},
+            )
+            for fraction, seeds in sorted(by_fraction.items())
+        }
+        metric = next(iter(next(iter(by_fraction.values())).values())).result["metric"]
+        label = f"{SYSTEMS[name].label} {pooling_name(pooling)}" if name in SYSTEMS else name
+        found.append(Curve(names.get(dataset, dataset), label, metric, points))
+    return found
+
+
+def draw_label_efficiency(curves: Sequence[Curve], *, name: str = "labels") -> Finding:
+    """A panel per data set: score against the number of training molecules, one line per system, ± deviation."""
+    datasets = list(dict.fromkeys(curve.dataset for curve in curves))
+    columns = min(_COLUMNS, len(datasets))
+    lines = -(-len(datasets) // columns)
+    with drawing(columns, lines, width=3.4, height=2.8) as (figure, grid):
+        for place, axes in enumerate(grid.ravel()):
+            if place >= len(datasets):
+                axes.set_axis_off()
+                continue
+            own = [curve for curve in curves if curve.dataset == datasets[place]]
+            for number, curve in enumerate(own):
+                sizes = [count for count, _ in curve.points.values()]
+                means = [curve.mean(fraction) for fraction in curve.points]
+                errors = [curve.deviation(fraction) for fraction in curve.points]
+                axes.errorbar(
+                    sizes, means, errors, color=PALETTE[number % len(PALETTE)], ls=LINES[number % len(LINES)],
+                    marker=MARKERS[number % len(MARKERS)], ms=3, capsize=2, label=plain(curve.label),
+                )  # fmt: skip
+            axes.set(title=plain(datasets[place]), xlabel="training molecules", ylabel=metric_name(own[0].metric))
+            if place == 0:
+                axes.legend()
+    rows: list[Sequence[object]] = []
+    for curve in curves:
+        for fraction, (count, by_seed) in curve.points.items():
+            rows += [(curve.dataset, curve.label, fraction, count, seed, value) for seed, value in by_seed.items()]
+    columns_csv = ("dataset", "system", "fraction", "train_molecules", "seed", "score")
+    return Finding(name, figure, columns_csv, rows, _sentence(curves))
+
+
+def _sentence(curves: Sequence[Curve]) -> str:
+    """On how many data sets each pretrained system with its smallest subset is comparable to RandInit with all labels.
+
+    Comparable: its mean is not worse than RandInit's by more than RandInit's deviation over seeds.
+    """
+    parts = []
+    controls = [curve for curve in curves if "RandInit" in curve.label and 1.0 in curve.points]
+    for label in dict.fromkeys(curve.label for curve in curves if "RandInit" not in curve.label):
+        for control_label in dict.fromkeys(curve.label for curve in controls):
+            pairs = [
+                (curve, control)
+                for curve in curves
+                for control in controls
+                if curve.label == label and control.label == control_label and curve.dataset == control.dataset
+            ]
+            good = [curve.dataset for curve, control in pairs if _comparable(curve, control)]
+            if pairs:
+                fraction = min(pairs[0][0].points)
+                parts.append(
+                    f"{label} with {100 * fraction:.0f} % of the training labels is comparable to {control_label} with "
+                    f"all of them on {len(good)} of {len(pairs)} data sets ({', '.join(good) or 'none'})."
+                )
+    return " ".join(parts) or "There is no pair of a pretrained system and RandInit to compare."
+
+
+def _comparable(curve: Curve, control: Curve) -> bool:
+    sign = 1.0 if curve.metric in LARGER_IS_BETTER else -1.0
+    worse_by = sign * (control.mean(1.0) - curve.mean(min(curve.points)))
+    return worse_by <= control.deviation(1.0)

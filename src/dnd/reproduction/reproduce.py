@@ -1,0 +1,165 @@
+"""`dnd reproduce`: plan the cells of a table or figure, run those that are missing, write what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dnd.common.config import load_config
+from dnd.common.errors import InputError
+from dnd.common.files import read_json, write_json
+from dnd.common.randomness import numpy_generator
+from dnd.models.students.base import Student
+from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_attention
+from dnd.report.figures import Finding
+from dnd.reproduction.benchmarks import BENCHMARKS
+from dnd.reproduction.grid import WORKER, GridSummary, run_grid
+from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
+from dnd.reproduction.protocol import MOLECULES, Request, encoder_key, plan, systems_of
+from dnd.reproduction.results import ENCODER, STORE, Cell, digests
+from dnd.reproduction.table_report import write_table
+
+_TABLES = ("table1", "table2", "table6")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a reproduction ended.
+
+    Attributes:
+        folder: where the results file, tables and figures are.
+        summary: of the grid.
+        text: what there is to say: a table in Markdown, or the figure's sentence.
+    """
+
+    folder: Path
+    summary: GridSummary
+    text: str
+
+
+def reproduce(
+    request: Request,
+    out: Path | str,
+    *,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+    worker: Sequence[str] = WORKER,
+) -> Reproduction:
+    """Run what is missing of a table or figure and write it.
+
+    Args:
+        request: what, at which budget, with which data.
+        out: folder for results; tables and figures of one budget can share it and then share their encoders.
+        jobs: cells at a time.
+        say: receives a line per cell.
+        worker: see `run_grid`.
+
+    Raises:
+        InputError: no cell gave a result; the message holds the first reason.
+        StorageError: the disk is full; finished cells stay, and the same command goes on.
+
+    Example:
+        >>> reproduce(Request("table1", budget("tiny")), "runs/tiny", jobs=2)  # doctest: +SKIP
+    """
+    out = Path(out)
+    cells = plan(request)
+    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    if request.what in _TABLES:
+        _require_some(summary)
+        text = write_table(request.what, request.budget, list(summary.records.values()), out)
+    else:
+        finding = _FIGURES[request.what](request, cells, summary, out)
+        finding.write(out)
+        text = finding.sentence
+    write_json(out / f"{request.what}.run.json", _description(request, cells, summary))
+    return Reproduction(out, summary, text)
+
+
+def _figure_3(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
+    """Loss curves of the teacher and of every distillation."""
+    folders = _folders(cells, summary, out)
+    wanted = {encoder_key(MOLECULES, one): one.label for one in systems_of(request)}
+    runs = {label: read_curves(folders[key] / ENCODER) for key, label in wanted.items() if key in folders}
+    if not runs:
+        raise InputError("no distillation is finished, so there is no curve", found=_first_reason(summary))
+    return draw_curves(runs, name=request.what)
+
+
+def _figure_4(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
+    """Attention against distance on molecules that every encoder's pretraining held out."""
+    from dnd.models.students.encoders import load_encoder
+    from dnd.pretraining.encoder_folder import HOLDOUT
+    from dnd.store.reader import Store
+
+    folders = _folders(cells, summary, out)
+    systems = [one for one in systems_of(request) if encoder_key(MOLECULES, one) in folders or one.upstream == "none"]
+    trained = [folders[encoder_key(MOLECULES, one)] / ENCODER for one in systems if one.upstream != "none"]
+    if not trained:
+        raise InputError("no encoder is finished, so there is no attention to look at", found=_first_reason(summary))
+    store = Store.open(folders[f"{MOLECULES}/prepare"] / STORE)
+    held_out = set.intersection(*({*read_json(folder / HOLDOUT)["rows"]} for folder in trained))
+    rows = numpy_generator(0, "attention").permutation(sorted(held_out))[: request.budget.attention_molecules]
+    analyses: dict[str, AttentionAnalysis] = {}
+    for one in systems:
+        if one.upstream == "none":
+            analyses["RandInit"] = analyse_attention(_random_student(request), store, np.sort(rows))
+        else:
+            student = load_encoder(folders[encoder_key(MOLECULES, one)] / ENCODER)[0]
+            analyses[one.label] = analyse_attention(student, store, np.sort(rows))
+    finding = draw_attention(analyses)
+    return Finding(request.what, finding.figure, finding.columns, finding.rows, finding.sentence)
+
+
+def _figure_5(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
+    """Label efficiency over the data sets."""
+    _require_some(summary)
+    names = {name: benchmark.paper_name for name, benchmark in BENCHMARKS.items()}
+    return draw_label_efficiency(curves_of(list(summary.records.values()), names), name=request.what)
+
+
+_FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5}
+
+
+def _random_student(request: Request) -> Student:
+    """The student of the budget with the weights that a RandInit with seed 1 begins from."""
+    import torch
+
+    from dnd.common.randomness import derive_seed
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.models.students.encoders import build_student
+
+    config = load_config(FinetuneConfig, None, list(request.budget.tokengt))
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive_seed(1, "student"))
+        return build_student(config.student)
+
+
+def _folders(cells: list[Cell], summary: GridSummary, out: Path) -> dict[str, Path]:
+    """Folder of every finished cell."""
+    keys = digests(cells)
+    done = [key for key, record in summary.records.items() if record.status == "done"]
+    return {key: out / "cells" / f"{key}-{keys[key]}" for key in done}
+
+
+def _require_some(summary: GridSummary) -> None:
+    scored = [one for one in summary.records.values() if one.status == "done" and "test" in one.result]
+    if not scored:
+        raise InputError("no cell gave a test score", found=_first_reason(summary))
+
+
+def _first_reason(summary: GridSummary) -> str:
+    return next((record.reason for record in summary.records.values() if record.status == "failed"), "nothing failed")
+
+
+def _description(request: Request, cells: list[Cell], summary: GridSummary) -> dict[str, object]:
+    return {
+        "what": request.what,
+        "budget": vars(request.budget),
+        "systems": [one.name for one in systems_of(request)],
+        "cells": len(cells),
+        "failed": {key: summary.records[key].reason for key in summary.failed},
+        "seconds": round(sum(record.seconds for record in summary.records.values()), 1),
+    }

@@ -1,0 +1,187 @@
+"""Cells of a grid, what each is given, and the results file: a JSON line per finished cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import storage_errors
+
+# What a cell of a grid is given, and the names of what it leaves in its folder.
+
+
+STORE, TEACHER, ENCODER, MODEL, TABLE = "store", "teacher", "encoder", "model", "data.csv"
+"""What a cell writes into its own folder."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell at work.
+
+    Attributes:
+        settings: of the cell.
+        paths: files and folders that it reads; not part of its digest.
+        needs: kind of need to the folder of the cell that made it.
+        folder: its own.
+    """
+
+    settings: Mapping[str, Any]
+    paths: Mapping[str, Any]
+    needs: Mapping[str, Path]
+    folder: Path
+
+    def need(self, kind: str) -> Path:
+        """Folder of the needed cell whose key ends in `kind`."""
+        return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] == kind)
+
+    def inputs(self) -> list[str]:
+        """The input files.
+
+        Raises:
+            InputError: they were not found when the grid was planned.
+        """
+        if self.paths["problem"]:
+            raise InputError(self.paths["problem"])
+        return list(self.paths["inputs"])
+
+
+# Cells of a grid and the results file: a JSON line per finished cell, appended so that a kill loses one at most.
+
+
+RESULTS = "results.jsonl"
+CELL_FILE, OUTCOME_FILE, LOG_FILE = "cell.json", "outcome.json", "log.txt"  # in the folder of a cell
+Status = Literal["done", "failed"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work of a grid.
+
+    Attributes:
+        key: its name, unique in a grid and fit for a path, such as `finetune/esol/dnd-node/mean/seed-1`.
+        kind: which function does it; see `stages.STAGES`.
+        settings: all it depends on beside `needs`, plain values.
+        needs: keys of the cells whose results it uses.
+        paths: files and folders it reads; they may differ from machine to machine and are not part of its identity.
+    """
+
+    key: str
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    paths: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of a cell, a line of the results file.
+
+    Attributes:
+        key: of the cell.
+        digest: of the cell's settings and of all it needs; a cell with another digest is another cell.
+        status: `done` or `failed`.
+        kind: of the cell.
+        settings: of the cell.
+        result: what the stage reports: metrics, counts.
+        reason: why it failed.
+        seconds: wall time.
+        peak_memory_mb: largest resident memory of its process, MiB.
+        started: UTC.
+        command: that repeats this one cell.
+        versions: of the packages.
+        machine: processor count and accelerator.
+    """
+
+    key: str
+    digest: str
+    status: Status
+    kind: str
+    settings: Mapping[str, Any]
+    result: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    started: str = ""
+    command: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+
+
+def digests(cells: Iterable[Cell]) -> dict[str, str]:
+    """Digest of every cell by key; those that a cell needs come before it.
+
+    Raises:
+        ConfigError: two cells share a key, or a need comes later or not at all.
+    """
+    found: dict[str, str] = {}
+    for cell in cells:
+        missing = [key for key in cell.needs if key not in found]
+        if cell.key in found or missing:
+            raise ConfigError(f"cell {cell.key} is out of place", found=missing or "twice", expected="needs first")
+        value = {"kind": cell.kind, "settings": cell.settings, "needs": {key: found[key] for key in cell.needs}}
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        found[cell.key] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
+
+
+class ResultsFile:
+    """`results.jsonl` of a folder, with one writer at a time (the grid holds the folder's lock).
+
+    A line is appended with one write on a descriptor opened with O_APPEND and synced. A torn last line, from a kill or
+    a full disk, is cut off when the file is opened for writing; a line that is damaged otherwise is left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RESULTS
+
+    def read(self) -> dict[tuple[str, str], Record]:
+        """The newest record of every (key, digest)."""
+        found: dict[tuple[str, str], Record] = {}
+        if not self.path.is_file():
+            return found
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            record = _parse(line)
+            if record is not None:
+                found[record.key, record.digest] = record
+        return found
+
+    def open(self) -> None:
+        """Cut a torn last line off."""
+        if not self.path.is_file():
+            return
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with storage_errors(self.path), open(self.path, "r+b") as stream:
+                stream.truncate(len(whole))
+                os.fsync(stream.fileno())
+
+    def append(self, record: Record) -> None:
+        """Append one line durably.
+
+        Raises:
+            StorageError: the disk is full or read-only; earlier lines are intact.
+        """
+        line = json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with storage_errors(self.path):
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _parse(line: bytes) -> Record | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return Record(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

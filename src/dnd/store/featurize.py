@@ -1,0 +1,119 @@
+"""SMILES to graphs in memory: the valid molecules as a store, and a reason for each of the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from jaxtyping import Int
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.graphs.fast.graphs import rewritten_graphs
+from dnd.graphs.features import featurize
+from dnd.graphs.molecular_graph import MolecularGraph
+from dnd.store.reader import Store
+from dnd.store.schema import HydrogenSetting, StoreRow
+
+# SMILES to graphs, once: the in-memory cache from which every epoch and every prediction reads without parsing.
+
+
+PARALLEL_FROM = 2000  # below, starting the processes costs more than it saves
+_CHUNK = 512
+_QUICK_FROM = 8  # molecules; below, NumPy's calls cost more than RDKit's
+
+
+@dataclass(frozen=True)
+class Featurized:
+    """One outcome of featurising: a graph with its canonical SMILES, or a reason.
+
+    Attributes:
+        graph: None where there is no molecule.
+        smiles: canonical SMILES, or the text as given.
+        stage: where it failed; empty when it did not.
+        reason: why it failed; empty when it did not.
+    """
+
+    graph: MolecularGraph | None
+    smiles: str
+    stage: str = ""
+    reason: str = ""
+
+
+def featurize_smiles(texts: Sequence[str], hydrogens: HydrogenSetting, *, jobs: int = 1) -> list[Featurized]:
+    """Parse and featurise; one outcome per text, in order, never an exception.
+
+    Args:
+        texts: SMILES.
+        hydrogens: a student sees explicit hydrogens with `all_both` only.
+        jobs: worker processes; used from 2,000 molecules on. 0 = one per processor.
+    """
+    explicit = hydrogens == "all_both"
+    jobs = jobs or len(os.sched_getaffinity(0))
+    if len(texts) < PARALLEL_FROM or jobs < 2:
+        return _featurize_all(texts, explicit)
+    chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+    # Forked children need no `if __name__ == "__main__"` in the caller's script and run RDKit and NumPy only.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        return list(chain.from_iterable(pool.map(_featurize_all, chunks, [explicit] * len(chunks))))
+
+
+def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Store:
+    """The molecules as a store in memory; all must have a graph."""
+    rows = [
+        StoreRow(row=number, source="memory", smiles=molecule.smiles, graph=molecule.graph)
+        for number, molecule in enumerate(molecules)
+        if molecule.graph is not None
+    ]
+    return Store.from_rows(rows, hydrogens=hydrogens)
+
+
+def _featurize_all(texts: Sequence[str], explicit: bool) -> list[Featurized]:
+    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else rewritten_graphs(texts)
+    return [
+        Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit)
+        for text, outcome in zip(texts, quick, strict=True)
+    ]
+
+
+def _featurize(text: str, explicit: bool) -> Featurized:
+    molecule = parse_smiles(text)
+    if not molecule.ok:
+        return Featurized(None, text, molecule.stage, molecule.reason)
+    return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+
+
+# Texts that may be molecules → the valid ones as a store, and a reason for each of the others.
+
+
+@dataclass(frozen=True)
+class ValidMolecules:
+    """The usable part of a list of SMILES.
+
+    Attributes:
+        store: their graphs.
+        places: their positions in the list, ascending.
+        smiles: their canonical SMILES.
+        errors: per position of the list the reason why it can't be used; empty where it can.
+    """
+
+    store: Store
+    places: Int[np.ndarray, "valid"]
+    smiles: list[str]
+    errors: list[str]
+
+
+def valid_molecules(smiles: Sequence[str], hydrogens: HydrogenSetting, jobs: int = 1) -> ValidMolecules:
+    """Parse and featurise; what is not text (None, NaN of a data frame) counts as an empty SMILES."""
+    texts = [text if isinstance(text, str) else "" for text in smiles]
+    molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
+    places = np.array([place for place, one in enumerate(molecules) if one.graph is not None], dtype=np.int64)
+    valid = [molecules[place] for place in places]
+    reasons = [molecule.reason for molecule in molecules]
+    return ValidMolecules(as_store(valid, hydrogens), places, [molecule.smiles for molecule in valid], reasons)

@@ -1,0 +1,211 @@
+"""Tables out, chunk by chunk in constant memory, with the spreadsheet guard: CSV, TSV, Parquet, NumPy."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from dnd.common.config import nearest
+from dnd.common.errors import InputError
+from dnd.common.files import replacing
+
+# CSV cells that a spreadsheet must not take for a formula.
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def guarded(text: str) -> str:
+    """`text`, with `'` in front where a spreadsheet would run it; plain numbers such as -1.5 stay as they are."""
+    if not text.startswith(_FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A CSV table with guarded cells; None becomes an empty cell."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([guarded(name) for name in header])
+    for row in rows:
+        writer.writerow(["" if value is None else guarded(value) if isinstance(value, str) else value for value in row])
+    return stream.getvalue()
+
+
+# Tables out, chunk by chunk in constant memory: CSV, TSV, Parquet, NumPy; a file appears when it is complete.
+
+
+Cells = Sequence[str] | np.ndarray
+STANDARD_OUTPUT = "-"
+TABLE_FORMATS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+ARRAY_FORMAT = ".npy"
+
+
+class Writer(Protocol):
+    """Receives chunks of equal columns; an array column may have a second axis, which becomes numbered columns."""
+
+    def write(self, columns: Mapping[str, Cells]) -> None:
+        """Append rows."""
+        ...
+
+
+def output_format(path: str, known: Sequence[str] = TABLE_FORMATS) -> str:
+    """The ending of `path` that names its format; `-` is CSV on standard output.
+
+    Raises:
+        InputError: none of the known endings; said before any work.
+    """
+    if path == STANDARD_OUTPUT:
+        return ".csv"
+    name = Path(path).name.lower()
+    found = [ending for ending in known if name.endswith(ending)]
+    if not found:
+        ending = "".join(Path(name).suffixes[-2:]) or name
+        raise InputError(f"can't write {path}: unknown ending {ending!r}", next_step=nearest(ending, known))
+    return max(found, key=len)
+
+
+@contextlib.contextmanager
+def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
+    """A writer for `path` by its ending; the file appears when the last chunk is in it, and not at all on an error.
+
+    Args:
+        path: `.csv`, `.tsv` (also `.gz`), `.parquet`, `.npy`, or `-` for CSV on standard output.
+        raw: leave cells alone that a spreadsheet would run as a formula.
+    """
+    ending = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT))
+    if path == STANDARD_OUTPUT:
+        yield TextWriter(sys.stdout, ",", raw)
+        sys.stdout.flush()
+        return
+    with replacing(Path(path)) as temporary:
+        if ending == ".parquet":
+            with contextlib.closing(ParquetTable(temporary)) as parquet:
+                yield parquet
+        elif ending == ARRAY_FORMAT:
+            with contextlib.closing(ArrayFile(temporary)) as array:
+                yield array
+        else:
+            with _text_stream(temporary, packed=ending.endswith(".gz")) as stream:
+                yield TextWriter(stream, "\t" if ending.startswith(".tsv") else ",", raw)
+
+
+class TextWriter:
+    """CSV or TSV; missing values are empty cells, numbers have 8 significant digits."""
+
+    def __init__(self, stream: TextIO, delimiter: str, raw: bool) -> None:
+        self._csv = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        self._raw, self._has_header = raw, False
+
+    def write(self, columns: Mapping[str, Cells]) -> None:
+        """Append rows, the header before the first."""
+        flat = _flat(columns)
+        if not self._has_header:
+            self._csv.writerow(self._texts(list(flat)))
+            self._has_header = True
+        cells = [
+            _numbers(values) if isinstance(values, np.ndarray) else self._texts(values) for values in flat.values()
+        ]
+        self._csv.writerows(zip(*cells, strict=True))
+
+    def _texts(self, values: Sequence[str]) -> Sequence[str]:
+        return values if self._raw else [guarded(value) for value in values]
+
+
+class ParquetTable:
+    """Parquet, a row group per chunk; missing values are null."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+
+    def write(self, columns: Mapping[str, Cells]) -> None:
+        """Append rows; an array with two axes becomes one list column."""
+        arrays = {name: _arrow(values) for name, values in columns.items()}
+        table = pa.table(arrays)
+        if self._writer is None:
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Write the footer."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class ArrayFile:
+    """One `.npy` array of the columns that are arrays, NaN rows where there is no molecule.
+
+    The header holds the number of rows, which is known at the end only, so rows are spooled beside the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._spool_path = path, path.with_name(f"{path.name}.rows")
+        self._spool = open(self._spool_path, "w+b")  # noqa: SIM115  # closed in close()
+        self._rows, self._width = 0, 0
+
+    def write(self, columns: Mapping[str, Cells]) -> None:
+        """Append the rows of the array columns."""
+        arrays = [values for values in columns.values() if isinstance(values, np.ndarray)]
+        block = np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1).astype("<f4")
+        self._rows, self._width = self._rows + len(block), block.shape[1]
+        self._spool.write(block.tobytes())
+
+    def close(self) -> None:
+        """Write the header, then the spooled rows."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, self._width)}
+        try:
+            with open(self._path, "wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                self._spool.seek(0)
+                shutil.copyfileobj(self._spool, stream, 2**20)
+        finally:
+            self._spool.close()
+            self._spool_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _text_stream(path: Path, *, packed: bool) -> Iterator[TextIO]:
+    with contextlib.ExitStack() as stack:
+        stream: Any = stack.enter_context(open(path, "wb"))
+        if packed:  # no name and no time inside, so that equal tables are equal files
+            stream = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0))
+        yield stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+
+
+def _flat(columns: Mapping[str, Cells]) -> dict[str, Cells]:
+    """Arrays with two axes as numbered columns."""
+    flat: dict[str, Cells] = {}
+    for name, values in columns.items():
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            flat.update({f"{name}_{number}": values[:, number] for number in range(values.shape[1])})
+        else:
+            flat[name] = values
+    return flat
+
+
+def _numbers(values: np.ndarray) -> list[str]:
+    return ["" if value != value else f"{value:.8g}" for value in values.tolist()]
+
+
+def _arrow(values: Cells) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    if isinstance(values, np.ndarray):
+        return pa.array(values, from_pandas=True)
+    return pa.array(values, pa.string())

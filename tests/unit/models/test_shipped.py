@@ -1,0 +1,123 @@
+"""Encoders by name: found, verified, quick, half precision on disk and float32 in memory; a wrong name is helped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.finetuning.students import encoder_choice
+from dnd.models.students import encoders as shipped
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import (
+    DEFAULT_ENCODER,
+    build_student,
+    encoder_folder,
+    half_precision,
+    load_encoder,
+    save_encoder,
+    shipped_encoders,
+)
+from dnd.prediction.embedder import load_embedder
+from dnd.prediction.estimator import DndRegressor
+
+SPELLINGS = ["OC(=O)c1ccccc1OC(C)=O", "CC(=O)Oc1ccccc1C(=O)O", "c1ccc(OC(C)=O)c(c1)C(O)=O"]
+
+
+@pytest.fixture
+def toy_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    """An encoder `toy-base` that ships; returns its student."""
+    torch.manual_seed(0)
+    student = build_student(StudentConfig("gine", 32, 3)).eval()
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "encoders")
+    save_encoder(tmp_path / "encoders" / "toy-base", student, {"hydrogens": "heavy_both"}, "# Encoder\n", half=True)
+    monkeypatch.chdir(tmp_path)
+    return student
+
+
+def test_a_name_is_a_verified_encoder_in_float32(toy_base: torch.nn.Module, tmp_path: Path) -> None:
+    student, config = load_encoder("toy-base")
+    assert config["hydrogens"] == "heavy_both"
+    for name, tensor in student.state_dict().items():
+        exact = toy_base.state_dict()[name]
+        assert tensor.dtype == exact.dtype
+        assert torch.allclose(tensor, exact, atol=1e-3) if tensor.ndim > 1 else torch.equal(tensor, exact)
+    weights = tmp_path / "encoders" / "toy-base" / "model.safetensors"
+    assert weights.stat().st_size < 0.65 * sum(4 * value.numel() for value in toy_base.state_dict().values())
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(CorruptFileError):
+        load_encoder("toy-base")
+
+
+def test_every_spelling_has_the_same_vector(toy_base: torch.nn.Module) -> None:
+    vectors, errors = load_embedder("toy-base", device="cpu").embed_with_errors([*SPELLINGS, "no molecule"])
+    assert np.allclose(vectors[:3], vectors[0], atol=1e-5)
+    assert errors[:3] == ["", "", ""]
+    assert errors[3]
+
+
+def test_an_estimator_finetunes_from_a_name_and_records_which_weights(toy_base: torch.nn.Module) -> None:
+    smiles = ["C" * length for length in range(1, 13)] + ["O" + "C" * length for length in range(1, 9)]
+    labels = [float(len(text)) for text in smiles]
+    one_epoch = {"loop.epochs": 1, "loop.batch_size": 8}
+    model = DndRegressor(encoder="toy-base", settings=one_epoch, device="cpu").fit(smiles, labels)
+    assert np.isfinite(model.predict(["CCO"])).all()
+    assert model.predictor_.parts.members[0].student.width == 32
+    with pytest.raises(InputError, match="Did you mean toy-base"):
+        DndRegressor(encoder="toy-bas", settings=one_epoch, device="cpu").fit(smiles, labels)
+
+
+def test_an_unknown_name_is_told_the_nearest_and_those_there(toy_base: torch.nn.Module) -> None:
+    with pytest.raises(InputError, match=r"one of: toy-base.*Did you mean toy-base"):
+        load_encoder("toy-bse")
+    with pytest.raises(InputError, match="is not a folder"):
+        load_embedder("nowhere/at/all")
+
+
+def test_a_word_that_could_mean_both_is_refused(toy_base: torch.nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "toy-base").mkdir()
+    with pytest.raises(InputError, match=r"Write \./toy-base"):
+        encoder_folder("toy-base")
+    assert encoder_folder("./toy-base") == Path("toy-base")
+
+
+def test_half_precision_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(CorruptFileError, match="does not fit half precision"):
+        half_precision({"w": torch.full((2, 2), 1e6)})
+    kept = half_precision({"variance": torch.full((2,), 1e-9), "steps": torch.tensor(3)})
+    assert kept["variance"][0] == pytest.approx(1e-9)
+    assert kept["steps"].dtype == torch.int64
+
+
+def test_all_that_ships_loads_and_is_small_together() -> None:
+    students = {name: load_encoder(encoder_folder(name).resolve()) for name in shipped_encoders()}
+    assert all(config["hydrogens"] for _, config in students.values())
+    files = [path for name in students for path in encoder_folder(name).iterdir()]
+    assert sum(path.stat().st_size for path in files) < 25 * 2**20
+
+
+def test_the_default_is_there() -> None:
+    assert DEFAULT_ENCODER in shipped_encoders()
+    assert {"dnd-base", "dnd-tokengt"} <= set(shipped_encoders())
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_what_ships_is_carded_and_the_same_for_every_spelling(name: str) -> None:
+    vectors = load_embedder(name, device="cpu").embed(SPELLINGS)
+    assert np.ptp(vectors, axis=0).max() < 1e-5
+    others = load_embedder(name, device="cpu").embed(["CCO", "c1ccccc1"])
+    assert np.abs(others[0] - others[1]).max() > 0.1, "it tells molecules apart"
+    card = (encoder_folder(name) / "card.md").read_text()
+    for heading in ("## Data", "## Teacher, held-out molecules", "## What it is bad at", "## Compute"):
+        assert heading in card
+
+
+def test_random_weights_where_a_student_is_described_and_never_beside_an_encoder() -> None:
+    assert encoder_choice(None, ["loop.epochs=1"]) == DEFAULT_ENCODER
+    assert encoder_choice(None, ["student.width=16"]) == "random"
+    assert encoder_choice("random", ["student.width=16"]) == "random"
+    with pytest.raises(ConfigError, match=r"student.width=16 is for --encoder random: found encoder folder"):
+        encoder_choice("folder", ["student.width=16"])

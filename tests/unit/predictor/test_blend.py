@@ -1,0 +1,283 @@
+"""Recipes `best` and `fast`: weights out of fold, time limits, folders without code, predictions as reported."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dnd.common.config import load_config
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import read_json
+from dnd.finetuning.classical import MEMBERS, FitOptions, Workbench, _pilot
+from dnd.finetuning.finetune import finetune
+from dnd.finetuning.fold_data import scaffold_folds
+from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConfig
+from dnd.finetuning.stacking import fit_weights
+from dnd.finetuning.time_limit import Clock, read_duration
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student, save_encoder
+from dnd.predictor.classical.features import Layout
+from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import Target
+from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
+
+BLEND = (
+    "blend.classical=ridge,forest_descriptors",
+    "blend.folds=3",
+    "blend.trees=10",
+    "ensemble=2",
+    "blend.second.name=gine",
+    "blend.second.width=8",
+    "blend.second.num_layers=2",
+    "loop.epochs=2",
+    "baselines=true",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two students and two classical members on a toy table, all with one weight: two epochs would earn none."""
+    folder = tmp_path_factory.mktemp("blend")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "dnd.finetuning.stacking.fit_weights", lambda values, *_: np.full(values.shape[::2], 1 / len(values))
+        )
+        quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
+    return folder / "model"
+
+
+def test_a_blend_predicts_after_loading_what_it_was_judged_by(model: Path):
+    with open(model / "test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = Predictor.load(model, device="cpu").predict([row["smiles"] for row in rows])
+    np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
+    assert list(found) == [
+        "smiles",
+        "size_pred",
+        "size_std",
+        "size_low",
+        "size_high",
+        "in_domain",
+        "domain_reason",
+        "error",
+    ]
+    assert (found["size_std"] > 0).all()
+
+
+def test_a_blend_of_the_first_format_says_what_it_said():
+    golden = Path(__file__).parents[2] / "golden/predictor-blend"
+    with open(golden / "test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = Predictor.load(golden, device="cpu").predict([row["smiles"] for row in rows])
+    np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
+
+
+def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
+    metrics, config = read_json(model / "metrics.json"), read_json(model / "config.json")
+    (about,) = metrics["blend"]
+    assert set(about["members"]) == {"students", "ridge", "forest_descriptors"}
+    assert sum(one["weights"][0] for one in about["members"].values()) == pytest.approx(1, abs=1e-5)
+    assert {"mean", "students", "ridge", "forest_descriptors"} == set(metrics["baselines"])
+    assert metrics["parts"]["test"]["rmse"] < metrics["baselines"]["mean"]["parts"]["test"]["rmse"]
+    assert config["blend"]["features"] == ["descriptors", "counts"]
+    assert [member["student"]["width"] for member in config["members"]] == [16, 8]
+    suffixes = {path.suffix for path in model.iterdir() if path.is_file()}
+    assert suffixes <= {".json", ".safetensors", ".csv", ".md"}
+
+
+def test_a_flipped_bit_in_the_classical_part_is_found(model: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    path = copy / "classical.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CorruptFileError, match=r"classical\.safetensors"):
+        Predictor.load(copy)
+
+
+def test_without_networks_there_is_a_model_but_no_representation(tmp_path: Path):
+    settings = ("blend.classical=ridge,gaussian_process", "blend.students=false", "blend.folds=3")
+    quietly(write_classes(tmp_path), tmp_path / "model", ["ring", "hetero"], *settings)
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    found = predictor.predict([*molecules()[:3], "no molecule"])
+    assert np.isnan(found["ring_pred"][3])
+    assert ((found["ring_pred"][:3] >= 0) & (found["ring_pred"][:3] <= 1)).all()
+    assert set(found["in_domain"]) <= {"yes", "no", ""}
+    assert set(found["ring_set"]) <= {"0", "1", "0|1", ""}
+    with pytest.raises(Exception, match="no network"):
+        predictor.embed(["CCO"])
+    assert not (tmp_path / "model/model.safetensors").exists()
+
+
+def test_a_frozen_encoder_gives_features_and_is_kept_beside_the_finetuned_students(tmp_path: Path):
+    encoder = tmp_path / "encoder"
+    student = build_student(StudentConfig("gine", width=16, num_layers=2))
+    save_encoder(encoder, student, {"hydrogens": "heavy_both"}, "# Encoder")
+    settings = ("blend.classical=ridge", "blend.folds=2", "ensemble=1", "loop.epochs=1", "probe_steps=25")
+    table = write_regression(tmp_path)
+    quietly(table, tmp_path / "model", ["size"], *settings, encoder=str(encoder))
+    assert read_json(tmp_path / "model/config.json")["blend"]["features"] == ["embedding", "descriptors", "counts"]
+    frozen = load_file(tmp_path / "model/embedding.safetensors")
+    assert all(torch.equal(frozen[name], values) for name, values in student.state_dict().items())
+    with open(tmp_path / "model/test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    found = predictor.predict([row["smiles"] for row in rows])["size_pred"]
+    np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
+    assert predictor.embed(["CCO"]).shape == (1, 16)
+
+
+def test_several_classes_are_blended_as_one_against_the_rest_and_sum_to_1(tmp_path: Path):
+    smiles = molecules()
+    kinds = ["acid" if "=O" in text else "aromatic" if "c1" in text else "other" for text in smiles]
+    table = write_csv(tmp_path / "kinds.csv", {"smiles": smiles, "kind": kinds})
+    settings = (
+        "blend.classical=ridge,forest_descriptors",
+        "blend.folds=2",
+        "blend.trees=10",
+        "ensemble=1",
+        "loop.epochs=1",
+    )
+    quietly(table, tmp_path / "model", ["kind"], *settings)
+    found = Predictor.load(tmp_path / "model", device="cpu").predict([*smiles[:5], "no molecule"])
+    assert set(found["kind_pred"]) <= {"acid", "aromatic", "other", ""}
+    sums = found["kind_prob_acid"] + found["kind_prob_aromatic"] + found["kind_prob_other"]
+    np.testing.assert_allclose(sums[:5], 1, atol=1e-9)
+    assert np.isnan(sums[5])
+
+
+def test_folds_make_one_model_of_all_and_judge_each_on_its_own_test_part(tmp_path: Path):
+    settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "split=kfold", "folds=3")
+    done = quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *settings)
+    assert len(done.metrics["folds"]) == 3
+    config = read_json(tmp_path / "model/config.json")
+    assert [member["weights"] for member in config["blend"]["classical"]] == [[pytest.approx(1 / 3)]] * 3
+
+
+def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_out(tmp_path: Path):
+    lines: list[str] = []
+    names = "ridge,forest_descriptors,boosting,forest"
+    config = load_config(
+        FinetuneConfig,
+        "finetune-best",
+        ["split=random", "jobs=1", "loop.device=cpu", f"blend.classical={names}", "blend.time_limit_s=0.01"],
+    )
+    finetune(
+        write_regression(tmp_path), tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True
+    )
+    assert any("time limit" in line and "forest" in line for line in lines)
+    assert any("no students" in line for line in lines)
+    assert np.isfinite(Predictor.load(tmp_path / "model").predict(["CCO"])["size_pred"]).all()
+
+
+def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seconds = {"ridge": 0.0, "forest": 100.0, "boosting": 100.0, "forest_counts": 10_000.0}
+    monkeypatch.setattr("dnd.finetuning.classical._pilot", lambda bench, name: seconds[name])
+    lines: list[str] = []
+    settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.students=false", "blend.folds=2"]
+    settings += [f"blend.classical={','.join(seconds)}", "blend.trees=60", "blend.time_limit_s=300"]
+    config = load_config(FinetuneConfig, "finetune-best", settings)
+    table = write_regression(tmp_path)
+    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    cut = next(line for line in lines if "of 60 trees of forest:" in line)
+    assert 10 < int(cut.split()[3]) < 20  # 0.8 of 300 s have room for 240 / 330 of the trees
+    assert [line.split(":")[1].strip() for line in lines if "left out" in line and " s, time" in line] == [
+        "left out boosting", "left out forest_counts",
+    ]  # fmt: skip
+
+
+def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyPatch):
+    fitted: list[tuple[int, int]] = []
+    targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
+    x_NF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
+    bench = Workbench(x_NF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions())
+    moments = iter([0.0, 2.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    monkeypatch.setattr(
+        Workbench, "fit", lambda self, name, rows, fold, columns: fitted.append((len(rows), len(columns)))
+    )
+    assert _pilot(bench, "ridge") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 1.2)
+    assert fitted == [(334, 4)]
+
+
+def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):
+    smiles = [
+        text + "." + other
+        for text in molecules()[:12]
+        for other in ("C", "CC", "CCC", "CO", "CN", "CS", "O", "N", "F", "Cl")
+    ]
+    table = write_csv(tmp_path / "many.csv", {"smiles": smiles, "size": [heavy_atoms(text) for text in smiles]})
+    lines: list[str] = []
+    settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.classical=ridge", "blend.students=false"]
+    config = load_config(FinetuneConfig, None, [*settings, "fractions=0.9,0.05,0.05", "blend.classical_rows=100"])
+    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    assert any("106 of 120 molecules drawn" in line for line in lines)
+
+
+def test_weights_find_the_better_member_and_stay_between_0_and_1():
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=(400, 1))
+    good, bad = labels + 0.1 * generator.normal(size=labels.shape), generator.normal(size=labels.shape)
+    weights = fit_weights(np.stack([bad, good]), labels, ["regression"], np.ones(1))
+    assert weights[1, 0] > 0.95
+    assert weights.sum(axis=0) == pytest.approx(1)
+    few = fit_weights(np.stack([bad, good])[:, :4], labels[:4], ["regression"], np.ones(1))
+    assert 0.05 < few[0, 0] < 0.5  # four molecules prove little
+
+
+def test_members_with_independent_errors_share_the_weight():
+    generator = np.random.default_rng(1)
+    labels = (generator.random((600, 1)) < 0.5).astype(float)
+    noisy = [
+        np.clip(0.5 + 0.25 * (2 * labels - 1) + 0.15 * generator.normal(size=labels.shape), 0.01, 0.99) for _ in "ab"
+    ]
+    weights = fit_weights(np.stack(noisy), labels, ["classification"], np.ones(1))
+    assert weights[:, 0] == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_folds_hold_whole_scaffolds_and_are_about_equal():
+    smiles = [
+        f"{'C' * size}{ring}"
+        for size in range(1, 7)
+        for ring in ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1", "C1CCC1")
+    ]
+    smiles += ["C" * size for size in range(2, 12)]
+    folds = scaffold_folds(smiles, 5, seed=0)
+    assert set(folds) == set(range(5))
+    assert np.ptp(np.bincount(folds)) <= 2
+    assert len(set(folds[-10:])) > 1  # molecules without rings are no scaffold
+    small = scaffold_folds(["c1ccccc1C", "c1ccccc1O", *smiles], 2, seed=0)
+    assert np.array_equal(small, scaffold_folds(["c1ccccc1C", "c1ccccc1O", *smiles], 2, seed=0))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2 M ", 120)])
+def test_durations(text: str, seconds: float):
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "ten", "-3s", "1d", "nan"])
+def test_what_is_no_duration_is_refused(text: str):
+    with pytest.raises(ConfigError):
+        read_duration(text)
+
+
+def test_a_clock_without_a_limit_never_ends():
+    assert Clock(None).share(0.5) == np.inf
+    assert Clock(1e-9).share(0.5) == 0
+
+
+def test_settings_that_are_at_odds_are_refused():
+    with pytest.raises(ConfigError, match="fall back"):
+        BlendConfig(time_limit_s=10.0)
+    with pytest.raises(ConfigError, match="without members"):
+        BlendConfig(students=False)
+    with pytest.raises(ConfigError, match="unknown classical member"):
+        BlendConfig(classical=("wood",))
+    assert tuple(MEMBERS) == CLASSICAL_MEMBERS

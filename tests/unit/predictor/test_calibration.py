@@ -1,0 +1,126 @@
+"""Intervals and scaled probabilities: against reference formulas, coverage on exchangeable data, honest judges."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.calibration import _SigmoidCalibration
+
+from dnd.chemistry.splits import Split
+from dnd.common.errors import CorruptFileError
+from dnd.common.files import write_json, write_manifest
+from dnd.predictor.uncertainty.calibration import (
+    CALIBRATION,
+    Calibration,
+    TargetCalibration,
+    read_calibration,
+    sentences,
+    write_calibration,
+)
+from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.intervals import conformal_half_width
+from dnd.predictor.uncertainty.probabilities import fit_platt, platt
+
+
+def parts(*sizes: int) -> Split:
+    ends = np.cumsum([0, *sizes])
+    return Split(*(np.arange(start, end) for start, end in itertools.pairwise(ends)))
+
+
+@pytest.mark.parametrize("count", [9, 10, 19, 99, 100])
+def test_the_half_width_is_the_conformal_quantile(count: int):
+    residuals = np.random.default_rng(count).normal(size=count)
+    expected = np.quantile(np.abs(residuals), min(1, math.ceil((count + 1) * 0.9) / count), method="inverted_cdf")
+    assert conformal_half_width(residuals) == pytest.approx(expected)
+
+
+def test_too_few_residuals_have_no_interval():
+    assert conformal_half_width(np.ones(8)) is None
+    assert conformal_half_width(np.ones(0)) is None
+
+
+def test_coverage_is_at_least_what_was_asked_for():
+    generator = np.random.default_rng(0)
+    residuals = generator.standard_t(3, size=(2000, 40))
+    inside = [abs(row[-1]) <= (conformal_half_width(row[:-1]) or 0) for row in residuals]
+    assert 0.88 < np.mean(inside) < 0.93  # (n + 1) coverage / (n + 1) rounded up: 0.9 for n = 39
+
+
+def test_platt_equals_that_of_scikit_learn():
+    generator = np.random.default_rng(1)
+    scores = generator.normal(size=300)
+    labels = (generator.random(300) < 1 / (1 + np.exp(-(0.4 * scores - 0.8)))).astype(float)
+    fitted = fit_platt(labels, 1 / (1 + np.exp(-scores)))
+    assert fitted is not None
+    expected = _SigmoidCalibration().fit(scores, labels)
+    assert fitted == pytest.approx((-expected.a_, -expected.b_), abs=1e-3)
+
+
+def test_platt_keeps_the_ranking_or_is_left_out():
+    labels, probabilities = np.repeat([0.0, 1.0], 30), np.linspace(0.01, 0.99, 60)
+    slope, intercept = fit_platt(labels, probabilities) or (0, 0)
+    assert (np.diff(platt(probabilities, slope, intercept)) >= 0).all()
+    assert fit_platt(labels, probabilities[::-1]) is None
+    assert fit_platt(np.repeat([0.0, 1.0], [50, 9]), probabilities[:59]) is None
+    assert np.isfinite(platt(np.array([0.0, 1.0]), 1.0, 0.0)).all()
+
+
+def test_one_partition_learns_from_validation_and_is_judged_on_test():
+    targets = np.zeros((200, 2))
+    predictions = np.random.default_rng(2).normal(size=(200, 2))
+    targets[::3, 1] = np.nan
+    split = parts(50, 50, 100)
+    [(_, same)], found = calibrate([(split, predictions)], targets, ["regression"] * targets.shape[1])
+    assert np.array_equal(same, predictions)
+    first, second = found.targets
+    assert first.half_width == conformal_half_width(predictions[50:100, 0])
+    assert first.measured == pytest.approx((np.abs(predictions[100:, 0]) <= first.half_width).mean())
+    assert (first.molecules, first.judged_on, second.judged_on) == (50, 100, int((~np.isnan(targets[100:, 1])).sum()))
+    line = sentences(found, ["a", "b"], ["regression"] * 2, "the validation part")[0]
+    assert "of the validation part" in line
+    assert f"{first.measured:.1%}" in line
+
+
+def test_a_fold_never_judges_what_it_taught():
+    targets = np.zeros((60, 1))
+    folds = []
+    for fold in range(3):
+        rows = np.arange(60)
+        test = rows[rows % 3 == fold]
+        values = np.full((60, 1), 1.0 + 10 * fold)  # residual 1, 11, 21
+        folds.append((Split(rows[rows % 3 != fold], test, test), values))
+    _, found = calibrate(folds, targets, ["regression"] * targets.shape[1])
+    assert found.targets[0].half_width == 21
+    assert found.targets[0].measured == pytest.approx(2 / 3)  # the worst fold is not covered by the other two
+
+
+def test_classes_are_scaled_and_the_brier_score_falls():
+    generator = np.random.default_rng(3)
+    true = generator.random((2000, 1))
+    labels = (generator.random((2000, 1)) < true).astype(float)
+    overconfident = 1 / (1 + (1 / true - 1) ** 4)
+    [(_, scaled)], found = calibrate([(parts(200, 800, 1000), overconfident)], labels, ["classification"])
+    one = found.targets[0]
+    assert one.slope == pytest.approx(0.25, abs=0.05)
+    assert one.measured is not None
+    assert one.before is not None
+    assert one.measured < one.before
+    assert np.abs(scaled - true).mean() < 0.05
+
+
+def test_it_is_kept_and_damage_is_named(tmp_path: Path):
+    assert_none = Calibration((TargetCalibration(),))
+    one = Calibration((TargetCalibration(half_width=1.5, molecules=20, judged_on=10, measured=0.9),))
+    write_calibration(tmp_path, one, ["line"])
+    write_manifest(tmp_path, kind="predictor", format_version=1)
+    assert read_calibration(tmp_path) == one != assert_none
+    write_json(tmp_path / CALIBRATION, {"calibration": {"targets": "x"}})
+    with pytest.raises(CorruptFileError, match="no calibration"):
+        read_calibration(tmp_path)
+    (tmp_path / CALIBRATION).unlink()
+    write_manifest(tmp_path, kind="predictor", format_version=1)
+    assert read_calibration(tmp_path) is None

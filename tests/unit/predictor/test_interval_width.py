@@ -1,0 +1,114 @@
+"""Widths of intervals by the members' spread: chosen where they are narrower, covering as promised, the same later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dnd
+from dnd.chemistry.splits import Split
+from dnd.common.files import read_json
+from dnd.predictor.ensemble import spread_by_name, weighted_spread
+from dnd.predictor.transforms import Transform
+from dnd.predictor.uncertainty.calibration import sentences
+from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.intervals import fit_width, mixing_weights
+from finetuning_toys import heavy_atoms, quietly, write_csv
+
+
+def uneven(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Errors whose size the spread foretells."""
+    generator = np.random.default_rng(seed)
+    spread = generator.gamma(1.0, size=count)
+    return np.abs(generator.normal(size=count)) * spread, spread
+
+
+def test_widths_go_with_a_spread_that_foretells_errors_and_cover_as_promised():
+    held, narrow = [], []
+    for seed in range(40):
+        errors, spread = uneven(400, seed)
+        half, floor = fit_width(errors, None, spread)
+        assert half is not None
+        assert floor == pytest.approx(np.median(spread))
+        constant, _ = fit_width(errors)
+        errors, spread = uneven(400, 1000 + seed)
+        widths = half * (spread + floor)
+        held.append((errors <= widths).mean())
+        narrow.append(widths.mean() / constant)
+    assert np.mean(held) == pytest.approx(0.9, abs=0.012)
+    assert np.mean(narrow) < 0.95
+
+
+def test_a_spread_that_says_nothing_is_not_used_and_few_molecules_do_not_choose():
+    generator = np.random.default_rng(0)
+    errors, spread = np.abs(generator.normal(size=1000)), generator.gamma(1.0, size=1000)
+    assert fit_width(errors, None, spread) == fit_width(errors)
+    errors, spread = uneven(99, 3)
+    assert fit_width(errors, None, spread) == fit_width(errors)
+    assert fit_width(errors[:8], None, spread[:8]) == (None, None)
+    errors, _ = uneven(400, 4)
+    assert fit_width(errors, None, np.zeros(400)) == fit_width(errors)
+
+
+def test_both_kinds_of_width_count_the_parts_alike():
+    weights = mixing_weights(np.arange(400) >= 300)
+    assert weights is not None
+    assert weights[:300].sum() == pytest.approx(weights[300:].sum()) == pytest.approx(0.5)
+    assert mixing_weights(np.arange(400) >= 390) is None
+    errors, spread = uneven(400, 5)
+    half, floor = fit_width(errors, weights, spread)
+    assert half is not None
+    assert floor is not None
+    assert weights[errors <= half * (spread + floor)].sum() >= 0.9
+
+
+def test_the_spread_leaves_out_what_is_unknown_and_counts_students_as_one():
+    values = np.array([[[1.0], [1.0]], [[3.0], [np.nan]]])
+    weights = np.array([[0.5], [0.5]])
+    assert weighted_spread(values, weights)[:, 0] == pytest.approx([1.0, 0.0])
+    assert np.isnan(weighted_spread(np.full((2, 1, 1), np.nan), weights)).all()
+    members = np.array([[[0.0]], [[2.0]], [[3.0]]])
+    shares = np.array([[0.25], [0.25], [0.5]])
+    assert spread_by_name(members, shares, ["students", "students", "ridge"])[0, 0] == pytest.approx(1.0)
+
+
+def test_the_test_part_judges_the_widths_that_a_new_molecule_would_get():
+    errors, spread = uneven(900, 6)
+    rows = np.arange(900)
+    split = Split(rows[:1], rows[1:500], rows[500:])
+    given = [(split, errors[:, None])]
+    _, found = calibrate(given, np.zeros((900, 1)), ["regression"], spread_NC=spread[:, None])
+    (one,) = found.targets
+    assert one.spread_floor is not None
+    low, high = one.bounds(errors[500:], spread[500:]) or ([], [])
+    inside = (np.asarray(low) <= 0) & (np.asarray(high) >= 0)
+    assert one.measured == pytest.approx(inside.mean())
+    assert "× (spread of the members + " in sentences(found, ["y"], ["regression"], "somewhere")[0]
+    log = [Transform("log")]
+    _, mapped = calibrate(given, np.ones((900, 1)), ["regression"], spread_NC=spread[:, None], transforms=log)
+    assert mapped.targets[0].spread_floor is None
+
+
+@pytest.mark.parametrize(
+    "recipe", [("ensemble=3",), ("blend.classical=ridge,forest_descriptors", "ensemble=1", "blend.folds=3")]
+)
+def test_the_coverage_of_a_model_is_that_of_its_columns(
+    tmp_path: Path, recipe: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """Widths by the spread are enforced; what the calibration saw must be what a loaded model says."""
+    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.NARROWER", 100.0)
+    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.FEWEST_FOR_SPREAD", 9)
+    smiles = [f"{'C' * length}{tail}" for length in range(1, 13) for tail in ("O", "N", "Cl", "F", "C(=O)O", "C#N")]
+    noise = np.random.default_rng(2).normal(size=len(smiles))
+    labels = [heavy_atoms(text) + extra for text, extra in zip(smiles, noise, strict=True)]
+    data = write_csv(tmp_path / "data.csv", {"smiles": smiles, "y": labels})
+    quietly(data, tmp_path / "model", ["y"], "fractions=0.4,0.3,0.3", *recipe)
+    one = read_json(tmp_path / "model" / "calibration.json")["calibration"]["targets"][0]
+    assert one["spread_floor"] > 0
+    test = read_json(tmp_path / "model" / "splits.json")["test"]
+    table = dnd.load(tmp_path / "model", device="cpu").predict([smiles[row] for row in test])
+    low, high, truth = np.asarray(table["y_low"]), np.asarray(table["y_high"]), np.asarray(labels)[test]
+    assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(one["measured"])
+    assert np.ptp(high - low) > 0

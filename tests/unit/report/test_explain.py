@@ -1,0 +1,151 @@
+"""Contributions against a known decomposition (Crippen logP), pictures, attention, and rows that can't be explained."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import Crippen, rdMolDescriptors
+from sklearn.ensemble import RandomForestRegressor
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.common.errors import ConfigError, InputError
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student
+from dnd.predictor.classical.features import count_fingerprints
+from dnd.predictor.predictor import Predictor
+from dnd.report.attention import map_attention
+from dnd.report.contributions import explain, variants_of
+from dnd.report.explain import explain_file
+from finetuning_toys import quietly, tiny_model, write_csv
+
+TRAINED, HELD_OUT = 250, 25
+
+
+def crippen_atoms(smiles: str) -> np.ndarray:
+    """Crippen's contribution of each heavy atom with its hydrogens, in the atom order of the canonical SMILES."""
+    mol = parse_smiles(smiles).mol
+    count, full = mol.GetNumAtoms(), Chem.AddHs(mol)
+    values = [value for value, _ in rdMolDescriptors._CalcCrippenContribs(full)]
+    found = np.array(values[:count])
+    for atom in list(full.GetAtoms())[count:]:
+        found[atom.GetNeighbors()[0].GetIdx()] += values[atom.GetIdx()]
+    return found
+
+
+def logp(smiles: Sequence[str]) -> np.ndarray:
+    return np.array([Crippen.MolLogP(parse_smiles(text).mol) for text in smiles])
+
+
+@pytest.fixture(scope="module")
+def molecules() -> list[str]:
+    """Distinct ESOL molecules of 6 to 16 heavy atoms, shuffled."""
+    with gzip.open(str(files("dnd.data") / "esol.csv.gz"), "rt") as stream:
+        outcomes = [parse_smiles(row["smiles"]) for row in csv.DictReader(stream)]
+    found = sorted({one.smiles for one in outcomes if one.ok and 6 <= one.mol.GetNumAtoms() <= 16})
+    return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
+
+
+@pytest.fixture(scope="module")
+def network(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    folder, own = tmp_path_factory.mktemp("crippen"), molecules[:TRAINED]
+    data = write_csv(folder / "d.csv", {"smiles": own, "logp": logp(own).tolist()})
+    words = ("student.width=48", "student.num_layers=3", "loop.epochs=25", "layer_decay=1.0")
+    quietly(data, folder / "model", ["logp"], *words)
+    return Predictor.load(folder / "model", device="cpu")
+
+
+def agreement(predict: object, smiles: list[str]) -> float:
+    """Pearson r between contributions and Crippen's, over the atoms of held-out molecules."""
+    found = explain(predict, smiles)
+    contributions = np.concatenate([one.atoms_AC[:, 0] for one in found])
+    return float(np.corrcoef(contributions, np.concatenate([crippen_atoms(one.smiles) for one in found]))[0, 1])
+
+
+def test_contributions_of_a_network_agree_with_crippens(network: Predictor, molecules: list[str]):
+    assert agreement(lambda texts: network.predict_values(texts)[0], molecules[TRAINED : TRAINED + HELD_OUT]) > 0.5
+
+
+def test_contributions_of_a_forest_agree_with_crippens(molecules: list[str]):
+    def features(texts: Sequence[str]) -> np.ndarray:
+        return count_fingerprints([parse_smiles(text).mol for text in texts])
+
+    own = molecules[:TRAINED]
+    forest = RandomForestRegressor(60, max_features=0.33, random_state=0).fit(features(own), logp(own))
+
+    def predict(texts: Sequence[str]) -> np.ndarray:
+        return forest.predict(features(texts))[:, None]
+
+    assert agreement(predict, molecules[TRAINED : TRAINED + HELD_OUT]) > 0.35
+
+
+def test_what_is_explained_is_exact_for_a_count_of_oxygens():
+    def oxygens(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[float(text.count("O"))] for text in texts])
+
+    (found,) = explain(oxygens, ["OCCN"])
+    by_element = dict(zip(found.symbols, found.atoms_AC[:, 0], strict=True))
+    assert by_element["O"] == 1  # none of its alternatives is an oxygen
+    assert by_element["N"] == pytest.approx(-1 / 3)  # one of C, O and F is
+    assert by_element["C"] == pytest.approx(-1 / 2)  # F has no room for two bonds
+
+
+def test_variants_are_valid_and_of_the_same_shape():
+    mol = parse_smiles("c1ccccc1C").mol
+    for atom in range(mol.GetNumAtoms()):
+        variants = variants_of(mol, atom)
+        assert variants
+        assert all(parse_smiles(text).ok for text in variants)
+    assert variants_of(parse_smiles("C").mol, 0)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_bad_row_does_not_stop_the_others(tmp_path: Path):
+    model = Predictor.load(tiny_model(tmp_path), device="cpu")
+    data = write_csv(tmp_path / "m.csv", {"smiles": ["CCO", "no molecule", "c1ccccc1O", "", "CCN"]})
+    summary = explain_file(model, data, tmp_path / "out", most_molecules=4)
+    assert (summary.rows, summary.explained, summary.skipped) == (5, 2, 1)
+    rows = read_rows(tmp_path / "out" / "molecules.csv")
+    assert [bool(row["error"]) for row in rows] == [False, True, False, True, True]
+    assert float(rows[0]["size_pred"]) == pytest.approx(model.predict_values(["CCO"])[0][0, 0])
+    atoms = read_rows(tmp_path / "out" / "contributions.csv")
+    assert [row["element"] for row in atoms if row["row"] == "0"] == ["C", "C", "O"]
+    svg = (tmp_path / "out" / "row-00002-size.svg").read_text()
+    assert svg.startswith("<svg")
+    assert "href" not in svg
+    assert (tmp_path / "out" / "row-00002-size.png").read_bytes().startswith(b"\x89PNG")
+    assert "no student with attention" in summary.attention
+
+
+def test_a_single_smiles_and_an_unknown_target(tmp_path: Path):
+    model = Predictor.load(tiny_model(tmp_path), device="cpu")
+    assert explain_file(model, "OCC", tmp_path / "out").explained == 1
+    assert "up to 200" in explain_file(model, "C" * 300, tmp_path / "long").first_error
+    with pytest.raises(ConfigError, match="Did you mean size"):
+        explain_file(model, "OCC", tmp_path / "out", targets=["sizes"])
+    with pytest.raises(InputError):
+        explain_file(model, "nofile.csv", tmp_path / "out")
+
+
+def test_attention_beside_distance(tmp_path: Path):
+    student = build_student(StudentConfig("tokengt", width=16, num_layers=2, num_heads=2))
+    finding = map_attention(student, "CC(=O)Nc1ccccc1", "heavy_both")
+    assert len(finding.rows) == 2 * 2 * 10 * 10
+    weights = np.array([row[-1] for row in finding.rows]).reshape(2, 2, 10, 10)
+    assert np.allclose(weights.sum(-1), 1)
+    distances = np.array([row[-2] for row in finding.rows]).reshape(2, 2, 10, 10)[0, 0]
+    assert np.allclose(distances, distances.T)
+    assert 1.3 < np.sort(distances[0])[1] < 1.6  # the nearest atom of a methyl carbon is a bond away
+    assert (tmp_path / "attention.png") in finding.write(tmp_path)
+    with pytest.raises(InputError, match="no attention maps"):
+        map_attention(build_student(StudentConfig("gine", 16, 2)), "CCO", "heavy_both")

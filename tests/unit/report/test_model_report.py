@@ -1,0 +1,105 @@
+"""The report of a model says what its files say, is self-contained, and leaves the folder sealed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnd.common.errors import CorruptFileError
+from dnd.common.files import read_json, write_manifest
+from dnd.predictor.predictor import Predictor
+from dnd.report.figures import calibration_bins
+from dnd.report.model_report import write_model_report
+from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("report"), "ensemble=2", "baselines=true", "fractions=0.5,0.2,0.3")
+
+
+def test_it_holds_every_part_and_the_folder_stays_sealed(model: Path) -> None:
+    page = write_model_report(model).read_text()
+    for title in ("What came out", "Metrics", "Test part", "Data and split", "Worst errors", "Training", "Environment"):
+        assert f"<h2>{title}" in page, title
+    metrics = read_json(model / "metrics.json")
+    assert f"{metrics['parts']['test']['rmse']:.4g}" in page
+    assert "random forest counts" in page
+    assert "bootstrap" in page
+    assert page.count("<svg") >= 4
+    assert "fractions=0.5,0.2,0.3" in page
+    assert "report.html" in read_json(model / "manifest.json")["files"]
+    Predictor.load(model)
+
+
+def test_it_can_be_drawn_again_and_is_the_same(model: Path) -> None:
+    assert write_model_report(model).read_bytes() == write_model_report(model).read_bytes()
+
+
+def test_classes_have_roc_and_calibration(tmp_path: Path) -> None:
+    quietly(write_classes(tmp_path), tmp_path / "model", ["ring", "hetero"])
+    page = write_model_report(tmp_path / "model").read_text()
+    assert "<h2>ROC" in page
+    assert "<h2>Calibration" in page
+    assert "<h2>By target" in page
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    (model / "metrics.json").write_text("{}")
+    with pytest.raises(CorruptFileError):
+        write_model_report(model)
+    assert not (model / "report.html").exists()
+
+
+def test_calibration_bins() -> None:
+    predicted, observed, counts = calibration_bins(np.array([0, 1, 1, 1]), np.array([0.11, 0.19, 0.5, 1.0]))
+    assert np.allclose(predicted, [0.15, 0.5, 1.0])
+    assert np.allclose(observed, [0.5, 1, 1])
+    assert counts.tolist() == [2, 1, 1]
+
+
+def test_targets_of_two_kinds_are_shown_each_by_its_own(tmp_path: Path) -> None:
+    columns = {"smiles": molecules(), "size": [heavy_atoms(text) for text in molecules()]}
+    columns["ring"] = [int("c1" in text) for text in molecules()]
+    quietly(write_csv(tmp_path / "d.csv", columns), tmp_path / "model", ["size", "ring"], "fractions=0.5,0.2,0.3")
+    page = write_model_report(tmp_path / "model").read_text()
+    for title in (
+        "Metrics beside the baselines: regression",
+        "beside the baselines: classification",
+        "ROC",
+        "Test part: size",
+    ):
+        assert title in page, title
+    assert "size: " in page
+
+
+def test_classes_duplicates_folds_and_pictures_of_the_worst(tmp_path: Path) -> None:
+    smiles = [*molecules(), "OCc1ccccc1"]
+    ring = ["aromatic" if "c1" in text else "small" if text.endswith("C1CC1") else "<b>other" for text in smiles]
+    data = write_csv(tmp_path / "d.csv", {"smiles": smiles, "ring": ring})
+    words = ("split=kfold:3x2", "split_seed=1", "loop.epochs=1", "baselines=true")
+    quietly(data, tmp_path / "model", ["ring"], *words)
+    page = write_model_report(tmp_path / "model").read_text()
+    for title in ("Confusion, test part: ring", "By class: ring", "Test balanced_accuracy of each fold"):
+        assert f"<h2>{title}" in page, title
+    assert "<b>other" not in page
+    assert " ± " in page
+    assert "Molecules in more than one part" in page
+    assert "raises +" not in page  # RDKit draws text as paths
+    assert page.count("class=molecule>") >= 3
+    assert "measured " in page
+
+
+def test_trials_of_a_search_are_shown(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path)
+    metrics = read_json(model / "metrics.json")
+    trials = [{"settings": {"head": name}, "value": value} for name, value in (("mlp", 2.0), ("linear", 1.0))]
+    metrics["search"] = {"metric": "valid_rmse", "larger_is_better": False, "chosen_by": "x", "trials": trials}
+    (model / "metrics.json").write_text(json.dumps(metrics))
+    write_manifest(model, kind="predictor", format_version=1)
+    page = write_model_report(model).read_text()
+    assert page.index("<td>linear</td>") < page.index("<td>mlp</td>")
