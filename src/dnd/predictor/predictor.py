@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ class Predictor:
             parts.blend.encoder.student.to(choose_device(device))
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Self:
+    def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
         """Open a MODEL folder.
 
         Raises:
