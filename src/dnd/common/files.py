@@ -17,22 +17,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dnd import __version__
 from dnd.common.errors import CorruptFileError, InputError, StorageError
 
 # Which versions made an artefact; recorded in every store, checkpoint, model and result.
 
 
-_PACKAGES = ("dnd", "torch", "rdkit", "pyarrow", "numpy", "safetensors", "scikit-learn")
+_PACKAGES = ("torch", "rdkit", "pyarrow", "numpy", "safetensors", "scikit-learn")
 
 
 @cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result; read from metadata, so nothing heavy is imported."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "dnd": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a source tree on PYTHONPATH, or a machine without RDKit
+        except metadata.PackageNotFoundError:  # a machine without RDKit
             versions[name] = "not installed"
     return versions
 

@@ -189,7 +189,7 @@ def _require_possible(config: FinetuneConfig, trials: int) -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd[search]'") from error
+        raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd-mol[search]'") from error
 
 
 def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:

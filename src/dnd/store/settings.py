@@ -98,7 +98,7 @@ def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
     if wanted == "nvmolkit" and not is_available():
         raise ConfigError(
             "nvMolKit can't be used here",
-            expected="the extra `gpu` (pip install 'dnd[gpu]') and an NVIDIA GPU that torch sees",
+            expected="the extra `gpu` (pip install 'dnd-mol[gpu]') and an NVIDIA GPU that torch sees",
             next_step="Use --conformer-backend rdkit, or auto",
         )
     return wanted

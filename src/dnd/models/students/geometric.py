@@ -160,6 +160,6 @@ def _torch_geometric() -> ModuleType:
         raise ConfigError(
             "gcn, graphsage, gatv2 and gps need torch-geometric",
             found="it is not installed",
-            next_step="Run: pip install 'dnd[gnn]'",
+            next_step="Run: pip install 'dnd-mol[gnn]'",
         ) from error
     return layers  # type: ignore[no-any-return]

@@ -41,7 +41,7 @@ def require_ray() -> Any:
     try:
         return import_module("ray")
     except ModuleNotFoundError as error:
-        raise ConfigError("--ray needs the package ray", next_step="pip install 'dnd[ray]'") from error
+        raise ConfigError("--ray needs the package ray", next_step="pip install 'dnd-mol[ray]'") from error
 
 
 @dataclass(frozen=True)
