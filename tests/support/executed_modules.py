@@ -1,7 +1,7 @@
 """Which files of the package a command executes: `python tests/support/executed_modules.py VERB WORDS...`.
 
-The verb runs in this process with the arguments given; then the files of `dnd` that Python has executed are printed, one
-a line, and their number last. Empty `__init__.py` files are left out: nothing in them runs.
+The verb runs in this process with the arguments given; then the files of `dnd` that Python has executed are printed,
+one a line, and their number last. Empty `__init__.py` files are left out: nothing in them runs.
 """
 
 from __future__ import annotations
