@@ -24,7 +24,6 @@ from dnd.analysis.bench.molecules import (
     tokens_of,
 )
 from dnd.analysis.bench.references import (
-    DenseTransformer,
     PackedTokenGT,
     PaddedTokenGT,
     PublishedTransformer,
@@ -43,7 +42,7 @@ from dnd.teacher.noise_head import NoiseHead
 BATCH = 128
 TEACHER = TeacherConfig(width=256, num_layers=8)
 _PADDED, _RANDOM, _SORTED = "padded, random batches", "packed, random batches", "packed, batches by length"
-_DENSE, _OURS, _PUBLISHED = "dense, plain autograd", "dnd", "torchmd-net"
+_PLAIN, _OURS, _PUBLISHED = "plain equations", "dnd", "torchmd-net"
 _MATRIX = 1024  # rows and columns of the product that measures the machine
 _HERE = "dnd.analysis.bench.training:"
 
@@ -108,7 +107,7 @@ def tokengt_works(name: str, molecules: int, training: bool) -> dict[str, Callab
 
 
 def _teacher(size: str, molecules: int, repetitions: int) -> Table:
-    kinds = [_DENSE, _OURS, *([_PUBLISHED] if has_torchmdnet() else [])]
+    kinds = [_PLAIN, _OURS, *([_PUBLISHED] if has_torchmdnet() else [])]
     with tempfile.TemporaryDirectory() as name:
         store = (qm9_store if size == "qm9" else drug_store)(Path(name) / "store", molecules)
         conformers = _conformers(store, len(store))
@@ -124,7 +123,7 @@ def _teacher(size: str, molecules: int, repetitions: int) -> Table:
         *_rate_notes(lines, _OURS, flops),
         *([] if _PUBLISHED in kinds else ["torchmd-net can't be imported here: no ratio to it"]),
     )
-    reference = _PUBLISHED if _PUBLISHED in kinds else _DENSE
+    reference = _PUBLISHED if _PUBLISHED in kinds else _PLAIN
     title = f"teacher {TEACHER.width}x{TEACHER.num_layers}, training step, {size}"
     return Table(title, "molecule", reference, lines[:-1], notes=notes).with_peaks(peaks)
 
@@ -135,8 +134,8 @@ def teacher_step(kind: str, conformers: ConformerBatch) -> Callable[[], float]:
         torch.manual_seed(SEED)
         teacher, head = EquivariantTransformer(TEACHER), NoiseHead(TEACHER.width)
     network: nn.Module = teacher
-    if kind == _DENSE:
-        network = DenseTransformer(teacher)
+    if kind == _PLAIN:
+        teacher.kernel = "plain"
     elif kind == _PUBLISHED:
         network = PublishedTransformer(teacher, int(conformers.atom_offsets.diff().max()))
 
