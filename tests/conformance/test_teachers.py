@@ -54,6 +54,22 @@ class TestPlainEquivariantTransformer(TeacherSuite):
         assert torch.autograd.gradgradcheck(scalars, (positions,))
 
 
+class TestChiralEquivariantTransformer(TeacherSuite):
+    config = TeacherConfig(**SMALL, chiral=True)
+
+    def test_reflection_leaves_scalars(self, teacher: Teacher, conformers: ConformerBatch) -> None:
+        """It leaves those of molecules that are their own mirror image, and changes those of the others."""
+        mirrored = teacher(placed(conformers, conformers.positions_A3 * torch.tensor([1.0, 1.0, -1.0]).double()))
+        before = teacher(conformers)
+        for molecule in range(conformers.num_molecules):
+            found, expected = (self._part(output, conformers, molecule)[0] for output in (mirrored, before))
+            atoms = len(found)
+            if atoms > 4:  # the two random ones
+                assert ((found - expected).abs().amax(1) > 1e-2).all()
+            else:
+                assert_close(found, expected)
+
+
 class TestPaiNN(TeacherSuite):
     config = TeacherConfig(name="painn", **SMALL)
 
@@ -72,6 +88,11 @@ class TestTilesWithWhitening(KernelSuite):
     config = TeacherConfig(**SMALL, whiten_vectors=True)
     kernel = "tiles"
     single_precision = ROUNDED  # whitening multiplies rounding by up to 220
+
+
+class TestTilesWithHandedness(KernelSuite):
+    config = TeacherConfig(**SMALL, chiral=True)
+    kernel = "tiles"
 
 
 def test_tiles_are_the_default() -> None:

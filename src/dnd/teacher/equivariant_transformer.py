@@ -20,6 +20,7 @@ from dnd.teacher.attention import EquivariantAttention
 from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
 from dnd.teacher.elements import check_elements
+from dnd.teacher.handedness import Handedness
 from dnd.teacher.linear import initialise_linear
 from dnd.teacher.pair_messages import WORKSPACE_WIDTHS
 from dnd.teacher.pairs import Neighbourhood, check_closest_approach, find_pairs
@@ -73,7 +74,8 @@ class EquivariantTransformer(Teacher):
         Z_i = \mathrm{LayerNorm}(x_i)
 
     Scalars are invariant under rotation, translation and reflection, so mirror images have the same representation;
-    vectors rotate with the molecule. Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022; equal to torchmd-net
+    vectors rotate with the molecule. With `config.chiral` each layer also adds the pseudoscalars of `Handedness` to the
+    scalars, and mirror images differ. Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022; equal to torchmd-net
     3.1's `TorchMD_ET` on the same weights. Always computed in the precision of its weights, also under autocast.
 
     Args:
@@ -93,6 +95,8 @@ class EquivariantTransformer(Teacher):
             EquivariantAttention(config.width, config.num_heads, config.num_rbf, vector_cutoff=config.vector_cutoff)
             for _ in range(config.num_layers)
         )
+        if config.chiral:
+            self.handedness_layers = nn.ModuleList(Handedness(config.width) for _ in range(config.num_layers))
         self.out_norm = nn.LayerNorm(config.width)
         self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
 
@@ -116,10 +120,12 @@ class EquivariantTransformer(Teacher):
         x_AF = embed_neighbours(self.neighbor_embedding, conformers.atomic_numbers_A, x_AF, edges)
         v_A3F = x_AF.new_zeros(len(x_AF), 3, self.width)
         layers = []
-        for layer in self.attention_layers:
+        for number, layer in enumerate(self.attention_layers):
             assert isinstance(layer, EquivariantAttention)
             delta_x_AF, delta_v_A3F = attend(layer, x_AF, v_A3F, edges)
             x_AF, v_A3F = x_AF + delta_x_AF, v_A3F + delta_v_A3F
+            if self.config.chiral:
+                x_AF = x_AF + self.handedness_layers[number](v_A3F)
             layers.append(x_AF)
         return TeacherOutput(self.out_norm(x_AF), self.out_norm_vec(v_A3F), layers if collect_layers else [])
 
@@ -146,9 +152,11 @@ class EquivariantTransformer(Teacher):
         v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
         workspace = x_RF.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
         layers = []
-        for layer in self.attention_layers:
+        for number, layer in enumerate(self.attention_layers):
             delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
             x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
+            if self.config.chiral:
+                x_RF = x_RF + self.handedness_layers[number](v_R3F)
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
         return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
