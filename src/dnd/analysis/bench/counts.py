@@ -69,7 +69,7 @@ def transformer_forward(config: TeacherConfig, atoms: int, pairs: int) -> Count:
     Ours computes the filters once per unordered pair, so it needs about half of the second term.
 
     Args:
-        config: of the teacher; embeddings are left out.
+        config: of the teacher; embeddings and `chiral` are left out.
         atoms: of all molecules.
         pairs: ordered pairs within the cutoff, each atom with itself included.
     """
