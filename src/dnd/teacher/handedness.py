@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dnd.teacher.linear import initialise_linear
 
-SHORTEST = 1e-2
-"""Vectors of a root mean square well below this count as none, so that their direction has a finite gradient."""
+EPSILON = 1e-4
+"""Added to the mean square of an atom's vectors, which is 0 where it has no neighbours; about 0.01 when they start."""
 
 
 class Handedness(nn.Module):
@@ -22,7 +22,8 @@ class Handedness(nn.Module):
     features as the unit of length, and three learned combinations of them,
 
     .. math:: \hat v_i = v_i / \sqrt{\epsilon + \tfrac1F \textstyle\sum_f \lVert v_{if} \rVert^2}, \quad
-        (t_1, t_2, t_3) = W_t \hat v_i, \quad \chi_i = t_1 \cdot (t_2 \times t_3), \quad \Delta x_i = W_\chi \chi_i
+        (t_1, t_2, t_3) = W_t \hat v_i, \quad \chi_i = t_1 \cdot (t_2 \times t_3), \quad
+        \Delta x_i = W_\chi \chi_i, \quad \epsilon = 10^{-4}
 
     feature by feature. Without the unit of length :math:`\chi` would grow with the cube of the vectors, which are short
     at the start of a training and long later. Rotations leave :math:`\chi` as it is and a reflection turns its sign. It
@@ -42,7 +43,7 @@ class Handedness(nn.Module):
     def forward(self, vectors_A3F: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms width"]:
         """Δx, to be added by the caller."""
         squared_A = vectors_A3F.square().sum(1).mean(1)
-        unit_A3F = vectors_A3F * (squared_A + SHORTEST**2).rsqrt()[:, None, None]
+        unit_A3F = vectors_A3F * (squared_A + EPSILON).rsqrt()[:, None, None]
         t1_A3F, t2_A3F, t3_A3F = self.combine(unit_A3F).chunk(3, dim=-1)
         chi_AF = (t1_A3F * torch.linalg.cross(t2_A3F, t3_A3F, dim=1)).sum(1)
         mixed_AF: Tensor = self.mix(chi_AF)
