@@ -242,6 +242,7 @@ def page(lines: Sequence[dict[str, str]]) -> str:
     seeds = sorted({line["seed"] for line in lines}, key=int)
     epochs = max(int(line["epochs"]) for line in lines)
     sizes = lines[0]
+    train, test = int(sizes["train_molecules"]), int(sizes["test_molecules"])
     text = f"""# Handedness: can R and S be read from the teacher?
 
 The scalars of the equivariant transformer are the same for both mirror images of a molecule. With `teacher.chiral=true`
@@ -249,17 +250,19 @@ each layer adds triple products of an atom's vectors to them (`dnd.teacher.hande
 here is how much of a stereocentre's CIP label, R or S, can be read from its representation in the frozen teacher.
 
 ```sh no-run
-python benchmarks/handedness.py -o runs/handedness --seeds {" ".join(seeds)} --epochs {epochs} --page docs/results
+python benchmarks/handedness.py -o runs/handedness --seeds {" ".join(seeds)} --epochs {epochs} \\
+  --molecules {train + test} --page docs/results
 ```
 
-- Teachers: width {WIDTH}, {LAYERS} layers, {epochs} epochs of denoising on {int(sizes["train_molecules"]):,} molecules
+- Teachers: width {WIDTH}, {LAYERS} layers, {epochs} epochs of denoising (a short training) on {train:,} molecules
   of QM9 with DFT conformers, then frozen. A seed draws the weights and the noise; the molecules are the same.
-- Probes: trained on the {int(sizes["train_centres"]):,} stereocentres of these molecules and on those of their mirror
-  images, tested on the {int(sizes["test_centres"]):,} of {sizes["test_molecules"]} other molecules and of their mirror
-  images. No two molecules have the same constitution.
-- Numbers: balanced accuracy, 0.5 is guessing; mean over the seeds {", ".join(seeds)} (lowest to highest). `explained`
-  is the share of the predictable noise that the teacher predicts on held-out training molecules.
-  [All lines](handedness/handedness.csv).
+- Probes: trained on the {int(sizes["train_centres"]):,} stereocentres of these molecules and of their mirror images,
+  tested on the {int(sizes["test_centres"]):,} of {test:,} other molecules and of their mirror images. No two molecules
+  have the same constitution.
+- Numbers: balanced accuracy; 0.5 is guessing, and what a teacher without handedness has by construction. Mean over
+  the seeds {", ".join(seeds)} (lowest to highest). `explained` is the share of the predictable noise that the teacher
+  predicts on a tenth of the training molecules, held out.
+- [All lines](handedness/handedness.csv).
 
 | teacher | linear probe | network of one hidden layer | explained |
 | --- | --- | --- | --- |
