@@ -1,4 +1,7 @@
-"""What every teacher must hold. A new teacher inherits `TeacherSuite` and names its settings."""
+"""What every teacher must hold. A new teacher inherits `TeacherSuite` and names its settings.
+
+`KernelSuite` is for ways to compute the equivariant transformer: each equals the plain equations.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from dnd.common.errors import InputError
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput
+from dnd.models.teachers.equivariant_transformer import EquivariantTransformer, Kernel
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
 from dnd.models.teachers.noise_head import NoiseHead
 from dnd.models.teachers.teachers import build_teacher, load_noise_head, load_teacher, save_teacher
@@ -54,20 +58,27 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float =
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
+def moved_off_start(teacher: Teacher) -> Teacher:
+    """The teacher with a random number added to each weight, in evaluation mode."""
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return teacher.eval()
+
+
 class TeacherSuite:
     """Inherit and set `config`."""
 
     config: TeacherConfig
 
+    def build(self) -> Teacher:
+        return build_teacher(self.config)
+
     @pytest.fixture
     def teacher(self) -> Teacher:
         """In float64, with weights moved off their start, so that no term is zero."""
         torch.manual_seed(3)
-        teacher = build_teacher(self.config).double()
-        with torch.no_grad():
-            for parameter in teacher.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        return teacher.eval()
+        return moved_off_start(self.build().double())
 
     @pytest.fixture
     def conformers(self) -> ConformerBatch:
@@ -199,3 +210,70 @@ class TeacherSuite:
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
         assert torch.equal(loaded(single).scalars_AD, teacher(single).scalars_AD)
         assert torch.equal(load_noise_head(tmp_path / "teacher")(loaded(single)), head(teacher(single)))
+
+
+MOLECULES = {
+    "random": conformers_of(random_molecule(9, 11), random_molecule(17, 12), random_molecule(9, 13)),
+    "large": conformers_of(random_molecule(60, 14, spread=1.6), random_molecule(3, 15)),
+    "crowded": conformers_of(random_molecule(40, 16, spread=0.9)),
+    "single": conformers_of(SINGLE),
+    "apart": conformers_of(APART),
+    "mixed": conformers_of(SINGLE, random_molecule(12, 17), APART, LINEAR, SINGLE, PLANAR),
+}
+
+
+class KernelSuite:
+    """Inherit and set `config` and `kernel`: outputs and all gradients are those of the plain equations.
+
+    Attributes:
+        single_precision: largest difference in float32, over the largest value of the tensor where that is above 1.
+    """
+
+    config: TeacherConfig
+    kernel: Kernel
+    single_precision: float = 1e-5
+
+    def outcome(self, kernel: Kernel, conformers: ConformerBatch, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Outputs, and the gradients of a score in which every output has a weight of its own."""
+        torch.manual_seed(5)
+        teacher = EquivariantTransformer(self.config, kernel).double()
+        moved_off_start(teacher).to(dtype)
+        positions = conformers.positions_A3.to(dtype, copy=True).requires_grad_()
+        output = teacher(placed(conformers, positions), collect_layers=True)
+        tensors = {"scalars": output.scalars_AD, "vectors": output.vectors_A3D}
+        tensors |= {f"layer {number}": layer for number, layer in enumerate(output.layers)}
+        generator = torch.Generator().manual_seed(6)
+        score = torch.zeros((), dtype=dtype)
+        for tensor in tensors.values():
+            score = (
+                score + (tensor * torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
+            )
+        score.backward()
+        assert positions.grad is not None
+        tensors = {name: tensor.detach() for name, tensor in tensors.items()} | {
+            "gradient of positions": positions.grad
+        }
+        for name, parameter in teacher.named_parameters():
+            tensors[f"gradient of {name}"] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return tensors
+
+    @pytest.mark.parametrize("molecules", MOLECULES)
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+    def test_equals_the_plain_equations(self, molecules: str, dtype: torch.dtype) -> None:
+        found = self.outcome(self.kernel, MOLECULES[molecules], dtype)
+        expected = self.outcome("plain", MOLECULES[molecules], dtype)
+        assert found.keys() == expected.keys()
+        tolerance = EXACT if dtype == torch.float64 else self.single_precision
+        for name, tensor in expected.items():
+            scale = max(1.0, float(tensor.abs().max()))
+            torch.testing.assert_close(
+                found[name], tensor, rtol=0, atol=tolerance * scale, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+    def test_weights_are_the_same(self) -> None:
+        torch.manual_seed(5)
+        plain = EquivariantTransformer(self.config, "plain").state_dict()
+        torch.manual_seed(5)
+        tuned = EquivariantTransformer(self.config, self.kernel).state_dict()
+        assert list(tuned) == list(plain)
+        assert all(torch.equal(tuned[name], plain[name]) for name in plain)

@@ -103,6 +103,21 @@ def test_gradients_equal_torchmdnet(plain: dict[str, np.ndarray], dtype: torch.d
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+def test_the_plain_equations_equal_torchmdnet(
+    plain: dict[str, np.ndarray], dtype: torch.dtype, tolerance: float
+) -> None:
+    teacher, head = build(plain, dtype)
+    teacher.kernel = "plain"
+    conformers = batch(plain, plain["in.pos"], dtype)
+    conformers.positions_A3.requires_grad_()
+    output = teacher(conformers)
+    assert_equal(output.scalars_AD, plain["out64.x"], tolerance)
+    assert_equal(output.vectors_A3D, plain["out64.vec"], tolerance)
+    (head(output) * torch.from_numpy(plain["in.grad_weight"]).to(dtype)).sum().backward()
+    assert_equal(conformers.positions_A3.grad, plain["out64.grad.pos"], tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_vector_cutoff_equals_torchmdnet(plain: dict[str, np.ndarray], dtype: torch.dtype, tolerance: float) -> None:
     teacher, head = build(plain, dtype, vector_cutoff=True)
     output = teacher(batch(plain, plain["in.pos"], dtype))

@@ -1,4 +1,4 @@
-"""What ours is compared with: padded TokenGT, and the equivariant transformer written out, both on our weights."""
+"""What ours is compared with: padded TokenGT and torchmd-net's equivariant transformer, both on our weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnd.graphs.batch import ConformerBatch, GraphBatch, padding_index
+from dnd.graphs.batch import ConformerBatch, GraphBatch
 from dnd.graphs.identifiers import laplacian_identifiers
 from dnd.models.students.base import known
 from dnd.models.students.tokengt import NUM_SPECIAL_TOKENS, TokenGT, TokenLayout, token_layout
 from dnd.models.teachers.base import TeacherOutput
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
-from dnd.models.teachers.layers import cosine_cutoff
 
 
 def checksum(states_SD: Float[Tensor, "tokens dim"]) -> Float[Tensor, ""]:
@@ -70,61 +69,6 @@ class PackedTokenGT(_SameWeights):
             tokens_SD = layer(tokens_SD, layout)
         tokens_SD = student.final_norm(tokens_SD)
         return checksum(tokens_SD.index_select(0, torch.cat([layout.atoms_N, layout.edges_E])))
-
-
-class DenseTransformer(nn.Module):
-    """The same network as `EquivariantTransformer` on `(B, T, T, F)` tensors: an equation a line, nothing shared.
-
-    Legend as there; plain autograd, padding to the largest molecule of the batch.
-    """
-
-    def __init__(self, teacher: EquivariantTransformer) -> None:
-        super().__init__()
-        self.teacher = teacher
-
-    def forward(self, conformers: ConformerBatch) -> TeacherOutput:
-        """Representations of every conformer atom."""
-        teacher = self.teacher
-        index, real = padding_index(conformers.atom_offsets)
-        position, numbers = conformers.positions_A3[index], conformers.atomic_numbers_A[index]
-        offset = position[:, None] - position[:, :, None]
-        itself = torch.eye(index.shape[1], dtype=torch.bool)
-        zero = itself | ~(real[:, None] & real[:, :, None])
-        distance = torch.where(zero, 1.0, offset.square().sum(-1)).sqrt()
-        distance = torch.where(zero, 0.0, distance)
-        near = real[:, None] & real[:, :, None] & (distance < teacher.cutoff)
-        unit = offset / torch.where(zero, 1.0, distance)[..., None]
-        cutoff = cosine_cutoff(distance, teacher.cutoff) * near
-        radial = teacher.distance_expansion(distance.flatten()).view(*distance.shape, -1)
-        embedding = teacher.neighbor_embedding
-        filters = embedding.distance_proj(radial) * (cutoff * ~itself)[..., None]
-        around = (filters * embedding.embedding(numbers)[:, None]).sum(2)
-        x = embedding.combine(torch.cat([teacher.embedding(numbers), around], -1))
-        v = x.new_zeros(*x.shape[:2], 3, x.shape[-1])
-        for layer in teacher.attention_layers:
-            dx, dv = self._layer(layer, x, v, radial, cutoff, unit, near)
-            x, v = x + dx, v + dv
-        return TeacherOutput(teacher.out_norm(x)[real], v[real])
-
-    @staticmethod
-    def _layer(
-        layer: Any, x: Tensor, v: Tensor, radial: Tensor, cutoff: Tensor, unit: Tensor, near: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        heads, width, silu = layer.num_heads, x.shape[-1], F.silu
-        h = layer.layernorm(x)
-        split = [*x.shape[:2], heads, -1]
-        q, k, val = (linear(h).view(split) for linear in (layer.q_proj, layer.k_proj, layer.v_proj))
-        dk = silu(layer.dk_proj(radial)).view(*near.shape, heads, -1)
-        dv = silu(layer.dv_proj(radial)).view(*near.shape, heads, -1) * near[..., None, None]
-        attention = silu((q[:, :, None] * k[:, None] * dk).sum(-1)) * cutoff[..., None]
-        s0, s1, s2 = (val[:, None] * dv).chunk(3, dim=-1)
-        message = (s0 * attention[..., None]).sum(2).flatten(2)
-        s1, s2 = s1.flatten(3), s2.flatten(3)
-        # axis by axis, so that no tensor of pairs x 3 x width is made
-        gathered = [(v[:, None, :, axis] * s1 + s2 * unit[..., axis, None]).sum(2) for axis in range(3)]
-        o1, o2, o3 = layer.o_proj(message).split(width, -1)
-        p1, p2, p3 = layer.vec_proj(v).split(width, -1)
-        return (p1 * p2).sum(2) * o2 + o3, p3 * o1[:, :, None] + torch.stack(gathered, 2)
 
 
 class PublishedTransformer(nn.Module):

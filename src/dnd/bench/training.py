@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dnd.bench.fresh import added_memory
 from dnd.bench.measure import Line, Table, Variant, measure
 from dnd.bench.molecules import SEED, drug_like_smiles, drug_store, graph_store, qm9_store, random_student, tokens_of
-from dnd.bench.references import DenseTransformer, PackedTokenGT, PaddedTokenGT, PublishedTransformer, has_torchmdnet
+from dnd.bench.references import PackedTokenGT, PaddedTokenGT, PublishedTransformer, has_torchmdnet
 from dnd.common.randomness import numpy_generator, set_threads
 from dnd.graphs.batch import ConformerBatch, GraphBatch
 from dnd.models.students.base import StudentConfig, known, preset
@@ -88,7 +88,7 @@ def transformer_forward(config: TeacherConfig, atoms: int, pairs: int) -> Count:
     Ours computes the filters once per unordered pair, so it needs about half of the second term.
 
     Args:
-        config: of the teacher; embeddings are left out.
+        config: of the teacher; embeddings and `chiral` are left out.
         atoms: of all molecules.
         pairs: ordered pairs within the cutoff, each atom with itself included.
     """
@@ -104,7 +104,7 @@ def transformer_forward(config: TeacherConfig, atoms: int, pairs: int) -> Count:
 BATCH = 128
 TEACHER = TeacherConfig(width=256, num_layers=8)
 _PADDED, _RANDOM, _SORTED = "padded, random batches", "packed, random batches", "packed, batches by length"
-_DENSE, _OURS, _PUBLISHED = "dense, plain autograd", "dnd", "torchmd-net"
+_PLAIN, _OURS, _PUBLISHED = "plain equations", "dnd", "torchmd-net"
 _MATRIX = 1024  # rows and columns of the product that measures the machine
 _HERE = "dnd.bench.training:"
 
@@ -169,7 +169,7 @@ def tokengt_works(name: str, molecules: int, training: bool) -> dict[str, Callab
 
 
 def _teacher(size: str, molecules: int, repetitions: int) -> Table:
-    kinds = [_DENSE, _OURS, *([_PUBLISHED] if has_torchmdnet() else [])]
+    kinds = [_PLAIN, _OURS, *([_PUBLISHED] if has_torchmdnet() else [])]
     with tempfile.TemporaryDirectory() as name:
         store = (qm9_store if size == "qm9" else drug_store)(Path(name) / "store", molecules)
         conformers = _conformers(store, len(store))
@@ -185,7 +185,7 @@ def _teacher(size: str, molecules: int, repetitions: int) -> Table:
         *_rate_notes(lines, _OURS, flops),
         *([] if _PUBLISHED in kinds else ["torchmd-net can't be imported here: no ratio to it"]),
     )
-    reference = _PUBLISHED if _PUBLISHED in kinds else _DENSE
+    reference = _PUBLISHED if _PUBLISHED in kinds else _PLAIN
     title = f"teacher {TEACHER.width}x{TEACHER.num_layers}, training step, {size}"
     return Table(title, "molecule", reference, lines[:-1], notes=notes).with_peaks(peaks)
 
@@ -196,8 +196,8 @@ def teacher_step(kind: str, conformers: ConformerBatch) -> Callable[[], float]:
         torch.manual_seed(SEED)
         teacher, head = EquivariantTransformer(TEACHER), NoiseHead(TEACHER.width)
     network: nn.Module = teacher
-    if kind == _DENSE:
-        network = DenseTransformer(teacher)
+    if kind == _PLAIN:
+        teacher.kernel = "plain"
     elif kind == _PUBLISHED:
         network = PublishedTransformer(teacher, int(conformers.atom_offsets.diff().max()))
 

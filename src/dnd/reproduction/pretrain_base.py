@@ -159,7 +159,7 @@ def encoder_card(
         *_data(facts, config),
         *_teacher(measured),
         *_student(metrics, description["terms"]),
-        *_limits(store),
+        *_limits(store, chiral=config.denoise.teacher.chiral),
         "## Compute",
         "",
         f"- machine: {measured.get('machine', 'not recorded')}",
@@ -222,7 +222,7 @@ def _student(metrics: Mapping[str, float], terms: Mapping[str, float]) -> Iterat
     yield from ("", "R² of `distances` is McFadden's: 1 - cross-entropy / entropy of the bins.", "")
 
 
-def _limits(store: Store) -> Iterator[str]:
+def _limits(store: Store, *, chiral: bool) -> Iterator[str]:
     statistics = statistics_of_store(store)
     elements = ", ".join(PERIODIC_TABLE[number - 1] for number in sorted(statistics.elements) if number <= 118)
     low, high = np.percentile(statistics.atoms_M, [1, 99])
@@ -232,7 +232,7 @@ def _limits(store: Store) -> Iterator[str]:
         f"- elements it has not seen: it was trained on {elements}",
         f"- sizes it has not seen: 98 % of its molecules have {low:.0f} to {high:.0f} atoms in the graph, the largest "
         f"{int(statistics.atoms_M.max())}",
-        "- enantiomers: what the 3D teacher says of an atom is the same for both mirror images",
+        *([] if chiral else ["- enantiomers: what the 3D teacher says of an atom is the same for both mirror images"]),
         "- several conformers: each molecule taught one geometry",
         "",
     )

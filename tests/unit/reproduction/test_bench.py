@@ -15,7 +15,7 @@ from dnd.bench import fresh, pipeline, scaling
 from dnd.bench.fresh import added_memory, run_command
 from dnd.bench.measure import Line, Table, Variant, machine, measure
 from dnd.bench.molecules import drug_like_smiles, graph_store, qm9_store, random_student, tokens_of
-from dnd.bench.references import DenseTransformer, PackedTokenGT, PaddedTokenGT
+from dnd.bench.references import PackedTokenGT, PaddedTokenGT
 from dnd.bench.scaling import Point, chain, packing, points_csv, repeat_store, write_points
 from dnd.bench.training import tokengt_forward, transformer_forward
 from dnd.chemistry.parse import parse_smiles
@@ -102,16 +102,6 @@ def test_padded_and_packed_tokengt_give_the_same() -> None:
     torch.testing.assert_close(padded, packed, rtol=1e-5, atol=1e-4)
 
 
-def test_the_dense_reference_gives_what_the_teacher_gives(tmp_path: Path) -> None:
-    store = qm9_store(tmp_path / "store", 3)
-    conformers = store.read(np.arange(3)).conformers
-    assert conformers is not None
-    teacher = EquivariantTransformer(TeacherConfig(width=32, num_layers=2))
-    ours, dense = teacher(conformers), DenseTransformer(teacher)(conformers)
-    torch.testing.assert_close(ours.scalars_AD, dense.scalars_AD, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.vectors_A3D, dense.vectors_A3D, rtol=1e-4, atol=1e-5)
-
-
 def test_operations_of_tokengt_are_those_that_torch_counts() -> None:
     config = StudentConfig("tokengt", 32, 3, num_heads=4, ffn_width=64)
     student = build_student(config).eval()
@@ -125,13 +115,12 @@ def test_operations_of_tokengt_are_those_that_torch_counts() -> None:
     assert tokengt_forward(config, tokens).flops == pytest.approx(linear + attention)
 
 
-def test_operations_of_the_dense_teacher_are_those_that_torch_counts() -> None:
-    config = TeacherConfig(width=32, num_layers=2, num_rbf=16, cutoff=50.0)  # every pair is near, as in the dense form
-    teacher, conformers = EquivariantTransformer(config), packing(5, 2)
+def test_operations_of_the_plain_teacher_are_those_that_torch_counts() -> None:
+    config = TeacherConfig(width=32, num_layers=2, num_rbf=16, cutoff=50.0)  # every pair is near
+    teacher, conformers = EquivariantTransformer(config, "plain"), packing(5, 2)
     teacher.closest_approach = 0.0
-    dense = DenseTransformer(teacher)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        dense(conformers)
+        teacher(conformers)
     embedding = 2 * 50 * 16 * 32 + 2 * 10 * 64 * 32
     assert transformer_forward(config, 10, 50).flops == counter.get_total_flops() - embedding
 

@@ -50,6 +50,7 @@ class TeacherConfig:
         vector_cutoff: multiply the vector messages by the cutoff too, so that they vanish smoothly at it. The form
             used for denoising by Zaidi et al. has it off; TorchMD-NET's later QM9 settings have it on (`et` only).
         whiten_vectors: whiten the final vectors (`et` only); see `whitening.py`.
+        chiral: tell mirror images apart (`et` only); see `handedness.py`. The published network can't.
     """
 
     name: Literal["et", "painn"] = "et"
@@ -61,6 +62,7 @@ class TeacherConfig:
     max_atomic_number: int = 100
     vector_cutoff: bool = False
     whiten_vectors: bool = False
+    chiral: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
@@ -70,8 +72,10 @@ class TeacherConfig:
             raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
         if self.width % 2 or self.width % self.num_heads:
             raise ValueError(f"teacher.width {self.width} must be even and a multiple of {self.num_heads} heads")
-        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors):
-            raise ValueError("teacher.vector_cutoff and teacher.whiten_vectors belong to the equivariant transformer")
+        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors or self.chiral):
+            raise ValueError(
+                "teacher.vector_cutoff, teacher.whiten_vectors and teacher.chiral belong to the equivariant transformer"
+            )
 
 
 # What any teacher must offer: a conformer batch in, invariant and equivariant representations per atom out.

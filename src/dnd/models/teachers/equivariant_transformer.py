@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
-from dnd.graphs.batch import ConformerBatch
+from dnd.graphs.batch import ConformerBatch, padding_index
 from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput, check_elements
 from dnd.models.teachers.fast_pairs.messages import WORKSPACE_WIDTHS, pair_messages
-from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, find_pairs
+from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, check_closest_approach, find_pairs
+from dnd.models.teachers.handedness import Handedness
 from dnd.models.teachers.layers import ExpNormBasis, WhiteningNorm, cosine_cutoff, initialise_linear
 
 # One equivariant attention layer of TorchMD-NET's equivariant transformer.
@@ -31,6 +36,8 @@ class EquivariantAttention(nn.Module):
     with :math:`(o_1, o_2, o_3) = W_o m_i` and :math:`(p_1, p_2, p_3) = W_v v_i`. No softmax and no scaling; the sum
     includes the atom itself (d = 0, u = 0). Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022. With
     `vector_cutoff` the cutoff multiplies val instead of a, so the vector messages vanish smoothly too.
+
+    The same in plain PyTorch, a line per equation: `attend` in `equivariant_transformer.py`.
 
     Parameter names and layouts are TorchMD-NET's: rows of `v_proj` and `dv_proj` are heads x (s0 | s1 | s2).
     """
@@ -115,8 +122,15 @@ class EquivariantAttention(nn.Module):
         return torch.cat([keys, values * cutoff[:, None]], dim=1)
 
 
-# TorchMD-NET's equivariant transformer.
+# TorchMD-NET's equivariant transformer: its weights, its equations in plain PyTorch, and the tuned kernel.
+#
+# The functions at the end of the file, from `find_edges` on, are the definition: a list of edges, an equation a line,
+# automatic gradients. The default, `kernel="tiles"`, computes the same outputs and gradients from the same weights
+# faster and in less memory (`docs/performance.md`); the conformance suite of the teachers compares the two.
 
+
+Kernel = Literal["tiles", "plain"]
+"""How the equations are computed: on dense tiles with gradients written by hand, or as they stand."""
 
 CELL_BYTES = {"cpu": 4 * 2**20, "cuda": 2**30}
 """Largest dense filter block: on a CPU about what a core's caches hold, on a GPU what memory spares easily."""
@@ -162,16 +176,19 @@ class EquivariantTransformer(Teacher):
         Z_i = \mathrm{LayerNorm}(x_i)
 
     Scalars are invariant under rotation, translation and reflection, so mirror images have the same representation;
-    vectors rotate with the molecule. Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022; equal to torchmd-net
+    vectors rotate with the molecule. With `config.chiral` each layer also adds the pseudoscalars of `Handedness` to the
+    scalars, and mirror images differ. Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022; equal to torchmd-net
     3.1's `TorchMD_ET` on the same weights. Always computed in the precision of its weights, also under autocast.
 
     Args:
         config: architecture; `config.name` is not looked at.
+        kernel: `tiles` for speed; `plain` for the definition, which can also be differentiated twice. A choice of how
+            to compute, not of what: it is no setting, it can be changed at any time, and weights do not depend on it.
     """
 
-    def __init__(self, config: TeacherConfig) -> None:
+    def __init__(self, config: TeacherConfig, kernel: Kernel = "tiles") -> None:
         super().__init__()
-        self.config = config
+        self.config, self.kernel = config, kernel
         self.width, self.num_layers, self.cutoff = config.width, config.num_layers, config.cutoff
         self.embedding = nn.Embedding(config.max_atomic_number, config.width)
         self.distance_expansion = ExpNormBasis(config.num_rbf, config.cutoff)
@@ -180,6 +197,8 @@ class EquivariantTransformer(Teacher):
             EquivariantAttention(config.width, config.num_heads, config.num_rbf, vector_cutoff=config.vector_cutoff)
             for _ in range(config.num_layers)
         )
+        if config.chiral:
+            self.handedness_layers = nn.ModuleList(Handedness(config.width) for _ in range(config.num_layers))
         self.out_norm = nn.LayerNorm(config.width)
         self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
 
@@ -190,11 +209,29 @@ class EquivariantTransformer(Teacher):
             CoincidentAtomsError: two atoms of a molecule are closer than `closest_approach`.
             InputError: an element beyond the tables.
         """
-        with torch.autocast(conformers.positions_A3.device.type, enabled=False):
-            return self._forward(conformers, collect_layers)
-
-    def _forward(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
         check_elements(conformers, self.config.max_atomic_number)
+        compute = {"tiles": self._in_tiles, "plain": self._plainly}[self.kernel]
+        with torch.autocast(conformers.positions_A3.device.type, enabled=False):
+            return compute(conformers, collect_layers)
+
+    def _plainly(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
+        check_closest_approach(conformers, self.closest_approach)
+        positions_A3 = conformers.positions_A3.to(self.embedding.weight.dtype)
+        edges = find_edges(positions_A3, conformers.atom_offsets, self.cutoff, self.distance_expansion)
+        x_AF = self.embedding(conformers.atomic_numbers_A)
+        x_AF = embed_neighbours(self.neighbor_embedding, conformers.atomic_numbers_A, x_AF, edges)
+        v_A3F = x_AF.new_zeros(len(x_AF), 3, self.width)
+        layers = []
+        for number, layer in enumerate(self.attention_layers):
+            assert isinstance(layer, EquivariantAttention)
+            delta_x_AF, delta_v_A3F = attend(layer, x_AF, v_A3F, edges)
+            x_AF, v_A3F = x_AF + delta_x_AF, v_A3F + delta_v_A3F
+            if self.config.chiral:
+                x_AF = x_AF + self.handedness_layers[number](v_A3F)
+            layers.append(x_AF)
+        return TeacherOutput(self.out_norm(x_AF), self.out_norm_vec(v_A3F), layers if collect_layers else [])
+
+    def _in_tiles(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
         dtype, device = self.embedding.weight.dtype, conformers.positions_A3.device
         cells = CELL_BYTES.get(device.type, CELL_BYTES["cuda"]) // (4 * self.width * dtype.itemsize)
         rows = ROWS_PER_TILE.get(device.type)
@@ -217,9 +254,114 @@ class EquivariantTransformer(Teacher):
         v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
         workspace = x_RF.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
         layers = []
-        for layer in self.attention_layers:
+        for number, layer in enumerate(self.attention_layers):
             delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
             x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
+            if self.config.chiral:
+                x_RF = x_RF + self.handedness_layers[number](v_R3F)
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
         return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Directed edges j → i between the atoms of a molecule that are closer than the cutoff, each atom with itself too.
+
+    Attributes:
+        receiver_E, sender_E: atoms i and j.
+        radial_EK: e(d_ij).
+        cutoff_E: C(d_ij).
+        direction_E3: u_ij, the unit vector from i to j; 0 for an atom with itself.
+    """
+
+    receiver_E: Int[Tensor, "edges"]
+    sender_E: Int[Tensor, "edges"]
+    radial_EK: Float[Tensor, "edges rbf"]
+    cutoff_E: Float[Tensor, "edges"]
+    direction_E3: Float[Tensor, "edges 3"]
+
+
+def find_edges(
+    positions_A3: Float[Tensor, "conformer_atoms 3"],
+    atom_offsets: Int[Tensor, "boundaries"],
+    cutoff: float,
+    basis: ExpNormBasis,
+) -> Edges:
+    r"""The edges of a batch, with their features.
+
+    .. math:: r_{ij} = r_j - r_i, \quad d_{ij} = \lVert r_{ij} \rVert < r_c, \quad u_{ij} = r_{ij} / d_{ij}
+
+    Args:
+        positions_A3: angstrom.
+        atom_offsets: `(B + 1,)`, boundaries of the molecules.
+        cutoff: :math:`r_c`, angstrom.
+        basis: radial functions.
+    """
+    index_BT, real_BT = padding_index(atom_offsets)
+    placed_BT3 = positions_A3.detach()[index_BT]
+    near_BTT = (placed_BT3[:, None] - placed_BT3[:, :, None]).norm(dim=-1) < cutoff
+    near_BTT &= real_BT[:, :, None] & real_BT[:, None]
+    molecule, first, second = near_BTT.nonzero().unbind(1)
+    molecule, first, second = (index[first != second] for index in (molecule, first, second))
+    i, j = index_BT[molecule, first], index_BT[molecule, second]
+    r_E3 = positions_A3[j] - positions_A3[i]
+    d_E = r_E3.norm(dim=1)
+    itself_A = torch.arange(len(positions_A3), device=positions_A3.device)
+    distance_E = torch.cat([d_E, d_E.new_zeros(len(itself_A))])
+    return Edges(
+        receiver_E=torch.cat([i, itself_A]),
+        sender_E=torch.cat([j, itself_A]),
+        radial_EK=basis(distance_E),
+        cutoff_E=cosine_cutoff(distance_E, cutoff),
+        direction_E3=torch.cat([r_E3 / d_E[:, None], torch.zeros_like(positions_A3)]),
+    )
+
+
+def embed_neighbours(
+    embedding: NeighbourEmbedding,
+    atomic_numbers_A: Int[Tensor, "conformer_atoms"],
+    x_AF: Float[Tensor, "conformer_atoms width"],
+    edges: Edges,
+) -> Float[Tensor, "conformer_atoms width"]:
+    """Scalars before the first layer: the equation of `NeighbourEmbedding` ("embedding layer" of the publication)."""
+    i, j = edges.receiver_E, edges.sender_E
+    filter_EF = embedding.distance_proj(edges.radial_EK) * (edges.cutoff_E * (i != j))[:, None]
+    around_AF = torch.zeros_like(x_AF).index_add(0, i, embedding.embedding(atomic_numbers_A)[j] * filter_EF)
+    combined_AF: Tensor = embedding.combine(torch.cat([x_AF, around_AF], dim=1))
+    return combined_AF
+
+
+def attend(
+    layer: EquivariantAttention,
+    x_AF: Float[Tensor, "conformer_atoms width"],
+    v_A3F: Float[Tensor, "conformer_atoms 3 width"],
+    edges: Edges,
+) -> tuple[Float[Tensor, "conformer_atoms width"], Float[Tensor, "conformer_atoms 3 width"]]:
+    """(Δx, Δv) of a layer: the equations of `EquivariantAttention` in their order.
+
+    In the publication these are "modified attention mechanism" (down to m) and "update layer" (w and what follows).
+    """
+    i, j, heads = edges.receiver_E, edges.sender_E, layer.num_heads
+    cutoff_E1 = edges.cutoff_E[:, None]
+    h_AF = layer.layernorm(x_AF)
+    q_AHF, k_AHF, val_AHF = (
+        linear(h_AF).view(len(h_AF), heads, -1) for linear in (layer.q_proj, layer.k_proj, layer.v_proj)
+    )
+    dk_EHF, dv_EHF = (
+        silu(linear(edges.radial_EK)).view(len(i), heads, -1) for linear in (layer.dk_proj, layer.dv_proj)
+    )
+    a_EH = silu((q_AHF[i] * k_AHF[j] * dk_EHF).sum(-1))
+    value_EHF = val_AHF[j] * dv_EHF
+    if layer.vector_cutoff:
+        value_EHF = value_EHF * cutoff_E1[..., None]
+    else:
+        a_EH = a_EH * cutoff_E1
+    s0_EHF, s1_EHF, s2_EHF = value_EHF.chunk(3, dim=-1)
+    m_AF = torch.zeros_like(x_AF).index_add(0, i, (a_EH[..., None] * s0_EHF).flatten(1))
+    s1_E1F, s2_E1F = s1_EHF.flatten(1)[:, None], s2_EHF.flatten(1)[:, None]
+    w_E3F = v_A3F[j] * s1_E1F + s2_E1F * edges.direction_E3[..., None]
+    w_A3F = torch.zeros_like(v_A3F).index_add(0, i, w_E3F)
+    o1_AF, o2_AF, o3_AF = layer.o_proj(m_AF).chunk(3, dim=-1)
+    p1_A3F, p2_A3F, p3_A3F = layer.vec_proj(v_A3F).chunk(3, dim=-1)
+    return (p1_A3F * p2_A3F).sum(1) * o2_AF + o3_AF, p3_A3F * o1_AF[:, None] + w_A3F

@@ -93,7 +93,7 @@ class PaiNN(Teacher):
     scalars pass a final LayerNorm, as the equivariant transformer's do, so that what is distilled has unit variance.
 
     Args:
-        config: architecture; `num_heads`, `vector_cutoff` and `whiten_vectors` do not apply.
+        config: architecture; `num_heads`, `vector_cutoff`, `whiten_vectors` and `chiral` do not apply.
     """
 
     def __init__(self, config: TeacherConfig) -> None:
