@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dnd.graphs.batch import ConformerBatch
+from dnd.models.teachers import equivariant_transformer
 from dnd.models.teachers.base import TeacherConfig, TeacherOutput
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
 from dnd.models.teachers.layers import ExpNormBasis, cosine_cutoff
@@ -68,7 +69,7 @@ def test_outputs_equal_torchmdnet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(
-        __import__("dnd.models.teachers.equivariant_transformer").teacher.equivariant_transformer.CELL_BYTES,
+        equivariant_transformer.CELL_BYTES,
         "cpu",
         cell_bytes,
     )
