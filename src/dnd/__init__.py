@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dnd.version import __version__
 
 if TYPE_CHECKING:
     from dnd.prediction.estimator import DndClassifier, DndEmbedder, DndRegressor
@@ -21,6 +20,7 @@ _PUBLIC = {
     "Predictor": "dnd.predictor.predictor",
     "load": "dnd.predictor.predictor",
 }
+__version__ = "0.1.0"
 __all__ = ["DndClassifier", "DndEmbedder", "DndRegressor", "Predictor", "__version__", "load"]
 
 

@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dnd import __version__
 from dnd.common.errors import CorruptFileError, InputError, StorageError
-from dnd.version import __version__
 
 # Which versions made an artefact; recorded in every store, checkpoint, model and result.
 
