@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-
 if TYPE_CHECKING:
     from dnd.prediction.estimator import DndClassifier, DndEmbedder, DndRegressor
     from dnd.predictor.predictor import Predictor, load

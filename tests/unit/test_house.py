@@ -1,0 +1,71 @@
+"""The shape of the house: no circle of imports, the order of the rooms, and how many files a command executes."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from support.executed_modules import executed
+from support.rooms import PICTURE, ROOMS, between_rooms, cycles, modules, picture
+
+SCRIPT = Path(__file__).parents[1] / "support" / "executed_modules.py"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert cycles() == []
+
+
+def test_a_room_imports_only_rooms_below_it() -> None:
+    place = {name: number for number, name in enumerate(ROOMS)}
+    assert {(a, b) for a, b in between_rooms() if place[a] < place[b]} == set()
+
+
+def test_every_module_is_in_a_room_that_the_picture_shows() -> None:
+    rooms = {name.split(".")[1] for name in modules() if "." in name} - {"__main__", "recipes", "interface"}
+    assert rooms == set(ROOMS)
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run python tests/support/rooms.py"
+
+
+def test_the_count_of_executed_files_sees_this_process() -> None:
+    import dnd.common.errors  # noqa: F401
+
+    assert "common/errors.py" in executed()
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Files that `finetune --recipe best` and `predict` with its blend execute."""
+    folder = tmp_path_factory.mktemp("house")
+    with gzip.open(str(files("dnd.data") / "esol.csv.gz"), "rt") as source:
+        (folder / "esol.csv").write_text("".join(source.readlines()[:61]))
+    small = ["loop.epochs=1", "blend.folds=2", "baselines=false"]
+    commands = {
+        "finetune": ["finetune", "esol.csv", "-o", "model", "--target-columns", "logS", "--recipe", "best", *small],
+        "predict": ["predict", "esol.csv", "-m", "model", "-o", "out.csv"],
+    }
+    return {verb: _executed(folder, words) for verb, words in commands.items()}
+
+
+def _executed(folder: Path, words: list[str]) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=folder, capture_output=True, text=True, timeout=300, check=True
+    )
+    lines = done.stdout.splitlines()
+    number = int(lines[-1])
+    return lines[-1 - number : -1]
+
+
+def test_a_finetuning_executes_few_of_our_files(counted: dict[str, list[str]]) -> None:
+    assert len(counted["finetune"]) <= 90, counted["finetune"]
+
+
+def test_a_prediction_executes_few_of_our_files_and_no_trainer(counted: dict[str, list[str]]) -> None:
+    assert len(counted["predict"]) <= 53, counted["predict"]
+    assert not [
+        name for name in counted["predict"] if name.startswith(("finetuning/", "pretraining/", "training/loop"))
+    ]
