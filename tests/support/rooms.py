@@ -82,7 +82,7 @@ def cycles() -> list[set[str]]:
 
 
 def picture() -> str:
-    """The rooms as an SVG: one box each, in the order of the contract, and an arc from a room to each that it imports."""
+    """The rooms as an SVG: a box each, in the order of the contract, and an arc from a room to each that it imports."""
     order, step = list(reversed(ROOMS)), 34
     middle = {name: 30 + step * place for place, name in enumerate(order)}
     parts = []

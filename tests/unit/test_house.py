@@ -37,13 +37,16 @@ def test_the_count_of_executed_files_sees_this_process() -> None:
     assert "common/errors.py" in executed()
 
 
+pytestmark = pytest.mark.timeout(400)  # two whole commands in fresh processes
+
+
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Files that `finetune --recipe best` and `predict` with its blend execute."""
     folder = tmp_path_factory.mktemp("house")
     with gzip.open(str(files("dnd.data") / "esol.csv.gz"), "rt") as source:
         (folder / "esol.csv").write_text("".join(source.readlines()[:61]))
-    small = ["loop.epochs=1", "blend.folds=2", "baselines=false"]
+    small = ["loop.epochs=1", "blend.folds=2", "blend.trees=5", "ensemble=1", "probe_steps=1", "baselines=false"]
     commands = {
         "finetune": ["finetune", "esol.csv", "-o", "model", "--target-columns", "logS", "--recipe", "best", *small],
         "predict": ["predict", "esol.csv", "-m", "model", "-o", "out.csv"],
