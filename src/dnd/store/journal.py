@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, sha256_file, storage_errors, write_json
-from dnd.store.rejects import Reject
+from dnd.store.rejects import Reject, without_numbers
 from dnd.store.schema import StoreRow
 from dnd.store.writer import shard_name, write_shard
 
@@ -27,6 +28,7 @@ class ShardEntry:
         atoms: graph atoms of all rows.
         sha256: of the file.
         rejects: the records that gave no row.
+        quantum_failures: rows whose quantum columns are NaN, by reason.
     """
 
     records: int
@@ -35,6 +37,7 @@ class ShardEntry:
     atoms: int
     sha256: str
     rejects: list[Reject]
+    quantum_failures: dict[str, int] = field(default_factory=dict)
 
 
 class Journal:
@@ -42,14 +45,14 @@ class Journal:
 
     Args:
         store: its folder.
-        auxiliary: names of its auxiliary columns.
+        further: names of its further columns.
 
     Attributes:
         entries: the sealed shards from number 0 on, as far as they are intact.
     """
 
-    def __init__(self, store: Path, auxiliary: Sequence[str] = ()) -> None:
-        self._store, self._folder, self._auxiliary = store, store / _FOLDER, auxiliary
+    def __init__(self, store: Path, further: Sequence[str] = ()) -> None:
+        self._store, self._folder, self._further = store, store / _FOLDER, further
         self.entries: list[ShardEntry] = []
         while (entry := self._read(len(self.entries))) is not None:
             self.entries.append(entry)
@@ -58,7 +61,7 @@ class Journal:
         """Write the next shard and its entry."""
         number = len(self.entries)
         path = self._store / shard_name(number)
-        write_shard(path, rows, self._auxiliary)
+        write_shard(path, rows, self._further)
         entry = ShardEntry(
             records=len(rows) + len(rejects),
             molecules=len(rows),
@@ -66,6 +69,9 @@ class Journal:
             atoms=sum(row.graph.num_atoms for row in rows),
             sha256=sha256_file(path),
             rejects=rejects,
+            quantum_failures=dict(
+                Counter(without_numbers(row.quantum_failure) for row in rows if row.quantum_failure is not None)
+            ),
         )
         write_json(self._path(number), asdict(entry))
         self.entries.append(entry)

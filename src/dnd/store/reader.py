@@ -22,7 +22,15 @@ from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.vocabulary import FEATURE_VERSION
 from dnd.store.ragged import RaggedColumn, RaggedCounts, Selection, pick
-from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
+from dnd.store.schema import (
+    FURTHER_FIELDS,
+    ITEM_WIDTH,
+    QUANTUM_FIELDS,
+    SCHEMA_VERSION,
+    StoreRow,
+    record_batch,
+    schema_with,
+)
 
 
 class Store:
@@ -53,7 +61,7 @@ class Store:
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
         have = [set(batch.schema.names) for batch in self._batches] or [set()]
-        self.auxiliary = tuple(name for name in AUXILIARY_FIELDS if all(name in names for names in have))
+        self.auxiliary = tuple(name for name in FURTHER_FIELDS if all(name in names for names in have))
         widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
         self._columns = {
             name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
@@ -188,7 +196,8 @@ class Store:
             raise InputError(
                 f"{self.path or 'the store'} has no column {name}",
                 found=", ".join(self.auxiliary) or "no auxiliary columns",
-                next_step=f"Make it again with `dnd prepare --auxiliary {name}`",
+                next_step="Make it again with `dnd prepare "
+                + ("--quantum gfn2`" if name in QUANTUM_FIELDS else f"--auxiliary {name}`"),
             )
         selection = Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows)
         values, counts = self._all(name, selection)

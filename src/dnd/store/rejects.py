@@ -53,8 +53,13 @@ def count_reasons(rejects: Iterable[Reject]) -> collections.Counter[str]:
     return collections.Counter(f"{reject.stage}: {_kind_of_reason(reject.reason)}" for reject in rejects)
 
 
+def without_numbers(reason: str) -> str:
+    """The reason with `#` for each number, so that equal kinds count together."""
+    return _NUMBER.sub("#", reason)
+
+
 def _kind_of_reason(reason: str) -> str:
-    return _NUMBER.sub("#", re.split(r": | for input", reason, maxsplit=1)[0])
+    return without_numbers(re.split(r": | for input", reason, maxsplit=1)[0])
 
 
 def _plain(text: str) -> str:

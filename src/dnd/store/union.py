@@ -31,8 +31,7 @@ def union(stores: Sequence[Store]) -> Store:
         if name.startswith("shard-")
     }
     manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
-    if "descriptor_names" in first.manifest:
-        manifest["descriptor_names"] = first.manifest["descriptor_names"]
+    manifest |= {name: first.manifest[name] for name in ("descriptor_names", "quantum") if name in first.manifest}
     places = [
         np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
         for store in stores
