@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ from dnd.conformers.quantum_labels import QuantumLabel, QuantumLabels, joined
 SETTINGS = "labels.json"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """An .npz of conformers, and how many of its molecules are in a piece."""
 
     path: Path

@@ -73,8 +73,10 @@ def make_labeller(accuracy: float = ACCURACY) -> Callable[[Record], QuantumLabel
 
     def label(record: Record) -> QuantumLabel | str:
         smiles, mol = record.smiles[0], Chem.MolFromSmiles(record.smiles[0])
-        if mol is None or record.positions_A3 is None:
-            return "RDKit refuses the SMILES" if mol is None else "no conformer"
+        if mol is None:
+            return "RDKit refuses the SMILES"
+        if record.positions_A3 is None or record.atomic_numbers_A is None:
+            return "no conformer"
         elements = [atom.GetAtomicNum() for atom in Chem.AddHs(mol).GetAtoms()]
         if not np.array_equal(elements, record.atomic_numbers_A):
             return "elements differ from AddHs(MolFromSmiles(smiles))"
@@ -118,16 +120,16 @@ class QuantumLabels:
         labels = {row: outcome for row, outcome in sorted(outcomes.items()) if isinstance(outcome, QuantumLabel)}
         atoms = [label.atoms_N2 for label in labels.values()]
         bonds = [label.bonds_M for label in labels.values()]
-        arrays = {
+        molecules = np.array([label.molecule_Q for label in labels.values()], dtype=np.float32)
+        arrays: dict[str, np.ndarray] = {
             "rows": np.array(list(labels), dtype=np.int32),
             "smiles_crc": np.array([label.smiles_crc for label in labels.values()], dtype=np.uint32),
             "num_atoms": np.array([len(values) for values in atoms], dtype=np.uint16),
             "num_bonds": np.array([len(values) for values in bonds], dtype=np.uint16),
-            "molecules": np.array([label.molecule_Q for label in labels.values()]).reshape(-1, len(QUANTITIES)),
+            "molecules": molecules.reshape(-1, len(QUANTITIES)),
             "atoms": np.rint(np.concatenate([np.empty((0, 2)), *atoms]) / ATOM_STEPS).astype(np.int16),
             "bonds": np.rint(np.concatenate([np.empty(0), *bonds]) / BOND_STEP).astype(np.int16),
         }
-        arrays["molecules"] = arrays["molecules"].astype(np.float32)
         about = {
             "kind": _KIND,
             "source": source,
@@ -174,13 +176,12 @@ class QuantumLabels:
         """Write a file, compressed; all of it or nothing."""
         reasons = [reason.encode("ascii", "replace") for reason in self.failures.values()]
         stream = io.BytesIO()
-        np.savez_compressed(
-            stream,
-            about=np.array(json.dumps(self.about, sort_keys=True)),
-            failed_rows=np.array(list(self.failures), dtype=np.int32),
-            failed_reasons=np.array(reasons, dtype=np.bytes_ if reasons else "S1"),
-            **self.arrays,
-        )
+        further: dict[str, Any] = {
+            "about": np.array(json.dumps(self.about, sort_keys=True)),
+            "failed_rows": np.array(list(self.failures), dtype=np.int32),
+            "failed_reasons": np.array(reasons, dtype=np.bytes_ if reasons else "S1"),
+        }
+        np.savez_compressed(stream, **self.arrays, **further)
         write_bytes(path, stream.getvalue())
 
     def items(self) -> Iterator[tuple[int, QuantumLabel]]:

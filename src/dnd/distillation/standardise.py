@@ -1,6 +1,6 @@
 """Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
 
-Legend: X items (molecules or atoms), F columns, S kept columns.
+Legend: X items (molecules, atoms or bonds), F columns, S kept columns.
 """
 
 from __future__ import annotations

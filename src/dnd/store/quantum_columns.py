@@ -78,7 +78,8 @@ def with_labels(records: Iterator[Record], quantum: Sequence[str]) -> Iterator[R
     for file in (word for word in quantum if word != CALCULATE):
         labels = QuantumLabels.read(Path(file))
         source = labels.about["source"]
-        known |= {(source, row): outcome for row, outcome in (*labels.failures.items(), *labels.items())}
+        known |= {(source, row): reason for row, reason in labels.failures.items()}
+        known |= {(source, row): label for row, label in labels.items()}
     otherwise = None if CALCULATE in quantum else NO_LABEL
     for record in records:
         yield replace(record, quantum=known.get((record.source, record.row), otherwise))

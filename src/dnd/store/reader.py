@@ -20,11 +20,13 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.vocabulary import FEATURE_VERSION
-from dnd.store.ragged import RaggedColumn, RaggedCounts, Selection, pick
+from dnd.graphs.vocabulary import FEATURE_VERSION, NUM_ATOM_FEATURES
+from dnd.store.ragged import Missing, RaggedColumn, RaggedCounts, Selection, pick
 from dnd.store.schema import (
     FURTHER_FIELDS,
     ITEM_WIDTH,
+    NUM_QUANTUM,
+    NUM_QUANTUM_ATOM,
     QUANTUM_FIELDS,
     SCHEMA_VERSION,
     StoreRow,
@@ -42,7 +44,8 @@ class Store:
     Attributes:
         path: the folder, None for a store in memory.
         manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
-        auxiliary: names of the auxiliary columns that all shards have.
+        auxiliary: names of the further columns that all shards have, and of the quantum columns that one of them has:
+            they are NaN in the others, as for a molecule whose calculation failed.
 
     Example:
         >>> store = Store.open("qm9-store")  # doctest: +SKIP
@@ -61,10 +64,13 @@ class Store:
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
         have = [set(batch.schema.names) for batch in self._batches] or [set()]
-        self.auxiliary = tuple(name for name in FURTHER_FIELDS if all(name in names for names in have))
+        self.auxiliary = tuple(
+            name for name in FURTHER_FIELDS if (any if name in QUANTUM_FIELDS else all)(name in names for names in have)
+        )
         widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
         self._columns = {
-            name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
+            name: RaggedColumn([_column_of(batch, name) for batch in self._batches], width)
+            for name, width in widths.items()
         }
         every = np.arange(len(self.target_columns))
         self._target_places = [every] * len(self._batches) if target_places is None else list(target_places)
@@ -276,6 +282,19 @@ def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model
             expected=setting,
             next_step=f"Make the store again with `dnd prepare --hydrogens {setting}`",
         )
+
+
+def _column_of(batch: pa.RecordBatch, name: str) -> pa.ListArray | Missing:
+    """A list column of a shard; NaN for a quantum column that it does not have."""
+    if name in batch.schema.names:
+        return batch.column(name)
+    if name == "quantum":
+        offsets = np.arange(batch.num_rows + 1) * NUM_QUANTUM
+    elif name == "quantum_atoms":
+        offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES * NUM_QUANTUM_ATOM
+    else:
+        offsets = np.from_dlpack(batch.column("bonds").offsets) // ITEM_WIDTH["bonds"]
+    return Missing(offsets, QUANTUM_FIELDS[name].type.value_type.to_pandas_dtype())
 
 
 def _map_shard(path: Path) -> pa.RecordBatch:

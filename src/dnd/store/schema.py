@@ -76,6 +76,9 @@ QUANTUM_FIELDS: dict[str, pa.Field] = {
     "quantum_bonds": pa.field("quantum_bonds", pa.list_(pa.float16()), nullable=False),
 }
 
+NUM_QUANTUM, NUM_QUANTUM_ATOM = 9, 2
+"""Values of a molecule and of an atom in the quantum columns."""
+
 FURTHER_FIELDS = AUXILIARY_FIELDS | QUANTUM_FIELDS
 """Every column that a store may have beyond SCHEMA, in order."""
 

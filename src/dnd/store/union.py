@@ -13,7 +13,8 @@ from dnd.store.reader import Store, require_hydrogens
 def union(stores: Sequence[Store]) -> Store:
     """The molecules of all stores, one store after the other.
 
-    It has every target column that one of them has, NaN where a store lacks it, and the auxiliary columns of all.
+    It has every target column and every quantum column that one of them has, NaN where a store lacks it, and the
+    auxiliary columns that all have.
 
     Raises:
         InputError: there is no store.
@@ -31,7 +32,8 @@ def union(stores: Sequence[Store]) -> Store:
         if name.startswith("shard-")
     }
     manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
-    manifest |= {name: first.manifest[name] for name in ("descriptor_names", "quantum") if name in first.manifest}
+    for name in ("descriptor_names", "quantum"):
+        manifest |= next(({name: store.manifest[name]} for store in stores if name in store.manifest), {})
     places = [
         np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
         for store in stores

@@ -13,6 +13,7 @@ from distillation_toys import STUDENT, toy_config, toy_row, toy_store, toy_teach
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
 from dnd.distillation.auxiliary import AuxiliaryTerm, principal_radii
+from dnd.distillation.bond_head import BondHead, bonds_once
 from dnd.distillation.distill import distill
 from dnd.distillation.masked import masked_squares
 from dnd.distillation.objective import DistillationObjective
@@ -20,7 +21,8 @@ from dnd.distillation.pair_distances import BIN_EDGES, PairDistances, atom_pairs
 from dnd.distillation.settings import AUXILIARY, DistillConfig, TermWeights
 from dnd.distillation.standardise import Standardiser
 from dnd.store.reader import Store
-from dnd.store.schema import FINGERPRINT_PLACES
+from dnd.store.schema import FINGERPRINT_PLACES, QUANTUM_FIELDS, StoreRow
+from dnd.store.union import union
 from dnd.student.build import build_student, load_encoder
 from dnd.student.config import StudentConfig
 
@@ -39,9 +41,21 @@ def rich_store(molecules: int = 60, spoil: int | None = None) -> Store:
             "fingerprints": np.sort(elements.astype(np.uint16) * 7),
             "charges": (elements - 6) * np.float16(0.1 * factor),
             "surface": np.where(elements == 5, np.nan, elements).astype(np.float16),
+            **quantum_values_of(row, elements.astype(np.float32), failed=index % 4 == 1),
         }
         rows.append(replace(row, auxiliary=values))
     return Store.from_rows(rows, target_columns=("energy", "rare"))
+
+
+def quantum_values_of(row: StoreRow, elements: np.ndarray, *, failed: bool) -> dict[str, np.ndarray]:
+    """Quantum columns that follow from the graph; NaN where the calculation is said to have failed."""
+    first, second = row.graph.bonds_M2.T
+    values = {
+        "quantum": np.outer(np.arange(1, 10), [elements.sum()]).ravel(),
+        "quantum_atoms": np.stack([elements - 6, -50 * elements], axis=1),
+        "quantum_bonds": (elements[first] * elements[second] / 36).astype(np.float32),
+    }
+    return {name: value * np.nan if failed else value for name, value in values.items()}
 
 
 def objective_of(terms: TermWeights, store: Store | None = None, **changes: object) -> DistillationObjective:
@@ -167,6 +181,68 @@ def test_pair_distances_are_symmetric_and_cost_the_entropy_before_learning() -> 
     assert 0 < found.constant.item() < np.log(len(BIN_EDGES) + 1)
 
 
+def test_bonds_have_their_values_once_and_the_same_from_either_end() -> None:
+    store, student = rich_store(), build_student(STUDENT).eval()
+    term = AuxiliaryTerm("quantum_bonds", student, store, np.arange(40))
+    batch = store.read(np.array([6, 2, 9]))
+    values = term.read(store, batch)
+    first, second = bonds_once(batch.graph)
+    assert values.shape == (len(first), 1)
+    elements = batch.graph.node_features_NF[:, 0].float()
+    known = values[:, 0].isfinite()
+    assert torch.allclose(values[known, 0], (elements[first] * elements[second] / 36)[known], atol=2e-3)
+    assert not known.all()  # molecule 9 failed
+    head, output = BondHead(student, 1), student(batch.graph)
+    swapped = batch.graph.edge_index_2E.reshape(2, -1, 2).flip(2).reshape(2, -1)
+    turned = replace(batch.graph, edge_index_2E=swapped)
+    assert torch.allclose(head(output, batch.graph), head(output, turned), atol=1e-6)
+    loss = term(output, batch, values)
+    assert int(loss.known) == int(known.sum())
+
+
+def test_quantum_terms_learn_from_what_is_known() -> None:
+    objective = objective_of(TermWeights(**dict.fromkeys(QUANTUM_FIELDS, 1.0)))
+    batch = objective.load_batch(objective.train_rows.sample(), 0)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
+    losses = []
+    for step in range(60):
+        loss = objective(batch, step)
+        optimizer.zero_grad()
+        loss.loss.backward()
+        optimizer.step()
+        losses.append({name: value.item() for name, value in loss.parts.items()})
+    for name in QUANTUM_FIELDS:
+        assert losses[-1][name] < 0.5 * losses[0][name], name
+    record = objective.auxiliary_record()
+    assert [len(record[name]) for name in QUANTUM_FIELDS] == [9, 2, 1]
+
+
+def test_a_union_has_the_quantum_values_that_one_store_has() -> None:
+    with_values, without = rich_store(8), toy_store(5)
+    both = union([without, with_values])
+    assert both.auxiliary == tuple(QUANTUM_FIELDS)
+    rows = np.array([12, 1, 6])
+    batch = both.read(rows)
+    for name in QUANTUM_FIELDS:
+        term = AuxiliaryTerm(name, build_student(STUDENT), both, np.arange(len(both)))
+        values = term.read(both, batch)
+        expected = term.read(with_values, with_values.read(rows[[0, 2]] - 5))
+        items = {
+            "molecules": 1,
+            "atoms": int(both.atom_counts[rows[:1]][0]),
+            "bonds": int(both.bond_counts[rows[:1]][0]),
+        }
+        alien = {
+            "molecules": 1,
+            "atoms": int(both.atom_counts[rows[1:2]][0]),
+            "bonds": int(both.bond_counts[rows[1:2]][0]),
+        }
+        first, second = items[term.family.items], alien[term.family.items]
+        assert values[first : first + second].isnan().all()
+        kept = torch.cat([values[:first], values[first + second :]])
+        assert torch.equal(kept.nan_to_num(-1), expected.nan_to_num(-1))
+
+
 @pytest.mark.parametrize("node", [1.0, 0.0])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: float
@@ -199,6 +275,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 def test_what_is_missing_is_said_before_training() -> None:
     with pytest.raises(InputError, match="--auxiliary descriptors"):
         objective_of(TermWeights(descriptors=1.0), toy_store())
+    with pytest.raises(InputError, match="--quantum gfn2"):
+        objective_of(TermWeights(quantum_bonds=1.0), toy_store())
     with pytest.raises(ConfigError, match="no term to learn from"):
         DistillConfig(level="custom")
     with pytest.raises(ConfigError, match="needs a teacher"):
