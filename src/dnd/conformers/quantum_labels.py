@@ -176,12 +176,13 @@ class QuantumLabels:
         """Write a file, compressed; all of it or nothing."""
         reasons = [reason.encode("ascii", "replace") for reason in self.failures.values()]
         stream = io.BytesIO()
-        further: dict[str, Any] = {
+        content: dict[str, Any] = {
+            **self.arrays,
             "about": np.array(json.dumps(self.about, sort_keys=True)),
             "failed_rows": np.array(list(self.failures), dtype=np.int32),
             "failed_reasons": np.array(reasons, dtype=np.bytes_ if reasons else "S1"),
         }
-        np.savez_compressed(stream, **self.arrays, **further)
+        np.savez_compressed(stream, **content)
         write_bytes(path, stream.getvalue())
 
     def items(self) -> Iterator[tuple[int, QuantumLabel]]:
