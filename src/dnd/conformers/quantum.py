@@ -16,13 +16,15 @@ import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from rdkit import Chem
 
 from dnd.common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rdkit import Chem
 
 METHOD = "GFN2-xTB"
 SOLVENTS = ("water", "octanol", "hexane")
@@ -129,6 +131,8 @@ def quantum_values(
     Returns:
         The values, or the reason why there are none. Bonds are in the order of `GetBonds`.
     """
+    from rdkit import Chem  # here, so that the names and units above can be read without it
+
     full = Chem.AddHs(mol)
     atoms = list(full.GetAtoms())
     if len(positions_A3) != len(atoms):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from dnd.common.ragged import offsets_of
+from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.graph import Conformers, MolecularGraph
 from dnd.graphs.vocabulary import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 
@@ -76,7 +77,7 @@ QUANTUM_FIELDS: dict[str, pa.Field] = {
     "quantum_bonds": pa.field("quantum_bonds", pa.list_(pa.float16()), nullable=False),
 }
 
-NUM_QUANTUM, NUM_QUANTUM_ATOM = 9, 2
+NUM_QUANTUM, NUM_QUANTUM_ATOM = len(QUANTITIES), len(ATOM_QUANTITIES)
 """Values of a molecule and of an atom in the quantum columns."""
 
 FURTHER_FIELDS = AUXILIARY_FIELDS | QUANTUM_FIELDS

@@ -18,7 +18,6 @@ from dnd.conformers.quantum import (
     isolated_atom_energy,
     quantum_values,
 )
-from dnd.store.schema import NUM_QUANTUM, NUM_QUANTUM_ATOM
 
 
 def conformer(smiles: str) -> tuple[Chem.Mol, np.ndarray]:
@@ -154,5 +153,8 @@ def test_every_failure_is_a_reason() -> None:
     assert "no parameters" in str(quantum_values(Chem.MolFromSmiles(""), np.zeros((0, 3))))
 
 
-def test_the_store_has_room_for_the_values() -> None:
-    assert (len(QUANTITIES), len(ATOM_QUANTITIES)) == (NUM_QUANTUM, NUM_QUANTUM_ATOM)
+def test_values_stand_in_the_order_that_the_names_have() -> None:
+    found = calculated("CO")
+    assert dict(zip(QUANTITIES, found.molecule(), strict=True))["dipole"] == found.dipole
+    assert list(ATOM_QUANTITIES) == ["charge", "energy_share"]
+    assert np.array_equal(found.atoms()[:, 0], found.charges_N)

@@ -12,7 +12,7 @@ import torch
 from distillation_toys import STUDENT, toy_config, toy_row, toy_store, toy_teacher, toy_teacher_folder
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
-from dnd.distillation.auxiliary import AuxiliaryTerm, principal_radii
+from dnd.distillation.auxiliary import QUANTUM_TARGETS, AuxiliaryTerm, principal_radii
 from dnd.distillation.bond_head import BondHead, bonds_once
 from dnd.distillation.distill import distill
 from dnd.distillation.masked import masked_squares
@@ -215,6 +215,23 @@ def test_quantum_terms_learn_from_what_is_known() -> None:
         assert losses[-1][name] < 0.5 * losses[0][name], name
     record = objective.auxiliary_record()
     assert [len(record[name]) for name in QUANTUM_FIELDS] == [9, 2, 1]
+    assert [entry["name"] for entry in record["quantum"]][:2] == [
+        "solvation_water, kcal/mol", "octanol_minus_water, kcal/mol",
+    ]  # fmt: skip
+
+
+def test_solvation_is_taught_as_differences_and_energy_per_atom() -> None:
+    store = rich_store()
+    batch = store.read(np.array([2, 8]))
+    read = AuxiliaryTerm("quantum", build_student(STUDENT), store, np.arange(40)).read(store, batch).numpy()
+    stored = store.read_auxiliary("quantum", np.array([2, 8]))[0].reshape(2, -1)
+    atoms = np.diff(batch.graph.atom_offsets.numpy())
+    assert read.shape == stored.shape == (2, len(QUANTUM_TARGETS))
+    assert read[:, 0] == pytest.approx(stored[:, 0])
+    assert read[:, 1] == pytest.approx(stored[:, 1] - stored[:, 0])
+    assert read[:, 2] == pytest.approx(stored[:, 2] - stored[:, 1])
+    assert read[:, 3:8] == pytest.approx(stored[:, 3:8])
+    assert read[:, 8] == pytest.approx(stored[:, 8] / atoms)
 
 
 def test_a_union_has_the_quantum_values_that_one_store_has() -> None:
