@@ -32,6 +32,7 @@ from dnd.common.seeds import set_threads
 from dnd.conformers.arrays import label_names
 from dnd.distillation.distill import distill
 from dnd.store.prepare import prepare
+from dnd.store.quantum_columns import words_of_sources
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 from dnd.store.union import union
@@ -116,6 +117,7 @@ class _Run:
 
     def prepare(self, paths: Sequence[Path], exclude: Sequence[str]) -> Store:
         """One store per input, so that each has its own kind of conformers, and all of them as one."""
+        self.quantum = words_of_sources(self.config.quantum, [path.name for path in paths])
         folders = [self.out / STORES / f"{number}-{path.name.split('.')[0]}" for number, path in enumerate(paths)]
         for path, folder in zip(paths, folders, strict=True):
             if not (folder / MANIFEST).is_file():
@@ -173,6 +175,7 @@ class _Run:
             "conformer_backend": config.conformer_backend if flat else "rdkit",
             "hydrogens": config.hydrogens,
             "auxiliary": config.auxiliary,
+            "quantum": self.quantum[path.name],
             "seed": config.seed,
             "sample": most if most is not None and count is not None and most < count else None,
             "limit": most if count is None else None,

@@ -61,10 +61,22 @@ def require_possible(
             expected="--conformers file --hydrogens teacher_all_student_heavy or heavy_both",
             next_step=f"Or calculate with --quantum {CALCULATE}",
         )
-    for file in files:
-        source = QuantumLabels.read(Path(file)).about["source"]
-        if source not in sources:
-            raise InputError(f"the labels of {file} are of none of the inputs", found=source, expected=list(sources))
+    words_of_sources(quantum, sources)
+
+
+def words_of_sources(quantum: Sequence[str], sources: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Which words of `--quantum` concern each of several sources that become stores of their own.
+
+    Raises:
+        InputError: a file of labels can't be read, or is of none of them.
+    """
+    words: dict[str, tuple[str, ...]] = dict.fromkeys(sources, ())
+    for word in quantum:
+        own = sources if word == CALCULATE else [QuantumLabels.read(Path(word)).about["source"]]
+        if not set(own) <= words.keys():
+            raise InputError(f"the labels of {word} are of none of the inputs", found=own[0], expected=list(sources))
+        words |= {source: (*words[source], word) for source in own}
+    return words
 
 
 def with_labels(records: Iterator[Record], quantum: Sequence[str]) -> Iterator[Record]:

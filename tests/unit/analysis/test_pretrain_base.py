@@ -15,9 +15,12 @@ from dnd.analysis.pretrain_base import BaseResult, pretrain_base
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
+from dnd.conformers.arrays import open_arrays
+from dnd.conformers.quantum_labels import QuantumLabels, make_labeller
 from dnd.distillation.settings import AUXILIARY
 from dnd.prediction.embedder import Embedder
 from dnd.store.reader import Store
+from dnd.store.schema import QUANTUM_FIELDS
 from dnd.store.union import union
 from dnd.student.build import load_encoder
 
@@ -117,6 +120,33 @@ def test_wrong_names_are_said_before_any_work(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "out").exists()
     for name in ("cpu", "gpu"):
         assert load_config(BaseConfig, name, stage="base").base.needs_teacher
+
+
+def test_quantum_labels_go_to_the_input_that_they_name(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="needs the extra `quantum`")
+    source, label = open_arrays(QM9), make_labeller()
+    outcomes = {record.row: label(record) for record in source.records if record.row < 60}
+    QuantumLabels.of(QM9.name, 300, outcomes).write(tmp_path / "labels.npz")
+    (tmp_path / "druglike.smi").write_text("\n".join(DRUGS) + "\n")
+    config = tiny(quantum=(str(tmp_path / "labels.npz"),), benchmarks=("none",))
+    config = replace(config, denoise=replace(config.denoise, loop=replace(config.denoise.loop, stop_after_s=0.0)))
+    inputs = [QM9, tmp_path / "druglike.smi"]
+    assert not pretrain_base(inputs, tmp_path / "out", config, say=lambda line: None, quiet=True).finished
+    stores = [Store.open(path) for path in sorted((tmp_path / "out" / "stores").iterdir())]
+    assert [set(QUANTUM_FIELDS) <= set(store.auxiliary) for store in stores] == [True, False]
+    values, _ = union(stores).read_auxiliary("quantum", np.arange(sum(map(len, stores))))
+    known = np.isfinite(values.reshape(-1, 9)).all(1)
+    assert 0 < known[: len(stores[0])].sum() < 40
+    assert not known[len(stores[0]) :].any()
+    with pytest.raises(InputError, match="none of the inputs"):
+        pretrain_base(inputs[1:], tmp_path / "other", config, quiet=True)
+
+
+def test_a_term_without_its_column_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"quantum_bonds of dnd-base.*quantum = "):
+        load_config(BaseConfig, "base-tiny", ["base.terms.quantum_bonds=0.1"])
+    with pytest.raises(ConfigError, match="auxiliary = "):
+        tiny(auxiliary=("descriptors",))
 
 
 def test_a_union_reads_like_its_parts(made: tuple[Path, BaseResult, list[str]]) -> None:
