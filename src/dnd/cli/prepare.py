@@ -19,6 +19,12 @@ Auxiliary = Annotated[
     list[str] | None,
     typer.Option(help="Further columns to learn from: descriptors, fingerprints, charges, surface; with commas."),
 ]
+Quantum = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Quantum teacher: gfn2 (GFN2-xTB of the first conformer; extra `quantum`), files of labels, or both."
+    ),
+]
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(help="File whose molecules are left out, by InChIKey connectivity block; may be repeated."),
@@ -37,6 +43,7 @@ def prepare(
     conformer_backend: Backend = "rdkit",
     hydrogens: Hydrogens = "heavy_both",
     auxiliary: Auxiliary = None,
+    quantum: Quantum = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many records at random (.npz).")] = None,
@@ -58,6 +65,7 @@ def prepare(
         "conformer_backend": conformer_backend,
         "hydrogens": hydrogens,
         "auxiliary": _names(auxiliary),
+        "quantum": _names(quantum),
         "jobs": jobs,
         "limit": limit,
         "sample": sample,
@@ -74,6 +82,11 @@ def prepare(
     typer.echo(f"rejected {rejected:,}" + (f", listed in {summary.store / 'rejects.csv'}" if rejected else ""))
     for reason, count in summary.rejected.items():
         typer.echo(f"  {count:>9,}  {reason}")
+    if quantum:
+        without = sum(summary.quantum_failures.values())
+        typer.echo(f"quantum values of {summary.molecules - without:,} molecules, none of {without:,}")
+        for reason, count in summary.quantum_failures.items():
+            typer.echo(f"  {count:>9,}  {reason}")
 
 
 def _names(words: list[str] | None) -> list[str]:

@@ -78,6 +78,24 @@ def pick(shards: Sequence[Shaped[np.ndarray, "..."]], selection: Selection) -> I
     return picked
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A list column that a shard does not have, every value of it NaN; takes no memory for the values.
+
+    Attributes:
+        offsets: where each row's values would begin, and where the last one's end.
+        dtype: of the values.
+    """
+
+    offsets: Int[np.ndarray, "boundaries"]
+    dtype: DTypeLike
+
+    @property
+    def values(self) -> Shaped[np.ndarray, "flat"]:
+        """NaN as often as there would be values."""
+        return np.broadcast_to(np.array(np.nan, dtype=self.dtype), int(self.offsets[-1]))
+
+
 class RaggedColumn:
     """A list column over all shards: flat values and the offsets that Arrow has beside them, both as they are mapped.
 
@@ -86,11 +104,16 @@ class RaggedColumn:
         width: how many flat values make one item: an atom, a bond, a point in space.
     """
 
-    def __init__(self, columns: Sequence[pa.ListArray], width: int) -> None:
+    def __init__(self, columns: Sequence[pa.ListArray | Missing], width: int) -> None:
         self._width = width
-        values = [np.from_dlpack(column.values) for column in columns]
-        self._items = [flat.reshape(-1, width) if width > 1 else flat for flat in values]
-        self._offsets = [np.from_dlpack(column.offsets) for column in columns]
+        mapped = [
+            (column.values, column.offsets)
+            if isinstance(column, Missing)
+            else (np.from_dlpack(column.values), np.from_dlpack(column.offsets))
+            for column in columns
+        ]
+        self._items = [flat.reshape(-1, width) if width > 1 else flat for flat, _ in mapped]
+        self._offsets = [offsets for _, offsets in mapped]
 
     @cached_property
     def first_items(self) -> Int[np.ndarray, "shards+1"]:

@@ -34,11 +34,14 @@ class Placed:
         molecule: canonical molecule.
         atomic_numbers_A: its atoms, then further hydrogens.
         positions_A3: angstrom, float32; None where the record has no coordinates.
+        source_A: which atom each is of the molecule as it was read, `AddHs(MolFromSmiles(smiles))` where the record has
+            a SMILES; None where that was not kept.
     """
 
     molecule: Molecule
     atomic_numbers_A: Int[np.ndarray, "atoms"]
     positions_A3: Float[np.ndarray, "atoms 3"] | None = None
+    source_A: Int[np.ndarray, "atoms"] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _reorder(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"], text: st
     if isinstance(outcome, InvalidMolecule):
         return Misfit("parse", outcome.reason, text)
     atoms = conformer_order(mol, order)
-    return Placed(outcome, _elements(mol)[atoms], np.asarray(positions_A3, dtype=np.float32)[atoms])
+    return Placed(outcome, _elements(mol)[atoms], np.asarray(positions_A3, dtype=np.float32)[atoms], atoms)
 
 
 def _elements(mol: Chem.Mol) -> Int[np.ndarray, "atoms"]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.tables.readers import TableReader, listed_columns, read_table
+
+if TYPE_CHECKING:
+    from dnd.conformers.quantum_labels import QuantumLabel
 
 Layout = Literal["smiles", "smiles_with_hydrogens", "coordinates", "molblock", "molblock_for_smiles"]
 
@@ -40,6 +43,7 @@ class Record:
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
         generated_KA3: K conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
+        quantum: what is known of the conformer's electrons: a label, or why there is none; None = not looked for.
         problem: why the record can't be used, found while reading; None for a good one.
     """
 
@@ -54,6 +58,7 @@ class Record:
     method: str = "file"
     targets: tuple[float, ...] = ()
     generated_KA3: Float[np.ndarray, "conformers atoms 3"] | None = None
+    quantum: QuantumLabel | str | None = None
     problem: str | None = None
 
 

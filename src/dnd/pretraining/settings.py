@@ -34,6 +34,9 @@ class TermWeights:
         distances: bins of the pair distances.
         radii: principal radii of the conformer.
         labels: all target columns of the store, where present.
+        quantum: GFN2-xTB values of the molecule: solvation, orbitals, moments, energy.
+        quantum_atoms: charge and share of the energy of the atoms, by the same calculation.
+        quantum_bonds: Wiberg orders of the bonds, by the same.
     """
 
     node: float = 0.0
@@ -48,6 +51,9 @@ class TermWeights:
     distances: float = 0.0
     radii: float = 0.0
     labels: float = 0.0
+    quantum: float = 0.0
+    quantum_atoms: float = 0.0
+    quantum_bonds: float = 0.0
 
 
 ALIGNMENT = frozenset({"node", "graph", "global_tokens", "local_atoms"})

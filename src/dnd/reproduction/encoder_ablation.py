@@ -30,6 +30,7 @@ from dnd.store.reader import Store
 REGRESSION_SETS = tuple(name for name, entry in BENCHMARKS.items() if entry.task == "regression")
 NEITHER = "neither"
 _3D = ("node", "graph", "global_tokens", "local_atoms", "distances", "surface", "radii")
+_QUANTUM = ("quantum", "quantum_atoms", "quantum_bonds")
 _DESCRIPTORS = ("descriptors", "fingerprints", "charges")
 # Terms of each variant. Charges are Gasteiger's, a function of the graph, so they count with the descriptors; labels of
 # quantum chemistry are in none of the four, only in what ships.
@@ -37,7 +38,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "3d": _3D,
     "descriptors": _DESCRIPTORS,
     "both": (*_3D, *_DESCRIPTORS),
-    "shipped": (*_3D, *_DESCRIPTORS, "labels"),
+    "quantum": _QUANTUM,
+    "shipped": (*_3D, *_DESCRIPTORS, *_QUANTUM, "labels"),
     NEITHER: (),
 }
 FOUR = ("3d", "descriptors", "both", NEITHER)

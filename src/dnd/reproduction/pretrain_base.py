@@ -32,8 +32,9 @@ from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.statistics import statistics_of_store
 from dnd.store.prepare import prepare
+from dnd.store.quantum_columns import words_of_sources
 from dnd.store.reader import Store, union
-from dnd.store.schema import HydrogenSetting
+from dnd.store.schema import FURTHER_FIELDS, QUANTUM_FIELDS, HydrogenSetting
 from dnd.store.settings import PrepareConfig
 from dnd.tables.readers import kind_of
 from dnd.training.device import choose_device
@@ -51,6 +52,7 @@ class BaseConfig:
     Attributes:
         hydrogens: of all stores.
         auxiliary: auxiliary columns of the stores.
+        quantum: `gfn2`, files of quantum labels, or both; see `PrepareConfig`. A file concerns the input that it names.
         labels: target columns, taken from the inputs that have them.
         most_molecules: largest number of molecules of one input; none = all.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
@@ -64,6 +66,7 @@ class BaseConfig:
 
     hydrogens: HydrogenSetting = "teacher_all_student_heavy"
     auxiliary: tuple[str, ...] = ("descriptors", "fingerprints", "charges", "surface")
+    quantum: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     most_molecules: int | None = None
     benchmarks: tuple[str, ...] = tuple(BENCHMARKS)
@@ -78,6 +81,15 @@ class BaseConfig:
         """Refuse names that there are not, before any work starts."""
         for name in self.excluded_benchmarks():
             look_up(BENCHMARKS, name, "data set")
+        columns = {*self.auxiliary, *(QUANTUM_FIELDS if self.quantum else ())}
+        for student, config in self.students().items():
+            for name in config.weights().keys() & FURTHER_FIELDS.keys() - columns:
+                setting = "quantum" if name in QUANTUM_FIELDS else "auxiliary"
+                raise ConfigError(
+                    f"the term {name} of {student} has a weight and the stores will have no such column",
+                    found=f"{setting} = {list(getattr(self, setting))}",
+                    next_step=f"Add it to {setting}, or set its weight to 0",
+                )
 
     def excluded_benchmarks(self) -> tuple[str, ...]:
         """The data sets whose validation and test molecules are left out."""
@@ -316,6 +328,7 @@ class _Run:
 
     def prepare(self, paths: Sequence[Path], exclude: Sequence[str]) -> Store:
         """One store per input, so that each has its own kind of conformers, and all of them as one."""
+        self.quantum = words_of_sources(self.config.quantum, [path.name for path in paths])
         folders = [self.out / STORES / f"{number}-{path.name.split('.')[0]}" for number, path in enumerate(paths)]
         for path, folder in zip(paths, folders, strict=True):
             if not (folder / MANIFEST).is_file():
@@ -373,6 +386,7 @@ class _Run:
             "conformer_backend": config.conformer_backend if flat else "rdkit",
             "hydrogens": config.hydrogens,
             "auxiliary": config.auxiliary,
+            "quantum": self.quantum[path.name],
             "seed": config.seed,
             "sample": most if most is not None and count is not None and most < count else None,
             "limit": most if count is None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +28,7 @@ def make_converter(
     seed: int,
     connectivity: bool,
     auxiliary: Sequence[str] = (),
+    quantum: bool = False,
 ) -> Callable[[Record], tuple[StoreRow | Reject, str]]:
     """The function that worker processes run on each record.
 
@@ -37,12 +39,14 @@ def make_converter(
         seed: the run's seed.
         connectivity: compute the connectivity key too.
         auxiliary: names of auxiliary columns to compute.
+        quantum: make the quantum columns.
 
     Returns:
         A function from a record to its row, or the reason why there is none, and its connectivity key, empty
         unless asked for.
     """
     further = _auxiliary_maker(auxiliary)
+    electrons = _quantum_maker(quantum)
 
     def convert(record: Record) -> tuple[StoreRow | Reject, str]:
         def reject(stage: str, reason: str, smiles: str = "") -> tuple[Reject, str]:
@@ -59,11 +63,12 @@ def make_converter(
             return reject("conformer", made, molecule.smiles)
         full, method = made
         explicit = hydrogens == "all_both"
+        graph = featurize(molecule.mol, explicit_hydrogens=explicit)
         row = StoreRow(
             row=record.row,
             source=record.source,
             smiles=molecule.smiles,
-            graph=featurize(molecule.mol, explicit_hydrogens=explicit),
+            graph=graph,
             conformers=_wanted_atoms(full, hydrogens, molecule.mol.GetNumAtoms()),
             conformer_method=method,
             targets=np.array(record.targets, dtype=np.float32),
@@ -72,6 +77,8 @@ def make_converter(
         problem = row_problem(row, hydrogens)
         if problem is not None:
             return reject("check", problem, molecule.smiles)
+        columns, failure = electrons(record, placed, graph, full, explicit_hydrogens=explicit)
+        row = replace(row, auxiliary={**row.auxiliary, **columns}, quantum_failure=failure)
         return row, (connectivity_key(molecule.mol) or "") if connectivity else ""
 
     return convert
@@ -88,6 +95,15 @@ def _auxiliary_maker(
     return lambda mol, full, explicit: auxiliary_values(
         names, mol, None if full is None else full.positions_KA3[0], explicit_hydrogens=explicit
     )
+
+
+def _quantum_maker(wanted: bool) -> Callable[..., tuple[dict[str, np.ndarray], str | None]]:
+    """`quantum_columns`, or what makes no column where none are wanted."""
+    if not wanted:
+        return lambda record, placed, graph, full, explicit_hydrogens: ({}, None)
+    from dnd.store.quantum_columns import quantum_columns
+
+    return quantum_columns
 
 
 def key_of_record(record: Record) -> str:

@@ -11,7 +11,8 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
-from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
+from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
+from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
 
@@ -91,6 +93,7 @@ class PrepareSummary:
         molecules: rows in the store.
         conformers: conformers of all rows.
         rejected: number of rejects by reason.
+        quantum_failures: molecules in the store without quantum values, by reason.
         seconds: wall time of this call.
         store_bytes: size of the shards.
     """
@@ -101,6 +104,7 @@ class PrepareSummary:
     rejected: dict[str, int]
     seconds: float
     store_bytes: int
+    quantum_failures: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -138,7 +142,7 @@ def prepare(
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
-            journal = Journal(folder, config.auxiliary)
+            journal = Journal(folder, config.further_columns)
             _make_shards(journal, sources, config, quiet)
             _seal(folder, journal, settings, config)
         else:
@@ -199,6 +203,7 @@ def _converted(
         "seed": config.seed,
         "connectivity": bool(excluded),
         "auxiliary": config.auxiliary,
+        "quantum": bool(config.quantum),
     }
     if config.conformer_backend == "nvmolkit":
         records = nvmolkit_backend.with_conformers(
@@ -208,6 +213,8 @@ def _converted(
             relax=config.conformers == "etkdg",
             chunk=config.shard_size or SHARD_SIZE,
         )
+    if config.quantum:
+        records = with_labels(records, config.quantum)
     waiting: collections.deque[Record] = collections.deque()
 
     def remembered() -> Iterator[Record]:
@@ -215,12 +222,17 @@ def _converted(
             waiting.append(record)
             yield record
 
-    with WorkerPool(
-        "dnd.store.convert:make_converter", jobs=config.jobs, settings=settings, timeout_s=config.timeout_s
-    ) as pool:
+    def new_pool(jobs: int) -> WorkerPool:
+        return WorkerPool("dnd.store.convert:make_converter", jobs=jobs, settings=settings, timeout_s=config.timeout_s)
+
+    with ExitStack() as stack:
+        pool, spare = stack.enter_context(new_pool(config.jobs)), stack.enter_context(new_pool(1))
         for result in pool.map(remembered()):
             record = waiting.popleft()
             smiles = "".join(record.smiles[:1])
+            if isinstance(result, Failure) and CALCULATE in config.quantum and record.quantum is None:
+                # The calculation may be what took too long, or died: the molecule is kept without it.
+                result = next(spare.map([replace(record, quantum=result.reason)]))
             if isinstance(result, Failure):
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
@@ -264,11 +276,17 @@ def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: Prep
         "counts": counts,
         "feature_version": FEATURE_VERSION,
     }
+    if config.quantum:
+        failures = sum(
+            (collections.Counter(entry.quantum_failures) for entry in journal.entries), collections.Counter()
+        )
+        counts["quantum_failures"] = dict(failures.most_common())
+        extra["quantum"] = describe_quantum()
     if "descriptors" in config.auxiliary:
         from dnd.store.auxiliary import DESCRIPTOR_NAMES  # imports RDKit
 
         extra["descriptor_names"] = list(DESCRIPTOR_NAMES)
-    version = SCHEMA_VERSION if config.auxiliary else PLAIN_SCHEMA_VERSION
+    version = format_version(config.further_columns)
     write_manifest(folder, kind="store", format_version=version, extra=extra)
     journal.remove()
 
@@ -277,4 +295,12 @@ def _summary(folder: Path, seconds: float) -> PrepareSummary:
     manifest = read_json(folder / MANIFEST)
     counts = manifest["counts"]
     size = sum(entry["bytes"] for name, entry in manifest["files"].items() if name.startswith("shard-"))
-    return PrepareSummary(folder, counts["molecules"], counts["conformers"], counts["rejected"], seconds, size)
+    return PrepareSummary(
+        folder,
+        counts["molecules"],
+        counts["conformers"],
+        counts["rejected"],
+        seconds,
+        size,
+        counts.get("quantum_failures", {}),
+    )

@@ -18,10 +18,20 @@ from jaxtyping import Float, Int
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
-from dnd.common.ragged import RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
+from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.molecular_graph import FEATURE_VERSION
-from dnd.store.schema import AUXILIARY_FIELDS, ITEM_WIDTH, SCHEMA_VERSION, StoreRow, record_batch, schema_with
+from dnd.graphs.molecular_graph import FEATURE_VERSION, NUM_ATOM_FEATURES
+from dnd.store.schema import (
+    FURTHER_FIELDS,
+    ITEM_WIDTH,
+    NUM_QUANTUM,
+    NUM_QUANTUM_ATOM,
+    QUANTUM_FIELDS,
+    SCHEMA_VERSION,
+    StoreRow,
+    record_batch,
+    schema_with,
+)
 
 # Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
 #
@@ -37,7 +47,8 @@ class Store:
     Attributes:
         path: the folder, None for a store in memory.
         manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
-        auxiliary: names of the auxiliary columns that all shards have.
+        auxiliary: names of the further columns that all shards have, and of the quantum columns that one of them has:
+            they are NaN in the others, as for a molecule whose calculation failed.
 
     Example:
         >>> store = Store.open("qm9-store")  # doctest: +SKIP
@@ -56,10 +67,13 @@ class Store:
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
         have = [set(batch.schema.names) for batch in self._batches] or [set()]
-        self.auxiliary = tuple(name for name in AUXILIARY_FIELDS if all(name in names for names in have))
+        self.auxiliary = tuple(
+            name for name in FURTHER_FIELDS if (any if name in QUANTUM_FIELDS else all)(name in names for names in have)
+        )
         widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
         self._columns = {
-            name: RaggedColumn([batch.column(name) for batch in self._batches], width) for name, width in widths.items()
+            name: RaggedColumn([_column_of(batch, name) for batch in self._batches], width)
+            for name, width in widths.items()
         }
         every = np.arange(len(self.target_columns))
         self._target_places = [every] * len(self._batches) if target_places is None else list(target_places)
@@ -191,7 +205,8 @@ class Store:
             raise InputError(
                 f"{self.path or 'the store'} has no column {name}",
                 found=", ".join(self.auxiliary) or "no auxiliary columns",
-                next_step=f"Make it again with `dnd prepare --auxiliary {name}`",
+                next_step="Make it again with `dnd prepare "
+                + ("--quantum gfn2`" if name in QUANTUM_FIELDS else f"--auxiliary {name}`"),
             )
         selection = Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows)
         values, counts = self._all(name, selection)
@@ -272,6 +287,19 @@ def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model
         )
 
 
+def _column_of(batch: pa.RecordBatch, name: str) -> pa.ListArray | Missing:
+    """A list column of a shard; NaN for a quantum column that it does not have."""
+    if name in batch.schema.names:
+        return batch.column(name)
+    if name == "quantum":
+        offsets = np.arange(batch.num_rows + 1) * NUM_QUANTUM
+    elif name == "quantum_atoms":
+        offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES * NUM_QUANTUM_ATOM
+    else:
+        offsets = np.from_dlpack(batch.column("bonds").offsets) // ITEM_WIDTH["bonds"]
+    return Missing(offsets, QUANTUM_FIELDS[name].type.value_type.to_pandas_dtype())
+
+
 def _map_shard(path: Path) -> pa.RecordBatch:
     try:
         with pa.memory_map(str(path)) as stream:
@@ -290,7 +318,8 @@ def _map_shard(path: Path) -> pa.RecordBatch:
 def union(stores: Sequence[Store]) -> Store:
     """The molecules of all stores, one store after the other.
 
-    It has every target column that one of them has, NaN where a store lacks it, and the auxiliary columns of all.
+    It has every target column and every quantum column that one of them has, NaN where a store lacks it, and the
+    auxiliary columns that all have.
 
     Raises:
         InputError: there is no store.
@@ -308,8 +337,8 @@ def union(stores: Sequence[Store]) -> Store:
         if name.startswith("shard-")
     }
     manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
-    if "descriptor_names" in first.manifest:
-        manifest["descriptor_names"] = first.manifest["descriptor_names"]
+    for name in ("descriptor_names", "quantum"):
+        manifest |= next(({name: store.manifest[name]} for store in stores if name in store.manifest), {})
     places = [
         np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
         for store in stores

@@ -15,13 +15,14 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from dnd.common.ragged import offsets_of
+from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
-SCHEMA_VERSION = 2
-"""The newest format version of a store's manifest that can be read: 2 where there are auxiliary columns."""
+SCHEMA_VERSION = 3
+"""The newest format version of a store's manifest that can be read."""
 
 PLAIN_SCHEMA_VERSION = 1
-"""The format version of a store without auxiliary columns, which earlier versions of the package read too."""
+"""The format version of a store without further columns, which earlier versions of the package read too."""
 
 HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 """Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
@@ -64,11 +65,34 @@ AUXILIARY_FIELDS: dict[str, pa.Field] = {
     "surface": pa.field("surface", pa.list_(pa.float16()), nullable=False),
 }
 
+# Columns that come after those, all three or none: one GFN2-xTB calculation of the first conformer. Names and units of
+# their values stand in the manifest; NaN where there is no calculation.
+QUANTUM_FIELDS: dict[str, pa.Field] = {
+    # (9,), values of the molecule in the order of `conformers.quantum.QUANTITIES`
+    "quantum": pa.field("quantum", pa.list_(pa.float32()), nullable=False),
+    # (n, 2) flat, charge and share of the energy of the graph's atoms with the hydrogens it leaves out
+    "quantum_atoms": pa.field("quantum_atoms", pa.list_(pa.float32()), nullable=False),
+    # (m,), Wiberg orders of the graph's bonds
+    "quantum_bonds": pa.field("quantum_bonds", pa.list_(pa.float16()), nullable=False),
+}
 
-def schema_with(auxiliary: Iterable[str]) -> pa.Schema:
-    """The schema of a store with these auxiliary columns."""
-    wanted = set(auxiliary)
-    return pa.schema([*SCHEMA, *(field for name, field in AUXILIARY_FIELDS.items() if name in wanted)])
+NUM_QUANTUM, NUM_QUANTUM_ATOM = len(QUANTITIES), len(ATOM_QUANTITIES)
+"""Values of a molecule and of an atom in the quantum columns."""
+
+FURTHER_FIELDS = AUXILIARY_FIELDS | QUANTUM_FIELDS
+"""Every column that a store may have beyond SCHEMA, in order."""
+
+
+def schema_with(further: Iterable[str]) -> pa.Schema:
+    """The schema of a store with these further columns."""
+    wanted = set(further)
+    return pa.schema([*SCHEMA, *(field for name, field in FURTHER_FIELDS.items() if name in wanted)])
+
+
+def format_version(further: Iterable[str]) -> int:
+    """The format version of a store with these further columns: the oldest that knows them."""
+    wanted = set(further)
+    return SCHEMA_VERSION if wanted & QUANTUM_FIELDS.keys() else 2 if wanted else PLAIN_SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -83,7 +107,8 @@ class StoreRow:
         conformers: K geometries whose first `graph.num_atoms` atoms are the graph's, or None.
         conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `nvmolkit+mmff94s`, `nvmolkit`, `file`, `none`.
         targets: C values, NaN = missing.
-        auxiliary: values of auxiliary columns by name; all rows of a store have the same ones.
+        auxiliary: values of further columns by name; all rows of a store have the same ones.
+        quantum_failure: why the quantum columns are NaN; None where they are not, or there are none. Not packed.
     """
 
     row: int
@@ -94,10 +119,11 @@ class StoreRow:
     conformer_method: str = "none"
     targets: Float[np.ndarray, "targets"] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     auxiliary: Mapping[str, np.ndarray] = field(default_factory=dict)
+    quantum_failure: str | None = None
 
 
 def record_batch(rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> pa.RecordBatch:
-    """Pack rows, all with the same number of targets and these auxiliary columns, into one Arrow record batch."""
+    """Pack rows, all with the same number of targets and these further columns, into one Arrow record batch."""
     schema = schema_with(auxiliary)
     conformers = [row.conformers for row in rows]
     columns = [

@@ -13,14 +13,19 @@ from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
 from dnd.common.files import package_versions, sha256_file
 from dnd.conformers.nvmolkit_backend import is_available
+from dnd.conformers.quantum import require_tblite
 from dnd.conformers.records import RecordSource
-from dnd.store.schema import AUXILIARY_FIELDS, ConformerBackend, ConformerSource, HydrogenSetting
+from dnd.store.quantum_columns import CALCULATE, require_possible
+from dnd.store.schema import AUXILIARY_FIELDS, QUANTUM_FIELDS, ConformerBackend, ConformerSource, HydrogenSetting
 
 SHARD_SIZE = 32768
 """Records per shard; a batch of a training then touches few shards of a store of millions."""
 
 SHARD_SIZE_GENERATED = 4096
 """The same where conformers are generated: about a minute of work that a kill can cost."""
+
+SHARD_SIZE_CALCULATED = 1024
+"""The same where conformers are calculated: up to six minutes of one core."""
 
 _MAX_CONFORMERS = 255  # one byte in the schema
 _SAMPLED_BYTES = 2**24  # files above 2 x 16 MiB are told apart by their size, their beginning and their end
@@ -44,8 +49,10 @@ class PrepareConfig:
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey.
         timeout_s: seconds per molecule.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
+        quantum: where the quantum columns come from: `gfn2` for a calculation of the first conformer, files of labels,
+            or both for a calculation of what no file has. None of them: no such columns.
         jobs: worker processes.
-        shard_size: records per shard; None takes 32,768, or 4,096 where conformers are generated.
+        shard_size: records per shard; None takes 32,768, 4,096 where conformers are generated, 1,024 with `gfn2`.
     """
 
     smiles_column: str = "smiles"
@@ -60,6 +67,7 @@ class PrepareConfig:
     exclude: tuple[str, ...] = ()
     timeout_s: float = 30.0
     auxiliary: tuple[str, ...] = ()
+    quantum: tuple[str, ...] = ()
     jobs: int = 1
     shard_size: int | None = None
 
@@ -70,8 +78,16 @@ class PrepareConfig:
                 raise ConfigError(f"{name} must be above 0", found=value)
         for name in self.auxiliary:
             look_up(AUXILIARY_FIELDS, name, "auxiliary column")
+        for word in self.quantum:
+            if word != CALCULATE and not word.endswith(".npz"):
+                raise ConfigError("unknown --quantum", found=word, expected=f"{CALCULATE}, or a file of labels, .npz")
         if self.num_conformers > _MAX_CONFORMERS:
             raise ConfigError("too many conformers", found=self.num_conformers, expected=f"at most {_MAX_CONFORMERS}")
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Columns of the store beyond those that each has."""
+        return (*self.auxiliary, *(QUANTUM_FIELDS if self.quantum else ()))
 
 
 def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareConfig:
@@ -87,7 +103,9 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
     generated = conformers in ("etkdg", "etkdg_raw")
     if not generated and config.num_conformers > 1:
         raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
-    shard_size = config.shard_size or (SHARD_SIZE_GENERATED if generated else SHARD_SIZE)
+    require_possible(config.quantum, conformers, config.hydrogens, [source.name for source in sources])
+    usual = SHARD_SIZE_GENERATED if generated else SHARD_SIZE
+    shard_size = config.shard_size or (SHARD_SIZE_CALCULATED if CALCULATE in config.quantum else usual)
     backend = _backend(config.conformer_backend) if generated else "rdkit"
     return replace(config, conformers=conformers, shard_size=shard_size, conformer_backend=backend)
 
@@ -106,10 +124,15 @@ def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
 
 def describe_run(inputs: Sequence[str | Path], config: PrepareConfig) -> dict[str, Any]:
     """All that the shards depend on; a resumed run must have the same."""
-    identities = [_identity(Path(path)) for path in [*inputs, *config.exclude]]
+    labels = [word for word in config.quantum if word != CALCULATE]
+    identities = [_identity(Path(path)) for path in [*inputs, *config.exclude, *labels]]
     settings = asdict(config)
     if config.conformer_backend == "rdkit":
         del settings["conformer_backend"]  # stores of earlier versions had no other
+    if not config.quantum:
+        del settings["quantum"]  # nor these columns
+    if CALCULATE in config.quantum:
+        settings["tblite"] = require_tblite()
     return {**settings, "inputs": identities, "rdkit": package_versions()["rdkit"]}
 
 

@@ -7,8 +7,9 @@ import csv
 import io
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,13 @@ def count_reasons(rejects: Iterable[Reject]) -> collections.Counter[str]:
     return collections.Counter(f"{reject.stage}: {_kind_of_reason(reject.reason)}" for reject in rejects)
 
 
+def without_numbers(reason: str) -> str:
+    """The reason with `#` for each number, so that equal kinds count together."""
+    return _NUMBER.sub("#", reason)
+
+
 def _kind_of_reason(reason: str) -> str:
-    return _NUMBER.sub("#", re.split(r": | for input", reason, maxsplit=1)[0])
+    return without_numbers(re.split(r": | for input", reason, maxsplit=1)[0])
 
 
 def _plain(text: str) -> str:
@@ -187,6 +193,7 @@ class ShardEntry:
         atoms: graph atoms of all rows.
         sha256: of the file.
         rejects: the records that gave no row.
+        quantum_failures: rows whose quantum columns are NaN, by reason.
     """
 
     records: int
@@ -195,6 +202,7 @@ class ShardEntry:
     atoms: int
     sha256: str
     rejects: list[Reject]
+    quantum_failures: dict[str, int] = field(default_factory=dict)
 
 
 class Journal:
@@ -202,14 +210,14 @@ class Journal:
 
     Args:
         store: its folder.
-        auxiliary: names of its auxiliary columns.
+        further: names of its further columns.
 
     Attributes:
         entries: the sealed shards from number 0 on, as far as they are intact.
     """
 
-    def __init__(self, store: Path, auxiliary: Sequence[str] = ()) -> None:
-        self._store, self._folder, self._auxiliary = store, store / _FOLDER, auxiliary
+    def __init__(self, store: Path, further: Sequence[str] = ()) -> None:
+        self._store, self._folder, self._further = store, store / _FOLDER, further
         self.entries: list[ShardEntry] = []
         while (entry := self._read(len(self.entries))) is not None:
             self.entries.append(entry)
@@ -218,7 +226,7 @@ class Journal:
         """Write the next shard and its entry."""
         number = len(self.entries)
         path = self._store / shard_name(number)
-        write_shard(path, rows, self._auxiliary)
+        write_shard(path, rows, self._further)
         entry = ShardEntry(
             records=len(rows) + len(rejects),
             molecules=len(rows),
@@ -226,6 +234,9 @@ class Journal:
             atoms=sum(row.graph.num_atoms for row in rows),
             sha256=sha256_file(path),
             rejects=rejects,
+            quantum_failures=dict(
+                Counter(without_numbers(row.quantum_failure) for row in rows if row.quantum_failure is not None)
+            ),
         )
         write_json(self._path(number), asdict(entry))
         self.entries.append(entry)

@@ -16,6 +16,7 @@ from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.pretraining.auxiliary import (
     BIN_EDGES,
+    QUANTUM_TARGETS,
     AuxiliaryTerm,
     PairDistances,
     Standardiser,
@@ -23,11 +24,12 @@ from dnd.pretraining.auxiliary import (
     masked_squares,
     principal_radii,
 )
+from dnd.pretraining.bond_head import BondHead, bonds_once
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.settings import AUXILIARY, DistillConfig, TermWeights
-from dnd.store.reader import Store
-from dnd.store.schema import FINGERPRINT_PLACES
+from dnd.store.reader import Store, union
+from dnd.store.schema import FINGERPRINT_PLACES, QUANTUM_FIELDS, StoreRow
 
 EVERY = TermWeights(**dict.fromkeys(sorted(AUXILIARY), 0.5))
 
@@ -44,9 +46,21 @@ def rich_store(molecules: int = 60, spoil: int | None = None) -> Store:
             "fingerprints": np.sort(elements.astype(np.uint16) * 7),
             "charges": (elements - 6) * np.float16(0.1 * factor),
             "surface": np.where(elements == 5, np.nan, elements).astype(np.float16),
+            **quantum_values_of(row, elements.astype(np.float32), failed=index % 4 == 1),
         }
         rows.append(replace(row, auxiliary=values))
     return Store.from_rows(rows, target_columns=("energy", "rare"))
+
+
+def quantum_values_of(row: StoreRow, elements: np.ndarray, *, failed: bool) -> dict[str, np.ndarray]:
+    """Quantum columns that follow from the graph; NaN where the calculation is said to have failed."""
+    first, second = row.graph.bonds_M2.T
+    values = {
+        "quantum": np.outer(np.arange(1, 10), [elements.sum()]).ravel(),
+        "quantum_atoms": np.stack([elements - 6, -50 * elements], axis=1),
+        "quantum_bonds": (elements[first] * elements[second] / 36).astype(np.float32),
+    }
+    return {name: value * np.nan if failed else value for name, value in values.items()}
 
 
 def objective_of(terms: TermWeights, store: Store | None = None, **changes: object) -> DistillationObjective:
@@ -172,6 +186,85 @@ def test_pair_distances_are_symmetric_and_cost_the_entropy_before_learning() -> 
     assert 0 < found.constant.item() < np.log(len(BIN_EDGES) + 1)
 
 
+def test_bonds_have_their_values_once_and_the_same_from_either_end() -> None:
+    store, student = rich_store(), build_student(STUDENT).eval()
+    term = AuxiliaryTerm("quantum_bonds", student, store, np.arange(40))
+    batch = store.read(np.array([6, 2, 9]))
+    values = term.read(store, batch)
+    first, second = bonds_once(batch.graph)
+    assert values.shape == (len(first), 1)
+    elements = batch.graph.node_features_NF[:, 0].float()
+    known = values[:, 0].isfinite()
+    assert torch.allclose(values[known, 0], (elements[first] * elements[second] / 36)[known], atol=2e-3)
+    assert not known.all()  # molecule 9 failed
+    head, output = BondHead(student, 1), student(batch.graph)
+    swapped = batch.graph.edge_index_2E.reshape(2, -1, 2).flip(2).reshape(2, -1)
+    turned = replace(batch.graph, edge_index_2E=swapped)
+    assert torch.allclose(head(output, batch.graph), head(output, turned), atol=1e-6)
+    loss = term(output, batch, values)
+    assert int(loss.known) == int(known.sum())
+
+
+def test_quantum_terms_learn_from_what_is_known() -> None:
+    objective = objective_of(TermWeights(**dict.fromkeys(QUANTUM_FIELDS, 1.0)))
+    batch = objective.load_batch(objective.train_rows.sample(), 0)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
+    losses = []
+    for step in range(60):
+        loss = objective(batch, step)
+        optimizer.zero_grad()
+        loss.loss.backward()
+        optimizer.step()
+        losses.append({name: value.item() for name, value in loss.parts.items()})
+    for name in QUANTUM_FIELDS:
+        assert losses[-1][name] < 0.5 * losses[0][name], name
+    record = objective.auxiliary_record()
+    assert [len(record[name]) for name in QUANTUM_FIELDS] == [9, 2, 1]
+    assert [entry["name"] for entry in record["quantum"]][:2] == [
+        "solvation_water, kcal/mol", "octanol_minus_water, kcal/mol",
+    ]  # fmt: skip
+
+
+def test_solvation_is_taught_as_differences_and_energy_per_atom() -> None:
+    store = rich_store()
+    batch = store.read(np.array([2, 8]))
+    read = AuxiliaryTerm("quantum", build_student(STUDENT), store, np.arange(40)).read(store, batch).numpy()
+    stored = store.read_auxiliary("quantum", np.array([2, 8]))[0].reshape(2, -1)
+    atoms = np.diff(batch.graph.atom_offsets.numpy())
+    assert read.shape == stored.shape == (2, len(QUANTUM_TARGETS))
+    assert read[:, 0] == pytest.approx(stored[:, 0])
+    assert read[:, 1] == pytest.approx(stored[:, 1] - stored[:, 0])
+    assert read[:, 2] == pytest.approx(stored[:, 2] - stored[:, 1])
+    assert read[:, 3:8] == pytest.approx(stored[:, 3:8])
+    assert read[:, 8] == pytest.approx(stored[:, 8] / atoms)
+
+
+def test_a_union_has_the_quantum_values_that_one_store_has() -> None:
+    with_values, without = rich_store(8), toy_store(5)
+    both = union([without, with_values])
+    assert both.auxiliary == tuple(QUANTUM_FIELDS)
+    rows = np.array([12, 1, 6])
+    batch = both.read(rows)
+    for name in QUANTUM_FIELDS:
+        term = AuxiliaryTerm(name, build_student(STUDENT), both, np.arange(len(both)))
+        values = term.read(both, batch)
+        expected = term.read(with_values, with_values.read(rows[[0, 2]] - 5))
+        items = {
+            "molecules": 1,
+            "atoms": int(both.atom_counts[rows[:1]][0]),
+            "bonds": int(both.bond_counts[rows[:1]][0]),
+        }
+        alien = {
+            "molecules": 1,
+            "atoms": int(both.atom_counts[rows[1:2]][0]),
+            "bonds": int(both.bond_counts[rows[1:2]][0]),
+        }
+        first, second = items[term.family.items], alien[term.family.items]
+        assert values[first : first + second].isnan().all()
+        kept = torch.cat([values[:first], values[first + second :]])
+        assert torch.equal(kept.nan_to_num(-1), expected.nan_to_num(-1))
+
+
 @pytest.mark.parametrize("node", [1.0, 0.0])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: float
@@ -204,6 +297,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 def test_what_is_missing_is_said_before_training() -> None:
     with pytest.raises(InputError, match="--auxiliary descriptors"):
         objective_of(TermWeights(descriptors=1.0), toy_store())
+    with pytest.raises(InputError, match="--quantum gfn2"):
+        objective_of(TermWeights(quantum_bonds=1.0), toy_store())
     with pytest.raises(ConfigError, match="no term to learn from"):
         DistillConfig(level="custom")
     with pytest.raises(ConfigError, match="needs a teacher"):

@@ -13,11 +13,14 @@ import torch
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
+from dnd.conformers.formats import open_arrays
+from dnd.conformers.quantum_labels import QuantumLabels, make_labeller
 from dnd.models.students.encoders import load_encoder
 from dnd.prediction.embedder import Embedder
 from dnd.pretraining.settings import AUXILIARY
 from dnd.reproduction.pretrain_base import BaseConfig, BaseResult, pretrain_base
 from dnd.store.reader import Store, union
+from dnd.store.schema import QUANTUM_FIELDS
 
 QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 DRUGS = ["CC(=O)Oc1ccccc1C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "ClC(Cl)(Cl)Cl", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "CCCCCl"]
@@ -82,7 +85,7 @@ def test_the_card_says_what_was_measured(made: tuple[Path, BaseResult, list[str]
         assert 0 < values["floor"] < values["trivial"]
         assert f"| {source} | {values['molecules']:.0f} | {values['held_out_loss']:.4f}" in card
     metrics = load_encoder(folder / "out" / "students" / "dnd-base")[1]["metrics"]
-    for name in AUXILIARY:
+    for name in AUXILIARY & tiny().base.weights().keys():
         assert f"| {name} (auxiliary) |" in card
         assert f"{metrics[f'valid_{name}_r2']:.3f}" in card
     for words in ("esol, freesolv", "enantiomers", "trained on C, N, O", "half precision changes", "min wall", "CC0"):
@@ -115,6 +118,33 @@ def test_wrong_names_are_said_before_any_work(tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "out").exists()
     for name in ("cpu", "gpu"):
         assert load_config(BaseConfig, name, stage="base").base.needs_teacher
+
+
+def test_quantum_labels_go_to_the_input_that_they_name(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="needs the extra `quantum`")
+    source, label = open_arrays(QM9), make_labeller()
+    outcomes = {record.row: label(record) for record in source.records if record.row < 60}
+    QuantumLabels.of(QM9.name, 300, outcomes).write(tmp_path / "labels.npz")
+    (tmp_path / "druglike.smi").write_text("\n".join(DRUGS) + "\n")
+    config = tiny(quantum=(str(tmp_path / "labels.npz"),), benchmarks=("none",))
+    config = replace(config, denoise=replace(config.denoise, loop=replace(config.denoise.loop, stop_after_s=0.0)))
+    inputs = [QM9, tmp_path / "druglike.smi"]
+    assert not pretrain_base(inputs, tmp_path / "out", config, say=lambda line: None, quiet=True).finished
+    stores = [Store.open(path) for path in sorted((tmp_path / "out" / "stores").iterdir())]
+    assert [set(QUANTUM_FIELDS) <= set(store.auxiliary) for store in stores] == [True, False]
+    values, _ = union(stores).read_auxiliary("quantum", np.arange(sum(map(len, stores))))
+    known = np.isfinite(values.reshape(-1, 9)).all(1)
+    assert 0 < known[: len(stores[0])].sum() < 40
+    assert not known[len(stores[0]) :].any()
+    with pytest.raises(InputError, match="none of the inputs"):
+        pretrain_base(inputs[1:], tmp_path / "other", config, quiet=True)
+
+
+def test_a_term_without_its_column_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"quantum_bonds of dnd-base.*quantum = "):
+        load_config(BaseConfig, "base-tiny", ["base.terms.quantum_bonds=0.1"])
+    with pytest.raises(ConfigError, match="auxiliary = "):
+        tiny(auxiliary=("descriptors",))
 
 
 def test_a_union_reads_like_its_parts(made: tuple[Path, BaseResult, list[str]]) -> None:
