@@ -14,17 +14,17 @@ from dnd.analysis.curves import draw_curves, read_curves
 from dnd.analysis.finding import Finding
 from dnd.analysis.grid import WORKER, GridSummary, run_grid
 from dnd.analysis.label_efficiency import curves_of, draw_label_efficiency
-from dnd.analysis.protocol import MOLECULES, Request, encoder_key, plan, systems_of
+from dnd.analysis.protocol import Request, plan, systems_of
 from dnd.analysis.results import Cell, digests
+from dnd.analysis.systems import System
 from dnd.analysis.table_report import write_table
+from dnd.analysis.upstream import MOLECULES, encoder_key
 from dnd.analysis.work import ENCODER, STORE
-from dnd.common.config import load_config
 from dnd.common.errors import InputError
 from dnd.common.files import read_json, write_json
 from dnd.common.seeds import numpy_generator
-from dnd.student.contract import Student
 
-_TABLES = ("table1", "table2", "table6")
+_TABLES = ("table1", "table2", "table6", "conformers", "students", "teachers")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def reproduce(
 def _figure_3(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
     """Loss curves of the teacher and of every distillation."""
     folders = _folders(cells, summary, out)
-    wanted = {encoder_key(MOLECULES, one): one.label for one in systems_of(request)}
+    wanted = {_encoder_key(request, one): one.label for one in systems_of(request)}
     runs = {label: read_curves(folders[key] / ENCODER) for key, label in wanted.items() if key in folders}
     if not runs:
         raise InputError("no distillation is finished, so there is no curve", found=_first_reason(summary))
@@ -97,20 +97,19 @@ def _figure_4(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     from dnd.student.build import load_encoder
 
     folders = _folders(cells, summary, out)
-    systems = [one for one in systems_of(request) if encoder_key(MOLECULES, one) in folders or one.upstream == "none"]
-    trained = [folders[encoder_key(MOLECULES, one)] / ENCODER for one in systems if one.upstream != "none"]
+    made = {
+        one: folders[key] / ENCODER for one in systems_of(request) if (key := _encoder_key(request, one)) in folders
+    }
+    trained = [folder for one, folder in made.items() if one.upstream != "random"]
     if not trained:
         raise InputError("no encoder is finished, so there is no attention to look at", found=_first_reason(summary))
     store = Store.open(folders[f"{MOLECULES}/prepare"] / STORE)
     held_out = set.intersection(*({*read_json(folder / HOLDOUT)["rows"]} for folder in trained))
     rows = numpy_generator(0, "attention").permutation(sorted(held_out))[: request.budget.attention_molecules]
     analyses: dict[str, AttentionAnalysis] = {}
-    for one in systems:
-        if one.upstream == "none":
-            analyses["RandInit"] = analyse_attention(_random_student(request), store, np.sort(rows))
-        else:
-            student = load_encoder(folders[encoder_key(MOLECULES, one)] / ENCODER)[0]
-            analyses[one.label] = analyse_attention(student, store, np.sort(rows))
+    for one, folder in made.items():
+        label = "RandInit" if one.upstream == "random" else one.label
+        analyses[label] = analyse_attention(load_encoder(folder)[0], store, np.sort(rows))
     finding = draw_attention(analyses)
     return Finding(request.what, finding.figure, finding.columns, finding.rows, finding.sentence)
 
@@ -125,18 +124,9 @@ def _figure_5(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
 _FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5}
 
 
-def _random_student(request: Request) -> Student:
-    """The student of the budget with the weights that a RandInit with seed 1 begins from."""
-    import torch
-
-    from dnd.common.seeds import derive_seed
-    from dnd.finetuning.settings import FinetuneConfig
-    from dnd.student.build import build_student
-
-    config = load_config(FinetuneConfig, None, list(request.budget.tokengt))
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(derive_seed(1, "student"))
-        return build_student(config.student)
+def _encoder_key(request: Request, one: System) -> str:
+    """Of the first pretraining."""
+    return encoder_key(MOLECULES, one, request.upstream_seeds[0])
 
 
 def _folders(cells: list[Cell], summary: GridSummary, out: Path) -> dict[str, Path]:

@@ -54,7 +54,7 @@ def finetune(
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES, in every file.")] = "smiles",
     encoder: Encoder = None,
     student: Student = None,
-    pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
     task: Task = None,
     split: Split = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,

@@ -32,7 +32,7 @@ from dnd.store.reader import Store
 from dnd.student.build import build_student
 from dnd.student.config import StudentConfig
 from dnd.student.contract import Student
-from dnd.student.pooling import Pooling, pool
+from dnd.student.pooling import Pooling, pool, pooled_width
 
 BLEND_VERSION = 1
 CLASSICAL, FROZEN = "classical", "embedding"
@@ -74,6 +74,11 @@ class FrozenEncoder:
     student: Student
     pooling: Pooling
 
+    @property
+    def width(self) -> int:
+        """Numbers per molecule that `embed` makes."""
+        return pooled_width(self.student.width, self.pooling)
+
     def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
         """Representations of `rows`, of all molecules when None."""
 
@@ -101,7 +106,7 @@ class Blend:
     @property
     def layout(self) -> Layout:
         """The columns that the members see."""
-        return Layout(self.encoder.student.width if self.encoder else 0)
+        return Layout(self.encoder.width if self.encoder else 0)
 
     @cached_property
     def weights_MC(self) -> Float[np.ndarray, "members targets"]:
@@ -195,7 +200,7 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     for key, tensor in model.tensors(CLASSICAL).items():
         place, _, name = key.rpartition(".")
         arrays.setdefault(place, {})[name] = _finite(tensor, f"{model.path}, {key}")
-    width = Layout(encoder.student.width if encoder else 0).width
+    width = Layout(encoder.width if encoder else 0).width
     members = tuple(
         _read_member(number, entry, arrays, targets, width) for number, entry in enumerate(config["classical"])
     )

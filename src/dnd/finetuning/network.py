@@ -20,7 +20,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.store.batches import plan_batches
 from dnd.student.contract import Student
 from dnd.student.norm import fixed_weights
-from dnd.student.pooling import Pooling, pool
+from dnd.student.pooling import Pooling, pool, pooled_width
 from dnd.training.objective import MoleculeSource
 
 PREDICTION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
@@ -33,7 +33,7 @@ class PropertyNetwork(nn.Module):
 
     Args:
         student: pretrained or random.
-        pooling: `mean` (+MP) or `virtual_node` (+VN).
+        pooling: see `pool`.
         head: see `build_head`.
         num_targets: C.
         seed: of the head's initial weights.
@@ -44,7 +44,18 @@ class PropertyNetwork(nn.Module):
         self.student, self.pooling = student, pooling
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(derive_seed(seed, "head"))
-            self.head = build_head(head, student.width, num_targets)
+            self.head = build_head(
+                head,
+                pooled_width(student.width, pooling),
+                num_targets,
+                width=student.width,
+                batch_norm_momentum=student.config.batch_norm_momentum,
+            )
+
+    @property
+    def width(self) -> int:
+        """Numbers per molecule that `embed` makes."""
+        return pooled_width(self.student.width, self.pooling)
 
     def embed(self, graph: GraphBatch) -> Float[Tensor, "molecules dim"]:
         """The pooled representation of every molecule."""

@@ -26,7 +26,7 @@ from dnd.graphs.vocabulary import FEATURE_VERSION
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student
 from dnd.student.config import StudentConfig
-from dnd.student.pooling import Pooling
+from dnd.student.pooling import pooling_named
 
 KIND = "predictor"
 
@@ -171,17 +171,11 @@ def _read_member(
     entry: Mapping[str, Any], targets: Sequence[Target], tensors: Mapping[str, torch.Tensor], what: str
 ) -> Member:
     student = from_dict(StudentConfig, entry["student"])
-    network = PropertyNetwork(build_student(student), _pooling(entry["pooling"]), entry["head"], len(targets))
+    network = PropertyNetwork(build_student(student), pooling_named(entry["pooling"]), entry["head"], len(targets))
     load_strictly(network, tensors, what)
     network.eval()
     scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
     return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])
-
-
-def _pooling(name: str) -> Pooling:
-    if name not in ("mean", "virtual_node"):
-        raise ConfigError(f"unknown pooling {name!r}")
-    return name  # type: ignore[return-value]
 
 
 def _stem(number: int) -> str:

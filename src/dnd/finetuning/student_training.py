@@ -27,6 +27,7 @@ from dnd.finetuning.transforms import TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
+from dnd.student.norm import start_norms_anew
 from dnd.student.shipped import RANDOM, encoder_folder
 from dnd.training.loop import choose_device, train
 from dnd.training.precision import choose_bf16
@@ -89,7 +90,11 @@ class MemberResult:
 def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
     """The pretrained student, or a random one whose weights are a function of `seed`."""
     if encoder != RANDOM:
-        return load_encoder(encoder_folder(encoder), **config.regularization.given())[0]
+        folder, given = encoder_folder(encoder), config.regularization.given()
+        student = load_encoder(folder, as_pretrained=False, **given)[0]
+        if config.batch_norm == "fresh":
+            start_norms_anew(student)
+        return student
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(derive_seed(seed, "student"))
         return build_student(config.student.with_training_settings(**config.regularization.given()))
@@ -120,6 +125,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         config.layer_decay,
         class_weights=config.class_weights == "balanced",
         value_loss=config.loss or DEFAULT_LOSS,
+        select_by_loss=config.select_by == "loss",
     )
 
 

@@ -20,7 +20,7 @@ from dnd.prediction.predictor import Predictor
 from dnd.store.schema import HydrogenSetting
 from dnd.student.build import load_encoder
 from dnd.student.contract import Student
-from dnd.student.pooling import Pooling, pool
+from dnd.student.pooling import Pooling, pool, pooled_width
 from dnd.student.shipped import encoder_folder
 from dnd.training.loop import choose_device
 
@@ -73,7 +73,7 @@ class Embedder:
     def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
         found = valid_molecules(smiles, self.hydrogens, self.jobs)
-        values_ND = np.full((len(smiles), self.student.width), np.nan, np.float32)
+        values_ND = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             values_ND[found.places] = run_over(self._pooled, self.student, found.store, every)

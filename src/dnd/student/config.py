@@ -142,6 +142,10 @@ class StudentConfig:
                 )
         return replace(self, **changes)
 
+    def without_training_settings(self) -> StudentConfig:
+        """The same student with the training settings of its architecture's defaults, whatever it was trained with."""
+        return replace(self, **dict.fromkeys(TRAINING_SETTINGS - {"dropout"}), dropout=0.0)
+
 
 _TOKENGT_DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1, "drop_path": 0.1}  # TokenGT's PCQM4Mv2 run
 

@@ -28,6 +28,13 @@ class PackedBatchNorm(nn.BatchNorm1d):
         )
 
 
+def start_norms_anew(network: nn.Module) -> None:
+    """Give all batch norms of `network` the weights and statistics of new ones."""
+    for module in network.modules():
+        if isinstance(module, PackedBatchNorm):
+            module.reset_parameters()
+
+
 _folds: ContextVar[dict[nn.Linear, tuple[Tensor, Tensor]] | None] = ContextVar("_folds", default=None)
 
 

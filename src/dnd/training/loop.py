@@ -206,6 +206,7 @@ class _Run:
             epoch=position.epoch + position.index / steps_in_epoch,
             step=position.step,
             steps_per_epoch=self.steps_per_epoch,
+            cuts=position.cuts,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
@@ -259,6 +260,8 @@ class _Run:
             key = self.objective.best_metric
             if key is not None and position.note_best(key, maximum=self.objective.best_is_max):
                 self.best = tensors_on_cpu(self.objective.state_dict())
+            elif position.stale and position.stale % (self.config.plateau_patience + 1) == 0:
+                position.cuts += 1
         vars(position).update(vars(Position.from_state(self.world.from_main(position.to_state()))))
 
     def _load_best(self) -> None:

@@ -22,6 +22,7 @@ class Position:
         stale: evaluations since the best.
         done: whether the run is complete.
         ranks: processes that the run went on with last.
+        cuts: of the learning rate by the plateau schedule.
         skipped: batches left out because a loss or gradient was not finite.
     """
 
@@ -35,6 +36,7 @@ class Position:
     done: bool = False
     ranks: int = 1
     skipped: int = 0
+    cuts: int = 0
 
     def to_state(self) -> dict[str, Any]:
         """As plain values; JSON has no NaN and no infinity, so such metrics (one class only, say) become text."""

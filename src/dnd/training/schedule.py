@@ -42,7 +42,25 @@ def stepwise_warmup_cosine(step: int, *, peak: float, warmup_steps: int, total_s
     return peak * (1 + math.cos(math.pi * min(step, total_steps) / total_steps)) / start
 
 
-def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoch: int) -> float:
+def warmup_plateau(epoch: float, cuts: int, *, peak: float, floor: float, factor: float, warmup: float) -> float:
+    r"""Linear warm-up from 0, then a rate that falls by a factor with each plateau.
+
+    .. math:: \eta = \min(1, e / w) \max(f, \eta_{peak}\, q^{c})
+
+    Source: 3DInfomax's finetuning on QM9, :math:`q = 0.5` after 25 evaluations without a better one.
+
+    Args:
+        epoch: e, fractional.
+        cuts: c, plateaus so far.
+        peak: highest rate.
+        floor: f, the lowest after the warm-up.
+        factor: q.
+        warmup: w, epochs of linear growth.
+    """
+    return (min(1.0, epoch / warmup) if warmup > 0 else 1.0) * max(floor, peak * factor**cuts)
+
+
+def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoch: int, cuts: int = 0) -> float:
     """The rate of a step, by the schedule that `config` names.
 
     Args:
@@ -50,7 +68,17 @@ def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoc
         epoch: fractional epoch at the step.
         step: optimizer steps taken before.
         steps_per_epoch: of the first epoch; the stepwise schedule counts with it.
+        cuts: plateaus so far, for `plateau`.
     """
+    if config.schedule == "plateau":
+        return warmup_plateau(
+            epoch,
+            cuts,
+            peak=config.learning_rate,
+            floor=config.min_learning_rate,
+            factor=config.plateau_factor,
+            warmup=config.warmup_epochs,
+        )
     if config.schedule == "constant":
         return config.learning_rate
     if config.schedule == "stepwise_cosine":

@@ -19,7 +19,10 @@ class LoopConfig:
         learning_rate: peak rate.
         min_learning_rate: rate at the end of the cosine.
         warmup_epochs: linear warm-up, in epochs, may be fractional.
-        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`.
+        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`;
+            `plateau`, which cuts the rate where evaluations stop getting better.
+        plateau_factor: of the rate at each cut, for `plateau`, down to `min_learning_rate`.
+        plateau_patience: evaluations without a better one that a rate is kept for, for `plateau`.
         weight_decay: of AdamW, on matrices only.
         betas: of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
@@ -45,7 +48,9 @@ class LoopConfig:
     learning_rate: float = 5e-4
     min_learning_rate: float = 1e-6
     warmup_epochs: float = 0.5
-    schedule: Literal["cosine", "stepwise_cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "stepwise_cosine", "constant", "plateau"] = "cosine"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 25
     weight_decay: float = 0.05
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float | None = 5.0
@@ -68,6 +73,11 @@ class LoopConfig:
             raise ConfigError("epochs, batch_size and evaluate_every must be at least 1")
         if self.skip_nonfinite < 0:
             raise ConfigError("skip_nonfinite must be at least 0", found=self.skip_nonfinite)
+        if not 0 < self.plateau_factor < 1 or self.plateau_patience < 0:
+            raise ConfigError(
+                "a plateau cuts the rate by a factor between 0 and 1",
+                found=f"plateau_factor {self.plateau_factor}, plateau_patience {self.plateau_patience}",
+            )
         if len(self.betas) != 2:
             raise ConfigError("betas are two numbers", found=self.betas)
 
