@@ -22,6 +22,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
         (["table1", "--datasets", "esoll"], "unknown data set 'esoll'. Did you mean esol"),
         (["table1", "--hydrogens", "all"], "unknown hydrogen setting 'all'"),
         (["table1", "--seeds", "0"], "--seeds must be at least 1"),
+        (["table1", "--upstream-seeds", "0"], "--upstream-seeds must be at least 1"),
+        (["table2", "--systems", "randinit-0.65"], "its finetuning has no layer decay"),
     ],
 )
 def test_bad_words_answer_with_the_nearest(
