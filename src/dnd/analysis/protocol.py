@@ -13,7 +13,9 @@ from typing import Any
 
 from dnd.analysis.benchmark_list import BENCHMARKS
 from dnd.analysis.budgets import Budget
+from dnd.analysis.ccmd import ccmd_cells
 from dnd.analysis.classical_models import MOST_BOOSTED_TARGETS
+from dnd.analysis.multitask import multitask_cells
 from dnd.analysis.pretraining_data import find_qm9
 from dnd.analysis.qm9 import QM9_PREFIX, TARGETS
 from dnd.analysis.results import Cell
@@ -105,6 +107,8 @@ _SYSTEMS: dict[str, tuple[str, ...]] = {
     "students": STUDENTS,
     "teachers": TEACHERS,
     "locality": LOCALITY,
+    "ccmd": (),
+    "multitask": ("dnd-node",),
 }
 
 
@@ -153,6 +157,8 @@ _PLANS: dict[str, Callable[[Request], Iterator[Cell]]] = {
     "students": _table,
     "teachers": _table,
     "locality": _table,
+    "ccmd": ccmd_cells,
+    "multitask": multitask_cells,
 }
 
 

@@ -10,16 +10,21 @@ import numpy as np
 
 from dnd.analysis.attention_distance import AttentionAnalysis, analyse_attention, draw_attention
 from dnd.analysis.benchmark_list import BENCHMARKS
+from dnd.analysis.ccmd import write_ccmd
 from dnd.analysis.curves import draw_curves, read_curves
 from dnd.analysis.finding import Finding
 from dnd.analysis.grid import WORKER, GridSummary, run_grid
 from dnd.analysis.label_efficiency import curves_of, draw_label_efficiency
+from dnd.analysis.labelled import labelled_table
+from dnd.analysis.locality import additive_share, draw_locality
+from dnd.analysis.multitask import write_multitask
 from dnd.analysis.protocol import Request, plan, systems_of
 from dnd.analysis.results import Cell, digests
 from dnd.analysis.systems import System
 from dnd.analysis.table_report import write_table
+from dnd.analysis.tables import entries
 from dnd.analysis.upstream import MOLECULES, encoder_key
-from dnd.analysis.work import ENCODER, STORE
+from dnd.analysis.work import ENCODER, STORE, Work
 from dnd.common.errors import InputError
 from dnd.common.files import read_json, write_json
 from dnd.common.seeds import numpy_generator
@@ -69,9 +74,12 @@ def reproduce(
     out = Path(out)
     cells = plan(request)
     summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    records = list(summary.records.values())
     if request.what in _TABLES:
         _require_some(summary)
-        text = write_table(request.what, request.budget, list(summary.records.values()), out)
+        text = write_table(request.what, request.budget, records, out)
+    elif request.what in _REPORTS:
+        text = _REPORTS[request.what](records, out)
     else:
         finding = _FIGURES[request.what](request, cells, summary, out)
         finding.write(out)
@@ -121,7 +129,19 @@ def _figure_5(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     return draw_label_efficiency(curves_of(list(summary.records.values()), names), name=request.what)
 
 
-_FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5}
+def _locality(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
+    """Which distillation suits which property."""
+    _require_some(summary)
+    shares: dict[str, float] = {}
+    for cell in cells:
+        if cell.kind == "finetune" and cell.settings["dataset"] not in shares:
+            table = labelled_table(Work(cell.settings, cell.paths, {}, out))
+            shares[cell.settings["dataset"]] = additive_share(table.smiles, table.targets_NC)
+    return draw_locality(entries(summary.records.values()), shares)
+
+
+_FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5, "locality": _locality}
+_REPORTS = {"ccmd": write_ccmd, "multitask": write_multitask}
 
 
 def _encoder_key(request: Request, one: System) -> str:

@@ -66,12 +66,19 @@ def denoise_teacher(work: Work) -> Result:
     return _trained(work, DenoiseConfig, denoise, work.need("prepare") / STORE, work.folder / TEACHER)
 
 
+def supervise_teacher(work: Work) -> Result:
+    """Store with labels → teacher that has learned them."""
+    from dnd.teacher.supervised import SuperviseConfig, supervise
+
+    return _trained(work, SuperviseConfig, supervise, work.need("prepare") / STORE, work.folder / TEACHER)
+
+
 def distill_encoder(work: Work) -> Result:
     """Store and teacher → encoder."""
     from dnd.distillation.distill import distill
     from dnd.distillation.settings import DistillConfig
 
-    store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
+    store, teacher = work.need("prepare") / STORE, work.need("denoise", "supervise") / TEACHER
     return _trained(work, DistillConfig, distill, store, teacher, work.folder / ENCODER)
 
 
@@ -156,6 +163,13 @@ def finetune_student(work: Work) -> Result:
     }
 
 
+def multitask(work: Work) -> Result:
+    """Several labelled tables and an encoder → a test score of each."""
+    from dnd.analysis.multitask import multitask_student
+
+    return multitask_student(work)
+
+
 def classical_features(work: Work) -> Result:
     """Count fingerprints and descriptors of a labelled table, once for all classical models."""
     from dnd.analysis.labelled import labelled_table
@@ -221,11 +235,13 @@ STAGES: dict[str, Callable[[Work], Result]] = {
     "prepare": prepare_store,
     "random_encoder": random_encoder,
     "denoise": denoise_teacher,
+    "supervise": supervise_teacher,
     "distill": distill_encoder,
     "distill_from_stores": distill_from_stores,
     "contrast": contrast_encoder,
     "pretrain": pretrain_encoder,
     "finetune": finetune_student,
+    "multitask": multitask,
     "features": classical_features,
     "classical": classical_model,
     "qm9_labels": qm9_labels,

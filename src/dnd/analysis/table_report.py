@@ -93,9 +93,9 @@ def _introduction(what: str, budget: Budget, records: Sequence[Record], found: S
     return (
         f"Pretraining: {pretraining:,} molecules of {files} (the paper: 3,378,309 of PCQM4Mv2 for Table 1, 50,000 of "
         f"QM9 for Tables 2 and 6). Student: {student}. Epochs of pretraining: {_lengths(records)}. Finetuning: "
-        f"{recipe} with {', '.join(words) or 'no change'}; {most}. Pretrainings × finetuning seeds (seeds alone where nothing "
-        f"was pretrained): {', '.join(seeds) or 'none'}. Values are test scores of the best validation epoch, mean ± "
-        f"sample deviation of the pretrainings' means, or of the seeds where there is one pretraining.\n\n"
+        f"{recipe} with {', '.join(words) or 'no change'}; {most}. Pretrainings × finetuning seeds (seeds alone where "
+        f"nothing was pretrained): {', '.join(seeds) or 'none'}. Values are test scores of the best validation epoch, "
+        f"mean ± sample deviation of the pretrainings' means, or of the seeds where there is one pretraining.\n\n"
         f"{len(records)} cells, {hours:.2f} process hours on {machines}. The paper's numbers are for its own sizes; "
         f"those of BP, MP, RI and logP are for other molecules. Absolute values are not comparable where sizes differ."
     )

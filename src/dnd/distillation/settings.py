@@ -70,6 +70,7 @@ class DistillConfig:
         layers: which layers the coordinated terms align.
         size_factor: weight of a molecule of N atoms in the local term: 1, 1/N or 1/N².
         task_target: column of the store for the task term.
+        task_readout: what the task term reads: the `mean` over atoms, or the `virtual_node`, which CCMD aligns.
         pool_h: whether the teacher's mean runs over its hydrogens too where the student has none.
         conformers: `first`, or `mean` for the mean of the teacher's outputs over all conformers of a molecule. For a
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
@@ -87,6 +88,7 @@ class DistillConfig:
     layers: Literal["all", "last"] = "all"
     size_factor: SizeFactor = "coordinated"
     task_target: str | None = None
+    task_readout: Literal["mean", "virtual_node"] = "mean"
     pool_h: bool = False
     conformers: Literal["first", "mean"] = "first"
     cache: Literal["auto", "memory", "disk", "off"] = "auto"

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from dnd.common.errors import InputError
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.store.reader import Store
-from dnd.teacher.contract import Teacher
+from dnd.teacher.contract import Teacher, TeacherOutput
 from dnd.teacher.pairs import CoincidentAtomsError
 
 # Padded atoms per teacher batch while the cache is filled: a fixed number, since the last bits of a dense teacher
@@ -39,7 +39,7 @@ class TargetRequest:
     Attributes:
         atom_layers: layers, from 0, whose atom representations are needed; the last one stands for Z3D, the
             teacher's output.
-        pooled_layers: layers whose means over atoms are needed.
+        pooled_layers: layers whose molecule tokens are needed, or means over atoms where the teacher has no token.
         pool_h: whether the means run over atoms that the graph does not have.
         conformers: `first`, or `mean` over all conformers of a molecule.
     """
@@ -79,7 +79,8 @@ def run_teacher(
     last = teacher.num_layers - 1
     needed = {*request.atom_layers, *request.pooled_layers}
     with torch.autocast(batch.rows_B.device.type, enabled=False):
-        output = teacher(batch.conformers, collect_layers=bool(needed - {last}))
+        wants_tokens = teacher.has_token and bool(request.pooled_layers)
+        output = teacher(batch.conformers, collect_layers=bool(needed - {last}) or wants_tokens)
     states_AD = {
         layer: output.scalars_AD if layer == last else F.layer_norm(output.layers[layer], (teacher.width,))
         for layer in needed
@@ -87,11 +88,19 @@ def run_teacher(
     atoms_ND = {layer: states[batch.conformers.graph_atoms_N] for layer, states in states_AD.items()}
     offsets = batch.conformers.atom_offsets if request.pool_h else batch.graph.atom_offsets
     pooled_BD = [
-        mean_per_molecule(states_AD[layer] if request.pool_h else atoms_ND[layer], offsets)
+        _token_after(output, layer, last)
+        if teacher.has_token
+        else mean_per_molecule(states_AD[layer] if request.pool_h else atoms_ND[layer], offsets)
         for layer in request.pooled_layers
     ]
     atoms_KND = _stack([atoms_ND[layer] for layer in request.atom_layers], batch.graph.node_features_NF, teacher.width)
     return atoms_KND, _stack(pooled_BD, batch.rows_B, teacher.width)
+
+
+def _token_after(output: TeacherOutput, layer: int, last: int) -> Float[Tensor, "molecules dim"]:
+    """The molecule token, normalised as the atoms are: with weights after the last layer, without before it."""
+    token_BD = output.tokens[layer]
+    return token_BD if layer == last else F.layer_norm(token_BD, token_BD.shape[1:])
 
 
 def teacher_outputs(

@@ -21,6 +21,7 @@ class TeacherConfig:
         vector_cutoff: multiply the vector messages by the cutoff too, so that they vanish smoothly at it. The form
             used for denoising by Zaidi et al. has it off; TorchMD-NET's later QM9 settings have it on (`et` only).
         whiten_vectors: whiten the final vectors (`et` only); see `whitening.py`.
+        molecule_token: a state of the whole molecule beside the atoms (`et` only); see `molecule_token.py`.
     """
 
     name: Literal["et", "painn"] = "et"
@@ -32,6 +33,7 @@ class TeacherConfig:
     max_atomic_number: int = 100
     vector_cutoff: bool = False
     whiten_vectors: bool = False
+    molecule_token: bool = False
 
     def __post_init__(self) -> None:
         for field in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
@@ -41,5 +43,6 @@ class TeacherConfig:
             raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
         if self.width % 2 or self.width % self.num_heads:
             raise ValueError(f"teacher.width {self.width} must be even and a multiple of {self.num_heads} heads")
-        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors):
-            raise ValueError("teacher.vector_cutoff and teacher.whiten_vectors belong to the equivariant transformer")
+        for field in ("vector_cutoff", "whiten_vectors", "molecule_token"):
+            if self.name == "painn" and getattr(self, field):
+                raise ValueError(f"teacher.{field} belongs to the equivariant transformer")

@@ -12,6 +12,7 @@ from dnd.teacher.config import TeacherConfig
 from dnd.teacher.contract import Teacher, TeacherOutput
 from dnd.teacher.elements import check_elements
 from dnd.teacher.linear import initialise_linear
+from dnd.teacher.molecule_token import MoleculeToken
 from dnd.teacher.pair_messages import WORKSPACE_WIDTHS
 from dnd.teacher.pairs import Neighbourhood, find_pairs
 from dnd.teacher.radial import ExpNormBasis, cosine_cutoff
@@ -81,6 +82,9 @@ class EquivariantTransformer(Teacher):
         )
         self.out_norm = nn.LayerNorm(config.width)
         self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
+        self.has_token = config.molecule_token
+        if self.has_token:
+            self.token = MoleculeToken(config.width, config.num_layers, config.num_heads)
 
     def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
         """Representations of every conformer atom.
@@ -121,4 +125,5 @@ class EquivariantTransformer(Teacher):
             x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
-        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
+        tokens = self.token(layers, conformers.batch_A, conformers.num_molecules) if layers and self.has_token else []
+        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers, tokens)
