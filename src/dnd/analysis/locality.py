@@ -162,9 +162,9 @@ def _sentence(names: Sequence[str], mean: Mapping[str, float], pattern: _Pattern
     direction = "local properties favour NODE" if pattern.whole > 0 else "local properties favour GRAPH"
     verdict = f"a guideline: {direction}" if pattern.holds else "no clear pattern"
     return (
-        f"NODE is better than GRAPH on {sum(value > 0 for value in mean.values())} of {len(names)} data sets. Spearman's "
-        f"correlation of its gain with the additive share is {pattern.whole:+.2f} ({min(pattern.left_out):+.2f} to "
-        f"{max(pattern.left_out):+.2f} when one data set is left out; "
+        f"NODE is better than GRAPH on {sum(value > 0 for value in mean.values())} of {len(names)} data sets. "
+        f"Spearman's correlation of its gain with the additive share is {pattern.whole:+.2f} "
+        f"({min(pattern.left_out):+.2f} to {max(pattern.left_out):+.2f} when one data set is left out; "
         f"{', '.join(f'{value:+.2f}' for value in pattern.by_seed)} by pretraining): {verdict}. Data sets share "
         f"molecules and are no random sample, so there is no p-value."
     )

@@ -64,7 +64,10 @@ def paired(first: Mapping[Seeds, float], second: Mapping[Seeds, float]) -> Signi
 
 
 def unpaired(first: Mapping[Seeds, float], second: Mapping[Seeds, float]) -> Significance:
-    """Welch's t-test of the pretrainings' means against a model without a pretraining, by its seeds."""
+    """Welch's t-test of the pretrainings' means against a model without a pretraining, by its seeds.
+
+    Where the model is the same for every seed, its score is a constant and the test is of one sample.
+    """
     from scipy.stats import ttest_ind
 
     means = list(by_pretraining(first).values())
@@ -72,7 +75,9 @@ def unpaired(first: Mapping[Seeds, float], second: Mapping[Seeds, float]) -> Sig
     ours, theirs = means if len(means) > 1 else list(first.values()), list(second.values())
     if min(len(ours), len(theirs)) < 2:
         return Significance(None, len(ours), over if len(ours) > 1 else "nothing")
-    if max(np.ptp(ours), np.ptp(theirs)) < _NO_SPREAD:
+    if np.ptp(theirs) < _NO_SPREAD:
+        return _against_zero([value - float(np.mean(theirs)) for value in ours], over)
+    if np.ptp(ours) < _NO_SPREAD:
         return Significance(None, len(ours), over)
     return Significance(float(ttest_ind(ours, theirs, equal_var=False).pvalue), len(ours), over)
 
