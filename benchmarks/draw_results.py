@@ -3,9 +3,9 @@
     python benchmarks/draw_results.py            # writes the tables into their pages
     python benchmarks/draw_results.py --check    # says which table differs from its file, and fails if one does
 
-A drawn table stands between `<!-- drawn from FILE: NAME -->` and `<!-- end of NAME -->`. A table without a file says so in
-the paragraph before it, with the words of `NOT_KEPT`; `docs/results/README.md` lists both kinds. A new table has a function
-here and a name in `DRAWN`.
+A drawn table stands between `<!-- drawn from FILE: NAME -->` and `<!-- end of NAME -->` and has a function here, by its
+name in `DRAWN`. A table of results without a file says so in its section, with the words of `NOT_KEPT`. Any other table
+is marked with `BY_HAND` and where its entries are from. `docs/results/README.md` lists all of them.
 """
 
 from __future__ import annotations
@@ -17,22 +17,28 @@ import json
 import re
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-
 from dnd.analysis.benchmark_list import BENCHMARKS
+from dnd.analysis.budgets import BUDGETS
 from dnd.analysis.qm9 import QM9_PREFIX, TARGETS
 from dnd.analysis.results import Record
 from dnd.analysis.systems import SYSTEMS, TABLE_1, TABLE_2
+from dnd.analysis.table_report import write_table
 from dnd.analysis.tables import Entry, entries, metric_name
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results"
 NOT_KEPT = "Measured once; the raw lines were not kept."
-_MARKER = re.compile(r"<!-- drawn from (?P<file>\S+): (?P<name>[\w-]+) -->\n(?P<text>.*?)\n?<!-- end of (?P=name) -->", re.DOTALL)
+BY_HAND = "<!-- by hand from "  # settings, judgements, numbers counted on paper
+_MARKER = re.compile(
+    r"<!-- drawn from (?P<file>\S+): (?P<name>[\w-]+) -->\n(?P<text>.*?)\n?<!-- end of (?P=name) -->", re.DOTALL
+)
 # RandInit with layer decay was part of the QM9 table of before its protocol was mended.
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 
@@ -43,6 +49,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
     stale = [f"{page.relative_to(DOCS)}: {name}" for page in pages() for name in redraw(page, write=not check)]
+    stale += [str(path.relative_to(DOCS)) for path in redraw_tables(write=not check)]
     print("\n".join(stale) or "every drawn table is that of its file")
     if check and stale:
         sys.exit("run python benchmarks/draw_results.py")
@@ -70,18 +77,50 @@ def redraw(page: Path, *, write: bool) -> list[str]:
     return stale
 
 
+def redraw_tables(*, write: bool) -> list[Path]:
+    """The whole tables of `dnd reproduce` that differ from their cells; with `write` they are replaced."""
+    folder = RESULTS / "cpu"
+    records = read_records(folder / "results.jsonl.gz")
+    stale = []
+    for what, systems in (("table1", TABLE_1), ("table6", _OLD_TABLE_6)):
+        with tempfile.TemporaryDirectory() as scratch:
+            write_table(what, BUDGETS["cpu"], cells_of_table(records, what, systems), Path(scratch))
+            for name in (f"{what}.md", f"{what}.csv"):
+                drawn = (Path(scratch) / name).read_text(encoding="utf-8")
+                if drawn != (folder / name).read_text(encoding="utf-8"):
+                    stale.append(folder / name)
+                    if write:
+                        (folder / name).write_text(drawn, encoding="utf-8")
+    return stale
+
+
+def cells_of_table(records: Sequence[Record], what: str, systems: Sequence[str]) -> list[Record]:
+    """The cells of a table's own data sets and systems, and the pretrainings of its track."""
+    of_qm9 = what == "table6"
+    found = []
+    for record in records:
+        dataset = str(record.settings.get("dataset", record.key))
+        in_table = record.settings.get("system", systems[0]) in systems and "/ccmd-" not in record.key
+        fraction = record.settings.get("fraction", 1.0)
+        if dataset.startswith("qm9") == of_qm9 and in_table and fraction >= 1 and "distill-ccmd" not in record.key:
+            found.append(record)
+    return found
+
+
 def unaccounted(text: str) -> list[str]:
-    """Heads of the tables of a page that are neither drawn from a file nor said to have none."""
-    accounted = _MARKER.sub("", text)
+    """Heads of the tables of a page that are neither drawn from a file nor said to have none nor marked as by hand.
+
+    `NOT_KEPT` holds to the end of its section (`##`), `BY_HAND` for the table in the next line.
+    """
     heads: list[str] = []
     excused = False
-    lines = accounted.splitlines()
-    for number, line in enumerate(lines):
-        if line.startswith("#"):
+    lines = ["", *_MARKER.sub("", text).splitlines()]
+    for before, line in pairwise(lines):
+        if line.startswith(("# ", "## ")):
             excused = False
         excused = excused or NOT_KEPT in line
-        begins = line.startswith("|") and not (number and lines[number - 1].startswith("|"))
-        if begins and not excused:
+        begins = line.startswith("|") and not before.startswith("|")
+        if begins and not excused and not before.startswith(BY_HAND):
             heads.append(line)
     return heads
 
@@ -293,7 +332,9 @@ def pipeline(path: Path) -> list[str]:
     rows = []
     for title, label in labels.items():
         one = bench_tables(path)[title, "training step"]
-        shares = [100 * one["ratios"][name]["ratio"] for name in ("read and pack the batch", "plan the epoch, per step")]
+        shares = [
+            100 * one["ratios"][name]["ratio"] for name in ("read and pack the batch", "plan the epoch, per step")
+        ]
         step = f"{1000 * median_of(one, 'training step'):.3g} ms"
         rows.append([label, step, *(f"{share:.2g} %" for share in shares)])
     return table(["", "step", "read and pack", "plan"], rows)
@@ -312,7 +353,7 @@ def startup(path: Path) -> list[str]:
     rows = []
     for name, label in labels.items():
         times = [median_of(one, name, key) for key in ("seconds", "wall_seconds")]
-        rows.append([label, *(f"{value:.2g}" for value in times), f"{added_memory(one, name):.0f}"])
+        rows.append([label, *(f"{value:#.2g}" for value in times), f"{added_memory(one, name):.0f}"])
     return table(["", "CPU s", "clock s", "MiB"], rows)
 
 
@@ -342,7 +383,12 @@ def by_atoms(path: Path) -> list[str]:
 def by_molecules(path: Path) -> list[str]:
     """A training step against the size of the store."""
     rows = [
-        [f"{int(row['value']):,}", f"{float(row['cpu_ms']):.0f}", f"{float(row['peak_mb']):.0f}", f"{float(row['own_mb']):.0f}"]
+        [
+            f"{int(row['value']):,}",
+            f"{float(row['cpu_ms']):.0f}",
+            f"{float(row['peak_mb']):.0f}",
+            f"{float(row['own_mb']):.0f}",
+        ]
         for row in scaling_points(path, "molecules")
     ]
     heads = ["Molecules in the store", "CPU ms per step of 64", "MiB at the peak", "of which its own at the end"]
@@ -352,7 +398,12 @@ def by_molecules(path: Path) -> list[str]:
 def by_rows(path: Path) -> list[str]:
     """A prediction against the length of its file."""
     rows = [
-        [f"{int(row['value']):,}", f"{float(row['cpu_ms']):.2f}", f"{float(row['peak_mb']):.0f}", f"{float(row['own_mb']):.0f}"]
+        [
+            f"{int(row['value']):,}",
+            f"{float(row['cpu_ms']):.2f}",
+            f"{float(row['peak_mb']):.0f}",
+            f"{float(row['own_mb']):.0f}",
+        ]
         for row in scaling_points(path, "rows")
     ]
     return table(["Rows of the file", "CPU ms per row", "MiB at the peak", "of which its own at the end"], rows)

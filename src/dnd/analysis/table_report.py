@@ -84,12 +84,10 @@ def _introduction(what: str, budget: Budget, records: Sequence[Record], found: S
     hours = sum(record.seconds for record in records) / 3600
     seeds = sorted({entry.counts for entry in found})
     machines = ", ".join(sorted({record.machine for record in records if record.machine})) or "unknown"
-    student = ", ".join(budget.pna if what in _QM9_TABLES else budget.tokengt)
-    recipe, words = budget.finetune_recipe, budget.finetune
+    student, recipe, words = _settings(records)
     most = f"at most {budget.most_molecules} molecules of each data set" if budget.most_molecules else "all molecules"
     if what in _QM9_TABLES:
         most = "the same training molecules for every system, none of them pretrained on"
-        recipe, words = budget.qm9_finetune_recipe, budget.qm9_finetune
     return (
         f"Pretraining: {pretraining:,} molecules of {files} (the paper: 3,378,309 of PCQM4Mv2 for Table 1, 50,000 of "
         f"QM9 for Tables 2 and 6). Student: {student}. Epochs of pretraining: {_lengths(records)}. Finetuning: "
@@ -99,6 +97,23 @@ def _introduction(what: str, budget: Budget, records: Sequence[Record], found: S
         f"{len(records)} cells, {hours:.2f} process hours on {machines}. The paper's numbers are for its own sizes; "
         f"those of BP, MP, RI and logP are for other molecules. Absolute values are not comparable where sizes differ."
     )
+
+
+# Of a finetuning's settings: those that differ by cell, or that no result depends on.
+_BY_CELL = ("split=", "baselines=", "jobs=", "pooling=", "layer_decay=", "loop.seed=", "student.", "hydrogens=")
+
+
+def _settings(records: Sequence[Record]) -> tuple[str, str, list[str]]:
+    """Student, recipe and words of the finetunings, as their cells have them."""
+    done = [record for record in records if record.status == "done"]
+    words = [word for record in done for word in record.settings.get("config", ())]
+    students = [word.removeprefix("student.") for word in dict.fromkeys(words) if word.startswith("student.")]
+    finetunings = [record for record in done if record.kind == "finetune"]
+    if not finetunings:
+        return ", ".join(students) or "none", "none", []
+    first = finetunings[0].settings
+    own = [word for word in first["config"] if not word.startswith(_BY_CELL)]
+    return ", ".join(students) or "none", str(first["recipe"]), own
 
 
 def _lengths(records: Sequence[Record]) -> str:

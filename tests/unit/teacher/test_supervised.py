@@ -95,7 +95,7 @@ def test_labels_that_are_missing_have_no_part(store: Store) -> None:
     torch.testing.assert_close(known.loss, error.mean())
     torch.testing.assert_close(three.loss, error[:3].mean())
     nothing = objective(replace(batch, targets_BC=torch.full((6, 1), torch.nan)), 0)
-    assert (float(nothing.loss), float(nothing.weight)) == (0.0, 0.0)
+    assert (nothing.loss.item(), nothing.weight.item()) == (0.0, 0.0)
 
 
 def test_a_teacher_learns_its_label_and_teaches_with_its_token(store: Store, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_teacher_and_student_hold_out_the_same_molecules(store: Store, tmp_path:
 
     teacher = SupervisedTeacherObjective(store, config_of(seed=5))
     config = DistillConfig(
-        level="custom", terms=TermWeights(descriptors=0, task=1.0, global_tokens=1.0), task_target="gap",
+        level="custom", terms=TermWeights(task=1.0, global_tokens=1.0), task_target="gap",
         holdout_fraction=0.2, student=StudentConfig("gine", 8, 1), loop=LoopConfig(seed=5, batch_size=32),
     )  # fmt: skip
     student = DistillationObjective(store, teacher.teacher, config)
