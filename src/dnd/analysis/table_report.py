@@ -186,7 +186,7 @@ def _verdicts(found: Sequence[Entry]) -> list[str]:
             if gains:
                 mean, test = mean_over_sets(gains)
                 wins = sum(float(np.mean(list(one.values()))) > 0 for one in gains)
-                label = SYSTEMS[rival].label if rival in SYSTEMS else rival
+                label = SYSTEMS[rival].label if rival in SYSTEMS else f"{rival} (its mean, as a constant)"
                 lines.append(
                     (
                         f"{SYSTEMS[name].label} against {label}: better on {wins} of {len(gains)} (data set, pooling) "

@@ -187,7 +187,8 @@ def _usable(
     with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
         for row, key in zip(np.flatnonzero(candidate), pool.map(records), strict=True):
             found[row] = isinstance(key, str) and key != "" and key not in excluded
-    return found[rows]
+    usable: np.ndarray = found[rows]
+    return usable
 
 
 def _records_again(inputs: Sequence[str | Path], config: PrepareConfig) -> Iterator[Record]:

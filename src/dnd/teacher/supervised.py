@@ -134,8 +134,9 @@ class SupervisedTeacherObjective(Objective):
         return self.store.describe(rows)
 
     def _labels(self, rows: np.ndarray) -> Float[np.ndarray, "labels"]:
-        labels: np.ndarray = self.store.targets_of(rows)[:, self.column].astype(np.float64)
-        return labels[np.isfinite(labels)]
+        labels_N = self.store.targets_of(rows)[:, self.column].astype(np.float64)
+        known: np.ndarray = labels_N[np.isfinite(labels_N)]
+        return known
 
     def _error(self, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], int]:
         assert batch.conformers is not None

@@ -183,6 +183,8 @@ def record(
         "pooling": "" if system.startswith("rf") else "mean",
         "seed": seed,
         "upstream_seed": upstream,
+        "recipe": "finetune-small",
+        "config": ["loop.epochs=3", "layer_decay=1.0", f"loop.seed={seed}"],
     }
     kind = "classical" if system.startswith("rf") else "finetune"
     return Record(
@@ -267,6 +269,7 @@ def test_a_table_has_ours_and_the_papers(tmp_path: Path) -> None:
     records.append(Record("bace/x", "0", "failed", "finetune", {"fraction": 1.0}, reason="no file <b>"))
     text = write_table("table1", budget("tiny"), records, tmp_path)
     assert "0.9165 ± 0.00071 | 2 × 2 | 1.01 ± 0.038" in text
+    assert "Finetuning: finetune-small with loop.epochs=3; at most" in text
     assert "902 / 113 / 113 molecules" in text
     assert "| bace/x | no file <b> |" in text
     assert "D&D-NODE against RandInit, layer decay 1.0: better on 1 of 1" in text
