@@ -164,7 +164,7 @@ def write_multitask(records: Sequence[Record], folder: Path) -> str:
         gain = float(np.mean(list(_gains(name, alone, together).values())))
         shown = "" if value is None else f"{value:.2g}"
         cells = [name, metric_name(metric), f"{means[0]:.4g}", f"{means[1]:.4g}", f"{100 * gain:+.1f} %", shown]
-        lines.append(f"| {' | '.join(cells)} | {test.count} {test.over} |")
+        lines.append(f"| {' | '.join(cells)} | {test.subject} |")
     lines.append("")
     for group, members in GROUPS.items():
         own = [_gains(name, alone, together) for name in names if name in members]

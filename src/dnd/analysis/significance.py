@@ -37,6 +37,11 @@ class Significance:
     count: int
     over: Over
 
+    @property
+    def subject(self) -> str:
+        """What was tested, with its number."""
+        return f"{self.count} {self.over}" if self.count > 1 else "one run, no test"
+
 
 def by_pretraining(scores: Mapping[Seeds, float]) -> dict[int, float]:
     """Upstream seed to the mean score over its finetuning seeds."""

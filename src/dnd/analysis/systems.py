@@ -26,7 +26,8 @@ class System:
         words: settings of the pretraining, `key=value`, beside those that `variant` stands for.
         student: name of its student; empty = the table's.
         teacher: name of its teacher; empty = the equivariant transformer.
-        num_conformers: of each pretraining molecule, generated; 0 = what the file has.
+        num_conformers: of `MOST_CONFORMERS` generated ones of each pretraining molecule that are used; 0 = what the
+            file has.
         passes: times as many epochs of denoising and distillation as the budget has.
         control: the system that it is compared with first.
     """
@@ -47,6 +48,7 @@ class System:
 
 _STUDENTS = ("tokengt", "gine", "gcn", "graphsage", "gatv2", "gps", "pna")
 _NUMBERS_OF_CONFORMERS = (1, 2, 5, 10)
+MOST_CONFORMERS = max(_NUMBERS_OF_CONFORMERS)
 
 
 def _conformer_systems() -> Iterator[System]:
@@ -61,7 +63,7 @@ def _conformer_systems() -> Iterator[System]:
                 "distill",
                 "node",
                 layer_decay=1.0,
-                words=("conformers=mean",),
+                words=("conformers=mean", f"num_conformers={number}"),
                 num_conformers=number,
                 passes=passes,
                 control="conformers-1",

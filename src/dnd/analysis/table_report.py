@@ -161,7 +161,7 @@ def _dataset_sections(found: Sequence[Entry], against: Against) -> list[Section]
     note = (
         f"{sizes}, training / validation / test. Comparisons: relative gain over the control (random weights with one "
         f"rate for all layers, unless said otherwise) with the same pooling, and over the classical model with the "
-        f"best validation score. A p-value is over n pretrainings, each the mean of its finetuning seeds (paired "
+        f"best validation score. A p-value is over pretrainings, each the mean of its finetuning seeds (paired "
         f"t-test; Welch's against classical models), corrected by Holm for the {tests[0]} and {tests[1]} such "
         f"comparisons of the whole table; * = below {LEVEL}. Without a second pretraining there is none. Bold: best "
         f"mean."
@@ -238,7 +238,7 @@ def _shown(result: Comparison | None) -> str:
         return ""
     mark = "*" if result.verdict != "open" else ""
     p_value = f"p = {result.corrected:.2g}, " if result.corrected is not None else ""
-    return f"{100 * result.gain:+.1f} %{mark} ({p_value}n = {result.test.count} {result.test.over})"
+    return f"{100 * result.gain:+.1f} %{mark} ({p_value}{result.test.subject})"
 
 
 def _markdown(title: str, sections: Sequence[Section]) -> str:

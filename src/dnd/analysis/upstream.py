@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dnd.analysis.budgets import Budget
 from dnd.analysis.pretraining_data import energy_label, find_pretraining, find_qm9
 from dnd.analysis.results import Cell
-from dnd.analysis.systems import System
+from dnd.analysis.systems import MOST_CONFORMERS, System
 from dnd.common.config import read_recipe
 from dnd.common.errors import InputError
 from dnd.student.config import OPTIONAL_SETTINGS
@@ -36,7 +36,7 @@ def encoder_key(track: str, one: System, seed: int) -> str:
 
 def store_track(track: str, one: System) -> str:
     """Beginning of the keys of a store and what is made from it."""
-    return f"{track}/conformers-{one.num_conformers}" if one.num_conformers else track
+    return f"{track}/conformers" if one.num_conformers else track
 
 
 def student_words(budget: Budget, track: str, one: System) -> list[str]:
@@ -94,19 +94,23 @@ def _store(request: Request, track: str, one: System, energy: str, inputs: list[
         "files": identities(inputs),
     }
     if one.num_conformers:
-        settings["num_conformers"] = one.num_conformers
+        settings["num_conformers"] = MOST_CONFORMERS  # all systems use the first of them, so of the same molecules
     needs = (LABELS,) if track == QM9 else ()
     return Cell(f"{store_track(track, one)}/prepare", "prepare", settings, needs, input_paths(inputs, problem))
 
 
 def _teacher_key(track: str, one: System, seed: int) -> str:
     """Ends in the stage's name, by which an encoder finds it."""
-    variant = "-".join(part for part in (one.teacher, f"passes-{one.passes}" if one.passes > 1 else "") if part)
+    conformers = f"first-{one.num_conformers}" if one.num_conformers else ""
+    passes = f"passes-{one.passes}" if one.passes > 1 else ""
+    variant = "-".join(part for part in (one.teacher, conformers, passes) if part)
     return "/".join(part for part in (store_track(track, one), f"seed-{seed}", variant, "denoise") if part)
 
 
 def _teacher(budget: Budget, track: str, one: System, seed: int) -> Cell:
-    words = [*budget.denoise, *([f"teacher.name={one.teacher}"] if one.teacher else []), f"loop.seed={seed}"]
+    own = [f"teacher.name={one.teacher}"] if one.teacher else []
+    own += [f"num_conformers={one.num_conformers}"] if one.num_conformers else []
+    words = [*budget.denoise, *own, f"loop.seed={seed}"]
     settings = _training(budget, "denoise", track, words, one.passes)
     return Cell(_teacher_key(track, one, seed), "denoise", settings, (f"{store_track(track, one)}/prepare",))
 

@@ -58,7 +58,7 @@ def finetune(
     task: Task = None,
     split: Split = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
-    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, or a TOML file.")] = "best",
+    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, qm9, or a TOML file.")] = "best",
     time_limit: TimeLimit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
     search: Search = 0,

@@ -78,6 +78,8 @@ class DistillationObjective(PretrainingObjective):
             self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed)
             self.auxiliary = nn.ModuleDict(self._auxiliary)
         self._weights = config.weights()
+        if config.select_by == "task":
+            self.best_metric = "valid_task_loss"
         self.request = request_of(self._terms, config)
         self.cache = self._build_cache(config, cache_folder, quiet)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())

@@ -41,13 +41,15 @@ class TargetRequest:
             teacher's output.
         pooled_layers: layers whose molecule tokens are needed, or means over atoms where the teacher has no token.
         pool_h: whether the means run over atoms that the graph does not have.
-        conformers: `first`, or `mean` over all conformers of a molecule.
+        conformers: `first`, or `mean` over the conformers of a molecule.
+        num_conformers: that the mean is of, the first so many; None = all.
     """
 
     atom_layers: tuple[int, ...]
     pooled_layers: tuple[int, ...]
     pool_h: bool = False
     conformers: Literal["first", "mean"] = "first"
+    num_conformers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def teacher_outputs(
 ) -> tuple[Float[Tensor, "layers atoms dim"], Float[Tensor, "pooled_layers molecules dim"]]:
     """The requested outputs for the molecules at `rows`, averaged over conformers where `request` says so."""
     counts = store.num_conformers_of(rows) if request.conformers == "mean" else np.ones(len(rows), dtype=np.int64)
+    counts = counts if request.num_conformers is None else np.minimum(counts, request.num_conformers)
     total_KND, total_PBD = None, None
     for conformer in range(int(counts.max())):
         batch = store.read(rows, conformer=conformer).to(device)
@@ -201,6 +204,8 @@ def digest_of(teacher: Teacher, store_fingerprint: str, request: TargetRequest) 
     """SHA-256 of everything that the targets depend on: weights, molecules and what is asked for."""
     plan: dict[str, Any] = {**asdict(request), "atoms_per_batch": _ATOMS_PER_BATCH, "store": store_fingerprint}
     plan["teacher"] = weights_digest(teacher)
+    if request.num_conformers is None:
+        del plan["num_conformers"]  # caches of before there was a choice have no such entry
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 

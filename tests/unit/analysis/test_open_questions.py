@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dnd.analysis.budgets import budget
 from dnd.analysis.ccmd import ALIGNMENTS, alignment_scores, write_ccmd
@@ -23,9 +24,8 @@ def test_conformers_at_equal_steps_and_at_equal_molecules() -> None:
     cells = {
         cell.key: cell for cell in plan(Request("conformers", budget("cpu"), datasets=("esol",), upstream_seeds=(1,)))
     }
-    for number in (1, 2, 5, 10):
-        store = cells[f"molecules/conformers-{number}/prepare"].settings
-        assert (store["num_conformers"], store["conformers"], store["molecules"]) == (number, "etkdg", 3000)
+    store = cells["molecules/conformers/prepare"].settings
+    assert (store["num_conformers"], store["conformers"], store["molecules"]) == (10, "etkdg", 3000)
     epochs, teachers = {}, {}
     for name in ("conformers-1", "conformers-5", "conformers-5-all"):
         finetuned = cells[f"esol/{name}/mean/upstream-1/seed-1"]
@@ -33,9 +33,11 @@ def test_conformers_at_equal_steps_and_at_equal_molecules() -> None:
         teacher = cells[student.needs[1]]
         own = load_config(DistillConfig, student.settings.get("recipe"), student.settings["config"])
         assert own.conformers == "mean"
+        assert student.needs[0] == "molecules/conformers/prepare"
         epochs[name] = own.loop.epochs
         taught = load_config(DenoiseConfig, teacher.settings.get("recipe"), teacher.settings["config"])
         teachers[name] = taught.loop.epochs
+        assert own.num_conformers == taught.num_conformers == int(name.split("-")[1])
     assert epochs == teachers == {"conformers-1": 8, "conformers-5": 8, "conformers-5-all": 40}
 
 
@@ -178,3 +180,32 @@ def test_the_multitask_report_has_the_sign_of_each_metric(tmp_path: Path) -> Non
     assert "- toxicity: mean gain +19.0 % over 1 sets, p = " in text
     with pytest.raises(InputError, match="both alone and together"):
         write_multitask(records[:1], tmp_path)
+
+
+def test_the_first_conformers_of_a_store_are_those_that_are_used(tmp_path: Path) -> None:
+    from dnd.distillation.targets import TargetRequest, digest_of, teacher_outputs
+    from dnd.store.prepare import prepare
+    from dnd.store.reader import Store
+    from dnd.store.settings import PrepareConfig
+    from dnd.teacher.build import build_teacher
+    from dnd.teacher.config import TeacherConfig
+    from dnd.teacher.denoising import DenoisingObjective
+
+    (tmp_path / "few.csv").write_text("smiles\nCCCCO\nCC(C)CCN\nCCOCC\n")
+    prepare([tmp_path / "few.csv"], tmp_path / "s", PrepareConfig(conformers="etkdg", num_conformers=3), quiet=True)
+    store, rows = Store.open(tmp_path / "s"), np.arange(3)
+    config = TeacherConfig(width=8, num_layers=1, num_heads=2, num_rbf=8)
+    of = {n: DenoisingObjective(store, DenoiseConfig(teacher=config, num_conformers=n)) for n in (None, 1, 2)}
+    seen = {n: [one.load_batch(rows, epoch).conformers.positions_A3 for epoch in range(4)] for n, one in of.items()}
+    same = {n: [[bool((a == b).all()) for a in own] for b in own] for n, own in seen.items()}
+    assert same[1] == [[True] * 4] * 4
+    assert same[2][0] == [True, False, True, False]
+    assert same[None][0] == [True, False, False, True]
+    teacher = build_teacher(config).eval()
+    requests = {n: TargetRequest((0,), (), conformers="mean", num_conformers=n) for n in (1, 2, 3, None)}
+    mean = {n: teacher_outputs(teacher, store, rows, one, torch.device("cpu"))[0] for n, one in requests.items()}
+    first = teacher_outputs(teacher, store, rows, TargetRequest((0,), ()), torch.device("cpu"))[0]
+    torch.testing.assert_close(mean[1], first)
+    torch.testing.assert_close(mean[3], mean[None])
+    assert (mean[2] - mean[1]).abs().max() > 1e-4
+    assert digest_of(teacher, "s", requests[2]) != digest_of(teacher, "s", requests[3])

@@ -274,7 +274,7 @@ def test_a_table_has_ours_and_the_papers(tmp_path: Path) -> None:
     assert "| bace/x | no file <b> |" in text
     assert "D&D-NODE against RandInit, layer decay 1.0: better on 1 of 1" in text
     assert "over 2 pretrainings, corrected for the lines of this list" in text
-    assert "n = 2 pretrainings" in text
+    assert "2 pretrainings)" in text
     assert "sign test" not in text
     page = (tmp_path / "table1.html").read_text()
     assert "no file &lt;b&gt;" in page
