@@ -141,8 +141,9 @@ def read_records(path: Path) -> list[Record]:
 
 
 def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequence[str]) -> list[str]:
-    """Means by system and data set."""
+    """Means by system and data set, of the systems that were run."""
     held = {(entry.system, entry.dataset): entry for entry in found}
+    systems = [one for one in systems if any((one, name) in held for name in datasets)]
     heads = ["system", *(_head(held[next(s for s in systems if (s, name) in held), name]) for name in datasets)]
     rows = [
         [SYSTEMS[one].label, *(f"{held[one, name].mean:.4g}" if (one, name) in held else "–" for name in datasets)]
