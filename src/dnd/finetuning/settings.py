@@ -162,6 +162,12 @@ class FinetuneConfig:
             raise ConfigError("ensemble must be at least 1 and folds at least 3", found=(self.ensemble, self.folds))
         if not 0 < self.layer_decay <= 1:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
+        if self.batch_norm == "fresh" and self.probe_steps:
+            raise ConfigError(
+                "probe_steps learn from representations that fresh batch norms take away",
+                found=f"batch_norm=fresh, probe_steps={self.probe_steps}",
+                next_step="Use probe_steps=0",
+            )
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):

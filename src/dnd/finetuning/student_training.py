@@ -91,19 +91,24 @@ def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
     """The pretrained student, or a random one whose weights are a function of `seed`."""
     if encoder != RANDOM:
         folder, given = encoder_folder(encoder), config.regularization.given()
-        student = load_encoder(folder, as_pretrained=False, **given)[0]
-        if config.batch_norm == "fresh":
-            start_norms_anew(student)
-        return student
+        return load_encoder(folder, as_pretrained=False, **given)[0]
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(derive_seed(seed, "student"))
         return build_student(config.student.with_training_settings(**config.regularization.given()))
 
 
+def student_to_train(config: FinetuneConfig, encoder: str, seed: int) -> Student:
+    """`initial_student`, with new batch norms where the settings want them."""
+    student = initial_student(config, encoder, seed)
+    if config.batch_norm == "fresh":
+        start_norms_anew(student)
+    return student
+
+
 def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective:
     """A network with a new head, and the loss on a partition."""
     config, molecules = plan.config, plan.molecules
-    student = initial_student(config, plan.encoder, seed)
+    student = student_to_train(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     targets = fit_targets(
         molecules.targets_NC[partition.train],

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.common.errors import ConfigError
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.network import PropertyNetwork
 from dnd.finetuning.settings import FinetuneConfig, Regularization
-from dnd.finetuning.student_training import initial_student
+from dnd.finetuning.student_training import initial_student, student_to_train
 from dnd.prediction.embedder import Embedder
 from dnd.prediction.predictor import Predictor
 from dnd.student.build import build_student, load_encoder, save_encoder
@@ -60,8 +61,10 @@ def test_a_tokengt_gets_the_defaults_of_its_architecture(tmp_path: Path) -> None
 
 def test_fresh_batch_norms_forget_and_all_else_stays(tmp_path: Path) -> None:
     folder = encoder(tmp_path / "e")
-    kept = initial_student(FinetuneConfig(), folder, seed=1).state_dict()
-    fresh = initial_student(FinetuneConfig(batch_norm="fresh"), folder, seed=1).state_dict()
+    kept = student_to_train(FinetuneConfig(), folder, seed=1).state_dict()
+    fresh = student_to_train(FinetuneConfig(batch_norm="fresh"), folder, seed=1).state_dict()
+    with pytest.raises(ConfigError, match="fresh batch norms take away"):
+        FinetuneConfig(batch_norm="fresh", probe_steps=10)
     norms = {name for name in kept if "norm" in name}
     assert any(not torch.equal(kept[name], fresh[name]) for name in norms)
     for name in kept:
