@@ -18,6 +18,7 @@ from dnd.analysis.systems import MOST_CONFORMERS, System
 from dnd.common.config import read_recipe
 from dnd.common.errors import InputError
 from dnd.student.config import OPTIONAL_SETTINGS
+from dnd.training.settings import LoopConfig
 
 if TYPE_CHECKING:
     from dnd.analysis.protocol import Request
@@ -132,7 +133,8 @@ def _training(budget: Budget, stage: str, track: str, words: list[str], passes: 
     recipe = budget.recipe(stage, track)
     if passes > 1:
         stated = [int(word.partition("=")[2]) for word in words if word.startswith("loop.epochs=")]
-        epochs = stated[-1] if stated else read_recipe(recipe or f"{stage}-small")["loop"]["epochs"]
+        by_default = read_recipe(recipe)["loop"]["epochs"] if recipe else LoopConfig().epochs
+        epochs = stated[-1] if stated else by_default
         words = [*words, f"loop.epochs={passes * epochs}"]
     return {"config": words} if recipe is None else {"recipe": recipe, "config": words}
 
