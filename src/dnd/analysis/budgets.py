@@ -139,14 +139,15 @@ _BUDGETS = (
         finetune_recipe="finetune-paper",
         finetune=("loop.epochs=16", "loop.batch_size=32", "loop.learning_rate=1e-3", "loop.warmup_epochs=2"),
         qm9_finetune_recipe="finetune-qm9",
-        # 800 molecules are 25 steps an epoch: shorter patience and a larger rate stand for fewer and smaller epochs.
+        # 800 molecules are 25 steps an epoch: shorter patience and a larger rate stand for fewer and smaller epochs. With
+        # 60 epochs a random PNA has a validation MAE of 284 meV for the gap after 30 and of 265 at its best.
         qm9_finetune=(
-            "loop.epochs=60",
+            "loop.epochs=30",
             "loop.batch_size=32",
             "loop.learning_rate=1e-3",
             "loop.warmup_epochs=2",
-            "loop.patience=12",
-            "loop.plateau_patience=5",
+            "loop.patience=10",
+            "loop.plateau_patience=3",
         ),
         regularization=_PLAIN,
         most_molecules=1000,
