@@ -115,7 +115,7 @@ _BUDGETS = (
     ),
     Budget(
         name="cpu",
-        cost="about six process hours for table1 on ten sets, four for table6 (estimated from half as many cells)",
+        cost="about six process hours for table1 on ten sets, five for table6 (estimated from half as many cells)",
         pretraining_molecules=24_000,
         conformer_molecules=3_000,
         denoise=(
@@ -139,8 +139,8 @@ _BUDGETS = (
         finetune_recipe="finetune-paper",
         finetune=("loop.epochs=16", "loop.batch_size=32", "loop.learning_rate=1e-3", "loop.warmup_epochs=2"),
         qm9_finetune_recipe="finetune-qm9",
-        # 800 molecules are 25 steps an epoch: shorter patience and a larger rate stand for fewer and smaller epochs. With
-        # 60 epochs a random PNA has a validation MAE of 284 meV for the gap after 30 and of 265 at its best.
+        # 800 molecules are 25 steps an epoch: shorter patience and a larger rate stand for fewer and smaller epochs.
+        # With 60 epochs a random PNA has a validation MAE of 284 meV for the gap after 30 and of 265 at its best.
         qm9_finetune=(
             "loop.epochs=30",
             "loop.batch_size=32",
