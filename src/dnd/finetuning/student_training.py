@@ -29,8 +29,8 @@ from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
 from dnd.student.norm import start_norms_anew
 from dnd.student.shipped import RANDOM, encoder_folder
-from dnd.training.loop import choose_device, train
-from dnd.training.precision import choose_bf16
+from dnd.training.device import choose_bf16, choose_device
+from dnd.training.loop import train
 from dnd.training.settings import TrainResult
 
 Array = Float[np.ndarray, "molecules targets"]
