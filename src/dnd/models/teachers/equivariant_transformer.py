@@ -11,6 +11,7 @@ from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput, chec
 from dnd.models.teachers.fast_pairs.messages import WORKSPACE_WIDTHS, pair_messages
 from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, find_pairs
 from dnd.models.teachers.layers import ExpNormBasis, WhiteningNorm, cosine_cutoff, initialise_linear
+from dnd.models.teachers.molecule_token import MoleculeToken
 
 # One equivariant attention layer of TorchMD-NET's equivariant transformer.
 
@@ -182,6 +183,9 @@ class EquivariantTransformer(Teacher):
         )
         self.out_norm = nn.LayerNorm(config.width)
         self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
+        self.has_token = config.molecule_token
+        if self.has_token:
+            self.token = MoleculeToken(config.width, config.num_layers, config.num_heads)
 
     def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
         """Representations of every conformer atom.
@@ -222,4 +226,5 @@ class EquivariantTransformer(Teacher):
             x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
-        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
+        tokens = self.token(layers, conformers.batch_A, conformers.num_molecules) if layers and self.has_token else []
+        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers, tokens)
