@@ -1,7 +1,9 @@
-"""Numbers for the paper's claims from the tables and figures of one `dnd reproduce` folder.
+"""Numbers for the paper's claims from the cells and figures of one `dnd reproduce` folder.
 
 The paper counts the better of D&D-GRAPH and D&D-NODE, chosen by the test score, against the better row of another
-system. That favours the side with more rows, so each variant's own gain stands beside it.
+system. That favours the side with more rows, so each variant's own gain stands beside it. p-values are over
+pretrainings (`dnd.reproduction.significance`) and corrected (Holm) for the cells of a table; the better of two is not
+tested, since the test part chose it. Data sets share molecules, so how many of them are won is a count and no test.
 
     python benchmarks/claims.py runs/reproduce-cpu
 """
@@ -9,16 +11,19 @@ system. That favours the side with more rows, so each variant's own gain stands 
 from __future__ import annotations
 
 import argparse
-import csv
+import gzip
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 
-from dnd.reproduction.benchmarks import BENCHMARKS
-from dnd.reproduction.tables import CLASSICAL, LARGER_IS_BETTER
+from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX
+from dnd.reproduction.results import Record
+from dnd.reproduction.significance import Significance, holm, mean_over_sets
+from dnd.reproduction.tables import CLASSICAL, LARGER_IS_BETTER, Entry, entries, gain_by_pretraining
 
-Scores = dict[str, dict[str, tuple[str, float]]]  # data set → system → metric and mean
+Scores = dict[str, dict[str, Entry]]  # data set → system → its scores
 VARIANTS = ("dnd-graph", "dnd-node")
 RIVALS = {
     "RandInit, layer decay 0.65": ("randinit-0.65",),
@@ -33,63 +38,89 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of dnd reproduce")
     folder = parser.parse_args().folder
-    for name in ("table1", "table6"):
-        scores = read_scores(folder / f"{name}.csv")
-        for title, datasets in groups(name, scores).items():
-            print(f"\n## {name}, {title}: {', '.join(datasets)}\n")
-            print(gain_table({dataset: scores[dataset] for dataset in datasets}))
-    print(f"\n## GRAPH or NODE\n\n{graph_or_node(read_scores(folder / 'table1.csv'))}")
+    scores = read_scores(folder)
+    for title, datasets in groups(scores).items():
+        print(f"\n## {title}: {', '.join(datasets)}\n")
+        print(gain_table({dataset: scores[dataset] for dataset in datasets}))
+    print(f"\n## GRAPH or NODE\n\n{graph_or_node(scores)}")
     for figure in ("fig3", "fig4", "fig5"):
-        print(f"\n## {figure}\n\n{(folder / f'{figure}.txt').read_text(encoding='utf-8').strip()}")
+        if (folder / f"{figure}.txt").is_file():
+            print(f"\n## {figure}\n\n{(folder / f'{figure}.txt').read_text(encoding='utf-8').strip()}")
 
 
-def read_scores(path: Path) -> Scores:
-    """The means of a table that `dnd reproduce` wrote as CSV."""
+def read_scores(folder: Path) -> Scores:
+    """The finished cells of a folder by data set and system, mean pooling or the protocol's."""
+    path = next(one for one in (folder / "results.jsonl", folder / "results.jsonl.gz") if one.is_file())
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as stream:
+        records = {record.key: record for line in stream if (record := Record(**json.loads(line))).status == "done"}
     scores: Scores = {}
-    with open(path, newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            scores.setdefault(row["dataset"], {})[row["system"]] = (row["metric"], float(row["mean"]))
+    for entry in entries(records.values()):
+        if entry.pooling != "virtual_node":
+            scores.setdefault(entry.dataset, {})[entry.system] = entry
     return scores
 
 
-def groups(table: str, scores: Scores) -> dict[str, list[str]]:
+def groups(scores: Scores) -> dict[str, list[str]]:
     """Data sets by the heading under which the paper counts them."""
-    if table == "table6":
-        return {"QM9": list(scores)}
-    return {
-        title: [dataset for dataset in scores if BENCHMARKS[dataset].group == group]
+    qm9 = [dataset for dataset in scores if dataset.startswith(QM9_PREFIX)]
+    found = {
+        title: [dataset for dataset in scores if dataset in BENCHMARKS and BENCHMARKS[dataset].group == group]
         for title, group in (("OGB", "ogb"), ("curated", "physchem"))
     }
+    return {title: datasets for title, datasets in {**found, "QM9": qm9}.items() if datasets}
 
 
 def gain_table(scores: Scores) -> str:
-    """Mean relative gain over the data sets, and on how many of them it is one."""
+    """Mean relative gain over the data sets, on how many of them it is one, and its test over pretrainings."""
+    known = {
+        label: rivals for label, rivals in RIVALS.items() if any(set(rivals) & set(own) for own in scores.values())
+    }
+    tests = {
+        (label, name): gain_over_sets(scores, name, rivals) for label, rivals in known.items() for name in VARIANTS
+    }
+    corrected = dict(zip(tests, holm([test.p_value for _, test in tests.values()]), strict=True))
     lines = ["| against | better of the two | D&D-GRAPH | D&D-NODE |", "|---|---|---|---|"]
-    for label, rivals in RIVALS.items():
-        cells = [describe(scores, ours, rivals) for ours in (VARIANTS, *((one,) for one in VARIANTS))]
+    for label, rivals in known.items():
+        cells = [describe(scores, VARIANTS, rivals)]
+        for name in VARIANTS:
+            p_value, count = corrected[label, name], tests[label, name][1].count
+            test = "one pretraining" if p_value is None else f"p = {p_value:.2g} over {count} pretrainings"
+            cells.append(f"{describe(scores, (name,), rivals)} ({test})")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def describe(scores: Scores, ours: tuple[str, ...], rivals: tuple[str, ...]) -> str:
-    """Mean gain, wins and a two-sided sign test of `ours` against `rivals` over data sets."""
+    """Mean gain and number of data sets on which the best of `ours` is ahead of the best of `rivals`."""
     gains = [gain(systems, ours, rivals) for systems in scores.values()]
     wins = sum(one > 0 for one in gains)
-    p_value = binomtest(wins, len(gains)).pvalue
-    return f"{100 * float(np.mean(gains)):+.1f} %, better on {wins} of {len(gains)} (sign test p = {p_value:.2g})"
+    return f"{100 * float(np.mean(gains)):+.1f} %, better on {wins} of {len(gains)}"
 
 
-def gain(systems: dict[str, tuple[str, float]], ours: tuple[str, ...], rivals: tuple[str, ...]) -> float:
+def gain(systems: dict[str, Entry], ours: tuple[str, ...], rivals: tuple[str, ...]) -> float:
     """Relative gain of the best of `ours` over the best of `rivals`, positive = better."""
-    metric = systems[ours[0]][0]
-    best = max if metric in LARGER_IS_BETTER else min
-    own, other = (best(systems[name][1] for name in names if name in systems) for names in (ours, rivals))
-    return (own - other) / other * (1 if metric in LARGER_IS_BETTER else -1)
+    own, other = best(systems, ours).mean, best(systems, rivals).mean
+    return (own - other) / other * (1 if best(systems, ours).metric in LARGER_IS_BETTER else -1)
+
+
+def best(systems: dict[str, Entry], names: Iterable[str]) -> Entry:
+    """The system with the best test score."""
+    held = [systems[name] for name in names if name in systems]
+    return (max if held[0].metric in LARGER_IS_BETTER else min)(held, key=lambda entry: entry.mean)
+
+
+def gain_over_sets(scores: Scores, name: str, rivals: tuple[str, ...]) -> tuple[float, Significance]:
+    """The mean gain of one system over the best of `rivals`, tested over pretrainings."""
+    return mean_over_sets([gain_by_pretraining(own[name], best(own, rivals)) for own in scores.values() if name in own])
 
 
 def graph_or_node(scores: Scores) -> str:
     """Gain of NODE over GRAPH by data set."""
-    node = {dataset: gain(systems, ("dnd-node",), ("dnd-graph",)) for dataset, systems in scores.items()}
+    node = {
+        dataset: gain(own, ("dnd-node",), ("dnd-graph",))
+        for dataset, own in scores.items()
+        if set(VARIANTS) <= set(own)
+    }
     listed = ", ".join(f"{dataset} {100 * one:+.1f} %" for dataset, one in node.items())
     return f"NODE against GRAPH: better on {sum(one > 0 for one in node.values())} of {len(node)}: {listed}."
 

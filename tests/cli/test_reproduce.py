@@ -22,6 +22,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
         (["table1", "--datasets", "esoll"], "unknown data set 'esoll'. Did you mean esol"),
         (["table1", "--hydrogens", "all"], "unknown hydrogen setting 'all'"),
         (["table1", "--seeds", "0"], "--seeds must be at least 1"),
+        (["table1", "--upstream-seeds", "0"], "--upstream-seeds must be at least 1"),
+        (["table2", "--systems", "randinit-0.65"], "its finetuning has no layer decay"),
     ],
 )
 def test_bad_words_answer_with_the_nearest(
@@ -67,3 +69,32 @@ def test_the_whole_chain_at_the_tiny_budget(capsys: pytest.CaptureFixture[str], 
         assert code == 0
         assert "0 cells ran" in output
         assert (tmp_path / f"{figure}.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("words", "shown", "files"),
+    [
+        (["ccmd", "--upstream-seeds", 2], "labels + global + coordinated local (1/N²)", ["ccmd.md", "ccmd.csv"]),
+        (["multitask", "--datasets", "esol,freesolv"], "| freesolv | RMSE ↓ |", ["multitask.md", "multitask.csv"]),
+        (
+            ["conformers", "--datasets", "esol", "--systems", "conformers-1,conformers-2-all"],
+            "D&D-NODE, 2 conformers, each as often as a single one",
+            ["conformers.md"],
+        ),
+        (["students", "--datasets", "esol", "--systems", "gine-random,gine-node"], "gine, D&D-NODE", ["students.md"]),
+        (["locality", "--datasets", "esol,freesolv,lipo,bace"], "no clear pattern", ["locality.csv", "locality.png"]),
+        (["table6", "--datasets", "gap", "--systems", "randinit-1.0,dnd-node"], "D&D-NODE", ["table6.md"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_other_grids_at_the_tiny_budget(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], shown: str, files: list[str]
+) -> None:
+    code, output, errors = run(capsys, *words, "--seeds", 1, "--jobs", 2, "-o", tmp_path)
+    assert (code, errors) == (0, "")
+    assert shown in output
+    for name in files:
+        assert (tmp_path / name).is_file()
+    assert "0 cells ran" in run(capsys, *words, "--seeds", 1, "-o", tmp_path)[1]

@@ -14,20 +14,19 @@ def embed(
         str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder; dnd-base if not given.")
     ] = None,
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
-    pooling: Annotated[str | None, typer.Option(help="mean (+MP) or virtual_node (+VN).")] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
 ) -> None:
     """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
-    from dnd.common.errors import ConfigError
     from dnd.common.randomness import set_threads
     from dnd.models.students.encoders import DEFAULT_ENCODER
+    from dnd.models.students.layers import pooling_named
     from dnd.prediction.embedder import load_embedder
     from dnd.prediction.files import embed_file
 
-    if pooling not in (None, "mean", "virtual_node"):
-        raise ConfigError(f"unknown pooling {pooling!r}", expected="mean or virtual_node")
     set_threads()
-    embedder = load_embedder(encoder or DEFAULT_ENCODER, pooling=pooling, device=device, jobs=jobs)  # type: ignore[arg-type]
+    chosen = pooling_named(pooling) if pooling else None
+    embedder = load_embedder(encoder or DEFAULT_ENCODER, pooling=chosen, device=device, jobs=jobs)
     typer.echo(embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)

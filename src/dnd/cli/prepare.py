@@ -46,7 +46,7 @@ def prepare(
     quantum: Quantum = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Draw so many records at random (.npz).")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw so many records at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of generated conformers and of --sample.")] = 0,
     timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
     exclude: Exclude = None,

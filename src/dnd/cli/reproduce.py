@@ -9,7 +9,12 @@ import typer
 
 
 def reproduce(
-    what: Annotated[str, typer.Argument(help="table1, table2, table6, fig3, fig4 or fig5.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="table1, table2, table6, fig3, fig4, fig5, conformers, students, teachers, locality, ccmd, multitask."
+        ),
+    ],
     budget: Annotated[str, typer.Option(help="tiny, cpu, gpu or paper: sizes, epochs and seeds.")] = "tiny",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of results; default runs/reproduce-BUDGET.")
@@ -18,7 +23,10 @@ def reproduce(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with QM9, PCQM4Mv2 or archives of OGB.")] = None,
     datasets: Annotated[str, typer.Option(help="Data sets, or targets of tables 2 and 6, separated by commas.")] = "",
     systems: Annotated[str, typer.Option(help="Systems, separated by commas; all of the table by default.")] = "",
-    seeds: Annotated[int | None, typer.Option(help="Number of finetuning seeds; the budget's by default.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Number of finetuning seeds of each pretraining; the budget's by default.")
+    ] = None,
+    upstream_seeds: Annotated[int | None, typer.Option(help="Number of pretrainings; the budget's by default.")] = None,
     pretraining: Annotated[
         list[Path] | None, typer.Option(help="File to pretrain on instead of QM9 or PCQM4Mv2; may be repeated.")
     ] = None,
@@ -32,8 +40,9 @@ def reproduce(
     from dnd.reproduction.reproduce import reproduce as run
     from dnd.store.schema import HydrogenSetting
 
-    if seeds is not None and seeds < 1:
-        raise ConfigError("--seeds must be at least 1", found=seeds)
+    for name, number in (("--seeds", seeds), ("--upstream-seeds", upstream_seeds)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} must be at least 1", found=number)
     request = Request(
         what,
         find_budget(budget),
@@ -42,7 +51,8 @@ def reproduce(
         _words(datasets),
         _words(systems),
         look_up({name: name for name in get_args(HydrogenSetting)}, hydrogens, "hydrogen setting"),
-        tuple(range(1, seeds + 1)) if seeds else (),
+        tuple(range(1, (seeds or 0) + 1)),
+        tuple(range(1, (upstream_seeds or 0) + 1)),
     )
     outcome = run(request, out or Path("runs") / f"reproduce-{budget}", jobs=jobs, say=typer.echo)
     typer.echo(outcome.text)

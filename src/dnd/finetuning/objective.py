@@ -153,6 +153,7 @@ class SupervisedObjective(Objective):
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
         value_loss: of values.
+        select_by_loss: the validation loss chooses the epoch, whatever the metrics say.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class SupervisedObjective(Objective):
         layer_decay: float,
         class_weights: bool = False,
         value_loss: ValueLoss = DEFAULT_LOSS,
+        select_by_loss: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
@@ -184,7 +186,7 @@ class SupervisedObjective(Objective):
         main = metric_names(self.kinds)[0]
         valid_BC = targets_NC[partition.valid]
         # The accuracies of several classes move in steps, so there the validation loss chooses.
-        countable = not balanced and not self.groups
+        countable = not balanced and not self.groups and not select_by_loss
         countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
         self.best_is_max = countable and main in LARGER_IS_BETTER

@@ -234,7 +234,7 @@ def _proposed(study: Study, number: int, config: FinetuneConfig) -> Trial:
     trial.suggest_float("loop.learning_rate", rate / 5, rate * 5, log=True)
     trial.suggest_float("layer_decay", min(0.6, config.layer_decay), 1.0)
     trial.suggest_categorical("regularization.dropout", sorted({0.0, 0.1, 0.2, 0.3, _dropout(config)}))
-    trial.suggest_categorical("head", ["mlp", "linear"])
+    trial.suggest_categorical("head", ["mlp", "linear", *({config.head} - {"mlp", "linear"})])
     trial.suggest_categorical("loop.batch_size", sorted({16, 32, 64, 128, config.loop.batch_size}))
     trial.suggest_int("loop.epochs", max(1, epochs // 2), 2 * epochs)
     return trial

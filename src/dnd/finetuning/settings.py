@@ -23,7 +23,11 @@ CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boostin
 
 @dataclass(frozen=True)
 class Regularization:
-    """Training settings of the student that change no weight; none = as the student has them.
+    """Training settings of the student that change no weight.
+
+    None is the default of the student's architecture (no dropout but 0.2 on Laplacian identifiers, momentum 0.1), or
+    what `student` says of a student with random weights. How an encoder was pretrained plays no part, so students
+    from different pretrainings are finetuned alike.
 
     Attributes:
         dropout: on the output of each layer's blocks.
@@ -99,8 +103,11 @@ class FinetuneConfig:
         loop: epochs, rates, batch size, seed of the training.
         student: architecture with `--encoder random`; a pretrained encoder brings its own.
         regularization: dropout rates of the student.
-        pooling: `mean` (+MP) or `virtual_node` (+VN).
-        head: `mlp`, or `linear`.
+        pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as 3DInfomax has it on QM9.
+        head: `mlp`, `linear`, or `pna`, which goes with it.
+        batch_norm: `kept` takes weights and statistics of the encoder's batch norms over; `fresh` starts them anew, as
+            3DInfomax does on QM9.
+        select_by: what chooses the epoch on the validation part: the `metric`, or the `loss`.
         targets: train in units of the training standard deviation, or on `raw` labels.
         probe_steps: of training the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
@@ -128,6 +135,8 @@ class FinetuneConfig:
     regularization: Regularization = field(default_factory=Regularization)
     pooling: Pooling = "mean"
     head: HeadName = "mlp"
+    batch_norm: Literal["kept", "fresh"] = "kept"
+    select_by: Literal["metric", "loss"] = "metric"
     targets: Literal["standardised", "raw"] = "standardised"
     probe_steps: int = 0
     layer_decay: float = 0.65
@@ -153,6 +162,12 @@ class FinetuneConfig:
             raise ConfigError("ensemble must be at least 1 and folds at least 3", found=(self.ensemble, self.folds))
         if not 0 < self.layer_decay <= 1:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
+        if self.batch_norm == "fresh" and self.probe_steps:
+            raise ConfigError(
+                "probe_steps learn from representations that fresh batch norms take away",
+                found=f"batch_norm=fresh, probe_steps={self.probe_steps}",
+                next_step="Use probe_steps=0",
+            )
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):

@@ -35,6 +35,7 @@ from dnd.models.students.encoders import (
     load_encoder,
     shipped_encoders,
 )
+from dnd.models.students.layers import start_norms_anew
 from dnd.predictor.model_folder import Member
 from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, fit_targets
@@ -200,16 +201,25 @@ class MemberResult:
 def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
     """The pretrained student, or a random one whose weights are a function of `seed`."""
     if encoder != RANDOM:
-        return load_encoder(encoder_folder(encoder), **config.regularization.given())[0]
+        folder, given = encoder_folder(encoder), config.regularization.given()
+        return load_encoder(folder, as_pretrained=False, **given)[0]
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(derive_seed(seed, "student"))
         return build_student(config.student.with_training_settings(**config.regularization.given()))
 
 
+def student_to_train(config: FinetuneConfig, encoder: str, seed: int) -> Student:
+    """`initial_student`, with new batch norms where the settings want them."""
+    student = initial_student(config, encoder, seed)
+    if config.batch_norm == "fresh":
+        start_norms_anew(student)
+    return student
+
+
 def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective:
     """A network with a new head, and the loss on a partition."""
     config, molecules = plan.config, plan.molecules
-    student = initial_student(config, plan.encoder, seed)
+    student = student_to_train(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     targets = fit_targets(
         molecules.targets_NC[partition.train],
@@ -231,6 +241,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         config.layer_decay,
         class_weights=config.class_weights == "balanced",
         value_loss=config.loss or DEFAULT_LOSS,
+        select_by_loss=config.select_by == "loss",
     )
 
 

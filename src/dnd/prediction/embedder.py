@@ -15,7 +15,7 @@ from dnd.common.files import MANIFEST, read_json
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import encoder_folder, load_encoder
-from dnd.models.students.layers import Pooling, pool
+from dnd.models.students.layers import Pooling, pool, pooled_width
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
 from dnd.predictor.predictor import Predictor
@@ -72,7 +72,7 @@ class Embedder:
     def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
         found = valid_molecules(smiles, self.hydrogens, self.jobs)
-        values_ND = np.full((len(smiles), self.student.width), np.nan, np.float32)
+        values_ND = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             values_ND[found.places] = run_over(self._pooled, self.student, found.store, every)

@@ -18,7 +18,7 @@ from dnd.common.model_folder import ModelFolder, load_strictly
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
-from dnd.models.students.layers import Pooling, pool
+from dnd.models.students.layers import Pooling, pool, pooled_width
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel
 from dnd.predictor.classical.linear import Linear
@@ -117,6 +117,11 @@ class FrozenEncoder:
     student: Student
     pooling: Pooling
 
+    @property
+    def width(self) -> int:
+        """Numbers per molecule that `embed` makes."""
+        return pooled_width(self.student.width, self.pooling)
+
     def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
         """Representations of `rows`, of all molecules when None."""
 
@@ -144,7 +149,7 @@ class Blend:
     @property
     def layout(self) -> Layout:
         """The columns that the members see."""
-        return Layout(self.encoder.student.width if self.encoder else 0)
+        return Layout(self.encoder.width if self.encoder else 0)
 
     @cached_property
     def weights_MC(self) -> Float[np.ndarray, "members targets"]:
@@ -238,7 +243,7 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     for key, tensor in model.tensors(CLASSICAL).items():
         place, _, name = key.rpartition(".")
         arrays.setdefault(place, {})[name] = _finite(tensor, f"{model.path}, {key}")
-    width = Layout(encoder.student.width if encoder else 0).width
+    width = Layout(encoder.width if encoder else 0).width
     members = tuple(
         _read_member(number, entry, arrays, targets, width) for number, entry in enumerate(config["classical"])
     )

@@ -21,7 +21,7 @@ from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
-from dnd.models.students.layers import Pooling
+from dnd.models.students.layers import pooling_named
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
 from dnd.predictor.targets import Target, TaskName, task_name
@@ -170,17 +170,11 @@ def _read_member(
     entry: Mapping[str, Any], targets: Sequence[Target], tensors: Mapping[str, torch.Tensor], what: str
 ) -> Member:
     student = from_dict(StudentConfig, entry["student"])
-    network = PropertyNetwork(build_student(student), _pooling(entry["pooling"]), entry["head"], len(targets))
+    network = PropertyNetwork(build_student(student), pooling_named(entry["pooling"]), entry["head"], len(targets))
     load_strictly(network, tensors, what)
     network.eval()
     scaled = tuple(target.with_scale(scale) for target, scale in zip(targets, entry["scale"], strict=True))
     return Member(network, scaled, int(entry["seed"]), float(entry["weight"]), student, entry["head"])
-
-
-def _pooling(name: str) -> Pooling:
-    if name not in ("mean", "virtual_node"):
-        raise ConfigError(f"unknown pooling {name!r}")
-    return name  # type: ignore[return-value]
 
 
 def _stem(number: int) -> str:

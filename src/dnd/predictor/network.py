@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dnd.common.randomness import derive_seed
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
-from dnd.models.students.layers import Pooling, fixed_weights, pool
+from dnd.models.students.layers import Pooling, fixed_weights, pool, pooled_width
+from dnd.models.students.pna import PNAHead
 from dnd.predictor.metrics import softmax
 from dnd.predictor.targets import Target, groups_of
 from dnd.store.batches import MoleculeSource, plan_batches
@@ -21,29 +22,37 @@ from dnd.store.batches import MoleculeSource, plan_batches
 # From the pooled vector of a molecule to its targets.
 
 
-HeadName = Literal["mlp", "linear"]
+HeadName = Literal["mlp", "linear", "pna"]
 
 
-def build_head(name: HeadName, width: int, num_targets: int) -> nn.Module:
-    r"""A new prediction head `(B, D) -> (B, C)`.
+def build_head(
+    name: HeadName, inputs: int, num_targets: int, *, width: int | None = None, batch_norm_momentum: float | None = None
+) -> nn.Module:
+    r"""A new prediction head `(B, I) -> (B, C)`.
 
     .. math:: \text{mlp}: \hat y = W_2\, \mathrm{LN}(\mathrm{GELU}(W_1 h + b_1)) + b_2, \qquad
               \text{linear}: \hat y = W h + b
 
-    Source: D&D does not state its head; `mlp` is the head of TokenGT's reference code. The last layer starts small and
-    without bias, so that training starts from the mean of the standardised targets.
+    Source: D&D does not state its head; `mlp` is the head of TokenGT's reference code, `pna` that of 3DInfomax on QM9.
+    But for `pna` the last layer starts small and without bias, so that training starts from the mean of the
+    standardised targets.
 
     Args:
-        name: `mlp` or `linear`.
-        width: D.
+        name: `mlp`, `linear` or `pna`.
+        inputs: I, the width of the pooled vector.
         num_targets: C.
+        width: inner width; I when None.
+        batch_norm_momentum: of `pna`'s batch norm; 0.1 when None.
     """
-    last = nn.Linear(width, num_targets)
+    width = width or inputs
+    if name == "pna":
+        return PNAHead(inputs, width, num_targets, 0.1 if batch_norm_momentum is None else batch_norm_momentum)
+    last = nn.Linear(inputs if name == "linear" else width, num_targets)
     nn.init.normal_(last.weight, std=0.02)
     nn.init.zeros_(last.bias)
     if name == "linear":
         return last
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), last)
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.LayerNorm(width), last)
 
 
 # The network that is finetuned: prediction = head(pooling(student(graph))).
@@ -61,7 +70,7 @@ class PropertyNetwork(nn.Module):
 
     Args:
         student: pretrained or random.
-        pooling: `mean` (+MP) or `virtual_node` (+VN).
+        pooling: see `pool`.
         head: see `build_head`.
         num_targets: C.
         seed: of the head's initial weights.
@@ -72,7 +81,18 @@ class PropertyNetwork(nn.Module):
         self.student, self.pooling = student, pooling
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(derive_seed(seed, "head"))
-            self.head = build_head(head, student.width, num_targets)
+            self.head = build_head(
+                head,
+                pooled_width(student.width, pooling),
+                num_targets,
+                width=student.width,
+                batch_norm_momentum=student.config.batch_norm_momentum,
+            )
+
+    @property
+    def width(self) -> int:
+        """Numbers per molecule that `embed` makes."""
+        return pooled_width(self.student.width, self.pooling)
 
     def embed(self, graph: GraphBatch) -> Float[Tensor, "molecules dim"]:
         """The pooled representation of every molecule."""

@@ -331,7 +331,7 @@ class Predictor:
                 found="classical members on descriptors and counts",
                 next_step="Finetune with --encoder, or use another --recipe",
             )
-        width = sum(network.student.width for network in networks) or (encoder.student.width if encoder else 0)
+        width = sum(network.width for network in networks) or (encoder.width if encoder else 0)
         values_ND = np.full((len(smiles), width), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
@@ -353,7 +353,7 @@ def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.
         embedding_BD = network.embed(graph)
         return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
 
-    outputs, width = run_over(both, network.student, store, np.arange(len(store))), network.student.width
+    outputs, width = run_over(both, network.student, store, np.arange(len(store))), network.width
     return to_raw_units(outputs[:, width:], member.targets), outputs[:, :width]
 
 

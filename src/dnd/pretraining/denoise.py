@@ -156,6 +156,7 @@ class DenoiseConfig:
             et al. for PCQM4Mv2.
         remove_mean: take the translation out of the noise; not in the paper.
         holdout_fraction: share of the molecules that is held out to select the weights.
+        num_conformers: of each molecule that are used, the first so many, one after the other by epoch; none = all.
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -163,11 +164,14 @@ class DenoiseConfig:
     sigma: float = 0.04
     remove_mean: bool = False
     holdout_fraction: float = 0.02
+    num_conformers: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work."""
         if not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}, expected above 0 angstrom")
+        if self.num_conformers is not None and self.num_conformers < 1:
+            raise ValueError(f"num_conformers is {self.num_conformers}, expected at least 1")
         if self.loop.precision == "bf16":
             raise ValueError("teachers are trained in fp32; noise of 0.04 angstrom is lost in the digits of bf16")
 
@@ -237,7 +241,8 @@ class DenoisingObjective(Objective):
         Raises:
             CoincidentAtomsError: a clean conformer has two atoms at one place; the message names the molecule.
         """
-        batch = self.store.read(rows, conformer=max(epoch, 0))
+        number = max(epoch, 0)
+        batch = self.store.read(rows, conformer=number % (self.config.num_conformers or number + 1))
         assert batch.conformers is not None
         conformers = batch.conformers
         try:

@@ -101,13 +101,13 @@ def global_alignment_loss(
     .. math:: L_g = \frac{1}{B} \sum_b \frac{1}{K} \sum_k \frac{1}{D} \lVert s_{bk} - t_{bk} \rVert_2^2
 
     Source: CCMD (arXiv 2211.16712), global molecular distillation at every layer. Its primary text was not at hand
-    and its exact factors are reconstructed. CCMD's teacher has a virtual token; ours has none, so its target is the
-    mean over its atoms.
+    and its exact factors are reconstructed. CCMD's teacher has a virtual token; so has ours where it is supervised
+    (`teacher/supervised.py`), and the target of a denoiser is the mean over its atoms.
 
     Args:
         student_KBD: state of the student's graph token (the mean over atoms where it has none) after each aligned
             layer, projected where widths differ.
-        teacher_KBD: the teacher's mean over atoms after each aligned layer.
+        teacher_KBD: the teacher's token, or mean over atoms, after each aligned layer.
 
     Raises:
         ShapeError: the two differ in layers, molecules or width.

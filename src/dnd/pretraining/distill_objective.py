@@ -164,11 +164,15 @@ class DistillationObjective(PretrainingObjective):
             self.terms = nn.ModuleDict(self._terms)
             train_rows = self.train_rows.sample()
             if config.task_target is not None:
-                self.task = LabelHead(self.student, store, config.task_target, train_rows, self.holdout_rows)
+                self.task = LabelHead(
+                    self.student, store, config.task_target, train_rows, self.holdout_rows, config.task_readout
+                )
             names = [name for name in config.weights() if name in AUXILIARY]
             self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed)
             self.auxiliary = nn.ModuleDict(self._auxiliary)
         self._weights = config.weights()
+        if config.select_by == "task":
+            self.best_metric = "valid_task_loss"
         self.request = request_of(self._terms, config)
         self.cache = self._build_cache(config, cache_folder, quiet)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())

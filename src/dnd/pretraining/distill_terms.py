@@ -269,4 +269,10 @@ def request_of(terms: dict[str, DistillationTerm], config: DistillConfig) -> Tar
     layers: dict[bool, set[int]] = {True: set(), False: set()}
     for term in terms.values():
         layers[term.of_atoms] |= set(term.teacher_layers)
-    return TargetRequest(tuple(sorted(layers[True])), tuple(sorted(layers[False])), config.pool_h, config.conformers)
+    return TargetRequest(
+        tuple(sorted(layers[True])),
+        tuple(sorted(layers[False])),
+        config.pool_h,
+        config.conformers,
+        config.num_conformers,
+    )

@@ -80,10 +80,13 @@ class DistillConfig:
         layers: which layers the coordinated terms align.
         size_factor: weight of a molecule of N atoms in the local term: 1, 1/N or 1/N².
         task_target: column of the store for the task term.
+        task_readout: what the task term reads: the `mean` over atoms, or the `virtual_node`, which CCMD aligns.
+        select_by: what chooses the epoch on the held-out part: the whole `loss`, or the `task` term alone.
         pool_h: whether the teacher's mean runs over its hydrogens too where the student has none.
         conformers: `first`, or `mean` for the mean of the teacher's outputs over all conformers of a molecule. For a
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
             its noise.
+        num_conformers: of each molecule that the mean is of, the first so many; none = all.
         cache: where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not at
             all for a single epoch, in which each is used once.
         cache_memory_mb: largest cache in memory, in MiB.
@@ -97,8 +100,11 @@ class DistillConfig:
     layers: Literal["all", "last"] = "all"
     size_factor: SizeFactor = "coordinated"
     task_target: str | None = None
+    task_readout: Literal["mean", "virtual_node"] = "mean"
+    select_by: Literal["loss", "task"] = "loss"
     pool_h: bool = False
     conformers: Literal["first", "mean"] = "first"
+    num_conformers: int | None = None
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     cache_memory_mb: int = 512
     holdout_fraction: float = 0.02
@@ -117,6 +123,12 @@ class DistillConfig:
             )
         if ("task" in weights) != (self.task_target is not None):
             raise ConfigError("terms.task and task_target belong together", found=f"{weights}, {self.task_target}")
+        if self.select_by == "task" and "task" not in weights:
+            raise ConfigError("select_by=task needs the task term", next_step="Set terms.task=1 and task_target=NAME")
+        if self.num_conformers is not None and (self.num_conformers < 1 or self.conformers != "mean"):
+            raise ConfigError(
+                "num_conformers is a number for conformers=mean", found=(self.num_conformers, self.conformers)
+            )
         if self.conformers == "mean" and self.cache == "off":
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
         if not 0 < self.holdout_fraction < 1:

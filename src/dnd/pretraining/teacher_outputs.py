@@ -24,7 +24,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
 from dnd.common.ragged import RaggedCounts
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
-from dnd.models.teachers.base import Teacher
+from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
 from dnd.store.reader import Store
 from dnd.training.distributed import World
@@ -184,15 +184,17 @@ class TargetRequest:
     Attributes:
         atom_layers: layers, from 0, whose atom representations are needed; the last one stands for Z3D, the
             teacher's output.
-        pooled_layers: layers whose means over atoms are needed.
+        pooled_layers: layers whose molecule tokens are needed, or means over atoms where the teacher has no token.
         pool_h: whether the means run over atoms that the graph does not have.
-        conformers: `first`, or `mean` over all conformers of a molecule.
+        conformers: `first`, or `mean` over the conformers of a molecule.
+        num_conformers: that the mean is of, the first so many; None = all.
     """
 
     atom_layers: tuple[int, ...]
     pooled_layers: tuple[int, ...]
     pool_h: bool = False
     conformers: Literal["first", "mean"] = "first"
+    num_conformers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,8 @@ def run_teacher(
     last = teacher.num_layers - 1
     needed = {*request.atom_layers, *request.pooled_layers}
     with torch.autocast(batch.rows_B.device.type, enabled=False):
-        output = teacher(batch.conformers, collect_layers=bool(needed - {last}))
+        wants_tokens = teacher.has_token and bool(request.pooled_layers)
+        output = teacher(batch.conformers, collect_layers=bool(needed - {last}) or wants_tokens)
     states_AD = {
         layer: output.scalars_AD if layer == last else F.layer_norm(output.layers[layer], (teacher.width,))
         for layer in needed
@@ -232,11 +235,19 @@ def run_teacher(
     atoms_ND = {layer: states[batch.conformers.graph_atoms_N] for layer, states in states_AD.items()}
     offsets = batch.conformers.atom_offsets if request.pool_h else batch.graph.atom_offsets
     pooled_BD = [
-        mean_per_molecule(states_AD[layer] if request.pool_h else atoms_ND[layer], offsets)
+        _token_after(output, layer, last)
+        if teacher.has_token
+        else mean_per_molecule(states_AD[layer] if request.pool_h else atoms_ND[layer], offsets)
         for layer in request.pooled_layers
     ]
     atoms_KND = _stack([atoms_ND[layer] for layer in request.atom_layers], batch.graph.node_features_NF, teacher.width)
     return atoms_KND, _stack(pooled_BD, batch.rows_B, teacher.width)
+
+
+def _token_after(output: TeacherOutput, layer: int, last: int) -> Float[Tensor, "molecules dim"]:
+    """The molecule token, normalised as the atoms are: with weights after the last layer, without before it."""
+    token_BD = output.tokens[layer]
+    return token_BD if layer == last else F.layer_norm(token_BD, token_BD.shape[1:])
 
 
 def teacher_outputs(
@@ -244,6 +255,7 @@ def teacher_outputs(
 ) -> tuple[Float[Tensor, "layers atoms dim"], Float[Tensor, "pooled_layers molecules dim"]]:
     """The requested outputs for the molecules at `rows`, averaged over conformers where `request` says so."""
     counts = store.num_conformers_of(rows) if request.conformers == "mean" else np.ones(len(rows), dtype=np.int64)
+    counts = counts if request.num_conformers is None else np.minimum(counts, request.num_conformers)
     total_KND, total_PBD = None, None
     for conformer in range(int(counts.max())):
         batch = store.read(rows, conformer=conformer).to(device)
@@ -337,6 +349,8 @@ def digest_of(teacher: Teacher, store_fingerprint: str, request: TargetRequest) 
     """SHA-256 of everything that the targets depend on: weights, molecules and what is asked for."""
     plan: dict[str, Any] = {**asdict(request), "atoms_per_batch": _ATOMS_PER_BATCH, "store": store_fingerprint}
     plan["teacher"] = weights_digest(teacher)
+    if request.num_conformers is None:
+        del plan["num_conformers"]  # caches of before there was a choice have no such entry
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 

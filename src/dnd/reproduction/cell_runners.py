@@ -21,26 +21,41 @@ Result = dict[str, Any]
 
 
 def prepare_store(work: Work) -> Result:
-    """Files with conformers → a store, without the molecules of the labelled table where there is one."""
+    """Files with conformers → a store of so many molecules, none of them in the labelled table where there is one."""
     from dnd.store.prepare import prepare
     from dnd.store.settings import PrepareConfig
 
     inputs = work.inputs()
-    drawn = work.settings["molecules"]
-    sampled = all(str(path).endswith(".npz") for path in inputs)
     exclude = tuple(str(folder / TABLE) for folder in work.needs.values())
     config = PrepareConfig(
         target_columns=tuple(work.settings["targets"]),
         hydrogens=work.settings["hydrogens"],
         conformers=work.settings["conformers"],
         seed=work.settings["seed"],
-        sample=_at_most(inputs, drawn) if sampled and drawn else None,
-        limit=None if sampled else drawn,
+        num_conformers=work.settings.get("num_conformers", 1),
+        sample=work.settings["molecules"],
         exclude=exclude,
     )
     summary = prepare(inputs, work.folder / STORE, config, resume=True, quiet=True)
     text = f"{summary.molecules} molecules, {sum(summary.rejected.values())} rejected"
     return {"molecules": summary.molecules, "rejected": summary.rejected, "summary": text}
+
+
+def random_encoder(work: Work) -> Result:
+    """A student with random weights as an encoder, so that it goes through the finetuning of any other."""
+    import torch
+
+    from dnd.common.randomness import derive_seed
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.models.students.encoders import build_student, save_encoder
+
+    config, seed = load_config(FinetuneConfig, None, work.settings["config"]), work.settings["seed"]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive_seed(seed, "student"))
+        student = build_student(config.student)
+    description = {"stage": "random", "hydrogens": work.settings["hydrogens"], "seed": seed}
+    save_encoder(work.folder / ENCODER, student, description, f"# Random weights, seed {seed}\n")
+    return {"weights": sum(parameter.numel() for parameter in student.parameters())}
 
 
 def denoise_teacher(work: Work) -> Result:
@@ -50,12 +65,19 @@ def denoise_teacher(work: Work) -> Result:
     return _trained(work, DenoiseConfig, denoise, work.need("prepare") / STORE, work.folder / TEACHER)
 
 
+def supervise_teacher(work: Work) -> Result:
+    """Store with labels → teacher that has learned them."""
+    from dnd.pretraining.supervised_teacher import SuperviseConfig, supervise
+
+    return _trained(work, SuperviseConfig, supervise, work.need("prepare") / STORE, work.folder / TEACHER)
+
+
 def distill_encoder(work: Work) -> Result:
     """Store and teacher → encoder."""
     from dnd.pretraining.distill import distill
     from dnd.pretraining.settings import DistillConfig
 
-    store, teacher = work.need("prepare") / STORE, work.need("denoise") / TEACHER
+    store, teacher = work.need("prepare") / STORE, work.need("denoise", "supervise") / TEACHER
     return _trained(work, DistillConfig, distill, store, teacher, work.folder / ENCODER)
 
 
@@ -139,6 +161,13 @@ def finetune_student(work: Work) -> Result:
     }
 
 
+def multitask(work: Work) -> Result:
+    """Several labelled tables and an encoder → a test score of each."""
+    from dnd.reproduction.multitask import multitask_student
+
+    return multitask_student(work)
+
+
 def classical_features(work: Work) -> Result:
     """Count fingerprints and descriptors of a labelled table, once for all classical models."""
     from dnd.chemistry.molecule import Molecule
@@ -192,7 +221,9 @@ def qm9_labels(work: Work) -> Result:
     """QM9's labelled molecules, drawn and split once, in the units of Table 6."""
     from dnd.reproduction.benchmarks import draw_labelled
 
-    smiles, targets_NC, split, available = draw_labelled(Path(work.inputs()[0]), work.settings["molecules"])
+    smiles, targets_NC, split, available = draw_labelled(
+        Path(work.inputs()[0]), work.settings["molecules"], work.settings["reserved"]
+    )
     rows = [[text, *map(float, row), part] for text, row, part in zip(smiles, targets_NC, split, strict=True)]
     write_text(work.folder / TABLE, table_text(["smiles", *work.settings["targets"], "split"], rows))
     return {"molecules": len(smiles), "labelled_molecules_in_file": available}
@@ -200,25 +231,19 @@ def qm9_labels(work: Work) -> Result:
 
 STAGES: dict[str, Callable[[Work], Result]] = {
     "prepare": prepare_store,
+    "random_encoder": random_encoder,
     "denoise": denoise_teacher,
+    "supervise": supervise_teacher,
     "distill": distill_encoder,
     "distill_from_stores": distill_from_stores,
     "contrast": contrast_encoder,
     "pretrain": pretrain_encoder,
     "finetune": finetune_student,
+    "multitask": multitask,
     "features": classical_features,
     "classical": classical_model,
     "qm9_labels": qm9_labels,
 }
-
-
-def _at_most(inputs: Any, wanted: int) -> int | None:
-    """`wanted`, or None where the inputs hold no more than that, so that all are taken."""
-    total = 0
-    for path in inputs:
-        with np.load(path, allow_pickle=False) as arrays:
-            total += len(arrays["n_atoms"])
-    return wanted if wanted < total else None
 
 
 def _scores(metric: str, parts: Mapping[str, float | None], scale: float) -> Result:

@@ -12,7 +12,8 @@ import numpy as np
 from dnd.common.errors import InputError
 from dnd.report.figures import LINES, MARKERS, PALETTE, Finding, draw_loss_curves, drawing, plain
 from dnd.reproduction.results import Record
-from dnd.reproduction.tables import LARGER_IS_BETTER, SYSTEMS, metric_name, pooling_name
+from dnd.reproduction.significance import Seeds
+from dnd.reproduction.tables import LARGER_IS_BETTER, SYSTEMS, metric_name, pooling_name, seeds_of
 from dnd.training.logs import LOG, read_log
 
 # Figure 3: loss curves of runs, from their `metrics.jsonl`.
@@ -111,13 +112,13 @@ class Curve:
         dataset: name shown.
         label: of the system.
         metric: of the scores.
-        points: fraction → (training molecules, score by seed).
+        points: fraction → (training molecules, score by upstream and finetuning seed).
     """
 
     dataset: str
     label: str
     metric: str
-    points: Mapping[float, tuple[int, Mapping[int, float]]]
+    points: Mapping[float, tuple[int, Mapping[Seeds, float]]]
 
     def mean(self, fraction: float) -> float:
         """Mean over seeds at a fraction."""
@@ -135,12 +136,12 @@ def curves_of(records: Sequence[Record], names: Mapping[str, str]) -> list[Curve
     Raises:
         InputError: no cell is finished.
     """
-    groups: dict[tuple[str, str, str], dict[float, dict[int, Record]]] = {}
+    groups: dict[tuple[str, str, str], dict[float, dict[Seeds, Record]]] = {}
     for record in records:
         if record.kind == "finetune" and record.status == "done" and record.result.get("test") is not None:
             settings = record.settings
             by_fraction = groups.setdefault((settings["dataset"], settings["system"], settings["pooling"]), {})
-            by_fraction.setdefault(settings["fraction"], {})[settings["seed"]] = record
+            by_fraction.setdefault(settings["fraction"], {})[seeds_of(record)] = record
     if not groups:
         reason = next((record.reason for record in records if record.status == "failed"), "nothing to run")
         raise InputError("no finetuning is finished, so there is no curve", found=reason)
@@ -184,8 +185,8 @@ def draw_label_efficiency(curves: Sequence[Curve], *, name: str = "labels") -> F
     rows: list[Sequence[object]] = []
     for curve in curves:
         for fraction, (count, by_seed) in curve.points.items():
-            rows += [(curve.dataset, curve.label, fraction, count, seed, value) for seed, value in by_seed.items()]
-    columns_csv = ("dataset", "system", "fraction", "train_molecules", "seed", "score")
+            rows += [(curve.dataset, curve.label, fraction, count, *seeds, value) for seeds, value in by_seed.items()]
+    columns_csv = ("dataset", "system", "fraction", "train_molecules", "upstream_seed", "seed", "score")
     return Finding(name, figure, columns_csv, rows, _sentence(curves))
 
 

@@ -1,8 +1,7 @@
 """From a table or figure of the paper to the cells that make it, at a budget.
 
-Upstream stages (prepare, denoise, distill, contrast, pretrain) are cells that others need, so each runs once, and all
-tables and figures of one results folder share them. Finetuning is the same for every system: same molecules, same
-epochs, same seeds; only the encoder and, for RandInit, the layer decay differ.
+Finetuning is the same for every system: same molecules, same epochs, same seeds, same regularisation, the encoder read
+from a folder; RandInit's folder holds random weights. Only the encoder and, in Table 1, the layer decay differ.
 """
 
 from __future__ import annotations
@@ -13,16 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.config import look_up
-from dnd.common.errors import InputError
-from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS, energy_label, find_pretraining, find_qm9
+from dnd.common.errors import ConfigError
+from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS, find_qm9
 from dnd.reproduction.budgets import Budget
+from dnd.reproduction.ccmd import ccmd_cells
 from dnd.reproduction.classical_models import MOST_BOOSTED_TARGETS
+from dnd.reproduction.multitask import multitask_cells
 from dnd.reproduction.results import Cell
-from dnd.reproduction.tables import TABLE_1, TABLE_2, TABLE_6, System, system
+from dnd.reproduction.tables import CONFORMERS, LOCALITY, STUDENTS, TABLE_1, TABLE_2, TABLE_6, TEACHERS, System, system
+from dnd.reproduction.upstream import (
+    LABELS,
+    MOLECULES,
+    QM9,
+    encoder_key,
+    identities,
+    input_paths,
+    located,
+    regularization_words,
+    student_words,
+    upstream_cells,
+)
 
-UPSTREAM_SEED = 1  # teacher and encoders are trained once, as in the paper; the seeds of a table are finetuning seeds
 _MANY_TARGETS = {"sider": 27, "toxcast": 617}
-MOLECULES, QM9 = "molecules", "qm9"
+QM9_TABLES = ("table2", "table6")
+FOUR_SETS = ("esol", "lipo", "bp", "bace")
+NO_LAYER_DECAY = "randinit-1.0"
 
 
 @dataclass(frozen=True)
@@ -30,13 +44,15 @@ class Request:
     """What is to be reproduced.
 
     Attributes:
-        what: `table1`, `table2`, `table6`, `fig3`, `fig4` or `fig5`.
+        what: a name of `_PLANS`.
         budget: sizes, epochs, seeds.
         data_dir: where to look for data first.
         pretraining: files to pretrain on; empty = QM9, or PCQM4Mv2 for the paper's budget.
-        datasets: of Table 1 and Figure 5, targets for Tables 2 and 6; empty = all.
+        datasets: of Table 1 and Figure 5, targets for Tables 2 and 6; empty = all of it.
         systems: empty = all of the table.
         hydrogens: of pretraining for Table 1 and the figures.
+        seeds: of finetuning; empty = the budget's.
+        upstream_seeds: of the pretrainings; empty = the budget's.
     """
 
     what: str
@@ -47,15 +63,22 @@ class Request:
     systems: tuple[str, ...] = ()
     hydrogens: str = "heavy_both"
     seeds: tuple[int, ...] = field(default=())
+    upstream_seeds: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
         look_up(_PLANS, self.what, "table or figure")
         for name in self.systems:
+            if self.what in QM9_TABLES and system(name).upstream == "random" and name != NO_LAYER_DECAY:
+                raise ConfigError(
+                    f"{self.what} has no {name}: its finetuning has no layer decay",
+                    next_step=f"Use --systems {NO_LAYER_DECAY}",
+                )
             system(name)
         for name in self.datasets:
-            look_up(TARGETS if self.what in ("table2", "table6") else BENCHMARKS, name, "data set")
-        if not self.seeds:
-            object.__setattr__(self, "seeds", tuple(range(1, self.budget.seeds + 1)))
+            look_up(TARGETS if self.what in QM9_TABLES else BENCHMARKS, name, "data set")
+        for one in ("seeds", "upstream_seeds"):
+            if not getattr(self, one):
+                object.__setattr__(self, one, tuple(range(1, getattr(self.budget, one) + 1)))
 
 
 def plan(request: Request) -> list[Cell]:
@@ -68,33 +91,33 @@ def plan(request: Request) -> list[Cell]:
 
 def systems_of(request: Request) -> list[System]:
     """The systems of the table or figure, in its order."""
-    names = {"table1": TABLE_1, "table2": TABLE_2, "table6": TABLE_6}.get(request.what, FIGURE_SYSTEMS[request.what])
-    return [system(name) for name in (request.systems or names)]
+    return [system(name) for name in (request.systems or _SYSTEMS[request.what])]
 
 
-FIGURE_SYSTEMS: dict[str, tuple[str, ...]] = {
+_SYSTEMS: dict[str, tuple[str, ...]] = {
+    "table1": TABLE_1,
+    "table2": TABLE_2,
+    "table6": TABLE_6,
     "fig3": ("dnd-node", "dnd-graph"),
     "fig4": ("randinit-1.0", "3dinfomax", "dnd-graph", "dnd-node"),
     "fig5": ("randinit-0.65", "randinit-1.0", "dnd-node"),
-    "table1": (),
-    "table2": (),
-    "table6": (),
+    "conformers": CONFORMERS,
+    "students": STUDENTS,
+    "teachers": TEACHERS,
+    "locality": LOCALITY,
+    "ccmd": (),
+    "multitask": ("dnd-node",),
 }
 
 
 def datasets_of(request: Request) -> list[str]:
     """Data sets of Table 1 and Figure 5, targets of Tables 2 and 6."""
-    return list(request.datasets or (TARGETS if request.what in ("table2", "table6") else BENCHMARKS))
-
-
-def encoder_key(track: str, one: System) -> str:
-    """Key of the cell that makes the encoder of a system."""
-    variant = one.name if one.words else one.variant
-    return f"{track}/{one.upstream}-{variant}" if variant else f"{track}/{one.upstream}"
+    few = FOUR_SETS if request.what in ("conformers", "students", "teachers") else tuple(BENCHMARKS)
+    return list(request.datasets or (TARGETS if request.what in QM9_TABLES else few))
 
 
 def _table(request: Request) -> Iterator[Cell]:
-    yield from _upstream(request, MOLECULES)
+    yield from upstream_cells(request, MOLECULES, systems_of(request), request.upstream_seeds)
     for name in datasets_of(request):
         for one in systems_of(request):
             yield from _cells_of(request, MOLECULES, name, one, 1.0)
@@ -102,112 +125,58 @@ def _table(request: Request) -> Iterator[Cell]:
 
 def _qm9_table(request: Request) -> Iterator[Cell]:
     yield _qm9_labels(request)
-    yield from _upstream(request, QM9)
+    yield from upstream_cells(request, QM9, systems_of(request), request.upstream_seeds)
     for name in datasets_of(request):
         for one in systems_of(request):
             yield from _cells_of(request, QM9, f"{QM9_PREFIX}{name}", one, 1.0)
 
 
 def _figure(request: Request) -> Iterator[Cell]:
-    yield from _upstream(request, MOLECULES)
+    """A figure of the encoders themselves: of the first pretraining, as the paper has one."""
+    yield from upstream_cells(request, MOLECULES, systems_of(request), request.upstream_seeds[:1])
 
 
 def _label_efficiency(request: Request) -> Iterator[Cell]:
-    yield from _upstream(request, MOLECULES)
+    yield from upstream_cells(request, MOLECULES, systems_of(request), request.upstream_seeds)
     for name in datasets_of(request):
         for one in systems_of(request):
             for fraction in request.budget.fractions:
                 yield from _cells_of(request, MOLECULES, name, one, fraction)
 
 
-_PLANS = {
+_PLANS: dict[str, Callable[[Request], Iterator[Cell]]] = {
     "table1": _table,
     "table2": _qm9_table,
     "table6": _qm9_table,
     "fig3": _figure,
     "fig4": _figure,
     "fig5": _label_efficiency,
+    "conformers": _table,
+    "students": _table,
+    "teachers": _table,
+    "locality": _table,
+    "ccmd": ccmd_cells,
+    "multitask": multitask_cells,
 }
 
 
-def _upstream(request: Request, track: str) -> Iterator[Cell]:
-    """Store, teacher and the encoder of every system that has one."""
-    wanted = [one for one in systems_of(request) if one.upstream not in ("none", "classical")]
-    if not wanted:
-        return
-    budget, prepare = request.budget, f"{track}/prepare"
-    full_size = budget.pretraining_molecules is None and budget.name == "paper" and track == MOLECULES
-    if track == QM9:
-        inputs, problem = _located(lambda: [find_qm9(request.data_dir, fewest=sum(budget.qm9_molecules))])
-    else:
-        inputs, problem = _located(lambda: find_pretraining(request.pretraining, request.data_dir, full_size=full_size))
-    energy = energy_label(inputs[0]) if inputs and any(one.variant == "propred" for one in wanted) else ""
-    settings = {
-        "molecules": budget.qm9_pretraining if track == QM9 else budget.pretraining_molecules,
-        "hydrogens": "all_both" if track == QM9 else request.hydrogens,
-        "conformers": "auto" if all(path.suffix not in (".csv", ".smi", ".tsv") for path in inputs) else "etkdg",
-        "targets": [energy] if energy else [],
-        "seed": UPSTREAM_SEED,
-        "files": _identities(inputs),
-    }
-    needs = (f"{QM9}/labels",) if track == QM9 else ()
-    yield Cell(prepare, "prepare", settings, needs, _paths(inputs, problem))
-    seed = f"loop.seed={UPSTREAM_SEED}"
-    if any(one.upstream == "distill" for one in wanted):
-        yield Cell(
-            f"{track}/denoise", "denoise", _training(budget, "denoise", track, [*budget.denoise, seed]), (prepare,)
-        )
-    student = budget.pna if track == QM9 else budget.tokengt
-    for one in wanted:
-        words = [*budget.pretrain, *student, seed, *_variant(one, energy)]
-        stages = (prepare, f"{track}/denoise") if one.upstream == "distill" else (prepare,)
-        yield Cell(encoder_key(track, one), one.upstream, _training(budget, one.upstream, track, words), stages)
-
-
-def _training(budget: Budget, stage: str, track: str, words: list[str]) -> dict[str, Any]:
-    """Settings of a training cell: words on top of a recipe, where the budget has one."""
-    recipe = budget.recipe(stage, track)
-    return {"config": words} if recipe is None else {"recipe": recipe, "config": words}
-
-
-def _variant(one: System, energy: str) -> list[str]:
-    if one.upstream == "distill":
-        return [f"level={one.variant}", *one.words]
-    if one.upstream == "contrast":
-        return list(one.words)
-    if one.upstream == "pretrain":
-        return [f"method={one.variant}", *([f"target={energy}"] if one.variant == "propred" else [])]
-    return []
-
-
 def _qm9_labels(request: Request) -> Cell:
-    sizes = list(request.budget.qm9_molecules)
-    inputs, problem = _located(lambda: [find_qm9(request.data_dir, fewest=sum(sizes))])
-    settings = {"molecules": sizes, "targets": list(TARGETS), "files": _identities(inputs)}
-    return Cell(f"{QM9}/labels", "qm9_labels", settings, (), _paths(inputs, problem))
-
-
-def _located(find: Callable[[], list[Path]]) -> tuple[list[Path], str]:
-    """The files, or why there are none: then the cell that reads them fails with that reason and the others run."""
-    try:
-        return find(), ""
-    except InputError as error:
-        return [], str(error)
-
-
-def _identities(inputs: list[Path]) -> list[list[Any]]:
-    """Name and size of each file: what a cell's identity has of them, since folders differ from machine to machine."""
-    return [[path.name, path.stat().st_size if path.is_file() else 0] for path in inputs]
-
-
-def _paths(inputs: list[Path], problem: str) -> dict[str, Any]:
-    return {"inputs": [str(path.resolve()) for path in inputs], "problem": problem}
+    budget = request.budget
+    sizes = list(budget.qm9_molecules)
+    inputs, problem = located(lambda: [find_qm9(request.data_dir, fewest=sum(sizes))])
+    settings = {
+        "molecules": sizes,
+        "reserved": budget.qm9_pretraining,
+        "targets": list(TARGETS),
+        "files": identities(inputs),
+    }
+    return Cell(LABELS, "qm9_labels", settings, (), input_paths(inputs, problem))
 
 
 def _cells_of(request: Request, track: str, dataset: str, one: System, fraction: float) -> Iterator[Cell]:
     """The cells of one system on one data set: every pooling and seed, and features for the classical models."""
     budget = request.budget
-    labels = (f"{QM9}/labels",) if track == QM9 else ()
+    labels = (LABELS,) if track == QM9 else ()
     paths = {"data_dir": str(request.data_dir.resolve())} if request.data_dir else {}
     common: dict[str, Any] = {
         "dataset": dataset,
@@ -223,33 +192,40 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
             settings = {**common, "system": one.name, "pooling": "", "seed": seed}
             yield Cell(f"{dataset}/{one.name}/seed-{seed}", "classical", settings, (features.key, *labels), paths)
         return
-    encoder = () if one.upstream == "none" else (encoder_key(track, one),)
-    for pooling in ("mean",) if track == QM9 else budget.poolings:
-        for seed in request.seeds:
-            settings = {
-                **common,
-                "system": one.name,
-                "pooling": pooling,
-                "seed": seed,
-                "recipe": budget.finetune_recipe,
-                "config": _finetune_words(request, track, one, pooling, seed),
-            }
-            part = "" if fraction >= 1 else f"/labels-{round(100 * fraction)}"
-            key = f"{dataset}/{one.name}/{pooling}{part}/seed-{seed}"
-            yield Cell(key, "finetune", settings, (*encoder, *labels), paths)
+    for pooling in _poolings(budget, track, one):
+        for upstream in request.upstream_seeds:
+            for seed in request.seeds:
+                settings = {
+                    **common,
+                    "system": one.name,
+                    "pooling": pooling,
+                    "upstream_seed": upstream,
+                    "seed": seed,
+                    "recipe": budget.qm9_finetune_recipe if track == QM9 else budget.finetune_recipe,
+                    "config": _finetune_words(budget, track, one, pooling, seed),
+                }
+                part = "" if fraction >= 1 else f"/labels-{round(100 * fraction)}"
+                key = f"{dataset}/{one.name}/{pooling}{part}/upstream-{upstream}/seed-{seed}"
+                yield Cell(key, "finetune", settings, (encoder_key(track, one, upstream), *labels), paths)
 
 
-def _finetune_words(request: Request, track: str, one: System, pooling: str, seed: int) -> list[str]:
-    student = request.budget.pna if track == QM9 else request.budget.tokengt
-    words = [
-        *request.budget.finetune,
+def _poolings(budget: Budget, track: str, one: System) -> tuple[str, ...]:
+    """Of QM9's protocol, the budget's, or the one that every student has."""
+    if track == QM9:
+        return ("min_max_mean_sum",)
+    return ("mean",) if one.student else budget.poolings
+
+
+def _finetune_words(budget: Budget, track: str, one: System, pooling: str, seed: int) -> list[str]:
+    """The settings of a finetuning; the system has a say in the layer decay of Table 1 only."""
+    own = [] if track == QM9 else [f"layer_decay={one.layer_decay}"]
+    return [
+        *(budget.qm9_finetune if track == QM9 else budget.finetune),
+        *regularization_words(budget, student_words(budget, track, one)),
         "split=column:split",
         "baselines=false",
         "jobs=1",
         f"pooling={pooling}",
-        f"layer_decay={one.layer_decay}",
+        *own,
         f"loop.seed={seed}",
     ]
-    if one.upstream == "none":
-        words += [*student, f"hydrogens={'all_both' if track == QM9 else request.hydrogens}"]
-    return words

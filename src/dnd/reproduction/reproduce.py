@@ -8,21 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.common.config import load_config
 from dnd.common.errors import InputError
 from dnd.common.files import read_json, write_json
 from dnd.common.randomness import numpy_generator
-from dnd.models.students.base import Student
 from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_attention
 from dnd.report.figures import Finding
 from dnd.reproduction.benchmarks import BENCHMARKS
+from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.grid import WORKER, GridSummary, run_grid
+from dnd.reproduction.labelled import labelled_table
+from dnd.reproduction.locality import additive_share, draw_locality
+from dnd.reproduction.multitask import write_multitask
 from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
-from dnd.reproduction.protocol import MOLECULES, Request, encoder_key, plan, systems_of
-from dnd.reproduction.results import ENCODER, STORE, Cell, digests
+from dnd.reproduction.protocol import Request, plan, systems_of
+from dnd.reproduction.results import ENCODER, STORE, Cell, Work, digests
 from dnd.reproduction.table_report import write_table
+from dnd.reproduction.tables import System, entries
+from dnd.reproduction.upstream import MOLECULES, encoder_key
 
-_TABLES = ("table1", "table2", "table6")
+_TABLES = ("table1", "table2", "table6", "conformers", "students", "teachers")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,12 @@ def reproduce(
     out = Path(out)
     cells = plan(request)
     summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    records = list(summary.records.values())
     if request.what in _TABLES:
         _require_some(summary)
-        text = write_table(request.what, request.budget, list(summary.records.values()), out)
+        text = write_table(request.what, request.budget, records, out)
+    elif request.what in _REPORTS:
+        text = _REPORTS[request.what](records, out)
     else:
         finding = _FIGURES[request.what](request, cells, summary, out)
         finding.write(out)
@@ -81,7 +88,7 @@ def reproduce(
 def _figure_3(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
     """Loss curves of the teacher and of every distillation."""
     folders = _folders(cells, summary, out)
-    wanted = {encoder_key(MOLECULES, one): one.label for one in systems_of(request)}
+    wanted = {_encoder_key(request, one): one.label for one in systems_of(request)}
     runs = {label: read_curves(folders[key] / ENCODER) for key, label in wanted.items() if key in folders}
     if not runs:
         raise InputError("no distillation is finished, so there is no curve", found=_first_reason(summary))
@@ -95,20 +102,19 @@ def _figure_4(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     from dnd.store.reader import Store
 
     folders = _folders(cells, summary, out)
-    systems = [one for one in systems_of(request) if encoder_key(MOLECULES, one) in folders or one.upstream == "none"]
-    trained = [folders[encoder_key(MOLECULES, one)] / ENCODER for one in systems if one.upstream != "none"]
+    made = {
+        one: folders[key] / ENCODER for one in systems_of(request) if (key := _encoder_key(request, one)) in folders
+    }
+    trained = [folder for one, folder in made.items() if one.upstream != "random"]
     if not trained:
         raise InputError("no encoder is finished, so there is no attention to look at", found=_first_reason(summary))
     store = Store.open(folders[f"{MOLECULES}/prepare"] / STORE)
     held_out = set.intersection(*({*read_json(folder / HOLDOUT)["rows"]} for folder in trained))
     rows = numpy_generator(0, "attention").permutation(sorted(held_out))[: request.budget.attention_molecules]
     analyses: dict[str, AttentionAnalysis] = {}
-    for one in systems:
-        if one.upstream == "none":
-            analyses["RandInit"] = analyse_attention(_random_student(request), store, np.sort(rows))
-        else:
-            student = load_encoder(folders[encoder_key(MOLECULES, one)] / ENCODER)[0]
-            analyses[one.label] = analyse_attention(student, store, np.sort(rows))
+    for one, folder in made.items():
+        label = "RandInit" if one.upstream == "random" else one.label
+        analyses[label] = analyse_attention(load_encoder(folder)[0], store, np.sort(rows))
     finding = draw_attention(analyses)
     return Finding(request.what, finding.figure, finding.columns, finding.rows, finding.sentence)
 
@@ -120,21 +126,24 @@ def _figure_5(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     return draw_label_efficiency(curves_of(list(summary.records.values()), names), name=request.what)
 
 
-_FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5}
+def _locality(request: Request, cells: list[Cell], summary: GridSummary, out: Path) -> Finding:
+    """Which distillation suits which property."""
+    _require_some(summary)
+    shares: dict[str, float] = {}
+    for cell in cells:
+        if cell.kind == "finetune" and cell.settings["dataset"] not in shares:
+            table = labelled_table(Work(cell.settings, cell.paths, {}, out))
+            shares[cell.settings["dataset"]] = additive_share(table.smiles, table.targets_NC)
+    return draw_locality(entries(summary.records.values()), shares)
 
 
-def _random_student(request: Request) -> Student:
-    """The student of the budget with the weights that a RandInit with seed 1 begins from."""
-    import torch
+_FIGURES = {"fig3": _figure_3, "fig4": _figure_4, "fig5": _figure_5, "locality": _locality}
+_REPORTS = {"ccmd": write_ccmd, "multitask": write_multitask}
 
-    from dnd.common.randomness import derive_seed
-    from dnd.finetuning.settings import FinetuneConfig
-    from dnd.models.students.encoders import build_student
 
-    config = load_config(FinetuneConfig, None, list(request.budget.tokengt))
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(derive_seed(1, "student"))
-        return build_student(config.student)
+def _encoder_key(request: Request, one: System) -> str:
+    """Of the first pretraining."""
+    return encoder_key(MOLECULES, one, request.upstream_seeds[0])
 
 
 def _folders(cells: list[Cell], summary: GridSummary, out: Path) -> dict[str, Path]:

@@ -36,9 +36,9 @@ class Work:
     needs: Mapping[str, Path]
     folder: Path
 
-    def need(self, kind: str) -> Path:
-        """Folder of the needed cell whose key ends in `kind`."""
-        return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] == kind)
+    def need(self, *kinds: str) -> Path:
+        """Folder of the needed cell whose key ends in one of `kinds`."""
+        return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] in kinds)
 
     def inputs(self) -> list[str]:
         """The input files.

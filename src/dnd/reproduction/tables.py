@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -15,11 +15,12 @@ import numpy as np
 from dnd.common.config import look_up
 from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, QM9_PREFIX
 from dnd.reproduction.results import Record
+from dnd.reproduction.significance import Seeds, Significance, by_pretraining, holm, paired, unpaired
 
 # The systems that the tables compare, by their names on the command line and in the paper.
 
 
-Upstream = Literal["none", "contrast", "distill", "pretrain", "classical"]
+Upstream = Literal["random", "contrast", "distill", "pretrain", "classical"]
 PAPER_LAYER_DECAY = 0.65
 
 
@@ -31,10 +32,16 @@ class System:
         name: as on the command line.
         label: as in our tables.
         paper: its name in the paper's tables; empty = not there.
-        upstream: the stage that makes its encoder; `none` = random weights, `classical` = no network at all.
+        upstream: the stage that makes its encoder; `random` = random weights, `classical` = no network at all.
         variant: level of the distillation, objective of the pretraining, or kind of classical model.
-        layer_decay: learning rate multiplier per layer in finetuning.
+        layer_decay: learning rate multiplier per layer in the finetuning of Table 1; that of QM9 has none.
         words: settings of the pretraining, `key=value`, beside those that `variant` stands for.
+        student: name of its student; empty = the table's.
+        teacher: name of its teacher; empty = the equivariant transformer.
+        num_conformers: of `MOST_CONFORMERS` generated ones of each pretraining molecule that are used; 0 = what the
+            file has.
+        passes: times as many epochs of denoising and distillation as the budget has.
+        control: the system that it is compared with first.
     """
 
     name: str
@@ -44,11 +51,55 @@ class System:
     variant: str = ""
     layer_decay: float = PAPER_LAYER_DECAY
     words: tuple[str, ...] = ()
+    student: str = ""
+    teacher: str = ""
+    num_conformers: int = 0
+    passes: int = 1
+    control: str = "randinit-1.0"
 
+
+_STUDENTS = ("tokengt", "gine", "gcn", "graphsage", "gatv2", "gps", "pna")
+_NUMBERS_OF_CONFORMERS = (1, 2, 5, 10)
+MOST_CONFORMERS = max(_NUMBERS_OF_CONFORMERS)
+
+
+def _conformer_systems() -> Iterator[System]:
+    """D&D-NODE from K generated conformers of the same molecules, at equal steps and at K times the steps."""
+    for number in _NUMBERS_OF_CONFORMERS:
+        for passes in sorted({1, number}):
+            each = ", each as often as a single one" if passes > 1 else ""
+            yield System(
+                f"conformers-{number}{'-all' if passes > 1 else ''}",
+                f"D&D-NODE, {number} conformer{'s' if number > 1 else ''}{each}",
+                "",
+                "distill",
+                "node",
+                layer_decay=1.0,
+                words=("conformers=mean", f"num_conformers={number}"),
+                num_conformers=number,
+                passes=passes,
+                control="conformers-1",
+            )
+
+
+def _student_systems() -> Iterator[System]:
+    """Every student with random weights and distilled from the same teacher, with one rate for all layers."""
+    for name in _STUDENTS:
+        yield System(f"{name}-random", f"{name}, random weights", "", "random", layer_decay=1.0, student=name)
+        yield System(
+            f"{name}-node", f"{name}, D&D-NODE", "", "distill", "node", layer_decay=1.0, student=name,
+            control=f"{name}-random",
+        )  # fmt: skip
+
+
+_TEACHERS = (
+    System("gine-node-painn", "gine, D&D-NODE, PaiNN as teacher", "", "distill", "node", layer_decay=1.0,
+           student="gine", teacher="painn", control="gine-node"),
+)  # fmt: skip
 
 _ENTRIES = (
-    System("randinit-0.65", "RandInit, layer decay 0.65", "RandInit", "none"),
-    System("randinit-1.0", "RandInit, layer decay 1.0", "RandInit", "none", layer_decay=1.0),
+    System("randinit-0.65", "RandInit, layer decay 0.65", "RandInit", "random"),
+    System("randinit-1.0", "RandInit, layer decay 1.0", "RandInit", "random", layer_decay=1.0),
     System("3dinfomax", "3DInfomax", "3DInfomax", "contrast"),
     # The temperature that D&D states; the default is that of 3DInfomax's own files.
     System("3dinfomax-0.01", "3DInfomax, τ = 0.01", "3DInfomax", "contrast", words=("temperature=0.01",)),
@@ -62,6 +113,9 @@ _ENTRIES = (
     System("propred", "ProPred", "ProPred", "pretrain", "propred"),
     System("dispred", "DisPred", "DisPred", "pretrain", "dispred"),
     System("confgen", "ConfGen", "ConfGen", "pretrain", "confgen"),
+    *_conformer_systems(),
+    *_student_systems(),
+    *_TEACHERS,
     System("rf-counts", "random forest, count fingerprints", "", "classical", "rf-counts"),
     System("rf-descriptors", "random forest, RDKit descriptors", "", "classical", "rf-descriptors"),
     System("rf-both", "random forest, both", "", "classical", "rf-both"),
@@ -70,7 +124,11 @@ _ENTRIES = (
 SYSTEMS: dict[str, System] = {entry.name: entry for entry in _ENTRIES}
 CLASSICAL = tuple(entry.name for entry in _ENTRIES if entry.upstream == "classical")
 TABLE_1 = ("randinit-0.65", "randinit-1.0", "3dinfomax", "dnd-graph", "dnd-node", "coordinated", *CLASSICAL)
-TABLE_2 = ("randinit-0.65", "randinit-1.0", "3dinfomax", "dnd-graph", "dnd-node", *CLASSICAL)
+TABLE_2 = ("randinit-1.0", "3dinfomax", "dnd-graph", "dnd-node", *CLASSICAL)
+CONFORMERS = tuple(entry.name for entry in _conformer_systems())
+STUDENTS = tuple(entry.name for entry in _student_systems())
+TEACHERS = ("gine-random", "gine-node", "gine-node-painn")
+LOCALITY = ("dnd-graph", "dnd-node")
 TABLE_6 = ("graphcl", "propred", "dispred", "confgen", *TABLE_2)
 
 
@@ -83,16 +141,16 @@ def system(name: str) -> System:
     return look_up(SYSTEMS, name, "system")
 
 
-# Tables 1, 2 and 6: ours beside the paper's, with deviations, numbers of seeds, sizes and paired tests.
+# Tables 1, 2 and 6: ours beside the paper's, with deviations, numbers of seeds, sizes and tests.
 #
-# Deviations are sample deviations (n - 1). A paired test compares two systems on the same data set over the same seeds:
-# Student's t on the differences, two-sided, 5 %. With three seeds it is weak, and 8 of 10 comparisons that it leaves
-# open say nothing; the sign test over data sets below each table has more to say.
+# Deviations are sample deviations (n - 1). What a test counts are pretrainings (`significance.py`), and p-values are
+# corrected for the number of comparisons of a table against the same rival; a comparison that is left open says
+# nothing.
 
 
 LARGER_IS_BETTER = frozenset({"rocauc"})
 LEVEL = 0.05
-_POOLINGS = {"mean": "MP", "virtual_node": "VN", "": ""}
+_POOLINGS = {"mean": "MP", "virtual_node": "VN", "min_max_mean_sum": "", "": ""}
 _METRIC_NAMES = {"rmse": "RMSE ↓", "rocauc": "ROC-AUC ↑", "mae_z": "MAE/σ ↓", "mae": "MAE ↓"}
 
 
@@ -103,9 +161,10 @@ class Entry:
     Attributes:
         dataset, system, pooling: which.
         metric: of the values.
-        by_seed: seed → test score.
+        by_seed: upstream and finetuning seed → test score; the upstream seed of a classical model is 0.
         sizes: training, validation and test molecules.
         full: the same before the budget reduced them.
+        valid: mean validation score.
         paper: mean and deviation that the paper prints; None where it has none.
     """
 
@@ -113,54 +172,76 @@ class Entry:
     system: str
     pooling: str
     metric: str
-    by_seed: Mapping[int, float]
+    by_seed: Mapping[Seeds, float]
     sizes: tuple[int, ...]
     full: tuple[int, ...]
+    valid: float
     paper: tuple[float, float | None] | None
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
-        return float(np.mean(list(self.by_seed.values())))
+        """Mean over pretrainings and seeds."""
+        return float(np.mean(list(self.by_pretraining.values())))
+
+    @property
+    def by_pretraining(self) -> dict[int, float]:
+        """Upstream seed → mean over its finetuning seeds."""
+        return by_pretraining(self.by_seed)
 
     @property
     def deviation(self) -> float | None:
-        """Sample deviation over seeds; None for a single one."""
-        return float(np.std(list(self.by_seed.values()), ddof=1)) if len(self.by_seed) > 1 else None
+        """Sample deviation of the pretrainings' means; of the finetuning seeds where there is one pretraining."""
+        means = list(self.by_pretraining.values())
+        values = means if len(means) > 1 else list(self.by_seed.values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def deviation_of_finetuning(self) -> float | None:
+        """Sample deviation of the finetuning seeds about their pretraining's mean, pooled; None without two of any."""
+        own = self.by_pretraining
+        spare = len(self.by_seed) - len(own)
+        squares = sum((value - own[upstream]) ** 2 for (upstream, _), value in self.by_seed.items())
+        return math.sqrt(squares / spare) if spare else None
+
+    @property
+    def counts(self) -> str:
+        """Pretrainings × finetuning seeds, or the number of seeds where nothing was pretrained."""
+        own = self.by_pretraining
+        return f"{len(self.by_seed)}" if set(own) == {0} else f"{len(own)} × {len(self.by_seed) // len(own)}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on one data set over the seeds that both have.
+    """Two systems on one data set.
 
     Attributes:
         gain: relative improvement of the first over the second, positive = better.
-        seeds: number of pairs.
-        p_value: of the paired t-test; None with fewer than two pairs or without any spread.
+        test: of the difference, over the seeds that both have.
+        corrected: its p-value corrected for the comparisons made beside it; None where there is none.
     """
 
     gain: float
-    seeds: int
-    p_value: float | None
+    test: Significance
+    corrected: float | None = None
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the test supports it, else `open`."""
-        if self.p_value is None or self.p_value >= LEVEL:
+        """`better` or `worse` where a test over pretrainings supports it, else `open`."""
+        if self.test.over != "pretrainings" or self.corrected is None or self.corrected >= LEVEL:
             return "open"
         return "better" if self.gain > 0 else "worse"
 
 
 def entries(records: Iterable[Record]) -> list[Entry]:
     """Finished cells with all training labels, grouped over seeds."""
-    groups: dict[tuple[str, str, str], dict[int, Record]] = {}
+    groups: dict[tuple[str, str, str], dict[Seeds, Record]] = {}
     for record in records:
         settings = record.settings
         if record.status == "done" and record.kind in ("finetune", "classical") and settings["fraction"] >= 1:
             if record.result.get("test") is None:
                 continue
             key = (settings["dataset"], settings["system"], settings["pooling"])
-            groups.setdefault(key, {})[settings["seed"]] = record
+            groups.setdefault(key, {})[seeds_of(record)] = record
     found = []
     for (dataset, system, pooling), by_seed in groups.items():
         first = next(iter(by_seed.values())).result
@@ -169,32 +250,42 @@ def entries(records: Iterable[Record]) -> list[Entry]:
                 dataset, system, pooling, first["metric"],
                 {seed: float(record.result["test"]) for seed, record in sorted(by_seed.items())},
                 tuple(first["molecules"][part] for part in PARTS), tuple(first["available"][part] for part in PARTS),
+                _mean_valid(by_seed.values()),
                 paper_value(dataset, system, pooling),
             )
         )  # fmt: skip
     return found
 
 
-def compare(first: Entry, second: Entry) -> Comparison:
-    """`first` against `second`, paired by seed."""
-    from scipy.stats import ttest_rel
+def _mean_valid(records: Iterable[Record]) -> float:
+    """NaN where a validation part has no score, as with a single class."""
+    values = [record.result.get("valid") for record in records]
+    return float(np.mean([math.nan if value is None else value for value in values]))
 
-    seeds = sorted(first.by_seed.keys() & second.by_seed.keys())
-    ours, others = np.array([first.by_seed[s] for s in seeds]), np.array([second.by_seed[s] for s in seeds])
+
+def seeds_of(record: Record) -> Seeds:
+    """Upstream and finetuning seed of a cell; cells of before the upstream seeds have the first."""
+    upstream = 0 if record.kind == "classical" else record.settings.get("upstream_seed", 1)
+    return int(upstream), int(record.settings["seed"])
+
+
+def gain_by_pretraining(first: Entry, second: Entry) -> dict[int, float]:
+    """Relative gain of `first` over `second` by upstream seed, positive = better."""
     sign = 1.0 if first.metric in LARGER_IS_BETTER else -1.0
-    gain = sign * float((ours.mean() - others.mean()) / abs(others.mean())) if seeds else math.nan
-    if len(seeds) < 2 or np.ptp(ours - others) < 1e-12:
-        return Comparison(gain, len(seeds), None)
-    return Comparison(gain, len(seeds), float(ttest_rel(ours, others).pvalue))
+    ours, theirs = first.by_pretraining, second.by_pretraining
+    rival = {seed: theirs.get(seed, theirs.get(0)) for seed in ours}
+    return {seed: sign * (ours[seed] - other) / abs(other) for seed, other in rival.items() if other is not None}
 
 
-def sign_test(gains: Sequence[float]) -> tuple[int, int, float]:
-    """Wins, comparisons that are no tie, and the two-sided p-value that a fair coin would give as many."""
-    from scipy.stats import binomtest
-
-    decided = [gain for gain in gains if gain != 0 and math.isfinite(gain)]
-    wins = sum(gain > 0 for gain in decided)
-    return wins, len(decided), float(binomtest(wins, len(decided)).pvalue) if decided else 1.0
+def compare(pairs: Sequence[tuple[Entry, Entry]]) -> list[Comparison]:
+    """The first against the second of every pair; the p-values are corrected for the number of pairs (Holm)."""
+    found = []
+    for first, second in pairs:
+        test = (unpaired if set(second.by_pretraining) == {0} else paired)(first.by_seed, second.by_seed)
+        gains = list(gain_by_pretraining(first, second).values())
+        found.append(Comparison(float(np.mean(gains)) if gains else math.nan, test))
+    corrected = holm([one.test.p_value if one.test.over == "pretrainings" else None for one in found])
+    return [replace(one, corrected=value) for one, value in zip(found, corrected, strict=True)]
 
 
 def paper_value(dataset: str, system: str, pooling: str) -> tuple[float, float | None] | None:
@@ -238,14 +329,16 @@ def _value(row: Mapping[str, str]) -> tuple[float, float | None]:
 def csv_rows(found: Sequence[Entry]) -> tuple[list[str], list[list[Any]]]:
     """The numbers behind a table: one row per data set, system and pooling."""
     columns = [
-        "dataset", "metric", "system", "pooling", "mean", "deviation", "seeds", "paper_mean", "paper_deviation",
-        "train", "valid", "test", "full_train", "full_valid", "full_test",
+        "dataset", "metric", "system", "pooling", "mean", "deviation", "deviation_of_finetuning", "pretrainings",
+        "cells", "paper_mean", "paper_deviation", "train", "valid", "test", "full_train", "full_valid", "full_test",
     ]  # fmt: skip
     rows = []
     for entry in found:
         paper = entry.paper or (None, None)
+        pretrainings = len(set(entry.by_pretraining) - {0})
         values = [entry.dataset, entry.metric, entry.system, entry.pooling, entry.mean, entry.deviation]
-        rows.append([*values, len(entry.by_seed), *paper, *entry.sizes, *entry.full])
+        values += [entry.deviation_of_finetuning, pretrainings, len(entry.by_seed)]
+        rows.append([*values, *paper, *entry.sizes, *entry.full])
     return columns, rows
 
 

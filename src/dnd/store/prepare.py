@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from tqdm import tqdm
 
 from dnd.common.errors import ConfigError, InputError
@@ -143,20 +144,26 @@ def prepare(
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.further_columns)
-            _make_shards(journal, sources, config, quiet)
+            _make_shards(journal, inputs, sources, config, quiet)
             _seal(folder, journal, settings, config)
         else:
             require_same_run(folder, settings)
     return _summary(folder, time.monotonic() - started)
 
 
-def _make_shards(journal: Journal, sources: Sequence[RecordSource], config: PrepareConfig, quiet: bool) -> None:
+def _make_shards(
+    journal: Journal,
+    inputs: Sequence[str | Path],
+    sources: Sequence[RecordSource],
+    config: PrepareConfig,
+    quiet: bool,
+) -> None:
     shard_size = config.shard_size or SHARD_SIZE
-    total, records = _chosen(sources, config)
+    excluded = _keys_to_exclude(config)
+    total, records = _chosen(inputs, sources, config, excluded)
     if journal.entries and journal.entries[-1].records < shard_size:
         return  # the last shard is there; only the seal was missing
     done = shard_size * len(journal.entries)
-    excluded = _keys_to_exclude(config)
     rows: list[StoreRow] = []
     rejects: list[Reject] = []
     progress = Progress("prepare", total=total, first=done, quiet=quiet)
@@ -174,22 +181,72 @@ def _make_shards(journal: Journal, sources: Sequence[RecordSource], config: Prep
     progress.close()
 
 
-def _chosen(sources: Sequence[RecordSource], config: PrepareConfig) -> tuple[int | None, Iterator[Record]]:
+def _chosen(
+    inputs: Sequence[str | Path],
+    sources: Sequence[RecordSource],
+    config: PrepareConfig,
+    excluded: frozenset[str],
+) -> tuple[int | None, Iterator[Record]]:
     """The records to use, and how many they are where that is known."""
-    lengths = [source.total for source in sources if source.total is not None]
-    total = sum(lengths) if len(lengths) == len(sources) else None
+    total = _total(sources)
     records: Iterator[Record] = itertools.chain.from_iterable(source.records for source in sources)
     if config.sample is not None:
-        if total is None:
-            raise ConfigError("--sample needs inputs that know their length", expected=".npz", next_step="Use --limit")
-        drawn = numpy_generator(config.seed, "sample").permutation(total)[: config.sample]
-        wanted = np.zeros(total, dtype=bool)
-        wanted[drawn] = True
-        records, total = itertools.compress(records, wanted), len(drawn)
+        wanted = _drawn(inputs, config, excluded, total)
+        records, total = itertools.compress(records, wanted), int(wanted.sum())
     if config.limit is not None:
         records = itertools.islice(records, config.limit)
         total = None if total is None else min(total, config.limit)
     return total, records
+
+
+def _total(sources: Sequence[RecordSource]) -> int | None:
+    lengths = [source.total for source in sources if source.total is not None]
+    return sum(lengths) if len(lengths) == len(sources) else None
+
+
+def _drawn(
+    inputs: Sequence[str | Path], config: PrepareConfig, excluded: frozenset[str], total: int | None
+) -> Bool[np.ndarray, "records"]:
+    """Which records are the first `sample` of a random order that are of no excluded molecule.
+
+    Where there are any, keys are computed for as many records of that order as are needed, since each costs about a
+    millisecond; records that are no molecule do not count then.
+    """
+    if "-" in map(str, inputs):
+        raise ConfigError("--sample reads its inputs twice", found="standard input", next_step="Use --limit")
+    if total is None:
+        total = sum(1 for _ in _records_again(inputs, config))
+    assert config.sample is not None
+    order = numpy_generator(config.seed, "sample").permutation(total)
+    looked_at, free = min(total, config.sample + len(excluded)), order
+    while excluded:
+        free = order[:looked_at][_usable(inputs, config, excluded, order[:looked_at], total)]
+        if len(free) >= config.sample or looked_at == total:
+            break
+        looked_at = min(total, 2 * looked_at)
+    wanted = np.zeros(total, dtype=bool)
+    wanted[free[: config.sample]] = True
+    return wanted
+
+
+def _usable(
+    inputs: Sequence[str | Path], config: PrepareConfig, excluded: frozenset[str], rows: np.ndarray, total: int
+) -> Bool[np.ndarray, "rows"]:
+    """Whether the records at `rows` are molecules, and none that is excluded."""
+    candidate = np.zeros(total, dtype=bool)
+    candidate[rows] = True
+    found = np.zeros(total, dtype=bool)
+    records = itertools.compress(_records_again(inputs, config), candidate)
+    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
+        for row, key in zip(np.flatnonzero(candidate), pool.map(records), strict=True):
+            found[row] = isinstance(key, str) and key != "" and key not in excluded
+    usable: np.ndarray = found[rows]
+    return usable
+
+
+def _records_again(inputs: Sequence[str | Path], config: PrepareConfig) -> Iterator[Record]:
+    sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
+    return itertools.chain.from_iterable(source.records for source in sources)
 
 
 def _converted(

@@ -45,7 +45,7 @@ class PrepareConfig:
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
         seed: of generated conformers and of `sample`.
         limit: read the first so many records.
-        sample: draw so many records at random; needs inputs that know their length (.npz).
+        sample: draw so many records at random, none of them of an excluded molecule.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey.
         timeout_s: seconds per molecule.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.

@@ -47,6 +47,7 @@ class Position:
         stale: evaluations since the best.
         done: whether the run is complete.
         ranks: processes that the run went on with last.
+        cuts: of the learning rate by the plateau schedule.
         skipped: batches left out because a loss or gradient was not finite.
     """
 
@@ -60,6 +61,7 @@ class Position:
     done: bool = False
     ranks: int = 1
     skipped: int = 0
+    cuts: int = 0
 
     def to_state(self) -> dict[str, Any]:
         """As plain values; JSON has no NaN and no infinity, so such metrics (one class only, say) become text."""
@@ -340,6 +342,7 @@ class _Run:
             epoch=position.epoch + position.index / steps_in_epoch,
             step=position.step,
             steps_per_epoch=self.steps_per_epoch,
+            cuts=position.cuts,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
@@ -393,6 +396,8 @@ class _Run:
             key = self.objective.best_metric
             if key is not None and position.note_best(key, maximum=self.objective.best_is_max):
                 self.best = tensors_on_cpu(self.objective.state_dict())
+            elif position.stale and position.stale % (self.config.plateau_patience + 1) == 0:
+                position.cuts += 1
         vars(position).update(vars(Position.from_state(self.world.from_main(position.to_state()))))
 
     def _load_best(self) -> None:

@@ -22,7 +22,10 @@ class LoopConfig:
         learning_rate: peak rate.
         min_learning_rate: rate at the end of the cosine.
         warmup_epochs: linear warm-up, in epochs, may be fractional.
-        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`.
+        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`;
+            `plateau`, which cuts the rate where evaluations stop getting better.
+        plateau_factor: of the rate at each cut, for `plateau`, down to `min_learning_rate`.
+        plateau_patience: evaluations without a better one that a rate is kept for, for `plateau`.
         weight_decay: of AdamW, on matrices only.
         betas: of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
@@ -48,7 +51,9 @@ class LoopConfig:
     learning_rate: float = 5e-4
     min_learning_rate: float = 1e-6
     warmup_epochs: float = 0.5
-    schedule: Literal["cosine", "stepwise_cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "stepwise_cosine", "constant", "plateau"] = "cosine"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 25
     weight_decay: float = 0.05
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float | None = 5.0
@@ -71,6 +76,11 @@ class LoopConfig:
             raise ConfigError("epochs, batch_size and evaluate_every must be at least 1")
         if self.skip_nonfinite < 0:
             raise ConfigError("skip_nonfinite must be at least 0", found=self.skip_nonfinite)
+        if not 0 < self.plateau_factor < 1 or self.plateau_patience < 0:
+            raise ConfigError(
+                "a plateau cuts the rate by a factor between 0 and 1",
+                found=f"plateau_factor {self.plateau_factor}, plateau_patience {self.plateau_patience}",
+            )
         if len(self.betas) != 2:
             raise ConfigError("betas are two numbers", found=self.betas)
 
@@ -136,7 +146,25 @@ def stepwise_warmup_cosine(step: int, *, peak: float, warmup_steps: int, total_s
     return peak * (1 + math.cos(math.pi * min(step, total_steps) / total_steps)) / start
 
 
-def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoch: int) -> float:
+def warmup_plateau(epoch: float, cuts: int, *, peak: float, floor: float, factor: float, warmup: float) -> float:
+    r"""Linear warm-up from 0, then a rate that falls by a factor with each plateau.
+
+    .. math:: \eta = \min(1, e / w) \max(f, \eta_{peak}\, q^{c})
+
+    Source: 3DInfomax's finetuning on QM9, :math:`q = 0.5` after 25 evaluations without a better one.
+
+    Args:
+        epoch: e, fractional.
+        cuts: c, plateaus so far.
+        peak: highest rate.
+        floor: f, the lowest after the warm-up.
+        factor: q.
+        warmup: w, epochs of linear growth.
+    """
+    return (min(1.0, epoch / warmup) if warmup > 0 else 1.0) * max(floor, peak * factor**cuts)
+
+
+def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoch: int, cuts: int = 0) -> float:
     """The rate of a step, by the schedule that `config` names.
 
     Args:
@@ -144,7 +172,17 @@ def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoc
         epoch: fractional epoch at the step.
         step: optimizer steps taken before.
         steps_per_epoch: of the first epoch; the stepwise schedule counts with it.
+        cuts: plateaus so far, for `plateau`.
     """
+    if config.schedule == "plateau":
+        return warmup_plateau(
+            epoch,
+            cuts,
+            peak=config.learning_rate,
+            floor=config.min_learning_rate,
+            factor=config.plateau_factor,
+            warmup=config.warmup_epochs,
+        )
     if config.schedule == "constant":
         return config.learning_rate
     if config.schedule == "stepwise_cosine":

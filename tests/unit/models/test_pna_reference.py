@@ -10,7 +10,7 @@ import torch
 
 from dnd.common.errors import CorruptFileError
 from dnd.models.students.base import StudentConfig
-from dnd.models.students.pna import PNA, PNAReadout, aggregates, pool_four
+from dnd.models.students.pna import PNA, PNAHead, aggregates, pool_four
 from dnd.models.students.reference_weights import rename_pna_weights as rename_reference_weights
 from student_batches import batch_of, recorded_batch, unbonded
 
@@ -20,10 +20,10 @@ TOLERANCE = {torch.float64: (1e-10, 1e-10), torch.float32: (2e-4, 2e-3)}
 PARTS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def loaded(dtype: torch.dtype, momentum: float = 0.1) -> tuple[PNA, PNAReadout]:
+def loaded(dtype: torch.dtype, momentum: float = 0.1) -> tuple[PNA, PNAHead]:
     weights = {name[2:]: torch.from_numpy(RECORDING[name]) for name in RECORDING.files if name.startswith("w.")}
     student = PNA(StudentConfig("pna", 32, 3, batch_norm_momentum=momentum))
-    readout = PNAReadout(32, 1, momentum)
+    readout = PNAHead(4 * 32, 32, 1, momentum)
     for module, state in zip((student, readout), rename_reference_weights(weights, 3), strict=True):
         module.load_state_dict(state)
         module.to(dtype)
@@ -40,7 +40,7 @@ def test_states_predictions_and_gradients(mode, dtype):
     output = student(graph, collect_layers=True)
     for layer, (atoms, _) in enumerate(output.layers):
         np.testing.assert_allclose(atoms.detach(), RECORDING[f"out64.{mode}.state.{layer + 1}"], atol=states)
-    pooled, prediction = pool_four(output.atoms_ND, graph), readout(output.atoms_ND, graph)
+    pooled, prediction = pool_four(output.atoms_ND, graph), readout(pool_four(output.atoms_ND, graph))
     np.testing.assert_allclose(pooled.detach(), RECORDING[f"out64.{mode}.readout"], atol=readouts)
     np.testing.assert_allclose(prediction.detach(), RECORDING[f"out64.{mode}.pred"], atol=readouts)
     (prediction * torch.from_numpy(RECORDING["in.grad_weight"])).sum().backward()
@@ -58,7 +58,7 @@ def test_states_predictions_and_gradients(mode, dtype):
 def test_running_statistics(momentum, key):
     student, readout = loaded(torch.float64, momentum)
     graph = recorded_batch(RECORDING)
-    readout(student(graph).atoms_ND, graph)
+    readout(pool_four(student(graph).atoms_ND, graph))
     prefix = f"out64.{key}.after."
     after = {name.removeprefix(prefix): RECORDING[name] for name in RECORDING.files if name.startswith(prefix)}
     weights = {name[2:]: torch.from_numpy(RECORDING[name]) for name in RECORDING.files if name.startswith("w.")}

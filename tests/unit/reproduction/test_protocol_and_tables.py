@@ -9,20 +9,20 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.pretraining.baselines.infomax3d import ContrastConfig
 from dnd.pretraining.denoise import DenoiseConfig
-from dnd.pretraining.settings import DistillConfig
+from dnd.pretraining.settings import DistillConfig, PretrainConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.budgets import BUDGETS, budget
 from dnd.reproduction.cell_runners import STAGES, prepare_store
 from dnd.reproduction.labelled import labelled_table, nested_subset, reduced
 from dnd.reproduction.paper_figures import curves_of, draw_label_efficiency
-from dnd.reproduction.protocol import Request, plan
+from dnd.reproduction.protocol import _PLANS, Request, plan
 from dnd.reproduction.results import Record, Work, digests
 from dnd.reproduction.table_report import write_table
-from dnd.reproduction.tables import compare, entries, paper_value, sign_test
+from dnd.reproduction.tables import compare, entries, paper_value
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("what", ["table1", "table2", "table6", "fig3", "fig4", "fig5"])
+@pytest.mark.parametrize("what", _PLANS)
 def test_every_plan_holds_together_and_its_settings_are_known(name: str, what: str) -> None:
     cells = plan(Request(what, budget(name)))
     assert digests(cells)
@@ -42,17 +42,33 @@ def test_randinit_is_there_twice_and_encoders_are_shared() -> None:
     decays = {word for cell in table if "randinit" in cell.key for word in cell.settings["config"] if "decay" in word}
     assert decays == {"layer_decay=0.65", "layer_decay=1.0"}
     shared = digests(table).items() & digests(figure).items()
-    assert {"molecules/prepare", "molecules/denoise", "molecules/distill-node", "esol/dnd-node/mean/seed-1"} <= {
-        key for key, _ in shared
-    }
-    assert sum(cell.kind == "classical" for cell in table) == 4 * 3
+    wanted = {"molecules/prepare"}
+    for seed in (1, 2, 3):
+        wanted |= {f"molecules/seed-{seed}/{stage}" for stage in ("denoise", "distill-node", "random")}
+        wanted |= {f"esol/dnd-node/mean/upstream-{seed}/seed-{own}" for own in (1, 2)}
+    assert wanted <= {key for key, _ in shared}
+    assert sum(cell.kind == "classical" for cell in table) == 4 * 2
+
+
+def test_each_pretraining_has_a_teacher_of_its_own_and_all_share_the_molecules() -> None:
+    cells = {cell.key: cell for cell in plan(Request("table1", budget("cpu"), datasets=("esol",)))}
+    for seed in (1, 2, 3):
+        student = cells[f"molecules/seed-{seed}/distill-node"]
+        assert student.needs == ("molecules/prepare", f"molecules/seed-{seed}/denoise")
+        for cell in (student, cells[f"molecules/seed-{seed}/denoise"]):
+            assert f"loop.seed={seed}" in cell.settings["config"]
+        finetuned = cells[f"esol/dnd-node/mean/upstream-{seed}/seed-2"]
+        assert finetuned.needs == (student.key,)
+        assert (finetuned.settings["upstream_seed"], finetuned.settings["seed"]) == (seed, 2)
+    figure = plan(Request("fig4", budget("cpu")))
+    assert {cell.key.split("/")[1] for cell in figure} == {"prepare", "seed-1"}
 
 
 def test_systems_beside_the_tables_have_encoders_of_their_own() -> None:
     names = ("3dinfomax", "3dinfomax-0.01", "ccmd-global", "ccmd-mean", "coordinated")
-    cells = plan(Request("table1", budget("cpu"), datasets=("esol",), systems=names))
+    cells = plan(Request("table1", budget("cpu"), datasets=("esol",), systems=names, upstream_seeds=(1,)))
     settings = {cell.key: cell.settings["config"] for cell in cells if cell.kind in ("contrast", "distill")}
-    own = {key.removeprefix("molecules/"): [word for word in words if not word.startswith(("loop.", "student."))]
+    own = {key.removeprefix("molecules/seed-1/"): [word for word in words if not word.startswith(("loop.", "student."))]
            for key, words in settings.items()}  # fmt: skip
     assert own == {
         "contrast": ["holdout_fraction=0.02"],
@@ -66,13 +82,19 @@ def test_systems_beside_the_tables_have_encoders_of_their_own() -> None:
 def test_the_papers_budget_starts_from_the_papers_recipes() -> None:
     cells = {cell.key: cell for name in ("table1", "table6") for cell in plan(Request(name, budget("paper")))}
     teacher = load_config(
-        DenoiseConfig, cells["molecules/denoise"].settings["recipe"], cells["molecules/denoise"].settings["config"]
+        DenoiseConfig,
+        cells["molecules/seed-1/denoise"].settings["recipe"],
+        cells["molecules/seed-1/denoise"].settings["config"],
     )
     assert (teacher.teacher.width, teacher.loop.learning_rate, teacher.loop.weight_decay) == (768, 4e-4, 0.0)
     published = {key: load_config(ContrastConfig, cells[key].settings["recipe"], cells[key].settings["config"])
-                 for key in ("molecules/contrast", "qm9/contrast")}  # fmt: skip
+                 for key in ("molecules/seed-1/contrast", "qm9/seed-1/contrast")}  # fmt: skip
     assert [one.temperature for one in published.values()] == [0.01, 0.1]
-    assert published["qm9/contrast"].loop.batch_size == 500
+    assert published["qm9/seed-1/contrast"].loop.batch_size == 500
+    for method in ("graphcl", "propred", "dispred", "confgen"):
+        cell = cells[f"qm9/seed-1/pretrain-{method}"]
+        other = load_config(PretrainConfig, cell.settings["recipe"], cell.settings["config"])
+        assert (other.method, other.loop.epochs, other.student.name, other.student.width) == (method, 100, "pna", 200)
 
 
 def test_unknown_names_answer_with_the_nearest() -> None:
@@ -84,6 +106,8 @@ def test_unknown_names_answer_with_the_nearest() -> None:
         Request("table1", budget("tiny"), datasets=("freesol",))
     with pytest.raises(ConfigError, match="Did you mean gap"):
         Request("table6", budget("tiny"), datasets=("gapp",))
+    with pytest.raises(ConfigError, match="its finetuning has no layer decay"):
+        Request("table6", budget("tiny"), systems=("randinit-0.65",))
     with pytest.raises(ConfigError, match="Did you mean tiny"):
         budget("tinny")
 
@@ -93,7 +117,7 @@ def test_missing_pretraining_data_fails_its_cell_only(tmp_path: Path) -> None:
     prepare = next(cell for cell in cells if cell.key == "molecules/prepare")
     with pytest.raises(InputError, match=r"PCQM4Mv2 is missing.*ogb\.stanford\.edu"):
         prepare_store(Work(prepare.settings, prepare.paths, {}, tmp_path))
-    independent = [cell for cell in cells if cell.kind == "finetune" and not cell.needs]
+    independent = [cell for cell in cells if cell.kind == "finetune" and cell.needs == ("molecules/seed-1/random",)]
     assert {cell.settings["system"] for cell in independent} == {"randinit-0.65", "randinit-1.0"}
 
 
@@ -133,12 +157,20 @@ def test_subsets_are_nested_and_hold_both_classes() -> None:
 
 
 def record(
-    system: str, seed: int, test: float | None, *, dataset: str = "esol", fraction: float = 1.0, **other: object
+    system: str,
+    seed: int,
+    test: float | None,
+    *,
+    dataset: str = "esol",
+    fraction: float = 1.0,
+    upstream: int = 1,
+    **other: object,
 ) -> Record:
     sizes = {"train": 902, "valid": 113, "test": 113}
     metric = BENCHMARKS[dataset].metric
     result = {
         "test": test,
+        "valid": test,
         "metric": metric,
         "molecules": {**sizes, "train": round(902 * fraction)},
         "available": sizes,
@@ -148,10 +180,19 @@ def record(
         "system": system,
         "pooling": "" if system.startswith("rf") else "mean",
         "seed": seed,
+        "upstream_seed": upstream,
+        "recipe": "finetune-small",
+        "config": ["loop.epochs=3", "layer_decay=1.0", f"loop.seed={seed}"],
     }
     kind = "classical" if system.startswith("rf") else "finetune"
     return Record(
-        f"{dataset}/{system}/{seed}/{fraction}", "0", "done", kind, {**settings, "fraction": fraction}, result, **other
+        f"{dataset}/{system}/{upstream}/{seed}/{fraction}",
+        "0",
+        "done",
+        kind,
+        {**settings, "fraction": fraction},
+        result,
+        **other,
     )
 
 
@@ -163,32 +204,76 @@ def test_paper_values() -> None:
     assert paper_value("esol", "rf-both", "") is None
 
 
-def test_entries_and_paired_tests() -> None:
+def grid_of(system: str, base: float, *, pretrainings: int = 3, dataset: str = "esol") -> list[Record]:
+    """Pretrainings 0.01 apart and two finetuning seeds of each 0.2 apart."""
+    return [
+        record(system, seed, base + 0.01 * upstream + 0.2 * seed, upstream=upstream, dataset=dataset)
+        for upstream in range(1, pretrainings + 1)
+        for seed in (1, 2)
+    ]
+
+
+def test_entries_have_two_levels() -> None:
+    (entry,) = entries(
+        [*grid_of("dnd-node", 0.5), record("dnd-node", 4, None), record("dnd-node", 5, 9.0, fraction=0.1)]
+    )
+    assert entry.by_pretraining == pytest.approx({1: 0.81, 2: 0.82, 3: 0.83})
+    assert (entry.mean, entry.deviation) == pytest.approx((0.82, 0.01))
+    assert entry.deviation_of_finetuning == pytest.approx(0.2 / np.sqrt(2))
+    assert entry.counts == "3 × 2"
+    (classical,) = entries([record("rf-both", seed, 1.0) for seed in (1, 2)])
+    assert classical.counts == "2"
+    (alone,) = entries(grid_of("dnd-node", 0.5, pretrainings=1))
+    assert alone.deviation == pytest.approx(0.2 / np.sqrt(2))
+
+
+def test_comparisons_are_over_pretrainings_and_corrected_for_their_number() -> None:
+    shifts = {1: -0.10, 2: -0.11, 3: -0.12}
+    control = grid_of("randinit-1.0", 1.0)
+    ours = [
+        record("dnd-node", one.settings["seed"], one.result["test"] + shifts[one.settings["upstream_seed"]],
+               upstream=one.settings["upstream_seed"])
+        for one in control
+    ]  # fmt: skip
+    first, second = entries([*ours, *control])
+    (alone,) = compare([(first, second)])
+    assert (alone.test.count, alone.test.over, alone.verdict) == (3, "pretrainings", "better")
+    assert alone.corrected == alone.test.p_value == pytest.approx(0.0027435, rel=1e-4)  # t = 0.11 / (0.01 / sqrt 3)
+    twice = compare([(first, second), (second, first)])
+    assert [one.corrected for one in twice] == pytest.approx([2 * 0.0027435] * 2, rel=1e-4)
+    assert [one.verdict for one in twice] == ["better", "worse"]
+    assert compare([(first, first)])[0].test.p_value is None
+
+
+def test_one_pretraining_supports_no_verdict() -> None:
     ours = [record("dnd-node", seed, 0.9 + 0.001 * seed) for seed in (1, 2, 3)]
     theirs = [record("randinit-1.0", seed, 1.0 + 0.002 * seed) for seed in (1, 2, 3)]
-    first, second = entries([*ours, *theirs, record("dnd-node", 4, None), record("dnd-node", 5, 9.0, fraction=0.1)])
-    assert first.mean == pytest.approx(0.902)
-    assert first.deviation == pytest.approx(0.001)
-    result = compare(first, second)
-    assert (result.seeds, result.verdict) == (3, "better")
-    assert result.gain == pytest.approx((1.004 - 0.902) / 1.004)
-    assert compare(second, first).verdict == "worse"
-    assert compare(first, first).p_value is None
-    assert sign_test([0.1] * 9 + [-0.2, 0.0]) == (9, 10, pytest.approx(0.0215, abs=1e-4))
+    (found,) = compare([tuple(entries([*ours, *theirs]))])
+    assert found.test.over == "finetuning seeds of one pretraining"
+    assert found.test.p_value is not None
+    assert found.test.p_value < 0.001
+    assert (found.corrected, found.verdict) == (None, "open")
+    assert found.gain == pytest.approx((1.004 - 0.902) / 1.004)
 
 
 def test_a_table_has_ours_and_the_papers(tmp_path: Path) -> None:
     records = [
-        record(name, seed, base + 0.01 * seed)
-        for name, base in (("dnd-node", 0.9), ("randinit-1.0", 1.0), ("rf-both", 0.8))
+        record(name, seed, base + 0.01 * seed + spread * upstream, upstream=upstream)
+        for name, base, spread in (("dnd-node", 0.9, 0.001), ("randinit-1.0", 1.0, 0.002))
+        for upstream in (1, 2)
         for seed in (1, 2)
     ]
+    records += [record("rf-both", seed, 0.8 + 0.01 * seed) for seed in (1, 2)]
     records.append(Record("bace/x", "0", "failed", "finetune", {"fraction": 1.0}, reason="no file <b>"))
     text = write_table("table1", budget("tiny"), records, tmp_path)
-    assert "0.915 ± 0.0071 | 2 | 1.01 ± 0.038" in text
+    assert "0.9165 ± 0.00071 | 2 × 2 | 1.01 ± 0.038" in text
+    assert "Finetuning: finetune-small with loop.epochs=3; at most" in text
     assert "902 / 113 / 113 molecules" in text
     assert "| bace/x | no file <b> |" in text
     assert "D&D-NODE against RandInit, layer decay 1.0: better on 1 of 1" in text
+    assert "over 2 pretrainings, corrected for the lines of this list" in text
+    assert "2 pretrainings)" in text
+    assert "sign test" not in text
     page = (tmp_path / "table1.html").read_text()
     assert "no file &lt;b&gt;" in page
     assert (tmp_path / "table1.csv").read_text().count("\n") == 4
@@ -203,6 +288,6 @@ def test_label_efficiency_says_what_is_comparable() -> None:
     finding = draw_label_efficiency(curves_of(records, {"esol": "ESOL"}))
     assert "D&D-NODE +MP with 10 % of the training labels is comparable to RandInit" in finding.sentence
     assert "with all of them on 1 of 1 data sets (ESOL)" in finding.sentence
-    assert ("ESOL", "D&D-NODE +MP", 0.1, 90, 1, 1.05) in finding.rows
+    assert ("ESOL", "D&D-NODE +MP", 0.1, 90, 1, 1, 1.05) in finding.rows
     with pytest.raises(InputError, match="no finetuning"):
         curves_of([], {})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,23 @@ def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -
     assert summary.rejected == {"exclude: molecule is in an --exclude file": 2}
 
 
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+def test_a_sample_is_as_large_as_asked_for_whatever_is_excluded(tmp_path: Path, qm9_path: Path, kind: str) -> None:
+    """Excluded molecules are not drawn, also where the number of records is not known beforehand."""
+    prepare([qm9_path], tmp_path / "all", PrepareConfig(conformers="none"), quiet=True)
+    smiles = Store.open(tmp_path / "all").smiles()
+    (tmp_path / "all.csv").write_text("smiles\n" + "\n".join([*smiles[:50], "broken(", *smiles[50:]]) + "\n")
+    (tmp_path / "labelled.csv").write_text("smiles\n" + "\n".join(smiles[:-40]) + "\n")
+    source = qm9_path if kind == "npz" else tmp_path / "all.csv"
+    config = PrepareConfig(sample=40, exclude=(str(tmp_path / "labelled.csv"),), conformers="none", seed=3)
+    summary = prepare([source], tmp_path / "s", config, quiet=True)
+    assert (summary.molecules, summary.rejected) == (40, {})
+    assert sorted(Store.open(tmp_path / "s").smiles()) == sorted(smiles[-40:])
+    fewer = prepare([source], tmp_path / "t", replace(config, sample=10), quiet=True)
+    assert fewer.molecules == 10
+    assert set(Store.open(tmp_path / "t").smiles()) < set(smiles[-40:])
+
+
 def test_a_sample_is_drawn_at_random_and_keeps_its_order(tmp_path: Path, qm9_path: Path) -> None:
     for seed in (1, 2):
         config = PrepareConfig(sample=25, seed=seed, conformers="none")
@@ -191,7 +209,6 @@ def test_nothing_valid_is_one_clear_error_and_can_be_tried_again(tmp_path: Path)
     [
         ({"conformers": "file"}, "has no coordinates"),
         ({"num_conformers": 2}, "more than one conformer"),
-        ({"sample": 2}, "know their length"),
     ],
 )
 def test_settings_at_odds_with_the_input(tmp_path: Path, values: dict[str, object], message: str) -> None:

@@ -151,6 +151,11 @@ class StudentConfig:
                 )
         return replace(self, **changes)
 
+    def without_training_settings(self) -> StudentConfig:
+        """The same student with the training settings of its architecture's defaults, whatever it was trained with."""
+        defaults: dict[str, Any] = {**dict.fromkeys(TRAINING_SETTINGS), "dropout": 0.0}
+        return replace(self, **defaults)
+
 
 _TOKENGT_DROPOUT = {"attention_dropout": 0.1, "activation_dropout": 0.1, "drop_path": 0.1}  # TokenGT's PCQM4Mv2 run
 

@@ -125,12 +125,16 @@ def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card
     write_model(folder, kind="encoder", config=config, tensors={"model": tensors}, card=card)
 
 
-def load_encoder(folder: Path | str, **training_settings: Any) -> tuple[Student, dict[str, Any]]:
+def load_encoder(
+    folder: Path | str, *, as_pretrained: bool = True, **training_settings: Any
+) -> tuple[Student, dict[str, Any]]:
     """The student of an ENCODER folder, in evaluation mode, and the folder's whole configuration.
 
     Args:
         folder: what `save_encoder` wrote, or the name of an encoder that ships with the package.
-        training_settings: dropout rates or batch norm momentum that finetuning wants different from pretraining.
+        as_pretrained: whether dropout rates and batch norm momentum are those of the pretraining; else they are the
+            defaults of the architecture.
+        training_settings: dropout rates or batch norm momentum that are to differ from either.
 
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
@@ -140,6 +144,8 @@ def load_encoder(folder: Path | str, **training_settings: Any) -> tuple[Student,
     settings = model.config.get("student")
     if not isinstance(settings, dict):
         raise CorruptFileError(f"{folder}/config.json names no student")
-    student = build_student(from_dict(StudentConfig, settings).with_training_settings(**training_settings))
+    config = from_dict(StudentConfig, settings)
+    config = config if as_pretrained else config.without_training_settings()
+    student = build_student(config.with_training_settings(**training_settings))
     load_strictly(student, model.tensors(), f"encoder {folder}")
     return student.eval(), model.config

@@ -110,24 +110,29 @@ class PNALayer(nn.Module):
         return torch.split(self.update.weight, [width] + [NUM_AGGREGATES * width] * NUM_SCALES, dim=1)
 
 
-class PNAReadout(nn.Module):
-    """The QM9 head of 3DInfomax: min | max | mean | sum over a molecule's atoms, then a two-layer network.
+class PNAHead(nn.Module):
+    r"""The two-layer head of 3DInfomax on QM9.
+
+    .. math:: \hat y = W_2\, \mathrm{BN}(\mathrm{ReLU}(W_1 h + b_1)) + b_2
+
+    Equal to the reference's recorded predictions on `pool_four`, its four pooled vectors.
 
     Args:
+        inputs: width of the pooled vector, 4 D for `pool_four`.
         width: D.
         num_targets: C.
         batch_norm_momentum: weight of the newest batch in the running statistics.
     """
 
-    def __init__(self, width: int, num_targets: int, batch_norm_momentum: float = 0.1) -> None:
+    def __init__(self, inputs: int, width: int, num_targets: int, batch_norm_momentum: float = 0.1) -> None:
         super().__init__()
-        self.hidden = _linear(4 * width, width)
+        self.hidden = _linear(inputs, width)
         self.norm = PackedBatchNorm(width, momentum=batch_norm_momentum)
         self.out = _linear(width, num_targets)
 
-    def forward(self, atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch) -> Float[Tensor, "molecules targets"]:
-        """Predictions from atom representations."""
-        return self.out(self.norm(F.relu(self.hidden(pool_four(atoms_ND, graph)))))  # type: ignore[no-any-return]
+    def forward(self, pooled_BI: Float[Tensor, "molecules inputs"]) -> Float[Tensor, "molecules targets"]:
+        """Predictions from pooled vectors."""
+        return self.out(self.norm(F.relu(self.hidden(pooled_BI))))  # type: ignore[no-any-return]
 
 
 def pool_four(atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch) -> Float[Tensor, "molecules four_dim"]:

@@ -22,7 +22,7 @@ _BLOCKS = {
 
 
 def rename_pna_weights(reference: Mapping[str, Tensor], num_layers: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The states of a `PNA` and of a `PNAReadout` from the reference's state dict.
+    """The states of a `PNA` and of a `PNAHead` from the reference's state dict.
 
     Args:
         reference: 3DInfomax's state dict of a PNA.

@@ -51,6 +51,7 @@ class TeacherConfig:
             used for denoising by Zaidi et al. has it off; TorchMD-NET's later QM9 settings have it on (`et` only).
         whiten_vectors: whiten the final vectors (`et` only); see `whitening.py`.
         chiral: tell mirror images apart (`et` only); see `handedness.py`. The published network can't.
+        molecule_token: a state of the whole molecule beside the atoms (`et` only); see `molecule_token.py`.
     """
 
     name: Literal["et", "painn"] = "et"
@@ -63,6 +64,7 @@ class TeacherConfig:
     vector_cutoff: bool = False
     whiten_vectors: bool = False
     chiral: bool = False
+    molecule_token: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
@@ -72,10 +74,9 @@ class TeacherConfig:
             raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
         if self.width % 2 or self.width % self.num_heads:
             raise ValueError(f"teacher.width {self.width} must be even and a multiple of {self.num_heads} heads")
-        if self.name == "painn" and (self.vector_cutoff or self.whiten_vectors or self.chiral):
-            raise ValueError(
-                "teacher.vector_cutoff, teacher.whiten_vectors and teacher.chiral belong to the equivariant transformer"
-            )
+        for name in ("vector_cutoff", "whiten_vectors", "chiral", "molecule_token"):
+            if self.name == "painn" and getattr(self, name):
+                raise ValueError(f"teacher.{name} belongs to the equivariant transformer")
 
 
 # What any teacher must offer: a conformer batch in, invariant and equivariant representations per atom out.
@@ -89,11 +90,13 @@ class TeacherOutput:
         scalars_AD: `(A, D)` rotation-invariant representation of every conformer atom (Z3D of the paper).
         vectors_A3D: `(A, 3, D)` rotation-equivariant representation.
         layers: with `collect_layers`, the scalars after each layer; else empty.
+        tokens: with `collect_layers`, of a teacher with a molecule token, its state after each layer; else empty.
     """
 
     scalars_AD: Float[Tensor, "conformer_atoms dim"]
     vectors_A3D: Float[Tensor, "conformer_atoms 3 dim"]
     layers: list[Float[Tensor, "conformer_atoms dim"]] = field(default_factory=list)
+    tokens: list[Float[Tensor, "molecules dim"]] = field(default_factory=list)
 
 
 class Teacher(nn.Module, ABC):
@@ -103,6 +106,7 @@ class Teacher(nn.Module, ABC):
         width: D.
         num_layers: number of interaction layers.
         cutoff: interaction radius in angstrom.
+        has_token: whether it has a molecule token.
         closest_approach: two atoms of a molecule closer than this (angstrom) are refused as a broken conformer.
             Denoising lowers it, because it checks the clean conformer instead of the noisy one.
     """
@@ -110,6 +114,7 @@ class Teacher(nn.Module, ABC):
     width: int
     num_layers: int
     cutoff: float
+    has_token: bool = False
     closest_approach: float = CLOSEST_APPROACH
 
     @abstractmethod

@@ -16,6 +16,7 @@ from dnd.models.teachers.fast_pairs.messages import WORKSPACE_WIDTHS, pair_messa
 from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, check_closest_approach, find_pairs
 from dnd.models.teachers.handedness import Handedness
 from dnd.models.teachers.layers import ExpNormBasis, WhiteningNorm, cosine_cutoff, initialise_linear
+from dnd.models.teachers.molecule_token import MoleculeToken
 
 # One equivariant attention layer of TorchMD-NET's equivariant transformer.
 
@@ -201,6 +202,9 @@ class EquivariantTransformer(Teacher):
             self.handedness_layers = nn.ModuleList(Handedness(config.width) for _ in range(config.num_layers))
         self.out_norm = nn.LayerNorm(config.width)
         self.out_norm_vec = WhiteningNorm(config.width) if config.whiten_vectors else nn.Identity()
+        self.has_token = config.molecule_token
+        if self.has_token:
+            self.token = MoleculeToken(config.width, config.num_layers, config.num_heads)
 
     def forward(self, conformers: ConformerBatch, *, collect_layers: bool = False) -> TeacherOutput:
         """Representations of every conformer atom.
@@ -229,7 +233,7 @@ class EquivariantTransformer(Teacher):
             if self.config.chiral:
                 x_AF = x_AF + self.handedness_layers[number](v_A3F)
             layers.append(x_AF)
-        return TeacherOutput(self.out_norm(x_AF), self.out_norm_vec(v_A3F), layers if collect_layers else [])
+        return self._output(x_AF, v_A3F, layers if collect_layers else [], conformers)
 
     def _in_tiles(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
         dtype, device = self.embedding.weight.dtype, conformers.positions_A3.device
@@ -261,7 +265,17 @@ class EquivariantTransformer(Teacher):
                 x_RF = x_RF + self.handedness_layers[number](v_R3F)
             if collect_layers:
                 layers.append(x_RF[near.slot_A])
-        return TeacherOutput(self.out_norm(x_RF[near.slot_A]), self.out_norm_vec(v_R3F[near.slot_A]), layers)
+        return self._output(x_RF[near.slot_A], v_R3F[near.slot_A], layers, conformers)
+
+    def _output(
+        self,
+        x_AF: Float[Tensor, "conformer_atoms width"],
+        v_A3F: Float[Tensor, "conformer_atoms 3 width"],
+        layers: list[Tensor],
+        conformers: ConformerBatch,
+    ) -> TeacherOutput:
+        tokens = self.token(layers, conformers.batch_A, conformers.num_molecules) if layers and self.has_token else []
+        return TeacherOutput(self.out_norm(x_AF), self.out_norm_vec(v_A3F), layers, tokens)
 
 
 @dataclass(frozen=True)

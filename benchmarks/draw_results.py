@@ -1,0 +1,443 @@
+"""Draws the tables of the result pages from the files of raw results beside them.
+
+    python benchmarks/draw_results.py            # writes the tables into their pages
+    python benchmarks/draw_results.py --check    # says which table differs from its file, and fails if one does
+
+A drawn table stands between `<!-- drawn from FILE: NAME -->` and `<!-- end of NAME -->` and has a function here, by its
+name in `DRAWN`. A table of results without a file says so in its section, with the words of `NOT_KEPT`. Any other table
+is marked with `BY_HAND` and where its entries are from. `docs/results/README.md` lists all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
+from dnd.reproduction.budgets import BUDGETS
+from dnd.reproduction.results import Record
+from dnd.reproduction.table_report import write_table
+from dnd.reproduction.tables import SYSTEMS, TABLE_1, TABLE_2, Entry, entries, metric_name
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS = DOCS / "results"
+NOT_KEPT = "Measured once; the raw lines were not kept."
+BY_HAND = "<!-- by hand from "  # settings, judgements, numbers counted on paper
+_MARKER = re.compile(
+    r"<!-- drawn from (?P<file>\S+): (?P<name>[\w-]+) -->\n(?P<text>.*?)\n?<!-- end of (?P=name) -->", re.DOTALL
+)
+# RandInit with layer decay was part of the QM9 table of before its protocol was mended.
+_OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
+
+
+def main() -> None:
+    """Write or check every drawn table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    stale = [f"{page.relative_to(DOCS)}: {name}" for page in pages() for name in redraw(page, write=not check)]
+    stale += [str(path.relative_to(DOCS)) for path in redraw_tables(write=not check)]
+    print("\n".join(stale) or "every drawn table is that of its file")
+    if check and stale:
+        sys.exit("run python benchmarks/draw_results.py")
+
+
+def pages() -> list[Path]:
+    """The pages whose numbers are results."""
+    return [*sorted(RESULTS.glob("*.md")), DOCS / "performance.md"]
+
+
+def redraw(page: Path, *, write: bool) -> list[str]:
+    """Names of the tables of `page` that differ from their files; with `write` they are replaced."""
+    stale: list[str] = []
+
+    def drawn(match: re.Match[str]) -> str:
+        name, lines = match["name"], DRAWN[match["name"]](page.parent / match["file"])
+        if "\n".join(lines) != match["text"]:
+            stale.append(name)
+        return "\n".join([match[0].partition("\n")[0], *lines, f"<!-- end of {name} -->"])
+
+    text = page.read_text(encoding="utf-8")
+    found = _MARKER.sub(drawn, text)
+    if write and stale:
+        page.write_text(found, encoding="utf-8")
+    return stale
+
+
+def redraw_tables(*, write: bool) -> list[Path]:
+    """The whole tables of `dnd reproduce` that differ from their cells; with `write` they are replaced."""
+    folder = RESULTS / "cpu"
+    records = read_records(folder / "results.jsonl.gz")
+    stale = []
+    for what, systems in (("table1", TABLE_1), ("table6", _OLD_TABLE_6)):
+        with tempfile.TemporaryDirectory() as scratch:
+            write_table(what, BUDGETS["cpu"], cells_of_table(records, what, systems), Path(scratch))
+            for name in (f"{what}.md", f"{what}.csv"):
+                drawn = (Path(scratch) / name).read_text(encoding="utf-8")
+                if drawn != (folder / name).read_text(encoding="utf-8"):
+                    stale.append(folder / name)
+                    if write:
+                        (folder / name).write_text(drawn, encoding="utf-8")
+    return stale
+
+
+def cells_of_table(records: Sequence[Record], what: str, systems: Sequence[str]) -> list[Record]:
+    """The cells of a table's own data sets and systems, and the pretrainings of its track."""
+    of_qm9 = what == "table6"
+    found = []
+    for record in records:
+        dataset = str(record.settings.get("dataset", record.key))
+        in_table = record.settings.get("system", systems[0]) in systems and "/ccmd-" not in record.key
+        fraction = record.settings.get("fraction", 1.0)
+        if dataset.startswith("qm9") == of_qm9 and in_table and fraction >= 1 and "distill-ccmd" not in record.key:
+            found.append(record)
+    return found
+
+
+def unaccounted(text: str) -> list[str]:
+    """Heads of the tables of a page that are neither drawn from a file nor said to have none nor marked as by hand.
+
+    `NOT_KEPT` holds to the end of its section (`##`), `BY_HAND` for the table in the next line.
+    """
+    heads: list[str] = []
+    excused = False
+    lines = ["", *_MARKER.sub("", text).splitlines()]
+    for before, line in pairwise(lines):
+        if line.startswith(("# ", "## ")):
+            excused = False
+        excused = excused or NOT_KEPT in line
+        begins = line.startswith("|") and not before.startswith("|")
+        if begins and not excused and not before.startswith(BY_HAND):
+            heads.append(line)
+    return heads
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+# --- docs/results/cpu: cells of `dnd reproduce --budget cpu`
+
+
+def read_records(path: Path) -> list[Record]:
+    """The newest finished record of every cell."""
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
+        records = [Record(**json.loads(line)) for line in stream]
+    return list({record.key: record for record in records if record.status == "done"}.values())
+
+
+def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequence[str]) -> list[str]:
+    """Means by system and data set, of the systems that were run."""
+    held = {(entry.system, entry.dataset): entry for entry in found}
+    systems = [one for one in systems if any((one, name) in held for name in datasets)]
+    heads = ["system", *(_head(held[next(s for s in systems if (s, name) in held), name]) for name in datasets)]
+    rows = [
+        [SYSTEMS[one].label, *(f"{held[one, name].mean:.4g}" if (one, name) in held else "–" for name in datasets)]
+        for one in systems
+    ]
+    return table(heads, rows)
+
+
+def table_1(path: Path) -> list[str]:
+    """Table 1 on the sets that were run."""
+    found = entries(read_records(path))
+    datasets = [name for name in BENCHMARKS if any(entry.dataset == name for entry in found)]
+    return means_table(found, TABLE_1, datasets)
+
+
+def table_6(path: Path) -> list[str]:
+    """Table 6."""
+    return means_table(entries(read_records(path)), _OLD_TABLE_6, [f"{QM9_PREFIX}{name}" for name in TARGETS])
+
+
+def ccmd_ablation(path: Path) -> list[str]:
+    """CCMD's alignments by a teacher without labels, finetuned."""
+    held = {(entry.system, entry.dataset): entry for entry in entries(read_records(path))}
+    names = {
+        "randinit-1.0": "RandInit, layer decay 1.0",
+        "ccmd-global": "global only",
+        "ccmd-mean": "global + local mean (1/N)",
+        "coordinated": "coordinated (1/N²)",
+    }
+    datasets = ("esol", "bp", "ri")
+    rows = []
+    for name, label in names.items():
+        own = [held[name, dataset] for dataset in datasets]
+        rows.append([label, *(f"{entry.mean:.3f} ± {entry.deviation or 0:.3f}" for entry in own)])
+    heads = [f"{BENCHMARKS[name].paper_name} {_metric(BENCHMARKS[name].metric)}" for name in datasets]
+    return table(["system", *heads], rows)
+
+
+def conformer_quality(path: Path) -> list[str]:
+    """What the geometries are worth."""
+    labels = {"DFT": "DFT", "MMFF": "MMFF94s", "raw ETKDG": "ETKDGv3, unrelaxed"}
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = [
+            [
+                labels[row["conformers"]],
+                f"{float(row['bond_shift']):.3f} Å",
+                f"{float(row['denoising_explained']):.3f}",
+                f"{float(row['distill_r2']):.3f}",
+                f"{float(row['valid_rmse']):.3f}",
+                f"{float(row['test_rmse']):.3f} ± {float(row['test_rmse_std']):.3f}",
+            ]
+            for row in csv.DictReader(stream)
+        ]
+    heads = [
+        "conformers", "bonded distances differ from DFT by", "noise explained", "distillation R²",
+        "ESOL, validation RMSE", "ESOL, test RMSE",
+    ]  # fmt: skip
+    return table(heads, rows)
+
+
+def sentence(path: Path) -> list[str]:
+    """What a figure says, as the run wrote it."""
+    return path.read_text(encoding="utf-8").strip().splitlines()
+
+
+# --- docs/results/predictor.jsonl: cells of `benchmarks/compare.py`
+
+
+def predictor(path: Path) -> list[str]:
+    """Scores and costs of all systems, as `compare.py` draws them."""
+    spec = spec_from_file_location("compare", Path(__file__).with_name("compare.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    compare = module_from_spec(spec)
+    spec.loader.exec_module(compare)
+    lines: list[str] = compare.table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    return lines
+
+
+# --- docs/results/performance: repetitions of `dnd bench`
+
+
+def bench_tables(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The tables of a bench by title and reference."""
+    found = json.loads(path.read_text(encoding="utf-8"))["tables"]
+    return {(one["title"], one["reference"]): one for one in found}
+
+
+def median_of(one: dict[str, Any], name: str, key: str = "seconds") -> float:
+    """Median over the repetitions of a line, in seconds."""
+    return statistics.median(next(line[key] for line in one["lines"] if line["name"] == name))
+
+
+def ratio_of(one: dict[str, Any], name: str, digits: int = 1, *, with_range: bool = True) -> str:
+    """A ratio with its range over the repetitions."""
+    ratio = one["ratios"][name]
+    text = f"{ratio['ratio']:.{digits}f}"
+    low, high = (f"{value:.{digits}f}" for value in ratio["range"])
+    return f"{text} ({low}-{high})" if with_range and low != high else text
+
+
+def added_memory(one: dict[str, Any], name: str) -> float:
+    """MiB at the peak of a line."""
+    return float(next(line["peak_mb"] for line in one["lines"] if line["name"] == name))
+
+
+def graphs(path: Path) -> list[str]:
+    """SMILES to graphs."""
+    tables = bench_tables(path)
+    title = "SMILES -> graph arrays"
+    parse, ogb = tables[title, "RDKit MolFromSmiles"], tables[title, "ogb smiles2graph"]
+    labels = {
+        "RDKit MolFromSmiles": "RDKit `MolFromSmiles`",
+        "graph, atoms as written": "graph, atoms as written (`dnd.graphs.fast.graphs.written_graphs`)",
+        "graph, canonical order": "graph, canonical order",
+        "ogb smiles2graph": "ogb `smiles2graph`",
+    }
+    rows = [
+        [label, f"{1000 * median_of(parse, name):.3f}", f"{parse['ratios'][name]['ratio']:.2f}", ratio_of(ogb, name)]
+        for name, label in labels.items()
+    ]
+    return table(["SMILES → graph", "ms per molecule", "of RDKit's parse rate", "of ogb's rate (range)"], rows)
+
+
+def predictions(path: Path) -> list[str]:
+    """SMILES to predictions, against the 3D route."""
+    one = bench_tables(path)["SMILES -> prediction", "ETKDG + MMFF94s + teacher 8x256"]
+    labels = {
+        "ETKDG + MMFF94s + teacher 8x256": "ETKDG + MMFF94s + teacher 8x256 (20 molecules)",
+        "dnd-base": "`dnd-base` (192 x 5)",
+        "gine-small": "`gine-small` (128 x 4)",
+        "gine": "`gine` (300 x 5)",
+        "tokengt-small": "`tokengt-small` (128 x 6, 8 heads)",
+        "tokengt-table5b": "`tokengt-table5b` (128 x 12, 32 heads)",
+    }
+    rows = [
+        [label, f"{1000 * median_of(one, name):.3g}", ratio_of(one, name, 0), f"{added_memory(one, name):.0f}"]
+        for name, label in labels.items()
+    ]
+    return table(["SMILES → prediction", "ms per molecule", "times as fast as the 3D route (range)", "MiB added"], rows)
+
+
+def stages(path: Path) -> list[str]:
+    """Where a prediction's time goes."""
+    names = ("dnd-base", "gine-small", "tokengt-small")
+    tables = {name: bench_tables(path)[f"stages of {name}", f"{name}, whole"] for name in names}
+    labels = {
+        "graphs": "graphs in canonical order",
+        "parse": "of which RDKit's parse",
+        "store and batches": "store in memory and batches",
+        "forward": "forward",
+    }
+    rows = []
+    for stage, label in labels.items():
+        shares = [100 * tables[name]["ratios"][stage]["ratio"] for name in names]
+        rows.append([label, *(f"{share:.0f} %" if share >= 0.95 else f"{share:.1f} %" for share in shares)])
+    return table(["Share of the whole", *(f"`{name}`" for name in names)], rows)
+
+
+def training_steps(path: Path) -> list[str]:
+    """TokenGT, packed against padded."""
+    tables = bench_tables(path)
+    padded, packed, sorted_ = "padded, random batches", "packed, random batches", "packed, batches by length"
+    labels = {
+        "tokengt-small, forward": "`tokengt-small` forward, 256 molecules, 128 a batch",
+        "tokengt-small, training step": "`tokengt-small` training step",
+        "tokengt-table5b, forward": "`tokengt-table5b` forward, 64 molecules a batch",
+        "tokengt-table5b, training step": "`tokengt-table5b` training step",
+    }
+    rows = []
+    for title, label in labels.items():
+        one = tables[title, padded]
+        speeds = [f"{one['ratios'][name]['ratio']:.1f} x" for name in (packed, sorted_)]
+        memory = f"{added_memory(one, padded):.0f} → {added_memory(one, sorted_):.0f}"
+        rows.append([label, f"{1000 * median_of(one, padded):.1f} ms", *speeds, memory])
+    heads = ["TokenGT", "padded, random", "packed, random", "packed, by length", "MiB padded → packed"]
+    return table(heads, rows)
+
+
+def pipeline(path: Path) -> list[str]:
+    """The share of reading in a step."""
+    labels = {
+        "teacher 128x6, denoising": "teacher 128 x 6, denoising",
+        "tokengt-small, distillation, cached teacher": "`tokengt-small`, distillation, cached teacher",
+        "gine-small, distillation, cached teacher": "`gine-small`, distillation, cached teacher",
+    }
+    rows = []
+    for title, label in labels.items():
+        one = bench_tables(path)[title, "training step"]
+        shares = [
+            100 * one["ratios"][name]["ratio"] for name in ("read and pack the batch", "plan the epoch, per step")
+        ]
+        step = f"{1000 * median_of(one, 'training step'):.3g} ms"
+        rows.append([label, step, *(f"{share:.2g} %" for share in shares)])
+    return table(["", "step", "read and pack", "plan"], rows)
+
+
+def startup(path: Path) -> list[str]:
+    """Whole processes."""
+    one = bench_tables(path)["whole processes", "python, nothing imported"]
+    labels = {
+        "python, nothing imported": "python, nothing imported",
+        "import dnd": "`import dnd`",
+        "dnd --help": "`dnd --help`",
+        "import torch": "`import torch`",
+        "dnd predict, one molecule": "`dnd predict`, one molecule, `gine-small`",
+    }
+    rows = []
+    for name, label in labels.items():
+        times = [median_of(one, name, key) for key in ("seconds", "wall_seconds")]
+        rows.append([label, *(f"{value:#.2g}" for value in times), f"{added_memory(one, name):.0f}"])
+    return table(["", "CPU s", "clock s", "MiB"], rows)
+
+
+def scaling_points(path: Path, axis: str) -> list[dict[str, str]]:
+    """The measurements along one axis."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [row for row in csv.DictReader(stream) if row["axis"] == axis]
+
+
+def by_atoms(path: Path) -> list[str]:
+    """Time and memory against the size of a molecule."""
+    points = {(row["what"], row["value"]): row for row in scaling_points(path, "atoms")}
+    names = list(dict.fromkeys(what for what, _ in points))
+    rows = [
+        [value, *(f"{float(points[name, value]['cpu_ms']):.2g}" if float(points[name, value]["cpu_ms"]) < 100
+                  else f"{float(points[name, value]['cpu_ms']):.0f}" for name in names)]
+        for value in dict.fromkeys(value for _, value in points)
+    ]  # fmt: skip
+    for row in rows:
+        for place, name in enumerate(names, 1):
+            memory = float(points[name, row[0]]["peak_mb"])
+            row[place] += f" ({memory:.0f})" if memory >= 10 else f" ({memory:.1f})"
+    heads = [f"`{name}`" if "teacher" not in name else "teacher 64 x 4" for name in names]
+    return table(["Atoms", *heads], rows)
+
+
+def by_molecules(path: Path) -> list[str]:
+    """A training step against the size of the store."""
+    rows = [
+        [
+            f"{int(row['value']):,}",
+            f"{float(row['cpu_ms']):.0f}",
+            f"{float(row['peak_mb']):.0f}",
+            f"{float(row['own_mb']):.0f}",
+        ]
+        for row in scaling_points(path, "molecules")
+    ]
+    heads = ["Molecules in the store", "CPU ms per step of 64", "MiB at the peak", "of which its own at the end"]
+    return table(heads, rows)
+
+
+def by_rows(path: Path) -> list[str]:
+    """A prediction against the length of its file."""
+    rows = [
+        [
+            f"{int(row['value']):,}",
+            f"{float(row['cpu_ms']):.2f}",
+            f"{float(row['peak_mb']):.0f}",
+            f"{float(row['own_mb']):.0f}",
+        ]
+        for row in scaling_points(path, "rows")
+    ]
+    return table(["Rows of the file", "CPU ms per row", "MiB at the peak", "of which its own at the end"], rows)
+
+
+DRAWN: dict[str, Callable[[Path], list[str]]] = {
+    "table1": table_1,
+    "table6": table_6,
+    "ccmd-ablation": ccmd_ablation,
+    "conformer-quality": conformer_quality,
+    "fig3": sentence,
+    "fig4": sentence,
+    "predictor": predictor,
+    "graphs": graphs,
+    "predictions": predictions,
+    "stages": stages,
+    "training-steps": training_steps,
+    "pipeline": pipeline,
+    "startup": startup,
+    "by-atoms": by_atoms,
+    "by-molecules": by_molecules,
+    "by-rows": by_rows,
+}
+
+
+def _head(entry: Entry) -> str:
+    if entry.dataset.startswith(QM9_PREFIX):
+        target = entry.dataset.removeprefix(QM9_PREFIX)
+        return f"{target}, {TARGETS[target][0]}"
+    return f"{BENCHMARKS[entry.dataset].paper_name} {metric_name(entry.metric)}"
+
+
+def _metric(metric: str) -> str:
+    return metric_name(metric).rpartition(" ")[0]
+
+
+if __name__ == "__main__":
+    main()

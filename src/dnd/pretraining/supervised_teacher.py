@@ -1,0 +1,197 @@
+"""A teacher that learns a label from conformers: the teacher of CCMD.
+
+D&D's teacher never sees a label; CCMD's is trained on the property itself with 3D input and a token per molecule, and
+then frozen. Legend: B molecules, D width.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dnd.common.config import look_up, to_dict
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.model_folder import FORMAT_VERSION, read_model, write_model
+from dnd.common.randomness import derive_seed
+from dnd.common.runs import already_finished
+from dnd.graphs.batch import MoleculeBatch
+from dnd.models.teachers.base import TeacherConfig
+from dnd.models.teachers.teachers import KIND, build_teacher
+from dnd.pretraining.denoise import DenoiseSummary
+from dnd.store.batches import EpochPlan, TrainingRows
+from dnd.store.reader import Store
+from dnd.training.distributed import is_main_rank
+from dnd.training.loop import train
+from dnd.training.objective import Objective, StepLoss
+from dnd.training.settings import LoopConfig
+
+
+@dataclass(frozen=True)
+class SuperviseConfig:
+    """Settings of a supervised teacher.
+
+    Attributes:
+        target: column of the store that it learns.
+        teacher: architecture; it gets a molecule token.
+        loop: training.
+        holdout_fraction: share of the molecules that is held out, the same ones as in a distillation with the same
+            fraction and seed.
+    """
+
+    target: str = "gap"
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    holdout_fraction: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.teacher.name != "et":
+            raise ConfigError("a molecule token belongs to the equivariant transformer", found=self.teacher.name)
+        object.__setattr__(self, "teacher", replace(self.teacher, molecule_token=True))
+
+
+class SupervisedTeacherObjective(Objective):
+    r"""Predict a standardised label from the molecule token of a clean conformer.
+
+    .. math:: L = \frac{1}{B} \sum_b \lvert W_2\, \mathrm{SiLU}(W_1 t_b + b_1) + b_2 - y_b \rvert
+
+    Source: CCMD (arXiv 2211.16712), whose teacher is supervised with DFT coordinates.
+
+    Args:
+        store: molecules with conformers and labels; missing labels have no part in the loss.
+        config: settings.
+
+    Raises:
+        InputError: no such column, or fewer than two different training labels or no held-out one in it.
+    """
+
+    best_metric = "held_out_loss"
+
+    def __init__(self, store: Store, config: SuperviseConfig) -> None:
+        super().__init__()
+        self.store, self.config = store, config
+        width = config.teacher.width
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
+            self.teacher = build_teacher(config.teacher)
+            self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.train_rows = TrainingRows(len(store), config.holdout_fraction, config.loop.seed)
+        self.held_out_rows = self.train_rows.held_out
+        columns = {name: place for place, name in enumerate(store.target_columns)}
+        self.column = look_up(columns, config.target, "target column")
+        labels = self._labels(self.train_rows.sample())
+        if len(np.unique(labels)) < 2 or not len(self._labels(self.held_out_rows)):
+            raise InputError(
+                f"target column {config.target!r} has too few labels",
+                found=f"{len(labels)} training and {len(self._labels(self.held_out_rows))} held-out ones",
+            )
+        self.mean, self.deviation = float(labels.mean()), float(labels.std())
+
+    def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
+        """Mean absolute error over the labels that are there, in label deviations."""
+        error, count = self._error(batch)
+        return StepLoss(error, weight=torch.tensor(float(count), device=error.device))
+
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Batches of training rows with molecules of similar size."""
+        loop = self.config.loop
+        return EpochPlan(
+            self.train_rows, self.store.conformer_atom_counts, batch_size=loop.batch_size, max_tokens=None,
+            seed=loop.seed, epoch=epoch,
+        )  # fmt: skip
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """Molecules with their first conformer."""
+        return self.store.read(rows)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Held-out error in label deviations and in the label's unit, and the deviation itself."""
+        device = next(self.parameters()).device
+        total, count = 0.0, 0
+        rows = self.held_out_rows[np.argsort(self.store.conformer_atom_counts[self.held_out_rows], kind="stable")]
+        for part in np.array_split(rows, -(-len(rows) // self.config.loop.batch_size)):
+            error, known = self._error(self.load_batch(part, 0).to(device))
+            total, count = total + float(error) * known, count + known
+        loss = total / count
+        return {
+            "held_out_loss": loss,
+            "held_out_mae": loss * self.deviation,
+            "label_mean": self.mean,
+            "label_deviation": self.deviation,
+        }
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """SMILES and source row of each molecule."""
+        return self.store.describe(rows)
+
+    def _labels(self, rows: np.ndarray) -> Float[np.ndarray, "labels"]:
+        labels_N = self.store.targets_of(rows)[:, self.column].astype(np.float64)
+        known: np.ndarray = labels_N[np.isfinite(labels_N)]
+        return known
+
+    def _error(self, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], int]:
+        assert batch.conformers is not None
+        token_BD = self.teacher(batch.conformers, collect_layers=True).tokens[-1]
+        target_B = (batch.targets_BC[:, self.column] - self.mean) / self.deviation
+        known_B = target_B.isfinite()
+        predicted_B = self.head(token_BD)[:, 0]
+        error_B = (predicted_B - torch.where(known_B, target_B, predicted_B.detach())).abs()
+        count = int(known_B.sum())
+        return error_B.sum() / max(1, count), count
+
+
+def supervise(
+    store: Store | Path | str,
+    out: Path | str,
+    config: SuperviseConfig | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> DenoiseSummary:
+    """Train a teacher on a label of a store and write a TEACHER folder, which distillation reads like any other.
+
+    Args:
+        store: a store with conformers and the label, or its folder.
+        out: the TEACHER folder.
+        config: settings.
+        resume: go on where an interrupted run of the same settings stopped.
+        quiet: show nothing.
+
+    Raises:
+        InputError: the store lacks conformers or labels, or `out` holds something else.
+    """
+    config, out = config or SuperviseConfig(), Path(out)
+    if already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
+        return DenoiseSummary(out, read_model(out, kind=KIND).config["metrics"], True)
+    store = store if isinstance(store, Store) else Store.open(store)
+    if not store.has_conformers:
+        raise InputError(f"{store.path or 'the store'} has molecules without a conformer")
+    objective = SupervisedTeacherObjective(store, config)
+    settings = {"store": store.fingerprint, "settings": to_dict(config)}
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="supervise", quiet=quiet)
+    if not result.finished or not is_main_rank():
+        return DenoiseSummary(out, result.best if result.finished else {}, result.finished)
+    description = {
+        "hydrogens": store.hydrogens,
+        "store": store.fingerprint,
+        "molecules": len(store),
+        "metrics": result.best,
+        "settings": to_dict(config),
+        "teacher": to_dict(config.teacher),
+    }
+    card = (
+        f"# Teacher\n\nAn equivariant transformer with a molecule token, width {config.teacher.width}, trained on the "
+        f"label `{config.target}` (CCMD).\n\n- held-out MAE: {result.best['held_out_mae']:.4g}, "
+        f"{result.best['held_out_loss']:.4g} label deviations\n"
+    )
+    tensors = {"model": objective.teacher.state_dict(), "label_head": objective.head.state_dict()}
+    write_model(out, kind=KIND, config=description, tensors=tensors, card=card)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a sealed TEACHER needs none
+    return DenoiseSummary(out, result.best, True)
