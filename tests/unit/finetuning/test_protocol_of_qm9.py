@@ -12,7 +12,7 @@ from dnd.finetuning.settings import FinetuneConfig, Regularization
 from dnd.finetuning.students import initial_student, student_to_train
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, load_encoder, save_encoder
-from dnd.models.students.pna import pool_four
+from dnd.models.students.layers import pool_four
 from dnd.prediction.embedder import Embedder
 from dnd.predictor.network import PropertyNetwork
 from dnd.predictor.predictor import Predictor

@@ -18,7 +18,6 @@ from dnd.common.config import look_up
 from dnd.common.errors import ConfigError, ShapeError
 from dnd.graphs.batch import GraphBatch, mean_per_molecule
 from dnd.models.students.base import StudentOutput
-from dnd.models.students.pna import pool_four
 
 # Batch normalisation for packed items.
 
@@ -192,3 +191,14 @@ def pool(output: StudentOutput, graph: GraphBatch, pooling: Pooling) -> Float[Te
             next_step="Use pooling=mean, or tokengt or gine with virtual_node=true",
         )
     return output.virtual_BD
+
+
+def pool_four(atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch) -> Float[Tensor, "molecules four_dim"]:
+    """min | max | mean | sum over the atoms of each molecule."""
+    index_ND = graph.batch_N[:, None].expand_as(atoms_ND)
+    empty_BD = atoms_ND.new_zeros(graph.num_molecules, atoms_ND.shape[1])
+    low_BD = empty_BD.scatter_reduce(0, index_ND, atoms_ND, "amin", include_self=False)
+    high_BD = empty_BD.scatter_reduce(0, index_ND, atoms_ND, "amax", include_self=False)
+    total_BD = empty_BD.index_add(0, graph.batch_N, atoms_ND)
+    count_B1 = graph.atoms_per_molecule_B[:, None].to(atoms_ND.dtype)
+    return torch.cat([low_BD, high_BD, total_BD / count_B1, total_BD], dim=1)

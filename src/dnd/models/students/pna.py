@@ -135,17 +135,6 @@ class PNAHead(nn.Module):
         return self.out(self.norm(F.relu(self.hidden(pooled_BI))))  # type: ignore[no-any-return]
 
 
-def pool_four(atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch) -> Float[Tensor, "molecules four_dim"]:
-    """min | max | mean | sum over the atoms of each molecule."""
-    index_ND = graph.batch_N[:, None].expand_as(atoms_ND)
-    empty_BD = atoms_ND.new_zeros(graph.num_molecules, atoms_ND.shape[1])
-    low_BD = empty_BD.scatter_reduce(0, index_ND, atoms_ND, "amin", include_self=False)
-    high_BD = empty_BD.scatter_reduce(0, index_ND, atoms_ND, "amax", include_self=False)
-    total_BD = empty_BD.index_add(0, graph.batch_N, atoms_ND)
-    count_B1 = graph.atoms_per_molecule_B[:, None].to(atoms_ND.dtype)
-    return torch.cat([low_BD, high_BD, total_BD / count_B1, total_BD], dim=1)
-
-
 def aggregates(messages_ndD: Float[Tensor, "atoms degree dim"]) -> Float[Tensor, "atoms four_dim"]:
     """Mean, max, min and population standard deviation of each atom's messages, side by side."""
     parts = messages_ndD.unbind(1)  # a chain of elementwise operations is faster than a reduction over a short axis
