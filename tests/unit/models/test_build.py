@@ -63,7 +63,7 @@ def test_without_torch_geometric_the_error_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("torch_geometric")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", no_geometric)
-    with pytest.raises(ConfigError, match=r"pip install 'dnd\[gnn\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'dnd-mol\[gnn\]'"):
         build_student(StudentConfig("gcn", 16, 1))
 
 
