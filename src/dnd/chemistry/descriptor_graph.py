@@ -37,10 +37,14 @@ class Paths(NamedTuple):
 
 
 def two_bond_paths(
-    adjacency_NN: Float[np.ndarray, "atoms atoms"], bonds_2E: Int[np.ndarray, "2 bonds"], *, small_rings: bool
+    adjacency_NN: Float[np.ndarray, "atoms atoms"],
+    directed_2D: Int[np.ndarray, "2 directed_bonds"],
+    bonds_2E: Int[np.ndarray, "2 bonds"],
+    *,
+    small_rings: bool,
 ) -> Paths:
     """All paths of two bonds, from directed bonds sorted by the atom they leave."""
-    leaves, enters = np.nonzero(adjacency_NN)
+    leaves, enters = directed_2D
     degree = np.bincount(leaves, minlength=len(adjacency_NN))
     later = (np.cumsum(degree)[leaves] - 1 - np.arange(len(leaves))).astype(np.int64)  # neighbours after this one
     first = np.repeat(np.arange(len(leaves)), later)
@@ -60,28 +64,28 @@ def path_sums(
     atom occurs twice. As RDKit does it, a ring of three or four bonds is one more path, each of its atoms taken once,
     and a ring of three with one bond beside it one more path of four bonds, the shared atom taken twice.
     """
-    w, (j, k, l) = weights_WN, (paths.start, paths.centre, paths.end)
+    w, (i, j, k) = weights_WN, (paths.start, paths.centre, paths.end)
     begin, other = paths.bonds_2E
     sums_WN = w @ paths.adjacency_NN
-    wj, wk, wl = w[:, j], w[:, k], w[:, l]
-    product_WP = wj * wk * wl
+    wi, wj, wk = w[:, i], w[:, j], w[:, k]
+    product_WP = wi * wj * wk
     two = product_WP.sum(axis=1)
     wb, wo = w[:, begin], w[:, other]
     three = (wb * wo * (sums_WN[:, begin] - wo) * (sums_WN[:, other] - wb)).sum(axis=1)
-    tj, tl = sums_WN[:, j] - wk, sums_WN[:, l] - wk
+    ti, tk = sums_WN[:, i] - wj, sums_WN[:, k] - wj
     if not paths.small_rings:
-        return [two, three, (product_WP * tj * tl).sum(axis=1)] if four_bonds else [two, three]
+        return [two, three, (product_WP * ti * tk).sum(axis=1)] if four_bonds else [two, three]
     adjacency = paths.adjacency_NN
-    closed_P = adjacency[j, l]  # 1 where the two bonds are part of a ring of three
+    closed_P = adjacency[i, k]  # 1 where the two bonds are part of a ring of three
     triangles_WP = product_WP * closed_P
-    three = three - (triangles_WP * wk).sum(axis=1) + triangles_WP.sum(axis=1) / 3
+    three = three - (triangles_WP * wj).sum(axis=1) + triangles_WP.sum(axis=1) / 3
     if not four_bonds:
         return [two, three]
     common = (adjacency * w[:, None, :]) @ adjacency  # sums over the common neighbours of two atoms
     squares = (adjacency * (w**2)[:, None, :]) @ adjacency
-    open_ends = tj * tl - (squares[:, j, l] - wk**2) - closed_P * (wl * tl + wj * tj - wj * wl)
-    rings = product_WP * (common[:, j, l] - wk) / 4
-    beside = triangles_WP * wk * (sums_WN[:, k] - wj - wl)
+    open_ends = ti * tk - (squares[:, i, k] - wj**2) - closed_P * (wk * tk + wi * ti - wi * wk)
+    rings = product_WP * (common[:, i, k] - wj) / 4
+    beside = triangles_WP * wj * (sums_WN[:, j] - wi - wk)
     return [two, three, (product_WP * open_ends + rings + beside).sum(axis=1)]
 
 
@@ -120,7 +124,7 @@ def recursive_coefficients(
         dense: whether to multiply matrices, which rounds as RDKit does; else the rows of neighbours are added.
     """
     atoms = len(adjacency_NN)
-    neighbours_DN = np.full((int(adjacency_NN.sum(axis=1).max()), atoms), atoms)  # the last row stays zero
+    neighbours_DN = np.full((max(1, int(adjacency_NN.sum(axis=1).max())), atoms), atoms)  # the last row stays zero
     for atom, row in enumerate(adjacency_NN):
         bound = np.flatnonzero(row)
         neighbours_DN[: len(bound), atom] = bound
@@ -147,9 +151,7 @@ def entropy_bits(amounts: Float[np.ndarray, " kinds"]) -> float:
     return float(-(shares * np.log2(shares)).sum()) if total > 0 else 0.0
 
 
-def balaban_j(
-    distances_NN: Float[np.ndarray, "atoms atoms"], bonds_2E: Int[np.ndarray, "2 bonds"]
-) -> float:
+def balaban_j(distances_NN: Float[np.ndarray, "atoms atoms"], bonds_2E: Int[np.ndarray, "2 bonds"]) -> float:
     r"""Balaban's :math:`J = q / (\mu + 1) \sum_{ij} (s_i s_j)^{-1/2}` over bonds; Chem. Phys. Lett. 89, 399 (1982)."""
     sums_N, bonds = distances_NN.sum(axis=0), bonds_2E.shape[1]
     rings = bonds - len(distances_NN) + 1

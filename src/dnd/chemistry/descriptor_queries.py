@@ -46,7 +46,7 @@ class _Condition:
         name: `AtomAnd`, `AtomOr`, a primitive such as `AtomHCount`, or the whole line where it is not understood.
         value: the number a primitive compares with.
         negated: whether the primitive must differ from the number.
-        parts: conditions joined by an "and" or an "or".
+        parts: conditions joined by an "and" or an "or"; of a `$(...)` that must match, that of its first atom.
         within: the query inside a `$(...)` that must match; None elsewhere.
     """
 
@@ -76,12 +76,19 @@ def _conditions(description: str, recursive: Sequence[Chem.Mol]) -> _Condition:
         leaf = _LEAF.fullmatch(text)
         if text.startswith("RecursiveStructure"):
             query = next(inner, None)
-            return _Condition(text, within=query if text == "RecursiveStructure val in ()" else None), place
+            if query is None or text != "RecursiveStructure val in ()":
+                return _Condition(text), place
+            return _Condition(text, parts=(_condition_of(query.GetAtomWithIdx(0)),), within=query), place
         if leaf is not None and not parts:
             return _Condition(leaf[1], int(leaf[2]), leaf[3] == "!="), place
         return _Condition(text, parts=tuple(parts)), place
 
     return read(0, 0)[0]
+
+
+def _condition_of(atom: Chem.Atom) -> _Condition:
+    description, inner = atom.DescribeQuery(), _inner_queries(atom.GetSmarts())
+    return _conditions(description, inner if len(inner) == description.count("RecursiveStructure") else ())
 
 
 def _inner_queries(smarts: str) -> list[Chem.Mol]:
@@ -101,7 +108,12 @@ def _known(condition: _Condition) -> bool:
     """Whether a class decides the condition, so that there is no "perhaps"."""
     if condition.name in ("AtomAnd", "AtomOr", "BondAnd", "BondOr"):
         return all(_known(part) for part in condition.parts)
-    return condition.name in _ATOM_VALUES or condition.name in ("AtomNull", "BondNull", "SingleOrAromaticBond", "BondOrder")
+    return condition.name in _ATOM_VALUES or condition.name in (
+        "AtomNull",
+        "BondNull",
+        "SingleOrAromaticBond",
+        "BondOrder",
+    )
 
 
 _ATOM_VALUES = {
@@ -122,7 +134,7 @@ _ORDERS = {1: 1.0, 2: 2.0, 3: 3.0, 12: 1.5}
 
 
 def _atom_may_fit(condition: _Condition, atom: AtomClass) -> bool:
-    if condition.name == "AtomAnd":
+    if condition.name == "AtomAnd" or condition.within is not None:
         return all(_atom_may_fit(part, atom) for part in condition.parts)
     if condition.name == "AtomOr":
         return any(_atom_may_fit(part, atom) for part in condition.parts)
@@ -147,10 +159,50 @@ def _bond_may_fit(condition: _Condition, order: float) -> bool:
     return True
 
 
-class _Needs(NamedTuple):
-    """Bits that a molecule must have for a query to match.
+class Rings(NamedTuple):
+    """What is known of the rings of a molecule or a query.
 
     Attributes:
+        sizes: sizes of the smallest rings.
+        independent: bonds - atoms + fragments.
+        fused: whether two of the smallest rings share an atom.
+    """
+
+    sizes: frozenset[int]
+    independent: int
+    fused: bool
+
+    def may_hold(self, query: Rings) -> bool:
+        """Whether rings like those of a query may be among these.
+
+        Every ring of a graph is a sum of smallest rings that are not larger; without fused rings it is one of them.
+        """
+        if query.independent > self.independent or (query.fused and not self.fused):
+            return False
+        if not self.fused:
+            return query.sizes <= self.sizes
+        smallest = min(self.sizes)
+        return all(smallest <= size for size in query.sizes)
+
+
+def rings_of(rings: Sequence[Sequence[int]], num_atoms: int, num_bonds: int, fragments: int) -> Rings:
+    """Summary of the smallest rings of a graph, given as the atoms of each."""
+    inside = sum(map(len, rings))
+    fused = len(set().union(*rings)) < inside
+    return Rings(frozenset(map(len, rings)), num_bonds - num_atoms + fragments, fused)
+
+
+def _rings_of_query(query: Chem.Mol) -> Rings:
+    copy = Chem.Mol(query)
+    rings = [tuple(ring) for ring in Chem.GetSSSR(copy)]
+    return rings_of(rings, query.GetNumAtoms(), query.GetNumBonds(), len(Chem.GetMolFrags(query)))
+
+
+class _Needs(NamedTuple):
+    """What a molecule must have for a query to match.
+
+    Attributes:
+        rings: rings that it must have.
         always: bits that it must have in any case.
         alternatives: sets of bits of which it must have one.
         simple: whether `always` is the only alternative.
@@ -158,6 +210,7 @@ class _Needs(NamedTuple):
         counted_bond: bit of the bonds to count, for a query of two atoms that their classes decide.
     """
 
+    rings: Rings
     always: int
     alternatives: list[int]
     simple: bool
@@ -187,7 +240,7 @@ class QuerySet:
         base, alternatives, bits, known, last = 0, [0], [], True, 0
         for atom in query.GetAtoms():
             smarts = atom.GetSmarts()
-            condition = self._condition_of(atom, smarts)
+            condition = _condition_of(atom)
             known = known and _known(condition)
             bits.append(self._bit(self._atom_needs, (atom.DescribeQuery(), smarts), condition))
             base |= 1 << bits[-1]
@@ -202,12 +255,9 @@ class QuerySet:
         joined = [base | alternative for alternative in alternatives]
         single = known and len(bits) == 1
         pair = known and len(bits) == 2 and query.GetNumBonds() == 1
-        return _Needs(base, joined, joined == [base], bits[0] if single else None, last if pair else None)
-
-    def _condition_of(self, atom: Chem.Atom, smarts: str) -> _Condition:
-        description, inner = atom.DescribeQuery(), _inner_queries(smarts)
-        same = len(inner) == description.count("RecursiveStructure")
-        return _conditions(description, inner if same else ())
+        return _Needs(
+            _rings_of_query(query), base, joined, joined == [base], bits[0] if single else None, last if pair else None
+        )
 
     def _alternatives(self, condition: _Condition) -> list[int]:
         """Sets of bits of which a molecule must have one for the `$(...)` in an atom's condition to match."""
@@ -243,12 +293,13 @@ class QuerySet:
                 bits |= 1 << bit
         return bits
 
-    def ask(self, atoms: Sequence[AtomClass], bonds: Iterable[tuple[int, int, float]]) -> Answers:
+    def ask(self, atoms: Sequence[AtomClass], bonds: Iterable[tuple[int, int, float]], rings: Rings) -> Answers:
         """What the classes of a molecule say about all queries.
 
         Args:
             atoms: class of every atom; no hydrogen among them.
             bonds: ends and order (1, 1.5, 2 or 3) of every bond.
+            rings: the molecule's rings.
         """
         if len(self._atom_bits) + len(self._bond_bits) > MOST_CLASSES:
             self._atom_bits.clear()
@@ -270,7 +321,9 @@ class QuerySet:
         possible = {
             place
             for place, needs in enumerate(self._needs)
-            if not needs.always & lacking and (needs.simple or any(not some & lacking for some in needs.alternatives))
+            if not needs.always & lacking
+            and (needs.simple or any(not some & lacking for some in needs.alternatives))
+            and (not needs.rings.sizes or rings.may_hold(needs.rings))
         }
         return Answers(self.queries, self._needs, possible, atom_counts, bond_counts)
 

@@ -3,8 +3,8 @@
 `Descriptors.CalcMolDescriptors` asks 217 functions one after the other: most begin with the same distances, charges,
 logP contributions or substructures, and many are loops in Python. Here the descriptors form families; a family takes
 what it needs from a `_Subject`, which computes each shared quantity once, when it is first needed. A descriptor
-without a family, and every descriptor of a molecule that a family does not cover (explicit hydrogens; dative, zero-order
-and other rare bonds), is RDKit's function itself. So a newer RDKit with more descriptors loses speed, not values.
+without a family, and every descriptor of a molecule that the families do not cover (explicit hydrogens; dative,
+zero-order and other rare bonds), is RDKit's function itself. So a newer RDKit with more descriptors loses speed only.
 
 Over 300 lines because the families share the subject, and a reader compares them with RDKit's functions side by side.
 """
@@ -24,6 +24,7 @@ from rdkit.Chem import QED, Descriptors, MolSurf, rdFingerprintGenerator, rdMolD
 from rdkit.Chem.EState import EState_VSA
 from rdkit.rdBase import BlockLogs
 
+from dnd.chemistry.density import refuse_dense
 from dnd.chemistry.descriptor_graph import (
     Paths,
     balaban_j,
@@ -36,7 +37,7 @@ from dnd.chemistry.descriptor_graph import (
     ring_count,
     two_bond_paths,
 )
-from dnd.chemistry.descriptor_queries import Answers, AtomClass, QuerySet
+from dnd.chemistry.descriptor_queries import Answers, AtomClass, QuerySet, rings_of
 from dnd.common.errors import InputError
 
 DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name, _ in Descriptors.descList)
@@ -108,8 +109,13 @@ class _Subject:
         return orders
 
     @cached_property
+    def directed_2D(self) -> Int[np.ndarray, "2 directed_bonds"]:
+        """Ends of each bond in both directions, sorted by the atom it leaves."""
+        return np.array(np.nonzero(self.orders_NN))
+
+    @cached_property
     def bonds_2E(self) -> Int[np.ndarray, "2 bonds"]:
-        return np.stack(np.nonzero(np.triu(self.orders_NN)))
+        return self.directed_2D[:, self.directed_2D[0] < self.directed_2D[1]]
 
     @cached_property
     def orders_E(self) -> Float[np.ndarray, " bonds"]:
@@ -117,7 +123,7 @@ class _Subject:
 
     @cached_property
     def degree_N(self) -> Int[np.ndarray, " atoms"]:
-        return np.count_nonzero(self.orders_NN, axis=1)
+        return np.bincount(self.directed_2D[0], minlength=self.num_atoms)
 
     @cached_property
     def plain(self) -> bool:
@@ -139,7 +145,7 @@ class _Subject:
     @cached_property
     def paths(self) -> Paths:
         small = any(len(ring) <= 4 for ring in self.rings)
-        return two_bond_paths((self.orders_NN > 0).astype(float), self.bonds_2E, small_rings=small)
+        return two_bond_paths((self.orders_NN > 0).astype(float), self.directed_2D, self.bonds_2E, small_rings=small)
 
     @cached_property
     def distances_NN(self) -> Float[np.ndarray, "atoms atoms"]:
@@ -165,19 +171,20 @@ class _Subject:
         return np.array(rdMolDescriptors._CalcCrippenContribs(self.mol)).reshape(-1, 2)
 
     @cached_property
-    def partial_charges(self) -> list[float]:
-        """Gasteiger charges, elementary charges; not finite where the method lacks parameters."""
-        rdPartialCharges.ComputeGasteigerCharges(self.mol)
-        return [atom.GetDoubleProp("_GasteigerCharge") for atom in self.atoms]
-
-    @cached_property
     def charges_known(self) -> bool:
-        """Whether Gasteiger's method has parameters for every atom."""
+        """Whether Gasteiger's method has parameters for every atom; leaves charges on the atoms in either case."""
         try:
-            rdPartialCharges.ComputeGasteigerCharges(Chem.Mol(self.mol), throwOnParamFailure=True)
+            rdPartialCharges.ComputeGasteigerCharges(self.mol, throwOnParamFailure=True)
         except ValueError:
+            rdPartialCharges.ComputeGasteigerCharges(self.mol)
             return False
         return True
+
+    @cached_property
+    def partial_charges(self) -> list[float]:
+        """Gasteiger charges, elementary charges; not finite where the method lacks parameters."""
+        _ = self.charges_known
+        return [atom.GetDoubleProp("_GasteigerCharge") for atom in self.atoms]
 
     @cached_property
     def states_N(self) -> Float[np.ndarray, " atoms"]:
@@ -209,7 +216,9 @@ class _Subject:
         columns = (self.atomic_numbers, self.aromatic, self.charges, self.hydrogens, valences, self.isotopes)
         classes = list(map(AtomClass, *columns, self.degree_N.tolist(), self.rings_N.tolist()))
         begin, other = self.bonds_2E.tolist()
-        return _queries()[0].ask(classes, zip(begin, other, self.orders_E.tolist(), strict=True))
+        fragments = len(Chem.GetMolFrags(self.mol))
+        rings = rings_of(self.rings, self.num_atoms, len(begin), fragments)
+        return _queries()[0].ask(classes, zip(begin, other, self.orders_E.tolist(), strict=True), rings)
 
     @cached_property
     def rotatable_bonds(self) -> int:
@@ -412,7 +421,7 @@ def _shape(subject: _Subject) -> list[float]:
     kappa2 = (heavy + alpha - 1) * (heavy + alpha - 2) ** 2 / two**2 if two else 0.0
     less = 1 if heavy % 2 else 2
     kappa3 = (heavy + alpha - less) * (heavy + alpha - 3) ** 2 / three**2 if three else 0.0
-    return [kappa2, kappa3, rdMolDescriptors.CalcKappa1(mol) * kappa2 / heavy]
+    return [kappa2, kappa3, np.float64(rdMolDescriptors.CalcKappa1(mol) * kappa2) / heavy]
 
 
 def _binned(
@@ -555,17 +564,20 @@ class DescriptorCalculator:
             mol: sanitised molecule; RDKit caches charges and ring data on it.
 
         Raises:
-            InputError: the molecule is so densely bound that some descriptors would not end (see `too_dense`).
+            TooDenseError: explicit hydrogens or rare bonds leave the molecule to RDKit's own functions, and it is so
+                densely bound that some of these would not end.
         """
         values = [math.nan] * len(self.names)
         subject = _Subject(mol)
+        plain = subject.plain
+        if not plain:
+            refuse_dense(mol, "RDKit's descriptors")
         with BlockLogs(), np.errstate(all="ignore"):
-            plain = subject.plain
             for family, wanted in self._families:
                 try:
                     found = family(subject) if plain else None
                 except _UNDEFINED:
-                    found = None
+                    continue
                 for source, place, name in wanted:
                     values[place] = found[source] if found is not None else _or_nan(_RDKIT[name], mol)
             for source, place, name in self._fragments:
