@@ -114,14 +114,21 @@ def characteristic_coefficients(eigenvalues_N: Float[np.ndarray, " atoms"]) -> F
     return np.abs(np.fft.ifft(values).real)
 
 
+_EXACT = 2.0**53
+"""Largest whole number below which all are exact in double precision."""
+
+
 def recursive_coefficients(
-    adjacency_NN: Float[np.ndarray, "atoms atoms"], *, dense: bool
+    adjacency_NN: Float[np.ndarray, "atoms atoms"], *, as_matrices: bool
 ) -> Float[np.ndarray, " coefficients"]:
     """Absolute coefficients of the characteristic polynomial by the recursion of Le Verrier, Faddeev and Frame.
 
+    A product with the adjacency matrix adds the rows of neighbours, which is exact while all numbers are whole and
+    below 2^53. Once they are not, the order of the sums decides what is found.
+
     Args:
         adjacency_NN: 1.0 where two atoms are bound.
-        dense: whether to multiply matrices, which rounds as RDKit does; else the rows of neighbours are added.
+        as_matrices: whether to start again with products of matrices, rounded as RDKit's, once numbers are not exact.
     """
     atoms = len(adjacency_NN)
     neighbours_DN = np.full((max(1, int(adjacency_NN.sum(axis=1).max())), atoms), atoms)  # the last row stays zero
@@ -135,12 +142,20 @@ def recursive_coefficients(
         coefficients[place] = 1.0 / place * np.trace(product_NN)
         padded[:atoms] = product_NN
         padded[diagonal, diagonal] -= coefficients[place]
-        if dense:
-            product_NN = adjacency_NN @ padded[:atoms]
-        else:
-            product_NN = padded[neighbours_DN[0]]
-            for neighbours_N in neighbours_DN[1:]:
-                product_NN += padded[neighbours_N]
+        product_NN = padded[neighbours_DN[0]]
+        for neighbours_N in neighbours_DN[1:]:
+            product_NN += padded[neighbours_N]
+        if as_matrices and max(product_NN.max(), -product_NN.min()) >= _EXACT:
+            return _coefficients_by_matrices(adjacency_NN)
+    return np.abs(coefficients)
+
+
+def _coefficients_by_matrices(adjacency_NN: Float[np.ndarray, "atoms atoms"]) -> Float[np.ndarray, " coefficients"]:
+    atoms = len(adjacency_NN)
+    coefficients, product_NN, identity_NN = np.ones(atoms + 1), adjacency_NN, np.identity(atoms)
+    for place in range(1, atoms + 1):
+        coefficients[place] = 1.0 / place * np.trace(product_NN)
+        product_NN = adjacency_NN @ (product_NN - coefficients[place] * identity_NN)
     return np.abs(coefficients)
 
 
@@ -182,24 +197,25 @@ def bertz_complexity(
     if atoms < 2:
         return 0.0
     rows = np.rint(np.sort(distances_NN, axis=1)[:, :_DEEPEST_ROW] * 1e4).astype(np.int64)
+    text, width = rows.tobytes(), rows.shape[1] * rows.itemsize
     seen: dict[bytes, int] = {}
-    class_N = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows])
+    class_N = np.array(
+        [seen.setdefault(text[place : place + width], len(seen)) for place in range(0, len(text), width)]
+    )
     start, end, centre = class_N[paths.start], class_N[paths.end], class_N[paths.centre]
     pair_keys = (np.minimum(start, end) * (atoms + 1) + centre + 1) * atoms + np.maximum(start, end)
     pair_amounts = orders_NN[paths.start, paths.centre] * orders_NN[paths.centre, paths.end]
-    begin, other = class_N[paths.bonds_2E[0]], class_N[paths.bonds_2E[1]]
-    order_E = orders_NN[paths.bonds_2E[0], paths.bonds_2E[1]]
-    bond_keys = np.minimum(begin, other) * (atoms + 1) * atoms + np.maximum(begin, other)  # a bond has no centre
-    several = order_E > 1
-    keys = np.concatenate([pair_keys, bond_keys[several]])
-    amounts = np.concatenate([pair_amounts, (order_E * (order_E - 1) / 2)[several]])
-    if not len(keys):
-        amounts = np.ones(1)
-    else:
-        _, places = np.unique(keys, return_inverse=True)
-        amounts = np.bincount(places, amounts)
-    total = float(amounts.sum())
-    connections = 2 * total * math.log2(total) - float((amounts * np.log2(amounts)).sum())
+    begin, other = paths.bonds_2E[:, orders_NN[paths.bonds_2E[0], paths.bonds_2E[1]] > 1]
+    order_E, begin_class, other_class = orders_NN[begin, other], class_N[begin], class_N[other]
+    bond_keys = np.minimum(begin_class, other_class) * (atoms + 1) * atoms + np.maximum(begin_class, other_class)
+    amounts: dict[int, float] = {}
+    for key, amount in zip(pair_keys.tolist(), pair_amounts.tolist(), strict=True):
+        amounts[key] = amounts.get(key, 0.0) + amount
+    for key, amount in zip(bond_keys.tolist(), (order_E * (order_E - 1) / 2).tolist(), strict=True):
+        amounts[key] = amounts.get(key, 0.0) + amount
+    found = list(amounts.values()) or [1.0]
+    total = sum(found)
+    connections = 2 * total * math.log2(total) - sum(amount * math.log2(amount) for amount in found)
     elements = np.array(list(Counter(atomic_numbers).values()), dtype=float)
     return atoms * entropy_bits(elements) + connections
 
@@ -216,3 +232,58 @@ def ring_count(kept_N: Bool[np.ndarray, " atoms"], bonds_2E: Int[np.ndarray, "2 
         rings += one == other
         parent[one] = other
     return rings
+
+
+def rotatable_bonds(
+    atomic_numbers: list[int],
+    aromatic: list[bool],
+    hydrogens: list[int],
+    bonds: list[tuple[int, int, float, bool]],
+) -> int:
+    """Rotatable bonds as RDKit counts them by default ("strict").
+
+    Single bonds outside rings between atoms that have other neighbours, unless an end has a triple bond or carries
+    three equal halogens or methyls, or both ends are part of an amide, ester or the like.
+
+    Args:
+        atomic_numbers, aromatic, hydrogens: of every atom.
+        bonds: two ends, order and whether it is in a ring; each bond in both directions.
+    """
+    neighbours: list[list[tuple[int, float, bool]]] = [[] for _ in atomic_numbers]
+    for one, other, order, in_ring in bonds:
+        neighbours[one].append((other, order, in_ring))
+
+    def turns(atom: int) -> bool:
+        if len(neighbours[atom]) == 1 or any(order == 3.0 for _, order, _ in neighbours[atom]):
+            return False
+        if atomic_numbers[atom] != 6 or aromatic[atom] or len(neighbours[atom]) < 4:
+            return True
+        single = [other for other, order, _ in neighbours[atom] if order == 1.0]
+        kinds = [atomic_numbers[other] for other in single]
+        methyls = sum(atomic_numbers[other] == 6 and hydrogens[other] == 3 for other in single)
+        return methyls < 3 and all(kinds.count(halogen) < 3 for halogen in (9, 17, 35))
+
+    def acyl(atom: int) -> bool:
+        return (
+            atomic_numbers[atom] == 6
+            and not aromatic[atom]
+            and len(neighbours[atom]) == 3
+            and any(
+                order == 2.0 and atomic_numbers[other] in (7, 8, 16) and not aromatic[other]
+                for other, order, _ in neighbours[atom]
+            )
+        )
+
+    def partner(atom: int) -> bool:
+        z = atomic_numbers[atom]
+        return z == 7 or (not aromatic[atom] and (z == 8 or (z == 16 and len(neighbours[atom]) != 1)))
+
+    def stiff(atom: int) -> bool:
+        beside = [other for other, order, in_ring in neighbours[atom] if order == 1.0 and not in_ring]
+        return (acyl(atom) and any(map(partner, beside))) or (partner(atom) and any(map(acyl, beside)))
+
+    return sum(
+        turns(one) and turns(other) and not (stiff(one) and stiff(other))
+        for one, other, order, in_ring in bonds
+        if one < other and order == 1.0 and not in_ring
+    )

@@ -230,8 +230,9 @@ class QuerySet:
     _atom_needs: dict[Any, tuple[int, _Condition]] = field(default_factory=dict)
     _bond_needs: dict[Any, tuple[int, _Condition]] = field(default_factory=dict)
     _bits: int = 0
-    _atom_bits: dict[AtomClass, int] = field(default_factory=dict)
-    _bond_bits: dict[tuple[AtomClass, AtomClass, float], int] = field(default_factory=dict)
+    _class_ids: dict[tuple[int, ...], int] = field(default_factory=dict)
+    _atom_bits: list[int] = field(default_factory=list)
+    _bond_bits: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._needs = [self._needs_of(query) for query in self.queries]
@@ -279,13 +280,20 @@ class QuerySet:
             self._bits += 1
         return known[key][0]
 
+    def _id_of(self, atom: tuple[int, ...]) -> int:
+        known = self._class_ids.get(atom)
+        if known is None:
+            known = self._class_ids[atom] = len(self._class_ids)
+            self._atom_bits.append(self._bits_of_atom(AtomClass(*atom)))
+        return known
+
     def _bits_of_atom(self, atom: AtomClass) -> int:
         bits = 0
         for bit, condition in self._atom_needs.values():
             bits |= _atom_may_fit(condition, atom) << bit
         return bits
 
-    def _bits_of_bond(self, one: AtomClass, other: AtomClass, order: float) -> int:
+    def _bits_of_bond(self, one: int, other: int, order: float) -> int:
         bits, a, b = 0, self._atom_bits[one], self._atom_bits[other]
         for (first, second, _), (bit, condition) in self._bond_needs.items():
             ends = (a >> first & 1 and b >> second & 1) or (a >> second & 1 and b >> first & 1)
@@ -293,30 +301,28 @@ class QuerySet:
                 bits |= 1 << bit
         return bits
 
-    def ask(self, atoms: Sequence[AtomClass], bonds: Iterable[tuple[int, int, float]], rings: Rings) -> Answers:
+    def ask(self, atoms: Sequence[tuple[int, ...]], bonds: Iterable[tuple[int, int, float]], rings: Rings) -> Answers:
         """What the classes of a molecule say about all queries.
 
         Args:
-            atoms: class of every atom; no hydrogen among them.
+            atoms: class of every atom, the values of an `AtomClass`; no hydrogen among them.
             bonds: ends and order (1, 1.5, 2 or 3) of every bond.
             rings: the molecule's rings.
         """
-        if len(self._atom_bits) + len(self._bond_bits) > MOST_CLASSES:
-            self._atom_bits.clear()
-            self._bond_bits.clear()
-        have, atom_counts, bond_counts = 0, [], []
-        for atom, count in Counter(atoms).items():
-            bits = self._atom_bits.get(atom)
+        if len(self._class_ids) + len(self._bond_bits) > MOST_CLASSES:
+            self._class_ids, self._atom_bits, self._bond_bits = {}, [], {}
+        have, ids = 0, [self._id_of(atom) for atom in atoms]
+        atom_counts = [(self._atom_bits[known], count) for known, count in Counter(ids).items()]
+        bond_counts = []
+        keys = [(ids[one] * MOST_CLASSES + ids[other]) * 8 + int(2 * order) for one, other, order in bonds]
+        for key, count in Counter(keys).items():
+            bits = self._bond_bits.get(key)
             if bits is None:
-                bits = self._atom_bits[atom] = self._bits_of_atom(atom)
-            have |= bits
-            atom_counts.append((bits, count))
-        for bond, count in Counter([(atoms[i], atoms[j], order) for i, j, order in bonds]).items():
-            bits = self._bond_bits.get(bond)
-            if bits is None:
-                bits = self._bond_bits[bond] = self._bits_of_bond(*bond)
-            have |= bits
+                ends, order = divmod(key, 8)
+                bits = self._bond_bits[key] = self._bits_of_bond(*divmod(ends, MOST_CLASSES), order / 2)
             bond_counts.append((bits, count))
+        for bits, _ in atom_counts + bond_counts:
+            have |= bits
         lacking = ~have
         possible = {
             place

@@ -35,9 +35,10 @@ from dnd.chemistry.descriptor_graph import (
     path_sums,
     recursive_coefficients,
     ring_count,
+    rotatable_bonds,
     two_bond_paths,
 )
-from dnd.chemistry.descriptor_queries import Answers, AtomClass, QuerySet, rings_of
+from dnd.chemistry.descriptor_queries import Answers, QuerySet, rings_of
 from dnd.common.errors import InputError
 
 DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name, _ in Descriptors.descList)
@@ -52,7 +53,7 @@ are wrong by a fifth up to a factor of 4), so that only the same recursion has t
 MOST_ATOMS_BY_MATRICES = 150
 """Largest molecule for which the recursion multiplies matrices as RDKit does; seconds to minutes each above.
 
-Beyond, it adds the rows of neighbours, 30 times as fast. The sums are the same and their rounding is not.
+Beyond, the rows of neighbours are added, 30 times as fast. The sums are the same and their rounding is not.
 """
 
 _RDKIT: dict[str, Callable[[Chem.Mol], float]] = dict(Descriptors.descList)
@@ -100,6 +101,10 @@ class _Subject:
         return list(map(Chem.Atom.GetIsotope, self.atoms))
 
     @cached_property
+    def valences(self) -> list[int]:
+        return list(map(Chem.Atom.GetTotalValence, self.atoms))
+
+    @cached_property
     def aromatic(self) -> list[bool]:
         return list(map(Chem.Atom.GetIsAromatic, self.atoms))
 
@@ -124,6 +129,11 @@ class _Subject:
     @cached_property
     def degree_N(self) -> Int[np.ndarray, " atoms"]:
         return np.bincount(self.directed_2D[0], minlength=self.num_atoms)
+
+    @cached_property
+    def degrees(self) -> list[int]:
+        degrees: list[int] = self.degree_N.tolist()
+        return degrees
 
     @cached_property
     def plain(self) -> bool:
@@ -212,9 +222,8 @@ class _Subject:
     @cached_property
     def answers(self) -> Answers:
         """Answers to all substructure queries of `fr_*` and `qed`."""
-        valences = map(Chem.Atom.GetTotalValence, self.atoms)
-        columns = (self.atomic_numbers, self.aromatic, self.charges, self.hydrogens, valences, self.isotopes)
-        classes = list(map(AtomClass, *columns, self.degree_N.tolist(), self.rings_N.tolist()))
+        columns = (self.atomic_numbers, self.aromatic, self.charges, self.hydrogens, self.valences, self.isotopes)
+        classes = list(zip(*columns, self.degrees, self.rings_N.tolist(), strict=True))
         begin, other = self.bonds_2E.tolist()
         fragments = len(Chem.GetMolFrags(self.mol))
         rings = rings_of(self.rings, self.num_atoms, len(begin), fragments)
@@ -222,8 +231,14 @@ class _Subject:
 
     @cached_property
     def rotatable_bonds(self) -> int:
-        count: int = rdMolDescriptors.CalcNumRotatableBonds(self.mol, rdMolDescriptors.NumRotatableBondsOptions.Strict)
-        return count
+        ring_bonds = {pair for ring in self.rings for pair in zip(ring, (*ring[1:], ring[0]), strict=True)}
+        begin, other = self.directed_2D.tolist()
+        orders = self.orders_NN[self.directed_2D[0], self.directed_2D[1]].tolist()
+        bonds = [
+            (one, two, order, (one, two) in ring_bonds or (two, one) in ring_bonds)
+            for one, two, order in zip(begin, other, orders, strict=True)
+        ]
+        return rotatable_bonds(self.atomic_numbers, self.aromatic, self.hydrogens, bonds)
 
     @cached_property
     def log_p_and_refractivity(self) -> tuple[float, float]:
@@ -338,12 +353,21 @@ def _spacial_score(subject: _Subject) -> list[float]:
         if centre.type == Chem.StereoType.Atom_Tetrahedral:
             stereo.add(centre.centeredOn)
     total = 0
-    inside, aromatic, degrees = subject.rings_N.tolist(), subject.aromatic, subject.degree_N.tolist()
-    for place, atom in enumerate(subject.atoms):
-        ring = 2 if inside[place] and not aromatic[place] else 1
-        kind = _HYBRIDISATION.get(atom.GetHybridization(), 4)
-        total += kind * (2 if place in stereo else 1) * ring * degrees[place] ** 2
+    columns = (subject.rings_N.tolist(), subject.aromatic, subject.degrees, _hybridisations(subject))
+    for place, (rings, aromatic, degree, kind) in enumerate(zip(*columns, strict=True)):
+        total += kind * (2 if place in stereo else 1) * (2 if rings and not aromatic else 1) * degree**2
     return [total / subject.mol.GetNumHeavyAtoms()]
+
+
+def _hybridisations(subject: _Subject) -> list[int]:
+    """1, 2 and 3 for sp, sp2 and sp3, else 4; the neighbours of a carbon with four bonds and no charge decide its own."""
+    columns = (subject.atomic_numbers, subject.charges, subject.valences, subject.degrees, subject.hydrogens)
+    return [
+        degree + hydrogens - 1
+        if z == 6 and charge == 0 and valence == 4 and degree + hydrogens > 1
+        else _HYBRIDISATION.get(subject.atoms[place].GetHybridization(), 4)
+        for place, (z, charge, valence, degree, hydrogens) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _electrons(subject: _Subject) -> list[float]:
@@ -387,7 +411,7 @@ def _characteristic_information(subject: _Subject) -> list[float]:
     if subject.num_atoms <= MOST_ATOMS_BY_EIGENVALUES:
         coefficients = characteristic_coefficients(np.linalg.eigvalsh(adjacency_NN))
     else:
-        coefficients = recursive_coefficients(adjacency_NN, dense=subject.num_atoms <= MOST_ATOMS_BY_MATRICES)
+        coefficients = recursive_coefficients(adjacency_NN, as_matrices=subject.num_atoms <= MOST_ATOMS_BY_MATRICES)
     mean = entropy_bits(coefficients)
     return [mean, float(coefficients.sum()) * mean]
 
