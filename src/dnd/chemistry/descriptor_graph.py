@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 DISCONNECTED = 1e6
 """Distances from here on lie between atoms of different fragments."""
@@ -109,9 +110,14 @@ def characteristic_coefficients(eigenvalues_N: Float[np.ndarray, " atoms"]) -> F
     The error of each is about 1e-16 of their sum, which is all that sums and entropies of them see.
     """
     places = len(eigenvalues_N) + 1
-    circle = np.exp(-2j * np.pi / places * np.arange(places))
-    values = np.prod(circle[:, None] - eigenvalues_N[None, :], axis=1)
-    return np.abs(np.fft.ifft(values).real)
+    values = np.multiply.reduce(_half_circle(places) - eigenvalues_N[:, None], axis=0)
+    return np.abs(np.fft.irfft(values, places))
+
+
+@cache
+def _half_circle(places: int) -> np.ndarray:
+    """Points of the unit circle at which a real polynomial's values fix it; the others are their conjugates."""
+    return np.exp(-2j * np.pi / places * np.arange(places // 2 + 1))
 
 
 _EXACT = 2.0**53
@@ -220,17 +226,18 @@ def bertz_complexity(
     return atoms * entropy_bits(elements) + connections
 
 
-def ring_count(kept_N: Bool[np.ndarray, " atoms"], bonds_2E: Int[np.ndarray, "2 bonds"]) -> int:
+def ring_count(kept: list[bool], bonds: list[tuple[int, int]]) -> int:
     """Independent rings among the kept atoms: bonds - atoms + fragments."""
-    parent = np.arange(len(kept_N)).tolist()
+    parent = list(range(len(kept)))
     rings = 0
-    for one, other in bonds_2E[:, kept_N[bonds_2E].all(axis=0)].T.tolist():
-        while parent[one] != one:
-            parent[one] = one = parent[parent[one]]
-        while parent[other] != other:
-            parent[other] = other = parent[parent[other]]
-        rings += one == other
-        parent[one] = other
+    for one, other in bonds:
+        if kept[one] and kept[other]:
+            while parent[one] != one:
+                parent[one] = one = parent[parent[one]]
+            while parent[other] != other:
+                parent[other] = other = parent[parent[other]]
+            rings += one == other
+            parent[one] = other
     return rings
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from rdkit import Chem
 
 MOST_CLASSES = 100_000
@@ -232,7 +233,9 @@ class QuerySet:
     _bits: int = 0
     _class_ids: dict[tuple[int, ...], int] = field(default_factory=dict)
     _atom_bits: list[int] = field(default_factory=list)
+    _atom_fits: list[np.ndarray] = field(default_factory=list)
     _bond_bits: dict[int, int] = field(default_factory=dict)
+    _by_order: dict[float, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._needs = [self._needs_of(query) for query in self.queries]
@@ -284,7 +287,9 @@ class QuerySet:
         known = self._class_ids.get(atom)
         if known is None:
             known = self._class_ids[atom] = len(self._class_ids)
-            self._atom_bits.append(self._bits_of_atom(AtomClass(*atom)))
+            bits = self._bits_of_atom(AtomClass(*atom))
+            self._atom_bits.append(bits)
+            self._atom_fits.append(np.array([bits >> bit & 1 for bit in range(self._bits)], dtype=bool))
         return known
 
     def _bits_of_atom(self, atom: AtomClass) -> int:
@@ -294,12 +299,21 @@ class QuerySet:
         return bits
 
     def _bits_of_bond(self, one: int, other: int, order: float) -> int:
-        bits, a, b = 0, self._atom_bits[one], self._atom_bits[other]
-        for (first, second, _), (bit, condition) in self._bond_needs.items():
-            ends = (a >> first & 1 and b >> second & 1) or (a >> second & 1 and b >> first & 1)
-            if ends and _bond_may_fit(condition, order):
-                bits |= 1 << bit
-        return bits
+        firsts, seconds, bits = self._bond_columns(order)
+        a, b = self._atom_fits[one], self._atom_fits[other]
+        fits = (a[firsts] & b[seconds]) | (a[seconds] & b[firsts])
+        return sum(1 << bit for bit in bits[fits].tolist())
+
+    def _bond_columns(self, order: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bits of both ends and of the bond itself, of the needs that a bond of some order may fit."""
+        if order not in self._by_order:
+            found = [
+                (first, second, bit)
+                for (first, second, _), (bit, condition) in self._bond_needs.items()
+                if _bond_may_fit(condition, order)
+            ]
+            self._by_order[order] = tuple(np.array(column) for column in zip(*found, strict=True))
+        return self._by_order[order]
 
     def ask(self, atoms: Sequence[tuple[int, ...]], bonds: Iterable[tuple[int, int, float]], rings: Rings) -> Answers:
         """What the classes of a molecule say about all queries.
@@ -310,7 +324,7 @@ class QuerySet:
             rings: the molecule's rings.
         """
         if len(self._class_ids) + len(self._bond_bits) > MOST_CLASSES:
-            self._class_ids, self._atom_bits, self._bond_bits = {}, [], {}
+            self._class_ids, self._atom_bits, self._atom_fits, self._bond_bits = {}, [], [], {}
         have, ids = 0, [self._id_of(atom) for atom in atoms]
         atom_counts = [(self._atom_bits[known], count) for known, count in Counter(ids).items()]
         bond_counts = []

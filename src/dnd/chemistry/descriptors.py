@@ -153,6 +153,20 @@ class _Subject:
         return np.bincount(inside, minlength=self.num_atoms)
 
     @cached_property
+    def simple_rings(self) -> bool:
+        """Whether every ring of up to six atoms is a smallest ring: none has under five, no two share two bonds."""
+        sets = [set(ring) for ring in self.rings]
+        return all(len(ring) >= 5 for ring in sets) and all(
+            len(ring & other) <= 2 for place, ring in enumerate(sets) for other in sets[:place]
+        )
+
+    @cached_property
+    def benzene_rings(self) -> list[tuple[int, ...]]:
+        """Rings of six aromatic carbons, each atom with its neighbours beside it."""
+        z, aromatic = self.atomic_numbers, self.aromatic
+        return [ring for ring in self.rings if len(ring) == 6 and all(z[atom] == 6 and aromatic[atom] for atom in ring)]
+
+    @cached_property
     def paths(self) -> Paths:
         small = any(len(ring) <= 4 for ring in self.rings)
         return two_bond_paths((self.orders_NN > 0).astype(float), self.directed_2D, self.bonds_2E, small_rings=small)
@@ -306,6 +320,41 @@ def _fragment_query(name: str) -> Chem.Mol | None:
     return found[0] if len(found) == 1 else None
 
 
+def _fragment_count(subject: _Subject, source: int, name: str) -> int:
+    """Matches of a `fr_*` query; the two slowest are read from the rings, where these are simple."""
+    if name in _FROM_RINGS and source in subject.answers.possible and subject.simple_rings:
+        return _FROM_RINGS[name](subject)
+    return subject.answers.count(source, subject.mol)
+
+
+def _benzene_rings(subject: _Subject) -> int:
+    """Aromatic rings of six carbons: `c1ccccc1`."""
+    return len(subject.benzene_rings)
+
+
+def _para_hydroxylation_sites(subject: _Subject) -> int:
+    """Aromatic CH between two others, opposite to a carbon with an oxygen or a substituted nitrogen."""
+    z, hydrogens, sites = subject.atomic_numbers, subject.hydrogens, set()
+    for ring in subject.benzene_rings:
+        for place, atom in enumerate(ring):
+            beside = (atom, ring[place - 1], ring[place - 5])
+            if all(hydrogens[other] == 1 for other in beside):
+                for other in np.flatnonzero(subject.orders_NN[ring[place - 3]]).tolist():
+                    if z[other] == 8 or (z[other] == 7 and _nitrogen_substituent(subject, other)):
+                        sites.add(atom)
+    return len(sites)
+
+
+def _nitrogen_substituent(subject: _Subject, place: int) -> bool:
+    if subject.degrees[place] + subject.hydrogens[place] == 3:
+        return True
+    neighbours = np.flatnonzero(subject.orders_NN[place]).tolist()
+    return sum(subject.atomic_numbers[other] == 6 for other in neighbours) >= 2
+
+
+_FROM_RINGS = {"fr_benzene": _benzene_rings, "fr_para_hydroxylation": _para_hydroxylation_sites}
+
+
 def _estate_indices(subject: _Subject) -> list[float]:
     states_N = subject.states_N
     sizes_N = np.abs(states_N)
@@ -330,20 +379,22 @@ def _drug_likeness(subject: _Subject) -> list[float]:
 
 def _rings_without_aliphatic_atoms(subject: _Subject) -> int:
     """Rings left when aliphatic ring atoms with a single bond to an atom that is not aromatic are deleted."""
-    aromatic_N = np.array(subject.aromatic)
-    begin, other = subject.bonds_2E[:, subject.orders_E < 2.0]
-    beside_N = np.zeros(subject.num_atoms, dtype=bool)
-    beside_N[begin[~aromatic_N[other]]] = True
-    beside_N[other[~aromatic_N[begin]]] = True
-    kept_N = ~(~aromatic_N & (subject.rings_N > 0) & beside_N)
-    return ring_count(kept_N, subject.bonds_2E)
+    aromatic, rings = subject.aromatic, subject.rings_N.tolist()
+    kept, bonds = [True] * subject.num_atoms, list(zip(*subject.bonds_2E.tolist(), strict=True))
+    for (one, other), order in zip(bonds, subject.orders_E.tolist(), strict=True):
+        if order < 2.0:
+            if rings[one] and not aromatic[one] and not aromatic[other]:
+                kept[one] = False
+            if rings[other] and not aromatic[other] and not aromatic[one]:
+                kept[other] = False
+    return ring_count(kept, bonds)
 
 
 def _spacial_score(subject: _Subject) -> list[float]:
     """Spacial score per heavy atom; Krzyzanowski et al., J. Med. Chem. 66, 12739 (2023)."""
     mol, double_2D = subject.mol, subject.bonds_2E[:, subject.orders_E == 2.0]
     stereo: set[int] = set()
-    if (subject.degree_N[double_2D] > 1).all(axis=0).any():  # else no double bond can have two sides
+    if _may_have_stereo_bonds(subject, double_2D.T.tolist()):
         mol = Chem.Mol(mol)
         Chem.FindPotentialStereoBonds(mol)
         for begin, other in double_2D.T.tolist():
@@ -359,8 +410,24 @@ def _spacial_score(subject: _Subject) -> list[float]:
     return [total / subject.mol.GetNumHeavyAtoms()]
 
 
+def _may_have_stereo_bonds(subject: _Subject, double_bonds: list[list[int]]) -> bool:
+    """Whether a double bond has neighbours on both sides and is in no ring, or in one large enough for both forms."""
+    degrees, rings = subject.degrees, subject.rings_N.tolist()
+    small = all(len(ring) < 8 for ring in subject.rings)
+    return any(
+        degrees[one] > 1
+        and degrees[other] > 1
+        and not (small and rings[one] == rings[other] == 1 and _share(subject, one, other))
+        for one, other in double_bonds
+    )
+
+
+def _share(subject: _Subject, one: int, other: int) -> bool:
+    return any(one in ring and other in ring for ring in subject.rings)
+
+
 def _hybridisations(subject: _Subject) -> list[int]:
-    """1, 2 and 3 for sp, sp2 and sp3, else 4; the neighbours of a carbon with four bonds and no charge decide its own."""
+    """1, 2 and 3 for sp, sp2 and sp3, else 4; of a carbon with four bonds and no charge, the neighbours less one."""
     columns = (subject.atomic_numbers, subject.charges, subject.valences, subject.degrees, subject.hydrogens)
     return [
         degree + hydrogens - 1
@@ -605,7 +672,7 @@ class DescriptorCalculator:
                 for source, place, name in wanted:
                     values[place] = found[source] if found is not None else _or_nan(_RDKIT[name], mol)
             for source, place, name in self._fragments:
-                values[place] = subject.answers.count(source, mol) if plain else _or_nan(_RDKIT[name], mol)
+                values[place] = _fragment_count(subject, source, name) if plain else _or_nan(_RDKIT[name], mol)
             for function, place in self._singles:
                 values[place] = _or_nan(function, mol)
         return np.array(values, dtype=np.float64)

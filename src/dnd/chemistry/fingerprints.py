@@ -20,7 +20,7 @@ from dnd.common.errors import InputError
 
 _AVALON_PLACES = 1024
 MOST_AVALON_WALKS = 350_000
-"""Walks of six bonds up to which Avalon's search is done within two seconds; at 370,000 to 560,000 it was seen to hang."""
+"""Walks of six bonds up to which Avalon's search is done within two seconds; at 370,000 to 560,000 it has hung."""
 MOST_AVALON_RINGS = 64
 """Independent rings up to which Avalon is done within two seconds. C84 has 43."""
 MOST_AVALON_NEIGHBOURS = 20
