@@ -3,7 +3,7 @@
     python benchmarks/descriptor_rate.py SMILES [--molecules 1000] [--largest 10000]
 
 SMILES is a text or .csv file, also .gz, whose first column holds SMILES. The sides alternate in blocks of 50 molecules,
-so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. CPU time of this process;
+so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. CPU time of the process;
 set OMP_NUM_THREADS=1. The first block is counted too: what is learned per class of atom belongs to the cost.
 """
 

@@ -64,6 +64,8 @@ _WEIGHT = np.array([_TABLE.GetAtomicWeight(z) for z in _ELEMENTS])
 _SHELL = np.array([1 + sum(z > last for last in (2, 10, 18, 36, 54, 86)) for z in _ELEMENTS])
 _ORDERS = (1.0, 1.5, 2.0, 3.0)
 _HYBRIDISATION = {Chem.HybridizationType.SP: 1, Chem.HybridizationType.SP2: 2, Chem.HybridizationType.SP3: 3}
+_qed: Any = QED.qed
+_qed_properties: Any = QED.QEDproperties
 _DATIVE = Chem.MolFromSmarts("*->*")
 _UNDEFINED = (ValueError, RuntimeError, ArithmeticError, LookupError, TypeError)
 """What RDKit's functions raise for a molecule on which a descriptor is not defined."""
@@ -120,11 +122,13 @@ class _Subject:
 
     @cached_property
     def bonds_2E(self) -> Int[np.ndarray, "2 bonds"]:
-        return self.directed_2D[:, self.directed_2D[0] < self.directed_2D[1]]
+        bonds: Int[np.ndarray, "2 bonds"] = self.directed_2D[:, self.directed_2D[0] < self.directed_2D[1]]
+        return bonds
 
     @cached_property
     def orders_E(self) -> Float[np.ndarray, " bonds"]:
-        return self.orders_NN[self.bonds_2E[0], self.bonds_2E[1]]
+        orders: Float[np.ndarray, " bonds"] = self.orders_NN[self.bonds_2E[0], self.bonds_2E[1]]
+        return orders
 
     @cached_property
     def degree_N(self) -> Int[np.ndarray, " atoms"]:
@@ -364,7 +368,7 @@ def _estate_indices(subject: _Subject) -> list[float]:
 def _drug_likeness(subject: _Subject) -> list[float]:
     """Quantitative estimate of drug-likeness; Bickerton et al., Nature Chemistry 4, 90 (2012)."""
     mol, (_, _, acceptors, alerts), answers = subject.mol, _queries(), subject.answers
-    properties = QED.QEDproperties(
+    properties = _qed_properties(
         MW=rdMolDescriptors._CalcMolWt(mol),
         ALOGP=subject.log_p_and_refractivity[0],
         HBA=sum(answers.count(place, mol) for place in acceptors),
@@ -374,7 +378,7 @@ def _drug_likeness(subject: _Subject) -> list[float]:
         AROM=_rings_without_aliphatic_atoms(subject),
         ALERTS=sum(answers.matches(place, mol) for place in alerts),
     )
-    return [QED.qed(mol, qedProperties=properties)]
+    return [_qed(mol, qedProperties=properties)]
 
 
 def _rings_without_aliphatic_atoms(subject: _Subject) -> int:
@@ -512,7 +516,7 @@ def _shape(subject: _Subject) -> list[float]:
     kappa2 = (heavy + alpha - 1) * (heavy + alpha - 2) ** 2 / two**2 if two else 0.0
     less = 1 if heavy % 2 else 2
     kappa3 = (heavy + alpha - less) * (heavy + alpha - 3) ** 2 / three**2 if three else 0.0
-    return [kappa2, kappa3, np.float64(rdMolDescriptors.CalcKappa1(mol) * kappa2) / heavy]
+    return [kappa2, kappa3, rdMolDescriptors.CalcKappa1(mol) * kappa2 / heavy if heavy else 0.0]
 
 
 def _binned(
@@ -520,7 +524,8 @@ def _binned(
 ) -> list[float]:
     """Amounts of the atoms summed by the bin in which the key of each lies; a key on a border lies above it."""
     places = np.searchsorted(np.asarray(bins), np.asarray(keys_N), side="right")
-    return np.bincount(places, amounts_N, minlength=len(bins) + 1).tolist()
+    sums: list[float] = np.bincount(places, amounts_N, minlength=len(bins) + 1).tolist()
+    return sums
 
 
 def _charge_surfaces(subject: _Subject) -> list[float]:

@@ -58,8 +58,10 @@ def test_morgan_counts_environments_and_equals_the_classical_features():
 def test_erg_counts_pairs_of_features_fuzzily():
     assert not fingerprint("erg", Chem.MolFromSmiles("CCCC")).any()  # no feature
     values = fingerprint("erg", Chem.MolFromSmiles("OCCCCCN"))
-    assert values.max() == pytest.approx(1.0)
-    assert np.isclose(values, 0.3).any()  # the share of the neighbouring distances
+    # Oxygen is a donor and an acceptor, nitrogen a donor: each pair of kinds has its distance, and a share beside it.
+    (peak,) = np.flatnonzero(values == values.max())
+    assert values[peak - 1] == values[peak + 1] == pytest.approx(0.3 * values[peak])
+    assert np.allclose(np.unique(values), [0.0, 0.3, 0.6, 1.0, 2.0])
 
 
 def all_bound(atoms: int) -> Chem.Mol:
@@ -79,8 +81,8 @@ def test_dense_graphs_are_refused_by_what_searches_them(name):
 
 
 def test_avalon_refuses_what_its_tables_cannot_hold():
-    with pytest.raises(TooDenseError, match="25 neighbours"):
-        fingerprint("avalon", Chem.MolFromSmiles("[U]" + "(C)" * 25))
+    with pytest.raises(TooDenseError, match="22 neighbours"):
+        fingerprint("avalon", Chem.MolFromSmiles("[U]" + "(C)" * 22))
 
 
 @pytest.mark.parametrize("name", FINGERPRINTS)
