@@ -124,17 +124,12 @@ _EXACT = 2.0**53
 """Largest whole number below which all are exact in double precision."""
 
 
-def recursive_coefficients(
-    adjacency_NN: Float[np.ndarray, "atoms atoms"], *, as_matrices: bool
-) -> Float[np.ndarray, " coefficients"]:
+def recursive_coefficients(adjacency_NN: Float[np.ndarray, "atoms atoms"]) -> Float[np.ndarray, " coefficients"]:
     """Absolute coefficients of the characteristic polynomial by the recursion of Le Verrier, Faddeev and Frame.
 
     A product with the adjacency matrix adds the rows of neighbours, which is exact while all numbers are whole and
-    below 2^53. Once they are not, the order of the sums decides what is found.
-
-    Args:
-        adjacency_NN: 1.0 where two atoms are bound.
-        as_matrices: whether to start again with products of matrices, rounded as RDKit's, once numbers are not exact.
+    below 2^53. Once they are not, the order of the sums decides what is found, so that the recursion starts again with
+    products of matrices, which round as RDKit's do.
     """
     atoms = len(adjacency_NN)
     neighbours_DN = np.full((max(1, int(adjacency_NN.sum(axis=1).max())), atoms), atoms)  # the last row stays zero
@@ -151,7 +146,7 @@ def recursive_coefficients(
         product_NN = padded[neighbours_DN[0]]
         for neighbours_N in neighbours_DN[1:]:
             product_NN += padded[neighbours_N]
-        if as_matrices and max(product_NN.max(), -product_NN.min()) >= _EXACT:
+        if max(product_NN.max(), -product_NN.min()) >= _EXACT:
             return _coefficients_by_matrices(adjacency_NN)
     return np.abs(coefficients)
 

@@ -203,6 +203,7 @@ class _Needs(NamedTuple):
     """What a molecule must have for a query to match.
 
     Attributes:
+        place: number of the query; -1 for one inside a `$(...)`.
         rings: rings that it must have.
         always: bits that it must have in any case.
         alternatives: sets of bits of which it must have one.
@@ -211,6 +212,7 @@ class _Needs(NamedTuple):
         counted_bond: bit of the bonds to count, for a query of two atoms that their classes decide.
     """
 
+    place: int
     rings: Rings
     always: int
     alternatives: list[int]
@@ -238,9 +240,10 @@ class QuerySet:
     _by_order: dict[float, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._needs = [self._needs_of(query) for query in self.queries]
+        self._needs = [self._needs_of(query, place) for place, query in enumerate(self.queries)]
+        self._always = [(needs.place, needs.always) for needs in self._needs]
 
-    def _needs_of(self, query: Chem.Mol) -> _Needs:
+    def _needs_of(self, query: Chem.Mol, place: int) -> _Needs:
         base, alternatives, bits, known, last = 0, [0], [], True, 0
         for atom in query.GetAtoms():
             smarts = atom.GetSmarts()
@@ -260,13 +263,19 @@ class QuerySet:
         single = known and len(bits) == 1
         pair = known and len(bits) == 2 and query.GetNumBonds() == 1
         return _Needs(
-            _rings_of_query(query), base, joined, joined == [base], bits[0] if single else None, last if pair else None
+            place,
+            _rings_of_query(query),
+            base,
+            joined,
+            joined == [base],
+            bits[0] if single else None,
+            last if pair else None,
         )
 
     def _alternatives(self, condition: _Condition) -> list[int]:
         """Sets of bits of which a molecule must have one for the `$(...)` in an atom's condition to match."""
         if condition.within is not None:
-            return self._needs_of(condition.within).alternatives
+            return self._needs_of(condition.within, -1).alternatives
         found = [self._alternatives(part) for part in condition.parts]
         if condition.name == "AtomOr":
             every = [alternative for part in found for alternative in part]
@@ -338,11 +347,11 @@ class QuerySet:
         for bits, _ in atom_counts + bond_counts:
             have |= bits
         lacking = ~have
+        candidates = [self._needs[place] for place, always in self._always if not always & lacking]
         possible = {
-            place
-            for place, needs in enumerate(self._needs)
-            if not needs.always & lacking
-            and (needs.simple or any(not some & lacking for some in needs.alternatives))
+            needs.place
+            for needs in candidates
+            if (needs.simple or any(not some & lacking for some in needs.alternatives))
             and (not needs.rings.sizes or rings.may_hold(needs.rings))
         }
         return Answers(self.queries, self._needs, possible, atom_counts, bond_counts)

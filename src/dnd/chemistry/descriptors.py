@@ -50,10 +50,10 @@ MOST_ATOMS_BY_EIGENVALUES = 64
 RDKit's recursion is exact up to some 72 atoms. Beyond, rounding decides its `Ipc` and `AvgIpc` (at 80 to 107 atoms they
 are wrong by a fifth up to a factor of 4), so that only the same recursion has the same values.
 """
-MOST_ATOMS_BY_MATRICES = 150
-"""Largest molecule for which the recursion multiplies matrices as RDKit does; seconds to minutes each above.
+MOST_ATOMS_BY_RECURSION = 150
+"""Largest molecule for which the recursion is followed; it takes seconds above, for nothing but rounding errors.
 
-Beyond, the rows of neighbours are added, 30 times as fast. The sums are the same and their rounding is not.
+Beyond, `Ipc` and `AvgIpc` come from eigenvalues again: what they are defined to be, which RDKit's are not.
 """
 
 _RDKIT: dict[str, Callable[[Chem.Mol], float]] = dict(Descriptors.descList)
@@ -350,10 +350,11 @@ def _para_hydroxylation_sites(subject: _Subject) -> int:
 
 
 def _nitrogen_substituent(subject: _Subject, place: int) -> bool:
+    """Whether a nitrogen has three bonds, or two neighbours that are carbon or have one hydrogen."""
     if subject.degrees[place] + subject.hydrogens[place] == 3:
         return True
     neighbours = np.flatnonzero(subject.orders_NN[place]).tolist()
-    return sum(subject.atomic_numbers[other] == 6 for other in neighbours) >= 2
+    return sum(subject.atomic_numbers[other] == 6 or subject.hydrogens[other] == 1 for other in neighbours) >= 2
 
 
 _FROM_RINGS = {"fr_benzene": _benzene_rings, "fr_para_hydroxylation": _para_hydroxylation_sites}
@@ -479,10 +480,10 @@ def _burden_eigenvalues(subject: _Subject) -> list[float]:
 def _characteristic_information(subject: _Subject) -> list[float]:
     """Information content of the characteristic polynomial, mean and total; Bonchev and Trinajstic (1977), Eq. 6, 7."""
     adjacency_NN = (subject.orders_NN > 0).astype(float)
-    if subject.num_atoms <= MOST_ATOMS_BY_EIGENVALUES:
-        coefficients = characteristic_coefficients(np.linalg.eigvalsh(adjacency_NN))
+    if MOST_ATOMS_BY_EIGENVALUES < subject.num_atoms <= MOST_ATOMS_BY_RECURSION:
+        coefficients = recursive_coefficients(adjacency_NN)
     else:
-        coefficients = recursive_coefficients(adjacency_NN, as_matrices=subject.num_atoms <= MOST_ATOMS_BY_MATRICES)
+        coefficients = characteristic_coefficients(np.linalg.eigvalsh(adjacency_NN))
     mean = entropy_bits(coefficients)
     return [mean, float(coefficients.sum()) * mean]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import math
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rdkit.Chem import Descriptors, Lipinski
 
 from dnd.chemistry.density import MOST_WALKS, TooDenseError, walks
 from dnd.chemistry.descriptor_graph import path_sums, two_bond_paths
-from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, MOST_ATOMS_BY_MATRICES, DescriptorCalculator
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, MOST_ATOMS_BY_RECURSION, DescriptorCalculator
 from dnd.common.errors import InputError
 
 DIVERSE = Path(__file__).parents[2] / "data" / "diverse_20000.smi.gz"
@@ -41,7 +42,7 @@ def differences(text: str, calculator: DescriptorCalculator = CALCULATOR) -> lis
     found, expected = calculator(Chem.MolFromSmiles(text)), reference(Chem.MolFromSmiles(text))
     expected = expected[[DESCRIPTOR_NAMES.index(name) for name in calculator.names]]
     same = np.isclose(found, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
-    if Chem.MolFromSmiles(text).GetNumAtoms() > MOST_ATOMS_BY_MATRICES:
+    if Chem.MolFromSmiles(text).GetNumAtoms() > MOST_ATOMS_BY_RECURSION:
         same |= np.isin(calculator.names, list(ROUNDED_BY_RDKIT))
     return [(text, calculator.names[place], found[place], expected[place]) for place in np.flatnonzero(~same)]
 
@@ -76,6 +77,20 @@ def test_a_subset_has_the_same_values_in_the_order_asked_for():
         assert not differences(text, DescriptorCalculator(names))
 
 
+def test_fragments_read_from_rings_are_those_of_the_queries():
+    names = ["fr_benzene", "fr_para_hydroxylation"]
+    odd = [
+        "Brc1[nH]nc2ccccc12",
+        "c1ccc2c(c1)cccc2O",
+        "C1Cc2ccccc21",
+        "Nc1ccccc1",
+        "c1ccccc1N=Nc1ccccc1",
+        "O=c1cc[nH]c2ccccc12",
+    ]
+    for text in odd + diverse(400):
+        assert not differences(text, DescriptorCalculator(names))
+
+
 def test_a_subset_leaves_out_what_it_does_not_need(monkeypatch):
     def must_not_run(*_):
         raise AssertionError("Crippen's contributions are not needed")
@@ -85,6 +100,19 @@ def test_a_subset_leaves_out_what_it_does_not_need(monkeypatch):
     assert density == pytest.approx(Descriptors.BertzCT(Chem.MolFromSmiles("c1ccccc1")))
     with pytest.raises(AssertionError):
         DescriptorCalculator(["MolLogP"])(Chem.MolFromSmiles("c1ccccc1"))
+
+
+def test_information_content_of_a_large_molecule_is_what_it_is_defined_to_be():
+    """The coefficients of a chain's polynomial are binomial, and RDKit's recursion loses them beyond 72 atoms."""
+    atoms = 200
+    coefficients = np.array([math.comb(atoms - pairs, pairs) for pairs in range(atoms // 2 + 1)], dtype=float)
+    shares = coefficients / coefficients.sum()
+    entropy = -(shares * np.log2(shares)).sum()
+    mean, total = DescriptorCalculator(["AvgIpc", "Ipc"])(Chem.MolFromSmiles("C" * atoms))
+    assert mean == pytest.approx(entropy, rel=1e-9)
+    assert total == pytest.approx(entropy * coefficients.sum(), rel=1e-9)
+    short = "C" * 60
+    assert not differences(short, DescriptorCalculator(["AvgIpc", "Ipc"]))
 
 
 @pytest.mark.parametrize("names", [["NoSuchThing"], ["MolWt", "MolWt"]])
