@@ -54,10 +54,8 @@ def two_bond_paths(
     return Paths(enters[first], leaves[first], enters[second], adjacency_NN, bonds_2E, small_rings)
 
 
-def path_sums(
-    weights_WN: Float[np.ndarray, "weights atoms"], paths: Paths, *, four_bonds: bool
-) -> list[Float[np.ndarray, " weights"]]:
-    r"""Sums over paths of two, three and (if `four_bonds`) four bonds of the product of their atoms' weights.
+def path_sums(weights_WN: Float[np.ndarray, "weights atoms"], paths: Paths) -> list[Float[np.ndarray, " weights"]]:
+    r"""Sums over paths of two, three and four bonds of the product of their atoms' weights.
 
     .. math:: \sum_{\text{paths}} \prod_{a \in \text{path}} w_a
 
@@ -75,13 +73,11 @@ def path_sums(
     three = (wb * wo * (sums_WN[:, begin] - wo) * (sums_WN[:, other] - wb)).sum(axis=1)
     ti, tk = sums_WN[:, i] - wj, sums_WN[:, k] - wj
     if not paths.small_rings:
-        return [two, three, (product_WP * ti * tk).sum(axis=1)] if four_bonds else [two, three]
+        return [two, three, (product_WP * ti * tk).sum(axis=1)]
     adjacency = paths.adjacency_NN
     closed_P = adjacency[i, k]  # 1 where the two bonds are part of a ring of three
     triangles_WP = product_WP * closed_P
     three = three - (triangles_WP * wj).sum(axis=1) + triangles_WP.sum(axis=1) / 3
-    if not four_bonds:
-        return [two, three]
     common = (adjacency * w[:, None, :]) @ adjacency  # sums over the common neighbours of two atoms
     squares = (adjacency * (w**2)[:, None, :]) @ adjacency
     open_ends = ti * tk - (squares[:, i, k] - wj**2) - closed_P * (wk * tk + wi * ti - wi * wk)

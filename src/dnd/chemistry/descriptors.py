@@ -6,7 +6,7 @@ what it needs from a `_Subject`, which computes each shared quantity once, when 
 without a family, and every descriptor of a molecule that the families do not cover (explicit hydrogens; dative,
 zero-order and other rare bonds), is RDKit's function itself. So a newer RDKit with more descriptors loses speed only.
 
-Over 300 lines because the families share the subject, and a reader compares them with RDKit's functions side by side.
+Over 500 lines because the families share the subject, and a reader compares them with RDKit's functions side by side.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class _Subject:
         deltas_2N = np.stack([electrons_N, np.where(z_N > 1, electrons_N / inner_N, 0.0)])
         weights_3N = np.ones((3, self.num_atoms))
         weights_3N[:2] = np.where(deltas_2N != 0, 1.0 / np.sqrt(deltas_2N), 0.0)
-        return path_sums(weights_3N, self.paths, four_bonds=True)
+        return path_sums(weights_3N, self.paths)
 
     @cached_property
     def answers(self) -> Answers:

@@ -172,10 +172,10 @@ def test_path_sums_are_those_of_a_search_where_rings_are_large():
     directed = np.array(np.nonzero(adjacency))
     bonds = directed[:, directed[0] < directed[1]]
     paths = two_bond_paths(adjacency, directed, bonds, small_rings=False)
-    found = path_sums(weights[None], paths, four_bonds=True)
+    found = path_sums(weights[None], paths)
     expected = [paths_by_search(adjacency, weights, length) for length in (2, 3, 4)]
     assert np.allclose(np.concatenate(found), expected)
-    with_small = path_sums(weights[None], paths._replace(small_rings=True), four_bonds=True)
+    with_small = path_sums(weights[None], paths._replace(small_rings=True))
     assert np.allclose(np.concatenate(with_small), expected)  # the general form, where there is nothing to take off
 
 
