@@ -7,23 +7,23 @@ A atoms of the conformer with all hydrogens, F descriptors.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from rdkit import Chem
-from rdkit.Chem import Descriptors, rdFingerprintGenerator, rdFreeSASA, rdPartialCharges
+from rdkit.Chem import rdFingerprintGenerator, rdFreeSASA, rdPartialCharges
 from rdkit.rdBase import BlockLogs
 
+from dnd.chemistry.density import TooDenseError
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES as ALL_NAMES
+from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.store.schema import FINGERPRINT_PLACES
 
 # `qed` and `SPS` are functions of other descriptors at a third of the whole cost; `Ipc` grows exponentially with the
 # atoms and would overflow half precision (its mean per atom, `AvgIpc`, stays).
 _LEFT_OUT = frozenset({"qed", "SPS", "Ipc"})
-_DESCRIPTORS: tuple[tuple[str, Any], ...] = tuple(
-    (name, function) for name, function in Descriptors.descList if name not in _LEFT_OUT
-)
-DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name, _ in _DESCRIPTORS)
+DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name in ALL_NAMES if name not in _LEFT_OUT)
+_descriptors = DescriptorCalculator(DESCRIPTOR_NAMES)
 LIMIT_HALF = 65504.0
 """Largest finite number in half precision; larger values are kept at it."""
 
@@ -65,13 +65,10 @@ def auxiliary_values(
 
 def descriptor_values(mol: Chem.Mol) -> Float[np.ndarray, "descriptors"]:
     """RDKit's 2D descriptors in the order of `DESCRIPTOR_NAMES`, float16; NaN where one is undefined."""
-    values = np.full(len(_DESCRIPTORS), np.nan)
-    with BlockLogs():
-        for place, (_, function) in enumerate(_DESCRIPTORS):
-            try:
-                values[place] = function(mol)
-            except (ValueError, RuntimeError, ArithmeticError):  # undefined for this molecule
-                continue
+    try:
+        values = _descriptors(mol)
+    except TooDenseError:
+        values = np.full(len(DESCRIPTOR_NAMES), np.nan)
     values[np.isinf(values)] = np.nan
     return values.clip(-LIMIT_HALF, LIMIT_HALF).astype(np.float16)
 

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 from rdkit import Chem
 from rdkit.Chem import Descriptors, rdFingerprintGenerator
-from rdkit.rdBase import BlockLogs
 
+from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.chemistry.parse import parse_smiles
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
@@ -25,7 +24,7 @@ RADIUS = 2
 NUM_BITS = 2048
 LIMIT_DESCRIPTOR = 1e6
 
-_calculate: Any = Descriptors.CalcMolDescriptors
+_all_descriptors = DescriptorCalculator()
 
 
 def count_fingerprints(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecules bits"]:
@@ -41,11 +40,13 @@ def descriptors_2d(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecule
     """All of RDKit's 2D descriptors; what is undefined or infinite becomes 0, and values are kept within ±1e6.
 
     A few descriptors are NaN for metals or without charges, and one (Ipc) overflows on large molecules.
+
+    Raises:
+        TooDenseError: see `dnd.chemistry.descriptors`.
     """
-    values = np.zeros((len(molecules), len(Descriptors.descList)), np.float64)
-    with BlockLogs():
-        for row, molecule in enumerate(molecules):
-            values[row] = list(_calculate(molecule, missingVal=0.0, silent=True).values())
+    values = np.zeros((len(molecules), len(_all_descriptors.names)), np.float64)
+    for row, molecule in enumerate(molecules):
+        values[row] = _all_descriptors(molecule)
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
 

@@ -1,0 +1,82 @@
+"""Rate of `dnd.chemistry.descriptors` and of the fingerprints beside RDKit's own functions, in the same run.
+
+    python benchmarks/descriptor_rate.py SMILES [--molecules 1000] [--largest 10000]
+
+SMILES is a text or .csv file, also .gz, whose first column holds SMILES. The sides alternate in blocks of 50 molecules,
+so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. CPU time of the process;
+set OMP_NUM_THREADS=1. The first block is counted too: what is learned per class of atom belongs to the cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from rdkit import Chem, RDLogger
+from rdkit.Chem import Descriptors
+
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator
+from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
+
+BLOCK = 50
+
+
+def read_smiles(path: Path) -> list[str]:
+    """First column of every line that RDKit can read."""
+    with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as lines:
+        texts = [line.replace(",", " ").split()[0] for line in lines if line.strip()]
+    return texts[1:] if texts[0].lower() == "smiles" else texts
+
+
+def cpu_seconds(function, molecules) -> float:
+    """CPU seconds of one function on all molecules."""
+    start = time.process_time()
+    for molecule in molecules:
+        function(molecule)
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("smiles", type=Path, help="file of SMILES")
+    parser.add_argument("--molecules", type=int, default=1000, help="molecules drawn at random")
+    parser.add_argument("--largest", type=int, default=10_000, help="most atoms of a molecule drawn")
+    given = parser.parse_args()
+    RDLogger.DisableLog("rdApp.*")
+    texts = read_smiles(given.smiles)
+    random.Random(0).shuffle(texts)
+    drawn: list[str] = []
+    for text in texts:
+        molecule = Chem.MolFromSmiles(text)
+        if molecule is not None and 0 < molecule.GetNumAtoms() <= given.largest:
+            drawn.append(text)
+        if len(drawn) == given.molecules:
+            break
+    sides = {
+        "RDKit, all 217": Descriptors.CalcMolDescriptors,
+        "dnd, all 217": DescriptorCalculator(),
+        "dnd, without qed, SPS, Ipc": DescriptorCalculator(
+            [n for n in DESCRIPTOR_NAMES if n not in {"qed", "SPS", "Ipc"}]
+        ),
+        "dnd, 85 fragments": DescriptorCalculator([name for name in DESCRIPTOR_NAMES if name.startswith("fr_")]),
+        "dnd, TPSA and MolLogP": DescriptorCalculator(["TPSA", "MolLogP"]),
+    }
+    sides |= {f"dnd, {name}": lambda molecule, name=name: fingerprint(name, molecule) for name in FINGERPRINTS}
+    spent = dict.fromkeys(sides, 0.0)
+    for first in range(0, len(drawn), BLOCK):
+        for name, function in sides.items():
+            molecules = [Chem.MolFromSmiles(text) for text in drawn[first : first + BLOCK]]
+            spent[name] += cpu_seconds(function, molecules)
+    sizes = [Chem.MolFromSmiles(text).GetNumAtoms() for text in drawn]
+    print(f"{len(drawn)} molecules, {np.mean(sizes):.1f} atoms on average, at most {max(sizes)}")
+    print(f"{'what':30}{'ms a molecule':>15}{'x RDKit':>10}")
+    for name, seconds in spent.items():
+        print(f"{name:30}{seconds / len(drawn) * 1e3:15.3f}{spent['RDKit, all 217'] / seconds:10.1f}")
+
+
+if __name__ == "__main__":
+    main()
