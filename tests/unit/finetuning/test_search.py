@@ -97,7 +97,7 @@ def test_what_cannot_be_searched_is_said_before_work(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match="needs one split"):
         found(tmp_path, Runs(), 3, "split=kfold")
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'dnd\[search\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'dnd-mol\[search\]'"):
         found(tmp_path, Runs())
     assert not list(tmp_path.iterdir())
 

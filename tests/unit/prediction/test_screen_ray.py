@@ -154,7 +154,7 @@ def test_refusals_are_one_line(
     with pytest.raises(DndError, match="other versions"):
         screen_ray.screen_on_node(job, [], 4)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"--ray needs the package ray\. pip install 'dnd\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"--ray needs the package ray\. pip install 'dnd-mol\[ray\]'"):
         stubbed(source, model, tmp_path / "c")
 
 
