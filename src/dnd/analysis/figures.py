@@ -53,7 +53,9 @@ def drawing(
     columns: int = 1, rows: int = 1, *, width: float = 5.2, height: float = 3.4
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure in the common style and its array of axes [rows, columns]; `width` and `height` in inches per panel."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what a `matplotlibrc` of the current folder says, which may be one that came
+        matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False)
@@ -62,7 +64,9 @@ def drawing(
 def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element without prologue: scales with the page and takes its text colour."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what a `matplotlibrc` of the current folder says, which may be one that came
+        matplotlib.rcParams.update(_STYLE)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ from dnd.analysis.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json, write_json
 from dnd.common.folder_lock import folder_lock
+from dnd.common.processes import child_environment, code_command
 from dnd.common.versions import package_versions
 from dnd.training.stopping import Interrupted, StopRequests
 
 _POLL_S = 0.05
-WORKER = (sys.executable, "-m", "dnd.analysis.cell_process", "--serve")
+WORKER = (*code_command("from dnd.analysis.cell_process import main; main()"), "--serve")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ class _Worker:
     """A process that runs one cell at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()
+        )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout

@@ -11,6 +11,7 @@ from importlib import import_module
 import typer
 
 from dnd.common.errors import EXIT_OUR_FAULT, DndError
+from dnd.common.processes import forget_current_folder
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
 # verb has a `-`, module and function have a `_`.
@@ -58,6 +59,8 @@ def build_app(verb: str | None) -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 our failure, 2 the user's input, 3 non-finite, 74 storage, 130/143."""
+    if arguments is None:
+        forget_current_folder()
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = next((word for word in words if not word.startswith("-")), None)
     try:

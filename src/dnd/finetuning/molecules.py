@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.processes import process_pool
 from dnd.graphs.canonical import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.graph import MolecularGraph
@@ -52,9 +50,7 @@ def featurize_smiles(texts: Sequence[str], hydrogens: HydrogenSetting, *, jobs: 
     if len(texts) < PARALLEL_FROM or jobs < 2:
         return _featurize_all(texts, explicit)
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
-    # Forked children need no `if __name__ == "__main__"` in the caller's script and run RDKit and NumPy only.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with process_pool(jobs) as pool:
         return list(chain.from_iterable(pool.map(_featurize_all, chunks, [explicit] * len(chunks))))
 
 

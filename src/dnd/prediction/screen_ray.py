@@ -7,6 +7,7 @@ so a molecule that kills costs its row only; a machine that dies costs nothing: 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -68,7 +69,9 @@ class RayScreener:
         """
         ray = require_ray()
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            # Ray hands the current folder to its processes as a place to import from; nobody else writes to the root.
+            with contextlib.chdir(os.sep):
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise InputError(
                 f"no Ray cluster at {self.address}", found=" ".join(str(error).split())[:200],
