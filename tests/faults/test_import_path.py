@@ -90,7 +90,8 @@ def test_the_path_keeps_what_the_user_named_and_drops_what_nobody_did(
 
 def test_a_plotting_style_in_the_current_folder_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 77\n")
-    code = "import matplotlib\nfrom dnd.analysis.figures import drawing\nwith drawing():\n  print(matplotlib.rcParams['text.usetex'])"
+    code = "import matplotlib\nfrom dnd.analysis.figures import drawing\n"
+    code += "with drawing():\n  print(matplotlib.rcParams['text.usetex'])"
     assert run(code_command(f"exec({code!r})"), tmp_path).strip() == "False"
 
 

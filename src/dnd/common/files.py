@@ -11,8 +11,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,18 +120,50 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CorruptFileError: the file is missing, larger than 64 MiB, not JSON or not an object.
     """
+    return parse_json(read_plain_file(path, LIMIT_JSON_BYTES), path)
+
+
+def read_plain_file(path: Path, limit_bytes: int) -> bytes:
+    """The content of a regular file, read once.
+
+    Raises:
+        CorruptFileError: the file is missing, larger than `limit_bytes`, a named pipe or a device, or not readable.
+    """
     try:
-        if path.stat().st_size > LIMIT_JSON_BYTES:
-            raise CorruptFileError(f"{path} is too large", expected=f"at most {LIMIT_JSON_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # Not blocking, so that a named pipe is seen to be one and not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise CorruptFileError(f"{path} is no regular file")
+            content = stream.read(limit_bytes + 1)
     except FileNotFoundError as error:
         raise CorruptFileError(
             f"{path} is missing", next_step=f"Check the folder with `dnd doctor {path.parent}`"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     except OSError as error:
         raise CorruptFileError(f"{path} cannot be read", found=error.strerror) from error
+    if len(content) > limit_bytes:
+        raise CorruptFileError(f"{path} is too large", expected=f"at most {limit_bytes} bytes")
+    return content
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON; `NaN` and `1e999` are none, since we write none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object from the content of `path`.
+
+    Raises:
+        CorruptFileError: it is not JSON or not an object.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} is not a JSON object", found=type(value).__name__)
     return value
@@ -203,6 +237,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not intact:
         raise CorruptFileError(f"{path} was altered", expected="what its own digest says")
     return manifest
+
+
+def read_sealed(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
+    """The content of a file of a sealed folder as its manifest vouches for it, whatever happens to the file later.
+
+    Raises:
+        CorruptFileError: the manifest does not list the file, or the file is no longer what it was.
+    """
+    entry = manifest["files"].get(name)
+    if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
+        raise CorruptFileError(f"{folder} holds no sealed {name}")
+    content = read_plain_file(safe_join(folder, name), entry["bytes"])
+    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
+        raise CorruptFileError(
+            f"{folder / name} changed while it was read", next_step="Wait until it is copied, then try again"
+        )
+    return content
 
 
 def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def process_pool(jobs: int, *, fresh: bool = False) -> Iterator[ProcessPoolExecu
 
 
 def _safe_variables() -> dict[str, str]:
-    """Relative entries of `PYTHONPATH` are made absolute, since the child may stand elsewhere; empty ones and `.` go."""
+    """Relative entries of `PYTHONPATH` become absolute, since the child may stand elsewhere; empty ones and `.` go."""
     here, named = os.getcwd(), os.environ.get(_VARIABLE, "").split(os.pathsep)
     absolute = [os.path.abspath(entry) for entry in named if entry]
     safe = [entry for entry in absolute if entry != here or here in named]

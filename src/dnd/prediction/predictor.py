@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.model_folder import ModelFolder, read_model
 from dnd.finetuning.calibration import Calibration, TargetCalibration, both_classes, read_calibration
 from dnd.finetuning.conformal_sets import set_words
 from dnd.finetuning.domain import Domain, read_domain
 from dnd.finetuning.member_spread import STUDENTS, spread_by_name
 from dnd.finetuning.multiclass import normalised
 from dnd.finetuning.network import run_over, to_raw_units
-from dnd.finetuning.predictor_folder import Member, PredictorParts, read_predictor
+from dnd.finetuning.predictor_folder import KIND, Member, PredictorParts, read_predictor
 from dnd.finetuning.tasks import Target, TaskName, groups_of
 from dnd.graphs.batch import GraphBatch
 from dnd.prediction.class_columns import class_columns
@@ -85,10 +86,19 @@ class Predictor:
         """Open a MODEL folder.
 
         Raises:
-            InputError, CorruptFileError: see `read_predictor`.
+            InputError, CorruptFileError: see `read_model` and `read_predictor`.
         """
-        parts, path = read_predictor(folder), Path(folder)
-        return cls(parts, calibration=read_calibration(path), domain=read_domain(path), device=device, jobs=jobs)
+        return cls.of(read_model(folder, kind=KIND), device=device, jobs=jobs)
+
+    @classmethod
+    def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Self:
+        """The model of a folder that was opened; what changes in the folder later changes nothing.
+
+        Raises:
+            CorruptFileError: see `read_predictor`.
+        """
+        parts = read_predictor(model)
+        return cls(parts, calibration=read_calibration(model), domain=read_domain(model), device=device, jobs=jobs)
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import ConfigError
-from dnd.common.files import MANIFEST, read_json, verify_folder, write_manifest
+from dnd.common.files import MANIFEST, parse_json, read_json, read_sealed, verify_folder, write_manifest
 from dnd.common.folder_lock import folder_lock
 from dnd.common.registry import nearest
 from dnd.common.run_record import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
@@ -113,10 +113,12 @@ def screen(
         >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
-    screener = _screener(Path(model), config, ray, worker)
+    _require_free_choice(config, ray)
     check_inputs(inputs, config.smiles_column)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    column = _column_of(read_json(Path(model) / "config.json"), config)
+    screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
+    described = Path(model) / "config.json"
+    column = _column_of(parse_json(read_sealed(Path(model), sealed, "config.json"), described), config)
     settings = {
         **asdict(config),
         "inputs": describe_inputs(inputs),
@@ -139,13 +141,18 @@ def screen(
     return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
 
 
-def _screener(model: Path, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
-    if ray is None:
-        return Screener({"model": str(model)}, config.jobs or len(os.sched_getaffinity(0)), worker)
-    if config.jobs:
+def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:
+    if ray is not None and config.jobs:
         raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
-    require_ray()
-    return RayScreener(model, ray, worker)
+    if ray is not None:
+        require_ray()
+
+
+def _screener(model: Path, digest: str, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
+    if ray is not None:
+        return RayScreener(model, digest, ray, worker)
+    jobs = config.jobs or len(os.sched_getaffinity(0))
+    return Screener({"model": str(model), "digest": digest}, jobs, worker)
 
 
 def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:

@@ -52,11 +52,13 @@ class RayScreener:
 
     Attributes:
         model: MODEL folder; its files are sent to the machines, which need `dnd` but no common disk.
+        digest: of its manifest, which names the model.
         address: as `ray.init` takes it: `auto`, `HOST:PORT`, `ray://HOST:PORT`; `local` starts a cluster here.
         worker: as `Screener.worker`.
     """
 
     model: Path
+    digest: str
     address: str
     worker: str = WORKER
 
@@ -84,7 +86,7 @@ class RayScreener:
 
     def _run(self, ray: Any, chunks: Iterator[list[Candidate]], rows: int) -> Iterator[dict[str, Column]]:
         job = {
-            "digest": str(read_manifest(self.model)["digest"]),
+            "digest": self.digest,
             "files": [ray.put(_files_of(self.model))],  # in a list, so that a task that has the model does not fetch it
             "worker": self.worker,
             "versions": {name: package_versions()[name] for name in _DECISIVE},
@@ -119,7 +121,8 @@ def screen_on_node(job: Mapping[str, Any], chunk: list[Candidate], rows: int) ->
     if job["digest"] not in _open:
         _close()
         files = require_ray().get(job["files"][0])
-        screener = Screener({"files": files, "worker": job["worker"]}, 1, f"{__name__}:make_from_files")
+        settings = {"files": files, "worker": job["worker"], "digest": job["digest"]}
+        screener = Screener(settings, 1, f"{__name__}:make_from_files")
         _open[job["digest"]] = (screener, screener.pool(rows))
     screener, pool = _open[job["digest"]]
     try:
@@ -129,13 +132,17 @@ def screen_on_node(job: Mapping[str, Any], chunk: list[Candidate], rows: int) ->
         raise
 
 
-def make_from_files(files: Mapping[str, bytes], worker: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+def make_from_files(
+    files: Mapping[str, bytes], worker: str, digest: str
+) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
     """Load the model whose files these are with the function `worker`; see `WorkerPool`."""
     module, _, name = worker.partition(":")
     with tempfile.TemporaryDirectory(prefix="dnd-model-") as folder:
         for file, content in files.items():
             Path(folder, file).write_bytes(content)
-        made: Callable[[Sequence[Candidate]], dict[str, Column]] = getattr(import_module(module), name)(model=folder)
+        made: Callable[[Sequence[Candidate]], dict[str, Column]] = getattr(import_module(module), name)(
+            model=folder, digest=digest
+        )
     return made
 
 

@@ -95,6 +95,7 @@ def peak_mb() -> float:
 
 
 def main(function: str, arguments: str) -> None:
+    """Do the work of `added_memory` and print what it found."""
     module, _, name = function.partition(":")
     if not module.startswith(_ROOM):
         raise SystemExit(f"{module} is not of {_ROOM}")
