@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dnd.finetuning.tasks import groups_of
 from dnd.prediction.predictor import Predictor
 from dnd.student.tokengt import TokenGT
 
+_LONGEST_NAME = 60
 LIMIT_TARGETS = 4  # drawn without being asked for
 CONTRIBUTIONS, MOLECULES = "contributions.csv", "molecules.csv"
 LOG_ODDS = "log-odds"
@@ -41,12 +42,14 @@ class _Question:
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
         unit: of the contributions.
+        file: what the names of its files have in place of its name.
     """
 
     name: str
     columns: range
     classes: tuple[str, ...]
     unit: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def _write_one(
     column, class_name, prediction = _answer(one, question)
     for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_AC[:, column], strict=True)):
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
-    stem = f"row-{number:05d}-{_file_name(question.name)}"
+    stem = f"row-{number:05d}-{question.file}"
     try:
         svg, png = _picture(one, question)
     except ValueError as error:
@@ -200,6 +203,8 @@ def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str],
         else:
             column, unit = singles[name], entry["unit"] if entry["kind"] == "regression" else LOG_ODDS
             by_name[name] = _Question(name, range(column, column + 1), (), unit)
+    for (name, question), file in zip(by_name.items(), file_names(list(by_name)), strict=True):
+        by_name[name] = replace(question, file=file)
     for name in wanted:
         if name not in by_name:
             raise ConfigError(f"the model has no target {name!r}", next_step=nearest(name, by_name))
@@ -246,5 +251,15 @@ def _attention(predictor: Predictor, smiles: str, out: Path) -> str:
     return finding.sentence
 
 
-def _file_name(target: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in target)[:60]
+def file_names(targets: Sequence[str]) -> list[str]:
+    """A name for the files of each target, all different; one that is not the target's own begins with its place."""
+    plain = ["".join(one if one.isascii() and (one.isalnum() or one in "-_") else "_" for one in n) for n in targets]
+    folded = [name.casefold() for name in targets]  # some disks do not tell `LogS` from `logS`
+    own = [
+        name == target and len(name) <= _LONGEST_NAME and not name[0].isdigit() and folded.count(name.casefold()) == 1
+        for name, target in zip(plain, targets, strict=True)
+    ]
+    return [
+        name if is_own else f"{place}-{name[:_LONGEST_NAME]}"
+        for place, (name, is_own) in enumerate(zip(plain, own, strict=True))
+    ]

@@ -17,9 +17,9 @@ from typing import Any
 
 from dnd.analysis.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
 from dnd.common.errors import ConfigError
-from dnd.common.files import read_json, write_json
 from dnd.common.folder_lock import folder_lock
 from dnd.common.processes import child_environment, code_command
+from dnd.common.sealed_records import read_record, write_record
 from dnd.common.versions import package_versions
 from dnd.training.stopping import Interrupted, StopRequests
 
@@ -140,7 +140,7 @@ class _Run:
             "needs": needs,
             "paths": dict(cell.paths),
         }
-        write_json(folder / CELL_FILE, value)
+        write_record(folder / CELL_FILE, value)
         (folder / OUTCOME_FILE).unlink(missing_ok=True)
         return folder
 
@@ -217,7 +217,7 @@ class _Worker:
     def outcome(self) -> dict[str, Any]:
         """What the cell left; its death where it left nothing."""
         if (self.folder / OUTCOME_FILE).is_file():
-            return read_json(self.folder / OUTCOME_FILE)
+            return read_record(self.folder / OUTCOME_FILE)
         code = int(self._status) if self._status else self._process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = _last_line(self.folder / LOG_FILE)

@@ -17,8 +17,10 @@ from dnd.analysis.model_sections import blend_sections, trust_sections
 from dnd.analysis.report import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.analysis.report_errors import confusion_sections, worst_sections
 from dnd.analysis.report_metrics import metric_sections, search_sections
-from dnd.common.files import read_json, write_manifest
+from dnd.common.files import write_manifest
+from dnd.common.folder_lock import folder_lock
 from dnd.common.model_folder import FORMAT_VERSION
+from dnd.common.sealed_records import read_record
 from dnd.finetuning.evaluation import verdicts
 from dnd.finetuning.metrics import TaskKind
 from dnd.finetuning.partition import PARTS
@@ -37,9 +39,14 @@ def write_model_report(folder: Path | str) -> Path:
     Everything in it comes from the folder's own files, so a report can be drawn again at any time and is the same.
 
     Raises:
-        InputError, CorruptFileError: the folder is missing, damaged, or no finished model.
+        InputError, CorruptFileError: the folder is missing, damaged, in use, or no finished model.
     """
     model = read_model_files(Path(folder))
+    with folder_lock(model.folder):
+        return _write_report(model)
+
+
+def _write_report(model: ModelFiles) -> Path:
     sections: list[Section] = [
         Text("\n\n".join(verdicts(model.metrics)), title="What came out"),
         *metric_sections(model),
@@ -169,7 +176,7 @@ def _curves(model: ModelFiles) -> list[Section]:
 def _making(model: ModelFiles) -> list[Section]:
     training = model.config["training"]
     run = model.runs()[0] / "run.json"
-    record = read_json(run) if run.is_file() else {}
+    record = read_record(run) if run.is_file() else {}
     lines = [
         f"command: {' '.join(map(str, record.get('command', ['not recorded'])))}",
         f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",

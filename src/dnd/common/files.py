@@ -90,7 +90,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storage_errors(path):
         _make_folder(path.parent)
+        _require_plain_target(path)
         try:
+            temporary.unlink(missing_ok=True)
+            os.close(open_own(temporary, os.O_WRONLY | os.O_EXCL))
             yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -100,6 +103,42 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of ours for writing, made if it is missing, and return its descriptor.
+
+    Nothing is followed: a link in a folder that somebody sent could lead to any file of the user's.
+
+    Raises:
+        InputError: `path` is a link, hard or symbolic, or no regular file.
+    """
+    no_wait = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | no_wait, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_plain(path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise _not_plain(path)
+    return descriptor
+
+
+def _require_plain_target(path: Path) -> None:
+    """Refuse to put a file in the place of a link, a device or a pipe."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder fails later, in words of its own
+            raise _not_plain(path)
+
+
+def _not_plain(path: Path) -> InputError:
+    return InputError(
+        f"{path} is a link or no regular file, so it is not written to", next_step="Remove it or choose another path"
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
@@ -107,10 +146,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinity are refused."""
-    write_text(path, _json_text(value))
+    write_text(path, json_text(value))
 
 
-def _json_text(value: object) -> str:
+def json_text(value: object) -> str:
+    """`value` as `write_json` writes it."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -218,8 +258,8 @@ def write_manifest(folder: Path, *, kind: str, format_version: int, extra: Mappi
 
 def _with_digest(manifest: Mapping[str, object]) -> str:
     content = {name: value for name, value in manifest.items() if name != "digest"}
-    digest = hashlib.sha256(_json_text(content).encode()).hexdigest()
-    return _json_text({**content, "digest": digest})
+    digest = hashlib.sha256(json_text(content).encode()).hexdigest()
+    return json_text({**content, "digest": digest})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

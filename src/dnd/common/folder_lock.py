@@ -8,11 +8,42 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from dnd.common.errors import InputError
-from dnd.common.files import storage_errors
+from dnd.common.files import open_own, storage_errors
 
 _SCRAP = re.compile(r"\..+\.tmp-\d+")  # the temporary names of `common.files.replacing`
+
+_held: list[TextIO] = []
+"""What this process holds."""
+
+
+def _let_go() -> None:
+    """In a forked child: close what the parent holds, or a child that outlives it would hold the folder."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in _held:  # still open for Python, which closes it once more
+        os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _require_no_links(folder: Path) -> None:
+    """Refuse a folder with links to folders in it: what is written or removed through one lies elsewhere.
+
+    A link to a file is found where it is opened: none is followed for writing, and none is taken for a sealed file.
+    """
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a symbolic link", expected="a folder without links, since it is written to",
+                    next_step="Remove it, or put in its place what it leads to",
+                )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -22,12 +53,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
     The lock goes with the process, however it ends. Temporary files in the folder are then nobody's and are removed.
 
     Raises:
-        InputError: another process holds the folder.
+        InputError: another process holds the folder, or there is a link to a folder in it.
         StorageError: the folder can't be written.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "a+")  # noqa: SIM115  # closed below; the lock lives as long as the stream
+        _require_no_links(folder)
+        stream = os.fdopen(open_own(folder / ".lock", os.O_RDWR), "r+")
+    _held.append(stream)
     try:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,5 +77,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
                     path.unlink()
         yield
     finally:
+        _held.remove(stream)
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
             stream.close()

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_json, replacing, sha256_file, storage_errors, write_json
+from dnd.common.files import replacing, sha256_file, storage_errors
+from dnd.common.sealed_records import read_record, write_record
 from dnd.prediction.table import Column
 
 ROW, ERROR = "row", "error"
@@ -60,7 +61,7 @@ class ScreenJournal:
             pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)
         errors = table.num_rows - table[ERROR].to_pylist().count("")
         entry = ShardEntry(table.num_rows, errors, sha256_file(path))
-        write_json(self._path(number), asdict(entry))
+        write_record(self._path(number), asdict(entry))
         self.entries.append(entry)
         self.rows, self.errors = self.rows + entry.rows, self.errors + entry.errors
 
@@ -85,7 +86,7 @@ class ScreenJournal:
         if not path.is_file() or not shard.is_file():
             return None
         try:
-            entry = ShardEntry(**read_json(path))
+            entry = ShardEntry(**read_record(path))
         except (CorruptFileError, TypeError):
             return None
         return entry if sha256_file(shard) == entry.sha256 else None

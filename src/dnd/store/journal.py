@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_json, sha256_file, storage_errors, write_json
+from dnd.common.files import sha256_file, storage_errors
+from dnd.common.sealed_records import read_record, write_record
 from dnd.store.rejects import Reject
 from dnd.store.schema import StoreRow
 from dnd.store.writer import shard_name, write_shard
@@ -67,7 +68,7 @@ class Journal:
             sha256=sha256_file(path),
             rejects=rejects,
         )
-        write_json(self._path(number), asdict(entry))
+        write_record(self._path(number), asdict(entry))
         self.entries.append(entry)
 
     def remove(self) -> None:
@@ -83,7 +84,7 @@ class Journal:
         if not path.is_file() or not shard.is_file():
             return None
         try:
-            values = read_json(path)
+            values = read_record(path)
             rejects = [Reject(**reject) for reject in values.pop("rejects")]
             entry = ShardEntry(rejects=rejects, **values)
         except (CorruptFileError, KeyError, TypeError):
