@@ -256,7 +256,10 @@ def file_names(targets: Sequence[str]) -> list[str]:
     plain = ["".join(one if one.isascii() and (one.isalnum() or one in "-_") else "_" for one in n) for n in targets]
     folded = [name.casefold() for name in targets]  # some disks do not tell `LogS` from `logS`
     own = [
-        name == target and len(name) <= _LONGEST_NAME and not name[0].isdigit() and folded.count(name.casefold()) == 1
+        name == target
+        and 0 < len(name) <= _LONGEST_NAME
+        and not name[0].isdigit()
+        and folded.count(name.casefold()) == 1
         for name, target in zip(plain, targets, strict=True)
     ]
     return [

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 from dnd.chemistry.readers import Row, TableReader, read_table
 from dnd.chemistry.sdf import read_sdf
 from dnd.chemistry.sdf_blocks import is_counts_line, is_sdf
-from dnd.chemistry.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, open_bytes
+from dnd.chemistry.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
 
 LIMIT_SDF_COLUMNS = 10_000
 _DATA_HEADER = re.compile(rb"^>.*?<(.*)>")
@@ -30,7 +30,7 @@ def open_molecules(path: Path | str, smiles_column: str = "smiles") -> Iterator[
     Raises:
         InputError: see `read_table` and `read_sdf`.
     """
-    opened = _standard_input if str(path) == STANDARD_INPUT else _file
+    opened = _read_once if str(path) == STANDARD_INPUT or (is_pipe(path) and is_sdf(path)) else _file
     with opened(path, smiles_column) as table:
         rows = iter(table)
         try:
@@ -50,7 +50,7 @@ def _file(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
 
 
 @contextmanager
-def _standard_input(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
+def _read_once(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
     """A table as a stream; an SDF by way of a temporary file, since its columns are known only at its end."""
     stream = open_bytes(path)
     head = [stream.readline(LIMIT_LINE) for _ in range(_LINES_TO_TELL)]

@@ -78,5 +78,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         _held.remove(stream)
+        fcntl.flock(stream, fcntl.LOCK_UN)  # also for forked children that have not let go yet
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
             stream.close()

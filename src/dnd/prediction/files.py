@@ -13,7 +13,7 @@ from dnd.chemistry.readers import Row, TableReader
 from dnd.common.errors import InputError
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.prediction.predictor import ERROR, Predictor
-from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format
+from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format, require_other_file
 
 CHUNK_ROWS = 4096
 EMBEDDING = "embedding"
@@ -56,6 +56,7 @@ def predict_file(
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
     """
     output_format(out)
+    require_other_file(source, out)
     with open_molecules(source, smiles_column) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
         return _stream(table, out, predictor.describe, raw)
@@ -75,6 +76,7 @@ def embed_file(
         raw: see `predict_file`.
     """
     output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
+    require_other_file(source, out)
 
     def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
         values_ND, errors = embedder.embed_with_errors(smiles)

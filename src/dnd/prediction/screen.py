@@ -21,11 +21,12 @@ from dnd.common.folder_lock import folder_lock
 from dnd.common.registry import nearest
 from dnd.common.run_record import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.versions import package_versions
+from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen_pool import WORKER, Screener
 from dnd.prediction.screen_progress import ScreenProgress
 from dnd.prediction.screen_ray import RayScreener, require_ray
 from dnd.prediction.screen_shards import ScreenJournal
-from dnd.prediction.screen_source import check_inputs, describe_inputs, estimate_rows, in_chunks, read_candidates
+from dnd.prediction.screen_source import check_inputs, describe_input, estimate_rows, in_chunks, read_candidates
 from dnd.prediction.screen_top import TOP, best_rows, write_top
 from dnd.prediction.table import Column
 
@@ -115,13 +116,14 @@ def screen(
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     _require_free_choice(config, ray)
     check_inputs(inputs, config.smiles_column)
+    watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
     screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
     described = Path(model) / "config.json"
     column = _column_of(parse_json(read_sealed(Path(model), sealed, "config.json"), described), config)
     settings = {
         **asdict(config),
-        "inputs": describe_inputs(inputs),
+        "inputs": watched.descriptions,
         "model": sealed["digest"],
         "rdkit": package_versions()["rdkit"],
     }
@@ -135,6 +137,7 @@ def screen(
         journal = ScreenJournal(folder)
         if not finished:
             _make_shards(journal, inputs, config, screener, quiet)
+            watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gzip
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,17 @@ def output_format(path: str, known: Sequence[str] = TABLE_FORMATS) -> str:
         ending = "".join(Path(name).suffixes[-2:]) or name
         raise InputError(f"can't write {path}: unknown ending {ending!r}", next_step=nearest(ending, known))
     return max(found, key=len)
+
+
+def require_other_file(source: Path | str, out: str) -> None:
+    """Refuse to write over the input, by whatever path.
+
+    Raises:
+        InputError: both are one file.
+    """
+    same = str(source) != STANDARD_OUTPUT and out != STANDARD_OUTPUT and Path(source).exists() and Path(out).exists()
+    if same and os.path.samefile(source, out):
+        raise InputError(f"the output {out} is the input", next_step="Choose another name with --out")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from dnd.common.files import MANIFEST, read_json, write_manifest
 from dnd.common.folder_lock import folder_lock
 from dnd.common.run_record import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.seeds import numpy_generator
+from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.datasets import open_sources
@@ -30,7 +31,7 @@ from dnd.store.journal import Journal
 from dnd.store.progress import Progress
 from dnd.store.rejects import REJECTS, Reject, count_reasons, write_rejects
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
-from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
+from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,17 @@ def prepare(
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
+    watched = WatchedInputs([Path(path) for path in [*inputs, *config.exclude]], identity)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
     config = resolve(config, sources)
-    settings = describe_run(inputs, config)
+    settings = describe_run(watched.descriptions, config)
     require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.auxiliary)
             _make_shards(journal, sources, config, quiet)
+            watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
             require_same_run(folder, settings)
