@@ -11,6 +11,8 @@ from rdkit import Chem
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Geometry import Point2D
 
+from dnd.analysis.svg import drawn_svg
+
 WIDTH, HEIGHT = 420, 340
 _SCALE_HEIGHT = 60
 _RAISES, _LOWERS = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)  # Okabe and Ito: orange and blue, safe for the colour-blind
@@ -31,7 +33,7 @@ def draw_svg(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, l
         ValueError: there is no 2D layout.
     """
     text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_A, caption, limit))
-    return re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL).strip()
+    return drawn_svg(text)
 
 
 def draw_png(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> bytes:

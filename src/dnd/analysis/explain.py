@@ -19,6 +19,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import write_bytes, write_text
 from dnd.common.registry import nearest
+from dnd.common.row_errors import note_rows
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.classes import describe_targets
 from dnd.finetuning.tasks import groups_of
@@ -116,6 +117,7 @@ def explain_file(
         found = explain(lambda texts: _log_odds(predictor, texts), [text for _, text, _ in chunk])
         for (number, text, problem), one in zip(chunk, found, strict=True):
             reason = problem or (one if isinstance(one, str) else "")
+            note_rows([reason])
             if reason or isinstance(one, str):
                 files.append([number, text, *[None] * len(questions), reason])
                 first_error = first_error or f"row {number}: {reason}"

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dnd.analysis.svg import drawn_svg
 from dnd.common.files import replacing, write_text
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#7F7F7F")
@@ -69,7 +70,7 @@ def to_svg(figure: Figure) -> str:
         matplotlib.rcParams.update(_STYLE)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = drawn_svg(text).replace(_INK, "currentColor")
     return re.sub(
         r'(<svg[^>]*?) width="[^"]*"([^>]*?)',
         r"\1\2",

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from rdkit import Chem
 
-from dnd.chemistry.limits import molecule_problem
+from dnd.chemistry.limits import molecule_problem, text_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.relaxed import sanitize_without_valence
 
@@ -45,6 +45,9 @@ def canonical_form(
             return InvalidMolecule(f"its canonical SMILES does not parse back: {smiles}", "canonical", text)
         order = order[_written_order(mol)]
         mol, spelling = reparsed, smiles
+    problem = text_problem(spelling)  # it may have more ring digits than the text it came from, and is read again
+    if problem is not None:
+        return InvalidMolecule(f"its canonical SMILES is beyond what is read: {problem}", "canonical", text)
     return Molecule(mol, spelling, relaxed), order
 
 

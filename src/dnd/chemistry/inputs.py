@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -12,11 +11,10 @@ from typing import BinaryIO, cast
 
 from dnd.chemistry.readers import Row, TableReader, read_table
 from dnd.chemistry.sdf import read_sdf
-from dnd.chemistry.sdf_blocks import is_counts_line, is_sdf
+from dnd.chemistry.sdf_blocks import field_name, is_counts_line, is_sdf
 from dnd.chemistry.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
 
 LIMIT_SDF_COLUMNS = 10_000
-_DATA_HEADER = re.compile(rb"^>.*?<(.*)>")
 _LINES_TO_TELL = 4  # the counts line of an SDF
 
 
@@ -83,9 +81,9 @@ def _field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):
-        header = _DATA_HEADER.match(line)
-        if header is not None and len(found) < LIMIT_SDF_COLUMNS:
-            found.setdefault(header.group(1).decode("utf-8", errors="replace"))
+        name = field_name(line.decode("utf-8", errors="replace")) if line.startswith(b">") else None
+        if name is not None and len(found) < LIMIT_SDF_COLUMNS:
+            found.setdefault(name)
     return list(found)
 
 

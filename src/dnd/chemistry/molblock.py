@@ -22,7 +22,7 @@ LIMIT_COORDINATE = 1e4
 """Largest coordinate in angstrom, either sign; a molecule of 2,048 atoms in a line is 3,000 long."""
 
 _FLAT = 1e-4  # angstrom; mol files carry four decimals
-_V3000_COUNTS = re.compile(r"^M  V30 COUNTS +(\d+) +(\d+)", re.MULTILINE)
+_V3000_COUNTS = re.compile(r"M  V30 COUNTS {1,8}(\d{1,9}) {1,8}(\d{1,9})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def parse_molblock(block: str) -> ParsedBlock:
         return ParsedBlock(InvalidMolecule(problem, "limits", _title(block)))
     try:
         return _parse(block)
-    except (RuntimeError, ValueError) as error:  # a condition of RDKit's own that a damaged record does not meet
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:  # conditions of RDKit's own
         reason = f"RDKit gave up: {' '.join(str(error).split())[:150]}"
         return ParsedBlock(InvalidMolecule(reason, "parse", _title(block)))
 
@@ -92,7 +92,7 @@ def _shape_problem(block: str) -> str | None:
         return "mol block of fewer than 4 lines"
     if "\0" in block:
         return "mol block holds a null character"
-    counts = _counts(lines[3], block)
+    counts = _counts(lines)
     if counts is None:
         return f"counts line not understood: {lines[3][:40]!a}"
     atoms, bonds = counts
@@ -103,10 +103,15 @@ def _shape_problem(block: str) -> str | None:
     return "no atom in the molecule" if atoms == 0 else None
 
 
-def _counts(line: str, block: str) -> tuple[int, int] | None:
+def _counts(lines: list[str]) -> tuple[int, int] | None:
+    """Atoms and bonds that a block announces; of V3000 the largest of all such lines, whichever RDKit believes."""
+    line = lines[3]
     if line.rstrip().endswith("V3000"):
-        found = _V3000_COUNTS.search(block)
-        return (int(found[1]), int(found[2])) if found else None
+        announced = [one for one in lines[4:] if "COUNTS" in one.upper()]
+        found = [match for one in announced if (match := _V3000_COUNTS.match(one)) is not None]
+        if not found or len(found) < len(announced):
+            return None
+        return max(int(one[1]) for one in found), max(int(one[2]) for one in found)
     atoms, bonds = line[:3].strip(), line[3:6].strip()
     return (int(atoms), int(bonds)) if atoms.isdecimal() and bonds.isdecimal() else None
 

@@ -19,6 +19,7 @@ from dnd.chemistry.molblock import Dimension, parse_molblock
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.sdf_blocks import SdfBlock, read_sdf_blocks
 from dnd.common.errors import InputError
+from dnd.common.row_errors import internal_reason
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfR
 def _record(block: SdfBlock) -> SdfRecord:
     if block.problem is not None:
         return SdfRecord(block.number, InvalidMolecule(block.problem, "reader", block.title), block.title)
-    parsed = parse_molblock(block.molblock)
+    try:
+        parsed = parse_molblock(block.molblock)
+    except Exception as error:  # one record never ends a file
+        return SdfRecord(block.number, InvalidMolecule(internal_reason(error), "reader", block.title), block.title)
     return SdfRecord(
         block.number, parsed.outcome, block.title, block.properties, parsed.dimension, parsed.positions_A3,
         parsed.atomic_numbers_A,

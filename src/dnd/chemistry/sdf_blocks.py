@@ -16,9 +16,10 @@ from dnd.chemistry.streams import byte_lines, open_bytes
 
 SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _DELIMITER = b"$$$$"
-_COUNTS_LINE = re.compile(rb"^[ \d]{3}[ \d]{3}.{27,}V[23]000\s*$")
+_COUNTS_LINE = re.compile(rb"[ \d]{6}[^\r\n]{27,74}V[23]000")
+_LONGEST_COUNTS_LINE = 128
 _HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
-_DATA_HEADER = re.compile(r"^>.*?<(.*)>")
+LIMIT_FIELD_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
 
 def is_counts_line(line: bytes) -> bool:
     """Whether a line is the fourth of a mol block, by which an SDF is known."""
-    return _COUNTS_LINE.match(line) is not None
+    return len(line) < _LONGEST_COUNTS_LINE and _COUNTS_LINE.fullmatch(line.rstrip()) is not None
 
 
 def _has_counts_line(lines: list[bytes]) -> bool:
@@ -113,14 +114,25 @@ def _block(number: int, raw_lines: list[bytes], problem: str | None) -> SdfBlock
     return SdfBlock(number, title, "\n".join(lines[: end + 1]) + "\n", _properties(lines[end + 1 :]))
 
 
+def field_name(line: str) -> str | None:
+    """The name of the data field that a line `> 1 <name>` begins: between its first `<` and its last `>`; else None.
+
+    By searches from both ends and not by a regular expression, which takes hours for a million `<` in a line.
+    """
+    start, end = line.find("<"), line.rfind(">")
+    if not line.startswith(">") or not 0 < start < end or end - start > LIMIT_FIELD_NAME:
+        return None
+    return line[start + 1 : end]
+
+
 def _properties(lines: list[str]) -> dict[str, str]:
     """Data fields: a line `> <name>`, then lines of text up to a blank one. A repeated name keeps its first value."""
     properties: dict[str, str] = {}
     name, text = None, list[str]()
     for line in [*lines, ""]:
-        header = _DATA_HEADER.match(line)
-        if name is None and header is not None:
-            name, text = header.group(1), []
+        found = field_name(line)
+        if name is None and found is not None:
+            name, text = found, []
         elif name is not None and line.strip():
             text.append(line)
         elif name is not None:

@@ -24,7 +24,7 @@ from dnd.common.versions import package_versions
 
 MANIFEST = "manifest.json"
 LIMIT_JSON_BYTES = 64 * 2**20
-_STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
+STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
 _PATH_ERRNO = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -39,7 +39,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _STORAGE_ERRNO:
+        if error.errno in STORAGE_ERRNO:
             raise StorageError(
                 f"cannot write {path}",
                 found=os.strerror(error.errno or 0),

@@ -24,6 +24,7 @@ from typing import Any
 
 from dnd.common.errors import DndError
 from dnd.common.processes import child_environment, code_command
+from dnd.common.row_errors import internal_reason
 
 START_LIMIT_S = 300.0  # imports that take seconds take minutes on a machine with ten times more work than cores
 MAX_DEATHS_IN_A_ROW = 3
@@ -269,4 +270,4 @@ def _outcome(function: Callable[[Any], Any], item: Any, limit_bytes: int) -> Any
     except MemoryError:
         return Failure(f"over {limit_bytes / 2**30:g} GiB")
     except Exception as error:  # one bad item never stops a run; its row carries the reason
-        return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
+        return Failure(internal_reason(error))

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import TableReader
 from dnd.common.errors import InputError
+from dnd.common.row_errors import note_rows
 from dnd.conformers.records import require_columns
 from dnd.finetuning.cells import csv_text
 from dnd.finetuning.drawn_rows import DrawnRows
@@ -139,6 +140,7 @@ def read_labelled(
         for place, molecule in enumerate(molecules)
         if molecule.graph is None
     ]
+    note_rows(reject.reason for reject in bad)
     require_enough(len(kept), bad, fewest)
     return LabelledMolecules(
         store=as_store([molecules[place] for place in kept], hydrogens),

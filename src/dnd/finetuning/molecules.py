@@ -9,6 +9,7 @@ from itertools import chain
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.processes import process_pool
+from dnd.common.row_errors import internal_reason, isolating
 from dnd.graphs.canonical import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.graph import MolecularGraph
@@ -65,15 +66,24 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 
 def _featurize_all(texts: Sequence[str], explicit: bool) -> list[Featurized]:
-    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else rewritten_graphs(texts)
+    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
     return [
         Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit)
         for text, outcome in zip(texts, quick, strict=True)
     ]
 
 
+def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | None]:
+    """The quick way for those it can take; what makes it raise goes the slow way alone, and has its reason there."""
+    found, _ = isolating(rewritten_graphs, texts, "")
+    return found
+
+
 def _featurize(text: str, explicit: bool) -> Featurized:
     molecule = parse_smiles(text)
     if not molecule.ok:
         return Featurized(None, text, molecule.stage, molecule.reason)
-    return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+    try:
+        return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+    except Exception as error:  # one row never ends a file
+        return Featurized(None, text, "features", internal_reason(error))

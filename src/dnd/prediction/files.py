@@ -11,6 +11,7 @@ import numpy as np
 from dnd.chemistry.inputs import open_molecules
 from dnd.chemistry.readers import Row, TableReader
 from dnd.common.errors import InputError
+from dnd.common.row_errors import note_rows
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.prediction.predictor import ERROR, Predictor
 from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format, require_other_file
@@ -100,6 +101,7 @@ def _stream(
             # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
             found, reasons = compute([row.smiles if row.problem is None else "" for row in chunk])
             reasons = [row.problem or reason for row, reason in zip(chunk, reasons, strict=True)]
+            note_rows(reasons)
             bad = [place for place, reason in enumerate(reasons) if reason]
             if bad and not errors_so_far:
                 first_error = f"row {chunk[bad[0]].number}: {reasons[bad[0]]}"

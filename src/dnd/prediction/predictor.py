@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.model_folder import ModelFolder, read_model
+from dnd.common.row_errors import isolating
 from dnd.finetuning.calibration import Calibration, TargetCalibration, both_classes, read_calibration
 from dnd.finetuning.conformal_sets import set_words
 from dnd.finetuning.domain import Domain, read_domain
@@ -133,6 +134,10 @@ class Predictor:
 
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
+        (columns, errors), internal = isolating(self._describe, smiles, "")
+        return columns, [internal.get(place, reason) for place, reason in enumerate(errors)]
+
+    def _describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
@@ -232,6 +237,10 @@ class Predictor:
 
     def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
+        (values_ND, errors), internal = isolating(self._embed, smiles, "")
+        return values_ND, [internal.get(place, reason) for place, reason in enumerate(errors)]
+
+    def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         networks = [member.network for member in self.parts.members]
         encoder = self.parts.blend.encoder if self.parts.blend else None

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import replacing, sha256_file, storage_errors
+from dnd.common.row_errors import note_rows
 from dnd.common.sealed_records import read_record, write_record
 from dnd.prediction.table import Column
 
@@ -59,7 +60,9 @@ class ScreenJournal:
         table = table.add_column(0, ROW, numbers)
         with replacing(path) as temporary:
             pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)
-        errors = table.num_rows - table[ERROR].to_pylist().count("")
+        reasons = table[ERROR].to_pylist()
+        note_rows(reasons)
+        errors = table.num_rows - reasons.count("")
         entry = ShardEntry(table.num_rows, errors, sha256_file(path))
         write_record(self._path(number), asdict(entry))
         self.entries.append(entry)

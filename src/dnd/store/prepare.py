@@ -19,6 +19,7 @@ import numpy as np
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, write_manifest
 from dnd.common.folder_lock import folder_lock
+from dnd.common.row_errors import note_rows
 from dnd.common.run_record import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.seeds import numpy_generator
 from dnd.common.watched_inputs import WatchedInputs
@@ -176,6 +177,7 @@ def _converted(
             record = waiting.popleft()
             smiles = "".join(record.smiles[:1])
             if isinstance(result, Failure):
+                note_rows([result.reason])
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
             outcome, connectivity = result
