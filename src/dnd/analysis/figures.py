@@ -71,12 +71,8 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = drawn_svg(text).replace(_INK, "currentColor")
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"([^>]*?)',
-        r"\1\2",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
-        count=1,
-    )
+    tag, end, rest = text.partition(">")
+    return re.sub(r' (?:width|height)="[^"]*"', "", tag) + end + rest
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -91,6 +87,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 def plain(text: object) -> str:
     """Text of a user as a label: no mathematics mode, no control characters, at most 80 characters."""
     printable = "".join(character if character.isprintable() else " " for character in str(text))
+    printable = f" {printable}" if printable.startswith("_") else printable  # a legend would leave it out
     return (printable if len(printable) <= 80 else printable[:79] + "…").replace("$", r"\$")
 
 

@@ -27,6 +27,7 @@ from dnd.analysis.tables import (
     sign_test,
 )
 from dnd.common.files import write_text
+from dnd.common.terminal import markdown_safe
 
 BASELINE = "randinit-1.0"
 _OTHERS = ("randinit-0.65", "3dinfomax")
@@ -46,7 +47,7 @@ def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Pa
         rows = [[record.key, record.reason] for record in failed]
         sections.append(Table(["cell", "reason"], rows, title="Cells without a result"))
     text = _markdown(f"{_title(what)}, budget {budget.name}", sections)
-    write_text(folder / f"{what}.md", text)
+    write_text(folder / f"{what}.md", markdown_safe(text))
     columns, lines = csv_rows(found)
     write_text(folder / f"{what}.csv", table_text(columns, lines))
     write_report(folder / f"{what}.html", Report(f"{_title(what)}, budget {budget.name}", sections))

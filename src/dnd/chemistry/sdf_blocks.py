@@ -5,7 +5,6 @@ A record ends at `$$$$`, at the end of the file, or where the header of the next
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,8 @@ from dnd.chemistry.streams import byte_lines, open_bytes
 
 SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _DELIMITER = b"$$$$"
-_COUNTS_LINE = re.compile(rb"[ \d]{6}[^\r\n]{27,74}V[23]000")
-_LONGEST_COUNTS_LINE = 128
+_COUNTS = frozenset(b" 0123456789")
+_SHORTEST_COUNTS_LINE = 38  # two counts of three places, others, and the version
 _HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
 LIMIT_FIELD_NAME = 1024
 
@@ -85,7 +84,9 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
 
 def is_counts_line(line: bytes) -> bool:
     """Whether a line is the fourth of a mol block, by which an SDF is known."""
-    return len(line) < _LONGEST_COUNTS_LINE and _COUNTS_LINE.fullmatch(line.rstrip()) is not None
+    text = line.rstrip()
+    known = text.endswith((b"V2000", b"V3000")) and len(text) >= _SHORTEST_COUNTS_LINE
+    return known and _COUNTS.issuperset(text[:6])
 
 
 def _has_counts_line(lines: list[bytes]) -> bool:

@@ -15,6 +15,7 @@ from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, DndError
 from dnd.common.files import STORAGE_ERRNO
 from dnd.common.processes import forget_current_folder
 from dnd.common.row_errors import OUT_OF_MEMORY, noted_rows
+from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
 # verb has a `-`, module and function have a `_`.
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         forget_current_folder()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(shown(word) != word for word in words):
+        show_from_now_on()  # before a complaint about a word quotes it
     verb = next((word for word in words if not word.startswith("-")), None)
     try:
         build_app(verb)(args=words, prog_name="dnd")
@@ -87,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
     except Exception as error:
         _internal_error(error)
+    finally:
+        show_no_more()
 
 
 def _internal_error(error: Exception) -> NoReturn:
@@ -100,12 +105,13 @@ def _internal_error(error: Exception) -> NoReturn:
 
 def _stop(line: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):  # a full or closed stderr must not hide the exit code
-        print(f"dnd: {line}", file=sys.stderr, flush=True)
+        print(f"dnd: {shown(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def _root() -> None:
-    """Shared by all verbs: nothing so far."""
+    """Shared by all verbs: from here on names come from files, and what is shown of them is data."""
+    show_from_now_on()
 
 
 def _not_loaded() -> None:

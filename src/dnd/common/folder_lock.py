@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from dnd.common.errors import InputError
 from dnd.common.files import open_own, storage_errors
-
-_SCRAP = re.compile(r"\..+\.tmp-\d+")  # the temporary names of `common.files.replacing`
 
 _held: list[TextIO] = []
 """What this process holds."""
@@ -46,6 +43,12 @@ def _require_no_links(folder: Path) -> None:
                 )  # fmt: skip
 
 
+def _is_scrap(name: str) -> bool:
+    """Whether it is one of the temporary names of `common.files.replacing`."""
+    before, _, number = name.rpartition(".tmp-")
+    return len(before) > 1 and before.startswith(".") and number.isdecimal()
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run on it is refused with the holder's process number.
@@ -73,7 +76,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
             stream.write(str(os.getpid()))
             stream.flush()
             for path in folder.iterdir():
-                if _SCRAP.fullmatch(path.name) and path.is_file():
+                if _is_scrap(path.name) and path.is_file():
                     path.unlink()
         yield
     finally:

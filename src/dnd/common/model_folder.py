@@ -23,6 +23,7 @@ from dnd.common.files import (
     write_manifest,
     write_text,
 )
+from dnd.common.terminal import markdown_safe
 
 FORMAT_VERSION = 1
 LIMIT_TENSOR_BYTES = 16 * 2**30
@@ -88,7 +89,7 @@ def write_model(
         plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in values.items()}
         write_bytes(folder / f"{stem}.safetensors", save(plain))
     write_json(folder / "config.json", dict(config))
-    write_text(folder / "card.md", card)
+    write_text(folder / "card.md", markdown_safe(card))
     write_manifest(folder, kind=kind, format_version=FORMAT_VERSION, extra=extra)
 
 

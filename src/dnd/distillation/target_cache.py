@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
+from dnd.common.terminal import raw_stream
 from dnd.distillation.targets import TargetBlock, TargetRequest, compute_block, digest_of
 from dnd.store.ragged import RaggedCounts
 from dnd.store.reader import Store
@@ -91,14 +93,14 @@ def build_cache(
     def compute(span: tuple[int, int]) -> TargetBlock:
         return compute_block(teacher, store, *span, request, device)
 
-    hidden = quiet or not sys.stderr.isatty()
+    bar: dict[str, Any] = {"disable": quiet or not sys.stderr.isatty(), "file": raw_stream(sys.stderr)}
     if folder is None:
-        blocks = [compute(span) for span in tqdm(spans, "teacher targets", unit="block", disable=hidden)]
+        blocks = [compute(span) for span in tqdm(spans, "teacher targets", unit="block", **bar)]
         return TargetCache(blocks, store.atom_counts)
     check_free_space(folder, 0 if folder.exists() else cache_bytes(teacher, store, request))
     key = digest_of(teacher, store.fingerprint, request)
     world = World.join(device)
-    for number in tqdm(range(world.rank, len(spans), world.size), "teacher targets", unit="shard", disable=hidden):
+    for number in tqdm(range(world.rank, len(spans), world.size), "teacher targets", unit="shard", **bar):
         _ensure_shard(folder / f"shard-{number:05d}", key, spans[number], compute)
     world.wait()
     blocks = []

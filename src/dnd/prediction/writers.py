@@ -20,6 +20,7 @@ import pyarrow.parquet
 from dnd.common.errors import InputError
 from dnd.common.files import replacing
 from dnd.common.registry import nearest
+from dnd.common.terminal import data_stream
 from dnd.finetuning.cells import guarded
 
 Column = Sequence[str] | np.ndarray
@@ -73,8 +74,9 @@ def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
     """
     ending = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT))
     if path == STANDARD_OUTPUT:
-        yield TextWriter(sys.stdout, ",", raw)
-        sys.stdout.flush()
+        stream = data_stream(sys.stdout)
+        yield TextWriter(stream, ",", raw)
+        stream.flush()
         return
     with replacing(Path(path)) as temporary:
         if ending == ".parquet":

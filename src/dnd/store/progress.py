@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from dnd.common.terminal import raw_stream
+
 _LINE_EVERY_S = 10.0
 
 
@@ -24,7 +26,8 @@ class Progress:
         self._title, self._total, self._quiet = title, total, quiet
         self._first = self._count = first
         terminal = not quiet and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=first, desc=title, unit="record") if terminal else None
+        bar = {"total": total, "initial": first, "desc": title, "unit": "record", "file": raw_stream(sys.stderr)}
+        self._bar = tqdm(**bar) if terminal else None
         self._started = self._said = time.monotonic()
 
     def advance(self) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dnd.common.files import open_own, write_bytes
 from dnd.common.sealed_records import lines_of, read_lines, sealed_line
+from dnd.common.terminal import raw_stream, shown
 from dnd.training.evaluation_text import evaluation_text
 
 LOG = "metrics.jsonl"
@@ -43,7 +44,8 @@ class RunLog:
             self._forget_after(first_step)
             self._attempt(self._open)
         terminal = self._shown and sys.stderr.isatty()
-        self._bar = tqdm(total=total_steps, initial=first_step, desc=title, unit="step") if terminal else None
+        place: dict[str, Any] = {"desc": title, "unit": "step", "file": raw_stream(sys.stderr)}
+        self._bar = tqdm(total=total_steps, initial=first_step, **place) if terminal else None
 
     def steps(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append step records."""
@@ -60,7 +62,7 @@ class RunLog:
         text = evaluation_text(record)
         line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  [{elapsed:.0f} s]  {text}"
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(shown(line), file=raw_stream(sys.stderr))
         elif self._shown:
             say(line)
 
