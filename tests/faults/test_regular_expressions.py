@@ -18,6 +18,7 @@ MEGABYTE = 2**20
 
 # Where each stands → texts, repeated up to a megabyte, on which it would have most to do.
 WORST = {
+    "analysis/contribution_drawing.py": ["<", "&", "a"],
     "analysis/figures.py": ["<svg ", ' width="', ' height="1" width="1"'],
     "analysis/svg.py": ["\x00", "a"],
     "chemistry/limits.py": ["[", "[C", "C", "Br", "]", "!"],

@@ -28,6 +28,10 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
 SMI_COLUMNS = ("smiles", "name")
 MAX_NAMES_SHOWN = 30
+LIMIT_COLUMNS = 20_000
+"""Most columns of a table; each row is a cell for every one of them."""
+LIMIT_CELL = 2**20
+"""Longest cell in characters."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,11 @@ def _table(
     smiles_column: str,
     stream: BinaryIO,
 ) -> TableReader:
+    if len(header) > LIMIT_COLUMNS:
+        raise InputError(
+            f"{path} has too many columns", found=f"{len(header):,}", expected=f"at most {LIMIT_COLUMNS:,}",
+            next_step="Keep the columns that are needed",
+        )  # fmt: skip
     found = _find_column(path, header, smiles_column)
     columns = _unique_names(header)
     place = header.index(found)
@@ -191,6 +200,9 @@ def listed_columns(names: Sequence[str]) -> str:
 def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
     if problem is None and len(cells) != len(columns):
         problem = f"row has {len(cells)} cells where the header has {len(columns)}"
+    if max(map(len, cells), default=0) > LIMIT_CELL:
+        problem = problem or f"a cell of {max(map(len, cells)):,} characters, at most {LIMIT_CELL:,} are read"
+        cells = [cell[:LIMIT_CELL] for cell in cells]
     values = dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
     return Row(number, values[columns[place]], values, problem)
 

@@ -17,6 +17,7 @@ from dnd.prediction.predictor import ERROR, Predictor
 from dnd.prediction.writers import ARRAY_FORMAT, TABLE_FORMATS, Column, open_writer, output_format, require_other_file
 
 CHUNK_ROWS = 4096
+CHUNK_CELLS, CHUNK_CHARACTERS = 2**19, 2**25  # a chunk ends early at so much, so that wide rows take no more memory
 EMBEDDING = "embedding"
 
 
@@ -113,11 +114,13 @@ def _stream(
 
 def _chunks(table: TableReader) -> Iterator[list[Row]]:
     chunk: list[Row] = []
+    rows, characters = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(table.columns))), 0
     for row in table:
         chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
+        characters += sum(map(len, row.values.values()))
+        if len(chunk) == rows or characters >= CHUNK_CHARACTERS:
             yield chunk
-            chunk = []
+            chunk, characters = [], 0
     if chunk:
         yield chunk
 
