@@ -70,9 +70,8 @@ def test_what_version_0_1_0_wrote_is_read_and_nothing_that_looks_like_it(tmp_pat
     with pytest.raises(CorruptFileError):
         read_record(path)
     log = tmp_path / "metrics.jsonl"
-    log.write_text(
-        '{"kind": "step", "step": 1, "loss": 2.0}\n{"kine": "step", "step": 2}\n{"kind": "step", "step": 3, "loss": "x"}\n'
-    )
+    lines = ['{"kind": "step", "step": 1, "loss": 2.0}', '{"kine": "step"}', '{"kind": "step", "step": 3, "loss": "x"}']
+    log.write_text("\n".join(lines) + "\n")
     assert read_log(log) == [{"kind": "step", "step": 1, "loss": 2.0}]
 
 

@@ -31,7 +31,8 @@ MAX_NAMES_SHOWN = 30
 LIMIT_COLUMNS = 20_000
 """Most columns of a table; each row is a cell for every one of them."""
 LIMIT_CELL = 2**20
-"""Longest cell in characters."""
+"""Longest cell in characters; of a longer one the first thousand are kept, and its row is refused."""
+_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _row(number: int, cells: list[str], problem: str | None, columns: list[str],
         problem = f"row has {len(cells)} cells where the header has {len(columns)}"
     if max(map(len, cells), default=0) > LIMIT_CELL:
         problem = problem or f"a cell of {max(map(len, cells)):,} characters, at most {LIMIT_CELL:,} are read"
-        cells = [cell[:LIMIT_CELL] for cell in cells]
+        cells = [cell if len(cell) <= LIMIT_CELL else cell[:_KEPT] for cell in cells]
     values = dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
     return Row(number, values[columns[place]], values, problem)
 
