@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import DndError
+from dnd.common.processes import child_environment, code_command
 
 _ROOM = "dnd.analysis.bench."
 
