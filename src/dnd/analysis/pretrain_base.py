@@ -42,7 +42,7 @@ from dnd.student.shipped import half_precision
 from dnd.teacher.denoise import denoise
 from dnd.teacher.denoising import DenoiseConfig, DenoisingObjective
 from dnd.teacher.saved import load_noise_head, load_teacher
-from dnd.training.loop import choose_device
+from dnd.training.device import choose_device
 
 STORES, TEACHER, STUDENTS, ENCODERS, TARGETS = "stores", "teacher", "students", "encoders", "targets"
 _MEASURED = "measured.json"

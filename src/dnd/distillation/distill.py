@@ -15,7 +15,8 @@ from dnd.distillation.settings import DistillConfig
 from dnd.distillation.targets import weights_digest
 from dnd.store.reader import Store
 from dnd.teacher.saved import load_teacher
-from dnd.training.loop import choose_device, train
+from dnd.training.device import choose_device
+from dnd.training.loop import train
 
 
 def distill(

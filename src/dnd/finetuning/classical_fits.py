@@ -28,12 +28,11 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dnd.common.registry import look_up
 from dnd.common.seeds import derive_seed
+from dnd.finetuning.blend import ArrayModel
 from dnd.finetuning.classical_features import COUNTS, DESCRIPTORS, EMBEDDING, Layout
 from dnd.finetuning.kernel_arrays import Kernel, fit_kernel
 from dnd.finetuning.linear_arrays import Linear, Scaling, constant
 from dnd.finetuning.tree_arrays import Trees, from_boosting, from_forest
-
-ArrayModel = Trees | Linear | Kernel
 
 LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a second
 LIMIT_KERNEL_TARGETS = 6

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from dnd.common.errors import InputError
-from dnd.finetuning.multiclass import MOST_CLASSES
+
+MOST_CLASSES = 50
+"""Largest number of classes of one target."""
 
 MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "?", "-"})
 _TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}

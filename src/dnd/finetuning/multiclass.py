@@ -16,7 +16,6 @@ from jaxtyping import Float
 
 from dnd.finetuning.ranking import roc_auc
 
-MOST_CLASSES = 50
 MULTICLASS_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "rocauc_ovr")
 Array = Float[np.ndarray, "molecules classes"]
 

@@ -17,11 +17,10 @@ from dnd.finetuning.heads import HeadName, build_head
 from dnd.finetuning.multiclass import softmax
 from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import GraphBatch
-from dnd.store.batches import plan_batches
+from dnd.store.batches import MoleculeSource, plan_batches
 from dnd.student.contract import Student
 from dnd.student.norm import fixed_weights
 from dnd.student.pooling import Pooling, pool
-from dnd.training.objective import MoleculeSource
 
 PREDICTION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
 """Of a batch. On a CPU larger tensors are pages that the C library asks the system for each time, which costs up to a

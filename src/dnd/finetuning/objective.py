@@ -32,8 +32,8 @@ from dnd.finetuning.metrics import LARGER_IS_BETTER, judge, metric_names, score
 from dnd.finetuning.network import PropertyNetwork, run_over, to_raw_units
 from dnd.finetuning.tasks import Target, groups_of
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.batches import DEFAULT_POOL, plan_batches
-from dnd.training.objective import MoleculeSource, Objective, StepLoss, Terms
+from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
+from dnd.training.objective import Objective, StepLoss, Terms
 from dnd.training.settings import LoopConfig
 
 

@@ -28,8 +28,8 @@ from dnd.store.schema import HydrogenSetting
 from dnd.student.build import build_student, load_encoder
 from dnd.student.contract import Student
 from dnd.student.shipped import RANDOM, encoder_folder
-from dnd.training.loop import choose_device, train
-from dnd.training.precision import choose_bf16
+from dnd.training.device import choose_bf16, choose_device
+from dnd.training.loop import train
 from dnd.training.settings import TrainResult
 
 Array = Float[np.ndarray, "molecules targets"]

@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, InputError
+from dnd.finetuning.labels import MOST_CLASSES
 from dnd.finetuning.metrics import TaskKind
-from dnd.finetuning.multiclass import MOST_CLASSES, ClassGroup
+from dnd.finetuning.multiclass import ClassGroup
 from dnd.finetuning.transforms import AS_IT_IS, Transform, TransformName, fit_transform
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]

@@ -23,7 +23,7 @@ from dnd.student.build import load_encoder
 from dnd.student.contract import Student
 from dnd.student.pooling import Pooling, pool
 from dnd.student.shipped import encoder_folder
-from dnd.training.loop import choose_device
+from dnd.training.device import choose_device
 
 
 class MoleculeEmbedder(Protocol):

@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.common.config import load_config, recipe_names
 from dnd.common.seeds import derive_seed
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.multiclass import MOST_CLASSES
+from dnd.finetuning.labels import MOST_CLASSES
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.student_choice import encoder_choice
 from dnd.prediction.embedder import load_embedder

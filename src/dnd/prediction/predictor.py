@@ -28,7 +28,7 @@ from dnd.prediction.class_columns import class_columns
 from dnd.prediction.inputs import valid_molecules
 from dnd.prediction.table import Column, PredictionTable
 from dnd.store.reader import Store
-from dnd.training.loop import choose_device
+from dnd.training.device import choose_device
 
 ERROR, IN_DOMAIN, REASON = "error", "in_domain", "domain_reason"
 _ANSWERS = {False: "yes", True: "no"}  # outside → in_domain

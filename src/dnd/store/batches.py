@@ -7,14 +7,44 @@ pools are cut from a fresh permutation each epoch, so batches still mix.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from dnd.common.errors import ConfigError
 from dnd.common.seeds import numpy_generator
+from dnd.graphs.batch import MoleculeBatch
+from dnd.store.ragged import RaggedCounts
 
 DEFAULT_POOL = 8192
+
+
+@runtime_checkable  # so that the test run can check annotations with it
+class MoleculeSource(Protocol):
+    """Molecules that can be read by position: a store on disk or a table in memory."""
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        ...
+
+    @property
+    def atom_counts(self) -> RaggedCounts:
+        """Graph atoms of each molecule, an array to be indexed."""
+        ...
+
+    @property
+    def bond_counts(self) -> RaggedCounts:
+        """Bonds of each molecule, counted once."""
+        ...
+
+    def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
+        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K."""
+        ...
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """One line per molecule (SMILES and source row) for messages."""
+        ...
 
 
 def plan_batches(

@@ -93,16 +93,16 @@ class StudentConfig:
             if self.identifier_dropout:
                 raise ConfigError("identifier_dropout is for Laplacian identifiers only", found=self.identifier_dropout)
             own = {**own, "identifier_dropout": 0.0}
-        for field in fields(self):
-            if field.name in ("name", "width", "num_layers", "dropout"):
+        for entry in fields(self):
+            if entry.name in ("name", "width", "num_layers", "dropout"):
                 continue
-            value = getattr(self, field.name)
-            if field.name not in own and value is not None:
+            value = getattr(self, entry.name)
+            if entry.name not in own and value is not None:
                 raise ConfigError(
-                    f"student {self.name} has no setting {field.name}", next_step=f"It has: {', '.join(own)}"
+                    f"student {self.name} has no setting {entry.name}", next_step=f"It has: {', '.join(own)}"
                 )
-            if field.name in own and value is None:
-                object.__setattr__(self, field.name, own[field.name])
+            if entry.name in own and value is None:
+                object.__setattr__(self, entry.name, own[entry.name])
         if self.ffn_width == 0:
             object.__setattr__(self, "ffn_width", self.width)
         self._check_ranges()

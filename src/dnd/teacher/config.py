@@ -34,9 +34,9 @@ class TeacherConfig:
     whiten_vectors: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"teacher.{field} is {getattr(self, field)}, expected at least 1")
+        for name in ("width", "num_layers", "num_heads", "num_rbf", "max_atomic_number"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"teacher.{name} is {getattr(self, name)}, expected at least 1")
         if self.num_rbf < 2 or not self.cutoff > 0:
             raise ValueError("teacher.num_rbf must be at least 2 and teacher.cutoff above 0 angstrom")
         if self.width % 2 or self.width % self.num_heads:

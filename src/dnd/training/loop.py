@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import InputError
 from dnd.common.files import check_free_space
 from dnd.common.folder_lock import folder_lock
 from dnd.common.model_folder import load_strictly
@@ -26,18 +25,18 @@ from dnd.common.run_record import record_change, require_same_run, run_id, write
 from dnd.common.seeds import derive_seed, set_threads
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
+from dnd.training.device import choose_bf16, choose_device
 from dnd.training.distributed import World
 from dnd.training.guard import Buffers, clip_gradient, nonfinite_error
 from dnd.training.logs import RunLog, say
 from dnd.training.objective import Objective
 from dnd.training.position import Position
-from dnd.training.precision import choose_bf16
 from dnd.training.prefetch import prefetched
 from dnd.training.schedule import learning_rate
 from dnd.training.settings import LoopConfig, TrainResult
 from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
 
-__all__ = ["Interrupted", "LoopConfig", "TrainResult", "choose_device", "train"]
+__all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
 
 
 def train(
@@ -76,18 +75,6 @@ def train(
     world = World.join(device)
     with world.lost_peers(), folder_lock(folder) if world.is_main and not held else contextlib.nullcontext():
         return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, quiet)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no CUDA device", next_step="Use device=cpu")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(name)
-    return torch.device(name)
 
 
 class _Run:

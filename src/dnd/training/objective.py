@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,34 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.ragged import RaggedCounts
-
-
-@runtime_checkable  # so that the test run can check annotations with it
-class MoleculeSource(Protocol):
-    """Molecules that can be read by position: a store on disk or a table in memory."""
-
-    def __len__(self) -> int:
-        """Number of molecules."""
-        ...
-
-    @property
-    def atom_counts(self) -> RaggedCounts:
-        """Graph atoms of each molecule, an array to be indexed."""
-        ...
-
-    @property
-    def bond_counts(self) -> RaggedCounts:
-        """Bonds of each molecule, counted once."""
-        ...
-
-    def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
-        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K."""
-        ...
-
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """One line per molecule (SMILES and source row) for messages."""
-        ...
 
 
 @dataclass

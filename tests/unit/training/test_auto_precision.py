@@ -11,8 +11,8 @@ import torch
 
 from dnd.student.gine import Gine
 from dnd.student.tokengt import TokenGT
+from dnd.training.device import choose_bf16
 from dnd.training.objective import Objective
-from dnd.training.precision import choose_bf16
 
 CPU = torch.device("cpu")
 

@@ -1,10 +1,25 @@
-"""In which precision a step is computed."""
+"""On which device a network runs, and in which precision a step is computed; prediction needs no more of this room."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 
 import torch
+
+from dnd.common.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch sees no CUDA device", next_step="Use device=cpu")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
+    return torch.device(name)
 
 
 def choose_bf16(precision: str, device: torch.device, gaining: Collection[str]) -> bool:
