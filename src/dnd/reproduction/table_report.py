@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dnd.common.files import write_text
+from dnd.common.terminal import markdown_safe
 from dnd.report.figures import bar_chart, table_text
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
@@ -45,7 +46,7 @@ def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Pa
         rows = [[record.key, record.reason] for record in failed]
         sections.append(Table(["cell", "reason"], rows, title="Cells without a result"))
     text = _markdown(f"{_title(what)}, budget {budget.name}", sections)
-    write_text(folder / f"{what}.md", text)
+    write_text(folder / f"{what}.md", markdown_safe(text))
     columns, lines = csv_rows(found)
     write_text(folder / f"{what}.csv", table_text(columns, lines))
     write_report(folder / f"{what}.html", Report(f"{_title(what)}, budget {budget.name}", sections))

@@ -21,14 +21,17 @@ from tqdm import tqdm
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.randomness import numpy_generator
+from dnd.common.row_errors import note_rows
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
+from dnd.common.terminal import raw_stream
+from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
-from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
+from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
 
 # How far a long run is: a bar on a terminal, a plain line every ten seconds elsewhere.
@@ -51,7 +54,8 @@ class Progress:
         self._title, self._total, self._quiet = title, total, quiet
         self._first = self._count = first
         terminal = not quiet and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=first, desc=title, unit="record") if terminal else None
+        bar = {"total": total, "initial": first, "desc": title, "unit": "record", "file": raw_stream(sys.stderr)}
+        self._bar = tqdm(**bar) if terminal else None
         self._started = self._said = time.monotonic()
 
     def advance(self) -> None:
@@ -131,15 +135,17 @@ def prepare(
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
+    watched = WatchedInputs([Path(path) for path in [*inputs, *config.exclude]], identity)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
     config = resolve(config, sources)
-    settings = describe_run(inputs, config)
+    settings = describe_run(watched.descriptions, config)
     require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.auxiliary)
             _make_shards(journal, sources, config, quiet)
+            watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
             require_same_run(folder, settings)
@@ -222,6 +228,7 @@ def _converted(
             record = waiting.popleft()
             smiles = "".join(record.smiles[:1])
             if isinstance(result, Failure):
+                note_rows([result.reason])
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
             outcome, connectivity = result
