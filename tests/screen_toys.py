@@ -20,7 +20,7 @@ def value(smiles: str) -> float:
     return float(zlib.crc32(smiles.encode()) % 1000)
 
 
-def make_stub(model: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+def make_stub(model: str, digest: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
     pause_s = float(os.environ.get("TOY_PAUSE_S", "0"))
 
     def chunk_columns(chunk: Sequence[Candidate]) -> dict[str, Column]:

@@ -5,6 +5,13 @@ The public list is small and loads lazily, so `import dnd` costs milliseconds.
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m dnd`: before anything else is imported, for it may stand in a received folder
+    from dnd.common.processes import forget_current_folder
+
+    forget_current_folder()
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -33,13 +33,15 @@ def test_a_file_size_limit_ends_the_run_with_74_and_the_path(
 
 
 def test_a_full_log_disk_does_not_stop_the_training(
-    scratch: Path, uninterrupted: dict[str, str], capsys: pytest.CaptureFixture[str]
+    scratch: Path,
+    uninterrupted: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (scratch / "metrics.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr("dnd.training.logs.open_own", lambda path, flags: os.open("/dev/full", flags))
     assert training(scratch).finished
     assert "the log" in (said := capsys.readouterr().err)
     assert said.count("stops here: No space left on device") == 1
-    (scratch / "metrics.jsonl").unlink()
     assert {**outcome(scratch), "metrics.jsonl": ""} == {**uninterrupted, "metrics.jsonl": ""}
 
 

@@ -1,6 +1,6 @@
 """Work in a fresh process, so that its memory is its own and its start-up counts.
 
-`python -m dnd.bench.fresh MODULE:FUNCTION JSON` calls the function, which prepares the work and returns it as
+Such a process calls the function MODULE:FUNCTION with arguments from JSON; it prepares the work and returns it as
 a function without arguments; the memory that this second part adds is printed.
 """
 
@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import DndError
+from dnd.common.processes import child_environment, code_command
 
 _ROOM = "dnd.bench."
 
@@ -48,7 +48,10 @@ def run_command(command: Sequence[str], folder: Path | None = None) -> Finished:
         DndError: it failed.
     """
     start = time.monotonic()
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    environment = child_environment()
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    ) as process:
         assert process.stdout is not None
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -71,8 +74,8 @@ def added_memory(function: str, **arguments: Any) -> Any:
         MiB at the peak above what there was before the work (None where the system does not say); for work that
         returns something other than None, that instead.
     """
-    command = [sys.executable, "-m", f"{_ROOM}fresh", function, json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [*code_command(f"from {_ROOM}fresh import main; main(*sys.argv[1:])"), function, json.dumps(arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
     if result.returncode:
         lines = result.stderr.strip().splitlines()
         raise DndError(f"{function} failed in a fresh process", found=lines[-1] if lines else result.returncode)
@@ -92,7 +95,8 @@ def peak_mb() -> float:
     return memory_mb().get("VmHWM", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def _main(function: str, arguments: str) -> None:
+def main(function: str, arguments: str) -> None:
+    """Do the work of `added_memory` and print what it found."""
     module, _, name = function.partition(":")
     if not module.startswith(_ROOM):
         raise SystemExit(f"{module} is not of {_ROOM}")
@@ -102,7 +106,3 @@ def _main(function: str, arguments: str) -> None:
     if result is None and before is not None:
         result = max(0.0, peak_mb() - before)
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -44,7 +44,7 @@ LIMITS = Limits()
 CLOSEST_APPROACH = 0.3
 """Angstrom. No two nuclei of a molecule come closer (H2: 0.74); below lie broken files."""
 
-_ATOM_TOKEN = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
+_ATOM_TOKEN = re.compile(r"\[[^\[\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
 
 

@@ -162,6 +162,9 @@ def canonical_form(
             return InvalidMolecule(f"its canonical SMILES does not parse back: {smiles}", "canonical", text)
         order = order[_written_order(mol)]
         mol, spelling = reparsed, smiles
+    problem = text_problem(spelling)  # it may have more ring digits than the text it came from, and is read again
+    if problem is not None:
+        return InvalidMolecule(f"its canonical SMILES is beyond what is read: {problem}", "canonical", text)
     return Molecule(mol, spelling, relaxed), order
 
 
@@ -211,7 +214,10 @@ def parse_smiles(text: str, *, relaxed: bool = True) -> Molecule | InvalidMolecu
     read = read_smiles(text, relaxed=relaxed)
     if isinstance(read, InvalidMolecule):
         return read
-    outcome = canonical_form(*read, text.strip())
+    try:
+        outcome = canonical_form(*read, text.strip())
+    except (RuntimeError, ValueError) as error:
+        return _given_up(text, error)
     return replace(outcome, text=text) if isinstance(outcome, InvalidMolecule) else outcome[0]
 
 
@@ -225,10 +231,13 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
     problem = text_problem(stripped)
     if problem is not None:
         return InvalidMolecule(problem, "limits", text)
-    mol = Chem.MolFromSmiles(stripped)
-    is_relaxed = mol is None
-    if mol is None:
-        read = _read_relaxed(stripped, relaxed)
+    try:
+        mol = Chem.MolFromSmiles(stripped)
+        is_relaxed = mol is None
+        read = _read_relaxed(stripped, relaxed) if is_relaxed else mol
+    except (RuntimeError, ValueError) as error:
+        return _given_up(text, error)
+    if is_relaxed:
         if isinstance(read, InvalidMolecule):
             return replace(read, text=text)
         mol = read
@@ -292,6 +301,12 @@ def _read_relaxed(text: str, allowed: bool) -> Chem.Mol | InvalidMolecule:
         reason = relaxed if isinstance(relaxed, str) else logged_reason(lambda: Chem.MolFromSmiles(text))
         return InvalidMolecule(reason, "chemistry", text)
     return relaxed
+
+
+def _given_up(text: str, error: Exception) -> InvalidMolecule:
+    """A condition of RDKit's own that a molecule does not meet, such as 128 hydrogens on an atom."""
+    said = " ".join(str(error).replace("Pre-condition Violation", "").split())
+    return InvalidMolecule(f"RDKit gave up: {said[:150]}", "parse", text)
 
 
 def _drop_atom_maps(mol: Chem.Mol) -> None:

@@ -7,10 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
-from dnd.common.errors import EXIT_OUR_FAULT, DndError
+from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, DndError
+from dnd.common.files import STORAGE_ERRNO
+from dnd.common.processes import forget_current_folder
+from dnd.common.row_errors import OUT_OF_MEMORY, noted_rows
+from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
 # verb has a `-`, module and function have a `_`.
@@ -36,8 +41,6 @@ VERBS = {
 
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
-# torch raises a RuntimeError for memory it can't have, on a CPU and on a GPU.
-_TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
 
 
 def build_app(verb: str | None) -> typer.Typer:
@@ -57,11 +60,20 @@ def build_app(verb: str | None) -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 our failure, 2 the user's input, 3 non-finite, 74 storage, 130/143."""
+    """Run the command line and exit with one of the codes in `docs/how-to/resume-and-check.md`."""
+    if arguments is None:
+        forget_current_folder()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(shown(word) != word for word in words):
+        show_from_now_on()  # before a complaint about a word quotes it
     verb = next((word for word in words if not word.startswith("-")), None)
     try:
         build_app(verb)(args=words, prog_name="dnd")
+    except SystemExit as end:
+        if not end.code and (count := noted_rows()):
+            rows = "a row" if count == 1 else f"{count} rows"
+            _stop(f"{rows} with an internal error, which their reason tells; the others are done", EXIT_ROWS)
+        raise
     except DndError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -69,25 +81,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's flush is quiet
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in STORAGE_ERRNO:
+            _internal_error(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered can't be written either
+        _stop(f"cannot write the output: {os.strerror(error.errno or 0)}. Free space, then run it again", EXIT_STORAGE)
     except MemoryError:
         _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
     except Exception as error:
-        if os.environ.get("DND_DEBUG"):
-            raise
-        text = " ".join(str(error).split())
-        if any(words in text for words in _TORCH_OUT_OF_MEMORY):
-            _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
-        _stop(f"internal error: {type(error).__name__}: {text} (DND_DEBUG=1 shows where)", EXIT_OUR_FAULT)
+        _internal_error(error)
+    finally:
+        show_no_more()
 
 
-def _stop(line: str, code: int) -> None:
+def _internal_error(error: Exception) -> NoReturn:
+    if os.environ.get("DND_DEBUG"):
+        raise error
+    text = " ".join(str(error).split())
+    if any(words in text for words in OUT_OF_MEMORY):
+        _stop(_OUT_OF_MEMORY, EXIT_OUR_FAULT)
+    _stop(f"internal error: {type(error).__name__}: {text} (DND_DEBUG=1 shows where)", EXIT_OUR_FAULT)
+
+
+def _stop(line: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):  # a full or closed stderr must not hide the exit code
-        print(f"dnd: {line}", file=sys.stderr, flush=True)
+        print(f"dnd: {shown(line)}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def _root() -> None:
-    """Shared by all verbs: nothing so far."""
+    """Shared by all verbs: from here on names come from files, and what is shown of them is data."""
+    show_from_now_on()
 
 
 def _not_loaded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 EXIT_OUR_FAULT = 1
 EXIT_USER_INPUT = 2
 EXIT_NON_FINITE = 3
+EXIT_ROWS = 5  # rows with an internal error; the others are done
 EXIT_STORAGE = 74  # EX_IOERR of sysexits.h
 
 

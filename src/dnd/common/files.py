@@ -7,15 +7,16 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
-import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dnd import __version__
 from dnd.common.errors import CorruptFileError, InputError, StorageError
@@ -47,7 +48,7 @@ def package_versions() -> dict[str, str]:
 
 MANIFEST = "manifest.json"
 LIMIT_JSON_BYTES = 64 * 2**20
-_STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
+STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
 _PATH_ERRNO = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
@@ -62,7 +63,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _STORAGE_ERRNO:
+        if error.errno in STORAGE_ERRNO:
             raise StorageError(
                 f"cannot write {path}",
                 found=os.strerror(error.errno or 0),
@@ -113,7 +114,10 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with storage_errors(path):
         _make_folder(path.parent)
+        _require_plain_target(path)
         try:
+            temporary.unlink(missing_ok=True)
+            os.close(open_own(temporary, os.O_WRONLY | os.O_EXCL))
             yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -123,6 +127,42 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of ours for writing, made if it is missing, and return its descriptor.
+
+    Nothing is followed: a link in a folder that somebody sent could lead to any file of the user's.
+
+    Raises:
+        InputError: `path` is a link, hard or symbolic, or no regular file.
+    """
+    no_wait = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | no_wait, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_plain(path) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise _not_plain(path)
+    return descriptor
+
+
+def _require_plain_target(path: Path) -> None:
+    """Refuse to put a file in the place of a link, a device or a pipe."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder fails later, in words of its own
+            raise _not_plain(path)
+
+
+def _not_plain(path: Path) -> InputError:
+    return InputError(
+        f"{path} is a link or no regular file, so it is not written to", next_step="Remove it or choose another path"
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
@@ -130,10 +170,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinity are refused."""
-    write_text(path, _json_text(value))
+    write_text(path, json_text(value))
 
 
-def _json_text(value: object) -> str:
+def json_text(value: object) -> str:
+    """`value` as `write_json` writes it."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -143,18 +184,50 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CorruptFileError: the file is missing, larger than 64 MiB, not JSON or not an object.
     """
+    return parse_json(read_plain_file(path, LIMIT_JSON_BYTES), path)
+
+
+def read_plain_file(path: Path, limit_bytes: int) -> bytes:
+    """The content of a regular file, read once.
+
+    Raises:
+        CorruptFileError: the file is missing, larger than `limit_bytes`, a named pipe or a device, or not readable.
+    """
     try:
-        if path.stat().st_size > LIMIT_JSON_BYTES:
-            raise CorruptFileError(f"{path} is too large", expected=f"at most {LIMIT_JSON_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # Not blocking, so that a named pipe is seen to be one and not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise CorruptFileError(f"{path} is no regular file")
+            content = stream.read(limit_bytes + 1)
     except FileNotFoundError as error:
         raise CorruptFileError(
             f"{path} is missing", next_step=f"Check the folder with `dnd doctor {path.parent}`"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     except OSError as error:
         raise CorruptFileError(f"{path} cannot be read", found=error.strerror) from error
+    if len(content) > limit_bytes:
+        raise CorruptFileError(f"{path} is too large", expected=f"at most {limit_bytes} bytes")
+    return content
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON; `NaN` and `1e999` are none, since we write none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object from the content of `path`.
+
+    Raises:
+        CorruptFileError: it is not JSON or not an object.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path} is not a JSON object", found=type(value).__name__)
     return value
@@ -209,8 +282,8 @@ def write_manifest(folder: Path, *, kind: str, format_version: int, extra: Mappi
 
 def _with_digest(manifest: Mapping[str, object]) -> str:
     content = {name: value for name, value in manifest.items() if name != "digest"}
-    digest = hashlib.sha256(_json_text(content).encode()).hexdigest()
-    return _json_text({**content, "digest": digest})
+    digest = hashlib.sha256(json_text(content).encode()).hexdigest()
+    return json_text({**content, "digest": digest})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -228,6 +301,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not intact:
         raise CorruptFileError(f"{path} was altered", expected="what its own digest says")
     return manifest
+
+
+def read_sealed(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
+    """The content of a file of a sealed folder as its manifest vouches for it, whatever happens to the file later.
+
+    Raises:
+        CorruptFileError: the manifest does not list the file, or the file is no longer what it was.
+    """
+    entry = manifest["files"].get(name)
+    if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
+        raise CorruptFileError(f"{folder} holds no sealed {name}")
+    content = read_plain_file(safe_join(folder, name), entry["bytes"])
+    if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
+        raise CorruptFileError(
+            f"{folder / name} changed while it was read", next_step="Wait until it is copied, then try again"
+        )
+    return content
 
 
 def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, Any]:
@@ -317,7 +407,41 @@ def check_free_space(folder: Path, needed_bytes: int) -> None:
 # One process per run folder; what a killed one left half-written in it goes when the next one comes.
 
 
-_SCRAP = re.compile(r"\..+\.tmp-\d+")  # the temporary names of `common.files.replacing`
+_held: list[TextIO] = []
+"""What this process holds."""
+
+
+def _let_go() -> None:
+    """In a forked child: close what the parent holds, or a child that outlives it would hold the folder."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in _held:  # still open for Python, which closes it once more
+        os.dup2(nothing, stream.fileno())
+    os.close(nothing)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _require_no_links(folder: Path) -> None:
+    """Refuse a folder with links to folders in it: what is written or removed through one lies elsewhere.
+
+    A link to a file is found where it is opened: none is followed for writing, and none is taken for a sealed file.
+    """
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            path = Path(parent, name)
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a symbolic link", expected="a folder without links, since it is written to",
+                    next_step="Remove it, or put in its place what it leads to",
+                )  # fmt: skip
+
+
+def _is_scrap(name: str) -> bool:
+    """Whether it is one of the temporary names of `common.files.replacing`."""
+    before, _, number = name.rpartition(".tmp-")
+    return len(before) > 1 and before.startswith(".") and number.isdecimal()
 
 
 @contextlib.contextmanager
@@ -327,12 +451,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
     The lock goes with the process, however it ends. Temporary files in the folder are then nobody's and are removed.
 
     Raises:
-        InputError: another process holds the folder.
+        InputError: another process holds the folder, or there is a link to a folder in it.
         StorageError: the folder can't be written.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "a+")  # noqa: SIM115  # closed below; the lock lives as long as the stream
+        _require_no_links(folder)
+        stream = os.fdopen(open_own(folder / ".lock", os.O_RDWR), "r+")
+    _held.append(stream)
     try:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -345,9 +471,11 @@ def folder_lock(folder: Path) -> Iterator[None]:
             stream.write(str(os.getpid()))
             stream.flush()
             for path in folder.iterdir():
-                if _SCRAP.fullmatch(path.name) and path.is_file():
+                if _is_scrap(path.name) and path.is_file():
                     path.unlink()
         yield
     finally:
+        _held.remove(stream)
+        fcntl.flock(stream, fcntl.LOCK_UN)  # also for forked children that have not let go yet
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
             stream.close()

@@ -9,13 +9,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_json, safe_join, verify_folder, write_bytes, write_json, write_manifest, write_text
+from dnd.common.files import (
+    parse_json,
+    read_plain_file,
+    read_sealed,
+    verify_folder,
+    write_bytes,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from dnd.common.terminal import markdown_safe
 
 FORMAT_VERSION = 1
+LIMIT_TENSOR_BYTES = 16 * 2**30
 _COPY_AGAIN = "Copy the whole folder again from where it was made"
 
 
@@ -24,7 +35,7 @@ class ModelFolder:
     """A verified model folder.
 
     Attributes:
-        path: where it lies.
+        path: where it lies; later changes there change nothing here.
         config: the content of `config.json`.
         manifest: the content of `manifest.json`.
     """
@@ -33,15 +44,26 @@ class ModelFolder:
     config: dict[str, Any]
     manifest: dict[str, Any]
 
-    def tensors(self, name: str = "model") -> dict[str, Tensor]:
-        """The tensors of `<name>.safetensors`.
+    def holds(self, name: str) -> bool:
+        """Whether the file `name` is part of the sealed folder."""
+        return name in self.manifest["files"]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The JSON object of the file `name`.
 
         Raises:
-            CorruptFileError: the file is missing, no safetensors file, or not one that the manifest vouches for.
+            CorruptFileError: the file is missing, no JSON, or not what the manifest vouches for.
         """
-        if f"{name}.safetensors" not in self.manifest["files"]:
-            raise CorruptFileError(f"{self.path} holds no sealed {name}.safetensors")
-        return read_tensors(safe_join(self.path, f"{name}.safetensors"))
+        return parse_json(read_sealed(self.path, self.manifest, name), self.path / name)
+
+    def tensors(self, name: str = "model") -> dict[str, Tensor]:
+        """The tensors of `<name>.safetensors`, in memory of their own: a mapped file would change under them.
+
+        Raises:
+            CorruptFileError: the file is missing, no safetensors file, or not what the manifest vouches for.
+        """
+        file = f"{name}.safetensors"
+        return parse_tensors(read_sealed(self.path, self.manifest, file), self.path / file)
 
 
 def write_model(
@@ -67,7 +89,7 @@ def write_model(
         plain = {name: value.detach().to("cpu").contiguous().clone() for name, value in values.items()}
         write_bytes(folder / f"{stem}.safetensors", save(plain))
     write_json(folder / "config.json", dict(config))
-    write_text(folder / "card.md", card)
+    write_text(folder / "card.md", markdown_safe(card))
     write_manifest(folder, kind=kind, format_version=FORMAT_VERSION, extra=extra)
 
 
@@ -79,18 +101,27 @@ def read_model(folder: Path | str, *, kind: str) -> ModelFolder:
     """
     path = Path(folder)
     manifest = verify_folder(path, kind=kind, format_version=FORMAT_VERSION)
-    return ModelFolder(path, read_json(path / "config.json"), manifest)
+    return ModelFolder(path, parse_json(read_sealed(path, manifest, "config.json"), path / "config.json"), manifest)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, on the CPU.
+    """Tensors of a safetensors file that no manifest vouches for, on the CPU.
 
     Raises:
         CorruptFileError: the file is missing or damaged.
     """
+    return parse_tensors(read_plain_file(path, LIMIT_TENSOR_BYTES), path)
+
+
+def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """Tensors of the content of a safetensors file, copied out of it.
+
+    Raises:
+        CorruptFileError: it is damaged.
+    """
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
+        return dict(load(content))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CorruptFileError(
             f"{path} is not a readable safetensors file", found=str(error), next_step=_COPY_AGAIN
         ) from error

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import MANIFEST, package_versions, read_json, verify_folder, write_json
+from dnd.common.files import MANIFEST, package_versions, verify_folder
+from dnd.common.sealed_records import read_record, write_record
 
 RUN_RECORD = "run.json"
 # Settings that change neither the data, the order nor the arithmetic, so a resumed run may have others.
@@ -33,7 +34,7 @@ def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:
         "started": _now(),
         "versions": package_versions(),
     }
-    write_json(folder / RUN_RECORD, record)
+    write_record(folder / RUN_RECORD, record)
     return str(record["id"])
 
 
@@ -96,7 +97,7 @@ def record_change(folder: Path, settings: Mapping[str, Any], differences: list[s
     changed = {"at": _now(), "command": _command(), "differences": differences}
     record |= {"settings": dict(settings), "versions": package_versions()}
     record["changes"] = [*record.get("changes", []), changed]
-    write_json(folder / RUN_RECORD, record)
+    write_record(folder / RUN_RECORD, record)
 
 
 def _command() -> list[str]:
@@ -108,7 +109,7 @@ def _now() -> str:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    record = read_json(folder / RUN_RECORD)
+    record = read_record(folder / RUN_RECORD)
     parts = {"id": str, "settings": dict, "versions": dict}
     wrong = [name for name, kind in parts.items() if not isinstance(record.get(name), kind)]
     if wrong:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import resource
 import signal
 import socket
@@ -24,6 +23,8 @@ from types import TracebackType
 from typing import Any
 
 from dnd.common.errors import DndError
+from dnd.common.processes import child_environment, code_command
+from dnd.common.row_errors import internal_reason
 
 START_LIMIT_S = 300.0  # imports that take seconds take minutes on a machine with ten times more work than cores
 MAX_DEATHS_IN_A_ROW = 3
@@ -218,14 +219,12 @@ class WorkerPool:
 
     def _start(self) -> _Child:
         parent_end, child_end = socket.socketpair()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        environment |= {"OMP_NUM_THREADS": "1"}  # the cores belong to the children, one each
         process = subprocess.Popen(
-            [sys.executable, "-c", f"from dnd.common.workers import serve; serve({child_end.fileno()})"],
+            code_command(f"from dnd.common.workers import serve; serve({child_end.fileno()})"),
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=environment,
+            env=child_environment(OMP_NUM_THREADS="1"),  # the cores belong to the children, one each
         )
         child_end.close()
         connection = Connection(parent_end.detach())
@@ -271,4 +270,4 @@ def _outcome(function: Callable[[Any], Any], item: Any, limit_bytes: int) -> Any
     except MemoryError:
         return Failure(f"over {limit_bytes / 2**30:g} GiB")
     except Exception as error:  # one bad item never stops a run; its row carries the reason
-        return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
+        return Failure(internal_reason(error))

@@ -6,6 +6,7 @@ is silent, each choice and its reason stand in the module that makes it.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import numpy as np
 
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
-from dnd.common.files import MANIFEST, read_json, sha256_file
+from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
@@ -95,6 +96,14 @@ def finetune(
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
     files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
     plan = _plan(files, config, str(encoder), say)
+    with folder_lock(out) if is_main_rank() else contextlib.nullcontext():
+        return _finetune(plan, out, clock, search, resume, say, quiet)
+
+
+def _finetune(
+    plan: Plan, out: Path, clock: Clock, search: int, resume: bool, say: Callable[[str], None], quiet: bool
+) -> FinetuneSummary:
+    """`finetune` in a folder that is ours alone."""
     if search:
         from dnd.finetuning.search import searched
 
@@ -103,8 +112,7 @@ def finetune(
             say("stopped after loop.stop_after_s; the same command with --resume goes on with the search")
             return FinetuneSummary(out, {}, False)
         plan = found
-        config = plan.config
-    if config.blend.classical:
+    if plan.config.blend.classical:
         return _finetune_blend(plan, out, clock, resume, say, quiet)
     return _finetune_students(plan, out, resume, say, quiet)
 
@@ -124,7 +132,10 @@ def _finetune_students(plan: Plan, out: Path, resume: bool, say: Callable[[str],
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
     results = []
     for (fold, seed, partition), folder in zip(members, folders, strict=True):
-        result = train_member(plan, fold, seed, partition, folder, resume=resume, weight=1 / len(members), quiet=quiet)
+        result = train_member(
+            plan, fold, seed, partition, folder,
+            resume=resume, weight=1 / len(members), quiet=quiet, held=folder == out,
+        )  # fmt: skip
         if result is None:
             say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
             return FinetuneSummary(out, {}, False)

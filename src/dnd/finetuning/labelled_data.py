@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import InputError
+from dnd.common.row_errors import note_rows
 from dnd.conformers.records import require_columns
 from dnd.predictor.metrics import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles
@@ -138,6 +139,7 @@ def read_labelled(
         for place, molecule in enumerate(molecules)
         if molecule.graph is None
     ]
+    note_rows(reject.reason for reject in bad)
     require_enough(len(kept), bad, fewest)
     return LabelledMolecules(
         store=as_store([molecules[place] for place in kept], hydrogens),

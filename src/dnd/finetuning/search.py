@@ -1,8 +1,8 @@
 """`dnd finetune --search N`: a few settings of the training chosen by Optuna, by the validation part alone.
 
 Each trial is a finetuning of one student on the same split; its validation score is all that is read of it. The search
-stands in `search.jsonl` of the MODEL folder, one JSON object per line, so that a search that stopped goes on: a trial
-that was not finished starts again where its checkpoint is. What came out stands in `search.json`. Trial k is proposed
+stands in `search.jsonl` of the MODEL folder, a sealed line per finished trial, so that a search goes on: a trial that
+was not finished starts again where its checkpoint is. What came out stands in `search.json`. Trial k is proposed
 by a sampler whose seed is a function of the run's seed and k, so an interrupted search and a whole one make the same
 proposals.
 
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
-from dnd.common.files import read_json, write_json
+from dnd.common.files import write_bytes
 from dnd.common.randomness import derive_seed
+from dnd.common.sealed_records import append_line, lines_of, read_lines, read_record, write_record
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.splits import has_folds
 from dnd.finetuning.students import Plan, objective_of, seconds_per_epoch
@@ -33,6 +34,7 @@ from dnd.training.loop import train
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
 JOURNAL, TRIALS, RESULT = "search.jsonl", "search", "search.json"
@@ -91,7 +93,7 @@ def search_settings(
         InputError: the folder holds the search of other data or settings.
     """
     _require_possible(config, trials)
-    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest)
+    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest, say)
     for number in range(len(_finished(study)), trials):
         if number and time.monotonic() - started + longest > seconds:
             say(f"search: time is up after {number} of {trials} trials")
@@ -102,7 +104,9 @@ def search_settings(
             return None
         longest = max(longest, score.seconds)
         trial.set_user_attr("score", asdict(score))
-        study.tell(trial.number, -score.value if _larger_is_better(score.metric) else score.value)
+        value = -score.value if _larger_is_better(score.metric) else score.value
+        study.tell(trial.number, value)
+        append_line(out / JOURNAL, {"trial": number, "settings": trial.params, "value": value, "score": asdict(score)})
         shutil.rmtree(out / TRIALS / f"trial-{number:03d}", ignore_errors=True)
         say(f"search, trial {number + 1} of {trials}: {score.metric} {score.value:.4g} with {_words(trial.params)}")
     record = _record(study)
@@ -121,7 +125,7 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[st
         ConfigError, InputError: see `search_settings`.
     """
     asked = _plain({"data": plan.record["data_digest"], "settings": to_dict(plan.config), "trials": trials})
-    done = read_json(out / RESULT) if (out / RESULT).is_file() else {}
+    done = _result(out, say)
     if clock.is_limited and not done:
         cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
         if cost > clock.share(_SHARE):
@@ -146,8 +150,17 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[st
         if found is None:
             return None
         config, record = found
-        write_json(out / RESULT, {"asked": asked, "search": record})
+        write_record(out / RESULT, {"asked": asked, "search": record})
     return replace(plan, config=config, record={**plan.record, "settings": to_dict(config), "search": record})
+
+
+def _result(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """What a search that ended found; nothing where there was none, or where what it wrote is damaged."""
+    try:
+        return read_record(out / RESULT) if (out / RESULT).is_file() else {}
+    except CorruptFileError as error:
+        say(f"search: its result is read from the trials again: {error}")
+        return {}
 
 
 def trial_runner(plan: Plan, quiet: bool) -> Run:
@@ -192,25 +205,35 @@ def _require_possible(config: FinetuneConfig, trials: int) -> None:
         raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd-mol[search]'") from error
 
 
-def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
+def _study(out: Path, config: FinetuneConfig, digest: str, say: Callable[[str], None]) -> Study:
+    """A study in memory with the trials of `search.jsonl` up to the first that is missing or damaged.
+
+    A line has its own checksum: a flipped bit must not become another score, on which all later proposals depend.
+    """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(out / JOURNAL)))
-        study = optuna.create_study(storage=storage, study_name=JOURNAL, load_if_exists=True)
-    except (ValueError, KeyError) as error:
-        raise CorruptFileError(f"{out / JOURNAL} is damaged", found=str(error), next_step="Remove it") from error
-    asked = {"data": digest, "settings": to_dict(config)}
-    if study.user_attrs.get("asked", _plain(asked)) != _plain(asked):
+    asked = _plain({"data": digest, "settings": to_dict(config)})
+    records, damaged = read_lines(out / JOURNAL)
+    first = records[0] if records else {}
+    if first.get("asked", asked) != asked:
         raise InputError(
             f"{out} holds the search of other data or settings",
             next_step="Use those it was started with, or another folder",
         )
-    study.set_user_attr("asked", _plain(asked))
+    trials = records[1:] if "asked" in first else []
+    sound = [record for number, record in enumerate(trials) if record.get("trial") == number]
+    if damaged or len(sound) < len(records) - 1 or (records and "asked" not in first):
+        say(f"search: {out / JOURNAL} is damaged; trials from {len(sound) + 1} on are run again")
+    study = optuna.create_study()
+    for record in sound:
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=record["settings"], distributions=_space(config), value=record["value"],
+                user_attrs={"score": record["score"]},
+            )
+        )  # fmt: skip
+    write_bytes(out / JOURNAL, lines_of([{"asked": asked}, *sound]))
     return study
 
 
@@ -219,25 +242,29 @@ def _finished(study: Study) -> list[FrozenTrial]:
 
 
 def _proposed(study: Study, number: int, config: FinetuneConfig) -> Trial:
-    """The next trial, a function of the finished ones, the seed and its number; one that was cut short is given up."""
+    """The next trial, a function of the finished ones, the seed and its number."""
     import optuna
 
-    for old in study.trials:
-        if not old.state.is_finished():
-            study.tell(old.number, state=optuna.trial.TrialState.FAIL)
     seed = derive_seed(config.loop.seed, "search", number) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST_RANDOM)
     if number == 0:
         study.enqueue_trial(_now(config))
-    trial = study.ask()
+    return study.ask(_space(config))
+
+
+def _space(config: FinetuneConfig) -> dict[str, BaseDistribution]:
+    """What is searched."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     rate, epochs = config.loop.learning_rate, config.loop.epochs
-    trial.suggest_float("loop.learning_rate", rate / 5, rate * 5, log=True)
-    trial.suggest_float("layer_decay", min(0.6, config.layer_decay), 1.0)
-    trial.suggest_categorical("regularization.dropout", sorted({0.0, 0.1, 0.2, 0.3, _dropout(config)}))
-    trial.suggest_categorical("head", ["mlp", "linear", *({config.head} - {"mlp", "linear"})])
-    trial.suggest_categorical("loop.batch_size", sorted({16, 32, 64, 128, config.loop.batch_size}))
-    trial.suggest_int("loop.epochs", max(1, epochs // 2), 2 * epochs)
-    return trial
+    return {
+        "loop.learning_rate": FloatDistribution(rate / 5, rate * 5, log=True),
+        "layer_decay": FloatDistribution(min(0.6, config.layer_decay), 1.0),
+        "regularization.dropout": CategoricalDistribution(sorted({0.0, 0.1, 0.2, 0.3, _dropout(config)})),
+        "head": CategoricalDistribution(["mlp", "linear", *({config.head} - {"mlp", "linear"})]),
+        "loop.batch_size": CategoricalDistribution(sorted({16, 32, 64, 128, config.loop.batch_size})),
+        "loop.epochs": IntDistribution(max(1, epochs // 2), 2 * epochs),
+    }
 
 
 def _now(config: FinetuneConfig) -> dict[str, Any]:

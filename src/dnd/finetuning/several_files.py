@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import InputError
+from dnd.common.row_errors import note_rows
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
     LabelledFile,
@@ -79,6 +80,7 @@ def read_several(
     molecules = featurize_smiles([row.text for row in rows], hydrogens, jobs=jobs)
     of_molecule = _rows_of_molecules(molecules)
     rejects = _rejects(tables, rows, molecules, labels)
+    note_rows(reject.reason for reject in rejects)
     require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
     stacked_NC = _stack(tables)
     words = [own for table in tables for own in table.classes]

@@ -257,10 +257,11 @@ def train_member(
     quiet: bool,
     unfinished: bool = False,
     wanted: np.ndarray | None = None,
+    held: bool = False,
 ) -> MemberResult | None:
     """Train one member; None when the loop's time was up, unless `unfinished` networks are taken as they are.
 
-    Predictions are made for the molecules of `wanted`, for all when None.
+    Predictions are made for the molecules of `wanted`, for all when None. `held`: the caller has locked `folder`.
     """
     objective = objective_of(plan, seed, partition)
     if plan.config.probe_steps and plan.encoder != RANDOM:
@@ -274,6 +275,7 @@ def train_member(
         settings=plan.settings_of(seed, fold),
         title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
         quiet=quiet,
+        held=held,
     )
     if not result.finished and not (unfinished and result.best):
         return None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnd.common.errors import InputError
 from dnd.common.files import MANIFEST, read_json
+from dnd.common.row_errors import isolating
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import encoder_folder, load_encoder
@@ -71,6 +72,10 @@ class Embedder:
 
     def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
+        (values_ND, errors), internal = isolating(self._embed, smiles, "")
+        return values_ND, [internal.get(place, reason) for place, reason in enumerate(errors)]
+
+    def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.hydrogens, self.jobs)
         values_ND = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
         if len(found.places):

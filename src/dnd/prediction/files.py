@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from dnd.common.errors import InputError
+from dnd.common.row_errors import note_rows
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.predictor.predictor import ERROR, Predictor
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import Row, TableReader
-from dnd.tables.writers import ARRAY_FORMAT, TABLE_FORMATS, Cells, open_writer, output_format
+from dnd.tables.writers import ARRAY_FORMAT, TABLE_FORMATS, Cells, open_writer, output_format, require_other_file
 
 # Python's cycle collector, kept from looking through again and again what stays to the end.
 
@@ -41,6 +42,7 @@ def kept_to_the_end() -> Iterator[None]:
 
 
 CHUNK_ROWS = 4096
+CHUNK_CELLS, CHUNK_CHARACTERS = 2**19, 2**25  # a chunk ends early at so much, so that wide rows take no more memory
 EMBEDDING = "embedding"
 
 
@@ -81,6 +83,7 @@ def predict_file(
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
     """
     output_format(out)
+    require_other_file(source, out)
     with open_molecules(source, smiles_column) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
         return _stream(table, out, predictor.describe, raw)
@@ -100,6 +103,7 @@ def embed_file(
         raw: see `predict_file`.
     """
     output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
+    require_other_file(source, out)
 
     def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
         values_ND, errors = embedder.embed_with_errors(smiles)
@@ -123,6 +127,7 @@ def _stream(
             # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
             found, reasons = compute([row.smiles if row.problem is None else "" for row in chunk])
             reasons = [row.problem or reason for row, reason in zip(chunk, reasons, strict=True)]
+            note_rows(reasons)
             bad = [place for place, reason in enumerate(reasons) if reason]
             if bad and not errors_so_far:
                 first_error = f"row {chunk[bad[0]].number}: {reasons[bad[0]]}"
@@ -134,11 +139,13 @@ def _stream(
 
 def _chunks(table: TableReader) -> Iterator[list[Row]]:
     chunk: list[Row] = []
+    rows, characters = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(table.columns))), 0
     for row in table:
         chunk.append(row)
-        if len(chunk) == CHUNK_ROWS:
+        characters += sum(map(len, row.values.values()))
+        if len(chunk) == rows or characters >= CHUNK_CHARACTERS:
             yield chunk
-            chunk = []
+            chunk, characters = [], 0
     if chunk:
         yield chunk
 

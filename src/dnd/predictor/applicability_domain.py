@@ -27,8 +27,8 @@ from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
-from dnd.common.files import read_json, read_manifest, write_bytes, write_json
-from dnd.common.model_folder import read_tensors
+from dnd.common.files import write_bytes, write_json
+from dnd.common.model_folder import ModelFolder
 from dnd.common.randomness import derive_seed
 from dnd.graphs.fast.parse import parse_canonical
 
@@ -218,21 +218,23 @@ def write_domain(folder: Path, domain: Domain) -> None:
     write_bytes(folder / ARRAYS, save({name: torch.from_numpy(values.copy()) for name, values in arrays.items()}))
 
 
-def read_domain(folder: Path) -> Domain | None:
-    """The domain of a verified MODEL folder; None where it was made without one.
+def read_domain(model: ModelFolder) -> Domain | None:
+    """The domain of a MODEL folder; None where it was made without one.
 
     Raises:
         CorruptFileError: its files are not what `write_domain` writes.
     """
-    if SETTINGS not in read_manifest(folder)["files"]:
+    if not model.holds(SETTINGS):
         return None
-    tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / ARRAYS).items()}
+    tensors = {name: tensor.numpy() for name, tensor in model.tensors(Path(ARRAYS).stem).items()}
     try:
-        limits = from_dict(Limits, read_json(folder / SETTINGS)["limits"])
+        limits = from_dict(Limits, model.json(SETTINGS)["limits"])
+        if not len(tensors["fingerprints"]) == len(tensors["embeddings"]) <= LIMIT_REFERENCES:
+            raise CorruptFileError(f"the domain of {model.path} has another size than domains have")
         return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CorruptFileError(
-            f"{folder / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
         ) from error
 
 

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json, write_text
-from dnd.common.model_folder import load_strictly, read_model, write_model
+from dnd.common.model_folder import ModelFolder, load_strictly, write_model
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
@@ -28,6 +29,7 @@ from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
 KIND = "predictor"
+LIMIT_TARGETS, LIMIT_MEMBERS = 4096, 256  # of a model that is loaded; ToxCast has 617 targets
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,13 @@ def write_predictor(
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
 
 
-def read_predictor(folder: Path | str) -> PredictorParts:
-    """Open and verify a MODEL folder.
+def read_predictor(model: ModelFolder) -> PredictorParts:
+    """The members and settings of a MODEL folder.
 
     Raises:
-        InputError, CorruptFileError: it is missing, damaged, of another kind, or made with other features.
+        CorruptFileError: it is damaged, too large, or made with other features.
     """
-    model = read_model(folder, kind=KIND)
-    config = model.config
+    config, folder = model.config, model.path
     if config.get("feature_version") != FEATURE_VERSION:
         raise CorruptFileError(
             f"{folder} was trained on other molecular features",
@@ -153,6 +154,7 @@ def read_predictor(folder: Path | str) -> PredictorParts:
         )
     try:
         # Models of before mixed tasks say the kind once, for all targets.
+        _require_size(config)
         targets = [from_dict(Target, {"kind": config["task"], **target}) for target in config["targets"]]
         members = tuple(
             _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
@@ -161,9 +163,22 @@ def read_predictor(folder: Path | str) -> PredictorParts:
         blend = read_blend(model, targets)
         if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
             raise CorruptFileError(f"{folder}/config.json has other members than weights")
+        if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
+            raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+
+
+def _require_size(config: Mapping[str, Any]) -> None:
+    """Refuse what would take hours and gigabytes: a network costs kilobytes here and seconds when it is built."""
+    classical = (config.get("blend") or {}).get("classical", [])
+    for name, found, limit in (
+        ("targets", len(config["targets"]), LIMIT_TARGETS),
+        ("members", len(config["members"]) + len(classical), LIMIT_MEMBERS),
+    ):
+        if found > limit:
+            raise CorruptFileError(f"a model of too many {name}", found=found, expected=f"at most {limit}")
 
 
 def _read_member(

@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.model_folder import ModelFolder, read_model
+from dnd.common.row_errors import isolating
 from dnd.graphs.batch import GraphBatch
 from dnd.predictor.applicability_domain import Domain, read_domain
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
 from dnd.predictor.metrics import ClassGroup, normalised
-from dnd.predictor.model_folder import Member, PredictorParts, read_predictor
+from dnd.predictor.model_folder import KIND, Member, PredictorParts, read_predictor
 from dnd.predictor.network import run_over, to_raw_units
 from dnd.predictor.targets import Target, TaskName, groups_of
 from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
@@ -185,10 +187,19 @@ class Predictor:
         """Open a MODEL folder.
 
         Raises:
-            InputError, CorruptFileError: see `read_predictor`.
+            InputError, CorruptFileError: see `read_model` and `read_predictor`.
         """
-        parts, path = read_predictor(folder), Path(folder)
-        return cls(parts, calibration=read_calibration(path), domain=read_domain(path), device=device, jobs=jobs)
+        return cls.of(read_model(folder, kind=KIND), device=device, jobs=jobs)
+
+    @classmethod
+    def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Predictor:
+        """The model of a folder that was opened; what changes in the folder later changes nothing.
+
+        Raises:
+            CorruptFileError: see `read_predictor`.
+        """
+        parts = read_predictor(model)
+        return cls(parts, calibration=read_calibration(model), domain=read_domain(model), device=device, jobs=jobs)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -223,6 +234,10 @@ class Predictor:
 
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
+        (columns, errors), internal = isolating(self._describe, smiles, "")
+        return columns, [internal.get(place, reason) for place, reason in enumerate(errors)]
+
+    def _describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
@@ -322,6 +337,10 @@ class Predictor:
 
     def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
+        (values_ND, errors), internal = isolating(self._embed, smiles, "")
+        return values_ND, [internal.get(place, reason) for place, reason in enumerate(errors)]
+
+    def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         networks = [member.network for member in self.parts.members]
         encoder = self.parts.blend.encoder if self.parts.blend else None

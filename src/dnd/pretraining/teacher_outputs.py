@@ -23,6 +23,7 @@ from tqdm import tqdm
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
 from dnd.common.ragged import RaggedCounts
+from dnd.common.terminal import raw_stream
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
@@ -102,14 +103,14 @@ def build_cache(
     def compute(span: tuple[int, int]) -> TargetBlock:
         return compute_block(teacher, store, *span, request, device)
 
-    hidden = quiet or not sys.stderr.isatty()
+    bar: dict[str, Any] = {"disable": quiet or not sys.stderr.isatty(), "file": raw_stream(sys.stderr)}
     if folder is None:
-        blocks = [compute(span) for span in tqdm(spans, "teacher targets", unit="block", disable=hidden)]
+        blocks = [compute(span) for span in tqdm(spans, "teacher targets", unit="block", **bar)]
         return TargetCache(blocks, store.atom_counts)
     check_free_space(folder, 0 if folder.exists() else cache_bytes(teacher, store, request))
     key = digest_of(teacher, store.fingerprint, request)
     world = World.join(device)
-    for number in tqdm(range(world.rank, len(spans), world.size), "teacher targets", unit="shard", disable=hidden):
+    for number in tqdm(range(world.rank, len(spans), world.size), "teacher targets", unit="shard", **bar):
         _ensure_shard(folder / f"shard-{number:05d}", key, spans[number], compute)
     world.wait()
     blocks = []

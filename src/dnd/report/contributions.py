@@ -15,6 +15,7 @@ from rdkit.Geometry import Point2D
 from rdkit.rdBase import BlockLogs
 
 from dnd.chemistry.parse import parse_smiles
+from dnd.report.svg import drawn_svg
 
 # How much each atom adds to a prediction, by changing it and predicting again.
 #
@@ -168,7 +169,7 @@ def draw_svg(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, l
         ValueError: there is no 2D layout.
     """
     text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_A, caption, limit))
-    return re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL).strip()
+    return drawn_svg(text)
 
 
 def draw_png(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> bytes:

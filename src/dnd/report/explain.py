@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import write_bytes, write_text
+from dnd.common.row_errors import note_rows
 from dnd.finetuning.class_labels import describe_targets
 from dnd.models.students.tokengt import TokenGT
 from dnd.predictor.predictor import Predictor
@@ -24,6 +25,7 @@ from dnd.report.contributions import Explained, draw_png, draw_svg, explain
 from dnd.tables.molecules import open_molecules
 from dnd.tables.writers import csv_text
 
+_LONGEST_NAME = 60
 LIMIT_TARGETS = 4  # drawn without being asked for
 CONTRIBUTIONS, MOLECULES = "contributions.csv", "molecules.csv"
 LOG_ODDS = "log-odds"
@@ -40,12 +42,14 @@ class _Question:
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
         unit: of the contributions.
+        file: what the names of its files have in place of its name.
     """
 
     name: str
     columns: range
     classes: tuple[str, ...]
     unit: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def explain_file(
         found = explain(lambda texts: _log_odds(predictor, texts), [text for _, text, _ in chunk])
         for (number, text, problem), one in zip(chunk, found, strict=True):
             reason = problem or (one if isinstance(one, str) else "")
+            note_rows([reason])
             if reason or isinstance(one, str):
                 files.append([number, text, *[None] * len(questions), reason])
                 first_error = first_error or f"row {number}: {reason}"
@@ -154,7 +159,7 @@ def _write_one(
     column, class_name, prediction = _answer(one, question)
     for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_AC[:, column], strict=True)):
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
-    stem = f"row-{number:05d}-{_file_name(question.name)}"
+    stem = f"row-{number:05d}-{question.file}"
     try:
         svg, png = _picture(one, question)
     except ValueError as error:
@@ -199,6 +204,8 @@ def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str],
         else:
             column, unit = singles[name], entry["unit"] if entry["kind"] == "regression" else LOG_ODDS
             by_name[name] = _Question(name, range(column, column + 1), (), unit)
+    for (name, question), file in zip(by_name.items(), file_names(list(by_name)), strict=True):
+        by_name[name] = replace(question, file=file)
     for name in wanted:
         if name not in by_name:
             raise ConfigError(f"the model has no target {name!r}", next_step=nearest(name, by_name))
@@ -245,5 +252,18 @@ def _attention(predictor: Predictor, smiles: str, out: Path) -> str:
     return finding.sentence
 
 
-def _file_name(target: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in target)[:60]
+def file_names(targets: Sequence[str]) -> list[str]:
+    """A name for the files of each target, all different; one that is not the target's own begins with its place."""
+    plain = ["".join(one if one.isascii() and (one.isalnum() or one in "-_") else "_" for one in n) for n in targets]
+    folded = [name.casefold() for name in targets]  # some disks do not tell `LogS` from `logS`
+    own = [
+        name == target
+        and 0 < len(name) <= _LONGEST_NAME
+        and not name[0].isdigit()
+        and folded.count(name.casefold()) == 1
+        for name, target in zip(plain, targets, strict=True)
+    ]
+    return [
+        name if is_own else f"{place}-{name[:_LONGEST_NAME]}"
+        for place, (name, is_own) in enumerate(zip(plain, own, strict=True))
+    ]

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from dnd.common.files import replacing, write_text
+from dnd.report.svg import drawn_svg
 
 # One plotting style for every figure: safe for colour-blind readers, and SVG that follows the page's colour.
 #
@@ -58,7 +59,9 @@ def drawing(
     columns: int = 1, rows: int = 1, *, width: float = 5.2, height: float = 3.4
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure in the common style and its array of axes [rows, columns]; `width` and `height` in inches per panel."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what a `matplotlibrc` of the current folder says, which may be one that came
+        matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False)
@@ -67,16 +70,14 @@ def drawing(
 def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element without prologue: scales with the page and takes its text colour."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what a `matplotlibrc` of the current folder says, which may be one that came
+        matplotlib.rcParams.update(_STYLE)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"([^>]*?)',
-        r"\1\2",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
-        count=1,
-    )
+    text = drawn_svg(text).replace(_INK, "currentColor")
+    tag, end, rest = text.partition(">")
+    return re.sub(r' (?:width|height)="[^"]*"', "", tag) + end + rest
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -91,6 +92,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 def plain(text: object) -> str:
     """Text of a user as a label: no mathematics mode, no control characters, at most 80 characters."""
     printable = "".join(character if character.isprintable() else " " for character in str(text))
+    printable = f" {printable}" if printable.startswith("_") else printable  # a legend would leave it out
     return (printable if len(printable) <= 80 else printable[:79] + "…").replace("$", r"\$")
 
 

@@ -7,7 +7,6 @@ escaped here, in one place; only `Figure.svg` is taken as markup and must come f
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from dnd.common.errors import InputError
 from dnd.common.files import package_versions, write_text
+from dnd.common.terminal import shown
+from dnd.report.svg import SvgCheck, drawn_svg
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ class Gallery:
     note: str = ""
 
 
-_INTERVAL = re.compile(r"-?[\d.e+-]+ ± [\d.e+-]+")  # cells that are numbers too
 Section = Text | Code | Table | Figure | Molecules | Gallery
 
 
@@ -122,28 +122,28 @@ def render(report: Report) -> str:
     """
     body = "\n".join(_section(section) for section in report.sections)
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    subtitle = f"<p class=lead>{escape(report.subtitle)}</p>" if report.subtitle else ""
+    subtitle = f"<p class=lead>{_html(report.subtitle)}</p>" if report.subtitle else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">\n'
-        f"<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(report.title)}</h1>\n{subtitle}\n{body}\n"
-        f"<footer>Versions: {escape(versions)}</footer>\n</main>\n</body>\n</html>\n"
+        f"<title>{_html(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{_html(report.title)}</h1>\n{subtitle}\n{body}\n"
+        f"<footer>Versions: {_html(versions)}</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
 def _section(section: Section) -> str:
-    heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
+    heading = f"<h2>{_html(section.title)}</h2>\n" if section.title else ""
     if isinstance(section, Text):
-        body = "\n".join(f"<p>{escape(part)}</p>" for part in re.split(r"\n\s*\n", section.text.strip()))
+        body = "\n".join(f"<p>{_html(part)}</p>" for part in _paragraphs(section.text))
     elif isinstance(section, Code):
-        body = f"<pre>{escape(section.text)}</pre>"
+        body = f"<pre>{_html(section.text)}</pre>"
     elif isinstance(section, Table):
         body = _table(section)
     elif isinstance(section, Figure):
-        caption = f"<figcaption>{escape(section.caption)}</figcaption>" if section.caption else ""
+        caption = f"<figcaption>{_html(section.caption)}</figcaption>" if section.caption else ""
         body = f"<figure>{_own_svg(section.svg)}{caption}</figure>"
     elif isinstance(section, Gallery):
         body = _gallery(section)
@@ -152,13 +152,23 @@ def _section(section: Section) -> str:
     return f"<section>\n{heading}{body}\n</section>"
 
 
+def _html(text: str) -> str:
+    """Text of a page: no markup, and no character that would turn the text around."""
+    return escape(shown(text))
+
+
+def _paragraphs(text: str) -> list[str]:
+    lines = [line if line.strip() else "" for line in text.strip().splitlines()]
+    return [part for part in "\n".join(lines).split("\n\n") if part.strip()]
+
+
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{_html(str(column))}</th>' for column in table.columns)
     rows = []
     for number, row in enumerate(table.rows):
         mark = " class=best" if number in table.best else ""
         rows.append(f"<tr{mark}>{''.join(_cell(value) for value in row)}</tr>")
-    note = f"<p class=note>{escape(table.note)}</p>" if table.note else ""
+    note = f"<p class=note>{_html(table.note)}</p>" if table.note else ""
     lines = "\n".join(rows)
     return f"<div class=scroll><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>{note}"
 
@@ -169,8 +179,14 @@ def _cell(value: object) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
         return f"<td class=number>{text}</td>"
-    kind = " class=number" if _INTERVAL.fullmatch(str(value)) else ""
-    return f"<td{kind}>{escape(str(value))}</td>"
+    kind = " class=number" if _is_interval(str(value)) else ""
+    return f"<td{kind}>{_html(str(value))}</td>"
+
+
+def _is_interval(text: str) -> bool:
+    """Whether a cell is a number and its deviation, which is a number for the eye too."""
+    value, sign, deviation = text.partition(" ± ")
+    return bool(sign) and all(set(part) <= set("0123456789.e+-") and part for part in (value, deviation))
 
 
 def _molecules(section: Molecules) -> str:
@@ -178,18 +194,18 @@ def _molecules(section: Molecules) -> str:
     cards = []
     for smiles, caption in zip(section.smiles, captions, strict=False):
         drawn = draw_molecule(smiles)
-        picture = f"<div class=molecule>{drawn}</div>" if drawn else f"<pre>{escape(smiles)}</pre>"
-        cards.append(f"<figure>{picture}<figcaption>{escape(caption or smiles)}</figcaption></figure>")
-    note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+        picture = f"<div class=molecule>{drawn}</div>" if drawn else f"<pre>{_html(smiles)}</pre>"
+        cards.append(f"<figure>{picture}<figcaption>{_html(caption or smiles)}</figcaption></figure>")
+    note = f"<p class=note>{_html(section.note)}</p>" if section.note else ""
     return f"<div class=molecules>{''.join(cards)}</div>{note}"
 
 
 def _gallery(section: Gallery) -> str:
     cards = []
     for svg, caption, text in zip(section.svgs, section.captions, section.texts, strict=True):
-        picture = f"<div class=molecule>{_own_svg(svg)}</div>" if svg else f"<pre>{escape(text)}</pre>"
-        cards.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
-    note = f"<p class=note>{escape(section.note)}</p>" if section.note else ""
+        picture = f"<div class=molecule>{_own_svg(svg)}</div>" if svg else f"<pre>{_html(text)}</pre>"
+        cards.append(f"<figure>{picture}<figcaption>{_html(caption)}</figcaption></figure>")
+    note = f"<p class=note>{_html(section.note)}</p>" if section.note else ""
     return f'<div class="molecules large">{"".join(cards)}</div>{note}'
 
 
@@ -209,16 +225,17 @@ def draw_molecule(smiles: str, *, width: int = 220, height: int = 160) -> str | 
         return None
     drawer.FinishDrawing()
     text = str(drawer.GetDrawingText())
-    return _own_svg(re.sub(r"<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL))
+    return _own_svg(drawn_svg(text))
 
 
 def _own_svg(svg: str) -> str:
-    """`svg` if it is one element that refers to nothing outside itself; figures are ours, so this catches slips."""
-    references = re.findall(r"(?:href|src)\s*=\s*[\"']([^\"']*)|url\(\s*[\"']?([^)\"']*)", svg)
-    outside = [target for pair in references for target in pair if target and not target.startswith(("#", "data:"))]
-    forbidden = re.search(r"<script|<foreignObject|\son\w+\s*=", svg, flags=re.IGNORECASE)
-    if not svg.lstrip().startswith("<svg") or outside or forbidden:
-        raise InputError("a figure is not a plain SVG drawing", found=outside[:3] or svg[:40], expected="<svg …>")
+    """`svg` if it is one element that refers to nothing outside itself; figures are ours, so this catches slips.
+
+    Its tags and attributes are looked at and not its text: a name of the user's may hold anything.
+    """
+    found = SvgCheck.of(svg)
+    if found:
+        raise InputError("a figure is not a plain SVG drawing", found=found, expected="<svg …>")
     return svg.strip()
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dnd.common.files import read_json, write_manifest
+from dnd.common.files import folder_lock, read_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
+from dnd.common.sealed_records import read_record
 from dnd.finetuning.evaluation import verdicts
 from dnd.finetuning.splits import PARTS
 from dnd.predictor.metrics import TaskKind
@@ -75,9 +76,14 @@ def write_model_report(folder: Path | str) -> Path:
     Everything in it comes from the folder's own files, so a report can be drawn again at any time and is the same.
 
     Raises:
-        InputError, CorruptFileError: the folder is missing, damaged, or no finished model.
+        InputError, CorruptFileError: the folder is missing, damaged, in use, or no finished model.
     """
     model = read_model_files(Path(folder))
+    with folder_lock(model.folder):
+        return _write_report(model)
+
+
+def _write_report(model: ModelFiles) -> Path:
     sections: list[Section] = [
         Text("\n\n".join(verdicts(model.metrics)), title="What came out"),
         *metric_sections(model),
@@ -207,7 +213,7 @@ def _curves(model: ModelFiles) -> list[Section]:
 def _making(model: ModelFiles) -> list[Section]:
     training = model.config["training"]
     run = model.runs()[0] / "run.json"
-    record = read_json(run) if run.is_file() else {}
+    record = read_record(run) if run.is_file() else {}
     lines = [
         f"command: {' '.join(map(str, record.get('command', ['not recorded'])))}",
         f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dnd.common.errors import DndError
-from dnd.common.files import read_json, write_json
+from dnd.common.files import open_own
+from dnd.common.sealed_records import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE
 
 _POLL_S = 0.02
@@ -46,7 +47,7 @@ def run_cell(folder: Path) -> dict[str, Any]:
     from dnd.reproduction.results import Work
     from dnd.training.stopping import Interrupted
 
-    cell = read_json(folder / CELL_FILE)
+    cell = read_record(folder / CELL_FILE)
     needs = {key: Path(path) for key, path in cell["needs"].items()}
     outcome: dict[str, Any] = {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "machine": _machine()}
     try:
@@ -70,14 +71,14 @@ def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell
     except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
         return 130
     outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    write_json(folder / OUTCOME_FILE, outcome)
+    write_record(folder / OUTCOME_FILE, outcome)
     return 0
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until the cell of a grid that was killed, asked to stop and save, has left the folder."""
-    with open(folder / ".cell.lock", "a") as stream:
+    with os.fdopen(open_own(folder / ".cell.lock", os.O_WRONLY), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -163,7 +164,7 @@ def main() -> None:
 
 
 def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, null), (1, descriptor), (2, descriptor)):
         os.dup2(source, target)

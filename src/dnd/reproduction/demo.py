@@ -7,9 +7,7 @@ from random weights; both beside random forests on the same split.
 from __future__ import annotations
 
 import csv
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -18,6 +16,7 @@ from typing import Any
 
 from dnd.common.config import load_config
 from dnd.common.files import write_text
+from dnd.common.processes import process_pool
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.models.students.encoders import RANDOM
@@ -103,8 +102,7 @@ def _finetune_all(out: Path, esol: Path, jobs: int) -> dict[str, list[dict[str, 
         for seed in SEEDS
         for name, encoder in encoders.items()
     ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    with process_pool(jobs, fresh=True) as pool:
         pending = [(name, pool.submit(_finetune_one, *words)) for name, words in work]
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in encoders}
         for name, future in pending:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import ConfigError
-from dnd.common.files import folder_lock, package_versions, read_json, write_json
+from dnd.common.files import folder_lock, package_versions
+from dnd.common.processes import child_environment, code_command
+from dnd.common.sealed_records import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
 from dnd.training.stopping import Interrupted, StopRequests
 
 _POLL_S = 0.05
-WORKER = (sys.executable, "-m", "dnd.reproduction.cells", "--serve")
+WORKER = (*code_command("from dnd.reproduction.cells import main; main()"), "--serve")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class _Run:
             "needs": needs,
             "paths": dict(cell.paths),
         }
-        write_json(folder / CELL_FILE, value)
+        write_record(folder / CELL_FILE, value)
         (folder / OUTCOME_FILE).unlink(missing_ok=True)
         return folder
 
@@ -188,7 +189,9 @@ class _Worker:
     """A process that runs one cell at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()
+        )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._input, self._output = self._process.stdin, self._process.stdout
@@ -213,7 +216,7 @@ class _Worker:
     def outcome(self) -> dict[str, Any]:
         """What the cell left; its death where it left nothing."""
         if (self.folder / OUTCOME_FILE).is_file():
-            return read_json(self.folder / OUTCOME_FILE)
+            return read_record(self.folder / OUTCOME_FILE)
         code = int(self._status) if self._status else self._process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = _last_line(self.folder / LOG_FILE)

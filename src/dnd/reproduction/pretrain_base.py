@@ -17,9 +17,10 @@ import torch
 
 from dnd.common.config import from_dict, look_up, to_dict
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import MANIFEST, folder_lock, read_json, write_json, write_text
+from dnd.common.files import MANIFEST, folder_lock, read_json, write_text
 from dnd.common.randomness import set_threads
 from dnd.common.runs import RUN_RECORD, require_same_run, write_run_record
+from dnd.common.sealed_records import read_record, write_record
 from dnd.conformers.formats import label_names
 from dnd.conformers.records import PERIODIC_TABLE
 from dnd.models.students.base import Student
@@ -324,7 +325,7 @@ class _Run:
     def __init__(self, out: Path, config: BaseConfig, say: Callable[[str], None], quiet: bool) -> None:
         self.out, self.config, self.say, self.quiet = out, config, say, quiet
         path = out / _MEASURED
-        self.measured: dict[str, Any] = read_json(path) if path.is_file() else {"seconds": {}}
+        self.measured: dict[str, Any] = read_record(path) if path.is_file() else {"seconds": {}}
 
     def prepare(self, paths: Sequence[Path], exclude: Sequence[str]) -> Store:
         """One store per input, so that each has its own kind of conformers, and all of them as one."""
@@ -423,7 +424,7 @@ class _Run:
             self._keep()
 
     def _keep(self) -> None:
-        write_json(self.out / _MEASURED, self.measured)
+        write_record(self.out / _MEASURED, self.measured)
 
 
 def teacher_by_source(store: Store, teacher: Path, config: DenoiseConfig) -> dict[str, dict[str, float]]:

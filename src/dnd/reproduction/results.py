@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import storage_errors
+from dnd.common.files import open_own, storage_errors
+from dnd.common.sealed_records import append_line, read_lines
 
 # What a cell of a grid is given, and the names of what it leaves in its folder.
 
@@ -145,9 +147,9 @@ class ResultsFile:
         found: dict[tuple[str, str], Record] = {}
         if not self.path.is_file():
             return found
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            record = _parse(line)
-            if record is not None:
+        for values in read_lines(self.path)[0]:
+            with contextlib.suppress(TypeError):  # a sound line of another version
+                record = Record(**values)
                 found[record.key, record.digest] = record
         return found
 
@@ -158,7 +160,7 @@ class ResultsFile:
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            with storage_errors(self.path), open(self.path, "r+b") as stream:
+            with storage_errors(self.path), os.fdopen(open_own(self.path, os.O_RDWR), "r+b") as stream:
                 stream.truncate(len(whole))
                 os.fsync(stream.fileno())
 
@@ -168,20 +170,4 @@ class ResultsFile:
         Raises:
             StorageError: the disk is full or read-only; earlier lines are intact.
         """
-        line = json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with storage_errors(self.path):
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, line)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def _parse(line: bytes) -> Record | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return Record(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
+        append_line(self.path, asdict(record))

@@ -11,6 +11,7 @@ import numpy as np
 
 from dnd.common.config import load_config
 from dnd.common.files import write_text
+from dnd.common.terminal import markdown_safe
 from dnd.pretraining.baselines.infomax3d import ContrastConfig
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig, PretrainConfig
@@ -54,7 +55,7 @@ def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Pa
         rows = [[record.key, record.reason] for record in failed]
         sections.append(Table(["cell", "reason"], rows, title="Cells without a result"))
     text = _markdown(f"{_title(what)}, budget {budget.name}", sections)
-    write_text(folder / f"{what}.md", text)
+    write_text(folder / f"{what}.md", markdown_safe(text))
     columns, lines = csv_rows(found)
     write_text(folder / f"{what}.csv", table_text(columns, lines))
     write_report(folder / f"{what}.html", Report(f"{_title(what)}, budget {budget.name}", sections))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,6 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.processes import process_pool
+from dnd.common.row_errors import internal_reason, isolating
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.molecular_graph import MolecularGraph
@@ -58,9 +57,7 @@ def featurize_smiles(texts: Sequence[str], hydrogens: HydrogenSetting, *, jobs: 
     if len(texts) < PARALLEL_FROM or jobs < 2:
         return _featurize_all(texts, explicit)
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
-    # Forked children need no `if __name__ == "__main__"` in the caller's script and run RDKit and NumPy only.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with process_pool(jobs) as pool:
         return list(chain.from_iterable(pool.map(_featurize_all, chunks, [explicit] * len(chunks))))
 
 
@@ -75,18 +72,27 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 
 def _featurize_all(texts: Sequence[str], explicit: bool) -> list[Featurized]:
-    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else rewritten_graphs(texts)
+    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
     return [
         Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit)
         for text, outcome in zip(texts, quick, strict=True)
     ]
 
 
+def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | None]:
+    """The quick way for those it can take; what makes it raise goes the slow way alone, and has its reason there."""
+    found, _ = isolating(rewritten_graphs, texts, "")
+    return found
+
+
 def _featurize(text: str, explicit: bool) -> Featurized:
     molecule = parse_smiles(text)
     if not molecule.ok:
         return Featurized(None, text, molecule.stage, molecule.reason)
-    return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+    try:
+        return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+    except Exception as error:  # one row never ends a file
+        return Featurized(None, text, "features", internal_reason(error))
 
 
 # Texts that may be molecules → the valid ones as a store, and a reason for each of the others.

@@ -23,7 +23,10 @@ from tqdm import tqdm
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.randomness import numpy_generator
+from dnd.common.row_errors import note_rows
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
+from dnd.common.terminal import raw_stream
+from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources
@@ -31,7 +34,7 @@ from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
 from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
-from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, resolve
+from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
 
 # How far a long run is: a bar on a terminal, a plain line every ten seconds elsewhere.
@@ -54,7 +57,8 @@ class Progress:
         self._title, self._total, self._quiet = title, total, quiet
         self._first = self._count = first
         terminal = not quiet and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=first, desc=title, unit="record") if terminal else None
+        bar = {"total": total, "initial": first, "desc": title, "unit": "record", "file": raw_stream(sys.stderr)}
+        self._bar = tqdm(**bar) if terminal else None
         self._started = self._said = time.monotonic()
 
     def advance(self) -> None:
@@ -136,15 +140,18 @@ def prepare(
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
+    labels = [word for word in config.quantum if word != CALCULATE]
+    watched = WatchedInputs([Path(path) for path in [*inputs, *config.exclude, *labels]], identity)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
     config = resolve(config, sources)
-    settings = describe_run(inputs, config)
+    settings = describe_run(watched.descriptions, config)
     require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.further_columns)
             _make_shards(journal, inputs, sources, config, quiet)
+            watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
             require_same_run(folder, settings)
@@ -291,6 +298,7 @@ def _converted(
                 # The calculation may be what took too long, or died: the molecule is kept without it.
                 result = next(spare.map([replace(record, quantum=result.reason)]))
             if isinstance(result, Failure):
+                note_rows([result.reason])
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
             outcome, connectivity = result

@@ -122,10 +122,13 @@ def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
     return wanted
 
 
-def describe_run(inputs: Sequence[str | Path], config: PrepareConfig) -> dict[str, Any]:
-    """All that the shards depend on; a resumed run must have the same."""
-    labels = [word for word in config.quantum if word != CALCULATE]
-    identities = [_identity(Path(path)) for path in [*inputs, *config.exclude, *labels]]
+def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dict[str, Any]:
+    """All that the shards depend on; a resumed run must have the same.
+
+    Args:
+        identities: of the inputs, then of the files to exclude and of quantum labels; see `identity`.
+        config: settings.
+    """
     settings = asdict(config)
     if config.conformer_backend == "rdkit":
         del settings["conformer_backend"]  # stores of earlier versions had no other
@@ -136,7 +139,8 @@ def describe_run(inputs: Sequence[str | Path], config: PrepareConfig) -> dict[st
     return {**settings, "inputs": identities, "rdkit": package_versions()["rdkit"]}
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def identity(path: Path) -> dict[str, Any]:
+    """Name and size of an input and the SHA-256 of it, of its ends where it is large."""
     if not path.is_file():
         return {"name": path.name}
     size = path.stat().st_size

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 
 from dnd.chemistry.molecule import CLOSEST_APPROACH
 from dnd.common.errors import CorruptFileError, StorageError
-from dnd.common.files import read_json, replacing, sha256_file, storage_errors, write_json, write_text
+from dnd.common.files import replacing, sha256_file, storage_errors, write_text
+from dnd.common.sealed_records import read_record, write_record
 from dnd.graphs.molecular_graph import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import StoreRow, record_batch, schema_with
 
@@ -238,7 +239,7 @@ class Journal:
                 Counter(without_numbers(row.quantum_failure) for row in rows if row.quantum_failure is not None)
             ),
         )
-        write_json(self._path(number), asdict(entry))
+        write_record(self._path(number), asdict(entry))
         self.entries.append(entry)
 
     def remove(self) -> None:
@@ -254,7 +255,7 @@ class Journal:
         if not path.is_file() or not shard.is_file():
             return None
         try:
-            values = read_json(path)
+            values = read_record(path)
             rejects = [Reject(**reject) for reject in values.pop("rejects")]
             entry = ShardEntry(rejects=rejects, **values)
         except (CorruptFileError, KeyError, TypeError):

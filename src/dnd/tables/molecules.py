@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dnd.tables.readers import Row, TableReader, read_table
-from dnd.tables.sdf import is_counts_line, is_sdf, read_sdf
-from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, open_bytes
+from dnd.tables.sdf import field_name, is_counts_line, is_sdf, read_sdf
+from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
 
 LIMIT_SDF_COLUMNS = 10_000
-_DATA_HEADER = re.compile(rb"^>.*?<(.*)>")
 _LINES_TO_TELL = 4  # the counts line of an SDF
 
 
@@ -29,7 +27,7 @@ def open_molecules(path: Path | str, smiles_column: str = "smiles") -> Iterator[
     Raises:
         InputError: see `read_table` and `read_sdf`.
     """
-    opened = _standard_input if str(path) == STANDARD_INPUT else _file
+    opened = _read_once if str(path) == STANDARD_INPUT or (is_pipe(path) and is_sdf(path)) else _file
     with opened(path, smiles_column) as table:
         rows = iter(table)
         try:
@@ -49,7 +47,7 @@ def _file(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
 
 
 @contextmanager
-def _standard_input(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
+def _read_once(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
     """A table as a stream; an SDF by way of a temporary file, since its columns are known only at its end."""
     stream = open_bytes(path)
     head = [stream.readline(LIMIT_LINE) for _ in range(_LINES_TO_TELL)]
@@ -82,9 +80,9 @@ def _field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):
-        header = _DATA_HEADER.match(line)
-        if header is not None and len(found) < LIMIT_SDF_COLUMNS:
-            found.setdefault(header.group(1).decode("utf-8", errors="replace"))
+        name = field_name(line.decode("utf-8", errors="replace")) if line.startswith(b">") else None
+        if name is not None and len(found) < LIMIT_SDF_COLUMNS:
+            found.setdefault(name)
     return list(found)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -106,8 +107,12 @@ def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterato
         if source.getbuffer().nbytes > LIMIT_UNPACKED:
             raise InputError(f"{path} is too large to unpack", next_step="Unpack it and give the plain .parquet file")
     try:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        names = list(file.schema_arrow.names)
+        described = pq.ParquetFile(source, page_checksum_verification=True)
+        names = list(described.schema_arrow.names)
+        leaves = [described.schema.column(number) for number in range(len(described.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
+        # A text that a column repeats stays one text in memory: 900 bytes could become gigabytes.
+        file = pq.ParquetFile(source, page_checksum_verification=True, read_dictionary=texts)
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     return names, _rows(file, stream, path)
@@ -117,12 +122,21 @@ def _rows(file: Any, stream: BinaryIO, path: str | Path) -> Iterator[list[str]]:
     with stream:
         try:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                columns = [
-                    ["" if value is None else str(value) for value in column.to_pylist()] for column in batch.columns
-                ]
+                columns = [_cells(column) for column in batch.columns]
                 yield from (list(cells) for cells in zip(*columns, strict=True))
         except _DAMAGE as error:
             raise _damaged(path, error) from error
+
+
+def _cells(column: Any) -> list[str]:
+    """The cells of a column; rows that share a value share its text."""
+    if not pa.types.is_dictionary(column.type):
+        return ["" if value is None else str(value) for value in column.to_pylist()]
+    places = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    used, own = np.unique(places, return_inverse=True)
+    known = column.dictionary.take(pa.array(used[used >= 0])).to_pylist()
+    texts = [""] * (used < 0).sum() + ["" if value is None else str(value) for value in known]
+    return [texts[place] for place in own]
 
 
 def _damaged(path: str | Path, error: Exception) -> CorruptFileError:
@@ -144,6 +158,11 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
 SMI_COLUMNS = ("smiles", "name")
 MAX_NAMES_SHOWN = 30
+LIMIT_COLUMNS = 20_000
+"""Most columns of a table; each row is a cell for every one of them."""
+LIMIT_CELL = 2**20
+"""Longest cell in characters; of a longer one the first thousand are kept, and its row is refused."""
+_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -277,6 +296,11 @@ def _table(
     smiles_column: str,
     stream: BinaryIO,
 ) -> TableReader:
+    if len(header) > LIMIT_COLUMNS:
+        raise InputError(
+            f"{path} has too many columns", found=f"{len(header):,}", expected=f"at most {LIMIT_COLUMNS:,}",
+            next_step="Keep the columns that are needed",
+        )  # fmt: skip
     found = _find_column(path, header, smiles_column)
     columns = _unique_names(header)
     place = header.index(found)
@@ -307,6 +331,9 @@ def listed_columns(names: Sequence[str]) -> str:
 def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
     if problem is None and len(cells) != len(columns):
         problem = f"row has {len(cells)} cells where the header has {len(columns)}"
+    if max(map(len, cells), default=0) > LIMIT_CELL:
+        problem = problem or f"a cell of {max(map(len, cells)):,} characters, at most {LIMIT_CELL:,} are read"
+        cells = [cell if len(cell) <= LIMIT_CELL else cell[:_KEPT] for cell in cells]
     values = dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
     return Row(number, values[columns[place]], values, problem)
 

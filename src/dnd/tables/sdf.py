@@ -16,6 +16,7 @@ from rdkit import Chem
 from dnd.chemistry.molecule import LIMITS, InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, relax
 from dnd.common.errors import InputError
+from dnd.common.row_errors import internal_reason
 from dnd.tables.streams import byte_lines, open_bytes
 
 # SDF text split into records, without RDKit: a torn record can't swallow the next one.
@@ -25,9 +26,10 @@ from dnd.tables.streams import byte_lines, open_bytes
 
 SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _DELIMITER = b"$$$$"
-_COUNTS_LINE = re.compile(rb"^[ \d]{3}[ \d]{3}.{27,}V[23]000\s*$")
+_COUNTS = frozenset(b" 0123456789")
+_SHORTEST_COUNTS_LINE = 38  # two counts of three places, others, and the version
 _HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
-_DATA_HEADER = re.compile(r"^>.*?<(.*)>")
+LIMIT_FIELD_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
 
 def is_counts_line(line: bytes) -> bool:
     """Whether a line is the fourth of a mol block, by which an SDF is known."""
-    return _COUNTS_LINE.match(line) is not None
+    text = line.rstrip()
+    known = text.endswith((b"V2000", b"V3000")) and len(text) >= _SHORTEST_COUNTS_LINE
+    return known and _COUNTS.issuperset(text[:6])
 
 
 def _has_counts_line(lines: list[bytes]) -> bool:
@@ -122,14 +126,25 @@ def _block(number: int, raw_lines: list[bytes], problem: str | None) -> SdfBlock
     return SdfBlock(number, title, "\n".join(lines[: end + 1]) + "\n", _properties(lines[end + 1 :]))
 
 
+def field_name(line: str) -> str | None:
+    """The name of the data field that a line `> 1 <name>` begins: between its first `<` and its last `>`; else None.
+
+    By searches from both ends and not by a regular expression, which takes hours for a million `<` in a line.
+    """
+    start, end = line.find("<"), line.rfind(">")
+    if not line.startswith(">") or not 0 < start < end or end - start > LIMIT_FIELD_NAME:
+        return None
+    return line[start + 1 : end]
+
+
 def _properties(lines: list[str]) -> dict[str, str]:
     """Data fields: a line `> <name>`, then lines of text up to a blank one. A repeated name keeps its first value."""
     properties: dict[str, str] = {}
     name, text = None, list[str]()
     for line in [*lines, ""]:
-        header = _DATA_HEADER.match(line)
-        if name is None and header is not None:
-            name, text = header.group(1), []
+        found = field_name(line)
+        if name is None and found is not None:
+            name, text = found, []
         elif name is not None and line.strip():
             text.append(line)
         elif name is not None:
@@ -147,7 +162,7 @@ LIMIT_COORDINATE = 1e4
 """Largest coordinate in angstrom, either sign; a molecule of 2,048 atoms in a line is 3,000 long."""
 
 _FLAT = 1e-4  # angstrom; mol files carry four decimals
-_V3000_COUNTS = re.compile(r"^M  V30 COUNTS +(\d+) +(\d+)", re.MULTILINE)
+_V3000_COUNTS = re.compile(r"M  V30 COUNTS {1,8}(\d{1,9}) {1,8}(\d{1,9})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,7 @@ def parse_molblock(block: str) -> ParsedBlock:
         return ParsedBlock(InvalidMolecule(problem, "limits", _title(block)))
     try:
         return _parse(block)
-    except (RuntimeError, ValueError) as error:  # a condition of RDKit's own that a damaged record does not meet
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:  # conditions of RDKit's own
         reason = f"RDKit gave up: {' '.join(str(error).split())[:150]}"
         return ParsedBlock(InvalidMolecule(reason, "parse", _title(block)))
 
@@ -217,7 +232,7 @@ def _shape_problem(block: str) -> str | None:
         return "mol block of fewer than 4 lines"
     if "\0" in block:
         return "mol block holds a null character"
-    counts = _counts(lines[3], block)
+    counts = _counts(lines)
     if counts is None:
         return f"counts line not understood: {lines[3][:40]!a}"
     atoms, bonds = counts
@@ -228,10 +243,15 @@ def _shape_problem(block: str) -> str | None:
     return "no atom in the molecule" if atoms == 0 else None
 
 
-def _counts(line: str, block: str) -> tuple[int, int] | None:
+def _counts(lines: list[str]) -> tuple[int, int] | None:
+    """Atoms and bonds that a block announces; of V3000 the largest of all such lines, whichever RDKit believes."""
+    line = lines[3]
     if line.rstrip().endswith("V3000"):
-        found = _V3000_COUNTS.search(block)
-        return (int(found[1]), int(found[2])) if found else None
+        announced = [one for one in lines[4:] if "COUNTS" in one.upper()]
+        found = [match for one in announced if (match := _V3000_COUNTS.match(one)) is not None]
+        if not found or len(found) < len(announced):
+            return None
+        return max(int(one[1]) for one in found), max(int(one[2]) for one in found)
     atoms, bonds = line[:3].strip(), line[3:6].strip()
     return (int(atoms), int(bonds)) if atoms.isdecimal() and bonds.isdecimal() else None
 
@@ -310,7 +330,10 @@ def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfR
 def _record(block: SdfBlock) -> SdfRecord:
     if block.problem is not None:
         return SdfRecord(block.number, InvalidMolecule(block.problem, "reader", block.title), block.title)
-    parsed = parse_molblock(block.molblock)
+    try:
+        parsed = parse_molblock(block.molblock)
+    except Exception as error:  # one record never ends a file
+        return SdfRecord(block.number, InvalidMolecule(internal_reason(error), "reader", block.title), block.title)
     return SdfRecord(
         block.number, parsed.outcome, block.title, block.properties, parsed.dimension, parsed.positions_A3,
         parsed.atomic_numbers_A,

@@ -113,10 +113,27 @@ class Replayed(io.RawIOBase):
         self._rest.close()
 
 
+_pipes: set[tuple[int, int]] = set()
+"""Named pipes that this process has opened, by device and inode."""
+
+
+def is_pipe(path: str | Path) -> bool:
+    """Whether an input can be read once only: standard input, a named pipe, a device."""
+    return str(path) == STANDARD_INPUT or (Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir())
+
+
 def _open_file(path: Path) -> io.BufferedReader:
+    """Open a file, or a named pipe for the first time; a second time nobody would write to it, and it would hang."""
     if path.is_dir():
         raise InputError(f"{path} is a folder", expected="a file of molecules")
     try:
+        if path.is_fifo():
+            known = path.stat().st_dev, path.stat().st_ino
+            if known in _pipes:
+                raise InputError(
+                    f"{path} is a named pipe, which can be read once only", next_step="Save it to a file first"
+                )
+            _pipes.add(known)
         return open(path, "rb")
     except OSError as error:
         raise InputError(

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gzip
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import pyarrow.parquet
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.common.files import replacing
+from dnd.common.terminal import data_stream
 
 # CSV cells that a spreadsheet must not take for a formula.
 
@@ -80,6 +82,17 @@ def output_format(path: str, known: Sequence[str] = TABLE_FORMATS) -> str:
     return max(found, key=len)
 
 
+def require_other_file(source: Path | str, out: str) -> None:
+    """Refuse to write over the input, by whatever path.
+
+    Raises:
+        InputError: both are one file.
+    """
+    same = str(source) != STANDARD_OUTPUT and out != STANDARD_OUTPUT and Path(source).exists() and Path(out).exists()
+    if same and os.path.samefile(source, out):
+        raise InputError(f"the output {out} is the input", next_step="Choose another name with --out")
+
+
 @contextlib.contextmanager
 def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
     """A writer for `path` by its ending; the file appears when the last chunk is in it, and not at all on an error.
@@ -90,8 +103,9 @@ def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
     """
     ending = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT))
     if path == STANDARD_OUTPUT:
-        yield TextWriter(sys.stdout, ",", raw)
-        sys.stdout.flush()
+        stream = data_stream(sys.stdout)
+        yield TextWriter(stream, ",", raw)
+        stream.flush()
         return
     with replacing(Path(path)) as temporary:
         if ending == ".parquet":

@@ -19,8 +19,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import building_folder, read_json, verify_folder, write_bytes, write_json, write_manifest
-from dnd.common.model_folder import read_tensors
+from dnd.common.files import (
+    building_folder,
+    parse_json,
+    read_sealed,
+    verify_folder,
+    write_bytes,
+    write_json,
+    write_manifest,
+)
+from dnd.common.model_folder import parse_tensors
 
 FORMAT_VERSION = 1
 _KEEP = 2
@@ -111,16 +119,16 @@ class Checkpoints:
         manifest = verify_folder(folder, kind="checkpoint", format_version=FORMAT_VERSION)
         if manifest.get("run") != self.run_id:
             raise CorruptFileError(f"{folder} is of another run", found=manifest.get("run"), expected=self.run_id)
-        state = read_json(folder / "state.json")
+        state = parse_json(read_sealed(folder, manifest, "state.json"), folder / "state.json")
         if folder.name != f"step-{state['step']:08d}":
             raise CorruptFileError(f"{folder} was renamed", expected=f"step-{state['step']:08d}")
         stored = state["best_step"] not in (None, state["step"])
-        return Checkpoint(
-            state,
-            read_tensors(folder / "model.safetensors"),
-            read_tensors(folder / "optimizer.safetensors"),
-            read_tensors(folder / "best.safetensors") if stored else None,
-        )
+
+        def tensors(name: str) -> dict[str, Tensor]:
+            return parse_tensors(read_sealed(folder, manifest, name), folder / name)
+
+        best = tensors("best.safetensors") if stored else None
+        return Checkpoint(state, tensors("model.safetensors"), tensors("optimizer.safetensors"), best)
 
     def _steps(self) -> list[Path]:
         if not self.folder.is_dir():

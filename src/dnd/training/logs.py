@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from dnd.common.files import write_text
+from dnd.common.files import open_own, write_bytes
+from dnd.common.sealed_records import lines_of, read_lines, sealed_line
+from dnd.common.terminal import raw_stream, shown
 
 # An evaluation in words: what a user reads after each epoch, while `metrics.jsonl` keeps every number.
 
@@ -84,13 +85,14 @@ class RunLog:
     def __init__(self, folder: Path | None, *, total_steps: int, first_step: int, title: str, quiet: bool) -> None:
         self._title, self._started = title, time.monotonic()
         self._shown = folder is not None and not quiet
-        self._stream: TextIO | None = None
+        self._stream: BinaryIO | None = None
         if folder is not None:
             self.path = folder / LOG
             self._forget_after(first_step)
             self._attempt(self._open)
         terminal = self._shown and sys.stderr.isatty()
-        self._bar = tqdm(total=total_steps, initial=first_step, desc=title, unit="step") if terminal else None
+        place: dict[str, Any] = {"desc": title, "unit": "step", "file": raw_stream(sys.stderr)}
+        self._bar = tqdm(total=total_steps, initial=first_step, **place) if terminal else None
 
     def steps(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append step records."""
@@ -107,7 +109,7 @@ class RunLog:
         text = evaluation_text(record)
         line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  [{elapsed:.0f} s]  {text}"
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(shown(line), file=raw_stream(sys.stderr))
         elif self._shown:
             say(line)
 
@@ -128,12 +130,12 @@ class RunLog:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        line = json.dumps(finite, sort_keys=True, allow_nan=False) + "\n"
+        line = sealed_line(finite)
         if (stream := self._stream) is not None:
             self._attempt(lambda: stream.write(line))
 
     def _open(self) -> None:
-        self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed in _end()
+        self._stream = os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab")  # closed in _end()
 
     def _synchronise(self) -> None:
         assert self._stream is not None
@@ -154,11 +156,13 @@ class RunLog:
                 stream.close()
 
     def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run repeats, and torn lines."""
-        if not self.path.is_file():
+        """Drop lines of steps that a resumed run repeats, and damaged lines."""
+        if not self.path.exists():
             return
-        kept = [json.dumps(record, sort_keys=True) for record in read_log(self.path) if record["step"] <= step]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        records, damaged = read_lines(self.path)
+        if damaged:
+            say(f"warning: {damaged} damaged lines of {self.path} are left out; no result depends on them")
+        write_bytes(self.path, lines_of(record for record in records if record["step"] <= step))
 
 
 def say(line: str) -> None:
@@ -169,12 +173,13 @@ def say(line: str) -> None:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a run log; what a kill or a bad disk tore is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
-    return records
+    return [record for record in read_lines(path)[0] if _is_of_a_log(record)]
+
+
+def _is_of_a_log(record: Mapping[str, Any]) -> bool:
+    numbers = [value for name, value in record.items() if name == "loss" or name.endswith("_loss")]
+    return (
+        record.get("kind") in ("step", "evaluation")
+        and isinstance(record.get("step"), int)
+        and all(value is None or isinstance(value, (int, float)) for value in numbers)
+    )

@@ -197,6 +197,7 @@ def train(
     settings: dict[str, Any],
     title: str = "train",
     quiet: bool = False,
+    held: bool = False,
 ) -> TrainResult:
     """Train `objective` and leave it with its best (or last) weights, in evaluation mode.
 
@@ -209,6 +210,7 @@ def train(
             same.
         title: names the stage in messages.
         quiet: show nothing.
+        held: the caller holds the folder's lock.
 
     Raises:
         InputError: the folder holds another run, or is in use.
@@ -220,7 +222,7 @@ def train(
     set_threads(config.threads)
     device = choose_device(config.device)
     world = World.join(device)
-    with world.lost_peers(), folder_lock(folder) if world.is_main else contextlib.nullcontext():
+    with world.lost_peers(), folder_lock(folder) if world.is_main and not held else contextlib.nullcontext():
         return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, quiet)
 
 

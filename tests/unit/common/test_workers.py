@@ -21,7 +21,7 @@ def test_each_misbehaviour_has_its_reason_and_the_next_item_is_served() -> None:
     items = [1, "hang", 2, "raise", "memory", "segfault", 3]
     with WorkerPool("workers_probe:misbehave", timeout_s=1.0) as pool:
         results = list(pool.map(items))
-    expected = ["over 1 s", "ValueError: two lines", "over 1 GiB", "worker died: signal 11"]
+    expected = ["over 1 s", "internal error: ValueError: two lines", "over 1 GiB", "worker died: signal 11"]
     assert [result.reason for result in results if isinstance(result, Failure)] == expected
     assert [result for result in results if not isinstance(result, Failure)] == [1, 2, 3]
 

@@ -119,10 +119,10 @@ def test_the_backend_is_chosen_before_any_work(monkeypatch: pytest.MonkeyPatch, 
 
     assert not nvmolkit_backend.is_available()
     assert resolved("auto").conformer_backend == "rdkit"
-    assert "conformer_backend" not in describe_run([table], resolved("auto"))
+    assert "conformer_backend" not in describe_run([], resolved("auto"))
     with pytest.raises(ConfigError, match=r"dnd-mol\[gpu\]"):
         resolved("nvmolkit")
     monkeypatch.setattr(settings, "is_available", lambda: True)
     assert resolved("auto").conformer_backend == resolved("nvmolkit").conformer_backend == "nvmolkit"
     assert resolved("nvmolkit", "none").conformer_backend == "rdkit"
-    assert describe_run([table], resolved("auto"))["conformer_backend"] == "nvmolkit"
+    assert describe_run([], resolved("auto"))["conformer_backend"] == "nvmolkit"

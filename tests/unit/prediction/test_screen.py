@@ -162,7 +162,7 @@ def test_a_killing_row_costs_itself_only(model: Path, tmp_path: Path):
     assert summary.errors == 4
     assert [row for row, error in enumerate(errors) if error] == [6, 7, 8, 20]
     assert errors[6] == errors[8] == "worker died: exit code 9"
-    assert errors[20] == "ValueError: odd molecule"
+    assert errors[20] == "internal error: ValueError: odd molecule"
 
 
 def test_a_worker_that_somebody_killed_changes_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

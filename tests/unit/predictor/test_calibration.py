@@ -12,7 +12,8 @@ from sklearn.calibration import _SigmoidCalibration
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import write_json, write_manifest
+from dnd.common.files import read_manifest, write_json, write_manifest
+from dnd.common.model_folder import ModelFolder
 from dnd.predictor.uncertainty.calibration import (
     CALIBRATION,
     Calibration,
@@ -112,15 +113,22 @@ def test_classes_are_scaled_and_the_brier_score_falls():
     assert np.abs(scaled - true).mean() < 0.05
 
 
+def opened(folder: Path) -> ModelFolder:
+    return ModelFolder(folder, {}, read_manifest(folder))
+
+
 def test_it_is_kept_and_damage_is_named(tmp_path: Path):
     assert_none = Calibration((TargetCalibration(),))
     one = Calibration((TargetCalibration(half_width=1.5, molecules=20, judged_on=10, measured=0.9),))
     write_calibration(tmp_path, one, ["line"])
     write_manifest(tmp_path, kind="predictor", format_version=1)
-    assert read_calibration(tmp_path) == one != assert_none
+    assert read_calibration(opened(tmp_path)) == one != assert_none
     write_json(tmp_path / CALIBRATION, {"calibration": {"targets": "x"}})
+    with pytest.raises(CorruptFileError, match=r"changed while it was read|is too large"):
+        read_calibration(opened(tmp_path))
+    write_manifest(tmp_path, kind="predictor", format_version=1)
     with pytest.raises(CorruptFileError, match="no calibration"):
-        read_calibration(tmp_path)
+        read_calibration(opened(tmp_path))
     (tmp_path / CALIBRATION).unlink()
     write_manifest(tmp_path, kind="predictor", format_version=1)
-    assert read_calibration(tmp_path) is None
+    assert read_calibration(opened(tmp_path)) is None

@@ -28,7 +28,7 @@ _COUNTERCLOCKWISE = CHIRALITY_NAMES.index("CHI_TETRAHEDRAL_CCW")
 
 # Rings with two-digit numbers, ring bonds with a symbol of their own (they may begin at the earlier atom), isotopes,
 # hydrogens and dummies as atoms, coordinate bonds, and marks of chirality at anything but carbon or of another kind.
-_SPECIAL = re.compile(r"%|[-=#:/\\$~]\d|\[\d|\[H|\*|[<>~]|\[(?!C@)[^\]@]*@|@[A-GI-Z]")
+_SPECIAL = re.compile(r"%|[-=#:/\\$~]\d|\[\d|\[H|\*|[<>~]|\[(?!C@)[^\[\]@]*@|@[A-GI-Z]")
 
 _BYTES = np.arange(256)
 _STARTS_ATOM = np.isin(_BYTES, list(b"[BCNOPSFIbcnops"))

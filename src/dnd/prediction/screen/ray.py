@@ -7,6 +7,7 @@ so a molecule that kills costs its row only; a machine that dies costs nothing: 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -50,11 +51,13 @@ class RayScreener:
 
     Attributes:
         model: MODEL folder; its files are sent to the machines, which need `dnd` but no common disk.
+        digest: of its manifest, which names the model.
         address: as `ray.init` takes it: `auto`, `HOST:PORT`, `ray://HOST:PORT`; `local` starts a cluster here.
         worker: as `Screener.worker`.
     """
 
     model: Path
+    digest: str
     address: str
     worker: str = WORKER
 
@@ -67,7 +70,9 @@ class RayScreener:
         """
         ray = require_ray()
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            # Ray hands the current folder to its processes as a place to import from; nobody else writes to the root.
+            with contextlib.chdir(os.sep):
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise InputError(
                 f"no Ray cluster at {self.address}", found=" ".join(str(error).split())[:200],
@@ -80,7 +85,7 @@ class RayScreener:
 
     def _run(self, ray: Any, chunks: Iterator[list[Candidate]], rows: int) -> Iterator[dict[str, Column]]:
         job = {
-            "digest": str(read_manifest(self.model)["digest"]),
+            "digest": self.digest,
             "files": [ray.put(_files_of(self.model))],  # in a list, so that a task that has the model does not fetch it
             "worker": self.worker,
             "versions": {name: package_versions()[name] for name in _DECISIVE},
@@ -115,7 +120,8 @@ def screen_on_node(job: Mapping[str, Any], chunk: list[Candidate], rows: int) ->
     if job["digest"] not in _open:
         _close()
         files = require_ray().get(job["files"][0])
-        screener = Screener({"files": files, "worker": job["worker"]}, 1, f"{__name__}:make_from_files")
+        settings = {"files": files, "worker": job["worker"], "digest": job["digest"]}
+        screener = Screener(settings, 1, f"{__name__}:make_from_files")
         _open[job["digest"]] = (screener, screener.pool(rows))
     screener, pool = _open[job["digest"]]
     try:
@@ -125,13 +131,17 @@ def screen_on_node(job: Mapping[str, Any], chunk: list[Candidate], rows: int) ->
         raise
 
 
-def make_from_files(files: Mapping[str, bytes], worker: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+def make_from_files(
+    files: Mapping[str, bytes], worker: str, digest: str
+) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
     """Load the model whose files these are with the function `worker`; see `WorkerPool`."""
     module, _, name = worker.partition(":")
     with tempfile.TemporaryDirectory(prefix="dnd-model-") as folder:
         for file, content in files.items():
             Path(folder, file).write_bytes(content)
-        made: Callable[[Sequence[Candidate]], dict[str, Column]] = getattr(import_module(module), name)(model=folder)
+        made: Callable[[Sequence[Candidate]], dict[str, Column]] = getattr(import_module(module), name)(
+            model=folder, digest=digest
+        )
     return made
 
 

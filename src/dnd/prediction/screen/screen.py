@@ -14,11 +14,21 @@ from typing import Any
 
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError
-from dnd.common.files import MANIFEST, folder_lock, package_versions, read_json, verify_folder, write_manifest
+from dnd.common.files import (
+    MANIFEST,
+    folder_lock,
+    package_versions,
+    parse_json,
+    read_json,
+    read_sealed,
+    verify_folder,
+    write_manifest,
+)
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
+from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
 from dnd.prediction.screen.shards import TOP, ScreenJournal, best_rows, write_top
-from dnd.prediction.screen.source import check_inputs, describe_inputs, estimate_rows, in_chunks, read_candidates
+from dnd.prediction.screen.source import check_inputs, describe_input, estimate_rows, in_chunks, read_candidates
 from dnd.prediction.screen.workers import WORKER, Screener
 from dnd.predictor.predictor import Column
 
@@ -157,13 +167,16 @@ def screen(
         >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
-    screener = _screener(Path(model), config, ray, worker)
+    _require_free_choice(config, ray)
     check_inputs(inputs, config.smiles_column)
+    watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    column = _column_of(read_json(Path(model) / "config.json"), config)
+    screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
+    described = Path(model) / "config.json"
+    column = _column_of(parse_json(read_sealed(Path(model), sealed, "config.json"), described), config)
     settings = {
         **asdict(config),
-        "inputs": describe_inputs(inputs),
+        "inputs": watched.descriptions,
         "model": sealed["digest"],
         "rdkit": package_versions()["rdkit"],
     }
@@ -177,19 +190,25 @@ def screen(
         journal = ScreenJournal(folder)
         if not finished:
             _make_shards(journal, inputs, config, screener, quiet)
+            watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]
     return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
 
 
-def _screener(model: Path, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
-    if ray is None:
-        return Screener({"model": str(model)}, config.jobs or len(os.sched_getaffinity(0)), worker)
-    if config.jobs:
+def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:
+    if ray is not None and config.jobs:
         raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
-    require_ray()
-    return RayScreener(model, ray, worker)
+    if ray is not None:
+        require_ray()
+
+
+def _screener(model: Path, digest: str, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
+    if ray is not None:
+        return RayScreener(model, digest, ray, worker)
+    jobs = config.jobs or len(os.sched_getaffinity(0))
+    return Screener({"model": str(model), "digest": digest}, jobs, worker)
 
 
 def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_json, replacing, sha256_file, storage_errors, write_json
+from dnd.common.files import replacing, sha256_file, storage_errors
+from dnd.common.row_errors import note_rows
+from dnd.common.sealed_records import read_record, write_record
 from dnd.predictor.predictor import Column
 from dnd.tables.writers import Cells, open_writer
 
@@ -62,9 +64,11 @@ class ScreenJournal:
         table = table.add_column(0, ROW, numbers)
         with replacing(path) as temporary:
             pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)
-        errors = table.num_rows - table[ERROR].to_pylist().count("")
+        reasons = table[ERROR].to_pylist()
+        note_rows(reasons)
+        errors = table.num_rows - reasons.count("")
         entry = ShardEntry(table.num_rows, errors, sha256_file(path))
-        write_json(self._path(number), asdict(entry))
+        write_record(self._path(number), asdict(entry))
         self.entries.append(entry)
         self.rows, self.errors = self.rows + entry.rows, self.errors + entry.errors
 
@@ -89,7 +93,7 @@ class ScreenJournal:
         if not path.is_file() or not shard.is_file():
             return None
         try:
-            entry = ShardEntry(**read_json(path))
+            entry = ShardEntry(**read_record(path))
         except (CorruptFileError, TypeError):
             return None
         return entry if sha256_file(shard) == entry.sha256 else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import sha256_file
+from dnd.common.watched_inputs import require_file
 from dnd.tables.readers import kind_of, read_table
 from dnd.tables.sdf import is_sdf, read_sdf_blocks
 from dnd.tables.streams import STANDARD_INPUT, byte_lines, open_bytes
@@ -49,6 +50,7 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str) -> None:
                 "standard input can't be screened", expected="a file, which --resume can read again",
                 next_step="Save it to a file, or use `dnd predict -`",
             )  # fmt: skip
+        require_file(Path(path))
         if is_sdf(path):
             with open_bytes(path) as stream:
                 if next(read_sdf_blocks(path, stream), None) is None:
@@ -57,10 +59,9 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str) -> None:
             read_table(path, smiles_column=smiles_column).close()
 
 
-def describe_inputs(inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Name, size and SHA-256 of every input, by which a resumed run knows them."""
-    paths = [Path(path) for path in inputs]
-    return [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in paths]
+def describe_input(path: Path) -> dict[str, Any]:
+    """Name, size and SHA-256 of an input, by which a resumed run knows it."""
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def estimate_rows(inputs: Sequence[str | Path]) -> int:

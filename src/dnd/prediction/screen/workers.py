@@ -9,23 +9,35 @@ from typing import Any
 
 from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import DndError
+from dnd.common.model_folder import read_model
 from dnd.common.randomness import set_threads
 from dnd.common.workers import Failure, WorkerPool
 from dnd.prediction.screen.source import Candidate
+from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import ERROR, Column, Predictor
 from dnd.tables.sdf import parse_molblock
 
 # The part of a screen that runs in a worker process: rows of any input → columns of predictions.
 
 
-def make_screener(model: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+def make_screener(model: str, digest: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
     """Load the model, once per process, and return the function of a chunk; one thread, on the CPU.
 
     The function's columns are those of `Predictor.predict`. A row with a problem is not looked at; its problem is its
     error. SMILES of mol blocks are canonical; those too long to be read are cut off.
+
+    Args:
+        model: MODEL folder.
+        digest: of its manifest when the screen began; a worker that starts later must have the same model.
+
+    Raises:
+        DndError: the folder holds another model now.
     """
     set_threads(1)
-    predictor = Predictor.load(model, device="cpu")
+    folder = read_model(model, kind=KIND)
+    if folder.manifest["digest"] != digest:
+        raise DndError(f"{model} was replaced while it was used", next_step="Screen again into another folder")
+    predictor = Predictor.of(folder, device="cpu")
 
     def screen_chunk(chunk: Sequence[Candidate]) -> dict[str, Column]:
         smiles, problems = zip(*map(_smiles, chunk), strict=True)

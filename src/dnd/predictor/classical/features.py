@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +13,7 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator
 
 from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.processes import process_pool
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
@@ -114,9 +112,7 @@ def features_of(
             parts.append(_computed(chunk, descriptors))
             say_progress(sum(map(len, parts)))
     else:
-        # Forked children need no `if __name__ == "__main__"` in the caller's script and run RDKit and NumPy only.
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        with process_pool(jobs) as pool:
             for part in pool.map(_computed, chunks, [descriptors] * len(chunks)):
                 parts.append(part)
                 say_progress(sum(map(len, parts)))

@@ -20,7 +20,8 @@ from dnd.common.errors import CorruptFileError
 
 Link = Literal["identity", "logit"]
 _LEAF = -1
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE, _WALKS_AT_ONCE = 512, 2**20  # a walk is a row in a tree and takes 43 bytes
+LIMIT_TREES = 20_000  # of one model that is loaded
 _NODE_BYTES = 9
 
 
@@ -79,7 +80,8 @@ class Trees:
 
     def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The prediction for each row; NaN is a missing value."""
-        raw = [self._sum(x_NF[start : start + _ROWS_AT_ONCE]) for start in range(0, len(x_NF), _ROWS_AT_ONCE)]
+        rows = min(_ROWS_AT_ONCE, max(1, _WALKS_AT_ONCE // max(1, self.num_trees)))
+        raw = [self._sum(x_NF[start : start + rows]) for start in range(0, len(x_NF), rows)]
         return linked(self.base + self.scale * np.concatenate([np.zeros(0), *raw]), self.link)
 
     def _sum(self, x_NF: np.ndarray) -> np.ndarray:
@@ -126,9 +128,11 @@ class Trees:
         """Trees over `width` features from stored arrays.
 
         Raises:
-            CorruptFileError: a node leads out of its tree or names a feature that there is not.
+            CorruptFileError: a node leads out of its tree or names a feature that there is not, or too many trees.
         """
         feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
+        if len(starts) > LIMIT_TREES:
+            raise CorruptFileError("a classical model of too many trees", found=len(starts), expected=LIMIT_TREES)
         ends = np.append(starts[1:], len(feature))
         places, inner = np.arange(len(feature)), feature >= 0
         end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None

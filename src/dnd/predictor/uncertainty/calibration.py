@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
-from dnd.common.files import read_json, read_manifest, write_json
+from dnd.common.files import write_json
+from dnd.common.model_folder import ModelFolder
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.transforms import AS_IT_IS, Transform
 from dnd.predictor.uncertainty.class_sets import GroupSets
@@ -123,19 +124,19 @@ def write_calibration(folder: Path, calibration: Calibration, lines: Sequence[st
     write_json(folder / CALIBRATION, {"calibration": asdict(calibration), "sentences": list(lines)})
 
 
-def read_calibration(folder: Path) -> Calibration | None:
-    """The calibration of a verified MODEL folder; None where it was made without one.
+def read_calibration(model: ModelFolder) -> Calibration | None:
+    """The calibration of a MODEL folder; None where it was made without one.
 
     Raises:
         CorruptFileError: the file is not what `write_calibration` writes.
     """
-    if CALIBRATION not in read_manifest(folder)["files"]:
+    if not model.holds(CALIBRATION):
         return None
     try:
-        return from_dict(Calibration, read_json(folder / CALIBRATION)["calibration"])
+        return from_dict(Calibration, model.json(CALIBRATION)["calibration"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CorruptFileError(
-            f"{folder / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
         ) from error
 
 

@@ -1,0 +1,90 @@
+"""Where our processes import from: never the folder they stand in, which may be one that somebody sent.
+
+Python puts the current folder on the path of imports for `python -m` and `python -c`, and for every empty entry of
+`PYTHONPATH` (`PYTHONPATH=$PYTHONPATH:/mine` has one where the variable was unset). A `numpy.py` in a received folder
+would then run. All processes are started with what this file returns; folders that the user names in `PYTHONPATH` by an
+absolute path stay. Only modules that Python itself has loaded at its start are imported at the head of this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+
+TYPE_CHECKING = False  # of `typing`, which Python has not loaded yet
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ProcessPoolExecutor
+
+_VARIABLE = "PYTHONPATH"
+
+
+def trusted_path() -> list[str]:
+    """The entries of `sys.path` that a process of ours may import from, in order."""
+    here = os.getcwd()
+    named = os.environ.get(_VARIABLE, "").split(os.pathsep)
+    return [
+        entry
+        for entry in sys.path
+        if os.path.isabs(entry) and (entry in named or os.path.realpath(entry) != os.path.realpath(here))
+    ]
+
+
+def forget_current_folder() -> None:
+    """Take the current folder off this process's path of imports, and off those of all processes it starts."""
+    sys.path[:] = trusted_path()
+    os.environ.update(_safe_variables())
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment for a Python process: this one's, without what would let it import from its current folder."""
+    return {**os.environ, **_safe_variables(), **changes}
+
+
+def python_command(*words: str) -> list[str]:
+    """The command that runs this Python with `words`, isolated from its current folder; see `child_environment`."""
+    return [sys.executable, "-P", *words]
+
+
+def code_command(code: str) -> list[str]:
+    """The command that runs a line of code with this process's path of imports.
+
+    The path travels in the command and not in `PYTHONPATH`, where a folder with a colon in its name would be two.
+    """
+    return python_command("-c", f"import sys; sys.path[:] = {trusted_path()!r}; {code}")
+
+
+@contextmanager
+def process_pool(jobs: int, *, fresh: bool = False) -> Iterator[ProcessPoolExecutor]:
+    """Processes for pure functions of this package.
+
+    Forked ones need no `if __name__ == "__main__"` in the caller's script; they may run RDKit and NumPy only.
+
+    Args:
+        jobs: how many.
+        fresh: start them anew, as those that use torch must be; where there is no safe fork they are always new.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" and not fresh else "spawn")
+    before = {name: os.environ.get(name) for name in _safe_variables()}
+    os.environ.update(_safe_variables())  # `multiprocessing` has no other way to tell its children
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            yield pool
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _safe_variables() -> dict[str, str]:
+    """Relative entries of `PYTHONPATH` become absolute, since the child may stand elsewhere; empty ones and `.` go."""
+    here, named = os.getcwd(), os.environ.get(_VARIABLE, "").split(os.pathsep)
+    absolute = [os.path.abspath(entry) for entry in named if entry]
+    safe = [entry for entry in absolute if entry != here or here in named]
+    return {_VARIABLE: os.pathsep.join(safe), "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,77 @@
+"""Every regular expression on text that is read answers a megabyte of its worst case within a second."""
+
+from __future__ import annotations
+
+import re
+import time
+from ast import literal_eval
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import dnd
+from dnd.tables.sdf import field_name, is_counts_line
+
+PACKAGE = Path(dnd.__file__).parent
+MEGABYTE = 2**20
+
+# Where each stands → texts, repeated up to a megabyte, on which it would have most to do.
+WORST = {
+    "analysis/contribution_drawing.py": ["<", "&", "a"],
+    "analysis/figures.py": ["<svg ", ' width="', ' height="1" width="1"'],
+    "analysis/svg.py": ["\x00", "a"],
+    "chemistry/limits.py": ["[", "[C", "C", "Br", "]", "!"],
+    "chemistry/molblock.py": ["M  V30 COUNTS ", "M  V30 COUNTS", " ", "1", "M  V30 COUNTS 1 "],
+    "chemistry/rdkit_log.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t"],
+    "chemistry/rewriting.py": ["C", "@", "@@", "!"],
+    "common/terminal.py": ["<", "<a", "</"],
+    "conformers/xyz.py": ["smiles", "smiles ", "smiles=", "charge ", "charge=1", " ", "smiles = '", "charge\t"],
+    "finetuning/partition.py": ["kfold:1", "1", "kfold:1x1"],
+    "finetuning/time_limit.py": ["1", "1.", " ", "1.1 "],
+    "graphs/spelling.py": ["[", "[C", "@", "[C@", "%", "=", "[H", "1"],
+    "store/rejects.py": ["1", "1.", ".1", ": ", " for input", " 1"],
+    "teacher/torchmd_weights.py": ["distance.box", "update_net.", "1"],
+}
+CALL = re.compile(r"\bre\.(compile|match|search|sub|fullmatch|findall|finditer|split)\(")
+
+
+def test_every_regular_expression_is_listed() -> None:
+    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if CALL.search(path.read_text())}
+    assert found == set(WORST), "give a new one the texts on which it has most to do"
+
+
+@pytest.mark.parametrize("module", WORST)
+def test_a_megabyte_of_the_worst_takes_less_than_a_second(module: str) -> None:
+    loaded = import_module(f"dnd.{module.removesuffix('.py').replace('/', '.')}")
+    patterns = [value for value in vars(loaded).values() if isinstance(value, re.Pattern)]
+    source = (PACKAGE / module).read_text()
+    literals = re.findall(r"re\.(?:sub|split|search|findall)\(\s*(r?\"[^\n\"]*\"|r'[^\n']*')", source)
+    patterns += [re.compile(literal_eval(one)) for one in literals]
+    assert patterns
+    for pattern in patterns:
+        for text in WORST[module]:
+            for ending in ("", "!", "\n"):
+                worst = (text * (MEGABYTE // len(text) + 1))[:MEGABYTE] + ending
+                long = worst.encode() if isinstance(pattern.pattern, bytes) else worst
+                started = time.process_time()
+                pattern.match(long)
+                pattern.fullmatch(long)
+                for _ in pattern.finditer(long):
+                    pass
+                assert time.process_time() - started < 1.0, (pattern.pattern, text)
+
+
+def test_fields_and_counts_of_an_sdf_take_no_time_whatever_the_line() -> None:
+    started = time.process_time()
+    for text in ("<", "<>", ">", "> <", " "):
+        line = ">" + text * MEGABYTE
+        field_name(line)
+        is_counts_line(line.encode())
+    assert time.process_time() - started < 1.0
+    assert field_name(">  <logS>") == "logS"
+    assert field_name("> 25 <a<b>c>  (7)") == "a<b>c"
+    assert field_name("> DT12") is None
+    assert field_name(">" + "<" * 5000) is None
+    assert is_counts_line(b"  1  0  0  0  0  0  0  0  0  0999 V2000\r\n")
+    assert not is_counts_line(b"  1  0  0  0  0  0  0  0  0  0999 V2001\n")
