@@ -18,20 +18,21 @@ MEGABYTE = 2**20
 
 # Where each stands → texts, repeated up to a megabyte, on which it would have most to do.
 WORST = {
-    "analysis/contribution_drawing.py": ["<", "&", "a"],
-    "analysis/figures.py": ["<svg ", ' width="', ' height="1" width="1"'],
-    "analysis/svg.py": ["\x00", "a"],
-    "chemistry/limits.py": ["[", "[C", "C", "Br", "]", "!"],
-    "chemistry/molblock.py": ["M  V30 COUNTS ", "M  V30 COUNTS", " ", "1", "M  V30 COUNTS 1 "],
-    "chemistry/rdkit_log.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t"],
-    "chemistry/rewriting.py": ["C", "@", "@@", "!"],
+    "report/contributions.py": ["<", "&", "a"],
+    "report/figures.py": ["<svg ", ' width="', ' height="1" width="1"'],
+    "report/svg.py": ["\x00", "a"],
+    "chemistry/descriptor_queries.py": ["1 ", "1 1 = ", "a", "1 -1 ", "1 1 = va"],
+    "chemistry/molecule.py": ["[", "[C", "C", "Br", "]", "!"],
+    "tables/sdf.py": ["M  V30 COUNTS ", "M  V30 COUNTS", " ", "1", "M  V30 COUNTS 1 "],
+    "chemistry/parse.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t"],
+    "graphs/fast/parse.py": ["C", "@", "@@", "!"],
     "common/terminal.py": ["<", "<a", "</"],
-    "conformers/xyz.py": ["smiles", "smiles ", "smiles=", "charge ", "charge=1", " ", "smiles = '", "charge\t"],
-    "finetuning/partition.py": ["kfold:1", "1", "kfold:1x1"],
+    "conformers/formats.py": ["smiles", "smiles ", "smiles=", "charge ", "charge=1", " ", "smiles = '", "charge\t"],
+    "finetuning/splits.py": ["kfold:1", "1", "kfold:1x1"],
     "finetuning/time_limit.py": ["1", "1.", " ", "1.1 "],
-    "graphs/spelling.py": ["[", "[C", "@", "[C@", "%", "=", "[H", "1"],
-    "store/rejects.py": ["1", "1.", ".1", ": ", " for input", " 1"],
-    "teacher/torchmd_weights.py": ["distance.box", "update_net.", "1"],
+    "graphs/fast/order.py": ["[", "[C", "@", "[C@", "%", "=", "[H", "1"],
+    "store/writer.py": ["1", "1.", ".1", ": ", " for input", " 1"],
+    "models/teachers/torchmd_weights.py": ["distance.box", "update_net.", "1"],
 }
 CALL = re.compile(r"\bre\.(compile|match|search|sub|fullmatch|findall|finditer|split)\(")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from rdkit import Chem
+if TYPE_CHECKING:  # a training machine, which needs the limits, may have no RDKit
+    from rdkit import Chem
 
 # What a molecule may be: rules on its text that hold before RDKit sees it, and bounds on what it may parse to.
 #
