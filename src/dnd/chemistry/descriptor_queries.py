@@ -23,7 +23,7 @@ MOST_CLASSES = 100_000
 _MOST_ALTERNATIVES = 16
 _MOST_COUNTED = 400
 """Counts above this are left to RDKit, whose search for matches stops at 1,000."""
-_LEAF = re.compile(r"(\w+) (-?\d+) (=|!=) val")
+_LEAF = re.compile(r"\b(\w+) (-?\d+) (=|!=) val")
 
 
 class AtomClass(NamedTuple):
