@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
@@ -32,7 +33,9 @@ VERBS = {
     "reproduce": "The tables and figures of the paper, ours beside theirs.",
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
+    "info": "Versions, device and shipped encoders; or what a folder is and how it was made.",
 }
+_RUN_ALONE = ("demo", "info")  # verbs that do something without an argument
 
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
@@ -42,7 +45,7 @@ _TORCH_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out 
 
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
-    app = typer.Typer(name="dnd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(name="dnd", no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback(help="Denoise and distill: molecular properties from SMILES with what a 3D teacher knew.")(_root)
     for name, line in VERBS.items():
         if name != verb:
@@ -52,14 +55,14 @@ def build_app(verb: str | None) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, no_args_is_help=name != "demo")(getattr(module, name.replace("-", "_")))
+            app.command(name, no_args_is_help=name not in _RUN_ALONE)(getattr(module, name.replace("-", "_")))
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 our failure, 2 the user's input, 3 non-finite, 74 storage, 130/143."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    verb = next((word for word in words if not word.startswith("-")), None)
+    verb = next((word for word in words or _words_to_complete() if not word.startswith("-")), None)
     try:
         build_app(verb)(args=words, prog_name="dnd")
     except DndError as error:
@@ -86,8 +89,30 @@ def _stop(line: str, code: int) -> None:
     sys.exit(code)
 
 
-def _root() -> None:
-    """Shared by all verbs: nothing so far."""
+def _words_to_complete() -> list[str]:
+    """What stands on the line that a shell wants completed, behind `dnd`; empty in a run of the command.
+
+    Shells ask with variables in place of arguments: bash with `COMP_WORDS`, the others with `_TYPER_COMPLETE_ARGS`.
+    """
+    if "_DND_COMPLETE" not in os.environ:
+        return []
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dnd import __version__
+
+        typer.echo(f"dnd {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options in front of every verb."""
 
 
 def _not_loaded() -> None:

@@ -186,7 +186,5 @@ def explain(
         from dnd.report.explain import explain_file
 
         with as_file(molecules, smiles_column) as (path, column):
-            explain_file(
-                predictor, path, Path(out), smiles_column=column, targets=names, most_molecules=most_molecules
-            )
+            explain_file(predictor, path, Path(out), smiles_column=column, targets=names, most_molecules=most_molecules)
     return predictor.explain(given.texts, targets=names)

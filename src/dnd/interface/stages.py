@@ -1,4 +1,4 @@
-"""The stages that make something, from Python: `prepare`, `denoise`, `distill`, `finetune`, each as its verb does it."""
+"""The stages that make something, from Python: `prepare`, `denoise`, `distill`, `finetune`, each as its verb."""
 
 from __future__ import annotations
 

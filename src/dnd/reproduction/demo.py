@@ -1,37 +1,57 @@
 """The main job, small, on data that ships with the package: every stage for real, and a report that says what came out.
 
-QM9's DFT conformers → store → teacher → student; ESOL with its OGB split → the student finetuned from the distilled and
-from random weights; both beside random forests on the same split.
+QM9's DFT conformers → store → teacher → student; ESOL with its OGB split → the student finetuned; beside it classical
+models on the same split, two of them on frozen representations, of the distilled student and of random weights.
 """
 
 from __future__ import annotations
 
 import csv
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.splits import Split, column_split
 from dnd.common.config import load_config
 from dnd.common.files import write_text
+from dnd.finetuning.baselines import baselines
 from dnd.finetuning.finetune import finetune
+from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.models.students.encoders import RANDOM
+from dnd.finetuning.students import initial_student
+from dnd.models.students.encoders import RANDOM, load_encoder
 from dnd.prediction.files import predict_file
+from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
+from dnd.predictor.ensemble import FrozenEncoder
 from dnd.predictor.predictor import Predictor
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig
-from dnd.reproduction.demo_report import System, compare, table_lines, write_demo_report
+from dnd.report.model_report import REPORT, write_model_report
+from dnd.reproduction.demo_progress import Progress
+from dnd.reproduction.demo_report import (
+    DISTILLED,
+    FINETUNED,
+    UNTRAINED,
+    System,
+    compare,
+    table_lines,
+    write_demo_report,
+)
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
 
-SEEDS = (1, 2, 3)
 TARGET = "logS"
+STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the ridge regressions' penalty; the validation part chooses
 NEW_MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "caffeine": "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
@@ -48,7 +68,7 @@ class DemoResult:
 
     Attributes:
         folder: everything it wrote.
-        systems: D&D-NODE, RandInit, then the classical baselines.
+        systems: the finetuned student first, then the classical models.
         sentence: what the numbers say, whichever way they went.
         report: the HTML file.
     """
@@ -60,83 +80,95 @@ class DemoResult:
 
 
 def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = print) -> DemoResult:
-    """Run every stage into `out`; a second run goes on where the first one stopped.
+    """Run every stage into `out`; a second run resumes where the first one stopped.
 
     Args:
         out: folder for the store, the models and the report.
-        jobs: processes for preparing and for finetunings that don't depend on each other.
-        say: receives one line at a time.
+        jobs: number of processes that prepare the molecules.
+        say: receives one line at a time of what came out; how far a stage is goes to standard error.
     """
-    out = Path(out)
+    out, progress = Path(out), Progress(say)
     with ExitStack() as stack:
         data = resources.files("dnd.data")
         qm9 = stack.enter_context(resources.as_file(data / "qm9_slice.npz"))
         esol = stack.enter_context(resources.as_file(data / "esol.csv.gz"))
-        say("1. prepare: 2,500 QM9 molecules with their DFT conformers")
+        progress.say("1. prepare: 2,500 QM9 molecules with their DFT conformers")
         settings = PrepareConfig(hydrogens="teacher_all_student_heavy", jobs=jobs)
-        prepare([qm9], out / "store", settings, resume=True, quiet=True)
-        say("2. denoise: a 3D teacher learns which way each atom was pushed")
-        denoised = denoise(out / "store", out / "teacher", load_config(DenoiseConfig, "denoise-demo"), resume=True)
-        say(_denoising_line(denoised.metrics))
-        say("3. distill: a 2D student learns the teacher's representation of every atom (D&D-NODE)")
+        with progress.stage("prepare"):
+            prepare([qm9], out / "store", settings, resume=True, quiet=True)
+        progress.say("2. denoise: a 3D teacher learns which way each atom was pushed")
+        noise = load_config(DenoiseConfig, "denoise-demo")
+        with progress.stage("denoise", out / "teacher", noise.loop.epochs):
+            denoised = denoise(out / "store", out / "teacher", noise, resume=True, quiet=True)
+        progress.say(_denoising_line(denoised.metrics))
+        progress.say("3. distill: a 2D student learns the teacher's representation of every atom (D&D-NODE)")
         teach = load_config(DistillConfig, "distill-demo")
-        distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True)
-        say(_distillation_line(distilled.metrics))
-        say(f"4. finetune on ESOL: from the distilled student and from random weights, {len(SEEDS)} seeds each")
-        metrics = _finetune_all(out, esol, jobs)
-    systems = _systems(metrics)
+        with progress.stage("distill", out / "encoder", teach.loop.epochs):
+            distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True, quiet=True)
+        progress.say(_distillation_line(distilled.metrics))
+        progress.say("4. finetune: the student learns the solubility of ESOL's 902 training molecules")
+        _finetune(out, esol, progress)
+        progress.say("   beside it: classical models, and ridge regression on frozen representations")
+        with progress.stage("classical models"):
+            systems = _systems(out, esol, progress)
     for line in table_lines(systems):
-        say(line)
+        progress.say(line)
     sentence = compare(systems)
-    say(sentence)
-    say("5. predict: five drugs and a broken SMILES")
-    predictions = _predict(out)
-    report = write_demo_report(out, systems, sentence, predictions, denoised.metrics, distilled.metrics)
-    say(f"report: {report}")
+    progress.say(sentence)
+    progress.say("5. predict: five drugs and a broken SMILES")
+    with progress.stage("predict and report"):
+        predictions = _predict(out)
+        report = write_demo_report(out, systems, sentence, predictions, denoised.metrics, distilled.metrics)
+    progress.say(f"report: {report}")
     return DemoResult(out, systems, sentence, report)
 
 
-def _finetune_all(out: Path, esol: Path, jobs: int) -> dict[str, list[dict[str, Any]]]:
-    encoders = {"D&D-NODE": str(out / "encoder"), "RandInit": RANDOM}
-    work = [
-        (name, (str(esol), str(out / "models" / f"{name.replace('&', '')}-seed{seed}"), encoder, seed))
-        for seed in SEEDS
-        for name, encoder in encoders.items()
-    ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
-        pending = [(name, pool.submit(_finetune_one, *words)) for name, words in work]
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in encoders}
-        for name, future in pending:
-            found[name].append(future.result())
-    return found
-
-
-def _finetune_one(esol: str, folder: str, encoder: str, seed: int) -> dict[str, Any]:
+def _finetune(out: Path, esol: Path, progress: Progress) -> None:
     config = load_config(FinetuneConfig, "finetune-demo")
-    config = replace(config, loop=replace(config.loop, seed=seed), baselines=seed == SEEDS[0] and encoder != RANDOM)
-    return finetune(esol, folder, [TARGET], config, encoder=encoder, resume=True, say=_silent, quiet=True).metrics
+    folder = out / "model"
+    with progress.stage("finetune", folder, config.loop.epochs):
+        finetune(
+            esol, folder, [TARGET], config, encoder=str(out / "encoder"), resume=True, say=lambda line: None, quiet=True
+        )
+        if not (folder / REPORT).is_file():
+            write_model_report(folder)
 
 
-def _silent(line: str) -> None:
-    """Several finetunings at once would mix their lines."""
+def _systems(out: Path, esol: Path, progress: Progress) -> list[System]:
+    """The finetuned student, and every classical model, on the same split."""
+    molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
+    split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
+    values = {FINETUNED: Predictor.load(out / "model", device="cpu").predict_store(molecules.store)[:, 0]}
+    student, _ = load_encoder(out / "encoder")
+    random = initial_student(load_config(FinetuneConfig, "finetune-demo"), RANDOM, seed=1).eval()
+    for name, network in ((DISTILLED, student), (UNTRAINED, random)):
+        values[name] = _ridge(FrozenEncoder(network, "mean").embed(molecules.store), labels_N, split)
+    progress.say("   fitting random forests on fingerprints and descriptors")
+    found = baselines(_features(molecules), molecules.targets_NC, split.train, ["regression"], say=lambda line: None)
+    values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
+    return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
 
 
-def _systems(metrics: dict[str, list[dict[str, Any]]]) -> list[System]:
-    systems = [_system(name, runs) for name, runs in metrics.items()]
-    baselines = metrics["D&D-NODE"][0]["baselines"]
-    return systems + [_system(name.replace("_", " "), [values]) for name, values in baselines.items()]
+def _features(molecules: LabelledMolecules) -> dict[str, np.ndarray]:
+    parsed = [outcome.mol for text in molecules.smiles if (outcome := parse_smiles(text)).ok]
+    return {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
 
 
-def _system(name: str, runs: list[dict[str, Any]]) -> System:
-    valid, test = ([run["parts"][part]["rmse"] for run in runs] for part in ("valid", "test"))
-    return System(name, valid, test)
+def _ridge(
+    x_ND: Float[np.ndarray, "molecules dim"], labels_N: Float[np.ndarray, "molecules"], split: Split
+) -> Float[np.ndarray, "molecules"]:
+    """Predictions of a ridge regression whose penalty the validation part chooses."""
+    fits = [
+        make_pipeline(StandardScaler(), Ridge(strength)).fit(x_ND[split.train], labels_N[split.train])
+        for strength in STRENGTHS
+    ]
+    predictions = [np.asarray(fit.predict(x_ND), dtype=np.float64) for fit in fits]
+    return min(predictions, key=lambda own_N: float(np.mean((own_N - labels_N)[split.valid] ** 2)))
 
 
 def _predict(out: Path) -> list[dict[str, str]]:
     write_text(out / "new.csv", "name,smiles\n" + "".join(f"{name},{text}\n" for name, text in NEW_MOLECULES.items()))
-    predictor = Predictor.load(out / "models" / f"DD-NODE-seed{SEEDS[0]}", device="cpu")
-    predict_file(predictor, out / "new.csv", str(out / "predictions.csv"))
+    predict_file(Predictor.load(out / "model", device="cpu"), out / "new.csv", str(out / "predictions.csv"))
     with open(out / "predictions.csv", encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 

@@ -133,7 +133,7 @@ class RunLog:
             self._attempt(lambda: stream.write(line))
 
     def _open(self) -> None:
-        self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed in _end()
+        self._stream = open(self.path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  # closed in _end()
 
     def _synchronise(self) -> None:
         assert self._stream is not None
