@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from jaxtyping import Float
 
 from dnd.common.errors import ConfigError
 from dnd.interface.model import Explanations, Predictions, Predictor, opened
-from dnd.interface.molecules import as_file, as_files, is_path, molecules_of
+from dnd.interface.molecules import as_file, as_files
 from dnd.interface.stages import StageResult
 from dnd.models.students.encoders import DEFAULT_ENCODER
+from dnd.tables.from_python import as_molecules
 
 if TYPE_CHECKING:
     from dnd.models.students.layers import Pooling
@@ -37,14 +39,14 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
 
 
 def predict(
-    molecules: Any, model: Any, *, smiles_column: str = "smiles", device: str = "auto", jobs: int = 1
+    molecules: Any, model: Any, *, smiles_column: str | None = None, device: str = "auto", jobs: int = 1
 ) -> Predictions:
     """Predict the targets of molecules.
 
     Args:
         molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
         model: a MODEL folder, an opened model, or what `dnd.finetune` returned.
-        smiles_column: column of SMILES of a DataFrame or a table.
+        smiles_column: column of SMILES of a DataFrame or a table; found by its name when None.
         device: `cpu`, `cuda` or `auto`, for a model that is opened here.
         jobs: number of processes that parse many molecules; 0 = one per processor.
 
@@ -66,7 +68,7 @@ def embed(
     encoder: Any = DEFAULT_ENCODER,
     *,
     pooling: Pooling | None = None,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     device: str = "auto",
     jobs: int = 1,
 ) -> Float[np.ndarray, "molecules dim"]:
@@ -93,10 +95,10 @@ def embed(
     """
     from dnd.prediction.embedder import load_embedder
 
-    given = molecules_of(molecules, smiles_column)
+    given = as_molecules(molecules, smiles_column)
     if isinstance(encoder, Predictor):
         return encoder.embed(given.texts)
-    folder = Path(encoder) if is_path(encoder) else encoder
+    folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
     return load_embedder(folder, pooling=pooling, device=device, jobs=jobs).embed_with_errors(given.texts)[0]
 
 
@@ -105,7 +107,7 @@ def screen(
     model: Path | str,
     out: Path | str,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     top: int | None = None,
     by: str | None = None,
     ascending: bool = False,
@@ -120,7 +122,7 @@ def screen(
         molecules: a path or a list of paths; or a DataFrame, a list or a Series of SMILES.
         model: MODEL folder, or what `dnd.finetune` returned.
         out: folder of the shards.
-        smiles_column: column of SMILES of tables.
+        smiles_column: column of SMILES of tables; `smiles` when None.
         top: number of best rows that are written to `top.csv`.
         by: target that `top` goes by, where there are several.
         ascending: whether the smallest are the best.
@@ -151,7 +153,7 @@ def explain(
     *,
     targets: str | Sequence[str] = (),
     out: Path | str | None = None,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     most_molecules: int = 100,
     device: str = "auto",
 ) -> Explanations:
@@ -176,7 +178,7 @@ def explain(
         >>> dnd.explain("CC(=O)Oc1ccccc1C(=O)O", "esol-model")[0].atoms_A  # doctest: +SKIP
     """
     predictor, names = opened(model, device=device), [targets] if isinstance(targets, str) else list(targets)
-    given = molecules_of(molecules, smiles_column)
+    given = as_molecules(molecules, smiles_column)
     if len(given.texts) > most_molecules:
         raise ConfigError(
             "these are many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",

@@ -10,12 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.files import read_json
-from dnd.interface.molecules import as_file, molecules_of
+from dnd.interface.molecules import as_file
 from dnd.interface.views import facts_view, figures_view, molecules_view
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
+from dnd.tables.from_python import as_molecules
 
 if TYPE_CHECKING:
     import pandas
@@ -117,12 +118,12 @@ class Predictor(core.Predictor):
         model.card = (model.folder / "card.md").read_text(encoding="utf-8")
         return model
 
-    def predict(self, smiles: Any, *, smiles_column: str = "smiles") -> Predictions:
+    def predict(self, molecules: Any, *, smiles_column: str | None = None) -> Predictions:
         """Predict the targets of molecules.
 
         Args:
-            smiles: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
-            smiles_column: column of SMILES of a DataFrame or a table.
+            molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
+            smiles_column: column of SMILES of a DataFrame or a table; found by its name when None.
 
         Returns:
             A row per molecule, in order: `smiles`, the columns of every target, `in_domain`, `domain_reason`, and
@@ -132,17 +133,16 @@ class Predictor(core.Predictor):
             TypeError: what was passed can't be molecules.
             InputError: a file can't be read, or a table has no such column.
         """
-        given = molecules_of(smiles, smiles_column)
+        given = as_molecules(molecules, smiles_column)
         columns, errors = self.describe(given.texts)
-        reasons = [problem or error for problem, error in zip(given.problems or errors, errors, strict=True)]
-        return Predictions({"smiles": given.texts, **columns, ERROR: reasons}, given.index)
+        return Predictions({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
-    def embed(self, smiles: Any, *, smiles_column: str = "smiles") -> Float[np.ndarray, "molecules dim"]:
+    def embed(self, molecules: Any, *, smiles_column: str | None = None) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
-        return self.embed_with_errors(molecules_of(smiles, smiles_column).texts)[0]
+        return self.embed_with_errors(as_molecules(molecules, smiles_column).texts)[0]
 
     def evaluate(
-        self, data: Any, *, smiles_column: str = "smiles", target_columns: str | Sequence[str] = ()
+        self, data: Any, *, smiles_column: str | None = None, target_columns: str | Sequence[str] = ()
     ) -> Evaluation:
         """Metrics on labelled molecules, as `dnd evaluate` has them.
 
@@ -160,7 +160,7 @@ class Predictor(core.Predictor):
             return Evaluation(evaluate_file(self, path, smiles_column=column, target_columns=names))
 
     def explain(
-        self, molecules: Any, *, targets: str | Sequence[str] = (), smiles_column: str = "smiles"
+        self, molecules: Any, *, targets: str | Sequence[str] = (), smiles_column: str | None = None
     ) -> Explanations:
         """What each atom adds to the predictions, as `dnd explain` draws it.
 
@@ -173,7 +173,7 @@ class Predictor(core.Predictor):
             ConfigError: the model has no such target.
         """
         names = [targets] if isinstance(targets, str) else list(targets)
-        return Explanations(explain_molecules(self, molecules_of(molecules, smiles_column).texts, names))
+        return Explanations(explain_molecules(self, as_molecules(molecules, smiles_column).texts, names))
 
     def __repr__(self) -> str:
         """Targets and folder."""

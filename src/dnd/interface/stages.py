@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any
 
 from dnd.common.config import from_dict, load_config
 from dnd.interface.model import Predictor
-from dnd.interface.molecules import as_file, as_files, is_path
+from dnd.interface.molecules import as_file, as_files
 from dnd.interface.views import facts_view
 
 Settings = Mapping[str, object]
@@ -72,7 +73,7 @@ def prepare(
     molecules: Any,
     out: Path | str,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     target_columns: str | Sequence[str] = (),
     conformers: str = "auto",
     hydrogens: str = "heavy_both",
@@ -87,7 +88,7 @@ def prepare(
         molecules: a path or a list of paths (CSV, SMI, Parquet, SDF, XYZ, .npz); or a DataFrame, a mapping of columns,
             a list or a Series of SMILES.
         out: folder of the store.
-        smiles_column: column of SMILES of tables.
+        smiles_column: column of SMILES of tables; `smiles` when None.
         target_columns: columns that are kept as targets.
         conformers: `none`, `file`, `etkdg`, `etkdg_raw`, or `auto`: the file's where it has coordinates.
         hydrogens: `heavy_both`, `all_both` or `teacher_all_student_heavy`.
@@ -198,7 +199,7 @@ def finetune(
     time_limit: str | float | None = None,
     seed: int | None = None,
     device: str | None = None,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     settings: Settings | None = None,
     search: int = 0,
     resume: bool = False,
@@ -219,7 +220,7 @@ def finetune(
         time_limit: seconds, or a text such as `10m`, for the recipes `best` and `fast`.
         seed: random seed of the training.
         device: `cpu`, `cuda` or `auto`.
-        smiles_column: column of SMILES.
+        smiles_column: column of SMILES; `smiles` when None.
         settings: further settings by their dotted names, such as `{"loop.epochs": 30}`.
         search: number of trials that choose a few settings first.
         resume: resume an interrupted run.
@@ -251,7 +252,7 @@ def finetune(
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
-    chosen = encoder_choice(None if encoder is None else str(Path(encoder)) if is_path(encoder) else encoder, words)
+    chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
     say: Callable[[str], None] = print if verbose else _silent
     with as_file(data, smiles_column) as (path, column):
         done = run(

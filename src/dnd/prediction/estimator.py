@@ -7,7 +7,6 @@ that model as a MODEL folder, which every verb and `from_folder` open.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -20,8 +19,9 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.common.errors import InputError
 from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
-from dnd.prediction.estimator_base import FinetunedEstimator, SmilesEstimator, plain_value, smiles_list, target_names
+from dnd.prediction.estimator_base import FinetunedEstimator, SmilesEstimator, is_no_label, plain_value, target_names
 from dnd.predictor.targets import groups_of
+from dnd.tables.from_python import as_molecules
 from dnd.tables.labels import MOST_CLASSES
 
 
@@ -221,9 +221,13 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         Raises:
             ValueError: too few molecules, other lengths, missing labels, one class, more than 50, unequal weights.
         """
+        # An array of words turns NaN into the word nan: missing labels are looked for before.
+        missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
+        if missing is not None:
+            raise ValueError(f"y has a missing label in row {missing}; leave such rows out")
         labels = np.asarray(y)
-        if labels.ndim != 1 or any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
-            raise ValueError("y must have one axis and no missing label")
+        if labels.ndim != 1:
+            raise ValueError(f"y has {labels.ndim} axes; expected one, with a class per row")
         self.classes_, places = np.unique(labels, return_inverse=True)
         if not 2 <= len(self.classes_) <= MOST_CLASSES:
             raise ValueError(f"found {len(self.classes_)} classes, expected 2 to {MOST_CLASSES}")
@@ -319,7 +323,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         """
         if self.on_error not in ("nan", "raise"):
             raise ValueError(f"on_error is {self.on_error!r}; expected 'nan' or 'raise'")
-        smiles_list(X)
+        as_molecules(X)
         self.embedder_ = load_embedder(
             self.encoder,
             pooling=self.pooling,  # type: ignore[arg-type]
@@ -338,7 +342,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
             ValueError: a row is no molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")
-        values_ND, errors = self.embedder_.embed_with_errors(smiles_list(X))
+        values_ND, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None and self.on_error == "raise":
             raise ValueError(f"row {bad} is no molecule: {errors[bad]}")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
@@ -25,6 +26,7 @@ from dnd.finetuning.students import encoder_choice
 from dnd.finetuning.time_limit import read_duration
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
+from dnd.tables.from_python import as_molecules
 
 FEWEST = 10
 ESTIMATOR = "estimator.json"  # of a MODEL folder that an estimator saved
@@ -41,30 +43,6 @@ _DIRECT = {  # parameters that are settings of a finetuning
     "device": "loop.device",
     "jobs": "jobs",
 }
-
-
-def smiles_list(X: Any) -> list[str]:
-    """The SMILES of `X`, in order; what is not text becomes an empty SMILES, which is no molecule.
-
-    Raises:
-        ValueError: `X` is a single text, or has more than one column.
-    """
-    if isinstance(X, str):
-        raise ValueError("X is a single text; expected a list of SMILES, such as ['CCO']")
-    values = np.asarray(X, dtype=object)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise ValueError(f"X has the shape {values.shape}; expected one SMILES per row. Select the SMILES column")
-    return [_text(value) for value in values]
-
-
-def _text(value: Any) -> str:
-    if hasattr(value, "GetNumAtoms"):  # a molecule of RDKit
-        from rdkit import Chem
-
-        return str(Chem.MolToSmiles(value))
-    return value if isinstance(value, str) else ""
 
 
 class SmilesEstimator(BaseEstimator):  # type: ignore[misc]
@@ -128,7 +106,8 @@ class FinetunedEstimator(SmilesEstimator):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with `deep` each of `settings` too, as `settings__NAME`."""
         found: dict[str, Any] = super().get_params(deep=deep)
-        return found | {f"{_SETTING}{name}": value for name, value in (self.settings or {}).items() if deep}
+        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # what is wrong is said by `fit`
+        return found | {f"{_SETTING}{name}": value for name, value in known.items()}
 
     def _finetune(
         self,
@@ -137,7 +116,7 @@ class FinetunedEstimator(SmilesEstimator):
         names: Sequence[str],
         sample_weight: Any,
     ) -> None:
-        smiles = smiles_list(X)
+        smiles = as_molecules(X).texts
         if len(smiles) != len(labels_NC):
             raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_NC)}")
         kept = _kept_rows(sample_weight, len(smiles))
@@ -146,7 +125,7 @@ class FinetunedEstimator(SmilesEstimator):
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         encoder, config = self._choices()
         say: Callable[[str], None] = print if self.verbose else _silent
-        parts = _parts(len(smiles), self.validation_fraction, self.random_state)
+        parts = _parts(smiles, self.validation_fraction, self.random_state)
         with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
             _write_table(table, smiles, labels_NC, names, parts)
@@ -244,7 +223,7 @@ class FinetunedEstimator(SmilesEstimator):
         known, name = getattr(self, "feature_names_in_", None), _feature_name(X)
         if known is not None and name is not None and name != known[0]:
             raise ValueError(f"the column is called {name!r}; it was {known[0]!r} when the estimator was fitted")
-        return smiles_list(X)
+        return as_molecules(X).texts
 
     def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         smiles = self._smiles(X)
@@ -252,15 +231,26 @@ class FinetunedEstimator(SmilesEstimator):
         return predictor.predict_values(smiles)
 
 
-def _parts(count: int, validation_fraction: float, seed: int) -> list[str]:
-    """A part per row. A finetuning wants a test part; one validation molecule serves, as its scores are not used."""
+def _parts(smiles: Sequence[str], validation_fraction: float, seed: int) -> list[str]:
+    """A part per row, the rows of a molecule in one part.
+
+    A finetuning wants a test part; one validation molecule serves, as its scores are not used.
+    """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
-    held_out = min(max(2, round(count * validation_fraction)), count - 1)
-    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(count)
-    parts = np.full(count, "train", dtype=object)
-    parts[order[: held_out - 1]], parts[order[held_out - 1]] = "valid", "test"
-    return [str(part) for part in parts]
+    rows_of: dict[str | int, list[int]] = {}
+    for row, outcome in enumerate(map(parse_smiles, smiles)):
+        rows_of.setdefault(outcome.smiles if outcome.ok else row, []).append(row)
+    groups = list(rows_of.values())
+    if len(groups) < 3:
+        raise ValueError(f"there are too few different molecules: found {len(groups)}, expected at least 3")
+    held_out = min(max(2, round(len(groups) * validation_fraction)), len(groups) - 1)
+    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(len(groups))
+    parts = ["train"] * len(smiles)
+    for place in order[:held_out]:
+        for row in groups[place]:
+            parts[row] = "test" if place == order[held_out - 1] else "valid"
+    return parts
 
 
 _SMILES, _SPLIT = "smiles", "split"  # columns of the table that a fit writes
@@ -289,6 +279,12 @@ def _kept_rows(sample_weight: Any, count: int) -> list[int]:
     return [int(row) for row in kept]
 
 
+def is_no_label(label: object) -> bool:
+    """Whether a label is a missing one: None, NaN, or pandas' own."""
+    is_nan = isinstance(label, float) and math.isnan(label)  # NumPy's float64 too
+    return label is None or is_nan or type(label).__name__ in ("NAType", "NaTType")
+
+
 def target_names(y: Any, count: int) -> list[str]:
     """Names of a Series or a DataFrame, else `y`, or `y0`, `y1` …
 
@@ -298,10 +294,10 @@ def target_names(y: Any, count: int) -> list[str]:
     columns = list(y.columns) if hasattr(y, "columns") else [getattr(y, "name", None)]
     if len(columns) != count or any(not isinstance(name, str) or not name.strip() for name in columns):
         return ["y"] if count == 1 else [f"y{column}" for column in range(count)]
-    columns = [str(name) for name in columns]
-    if len(set(columns)) < count or {_SMILES, _SPLIT} & set(columns):
-        raise ValueError(f"y has the columns {columns}; expected different names, none of them {_SMILES} or {_SPLIT}")
-    return columns
+    names = [str(name) for name in columns]
+    if len(set(names)) < count or {_SMILES, _SPLIT} & set(names):
+        raise ValueError(f"y has the columns {names}; expected different names, none of them {_SMILES} or {_SPLIT}")
+    return names
 
 
 def _feature_name(X: Any) -> str | None:

@@ -1,7 +1,7 @@
 """The main job, small, on data that ships with the package: every stage for real, and a report that says what came out.
 
-QM9's DFT conformers → store → teacher → student; ESOL with its OGB split → the student finetuned; beside it classical
-models on the same split, two of them on frozen representations, of the distilled student and of random weights.
+QM9's DFT conformers → store → teacher → student; what the student knows: ridge regression of QM9's labels on its frozen
+representations and on those of random weights; ESOL with its OGB split → the student finetuned, beside forests.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.chemistry.splits import Split, column_split
+from dnd.chemistry.splits import column_split
 from dnd.common.config import load_config
 from dnd.common.files import write_text
 from dnd.finetuning.baselines import baselines
@@ -39,19 +41,21 @@ from dnd.pretraining.settings import DistillConfig
 from dnd.report.model_report import REPORT, write_model_report
 from dnd.reproduction.demo_progress import Progress
 from dnd.reproduction.demo_report import (
-    DISTILLED,
     FINETUNED,
-    UNTRAINED,
+    Knowledge,
     System,
     compare,
+    knowledge_sentence,
     table_lines,
     write_demo_report,
 )
 from dnd.store.prepare import prepare
+from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 
 TARGET = "logS"
-STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the ridge regressions' penalty; the validation part chooses
+STRENGTHS = tuple(10.0**power for power in range(-2, 5))  # of a ridge regression's penalty, chosen within each fold
+FOLDS = 5
 NEW_MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "caffeine": "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
@@ -69,12 +73,14 @@ class DemoResult:
     Attributes:
         folder: everything it wrote.
         systems: the finetuned student first, then the classical models.
+        knowledge: what frozen representations say of QM9's labels.
         sentence: what the numbers say, whichever way they went.
         report: the HTML file.
     """
 
     folder: Path
     systems: list[System]
+    knowledge: list[Knowledge]
     sentence: str
     report: Path
 
@@ -93,7 +99,8 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
         qm9 = stack.enter_context(resources.as_file(data / "qm9_slice.npz"))
         esol = stack.enter_context(resources.as_file(data / "esol.csv.gz"))
         progress.say("1. prepare: 2,500 QM9 molecules with their DFT conformers")
-        settings = PrepareConfig(hydrogens="teacher_all_student_heavy", jobs=jobs)
+        labels = tuple(str(name) for name in np.load(qm9, allow_pickle=False)["names"])
+        settings = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=labels, jobs=jobs)
         with progress.stage("prepare"):
             prepare([qm9], out / "store", settings, resume=True, quiet=True)
         progress.say("2. denoise: a 3D teacher learns which way each atom was pushed")
@@ -106,21 +113,24 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
         with progress.stage("distill", out / "encoder", teach.loop.epochs):
             distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True, quiet=True)
         progress.say(_distillation_line(distilled.metrics))
+        with progress.stage("ridge regression on frozen representations"):
+            knowledge = _knowledge(out)
+        progress.say(f"   {knowledge_sentence(knowledge)}")
         progress.say("4. finetune: the student learns the solubility of ESOL's 902 training molecules")
         _finetune(out, esol, progress)
-        progress.say("   beside it: classical models, and ridge regression on frozen representations")
+        progress.say("   beside it: random forests on fingerprints and on descriptors")
         with progress.stage("classical models"):
-            systems = _systems(out, esol, progress)
+            systems = _systems(out, esol)
     for line in table_lines(systems):
         progress.say(line)
-    sentence = compare(systems)
-    progress.say(sentence)
+    progress.say(f"   {compare(systems)}")
+    sentence = f"{knowledge_sentence(knowledge)} {compare(systems)}"
     progress.say("5. predict: five drugs and a broken SMILES")
     with progress.stage("predict and report"):
         predictions = _predict(out)
-        report = write_demo_report(out, systems, sentence, predictions, denoised.metrics, distilled.metrics)
+        report = write_demo_report(out, systems, knowledge, sentence, predictions, denoised.metrics, distilled.metrics)
     progress.say(f"report: {report}")
-    return DemoResult(out, systems, sentence, report)
+    return DemoResult(out, systems, knowledge, sentence, report)
 
 
 def _finetune(out: Path, esol: Path, progress: Progress) -> None:
@@ -134,16 +144,31 @@ def _finetune(out: Path, esol: Path, progress: Progress) -> None:
             write_model_report(folder)
 
 
-def _systems(out: Path, esol: Path, progress: Progress) -> list[System]:
+def _knowledge(out: Path) -> list[Knowledge]:
+    """How well QM9's labels follow from frozen representations, of the distilled student and of random weights."""
+    store = Store.open(out / "store")
+    random = initial_student(load_config(FinetuneConfig, "finetune-demo"), RANDOM, seed=1).eval()
+    networks = (load_encoder(out / "encoder")[0], random)
+    distilled_ND, untrained_ND = (FrozenEncoder(network, "mean").embed(store) for network in networks)
+    return [
+        Knowledge(name, _explained(distilled_ND, labels_N), _explained(untrained_ND, labels_N))
+        for name, labels_N in zip(store.target_columns, store.targets.T.astype(np.float64), strict=True)
+    ]
+
+
+def _explained(x_ND: Float[np.ndarray, "molecules dim"], labels_N: Float[np.ndarray, "molecules"]) -> float:
+    """R² of a ridge regression, predicted out of fold, over the molecules whose label is known."""
+    known = np.isfinite(labels_N)
+    model = make_pipeline(StandardScaler(), RidgeCV(STRENGTHS))
+    folds = KFold(FOLDS, shuffle=True, random_state=0)
+    return float(r2_score(labels_N[known], cross_val_predict(model, x_ND[known], labels_N[known], cv=folds)))
+
+
+def _systems(out: Path, esol: Path) -> list[System]:
     """The finetuned student, and every classical model, on the same split."""
     molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
     split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
     values = {FINETUNED: Predictor.load(out / "model", device="cpu").predict_store(molecules.store)[:, 0]}
-    student, _ = load_encoder(out / "encoder")
-    random = initial_student(load_config(FinetuneConfig, "finetune-demo"), RANDOM, seed=1).eval()
-    for name, network in ((DISTILLED, student), (UNTRAINED, random)):
-        values[name] = _ridge(FrozenEncoder(network, "mean").embed(molecules.store), labels_N, split)
-    progress.say("   fitting random forests on fingerprints and descriptors")
     found = baselines(_features(molecules), molecules.targets_NC, split.train, ["regression"], say=lambda line: None)
     values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
     return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
@@ -152,18 +177,6 @@ def _systems(out: Path, esol: Path, progress: Progress) -> list[System]:
 def _features(molecules: LabelledMolecules) -> dict[str, np.ndarray]:
     parsed = [outcome.mol for text in molecules.smiles if (outcome := parse_smiles(text)).ok]
     return {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-
-
-def _ridge(
-    x_ND: Float[np.ndarray, "molecules dim"], labels_N: Float[np.ndarray, "molecules"], split: Split
-) -> Float[np.ndarray, "molecules"]:
-    """Predictions of a ridge regression whose penalty the validation part chooses."""
-    fits = [
-        make_pipeline(StandardScaler(), Ridge(strength)).fit(x_ND[split.train], labels_N[split.train])
-        for strength in STRENGTHS
-    ]
-    predictions = [np.asarray(fit.predict(x_ND), dtype=np.float64) for fit in fits]
-    return min(predictions, key=lambda own_N: float(np.mean((own_N - labels_N)[split.valid] ** 2)))
 
 
 def _predict(out: Path) -> list[dict[str, str]]:

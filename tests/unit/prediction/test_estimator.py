@@ -118,15 +118,15 @@ def test_embeddings_feed_a_pipeline(encoder: Path):
 @pytest.mark.parametrize(
     ("X", "y", "message"),
     [
-        ("CCO", [1.0], "single text"),
+        ("CCO", [1.0], "too few"),
         ([["C", "C"]] * 20, [1.0] * 20, "one SMILES per row"),
         (SMILES, SIZES[:-1], "differ in length"),
         (["C"] * 3, [1.0, 2.0, 3.0], "too few"),
         (SMILES, np.where(SIZES > 5, np.inf, 0), "finite"),
     ],
 )
-def test_bad_input_is_a_value_error(X: object, y: object, message: str):
-    with pytest.raises(ValueError, match=message):
+def test_bad_input_is_an_error_of_its_value_or_type(X: object, y: object, message: str):
+    with pytest.raises((ValueError, TypeError), match=message):
         DndRegressor(recipe="small", settings=SETTINGS).fit(X, y)
 
 
