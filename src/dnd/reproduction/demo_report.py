@@ -151,8 +151,8 @@ def _knowledge_table(knowledge: Sequence[Knowledge]) -> Table:
         ["property of QM9", "distilled", "random weights"],
         [[one.label, f"{one.distilled:.3f}", f"{one.untrained:.3f}"] for one in knowledge],
         title="What the student knows, frozen",
-        note="R² of a ridge regression on the mean over atoms, predicted in five folds; below 0 the mean of the label is "
-        "the better prediction. Denoising and distillation saw the molecules' geometries, but none of these properties.",
+        note="R² of a ridge regression on the mean over atoms, predicted in five folds; below 0 the mean is "
+        "better. Denoising and distillation saw the molecules' geometries, but none of these properties.",
         best=[row for row, one in enumerate(knowledge) if one.distilled > one.untrained],
     )
 
