@@ -111,7 +111,7 @@ WORST = 6
 MEASURED, PREDICTED = "logS", "logS_pred"
 
 COMMANDS = """\
-dnd prepare  qm9_slice.npz -o store --hydrogens teacher_all_student_heavy --target-columns mu,homo,lumo,gap,r2 --jobs 2
+dnd prepare  qm9_slice.npz -o store --hydrogens teacher_all_student_heavy --jobs 2
 dnd denoise  store -o teacher --recipe demo
 dnd distill  store --teacher teacher -o encoder --recipe demo
 dnd finetune esol.csv.gz -o model --target-columns logS --encoder encoder --recipe demo
