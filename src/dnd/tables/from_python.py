@@ -136,7 +136,8 @@ def _of_file(path: str, smiles_column: str | None) -> GivenMolecules:
     texts, problems = [], []
     with open_molecules(path, smiles_column or _SMILES) as table:
         for row in table:
-            texts.append(row.smiles)
+            # A row that can't be trusted is no molecule: its SMILES may be a shifted cell.
+            texts.append(row.smiles if row.problem is None else "")
             problems.append(row.problem or "")
     return GivenMolecules(texts, problems)
 
