@@ -80,7 +80,7 @@ def test_a_gpu_is_told_by_the_build_and_the_driver(tmp_path: Path, monkeypatch: 
     [
         ("formats-1/encoder", ["encoder", "gine", "layers"]),
         ("formats-1/teacher", ["teacher", "noise", "angstrom"]),
-        ("predictor-blend", ["predictor", "target", "ridge"]),
+        ("predictor-blend", ["predictor", "target", "1 network, forest_counts"]),
         ("predictor-classes", ["predictor", "test part"]),
     ],
 )

@@ -98,7 +98,7 @@ def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield _line("target", f"{target['name']}{unit}, {target.get('kind', config.get('task'))}")
     classical = [member["name"] for member in (config.get("blend") or {}).get("classical", [])]
     networks = len(config.get("members", []))
-    yield _line("members", ", ".join([f"{networks} networks", *classical]))
+    yield _line("members", ", ".join([f"{networks} network{'s' * (networks != 1)}", *classical]))
     yield _line("encoder", str(training.get("encoder", "not recorded")))
     yield _line("data", f"{training.get('data')}, split {training.get('settings', {}).get('split')}")
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}

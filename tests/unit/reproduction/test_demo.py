@@ -26,7 +26,8 @@ SIGNS = np.where(np.arange(100) % 2, 1.0, -1.0)
 
 
 def system(name: str, rmse: float, valid: float | None = None, noise: float = 0.0) -> System:
-    errors_N = SIGNS * rmse * (1 + noise * np.sin(np.arange(100)))
+    errors_N = SIGNS * (1 + noise * np.sin(np.arange(100)))
+    errors_N *= rmse / np.sqrt(np.mean(errors_N**2))
     return System(name, rmse if valid is None else valid, errors_N)
 
 
@@ -59,7 +60,7 @@ def test_a_difference_within_the_scatter_is_no_difference() -> None:
 
 def test_what_distillation_gave_is_counted_whichever_way_it_went() -> None:
     found = [Knowledge("gap", 0.8, 0.7), Knowledge("r2", 0.3, 0.5), Knowledge("mu", 0.1, -0.2)]
-    assert "of 2 of 3 properties" in knowledge_sentence(found)
+    assert "2 of 3 properties" in knowledge_sentence(found)
     assert "median R² 0.30 against 0.50" in knowledge_sentence(found)
 
 
