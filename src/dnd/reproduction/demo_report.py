@@ -71,8 +71,8 @@ def knowledge_sentence(knowledge: Sequence[Knowledge]) -> str:
     ours, theirs = (f"{value:.2f}" for value in medians)
     return (
         f"A ridge regression predicts {better} of {len(knowledge)} properties of QM9 better from the frozen distilled "
-        f"student than from the same network with random weights (median R² {ours} against {theirs}); the student never "
-        f"saw these properties."
+        f"student than from the same network with random weights (median R² {ours} against {theirs}); the student "
+        f"never saw these properties."
     )
 
 
