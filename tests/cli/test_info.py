@@ -78,7 +78,7 @@ def test_a_gpu_is_told_by_the_build_and_the_driver(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("formats-1/encoder", ["encoder", "gine", "layers"]),
+        ("formats-1/encoder", ["encoder", "gine", "layers", "training"]),
         ("formats-1/teacher", ["teacher", "noise", "angstrom"]),
         ("predictor-blend", ["predictor", "target", "1 network, forest_counts"]),
         ("predictor-classes", ["predictor", "test part"]),
@@ -93,8 +93,11 @@ def test_info_of_a_store_a_run_and_a_stranger(tmp_path: Path):
     write_run_record(tmp_path / "run", {"epochs": 3})
     assert "unfinished run" in "\n".join(about.about_folder(tmp_path / "run"))
     write_json(tmp_path / "store" / "x.json", {})
-    write_manifest(tmp_path / "store", kind="store", format_version=1, extra={"counts": {"molecules": 2500}})
-    assert "2,500" in "\n".join(about.about_folder(tmp_path / "store"))
+    extra = {"counts": {"molecules": 2500}, "settings": {"hydrogens": "all_both"}}
+    write_manifest(tmp_path / "store", kind="store", format_version=1, extra=extra)
+    text = "\n".join(about.about_folder(tmp_path / "store"))
+    assert "2,500" in text
+    assert "hydrogens all_both" in text
     found = run("info", str(tmp_path))
     assert found.returncode == 2
     assert "was not written by dnd" in found.stderr

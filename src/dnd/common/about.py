@@ -17,7 +17,8 @@ DISTRIBUTION = "dnd-mol"
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)['\"]")
 _DEVELOPMENT = ("dev", "test")  # extras that no user installs
 _GPUS = Path("/proc/driver/nvidia/gpus")
-_WIDTH = 12  # of the first column
+_TRAINING = ("epochs", "batch_size", "learning_rate", "precision", "seed")  # the settings that a reader asks for first
+_WIDTH = 14  # of the first column
 
 
 def about_installation() -> Iterator[str]:
@@ -68,6 +69,8 @@ def about_folder(folder: Path) -> Iterator[str]:
     describe = {"encoder": _about_encoder, "teacher": _about_teacher, "predictor": _about_model}
     if manifest["kind"] in describe:
         yield from describe[manifest["kind"]](folder, config)
+    if manifest.get("settings"):  # of a store or a screen
+        yield _line("settings", _settings(manifest["settings"]))
     for name, value in manifest.get("counts", {}).items():
         if isinstance(value, int):
             yield _line(name, f"{value:,}")
@@ -83,12 +86,14 @@ def _about_encoder(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield _line("student", _student(config))
     yield _line("trained by", f"{config.get('stage', 'not recorded')}, level {config.get('level', 'none')}")
     yield _line("molecules", f"{config.get('molecules', 0):,}, hydrogens {config.get('hydrogens')}")
+    yield _line("training", _training(config.get("settings", {})))
 
 
 def _about_teacher(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield _line("teacher", _settings(config.get("teacher", {})))
     yield _line("noise", f"{config.get('sigma')} angstrom")
     yield _line("molecules", f"{config.get('molecules', 0):,}, hydrogens {config.get('hydrogens')}")
+    yield _line("training", _training(config.get("settings", {})))
 
 
 def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
@@ -101,6 +106,7 @@ def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield _line("members", ", ".join([f"{networks} network{'s' * (networks != 1)}", *classical]))
     yield _line("encoder", str(training.get("encoder", "not recorded")))
     yield _line("data", f"{training.get('data')}, split {training.get('settings', {}).get('split')}")
+    yield _line("training", _training(training.get("settings", {})))
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     test = metrics.get("parts", {}).get("test", {})
     for name, values in test.get("targets", {}).items():
@@ -111,6 +117,11 @@ def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 def _student(config: Mapping[str, Any]) -> str:
     student = config.get("student", {})
     return f"{student.get('name')}, {student.get('num_layers')} layers of {student.get('width')}"
+
+
+def _training(settings: Mapping[str, Any]) -> str:
+    loop = settings.get("loop", {})
+    return ", ".join(f"{name} {loop[name]}" for name in _TRAINING if loop.get(name) is not None) or "not recorded"
 
 
 def _settings(values: Mapping[str, Any]) -> str:
