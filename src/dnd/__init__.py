@@ -1,6 +1,7 @@
 """Denoise and distill: molecular property prediction with 3D knowledge and no conformer at prediction time.
 
-The public list is small and loads lazily, so `import dnd` costs milliseconds.
+The public list is small and loads lazily, so `import dnd` costs milliseconds. It is documented, as one page, in
+`docs/reference/python.md`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dnd.interface.answers import embed, explain, load, predict, screen
+    from dnd.interface.model import Predictor
+    from dnd.interface.stages import denoise, distill, finetune, prepare
     from dnd.prediction.estimator import DndClassifier, DndEmbedder, DndRegressor
-    from dnd.predictor.predictor import Predictor, load
 
 _PUBLIC = {
+    "prepare": "dnd.interface.stages",
+    "denoise": "dnd.interface.stages",
+    "distill": "dnd.interface.stages",
+    "finetune": "dnd.interface.stages",
+    "load": "dnd.interface.answers",
+    "Predictor": "dnd.interface.model",
+    "predict": "dnd.interface.answers",
+    "embed": "dnd.interface.answers",
+    "screen": "dnd.interface.answers",
+    "explain": "dnd.interface.answers",
+    "DndRegressor": "dnd.prediction.estimator",
     "DndClassifier": "dnd.prediction.estimator",
     "DndEmbedder": "dnd.prediction.estimator",
-    "DndRegressor": "dnd.prediction.estimator",
-    "Predictor": "dnd.predictor.predictor",
-    "load": "dnd.predictor.predictor",
 }
+__all__ = [
+    "DndClassifier",
+    "DndEmbedder",
+    "DndRegressor",
+    "Predictor",
+    "__version__",
+    "denoise",
+    "distill",
+    "embed",
+    "explain",
+    "finetune",
+    "load",
+    "predict",
+    "prepare",
+    "screen",
+]
 __version__ = "0.1.0"
-__all__ = ["DndClassifier", "DndEmbedder", "DndRegressor", "Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

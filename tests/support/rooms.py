@@ -28,6 +28,7 @@ ROOMS = {
     "finetuning": "how a model is made",
     "prediction": "files, screens, estimators",
     "report": "HTML, figures, explanations",
+    "interface": "the functions of Python",
     "reproduction": "the paper's tables and figures",
     "bench": "speed, as ratios",
     "cli": "the command dnd",

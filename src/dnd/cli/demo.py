@@ -10,9 +10,9 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything it writes.")] = Path("dnd-demo"),
-    jobs: Annotated[int, typer.Option(help="Processes.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that prepare the molecules.")] = 2,
 ) -> None:
-    """Denoise, distill, finetune, predict and report in a few minutes; run again to go on after a stop."""
+    """Denoise, distill, finetune, predict and report in about two minutes; run it again to resume after a stop."""
     from dnd.reproduction.demo import run_demo
 
     run_demo(out, jobs=jobs, say=typer.echo)

@@ -8,7 +8,9 @@ import typer
 
 
 def embed(
-    source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help=".npy, .csv, .tsv, .parquet; - = CSV on stdout.")] = "-",
     encoder: Annotated[
         str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder; dnd-base if not given.")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -37,7 +37,9 @@ VERBS = {
     "reproduce": "The tables and figures of the paper, ours beside theirs.",
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
+    "info": "Versions, device and shipped encoders; or what a folder is and how it was made.",
 }
+_RUN_ALONE = ("demo", "info")  # verbs that do something without an argument
 
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
@@ -45,7 +47,7 @@ _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what 
 
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
-    app = typer.Typer(name="dnd", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(name="dnd", no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback(help="Denoise and distill: molecular properties from SMILES with what a 3D teacher knew.")(_root)
     for name, line in VERBS.items():
         if name != verb:
@@ -55,7 +57,7 @@ def build_app(verb: str | None) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, no_args_is_help=name != "demo")(getattr(module, name.replace("-", "_")))
+            app.command(name, no_args_is_help=name not in _RUN_ALONE)(getattr(module, name.replace("-", "_")))
     return app
 
 
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(shown(word) != word for word in words):
         show_from_now_on()  # before a complaint about a word quotes it
-    verb = next((word for word in words if not word.startswith("-")), None)
+    verb = next((word for word in words or _words_to_complete() if not word.startswith("-")), None)
     try:
         build_app(verb)(args=words, prog_name="dnd")
     except SystemExit as end:
@@ -109,8 +111,30 @@ def _stop(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _root() -> None:
-    """Shared by all verbs: from here on names come from files, and what is shown of them is data."""
+def _words_to_complete() -> list[str]:
+    """What stands on the line that a shell wants completed, behind `dnd`; empty in a run of the command.
+
+    Shells ask with variables in place of arguments: bash with `COMP_WORDS`, the others with `_TYPER_COMPLETE_ARGS`.
+    """
+    if "_DND_COMPLETE" not in os.environ:
+        return []
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dnd import __version__
+
+        typer.echo(f"dnd {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options in front of every verb; from here on names come from files, and what is shown of them is data."""
     show_from_now_on()
 
 

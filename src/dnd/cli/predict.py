@@ -9,7 +9,9 @@ import typer
 
 
 def predict(
-    source: Annotated[str, typer.Argument(metavar="IN", help="CSV, TSV, SMI, SDF or Parquet, .gz or not; - = stdin.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
+    ],
     model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
     out: Annotated[str, typer.Option("--out", "-o", help=".csv, .tsv, .parquet, .csv.gz; - = stdout.")] = "-",
     smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",

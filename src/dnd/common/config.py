@@ -58,8 +58,8 @@ def load_config(
     Raises:
         ConfigError: no such recipe, a key that the stage does not have, a value of another type.
     """
-    if stage is not None and f"{stage}-{recipe}" in recipe_names():
-        recipe = f"{stage}-{recipe}"
+    if stage is not None and recipe is not None:
+        recipe = _recipe_of_stage(str(recipe), stage)
     values: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
     for word in overrides:
         key, equals, text = word.partition("=")
@@ -67,6 +67,27 @@ def load_config(
             raise ConfigError(f"setting {word!r} has no value", expected="key=value")
         _set_dotted(values, key.strip(), text.strip())
     return from_dict(cls, values)
+
+
+def _recipe_of_stage(recipe: str, stage: str) -> str:
+    """The full name of a recipe that is named as `--help` names it; a file stays what it is.
+
+    Raises:
+        ConfigError: there is no such recipe; the message names those of the stage.
+    """
+    own = [name.removeprefix(f"{stage}-") for name in recipe_names() if name.startswith(f"{stage}-")]
+    if recipe in own:
+        return f"{stage}-{recipe}"
+    if recipe in recipe_names() or (recipe.endswith(".toml") and Path(recipe).is_file()):
+        return recipe
+    raise ConfigError(
+        f"unknown recipe {recipe!r}", expected=f"one of {', '.join(own)}, or a TOML file", next_step=_close(recipe, own)
+    )
+
+
+def _close(name: str, known: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(close)}?" if close else None
 
 
 def recipe_names() -> list[str]:
@@ -104,12 +125,34 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown setting {path}{key}", next_step=nearest(key, known))
+            raise ConfigError(f"unknown setting {path}{key}", next_step=_nearest_setting(cls, path, key))
     built = {key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()}
     try:
         return cls(**built)
     except ValueError as error:  # raised by a `__post_init__`
         raise ConfigError(f"settings of {cls.__name__} are at odds", found=str(error)) from error
+
+
+def _nearest_setting(cls: type[Any], path: str, key: str) -> str:
+    """The settings whose own names are nearest to `key`, written in full as a command line takes them."""
+    dotted = {f"{path}{name}" for name in _dotted_names(cls)}
+    own = {name.rpartition(".")[2] for name in dotted}
+    close = difflib.get_close_matches(key, sorted(own), n=3, cutoff=0.5)
+    found = [name for word in close for name in sorted(dotted, key=len) if name.rpartition(".")[2] == word]
+    tables = sorted({f"{path}{field.name}" for field in dataclasses.fields(cls)})
+    return f"Did you mean {', '.join(found[:3])}?" if found else f"Known: {', '.join(tables)}"
+
+
+def _dotted_names(cls: type[Any]) -> Iterable[str]:
+    """Names of all settings under a dataclass."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        inside = [part for part in (hints[field.name], *typing.get_args(hints[field.name])) if isinstance(part, type)]
+        nested = next((part for part in inside if dataclasses.is_dataclass(part)), None)
+        if nested is None:
+            yield field.name
+        else:
+            yield from (f"{field.name}.{name}" for name in _dotted_names(nested))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,129 +1,55 @@
 """scikit-learn estimators on SMILES: `DndRegressor`, `DndClassifier`, and `DndEmbedder` as a transformer.
 
 `X` is a list, an array, a Series, or one column of a table, with a SMILES per row. Nothing here computes: fitting is
-`dnd finetune` on a table in a temporary folder, so an estimator and the command line give the same model.
+`dnd finetune` on a table in a temporary folder, so an estimator and the command line give the same model. `save` writes
+that model as a MODEL folder, which every verb and `from_folder` open.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    RegressorMixin,
-    TransformerMixin,
-)
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dnd.common.config import load_config, recipe_names
-from dnd.common.randomness import derive_seed
-from dnd.finetuning.finetune import finetune
-from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.students import encoder_choice
+from dnd.common.errors import InputError
 from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
-from dnd.predictor.predictor import Predictor
+from dnd.prediction.estimator_base import FinetunedEstimator, SmilesEstimator, is_no_label, plain_value, target_names
+from dnd.predictor.targets import groups_of
+from dnd.tables.from_python import as_molecules
 from dnd.tables.labels import MOST_CLASSES
 
-FEWEST = 10
 
-
-def smiles_list(X: Any) -> list[str]:
-    """The SMILES of `X`, in order; what is not text becomes an empty SMILES, which is no molecule.
-
-    Raises:
-        ValueError: `X` is a single text, or has more than one column.
-    """
-    if isinstance(X, str):
-        raise ValueError("X is a single text; expected a list of SMILES, such as ['CCO']")
-    values = np.asarray(X, dtype=object)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise ValueError(f"X has the shape {values.shape}; expected one SMILES per row. Select the SMILES column")
-    return [value if isinstance(value, str) else "" for value in values]
-
-
-class _SmilesEstimator(BaseEstimator):  # type: ignore[misc]
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.one_d_array = tags.input_tags.string = True
-        tags.input_tags.two_d_array = False
-        tags.non_deterministic = False
-        return tags
-
-
-class _Finetuned(_SmilesEstimator):
-    """What the regressor and the classifier share; see their arguments."""
-
-    _task = ""
-
-    def __init__(
-        self,
-        encoder: str | Path | None = None,
-        recipe: str = "small",
-        settings: Mapping[str, object] | None = None,
-        ensemble: int | None = None,
-        validation_fraction: float = 0.1,
-        random_state: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.encoder = encoder
-        self.recipe = recipe
-        self.settings = settings
-        self.ensemble = ensemble
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        self.device = device
-
-    def _finetune(self, smiles: Sequence[str], labels_NC: Float[np.ndarray, "molecules targets"]) -> None:
-        if len(smiles) != len(labels_NC):
-            raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_NC)}")
-        if len(smiles) < FEWEST:
-            raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
-        words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
-        encoder = encoder_choice(self.encoder, words)
-        own = [f"task={self._task}", "split=column:split", "baselines=false"]
-        own += [f"ensemble={self.ensemble}"] if self.ensemble is not None else []
-        own += [f"loop.seed={self.random_state}", f"loop.device={self.device}"]
-        recipe = f"finetune-{self.recipe}"
-        config = load_config(FinetuneConfig, recipe if recipe in recipe_names() else self.recipe, [*own, *words])
-        names = [f"y{column}" for column in range(labels_NC.shape[1])]
-        with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
-            table = Path(temporary) / "table.csv"
-            parts = _parts(len(smiles), self.validation_fraction, self.random_state)
-            _write_table(table, smiles, labels_NC, names, parts)
-            finetune(table, table.with_name("model"), names, config, encoder=encoder, say=_silent, quiet=True)
-            self.predictor_ = Predictor.load(table.with_name("model"), device=self.device)
-        self.n_features_in_ = 1
-
-    def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
-        check_is_fitted(self, "predictor_")
-        predictor: Predictor = self.predictor_
-        return predictor.predict_values(smiles_list(X))
-
-
-class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
-    """A finetuned student that predicts numbers from SMILES.
+class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
+    """A finetuned model that predicts numbers from SMILES.
 
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
-        ensemble: number of students; the recipe's own when None.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
+            own in a search, as `settings__blend.trees`.
+        ensemble: number of students; the recipe's own when None, as are all the following.
+        epochs: passes over the training molecules.
+        learning_rate: peak rate.
+        batch_size: molecules per step.
+        loss: `l1`, `huber` or `mse`.
+        transform: `auto`, `log` or `yeo-johnson`, of skewed labels.
+        time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
         validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
+        jobs: number of processes for parsing and descriptors.
+        verbose: 0 prints nothing, 1 the lines of `dnd finetune`, 2 the progress of the training too.
+
+    Attributes:
+        predictor_: the fitted model.
+        feature_names_in_: name of the column, where `X` was a DataFrame.
 
     Example:
         >>> DndRegressor(encoder="encoder").fit(smiles, y).predict(["CCO"])  # doctest: +SKIP
@@ -131,24 +57,96 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
 
     _task = "regression"
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Finetune on SMILES and labels `(N,)` or `(N, C)`; NaN = missing, a row that is no molecule is left out.
+    def __init__(
+        self,
+        encoder: str | Path | None = None,
+        recipe: str = "best",
+        settings: Mapping[str, object] | None = None,
+        ensemble: int | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        loss: str | None = None,
+        transform: str | None = None,
+        time_limit: str | float | None = None,
+        validation_fraction: float = 0.1,
+        random_state: int = 0,
+        device: str = "auto",
+        jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder, recipe, settings, ensemble, epochs, learning_rate, batch_size, time_limit, validation_fraction,
+            random_state, device, jobs, verbose,
+        )  # fmt: skip
+        self.loss = loss
+        self.transform = transform
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Finetune on SMILES and labels; a row that is no molecule is left out.
+
+        Args:
+            X: SMILES, one per row.
+            y: labels, `(N,)` or `(N, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
 
         Raises:
-            ValueError: too few molecules, other lengths, infinite labels.
+            ValueError: too few molecules, other lengths, infinite labels, unequal weights.
             InputError: labels that can't be learned, such as constant ones.
         """
-        smiles, labels = smiles_list(X), np.asarray(y, dtype=np.float64)
+        labels = np.asarray(y, dtype=np.float64)
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
-        self._finetune(smiles, labels.reshape(len(labels), -1))
         self._is_vector = labels.ndim == 1
+        labels_NC = labels.reshape(len(labels), -1)
+        self._finetune(X, labels_NC, target_names(y, labels_NC.shape[1]), sample_weight)
         return self
 
-    def predict(self, X: Any) -> Float[np.ndarray, "molecules ..."]:
-        """The predicted values in the shape of `y`; NaN where there is no molecule."""
-        values_NC = self._values(X)[0]
+    def predict(self, X: Any, return_std: bool = False, return_interval: bool = False) -> Any:
+        """Predict the labels.
+
+        Args:
+            X: SMILES, one per row.
+            return_std: return the deviation between the members of the model too, in the shape of `y`.
+            return_interval: return the ends of the interval made for 90 % coverage too, `(..., 2)`.
+
+        Returns:
+            The values in the shape of `y`, NaN where there is no molecule; with the others a tuple in this order.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            ValueError: the model has one member, or learned no interval.
+        """
+        if not (return_std or return_interval):
+            return self._in_shape(self._values(X)[0])
+        columns, _ = self.predictor_.describe(self._smiles(X))
+        found = [self._column(columns, "pred")]
+        if return_std:
+            found.append(self._column(columns, "std"))
+        if return_interval:
+            found.append(np.stack([self._column(columns, "low"), self._column(columns, "high")], axis=-1))
+        return tuple(found)
+
+    def _column(self, columns: Mapping[str, Any], what: str) -> Float[np.ndarray, "molecules ..."]:
+        names = [f"{target.name}_{what}" for target in self.predictor_.targets]
+        if any(name not in columns for name in names):
+            raise ValueError(
+                "the model has one member, so nothing deviates. Fit with ensemble=3, or recipe='best'"
+                if what == "std"
+                else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
+                "or raise validation_fraction"
+            )
+        return self._in_shape(np.stack([np.asarray(columns[name], dtype=np.float64) for name in names], axis=1))
+
+    def _in_shape(self, values_NC: Float[np.ndarray, "molecules targets"]) -> Float[np.ndarray, "molecules ..."]:
         return values_NC[:, 0] if self._is_vector else values_NC
+
+    def _record(self) -> dict[str, Any]:
+        return {**super()._record(), "vector": self._is_vector}
+
+    def _restore(self, record: Mapping[str, Any]) -> None:
+        self._require_kind(record, "regression")
+        self._is_vector = bool(record.get("vector", len(self.predictor_.targets) == 1))
 
     def __sklearn_tags__(self) -> Any:
         """One SMILES per row; one or more targets."""
@@ -157,18 +155,31 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
         return tags
 
 
-class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
-    """A finetuned student that predicts one of two or more classes from SMILES.
+class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
+    """A finetuned model that predicts one of two or more classes from SMILES.
 
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"loop.epochs": 30}`.
-        ensemble: number of students; the recipe's own when None.
-        validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
+            own in a search, as `settings__blend.trees`.
+        ensemble: number of students; the recipe's own when None, as are all the following.
+        epochs: passes over the training molecules.
+        learning_rate: peak rate.
+        batch_size: molecules per step.
+        class_weight: `balanced` lets the classes weigh the same, however rare they are.
+        time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
+        validation_fraction: share of the molecules that choose the epoch and calibrate the probabilities.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
+        jobs: number of processes for parsing and descriptors.
+        verbose: 0 prints nothing, 1 the lines of `dnd finetune`, 2 the progress of the training too.
+
+    Attributes:
+        predictor_: the fitted model.
+        classes_: the classes, ascending.
+        feature_names_in_: name of the column, where `X` was a DataFrame.
 
     Example:
         >>> DndClassifier(encoder="encoder").fit(smiles, y).predict_proba(["CCO"])  # doctest: +SKIP
@@ -176,20 +187,52 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
 
     _task = "classification"
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def __init__(
+        self,
+        encoder: str | Path | None = None,
+        recipe: str = "best",
+        settings: Mapping[str, object] | None = None,
+        ensemble: int | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        class_weight: str | None = None,
+        time_limit: str | float | None = None,
+        validation_fraction: float = 0.1,
+        random_state: int = 0,
+        device: str = "auto",
+        jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder, recipe, settings, ensemble, epochs, learning_rate, batch_size, time_limit, validation_fraction,
+            random_state, device, jobs, verbose,
+        )  # fmt: skip
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Finetune on SMILES and two or more classes of any type; a row that is no molecule is left out.
 
+        Args:
+            X: SMILES, one per row.
+            y: classes, `(N,)`; the name of a Series names the target.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
+
         Raises:
-            ValueError: too few molecules, other lengths, missing labels, one class, or more than 50.
+            ValueError: too few molecules, other lengths, missing labels, one class, more than 50, unequal weights.
         """
-        smiles, labels = smiles_list(X), np.asarray(y)
-        if labels.ndim != 1 or any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
-            raise ValueError("y must have one axis and no missing label")
+        # An array of words turns NaN into the word nan: missing labels are looked for before.
+        missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
+        if missing is not None:
+            raise ValueError(f"y has a missing label in row {missing}; leave such rows out")
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            raise ValueError(f"y has {labels.ndim} axes; expected one, with a class per row")
         self.classes_, places = np.unique(labels, return_inverse=True)
         if not 2 <= len(self.classes_) <= MOST_CLASSES:
             raise ValueError(f"found {len(self.classes_)} classes, expected 2 to {MOST_CLASSES}")
         self._task = "classification" if len(self.classes_) == 2 else "multiclass"
-        self._finetune(smiles, places.astype(np.float64)[:, None])
+        self._finetune(X, places.astype(np.float64)[:, None], target_names(y, 1), sample_weight)
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "molecules classes"]:
@@ -201,9 +244,14 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
         if len(self.classes_) > 2:
             # A class whose rows are all no molecules is unknown to the model.
             found = np.where(np.isnan(values_NC[:, :1]), np.nan, np.zeros((len(values_NC), len(self.classes_))))
-            found[:, [int(target.class_name) for target in self.predictor_.targets]] = values_NC
+            found[:, self._places()] = values_NC
             return found, errors
         return np.stack([1 - values_NC[:, 0], values_NC[:, 0]], axis=1), errors
+
+    def _places(self) -> list[int]:
+        """The place in `classes_` of each class that the model knows."""
+        names = [target.class_name for target in self.predictor_.targets]
+        return list(range(len(names))) if self._is_named else [int(name) for name in names]
 
     def predict(self, X: Any) -> np.ndarray:
         """The more probable class.
@@ -218,8 +266,28 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
         found: np.ndarray = self.classes_[values_NK.argmax(axis=1)]
         return found
 
+    _is_named = False  # whether the model has the classes by their names: one of the command, not of an estimator
 
-class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEstimator):  # type: ignore[misc]
+    def _record(self) -> dict[str, Any]:
+        classes = [plain_value(label) for label in self.classes_.tolist()]
+        return {**super()._record(), "classes": classes, "dtype": self.classes_.dtype.str, "named": self._is_named}
+
+    def _restore(self, record: Mapping[str, Any]) -> None:
+        self._require_kind(record, "classification", "multiclass")
+        targets = self.predictor_.targets
+        groups = groups_of(targets)
+        if len(groups) > 1 or (not groups and len(targets) > 1):
+            raise InputError("the model has several targets", expected="one", next_step="Open it with dnd.load")
+        self._task = self.predictor_.kind
+        if "classes" in record:
+            self.classes_ = np.array(record["classes"], dtype=np.dtype(record["dtype"]))
+            self._is_named = bool(record["named"])
+            return
+        self.classes_ = np.array(groups[0].classes) if groups else np.array([0, 1])
+        self._is_named = True
+
+
+class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstimator):  # type: ignore[misc]
     """Representations of an ENCODER or MODEL folder as features; nothing is learned from the data.
 
     Args:
@@ -227,22 +295,35 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
         pooling: `mean` (+MP) or `virtual_node` (+VN) of an encoder; +MP when None.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
+        on_error: `nan` gives a row that is no molecule NaN, which an imputer would fill; `raise` refuses it.
 
     Example:
-        >>> make_pipeline(DndEmbedder("encoder"), SimpleImputer(), Ridge()).fit(smiles, y)  # doctest: +SKIP
+        >>> make_pipeline(DndEmbedder("encoder", on_error="raise"), Ridge()).fit(smiles, y)  # doctest: +SKIP
     """
 
     def __init__(
-        self, encoder: str | Path = DEFAULT_ENCODER, pooling: str | None = None, device: str = "auto", jobs: int = 1
+        self,
+        encoder: str | Path = DEFAULT_ENCODER,
+        pooling: str | None = None,
+        device: str = "auto",
+        jobs: int = 1,
+        on_error: str = "nan",
     ) -> None:
         self.encoder = encoder
         self.pooling = pooling
         self.device = device
         self.jobs = jobs
+        self.on_error = on_error
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Open the folder; `X` is looked at only for its form, `y` not at all."""
-        smiles_list(X)
+        """Open the folder; `X` is looked at only for its form, `y` not at all.
+
+        Raises:
+            ValueError: `on_error` is neither `nan` nor `raise`.
+        """
+        if self.on_error not in ("nan", "raise"):
+            raise ValueError(f"on_error is {self.on_error!r}; expected 'nan' or 'raise'")
+        as_molecules(X)
         self.embedder_ = load_embedder(
             self.encoder,
             pooling=self.pooling,  # type: ignore[arg-type]
@@ -254,31 +335,15 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
         return self
 
     def transform(self, X: Any) -> Float[np.ndarray, "molecules dim"]:
-        """One vector per row, float32; NaN rows where there is no molecule."""
+        """One vector per row, float32; NaN rows where there is no molecule.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            ValueError: a row is no molecule, with `on_error="raise"`.
+        """
         check_is_fitted(self, "embedder_")
-        return self.embedder_.embed_with_errors(smiles_list(X))[0]
-
-
-def _parts(count: int, validation_fraction: float, seed: int) -> list[str]:
-    """A part per row. A finetuning wants a test part; one validation molecule serves, as its scores are not used."""
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
-    held_out = min(max(2, round(count * validation_fraction)), count - 1)
-    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(count)
-    parts = np.full(count, "train", dtype=object)
-    parts[order[: held_out - 1]], parts[order[held_out - 1]] = "valid", "test"
-    return [str(part) for part in parts]
-
-
-def _write_table(
-    path: Path, smiles: Sequence[str], labels_NC: np.ndarray, names: Sequence[str], parts: Sequence[str]
-) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["smiles", "split", *names])
-        for text, part, labels in zip(smiles, parts, labels_NC.tolist(), strict=True):
-            writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])
-
-
-def _silent(line: str) -> None:
-    """An estimator in a search would print thousands of lines."""
+        values_ND, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
+        bad = next((row for row, reason in enumerate(errors) if reason), None)
+        if bad is not None and self.on_error == "raise":
+            raise ValueError(f"row {bad} is no molecule: {errors[bad]}")
+        return values_ND

@@ -74,7 +74,7 @@ def predict_file(
 
     Args:
         predictor: the model.
-        source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input.
+        source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input, or a single SMILES.
         out: `.csv`, `.tsv` (also `.gz`), `.parquet`, or `-` for CSV on standard output.
         smiles_column: where the SMILES are.
         raw: leave cells alone that a spreadsheet would run as a formula.
@@ -84,7 +84,7 @@ def predict_file(
     """
     output_format(out)
     require_other_file(source, out)
-    with open_molecules(source, smiles_column) as table:
+    with open_molecules(source, smiles_column, or_smiles=True) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
         return _stream(table, out, predictor.describe, raw)
 
@@ -109,7 +109,7 @@ def embed_file(
         values_ND, errors = embedder.embed_with_errors(smiles)
         return {EMBEDDING: values_ND}, errors
 
-    with open_molecules(source, smiles_column) as table:
+    with open_molecules(source, smiles_column, or_smiles=True) as table:
         _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
         return _stream(table, out, compute, raw)
 

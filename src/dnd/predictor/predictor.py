@@ -134,16 +134,6 @@ ERROR, IN_DOMAIN, REASON = "error", "in_domain", "domain_reason"
 _ANSWERS = {False: "yes", True: "no"}  # outside → in_domain
 
 
-def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
-    """Open a MODEL folder; see `Predictor.load`.
-
-    Example:
-        >>> import dnd
-        >>> dnd.load("esol-model").predict(["CCO"]).to_pandas()  # doctest: +SKIP
-    """
-    return Predictor.load(folder, device=device, jobs=jobs)
-
-
 class Predictor:
     """A finetuned model: networks and classical members whose predictions are averaged with their weights.
 

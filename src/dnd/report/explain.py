@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,67 @@ def explain_file(
     return ExplainSummary(len(rows), explained, len(skipped), first_error, attention)
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What each heavy atom of a molecule adds to one prediction.
+
+    Attributes:
+        smiles: canonical, the atoms in its order; as passed where there is no explanation.
+        target: name of the target.
+        class_name: the predicted class of a target of several; empty for others.
+        prediction: in the unit of the target, or the probability of the class; NaN where there is no explanation.
+        unit: of the contributions; `log-odds` for classes.
+        symbols: elements of the atoms.
+        atoms_A: contributions.
+        svg: the molecule coloured by them; empty where there is no drawing.
+        error: why there is no explanation or no drawing.
+    """
+
+    smiles: str
+    target: str
+    class_name: str = ""
+    prediction: float = float("nan")
+    unit: str = ""
+    symbols: tuple[str, ...] = ()
+    atoms_A: Float[np.ndarray, "atoms"] = field(default_factory=lambda: np.empty(0))
+    svg: str = ""
+    error: str = ""
+
+
+def explain_molecules(predictor: Predictor, smiles: Sequence[str], targets: Sequence[str] = ()) -> list[Explanation]:
+    """Explain the predictions of molecules; an `Explanation` per molecule and target, in order.
+
+    Args:
+        predictor: the model.
+        smiles: in any spelling.
+        targets: names of targets; the first four when empty.
+
+    Raises:
+        ConfigError: no such target.
+    """
+    questions = _questions(predictor, targets, say=lambda line: None)
+    answers = explain(lambda texts: _log_odds(predictor, texts), smiles)
+    return [
+        _explanation(text, answer, question)
+        for text, answer in zip(smiles, answers, strict=True)
+        for question in questions
+    ]
+
+
+def _explanation(text: str, answer: Explained | str, question: _Question) -> Explanation:
+    if isinstance(answer, str):
+        return Explanation(text, question.name, error=answer)
+    column, class_name, prediction = _answer(answer, question)
+    try:
+        svg, error = _picture(answer, question)[0], ""
+    except ValueError as problem:
+        svg, error = "", f"not drawn, {problem}"
+    atoms_A = answer.atoms_AC[:, column]
+    return Explanation(
+        answer.smiles, question.name, class_name, prediction, question.unit, answer.symbols, atoms_A, svg, error
+    )
+
+
 def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list[str]:
     """An SVG for each pair of a SMILES and a target; empty where there is nothing to draw.
 
@@ -224,17 +285,8 @@ def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "
 
 def _rows(source: Path | str, smiles_column: str) -> list[tuple[int, str, str]]:
     """Row number, SMILES and what is wrong with the row; a text that names no file is a SMILES."""
-    if not _exists(source) and str(source) != "-" and parse_smiles(str(source)).ok:
-        return [(0, str(source), "")]
-    with open_molecules(source, smiles_column) as table:
+    with open_molecules(source, smiles_column, or_smiles=True) as table:
         return [(row.number, row.smiles, row.problem or "") for row in table]
-
-
-def _exists(source: Path | str) -> bool:
-    try:
-        return Path(source).exists()
-    except OSError:  # a long SMILES is too long for a name
-        return False
 
 
 def _attention(predictor: Predictor, smiles: str, out: Path) -> str:

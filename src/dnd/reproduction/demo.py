@@ -1,7 +1,7 @@
 """The main job, small, on data that ships with the package: every stage for real, and a report that says what came out.
 
-QM9's DFT conformers → store → teacher → student; ESOL with its OGB split → the student finetuned from the distilled and
-from random weights; both beside random forests on the same split.
+QM9's DFT conformers → store → teacher → student; what the student knows: ridge regression of QM9's labels on its frozen
+representations and on those of random weights; ESOL with its OGB split → the student finetuned, beside forests.
 """
 
 from __future__ import annotations
@@ -9,28 +9,53 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.splits import column_split
 from dnd.common.config import load_config
 from dnd.common.files import write_text
-from dnd.common.processes import process_pool
+from dnd.finetuning.baselines import baselines
 from dnd.finetuning.finetune import finetune
+from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.models.students.encoders import RANDOM
+from dnd.finetuning.students import initial_student
+from dnd.models.students.encoders import RANDOM, load_encoder
 from dnd.prediction.files import predict_file
+from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
+from dnd.predictor.ensemble import FrozenEncoder
 from dnd.predictor.predictor import Predictor
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig
-from dnd.reproduction.demo_report import System, compare, table_lines, write_demo_report
+from dnd.report.model_report import REPORT, write_model_report
+from dnd.reproduction.demo_progress import Progress
+from dnd.reproduction.demo_report import (
+    FINETUNED,
+    Knowledge,
+    System,
+    compare,
+    knowledge_sentence,
+    table_lines,
+    write_demo_report,
+)
 from dnd.store.prepare import prepare
+from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 
-SEEDS = (1, 2, 3)
 TARGET = "logS"
+STRENGTHS = tuple(10.0**power for power in range(-2, 5))  # of a ridge regression's penalty, chosen within each fold
+FOLDS = 5
 NEW_MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "caffeine": "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
@@ -47,94 +72,116 @@ class DemoResult:
 
     Attributes:
         folder: everything it wrote.
-        systems: D&D-NODE, RandInit, then the classical baselines.
+        systems: the finetuned student first, then the classical models.
+        knowledge: what frozen representations say of QM9's labels.
         sentence: what the numbers say, whichever way they went.
         report: the HTML file.
     """
 
     folder: Path
     systems: list[System]
+    knowledge: list[Knowledge]
     sentence: str
     report: Path
 
 
 def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = print) -> DemoResult:
-    """Run every stage into `out`; a second run goes on where the first one stopped.
+    """Run every stage into `out`; a second run resumes where the first one stopped.
 
     Args:
         out: folder for the store, the models and the report.
-        jobs: processes for preparing and for finetunings that don't depend on each other.
-        say: receives one line at a time.
+        jobs: number of processes that prepare the molecules.
+        say: receives one line at a time of what came out; how far a stage is goes to standard error.
     """
-    out = Path(out)
+    out, progress = Path(out), Progress(say)
     with ExitStack() as stack:
         data = resources.files("dnd.data")
         qm9 = stack.enter_context(resources.as_file(data / "qm9_slice.npz"))
         esol = stack.enter_context(resources.as_file(data / "esol.csv.gz"))
-        say("1. prepare: 2,500 QM9 molecules with their DFT conformers")
-        settings = PrepareConfig(hydrogens="teacher_all_student_heavy", jobs=jobs)
-        prepare([qm9], out / "store", settings, resume=True, quiet=True)
-        say("2. denoise: a 3D teacher learns which way each atom was pushed")
-        denoised = denoise(out / "store", out / "teacher", load_config(DenoiseConfig, "denoise-demo"), resume=True)
-        say(_denoising_line(denoised.metrics))
-        say("3. distill: a 2D student learns the teacher's representation of every atom (D&D-NODE)")
+        progress.say("1. prepare: 2,500 QM9 molecules with their DFT conformers")
+        labels = tuple(str(name) for name in np.load(qm9, allow_pickle=False)["names"])
+        settings = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=labels, jobs=jobs)
+        with progress.stage("prepare"):
+            prepare([qm9], out / "store", settings, resume=True, quiet=True)
+        progress.say("2. denoise: a 3D teacher learns which way each atom was pushed")
+        noise = load_config(DenoiseConfig, "denoise-demo")
+        with progress.stage("denoise", out / "teacher", noise.loop.epochs):
+            denoised = denoise(out / "store", out / "teacher", noise, resume=True, quiet=True)
+        progress.say(_denoising_line(denoised.metrics))
+        progress.say("3. distill: a 2D student learns the teacher's representation of every atom (D&D-NODE)")
         teach = load_config(DistillConfig, "distill-demo")
-        distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True)
-        say(_distillation_line(distilled.metrics))
-        say(f"4. finetune on ESOL: from the distilled student and from random weights, {len(SEEDS)} seeds each")
-        metrics = _finetune_all(out, esol, jobs)
-    systems = _systems(metrics)
+        with progress.stage("distill", out / "encoder", teach.loop.epochs):
+            distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True, quiet=True)
+        progress.say(_distillation_line(distilled.metrics))
+        with progress.stage("ridge regression on frozen representations"):
+            knowledge = _knowledge(out)
+        progress.say(f"   {knowledge_sentence(knowledge)}")
+        progress.say("4. finetune: the student learns the solubility of ESOL's 902 training molecules")
+        _finetune(out, esol, progress)
+        progress.say("   beside it: random forests on fingerprints and on descriptors")
+        with progress.stage("classical models"):
+            systems = _systems(out, esol)
     for line in table_lines(systems):
-        say(line)
-    sentence = compare(systems)
-    say(sentence)
-    say("5. predict: five drugs and a broken SMILES")
-    predictions = _predict(out)
-    report = write_demo_report(out, systems, sentence, predictions, denoised.metrics, distilled.metrics)
-    say(f"report: {report}")
-    return DemoResult(out, systems, sentence, report)
+        progress.say(line)
+    progress.say(f"   {compare(systems)}")
+    sentence = f"{knowledge_sentence(knowledge)} {compare(systems)}"
+    progress.say("5. predict: five drugs and a broken SMILES")
+    with progress.stage("predict and report"):
+        predictions = _predict(out)
+        report = write_demo_report(out, systems, knowledge, sentence, predictions, denoised.metrics, distilled.metrics)
+    progress.say(f"report: {report}")
+    return DemoResult(out, systems, knowledge, sentence, report)
 
 
-def _finetune_all(out: Path, esol: Path, jobs: int) -> dict[str, list[dict[str, Any]]]:
-    encoders = {"D&D-NODE": str(out / "encoder"), "RandInit": RANDOM}
-    work = [
-        (name, (str(esol), str(out / "models" / f"{name.replace('&', '')}-seed{seed}"), encoder, seed))
-        for seed in SEEDS
-        for name, encoder in encoders.items()
-    ]
-    with process_pool(jobs, fresh=True) as pool:
-        pending = [(name, pool.submit(_finetune_one, *words)) for name, words in work]
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in encoders}
-        for name, future in pending:
-            found[name].append(future.result())
-    return found
-
-
-def _finetune_one(esol: str, folder: str, encoder: str, seed: int) -> dict[str, Any]:
+def _finetune(out: Path, esol: Path, progress: Progress) -> None:
     config = load_config(FinetuneConfig, "finetune-demo")
-    config = replace(config, loop=replace(config.loop, seed=seed), baselines=seed == SEEDS[0] and encoder != RANDOM)
-    return finetune(esol, folder, [TARGET], config, encoder=encoder, resume=True, say=_silent, quiet=True).metrics
+    folder = out / "model"
+    with progress.stage("finetune", folder, config.loop.epochs):
+        finetune(
+            esol, folder, [TARGET], config, encoder=str(out / "encoder"), resume=True, say=lambda line: None, quiet=True
+        )
+        if not (folder / REPORT).is_file():
+            write_model_report(folder)
 
 
-def _silent(line: str) -> None:
-    """Several finetunings at once would mix their lines."""
+def _knowledge(out: Path) -> list[Knowledge]:
+    """How well QM9's labels follow from frozen representations, of the distilled student and of random weights."""
+    store = Store.open(out / "store")
+    random = initial_student(load_config(FinetuneConfig, "finetune-demo"), RANDOM, seed=1).eval()
+    networks = (load_encoder(out / "encoder")[0], random)
+    distilled_ND, untrained_ND = (FrozenEncoder(network, "mean").embed(store) for network in networks)
+    return [
+        Knowledge(name, _explained(distilled_ND, labels_N), _explained(untrained_ND, labels_N))
+        for name, labels_N in zip(store.target_columns, store.targets.T.astype(np.float64), strict=True)
+    ]
 
 
-def _systems(metrics: dict[str, list[dict[str, Any]]]) -> list[System]:
-    systems = [_system(name, runs) for name, runs in metrics.items()]
-    baselines = metrics["D&D-NODE"][0]["baselines"]
-    return systems + [_system(name.replace("_", " "), [values]) for name, values in baselines.items()]
+def _explained(x_ND: Float[np.ndarray, "molecules dim"], labels_N: Float[np.ndarray, "molecules"]) -> float:
+    """R² of a ridge regression, predicted out of fold, over the molecules whose label is known."""
+    known = np.isfinite(labels_N)
+    model = make_pipeline(StandardScaler(), RidgeCV(STRENGTHS))
+    folds = KFold(FOLDS, shuffle=True, random_state=0)
+    return float(r2_score(labels_N[known], cross_val_predict(model, x_ND[known], labels_N[known], cv=folds)))
 
 
-def _system(name: str, runs: list[dict[str, Any]]) -> System:
-    valid, test = ([run["parts"][part]["rmse"] for run in runs] for part in ("valid", "test"))
-    return System(name, valid, test)
+def _systems(out: Path, esol: Path) -> list[System]:
+    """The finetuned student, and every classical model, on the same split."""
+    molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
+    split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
+    values = {FINETUNED: Predictor.load(out / "model", device="cpu").predict_store(molecules.store)[:, 0]}
+    found = baselines(_features(molecules), molecules.targets_NC, split.train, ["regression"], say=lambda line: None)
+    values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
+    return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
+
+
+def _features(molecules: LabelledMolecules) -> dict[str, np.ndarray]:
+    parsed = [outcome.mol for text in molecules.smiles if (outcome := parse_smiles(text)).ok]
+    return {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
 
 
 def _predict(out: Path) -> list[dict[str, str]]:
     write_text(out / "new.csv", "name,smiles\n" + "".join(f"{name},{text}\n" for name, text in NEW_MOLECULES.items()))
-    predictor = Predictor.load(out / "models" / f"DD-NODE-seed{SEEDS[0]}", device="cpu")
-    predict_file(predictor, out / "new.csv", str(out / "predictions.csv"))
+    predict_file(Predictor.load(out / "model", device="cpu"), out / "new.csv", str(out / "predictions.csv"))
     with open(out / "predictions.csv", encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 

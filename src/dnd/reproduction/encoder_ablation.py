@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from dnd.common.config import from_dict, look_up, to_dict
 from dnd.common.errors import InputError
@@ -15,7 +16,6 @@ from dnd.models.teachers.teachers import load_teacher
 from dnd.pretraining.settings import DistillConfig, TermWeights
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.reproduction.benchmarks import BENCHMARKS
-from dnd.reproduction.demo_report import paired_change
 from dnd.reproduction.pretrain_base import STORES, STUDENTS, TARGETS, TEACHER
 from dnd.reproduction.results import Cell, Record
 from dnd.reproduction.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best
@@ -200,6 +200,13 @@ class Scores:
         change, half = paired_change(mine, other)
         scale = 1.0 if self.metrics[dataset] in LARGER_IS_BETTER else float(np.mean(other))
         return change / scale, half / scale
+
+
+def paired_change(ours: list[float], theirs: list[float]) -> tuple[float, float]:
+    """Mean of the paired differences and the half-width of its 95 % interval (Student's t)."""
+    differences = np.subtract(ours, theirs)
+    error = float(np.std(differences, ddof=1)) / np.sqrt(len(differences))
+    return float(np.mean(differences)), float(stats.t.ppf(0.975, len(differences) - 1) * error)
 
 
 def scores_of(records: Sequence[Record]) -> Scores:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from dnd.common.errors import InputError
 from dnd.tables.readers import Row, TableReader, read_table
 from dnd.tables.sdf import field_name, is_counts_line, is_sdf, read_sdf
 from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
@@ -18,15 +19,25 @@ _LINES_TO_TELL = 4  # the counts line of an SDF
 
 
 @contextmanager
-def open_molecules(path: Path | str, smiles_column: str = "smiles") -> Iterator[TableReader]:
+def open_molecules(
+    path: Path | str, smiles_column: str = "smiles", *, or_smiles: bool = False
+) -> Iterator[TableReader]:
     """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is CSV, SMI or SDF on standard input.
 
     The file is closed at the end of the block, read to its end or not. The columns of an SDF are `smiles` (canonical,
     of the structure), `title` and its data fields.
 
+    Args:
+        path: the file.
+        smiles_column: column of SMILES.
+        or_smiles: whether a text that names no file may be a SMILES, a table of one row then.
+
     Raises:
-        InputError: see `read_table` and `read_sdf`.
+        InputError: see `read_table` and `read_sdf`; with `or_smiles`, there is no such file and the text is no SMILES.
     """
+    if or_smiles and isinstance(path, str) and path != STANDARD_INPUT and not _exists(path):
+        yield _one_molecule(path, smiles_column)
+        return
     opened = _read_once if str(path) == STANDARD_INPUT or (is_pipe(path) and is_sdf(path)) else _file
     with opened(path, smiles_column) as table:
         rows = iter(table)
@@ -36,6 +47,32 @@ def open_molecules(path: Path | str, smiles_column: str = "smiles") -> Iterator[
             if isinstance(rows, Generator):
                 rows.close()
             table.close()
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a long SMILES is too long for a name
+        return False
+
+
+def _one_molecule(text: str, smiles_column: str) -> TableReader:
+    """A SMILES as a table of one row.
+
+    Raises:
+        InputError: it is none.
+    """
+    from dnd.chemistry.parse import parse_smiles  # RDKit is not needed to read a table
+
+    outcome = parse_smiles(text)
+    if not outcome.ok:
+        raise InputError(
+            f"there is no file {text!r}, and it is not a SMILES either",
+            found=outcome.reason,
+            expected="a file of molecules, a SMILES, or - for standard input",
+        )
+    row = Row(0, text.strip(), {smiles_column: text.strip()}, None)
+    return TableReader([smiles_column], smiles_column, iter([row]))
 
 
 @contextmanager

@@ -135,7 +135,8 @@ class RunLog:
             self._attempt(lambda: stream.write(line))
 
     def _open(self) -> None:
-        self._stream = os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab")  # closed in _end()
+        # Without a buffer, so that a run can be followed; closed in _end().
+        self._stream = os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
 
     def _synchronise(self) -> None:
         assert self._stream is not None

@@ -41,7 +41,7 @@ def test_none_is_a_value_of_optional_fields_only() -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("inner.rat=1", r"unknown setting inner\.rat.*Did you mean rate"),
+        ("inner.rat=1", r"unknown setting inner\.rat.*Did you mean inner\.rate"),
         ("name=tokengpt", "Did you mean tokengt"),
         ("inner.steps=many", "a whole number"),
         ("inner.steps=1.5", "a whole number"),

@@ -62,12 +62,12 @@ def test_every_spelling_has_the_same_vector(toy_base: torch.nn.Module) -> None:
 def test_an_estimator_finetunes_from_a_name_and_records_which_weights(toy_base: torch.nn.Module) -> None:
     smiles = ["C" * length for length in range(1, 13)] + ["O" + "C" * length for length in range(1, 9)]
     labels = [float(len(text)) for text in smiles]
-    one_epoch = {"loop.epochs": 1, "loop.batch_size": 8}
-    model = DndRegressor(encoder="toy-base", settings=one_epoch, device="cpu").fit(smiles, labels)
+    quick = {"recipe": "small", "epochs": 1, "batch_size": 8, "device": "cpu"}
+    model = DndRegressor(encoder="toy-base", **quick).fit(smiles, labels)
     assert np.isfinite(model.predict(["CCO"])).all()
     assert model.predictor_.parts.members[0].student.width == 32
     with pytest.raises(InputError, match="Did you mean toy-base"):
-        DndRegressor(encoder="toy-bas", settings=one_epoch, device="cpu").fit(smiles, labels)
+        DndRegressor(encoder="toy-bas", **quick).fit(smiles, labels)
 
 
 def test_an_unknown_name_is_told_the_nearest_and_those_there(toy_base: torch.nn.Module) -> None:

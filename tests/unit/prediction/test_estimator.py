@@ -8,17 +8,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
+from rdkit import Chem
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 import dnd
 from dnd import DndClassifier, DndEmbedder, DndRegressor
+from dnd.common.errors import InputError
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
 from finetuning_toys import TINY, heavy_atoms, molecules, tiny_model
@@ -39,6 +42,7 @@ CHECKS = (
     "check_get_params_invariance",
     "check_set_params",
     "check_mixin_order",
+    "check_estimators_unfitted",
     "check_do_not_raise_errors_in_init_or_set_params",
 )
 
@@ -52,7 +56,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def regressor() -> DndRegressor:
-    return DndRegressor(settings=SETTINGS, device="cpu").fit(SMILES, SIZES)
+    return DndRegressor(recipe="small", settings=SETTINGS, device="cpu").fit(SMILES, SIZES)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -80,11 +84,11 @@ def test_it_survives_a_process_boundary(regressor: DndRegressor):
 
 def test_many_targets_with_missing_labels():
     labels = np.stack([SIZES, np.where(np.arange(len(SIZES)) % 3, SIZES**2, np.nan)], axis=1)
-    assert DndRegressor(settings=SETTINGS).fit(SMILES, labels).predict(SMILES[:2]).shape == (2, 2)
+    assert DndRegressor(recipe="small", settings=SETTINGS).fit(SMILES, labels).predict(SMILES[:2]).shape == (2, 2)
 
 
 def test_classes_of_any_type():
-    model = DndClassifier(settings=SETTINGS).fit(SMILES, RINGS)
+    model = DndClassifier(recipe="small", settings=SETTINGS).fit(SMILES, RINGS)
     assert model.classes_.tolist() == ["aromatic", "other"]
     probabilities = model.predict_proba([*SMILES[:4], "x"])
     assert np.allclose(probabilities[:4].sum(axis=1), 1)
@@ -95,7 +99,9 @@ def test_classes_of_any_type():
 
 
 def test_cross_validation():
-    scores = cross_val_score(DndRegressor(settings={**SETTINGS, "loop.epochs": 1}), np.array(SMILES), SIZES, cv=2)
+    scores = cross_val_score(
+        DndRegressor(recipe="small", settings={**SETTINGS, "loop.epochs": 1}), np.array(SMILES), SIZES, cv=2
+    )
     assert np.isfinite(scores).all()
 
 
@@ -112,22 +118,22 @@ def test_embeddings_feed_a_pipeline(encoder: Path):
 @pytest.mark.parametrize(
     ("X", "y", "message"),
     [
-        ("CCO", [1.0], "single text"),
+        ("CCO", [1.0], "too few"),
         ([["C", "C"]] * 20, [1.0] * 20, "one SMILES per row"),
         (SMILES, SIZES[:-1], "differ in length"),
         (["C"] * 3, [1.0, 2.0, 3.0], "too few"),
         (SMILES, np.where(SIZES > 5, np.inf, 0), "finite"),
     ],
 )
-def test_bad_input_is_a_value_error(X: object, y: object, message: str):
-    with pytest.raises(ValueError, match=message):
-        DndRegressor(settings=SETTINGS).fit(X, y)
+def test_bad_input_is_an_error_of_its_value_or_type(X: object, y: object, message: str):
+    with pytest.raises((ValueError, TypeError), match=message):
+        DndRegressor(recipe="small", settings=SETTINGS).fit(X, y)
 
 
 def test_more_than_two_classes():
     rings = np.array([text[-4:] for text in SMILES])
     settings = {**SETTINGS, "loop.epochs": 25, "loop.learning_rate": 1e-2}
-    model = DndClassifier(settings=settings, device="cpu").fit(SMILES, rings)
+    model = DndClassifier(recipe="small", settings=settings, device="cpu").fit(SMILES, rings)
     assert model.classes_.tolist() == sorted(set(rings))
     probabilities = model.predict_proba([*SMILES, "x"])
     assert probabilities.shape == (55, len(set(rings)))
@@ -139,13 +145,123 @@ def test_more_than_two_classes():
 def test_other_numbers_of_classes_are_refused():
     for labels in (["a"] * 54, [f"class {place % 51}" for place in range(54)]):
         with pytest.raises(ValueError, match="expected 2 to 50"):
-            DndClassifier(settings=SETTINGS).fit(SMILES, labels)
+            DndClassifier(recipe="small", settings=SETTINGS).fit(SMILES, labels)
 
 
 def test_nothing_is_predicted_before_a_fit():
     for estimator, method in ((DndRegressor(), "predict"), (DndClassifier(), "predict"), (DndEmbedder(), "transform")):
         with pytest.raises(NotFittedError):
             getattr(estimator, method)(["C"])
+
+
+def test_parameters_are_those_of_the_command():
+    """The defaults are those of `dnd finetune`; every parameter reaches the settings."""
+    assert DndRegressor().get_params()["recipe"] == DndClassifier().get_params()["recipe"] == "best"
+    model = DndRegressor(
+        epochs=3, learning_rate=0.01, batch_size=8, loss="mse", transform="log", ensemble=2, time_limit="2m", jobs=1,
+        random_state=7, settings={"blend.trees": 20},
+    )  # fmt: skip
+    encoder, config = model._choices()
+    assert encoder == "dnd-base"
+    loop = config.loop
+    assert (loop.epochs, loop.learning_rate, loop.batch_size, loop.seed) == (3, 0.01, 8, 7)
+    assert (config.loss, config.transform, config.ensemble, config.jobs) == ("mse", "log", 2, 1)
+    assert (config.blend.time_limit_s, config.blend.trees) == (120.0, 20)
+    assert DndClassifier(class_weight="balanced")._choices()[1].class_weights == "balanced"
+
+
+def test_any_setting_can_have_a_grid():
+    model = DndRegressor(recipe="small", settings=SETTINGS).set_params(**{"settings__loop.epochs": 1, "epochs": 2})
+    assert model.get_params()["settings__loop.epochs"] == 1
+    assert model.settings["student.width"] == SETTINGS["student.width"]
+    assert clone(model).get_params() == model.get_params()
+    search = GridSearchCV(model, {"settings__loop.epochs": [1, 2]}, cv=2).fit(SMILES, SIZES)
+    assert search.best_params_["settings__loop.epochs"] in (1, 2)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        model.set_params(epoch=1)
+
+
+def test_a_saved_regressor_is_a_model_folder(regressor: DndRegressor, tmp_path: Path):
+    folder = regressor.save(tmp_path / "saved")
+    again = DndRegressor.from_folder(folder, device="cpu")
+    assert again.get_params() == regressor.get_params()
+    assert np.array_equal(again.predict(SMILES), regressor.predict(SMILES))
+    assert np.array_equal(dnd.load(folder, device="cpu").predict(SMILES)["y_pred"], regressor.predict(SMILES))
+    assert np.array_equal(
+        DndRegressor.from_folder(again.save(tmp_path / "twice")).predict(SMILES), again.predict(SMILES)
+    )
+    with pytest.raises(InputError, match="holds something already"):
+        regressor.save(folder)
+    with pytest.raises(InputError, match="not one of a DndClassifier"):
+        DndClassifier.from_folder(folder)
+    with pytest.raises(NotFittedError):
+        DndRegressor().save(tmp_path / "unfitted")
+
+
+def test_a_model_of_the_command_opens_as_an_estimator(tmp_path: Path):
+    folder = tiny_model(tmp_path)
+    found = DndRegressor.from_folder(folder, device="cpu").predict(SMILES)
+    assert np.array_equal(found, dnd.load(folder, device="cpu").predict(SMILES)["size_pred"])
+
+
+@pytest.mark.parametrize("labels", [RINGS, np.array([text[-4:] for text in SMILES])], ids=["two", "six"])
+def test_a_saved_classifier_has_its_classes(labels: np.ndarray, tmp_path: Path):
+    model = DndClassifier(recipe="small", settings=SETTINGS, device="cpu").fit(SMILES, labels)
+    again = DndClassifier.from_folder(model.save(tmp_path / "saved"), device="cpu")
+    assert again.classes_.tolist() == model.classes_.tolist()
+    assert np.array_equal(again.predict_proba(SMILES), model.predict_proba(SMILES))
+    assert np.array_equal(again.predict(SMILES), model.predict(SMILES))
+
+
+def test_std_and_interval_are_those_of_the_model():
+    model = DndRegressor(recipe="small", settings=SETTINGS, ensemble=2, validation_fraction=0.3, device="cpu")
+    values, std, interval = model.fit(SMILES, SIZES).predict(["CCO", "x"], return_std=True, return_interval=True)
+    assert np.array_equal(values, model.predict(["CCO", "x"]), equal_nan=True)
+    assert interval[0, 0] <= values[0] <= interval[0, 1]
+    assert std[0] > 0
+    assert np.isnan([std[1], *interval[1]]).all()
+
+
+def test_what_a_model_has_not_learned_is_refused(regressor: DndRegressor):
+    with pytest.raises(ValueError, match="one member"):
+        regressor.predict(["C"], return_std=True)
+    with pytest.raises(ValueError, match="no interval"):
+        regressor.predict(["C"], return_interval=True)
+
+
+def test_weights_leave_rows_out_or_are_refused(regressor: DndRegressor):
+    weights = np.r_[np.full(len(SMILES) - 5, 2.0), np.zeros(5)]
+    weighted = clone(regressor).fit(SMILES, SIZES, sample_weight=weights)
+    without = clone(regressor).fit(SMILES[:-5], SIZES[:-5])
+    assert np.array_equal(weighted.predict(SMILES), without.predict(SMILES))
+    for wrong, message in ((np.arange(len(SMILES)), "from 1 to"), (-weights, "at least 0"), ([1.0], "per row")):
+        with pytest.raises(ValueError, match=message):
+            clone(regressor).fit(SMILES, SIZES, sample_weight=wrong)
+
+
+def test_names_of_columns_are_kept(tmp_path: Path):
+    table = pandas.DataFrame({"structure": SMILES, "size": SIZES, "double": 2 * SIZES})
+    model = DndRegressor(recipe="small", settings=SETTINGS, device="cpu").fit(
+        table[["structure"]], table[["size", "double"]]
+    )
+    assert model.feature_names_in_.tolist() == ["structure"]
+    assert [target.name for target in model.predictor_.targets] == ["size", "double"]
+    assert DndRegressor.from_folder(model.save(tmp_path / "m")).feature_names_in_.tolist() == ["structure"]
+    with pytest.raises(ValueError, match="'other'; it was 'structure'"):
+        model.predict(pandas.DataFrame({"other": SMILES}))
+    with pytest.raises(ValueError, match="different names"):
+        model.fit(SMILES, pandas.DataFrame({"smiles": SIZES, "b": SIZES}))
+
+
+def test_rdkit_molecules_are_molecules(regressor: DndRegressor):
+    assert np.array_equal(regressor.predict([Chem.MolFromSmiles(text) for text in SMILES]), regressor.predict(SMILES))
+
+
+def test_an_embedder_may_refuse_bad_rows(encoder: Path):
+    with pytest.raises(ValueError, match="row 1 is no molecule"):
+        DndEmbedder(encoder, on_error="raise").fit(SMILES).transform(["C", "x"])
+    with pytest.raises(ValueError, match="'nan' or 'raise'"):
+        DndEmbedder(encoder, on_error="drop").fit(SMILES)
 
 
 def test_load_is_the_predictor(tmp_path: Path):

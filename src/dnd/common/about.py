@@ -1,0 +1,178 @@
+"""What runs here, and what a folder that `dnd` wrote is: from metadata alone, so that torch and RDKit stay unloaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import InputError
+from dnd.common.files import MANIFEST, package_versions, read_json, read_manifest
+from dnd.common.runs import RUN_RECORD
+
+DISTRIBUTION = "dnd-mol"
+_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)['\"]")
+_DEVELOPMENT = ("dev", "test")  # extras that no user installs
+_GPUS = Path("/proc/driver/nvidia/gpus")
+_TRAINING = ("epochs", "batch_size", "learning_rate", "precision", "seed")  # the settings that a reader asks for first
+_WIDTH = 14  # of the first column
+
+
+def about_installation() -> Iterator[str]:
+    """Versions, device, threads, shipped encoders, and what is there of the optional extras."""
+    versions = package_versions()
+    yield f"dnd {versions.pop('dnd')}, {Path(str(resources.files('dnd')))}"
+    for name, version in versions.items():
+        yield _line(name, version)
+    yield _line("device", _device())
+    yield _line("threads", f"{_threads()}, of {len(os.sched_getaffinity(0))} processors")
+    yield "shipped encoders"
+    encoders = Path(str(resources.files("dnd") / "data" / "encoders"))
+    for manifest in sorted(encoders.glob(f"*/{MANIFEST}")):
+        yield _line(f"  {manifest.parent.name}", _student(read_json(manifest.parent / "config.json")))
+    yield "optional extras"
+    for extra, packages in _extras().items():
+        found = [f"{name} {_version(name) or 'not installed'}" for name in packages]
+        missing = any(_version(name) is None for name in packages)
+        hint = f"  (pip install '{DISTRIBUTION}[{extra}]')" if missing else ""
+        yield _line(f"  {extra}", ", ".join(found) + hint)
+
+
+def about_folder(folder: Path) -> Iterator[str]:
+    """The kind of a folder, what made it, and its settings in brief.
+
+    Raises:
+        InputError: it is not a folder, or `dnd` did not write it.
+        CorruptFileError: its manifest or its configuration is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    run = read_json(folder / RUN_RECORD) if (folder / RUN_RECORD).is_file() else {}
+    if not (folder / MANIFEST).is_file():
+        if not run:
+            raise InputError(
+                f"{folder} was not written by dnd", found="no manifest.json", expected="a store, a model or a run"
+            )
+        yield f"{folder}: an unfinished run; the command below with --resume resumes it"
+        yield from _origin(run)
+        return
+    manifest = read_manifest(folder)
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    yield f"{folder}: {manifest['kind']}, {len(manifest['files'])} files, {size:,} bytes"
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    yield _line("written by", versions)
+    yield from _origin(run)
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    describe = {"encoder": _about_encoder, "teacher": _about_teacher, "predictor": _about_model}
+    if manifest["kind"] in describe:
+        yield from describe[manifest["kind"]](folder, config)
+    if manifest.get("settings"):  # of a store or a screen
+        yield _line("settings", _settings(manifest["settings"]))
+    for name, value in manifest.get("counts", {}).items():
+        if isinstance(value, int):
+            yield _line(name, f"{value:,}")
+
+
+def _origin(run: Mapping[str, Any]) -> Iterator[str]:
+    if run:
+        yield _line("command", " ".join(map(str, run.get("command", []))))
+        yield _line("started", str(run.get("started", "not recorded")))
+
+
+def _about_encoder(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    yield _line("student", _student(config))
+    yield _line("trained by", f"{config.get('stage', 'not recorded')}, level {config.get('level', 'none')}")
+    yield _line("molecules", f"{config.get('molecules', 0):,}, hydrogens {config.get('hydrogens')}")
+    yield _line("training", _training(config.get("settings", {})))
+
+
+def _about_teacher(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    yield _line("teacher", _settings(config.get("teacher", {})))
+    yield _line("noise", f"{config.get('sigma')} angstrom")
+    yield _line("molecules", f"{config.get('molecules', 0):,}, hydrogens {config.get('hydrogens')}")
+    yield _line("training", _training(config.get("settings", {})))
+
+
+def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    training = config.get("training", {})
+    for target in config.get("targets", []):
+        unit = f" in {target['unit']}" if target.get("unit") else ""
+        yield _line("target", f"{target['name']}{unit}, {target.get('kind', config.get('task'))}")
+    classical = [member["name"] for member in (config.get("blend") or {}).get("classical", [])]
+    networks = len(config.get("members", []))
+    yield _line("members", ", ".join([f"{networks} network{'s' * (networks != 1)}", *classical]))
+    yield _line("encoder", str(training.get("encoder", "not recorded")))
+    yield _line("data", f"{training.get('data')}, split {training.get('settings', {}).get('split')}")
+    yield _line("training", _training(training.get("settings", {})))
+    metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    test = metrics.get("parts", {}).get("test", {})
+    for name, values in test.get("targets", {}).items():
+        numbers = ", ".join(f"{key} {value:.3g}" for key, value in values.items() if isinstance(value, float))
+        yield _line("test part", f"{name}: {numbers}")
+
+
+def _student(config: Mapping[str, Any]) -> str:
+    student = config.get("student", {})
+    return f"{student.get('name')}, {student.get('num_layers')} layers of {student.get('width')}"
+
+
+def _training(settings: Mapping[str, Any]) -> str:
+    loop = settings.get("loop", {})
+    return ", ".join(f"{name} {loop[name]}" for name in _TRAINING if loop.get(name) is not None) or "not recorded"
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if isinstance(value, str | int | float))
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:{_WIDTH}} {text}"
+
+
+def _threads() -> int:
+    """As `set_threads` chooses them."""
+    return int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
+
+
+def _device() -> str:
+    """What `auto` will take, judged without loading torch: the libraries of its build, and the driver's list."""
+    names = [_gpu_name(path) for path in sorted(_GPUS.glob("*/information"))]
+    try:
+        files = metadata.distribution("torch").files or []
+    except metadata.PackageNotFoundError:
+        return "none: torch is not installed"
+    with_cuda = any("libtorch_cuda" in path.name or "torch_cuda" in path.name for path in files)
+    if names and with_cuda:
+        return f"cuda: {', '.join(names)}"
+    if names:
+        return f"cpu: this build of torch has no CUDA, though there is a GPU ({', '.join(names)})"
+    return "cpu" + (": no NVIDIA GPU is seen" if with_cuda else "")
+
+
+def _gpu_name(information: Path) -> str:
+    lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("Model")), "GPU")
+
+
+def _extras() -> dict[str, list[str]]:
+    """Extra → its packages, as the metadata of the distribution list them."""
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return {}
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        if match is not None and match[2] not in _DEVELOPMENT:
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

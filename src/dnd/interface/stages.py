@@ -1,0 +1,282 @@
+"""The stages that make something, from Python: `prepare`, `denoise`, `distill`, `finetune`, each as its verb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dnd.common.config import from_dict, load_config
+from dnd.interface.model import Predictor
+from dnd.interface.molecules import as_file, as_files
+from dnd.interface.views import facts_view
+
+Settings = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage left; it can be passed on wherever a folder is expected.
+
+    Attributes:
+        folder: the STORE, TEACHER, ENCODER, MODEL or screen folder.
+        kind: which of them.
+        metrics: numbers that say how it went.
+        finished: False where `loop.stop_after_s` ended it early; the same call with `resume=True` resumes it.
+    """
+
+    folder: Path
+    kind: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    finished: bool = True
+
+    def __fspath__(self) -> str:
+        """The folder, as `open` and `Path` take it."""
+        return str(self.folder)
+
+    def _repr_html_(self) -> str:
+        """Folder and numbers."""
+        state = "" if self.finished else " (stopped early: resume=True resumes it)"
+        numbers = {name: value for name, value in self.metrics.items() if isinstance(value, int | float | str)}
+        return facts_view(f"{self.kind}{state}", {"folder": self.folder, **numbers})
+
+
+@dataclass(frozen=True)
+class FinetuneResult(StageResult):
+    """A finished finetuning: the MODEL folder, its metrics, and the model itself."""
+
+    device: str = "auto"
+
+    @property
+    def report(self) -> Path:
+        """The page with metrics, plots, worst errors, data and settings."""
+        return self.folder / "report.html"
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model, loaded when first asked for.
+
+        Raises:
+            InputError: the finetuning was stopped early.
+        """
+        return Predictor.load(self.folder, device=self.device)
+
+    def _repr_html_(self) -> str:
+        """As the model itself."""
+        return self.predictor._repr_html_() if self.finished else super()._repr_html_()
+
+
+def prepare(
+    molecules: Any,
+    out: Path | str,
+    *,
+    smiles_column: str | None = None,
+    target_columns: str | Sequence[str] = (),
+    conformers: str = "auto",
+    hydrogens: str = "heavy_both",
+    jobs: int = 1,
+    resume: bool = False,
+    verbose: bool = True,
+    **settings: object,
+) -> StageResult:
+    """Molecules, with conformers or without → a store, as `dnd prepare` makes it.
+
+    Args:
+        molecules: a path or a list of paths (CSV, SMI, Parquet, SDF, XYZ, .npz); or a DataFrame, a mapping of columns,
+            a list or a Series of SMILES.
+        out: folder of the store.
+        smiles_column: column of SMILES of tables; `smiles` when None.
+        target_columns: columns that are kept as targets.
+        conformers: `none`, `file`, `etkdg`, `etkdg_raw`, or `auto`: the file's where it has coordinates.
+        hydrogens: `heavy_both`, `all_both` or `teacher_all_student_heavy`.
+        jobs: number of worker processes.
+        resume: resume an interrupted run.
+        verbose: whether to show progress.
+        **settings: further options of the verb, such as `num_conformers=3`, `limit=1000` or `seed=1`.
+
+    Raises:
+        InputError, ConfigError: see `dnd.store.prepare.prepare`.
+
+    Example:
+        >>> dnd.prepare(["CCO", "c1ccccc1"], "store", conformers="etkdg")  # doctest: +SKIP
+    """
+    from dnd.store.prepare import prepare as run
+    from dnd.store.settings import PrepareConfig
+
+    with as_files(molecules, smiles_column) as (paths, column):
+        own = {"smiles_column": column, "target_columns": _names(target_columns), "conformers": conformers}
+        config = from_dict(PrepareConfig, {**own, "hydrogens": hydrogens, "jobs": jobs, **settings})
+        summary = run(paths, out, config, resume=resume, quiet=not verbose)
+    rejected = sum(summary.rejected.values())
+    counts = {"molecules": summary.molecules, "conformers": summary.conformers, "rejected": rejected}
+    return StageResult(summary.store, "store", counts)
+
+
+def denoise(
+    store: Any,
+    out: Path | str,
+    *,
+    recipe: str | Path = "small",
+    settings: Settings | None = None,
+    resume: bool = False,
+    verbose: bool = True,
+) -> StageResult:
+    """Store with conformers → teacher: a 3D network that predicts the noise added to them.
+
+    Args:
+        store: the STORE folder, or what `dnd.prepare` returned.
+        out: TEACHER folder.
+        recipe: `tiny`, `small`, `gpu`, `paper`, or a TOML file.
+        settings: settings by their dotted names, such as `{"loop.epochs": 3}`.
+        resume: resume an interrupted run.
+        verbose: whether to show progress.
+
+    Raises:
+        InputError, ConfigError: see `dnd.pretraining.denoise.denoise`.
+
+    Example:
+        >>> dnd.denoise("store", "teacher")  # doctest: +SKIP
+    """
+    from dnd.pretraining.denoise import DenoiseConfig
+    from dnd.pretraining.denoise import denoise as run
+
+    config = load_config(DenoiseConfig, recipe, _words(settings), stage="denoise")
+    done = run(Path(store), out, config, resume=resume, quiet=not verbose)
+    return StageResult(done.folder, "teacher", done.metrics, done.finished)
+
+
+def distill(
+    store: Any,
+    teacher: Any,
+    out: Path | str,
+    *,
+    level: str | None = None,
+    recipe: str | Path = "small",
+    settings: Settings | None = None,
+    resume: bool = False,
+    verbose: bool = True,
+) -> StageResult:
+    """Store and teacher → encoder: a 2D student that has what the teacher knew.
+
+    Args:
+        store: the STORE folder, or what `dnd.prepare` returned.
+        teacher: the TEACHER folder, or what `dnd.denoise` returned; None where all terms are auxiliary.
+        out: ENCODER folder.
+        level: `node`, `graph`, `coordinated` or `custom`; the recipe's when None.
+        recipe: `tiny`, `small`, `gpu`, `paper`, or a TOML file.
+        settings: settings by their dotted names, such as `{"student.name": "gine"}`.
+        resume: resume an interrupted run.
+        verbose: whether to show progress.
+
+    Raises:
+        InputError, ConfigError: see `dnd.pretraining.distill.distill`.
+
+    Example:
+        >>> dnd.distill("store", "teacher", "encoder", level="node")  # doctest: +SKIP
+    """
+    from dnd.pretraining.distill import distill as run
+    from dnd.pretraining.settings import DistillConfig
+
+    words = [*([f"level={level}"] if level else []), *_words(settings)]
+    config = load_config(DistillConfig, recipe, words, stage="distill")
+    done = run(Path(store), None if teacher is None else Path(teacher), out, config, resume=resume, quiet=not verbose)
+    return StageResult(done.folder, "encoder", done.metrics, done.finished)
+
+
+def finetune(
+    data: Any,
+    target_columns: str | Sequence[str],
+    out: Path | str,
+    *,
+    recipe: str | Path = "best",
+    encoder: Any = None,
+    task: str | None = None,
+    split: str | None = None,
+    ensemble: int | None = None,
+    time_limit: str | float | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    smiles_column: str | None = None,
+    settings: Settings | None = None,
+    search: int = 0,
+    resume: bool = False,
+    verbose: bool = True,
+) -> FinetuneResult:
+    """Labelled molecules and an encoder → a model and its report, as `dnd finetune` makes them.
+
+    Args:
+        data: a path, a DataFrame, or a mapping of columns.
+        target_columns: columns with labels; an empty cell, None or NaN is a missing label.
+        out: MODEL folder; `report.html` is in it.
+        recipe: `best`, `fast`, `small`, `paper`, or a TOML file.
+        encoder: a shipped encoder, an ENCODER folder, what `dnd.distill` returned, or `random`; when None, the one
+            that ships, or random weights where `settings` describe a student.
+        task: `auto`, `regression`, `classification` or `multiclass`.
+        split: `scaffold`, `random`, `kfold`, `column:NAME` …; the recipe's when None.
+        ensemble: number of students; the recipe's when None.
+        time_limit: seconds, or a text such as `10m`, for the recipes `best` and `fast`.
+        seed: random seed of the training.
+        device: `cpu`, `cuda` or `auto`.
+        smiles_column: column of SMILES; `smiles` when None.
+        settings: further settings by their dotted names, such as `{"loop.epochs": 30}`.
+        search: number of trials that choose a few settings first.
+        resume: resume an interrupted run.
+        verbose: whether to print the lines that the verb prints.
+
+    Returns:
+        The folder and the metrics; `.predictor` is the model, `.report` the page.
+
+    Raises:
+        InputError, ConfigError: see `dnd.finetuning.finetune.finetune`.
+
+    Example:
+        >>> dnd.finetune("esol.csv", "logS", "model").predictor.predict("CCO")  # doctest: +SKIP
+    """
+    from dnd.finetuning.finetune import finetune as run
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.students import encoder_choice
+    from dnd.finetuning.time_limit import read_duration
+    from dnd.report.model_report import REPORT, write_model_report
+
+    words = _words(settings)
+    options = {
+        "task": task,
+        "split": split,
+        "ensemble": ensemble,
+        "loop.seed": seed,
+        "loop.device": device,
+        "blend.time_limit_s": None if time_limit is None else read_duration(str(time_limit)),
+    }
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
+    chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
+    say: Callable[[str], None] = print if verbose else _silent
+    with as_file(data, smiles_column) as (path, column):
+        done = run(
+            path, out, _names(target_columns), config,
+            smiles_column=column, encoder=chosen, search=search, resume=resume, say=say, quiet=not verbose,
+        )  # fmt: skip
+    if done.metrics and not (done.folder / REPORT).is_file():
+        say(f"report: {write_model_report(done.folder)}")
+    return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
+
+
+def _names(columns: str | Sequence[str]) -> list[str]:
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _words(settings: Settings | None) -> list[str]:
+    """Settings as the `key=value` words of the command line."""
+    return [f"{name}={_word(value)}" for name, value in (settings or {}).items()]
+
+
+def _word(value: object) -> str:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return ",".join(map(str, value)) if listed and isinstance(value, Sequence) else str(value)
+
+
+def _silent(line: str) -> None:
+    """Where nothing is to be printed."""

@@ -1,0 +1,337 @@
+"""What the estimators on SMILES share: parameters, a finetuning in a temporary folder, the MODEL folder they save."""
+
+from __future__ import annotations
+
+import csv
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.common.config import load_config
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
+from dnd.common.model_folder import FORMAT_VERSION
+from dnd.common.randomness import derive_seed
+from dnd.finetuning.finetune import finetune
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.students import encoder_choice
+from dnd.finetuning.time_limit import read_duration
+from dnd.predictor.model_folder import KIND
+from dnd.predictor.predictor import Predictor
+from dnd.tables.from_python import as_molecules
+
+FEWEST = 10
+ESTIMATOR = "estimator.json"  # of a MODEL folder that an estimator saved
+_SETTING = "settings__"  # before the name of one of `settings`, as in `settings__loop.epochs`
+_DIRECT = {  # parameters that are settings of a finetuning
+    "epochs": "loop.epochs",
+    "learning_rate": "loop.learning_rate",
+    "batch_size": "loop.batch_size",
+    "loss": "loss",
+    "transform": "transform",
+    "class_weight": "class_weights",
+    "ensemble": "ensemble",
+    "random_state": "loop.seed",
+    "device": "loop.device",
+    "jobs": "jobs",
+}
+
+
+class SmilesEstimator(BaseEstimator):  # type: ignore[misc]
+    """An estimator whose `X` is one text per row, as its tags say."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.non_deterministic = False
+        return tags
+
+
+class FinetunedEstimator(SmilesEstimator):
+    """What the regressor and the classifier share; see their arguments."""
+
+    _task = ""
+
+    def __init__(
+        self,
+        encoder: str | Path | None = None,
+        recipe: str = "best",
+        settings: Mapping[str, object] | None = None,
+        ensemble: int | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        time_limit: str | float | None = None,
+        validation_fraction: float = 0.1,
+        random_state: int = 0,
+        device: str = "auto",
+        jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.recipe = recipe
+        self.settings = settings
+        self.ensemble = ensemble
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.time_limit = time_limit
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.device = device
+        self.jobs = jobs
+        self.verbose = verbose
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; `settings__NAME` sets one of `settings`, so that a search can have a grid of it.
+
+        Raises:
+            ValueError: there is no such parameter.
+        """
+        single = {name.removeprefix(_SETTING): params[name] for name in params if name.startswith(_SETTING)}
+        super().set_params(**{name: value for name, value in params.items() if not name.startswith(_SETTING)})
+        if single:
+            self.settings = {**(self.settings or {}), **single}
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; with `deep` each of `settings` too, as `settings__NAME`."""
+        found: dict[str, Any] = super().get_params(deep=deep)
+        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # what is wrong is said by `fit`
+        return found | {f"{_SETTING}{name}": value for name, value in known.items()}
+
+    def _finetune(
+        self,
+        X: Any,
+        labels_NC: Float[np.ndarray, "molecules targets"],
+        names: Sequence[str],
+        sample_weight: Any,
+    ) -> None:
+        smiles = as_molecules(X).texts
+        if len(smiles) != len(labels_NC):
+            raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_NC)}")
+        kept = _kept_rows(sample_weight, len(smiles))
+        smiles, labels_NC = [smiles[row] for row in kept], labels_NC[kept]
+        if len(smiles) < FEWEST:
+            raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
+        encoder, config = self._choices()
+        say: Callable[[str], None] = print if self.verbose else _silent
+        parts = _parts(smiles, self.validation_fraction, self.random_state)
+        with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
+            table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
+            _write_table(table, smiles, labels_NC, names, parts)
+            finetune(
+                table, folder, names, config,
+                smiles_column=_SMILES, encoder=encoder, say=say, quiet=self.verbose < 2,
+            )  # fmt: skip
+            self._open(folder, self.device)
+        self.n_features_in_ = 1
+        if _feature_name(X) is not None:
+            self.feature_names_in_ = np.array([_feature_name(X)], dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_  # of an earlier fit
+
+    def _choices(self) -> tuple[str, FinetuneConfig]:
+        """The encoder, and the settings of the finetuning that the parameters stand for."""
+        words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
+        own = [f"task={self._task}", f"split=column:{_SPLIT}", "baselines=false"]
+        for name, setting in _DIRECT.items():
+            value = getattr(self, name, None)
+            own += [f"{setting}={value}"] if value is not None else []
+        if self.time_limit is not None:
+            own.append(f"blend.time_limit_s={read_duration(str(self.time_limit))}")
+        config = load_config(FinetuneConfig, self.recipe, [*own, *words], stage="finetune")
+        return encoder_choice(self.encoder, words), config
+
+    def _open(self, folder: Path, device: str) -> None:
+        """Load a MODEL folder and keep the bytes of its files, from which `save` writes it again."""
+        self.predictor_ = Predictor.load(folder, device=device)
+        self._files = {name: (folder / name).read_bytes() for name in read_manifest(folder)["files"]}
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the fitted model as a MODEL folder, which `from_folder`, `dnd.load` and every verb open.
+
+        Args:
+            folder: to be made.
+
+        Raises:
+            NotFittedError: it is not fitted.
+            InputError: the folder holds something already.
+        """
+        check_is_fitted(self, "predictor_")
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} holds something already", next_step="Choose another folder")
+        for name, data in self._files.items():
+            write_bytes(folder / name, data)
+        write_json(folder / ESTIMATOR, self._record())
+        write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION)
+        return folder
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, device: str = "auto") -> Self:
+        """A fitted estimator from what `save` wrote, or from any MODEL folder of `dnd finetune`.
+
+        Args:
+            folder: the MODEL folder.
+            device: `cpu`, `cuda` or `auto`.
+
+        Raises:
+            InputError, CorruptFileError: the folder is missing, damaged, or a model of another kind.
+        """
+        folder, estimator = Path(folder), cls()
+        estimator._open(folder, device)
+        record = read_json(folder / ESTIMATOR) if ESTIMATOR in estimator._files else {}
+        known = cls().get_params(deep=False)
+        given = {name: value for name, value in record.get("parameters", {}).items() if name in known}
+        estimator.set_params(**{**given, "device": device})
+        estimator._restore(record)
+        estimator.n_features_in_ = 1
+        if "feature_names" in record:
+            estimator.feature_names_in_ = np.array(record["feature_names"], dtype=object)
+        return estimator
+
+    def _record(self) -> dict[str, Any]:
+        """What the estimator knows and the model does not, as plain values."""
+        parameters = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
+        names = list(getattr(self, "feature_names_in_", []))
+        return {
+            "estimator": type(self).__name__,
+            "parameters": parameters,
+            **({"feature_names": names} if names else {}),
+        }
+
+    def _restore(self, record: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _require_kind(self, record: Mapping[str, Any], *tasks: str) -> None:
+        name, task = record.get("estimator", type(self).__name__), self.predictor_.kind
+        if name != type(self).__name__ or task not in tasks:
+            raise InputError(f"the model is not one of a {type(self).__name__}", found=f"{name}, {task}")
+
+    def _smiles(self, X: Any) -> list[str]:
+        check_is_fitted(self, "predictor_")
+        known, name = getattr(self, "feature_names_in_", None), _feature_name(X)
+        if known is not None and name is not None and name != known[0]:
+            raise ValueError(f"the column is called {name!r}; it was {known[0]!r} when the estimator was fitted")
+        return as_molecules(X).texts
+
+    def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        smiles = self._smiles(X)
+        predictor: Predictor = self.predictor_
+        return predictor.predict_values(smiles)
+
+
+def _parts(smiles: Sequence[str], validation_fraction: float, seed: int) -> list[str]:
+    """A part per row, the rows of a molecule in one part.
+
+    A finetuning wants a test part; one validation molecule serves, as its scores are not used.
+    """
+    if not 0 < validation_fraction < 1:
+        raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
+    rows_of: dict[str | int, list[int]] = {}
+    for row, outcome in enumerate(map(parse_smiles, smiles)):
+        rows_of.setdefault(outcome.smiles if outcome.ok else row, []).append(row)
+    groups = list(rows_of.values())
+    if len(groups) < 3:
+        raise ValueError(f"there are too few different molecules: found {len(groups)}, expected at least 3")
+    held_out = min(max(2, round(len(groups) * validation_fraction)), len(groups) - 1)
+    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(len(groups))
+    parts = ["train"] * len(smiles)
+    for place in order[:held_out]:
+        for row in groups[place]:
+            parts[row] = "test" if place == order[held_out - 1] else "valid"
+    return parts
+
+
+_SMILES, _SPLIT = "smiles", "split"  # columns of the table that a fit writes
+
+
+def _kept_rows(sample_weight: Any, count: int) -> list[int]:
+    """Rows to learn from: those whose weight is not 0.
+
+    Ridge regression, the Gaussian process and the students' loss take no weights, so a weight that counts in some
+    members only would be a promise half kept. Weights that are all alike change nothing, and 0 is a row left out.
+
+    Raises:
+        ValueError: the weights differ, or are not one finite number of at least 0 per row.
+    """
+    if sample_weight is None:
+        return list(range(count))
+    weights_N = np.asarray(sample_weight, dtype=np.float64)
+    if weights_N.shape != (count,) or not np.isfinite(weights_N).all() or (weights_N < 0).any():
+        raise ValueError("sample_weight must be one finite number, at least 0, per row of X")
+    kept = np.flatnonzero(weights_N)
+    if len(kept) and not np.allclose(weights_N[kept], weights_N[kept[0]]):
+        raise ValueError(
+            f"sample_weight differs between rows, from {weights_N[kept].min():g} to {weights_N[kept].max():g}, and not "
+            "every member of a model can weigh rows. Pass equal weights, or 0 to leave a row out"
+        )
+    return [int(row) for row in kept]
+
+
+def is_no_label(label: object) -> bool:
+    """Whether a label is a missing one: None, NaN, or pandas' own."""
+    is_nan = isinstance(label, float) and math.isnan(label)  # NumPy's float64 too
+    return label is None or is_nan or type(label).__name__ in ("NAType", "NaTType")
+
+
+def target_names(y: Any, count: int) -> list[str]:
+    """Names of a Series or a DataFrame, else `y`, or `y0`, `y1` …
+
+    Raises:
+        ValueError: two columns have one name, or the name of a column that a fit needs.
+    """
+    columns = list(y.columns) if hasattr(y, "columns") else [getattr(y, "name", None)]
+    if len(columns) != count or any(not isinstance(name, str) or not name.strip() for name in columns):
+        return ["y"] if count == 1 else [f"y{column}" for column in range(count)]
+    names = [str(name) for name in columns]
+    if len(set(names)) < count or {_SMILES, _SPLIT} & set(names):
+        raise ValueError(f"y has the columns {names}; expected different names, none of them {_SMILES} or {_SPLIT}")
+    return names
+
+
+def _feature_name(X: Any) -> str | None:
+    """The name of the column, where `X` is a DataFrame."""
+    columns = list(X.columns) if hasattr(X, "columns") else []
+    return columns[0] if len(columns) == 1 and isinstance(columns[0], str) else None
+
+
+def plain_value(value: Any) -> Any:
+    """A parameter or a class as JSON has it.
+
+    Raises:
+        ConfigError: it has no such form.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain_value(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(entry) for entry in value]
+    if isinstance(value, Path | np.generic):
+        return str(value) if isinstance(value, Path) else value.item()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise ConfigError("a value can't be saved", found=repr(value)[:80], expected="text, a number, true or false")
+
+
+def _write_table(
+    path: Path, smiles: Sequence[str], labels_NC: np.ndarray, names: Sequence[str], parts: Sequence[str]
+) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([_SMILES, _SPLIT, *names])
+        for text, part, labels in zip(smiles, parts, labels_NC.tolist(), strict=True):
+            writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])
+
+
+def _silent(line: str) -> None:
+    """An estimator in a search would print thousands of lines."""

@@ -1,0 +1,175 @@
+"""The public functions: every form of molecules, the same numbers whichever way, and results that a notebook shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from rdkit import Chem
+
+import dnd
+from dnd.common.errors import ConfigError, InputError
+from dnd.common.files import verify_folder
+from finetuning_toys import heavy_atoms, molecules, write_csv
+
+ROOT = Path(__file__).parents[3]
+SMILES = molecules()
+SIZES = [1000.0 * heavy_atoms(text) for text in SMILES]
+TINY = {
+    "student.name": "gine", "student.width": 16, "student.num_layers": 2, "loop.epochs": 2, "loop.device": "cpu",
+    "baselines": False, "jobs": 1,
+}  # fmt: skip
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> object:
+    table = pandas.DataFrame({"SMILES": SMILES, "size": SIZES}, index=[f"row {row}" for row in range(len(SMILES))])
+    out = tmp_path_factory.mktemp("python") / "model"
+    return dnd.finetune(
+        table, "size", out, recipe="small", encoder="random", split="random", settings=TINY, verbose=False
+    )
+
+
+def test_the_list_is_what_the_page_documents():
+    assert set(dir(dnd)) == {*dnd.__all__, "__version__"}
+    assert {name for name in dnd.__all__ if not callable(getattr(dnd, name))} == set()
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`dnd\.(\w+)", page))
+    assert set(dir(dnd)) <= documented
+    assert all(getattr(dnd, name).__doc__ for name in dnd.__all__)
+
+
+def test_the_import_executes_one_file():
+    code = "import sys, dnd; dir(dnd); print(*[name for name in sys.modules if name.split('.')[0] == 'dnd'])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.split() == ["dnd"]
+
+
+def test_a_finetuning_leaves_what_the_verb_leaves(made):
+    manifest = verify_folder(made.folder, kind="predictor", format_version=1)
+    assert {"report.html", "metrics.json", "test_predictions.csv"} <= set(manifest["files"])
+    assert made.report.is_file()
+    assert made.metrics == made.predictor.metrics
+    assert made.predictor.card.startswith("#")
+
+
+def test_every_form_of_molecules_has_the_same_predictions(made, tmp_path: Path):
+    texts = SMILES[:4]
+    wanted = made.predictor.predict(texts)["size_pred"]
+    table = pandas.DataFrame({"id": range(4), "smiles": texts}, index=list("abcd"))
+    forms = {
+        "array": np.array(texts),
+        "series": table["smiles"],
+        "frame": table,
+        "mols": [Chem.MolFromSmiles(text) for text in texts],
+        "path": write_csv(tmp_path / "new.csv", {"smiles": texts}),
+        "text of a path": str(tmp_path / "new.csv"),
+    }
+    for name, form in forms.items():
+        assert np.array_equal(dnd.predict(form, made)["size_pred"], wanted), name
+    assert dnd.predict(table, made.folder).to_pandas().index.tolist() == list("abcd")
+
+
+def test_one_text_is_one_molecule(made):
+    found = dnd.predict("CCO", made)
+    assert found.num_rows == 1
+    assert np.isfinite(found["size_pred"]).all()
+    assert dnd.predict(["CCO", "no molecule", None], made)["error"][0] == ""
+
+
+@pytest.mark.parametrize("wrong", [7, None, b"CCO", {"CCO"}], ids=str)
+def test_what_is_no_molecules_is_a_type_error_that_says_what_is_accepted(made, wrong: object):
+    with pytest.raises(TypeError, match="expected one SMILES; the path"):
+        dnd.predict(wrong, made)
+
+
+def test_a_table_without_the_column_names_those_it_has(made):
+    table = pandas.DataFrame({"structure": ["CCO"], "id": [1]})
+    with pytest.raises(InputError, match="structure"):
+        dnd.predict(table, made)
+    with pytest.raises(InputError, match=r"no column 'smiles'.*structure"):
+        made.predictor.evaluate(table)
+    assert dnd.predict(table, made, smiles_column="structure").num_rows == 1
+
+
+def test_rows_of_a_file_that_cannot_be_trusted_are_not_predicted(made, tmp_path: Path):
+    path = tmp_path / "new.csv"
+    path.write_text("smiles,id\nCCO,1\nCCO,1,2,3\n")
+    found = dnd.predict(path, made)
+    assert np.isnan(found["size_pred"]).tolist() == [False, True]
+    assert "cells" in found["error"][1]
+
+
+def test_embeddings_keep_rows():
+    vectors = dnd.embed(["CCO", "no molecule", "c1ccccc1"], "dnd-base", device="cpu")
+    assert vectors.shape == (3, 192)
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
+
+
+def test_embeddings_of_a_model(made):
+    assert np.array_equal(dnd.embed(SMILES[:2], made.folder), made.predictor.embed(SMILES[:2]))
+
+
+def test_an_evaluation_is_that_of_the_verb(made, tmp_path: Path):
+    table = {"smiles": SMILES, "size": SIZES}
+    found = made.predictor.evaluate(table)
+    assert found == made.predictor.evaluate(write_csv(tmp_path / "t.csv", table))
+    assert f"{len(SMILES)} molecules" in str(found)
+    assert "rmse" in found._repr_html_()
+
+
+def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
+    found = dnd.explain(["CCO", "no molecule"], made, out=tmp_path / "out")
+    assert found[0].symbols == ("C", "C", "O")
+    assert np.isfinite(found[0].atoms_A).all()
+    assert found[0].svg.startswith("<svg")
+    assert found[0].prediction == pytest.approx(dnd.predict("CCO", made)["size_pred"][0], rel=1e-4)
+    assert found[1].error
+    assert (tmp_path / "out" / "row-00000-size.svg").is_file()
+    assert "<svg" in found._repr_html_()
+    with pytest.raises(ConfigError, match="at most 1"):
+        dnd.explain(["C", "CC"], made, most_molecules=1)
+
+
+def test_notebook_views_draw_molecules_and_escape_text(made):
+    table = dnd.predict(pandas.Series(["CCO", EVIL], index=["fine", EVIL]), made)
+    for view in (table._repr_html_(), made.predictor.explain([EVIL])._repr_html_(), made.predictor._repr_html_()):
+        assert "<img" not in view
+    assert "<svg" in table._repr_html_()
+    assert "&lt;img" in table._repr_html_()
+    assert "size" in made._repr_html_()
+
+
+def test_a_screen_of_a_list(made, tmp_path: Path):
+    done = dnd.screen(SMILES[:5], made, tmp_path / "hits", jobs=1, top=2, verbose=False)
+    assert done.metrics["rows"] == 5
+    assert (done.folder / "top.csv").is_file()
+    assert (
+        dnd.screen(SMILES[:5], made, tmp_path / "hits", jobs=1, top=2, resume=True, verbose=False).metrics["rows"] == 5
+    )
+    assert "screen" in done._repr_html_()
+
+
+def test_the_stages_hand_their_folders_on(tmp_path: Path):
+    texts = SMILES[:24]
+    store = dnd.prepare(texts, tmp_path / "store", conformers="etkdg", hydrogens="heavy_both", verbose=False)
+    assert store.metrics["molecules"] == 24
+    teacher = dnd.denoise(store, tmp_path / "teacher", recipe="tiny", settings={"loop.epochs": 1}, verbose=False)
+    encoder = dnd.distill(
+        store, teacher, tmp_path / "encoder", recipe="tiny", settings={"loop.epochs": 1}, verbose=False
+    )
+    assert dnd.embed("CCO", encoder, device="cpu").shape[0] == 1
+    assert "encoder" in encoder._repr_html_()
+
+
+def test_settings_that_do_not_exist_are_refused_with_their_full_names(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"Did you mean loop\.epochs"):
+        dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", settings={"epochs": 3})
+    with pytest.raises(ConfigError, match=r"one of best, .*fast.*Did you mean best"):
+        dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", recipe="bst")
