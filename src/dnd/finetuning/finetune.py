@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
@@ -22,11 +24,12 @@ from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.class_labels import expand_classes, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
-from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, read_labelled
+from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
+from dnd.finetuning.replicates import aggregated
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
-from dnd.finetuning.splits import needs_one_file, partitions, split_column
+from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
@@ -170,6 +173,12 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
 
 
 def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> Plan:
+    if config.replicates != "keep" and len(files) > 1:
+        raise ConfigError(
+            "several files are read with the mean of each molecule already",
+            found=f"replicates={config.replicates}",
+            next_step="Leave it out",
+        )
     if needs_one_file(config.split) and len(files) > 1:
         raise ConfigError(
             "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
@@ -183,20 +192,11 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
-    notices = check_tasks(molecules.targets_NC, molecules.names, tasks.kinds)
-    parts = partitions(
-        config.split,
-        molecules.texts,
-        column_values=molecules.extra,
-        rows_N=molecules.rows_N,
-        fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
-        seed=config.split_seed,
-        folds=config.folds,
-        say=say,
-    )
+    parts, learned_NC = list(molecules.parts), molecules.learned_NC
+    notices = [*molecules.notes, *check_tasks(learned_NC, molecules.names, tasks.kinds)]
     choice = None if config.targets == "raw" else config.transform
     transforms, lines = choose_transforms(
-        choice, molecules.targets_NC, molecules.names, tasks.kinds, [part.train for part in parts]
+        choice, learned_NC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
     notices += check_learnable(
         molecules.targets_NC,
@@ -226,11 +226,18 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
 def _read(
     files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
 ) -> tuple[LabelledMolecules, Tasks]:
-    column = split_column(config.split)
+    column, dealing = split_column(config.split), _dealing(config, say)
     choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
         several = read_several(
-            files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, most=most, say=say
+            files,
+            hydrogens,
+            choices=choices,
+            dealing=dealing,
+            extra_column=column,
+            jobs=config.jobs,
+            most=most,
+            say=say,
         )
         return expand_classes(*several)
     (file,) = files
@@ -242,10 +249,35 @@ def _read(
         extra_column=column,
         jobs=config.jobs,
         most=most,
+        dealing=dealing,
         say=say,
     )
-    tasks = choose_tasks(molecules.targets_NC, molecules.names, choices, words=molecules.classes)
+    tasks = choose_tasks(molecules.learned_NC, molecules.names, choices, words=molecules.classes)
+    molecules, line = aggregated(molecules, config.replicates, tasks.kinds)
+    if line:
+        say(line)
     return expand_classes(molecules, tasks)
+
+
+def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
+    """The split, dealt by molecules while the table is read: before any label is, so that no test label decides."""
+
+    def deal(
+        texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str], rows_N: Int[np.ndarray, "molecules"]
+    ) -> list[Split]:
+        return partitions(
+            config.split,
+            texts,
+            identities=smiles,
+            column_values=extra,
+            rows_N=rows_N,
+            fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
+            seed=config.split_seed,
+            folds=config.folds,
+            say=say,
+        )
+
+    return Dealing(deal, lambda word: is_test_word(config.split, word))
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:

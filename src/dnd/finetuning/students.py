@@ -231,6 +231,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         config.layer_decay,
         class_weights=config.class_weights == "balanced",
         value_loss=config.loss or DEFAULT_LOSS,
+        identities=[molecules.smiles[row] for row in partition.valid],
     )
 
 

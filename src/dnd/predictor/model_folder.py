@@ -1,13 +1,15 @@
 """The MODEL folder: what finetuning leaves and prediction opens.
 
-`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`, and one
-`model.safetensors` per network (`model-1.safetensors` for the second); with a blend also `classical.safetensors`, see
-`blend.py`. A predictor is a list of members whose predictions are averaged with their weights.
+`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`,
+`known_molecules.txt`, and one `model.safetensors` per network (`model-1.safetensors` for the second); with a blend also
+`classical.safetensors`, see `blend.py`. A predictor is a list of members whose predictions are averaged with their
+weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
-from dnd.common.files import write_json, write_text
+from dnd.common.files import read_manifest, write_json, write_text
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
@@ -27,7 +29,7 @@ from dnd.predictor.network import HeadName, PropertyNetwork
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
-KIND = "predictor"
+KIND, METRICS = "predictor", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def write_predictor(
         splits: plain values for `splits.json`.
         tables: file name to CSV text.
     """
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / METRICS, metrics)
     write_json(folder / "splits.json", splits)
     for name, text in tables.items():
         write_text(folder / name, text)
@@ -134,6 +136,33 @@ def write_predictor(
     if blend is not None:
         tensors |= blend_tensors(blend)
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
+
+
+# Which molecules a model has learned from, so that an evaluation can say how many of its own it knows.
+
+
+KNOWN = "known_molecules.txt"
+_DIGITS = 16  # of a SHA-256: two of a million molecules are the same by chance once in 37 million models
+
+
+def known_molecules(smiles: Iterable[str]) -> str:
+    """The file of the molecules that were learned from or chose the weights: a digest of each canonical SMILES a line.
+
+    Digests rather than structures, so that a model can be handed on without the molecules it was made of.
+    """
+    return "".join(f"{digest}\n" for digest in sorted(set(map(molecule_digest, smiles))))
+
+
+def molecule_digest(smiles: str) -> str:
+    """By which a model knows a molecule, from its canonical SMILES."""
+    return hashlib.sha256(smiles.encode()).hexdigest()[:_DIGITS]
+
+
+def read_known(folder: Path) -> frozenset[str] | None:
+    """Digests of the molecules of a verified MODEL folder; None where it was made without them."""
+    if KNOWN not in read_manifest(folder)["files"]:
+        return None
+    return frozenset((folder / KNOWN).read_text(encoding="utf-8").split())
 
 
 def read_predictor(folder: Path | str) -> PredictorParts:

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.files import read_json
 from dnd.graphs.batch import GraphBatch
 from dnd.predictor.applicability_domain import Domain, read_domain
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
 from dnd.predictor.metrics import ClassGroup, normalised
-from dnd.predictor.model_folder import Member, PredictorParts, read_predictor
+from dnd.predictor.model_folder import METRICS, Member, PredictorParts, molecule_digest, read_known, read_predictor
 from dnd.predictor.network import run_over, to_raw_units
-from dnd.predictor.targets import Target, TaskName, groups_of
+from dnd.predictor.targets import Target, TaskName, groups_of, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
 from dnd.predictor.uncertainty.class_sets import set_words
 from dnd.store.featurize import valid_molecules
@@ -149,6 +150,8 @@ class Predictor:
         parts: members, task, hydrogens.
         calibration: intervals or scaling of probabilities; None = none.
         domain: where the model may be used; None = not known.
+        metrics: what `metrics.json` says, the verdict in words under `verdicts`; empty = not known.
+        known: digests of the molecules that it learned from; None = not known.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
 
@@ -164,10 +167,13 @@ class Predictor:
         *,
         calibration: Calibration | None = None,
         domain: Domain | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        known: frozenset[str] | None = None,
         device: str = "auto",
         jobs: int = 1,
     ) -> None:
         self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
+        self.metrics, self.known = dict(metrics or {}), known
         if calibration is not None and len(calibration.targets) != len(self.targets):
             raise CorruptFileError(
                 "calibration and targets of a model differ in number",
@@ -188,7 +194,15 @@ class Predictor:
             InputError, CorruptFileError: see `read_predictor`.
         """
         parts, path = read_predictor(folder), Path(folder)
-        return cls(parts, calibration=read_calibration(path), domain=read_domain(path), device=device, jobs=jobs)
+        return cls(
+            parts,
+            calibration=read_calibration(path),
+            domain=read_domain(path),
+            metrics=read_json(path / METRICS),
+            known=read_known(path),
+            device=device,
+            jobs=jobs,
+        )
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -251,6 +265,10 @@ class Predictor:
             values += self.parts.blend.predict(self.parts.blend.features(store, self.jobs))
         return self._combined(values)
 
+    def knows(self, canonical: Sequence[str]) -> list[bool] | None:
+        """Whether each molecule, by its canonical SMILES, is one that the model learned from; None where not known."""
+        return None if self.known is None else [molecule_digest(text) in self.known for text in canonical]
+
     @cached_property
     def _weights_MC(self) -> Float[np.ndarray, "members targets"]:
         """Shares of the members of each target, the networks first."""
@@ -273,8 +291,8 @@ class Predictor:
         return np.stack(values), embeddings_BD
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
-        """The weighted mean of the members, probabilities calibrated."""
-        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
+        """The weighted mean of the members on the learned scale, probabilities calibrated."""
+        mean_NC = weighted_mean(self.targets, self._weights_MC, members)
         values_NC = normalised(mean_NC, groups_of(self.targets))
         return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
 
