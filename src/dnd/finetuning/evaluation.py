@@ -163,17 +163,20 @@ def predictions_table(
     """A row per test molecule, by input row; with folds, each molecule by the members that did not see it.
 
     A target has its label and `<target>_pred`; one of several classes their names, and `<target>_prob_<class>` too.
+    Where the input names its molecules, `id` has their names.
     """
     names = user_names(molecules.names, molecules.groups)
     classes = {group.name: group.classes for group in molecules.groups}
-    header = ["row", "smiles"]
+    has_ids = bool(molecules.ids) and "id" not in names
+    header = ["row", *(["id"] if has_ids else []), "smiles"]
     for name in names:
         header += [name, f"{name}_pred", *(f"{name}_prob_{one}" for one in classes.get(name, ()))]
     rows: list[list[object]] = []
     for partition, predictions_NC in folds:
         for place in partition.test:
             cells = _cells(molecules.targets_NC[place], predictions_NC[place], molecules.groups)
-            rows.append([int(molecules.rows_N[place]), molecules.texts[place], *cells])
+            own = [molecules.ids[place]] if has_ids else []
+            rows.append([int(molecules.rows_N[place]), *own, molecules.texts[place], *cells])
     return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
 
 

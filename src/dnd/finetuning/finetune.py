@@ -36,7 +36,7 @@ from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
-from dnd.predictor.transforms import choose_transforms
+from dnd.predictor.transforms import TransformName, choose_transforms
 from dnd.store.schema import HydrogenSetting
 from dnd.training.distributed import is_main_rank, num_ranks
 
@@ -92,6 +92,11 @@ def finetune(
     Example:
         >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
     """
+    if not isinstance(data, str | Path):
+        raise TypeError(
+            f"finetune reads a file and was given {type(data).__name__}: write the table to a file first, or fit "
+            "dnd.DndRegressor or dnd.DndClassifier, which take molecules and labels as they are"
+        )
     config, out = config or FinetuneConfig(), Path(out)
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
@@ -198,6 +203,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     transforms, lines = choose_transforms(
         choice, learned_NC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
+    lines += _without_logarithm(molecules, transforms)
     notices += check_learnable(
         molecules.targets_NC,
         molecules.names,
@@ -257,6 +263,17 @@ def _read(
     if line:
         say(line)
     return expand_classes(molecules, tasks)
+
+
+def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[TransformName]) -> list[str]:
+    """Test labels that can't be judged on the scale that the training and validation labels chose."""
+    lines = []
+    for name, chosen, labels_N in zip(molecules.names, transforms, molecules.targets_NC.T, strict=True):
+        count = int((labels_N <= 0).sum()) if chosen == "log" else 0
+        if count:
+            what = "1 test label is" if count == 1 else f"{count} test labels are"
+            lines.append(f"note: target {name}: {what} not above 0 and can be judged in its unit only")
+    return lines
 
 
 def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:

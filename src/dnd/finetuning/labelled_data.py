@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
 _LISTED = 3  # cells that a note shows
+_IS_ID = re.compile(
+    r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class LabelledMolecules:
         not_drawn: rows that are too many, see `read_labelled`.
         parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
         notes: what is to be said of labels that were left out.
+        ids: the user's own names of the molecules; empty where the table has none.
     """
 
     store: Store
@@ -85,6 +90,7 @@ class LabelledMolecules:
     not_drawn: int = 0
     parts: tuple[Split, ...] = ()
     notes: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
     @property
     def learned_N(self) -> Bool[np.ndarray, "molecules"]:
@@ -185,6 +191,7 @@ def read_labelled(
         not_drawn=labelled.not_drawn,
         parts=parts,
         notes=labels.notes,
+        ids=tuple(labelled.ids),
     )
 
 
@@ -238,6 +245,7 @@ class LabelledRows:
         texts: SMILES as written.
         cells: of the targets, as written.
         extra: values of the further column.
+        ids: values of the column that names the molecules; empty where there is none.
         rejects: rows without a label, or that can't be read.
         num_rows: all rows.
         not_drawn: rows with a label that are too many.
@@ -248,6 +256,7 @@ class LabelledRows:
     texts: list[str] = field(default_factory=list)
     cells: list[list[str]] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     num_rows: int = 0
     not_drawn: int = 0
@@ -260,6 +269,7 @@ class LabelledRows:
             texts=[self.texts[place] for place in places],
             cells=[self.cells[place] for place in places],
             extra=[self.extra[place] for place in places],
+            ids=[self.ids[place] for place in places] if self.ids else [],
         )
 
 
@@ -362,7 +372,8 @@ def _rows_of(
     source: TableReader, names: list[str], extra_column: str | None, most: int | None, is_test: Callable[[str], bool]
 ) -> LabelledRows:
     found = LabelledRows(names)
-    drawn: DrawnRows[tuple[int, str, str, list[str]]] = DrawnRows(most)
+    id_column = _id_column([name for name in source.columns if name not in (*names, source.smiles_column)])
+    drawn: DrawnRows[tuple[int, str, str, list[str], str]] = DrawnRows(most)
     for row in source:
         found.num_rows += 1
         if row.problem is not None:
@@ -373,14 +384,20 @@ def _rows_of(
         if all(map(is_missing, own)) and not is_test(extra):
             found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
             continue
-        drawn.add((row.number, row.smiles, extra, own))
-    for number, text, extra, own in drawn.rows():
+        drawn.add((row.number, row.smiles, extra, own, row.values[id_column] if id_column else ""))
+    for number, text, extra, own, name in drawn.rows():
         found.numbers.append(number)
         found.texts.append(text)
         found.extra.append(extra)
         found.cells.append(own)
+        found.ids += [name] if id_column else []
     found.not_drawn = drawn.left_out
     return found
+
+
+def _id_column(others: Sequence[str]) -> str | None:
+    """The column that names the molecules, by its own name: `id`, `Compound`, `title`, `molecule_chembl_id` …."""
+    return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
 
 
 def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:

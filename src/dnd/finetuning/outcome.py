@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +91,7 @@ class Fitted:
             test part.
         features: of the molecules, where they are computed already, for the baselines.
         alone: per member of a blend its own predictions for each partition.
+        deadline: of `time.monotonic`, by which the baselines are to be fitted.
         about: further entries of `metrics.json`.
         spread_NC: how far the members disagree about each molecule, as the model will say it of a new one; None where
             there is one member or several partitions.
@@ -104,6 +107,7 @@ class Fitted:
     lessons: list[np.ndarray] | None = None
     features: Features | None = None
     alone: Mapping[str, list[Array]] = field(default_factory=dict)
+    deadline: float = math.inf
     about: Mapping[str, Any] = field(default_factory=dict)
     spread_NC: Array | None = None
 
@@ -253,13 +257,21 @@ def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
 def _baselines(
     plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]], say: Callable[[str], None]
 ) -> dict[str, list[Baseline]]:
-    """Each outside baseline, fitted for each partition on what the model learned from there."""
+    """Each outside baseline, fitted for each partition on what the model learned from there.
+
+    A blend learns from the validation part too, out of fold; what a forest says of molecules that it was fitted on is
+    no prediction and is left out.
+    """
     features = fitted.features or _features(plan.molecules)
     fits = []
     for number, (part, _) in enumerate(folds):
         rows = fitted.lessons[number] if fitted.lessons else part.train
-        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, say=say))
-    return {name: [fit[name] for fit in fits] for name in fits[0]}
+        budget_s = (fitted.deadline - time.monotonic()) / (len(folds) - number)
+        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, budget_s=budget_s, say=say))
+        if fitted.lessons:
+            for one in fits[-1].values():
+                one.predictions_NC[rows] = np.nan
+    return {name: [fit[name] for fit in fits] for name in fits[0] if all(name in fit for fit in fits)}
 
 
 def _features(molecules: LabelledMolecules) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,7 +211,7 @@ def fit_blend(
         if results is None:
             return None
         parts.append(_combine(plan, bench, partition, fits, results))
-    return _assemble(plan, parts, encoder, x_NF, place_N, say)
+    return replace(_assemble(plan, parts, encoder, x_NF, place_N, say), deadline=time.monotonic() + clock.left())
 
 
 def _split_of(bench: Workbench, partition: Split, student: int) -> Split:

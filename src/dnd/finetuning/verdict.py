@@ -226,7 +226,7 @@ class _Scaled:
         self.kind = self.targets[0].kind
         systems = {"": own_NC, **{name: values[fold] for name, values in judged.baselines.items()}}
         labels_NC = judged.labels_NC[part.test][:, columns]
-        usable_N = ~np.isnan(labels_NC).all(axis=1)
+        usable_N = ~np.isnan(on_learned_scale(self.targets, labels_NC)).all(axis=1)
         for values_NC in systems.values():
             usable_N &= np.isfinite(values_NC[part.test][:, columns]).all(axis=1)
         self.rows = part.test[usable_N]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -21,14 +20,15 @@ from dnd.predictor.network import run_over
 from dnd.predictor.predictor import Predictor
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
 
 
 class MoleculeEmbedder(Protocol):
-    """Whatever turns SMILES into vectors: an `Embedder` or a `Predictor`."""
+    """Whatever turns molecules into vectors: an `Embedder` or a `Predictor`."""
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
-        """One vector per molecule, NaN where there is none, and the reasons."""
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """One vector per molecule, NaN where there is none, and the reasons; see `as_molecules`."""
         ...
 
 
@@ -65,18 +65,19 @@ class Embedder:
         student, config = load_encoder(folder)
         return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs)
 
-    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
-        """One vector per molecule, float32; NaN rows where there is no molecule."""
-        return self.embed_with_errors(smiles)[0]
+    def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
+        """One vector per molecule, float32; NaN rows where there is no molecule. What is accepted: `as_molecules`."""
+        return self.embed_with_errors(molecules)[0]
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        found = valid_molecules(smiles, self.hydrogens, self.jobs)
-        values_ND = np.full((len(smiles), self.student.width), np.nan, np.float32)
+        given = as_molecules(molecules)
+        found = valid_molecules(given.texts, self.hydrogens, self.jobs)
+        values_ND = np.full((len(given.texts), self.student.width), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             values_ND[found.places] = run_over(self._pooled, self.student, found.store, every)
-        return values_ND, found.errors
+        return values_ND, given.reasons(found.errors)
 
     def _pooled(self, graph: GraphBatch) -> Tensor:
         return pool(self.student(graph), graph, self.pooling)

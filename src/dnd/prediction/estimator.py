@@ -1,7 +1,8 @@
 """scikit-learn estimators on SMILES: `DndRegressor`, `DndClassifier`, and `DndEmbedder` as a transformer.
 
-`X` is a list, an array, a Series, or one column of a table, with a SMILES per row. Nothing here computes: fitting is
-`dnd finetune` on a table in a temporary folder, so an estimator and the command line give the same model.
+`X` is whatever `as_molecules` takes: a list, an array, a Series or a table, with a SMILES or an RDKit molecule per row.
+Nothing here computes: fitting is `dnd finetune` on a table in a temporary folder, so an estimator and the command line
+give the same model.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import load_config, recipe_names
 from dnd.common.randomness import derive_seed
 from dnd.finetuning.finetune import finetune
@@ -32,25 +35,10 @@ from dnd.finetuning.students import encoder_choice
 from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
 from dnd.predictor.predictor import Predictor
+from dnd.tables.from_python import as_molecules
 from dnd.tables.labels import MOST_CLASSES
 
 FEWEST = 10
-
-
-def smiles_list(X: Any) -> list[str]:
-    """The SMILES of `X`, in order; what is not text becomes an empty SMILES, which is no molecule.
-
-    Raises:
-        ValueError: `X` is a single text, or has more than one column.
-    """
-    if isinstance(X, str):
-        raise ValueError("X is a single text; expected a list of SMILES, such as ['CCO']")
-    values = np.asarray(X, dtype=object)
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise ValueError(f"X has the shape {values.shape}; expected one SMILES per row. Select the SMILES column")
-    return [value if isinstance(value, str) else "" for value in values]
 
 
 class _SmilesEstimator(BaseEstimator):  # type: ignore[misc]
@@ -100,7 +88,7 @@ class _Finetuned(_SmilesEstimator):
         names = [f"y{column}" for column in range(labels_NC.shape[1])]
         with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table = Path(temporary) / "table.csv"
-            parts = _parts(len(smiles), self.validation_fraction, self.random_state)
+            parts = _parts(smiles, self.validation_fraction, self.random_state)
             _write_table(table, smiles, labels_NC, names, parts)
             finetune(table, table.with_name("model"), names, config, encoder=encoder, say=_silent, quiet=True)
             self.predictor_ = Predictor.load(table.with_name("model"), device=self.device)
@@ -109,7 +97,7 @@ class _Finetuned(_SmilesEstimator):
     def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         check_is_fitted(self, "predictor_")
         predictor: Predictor = self.predictor_
-        return predictor.predict_values(smiles_list(X))
+        return predictor.predict_values(X)
 
 
 class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
@@ -138,7 +126,7 @@ class DndRegressor(RegressorMixin, _Finetuned):  # type: ignore[misc]
             ValueError: too few molecules, other lengths, infinite labels.
             InputError: labels that can't be learned, such as constant ones.
         """
-        smiles, labels = smiles_list(X), np.asarray(y, dtype=np.float64)
+        smiles, labels = as_molecules(X).texts, np.asarray(y, dtype=np.float64)
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
         self._finetune(smiles, labels.reshape(len(labels), -1))
@@ -182,9 +170,14 @@ class DndClassifier(ClassifierMixin, _Finetuned):  # type: ignore[misc]
         Raises:
             ValueError: too few molecules, other lengths, missing labels, one class, or more than 50.
         """
-        smiles, labels = smiles_list(X), np.asarray(y)
-        if labels.ndim != 1 or any(isinstance(label, float) and math.isnan(label) for label in labels.tolist()):
-            raise ValueError("y must have one axis and no missing label")
+        smiles = as_molecules(X).texts
+        # An array of words turns NaN into the word nan: missing labels are looked for before.
+        missing = next((row for row, label in enumerate(y) if _is_no_label(label)), None)
+        if missing is not None:
+            raise ValueError(f"y has a missing label in row {missing}; leave such rows out")
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            raise ValueError(f"y has {labels.ndim} axes; expected one, with a class per row")
         self.classes_, places = np.unique(labels, return_inverse=True)
         if not 2 <= len(self.classes_) <= MOST_CLASSES:
             raise ValueError(f"found {len(self.classes_)} classes, expected 2 to {MOST_CLASSES}")
@@ -242,7 +235,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Open the folder; `X` is looked at only for its form, `y` not at all."""
-        smiles_list(X)
+        as_molecules(X)
         self.embedder_ = load_embedder(
             self.encoder,
             pooling=self.pooling,  # type: ignore[arg-type]
@@ -256,18 +249,32 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _SmilesEsti
     def transform(self, X: Any) -> Float[np.ndarray, "molecules dim"]:
         """One vector per row, float32; NaN rows where there is no molecule."""
         check_is_fitted(self, "embedder_")
-        return self.embedder_.embed_with_errors(smiles_list(X))[0]
+        return self.embedder_.embed_with_errors(X)[0]
 
 
-def _parts(count: int, validation_fraction: float, seed: int) -> list[str]:
-    """A part per row. A finetuning wants a test part; one validation molecule serves, as its scores are not used."""
+def _is_no_label(label: object) -> bool:
+    is_nan = isinstance(label, float) and math.isnan(label)  # NumPy's float64 too
+    return label is None or is_nan or type(label).__name__ in ("NAType", "NaTType")
+
+
+def _parts(smiles: Sequence[str], validation_fraction: float, seed: int) -> list[str]:
+    """A part per row, the rows of a molecule in one part.
+
+    A finetuning wants a test part; one validation molecule serves, as its scores are not used.
+    """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
-    held_out = min(max(2, round(count * validation_fraction)), count - 1)
-    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(count)
-    parts = np.full(count, "train", dtype=object)
-    parts[order[: held_out - 1]], parts[order[held_out - 1]] = "valid", "test"
-    return [str(part) for part in parts]
+    read = (parse_smiles(text) for text in smiles)
+    groups = rows_of_molecules(one.smiles if one.ok else row for row, one in enumerate(read))
+    if len(groups) < 3:
+        raise ValueError(f"there are too few different molecules: found {len(groups)}, expected at least 3")
+    held_out = min(max(2, round(len(groups) * validation_fraction)), len(groups) - 1)
+    order = np.random.default_rng(derive_seed(seed, "estimator-validation")).permutation(len(groups))
+    parts = ["train"] * len(smiles)
+    for place in order[:held_out]:
+        for row in groups[place]:
+            parts[row] = "test" if place == order[held_out - 1] else "valid"
+    return parts
 
 
 def _write_table(

@@ -25,6 +25,7 @@ from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration
 from dnd.predictor.uncertainty.class_sets import set_words
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
+from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
 
 # A table of predictions without pandas: named columns of equal length.
@@ -42,6 +43,7 @@ class PredictionTable(Mapping[str, Column]):
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
+        index: of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
 
     Example:
         >>> table = PredictionTable({"smiles": ["CCO"], "logS_pred": np.array([0.1]), "error": [""]})
@@ -49,8 +51,8 @@ class PredictionTable(Mapping[str, Column]):
         array([0.1])
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, columns: Mapping[str, Column], index: Any = None) -> None:
+        self._columns, self.index = dict(columns), index
 
     def __getitem__(self, name: str) -> Column:
         """The column `name`."""
@@ -83,7 +85,7 @@ class PredictionTable(Mapping[str, Column]):
         """The same as a pandas DataFrame; pandas is imported here only."""
         import pandas
 
-        return pandas.DataFrame(self._columns)
+        return pandas.DataFrame(self._columns, index=self.index)
 
     def __repr__(self) -> str:
         """Names and size."""
@@ -219,11 +221,13 @@ class Predictor:
         """Every output column but `error`, in order; those that the model has nothing for are left out."""
         return list(self.describe([])[0])
 
-    def predict(self, smiles: Sequence[str]) -> PredictionTable:
+    def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
         """Predict the targets of molecules.
 
         Args:
-            smiles: one text per molecule, in any spelling.
+            molecules: one SMILES in any spelling, the path of a file, a table, or a list, array or Series of SMILES or
+                of RDKit molecules; see `as_molecules`. The index of a table or Series is that of the result.
+            smiles_column: of a file or table; found by its name when None.
 
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
@@ -231,9 +235,14 @@ class Predictor:
             members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
             `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
+
+        Raises:
+            TypeError: what is given holds no molecules.
+            InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
-        columns, errors = self.describe(smiles)
-        return PredictionTable({"smiles": list(smiles), **columns, ERROR: errors})
+        given = as_molecules(molecules, smiles_column)
+        columns, errors = self.describe(given.texts)
+        return PredictionTable({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
@@ -250,13 +259,14 @@ class Predictor:
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
         return columns, found.errors
 
-    def predict_values(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+    def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
-        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
-        values_NC = np.full((len(smiles), len(self.targets)), np.nan)
+        given = as_molecules(molecules)
+        found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
+        values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
             values_NC[found.places] = self.predict_store(found.store)
-        return values_NC, found.errors
+        return values_NC, given.reasons(found.errors)
 
     def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
@@ -334,13 +344,14 @@ class Predictor:
                 columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
         return columns
 
-    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
+    def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
-        return self.embed_with_errors(smiles)[0]
+        return self.embed_with_errors(molecules)[0]
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        given = as_molecules(molecules)
+        found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
         networks = [member.network for member in self.parts.members]
         encoder = self.parts.blend.encoder if self.parts.blend else None
         if not networks and encoder is None:
@@ -350,14 +361,14 @@ class Predictor:
                 next_step="Finetune with --encoder, or use another --recipe",
             )
         width = sum(network.student.width for network in networks) or (encoder.student.width if encoder else 0)
-        values_ND = np.full((len(smiles), width), np.nan, np.float32)
+        values_ND = np.full((len(given.texts), width), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
             if encoder is not None and not parts:
                 parts = [encoder.embed(found.store)]
             values_ND[found.places] = np.concatenate(parts, axis=1)
-        return values_ND, found.errors
+        return values_ND, given.reasons(found.errors)
 
 
 def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:

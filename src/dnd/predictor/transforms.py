@@ -31,7 +31,7 @@ TransformChoice = Literal["auto", "log", "yeo-johnson"]
 SKEWED = 2.0  # that of the exponential distribution
 _STRAIGHTENED = 0.5  # of the skewness is the most that a map may leave
 _MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond them
-_LN_10 = float(np.log(10.0))
+LN_10 = float(np.log(10.0))
 _WORDS = {"log": "logarithm", "yeo-johnson": "Yeo-Johnson map"}
 Values = Float[np.ndarray, "..."]
 
@@ -79,11 +79,11 @@ class Transform:
 
     def judged(self, values: Values) -> Values:
         """Values on the scale on which errors are measured: decimal logarithms for `log`, else as they are mapped."""
-        return self.forward(values) / _LN_10 if self.name == "log" else self.forward(values)
+        return self.forward(values) / LN_10 if self.name == "log" else self.forward(values)
 
     def unjudged(self, judged: Values) -> Values:
         """The inverse of `judged`: values in the target's unit."""
-        return self.inverse(judged * _LN_10 if self.name == "log" else judged)
+        return self.inverse(judged * LN_10 if self.name == "log" else judged)
 
     def judged_unit(self, unit: str) -> str:
         """What errors on the scale of `judged` are measured in, for a target in `unit`."""
