@@ -55,14 +55,13 @@ def fitted(folder: Path, labels: list[str], *words: str) -> tuple[dict[str, np.n
         for name, values in load_file(path).items()
     }
     config = read_json(folder / "m" / "config.json")
-    calibration = read_json(folder / "m" / "calibration.json")
+    calibration = read_json(folder / "m" / "calibration.json")["calibration"]
     said = {name: config.get(name) for name in ("task", "targets", "members", "blend")}
     # What a calibration was measured to reach is a judgement of it on the test part, not a part of the model.
     for one in [*calibration["targets"], *calibration.get("temperatures", []), *calibration.get("sets", [])]:
         for name in JUDGED & one.keys():
             del one[name]
-    said["calibration"] = {name: value for name, value in calibration.items() if name != "sentences"}
-    return arrays, said
+    return arrays, {**said, "calibration": calibration}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -263,7 +263,7 @@ def judge(
     return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
 
 
-def significant(value: float | None) -> str:
+def significant(value: float | int | None) -> str:
     """A number with three significant digits, as every table has it: `0.712`, `12.3`, `6310`; `-` for None.
 
     Numbers below 0.0001 and from a million on have an exponent.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dnd.chemistry.splits import Split
@@ -18,18 +18,24 @@ from dnd.finetuning.splits import partitions
 from finetuning_toys import molecules, other_spelling, quietly, tiny_config, write_csv
 
 RING_FREE = ["CCO", "CCN", "CCCl", "CCCO", "CC(C)O", "CCCCO", "CCCN", "CC(N)C", "CCOC", "CCSC"]
+FRACTIONS = (0.5, 0.25, 0.25)
 RULES = ("random", "scaffold", "scaffold-balanced", "cluster", "kfold:4", "kfold:3x2")
 
 
 @pytest.mark.parametrize("rule", RULES)
+@settings(deadline=None, max_examples=15)
 @given(data=st.data())
 def test_every_rule_that_draws_keeps_the_rows_of_a_molecule_together(rule: str, data: st.DataObject):
     distinct = [*molecules()[:24], *RING_FREE]
-    copies = data.draw(st.lists(st.sampled_from(range(len(distinct))), max_size=40))
+    copies = data.draw(st.lists(st.integers(0, len(distinct) - 1), max_size=40))
     rows = data.draw(st.permutations([*range(len(distinct)), *copies]))
     smiles = [other_spelling(distinct[row], seed) for seed, row in enumerate(rows)]
     seed = data.draw(st.integers(0, 99))
-    for part in partitions(rule, smiles, identities=[distinct[row] for row in rows], seed=seed):
+    try:
+        parts = partitions(rule, smiles, identities=[distinct[row] for row in rows], fractions=FRACTIONS, seed=seed)
+    except InputError:  # a part would be empty
+        assume(False)
+    for part in parts:
         owner = {}
         for name, places in part.parts().items():
             for place in places:
@@ -39,8 +45,8 @@ def test_every_rule_that_draws_keeps_the_rows_of_a_molecule_together(rule: str, 
 
 def test_without_replicates_a_split_is_what_it_was():
     smiles = molecules()
-    for rule in RULES:
-        plain, known = partitions(rule, smiles), partitions(rule, smiles, identities=smiles)
+    for rule in ("random", "scaffold", "scaffold-balanced", "cluster", "kfold:4", "kfold:3x2"):
+        plain, known = (partitions(rule, smiles, identities=own, fractions=FRACTIONS) for own in ((), smiles))
         for one, other in zip(plain, known, strict=True):
             assert all(np.array_equal(one.parts()[name], other.parts()[name]) for name in one.parts())
     assert np.array_equal(scaffold_folds(smiles, 4, 1), scaffold_folds(smiles, 4, 1, smiles))
@@ -89,7 +95,7 @@ def test_they_are_one_row_on_request(tmp_path: Path, how: str, expected: float):
     metrics = quietly(write_csv(tmp_path / "d.csv", columns), tmp_path / "m", ["y"], *words).metrics
     assert metrics["parts"]["test"]["molecules"] == 2
     table = np.genfromtxt(tmp_path / "m" / "test_predictions.csv", delimiter=",", names=True, dtype=None, encoding=None)
-    assert table["y"][0] == pytest.approx(expected)
+    assert table["y"][0] == pytest.approx(expected, rel=1e-4)
     assert metrics["replicates"] == []
 
 
