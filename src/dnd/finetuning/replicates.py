@@ -165,7 +165,7 @@ def _one_of(values: Float[np.ndarray, "rows"], how: Aggregation, kind: TaskKind)
     if kind != "regression":
         return float(values[0]) if np.ptp(values) == 0 else float("nan")
     if how == "geometric-mean":
-        return float(Transform("log").inverse(Transform("log").forward(values).mean()))
+        return float(np.exp(Transform("log").forward(values).mean()))  # NaN with a value that is not positive
     return float(np.median(values) if how == "median" else values.mean())
 
 

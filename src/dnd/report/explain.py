@@ -175,7 +175,7 @@ def _answer(one: Explained, question: _Question) -> tuple[int, str, float]:
     value = float(one.output_C[column])
     if question.unit == LOG_ODDS:
         return column, class_name, float(1 / (1 + np.exp(-value)))
-    return column, class_name, float(question.transform.unjudged(np.array(value)))
+    return column, class_name, float(question.transform.unjudged(np.array([value]))[0])
 
 
 def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:

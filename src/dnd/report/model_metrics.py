@@ -331,12 +331,12 @@ def _worst(model: ModelFiles) -> list[_Worst]:
         if name in model.classes:
             found += _worst_classes(model, name, start)
             continue
-        for row in np.flatnonzero(~np.isnan(model.labels_NC[:, column] + model.predictions_NC[:, column])):
-            label, value = model.labels_NC[row, column], model.predictions_NC[row, column]
+        labels_N, values_N = model.labels_NC[:, column], model.predictions_NC[:, column]
+        errors_N = np.abs(transform.judged(values_N) - transform.judged(labels_N)) / scale
+        for row in np.flatnonzero(np.isfinite(errors_N)):
+            label, value = float(labels_N[row]), float(values_N[row])
             caption = f"{_who(model, int(row))}{start}measured {significant(label)}, predicted {significant(value)}"
-            error = abs(float(transform.judged(np.array(value)) - transform.judged(np.array(label)))) / scale
-            found.append((error, _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
-    found = [pair for pair in found if np.isfinite(pair[0])]
+            found.append((float(errors_N[row]), _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:WORST]]
 
 

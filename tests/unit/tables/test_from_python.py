@@ -1,4 +1,4 @@
-"""Whatever a caller of Python has becomes one molecule per row: texts, files, tables, Series, arrays, RDKit molecules."""
+"""Whatever a caller of Python has becomes one molecule per row: texts, files, tables, Series, arrays, molecules."""
 
 from __future__ import annotations
 
