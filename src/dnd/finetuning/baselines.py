@@ -104,7 +104,7 @@ def _forest_seconds(
     few, started = train[:_PILOT_ROWS], time.monotonic()
     fit_forests(features_NF, targets_NC, few, kinds, groups=groups)
     spent, count = time.monotonic() - started, min(len(train), LIMIT_FOREST_MOLECULES)
-    return spent * max(1.0, (count / max(1, len(few))) ** _GROWTH)
+    return spent * float(max(1.0, (count / max(1, len(few))) ** _GROWTH))
 
 
 def fit_forests(

@@ -89,7 +89,8 @@ def test_classes_duplicates_folds_and_pictures_of_the_worst(tmp_path: Path) -> N
         assert f"<h2>{title}" in page, title
     assert "<b>other" not in page
     assert " ± " in page
-    assert "Molecules in more than one part" in page
+    assert "ring: 1 molecule was measured more than once (2 rows)" in page
+    assert "Molecules in more than one part" not in page  # both rows are in one fold
     assert "raises +" not in page  # RDKit draws text as paths
     assert page.count("class=molecule>") >= 3
     assert "measured " in page
