@@ -63,7 +63,7 @@ class Repeats:
             return f"{start}; {self.contradicting} {said}, such as {self.first[:60]}."
         value = significant(self.deviation)
         said = f"a factor of {value}" if self.is_factor else f"{value} {self.unit}".rstrip()
-        return f"{start}; repeat deviation {said}, below which no error on single measurements can be."
+        return f"{start}; repeat deviation {said}, the floor of the error."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `metrics.json`, the sentence with them."""
