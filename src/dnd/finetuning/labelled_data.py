@@ -26,6 +26,7 @@ from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
 _LISTED = 3  # cells that a note shows
+_FEW_CLASSES = 10
 _IS_ID = re.compile(
     r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
 )
@@ -304,6 +305,7 @@ def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Lab
         cells = [own[column] for own in rows.cells]
         numbers = [rows.numbers[place] for place in places]
         values, words = parse_labels([cells[place] for place in places], rows=numbers, column=name)
+        _require_classes(words, numbers, name)
         values_NC[places, column] = values
         classes.append(words)
         known = {cells[place].strip(): value for place, value in zip(places, values, strict=True)}
@@ -320,6 +322,17 @@ def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Lab
             many = "label is" if len(unread) == 1 else "labels are"
             notes.append(f"target {name}: {len(unread)} test {many} not {kind}, and count as missing: {shown}")
     return Labels(values_NC, tuple(classes), tuple(notes))
+
+
+def _require_classes(words: Sequence[str], numbers: Sequence[int], column: str) -> None:
+    """Refuse words that name molecules rather than classes: more of them than half of the labels, and more than ten."""
+    if len(words) > max(_FEW_CLASSES, len(numbers) // 2):
+        raise InputError(
+            f"row {numbers[0]}, column {column}: the label is not a number and names no class",
+            found=f"{len(words)} different words in {len(numbers)} rows",
+            expected="numbers, or classes that several molecules have",
+            next_step="Check --target-columns",
+        )
 
 
 def _number_or_nan(cell: str) -> float:

@@ -143,7 +143,8 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `metrics.json`, the sentence with them."""
-        return {**asdict(self), "sentence": self.sentence()}
+        comparisons = [asdict(one) for one in self.comparisons]
+        return {**asdict(self), "comparisons": comparisons, "sentence": self.sentence()}
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
