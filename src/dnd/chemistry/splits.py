@@ -1,9 +1,14 @@
-"""Training, validation and test rows by scaffold, cluster, column, at random or k-fold; all are deterministic."""
+"""Training, validation and test rows by scaffold, cluster, column, at random or k-fold; all are deterministic.
+
+Every rule that draws or deals takes `identities`, for each row what tells its molecule from others, such as its
+canonical SMILES: the rows of a molecule that was measured several times stay in one part. Without them every row is a
+molecule of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +101,9 @@ class Split:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
-def scaffold_split(smiles: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Split:
+def scaffold_split(
+    smiles: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), identities: Sequence[str] = ()
+) -> Split:
     """OGB's scaffold split: whole scaffold groups, the largest first, go to training, validation, then test.
 
     Groups are ordered by (size, smallest row), both descending. A group goes to training unless that part would
@@ -109,16 +116,15 @@ def scaffold_split(smiles: Sequence[str], fractions: tuple[float, float, float] 
     Args:
         smiles: one SMILES per row, all of which parse.
         fractions: of train, valid and test; they sum to 1.
+        identities: of the molecules; two spellings of one may have scaffolds that differ in chirality.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
         InputError: a SMILES that doesn't parse.
     """
     check_fractions(fractions)
-    groups: dict[str, list[int]] = {}
-    for row, scaffold in enumerate(scaffolds_of(smiles)):
-        groups.setdefault(scaffold, []).append(row)
-    ordered = sorted(groups.values(), key=lambda rows: (len(rows), rows[0]), reverse=True)
+    groups = rows_of_molecules(molecule_scaffolds(smiles, identities))
+    ordered = sorted(groups, key=lambda rows: (len(rows), rows[0]), reverse=True)
     limit_train = fractions[0] * len(smiles)
     limit_valid = (fractions[0] + fractions[1]) * len(smiles)
     train, valid, test = list[int](), list[int](), list[int]()
@@ -132,35 +138,50 @@ def scaffold_split(smiles: Sequence[str], fractions: tuple[float, float, float] 
     return as_split(train, valid, test)
 
 
-def random_split(n: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
+def random_split(
+    n: int, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0, identities: Sequence[str] = ()
+) -> Split:
     """Shuffle `n` rows by `seed` and cut: the first part goes to training, the next to validation, the rest to test.
+
+    With `identities`, molecules are shuffled and cut, each with all its rows.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
     """
     check_fractions(fractions)
-    shuffled = numpy_generator(seed, "random split").permutation(n)
-    ends = np.floor(np.cumsum(fractions[:2]) * n + 1e-9).astype(int)
-    return as_split(*np.split(shuffled, ends))
+    groups = rows_of_molecules(identities or range(n))
+    shuffled = numpy_generator(seed, "random split").permutation(len(groups))
+    ends = np.floor(np.cumsum(fractions[:2]) * len(groups) + 1e-9).astype(int)
+    return as_split(*(_rows_in(groups, places) for places in np.split(shuffled, ends)))
 
 
-def k_fold_split(n: int, folds: int = 5, fold: int = 0, seed: int = 0, repeat: int = 0) -> Split:
+def k_fold_split(
+    n: int, folds: int = 5, fold: int = 0, seed: int = 0, repeat: int = 0, identities: Sequence[str] = ()
+) -> Split:
     """Fold `fold` is the test part, the next one (the first after the last) is validation, the others are training.
 
-    Every row is in the test part of exactly one fold; the folds differ by at most one row in size. Each `repeat`
-    shuffles anew.
+    Every row is in the test part of exactly one fold; the folds differ by at most one molecule in size, and the rows of
+    a molecule are in one fold. Each `repeat` shuffles anew.
 
     Raises:
-        ConfigError: fewer than 3 folds, more folds than rows, or no such fold.
+        ConfigError: fewer than 3 folds, more folds than molecules, or no such fold.
     """
-    if not 3 <= folds <= n:
-        raise ConfigError("number of folds does not fit", found=folds, expected=f"3 to {n}, the number of rows")
+    groups = rows_of_molecules(identities or range(n))
+    if not 3 <= folds <= len(groups):
+        expected = f"3 to {len(groups)}, the number of molecules"
+        raise ConfigError("number of folds does not fit", found=folds, expected=expected)
     if not 0 <= fold < folds:
         raise ConfigError("no such fold", found=fold, expected=f"0 to {folds - 1}")
-    parts = np.array_split(numpy_generator(seed, "k-fold split", *[repeat][: repeat > 0]).permutation(n), folds)
+    shuffled = numpy_generator(seed, "k-fold split", *[repeat][: repeat > 0]).permutation(len(groups))
+    parts = [_rows_in(groups, places) for places in np.array_split(shuffled, folds)]
     valid = (fold + 1) % folds
     train = np.concatenate([part for place, part in enumerate(parts) if place not in (fold, valid)])
     return as_split(train, parts[valid], parts[fold])
+
+
+def part_named(word: str) -> str | None:
+    """The part that a word such as `Train`, `val` or `holdout` names; None for any other."""
+    return _PART_NAMES.get(word.strip().lower())
 
 
 def column_split(values: Sequence[str]) -> Split:
@@ -189,6 +210,27 @@ def column_split(values: Sequence[str]) -> Split:
     return as_split(*parts.values())
 
 
+def rows_of_molecules(identities: Iterable[Hashable]) -> list[list[int]]:
+    """The rows of each molecule, or of whatever else they share, in the order in which they occur first."""
+    groups: dict[Hashable, list[int]] = {}
+    for row, identity in enumerate(identities):
+        groups.setdefault(identity, []).append(row)
+    return list(groups.values())
+
+
+def molecule_scaffolds(smiles: Sequence[str], identities: Sequence[str] = ()) -> list[str]:
+    """`scaffolds_of`, but every row of a molecule has the scaffold of its first one."""
+    scaffolds = scaffolds_of(smiles)
+    first: dict[str, str] = {}
+    for identity, scaffold in zip(identities, scaffolds, strict=bool(identities)):
+        first.setdefault(identity, scaffold)
+    return [first[identity] for identity in identities] if identities else scaffolds
+
+
+def _rows_in(groups: Sequence[Sequence[int]], places: Iterable[int]) -> Int[np.ndarray, "rows"]:
+    return np.array([row for place in places for row in groups[place]], dtype=np.int64)
+
+
 def as_split(*parts: Sequence[int] | Int[np.ndarray, "rows"]) -> Split:
     """Training, validation and test rows in any order as a `Split`."""
     return Split(*(np.sort(np.asarray(rows, dtype=np.int64)) for rows in parts))
@@ -211,7 +253,9 @@ LIMIT_CLUSTERED = 10_000  # molecules; their distances are then 400 MB
 _generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
-def balanced_scaffold_split(smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
+def balanced_scaffold_split(
+    smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1), seed: int = 0, identities: Sequence[str] = ()
+) -> Split:
     """Whole scaffold groups, large ones to training, the others shuffled by `seed`: chemprop's balanced rule.
 
     OGB's rule sends the rarest scaffolds to the test part, so that there is one split and a hard one. Here every seed
@@ -224,10 +268,13 @@ def balanced_scaffold_split(smiles: Sequence[str], fractions: Fractions = (0.8, 
         ConfigError: fractions that are negative or don't sum to 1.
         InputError: a SMILES that doesn't parse.
     """
-    return _balanced(_groups(scaffolds_of(smiles)), len(smiles), fractions, seed)
+    groups = rows_of_molecules(molecule_scaffolds(smiles, identities))
+    return _balanced(groups, len(smiles), fractions, seed)
 
 
-def cluster_split(smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
+def cluster_split(
+    smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1), seed: int = 0, identities: Sequence[str] = ()
+) -> Split:
     """Clusters of similar molecules kept whole, dealt out as `balanced_scaffold_split` does.
 
     A molecule joins a cluster if its Tanimoto distance to the centre is at most 0.6 (Morgan fingerprint, radius 2,
@@ -246,10 +293,11 @@ def cluster_split(smiles: Sequence[str], fractions: Fractions = (0.8, 0.1, 0.1),
             expected=f"at most {LIMIT_CLUSTERED}",
             next_step="Use --split scaffold-balanced",
         )
+    molecules = rows_of_molecules(identities or range(len(smiles)))
     clusters = Butina.ClusterData(  # type: ignore[no-untyped-call]
-        distances(smiles), len(smiles), CLUSTER_DISTANCE, isDistData=True
+        distances([smiles[rows[0]] for rows in molecules]), len(molecules), CLUSTER_DISTANCE, isDistData=True
     )
-    groups = sorted(sorted(cluster) for cluster in clusters)
+    groups = sorted(sorted(row for place in cluster for row in molecules[place]) for cluster in clusters)
     return _balanced(groups, len(smiles), fractions, seed)
 
 
@@ -265,14 +313,6 @@ def distances(smiles: Sequence[str]) -> Float[np.ndarray, "molecules molecules"]
     for row, bits in enumerate(prints):
         found[row] = DataStructs.BulkTanimotoSimilarity(bits, prints)
     return np.subtract(1, found, out=found)
-
-
-def _groups(names: Sequence[str]) -> list[list[int]]:
-    """Rows of each name, in the order in which the names occur first."""
-    groups: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        groups.setdefault(name, []).append(row)
-    return list(groups.values())
 
 
 def _balanced(groups: Sequence[list[int]], n: int, fractions: Fractions, seed: int) -> Split:

@@ -57,6 +57,9 @@ def finetune(
     pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
     task: Task = None,
     split: Split = None,
+    replicates: Annotated[
+        str | None, typer.Option(help="Rows of one molecule: keep, mean, median or geometric-mean; keep if not given.")
+    ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
     recipe: Annotated[str, typer.Option(help="best, fast, small, paper, qm9, or a TOML file.")] = "best",
     time_limit: TimeLimit = None,
@@ -81,6 +84,7 @@ def finetune(
         "pooling": pooling,
         "tasks" if task and "," in task else "task": task,
         "split": split,
+        "replicates": replicates,
         "ensemble": ensemble,
         "loop.seed": seed,
         "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),

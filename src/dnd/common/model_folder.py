@@ -56,6 +56,14 @@ class ModelFolder:
         """
         return parse_json(read_sealed(self.path, self.manifest, name), self.path / name)
 
+    def text(self, name: str) -> str:
+        """The text of the file `name`.
+
+        Raises:
+            CorruptFileError: the file is missing, or not what the manifest vouches for.
+        """
+        return read_sealed(self.path, self.manifest, name).decode()
+
     def tensors(self, name: str = "model") -> dict[str, Tensor]:
         """The tensors of `<name>.safetensors`, in memory of their own: a mapped file would change under them.
 

@@ -5,20 +5,37 @@ An untuned forest beats published deep models on several of these data sets, so 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from dnd.predictor.metrics import ClassGroup, TaskKind
+from dnd.predictor.targets import Target, from_learned_scale, groups_of, on_learned_scale
 
 MEAN = "mean"
 TREES = 200
 FEATURE_SHARE = 0.33  # of the features tried per split in regression; classification uses the square root
 LIMIT_FOREST_MOLECULES = 10_000  # training molecules; a larger part is thinned at random, and the result says so
+_PILOT_ROWS, _GROWTH = 100, 1.2  # under a time limit: cost of a forest ~ molecules to the power of 1.2
 LIMIT_FOREST_WORK = 30 * TREES  # trees over all targets; more targets get smaller forests, and the result says so
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the forests look at.
+
+    Attributes:
+        sets: name of a feature set → a row per molecule that has features.
+        place_N: the row of each molecule; -1 where it has none, and then it is neither learned from nor predicted.
+    """
+
+    sets: Mapping[str, Float[np.ndarray, "known features"]]
+    place_N: Int[np.ndarray, "molecules"]
 
 
 @dataclass(frozen=True)
@@ -35,29 +52,59 @@ class Baseline:
 
 
 def baselines(
-    features: Mapping[str, Float[np.ndarray, "molecules features"]],
+    features: Features,
+    targets: Sequence[Target],
     targets_NC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
-    kinds: Sequence[TaskKind],
     *,
-    groups: Sequence[ClassGroup] = (),
+    budget_s: float = math.inf,
     say: Callable[[str], None],
 ) -> dict[str, Baseline]:
-    """Fit the training mean and one random forest per feature set on the training molecules, and predict all molecules.
+    """Fit the training mean and one random forest per feature set, and predict all molecules that have features.
+
+    A target with a transform is learned on the same scale as the model learns it.
 
     Args:
-        features: feature set by name, a row per molecule.
+        features: of the molecules.
+        targets: of the columns.
         targets_NC: labels; NaN = missing.
-        train: rows of the training part.
-        kinds: of the targets.
-        groups: columns that are the classes of one target; they share a forest.
+        train: rows that the model learned from.
+        budget_s: a forest that a pilot says does not fit into so many seconds is left out.
         say: receives a line before each forest.
     """
-    found = {MEAN: Baseline(mean_prediction(targets_NC, train), {})}
-    for name, values in features.items():
+    labels_NC, groups = on_learned_scale(targets, targets_NC), groups_of(targets)
+    found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_NC, train)), {})}
+    known = np.flatnonzero(features.place_N >= 0)
+    order = np.argsort(features.place_N[known])
+    learned = features.place_N[train[features.place_N[train] >= 0]]
+    for name, values_KF in features.sets.items():
+        kinds = [target.kind for target in targets]
+        if math.isfinite(budget_s):
+            cost_s = _forest_seconds(values_KF, labels_NC[known[order]], learned, kinds, groups)
+            budget_s -= cost_s
+            if budget_s < 0:
+                say(f"plan: left out the baseline of a random forest on {name} (time limit)")
+                continue
         say(f"baseline: random forest on {name}")
-        found[f"random_forest_{name}"] = fit_forests(values, targets_NC, train, kinds, groups=groups)
+        own = fit_forests(values_KF, labels_NC[known[order]], learned, kinds, groups=groups)
+        predictions_NC = np.full(labels_NC.shape, np.nan)
+        predictions_NC[known[order]] = from_learned_scale(targets, own.predictions_NC)
+        found[f"random_forest_{name}"] = Baseline(predictions_NC, own.settings)
     return found
+
+
+def _forest_seconds(
+    features_NF: np.ndarray,
+    targets_NC: np.ndarray,
+    train: np.ndarray,
+    kinds: Sequence[TaskKind],
+    groups: Sequence[ClassGroup],
+) -> float:
+    """What the forests of a feature set will take, from those of few molecules."""
+    few, started = train[:_PILOT_ROWS], time.monotonic()
+    fit_forests(features_NF, targets_NC, few, kinds, groups=groups)
+    spent, count = time.monotonic() - started, min(len(train), LIMIT_FOREST_MOLECULES)
+    return spent * float(max(1.0, (count / max(1, len(few))) ** _GROWTH))
 
 
 def fit_forests(

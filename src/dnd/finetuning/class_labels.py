@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.predictor.metrics import ClassGroup, one_hot
+from dnd.predictor.metrics import ClassGroup, TaskKind, one_hot
 from dnd.predictor.targets import Target, Tasks, number_word
 
 Array = Float[np.ndarray, "molecules columns"]
@@ -26,9 +26,13 @@ Array = Float[np.ndarray, "molecules columns"]
 def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[LabelledMolecules, Tasks]:
     """The same data with a column per class for each multiclass target, and the tasks of those columns.
 
+    The classes are those of the training and validation parts. A test label that is none of them, or neither 0 nor 1
+    where these are the classes, counts as missing, and `notes` has a line about it.
+
     Raises:
         InputError: two columns would have the same name.
     """
+    molecules = _without_unknown(molecules, tasks.kinds)
     if "multiclass" not in tasks.kinds:
         return molecules, tasks
     names: list[str] = []
@@ -52,6 +56,25 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     plain = iter([kind for kind in tasks.kinds if kind != "multiclass"])
     kinds = [kind or next(plain) for kind in kinds]
     return expanded, Tasks(tuple(kinds), tasks.reason, balanced=tasks.balanced or len(groups) > 1)  # type: ignore[arg-type]
+
+
+def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
+    """Without the test labels that no training or validation molecule has, of targets that are classes."""
+    targets_NC, notes = molecules.targets_NC.copy(), list(molecules.notes)
+    for column, (name, kind) in enumerate(zip(molecules.names, kinds, strict=True)):
+        known = np.unique(molecules.learned_NC[:, column])  # with NaN, if there is any
+        known = np.array([0.0, 1.0]) if kind == "classification" else known
+        unknown = np.flatnonzero(~np.isnan(targets_NC[:, column]) & ~np.isin(targets_NC[:, column], known))
+        if kind == "regression" or not len(unknown):
+            continue
+        first = f"row {molecules.rows_N[unknown[0]]}, {number_word(float(targets_NC[unknown[0], column]))}"
+        many = "label is" if len(unknown) == 1 else "labels are"
+        notes.append(
+            f"target {name}: {len(unknown)} test {many} no class of the training and validation parts, "
+            f"and count as missing: {first}"
+        )
+        targets_NC[unknown, column] = math.nan
+    return replace(molecules, targets_NC=targets_NC, notes=tuple(notes))
 
 
 def with_groups(targets: Sequence[Target], groups: Sequence[ClassGroup]) -> list[Target]:

@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import look_up
 from dnd.common.randomness import derive_seed
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout
@@ -76,6 +77,7 @@ class Training:
         num_targets: of the whole table; many targets get smaller models.
         seed: of this fit.
         options: threads, trees and weights of labels.
+        identity_N: a number for each molecule; its rows are held out together. None = all rows are different ones.
     """
 
     x_NF: Float32[np.ndarray, "molecules features"]
@@ -85,6 +87,7 @@ class Training:
     num_targets: int
     seed: int
     options: FitOptions = FitOptions()
+    identity_N: Int64[np.ndarray, "molecules"] | None = None
 
     @property
     def class_weight(self) -> dict[str, str]:
@@ -165,12 +168,14 @@ def _linear(training: Training) -> Linear:
     scaling = Scaling.fit(training.x_NF[:, columns])
     scaling = Scaling(columns[scaling.columns_K], scaling.mean_K, scaling.std_K)
     z_NK, y_N = scaling.apply(training.x_NF).astype(np.float64), training.y_N
-    order = np.random.default_rng(training.seed).permutation(len(y_N))
-    held_out, kept = np.split(order, [max(1, int(_HELD_OUT * len(y_N)))])
+    groups = rows_of_molecules(range(len(y_N)) if training.identity_N is None else training.identity_N.tolist())
+    order = np.random.default_rng(training.seed).permutation(len(groups))
+    cut = max(1, int(_HELD_OUT * len(groups)))
+    held_out, kept = (np.array([row for place in own for row in groups[place]]) for own in (order[:cut], order[cut:]))
     grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
     logistic = partial(_logistic, class_weight=training.class_weight)
     solve, loss = (logistic, _log_loss) if training.classes else (_ridge, _squared_error)
-    if training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2:
+    if len(groups) < 2 or (training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2):
         grid = grid[1:2]
     if len(grid) > 1:
         losses = [loss(y_N[held_out], *solve(z_NK[kept], y_N[kept], strength), z_NK[held_out]) for strength in grid]
@@ -268,6 +273,7 @@ class Workbench:
         num_folds: of them.
         seed: of the fits.
         options: of the fits.
+        identity_N: a number for each molecule, the same for all its rows.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -280,6 +286,7 @@ class Workbench:
     num_folds: int
     seed: int
     options: FitOptions
+    identity_N: Int64[np.ndarray, "molecules"]
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -304,7 +311,9 @@ class Workbench:
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
             x_NF, count = self.features(known), len(self.targets)
-            models.append(fit_member(name, Training(x_NF, labels_N, self.layout, classes, count, seed, self.options)))
+            own = self.identity_N[known]
+            training = Training(x_NF, labels_N, self.layout, classes, count, seed, self.options, own)
+            models.append(fit_member(name, training))
         return tuple(models)
 
     def predict(self, models: Sequence[ArrayModel], rows: np.ndarray) -> Array:

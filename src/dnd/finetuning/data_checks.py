@@ -15,6 +15,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import class_counts, user_names
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
+from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.models.students.encoders import RANDOM
@@ -239,6 +240,8 @@ def preamble(
     yield from transforms
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
+    for repeats in find_repeats(molecules, tasks.kinds, plan.transforms, plan.config.units):
+        yield f"note: {repeats.sentence()}"
     warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
     if warning:
         yield warning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,11 @@ from jaxtyping import Float
 from dnd.chemistry.splits import Split
 from dnd.finetuning.class_labels import group_at, user_names
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.splits import PARTS, compare_folds
-from dnd.predictor.metrics import LARGER_IS_BETTER, ClassGroup, TaskKind, judge, normalised
+from dnd.finetuning.splits import PARTS
+from dnd.finetuning.verdict import sentences
+from dnd.predictor.metrics import ClassGroup, normalised, significant
+from dnd.predictor.targets import RAW, RAW_METRICS, Target, groups_of, judge_targets
+from dnd.predictor.transforms import Transform
 from dnd.tables.writers import csv_text
 
 # What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them.
@@ -23,46 +25,60 @@ Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Split,
-    targets_NC: Array,
-    predictions_NC: Array,
-    kinds: Sequence[TaskKind],
-    names: Sequence[str],
-    groups: Sequence[ClassGroup] = (),
+    partition: Split, targets_NC: Array, predictions_NC: Array, targets: Sequence[Target]
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
-    predictions_NC = normalised(predictions_NC, groups)  # members that see one class against the rest do not sum to 1
+    # Members that see one class against the rest do not sum to 1.
+    predictions_NC = normalised(predictions_NC, groups_of(targets))
     for part in PARTS:
         rows = getattr(partition, part)
-        found[part] = {
-            "molecules": len(rows),
-            **judge(names, kinds, targets_NC[rows], predictions_NC[rows], groups),
-        }
+        found[part] = {"molecules": len(rows), **judge_targets(targets, targets_NC[rows], predictions_NC[rows])}
     return found
 
 
 def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
     """The model beside its baselines, test and validation part, as lines of text; with folds, mean ± half width.
 
-    Targets that are judged one by one get a table each: a mean over several units would say nothing.
+    Targets that are judged one by one get a table each: a mean over several units would say nothing. Where a target is
+    learned through a transform, a table in its unit follows that on the learned scale.
     """
     systems = {"blend" if "blend" in metrics else "finetuned student": metrics["parts"]}
     systems |= {name.replace("_", " "): values["parts"] for name, values in metrics["baselines"].items()}
     if not metrics.get("per_target"):
-        return _table("", systems, metrics["metrics"])
+        return _tables("", systems, metrics["metrics"], scale_words(metrics["targets"]))
     lines: list[str] = []
+    words = {target["name"]: scale_words([target]) for target in metrics["targets"]}
     for name, own in metrics["parts"]["test"]["targets"].items():
         of_target = {
             system: {part: parts[part]["targets"][name] for part in PARTS} for system, parts in systems.items()
         }
-        lines += _table(name, of_target, list(own))
+        lines += _tables(name, of_target, [metric for metric in own if not metric.endswith(RAW)], words[name])
     return lines
+
+
+def scale_words(targets: Sequence[Mapping[str, Any]]) -> str:
+    """On which scale the metrics of some targets are, where that is not their unit; empty where it is."""
+    mapped = [target for target in targets if "transform" in target]
+    if not mapped:
+        return ""
+    if len(targets) == 1:
+        return Transform(mapped[0]["transform"]).judged_unit(mapped[0]["unit"])
+    each = [f"{target['name']} in {Transform(target['transform']).judged_unit(target['unit'])}" for target in mapped]
+    return ", ".join(each)
+
+
+def _tables(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str], scale: str) -> list[str]:
+    if not scale:
+        return _table(title, systems, names)
+    raw = [name for name in RAW_METRICS if name in next(iter(systems.values()))["test"]]
+    heads = [f"{title}, {scale}" if title else scale, f"{title}, its unit" if title else "unit of the target"]
+    return [*_table(heads[0], systems, names), *_table(heads[1], systems, raw)]
 
 
 def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     width = max(map(len, [title, *systems]))
-    heads = [f"{part} {name}" for part in ("valid", "test") for name in names]
+    heads = [f"{part} {name.removesuffix(RAW)}" for part in ("valid", "test") for name in names]
     cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
     cell = max(cell, *map(len, heads))
     lines = [f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads)]
@@ -72,54 +88,9 @@ def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence
     return lines
 
 
-def verdicts(metrics: Mapping[str, Any]) -> list[str]:
-    """One true sentence, or one per target: is the model better on the test part than the best baseline?"""
-    test = metrics["parts"]["test"]
-    baselines = {name: values["parts"]["test"] for name, values in metrics["baselines"].items()}
-    if not metrics.get("per_target"):
-        return [_verdict(metrics["metric"], test, baselines), *_over_folds(metrics, baselines)]
-    return [
-        f"{name}: {_verdict(next(iter(own)), own, {base: part['targets'][name] for base, part in baselines.items()})}"
-        for name, own in test["targets"].items()
-    ]
-
-
-def _verdict(main: str, test: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> str:
-    larger_is_better = main in LARGER_IS_BETTER
-    own = test[main]
-    others = {name: values[main] for name, values in baselines.items()}
-    known = {name: value for name, value in others.items() if value is not None}
-    if own is None or not known:
-        return f"The test part has no {main} to compare: too few labels or one class only."
-    best = _best(known, larger_is_better)
-    better = own > known[best] if larger_is_better else own < known[best]
-    relation = "better than" if better else "NOT better than"
-    return f"Test {main} {own:.4g}: {relation} the best baseline, {best.replace('_', ' ')} ({known[best]:.4g})."
-
-
-def _best(known: Mapping[str, float], larger_is_better: bool) -> str:
-    return (max if larger_is_better else min)(known, key=lambda name: known[name])
-
-
-def _over_folds(metrics: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """With folds, one sentence: how often, and by how much, the model is better than the best baseline."""
-    main = metrics["metric"]
-    known = {name: values[main] for name, values in baselines.items() if values[main] is not None}
-    if "folds" not in metrics or not known:
-        return []
-    larger_is_better = main in LARGER_IS_BETTER
-    best = _best(known, larger_is_better)
-    compared = compare_folds(
-        metrics["folds"], metrics["baselines"][best]["folds"], main, larger_is_better=larger_is_better
-    )
-    if compared is None:
-        return []
-    better, folds, difference, half = compared
-    interval = "" if half is None else f" ± {half:.2g} (95 % interval over folds, corrected for their overlap)"
-    return [
-        f"It is better in {better} of {folds} folds; mean difference of test {main} to that baseline "
-        f"{difference:+.3g}{interval}."
-    ]
+def headlines(metrics: Mapping[str, Any]) -> list[str]:
+    """What a model is worth in sentences that can be quoted, the most important first: verdicts, then replicates."""
+    return [*sentences(metrics), *(one["sentence"] for one in metrics.get("replicates", ()))]
 
 
 def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -131,8 +102,11 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     files = f" from {', '.join(metrics['files'])}" if len(metrics["files"]) > 1 else ""
     loss = "; the loss is the mean over targets, each in its own scale" if metrics.get("per_target") else ""
     table = "\n".join(comparison_table(metrics))
+    headline = "\n\n".join(line for line in headlines(metrics))
     data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
     return f"""# Predictor of {targets}
+
+{headline}
 
 - Task: {metrics["task_reason"]}{loss}.
 - Made {_made_of(config, start)}.
@@ -140,7 +114,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 - Split: {metrics["split"]}{"; weights of the best validation epoch" if config["members"] else ""}.
 - {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part, \
 {metrics["duplicates_in_training_and_test"]} of them in training and test.
-- {" ".join(verdicts(metrics))}
+- Molecules that a verdict is about are those of the test part, which chose nothing.
 
 ```
 {table}
@@ -175,9 +149,9 @@ def _target_words(target: Mapping[str, Any]) -> str:
 
 def _number(values: Mapping[str, Any], name: str) -> str:
     value, half = values[name], values.get(f"{name}_half_width")
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.4g}" if half is None else f"{value:.4g} ± {half:.2g}"
+    if value is None or half is None:
+        return significant(value)
+    return f"{significant(value)} ± {half:.2g}"
 
 
 # `test_predictions.csv`: every test molecule with its labels and predictions.
@@ -189,17 +163,20 @@ def predictions_table(
     """A row per test molecule, by input row; with folds, each molecule by the members that did not see it.
 
     A target has its label and `<target>_pred`; one of several classes their names, and `<target>_prob_<class>` too.
+    Where the input names its molecules, `id` has their names.
     """
     names = user_names(molecules.names, molecules.groups)
     classes = {group.name: group.classes for group in molecules.groups}
-    header = ["row", "smiles"]
+    has_ids = bool(molecules.ids) and "id" not in names
+    header = ["row", *(["id"] if has_ids else []), "smiles"]
     for name in names:
         header += [name, f"{name}_pred", *(f"{name}_prob_{one}" for one in classes.get(name, ()))]
     rows: list[list[object]] = []
     for partition, predictions_NC in folds:
         for place in partition.test:
             cells = _cells(molecules.targets_NC[place], predictions_NC[place], molecules.groups)
-            rows.append([int(molecules.rows_N[place]), molecules.texts[place], *cells])
+            own = [molecules.ids[place]] if has_ids else []
+            rows.append([int(molecules.rows_N[place]), *own, molecules.texts[place], *cells])
     return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
@@ -23,18 +25,19 @@ from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.class_labels import expand_classes, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
-from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, read_labelled
+from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
+from dnd.finetuning.replicates import aggregated
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.several_files import read_several
-from dnd.finetuning.splits import needs_one_file, partitions, split_column
+from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
-from dnd.predictor.transforms import choose_transforms
+from dnd.predictor.transforms import TransformName, choose_transforms
 from dnd.store.schema import HydrogenSetting
 from dnd.training.distributed import is_main_rank, num_ranks
 
@@ -90,6 +93,11 @@ def finetune(
     Example:
         >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
     """
+    if not isinstance(data, str | Path):
+        raise TypeError(
+            f"finetune reads a file and was given {type(data).__name__}: write the table to a file first, or fit "
+            "dnd.DndRegressor or dnd.DndClassifier, which take molecules and labels as they are"
+        )
     config, out = config or FinetuneConfig(), Path(out)
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
@@ -181,6 +189,12 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
 
 
 def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> Plan:
+    if config.replicates != "keep" and len(files) > 1:
+        raise ConfigError(
+            "several files are read with the mean of each molecule already",
+            found=f"replicates={config.replicates}",
+            next_step="Leave it out",
+        )
     if needs_one_file(config.split) and len(files) > 1:
         raise ConfigError(
             "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
@@ -194,21 +208,13 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
-    notices = check_tasks(molecules.targets_NC, molecules.names, tasks.kinds)
-    parts = partitions(
-        config.split,
-        molecules.texts,
-        column_values=molecules.extra,
-        rows_N=molecules.rows_N,
-        fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
-        seed=config.split_seed,
-        folds=config.folds,
-        say=say,
-    )
+    parts, learned_NC = list(molecules.parts), molecules.learned_NC
+    notices = [*molecules.notes, *check_tasks(learned_NC, molecules.names, tasks.kinds)]
     choice = None if config.targets == "raw" else config.transform
     transforms, lines = choose_transforms(
-        choice, molecules.targets_NC, molecules.names, tasks.kinds, [part.train for part in parts]
+        choice, learned_NC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
+    lines += _without_logarithm(molecules, transforms)
     notices += check_learnable(
         molecules.targets_NC,
         molecules.names,
@@ -237,11 +243,18 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
 def _read(
     files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
 ) -> tuple[LabelledMolecules, Tasks]:
-    column = split_column(config.split)
+    column, dealing = split_column(config.split), _dealing(config, say)
     choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
         several = read_several(
-            files, hydrogens, choices=choices, extra_column=column, jobs=config.jobs, most=most, say=say
+            files,
+            hydrogens,
+            choices=choices,
+            dealing=dealing,
+            extra_column=column,
+            jobs=config.jobs,
+            most=most,
+            say=say,
         )
         return expand_classes(*several)
     (file,) = files
@@ -253,10 +266,46 @@ def _read(
         extra_column=column,
         jobs=config.jobs,
         most=most,
+        dealing=dealing,
         say=say,
     )
-    tasks = choose_tasks(molecules.targets_NC, molecules.names, choices, words=molecules.classes)
+    tasks = choose_tasks(molecules.learned_NC, molecules.names, choices, words=molecules.classes)
+    molecules, line = aggregated(molecules, config.replicates, tasks.kinds)
+    if line:
+        say(line)
     return expand_classes(molecules, tasks)
+
+
+def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[TransformName]) -> list[str]:
+    """Test labels that can't be judged on the scale that the training and validation labels chose."""
+    lines = []
+    for name, chosen, labels_N in zip(molecules.names, transforms, molecules.targets_NC.T, strict=True):
+        count = int((labels_N <= 0).sum()) if chosen == "log" else 0
+        if count:
+            what = "1 test label is" if count == 1 else f"{count} test labels are"
+            lines.append(f"note: target {name}: {what} not above 0 and can be judged in its unit only")
+    return lines
+
+
+def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
+    """The split, dealt by molecules while the table is read: before any label is, so that no test label decides."""
+
+    def deal(
+        texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str], rows_N: Int[np.ndarray, "molecules"]
+    ) -> list[Split]:
+        return partitions(
+            config.split,
+            texts,
+            identities=smiles,
+            column_values=extra,
+            rows_N=rows_N,
+            fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
+            seed=config.split_seed,
+            folds=config.folds,
+            say=say,
+        )
+
+    return Dealing(deal, lambda word: is_test_word(config.split, word))
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
 
-from dnd.chemistry.splits import Split, scaffolds_of
+from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.randomness import numpy_generator
 from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.classical import FitOptions, Workbench
@@ -26,29 +26,34 @@ from dnd.predictor.targets import fit_targets
 LIMIT_SHARE = 0.5  # of a fold: a scaffold that fills more of it is split, or one fold would hold half of the molecules
 
 
-def scaffold_folds(smiles: Sequence[str], folds: int, seed: int) -> Int[np.ndarray, "molecules"]:
+def scaffold_folds(
+    smiles: Sequence[str], folds: int, seed: int, identities: Sequence[str] = ()
+) -> Int[np.ndarray, "molecules"]:
     """The fold of each molecule, from 0; the folds are about equally large.
 
     Scaffolds are dealt out whole, the largest first, each to the smallest fold so far. Molecules without rings share no
-    scaffold: each counts for itself, and so do the molecules of a scaffold that would fill half a fold or more.
+    scaffold: each counts for itself, and so do the molecules of a scaffold that would fill half a fold or more. Rows of
+    one molecule are never apart: what is predicted out of fold would come from a model that knows the copy.
 
     Args:
-        smiles: all molecules.
+        smiles: of all rows.
         folds: at most the number of molecules.
         seed: of the order among equally large scaffolds.
+        identities: of the molecules; empty = every row is a molecule of its own.
     """
-    groups: dict[str, list[int]] = {}
-    for row, scaffold in enumerate(scaffolds_of(smiles)):
-        groups.setdefault(scaffold or f"no ring {row}", []).append(row)
+    known: Sequence[Hashable] = identities or range(len(smiles))
+    scaffolds = molecule_scaffolds(smiles, identities)
+    groups = rows_of_molecules(scaffold or own for scaffold, own in zip(scaffolds, known, strict=True))
     largest = max(1, int(LIMIT_SHARE * len(smiles) / folds))
-    whole = [rows for rows in groups.values() if len(rows) <= largest]
-    pieces = whole + [[row] for rows in groups.values() if len(rows) > largest for row in rows]
+    pieces = [rows for rows in groups if len(rows) <= largest]
+    for rows in (rows for rows in groups if len(rows) > largest):
+        pieces += [[rows[place] for place in own] for own in rows_of_molecules(known[row] for row in rows)]
     shuffled = [pieces[place] for place in numpy_generator(seed, "blend folds").permutation(len(pieces))]
     fold_N, sizes = np.empty(len(smiles), np.int64), [0] * folds
-    for rows in sorted(shuffled, key=len, reverse=True):
+    for piece in sorted(shuffled, key=len, reverse=True):
         smallest = sizes.index(min(sizes))
-        fold_N[rows] = smallest
-        sizes[smallest] += len(rows)
+        fold_N[piece] = smallest
+        sizes[smallest] += len(piece)
     return fold_N
 
 
@@ -106,7 +111,8 @@ def workbench(
     molecules, config = plan.molecules, plan.config
     rows = development(partition)
     rows = rows[place_N[rows] >= 0]
-    num_folds = max(2, min(config.blend.folds, len(rows) // 2))
+    identities = [molecules.smiles[row] for row in rows]
+    num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
         molecules.targets_NC[rows],
         molecules.names,
@@ -122,9 +128,10 @@ def workbench(
         targets=tuple(with_groups(targets, molecules.groups)),
         layout=Blend((), (), encoder).layout,
         rows=rows,
-        folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed),
+        folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed, identities),
         num_folds=num_folds,
         seed=config.loop.seed,
+        identity_N=np.unique(np.asarray(molecules.smiles), return_inverse=True)[1].astype(np.int64),
         options=FitOptions(
             threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
             trees=config.blend.trees,

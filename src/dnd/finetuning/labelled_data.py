@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.common.row_errors import note_rows
 from dnd.conformers.records import require_columns
@@ -17,12 +20,17 @@ from dnd.predictor.metrics import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.labels import DrawnRows, is_missing, parse_labels
+from dnd.tables.labels import DrawnRows, is_missing, parse_label, parse_labels
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import TableReader
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
+_LISTED = 3  # cells that a note shows
+_FEW_CLASSES = 10
+_IS_ID = re.compile(
+    r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,9 @@ class LabelledMolecules:
         classes: for each target its labels, where they are words; `targets_NC` has their places then.
         groups: columns that are the classes of one target; see `classes.py`.
         not_drawn: rows that are too many, see `read_labelled`.
+        parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
+        notes: what is to be said of labels that were left out.
+        ids: the user's own names of the molecules; empty where the table has none.
     """
 
     store: Store
@@ -79,6 +90,22 @@ class LabelledMolecules:
     classes: tuple[tuple[str, ...], ...] = ()
     groups: tuple[ClassGroup, ...] = ()
     not_drawn: int = 0
+    parts: tuple[Split, ...] = ()
+    notes: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+    @property
+    def learned_N(self) -> Bool[np.ndarray, "molecules"]:
+        """Which molecules are in the training or validation part of a partition; all where there is no partition.
+
+        Only their labels decide anything: task, classes, transforms, scales.
+        """
+        return learned_rows(self.parts, len(self.smiles))
+
+    @property
+    def learned_NC(self) -> Float[np.ndarray, "molecules targets"]:
+        """`targets_NC` without the labels that decide nothing, those of molecules that are only in test parts."""
+        return np.where(self.learned_N[:, None], self.targets_NC, np.nan)
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
@@ -110,9 +137,14 @@ def read_labelled(
     jobs: int = 0,
     fewest: int = FEWEST_MOLECULES,
     most: int | None = None,
+    dealing: Dealing | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
+
+    With a `dealing`, the molecules are dealt into parts before their labels are read, and only the labels of training
+    and validation molecules say how the others are read: a label of a test molecule that is none of their kind counts
+    as missing, and `notes` has a line about it.
 
     Args:
         path: the file.
@@ -123,12 +155,14 @@ def read_labelled(
         jobs: worker processes for many molecules; 0 = one per processor.
         fewest: molecules that must be left.
         most: rows with a label that are read; of more, so many are drawn at random. None = all.
+        dealing: the split; none = every label is read as those of a training part are.
         say: receives a line before the long part.
 
     Raises:
         InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
     """
-    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column, most)
+    is_test = dealing.is_test if dealing else _never
+    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column, most, is_test)
     if labelled.not_drawn:
         say(drawn_line(len(labelled.numbers), labelled.not_drawn))
     say(f"parsing {len(labelled.numbers)} molecules")
@@ -141,20 +175,52 @@ def read_labelled(
     ]
     note_rows(reject.reason for reject in bad)
     require_enough(len(kept), bad, fewest)
+    labelled = labelled.only(kept)
+    smiles, rows_N = [molecules[place].smiles for place in kept], np.array(labelled.numbers, dtype=np.int64)
+    parts = tuple(dealing.deal(labelled.texts, smiles, labelled.extra, rows_N)) if dealing else ()
+    labels = label_values(labelled, learned_rows(parts, len(kept)))
     return LabelledMolecules(
         store=as_store([molecules[place] for place in kept], hydrogens),
-        rows_N=np.array([labelled.numbers[place] for place in kept], dtype=np.int64),
-        texts=[labelled.texts[place] for place in kept],
-        smiles=[molecules[place].smiles for place in kept],
-        targets_NC=np.array([labelled.labels[place] for place in kept], dtype=np.float64),
+        rows_N=rows_N,
+        texts=labelled.texts,
+        smiles=smiles,
+        targets_NC=labels.values_NC,
         names=tuple(labelled.names),
-        extra=[labelled.extra[place] for place in kept],
+        extra=labelled.extra,
         num_rows=labelled.num_rows,
         rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
         files=(Path(path).name,),
-        classes=tuple(labelled.classes),
+        classes=labels.classes,
         not_drawn=labelled.not_drawn,
+        parts=parts,
+        notes=labels.notes,
+        ids=tuple(labelled.ids),
     )
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """A split that is dealt while a table is read.
+
+    Attributes:
+        deal: SMILES as written, canonical SMILES, cells of the split's column and row numbers → partitions.
+        is_test: whether a cell of the split's column says test; such a row is kept and predicted without a label too.
+    """
+
+    deal: Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray], Sequence[Split]]
+    is_test: Callable[[str], bool]
+
+
+def _never(word: str) -> bool:
+    return False
+
+
+def learned_rows(parts: Sequence[Split], count: int) -> Bool[np.ndarray, "molecules"]:
+    """Which of `count` molecules are in the training or validation part of a partition; all where there is none."""
+    found = np.full(count, not parts)
+    for part in parts:
+        found[part.train] = found[part.valid] = True
+    return found
 
 
 @dataclass(frozen=True)
@@ -180,30 +246,114 @@ class LabelledRows:
         names: of the target columns.
         numbers: row numbers, from 0.
         texts: SMILES as written.
-        labels: values of the targets, NaN = missing.
+        cells: of the targets, as written.
         extra: values of the further column.
+        ids: values of the column that names the molecules; empty where there is none.
         rejects: rows without a label, or that can't be read.
         num_rows: all rows.
-        classes: for each target its labels, where they are words.
         not_drawn: rows with a label that are too many.
     """
 
     names: list[str]
     numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    labels: list[list[float]] = field(default_factory=list)
+    cells: list[list[str]] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     num_rows: int = 0
-    classes: list[tuple[str, ...]] = field(default_factory=list)
     not_drawn: int = 0
 
+    def only(self, places: Sequence[int]) -> LabelledRows:
+        """Some of the rows."""
+        return replace(
+            self,
+            numbers=[self.numbers[place] for place in places],
+            texts=[self.texts[place] for place in places],
+            cells=[self.cells[place] for place in places],
+            extra=[self.extra[place] for place in places],
+            ids=[self.ids[place] for place in places] if self.ids else [],
+        )
 
-def read_labels(file: LabelledFile, extra_column: str | None, most: int | None = None) -> LabelledRows:
-    """The rows of a file that have a label; with more than `most` of them, so many drawn at random.
+
+@dataclass(frozen=True)
+class Labels:
+    """Label cells as numbers.
+
+    Attributes:
+        values_NC: NaN = missing; where the labels are words, their places in `classes`.
+        classes: for each target its labels, where they are words.
+        notes: what is to be said of cells that were left out.
+    """
+
+    values_NC: Float[np.ndarray, "rows targets"]
+    classes: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Labels:
+    """Read the label cells of `rows`, all as those of the rows that are learned want it.
+
+    Args:
+        rows: at least one.
+        learned_N: the rows that decide whether a column has numbers or words, and which words.
 
     Raises:
-        InputError: a column is missing, a label is no number, or there is no label at all.
+        InputError: a label of such a row is no number, or one of too many words.
+    """
+    places, others = np.flatnonzero(learned_N), np.flatnonzero(~learned_N)
+    values_NC, classes, notes = np.full((len(rows.numbers), len(rows.names)), np.nan), [], list[str]()
+    for column, name in enumerate(rows.names):
+        cells = [own[column] for own in rows.cells]
+        numbers = [rows.numbers[place] for place in places]
+        values, words = parse_labels([cells[place] for place in places], rows=numbers, column=name)
+        _require_classes(words, numbers, name)
+        values_NC[places, column] = values
+        classes.append(words)
+        known = {cells[place].strip(): value for place, value in zip(places, values, strict=True)}
+        unread: list[str] = []
+        for place in others:
+            cell = cells[place].strip()
+            value = known.get(cell, math.nan) if words else _number_or_nan(cell)
+            values_NC[place, column] = value
+            if math.isnan(value) and not is_missing(cell):
+                unread.append(f"row {rows.numbers[place]} {cell[:40]!r}")
+        if unread:
+            kind = "a class of the training and validation parts" if words else "a number, as those"
+            shown = ", ".join(unread[:_LISTED]) + (" …" if len(unread) > _LISTED else "")
+            many = "label is" if len(unread) == 1 else "labels are"
+            notes.append(f"target {name}: {len(unread)} test {many} not {kind}, and count as missing: {shown}")
+    return Labels(values_NC, tuple(classes), tuple(notes))
+
+
+def _require_classes(words: Sequence[str], numbers: Sequence[int], column: str) -> None:
+    """Refuse words that name molecules rather than classes: more of them than half of the labels, and more than ten."""
+    if len(words) > max(_FEW_CLASSES, len(numbers) // 2):
+        raise InputError(
+            f"row {numbers[0]}, column {column}: the label is not a number and names no class",
+            found=f"{len(words)} different words in {len(numbers)} rows",
+            expected="numbers, or classes that several molecules have",
+            next_step="Check --target-columns",
+        )
+
+
+def _number_or_nan(cell: str) -> float:
+    try:
+        return parse_label(cell, row=0, column="")
+    except InputError:
+        return math.nan
+
+
+def read_labels(
+    file: LabelledFile,
+    extra_column: str | None,
+    most: int | None = None,
+    is_test: Callable[[str], bool] = _never,
+) -> LabelledRows:
+    """The rows of a file that have a label or are named for the test part; of more than `most`, so many at random.
+
+    Raises:
+        InputError: a column is missing, or there is no label at all.
     """
     if not file.target_columns:
         raise InputError("no target column is named", next_step="Add --target-columns NAME")
@@ -212,7 +362,7 @@ def read_labels(file: LabelledFile, extra_column: str | None, most: int | None =
         wanted = [*names, *([extra_column] if extra_column else [])]
         require_columns(file.path, source.columns, wanted, what="column")
         _refuse_repeated(file.path, source.columns, wanted)
-        found = _rows_of(source, names, extra_column, most)
+        found = _rows_of(source, names, extra_column, most, is_test)
     if not found.numbers:
         rows = f"{found.num_rows} rows"
         raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
@@ -233,31 +383,36 @@ def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
         raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
 
 
-def _rows_of(source: TableReader, names: list[str], extra_column: str | None, most: int | None) -> LabelledRows:
+def _rows_of(
+    source: TableReader, names: list[str], extra_column: str | None, most: int | None, is_test: Callable[[str], bool]
+) -> LabelledRows:
     found = LabelledRows(names)
-    drawn: DrawnRows[tuple[int, str, str, list[str]]] = DrawnRows(most)
+    id_column = _id_column([name for name in source.columns if name not in (*names, source.smiles_column)])
+    drawn: DrawnRows[tuple[int, str, str, list[str], str]] = DrawnRows(most)
     for row in source:
         found.num_rows += 1
         if row.problem is not None:
             found.rejects.append(Reject(row.number, row.smiles, "read", row.problem))
             continue
         own = [row.values[name] for name in names]
-        if all(map(is_missing, own)):
+        extra = row.values[extra_column].strip() if extra_column else ""
+        if all(map(is_missing, own)) and not is_test(extra):
             found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
             continue
-        drawn.add((row.number, row.smiles, row.values[extra_column].strip() if extra_column else "", own))
-    cells: list[list[str]] = []
-    for number, text, extra, own in drawn.rows():
+        drawn.add((row.number, row.smiles, extra, own, row.values[id_column] if id_column else ""))
+    for number, text, extra, own, name in drawn.rows():
         found.numbers.append(number)
         found.texts.append(text)
         found.extra.append(extra)
-        cells.append(own)
+        found.cells.append(own)
+        found.ids += [name] if id_column else []
     found.not_drawn = drawn.left_out
-    columns = zip(names, zip(*cells, strict=True) if cells else [()] * len(names), strict=True)
-    parsed = [parse_labels(column, rows=found.numbers, column=name) for name, column in columns]
-    found.labels = [list(values) for values in zip(*(values for values, _ in parsed), strict=True)]
-    found.classes = [words for _, words in parsed]
     return found
+
+
+def _id_column(others: Sequence[str]) -> str | None:
+    """The column that names the molecules, by its own name: `id`, `Compound`, `title`, `molecule_chembl_id` …."""
+    return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
 
 
 def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:

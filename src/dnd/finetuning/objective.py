@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dnd.chemistry.splits import Split
+from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.errors import NonFiniteError
 from dnd.common.randomness import derive_seed
 from dnd.finetuning.losses import (
@@ -27,9 +27,9 @@ from dnd.finetuning.losses import (
     masked_values,
 )
 from dnd.graphs.batch import MoleculeBatch
-from dnd.predictor.metrics import LARGER_IS_BETTER, judge, metric_names, score
+from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, score
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.targets import Target, groups_of
+from dnd.predictor.targets import Target, groups_of, judge_targets, on_learned_scale
 from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
 from dnd.training.objective import Objective, StepLoss, Terms
 from dnd.training.settings import LoopConfig
@@ -56,14 +56,17 @@ class HalfChoice(nn.Module):
         molecules: V.
         targets: C.
         seed: of the halving.
+        identities: which of the V rows are one molecule: those are in one half. Empty = all are different.
     """
 
     predictions_VC: Tensor
     best_2: Tensor
 
-    def __init__(self, molecules: int, targets: int, seed: int) -> None:
+    def __init__(self, molecules: int, targets: int, seed: int, identities: Sequence[str] = ()) -> None:
         super().__init__()
-        self.halves = np.array_split(np.random.default_rng(seed).permutation(molecules), 2)
+        groups = rows_of_molecules(identities or range(molecules))
+        dealt = np.array_split(np.random.default_rng(seed).permutation(len(groups)), 2)
+        self.halves = [np.array([row for place in half for row in groups[place]], np.int64) for half in dealt]
         self.register_buffer("predictions_VC", torch.zeros(molecules, targets, dtype=torch.float64))
         self.register_buffer("best_2", torch.full((2,), _WORST, dtype=torch.float64))
 
@@ -150,6 +153,8 @@ class SupervisedObjective(Objective):
         balanced: the loss is the mean over targets, not over labels, and selects the epoch: a mean of metrics of
             several kinds and units would say nothing.
         loop: settings of the run.
+        identities: for each molecule of the validation part what tells it from others; its rows stay in one half of
+            what `HalfChoice` compares. Empty = all are different.
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
         value_loss: of values.
@@ -169,6 +174,7 @@ class SupervisedObjective(Objective):
         class_weights: bool = False,
         value_loss: ValueLoss = DEFAULT_LOSS,
         select_by_loss: bool = False,
+        identities: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
@@ -190,7 +196,8 @@ class SupervisedObjective(Objective):
         countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
         self.best_is_max = countable and main in LARGER_IS_BETTER
-        self.choice = HalfChoice(len(partition.valid), len(self.targets), derive_seed(loop.seed, "halves"))
+        seed = derive_seed(loop.seed, "halves")
+        self.choice = HalfChoice(len(partition.valid), len(self.targets), seed, identities)
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
@@ -242,9 +249,9 @@ class SupervisedObjective(Objective):
         return replace(self.source.read(rows), targets_BC=self.scaled_NC[torch.from_numpy(rows)])
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the validation and test parts in raw units, and the validation loss; undefined ones are left out.
+        """Metrics of the validation and test parts as `judge_targets` has them, and the validation loss.
 
-        The test numbers are for the learning curve; nothing is selected by them.
+        Undefined metrics are left out. The test numbers are for the learning curve; nothing is selected by them.
         """
         valid, test = self.partition.valid, self.partition.test
         outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
@@ -258,7 +265,7 @@ class SupervisedObjective(Objective):
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
         ):
-            judged = judge(self.names, self.kinds, self.targets_NC[rows], predictions_BC, self.groups)
+            judged = judge_targets(self.targets, self.targets_NC[rows], predictions_BC)
             for name in metric_names(self.kinds):
                 if judged[name] is not None:
                     found[f"{part}_{name}"] = judged[name]
@@ -269,7 +276,8 @@ class SupervisedObjective(Objective):
         rows = self.partition.valid[half]
         if self.best_metric == "valid_loss":
             return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), self.scaled_NC[rows].double()))
-        found = score(metric_names(self.kinds)[0], self.targets_NC[rows], raw_VC[half]).value
+        labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_NC[rows], raw_VC[half]))
+        found = score(metric_names(self.kinds)[0], labels_VC, values_VC).value
         return math.nan if found is None else found if self.best_is_max else -found
 
     def of_the_run(self) -> dict[str, Tensor]:

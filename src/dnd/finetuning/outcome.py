@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +13,21 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.finetuning.baselines import Baseline, Features, baselines
 from dnd.finetuning.class_labels import describe_targets, label_count
 from dnd.finetuning.data_checks import audit_duplicates
-from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, predictions_table, verdicts
+from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, predictions_table
 from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.finetuning.replicates import Repeats, find_repeats
 from dnd.finetuning.splits import PARTS, over_folds
 from dnd.finetuning.students import MemberResult, Plan
+from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.predictor.applicability_domain import fit_domain, write_domain
 from dnd.predictor.ensemble import Blend
 from dnd.predictor.metrics import TaskKind, metric_names
-from dnd.predictor.model_folder import Member, predictor_config, write_predictor
+from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.network import run_over
-from dnd.predictor.targets import Target, Tasks
+from dnd.predictor.targets import RAW_METRICS, Target, weighted_mean
 from dnd.predictor.transforms import Transform
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
@@ -84,7 +89,9 @@ class Fitted:
         blend: the classical part; None = networks only.
         lessons: per partition the molecules that teach the calibration; None = its validation part, or with folds its
             test part.
-        beside: per baseline its predictions for each partition; None = random forests are to be fitted.
+        features: of the molecules, where they are computed already, for the baselines.
+        alone: per member of a blend its own predictions for each partition.
+        deadline: of `time.monotonic`, by which the baselines are to be fitted.
         about: further entries of `metrics.json`.
         spread_NC: how far the members disagree about each molecule, as the model will say it of a new one; None where
             there is one member or several partitions.
@@ -98,7 +105,9 @@ class Fitted:
     embed: Callable[[np.ndarray], np.ndarray]
     blend: Blend | None = None
     lessons: list[np.ndarray] | None = None
-    beside: Mapping[str, list[Array]] | None = None
+    features: Features | None = None
+    alone: Mapping[str, list[Array]] = field(default_factory=dict)
+    deadline: float = math.inf
     about: Mapping[str, Any] = field(default_factory=dict)
     spread_NC: Array | None = None
 
@@ -134,15 +143,20 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         groups=molecules.groups,
         transforms=transforms,
         spread_NC=fitted.spread_NC,
+        identities=molecules.smiles,
     )
     metrics = _metrics(plan, fitted, folds)
-    if config.baselines:
-        metrics["baselines"] = _baselines(folds, molecules, tasks, fitted.beside, say)
-    for line in comparison_table(metrics):
+    beside = _baselines(plan, fitted, folds, say) if config.baselines else {}
+    predicted = {name: [one.predictions_NC for one in own] for name, own in beside.items()}
+    metrics["baselines"] = {
+        name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
+        for name, own in beside.items()
+    }
+    judged = Judged(fitted.targets, molecules.targets_NC, molecules.smiles, folds, predicted)
+    found = judge_beside_baselines(judged, per_target=tasks.balanced)
+    metrics["verdicts"] = [one.as_dict() for one in found]
+    for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
         say(line)
-    if metrics["baselines"]:
-        for line in verdicts(metrics):
-            say(line)
     sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
     source = "the training and validation parts, predicted out of fold" if fitted.lessons else sources
     for line in write_trust(
@@ -161,6 +175,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         tables={
             "test_predictions.csv": predictions_table(folds, molecules),
             "rejects.csv": molecules.rejects_csv(),
+            KNOWN: known_molecules([molecules.smiles[row] for row in np.flatnonzero(molecules.learned_N)]),
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
@@ -187,13 +202,25 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
             "labels": label_count(molecules),
             **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
         },
+        "replicates": [one.as_dict() for one in repeats_of(plan)],
         **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
         "members": fitted.training,
         "baselines": {},
         **({"search": plan.record["search"]} if "search" in plan.record else {}),
         **fitted.about,
-        **_judge(folds, molecules, tasks),
+        **_judge(folds, molecules, fitted),
+        "alone": {name: _judge(_of_folds(folds, values), molecules, fitted) for name, values in fitted.alone.items()},
     }
+
+
+def _of_folds(folds: Sequence[tuple[Split, Array]], predictions: Sequence[Array]) -> list[tuple[Split, Array]]:
+    """Other predictions for the same partitions."""
+    return [(part, own) for (part, _), own in zip(folds, predictions, strict=True)]
+
+
+def repeats_of(plan: Plan) -> list[Repeats]:
+    """What the repeated measurements of each target say."""
+    return find_repeats(plan.molecules, plan.tasks.kinds, plan.transforms, plan.config.units)
 
 
 def _spread(results: Sequence[MemberResult]) -> Array | None:
@@ -208,16 +235,17 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
     found = []
     for fold in range(results[-1].fold + 1):
         own = [result for result in results if result.fold == fold]
-        found.append((own[0].partition, np.mean([result.predictions_NC for result in own], axis=0)))
+        weights_MC = np.full((len(own), len(own[0].member.targets)), 1 / len(own))
+        mean_NC = weighted_mean(results[0].member.targets, weights_MC, [result.predictions_NC for result in own])
+        found.append((own[0].partition, mean_NC))
     return found
 
 
-def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, tasks: Tasks) -> dict[str, Any]:
-    judged = [
-        part_metrics(part, _judged_labels(molecules, values), values, tasks.kinds, molecules.names, molecules.groups)
-        for part, values in folds
-    ]
-    parts = over_folds(judged, metric_names(tasks.kinds))
+def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, fitted: Fitted) -> dict[str, Any]:
+    judged = [part_metrics(part, _judged_labels(molecules, values), values, fitted.targets) for part, values in folds]
+    names = metric_names([target.kind for target in fitted.targets])
+    mapped = any(target.transform.name != "none" for target in fitted.targets)
+    parts = over_folds(judged, [*names, *(RAW_METRICS if mapped else ())])
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
 
 
@@ -227,41 +255,33 @@ def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
 
 
 def _baselines(
-    folds: Sequence[tuple[Split, Array]],
-    molecules: LabelledMolecules,
-    tasks: Tasks,
-    beside: Mapping[str, list[Array]] | None,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Each baseline judged on the same partitions: those that were fitted already, else random forests."""
-    partitions = [part for part, _ in folds]
-    if beside is not None:
-        return {
-            name: {"settings": {}, **_judge(zip(partitions, values, strict=True), molecules, tasks)}
-            for name, values in beside.items()
-        }
+    plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]], say: Callable[[str], None]
+) -> dict[str, list[Baseline]]:
+    """Each outside baseline, fitted for each partition on what the model learned from there.
+
+    A blend learns from the validation part too, out of fold; what a forest says of molecules that it was fitted on is
+    no prediction and is left out.
+    """
+    features = fitted.features or _features(plan.molecules)
+    fits = []
+    for number, (part, _) in enumerate(folds):
+        rows = fitted.lessons[number] if fitted.lessons else part.train
+        budget_s = (fitted.deadline - time.monotonic()) / (len(folds) - number)
+        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, budget_s=budget_s, say=say))
+        if fitted.lessons:
+            for one in fits[-1].values():
+                one.predictions_NC[rows] = np.nan
+    return {name: [fit[name] for fit in fits] for name in fits[0] if all(name in fit for fit in fits)}
+
+
+def _features(molecules: LabelledMolecules) -> Features:
     from dnd.chemistry.parse import parse_smiles
-    from dnd.finetuning.baselines import baselines
     from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
 
     parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
     assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"
-    features = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-    fitted = [
-        baselines(features, molecules.targets_NC, part.train, tasks.kinds, groups=molecules.groups, say=say)
-        for part in partitions
-    ]
-    return {
-        name: {
-            "settings": fitted[0][name].settings,
-            **_judge(
-                [(part, found[name].predictions_NC) for part, found in zip(partitions, fitted, strict=True)],
-                molecules,
-                tasks,
-            ),
-        }
-        for name in fitted[0]
-    }
+    sets = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
+    return Features(sets, np.arange(len(parsed)))
 
 
 def training_summary(result: MemberResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Literal
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
 from dnd.finetuning.losses import ValueLoss
+from dnd.finetuning.replicates import Aggregation
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.layers import Pooling
 from dnd.predictor.network import HeadName
@@ -128,6 +129,7 @@ class FinetuneConfig:
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
+        replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
     """
 
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -155,6 +157,7 @@ class FinetuneConfig:
     blend: BlendConfig = field(default_factory=BlendConfig)
     loss: ValueLoss | None = None
     transform: TransformChoice | None = None
+    replicates: Aggregation = "keep"
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""

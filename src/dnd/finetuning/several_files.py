@@ -11,17 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.common.row_errors import note_rows
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
+    Dealing,
     LabelledFile,
     LabelledMolecules,
     LabelledRows,
     Reject,
     drawn_line,
+    label_values,
+    learned_rows,
     read_labels,
     require_enough,
 )
@@ -49,6 +53,7 @@ def read_several(
     hydrogens: HydrogenSetting,
     *,
     choices: Sequence[TaskChoice],
+    dealing: Dealing | None = None,
     extra_column: str | None = None,
     jobs: int = 0,
     most: int | None = None,
@@ -63,6 +68,7 @@ def read_several(
         files: at least two; the order of their targets is that of the model.
         hydrogens: as the student sees molecules.
         choices: kinds of the targets, see `choose_tasks`.
+        dealing: the split; see `read_labelled`.
         extra_column: column with the parts of a given split; every file must have it.
         jobs: worker processes; 0 = one per processor.
         most: rows with a label of each file, see `read_labelled`.
@@ -73,7 +79,8 @@ def read_several(
             given split in one file and in another part in another.
     """
     labels = _file_names(files)
-    tables = _read_tables(files, labels, extra_column, most, say)
+    is_test = dealing.is_test if dealing else lambda word: False
+    tables = _read_tables(files, labels, extra_column, most, is_test, say)
     names = _target_names(files, tables)
     rows = _rows(tables)
     say(f"parsing {len(rows)} molecules of {len(files)} files")
@@ -82,12 +89,19 @@ def read_several(
     rejects = _rejects(tables, rows, molecules, labels)
     note_rows(reject.reason for reject in rejects)
     require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
-    stacked_NC = _stack(tables)
-    words = [own for table in tables for own in table.classes]
-    known_NC = stacked_NC[np.concatenate(of_molecule)]
-    tasks = choose_tasks(known_NC, names, choices, words=words, several_files=True)
+    owners = [[rows[place] for place in places] for places in of_molecule]
+    extra = [_part_of([row.extra for row in each], each[0].text) for each in owners]
+    smiles = [molecules[places[0]].smiles for places in of_molecule]
+    texts = [each[0].text for each in owners]
+    parts = dealing.deal(texts, smiles, extra, np.arange(len(smiles))) if dealing else ()
+    learned_N = learned_rows(parts, len(smiles))
+    known_N = np.zeros(len(rows), bool)
+    for molecule in np.flatnonzero(learned_N):
+        known_N[of_molecule[molecule]] = True
+    stacked_NC, words, notes = _stack(tables, known_N)
+    tasks = choose_tasks(stacked_NC[known_N], names, choices, words=words, several_files=True)
     targets_NC = _merged(stacked_NC, of_molecule, tasks.kinds, say)
-    kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1))
+    kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1) | ~learned_N)
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
     first = [molecules[of_molecule[molecule][0]] for molecule in kept]
@@ -98,15 +112,22 @@ def read_several(
         smiles=[molecule.smiles for molecule in first],
         targets_NC=targets_NC[kept],
         names=tuple(names),
-        extra=[_part_of([row.extra for row in each], each[0].text) for each in own],
+        extra=[extra[molecule] for molecule in kept],
         num_rows=sum(table.num_rows for table in tables),
         rejects=rejects,
         files=tuple(labels),
         origins=_origins(own, len(files)),
         classes=tuple(words),
         not_drawn=sum(table.not_drawn for table in tables),
+        parts=tuple(_among(part, kept) for part in parts),
+        notes=tuple(notes),
     )
     return found, tasks
+
+
+def _among(part: Split, kept: np.ndarray) -> Split:
+    """A partition of all molecules as one of those that are kept."""
+    return Split(*(np.flatnonzero(np.isin(kept, rows)) for rows in part.parts().values()))
 
 
 @dataclass(frozen=True)
@@ -124,10 +145,11 @@ def _read_tables(
     labels: Sequence[str],
     extra_column: str | None,
     most: int | None,
+    is_test: Callable[[str], bool],
     say: Callable[[str], None],
 ) -> list[LabelledRows]:
     """The labelled rows of each file; a file from which rows were drawn is said."""
-    tables = [read_labels(file, extra_column, most) for file in files]
+    tables = [read_labels(file, extra_column, most, is_test) for file in files]
     for table, label in zip(tables, labels, strict=True):
         if table.not_drawn:
             say(drawn_line(len(table.numbers), table.not_drawn, label))
@@ -197,14 +219,22 @@ def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows])
     return found
 
 
-def _stack(tables: Sequence[LabelledRows]) -> Float[np.ndarray, "rows targets"]:
-    """Labels of all rows, a block per file, NaN outside it."""
+def _stack(
+    tables: Sequence[LabelledRows], learned_N: Bool[np.ndarray, "rows"]
+) -> tuple[Float[np.ndarray, "rows targets"], list[tuple[str, ...]], list[str]]:
+    """Labels of all rows, a block per file, NaN outside it; the words of each target, and what is to be said."""
     rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
     stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0
+    words: list[tuple[str, ...]] = []
+    notes: list[str] = []
     for table in tables:
-        stacked_NC[row : row + len(table.numbers), column : column + len(table.names)] = table.labels
-        row, column = row + len(table.numbers), column + len(table.names)
-    return stacked_NC
+        end = row + len(table.numbers)
+        labels = label_values(table, learned_N[row:end])
+        stacked_NC[row:end, column : column + len(table.names)] = labels.values_NC
+        words += labels.classes
+        notes += labels.notes
+        row, column = end, column + len(table.names)
+    return stacked_NC, words, notes
 
 
 def _merged(

@@ -144,6 +144,7 @@ def partitions(
     split: str,
     smiles: Sequence[str],
     *,
+    identities: Sequence[str] = (),
     column_values: Sequence[str] = (),
     rows_N: Int[np.ndarray, "molecules"] | None = None,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -158,6 +159,9 @@ def partitions(
             `kfold:KxREPEATS`, `column:NAME` (train, valid, test), `time:NAME` (smallest values to training), or
             `index:TRAIN,VALID,TEST` (files of row numbers).
         smiles: of the molecules.
+        identities: of the molecules, such as canonical SMILES; the rules that draw keep the rows of one molecule in one
+            part. A given column, files of row numbers and the order of `time` are taken as they are, and a molecule
+            that is in two parts by them is said before training. Empty = every row is a molecule of its own.
         column_values: of the column that `column:NAME` or `time:NAME` names.
         rows_N: row numbers of the molecules in the input, for `index`; none = counted from 0.
         fractions: of the parts, where the rule has any.
@@ -172,13 +176,13 @@ def partitions(
     """
     wish, count = _read(split), len(smiles)
     if wish.kind == "scaffold":
-        found = [splits.scaffold_split(smiles, fractions)]
+        found = [splits.scaffold_split(smiles, fractions, identities)]
     elif wish.kind == "random":
-        found = [splits.random_split(count, fractions, seed)]
+        found = [splits.random_split(count, fractions, seed, identities)]
     elif wish.kind == "kfold":
         number = wish.folds or folds
         pairs = [(repeat, fold) for repeat in range(wish.repeats) for fold in range(number)]
-        found = [splits.k_fold_split(count, number, fold, seed, repeat) for repeat, fold in pairs]
+        found = [splits.k_fold_split(count, number, fold, seed, repeat, identities) for repeat, fold in pairs]
     elif wish.kind == "column":
         found = [splits.column_split(column_values)]
     elif wish.kind == "time":
@@ -189,16 +193,19 @@ def partitions(
         if lost:
             say(f"note: {lost} rows of the index files hold no usable molecule and are left out")
     else:
-        from dnd.chemistry import splits as group_splits
-
-        rule = group_splits.cluster_split if wish.kind == "cluster" else group_splits.balanced_scaffold_split
-        found = [rule(smiles, fractions, seed)]
+        rule = splits.cluster_split if wish.kind == "cluster" else splits.balanced_scaffold_split
+        found = [rule(smiles, fractions, seed, identities)]
     for partition in found:
         _require_parts(partition, split)
     outside = count - sum(map(len, found[0].parts().values()))
     if outside:
         say(f"note: {outside} molecules are in no part of the split and are not used")
     return found
+
+
+def is_test_word(split: str, word: str) -> bool:
+    """Whether the cell of a `column:NAME` split puts its row into the test part."""
+    return _read(split).kind == "column" and splits.part_named(word) == "test"
 
 
 def split_column(split: str) -> str | None:
@@ -248,7 +255,7 @@ def _require_parts(partition: Split, split: str) -> None:
         raise InputError(f"the {split} split leaves a part empty", found=counts, next_step=hints.get(_read(split).kind))
 
 
-# Several partitions as one result: means with intervals, and paired comparisons with a baseline.
+# Several partitions as one result: means with intervals. Comparisons with baselines are in `verdict.py`.
 #
 # The training sets of folds overlap, so their results are not independent and the plain standard error is too small.
 # The variance of a mean over folds is taken as (1/J + n_test/n_train) s² instead, J folds with sample variance s².
@@ -300,23 +307,6 @@ def over_folds(folds: Sequence[Fold], metrics: Sequence[str]) -> dict[str, dict[
 def held_out_share(folds: Sequence[Fold]) -> float:
     """Molecules of the test parts over those of the training parts."""
     return float(sum(fold["test"]["molecules"] for fold in folds) / sum(fold["train"]["molecules"] for fold in folds))
-
-
-def compare_folds(
-    own: Sequence[Fold], other: Sequence[Fold], metric: str, *, larger_is_better: bool
-) -> tuple[int, int, float, float | None] | None:
-    """The model against a baseline on the test part of each fold.
-
-    Returns:
-        Folds in which the model is better, folds compared, mean difference, half width of its interval; None where no
-        fold has both.
-    """
-    pairs = [(one["test"][metric], two["test"][metric]) for one, two in zip(own, other, strict=True)]
-    differences = [float(one - two) for one, two in pairs if one is not None and two is not None]
-    if not differences:
-        return None
-    better = sum(difference > 0 if larger_is_better else difference < 0 for difference in differences)
-    return better, len(differences), float(np.mean(differences)), half_width(differences, held_out_share(own))
 
 
 def _mean_of(values: Iterable[float | None]) -> float | None:

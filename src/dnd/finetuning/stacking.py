@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +14,18 @@ from scipy.optimize import minimize
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
-from dnd.finetuning.baselines import MEAN, mean_prediction
+from dnd.finetuning.baselines import Features
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
 from dnd.finetuning.fold_data import development, frozen_encoder, rows_with_features, workbench
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.students import MemberResult, Plan, StudentPlan, plan_students, train_member
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import RANDOM
-from dnd.predictor.classical.features import features_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, features_of
 from dnd.predictor.ensemble import STUDENTS, Blend, ClassicalMember, FrozenEncoder, weighted_spread
 from dnd.predictor.metrics import TaskKind, normalised
 from dnd.predictor.network import run_over
-from dnd.predictor.targets import Target
+from dnd.predictor.targets import Target, from_learned_scale, on_learned_scale
 
 # How much each member of a blend counts: weights that are not negative and sum to 1, fitted out of fold.
 #
@@ -154,18 +155,21 @@ class _Part:
     values: dict[str, Array]
 
     def blended(self) -> Array:
-        """The weighted mean of the members that predict a molecule; NaN where those have less than half of the weight.
+        """The weighted mean, on the learned scale, of the members that predict a molecule.
 
+        NaN where those have less than half of the weight.
         With fewer students than folds, some development molecules have classical predictions only. What the others say
         of them is what the calibration learns from, rather than nothing.
         """
         total_NC, weight_NC = np.zeros((2, *next(iter(self.values.values())).shape))
-        for weights_C, values_NC in zip(self.weights_MC, self.values.values(), strict=True):
+        for weights_C, raw_NC in zip(self.weights_MC, self.values.values(), strict=True):
+            values_NC = on_learned_scale(self.targets, raw_NC)
             known_NC = np.isfinite(values_NC)
             total_NC += np.where(known_NC, weights_C * values_NC, 0.0)
             weight_NC += np.where(known_NC, weights_C, 0.0)
         enough_NC = weight_NC >= _LEAST_WEIGHT
-        return np.where(enough_NC, total_NC / np.where(enough_NC, weight_NC, 1.0), np.nan)
+        mean_NC = np.where(enough_NC, total_NC / np.where(enough_NC, weight_NC, 1.0), np.nan)
+        return from_learned_scale(self.targets, mean_NC)
 
 
 def fit_blend(
@@ -207,7 +211,7 @@ def fit_blend(
         if results is None:
             return None
         parts.append(_combine(plan, bench, partition, fits, results))
-    return _assemble(plan, parts, encoder, x_NF, place_N, say)
+    return replace(_assemble(plan, parts, encoder, x_NF, place_N, say), deadline=time.monotonic() + clock.left())
 
 
 def _split_of(bench: Workbench, partition: Split, student: int) -> Split:
@@ -253,11 +257,10 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
     values = {STUDENTS: _of_students(bench, partition, results)} if results else {}
     values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
-    scale_C = np.array(
-        [_deviation(target, plan.molecules.targets_NC[bench.rows, c]) for c, target in enumerate(bench.targets)]
-    )
-    out_of_fold_MNC = np.stack([member[bench.rows] for member in values.values()])
-    weights_MC = fit_weights(out_of_fold_MNC, bench.targets_NC[bench.rows], plan.tasks.kinds, scale_C)
+    labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
+    scale_C = np.array([_deviation(target, labels_NC[:, c]) for c, target in enumerate(bench.targets)])
+    out_of_fold_MNC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
+    weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
@@ -270,7 +273,7 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
 
 
 def _deviation(target: Target, labels_N: np.ndarray) -> float:
-    """In the target's unit, also where something else is learned; 1 for classes."""
+    """Of the labels on the scale on which errors are judged; 1 for classes."""
     return target.std if target.transform.name == "none" else float(np.nanstd(labels_N))
 
 
@@ -280,9 +283,15 @@ def _of_students(bench: Workbench, partition: Split, results: Sequence[MemberRes
     for fold in range(min(len(results), bench.num_folds)):
         held_out = bench.rows[bench.folds == fold]
         own = results[fold :: bench.num_folds]
-        found_NC[held_out] = np.mean([result.halves_VC for result in own], axis=0)
-    found_NC[partition.test] = np.mean([result.predictions_NC[partition.test] for result in results], axis=0)
+        found_NC[held_out] = _mean_of(bench.targets, [result.halves_VC for result in own])
+    found_NC[partition.test] = _mean_of(bench.targets, [result.predictions_NC[partition.test] for result in results])
     return found_NC
+
+
+def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
+    """On the learned scale; NaN where there is no molecule."""
+    scaled = [on_learned_scale(targets, values_NC) for values_NC in predictions]
+    return from_learned_scale(targets, np.mean(scaled, axis=0))
 
 
 def _assemble(
@@ -333,7 +342,8 @@ def _assemble(
         embed=embed,
         blend=blend,
         lessons=[development(part.partition) for part in parts],
-        beside=_beside(plan, parts),
+        features=_features(blend, x_NF, place_N),
+        alone=_alone(plan, parts),
         about={"blend": [_about(part) for part in parts]},
         spread_NC=weighted_spread(np.stack(list(parts[0].values.values())), parts[0].weights_MC)
         if len(parts) == 1
@@ -341,16 +351,18 @@ def _assemble(
     )
 
 
-def _beside(plan: Plan, parts: Sequence[_Part]) -> dict[str, list[Array]]:
-    """The mean and every member alone: the classical ones are the baselines of the blend.
+def _alone(plan: Plan, parts: Sequence[_Part]) -> dict[str, list[Array]]:
+    """Every member alone, for the table of members: no baselines, as the blend is made of them.
 
     Students judge themselves on the folds that they predict, which may be fewer than the others'.
     """
-    found = {MEAN: [mean_prediction(plan.molecules.targets_NC, development(part.partition)) for part in parts]}
     names = [name for name in parts[0].values if all(name in part.values for part in parts)]
-    for name in names:
-        found[name] = [normalised(part.values[name], plan.molecules.groups) for part in parts]
-    return found
+    return {name: [normalised(part.values[name], plan.molecules.groups) for part in parts] for name in names}
+
+
+def _features(blend: Blend, x_NF: np.ndarray, place_N: np.ndarray) -> Features:
+    """Counts and descriptors, computed already, for the forests that the blend is compared with."""
+    return Features({name: x_NF[:, blend.layout.columns(name)] for name in (COUNTS, DESCRIPTORS)}, place_N)
 
 
 def _about(part: _Part) -> dict[str, Any]:

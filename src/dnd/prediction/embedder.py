@@ -22,14 +22,15 @@ from dnd.predictor.network import run_over
 from dnd.predictor.predictor import Predictor
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
 
 
 class MoleculeEmbedder(Protocol):
-    """Whatever turns SMILES into vectors: an `Embedder` or a `Predictor`."""
+    """Whatever turns molecules into vectors: an `Embedder` or a `Predictor`."""
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
-        """One vector per molecule, NaN where there is none, and the reasons."""
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """One vector per molecule, NaN where there is none, and the reasons; see `as_molecules`."""
         ...
 
 
@@ -66,14 +67,16 @@ class Embedder:
         student, config = load_encoder(folder)
         return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs)
 
-    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
-        """One vector per molecule, float32; NaN rows where there is no molecule."""
-        return self.embed_with_errors(smiles)[0]
+    def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
+        """One vector per molecule, float32; NaN rows where there is no molecule. What is accepted: `as_molecules`."""
+        return self.embed_with_errors(molecules)[0]
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        (values_ND, errors), internal = isolating(self._embed, smiles, "")
-        return values_ND, [internal.get(place, reason) for place, reason in enumerate(errors)]
+        given = as_molecules(molecules)
+        (values_ND, errors), internal = isolating(self._embed, given.texts, "")
+        reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
+        return values_ND, given.reasons(reasons)
 
     def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.hydrogens, self.jobs)

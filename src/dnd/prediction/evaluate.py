@@ -11,9 +11,9 @@ import numpy as np
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import is_later_class, labels_of_model
 from dnd.finetuning.labelled_data import read_labelled
-from dnd.predictor.metrics import judge
+from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import Target, groups_of, task_name
+from dnd.predictor.targets import RAW, Target, groups_of, judge_targets, task_name
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
@@ -31,7 +31,10 @@ def evaluate_file(
             names; a target of several that has no column in the file is left out, and `absent_targets` says so.
 
     Returns:
-        Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts.
+        Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts. Molecules
+        that the model learned from are counted in `known_molecules`, and where there are any, `unknown` has the same
+        metrics of the others only: those of known molecules say how well it remembers. A model of before, which keeps
+        no list of its molecules, has None there.
 
     Raises:
         InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
@@ -52,20 +55,24 @@ def evaluate_file(
         if _name(target) in {_name(every[place]) for place in judged}
     ]
     targets = [predictor.targets[column] for column in places]
-    names, kinds, groups = [target.name for target in targets], [target.kind for target in targets], groups_of(targets)
+    kinds, groups = [target.kind for target in targets], groups_of(targets)
     labels_NC = labels_of_model(molecules, targets, groups)
     classes_NC = labels_NC[:, [kind == "classification" for kind in kinds]]
     wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
     values_NC = predictor.predict_store(molecules.store)[:, places]
+    knows = predictor.knows(molecules.smiles)
+    new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_NC))
     return {
         "task": task_name(kinds),
         "rows": molecules.num_rows,
         "molecules": len(molecules.rows_N),
         "rejected": len(molecules.rejects),
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
-        **judge(names, kinds, labels_NC, values_NC, groups),
+        "known_molecules": None if knows is None else sum(knows),
+        **judge_targets(targets, labels_NC, values_NC),
+        **({"unknown": judge_targets(targets, labels_NC[new], values_NC[new])} if knows and any(knows) else {}),
     }
 
 
@@ -89,15 +96,35 @@ def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The metrics as lines of text."""
     lines = [f"{metrics['molecules']} molecules of {metrics['rows']} rows, {metrics['rejected']} left out"]
-    targets = metrics["targets"]
-    # A mean over targets of one kind; over both it would mix units and classes.
-    mean = {name: metrics[name] for name in next(iter(targets.values()))}
-    rows = {"mean of targets": mean, **targets} if len(targets) > 1 and metrics["task"] != "mixed" else targets
-    for label, values in rows.items():
-        numbers = "  ".join(f"{name} -" if value is None else f"{name} {value:.4g}" for name, value in values.items())
-        lines.append(f"{label}: {numbers}")
+    known, count = metrics["known_molecules"], metrics["molecules"]
+    if known:
+        lines.append(
+            f"warning: the model learned from {known} of these {count} molecules, so their errors look smaller than "
+            f"those of new ones will be; {count - known} are new to it"
+        )
+        lines += _scores(metrics, metrics["task"], "all molecules, ")
+        lines += _scores(metrics["unknown"], metrics["task"], "new molecules, ") if known < count else []
+    else:
+        lines += _scores(metrics, metrics["task"], "")
+        lines += ["which molecules the model learned from is not known"] if known is None else []
     if metrics["absent_targets"]:
         lines.append(f"not in this file: {', '.join(metrics['absent_targets'])}")
     if metrics["skipped_targets"]:
         lines.append(f"{metrics['skipped_targets']} target(s) skipped: no labels, or one class only")
     return lines
+
+
+def _scores(found: Mapping[str, Any], task: str, start: str) -> list[str]:
+    """A line per target, and one for their mean where they are of one kind: over several it would mix units."""
+    targets = found["targets"]
+    mean = {name: found[name] for name in next(iter(targets.values())) if not name.endswith(RAW)}
+    rows = {"mean of targets": mean, **targets} if len(targets) > 1 and task != "mixed" else targets
+    return [f"{start}{label}: {_numbers(values)}" for label, values in rows.items()]
+
+
+def _numbers(values: Mapping[str, float | None]) -> str:
+    """Metrics on the learned scale first; behind `in its unit` those of a target with a transform."""
+    raw = {name.removesuffix(RAW): value for name, value in values.items() if name.endswith(RAW)}
+    own = "  ".join(f"{name} {significant(value)}" for name, value in values.items() if not name.endswith(RAW))
+    others = "  ".join(f"{name} {significant(value)}" for name, value in raw.items())
+    return f"{own}; in its unit {others}" if raw else own

@@ -263,6 +263,22 @@ def judge(
     return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
 
 
+def significant(value: float | int | None) -> str:
+    """A number with three significant digits, as every table has it: `0.712`, `12.3`, `6310`; `-` for None.
+
+    Numbers below 0.0001 and from a million on have an exponent.
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    rounded = float(f"{value:.3g}")
+    if rounded == 0:
+        return "0"
+    size = math.floor(math.log10(abs(rounded)))
+    if not -4 <= size < 6:
+        return f"{rounded:.3g}"
+    return f"{rounded:.{max(0, 2 - size)}f}"
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

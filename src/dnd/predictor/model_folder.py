@@ -1,13 +1,15 @@
 """The MODEL folder: what finetuning leaves and prediction opens.
 
-`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`, and one
-`model.safetensors` per network (`model-1.safetensors` for the second); with a blend also `classical.safetensors`, see
-`blend.py`. A predictor is a list of members whose predictions are averaged with their weights.
+`config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`,
+`known_molecules.txt`, and one `model.safetensors` per network (`model-1.safetensors` for the second); with a blend also
+`classical.safetensors`, see `blend.py`. A predictor is a list of members whose predictions are averaged with their
+weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from dnd.predictor.network import HeadName, PropertyNetwork
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
-KIND = "predictor"
+KIND, METRICS = "predictor", "metrics.json"
 LIMIT_TARGETS, LIMIT_MEMBERS = 4096, 256  # of a model that is loaded; ToxCast has 617 targets
 
 
@@ -128,7 +130,7 @@ def write_predictor(
         splits: plain values for `splits.json`.
         tables: file name to CSV text.
     """
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / METRICS, metrics)
     write_json(folder / "splits.json", splits)
     for name, text in tables.items():
         write_text(folder / name, text)
@@ -136,6 +138,31 @@ def write_predictor(
     if blend is not None:
         tensors |= blend_tensors(blend)
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
+
+
+# Which molecules a model has learned from, so that an evaluation can say how many of its own it knows.
+
+
+KNOWN = "known_molecules.txt"
+_DIGITS = 16  # of a SHA-256: two of a million molecules are the same by chance once in 37 million models
+
+
+def known_molecules(smiles: Iterable[str]) -> str:
+    """The file of the molecules that were learned from or chose the weights: a digest of each canonical SMILES a line.
+
+    Digests rather than structures, so that a model can be handed on without the molecules it was made of.
+    """
+    return "".join(f"{digest}\n" for digest in sorted(set(map(molecule_digest, smiles))))
+
+
+def molecule_digest(smiles: str) -> str:
+    """By which a model knows a molecule, from its canonical SMILES."""
+    return hashlib.sha256(smiles.encode()).hexdigest()[:_DIGITS]
+
+
+def read_known(model: ModelFolder) -> frozenset[str] | None:
+    """Digests of the molecules that a model learned from; None where it was made without them."""
+    return frozenset(model.text(KNOWN).split()) if model.holds(KNOWN) else None
 
 
 def read_predictor(model: ModelFolder) -> PredictorParts:

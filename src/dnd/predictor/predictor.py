@@ -19,13 +19,22 @@ from dnd.graphs.batch import GraphBatch
 from dnd.predictor.applicability_domain import Domain, read_domain
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
 from dnd.predictor.metrics import ClassGroup, normalised
-from dnd.predictor.model_folder import KIND, Member, PredictorParts, read_predictor
+from dnd.predictor.model_folder import (
+    KIND,
+    METRICS,
+    Member,
+    PredictorParts,
+    molecule_digest,
+    read_known,
+    read_predictor,
+)
 from dnd.predictor.network import run_over, to_raw_units
-from dnd.predictor.targets import Target, TaskName, groups_of
+from dnd.predictor.targets import Target, TaskName, groups_of, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
 from dnd.predictor.uncertainty.class_sets import set_words
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
+from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
 
 # A table of predictions without pandas: named columns of equal length.
@@ -43,6 +52,7 @@ class PredictionTable(Mapping[str, Column]):
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
+        index: of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
 
     Example:
         >>> table = PredictionTable({"smiles": ["CCO"], "logS_pred": np.array([0.1]), "error": [""]})
@@ -50,8 +60,8 @@ class PredictionTable(Mapping[str, Column]):
         array([0.1])
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
-        self._columns = dict(columns)
+    def __init__(self, columns: Mapping[str, Column], index: Any = None) -> None:
+        self._columns, self.index = dict(columns), index
 
     def __getitem__(self, name: str) -> Column:
         """The column `name`."""
@@ -84,7 +94,7 @@ class PredictionTable(Mapping[str, Column]):
         """The same as a pandas DataFrame; pandas is imported here only."""
         import pandas
 
-        return pandas.DataFrame(self._columns)
+        return pandas.DataFrame(self._columns, index=self.index)
 
     def __repr__(self) -> str:
         """Names and size."""
@@ -141,6 +151,8 @@ class Predictor:
         parts: members, task, hydrogens.
         calibration: intervals or scaling of probabilities; None = none.
         domain: where the model may be used; None = not known.
+        metrics: what `metrics.json` says, the verdict in words under `verdicts`; empty = not known.
+        known: digests of the molecules that it learned from; None = not known.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
 
@@ -156,10 +168,13 @@ class Predictor:
         *,
         calibration: Calibration | None = None,
         domain: Domain | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        known: frozenset[str] | None = None,
         device: str = "auto",
         jobs: int = 1,
     ) -> None:
         self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
+        self.metrics, self.known = dict(metrics or {}), known
         if calibration is not None and len(calibration.targets) != len(self.targets):
             raise CorruptFileError(
                 "calibration and targets of a model differ in number",
@@ -188,8 +203,15 @@ class Predictor:
         Raises:
             CorruptFileError: see `read_predictor`.
         """
-        parts = read_predictor(model)
-        return cls(parts, calibration=read_calibration(model), domain=read_domain(model), device=device, jobs=jobs)
+        return cls(
+            read_predictor(model),
+            calibration=read_calibration(model),
+            domain=read_domain(model),
+            metrics=model.json(METRICS),
+            known=read_known(model),
+            device=device,
+            jobs=jobs,
+        )
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -206,11 +228,13 @@ class Predictor:
         """Every output column but `error`, in order; those that the model has nothing for are left out."""
         return list(self.describe([])[0])
 
-    def predict(self, smiles: Sequence[str]) -> PredictionTable:
+    def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
         """Predict the targets of molecules.
 
         Args:
-            smiles: one text per molecule, in any spelling.
+            molecules: one SMILES in any spelling, the path of a file, a table, or a list, array or Series of SMILES or
+                of RDKit molecules; see `as_molecules`. The index of a table or Series is that of the result.
+            smiles_column: of a file or table; found by its name when None.
 
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
@@ -218,9 +242,14 @@ class Predictor:
             members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
             `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
+
+        Raises:
+            TypeError: what is given holds no molecules.
+            InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
-        columns, errors = self.describe(smiles)
-        return PredictionTable({"smiles": list(smiles), **columns, ERROR: errors})
+        given = as_molecules(molecules, smiles_column)
+        columns, errors = self.describe(given.texts)
+        return PredictionTable({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """The output columns of `predict` but `smiles` and `error`, and the reasons where there is no molecule."""
@@ -241,13 +270,14 @@ class Predictor:
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
         return columns, found.errors
 
-    def predict_values(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+    def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
-        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
-        values_NC = np.full((len(smiles), len(self.targets)), np.nan)
+        given = as_molecules(molecules)
+        found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
+        values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
             values_NC[found.places] = self.predict_store(found.store)
-        return values_NC, found.errors
+        return values_NC, given.reasons(found.errors)
 
     def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
@@ -255,6 +285,10 @@ class Predictor:
         if self.parts.blend:
             values += self.parts.blend.predict(self.parts.blend.features(store, self.jobs))
         return self._combined(values)
+
+    def knows(self, canonical: Sequence[str]) -> list[bool] | None:
+        """Whether each molecule, by its canonical SMILES, is one that the model learned from; None where not known."""
+        return None if self.known is None else [molecule_digest(text) in self.known for text in canonical]
 
     @cached_property
     def _weights_MC(self) -> Float[np.ndarray, "members targets"]:
@@ -278,8 +312,8 @@ class Predictor:
         return np.stack(values), embeddings_BD
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
-        """The weighted mean of the members, probabilities calibrated."""
-        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, np.stack(members))
+        """The weighted mean of the members on the learned scale, probabilities calibrated."""
+        mean_NC = weighted_mean(self.targets, self._weights_MC, members)
         values_NC = normalised(mean_NC, groups_of(self.targets))
         return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
 
@@ -321,14 +355,16 @@ class Predictor:
                 columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
         return columns
 
-    def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:
+    def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
-        return self.embed_with_errors(smiles)[0]
+        return self.embed_with_errors(molecules)[0]
 
-    def embed_with_errors(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        (values_ND, errors), internal = isolating(self._embed, smiles, "")
-        return values_ND, [internal.get(place, reason) for place, reason in enumerate(errors)]
+        given = as_molecules(molecules)
+        (values_ND, errors), internal = isolating(self._embed, given.texts, "")
+        reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
+        return values_ND, given.reasons(reasons)
 
     def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)

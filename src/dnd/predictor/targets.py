@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, InputError
-from dnd.predictor.metrics import ClassGroup, TaskKind
+from dnd.predictor.metrics import REGRESSION_METRICS, ClassGroup, TaskKind, judge
 from dnd.predictor.transforms import AS_IT_IS, Transform, TransformName, fit_transform
 from dnd.tables.labels import MOST_CLASSES
 
@@ -73,6 +73,70 @@ def groups_of(targets: Sequence[Target]) -> tuple[ClassGroup, ...]:
             first.setdefault(target.group, column)
             classes.setdefault(target.group, []).append(target.class_name)
     return tuple(ClassGroup(name, tuple(classes[name]), column) for name, column in first.items())
+
+
+RAW = "_raw"  # at the end of a metric's name: in the unit of a target that is learned, and judged, through a transform
+RAW_METRICS = tuple(f"{name}{RAW}" for name in REGRESSION_METRICS)
+
+
+def on_learned_scale(
+    targets: Sequence[Target], values_NC: Float[np.ndarray, "molecules targets"]
+) -> Float[np.ndarray, "molecules targets"]:
+    """Labels or predictions on the scale on which errors are judged; see `Transform.judged`."""
+    found: np.ndarray = values_NC.copy()
+    for column, target in enumerate(targets):
+        if target.transform.name != "none":
+            found[:, column] = target.transform.judged(found[:, column])
+    return found
+
+
+def from_learned_scale(
+    targets: Sequence[Target], judged_NC: Float[np.ndarray, "molecules targets"]
+) -> Float[np.ndarray, "molecules targets"]:
+    """The inverse of `on_learned_scale`: values in the targets' units."""
+    found: np.ndarray = judged_NC.copy()
+    for column, target in enumerate(targets):
+        if target.transform.name != "none":
+            found[:, column] = target.transform.unjudged(found[:, column])
+    return found
+
+
+def weighted_mean(
+    targets: Sequence[Target],
+    weights_MC: Float[np.ndarray, "members targets"],
+    members: Sequence[Float[np.ndarray, "molecules targets"]],
+) -> Float[np.ndarray, "molecules targets"]:
+    """The mean of several predictions, taken on the learned scale: members and weights are fitted there."""
+    scaled_MNC = np.stack([on_learned_scale(targets, values_NC) for values_NC in members])
+    return from_learned_scale(targets, np.einsum("mc,mnc->nc", weights_MC, scaled_MNC))
+
+
+def judge_targets(
+    targets: Sequence[Target],
+    labels_NC: Float[np.ndarray, "molecules targets"],
+    predictions_NC: Float[np.ndarray, "molecules targets"],
+) -> dict[str, Any]:
+    """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
+
+    An error of a Ki of 10 nM and one of a Ki of 1 mM are the same factor, but the second alone would decide a mean of
+    errors in nM: a target that is learned as its logarithm is judged by factors.
+
+    Args:
+        targets: of the columns.
+        labels_NC: in their units; NaN = missing.
+        predictions_NC: in their units, or probabilities.
+    """
+    names, kinds, groups = [one.name for one in targets], [one.kind for one in targets], groups_of(targets)
+    scaled_NC = on_learned_scale(targets, labels_NC)
+    found = judge(names, kinds, scaled_NC, on_learned_scale(targets, predictions_NC), groups)
+    mapped = [column for column, target in enumerate(targets) if target.transform.name != "none"]
+    if mapped:
+        own = [names[column] for column in mapped]
+        raw = judge(own, [kinds[column] for column in mapped], labels_NC[:, mapped], predictions_NC[:, mapped])
+        found |= {f"{metric}{RAW}": raw[metric] for metric in REGRESSION_METRICS}
+        for name in own:
+            found["targets"][name] |= {f"{metric}{RAW}": raw["targets"][name][metric] for metric in REGRESSION_METRICS}
+    return found
 
 
 @dataclass(frozen=True)

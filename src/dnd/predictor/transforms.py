@@ -10,7 +10,8 @@ does not depend on the unit either, and with :math:`0 \le \lambda \le 2`, where 
 inverse everywhere. Source: Yeo and Johnson, Biometrika 87 (2000) 954; λ is scikit-learn's maximum likelihood one.
 
 The inverse of a mean is not the mean of the inverse: such a model predicts the typical value of a molecule rather than
-its expectation. Relative errors become smaller by it, squared errors in the target's unit need not.
+its expectation. Relative errors become smaller by it, squared errors in the target's unit need not. So it is judged on
+the scale it learns, with decimal logarithms: an error of 0.5 there is a factor of 3.2. Its unit comes second.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TransformChoice = Literal["auto", "log", "yeo-johnson"]
 SKEWED = 2.0  # that of the exponential distribution
 _STRAIGHTENED = 0.5  # of the skewness is the most that a map may leave
 _MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond them
+LN_10 = float(np.log(10.0))
 _WORDS = {"log": "logarithm", "yeo-johnson": "Yeo-Johnson map"}
 Values = Float[np.ndarray, "..."]
 
@@ -55,11 +57,11 @@ class Transform:
     high: float | None = None
 
     def forward(self, values: Values) -> Values:
-        """Mapped values; NaN stays NaN."""
+        """Mapped values; NaN stays NaN, and what has no logarithm becomes NaN."""
         if self.name == "none":
             return values
         if self.name == "log":
-            return np.asarray(np.log(values))
+            return np.asarray(np.log(np.where(np.asarray(values) > 0, values, np.nan)))
         z = (values - self.centre) / self.width
         upper, lower = _bend(z.clip(0, None), self.power), -_bend((-z).clip(0, None), 2 - self.power)
         return np.asarray(np.where(z < 0, lower, upper))
@@ -74,6 +76,20 @@ class Transform:
             upper = _unbend(mapped.clip(0, None), self.power)
             lower = -_unbend((-mapped).clip(0, None), 2 - self.power)
             return np.asarray(self.centre + self.width * np.where(mapped < 0, lower, upper))
+
+    def judged(self, values: Values) -> Values:
+        """Values on the scale on which errors are measured: decimal logarithms for `log`, else as they are mapped."""
+        return self.forward(values) / LN_10 if self.name == "log" else self.forward(values)
+
+    def unjudged(self, judged: Values) -> Values:
+        """The inverse of `judged`: values in the target's unit."""
+        return self.inverse(judged * LN_10 if self.name == "log" else judged)
+
+    def judged_unit(self, unit: str) -> str:
+        """What errors on the scale of `judged` are measured in, for a target in `unit`."""
+        if self.name == "none":
+            return unit
+        return "log10 units" if self.name == "log" else "deviations after the Yeo-Johnson map"
 
     def predicted(self, mapped: Values) -> Values:
         """`inverse` of outputs, kept near the range of the training labels."""
@@ -111,12 +127,12 @@ def choose_transforms(
 
     `auto` maps a target whose training labels have a skewness of 2 or more, up or down: by the logarithm where all its
     labels are positive, else by Yeo and Johnson's map, and only if no more than half of the skewness is left. With
-    several partitions the training parts of all must say so. Of labels outside the training parts nothing but their
-    sign is looked at: what is zero or negative somewhere has no logarithm.
+    several partitions the training parts of all must say so. Of labels of the validation part only the sign is looked
+    at: what is zero or negative has no logarithm. A test label decides nothing.
 
     Args:
         choice: none = no map.
-        targets_NC: labels; NaN = missing.
+        targets_NC: labels of the training and validation parts; NaN = missing, and everywhere else.
         names: of the targets.
         kinds: of the targets; classes have no map.
         trainings: rows of the training part of each partition.

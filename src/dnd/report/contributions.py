@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,15 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
 
 
 # A molecule coloured by the contributions of its atoms, with a scale: the same picture as SVG and as PNG.
+#
+# Of several parts, such as a drug and its counter-ion, the largest is coloured and a line names the others: their atoms
+# change the prediction too, but a colour on a chloride says nothing of the drug. RDKit's fonts have no µ, Å or °, so
+# the lines under the scale are written by the browser in the SVG and by Pillow in the PNG.
 
 
-WIDTH, HEIGHT = 420, 340
-_SCALE_HEIGHT = 60
+WIDTH, HEIGHT = 420, 356
+_SCALE_HEIGHT = 76
+_LINES_FROM, _LINE_HEIGHT, _FONT_SIZE = HEIGHT - 27, 16, 12
 _RAISES, _LOWERS = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)  # Okabe and Ito: orange and blue, safe for the colour-blind
 _STEPS = 41
 _STRONGEST, _GAMMA = 0.85, 0.7  # a full colour would hide the symbol; small contributions still show
@@ -168,27 +174,62 @@ def draw_svg(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, l
     Raises:
         ValueError: there is no 2D layout.
     """
-    text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_A, caption, limit))
-    return drawn_svg(text)
+    text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_A, limit))
+    drawn = drawn_svg(text)
+    written = "".join(
+        f'<text x="{WIDTH / 2}" y="{_LINES_FROM + number * _LINE_HEIGHT}" text-anchor="middle" fill="#1a1a1a" '
+        f'font-family="sans-serif" font-size="{_FONT_SIZE}">{_markup(line)}</text>\n'
+        for number, line in enumerate(_lines(mol, caption))
+    )
+    return drawn.removesuffix("</svg>") + written + "</svg>"
 
 
 def draw_png(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> bytes:
     """The bytes of a PNG file; arguments as for `draw_svg`."""
-    return bytes(_draw(rdMolDraw2D.MolDraw2DCairo, mol, atoms_A, caption, limit))
+    from matplotlib.font_manager import findfont
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.open(io.BytesIO(bytes(_draw(rdMolDraw2D.MolDraw2DCairo, mol, atoms_A, limit))))
+    pen, font = ImageDraw.Draw(picture), ImageFont.truetype(findfont("DejaVu Sans"), _FONT_SIZE)
+    for number, line in enumerate(_lines(mol, caption)):
+        place = (WIDTH / 2, _LINES_FROM + number * _LINE_HEIGHT)
+        pen.text(place, line, fill="#1a1a1a", font=font, anchor="ms")
+    written = io.BytesIO()
+    picture.save(written, "PNG")
+    return written.getvalue()
 
 
-def _draw(drawer_class: Any, mol: Chem.Mol, atoms_A: np.ndarray, caption: str, limit: float | None) -> Any:
-    top = limit or float(np.abs(atoms_A).max(initial=0.0)) or 1.0
+def largest_part(mol: Chem.Mol) -> tuple[list[int], list[str]]:
+    """Atoms of the largest part of a molecule, one with carbon before any other, and the SMILES of the other parts."""
+    parts = sorted(Chem.GetMolFrags(mol), key=lambda atoms: (-_carbons(mol, atoms), -len(atoms), atoms[0]))
+    others = [str(Chem.MolFragmentToSmiles(mol, list(atoms))) for atoms in parts[1:]]
+    return list(parts[0]) if parts else [], others
+
+
+def _carbons(mol: Chem.Mol, atoms: Sequence[int]) -> int:
+    return sum(mol.GetAtomWithIdx(atom).GetAtomicNum() == 6 for atom in atoms)
+
+
+def _lines(mol: Chem.Mol, caption: str) -> list[str]:
+    """What stands under the scale."""
+    others = largest_part(mol)[1]
+    return [_plain(caption), *([_plain(f"not coloured: {', '.join(dict.fromkeys(others))}")] if others else [])]
+
+
+def _draw(drawer_class: Any, mol: Chem.Mol, atoms_A: np.ndarray, limit: float | None) -> Any:
+    coloured = largest_part(mol)[0]
+    top = limit or float(np.abs(atoms_A[coloured]).max(initial=0.0)) or 1.0
     drawer = drawer_class(WIDTH, HEIGHT, WIDTH, HEIGHT - _SCALE_HEIGHT)
     options = drawer.drawOptions()
     options.useBWAtomPalette()
     options.highlightRadius = 0.4
     try:
         prepared: Any = rdMolDraw2D.PrepareMolForDrawing(mol, addChiralHs=False)
-        atoms = {atom: _colour(float(value) / top) for atom, value in enumerate(atoms_A)}
+        atoms = {atom: _colour(float(atoms_A[atom]) / top) for atom in coloured}
         bonds = {
             bond.GetIdx(): _colour(float(atoms_A[bond.GetBeginAtomIdx()] + atoms_A[bond.GetEndAtomIdx()]) / 2 / top)
             for bond in prepared.GetBonds()
+            if bond.GetBeginAtomIdx() in atoms
         }
         drawer.DrawMolecule(
             prepared,
@@ -199,13 +240,13 @@ def _draw(drawer_class: Any, mol: Chem.Mol, atoms_A: np.ndarray, caption: str, l
         )
     except RuntimeError as error:
         raise ValueError(f"no 2D layout: {error}") from error
-    _draw_scale(drawer, top, caption)
+    _draw_scale(drawer, top)
     drawer.FinishDrawing()
     return drawer.GetDrawingText()
 
 
-def _draw_scale(drawer: Any, top: float, caption: str) -> None:
-    left, width, bottom = 110.0, 200.0, HEIGHT - 30.0
+def _draw_scale(drawer: Any, top: float) -> None:
+    left, width, bottom = 110.0, 200.0, HEIGHT - 46.0
     drawer.SetFillPolys(True)
     for step in range(_STEPS):
         drawer.SetColour(_colour(2 * step / (_STEPS - 1) - 1))
@@ -216,7 +257,6 @@ def _draw_scale(drawer: Any, top: float, caption: str) -> None:
     for text, x, y in (
         (f"lowers -{top:.2g}", left - 52, bottom - 7),
         (f"raises +{top:.2g}", left + width + 52, bottom - 7),
-        (_plain(caption), WIDTH / 2, HEIGHT - 14),
     ):
         drawer.DrawString(text, Point2D(x, y), 0, True)
 
@@ -229,6 +269,11 @@ def _colour(share: float) -> tuple[float, float, float]:
 
 
 def _plain(text: str) -> str:
-    """Without RDKit's markup for labels, and short enough for the picture."""
-    cleaned = re.sub(r"[<>&]", " ", "".join(letter if letter.isprintable() else " " for letter in text))
+    """Without control characters, and short enough for the picture."""
+    cleaned = "".join(letter if letter.isprintable() else " " for letter in text)
     return cleaned if len(cleaned) <= 60 else cleaned[:59] + "…"
+
+
+def _markup(line: str) -> str:
+    """As the text of an element; an equals sign is written so that no name looks like an attribute."""
+    return escape(line).replace("=", "&#61;")

@@ -18,8 +18,10 @@ from dnd.common.files import write_bytes, write_text
 from dnd.common.row_errors import note_rows
 from dnd.finetuning.class_labels import describe_targets
 from dnd.models.students.tokengt import TokenGT
+from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import groups_of
+from dnd.predictor.targets import groups_of, on_learned_scale
+from dnd.predictor.transforms import AS_IT_IS, Transform
 from dnd.report.attention import map_attention
 from dnd.report.contributions import Explained, draw_png, draw_svg, explain
 from dnd.tables.molecules import open_molecules
@@ -43,6 +45,7 @@ class _Question:
         classes: their names.
         unit: of the contributions.
         file: what the names of its files have in place of its name.
+        transform: through which the target is learned; its contributions are on the learned scale.
     """
 
     name: str
@@ -50,6 +53,7 @@ class _Question:
     classes: tuple[str, ...]
     unit: str
     file: str = ""
+    transform: Transform = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,9 @@ def _answer(one: Explained, question: _Question) -> tuple[int, str, float]:
     column = question.columns[int(one.output_C[question.columns].argmax())]
     class_name = question.classes[column - question.columns.start] if question.classes else ""
     value = float(one.output_C[column])
-    return column, class_name, float(1 / (1 + np.exp(-value))) if question.unit == LOG_ODDS else value
+    if question.unit == LOG_ODDS:
+        return column, class_name, float(1 / (1 + np.exp(-value)))
+    return column, class_name, float(question.transform.unjudged(np.array([value]))[0])
 
 
 def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
@@ -247,7 +253,7 @@ def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
     column, class_name, prediction = _answer(one, question)
     outcome = parse_smiles(one.smiles)
     assert outcome.ok, "it was parsed before"
-    shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else f"{prediction:.4g}"
+    shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else significant(prediction)
     caption = f"{question.name}: {shown}; per atom" + (f", {question.unit}" if question.unit else "")
     atoms_A = one.atoms_AC[:, column]
     return draw_svg(outcome.mol, atoms_A, caption), draw_png(outcome.mol, atoms_A, caption)
@@ -263,8 +269,9 @@ def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str],
         if name in spans:
             by_name[name] = _Question(name, spans[name].columns, spans[name].classes, LOG_ODDS)
         else:
-            column, unit = singles[name], entry["unit"] if entry["kind"] == "regression" else LOG_ODDS
-            by_name[name] = _Question(name, range(column, column + 1), (), unit)
+            column, own = singles[name], predictor.targets[singles[name]].transform
+            unit = own.judged_unit(entry["unit"]) if entry["kind"] == "regression" else LOG_ODDS
+            by_name[name] = _Question(name, range(column, column + 1), (), unit, transform=own)
     for (name, question), file in zip(by_name.items(), file_names(list(by_name)), strict=True):
         by_name[name] = replace(question, file=file)
     for name in wanted:
@@ -276,8 +283,8 @@ def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str],
 
 
 def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "molecules outputs"]:
-    """Values in their units; probabilities as log-odds, which still move where a probability is near 0 or 1."""
-    values_NC, _ = predictor.predict_values(texts)
+    """Values on the learned scale; probabilities as log-odds, which still move where a probability is near 0 or 1."""
+    values_NC = on_learned_scale(predictor.targets, predictor.predict_values(list(texts))[0])
     classes = [column for column, target in enumerate(predictor.targets) if target.kind != "regression"]
     values_NC[:, classes] = logit(values_NC[:, classes].clip(_EDGE, 1 - _EDGE))
     return values_NC

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from dnd.common.files import replacing, write_text
+from dnd.predictor.metrics import significant
 from dnd.report.svg import drawn_svg
 
 # One plotting style for every figure: safe for colour-blind readers, and SVG that follows the page's colour.
@@ -139,6 +140,7 @@ def parity_plot(
     *,
     title: str = "",
     unit: str = "",
+    logarithmic: bool = False,
 ) -> str:
     """SVG of predictions against measurements, one colour per model; pairs with a missing value are left out.
 
@@ -147,12 +149,15 @@ def parity_plot(
         predicted: model name to its predictions of the same molecules.
         title: of the figure.
         unit: of both axes.
+        logarithmic: both axes; pairs with a value that has no logarithm are left out.
     """
     labels = np.asarray(measured, dtype=float)
+    labels = np.where(labels > 0, labels, np.nan) if logarithmic else labels
     with drawing(width=3.9, height=3.7) as (figure, grid):
-        axes, seen = grid[0, 0], [0.0, 1.0]
+        axes, seen = grid[0, 0], [0.1, 1.0] if logarithmic else [0.0, 1.0]
         for number, (name, values) in enumerate(predicted.items()):
             numbers = np.asarray(values, dtype=float)
+            numbers = np.where(numbers > 0, numbers, np.nan) if logarithmic else numbers
             known = np.isfinite(labels) & np.isfinite(numbers)
             seen = [*labels[known], *numbers[known]] if known.any() and number == 0 else [*seen, *numbers[known]]
             marker = MARKERS[number % len(MARKERS)]
@@ -162,6 +167,8 @@ def parity_plot(
             )  # fmt: skip
         low, high = min(seen), max(seen)
         axes.plot([low, high], [low, high], ":", color=_INK, linewidth=1)
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
         suffix = f" ({plain(unit)})" if unit else ""
         axes.set(title=plain(title), xlabel=f"measured{suffix}", ylabel=f"predicted{suffix}")
         if len(predicted) > 1:
@@ -184,7 +191,7 @@ def bar_chart(
         colours = [PALETTE[number % len(PALETTE)] for number in range(len(labels))]
         axes.barh(places, values, xerr=errors, color=colours, height=0.7, error_kw={"ecolor": _INK, "capsize": 2})
         for place, value, error in zip(places, values, errors or [0.0] * len(labels), strict=True):
-            axes.annotate(f" {value:.4g}", (value + error, place), va="center", fontsize=8)
+            axes.annotate(f" {significant(value)}", (value + error, place), va="center", fontsize=8)
         axes.margins(x=0.15)
         axes.set_yticks(places, [plain(label) for label in labels])
         axes.invert_yaxis()

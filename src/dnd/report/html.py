@@ -15,6 +15,7 @@ from pathlib import Path
 from dnd.common.errors import InputError
 from dnd.common.files import package_versions, write_text
 from dnd.common.terminal import shown
+from dnd.predictor.metrics import significant
 from dnd.report.svg import SvgCheck, drawn_svg
 
 
@@ -177,7 +178,7 @@ def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "<td class=number>–</td>"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        text = f"{value:,}" if isinstance(value, int) else significant(value)
         return f"<td class=number>{text}</td>"
     kind = " class=number" if _is_interval(str(value)) else ""
     return f"<td{kind}>{_html(str(value))}</td>"

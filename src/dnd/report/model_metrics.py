@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dnd.common.config import from_dict
 from dnd.common.errors import DndError
 from dnd.common.files import read_json
 from dnd.common.model_folder import read_model
-from dnd.common.randomness import derive_seed
-from dnd.predictor.metrics import MULTICLASS_METRICS, TaskKind, class_scores, confusion, metric_names, one_hot, score
+from dnd.finetuning.evaluation import headlines, scale_words
+from dnd.finetuning.verdict import BASELINE_WORDS, METRIC_WORDS
+from dnd.predictor.metrics import TaskKind, confusion, metric_names, one_hot, significant
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import RAW, RAW_METRICS
+from dnd.predictor.transforms import LN_10, Transform
 from dnd.report.explain import draw_answers
 from dnd.report.figures import confusion_plot
-from dnd.report.html import Figure, Gallery, Section, Table, draw_molecule
+from dnd.report.html import Figure, Gallery, Section, Table, Text, draw_molecule
 
 # The files of a MODEL folder as its report needs them.
 
@@ -48,6 +52,8 @@ class ModelFiles:
         folder: the folder.
         config: `config.json`.
         metrics: `metrics.json`.
+        rows: numbers of the test molecules in the input, from 0.
+        ids: the user's names of them; empty where there are none.
         smiles: of the test part.
         labels_NC: of the test part; NaN = missing, and for targets of several classes.
         predictions_NC: of the test part; NaN for targets of several classes.
@@ -57,6 +63,8 @@ class ModelFiles:
     folder: Path
     config: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    rows: list[str]
+    ids: list[str]
     smiles: list[str]
     labels_NC: Float[np.ndarray, "molecules targets"]
     predictions_NC: Float[np.ndarray, "molecules targets"]
@@ -76,18 +84,16 @@ class ModelFiles:
         """The targets of a kind."""
         return [column for column, own in enumerate(self.kinds) if own == kind]
 
-    def scales(self) -> list[float]:
-        """Deviation of the training labels of each target; 1 for classes."""
-        known = {target["name"]: target["std"] or 1.0 for target in self.config["targets"]}
-        return [known.get(name, 1.0) for name in self.names]
+    def transforms(self) -> list[Transform]:
+        """Of each target, as the model learns and judges it."""
+        known = {target["name"]: target.get("transform", {}) for target in self.config["targets"]}
+        return [from_dict(Transform, known.get(name, {})) for name in self.names]
 
-    def main_score(self, rows: np.ndarray) -> float | None:
-        """The main metric on some molecules of the test part."""
-        main = self.metrics["metric"]
-        if main not in MULTICLASS_METRICS:
-            return score(main, self.labels_NC[rows], self.predictions_NC[rows]).value
-        (own,) = self.classes.values()
-        return class_scores(own.labels_NK[rows], own.probabilities_NK[rows])[main]
+    def scales(self) -> list[float]:
+        """Deviation of the training labels of each target on the scale on which it is judged; 1 for classes."""
+        known = {target["name"]: target["std"] or 1.0 for target in self.config["targets"]}
+        pairs = zip(self.names, self.transforms(), strict=True)
+        return [known.get(name, 1.0) / (LN_10 if own.name == "log" else 1.0) for name, own in pairs]
 
     def runs(self) -> list[Path]:
         """Folders with the logs of the members, in their order."""
@@ -107,13 +113,15 @@ def read_model_files(folder: Path) -> ModelFiles:
     targets = metrics["targets"]
 
     def numbers(end: str) -> Float[np.ndarray, "molecules targets"]:
-        return np.array(
-            [[_number("" if one.get("classes") else row[f"{one['name']}{end}"]) for one in targets] for row in rows]
-        )
+        cells = [[_number("" if one.get("classes") else row[f"{one['name']}{end}"]) for one in targets] for row in rows]
+        return np.array(cells).reshape(len(rows), len(targets))
 
     classes = {one["name"]: _class_test(one["name"], one["classes"], rows) for one in targets if one.get("classes")}
     smiles = [row["smiles"] for row in rows]
-    return ModelFiles(folder, saved.config, metrics, smiles, numbers(""), numbers("_pred"), classes)
+    places = [row["row"] for row in rows]
+    has_ids = bool(rows) and "id" in rows[0] and all(target["name"] != "id" for target in targets)
+    ids = [row["id"] for row in rows] if has_ids else []
+    return ModelFiles(folder, saved.config, metrics, places, ids, smiles, numbers(""), numbers("_pred"), classes)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -136,9 +144,29 @@ def _number(text: str) -> float:
 # Tables of a model's report: metrics beside the baselines, by target, by fold, and the trials of a search.
 
 
-LIMIT_RESAMPLED_TARGETS = 12
-LIMIT_FOLDS, LIMIT_TRIALS = 50, 30
-RESAMPLES = 400
+LIMIT_FOLDS, LIMIT_TRIALS, LIMIT_COMPARED = 50, 30, 60
+
+
+def verdict_sections(model: ModelFiles) -> list[Section]:
+    """The sentences to quote first, then the model beside each baseline on the same test molecules."""
+    found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="What came out")]
+    rows: list[list[object]] = []
+    for one in model.metrics.get("verdicts", ()):
+        metric = METRIC_WORDS[one["metric"]]
+        for other in one["comparisons"]:
+            difference = other["difference"]
+            low, high = difference["low"], difference["high"]
+            interval = None if low is None else f"{significant(low)} to {significant(high)}"
+            baseline = BASELINE_WORDS.get(other["baseline"], other["baseline"])
+            own = one["own"]["value"]
+            said = [other["relation"], baseline, own, other["value"], difference["value"], interval]
+            rows.append([one["target"] or "mean of all targets", metric, *said])
+    if rows:
+        columns = ["target", "test metric", "the model is", "baseline", "model", "baseline's", "difference"]
+        note = "The interval is of the difference on the same molecules; where it holds 0, the two are level."
+        title = "Beside what anyone can have"
+        found.append(Table([*columns, "95 % interval"], rows[:LIMIT_COMPARED], title=title, note=note))
+    return found
 
 
 def metric_sections(model: ModelFiles) -> list[Section]:
@@ -159,11 +187,12 @@ def metric_sections(model: ModelFiles) -> list[Section]:
     note = f"{out_of_fold if 'blend' in metrics else chosen}; the test part chose nothing."
     if "folds" in metrics:
         note += f" Mean ± half a 95 % interval over {len(metrics['folds'])} folds, corrected for their overlap."
-    low, high = _interval(model)
-    if low is not None and high is not None:
-        main = metrics["metric"]
-        note += f" 95 % bootstrap interval of this model's test {main} over molecules: {low:.4g} to {high:.4g}."
+    scale = scale_words(metrics["targets"])
+    if scale:
+        note += f" On the learned scale: {scale}."
     found: list[Section] = [Table(columns, rows, title="Metrics beside the baselines", note=note, best=[0])]
+    if scale:
+        found.append(_in_units(systems))
     if len(model.names) > 1:
         own = metrics["parts"]["test"]["targets"]
         per_target = [[name, *(own[name][metric] for metric in names)] for name in model.names[:50]]
@@ -174,7 +203,7 @@ def metric_sections(model: ModelFiles) -> list[Section]:
 
 def _cell(values: Mapping[str, Any], name: str) -> object:
     value, half = values[name], values.get(f"{name}_half_width")
-    return value if value is None or half is None else f"{value:.4g} ± {half:.2g}"
+    return value if value is None or half is None else f"{significant(value)} ± {half:.2g}"
 
 
 def _folds(model: ModelFiles) -> list[Section]:
@@ -208,6 +237,7 @@ def _metrics_of_each(model: ModelFiles, systems: Mapping[str, Mapping[str, Any]]
     found: list[Section] = []
     for kind in dict.fromkeys(model.kinds):
         metrics, names = metric_names([kind]), [model.names[column] for column in model.columns_of(kind)]
+        scale = scale_words([target for target in model.metrics["targets"] if target["name"] in names])
         rows = [
             [name, label, *(parts[part]["targets"][name][metric] for part in ("test", "valid") for metric in metrics)]
             for name in names[:50]
@@ -216,24 +246,23 @@ def _metrics_of_each(model: ModelFiles, systems: Mapping[str, Mapping[str, Any]]
         columns = ["target", "system", *(f"{part} {metric}" for part in ("test", "validation") for metric in metrics)]
         cut = f" The first 50 of {len(names)} targets." if len(names) > 50 else ""
         note = f"The validation loss, a mean over targets, chose the epoch.{cut}"
+        note += f" On the learned scale: {scale}." if scale else ""
         found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note))
     return found
 
 
-def _interval(model: ModelFiles) -> tuple[float | None, float | None]:
-    """Percentile bootstrap of the main test metric over molecules (Efron 1979); None where it can't be had."""
-    if len(model.names) > LIMIT_RESAMPLED_TARGETS or len(model.smiles) < 10 or "folds" in model.metrics:
-        return None, None
-    generator = np.random.default_rng(derive_seed(0, "report-bootstrap"))
-    values = []
-    for _ in range(RESAMPLES):
-        rows = generator.integers(len(model.smiles), size=len(model.smiles))
-        value = model.main_score(rows)
-        values += [value] if value is not None else []
-    if len(values) < RESAMPLES // 2:
-        return None, None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def _in_units(systems: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The same of targets that are learned through a transform, in their units."""
+    columns = [
+        "system",
+        *(f"{part} {name.removesuffix(RAW)}" for part in ("test", "validation") for name in RAW_METRICS),
+    ]
+    rows = [
+        [label, *(_cell(parts[part], name) for part in ("test", "valid") for name in RAW_METRICS)]
+        for label, parts in systems.items()
+    ]
+    note = "A few molecules with large values decide such numbers; the learned scale counts them all alike."
+    return Table(columns, rows, title="In the unit of the target", note=note)
 
 
 # Errors of a model's report: confusion of classes, and the worst molecules with what each atom added.
@@ -287,6 +316,8 @@ def worst_sections(model: ModelFiles) -> list[Section]:
         "All errors: test_predictions.csv; other molecules: dnd explain."
     )
     texts = [model.smiles[one.row] for one in worst]
+    if any("." in text for text in texts):
+        note += " A molecule of several parts is predicted as a whole; its colours are those of the largest part."
     return [Gallery(drawn, captions, texts, title="Worst errors of the test part", note=note)] if worst else []
 
 
@@ -294,25 +325,35 @@ def _worst(model: ModelFiles) -> list[_Worst]:
     """By |error| in units of each target's deviation, or by the probability that the true class did not get."""
     found: list[tuple[float, _Worst]] = []
     several = len(model.names) > 1
-    for column, (name, scale) in enumerate(zip(model.names, model.scales(), strict=True)):
+    columns = zip(model.names, model.scales(), model.transforms(), strict=True)
+    for column, (name, scale, transform) in enumerate(columns):
         start = f"{name}: " if several else ""
         if name in model.classes:
-            found += _worst_classes(model.classes[name], name, start)
+            found += _worst_classes(model, name, start)
             continue
-        for row in np.flatnonzero(~np.isnan(model.labels_NC[:, column] + model.predictions_NC[:, column])):
-            label, value = model.labels_NC[row, column], model.predictions_NC[row, column]
-            caption = f"{start}measured {label:.3g}, predicted {value:.3g}"
-            found.append((float(abs(value - label) / scale), _Worst(int(row), name, caption)))
+        labels_N, values_N = model.labels_NC[:, column], model.predictions_NC[:, column]
+        errors_N = np.abs(transform.judged(values_N) - transform.judged(labels_N)) / scale
+        for row in np.flatnonzero(np.isfinite(errors_N)):
+            label, value = float(labels_N[row]), float(values_N[row])
+            caption = f"{_who(model, int(row))}{start}measured {significant(label)}, predicted {significant(value)}"
+            found.append((float(errors_N[row]), _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:WORST]]
 
 
-def _worst_classes(own: ClassTest, name: str, start: str) -> list[tuple[float, _Worst]]:
-    found = []
+def _who(model: ModelFiles, row: int) -> str:
+    """By which the user finds a molecule again: its name, and its row of the input, from 0."""
+    own = f"{model.ids[row]}, " if model.ids and model.ids[row] else ""
+    return f"{own}row {model.rows[row]}: "
+
+
+def _worst_classes(model: ModelFiles, name: str, start: str) -> list[tuple[float, _Worst]]:
+    found, own = [], model.classes[name]
     for row in np.flatnonzero(~np.isnan(own.labels_NK).any(axis=1)):
         true, called = int(own.labels_NK[row].argmax()), int(own.probabilities_NK[row].argmax())
         share, sure = own.probabilities_NK[row, true], own.probabilities_NK[row, called]
-        caption = f"{start}measured {own.classes[true]} ({share:.2f}), predicted {own.classes[called]} ({sure:.2f})"
+        said = f"measured {own.classes[true]} ({share:.2f}), predicted {own.classes[called]} ({sure:.2f})"
         if true != called:
+            caption = f"{_who(model, int(row))}{start}{said}. {model.smiles[row]}"
             found.append((float(1 - share), _Worst(int(row), name, caption)))
     return found
 

@@ -13,7 +13,6 @@ import numpy as np
 from dnd.common.files import folder_lock, read_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.sealed_records import read_record
-from dnd.finetuning.evaluation import verdicts
 from dnd.finetuning.splits import PARTS
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.model_folder import KIND
@@ -26,6 +25,7 @@ from dnd.report.model_metrics import (
     read_model_files,
     read_table,
     search_sections,
+    verdict_sections,
     worst_sections,
 )
 from dnd.training.logs import LOG, read_log
@@ -45,11 +45,13 @@ def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
     for name in dict.fromkeys(name for part in parts for name in part["members"]):
         own = [part["members"][name] for part in parts if name in part["members"]]
         weight = sum(float(np.mean(one["weights"])) for one in own) / len(parts)
-        rows.append([name.replace("_", " "), weight, sum(one["seconds"] for one in own)])
+        alone = metrics.get("alone", {}).get(name, {}).get("parts", {}).get("test", {}).get(metrics["metric"])
+        rows.append([name.replace("_", " "), weight, alone, sum(one["seconds"] for one in own)])
     rows.sort(key=lambda row: -float(str(row[1])))
     left_out = dict.fromkeys(line for part in parts for line in part["left_out"])
     note = _NOTE + (f" Left out: {'; '.join(left_out)}." if left_out else "")
-    return [Table(["member", "weight", "seconds"], rows, title="Who is in the blend", note=note)]
+    columns = ["member", "weight", f"test {metrics['metric']} alone", "seconds"]
+    return [Table(columns, rows, title="Who is in the blend", note=note)]
 
 
 def trust_sections(folder: Path) -> list[Section]:
@@ -85,7 +87,7 @@ def write_model_report(folder: Path | str) -> Path:
 
 def _write_report(model: ModelFiles) -> Path:
     sections: list[Section] = [
-        Text("\n\n".join(verdicts(model.metrics)), title="What came out"),
+        *verdict_sections(model),
         *metric_sections(model),
         *blend_sections(model.metrics),
         *confusion_sections(model),
@@ -121,9 +123,10 @@ def _class_plots(model: ModelFiles) -> list[Section]:
 def _value_plots(model: ModelFiles) -> list[Section]:
     drawn, cut = _first(_pairs(model, "regression"))
     units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
+    logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
     return [
         Figure(
-            parity_plot(labels, {name: predictions}, unit=units[name]),
+            parity_plot(labels, {name: predictions}, unit=units[name], logarithmic=logarithmic[name]),
             title=f"Test part: {name}" if len(model.names) > 1 else "Test part",
             caption=f"{len(labels)} molecules; on the dotted line the prediction is the measurement.{cut}",
         )
@@ -168,6 +171,10 @@ def _audit(model: ModelFiles) -> list[Section]:
         *([f"molecules of the {part} part", metrics["parts"][part]["molecules"]] for part in PARTS),
         ["molecules in more than one part", metrics["duplicates_across_parts"]],
         ["of them in training and test", metrics.get("duplicates_in_training_and_test")],
+        *(
+            [f"molecules measured more than once: {one['target']}", one["molecules"]]
+            for one in metrics.get("replicates", ())
+        ),
     ]
     found: list[Section] = [Table(["", ""], facts, title="Data and split", note="Row numbers: splits.json.")]
     found += _duplicates(metrics.get("duplicates", []))

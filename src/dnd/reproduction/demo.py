@@ -25,7 +25,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import column_split
 from dnd.common.config import load_config
 from dnd.common.files import write_text
-from dnd.finetuning.baselines import baselines
+from dnd.finetuning.baselines import Features, baselines
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
 from dnd.finetuning.settings import FinetuneConfig
@@ -168,15 +168,17 @@ def _systems(out: Path, esol: Path) -> list[System]:
     """The finetuned student, and every classical model, on the same split."""
     molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
     split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
-    values = {FINETUNED: Predictor.load(out / "model", device="cpu").predict_store(molecules.store)[:, 0]}
-    found = baselines(_features(molecules), molecules.targets_NC, split.train, ["regression"], say=lambda line: None)
+    model = Predictor.load(out / "model", device="cpu")
+    values = {FINETUNED: model.predict_store(molecules.store)[:, 0]}
+    found = baselines(_features(molecules), model.targets, molecules.targets_NC, split.train, say=lambda line: None)
     values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
     return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
 
 
-def _features(molecules: LabelledMolecules) -> dict[str, np.ndarray]:
+def _features(molecules: LabelledMolecules) -> Features:
     parsed = [outcome.mol for text in molecules.smiles if (outcome := parse_smiles(text)).ok]
-    return {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
+    sets = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
+    return Features(sets, np.arange(len(parsed)))
 
 
 def _predict(out: Path) -> list[dict[str, str]]:

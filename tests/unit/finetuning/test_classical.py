@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.finetuning.baselines import LIMIT_FOREST_WORK, baselines, fit_forests
+from dnd.finetuning.baselines import LIMIT_FOREST_WORK, Features, baselines, fit_forests
 from dnd.predictor.classical.features import LIMIT_DESCRIPTOR, NUM_BITS, count_fingerprints, descriptors_2d
 from dnd.predictor.metrics import score
+from dnd.predictor.targets import Target
 from finetuning_toys import molecules, other_spelling
 
 MOLS = [Chem.MolFromSmiles(text) for text in molecules()]
@@ -37,7 +38,8 @@ def test_features_do_not_depend_on_the_spelling(features):
 
 
 def test_forest_beats_the_mean_which_has_no_skill():
-    found = baselines({"descriptors": descriptors_2d(MOLS)}, SIZE, TRAIN, ["regression"], say=lambda line: None)
+    features = Features({"descriptors": descriptors_2d(MOLS)}, np.arange(len(MOLS)))
+    found = baselines(features, [Target("size")], SIZE, TRAIN, say=lambda line: None)
     mean, forest = (score("rmse", SIZE[TEST], found[name].predictions_NC[TEST]).value for name in found)
     assert list(found) == ["mean", "random_forest_descriptors"]
     assert forest < 0.3 * mean

@@ -119,15 +119,28 @@ def test_embeddings_feed_a_pipeline(encoder: Path):
     ("X", "y", "message"),
     [
         ("CCO", [1.0], "too few"),
-        ([["C", "C"]] * 20, [1.0] * 20, "one SMILES per row"),
         (SMILES, SIZES[:-1], "differ in length"),
         (["C"] * 3, [1.0, 2.0, 3.0], "too few"),
+        (["C"] * 20, [1.0, 2.0] * 10, "too few different molecules: found 1"),
         (SMILES, np.where(SIZES > 5, np.inf, 0), "finite"),
     ],
 )
 def test_bad_input_is_an_error_of_its_value_or_type(X: object, y: object, message: str):
     with pytest.raises((ValueError, TypeError), match=message):
         DndRegressor(recipe="small", settings=SETTINGS).fit(X, y)
+
+
+def test_what_holds_no_molecules_is_a_type_error_and_a_missing_class_is_named():
+    for X, message in (
+        ([["C", "C"]] * 20, "one SMILES per row"),
+        (None, "expected one SMILES; the path"),
+        ({}, "dict"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            DndRegressor(settings=SETTINGS).fit(X, [1.0] * 20)
+    for missing in (float("nan"), None):
+        with pytest.raises(ValueError, match="missing label in row 3"):
+            DndClassifier(settings=SETTINGS).fit(SMILES[:20], ["low", "high", "low", missing, *["high"] * 16])
 
 
 def test_more_than_two_classes():

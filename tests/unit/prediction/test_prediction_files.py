@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.prediction import files
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.prediction.files import embed_file, predict_file
 from dnd.predictor.predictor import Predictor
-from finetuning_toys import molecules, tiny_model, write_csv, write_regression
+from finetuning_toys import molecules, other_spelling, tiny_model, write_csv, write_regression
 
 SMILES = [*molecules()[:7], "no molecule", ""]
 NOTES = ["=1+1", "@x", "+a", "-3.5", "plain", "a,b", 'q"q', "", "-x"]
@@ -149,5 +150,44 @@ def test_evaluate(predictor: Predictor, tmp_path: Path):
     error = predictor.predict(molecules())["size_pred"] - labels
     assert metrics["rmse"] == pytest.approx(float(np.sqrt((error**2).mean())), rel=1e-5)
     assert any("rmse" in line for line in metric_lines(metrics))
+    assert metrics["known_molecules"] is not None
     with pytest.raises(InputError, match="no column 'size'"):
         evaluate_file(predictor, write_csv(tmp_path / "other.csv", {"smiles": ["C"], "y": [1]}))
+
+
+def test_an_evaluation_counts_the_molecules_that_the_model_learned_from_and_judges_the_others_alone(
+    predictor: Predictor, tmp_path: Path
+):
+    known = predictor.knows([parse_smiles(text).smiles for text in molecules()])
+    learned = [text for text, own in zip(molecules(), known or [], strict=True) if own]
+    assert 0.8 * len(molecules()) < len(learned) < len(molecules())  # training and validation part
+    new = ["CCCCCCO", "CCCCCCN", "CCCCCCCl"]
+    other = [other_spelling(text, 1) for text in learned[:20]]
+    labels = [1000.0 * Chem.MolFromSmiles(text).GetNumHeavyAtoms() for text in (*other, *new)]
+    metrics = evaluate_file(predictor, write_csv(tmp_path / "d.csv", {"smiles": [*other, *new], "size": labels}))
+    assert metrics["known_molecules"] == 20
+    alone = evaluate_file(predictor, write_csv(tmp_path / "new.csv", {"smiles": new, "size": labels[20:]}))
+    assert alone["known_molecules"] == 0
+    assert metrics["unknown"]["rmse"] == pytest.approx(alone["rmse"])
+    assert metrics["rmse"] != pytest.approx(alone["rmse"])
+    lines = metric_lines(metrics)
+    assert lines[1].startswith("warning: the model learned from 20 of these 23 molecules")
+    assert [line.split(":")[0] for line in lines[2:]] == ["all molecules, size", "new molecules, size"]
+    assert not any("warning" in line for line in metric_lines(alone))
+
+
+def test_python_takes_molecules_in_any_form(predictor: Predictor, tmp_path: Path):
+    one = predictor.predict("CCO")
+    assert (one.num_rows, one["smiles"]) == (1, ["CCO"])
+    path = tmp_path / "in.csv"
+    path.write_text("smiles,name\nCCO,ethanol\n,nothing\n")
+    several = predictor.predict(path)
+    assert several["size_pred"][0] == one["size_pred"][0]
+    assert several["error"] == ["", "empty SMILES"]
+    mixed = predictor.predict([Chem.MolFromSmiles("OCC"), float("nan"), 5])
+    assert mixed["size_pred"][0] == one["size_pred"][0]
+    assert mixed["error"] == ["", "empty SMILES", "not a SMILES but int"]
+    assert mixed.to_arrow().num_rows == 3
+    assert predictor.embed("CCO").shape == (1, predictor.embed(["CCO", "C"]).shape[1])
+    with pytest.raises(TypeError, match="expected one SMILES; the path of"):
+        predictor.predict(None)

@@ -83,12 +83,13 @@ def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
     (about,) = metrics["blend"]
     assert set(about["members"]) == {"students", "ridge", "forest_descriptors"}
     assert sum(one["weights"][0] for one in about["members"].values()) == pytest.approx(1, abs=1e-5)
-    assert {"mean", "students", "ridge", "forest_descriptors"} == set(metrics["baselines"])
+    assert set(metrics["alone"]) == {"students", "ridge", "forest_descriptors"}
+    assert set(metrics["baselines"]) == {"mean", "random_forest_counts", "random_forest_descriptors"}
     assert metrics["parts"]["test"]["rmse"] < metrics["baselines"]["mean"]["parts"]["test"]["rmse"]
     assert config["blend"]["features"] == ["descriptors", "counts"]
     assert [member["student"]["width"] for member in config["members"]] == [16, 8]
     suffixes = {path.suffix for path in model.iterdir() if path.is_file()}
-    assert suffixes <= {".json", ".safetensors", ".csv", ".md"}
+    assert suffixes <= {".json", ".safetensors", ".csv", ".md", ".txt"}
 
 
 def test_a_flipped_bit_in_the_classical_part_is_found(model: Path, tmp_path: Path):
@@ -197,7 +198,7 @@ def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyP
     fitted: list[tuple[int, int]] = []
     targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
     x_NF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
-    bench = Workbench(x_NF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions())
+    bench = Workbench(x_NF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
     moments = iter([0.0, 2.0])
     monkeypatch.setattr("time.monotonic", lambda: next(moments))
     monkeypatch.setattr(

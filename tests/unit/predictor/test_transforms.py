@@ -12,6 +12,7 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json
+from dnd.predictor.metrics import significant
 from dnd.predictor.targets import Target, fit_targets
 from dnd.predictor.transforms import Transform, choose_transforms, fit_transform
 from dnd.predictor.uncertainty.calibration import sentences
@@ -107,7 +108,10 @@ def test_an_interval_is_learned_in_the_scale_of_the_map_and_covers_in_the_unit_o
     assert (np.asarray(low) > 0).all()
     factor = np.asarray(high) / noisy[300:, 0]
     assert np.allclose(factor, factor[0])
-    assert f"multiplied by {factor[0]:.4g}" in sentences(found, ["y"], ["regression"], "somewhere", [log])[0]
+    assert (
+        f"multiplied by {significant(float(factor[0]))}"
+        in sentences(found, ["y"], ["regression"], "somewhere", [log])[0]
+    )
 
 
 @pytest.mark.parametrize("recipe", [(), ("blend.classical=ridge", "blend.students=false", "blend.folds=3")])

@@ -21,9 +21,10 @@ from dnd.models.students.encoders import build_student
 from dnd.predictor.classical.features import count_fingerprints
 from dnd.predictor.predictor import Predictor
 from dnd.report.attention import map_attention
-from dnd.report.contributions import explain, variants_of
+from dnd.report.contributions import draw_png, draw_svg, explain, largest_part, variants_of
 from dnd.report.explain import explain_file
-from finetuning_toys import quietly, tiny_model, write_csv
+from finetuning_toys import heavy_atoms, quietly, tiny_model, write_csv
+from finetuning_toys import molecules as toy_molecules
 
 TRAINED, HELD_OUT = 250, 25
 
@@ -149,3 +150,35 @@ def test_attention_beside_distance(tmp_path: Path):
     assert (tmp_path / "attention.png") in finding.write(tmp_path)
     with pytest.raises(InputError, match="no attention maps"):
         map_attention(build_student(StudentConfig("gine", 16, 2)), "CCO", "heavy_both")
+
+
+def test_a_counter_ion_is_named_and_not_coloured_and_a_unit_keeps_its_letters():
+    mol = parse_smiles("NCc1ccccc1.Cl").mol
+    atoms, others = largest_part(mol)
+    assert sorted(mol.GetAtomWithIdx(atom).GetSymbol() for atom in atoms) == ["C"] * 7 + ["N"]
+    assert others == ["Cl"]
+    values = np.where([atom in atoms for atom in range(mol.GetNumAtoms())], 1.0, 50.0)
+    svg = draw_svg(mol, values, "solubility: 3.2; per atom, \u00b5g/mL & <b> onload=x")
+    assert "\u00b5g/mL &amp; &lt;b&gt; onload&#61;x</text>" in svg
+    assert "not coloured: Cl</text>" in svg
+    alone = parse_smiles("NCc1ccccc1").mol
+    assert "not coloured" not in draw_svg(alone, np.ones(8), "y")
+    pictures = [draw_png(alone, np.ones(8), f"{letter}g") for letter in ("\u00b5", " ")]
+    assert pictures[0] != pictures[1]
+    # The scale is that of the drug: its strongest atom has the strongest colour, whatever the chloride adds.
+    assert svg.count("#DF7F36") == draw_svg(mol, np.where(values > 1, 0.0, values), "").count("#DF7F36")
+
+
+def test_contributions_to_a_logarithm_are_on_its_scale(tmp_path: Path):
+    smiles = toy_molecules()
+    labels = [10.0 ** heavy_atoms(text) for text in smiles]
+    data = write_csv(tmp_path / "d.csv", {"smiles": smiles, "Ki": labels})
+    words = ("transform=log", "blend.classical=ridge", "blend.students=false", "blend.folds=2", "units=nM")
+    quietly(data, tmp_path / "model", ["Ki"], *words)
+    model = Predictor.load(tmp_path / "model", device="cpu")
+    explain_file(model, "CCCc1ccccc1", tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out" / "molecules.csv")
+    assert float(row["Ki_pred"]) == pytest.approx(model.predict("CCCc1ccccc1")["Ki_pred"][0], rel=1e-4)
+    atoms = read_rows(tmp_path / "out" / "contributions.csv")
+    assert {one["unit"] for one in atoms} == {"log10 units"}
+    assert max(abs(float(one["contribution"])) for one in atoms) < 3  # powers of ten, not nM

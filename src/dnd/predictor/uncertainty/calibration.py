@@ -14,7 +14,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import TaskKind
+from dnd.predictor.metrics import TaskKind, significant
 from dnd.predictor.transforms import AS_IT_IS, Transform
 from dnd.predictor.uncertainty.class_sets import GroupSets
 from dnd.predictor.uncertainty.intervals import COVERAGE
@@ -184,9 +184,9 @@ def sentences(
 def _width(one: TargetCalibration, transform: Transform) -> str:
     assert one.half_width is not None
     if transform.name == "log":
-        return f"of the prediction divided and multiplied by {math.exp(min(one.half_width, _LARGEST)):.4g}"
+        return f"of the prediction divided and multiplied by {significant(math.exp(min(one.half_width, _LARGEST)))}"
     if transform.name == "yeo-johnson":
-        return f"± {one.half_width:.4g} in the scale of the Yeo-Johnson map"
+        return f"± {significant(one.half_width)} in the scale of the Yeo-Johnson map"
     if one.spread_floor is not None:
-        return f"± {one.half_width:.4g} × (spread of the members + {one.spread_floor:.4g})"
-    return f"± {one.half_width:.4g}"
+        return f"± {significant(one.half_width)} × (spread of the members + {significant(one.spread_floor)})"
+    return f"± {significant(one.half_width)}"

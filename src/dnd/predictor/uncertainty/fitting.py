@@ -70,6 +70,7 @@ def calibrate(
     groups: Sequence[ClassGroup] = (),
     transforms: Sequence[Transform] = (),
     spread_NC: Array | None = None,
+    identities: Sequence[str] = (),
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
 
@@ -87,6 +88,7 @@ def calibrate(
         transforms: of the targets; empty = none.
         spread_NC: of a single partition's members, for all molecules as the model will have it for new ones; the
             intervals may then go with it, but for targets with a transform. None = one width per target.
+        identities: of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, teachers is not None
@@ -103,8 +105,11 @@ def calibrate(
         Lesson(rows, values, residuals_NC, part, single and given, spread_NC if single else None)
         for rows, (part, values), residuals_NC in zip(teachers, folds, residuals, strict=True)
     ]
-    final = _learn(lessons, targets_NC, kinds, groups)
-    own = [final if single else _learn(_without(lessons, part.test), targets_NC, kinds, groups) for part, _ in folds]
+    final = _learn(lessons, targets_NC, kinds, groups, identities)
+    own = [
+        final if single else _learn(_without(lessons, part.test), targets_NC, kinds, groups, identities)
+        for part, _ in folds
+    ]
     tests = [(lesson, one) for lesson, one in zip(lessons, own, strict=True)]
     judged = [_judge(tests, targets_NC, column, target) for column, target in enumerate(final.targets)]
     calibrated = [(part, one.scaled(values)) for (part, values), one in zip(folds, own, strict=True)]
@@ -127,7 +132,11 @@ def _without(lessons: Sequence[Lesson], judged: np.ndarray) -> list[Lesson]:
 
 
 def _learn(
-    lessons: Sequence[Lesson], targets_NC: Array, kinds: Sequence[TaskKind], groups: Sequence[ClassGroup]
+    lessons: Sequence[Lesson],
+    targets_NC: Array,
+    kinds: Sequence[TaskKind],
+    groups: Sequence[ClassGroup],
+    identities: Sequence[str],
 ) -> Calibration:
     every = np.concatenate([one.rows for one in lessons])
     labels = targets_NC[every]
@@ -143,7 +152,8 @@ def _learn(
         elif kind == "multiclass":
             found.append(TargetCalibration(molecules=count))
         else:
-            found.append(_learn_classes(labels_N[known_N], predictions_N[known_N], count))
+            names = [identities[row] for row in every[known_N]] if identities else ()
+            found.append(_learn_classes(labels_N[known_N], predictions_N[known_N], count, names))
     temperatures = tuple(fit_temperature(group, labels, predictions) for group in groups)
     predictions = apply_temperature(predictions, temperatures)
     sets = tuple(fit_group_sets(group, labels, predictions) for group in groups)
@@ -165,11 +175,13 @@ def _learn_width(lessons: Sequence[Lesson], column: int) -> tuple[float | None, 
     )
 
 
-def _learn_classes(labels_N: np.ndarray, predictions_N: np.ndarray, count: int) -> TargetCalibration:
+def _learn_classes(
+    labels_N: np.ndarray, predictions_N: np.ndarray, count: int, identities: Sequence[str]
+) -> TargetCalibration:
     """Scaling by Platt, or by an isotonic line where that is better out of fold; then the sets."""
     slope, intercept = fit_platt(labels_N, predictions_N) or (None, None)
     learned = TargetCalibration(slope=slope, intercept=intercept, molecules=count)
-    if slope is not None and isotonic_is_better(labels_N, predictions_N):
+    if slope is not None and isotonic_is_better(labels_N, predictions_N, identities):
         knots = fit_isotonic(labels_N, predictions_N)
         if knots is not None:
             learned = replace(learned, knots_x=knots[0], knots_y=knots[1])

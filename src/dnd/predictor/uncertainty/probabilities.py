@@ -88,11 +88,19 @@ def platt(probabilities_N: np.ndarray, slope: float, intercept: float) -> np.nda
     return scaled_N
 
 
-def isotonic_is_better(labels_N: Float[np.ndarray, "molecules"], predictions_N: Float[np.ndarray, "molecules"]) -> bool:
-    """Log loss of both scalings, each fitted on four fifths of the molecules and judged on the rest."""
+def isotonic_is_better(
+    labels_N: Float[np.ndarray, "molecules"],
+    predictions_N: Float[np.ndarray, "molecules"],
+    identities: Sequence[str] = (),
+) -> bool:
+    """Log loss of both scalings, each fitted on four fifths of the molecules and judged on the rest.
+
+    Rows with the same of `identities` are one molecule and in one fifth; without them every row is one.
+    """
     if min(labels_N.sum(), len(labels_N) - labels_N.sum()) < FEWEST_FOR_ISOTONIC:
         return False
-    fold_N = np.random.default_rng(0).permutation(len(labels_N)) % 5
+    molecule_N = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else np.arange(len(labels_N))
+    fold_N = (np.random.default_rng(0).permutation(molecule_N.max() + 1) % 5)[molecule_N]
     losses = np.zeros(2)
     for fold in range(5):
         train, judged = fold_N != fold, fold_N == fold

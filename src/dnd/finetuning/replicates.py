@@ -1,0 +1,190 @@
+r"""Molecules that were measured more than once: how many, how far their values are apart, and their rows as one.
+
+The repeat deviation of a target is pooled over the molecules with several values,
+
+.. math:: s = \sqrt{\frac{\sum_i \sum_j (y_{ij} - \bar y_i)^2}{\sum_i (n_i - 1)}}
+
+It is the floor of the error: no model can be nearer to a single measurement than a second one is. A target that is
+learned as its logarithm has it as a factor, :math:`10^s` of decimal logarithms.
+
+No rule that draws a split puts two rows of a molecule into different parts, see `chemistry/splits.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.chemistry.splits import Split, rows_of_molecules
+from dnd.common.errors import InputError
+from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.predictor.metrics import TaskKind, significant
+from dnd.predictor.transforms import Transform, TransformName
+
+Aggregation = Literal["keep", "mean", "median", "geometric-mean"]
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What the repeated measurements of one target say.
+
+    Attributes:
+        target: as the user knows it.
+        molecules: with two labels or more.
+        rows: of those.
+        deviation: pooled; a factor where `is_factor`; None for classes.
+        is_factor: whether the logarithm is learned.
+        unit: of `deviation`.
+        contradicting: molecules of several classes at once.
+        first: the first of these.
+    """
+
+    target: str
+    molecules: int
+    rows: int
+    deviation: float | None = None
+    is_factor: bool = False
+    unit: str = ""
+    contradicting: int = 0
+    first: str = ""
+
+    def sentence(self) -> str:
+        """In words."""
+        many = "molecule was" if self.molecules == 1 else "molecules were"
+        start = f"{self.target}: {self.molecules} {many} measured more than once ({self.rows} rows)"
+        if self.deviation is None:
+            if not self.contradicting:
+                return f"{start}, each with one class only."
+            said = "contradicts itself" if self.contradicting == 1 else "contradict themselves"
+            return f"{start}; {self.contradicting} {said}, such as {self.first[:60]}."
+        value = significant(self.deviation)
+        said = f"a factor of {value}" if self.is_factor else f"{value} {self.unit}".rstrip()
+        return f"{start}; repeat deviation {said}, the floor of the error."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for `metrics.json`, the sentence with them."""
+        return {**asdict(self), "sentence": self.sentence()}
+
+
+def find_repeats(
+    molecules: LabelledMolecules,
+    kinds: Sequence[TaskKind],
+    transforms: Sequence[TransformName],
+    units: Sequence[str],
+) -> list[Repeats]:
+    """What each target's repeated measurements say; targets without any are left out. It decides nothing.
+
+    Args:
+        molecules: with a column per class for targets of several classes.
+        kinds: of the columns.
+        transforms: of the columns.
+        units: of the columns; empty = none given.
+    """
+    repeated = [rows for rows in rows_of_molecules(molecules.smiles) if len(rows) > 1]
+    spans = {group.first: (group.name, list(group.columns)) for group in molecules.groups}
+    found: list[Repeats] = []
+    for column, kind in enumerate(kinds):
+        if kind == "multiclass" and column not in spans:
+            continue
+        name, columns = spans.get(column, (molecules.names[column], [column]))
+        labels_NK = molecules.targets_NC[:, columns]
+        is_factor = kind == "regression" and transforms[column] == "log"
+        labels_NK = Transform("log").judged(labels_NK) if is_factor else labels_NK
+        own = [[row for row in rows if not np.isnan(labels_NK[row]).any()] for rows in repeated]
+        own = [places for places in own if len(places) > 1]
+        if not own:
+            continue
+        count, rows = len(own), sum(map(len, own))
+        if kind == "regression":
+            deviation = _pooled([labels_NK[rows, 0] for rows in own])
+            unit = units[column] if units and not is_factor else ""
+            shown = 10**deviation if is_factor else deviation
+            found.append(Repeats(name, count, rows, deviation=shown, is_factor=is_factor, unit=unit))
+            continue
+        contradicting = [rows for rows in own if len(np.unique(labels_NK[rows], axis=0)) > 1]
+        first = molecules.smiles[contradicting[0][0]] if contradicting else ""
+        found.append(Repeats(name, count, rows, contradicting=len(contradicting), first=first))
+    return found
+
+
+def _pooled(values: Sequence[Float[np.ndarray, "rows"]]) -> float:
+    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in values)
+    return float(np.sqrt(squares / sum(len(own) - 1 for own in values)))
+
+
+def aggregated(
+    molecules: LabelledMolecules, how: Aggregation, kinds: Sequence[TaskKind]
+) -> tuple[LabelledMolecules, str | None]:
+    """The rows of a molecule in one part as one: the first gets the mean of their values, the others are in no part.
+
+    Rows of different parts stay apart, so that no test label gets into a training label. Classes that contradict each
+    other leave no label.
+
+    Args:
+        molecules: with parts; a column per target of the user.
+        how: `keep` changes nothing.
+        kinds: of the targets.
+
+    Returns:
+        The molecules, and a line that says what was done.
+
+    Raises:
+        InputError: a geometric mean of values that are learned and not positive.
+    """
+    if how == "keep":
+        return molecules, None
+    if how == "geometric-mean":
+        _require_positive(molecules, kinds)
+    membership = _membership(molecules.parts, len(molecules.smiles))
+    groups = [rows for rows in rows_of_molecules(zip(molecules.smiles, membership, strict=True)) if len(rows) > 1]
+    targets_NC, left_out = molecules.targets_NC.copy(), np.zeros(len(molecules.smiles), bool)
+    contradicting = 0
+    for first, *others in groups:
+        rows = [first, *others]
+        for column, kind in enumerate(kinds):
+            values = molecules.targets_NC[rows, column]
+            value = _one_of(values[~np.isnan(values)], how, kind)
+            contradicting += bool(np.isnan(value) and not np.isnan(values).all())
+            targets_NC[first, column] = value
+        left_out[others] = True
+        left_out[first] = molecules.learned_N[first] and np.isnan(targets_NC[first]).all()
+    targets_NC[left_out] = np.nan
+    parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
+    line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
+    line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""
+    return replace(molecules, targets_NC=targets_NC, parts=parts), line
+
+
+def _one_of(values: Float[np.ndarray, "rows"], how: Aggregation, kind: TaskKind) -> float:
+    if not len(values):
+        return float("nan")
+    if kind != "regression":
+        return float(values[0]) if np.ptp(values) == 0 else float("nan")
+    if how == "geometric-mean":
+        return float(np.exp(Transform("log").forward(values).mean()))  # NaN with a value that is not positive
+    return float(np.median(values) if how == "median" else values.mean())
+
+
+def _require_positive(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
+    for name, kind, labels_N in zip(molecules.names, kinds, molecules.learned_NC.T, strict=True):
+        lowest = float(np.nanmin(labels_N)) if np.isfinite(labels_N).any() else 1.0
+        if kind == "regression" and lowest <= 0:
+            raise InputError(
+                f"target {name} has no geometric mean",
+                found=f"the label {lowest:g}",
+                expected="labels above 0",
+                next_step="Use --replicates mean or median",
+            )
+
+
+def _membership(parts: Sequence[Split], count: int) -> list[tuple[int, ...]]:
+    """For each molecule the part that it is in, of each partition; 0 = in none."""
+    found_PN = np.zeros((len(parts), count), np.int64)
+    for partition, own_N in zip(parts, found_PN, strict=True):
+        for number, rows in enumerate(partition.parts().values(), start=1):
+            own_N[rows] = number
+    return [tuple(own) for own in found_PN.T.tolist()]
