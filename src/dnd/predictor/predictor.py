@@ -20,8 +20,10 @@ from dnd.predictor.metrics import ClassGroup, normalised
 from dnd.predictor.model_folder import Member, PredictorParts, read_predictor
 from dnd.predictor.network import run_over, to_raw_units
 from dnd.predictor.targets import Target, TaskName, groups_of
-from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
-from dnd.predictor.uncertainty.class_sets import set_words
+from dnd.predictor.uncertainty.calibration import Calibration, read_calibration
+from dnd.predictor.uncertainty.choosing import Chosen
+from dnd.predictor.uncertainty.class_sets import ClassSets
+from dnd.predictor.uncertainty.protocol import Predicted
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
 from dnd.training.device import choose_device
@@ -96,7 +98,7 @@ def class_columns(
     group: ClassGroup,
     probabilities_NK: Float[np.ndarray, "molecules classes"],
     members_MNK: Float[np.ndarray, "members molecules classes"],
-    thresholds: Sequence[float] | None = None,
+    sets: ClassSets | None = None,
 ) -> dict[str, Column]:
     """The output columns of a target of several classes.
 
@@ -109,7 +111,7 @@ def class_columns(
         group: name and classes.
         probabilities_NK: of the whole model; NaN rows where there is no molecule.
         members_MNK: of each member, before calibration.
-        thresholds: of the sets; None = there are none.
+        sets: what makes sets of likely classes; None = there are none.
     """
     known_N = ~np.isnan(probabilities_NK).any(axis=1)
     best_N = np.where(known_N[:, None], probabilities_NK, 0.0).argmax(axis=1)
@@ -118,8 +120,8 @@ def class_columns(
     if len(members_MNK) > 1:
         spread_NK = members_MNK.std(axis=0, ddof=1)
         columns[f"{group.name}_std"] = spread_NK[np.arange(len(best_N)), best_N]
-    if thresholds is not None:
-        columns[f"{group.name}_set"] = set_words(probabilities_NK, thresholds, group.classes)
+    if sets is not None:
+        columns[f"{group.name}_set"] = sets.words(Predicted(probabilities_NK), group.classes)
     for place, name in enumerate(group.classes):
         columns[f"{group.name}_prob_{name}"] = probabilities_NK[:, place]
     return columns
@@ -293,27 +295,26 @@ class Predictor:
         blend = self.parts.blend
         names = [STUDENTS] * len(self.parts.members) + [member.name for member in blend.classical] if blend else []
         widths_NC = spread_by_name(members_MNC, self._weights_MC, names) if blend else spread_NC
-        sets = {one.name: one for one in self.calibration.sets} if self.calibration else {}
+        of_groups = {one.name: one.chosen for one in self.calibration.groups} if self.calibration else {}
         columns: dict[str, Column] = {}
         groups = {group.first: group for group in groups_of(self.targets)}
         for column, target in enumerate(self.targets):
             if column in groups:
                 own = groups[column].span
-                likely = sets.get(groups[column].name)
-                thresholds = likely.thresholds if likely else None
-                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], thresholds)
+                sets = of_groups.get(groups[column].name, Chosen()).sets
+                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], sets)
             if target.group:
                 continue
             columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
-            learned = self.calibration.targets[column] if self.calibration else TargetCalibration()
-            if learned.set_thresholds is not None:
-                both_NK = both_classes(values_NC[:, column])
-                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
-            ends = learned.bounds(values_NC[:, column], _column(widths_NC, column), target.transform)
-            if ends is not None:
-                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
+            learned = self.calibration.targets[column].chosen if self.calibration else Chosen()
+            predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform)
+            if learned.sets is not None:
+                columns[f"{target.name}_set"] = learned.sets.words(predicted, ("0", "1"))
+            if learned.intervals is not None:
+                ends_2N = np.ascontiguousarray(learned.intervals.apply(predicted).T)
+                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends_2N
         return columns
 
     def embed(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules dim"]:

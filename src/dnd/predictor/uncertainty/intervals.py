@@ -1,25 +1,89 @@
-r"""Half the width of conformal intervals, from errors on molecules that were not trained on.
+r"""Conformal intervals of a regression, from errors on molecules that the model was not trained on.
 
 The interval is :math:`T^{-1}(T(\hat y) \pm q\, u)` with the target's transform T. One width for all molecules has
 :math:`u = 1`; a width of its own for each has :math:`u = s + \beta`, s the spread of the members' predictions and β its
-median, and q is the conformal quantile of :math:`|T(y) - T(\hat y)| / u`: normalised conformal prediction (Papadopoulos
-et al., ECML 2002). Both cover the molecules that taught them equally often, so the one that is narrower there is taken,
-where there are 100 of them to tell.
+median. q is the conformal quantile of :math:`|T(y) - T(\hat y)| / u`: the k-th smallest, k = ⌈(n + 1) · coverage⌉. For
+exchangeable molecules such an interval holds the measured value with at least that probability; molecules of another
+kind are not exchangeable.
+
+Source: split-conformal prediction (Lei et al., JASA 113 (2018) 1094, Algorithm 2), normalised by the spread
+(Papadopoulos et al., ECML 2002), with weights (Tibshirani et al., NeurIPS 2019).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
 
-COVERAGE = 0.9
+from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Predicted
+
 FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
-FEWEST_FOR_SPREAD = 100  # molecules that choose between both kinds of width
-NARROWER = 0.95  # of the one width is what the mean of widths by the spread must come to: less is chance
+_LARGEST = 700.0  # whose exponential is a number still
 
 Vector = Float[np.ndarray, "molecules"]
+
+
+@dataclass(frozen=True)
+class ConformalIntervals(Calibrator):
+    """Intervals around predictions.
+
+    Attributes:
+        half_width: in the target's unit (in the scale of its transform), or per unit of spread; q above.
+        spread_floor: β, added to the spread of the members, where the interval goes with it; None = one width for all.
+    """
+
+    half_width: float
+    spread_floor: float | None = None
+
+    @classmethod
+    def fit(cls, data: HeldOut) -> Self | None:
+        """One width, or with a spread in `data` a width by it; None where the molecules are too few for the coverage.
+
+        A spread that is the same for all, 0 or unknown for half of the molecules gives None as well.
+        """
+        residuals_N, spread_N = data.residuals_N, data.predicted.spread_N
+        if spread_N is None:
+            half = _quantile(residuals_N, data.weights_N)
+            return None if half is None else cls(half)
+        floor = float(np.median(spread_N)) if len(spread_N) else 0.0
+        if not 0 < floor < math.inf:
+            return None
+        half = _quantile(residuals_N / (spread_N + floor), data.weights_N)
+        return None if half is None else cls(half, floor)
+
+    def half_widths(self, predicted: Predicted) -> Vector:
+        """Half the width for each molecule, in the scale of the transform."""
+        if self.spread_floor is None:
+            return np.full(len(predicted), self.half_width)
+        assert predicted.spread_N is not None, "a width by the spread needs the spread"
+        return np.asarray(self.half_width * (predicted.spread_N + self.spread_floor))
+
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules ends"]:
+        """Lower and upper end in the target's unit."""
+        transform, half_N = predicted.transform, self.half_widths(predicted)
+        centre_N = transform.forward(predicted.values)
+        return np.stack([transform.inverse(centre_N - half_N), transform.inverse(centre_N + half_N)], axis=1)
+
+    def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
+        """`coverage`: whether the label is inside; `width`: from end to end, in the scale of the transform."""
+        half_N = self.half_widths(data.predicted)
+        return {"coverage": data.residuals_N <= half_N, "width": 2 * half_N}
+
+    def describe(self, transform: Transform = AS_IT_IS) -> str:
+        """The width in words, for a target with `transform`."""
+        if transform.name == "log":
+            return f"of the prediction divided and multiplied by {math.exp(min(self.half_width, _LARGEST)):.4g}"
+        if transform.name == "yeo-johnson":
+            return f"± {self.half_width:.4g} in the scale of the Yeo-Johnson map"
+        if self.spread_floor is not None:
+            return f"± {self.half_width:.4g} × (spread of the members + {self.spread_floor:.4g})"
+        return f"± {self.half_width:.4g}"
 
 
 def conformal_half_width(residuals_N: Vector, coverage: float = COVERAGE) -> float | None:
@@ -49,29 +113,6 @@ def mixing_weights(is_valid_N: np.ndarray) -> Vector | None:
     if not train or valid < FEWEST_FOR_MIXING:
         return None
     return np.where(is_valid_N, 0.5 / valid, 0.5 / train)
-
-
-def fit_width(
-    residuals_N: Vector, weights_N: Vector | None = None, spread_N: Vector | None = None
-) -> tuple[float | None, float | None]:
-    """q, and β where the spread makes the intervals narrower; None where there is none.
-
-    Args:
-        residuals_N: absolute errors, in the scale of the target's transform.
-        weights_N: see `mixing_weights`; None = all count alike.
-        spread_N: s of the same molecules; None = not known.
-    """
-    half = _quantile(residuals_N, weights_N)
-    if half is None or spread_N is None or len(residuals_N) < FEWEST_FOR_SPREAD:
-        return half, None
-    floor = float(np.median(spread_N))
-    if not 0 < floor < math.inf:
-        return half, None
-    unit_N = spread_N + floor
-    own = _quantile(residuals_N / unit_N, weights_N)
-    if own is None or own * float(np.average(unit_N, weights=weights_N)) >= NARROWER * half:
-        return half, None
-    return own, floor
 
 
 def _quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
