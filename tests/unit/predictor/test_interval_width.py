@@ -13,8 +13,10 @@ from dnd.common.files import read_json
 from dnd.predictor.ensemble import spread_by_name, weighted_spread
 from dnd.predictor.transforms import Transform
 from dnd.predictor.uncertainty.calibration import sentences
+from dnd.predictor.uncertainty.choosing import choose
 from dnd.predictor.uncertainty.fitting import calibrate
-from dnd.predictor.uncertainty.intervals import fit_width, mixing_weights
+from dnd.predictor.uncertainty.intervals import mixing_weights
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from finetuning_toys import heavy_atoms, quietly, write_csv
 
 
@@ -23,6 +25,12 @@ def uneven(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     spread = generator.gamma(1.0, size=count)
     return np.abs(generator.normal(size=count)) * spread, spread
+
+
+def fit_width(errors, weights=None, spread=None) -> tuple[float | None, float | None]:
+    """The width that is chosen, and its floor where it goes with the spread."""
+    found = choose("regression", HeldOut(np.zeros(len(errors)), Predicted(errors, spread), weights)).intervals
+    return (None, None) if found is None else (found.half_width, found.spread_floor)
 
 
 def test_widths_go_with_a_spread_that_foretells_errors_and_cover_as_promised():
@@ -80,15 +88,14 @@ def test_the_test_part_judges_the_widths_that_a_new_molecule_would_get():
     split = Split(rows[:1], rows[1:500], rows[500:])
     given = [(split, errors[:, None])]
     _, found = calibrate(given, np.zeros((900, 1)), ["regression"], spread_NC=spread[:, None])
-    (one,) = found.targets
-    assert one.spread_floor is not None
-    low, high = one.bounds(errors[500:], spread[500:]) or ([], [])
-    inside = (np.asarray(low) <= 0) & (np.asarray(high) >= 0)
-    assert one.measured == pytest.approx(inside.mean())
+    intervals = found.targets[0].chosen.intervals
+    assert intervals.spread_floor is not None
+    low, high = intervals.apply(Predicted(errors[500:], spread[500:])).T
+    assert found.targets[0].judged.measured == pytest.approx(((low <= 0) & (high >= 0)).mean())
     assert "× (spread of the members + " in sentences(found, ["y"], ["regression"], "somewhere")[0]
     log = [Transform("log")]
     _, mapped = calibrate(given, np.ones((900, 1)), ["regression"], spread_NC=spread[:, None], transforms=log)
-    assert mapped.targets[0].spread_floor is None
+    assert mapped.targets[0].chosen.intervals.spread_floor is None
 
 
 @pytest.mark.parametrize(
@@ -98,8 +105,8 @@ def test_the_coverage_of_a_model_is_that_of_its_columns(
     tmp_path: Path, recipe: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ):
     """Widths by the spread are enforced; what the calibration saw must be what a loaded model says."""
-    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.NARROWER", 100.0)
-    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.FEWEST_FOR_SPREAD", 9)
+    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.NARROWER", 100.0)
+    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.FEWEST_FOR_SPREAD", 9)
     smiles = [f"{'C' * length}{tail}" for length in range(1, 13) for tail in ("O", "N", "Cl", "F", "C(=O)O", "C#N")]
     noise = np.random.default_rng(2).normal(size=len(smiles))
     labels = [heavy_atoms(text) + extra for text, extra in zip(smiles, noise, strict=True)]

@@ -17,11 +17,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
 
 from dnd.common.errors import CorruptFileError
+from dnd.predictor.classical.stored_arrays import Expected, check_arrays, packed_size
 
 Link = Literal["identity", "logit"]
 _LEAF = -1
 _ROWS_AT_ONCE = 512
 _NODE_BYTES = 9
+_STORED: dict[str, Expected] = {
+    "feature": ("i", ("nodes",)),
+    "number": ("f", ("nodes",)),
+    "skip": ("u", ("nodes",)),
+    "starts": ("i", ("trees",)),
+    "affine": ("f", (2,)),
+}
 
 
 def linked(raw_N: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
@@ -126,16 +134,19 @@ class Trees:
         """Trees over `width` features from stored arrays.
 
         Raises:
-            CorruptFileError: a node leads out of its tree or names a feature that there is not.
+            CorruptFileError: an array is missing or of the wrong kind, a node leads out of its tree or names a feature
+                that there is not, or a tree has another number of leaves than its inner nodes ask for.
         """
+        sizes = check_arrays(arrays, _STORED)
+        check_arrays(arrays, {"missing_left": ("u", (packed_size(sizes["nodes"]),))})
         feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
         ends = np.append(starts[1:], len(feature))
         places, inner = np.arange(len(feature)), feature >= 0
         end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
         sound = (
             end_of is not None
-            and len(skip) == len(feature) == len(arrays["number"])
             and bool((feature < width).all())
+            and bool((np.add.reduceat(np.where(inner, 1, -1), starts) == -1).all())
             and bool((skip[inner] > 1).all())
             and bool((places[inner] + skip[inner] < end_of[inner]).all())
         )

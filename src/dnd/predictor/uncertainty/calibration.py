@@ -79,10 +79,15 @@ class TargetCalibration:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> TargetCalibration:
         """The inverse of `to_dict`; keys that older versions did not have may be missing."""
-        parts = {name: _read_part(kind, entry) for name, kind in _PARTS.items()}
+        chosen = Chosen(
+            intervals=_read_part(ConformalIntervals, entry),
+            platt=_read_part(Platt, entry),
+            isotonic=_read_part(Isotonic, entry),
+            sets=_read_part(ClassWiseSets, entry),
+        )
         known = {*_JUDGED, *(_key(own) for kind in _PARTS.values() for own in kind.field_names())}
         _refuse_others(entry, known)
-        return cls(Chosen(**parts), from_dict(Judged, _own(entry, _JUDGED)))
+        return cls(chosen, from_dict(Judged, _own(entry, _JUDGED)))
 
 
 @dataclass(frozen=True)

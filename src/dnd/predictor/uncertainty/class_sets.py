@@ -15,7 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,7 +41,7 @@ class ClassSets(Calibrator):
     thresholds: tuple[float, ...]
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> ClassSets | None:
         """None where every class has too few molecules."""
         found = cls.quantiles(data.places_N, data.predicted.by_class_NK)
         return None if all(value == ALWAYS for value in found) else cls(found)
@@ -109,7 +109,8 @@ class MarginalSets(ClassSets):
         cls, places_N: Int[np.ndarray, "molecules"], probabilities_NK: Float[np.ndarray, "molecules classes"]
     ) -> tuple[float, ...]:
         """The conformal quantile of 1 - p of the true class over all molecules."""
-        return (_quantile(1 - probabilities_NK[np.arange(len(places_N)), places_N]),) * probabilities_NK.shape[1]
+        shared = _quantile(1 - probabilities_NK[np.arange(len(places_N)), places_N])
+        return tuple(shared for _ in range(probabilities_NK.shape[1]))
 
 
 def _quantile(scores_N: Float[np.ndarray, "molecules"]) -> float:

@@ -190,6 +190,7 @@ def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_NC: A
         found = replace(found, judged_on=len(scaling[score]), before=before, measured=after)
     if sets and len(sets["coverage"]):
         coverage, size, single = (float(sets[name].mean()) for name in ("coverage", "size", "single"))
-        of_group = {"set_judged_on": len(sets["coverage"]), "set_size": size}
-        found = replace(found, set_coverage=coverage, **(of_group if column.group else {"set_single": single}))
+        found = replace(found, set_coverage=coverage)
+        of_group = replace(found, set_judged_on=len(sets["coverage"]), set_size=size)
+        found = of_group if column.group else replace(found, set_single=single)  # what the file has of each
     return found

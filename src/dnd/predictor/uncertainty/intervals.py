@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -42,7 +41,7 @@ class ConformalIntervals(Calibrator):
     spread_floor: float | None = None
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> ConformalIntervals | None:
         """One width, or with a spread in `data` a width by it; None where the molecules are too few for the coverage.
 
         A spread that is the same for all, 0 or unknown for half of the molecules gives None as well.

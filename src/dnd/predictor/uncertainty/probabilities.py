@@ -9,7 +9,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -66,7 +65,7 @@ class Platt(Probabilities):
     intercept: float
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> Platt | None:
         """None with fewer than ten molecules of a class, or where the ranking would turn round."""
         from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
         from scipy.special import expit, logit
@@ -116,10 +115,12 @@ class Isotonic(Probabilities):
     knots_y: tuple[float, ...]
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> Isotonic | None:
         """None where there are fewer than two steps."""
         from sklearn.isotonic import IsotonicRegression  # a slow import that no prediction needs
 
+        if len(data) < 2:
+            return None
         probabilities_N = data.predicted.values
         steps_N = IsotonicRegression(y_min=_KNOT_EDGE, y_max=1 - _KNOT_EDGE).fit_transform(
             probabilities_N, data.labels_N
@@ -160,7 +161,7 @@ class Temperature(Probabilities):
     value: float
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> Temperature | None:
         """The T of the smallest log loss; None with fewer than 30 molecules."""
         from scipy.optimize import minimize_scalar  # prediction need not load it
 

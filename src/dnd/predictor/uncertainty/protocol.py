@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from dnd.common.config import from_dict
 from dnd.predictor.transforms import AS_IT_IS, Transform
 
 COVERAGE = 0.9  # that intervals and sets are made for
+C = TypeVar("C", bound="Calibrator")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Calibrator(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, data: HeldOut) -> Self | None:
+    def fit(cls, data: HeldOut) -> Calibrator | None:
         """Learn from held-out molecules; None where they are too few or too unlike what the calibrator needs."""
 
     @abstractmethod
@@ -121,7 +122,7 @@ class Calibrator(ABC):
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[C], entry: Mapping[str, Any]) -> C:
         """The inverse of `to_dict`.
 
         Raises:
