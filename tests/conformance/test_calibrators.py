@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from calibrator_suite import CalibratorSuite, CoverageSuite, ProbabilitySuite
@@ -9,7 +11,7 @@ from calibrator_suite import CalibratorSuite, CoverageSuite, ProbabilitySuite
 from dnd.predictor.metrics import softmax
 from dnd.predictor.transforms import Transform
 from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
-from dnd.predictor.uncertainty.intervals import ConformalIntervals
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, error_by_similarity, mixing_weights
 from dnd.predictor.uncertainty.probabilities import Isotonic, Platt, Temperature, calibration_error
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 
@@ -64,6 +66,56 @@ class TestWidthBySpread(TestOneWidth):
         for spread in (0.0, np.nan, np.inf):
             predicted = Predicted(data.predicted.values, np.full(len(data), spread))
             assert ConformalIntervals.fit(HeldOut(data.labels_N, predicted)) is None
+
+
+class TestWidthBySimilarity(TestOneWidth):
+    share = (0.885, 0.915)
+
+    def drawn(self, count: int, seed: int) -> HeldOut:
+        """Errors that are four times as large for a similarity of 0 as for one of 1."""
+        generator = np.random.default_rng(seed)
+        labels, similarity = generator.normal(size=count), generator.random(count)
+        error = generator.normal(size=count) * (4 - 3 * similarity)
+        return HeldOut(labels, Predicted(labels + error, similarity_N=similarity))
+
+    def test_near_and_far_molecules_are_covered_alike(self) -> None:
+        held = []
+        for seed in range(20):
+            learned = ConformalIntervals.fit(self.drawn(600, seed))
+            assert learned.similarity_factors[0] > 1 > learned.similarity_factors[-1]
+            judged = self.drawn(600, 500 + seed)
+            near = judged.predicted.similarity_N > 0.5
+            held.append([learned.evaluate(judged[own])["coverage"] for own in (near, ~near)])
+        assert np.mean(held, axis=0) == pytest.approx([0.9, 0.9], abs=0.025)
+
+    def test_a_shift_to_far_molecules_costs_less_coverage_than_with_one_width(self) -> None:
+        taught, judged = self.drawn(1000, 1), self.drawn(3000, 2)
+        far = judged[judged.predicted.similarity_N < 0.2]
+        one = ConformalIntervals.fit(HeldOut(taught.labels_N, Predicted(taught.predicted.values)))
+        coverage = [own.evaluate(far)["coverage"] for own in (one, ConformalIntervals.fit(taught))]
+        assert coverage[0] < 0.82
+        assert coverage[1] > 0.86
+
+    def test_it_says_both_factors(self, learned: ConformalIntervals) -> None:
+        far, near = learned.similarity_factors[0], learned.similarity_factors[-1]
+        assert f"× {far:.2f} for molecules whose similarity" in learned.describe()
+        assert f"× {near:.2f} from {learned.similarity_knots[-1]:.2f} on" in learned.describe()
+
+
+class TestWidthBySpreadAndSimilarity(TestWidthBySimilarity):
+    def drawn(self, count: int, seed: int) -> HeldOut:
+        own = super().drawn(count, seed)
+        spread = np.random.default_rng(seed + 10_000).gamma(2.0, size=count)
+        values = own.labels_N + (own.predicted.values - own.labels_N) * spread
+        return HeldOut(own.labels_N, Predicted(values, spread, similarity_N=own.predicted.similarity_N))
+
+    def test_a_shift_to_far_molecules_costs_less_coverage_than_with_one_width(self) -> None:
+        taught, judged = self.drawn(1000, 1), self.drawn(3000, 2)
+        far = judged[judged.predicted.similarity_N < 0.2]
+        own = taught.predicted
+        without = ConformalIntervals.fit(HeldOut(taught.labels_N, Predicted(own.values, own.spread_N)))
+        coverage = [found.evaluate(far)["coverage"] for found in (without, ConformalIntervals.fit(taught))]
+        assert coverage[0] < coverage[1] - 0.03
 
 
 class TestPlatt(ProbabilitySuite):
@@ -136,6 +188,37 @@ class TestMarginalSets(SetSuite):
 
     def drawn(self, count: int, seed: int) -> HeldOut:
         return several_classes(count, seed)
+
+
+def test_errors_that_do_not_fall_with_similarity_leave_one_width() -> None:
+    similarity = np.linspace(0, 1, 120)
+    assert error_by_similarity(similarity, np.linspace(1, 2, 120)) is None
+    assert error_by_similarity(similarity, np.ones(120)) is None
+    assert error_by_similarity(similarity, np.zeros(120)) is None
+    assert error_by_similarity(np.full(120, 0.5), np.linspace(2, 1, 120)) is None
+    assert error_by_similarity(similarity[:79], np.linspace(2, 1, 79)) is None  # two bins need 80
+    knots, factors = error_by_similarity(similarity[:80], np.linspace(2, 1, 80))
+    assert len(knots) == len(factors) == 2
+
+
+def test_a_bin_that_is_worse_than_a_less_similar_one_shares_its_mean() -> None:
+    errors, similarity = np.repeat([2.0, 1.0, 1.5], 40), np.linspace(0, 1, 120)
+    assert error_by_similarity(similarity, errors)[1] == pytest.approx((2 / 1.5, 1.25 / 1.5, 1.25 / 1.5))
+    weights = np.repeat([2.0, 1.0, 1.0], 40) / 160  # the mean of all errors is then 1.625
+    assert error_by_similarity(similarity, errors, weights)[1][0] == pytest.approx(2 / 1.625)
+    assert error_by_similarity(similarity, np.repeat([9.0, 1.0, 0.1], 40))[1][-1] == 0.25  # no width of almost nothing
+
+
+def test_molecules_count_in_sets_by_their_weight() -> None:
+    probabilities = np.concatenate([np.full(300, 0.9), np.full(100, 0.3)])  # the validation part is harder
+    labels, is_valid = np.ones(400), np.arange(400) >= 300
+    alike = ClassWiseSets.fit(HeldOut(labels[:390], Predicted(probabilities[:390])))
+    assert alike.thresholds[1] == pytest.approx(0.7)
+    easy = HeldOut(labels[:330], Predicted(probabilities[:330]))
+    assert ClassWiseSets.fit(easy).thresholds[1] == pytest.approx(0.1)
+    weighted = replace(easy, weights_N=mixing_weights(is_valid[:330]))
+    assert ClassWiseSets.fit(weighted).thresholds[1] == pytest.approx(0.7)
+    assert MarginalSets.fit(weighted).thresholds == pytest.approx((0.7, 0.7))
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

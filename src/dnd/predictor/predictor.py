@@ -177,6 +177,12 @@ class Predictor:
                 expected=len(self.targets),
                 next_step="Finetune the model again",
             )
+        if domain is None and calibration is not None and calibration.needs_similarity:
+            raise CorruptFileError(
+                "the intervals of a model go with the similarity to its training molecules, which it has not",
+                found="no domain.json",
+                next_step="Finetune the model again",
+            )
         for member in parts.members:
             member.network.to(choose_device(device))
         if parts.blend and parts.blend.encoder:
@@ -230,9 +236,11 @@ class Predictor:
         embeddings_VD: np.ndarray = np.empty((0, 0))
         if len(found.places):
             members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
-        columns = self._target_columns(members_MNC)
+        similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None:
-            reasons = self.domain.reasons(found.smiles, embeddings_VD)
+            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD)
+        columns = self._target_columns(members_MNC, similarity_N)
+        if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
             columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
@@ -289,7 +297,7 @@ class Predictor:
         mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, members_MNC)
         return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MNC - mean_NC) ** 2)))
 
-    def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
+    def _target_columns(self, members_MNC: np.ndarray, similarity_N: np.ndarray) -> dict[str, Column]:
         values_NC = self._combined(list(members_MNC))
         spread_NC = self._spread(members_MNC)
         blend = self.parts.blend
@@ -309,7 +317,7 @@ class Predictor:
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
             learned = self.calibration.targets[column].chosen if self.calibration else Chosen()
-            predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform)
+            predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform, similarity_N)
             if learned.sets is not None:
                 columns[f"{target.name}_set"] = learned.sets.words(predicted, ("0", "1"))
             if learned.intervals is not None:

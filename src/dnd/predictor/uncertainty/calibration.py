@@ -73,7 +73,11 @@ class TargetCalibration:
         entry = {key: getattr(self.judged, key) for key in _JUDGED}
         for name, kind in _PARTS.items():
             part = getattr(self.chosen, name)
-            entry |= {_key(own): None for own in kind.field_names()} if part is None else _renamed(part)
+            entry |= (
+                {_key(own): None for own in kind.field_names() if own not in kind.optional}
+                if part is None
+                else _renamed(part)
+            )
         return entry
 
     @classmethod
@@ -171,6 +175,12 @@ class Calibration:
     targets: tuple[TargetCalibration, ...]
     coverage: float = COVERAGE
     groups: tuple[GroupCalibration, ...] = ()
+
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether some intervals go with the similarity to the nearest training molecule."""
+        intervals = [one.chosen.intervals for one in self.targets]
+        return any(own is not None and own.similarity_knots is not None for own in intervals)
 
     def scaled(self, predictions_NC: Array) -> Array:
         """Calibrated probabilities; unchanged where no scaling was learned."""

@@ -50,8 +50,9 @@ class Chosen:
 def choose(kind: TaskKind, data: HeldOut) -> Chosen:
     """Fit the calibrators of a target and keep the better of each pair.
 
-    - Intervals: one width, or a width by the members' spread where that is narrower on average for at least 100
-      molecules. Both cover the molecules that taught them equally often.
+    - Intervals: a width without the members' spread, or with it where that is narrower on average for at least 100
+      molecules. Both cover the molecules that taught them equally often. Both go with the similarity to the nearest
+      training molecule where `data` has it.
     - Two classes: Platt's scaling, or an isotonic line where there are 100 molecules of each class and its log loss is
       smaller out of fold.
     - Sets of several classes: a threshold of each class where every class has 20 molecules, else one for all. Of two
@@ -78,11 +79,10 @@ def choose(kind: TaskKind, data: HeldOut) -> Chosen:
 
 
 def _is_narrower(by_spread: ConformalIntervals | None, one: ConformalIntervals | None, data: HeldOut) -> bool:
-    if by_spread is None or one is None or by_spread.spread_floor is None or len(data) < FEWEST_FOR_SPREAD:
+    if by_spread is None or one is None or len(data) < FEWEST_FOR_SPREAD:
         return False
-    assert data.predicted.spread_N is not None
-    mean = float(np.average(data.predicted.spread_N + by_spread.spread_floor, weights=data.weights_N))
-    return by_spread.half_width * mean < NARROWER * one.half_width
+    means = [float(np.average(own.half_widths(data.predicted), weights=data.weights_N)) for own in (by_spread, one)]
+    return means[0] < NARROWER * means[1]
 
 
 def isotonic_is_better(data: HeldOut) -> bool:

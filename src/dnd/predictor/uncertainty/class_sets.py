@@ -11,7 +11,6 @@ Legend: N molecules, K classes.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import conformal_quantile
+from dnd.predictor.uncertainty.protocol import Calibrator, HeldOut, Predicted
 
 FEWEST_EACH = 20  # of a class, or a threshold of its own would be one of its two most extreme molecules
 ALWAYS = 1.0  # the threshold of a class with too few molecules: it is in every set
@@ -43,13 +43,16 @@ class ClassSets(Calibrator):
     @classmethod
     def fit(cls, data: HeldOut) -> ClassSets | None:
         """None where every class has too few molecules."""
-        found = cls.quantiles(data.places_N, data.predicted.by_class_NK)
+        found = cls.quantiles(data.places_N, data.predicted.by_class_NK, data.weights_N)
         return None if all(value == ALWAYS for value in found) else cls(found)
 
     @classmethod
     @abstractmethod
     def quantiles(
-        cls, places_N: Int[np.ndarray, "molecules"], probabilities_NK: Float[np.ndarray, "molecules classes"]
+        cls,
+        places_N: Int[np.ndarray, "molecules"],
+        probabilities_NK: Float[np.ndarray, "molecules classes"],
+        weights_N: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The threshold of each class, `ALWAYS` where there are too few molecules."""
 
@@ -91,11 +94,18 @@ class ClassWiseSets(ClassSets):
 
     @classmethod
     def quantiles(
-        cls, places_N: Int[np.ndarray, "molecules"], probabilities_NK: Float[np.ndarray, "molecules classes"]
+        cls,
+        places_N: Int[np.ndarray, "molecules"],
+        probabilities_NK: Float[np.ndarray, "molecules classes"],
+        weights_N: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The conformal quantile of 1 - p over the molecules of each class."""
         count = probabilities_NK.shape[1]
-        return tuple(_quantile(1 - probabilities_NK[places_N == place, place]) for place in range(count))
+        found = []
+        for place in range(count):
+            own = places_N == place
+            found.append(_quantile(1 - probabilities_NK[own, place], None if weights_N is None else weights_N[own]))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -106,13 +116,17 @@ class MarginalSets(ClassSets):
 
     @classmethod
     def quantiles(
-        cls, places_N: Int[np.ndarray, "molecules"], probabilities_NK: Float[np.ndarray, "molecules classes"]
+        cls,
+        places_N: Int[np.ndarray, "molecules"],
+        probabilities_NK: Float[np.ndarray, "molecules classes"],
+        weights_N: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The conformal quantile of 1 - p of the true class over all molecules."""
-        shared = _quantile(1 - probabilities_NK[np.arange(len(places_N)), places_N])
+        shared = _quantile(1 - probabilities_NK[np.arange(len(places_N)), places_N], weights_N)
         return tuple(shared for _ in range(probabilities_NK.shape[1]))
 
 
-def _quantile(scores_N: Float[np.ndarray, "molecules"]) -> float:
-    rank = math.ceil((len(scores_N) + 1) * COVERAGE)
-    return float(np.sort(scores_N)[rank - 1]) if 0 < rank <= len(scores_N) else ALWAYS
+def _quantile(scores_N: Float[np.ndarray, "molecules"], weights_N: Float[np.ndarray, "molecules"] | None) -> float:
+    share_N = weights_N / weights_N.sum() if weights_N is not None and len(weights_N) else None
+    found = conformal_quantile(scores_N, share_N)
+    return ALWAYS if found is None else found

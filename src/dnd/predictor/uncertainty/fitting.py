@@ -33,8 +33,9 @@ class Lesson:
         rows: molecules that teach.
         values_NC: predictions for all molecules.
         partition: of the molecules.
-        mixed: its validation part weighs as much as its training part, for the intervals.
+        mixed: its validation part weighs as much as its training part, for intervals and sets.
         spread_NC: of the members for all molecules; None = widths do not go with it.
+        similarity_N: of all molecules to the nearest one that their predictions were learned from; None = not known.
     """
 
     rows: np.ndarray
@@ -42,6 +43,7 @@ class Lesson:
     partition: Split
     mixed: bool = False
     spread_NC: Array | None = None
+    similarity_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Column:
         own = rows[known_N]
         by_spread = lesson.spread_NC is not None and self.transform.name == "none"
         spread_N = lesson.spread_NC[own, self.place] if by_spread and lesson.spread_NC is not None else None
-        return HeldOut(labels_N[known_N], Predicted(values[known_N], spread_N, self.transform)), own
+        similarity_N = None if lesson.similarity_N is None else lesson.similarity_N[own]
+        return HeldOut(labels_N[known_N], Predicted(values[known_N], spread_N, self.transform, similarity_N)), own
 
 
 def calibrate(
@@ -89,6 +92,7 @@ def calibrate(
     groups: Sequence[ClassGroup] = (),
     transforms: Sequence[Transform] = (),
     spread_NC: Array | None = None,
+    similarity_N: np.ndarray | None = None,
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
 
@@ -99,20 +103,22 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_NC: labels; NaN = missing.
         kinds: of the targets.
-        teachers: per partition the molecules that teach, predicted out of fold; for the intervals of a single
+        teachers: per partition the molecules that teach, predicted out of fold; for intervals and sets of a single
             partition its validation part weighs as much as its training part. None = its validation part, or with
             folds its test part.
         groups: columns that are the classes of one target.
         transforms: of the targets; empty = none.
         spread_NC: of a single partition's members, for all molecules as the model will have it for new ones; the
-            intervals may then go with it, but for targets with a transform. None = one width per target.
+            intervals may then go with it, but for targets with a transform. None = they do not.
+        similarity_N: of a single partition's molecules, all of them, to the nearest one that their prediction was
+            learned from; the intervals then go with it. None = they do not.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, teachers is not None
     if teachers is None:
         teachers = [part.valid if single else part.test for part, _ in folds]
     lessons = [
-        Lesson(rows, values, part, single and given, spread_NC if single else None)
+        Lesson(rows, values, part, single and given, spread_NC if single else None, similarity_N if single else None)
         for rows, (part, values) in zip(teachers, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
@@ -163,16 +169,18 @@ def _learn(column: Column, lessons: Sequence[Lesson], targets_NC: Array) -> Chos
     if len(found) > 1:
         return choose(column.kind, _joined([data for data, _ in found]))
     ((data, rows),), (lesson,) = found, lessons
-    if lesson.mixed and column.kind == "regression":
+    if lesson.mixed:
         data = replace(data, weights_N=mixing_weights(np.isin(rows, lesson.partition.valid)))
     return choose(column.kind, data)
 
 
 def _joined(parts: Sequence[HeldOut]) -> HeldOut:
-    """All molecules one behind the other, without spread."""
+    """All molecules one behind the other, without spread and similarity."""
     first = parts[0].predicted
     values = np.concatenate([one.predicted.values for one in parts])
-    return HeldOut(np.concatenate([one.labels_N for one in parts]), replace(first, values=values, spread_N=None))
+    return HeldOut(
+        np.concatenate([one.labels_N for one in parts]), replace(first, values=values, spread_N=None, similarity_N=None)
+    )
 
 
 def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_NC: Array) -> Judged:

@@ -2,9 +2,11 @@ r"""Conformal intervals of a regression, from errors on molecules that the model
 
 The interval is :math:`T^{-1}(T(\hat y) \pm q\, u)` with the target's transform T. One width for all molecules has
 :math:`u = 1`; a width of its own for each has :math:`u = s + \beta`, s the spread of the members' predictions and β its
-median. q is the conformal quantile of :math:`|T(y) - T(\hat y)| / u`: the k-th smallest, k = ⌈(n + 1) · coverage⌉. For
-exchangeable molecules such an interval holds the measured value with at least that probability; molecules of another
-kind are not exchangeable.
+median. Where the similarity to the nearest training molecule is known, u is multiplied by :math:`g`, the usual error of
+molecules that are as similar: a falling line through three bins. q is the conformal quantile of
+:math:`|T(y) - T(\hat y)| / u`: the k-th smallest, k = ⌈(n + 1) · coverage⌉. For exchangeable molecules such an interval
+holds the measured value with at least that probability. Molecules of new scaffolds are not exchangeable with those that
+taught the width; they are less similar to the training molecules, and by g their intervals are wider.
 
 Source: split-conformal prediction (Lei et al., JASA 113 (2018) 1094, Algorithm 2), normalised by the spread
 (Papadopoulos et al., ECML 2002), with weights (Tibshirani et al., NeurIPS 2019).
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +26,9 @@ from dnd.predictor.transforms import AS_IT_IS, Transform
 from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Predicted
 
 FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
+SIMILARITY_BINS = 3  # see docs/results/uncertainty
+FEWEST_PER_BIN = 40
+_LEAST_FACTOR = 0.25  # of the mean error is the least that a bin may have
 _LARGEST = 700.0  # whose exponential is a number still
 
 Vector = Float[np.ndarray, "molecules"]
@@ -34,34 +40,55 @@ class ConformalIntervals(Calibrator):
 
     Attributes:
         half_width: in the target's unit (in the scale of its transform), or per unit of spread; q above.
-        spread_floor: β, added to the spread of the members, where the interval goes with it; None = one width for all.
+        spread_floor: β, added to the spread of the members, where the interval goes with it; None = it does not.
+        similarity_knots: similarities to the nearest training molecule, rising; None = the width does not go with it.
+        similarity_factors: g at those, falling, and level beyond the first and the last.
     """
+
+    optional: ClassVar[frozenset[str]] = frozenset({"similarity_knots", "similarity_factors"})
 
     half_width: float
     spread_floor: float | None = None
+    similarity_knots: tuple[float, ...] | None = None
+    similarity_factors: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """A line needs both coordinates of each point."""
+        if len(self.similarity_knots or ()) != len(self.similarity_factors or ()):
+            raise ValueError("as many similarities as factors")
 
     @classmethod
     def fit(cls, data: HeldOut) -> ConformalIntervals | None:
-        """One width, or with a spread in `data` a width by it; None where the molecules are too few for the coverage.
+        """A width that goes with the spread and with the similarity, as far as `data` has them.
 
-        A spread that is the same for all, 0 or unknown for half of the molecules gives None as well.
+        None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
+        for half of them. Fewer than 80 molecules say nothing about the similarity.
         """
-        residuals_N, spread_N = data.residuals_N, data.predicted.spread_N
-        if spread_N is None:
-            half = _quantile(residuals_N, data.weights_N)
-            return None if half is None else cls(half)
-        floor = float(np.median(spread_N)) if len(spread_N) else 0.0
-        if not 0 < floor < math.inf:
-            return None
-        half = _quantile(residuals_N / (spread_N + floor), data.weights_N)
-        return None if half is None else cls(half, floor)
+        found, spread_N = cls(1.0), data.predicted.spread_N
+        if spread_N is not None:
+            floor = float(np.median(spread_N)) if len(spread_N) else 0.0
+            if not 0 < floor < math.inf:
+                return None
+            found = cls(1.0, floor)
+        ratios_N = data.residuals_N / found.half_widths(data.predicted)
+        if data.predicted.similarity_N is not None:
+            line = error_by_similarity(data.predicted.similarity_N, ratios_N, data.weights_N)
+            if line is not None:
+                found = replace(found, similarity_knots=line[0], similarity_factors=line[1])
+                ratios_N = data.residuals_N / found.half_widths(data.predicted)
+        half = conformal_quantile(ratios_N, data.weights_N)
+        return None if half is None else replace(found, half_width=half)
 
     def half_widths(self, predicted: Predicted) -> Vector:
         """Half the width for each molecule, in the scale of the transform."""
-        if self.spread_floor is None:
-            return np.full(len(predicted), self.half_width)
-        assert predicted.spread_N is not None, "a width by the spread needs the spread"
-        return np.asarray(self.half_width * (predicted.spread_N + self.spread_floor))
+        half_N = np.full(len(predicted), self.half_width)
+        if self.spread_floor is not None:
+            assert predicted.spread_N is not None, "a width by the spread needs the spread"
+            half_N = half_N * (predicted.spread_N + self.spread_floor)
+        if self.similarity_knots is not None and self.similarity_factors is not None:
+            assert predicted.similarity_N is not None, "a width by the similarity needs the similarity"
+            half_N = half_N * np.interp(predicted.similarity_N, self.similarity_knots, self.similarity_factors)
+        return half_N
 
     def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules ends"]:
         """Lower and upper end in the target's unit."""
@@ -76,13 +103,59 @@ class ConformalIntervals(Calibrator):
 
     def describe(self, transform: Transform = AS_IT_IS) -> str:
         """The width in words, for a target with `transform`."""
-        if transform.name == "log":
-            return f"of the prediction divided and multiplied by {math.exp(min(self.half_width, _LARGEST)):.4g}"
-        if transform.name == "yeo-johnson":
-            return f"± {self.half_width:.4g} in the scale of the Yeo-Johnson map"
-        if self.spread_floor is not None:
-            return f"± {self.half_width:.4g} × (spread of the members + {self.spread_floor:.4g})"
-        return f"± {self.half_width:.4g}"
+        line = f"± {self.half_width:.4g}"
+        if transform.name == "log" and self.similarity_factors is not None:
+            line += " in the logarithm"
+        elif transform.name == "log":
+            line = f"of the prediction divided and multiplied by {math.exp(min(self.half_width, _LARGEST)):.4g}"
+        elif transform.name == "yeo-johnson":
+            line += " in the scale of the Yeo-Johnson map"
+        elif self.spread_floor is not None:
+            line += f" × (spread of the members + {self.spread_floor:.4g})"
+        if self.similarity_knots is None or self.similarity_factors is None:
+            return line
+        far, near = self.similarity_factors[0], self.similarity_factors[-1]
+        line += f", × {far:.2f} for molecules whose similarity to the nearest training molecule is at most "
+        return line + f"{self.similarity_knots[0]:.2f}, × {near:.2f} from {self.similarity_knots[-1]:.2f} on"
+
+
+def error_by_similarity(
+    similarity_N: Vector, errors_N: Vector, weights_N: Vector | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """A falling line through the mean errors of molecules that are about as similar to their nearest training molecule.
+
+    The molecules, by their similarity, lie in three bins of equal number with at least 40 each, else in two. A bin
+    whose mean error is larger than that of a less similar one shares a mean with it (pool adjacent violators).
+
+    Returns:
+        Mean similarity of each bin, and its error over the mean of all; None where there are too few molecules for two
+        bins, or where the error does not fall.
+    """
+    bins = min(SIMILARITY_BINS, len(similarity_N) // FEWEST_PER_BIN)
+    mean = float(np.average(errors_N, weights=weights_N)) if bins > 1 else 0.0
+    if bins < 2 or not 0 < mean < math.inf:
+        return None
+    order = np.argsort(similarity_N, kind="stable")
+    knots, means = [], []
+    for own in np.array_split(order, bins):
+        knots.append(float(similarity_N[own].mean()))
+        means.append(float(np.average(errors_N[own], weights=None if weights_N is None else weights_N[own])))
+    factors = np.maximum(_falling(np.array(means)) / mean, _LEAST_FACTOR)
+    if not (np.diff(knots) > 0).all() or factors[0] == factors[-1]:
+        return None
+    return tuple(knots), tuple(map(float, factors))
+
+
+def _falling(values: np.ndarray) -> np.ndarray:
+    """The nearest sequence that does not rise, by least squares."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while blocks and blocks[-1][0] < mean:
+            before, others = blocks.pop()
+            mean, count = (before * others + mean * count) / (others + count), others + count
+        blocks.append((mean, count))
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
 
 
 def conformal_half_width(residuals_N: Vector, coverage: float = COVERAGE) -> float | None:
@@ -114,6 +187,7 @@ def mixing_weights(is_valid_N: np.ndarray) -> Vector | None:
     return np.where(is_valid_N, 0.5 / valid, 0.5 / train)
 
 
-def _quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
+def conformal_quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
+    """`weighted_half_width` where there are weights that reach the coverage, else `conformal_half_width`."""
     mixed = None if weights_N is None else weighted_half_width(residuals_N, weights_N)
     return conformal_half_width(residuals_N) if mixed is None else mixed

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -33,11 +33,14 @@ class Predicted:
         values: values in the target's unit or probabilities of class 1, (N,); or probabilities of each class, (N, K).
         spread_N: deviation between the members of the model, in the target's unit; None = not known.
         transform: of the target; errors are measured in its scale.
+        similarity_N: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
+            domain measures it; None = not known.
     """
 
     values: Float[np.ndarray, "molecules *classes"]
     spread_N: Float[np.ndarray, "molecules"] | None = None
     transform: Transform = AS_IT_IS
+    similarity_N: Float[np.ndarray, "molecules"] | None = None
 
     def __len__(self) -> int:
         """Number of molecules."""
@@ -80,8 +83,13 @@ class HeldOut:
 
     def __getitem__(self, rows: np.ndarray) -> HeldOut:
         """Some of the molecules, without weights: those of a part would not sum to 1."""
-        own, spread_N = self.predicted, self.predicted.spread_N
-        part = replace(own, values=own.values[rows], spread_N=None if spread_N is None else spread_N[rows])
+        own, spread_N, similarity_N = self.predicted, self.predicted.spread_N, self.predicted.similarity_N
+        part = replace(
+            own,
+            values=own.values[rows],
+            spread_N=None if spread_N is None else spread_N[rows],
+            similarity_N=None if similarity_N is None else similarity_N[rows],
+        )
         return HeldOut(self.labels_N[rows], part)
 
 
@@ -91,6 +99,8 @@ class Calibrator(ABC):
     Subclasses are frozen dataclasses whose fields are numbers and tuples of numbers; the fields are what
     `calibration.json` holds.
     """
+
+    optional: ClassVar[frozenset[str]] = frozenset()  # fields that the first files did not have: absent where None
 
     @classmethod
     @abstractmethod
@@ -119,7 +129,8 @@ class Calibrator(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, ready for JSON."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        entry: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return {name: value for name, value in entry.items() if value is not None or name not in self.optional}
 
     @classmethod
     def from_dict(cls: type[C], entry: Mapping[str, Any]) -> C:
