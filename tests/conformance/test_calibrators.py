@@ -191,22 +191,23 @@ class TestMarginalSets(SetSuite):
 
 
 def test_errors_that_do_not_fall_with_similarity_leave_one_width() -> None:
-    similarity = np.linspace(0, 1, 120)
-    assert error_by_similarity(similarity, np.linspace(1, 2, 120)) is None
-    assert error_by_similarity(similarity, np.ones(120)) is None
-    assert error_by_similarity(similarity, np.zeros(120)) is None
-    assert error_by_similarity(np.full(120, 0.5), np.linspace(2, 1, 120)) is None
-    assert error_by_similarity(similarity[:79], np.linspace(2, 1, 79)) is None  # two bins need 80
-    knots, factors = error_by_similarity(similarity[:80], np.linspace(2, 1, 80))
-    assert len(knots) == len(factors) == 2
+    similarity = np.linspace(0, 1, 300)
+    assert error_by_similarity(similarity, np.linspace(1, 2, 300)) is None
+    assert error_by_similarity(similarity, np.ones(300)) is None
+    assert error_by_similarity(similarity, np.zeros(300)) is None
+    assert error_by_similarity(np.full(300, 0.5), np.linspace(2, 1, 300)) is None
+    assert error_by_similarity(similarity[:199], np.linspace(2, 1, 199)) is None  # two bins need 200
+    for count, bins in ((200, 2), (299, 2), (300, 3)):
+        knots, factors = error_by_similarity(similarity[:count], np.linspace(2, 1, count))
+        assert len(knots) == len(factors) == bins
 
 
 def test_a_bin_that_is_worse_than_a_less_similar_one_shares_its_mean() -> None:
-    errors, similarity = np.repeat([2.0, 1.0, 1.5], 40), np.linspace(0, 1, 120)
+    errors, similarity = np.repeat([2.0, 1.0, 1.5], 100), np.linspace(0, 1, 300)
     assert error_by_similarity(similarity, errors)[1] == pytest.approx((2 / 1.5, 1.25 / 1.5, 1.25 / 1.5))
-    weights = np.repeat([2.0, 1.0, 1.0], 40) / 160  # the mean of all errors is then 1.625
+    weights = np.repeat([2.0, 1.0, 1.0], 100) / 400  # the mean of all errors is then 1.625
     assert error_by_similarity(similarity, errors, weights)[1][0] == pytest.approx(2 / 1.625)
-    assert error_by_similarity(similarity, np.repeat([9.0, 1.0, 0.1], 40))[1][-1] == 0.25  # no width of almost nothing
+    assert error_by_similarity(similarity, np.repeat([9.0, 1.0, 0.1], 100))[1][-1] == 0.25  # no width of almost nothing
 
 
 def test_molecules_count_in_sets_by_their_weight() -> None:

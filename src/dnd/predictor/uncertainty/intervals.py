@@ -27,7 +27,7 @@ from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Pr
 
 FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
 SIMILARITY_BINS = 3  # see docs/results/uncertainty
-FEWEST_PER_BIN = 40
+FEWEST_PER_BIN = 100  # with 40 the widths of a small data set are too wide for most of its molecules
 _LEAST_FACTOR = 0.25  # of the mean error is the least that a bin may have
 _LARGEST = 700.0  # whose exponential is a number still
 
@@ -62,7 +62,7 @@ class ConformalIntervals(Calibrator):
         """A width that goes with the spread and with the similarity, as far as `data` has them.
 
         None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
-        for half of them. Fewer than 80 molecules say nothing about the similarity.
+        for half of them. Fewer than 200 molecules say nothing about the similarity.
         """
         found, spread_N = cls(1.0), data.predicted.spread_N
         if spread_N is not None:
@@ -120,18 +120,18 @@ class ConformalIntervals(Calibrator):
 
 
 def error_by_similarity(
-    similarity_N: Vector, errors_N: Vector, weights_N: Vector | None = None
+    similarity_N: Vector, errors_N: Vector, weights_N: Vector | None = None, fewest: int = FEWEST_PER_BIN
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """A falling line through the mean errors of molecules that are about as similar to their nearest training molecule.
 
-    The molecules, by their similarity, lie in three bins of equal number with at least 40 each, else in two. A bin
-    whose mean error is larger than that of a less similar one shares a mean with it (pool adjacent violators).
+    The molecules, by their similarity, lie in three bins of equal number with at least `fewest` each, else in two. A
+    bin whose mean error is larger than that of a less similar one shares a mean with it (pool adjacent violators).
 
     Returns:
         Mean similarity of each bin, and its error over the mean of all; None where there are too few molecules for two
         bins, or where the error does not fall.
     """
-    bins = min(SIMILARITY_BINS, len(similarity_N) // FEWEST_PER_BIN)
+    bins = min(SIMILARITY_BINS, len(similarity_N) // fewest)
     mean = float(np.average(errors_N, weights=weights_N)) if bins > 1 else 0.0
     if bins < 2 or not 0 < mean < math.inf:
         return None
