@@ -104,7 +104,7 @@ def _blend(
 ) -> tuple[np.ndarray, np.ndarray, Workbench]:
     """Predictions and spread of all molecules, out of fold for those that teach."""
     rows = development(split)
-    targets = tuple(fit_targets(targets_NC[rows], ["y"], {}, [kind], standardise=True))
+    targets = tuple(fit_targets(targets_NC[rows], ["y"], [], [kind], standardise=True))
     bench = Workbench(
         x_NF=features_of(smiles, None, descriptors=False),
         place_N=np.arange(len(smiles)),
@@ -278,9 +278,9 @@ def page(lines: list[dict[str, str]]) -> str:
         "partitions.",
         "",
         f"New models of `best` and `fast` with one split have the schemes *{DEFAULT['regression']}* and "
-        f"*{DEFAULT['classification']}*; *before* is what models had until now. Schemes were compared and the details of "
-        f"the default were settled on the partitions of the seeds below {FRESH}; those of the other seeds were drawn "
-        "when that was done.",
+        f"*{DEFAULT['classification']}*; *before* is what models had until now. Schemes were compared and the details "
+        f"of the default were settled on the partitions of the seeds below {FRESH}; those of the other seeds were "
+        "drawn when that was done.",
         "",
     ]
     for kind, title, width in (

@@ -12,7 +12,8 @@ from sklearn.calibration import _SigmoidCalibration
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import write_json, write_manifest
+from dnd.common.files import read_json, write_json, write_manifest
+from dnd.predictor.metrics import ClassGroup
 from dnd.predictor.uncertainty.calibration import (
     CALIBRATION,
     Calibration,
@@ -27,6 +28,7 @@ from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, conformal_half_width
 from dnd.predictor.uncertainty.probabilities import Platt
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from make_golden import GOLDEN
 
 
 def parts(*sizes: int) -> Split:
@@ -134,3 +136,38 @@ def test_it_is_kept_and_damage_is_named(tmp_path: Path):
     (tmp_path / CALIBRATION).unlink()
     write_manifest(tmp_path, kind="predictor", format_version=1)
     assert read_calibration(tmp_path) is None
+
+
+COLUMN = (
+    "before half_width intercept judged_on knots_x knots_y measured molecules set_coverage set_single set_thresholds "
+    "slope spread_floor"
+)
+TEMPERATURE = "before classes first judged_on measured molecules name value"
+SETS = "coverage each_class first judged_on molecules name size thresholds"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.rglob("calibration.json")), ids=lambda path: path.parent.name)
+def test_an_old_file_comes_back_with_its_numbers(path: Path):
+    entry = read_json(path)["calibration"]
+    written = Calibration.from_dict(entry).to_dict()
+    assert written["coverage"] == entry["coverage"]
+    for before, after in zip(entry["targets"], written["targets"], strict=True):
+        assert before == {key: after[key] for key in before}
+
+
+def test_the_file_has_the_entries_that_it_always_had():
+    generator = np.random.default_rng(4)
+    labels = np.concatenate(
+        [generator.random((90, 1)), generator.random((90, 1)) < 0.5, np.eye(3)[np.arange(90) % 3]], 1
+    )
+    kinds = ["regression", "classification", *["multiclass"] * 3]
+    group = ClassGroup("phase", ("a", "b", "c"), 2)
+    _, found = calibrate([(parts(30, 30, 30), generator.random((90, 5)))], labels, kinds, groups=[group])
+    entry = found.to_dict()
+    assert sorted(entry) == ["coverage", "sets", "targets", "temperatures"]
+    assert [" ".join(sorted(one)) for one in entry["targets"]] == [COLUMN] * 5
+    assert " ".join(sorted(entry["temperatures"][0])) == TEMPERATURE
+    assert " ".join(sorted(entry["sets"][0])) == SETS
+    assert Calibration.from_dict(entry) == found
+    del entry["sets"]  # models of before there were sets
+    assert Calibration.from_dict(entry).groups[0].chosen.sets is None
