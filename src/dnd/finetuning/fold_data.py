@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.randomness import numpy_generator
@@ -16,6 +16,7 @@ from dnd.finetuning.students import Plan, initial_student
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM
+from dnd.predictor.applicability_domain import similarity_out_of_fold
 from dnd.predictor.classical.features import features_of
 from dnd.predictor.ensemble import Blend, FrozenEncoder
 from dnd.predictor.targets import fit_targets
@@ -138,3 +139,20 @@ def workbench(
             balanced=config.class_weights == "balanced",
         ),
     )
+
+
+def similarity_to_training(
+    smiles: Sequence[str], bench: Workbench, judged: Int64[np.ndarray, "rows"]
+) -> Float[np.ndarray, "molecules"]:
+    """Similarity of each molecule to the nearest one that its prediction is learned from; NaN where there is none.
+
+    Args:
+        smiles: canonical, all molecules.
+        bench: development molecules and their folds.
+        judged: molecules of the test part.
+    """
+    found_N = np.full(len(smiles), np.nan)
+    found_N[bench.rows], found_N[judged] = similarity_out_of_fold(
+        [smiles[row] for row in bench.rows], bench.folds, [smiles[row] for row in judged]
+    )
+    return found_N

@@ -95,6 +95,8 @@ class Fitted:
         about: further entries of `metrics.json`.
         spread_NC: how far the members disagree about each molecule, as the model will say it of a new one; None where
             there is one member or several partitions.
+        similarity_N: of a blend's molecules to the nearest one that their prediction was learned from; None where the
+            intervals do not go with it.
     """
 
     members: tuple[Member, ...]
@@ -110,6 +112,7 @@ class Fitted:
     deadline: float = math.inf
     about: Mapping[str, Any] = field(default_factory=dict)
     spread_NC: Array | None = None
+    similarity_N: Float[np.ndarray, "molecules"] | None = None
 
     @classmethod
     def of(cls, results: Sequence[MemberResult], molecules: LabelledMolecules) -> Fitted:
@@ -144,6 +147,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         transforms=transforms,
         spread_NC=fitted.spread_NC,
         identities=molecules.smiles,
+        similarity_N=fitted.similarity_N,
     )
     metrics = _metrics(plan, fitted, folds)
     beside = _baselines(plan, fitted, folds, say) if config.baselines else {}

@@ -16,7 +16,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
 from dnd.finetuning.baselines import Features
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
-from dnd.finetuning.fold_data import development, frozen_encoder, rows_with_features, workbench
+from dnd.finetuning.fold_data import development, frozen_encoder, rows_with_features, similarity_to_training, workbench
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.students import MemberResult, Plan, StudentPlan, plan_students, train_member
 from dnd.finetuning.time_limit import Clock
@@ -145,6 +145,7 @@ class _Part:
         weights_MC: of the students together, if there are any, then of the classical members.
         targets: scale of the classical members.
         values: per member predictions for all molecules, out of fold for development molecules.
+        similarity_N: of each to the nearest molecule that its prediction was learned from.
     """
 
     partition: Split
@@ -153,6 +154,7 @@ class _Part:
     weights_MC: Float[np.ndarray, "members targets"]
     targets: tuple[Target, ...]
     values: dict[str, Array]
+    similarity_N: Float[np.ndarray, "molecules"]
 
     def blended(self) -> Array:
         """The weighted mean, on the learned scale, of the members that predict a molecule.
@@ -269,7 +271,8 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     judged = bench.known(partition.test)
     for name in models:
         values[name][judged] = bench.predict(models[name], judged)
-    return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values)
+    similarity_N = similarity_to_training(plan.molecules.smiles, bench, judged)
+    return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values, similarity_N)
 
 
 def _deviation(target: Target, labels_N: np.ndarray) -> float:
@@ -348,6 +351,7 @@ def _assemble(
         spread_NC=weighted_spread(np.stack(list(parts[0].values.values())), parts[0].weights_MC)
         if len(parts) == 1
         else None,
+        similarity_N=parts[0].similarity_N if len(parts) == 1 else None,
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 from safetensors.torch import save
@@ -96,21 +96,28 @@ class Domain:
     scale_D: Float[np.ndarray, "dim"]
 
     def reasons(self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]) -> list[str]:
-        """Per valid molecule why it is outside; empty where it is inside.
+        """Per valid molecule why it is outside; empty where it is inside. See `judge`."""
+        return self.judge(smiles, embeddings_BD)[0]
+
+    def judge(
+        self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]
+    ) -> tuple[list[str], Float[np.ndarray, "molecules"]]:
+        """Per valid molecule why it is outside, empty where it is inside, and its similarity to the nearest reference.
 
         Args:
             smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
         """
         if not smiles:
-            return []
+            return [], np.empty(0)
         mols = _parsed(smiles)
         similarity_B = self._references.nearest(_bits(mols))
         distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
-        return [
+        reasons = [
             "; ".join(self._judge(mol, float(similar), float(far)))
             for mol, similar, far in zip(mols, similarity_B, distance_B, strict=True)
         ]
+        return reasons, similarity_B
 
     def _judge(self, mol: Chem.Mol, similarity: float, distance: float) -> list[str]:
         limits, found = self.limits, []
@@ -175,6 +182,30 @@ class BitTable:
             rows_KR = self._table_FR.take(places[start : start + _MOST_OVERLAP], axis=0)
             total_R += rows_KR.sum(axis=0, dtype=np.uint8)
         return total_R
+
+
+def similarity_out_of_fold(
+    smiles: Sequence[str], folds: Int[np.ndarray, "molecules"], others: Sequence[str]
+) -> tuple[Float[np.ndarray, "molecules"], Float[np.ndarray, "others"]]:
+    """Tanimoto similarity of each molecule to the nearest one of another fold, and of others to the nearest of all.
+
+    So each is compared with those that its prediction out of fold was learned from, as `Domain.judge` will compare a
+    new molecule with all. Of more than 10,000, molecules to compare with are drawn at random, as there.
+
+    Args:
+        smiles: canonical, of the molecules that the model learns from.
+        folds: of each.
+        others: canonical.
+    """
+    bits, found_N = _bits(_parsed(smiles)), np.full(len(smiles), np.nan)
+    kept_N = np.zeros(len(smiles), bool)
+    kept_N[np.random.default_rng(derive_seed(0, "domain")).permutation(len(smiles))[:LIMIT_REFERENCES]] = True
+    for fold in np.unique(folds):
+        inside_N = folds == fold
+        references = bits[kept_N & ~inside_N]
+        if len(references):
+            found_N[inside_N] = BitTable(references).nearest(bits[inside_N])
+    return found_N, BitTable(bits[kept_N]).nearest(_bits(_parsed(others)))
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:

@@ -30,8 +30,10 @@ from dnd.predictor.model_folder import (
 )
 from dnd.predictor.network import run_over, to_raw_units
 from dnd.predictor.targets import Target, TaskName, groups_of, weighted_mean
-from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, both_classes, read_calibration
-from dnd.predictor.uncertainty.class_sets import set_words
+from dnd.predictor.uncertainty.calibration import Calibration, read_calibration
+from dnd.predictor.uncertainty.choosing import Chosen
+from dnd.predictor.uncertainty.class_sets import ClassSets
+from dnd.predictor.uncertainty.protocol import Predicted
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
 from dnd.tables.from_python import as_molecules
@@ -108,7 +110,7 @@ def class_columns(
     group: ClassGroup,
     probabilities_NK: Float[np.ndarray, "molecules classes"],
     members_MNK: Float[np.ndarray, "members molecules classes"],
-    thresholds: Sequence[float] | None = None,
+    sets: ClassSets | None = None,
 ) -> dict[str, Column]:
     """The output columns of a target of several classes.
 
@@ -121,7 +123,7 @@ def class_columns(
         group: name and classes.
         probabilities_NK: of the whole model; NaN rows where there is no molecule.
         members_MNK: of each member, before calibration.
-        thresholds: of the sets; None = there are none.
+        sets: what makes sets of likely classes; None = there are none.
     """
     known_N = ~np.isnan(probabilities_NK).any(axis=1)
     best_N = np.where(known_N[:, None], probabilities_NK, 0.0).argmax(axis=1)
@@ -130,8 +132,8 @@ def class_columns(
     if len(members_MNK) > 1:
         spread_NK = members_MNK.std(axis=0, ddof=1)
         columns[f"{group.name}_std"] = spread_NK[np.arange(len(best_N)), best_N]
-    if thresholds is not None:
-        columns[f"{group.name}_set"] = set_words(probabilities_NK, thresholds, group.classes)
+    if sets is not None:
+        columns[f"{group.name}_set"] = sets.words(Predicted(probabilities_NK), group.classes)
     for place, name in enumerate(group.classes):
         columns[f"{group.name}_prob_{name}"] = probabilities_NK[:, place]
     return columns
@@ -180,6 +182,12 @@ class Predictor:
                 "calibration and targets of a model differ in number",
                 found=len(calibration.targets),
                 expected=len(self.targets),
+                next_step="Finetune the model again",
+            )
+        if domain is None and calibration is not None and calibration.needs_similarity:
+            raise CorruptFileError(
+                "the intervals of a model go with the similarity to its training molecules, which it has not",
+                found="no domain.json",
                 next_step="Finetune the model again",
             )
         for member in parts.members:
@@ -262,9 +270,11 @@ class Predictor:
         embeddings_VD: np.ndarray = np.empty((0, 0))
         if len(found.places):
             members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
-        columns = self._target_columns(members_MNC)
+        similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None:
-            reasons = self.domain.reasons(found.smiles, embeddings_VD)
+            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD)
+        columns = self._target_columns(members_MNC, similarity_N)
+        if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
             columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
@@ -326,33 +336,32 @@ class Predictor:
         mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, members_MNC)
         return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MNC - mean_NC) ** 2)))
 
-    def _target_columns(self, members_MNC: np.ndarray) -> dict[str, Column]:
+    def _target_columns(self, members_MNC: np.ndarray, similarity_N: np.ndarray) -> dict[str, Column]:
         values_NC = self._combined(list(members_MNC))
         spread_NC = self._spread(members_MNC)
         blend = self.parts.blend
         names = [STUDENTS] * len(self.parts.members) + [member.name for member in blend.classical] if blend else []
         widths_NC = spread_by_name(members_MNC, self._weights_MC, names) if blend else spread_NC
-        sets = {one.name: one for one in self.calibration.sets} if self.calibration else {}
+        of_groups = {one.name: one.chosen for one in self.calibration.groups} if self.calibration else {}
         columns: dict[str, Column] = {}
         groups = {group.first: group for group in groups_of(self.targets)}
         for column, target in enumerate(self.targets):
             if column in groups:
                 own = groups[column].span
-                likely = sets.get(groups[column].name)
-                thresholds = likely.thresholds if likely else None
-                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], thresholds)
+                sets = of_groups.get(groups[column].name, Chosen()).sets
+                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], sets)
             if target.group:
                 continue
             columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
-            learned = self.calibration.targets[column] if self.calibration else TargetCalibration()
-            if learned.set_thresholds is not None:
-                both_NK = both_classes(values_NC[:, column])
-                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
-            ends = learned.bounds(values_NC[:, column], _column(widths_NC, column), target.transform)
-            if ends is not None:
-                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
+            learned = self.calibration.targets[column].chosen if self.calibration else Chosen()
+            predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform, similarity_N)
+            if learned.sets is not None:
+                columns[f"{target.name}_set"] = learned.sets.words(predicted, ("0", "1"))
+            if learned.intervals is not None:
+                ends_2N = np.ascontiguousarray(learned.intervals.apply(predicted).T)
+                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends_2N
         return columns
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:

@@ -7,10 +7,12 @@ import pytest
 
 from dnd.chemistry.splits import Split
 from dnd.predictor.uncertainty.calibration import sentences
-from dnd.predictor.uncertainty.class_sets import ALWAYS, in_set, set_thresholds, set_words
+from dnd.predictor.uncertainty.choosing import isotonic_is_better
+from dnd.predictor.uncertainty.class_sets import ALWAYS, ClassWiseSets
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.predictor.uncertainty.intervals import mixing_weights, weighted_half_width
-from dnd.predictor.uncertainty.probabilities import fit_isotonic, isotonic, isotonic_is_better
+from dnd.predictor.uncertainty.probabilities import Isotonic
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 
 
 def labelled(count: int, seed: int, rare: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -23,54 +25,58 @@ def labelled(count: int, seed: int, rare: float = 0.1) -> tuple[np.ndarray, np.n
     return labels, np.stack([1 - one, one], axis=1)
 
 
+def held_out(labels: np.ndarray, probabilities: np.ndarray) -> HeldOut:
+    return HeldOut(labels.astype(float), Predicted(probabilities))
+
+
 def test_each_class_has_its_own_coverage_however_rare_it_is():
     held = []
     for seed in range(30):
-        thresholds = set_thresholds(*labelled(600, seed), 0.9)
+        found = ClassWiseSets.fit(held_out(*labelled(600, seed)))
         labels, probabilities = labelled(600, 1000 + seed)
-        inside = in_set(probabilities, thresholds)
+        inside = found.apply(Predicted(probabilities))
         held.append([inside[labels == place, place].mean() for place in (0, 1)])
     assert np.mean(held, axis=0) == pytest.approx([0.9, 0.91], abs=0.02)
 
 
 def test_a_class_with_few_molecules_is_in_every_set_and_none_at_all_means_no_sets():
     labels, probabilities = np.array([0] * 40 + [1] * 5), np.tile([0.7, 0.3], (45, 1))
-    thresholds = set_thresholds(labels, probabilities, 0.9)
-    assert thresholds is not None
-    assert thresholds[1] == ALWAYS
-    assert set_thresholds(labels[:5], probabilities[:5], 0.9) is None
-    assert in_set(np.array([[1.0, 0.0]]), thresholds)[0, 1]
+    found = ClassWiseSets.fit(held_out(labels, probabilities))
+    assert found is not None
+    assert found.thresholds[1] == ALWAYS
+    assert ClassWiseSets.fit(held_out(labels[:5], probabilities[:5])) is None
+    assert found.apply(Predicted(np.array([[1.0, 0.0]])))[0, 1]
 
 
 def test_words_name_the_likely_classes_and_a_set_is_never_empty():
-    probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9], [np.nan, np.nan]])
-    assert set_words(probabilities, (0.6, 0.6), ("0", "1")) == ["0", "0|1", "1", ""]
-    assert set_words(probabilities[:1], (0.05, 0.05), ("0", "1")) == ["0"]
+    predicted = Predicted(np.array([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9], [np.nan, np.nan]]))
+    assert ClassWiseSets((0.6, 0.6)).words(predicted, ("0", "1")) == ["0", "0|1", "1", ""]
+    assert ClassWiseSets((0.05, 0.05)).words(predicted, ("0", "1")) == ["0", "0", "1", ""]
+    assert ClassWiseSets((0.6, 0.6)).words(Predicted(predicted.values[:, 1]), ("0", "1")) == ["0", "0|1", "1", ""]
 
 
 def test_an_isotonic_line_keeps_every_order_and_follows_the_frequencies():
     generator = np.random.default_rng(0)
     probabilities = generator.random(4000)
     labels = (generator.random(4000) < probabilities**3).astype(float)
-    knots = fit_isotonic(labels, probabilities)
-    assert knots is not None
+    line = Isotonic.fit(held_out(labels, probabilities))
+    assert line is not None
     grid = np.linspace(0, 1, 101)
-    found = isotonic(grid, knots)
+    found = line.apply(Predicted(grid))
     assert (np.diff(found) > 0).all()
     assert np.abs(found - grid**3).max() < 0.12
     assert np.abs(found - grid**3).mean() < 0.03
-    assert fit_isotonic(np.zeros(10), generator.random(10)) is None
+    assert Isotonic.fit(held_out(np.zeros(10), generator.random(10))) is None
 
 
 def test_the_scaling_is_the_one_that_fits_out_of_fold():
     generator = np.random.default_rng(1)
     probabilities = generator.random(3000)
     stepped = np.where(probabilities < 0.4, 0.1, np.where(probabilities < 0.6, 0.9, 0.5))
-    assert isotonic_is_better(
-        (generator.random(3000) < np.sort(stepped)[probabilities.argsort().argsort()]) * 1.0, probabilities
-    )
-    assert not isotonic_is_better((generator.random(3000) < probabilities) * 1.0, probabilities)
-    assert not isotonic_is_better((generator.random(100) < 0.5) * 1.0, probabilities[:100])  # too few of a class
+    bent = generator.random(3000) < np.sort(stepped)[probabilities.argsort().argsort()]
+    assert isotonic_is_better(held_out(bent, probabilities))
+    assert not isotonic_is_better(held_out(generator.random(3000) < probabilities, probabilities))
+    assert not isotonic_is_better(held_out(generator.random(100) < 0.5, probabilities[:100]))  # too few of a class
 
 
 def test_a_model_of_classes_learns_sets_and_judges_them_on_the_test_part():
@@ -78,8 +84,8 @@ def test_a_model_of_classes_learns_sets_and_judges_them_on_the_test_part():
     rows = np.arange(900)
     split = Split(rows[:1], rows[1:500], rows[500:])
     _, found = calibrate([(split, probabilities[:, 1:])], labels[:, None].astype(float), ["classification"])
-    (one,) = found.targets
-    assert one.set_thresholds is not None
+    assert found.targets[0].chosen.sets is not None
+    one = found.targets[0].judged
     assert one.set_coverage == pytest.approx(0.9, abs=0.05)
     assert 0 < one.set_single <= 1
     assert any(
@@ -95,9 +101,9 @@ def test_lessons_may_be_molecules_that_were_predicted_out_of_fold():
     rows = np.arange(60)
     split = Split(rows[:20], rows[20:30], rows[30:])
     _, found = calibrate([(split, values)], targets, ["regression"], [rows[:30]])
-    assert found.targets[0].half_width == pytest.approx(1.0)
-    assert found.targets[0].molecules == 27
-    assert found.targets[0].measured == 0
+    assert found.targets[0].chosen.intervals.half_width == pytest.approx(1.0)
+    assert found.targets[0].judged.molecules == 27
+    assert found.targets[0].judged.measured == 0
 
 
 def test_a_validation_part_that_is_harder_counts_as_much_as_the_training_part():
@@ -107,7 +113,7 @@ def test_a_validation_part_that_is_harder_counts_as_much_as_the_training_part():
         split = Split(rows[:400], valid, rows[450:])
         teachers = [np.concatenate([split.train, split.valid])]
         _, found = calibrate([(split, values)], targets, ["regression"], teachers)
-        assert found.targets[0].half_width == pytest.approx(expected, abs=0.011)
+        assert found.targets[0].chosen.intervals.half_width == pytest.approx(expected, abs=0.011)
 
 
 def test_parts_of_one_kind_have_the_quantile_of_both_together():

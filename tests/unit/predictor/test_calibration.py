@@ -12,19 +12,24 @@ from sklearn.calibration import _SigmoidCalibration
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
-from dnd.common.files import read_manifest, write_json, write_manifest
+from dnd.common.files import read_json, read_manifest, write_json, write_manifest
 from dnd.common.model_folder import ModelFolder
+from dnd.predictor.metrics import ClassGroup
 from dnd.predictor.uncertainty.calibration import (
     CALIBRATION,
     Calibration,
+    Judged,
     TargetCalibration,
     read_calibration,
     sentences,
     write_calibration,
 )
+from dnd.predictor.uncertainty.choosing import Chosen
 from dnd.predictor.uncertainty.fitting import calibrate
-from dnd.predictor.uncertainty.intervals import conformal_half_width
-from dnd.predictor.uncertainty.probabilities import fit_platt, platt
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, conformal_half_width
+from dnd.predictor.uncertainty.probabilities import Platt
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from make_golden import GOLDEN
 
 
 def parts(*sizes: int) -> Split:
@@ -55,19 +60,20 @@ def test_platt_equals_that_of_scikit_learn():
     generator = np.random.default_rng(1)
     scores = generator.normal(size=300)
     labels = (generator.random(300) < 1 / (1 + np.exp(-(0.4 * scores - 0.8)))).astype(float)
-    fitted = fit_platt(labels, 1 / (1 + np.exp(-scores)))
+    fitted = Platt.fit(HeldOut(labels, Predicted(1 / (1 + np.exp(-scores)))))
     assert fitted is not None
     expected = _SigmoidCalibration().fit(scores, labels)
-    assert fitted == pytest.approx((-expected.a_, -expected.b_), abs=1e-3)
+    assert (fitted.slope, fitted.intercept) == pytest.approx((-expected.a_, -expected.b_), abs=1e-3)
 
 
 def test_platt_keeps_the_ranking_or_is_left_out():
     labels, probabilities = np.repeat([0.0, 1.0], 30), np.linspace(0.01, 0.99, 60)
-    slope, intercept = fit_platt(labels, probabilities) or (0, 0)
-    assert (np.diff(platt(probabilities, slope, intercept)) >= 0).all()
-    assert fit_platt(labels, probabilities[::-1]) is None
-    assert fit_platt(np.repeat([0.0, 1.0], [50, 9]), probabilities[:59]) is None
-    assert np.isfinite(platt(np.array([0.0, 1.0]), 1.0, 0.0)).all()
+    fitted = Platt.fit(HeldOut(labels, Predicted(probabilities)))
+    assert fitted is not None
+    assert (np.diff(fitted.apply(Predicted(probabilities))) >= 0).all()
+    assert Platt.fit(HeldOut(labels, Predicted(probabilities[::-1]))) is None
+    assert Platt.fit(HeldOut(np.repeat([0.0, 1.0], [50, 9]), Predicted(probabilities[:59]))) is None
+    assert np.isfinite(Platt(1.0, 0.0).apply(Predicted(np.array([0.0, 1.0])))).all()
 
 
 def test_one_partition_learns_from_validation_and_is_judged_on_test():
@@ -77,9 +83,10 @@ def test_one_partition_learns_from_validation_and_is_judged_on_test():
     split = parts(50, 50, 100)
     [(_, same)], found = calibrate([(split, predictions)], targets, ["regression"] * targets.shape[1])
     assert np.array_equal(same, predictions)
-    first, second = found.targets
-    assert first.half_width == conformal_half_width(predictions[50:100, 0])
-    assert first.measured == pytest.approx((np.abs(predictions[100:, 0]) <= first.half_width).mean())
+    half_width = found.targets[0].chosen.intervals.half_width
+    first, second = (one.judged for one in found.targets)
+    assert half_width == conformal_half_width(predictions[50:100, 0])
+    assert first.measured == pytest.approx((np.abs(predictions[100:, 0]) <= half_width).mean())
     assert (first.molecules, first.judged_on, second.judged_on) == (50, 100, int((~np.isnan(targets[100:, 1])).sum()))
     line = sentences(found, ["a", "b"], ["regression"] * 2, "the validation part")[0]
     assert "of the validation part" in line
@@ -95,8 +102,8 @@ def test_a_fold_never_judges_what_it_taught():
         values = np.full((60, 1), 1.0 + 10 * fold)  # residual 1, 11, 21
         folds.append((Split(rows[rows % 3 != fold], test, test), values))
     _, found = calibrate(folds, targets, ["regression"] * targets.shape[1])
-    assert found.targets[0].half_width == 21
-    assert found.targets[0].measured == pytest.approx(2 / 3)  # the worst fold is not covered by the other two
+    assert found.targets[0].chosen.intervals == ConformalIntervals(21.0)
+    assert found.targets[0].judged.measured == pytest.approx(2 / 3)  # the worst fold is not covered by the other two
 
 
 def test_classes_are_scaled_and_the_brier_score_falls():
@@ -105,8 +112,8 @@ def test_classes_are_scaled_and_the_brier_score_falls():
     labels = (generator.random((2000, 1)) < true).astype(float)
     overconfident = 1 / (1 + (1 / true - 1) ** 4)
     [(_, scaled)], found = calibrate([(parts(200, 800, 1000), overconfident)], labels, ["classification"])
-    one = found.targets[0]
-    assert one.slope == pytest.approx(0.25, abs=0.05)
+    assert found.targets[0].chosen.platt.slope == pytest.approx(0.25, abs=0.05)
+    one = found.targets[0].judged
     assert one.measured is not None
     assert one.before is not None
     assert one.measured < one.before
@@ -119,16 +126,54 @@ def opened(folder: Path) -> ModelFolder:
 
 def test_it_is_kept_and_damage_is_named(tmp_path: Path):
     assert_none = Calibration((TargetCalibration(),))
-    one = Calibration((TargetCalibration(half_width=1.5, molecules=20, judged_on=10, measured=0.9),))
+    learned = Chosen(intervals=ConformalIntervals(1.5))
+    one = Calibration((TargetCalibration(learned, Judged(20, 10, measured=0.9)),))
     write_calibration(tmp_path, one, ["line"])
     write_manifest(tmp_path, kind="predictor", format_version=1)
     assert read_calibration(opened(tmp_path)) == one != assert_none
-    write_json(tmp_path / CALIBRATION, {"calibration": {"targets": "x"}})
-    with pytest.raises(CorruptFileError, match=r"changed while it was read|is too large"):
-        read_calibration(opened(tmp_path))
-    write_manifest(tmp_path, kind="predictor", format_version=1)
-    with pytest.raises(CorruptFileError, match="no calibration"):
-        read_calibration(opened(tmp_path))
+    entry = one.to_dict()
+    half = {**entry["targets"][0], "slope": 1.0}  # no intercept
+    wrong = {**entry["targets"][0], "half_width": "wide"}
+    for damage in ("x", [half], [wrong], [{**entry["targets"][0], "depth": 1}], [None]):
+        write_json(tmp_path / CALIBRATION, {"calibration": {**entry, "targets": damage}})
+        write_manifest(tmp_path, kind="predictor", format_version=1)
+        with pytest.raises(CorruptFileError, match="no calibration"):
+            read_calibration(opened(tmp_path))
     (tmp_path / CALIBRATION).unlink()
     write_manifest(tmp_path, kind="predictor", format_version=1)
     assert read_calibration(opened(tmp_path)) is None
+
+
+COLUMN = (
+    "before half_width intercept judged_on knots_x knots_y measured molecules set_coverage set_single set_thresholds "
+    "slope spread_floor"
+)
+TEMPERATURE = "before classes first judged_on measured molecules name value"
+SETS = "coverage each_class first judged_on molecules name size thresholds"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.rglob("calibration.json")), ids=lambda path: path.parent.name)
+def test_an_old_file_comes_back_with_its_numbers(path: Path):
+    entry = read_json(path)["calibration"]
+    written = Calibration.from_dict(entry).to_dict()
+    assert written["coverage"] == entry["coverage"]
+    for before, after in zip(entry["targets"], written["targets"], strict=True):
+        assert before == {key: after[key] for key in before}
+
+
+def test_the_file_has_the_entries_that_it_always_had():
+    generator = np.random.default_rng(4)
+    labels = np.concatenate(
+        [generator.random((90, 1)), generator.random((90, 1)) < 0.5, np.eye(3)[np.arange(90) % 3]], 1
+    )
+    kinds = ["regression", "classification", *["multiclass"] * 3]
+    group = ClassGroup("phase", ("a", "b", "c"), 2)
+    _, found = calibrate([(parts(30, 30, 30), generator.random((90, 5)))], labels, kinds, groups=[group])
+    entry = found.to_dict()
+    assert sorted(entry) == ["coverage", "sets", "targets", "temperatures"]
+    assert [" ".join(sorted(one)) for one in entry["targets"]] == [COLUMN] * 5
+    assert " ".join(sorted(entry["temperatures"][0])) == TEMPERATURE
+    assert " ".join(sorted(entry["sets"][0])) == SETS
+    assert Calibration.from_dict(entry) == found
+    del entry["sets"]  # models of before there were sets
+    assert Calibration.from_dict(entry).groups[0].chosen.sets is None

@@ -9,7 +9,7 @@ from rdkit.Chem import AllChem, rdFingerprintGenerator
 
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
-from dnd.predictor.applicability_domain import Domain, fit_domain
+from dnd.predictor.applicability_domain import Domain, fit_domain, similarity_out_of_fold
 from finetuning_toys import molecules, other_spelling
 
 SMILES = [parse_smiles(text).smiles for text in molecules()]
@@ -49,6 +49,18 @@ def test_thresholds_are_those_of_the_training_molecules(domain: Domain):
     scaled /= np.where(scaled.std(axis=0) > 0, scaled.std(axis=0), 1)
     distances = np.linalg.norm(scaled[:, None] - scaled[None], axis=2) + np.diag(np.full(len(SMILES), np.inf))
     assert domain.limits.largest_distance == pytest.approx(np.quantile(distances.min(axis=1), 0.99), abs=1e-3)
+
+
+def test_similarity_out_of_fold_is_that_to_the_molecules_of_other_folds(domain: Domain):
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    bits = [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in SMILES]
+    folds, others = np.arange(len(SMILES)) % 3, ["CCCCBr", "c1ccccc1I"]
+    found, of_others = similarity_out_of_fold(SMILES, folds, others)
+    for row, fold in enumerate(folds):
+        nearest = max(DataStructs.BulkTanimotoSimilarity(bits[row], [bits[k] for k in np.flatnonzero(folds != fold)]))
+        assert found[row] == pytest.approx(nearest)
+    assert np.array_equal(of_others, domain.judge(others, vectors(others))[1])  # as a new molecule is compared
+    assert np.isnan(similarity_out_of_fold(SMILES[:3], np.zeros(3, int), [])[0]).all()
 
 
 @pytest.mark.parametrize(

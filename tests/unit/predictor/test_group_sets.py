@@ -12,8 +12,10 @@ from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
 from dnd.predictor.metrics import ClassGroup, one_hot, softmax
 from dnd.predictor.uncertainty.calibration import sentences
-from dnd.predictor.uncertainty.class_sets import fit_group_sets, in_set, shared_threshold
+from dnd.predictor.uncertainty.choosing import choose
+from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
 from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from finetuning_toys import molecules, quietly, write_csv
 
 GROUP = ClassGroup("grade", ("a", "b", "c", "d"), 0)
@@ -33,10 +35,9 @@ def test_every_class_has_its_own_coverage_where_there_are_enough_of_each():
     held = []
     for seed in range(30):
         codes, probabilities = drawn(800, seed)
-        found = fit_group_sets(GROUP, one_hot(codes.astype(float), 4), probabilities)
-        assert found.each_class
+        found = ClassWiseSets.fit(HeldOut(codes.astype(float), Predicted(probabilities)))
         codes, probabilities = drawn(800, 1000 + seed)
-        inside = in_set(probabilities, found.thresholds or ())
+        inside = found.apply(Predicted(probabilities))
         held.append([inside[codes == place, place].mean() for place in range(4)])
     assert np.mean(held, axis=0) == pytest.approx([0.9, 0.9, 0.91, 0.92], abs=0.025)
 
@@ -45,23 +46,31 @@ def test_with_a_rare_class_the_promise_is_for_all_together_and_is_kept():
     held = []
     for seed in range(60):
         codes, probabilities = drawn(120, seed)
-        found = fit_group_sets(GROUP, one_hot(codes.astype(float), 4), probabilities)
-        assert not found.each_class
-        assert len(set(found.thresholds or ())) == 1
+        found = MarginalSets.fit(HeldOut(codes.astype(float), Predicted(probabilities)))
+        assert len(set(found.thresholds)) == 1
         codes, probabilities = drawn(400, 1000 + seed)
-        held.append(in_set(probabilities, found.thresholds or ())[np.arange(400), codes].mean())
+        held.append(found.evaluate(HeldOut(codes.astype(float), Predicted(probabilities)))["coverage"])
     assert np.mean(held) == pytest.approx(0.9, abs=0.015)
-    assert "of all molecules together (a class has under 20)" in found.sentence()
+    assert found.describe() == "of all molecules together (a class has under 20)"
+
+
+def test_every_class_has_its_own_threshold_from_twenty_molecules_on():
+    codes, probabilities = np.repeat(np.arange(4.0), [40, 30, 25, 20]), np.full((115, 4), 0.25)
+    assert choose("multiclass", HeldOut(codes, Predicted(probabilities))).sets.each_class
+    assert not choose("multiclass", HeldOut(codes[:-1], Predicted(probabilities[:-1]))).sets.each_class
 
 
 def test_the_shared_threshold_is_the_conformal_quantile_and_needs_nine_molecules():
     probabilities = np.tile(np.linspace(0.05, 0.95, 19)[:, None], 2)
-    codes = np.zeros(19, int)
-    assert shared_threshold(codes, probabilities, 0.9) == pytest.approx((0.9, 0.9))  # the 18th smallest of 19
-    assert shared_threshold(codes[:8], probabilities[:8], 0.9) is None
-    few = fit_group_sets(GROUP, one_hot(np.zeros(8), 4), np.full((8, 4), 0.25))
-    assert few.thresholds is None
-    assert "8 held-out labels are too few" in few.sentence()
+    codes = np.zeros(19)
+    found = MarginalSets.fit(HeldOut(codes, Predicted(probabilities)))
+    assert found.thresholds == pytest.approx((0.9, 0.9))  # the 18th smallest of 19
+    assert MarginalSets.fit(HeldOut(codes[:8], Predicted(probabilities[:8]))) is None
+    split = Split(*np.split(np.arange(8), [0, 8]))
+    _, few = calibrate([(split, np.full((8, 4), 0.25))], one_hot(np.zeros(8), 4), ["multiclass"] * 4, groups=[GROUP])
+    assert few.groups[0].chosen.sets is None
+    lines = sentences(few, ["x"] * 4, ["multiclass"] * 4, "there")
+    assert "grade: no sets of classes, because 8 held-out labels are too few" in lines
 
 
 def test_coverage_is_measured_on_the_test_part_with_the_probabilities_of_the_model():
@@ -72,15 +81,16 @@ def test_coverage_is_measured_on_the_test_part_with_the_probabilities_of_the_mod
     split = Split(rows[:100], rows[100:700], rows[700:])
     sharp = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)  # too sure, so a temperature is learned
     [(_, values)], found = calibrate([(split, sharp)], labels, ["multiclass"] * 4, groups=[GROUP])
-    (one,) = found.sets
-    assert found.temperatures[0].value == pytest.approx(3, rel=0.2)
-    inside = in_set(values[700:1450], one.thresholds or ())
-    assert one.coverage == pytest.approx(inside[np.arange(750), codes[700:1450]].mean())
-    assert one.coverage == pytest.approx(0.9, abs=0.05)
-    assert one.size == pytest.approx(inside.sum(axis=1).mean())
-    assert (one.molecules, one.judged_on) == (600, 750)
+    (group,) = found.groups
+    one = group.judged
+    assert group.chosen.temperature.value == pytest.approx(3, rel=0.2)
+    inside = group.chosen.sets.apply(Predicted(values[700:1450]))
+    assert one.set_coverage == pytest.approx(inside[np.arange(750), codes[700:1450]].mean())
+    assert one.set_coverage == pytest.approx(0.9, abs=0.05)
+    assert one.set_size == pytest.approx(inside.sum(axis=1).mean())
+    assert (one.molecules, one.set_judged_on) == (600, 750)
     line = next(line for line in sentences(found, ["x"] * 4, ["multiclass"] * 4, "there") if "sets of classes" in line)
-    assert f"{one.coverage:.1%} of 750 test molecules" in line
+    assert f"{one.set_coverage:.1%} of 750 test molecules" in line
 
 
 def test_no_fold_is_judged_by_what_it_taught():
@@ -92,8 +102,10 @@ def test_no_fold_is_judged_by_what_it_taught():
         values = np.tile([sure, *[(1 - sure) / 3] * 3], (90, 1))
         folds.append((Split(rows[rows % 3 != fold], test, test), values))
     _, found = calibrate(folds, labels, ["multiclass"] * 4, groups=[GROUP])
-    assert found.sets[0].judged_on == 90
-    assert found.sets[0].coverage == pytest.approx(2 / 3)  # the worst fold is not covered by what the other two taught
+    assert found.groups[0].judged.set_judged_on == 90
+    assert found.groups[0].judged.set_coverage == pytest.approx(
+        2 / 3
+    )  # the worst fold is not covered by what the other two taught
 
 
 def test_the_sets_of_a_model_are_a_column_that_names_its_classes(tmp_path: Path):

@@ -9,13 +9,20 @@ import pytest
 
 import dnd
 from dnd.chemistry.splits import Split
+from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
+from dnd.common.model_folder import read_model
 from dnd.predictor.ensemble import spread_by_name, weighted_spread
+from dnd.predictor.model_folder import KIND, read_predictor
+from dnd.predictor.predictor import Predictor
 from dnd.predictor.transforms import Transform
-from dnd.predictor.uncertainty.calibration import sentences
+from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, sentences
+from dnd.predictor.uncertainty.choosing import Chosen, choose
 from dnd.predictor.uncertainty.fitting import calibrate
-from dnd.predictor.uncertainty.intervals import fit_width, mixing_weights
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from finetuning_toys import heavy_atoms, quietly, write_csv
+from make_golden import GOLDEN
 
 
 def uneven(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,6 +30,12 @@ def uneven(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     spread = generator.gamma(1.0, size=count)
     return np.abs(generator.normal(size=count)) * spread, spread
+
+
+def fit_width(errors, weights=None, spread=None) -> tuple[float | None, float | None]:
+    """The width that is chosen, and its floor where it goes with the spread."""
+    found = choose("regression", HeldOut(np.zeros(len(errors)), Predicted(errors, spread), weights)).intervals
+    return (None, None) if found is None else (found.half_width, found.spread_floor)
 
 
 def test_widths_go_with_a_spread_that_foretells_errors_and_cover_as_promised():
@@ -80,26 +93,28 @@ def test_the_test_part_judges_the_widths_that_a_new_molecule_would_get():
     split = Split(rows[:1], rows[1:500], rows[500:])
     given = [(split, errors[:, None])]
     _, found = calibrate(given, np.zeros((900, 1)), ["regression"], spread_NC=spread[:, None])
-    (one,) = found.targets
-    assert one.spread_floor is not None
-    low, high = one.bounds(errors[500:], spread[500:]) or ([], [])
-    inside = (np.asarray(low) <= 0) & (np.asarray(high) >= 0)
-    assert one.measured == pytest.approx(inside.mean())
+    intervals = found.targets[0].chosen.intervals
+    assert intervals.spread_floor is not None
+    low, high = intervals.apply(Predicted(errors[500:], spread[500:])).T
+    assert found.targets[0].judged.measured == pytest.approx(((low <= 0) & (high >= 0)).mean())
     assert "× (spread of the members + " in sentences(found, ["y"], ["regression"], "somewhere")[0]
     log = [Transform("log")]
     _, mapped = calibrate(given, np.ones((900, 1)), ["regression"], spread_NC=spread[:, None], transforms=log)
-    assert mapped.targets[0].spread_floor is None
+    assert mapped.targets[0].chosen.intervals.spread_floor is None
 
 
-@pytest.mark.parametrize(
-    "recipe", [("ensemble=3",), ("blend.classical=ridge,forest_descriptors", "ensemble=1", "blend.folds=3")]
-)
+BLEND = ("blend.classical=ridge,forest_descriptors", "ensemble=1", "blend.folds=3")
+
+
+@pytest.mark.parametrize(("recipe", "by_similarity"), [(("ensemble=3",), False), (BLEND, False), (BLEND, True)])
 def test_the_coverage_of_a_model_is_that_of_its_columns(
-    tmp_path: Path, recipe: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, recipe: tuple[str, ...], by_similarity: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """Widths by the spread are enforced; what the calibration saw must be what a loaded model says."""
-    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.NARROWER", 100.0)
-    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.FEWEST_FOR_SPREAD", 9)
+    """Widths by spread and similarity are enforced; what the calibration saw must be what a loaded model says."""
+    line = ((0.2, 0.7), (1.6, 0.4)) if by_similarity else None
+    monkeypatch.setattr("dnd.predictor.uncertainty.intervals.error_by_similarity", lambda *given: line)
+    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.NARROWER", 100.0)
+    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.FEWEST_FOR_SPREAD", 9)
     smiles = [f"{'C' * length}{tail}" for length in range(1, 13) for tail in ("O", "N", "Cl", "F", "C(=O)O", "C#N")]
     noise = np.random.default_rng(2).normal(size=len(smiles))
     labels = [heavy_atoms(text) + extra for text, extra in zip(smiles, noise, strict=True)]
@@ -107,8 +122,27 @@ def test_the_coverage_of_a_model_is_that_of_its_columns(
     quietly(data, tmp_path / "model", ["y"], "fractions=0.4,0.3,0.3", *recipe)
     one = read_json(tmp_path / "model" / "calibration.json")["calibration"]["targets"][0]
     assert one["spread_floor"] > 0
+    assert one.get("similarity_knots") == (list(line[0]) if line else None)
     test = read_json(tmp_path / "model" / "splits.json")["test"]
     table = dnd.load(tmp_path / "model", device="cpu").predict([smiles[row] for row in test])
     low, high, truth = np.asarray(table["y_low"]), np.asarray(table["y_high"]), np.asarray(labels)[test]
     assert ((low <= truth) & (truth <= high)).mean() == pytest.approx(one["measured"])
     assert np.ptp(high - low) > 0
+
+
+def test_a_model_without_training_molecules_has_no_width_by_similarity(tmp_path: Path):
+    learned = ConformalIntervals(1.0, None, (0.2, 0.7), (1.6, 0.4))
+    calibration = Calibration((TargetCalibration(Chosen(learned)),))
+    assert calibration.needs_similarity
+    assert not Calibration((TargetCalibration(Chosen(ConformalIntervals(1.0))),)).needs_similarity
+    folder = GOLDEN / "predictor-regression"
+    parts = read_predictor(read_model(folder, kind=KIND))
+    with pytest.raises(CorruptFileError, match="similarity to its training molecules"):
+        Predictor(parts, calibration=calibration)
+    entry = calibration.to_dict()["targets"][0]
+    assert entry["similarity_knots"] == (0.2, 0.7)
+    assert TargetCalibration.from_dict(entry).chosen.intervals == learned
+    with pytest.raises(ConfigError, match="at odds"):
+        TargetCalibration.from_dict({**entry, "similarity_factors": (1.0,)})
+    plain = TargetCalibration(Chosen(ConformalIntervals(1.0))).to_dict()
+    assert plain.keys() == TargetCalibration().to_dict().keys() == entry.keys() - ConformalIntervals.optional

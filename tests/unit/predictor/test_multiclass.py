@@ -21,7 +21,8 @@ from dnd.prediction.screen.screen import ScreenConfig, _column_of
 from dnd.predictor.metrics import ClassGroup, class_scores, judge, normalised, one_hot, softmax
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import choose_task, choose_tasks
-from dnd.predictor.uncertainty.probabilities import apply_temperature, fit_temperature
+from dnd.predictor.uncertainty.probabilities import Temperature
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from dnd.tables.labels import parse_labels
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv
 
@@ -132,12 +133,12 @@ def test_temperature_repairs_overconfidence_and_keeps_the_order():
     codes, probabilities = drawn(2000, 3)
     labels, group = one_hot(codes, 3), ClassGroup("phase", ("a", "b", "c"), 0)
     sharp = normalised(probabilities**3, [group])
-    learned = fit_temperature(group, labels, sharp)
+    learned = Temperature.fit(HeldOut(codes, Predicted(sharp)))
     assert 2 < learned.value < 4
-    cooled = apply_temperature(sharp, [learned])
+    cooled = learned.apply(Predicted(sharp))
     assert (cooled.argmax(axis=1) == sharp.argmax(axis=1)).all()
     assert class_scores(labels, cooled)["log_loss"] < class_scores(labels, sharp)["log_loss"]
-    assert fit_temperature(group, labels[:5], sharp[:5]).value is None
+    assert Temperature.fit(HeldOut(codes[:5], Predicted(sharp[:5]))) is None
 
 
 def write_phases(folder: Path, **more: list[object]) -> Path:

@@ -17,6 +17,7 @@ from dnd.predictor.targets import Target, fit_targets
 from dnd.predictor.transforms import Transform, choose_transforms, fit_transform
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.protocol import Predicted
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_csv
 
 GENERATOR = np.random.default_rng(0)
@@ -100,13 +101,12 @@ def test_an_interval_is_learned_in_the_scale_of_the_map_and_covers_in_the_unit_o
     _, found = calibrate(
         [(Split(*np.split(np.arange(500), [50, 300])), noisy)], LOGNORMAL[:, None], ["regression"], transforms=[log]
     )
-    (one,) = found.targets
-    low, high = one.bounds(noisy[300:, 0], transform=log) or ([], [])
+    low, high = found.targets[0].chosen.intervals.apply(Predicted(noisy[300:, 0], transform=log)).T
     inside = (low <= LOGNORMAL[300:]) & (LOGNORMAL[300:] <= high)
-    assert one.measured == pytest.approx(inside.mean())
+    assert found.targets[0].judged.measured == pytest.approx(inside.mean())
     assert 0.84 < inside.mean() < 0.96
-    assert (np.asarray(low) > 0).all()
-    factor = np.asarray(high) / noisy[300:, 0]
+    assert (low > 0).all()
+    factor = high / noisy[300:, 0]
     assert np.allclose(factor, factor[0])
     assert (
         f"multiplied by {significant(float(factor[0]))}"

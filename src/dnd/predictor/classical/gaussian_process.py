@@ -21,11 +21,20 @@ from jaxtyping import Float, Float32, Int64
 
 from dnd.common.errors import CorruptFileError
 from dnd.predictor.classical.linear import Scaling
+from dnd.predictor.classical.stored_arrays import Expected, check_arrays, packed_size
 from dnd.predictor.classical.trees import Link, linked
 
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
 _LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
 _STEEPNESS = 6.0
+_STORED: dict[str, Expected] = {
+    "bit_columns": ("i", ("bits",)),
+    "bit_levels": ("f", ("bits",)),
+    "columns": ("i", ("columns",)),
+    "scaled": ("f", ("training", "columns")),
+    "alpha": ("f", ("training",)),
+    "numbers": ("f", (3,)),
+}
 _START = np.array([0.0, 0.0, 0.0, -2.0])  # log s, logit w, log ℓ, log σ²
 
 
@@ -65,8 +74,12 @@ def tanimoto(a_NU: Float32[np.ndarray, "molecules bits"], b_RU: Float32[np.ndarr
 
 
 def squared_distance(a_NK: np.ndarray, b_RK: np.ndarray) -> np.ndarray:
-    """Mean over columns of squared differences."""
-    a, b = a_NK.astype(np.float64), b_RK.astype(np.float64)
+    """Mean over columns of squared differences.
+
+    A matrix product rounds by the order in memory. Selected columns lie one behind the other, those that come from a
+    file do not; with one order for both, a model predicts the same bits before and after it was stored.
+    """
+    a, b = (np.asfortranarray(own, np.float64) for own in (a_NK, b_RK))
     total = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
     found: np.ndarray = np.maximum(total, 0.0) / max(1, a.shape[1])
     return found
@@ -127,9 +140,16 @@ class Kernel:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Kernel:
         """See `Scaling.from_arrays`."""
+        sizes = check_arrays(arrays, _STORED)
+        check_arrays(arrays, {"bits": ("u", (sizes["training"], packed_size(sizes["bits"])))})
         unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
         if len(unary.columns_U) and not 0 <= unary.columns_U.min() <= unary.columns_U.max() < width:
-            raise CorruptFileError("a classical model uses a feature that there is not")
+            raise CorruptFileError(
+                "a classical model uses a feature that there is not",
+                found=f"columns {int(unary.columns_U.min())} to {int(unary.columns_U.max())}",
+                expected=f"0 to {width - 1}",
+                next_step="Finetune the model again",
+            )
         bits = np.unpackbits(arrays["bits"], axis=1, count=len(unary.columns_U)).astype(np.float32)
         share, length, mean = map(float, arrays["numbers"])
         scaling = Scaling.from_arrays(arrays, width)

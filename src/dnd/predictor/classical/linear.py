@@ -13,9 +13,16 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from dnd.common.errors import CorruptFileError
+from dnd.predictor.classical.stored_arrays import Expected, check_arrays
 from dnd.predictor.classical.trees import Link, linked
 
 CLIP = 5.0
+_STORED_SCALING: dict[str, Expected] = {
+    "columns": ("i", ("columns",)),
+    "mean": ("f", ("columns",)),
+    "std": ("f", ("columns",)),
+}
+_STORED: dict[str, Expected] = {"weights": ("f", ("columns",)), "intercept": ("f", (1,))}
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,17 @@ class Scaling:
         """The inverse of `arrays`.
 
         Raises:
-            CorruptFileError: a column that there is not.
+            CorruptFileError: an array is missing or of the wrong kind, or a column that there is not.
         """
+        check_arrays(arrays, _STORED_SCALING)
         columns_K = arrays["columns"]
         if len(columns_K) and not 0 <= columns_K.min() <= columns_K.max() < width:
-            raise CorruptFileError("a classical model uses a feature that there is not", found=int(columns_K.max()))
+            raise CorruptFileError(
+                "a classical model uses a feature that there is not",
+                found=f"columns {int(columns_K.min())} to {int(columns_K.max())}",
+                expected=f"0 to {width - 1}",
+                next_step="Finetune the model again",
+            )
         return cls(columns_K, arrays["mean"], arrays["std"])
 
 
@@ -100,6 +113,7 @@ class Linear:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Linear:
         """See `Scaling.from_arrays`."""
+        check_arrays(arrays, _STORED_SCALING | _STORED)
         scaling = Scaling.from_arrays(arrays, width)
         return cls(scaling, arrays["weights"], float(arrays["intercept"][0]), link)
 

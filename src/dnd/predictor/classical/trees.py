@@ -17,12 +17,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
 
 from dnd.common.errors import CorruptFileError
+from dnd.predictor.classical.stored_arrays import Expected, check_arrays, packed_size
 
 Link = Literal["identity", "logit"]
 _LEAF = -1
 _ROWS_AT_ONCE, _WALKS_AT_ONCE = 512, 2**20  # a walk is a row in a tree and takes 43 bytes
 LIMIT_TREES = 20_000  # of one model that is loaded
 _NODE_BYTES = 9
+_STORED: dict[str, Expected] = {
+    "feature": ("i", ("nodes",)),
+    "number": ("f", ("nodes",)),
+    "skip": ("u", ("nodes",)),
+    "starts": ("i", ("trees",)),
+    "affine": ("f", (2,)),
+}
 
 
 def linked(raw_N: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
@@ -128,8 +136,12 @@ class Trees:
         """Trees over `width` features from stored arrays.
 
         Raises:
-            CorruptFileError: a node leads out of its tree or names a feature that there is not, or too many trees.
+            CorruptFileError: an array is missing or of the wrong kind, a node leads out of its tree or names a feature
+                that there is not, a tree has another number of leaves than its inner nodes ask for, or there are too
+                many trees.
         """
+        sizes = check_arrays(arrays, _STORED)
+        check_arrays(arrays, {"missing_left": ("u", (packed_size(sizes["nodes"]),))})
         feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
         if len(starts) > LIMIT_TREES:
             raise CorruptFileError("a classical model of too many trees", found=len(starts), expected=LIMIT_TREES)
@@ -138,8 +150,8 @@ class Trees:
         end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
         sound = (
             end_of is not None
-            and len(skip) == len(feature) == len(arrays["number"])
             and bool((feature < width).all())
+            and bool((np.add.reduceat(np.where(inner, 1, -1), starts) == -1).all())
             and bool((skip[inner] > 1).all())
             and bool((places[inner] + skip[inner] < end_of[inner]).all())
         )

@@ -1,11 +1,15 @@
-"""How sure a model is: the calibration of each target, its file in a MODEL folder, and its description in words."""
+"""The calibration of a model: the calibrators of each target, how they did, their file, and their words.
+
+`calibration.json` is older than the protocol: it has one flat entry per column, and lists of temperatures and sets for
+targets of several classes. What is read and written here keeps that format.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,114 +18,209 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import TaskKind, significant
+from dnd.predictor.metrics import ClassGroup, TaskKind
 from dnd.predictor.transforms import AS_IT_IS, Transform
-from dnd.predictor.uncertainty.class_sets import GroupSets
-from dnd.predictor.uncertainty.intervals import COVERAGE
-from dnd.predictor.uncertainty.probabilities import Temperature, apply_temperature, isotonic, platt
-
-# How sure a model is: what was learned for each target (`calibrating.py`), and its file in a MODEL folder.
-
+from dnd.predictor.uncertainty.choosing import Chosen
+from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
+from dnd.predictor.uncertainty.intervals import ConformalIntervals
+from dnd.predictor.uncertainty.probabilities import Isotonic, Platt, Temperature
+from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, Predicted
 
 Array = Float[np.ndarray, "molecules targets"]
+C = TypeVar("C", bound=Calibrator)
 
 CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
-class TargetCalibration:
-    """What was learned for one target; None where there were too few labels.
+class Judged:
+    """How many molecules taught and judged the calibrators of a target, and what came of it; None = nothing judged.
 
     Attributes:
-        half_width: of the interval, in the target's unit (in the scale of its transform), or per unit of spread.
-        spread_floor: added to the spread of the members, where the interval goes with it; None = one width for all.
-        slope: a of Platt's scaling.
-        intercept: b.
-        molecules: it was learned from.
-        judged_on: molecules that judged it.
-        before: Brier score of the raw probabilities on those molecules; None for intervals.
-        measured: coverage of the intervals, or Brier score after scaling, on those molecules.
-        knots_x, knots_y: of an isotonic line, which then takes the place of Platt's scaling.
-        set_thresholds: of the sets, class 0 and class 1.
+        molecules: that they were learned from.
+        judged_on: molecules that judged them.
+        before: of probabilities: Brier score (several classes: log loss) of the raw ones on those molecules.
+        measured: coverage of the intervals, or the score of the calibrated probabilities, on those molecules.
+        set_judged_on: molecules that judged the sets.
         set_coverage: how often the true class was in the set, on those molecules.
-        set_single: share of sets with one class, on those molecules.
+        set_single: share of sets with one class.
+        set_size: mean number of classes in a set.
     """
 
-    half_width: float | None = None
-    slope: float | None = None
-    intercept: float | None = None
     molecules: int = 0
     judged_on: int = 0
     before: float | None = None
     measured: float | None = None
-    knots_x: tuple[float, ...] | None = None
-    knots_y: tuple[float, ...] | None = None
-    set_thresholds: tuple[float, ...] | None = None
+    set_judged_on: int = 0
     set_coverage: float | None = None
     set_single: float | None = None
-    spread_floor: float | None = None
+    set_size: float | None = None
 
-    def bounds(
-        self,
-        predictions_N: Float[np.ndarray, "molecules"],
-        spread_N: Float[np.ndarray, "molecules"] | None = None,
-        transform: Transform = AS_IT_IS,
-    ) -> tuple[Float[np.ndarray, "molecules"], Float[np.ndarray, "molecules"]] | None:
-        """Both ends of the intervals in the target's unit; None where none was learned.
 
-        Args:
-            predictions_N: in the target's unit.
-            spread_N: of the members, as it was when the width was learned; needed where the width goes with it.
-            transform: of the target.
-        """
-        if self.half_width is None:
-            return None
-        half_N: float | np.ndarray = self.half_width
-        if self.spread_floor is not None:
-            assert spread_N is not None, "a width by the spread needs the spread"
-            half_N = self.half_width * (spread_N + self.spread_floor)
-        centre_N = transform.forward(predictions_N)
-        return transform.inverse(centre_N - half_N), transform.inverse(centre_N + half_N)
+@dataclass(frozen=True)
+class TargetCalibration:
+    """What was learned for one column: a regression, or the probability of class 1 of two.
 
-    def scaled(self, predictions_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
-        """Calibrated probabilities; unchanged where no scaling was learned."""
-        if self.knots_x is not None and self.knots_y is not None:
-            return isotonic(predictions_N, (self.knots_x, self.knots_y))
-        if self.slope is None or self.intercept is None:
-            return predictions_N
-        return platt(predictions_N, self.slope, self.intercept)
+    Attributes:
+        chosen: its calibrators.
+        judged: how they did.
+    """
+
+    chosen: Chosen = field(default_factory=Chosen)
+    judged: Judged = field(default_factory=Judged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in `targets`."""
+        entry = {key: getattr(self.judged, key) for key in _JUDGED}
+        for name, kind in _PARTS.items():
+            part = getattr(self.chosen, name)
+            entry |= (
+                {_key(own): None for own in kind.field_names() if own not in kind.optional}
+                if part is None
+                else _renamed(part)
+            )
+        return entry
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> TargetCalibration:
+        """The inverse of `to_dict`; keys that older versions did not have may be missing."""
+        chosen = Chosen(
+            intervals=_read_part(ConformalIntervals, entry),
+            platt=_read_part(Platt, entry),
+            isotonic=_read_part(Isotonic, entry),
+            sets=_read_part(ClassWiseSets, entry),
+        )
+        known = {*_JUDGED, *(_key(own) for kind in _PARTS.values() for own in kind.field_names())}
+        _refuse_others(entry, known)
+        return cls(chosen, from_dict(Judged, _own(entry, _JUDGED)))
+
+
+@dataclass(frozen=True)
+class GroupCalibration:
+    """What was learned for one target of several classes.
+
+    Attributes:
+        name: of the target.
+        first: the first of its columns.
+        classes: how many there are.
+        chosen: its calibrators.
+        judged: how they did.
+    """
+
+    name: str
+    first: int
+    classes: int
+    chosen: Chosen = field(default_factory=Chosen)
+    judged: Judged = field(default_factory=Judged)
+
+    @classmethod
+    def of(cls, group: ClassGroup, chosen: Chosen, judged: Judged) -> GroupCalibration:
+        """The entry of `group`."""
+        return cls(group.name, group.first, len(group.classes), chosen, judged)
+
+    @property
+    def span(self) -> slice:
+        """Its columns."""
+        return slice(self.first, self.first + self.classes)
+
+    def to_dicts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Its entries in `temperatures` and in `sets`."""
+        judged, sets, temperature = self.judged, self.chosen.sets, self.chosen.temperature
+        named = {"name": self.name, "first": self.first, "molecules": judged.molecules}
+        return (
+            named
+            | {"classes": self.classes, "value": temperature and temperature.value, "judged_on": judged.judged_on}
+            | {"before": judged.before, "measured": judged.measured},
+            named
+            | {"thresholds": sets and sets.thresholds, "each_class": bool(sets and sets.each_class)}
+            | {"judged_on": judged.set_judged_on, "coverage": judged.set_coverage, "size": judged.set_size},
+        )
+
+    @classmethod
+    def from_dicts(cls, scaling: Mapping[str, Any], sets: Mapping[str, Any] | None) -> GroupCalibration:
+        """The inverse of `to_dicts`; models of before there were sets have none."""
+        _refuse_others(scaling, {"name", "first", "classes", "value", *_SCORED})
+        value = scaling.get("value")
+        chosen = Chosen(temperature=None if value is None else Temperature.from_dict({"value": value}))
+        judged = from_dict(Judged, _own(scaling, _SCORED))
+        if sets is not None:
+            _refuse_others(sets, {"name", "first", "thresholds", "each_class", "molecules", "judged_on", *_SETS})
+            kind = ClassWiseSets if sets.get("each_class") else MarginalSets
+            chosen = replace(chosen, sets=_read_part(kind, sets, ""))
+            found = {own: sets[key] for key, own in _SETS.items() if key in sets}
+            judged = from_dict(Judged, {**_own(scaling, _SCORED), **found, "set_judged_on": sets.get("judged_on", 0)})
+        return cls(str(scaling["name"]), int(scaling["first"]), int(scaling["classes"]), chosen, judged)
+
+
+_SCORED = ("molecules", "judged_on", "before", "measured")
+_JUDGED = (*_SCORED, "set_coverage", "set_single")  # of a column
+_SETS = {"coverage": "set_coverage", "size": "set_size"}  # of several classes: key in the file, name here
+_PARTS: dict[str, type[Calibrator]] = {
+    "intervals": ConformalIntervals,
+    "platt": Platt,
+    "isotonic": Isotonic,
+    "sets": ClassWiseSets,
+}
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """One entry per target.
+    """What was learned for the targets of a model.
 
     Attributes:
-        targets: in the order of the model's targets.
-        coverage: that the intervals aim at.
-        temperatures: of the targets of several classes.
-        sets: of the targets of several classes; none in models of before there were any.
+        targets: one entry per column, in the order of the model's; those of several classes are empty.
+        coverage: that intervals and sets are made for.
+        groups: one entry per target of several classes.
     """
 
     targets: tuple[TargetCalibration, ...]
     coverage: float = COVERAGE
-    temperatures: tuple[Temperature, ...] = ()
-    sets: tuple[GroupSets, ...] = ()
+    groups: tuple[GroupCalibration, ...] = ()
+
+    @property
+    def needs_similarity(self) -> bool:
+        """Whether some intervals go with the similarity to the nearest training molecule."""
+        intervals = [one.chosen.intervals for one in self.targets]
+        return any(own is not None and own.similarity_knots is not None for own in intervals)
 
     def scaled(self, predictions_NC: Array) -> Array:
         """Calibrated probabilities; unchanged where no scaling was learned."""
-        columns = [one.scaled(column_N) for one, column_N in zip(self.targets, predictions_NC.T, strict=True)]
-        return apply_temperature(np.stack(columns, axis=1), self.temperatures)
+        columns = [
+            one.chosen.scaled(Predicted(column_N)).values
+            for one, column_N in zip(self.targets, predictions_NC.T, strict=True)
+        ]
+        found = np.stack(columns, axis=1)
+        for group in self.groups:
+            found[:, group.span] = group.chosen.scaled(Predicted(found[:, group.span])).values
+        return found
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in `calibration.json`."""
+        groups = [group.to_dicts() for group in self.groups]
+        return {
+            "targets": [one.to_dict() for one in self.targets],
+            "coverage": self.coverage,
+            "temperatures": [scaling for scaling, _ in groups],
+            "sets": [sets for _, sets in groups],
+        }
 
-def both_classes(probabilities_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules classes"]:
-    """Probabilities of class 0 and class 1."""
-    return np.stack([1 - probabilities_N, probabilities_N], axis=1)
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError, KeyError, TypeError, ValueError, AttributeError: it is something else.
+        """
+        _refuse_others(entry, {"targets", "coverage", "temperatures", "sets"})
+        sets = {own["name"]: own for own in entry.get("sets", ())}
+        groups = [GroupCalibration.from_dicts(own, sets.get(own["name"])) for own in entry.get("temperatures", ())]
+        targets = tuple(TargetCalibration.from_dict(own) for own in entry["targets"])
+        return cls(targets, float(entry.get("coverage", COVERAGE)), tuple(groups))
 
 
 def write_calibration(folder: Path, calibration: Calibration, lines: Sequence[str]) -> None:
     """Write `calibration.json` into a MODEL folder that is not sealed yet."""
-    write_json(folder / CALIBRATION, {"calibration": asdict(calibration), "sentences": list(lines)})
+    write_json(folder / CALIBRATION, {"calibration": calibration.to_dict(), "sentences": list(lines)})
 
 
 def read_calibration(model: ModelFolder) -> Calibration | None:
@@ -133,17 +232,40 @@ def read_calibration(model: ModelFolder) -> Calibration | None:
     if not model.holds(CALIBRATION):
         return None
     try:
-        return from_dict(Calibration, model.json(CALIBRATION)["calibration"])
-    except (KeyError, TypeError, ConfigError) as error:
+        return Calibration.from_dict(model.json(CALIBRATION)["calibration"])
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CorruptFileError(
             f"{model.path / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
         ) from error
 
 
+def _key(name: str) -> str:
+    """The key of a calibrator's field in the flat entry of a column."""
+    return "set_thresholds" if name == "thresholds" else name
+
+
+def _renamed(part: Calibrator) -> dict[str, Any]:
+    return {_key(name): value for name, value in part.to_dict().items()}
+
+
+def _read_part(kind: type[C], entry: Mapping[str, Any], prefix: str = "set_") -> C | None:
+    """The calibrator whose fields lie in a flat entry; None where none of them has a value."""
+    keys = {name: _key(name) if prefix else name for name in kind.field_names()}
+    own = {name: entry[key] for name, key in keys.items() if entry.get(key) is not None}
+    return kind.from_dict(own) if own else None
+
+
+def _own(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: entry[key] for key in keys if key in entry}
+
+
+def _refuse_others(entry: Mapping[str, Any], known: set[str]) -> None:
+    others = sorted(set(entry) - known)
+    if others:
+        raise ConfigError("a calibration has unknown entries", found=", ".join(others))
+
+
 # What a calibration is, in words.
-
-
-_LARGEST = 700.0  # whose exponential is a number still
 
 
 def sentences(
@@ -159,34 +281,51 @@ def sentences(
     for name, kind, one, own in zip(names, kinds, calibration.targets, maps, strict=True):
         if kind == "multiclass":
             continue
-        judged = one.judged_on and one.measured is not None
-        if one.half_width is not None:
-            line = f"{name}: interval {_width(one, own)}, made for {calibration.coverage:.0%} coverage"
-            line += f", learned from {one.molecules} molecules of {source}"
-            line += f"; measured coverage {one.measured:.1%} of {one.judged_on} test molecules" if judged else ""
-        elif one.slope is not None:
-            how = "Platt" if one.knots_x is None else "isotonic"
-            line = f"{name}: probabilities calibrated ({how}) on {one.molecules} molecules of {source}"
-            brier = "; Brier score of the test part"
-            line += f"{brier} {one.before:.4f} before, {one.measured:.4f} after" if judged else ""
-        else:
-            what = "no interval" if kind == "regression" else "probabilities as the network gives them"
-            line = f"{name}: {what}, because {one.molecules} held-out labels are too few"
-        found.append(line)
-        if one.set_thresholds is not None and one.set_coverage is not None:
-            made = f"sets of classes made for {calibration.coverage:.0%} coverage of each class"
-            held = f"{one.set_coverage:.1%} of the test molecules have theirs in the set"
-            found.append(f"{name}: {made}; {held}, {one.set_single:.0%} of the sets name one class")
-    found += [one.sentence(source) for one in calibration.temperatures]
-    return [*found, *(one.sentence() for one in calibration.sets)]
+        found.append(f"{name}: {_column_words(calibration, one, kind, source, own)}")
+        if one.chosen.sets is not None and one.judged.set_coverage is not None:
+            made = f"sets of classes made for {calibration.coverage:.0%} coverage {one.chosen.sets.describe()}"
+            held = f"{one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            found.append(f"{name}: {made}; {held}, {one.judged.set_single:.0%} of the sets name one class")
+    found += [f"{group.name}: {_temperature_words(group, source)}" for group in calibration.groups]
+    return [*found, *(f"{group.name}: {_set_words(calibration, group)}" for group in calibration.groups)]
 
 
-def _width(one: TargetCalibration, transform: Transform) -> str:
-    assert one.half_width is not None
-    if transform.name == "log":
-        return f"of the prediction divided and multiplied by {significant(math.exp(min(one.half_width, _LARGEST)))}"
-    if transform.name == "yeo-johnson":
-        return f"± {significant(one.half_width)} in the scale of the Yeo-Johnson map"
-    if one.spread_floor is not None:
-        return f"± {significant(one.half_width)} × (spread of the members + {significant(one.spread_floor)})"
-    return f"± {significant(one.half_width)}"
+def _column_words(
+    calibration: Calibration, one: TargetCalibration, kind: TaskKind, source: str, transform: Transform
+) -> str:
+    chosen, judged = one.chosen, one.judged
+    was_judged = judged.judged_on and judged.measured is not None
+    if chosen.intervals is not None:
+        line = f"interval {chosen.intervals.describe(transform)}, made for {calibration.coverage:.0%} coverage"
+        line += f", learned from {judged.molecules} molecules of {source}"
+        return line + (
+            f"; measured coverage {judged.measured:.1%} of {judged.judged_on} test molecules" if was_judged else ""
+        )
+    if chosen.scaling is not None:
+        line = f"probabilities calibrated ({chosen.scaling.describe()}) on {judged.molecules} molecules of {source}"
+        brier = "; Brier score of the test part"
+        return line + (f"{brier} {judged.before:.4f} before, {judged.measured:.4f} after" if was_judged else "")
+    what = "no interval" if kind == "regression" else "probabilities as the network gives them"
+    return f"{what}, because {judged.molecules} held-out labels are too few"
+
+
+def _temperature_words(group: GroupCalibration, source: str) -> str:
+    judged, temperature = group.judged, group.chosen.temperature
+    if temperature is None:
+        return f"probabilities as the model gives them, because {judged.molecules} held-out labels are too few"
+    line = f"probabilities calibrated ({temperature.describe()}) on {judged.molecules} molecules of {source}"
+    if judged.before is not None and judged.measured is not None:
+        line += f"; log loss of the test part {judged.before:.4f} before, {judged.measured:.4f} after"
+    return line
+
+
+def _set_words(calibration: Calibration, group: GroupCalibration) -> str:
+    judged, sets = group.judged, group.chosen.sets
+    if sets is None:
+        return f"no sets of classes, because {judged.molecules} held-out labels are too few"
+    made = f"{calibration.coverage:.0%} coverage {sets.describe()}"
+    line = f"sets of classes made for {made}, from {judged.molecules} molecules"
+    if judged.set_coverage is not None and judged.set_size is not None:
+        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have theirs in the set"
+        line += f"; {held}, which names {judged.set_size:.1f} of {len(sets.thresholds)} classes on average"
+    return line

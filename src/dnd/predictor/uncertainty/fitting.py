@@ -1,18 +1,10 @@
-"""How sure a model is, learned from molecules it was not trained on: conformal intervals and Platt scaling.
+"""How the calibration of a model is learned from its partitions, and judged on molecules that it did not learn from.
 
-Regression: split-conformal intervals (Lei et al., JASA 113 (2018) 1094, Algorithm 2): prediction ± the k-th smallest
-absolute residual, k = ⌈(n + 1) · coverage⌉, of one width per target or wider where the members disagree
-(`interval_width.py`). For exchangeable molecules such an interval holds the measured value with at least that
-probability; molecules of another kind are not exchangeable.
+With one partition it learns from the validation part, which also chose the epoch, so it is a little optimistic; or from
+development molecules that were predicted out of fold. With folds it learns from each fold's test part, predicted by
+members that never saw it. Which calibrators suit a target is decided in `choosing.py`.
 
-Classification: p → σ(a · logit p + b), fitted with Platt's smoothed labels (Platt 1999). As a > 0 no ranking changes.
-With enough molecules an isotonic line (`isotonic.py`) takes its place where its log loss is smaller out of fold.
-Sets of classes: `conformal_sets.py`.
-Several classes: a temperature per target, see `temperature.py`, and sets, see `group_sets.py`.
-
-With one partition, both learn from the validation part, which also chose the epoch, so they are a little optimistic.
-With folds they learn from each fold's test part, predicted by members that never saw it. Either way they are judged on
-molecules they did not learn from. Legend: N molecules, C targets.
+Legend: N molecules, C columns.
 """
 
 from __future__ import annotations
@@ -25,17 +17,10 @@ import numpy as np
 from dnd.chemistry.splits import Split
 from dnd.predictor.metrics import ClassGroup, TaskKind, normalised
 from dnd.predictor.transforms import AS_IT_IS, Transform
-from dnd.predictor.uncertainty.calibration import Array, Calibration, TargetCalibration, both_classes
-from dnd.predictor.uncertainty.class_sets import fit_group_sets, in_set, judge_group_sets, set_thresholds
-from dnd.predictor.uncertainty.intervals import COVERAGE, fit_width, mixing_weights
-from dnd.predictor.uncertainty.probabilities import (
-    apply_temperature,
-    fit_isotonic,
-    fit_platt,
-    fit_temperature,
-    isotonic_is_better,
-    judge_temperature,
-)
+from dnd.predictor.uncertainty.calibration import Array, Calibration, GroupCalibration, Judged, TargetCalibration
+from dnd.predictor.uncertainty.choosing import Chosen, choose
+from dnd.predictor.uncertainty.intervals import mixing_weights
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted, pooled_scores
 
 Folds = Sequence[tuple[Split, Array]]
 
@@ -47,18 +32,59 @@ class Lesson:
     Attributes:
         rows: molecules that teach.
         values_NC: predictions for all molecules.
-        residuals_NC: their absolute errors, in the scale of each target's transform.
         partition: of the molecules.
-        mixed: its validation part weighs as much as its training part, for the intervals.
+        mixed: its validation part weighs as much as its training part, for intervals and sets.
         spread_NC: of the members for all molecules; None = widths do not go with it.
+        similarity_N: of all molecules to the nearest one that their predictions were learned from; None = not known.
+        molecule_N: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
 
     rows: np.ndarray
     values_NC: Array
-    residuals_NC: Array
     partition: Split
     mixed: bool = False
     spread_NC: Array | None = None
+    similarity_N: np.ndarray | None = None
+    molecule_N: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A target as the calibration sees it: one column, or those of its classes.
+
+    Attributes:
+        kind: of the target.
+        transform: of the target.
+        group: its classes; None = one column.
+        place: of the column.
+    """
+
+    kind: TaskKind
+    transform: Transform
+    place: int
+    group: ClassGroup | None = None
+
+    @property
+    def is_class(self) -> bool:
+        """Whether it is one class of a target that is calibrated as a whole."""
+        return self.kind == "multiclass" and self.group is None
+
+    def held_out(self, lesson: Lesson, rows: np.ndarray, targets_NC: Array) -> tuple[HeldOut, np.ndarray]:
+        """Those of `rows` that have a label and a prediction, without weights; and which rows they are."""
+        if self.group is not None:
+            labels_NK, values = targets_NC[rows, self.group.span], lesson.values_NC[rows, self.group.span]
+            known_N = np.isfinite(labels_NK).all(axis=1) & np.isfinite(values).all(axis=1)
+            labels_N = labels_NK.argmax(axis=1).astype(float)
+        else:
+            labels_N, values = targets_NC[rows, self.place], lesson.values_NC[rows, self.place]
+            known_N = ~np.isnan(labels_N) & np.isfinite(values)
+        own = rows[known_N]
+        by_spread = lesson.spread_NC is not None and self.transform.name == "none"
+        spread_N = lesson.spread_NC[own, self.place] if by_spread and lesson.spread_NC is not None else None
+        similarity_N = None if lesson.similarity_N is None else lesson.similarity_N[own]
+        predicted = Predicted(values[known_N], spread_N, self.transform, similarity_N)
+        molecule_N = None if lesson.molecule_N is None else lesson.molecule_N[own]
+        return HeldOut(labels_N[known_N], predicted, molecule_N=molecule_N), own
 
 
 def calibrate(
@@ -70,6 +96,7 @@ def calibrate(
     groups: Sequence[ClassGroup] = (),
     transforms: Sequence[Transform] = (),
     spread_NC: Array | None = None,
+    similarity_N: np.ndarray | None = None,
     identities: Sequence[str] = (),
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
@@ -81,143 +108,108 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_NC: labels; NaN = missing.
         kinds: of the targets.
-        teachers: per partition the molecules that teach, predicted out of fold; for the intervals of a single
+        teachers: per partition the molecules that teach, predicted out of fold; for intervals and sets of a single
             partition its validation part weighs as much as its training part. None = its validation part, or with
             folds its test part.
         groups: columns that are the classes of one target.
         transforms: of the targets; empty = none.
         spread_NC: of a single partition's members, for all molecules as the model will have it for new ones; the
-            intervals may then go with it, but for targets with a transform. None = one width per target.
+            intervals may then go with it, but for targets with a transform. None = they do not.
+        similarity_N: of a single partition's molecules, all of them, to the nearest one that their prediction was
+            learned from; the intervals then go with it. None = they do not.
         identities: of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, teachers is not None
     if teachers is None:
         teachers = [part.valid if single else part.test for part, _ in folds]
-    maps = list(transforms) or [AS_IT_IS] * len(kinds)
-    residuals = [
-        np.stack([_residuals(*columns) for columns in zip(maps, targets_NC.T, values.T, strict=True)], axis=1)
-        for _, values in folds
-    ]
-    if spread_NC is not None:
-        spread_NC = np.where([own.name == "none" for own in maps], spread_NC, np.nan)
+    molecule_N = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
+    known = (spread_NC, similarity_N) if single else (None, None)
     lessons = [
-        Lesson(rows, values, residuals_NC, part, single and given, spread_NC if single else None)
-        for rows, (part, values), residuals_NC in zip(teachers, folds, residuals, strict=True)
+        Lesson(rows, values, part, single and given, *known, molecule_N)
+        for rows, (part, values) in zip(teachers, folds, strict=True)
     ]
-    final = _learn(lessons, targets_NC, kinds, groups, identities)
+    maps = list(transforms) or [AS_IT_IS] * len(kinds)
+    columns = [Column(kind, own, place) for place, (kind, own) in enumerate(zip(kinds, maps, strict=True))]
+    columns += [Column("multiclass", AS_IT_IS, group.first, group) for group in groups]
+    final = [_learn(column, lessons, targets_NC) for column in columns]
     own = [
-        final if single else _learn(_without(lessons, part.test), targets_NC, kinds, groups, identities)
+        final if single else [_learn(column, _without(lessons, part.test), targets_NC) for column in columns]
         for part, _ in folds
     ]
-    tests = [(lesson, one) for lesson, one in zip(lessons, own, strict=True)]
-    judged = [_judge(tests, targets_NC, column, target) for column, target in enumerate(final.targets)]
-    calibrated = [(part, one.scaled(values)) for (part, values), one in zip(folds, own, strict=True)]
-    temperatures, sets = [], []
-    for place in range(len(groups)):
-        before = [(part.test, values, one.temperatures[place]) for (part, values), one in zip(folds, own, strict=True)]
-        after = [(part.test, values, one.sets[place]) for (part, values), one in zip(calibrated, own, strict=True)]
-        temperatures.append(judge_temperature(final.temperatures[place], targets_NC, before))
-        sets.append(judge_group_sets(final.sets[place], targets_NC, after))
-    return calibrated, Calibration(tuple(judged), temperatures=tuple(temperatures), sets=tuple(sets))
+    judged = [
+        _judge(column, [(lesson, learned[place]) for lesson, learned in zip(lessons, own, strict=True)], targets_NC)
+        for place, column in enumerate(columns)
+    ]
+    judged = [
+        replace(one, molecules=_count(column, lessons, targets_NC)) for column, one in zip(columns, judged, strict=True)
+    ]
+    unjudged = [Judged()] * len(columns)
+    calibrated = [
+        (part, _calibration(columns, learned, unjudged).scaled(values))
+        for (part, values), learned in zip(folds, own, strict=True)
+    ]
+    return calibrated, _calibration(columns, final, judged)
 
 
-def _residuals(transform: Transform, labels_N: np.ndarray, predictions_N: np.ndarray) -> np.ndarray:
-    """Absolute errors in the scale of the transform."""
-    return np.asarray(np.abs(transform.forward(labels_N) - transform.forward(predictions_N)))
+def _calibration(columns: Sequence[Column], chosen: Sequence[Chosen], judged: Sequence[Judged]) -> Calibration:
+    found = list(zip(columns, chosen, judged, strict=True))
+    return Calibration(
+        tuple(TargetCalibration(own, was) for column, own, was in found if column.group is None),
+        groups=tuple(GroupCalibration.of(column.group, own, was) for column, own, was in found if column.group),
+    )
 
 
 def _without(lessons: Sequence[Lesson], judged: np.ndarray) -> list[Lesson]:
     return [replace(one, rows=one.rows[~np.isin(one.rows, judged)]) for one in lessons]
 
 
-def _learn(
-    lessons: Sequence[Lesson],
-    targets_NC: Array,
-    kinds: Sequence[TaskKind],
-    groups: Sequence[ClassGroup],
-    identities: Sequence[str],
-) -> Calibration:
-    every = np.concatenate([one.rows for one in lessons])
-    labels = targets_NC[every]
-    predictions = np.concatenate([one.values_NC[one.rows] for one in lessons])
-    found = []
-    for column, kind in enumerate(kinds):
-        labels_N, predictions_N = labels[:, column], predictions[:, column]
-        known_N = ~np.isnan(labels_N) & np.isfinite(predictions_N)
-        count = len(np.unique(every[known_N]))
-        if kind == "regression":
-            half_width, floor = _learn_width(lessons, column)
-            found.append(TargetCalibration(half_width, molecules=count, spread_floor=floor))
-        elif kind == "multiclass":
-            found.append(TargetCalibration(molecules=count))
-        else:
-            names = [identities[row] for row in every[known_N]] if identities else ()
-            found.append(_learn_classes(labels_N[known_N], predictions_N[known_N], count, names))
-    temperatures = tuple(fit_temperature(group, labels, predictions) for group in groups)
-    predictions = apply_temperature(predictions, temperatures)
-    sets = tuple(fit_group_sets(group, labels, predictions) for group in groups)
-    return Calibration(tuple(found), temperatures=temperatures, sets=sets)
+def _count(column: Column, lessons: Sequence[Lesson], targets_NC: Array) -> int:
+    """How many molecules teach."""
+    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_NC)[1] for own in lessons])))
 
 
-def _learn_width(lessons: Sequence[Lesson], column: int) -> tuple[float | None, float | None]:
-    """See `fit_width`; several lessons count alike, and a single one may mix its parts or know the spread."""
-    residuals = [one.residuals_NC[one.rows, column] for one in lessons]
-    known = [np.isfinite(own_N) for own_N in residuals]
-    if len(lessons) > 1:
-        return fit_width(np.concatenate([own_N[known_N] for own_N, known_N in zip(residuals, known, strict=True)]))
-    (one,), (residuals_N,), (known_N,) = lessons, residuals, known
-    is_valid_N = np.isin(one.rows, one.partition.valid)[known_N]
-    return fit_width(
-        residuals_N[known_N],
-        mixing_weights(is_valid_N) if one.mixed else None,
-        None if one.spread_NC is None else one.spread_NC[one.rows, column][known_N],
+def _learn(column: Column, lessons: Sequence[Lesson], targets_NC: Array) -> Chosen:
+    """The calibrators of a column; several lessons count alike, a single one may mix its parts or know the spread."""
+    if column.is_class:
+        return Chosen()
+    found = [column.held_out(lesson, lesson.rows, targets_NC) for lesson in lessons]
+    if len(found) > 1:
+        return choose(column.kind, _joined([data for data, _ in found]))
+    ((data, rows),), (lesson,) = found, lessons
+    if lesson.mixed:
+        data = replace(data, weights_N=mixing_weights(np.isin(rows, lesson.partition.valid)))
+    return choose(column.kind, data)
+
+
+def _joined(parts: Sequence[HeldOut]) -> HeldOut:
+    """All molecules one behind the other, without spread and similarity."""
+    first = parts[0].predicted
+    values = np.concatenate([one.predicted.values for one in parts])
+    known = parts[0].molecule_N is not None
+    return HeldOut(
+        np.concatenate([one.labels_N for one in parts]),
+        replace(first, values=values, spread_N=None, similarity_N=None),
+        molecule_N=np.concatenate([one.molecule_N for one in parts if one.molecule_N is not None]) if known else None,
     )
 
 
-def _learn_classes(
-    labels_N: np.ndarray, predictions_N: np.ndarray, count: int, identities: Sequence[str]
-) -> TargetCalibration:
-    """Scaling by Platt, or by an isotonic line where that is better out of fold; then the sets."""
-    slope, intercept = fit_platt(labels_N, predictions_N) or (None, None)
-    learned = TargetCalibration(slope=slope, intercept=intercept, molecules=count)
-    if slope is not None and isotonic_is_better(labels_N, predictions_N, identities):
-        knots = fit_isotonic(labels_N, predictions_N)
-        if knots is not None:
-            learned = replace(learned, knots_x=knots[0], knots_y=knots[1])
-    thresholds = set_thresholds(labels_N.astype(int), both_classes(learned.scaled(predictions_N)), COVERAGE)
-    return replace(learned, set_thresholds=thresholds)
-
-
-def _judge(
-    tests: Sequence[tuple[Lesson, Calibration]], targets_NC: Array, column: int, final: TargetCalibration
-) -> TargetCalibration:
-    """`final` with what each fold's own calibration reached on its test part."""
-    inside: list[np.ndarray] = []
-    raw: list[np.ndarray] = []
-    held: list[np.ndarray] = []
-    single: list[np.ndarray] = []
-    for lesson, learned in tests:
-        own, rows = learned.targets[column], lesson.partition.test
-        rows = rows[~np.isnan(targets_NC[rows, column]) & np.isfinite(lesson.values_NC[rows, column])]
-        labels_N, predictions_N = targets_NC[rows, column], lesson.values_NC[rows, column]
-        if own.half_width is not None:
-            unit: float | np.ndarray = 1.0
-            if own.spread_floor is not None and lesson.spread_NC is not None:
-                unit = lesson.spread_NC[rows, column] + own.spread_floor
-            inside.append(lesson.residuals_NC[rows, column] <= own.half_width * unit)
-        elif own.slope is not None:
-            raw.append((predictions_N - labels_N) ** 2)
-            inside.append((own.scaled(predictions_N) - labels_N) ** 2)
-        if own.set_thresholds is not None:
-            members_NK = in_set(both_classes(own.scaled(predictions_N)), own.set_thresholds)
-            held.append(members_NK[np.arange(len(labels_N)), labels_N.astype(int)])
-            single.append(members_NK.sum(axis=1) == 1)
-    if held and sum(map(len, held)):
-        coverage, share = float(np.concatenate(held).mean()), float(np.concatenate(single).mean())
-        final = replace(final, set_coverage=coverage, set_single=share)
-    judged = np.concatenate(inside) if inside else np.zeros(0)
-    if not len(judged):
-        return final
-    before = float(np.concatenate(raw).mean()) if raw else None
-    return replace(final, judged_on=len(judged), before=before, measured=float(judged.mean()))
+def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_NC: Array) -> Judged:
+    """What each fold's own calibrators reached on its test part, all parts together."""
+    found = Judged()
+    data = [(column.held_out(lesson, lesson.partition.test, targets_NC)[0], own) for lesson, own in tests]
+    widths = pooled_scores([(own.intervals, test) for test, own in data])
+    scaling = pooled_scores([(own.scaling, test) for test, own in data])
+    sets = pooled_scores([(own.sets, replace(test, predicted=own.scaled(test.predicted))) for test, own in data])
+    if widths and len(widths["coverage"]):
+        found = replace(found, judged_on=len(widths["coverage"]), measured=float(widths["coverage"].mean()))
+    score = "log_loss" if column.group else "brier"
+    if scaling and len(scaling[score]):
+        before, after = float(scaling[f"{score}_before"].mean()), float(scaling[score].mean())
+        found = replace(found, judged_on=len(scaling[score]), before=before, measured=after)
+    if sets and len(sets["coverage"]):
+        coverage, size, single = (float(sets[name].mean()) for name in ("coverage", "size", "single"))
+        found = replace(found, set_coverage=coverage)
+        of_group = replace(found, set_judged_on=len(sets["coverage"]), set_size=size)
+        found = of_group if column.group else replace(found, set_single=single)  # what the file has of each
+    return found

@@ -1,25 +1,164 @@
-r"""Half the width of conformal intervals, from errors on molecules that were not trained on.
+r"""Conformal intervals of a regression, from errors on molecules that the model was not trained on.
 
 The interval is :math:`T^{-1}(T(\hat y) \pm q\, u)` with the target's transform T. One width for all molecules has
 :math:`u = 1`; a width of its own for each has :math:`u = s + \beta`, s the spread of the members' predictions and β its
-median, and q is the conformal quantile of :math:`|T(y) - T(\hat y)| / u`: normalised conformal prediction (Papadopoulos
-et al., ECML 2002). Both cover the molecules that taught them equally often, so the one that is narrower there is taken,
-where there are 100 of them to tell.
+median. Where the similarity to the nearest training molecule is known, u is multiplied by :math:`g`, the usual error of
+molecules that are as similar: a falling line through three bins. q is the conformal quantile of
+:math:`|T(y) - T(\hat y)| / u`: the k-th smallest, k = ⌈(n + 1) · coverage⌉. For exchangeable molecules such an interval
+holds the measured value with at least that probability. Molecules of new scaffolds are not exchangeable with those that
+taught the width; they are less similar to the training molecules, and by g their intervals are wider.
+
+Source: split-conformal prediction (Lei et al., JASA 113 (2018) 1094, Algorithm 2), normalised by the spread
+(Papadopoulos et al., ECML 2002), with weights (Tibshirani et al., NeurIPS 2019).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-COVERAGE = 0.9
+from dnd.predictor.metrics import significant
+from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Predicted
+
 FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
-FEWEST_FOR_SPREAD = 100  # molecules that choose between both kinds of width
-NARROWER = 0.95  # of the one width is what the mean of widths by the spread must come to: less is chance
+SIMILARITY_BINS = 3  # see docs/results/uncertainty
+FEWEST_PER_BIN = 100  # with 40 the widths of a small data set are too wide for most of its molecules
+_LEAST_FACTOR = 0.25  # of the mean error is the least that a bin may have
+_LARGEST = 700.0  # whose exponential is a number still
 
 Vector = Float[np.ndarray, "molecules"]
+
+
+@dataclass(frozen=True)
+class ConformalIntervals(Calibrator):
+    """Intervals around predictions.
+
+    Attributes:
+        half_width: in the target's unit (in the scale of its transform), or per unit of spread; q above.
+        spread_floor: β, added to the spread of the members, where the interval goes with it; None = it does not.
+        similarity_knots: similarities to the nearest training molecule, rising; None = the width does not go with it.
+        similarity_factors: g at those, falling, and level beyond the first and the last.
+    """
+
+    optional: ClassVar[frozenset[str]] = frozenset({"similarity_knots", "similarity_factors"})
+
+    half_width: float
+    spread_floor: float | None = None
+    similarity_knots: tuple[float, ...] | None = None
+    similarity_factors: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """A line needs both coordinates of each point."""
+        if len(self.similarity_knots or ()) != len(self.similarity_factors or ()):
+            raise ValueError("as many similarities as factors")
+
+    @classmethod
+    def fit(cls, data: HeldOut) -> ConformalIntervals | None:
+        """A width that goes with the spread and with the similarity, as far as `data` has them.
+
+        None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
+        for half of them. Fewer than 200 molecules say nothing about the similarity.
+        """
+        found, spread_N = cls(1.0), data.predicted.spread_N
+        if spread_N is not None:
+            floor = float(np.median(spread_N)) if len(spread_N) else 0.0
+            if not 0 < floor < math.inf:
+                return None
+            found = cls(1.0, floor)
+        ratios_N = data.residuals_N / found.half_widths(data.predicted)
+        if data.predicted.similarity_N is not None:
+            line = error_by_similarity(data.predicted.similarity_N, ratios_N, data.weights_N)
+            if line is not None:
+                found = replace(found, similarity_knots=line[0], similarity_factors=line[1])
+                ratios_N = data.residuals_N / found.half_widths(data.predicted)
+        half = conformal_quantile(ratios_N, data.weights_N)
+        return None if half is None else replace(found, half_width=half)
+
+    def half_widths(self, predicted: Predicted) -> Vector:
+        """Half the width for each molecule, in the scale of the transform."""
+        half_N = np.full(len(predicted), self.half_width)
+        if self.spread_floor is not None:
+            assert predicted.spread_N is not None, "a width by the spread needs the spread"
+            half_N = half_N * (predicted.spread_N + self.spread_floor)
+        if self.similarity_knots is not None and self.similarity_factors is not None:
+            assert predicted.similarity_N is not None, "a width by the similarity needs the similarity"
+            half_N = half_N * np.interp(predicted.similarity_N, self.similarity_knots, self.similarity_factors)
+        return half_N
+
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules ends"]:
+        """Lower and upper end in the target's unit."""
+        transform, half_N = predicted.transform, self.half_widths(predicted)
+        centre_N = transform.forward(predicted.values)
+        return np.stack([transform.inverse(centre_N - half_N), transform.inverse(centre_N + half_N)], axis=1)
+
+    def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
+        """`coverage`: whether the label is inside; `width`: from end to end, in the scale of the transform."""
+        half_N = self.half_widths(data.predicted)
+        return {"coverage": data.residuals_N <= half_N, "width": 2 * half_N}
+
+    def describe(self, transform: Transform = AS_IT_IS) -> str:
+        """The width in words, for a target with `transform`."""
+        line = f"± {significant(self.half_width)}"
+        if transform.name == "log" and self.similarity_factors is not None:
+            line += " in the logarithm"
+        elif transform.name == "log":
+            line = (
+                f"of the prediction divided and multiplied by {significant(math.exp(min(self.half_width, _LARGEST)))}"
+            )
+        elif transform.name == "yeo-johnson":
+            line += " in the scale of the Yeo-Johnson map"
+        elif self.spread_floor is not None:
+            line += f" × (spread of the members + {significant(self.spread_floor)})"
+        if self.similarity_knots is None or self.similarity_factors is None:
+            return line
+        far, near = self.similarity_factors[0], self.similarity_factors[-1]
+        line += f", × {far:.2f} for molecules whose similarity to the nearest training molecule is at most "
+        return line + f"{self.similarity_knots[0]:.2f}, × {near:.2f} from {self.similarity_knots[-1]:.2f} on"
+
+
+def error_by_similarity(
+    similarity_N: Vector, errors_N: Vector, weights_N: Vector | None = None, fewest: int = FEWEST_PER_BIN
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """A falling line through the mean errors of molecules that are about as similar to their nearest training molecule.
+
+    The molecules, by their similarity, lie in three bins of equal number with at least `fewest` each, else in two. A
+    bin whose mean error is larger than that of a less similar one shares a mean with it (pool adjacent violators).
+
+    Returns:
+        Mean similarity of each bin, and its error over the mean of all; None where there are too few molecules for two
+        bins, or where the error does not fall.
+    """
+    bins = min(SIMILARITY_BINS, len(similarity_N) // fewest)
+    mean = float(np.average(errors_N, weights=weights_N)) if bins > 1 else 0.0
+    if bins < 2 or not 0 < mean < math.inf:
+        return None
+    order = np.argsort(similarity_N, kind="stable")
+    knots, means = [], []
+    for own in np.array_split(order, bins):
+        knots.append(float(similarity_N[own].mean()))
+        means.append(float(np.average(errors_N[own], weights=None if weights_N is None else weights_N[own])))
+    factors = np.maximum(_falling(np.array(means)) / mean, _LEAST_FACTOR)
+    if not (np.diff(knots) > 0).all() or factors[0] == factors[-1]:
+        return None
+    return tuple(knots), tuple(map(float, factors))
+
+
+def _falling(values: np.ndarray) -> np.ndarray:
+    """The nearest sequence that does not rise, by least squares."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = float(value), 1
+        while blocks and blocks[-1][0] < mean:
+            before, others = blocks.pop()
+            mean, count = (before * others + mean * count) / (others + count), others + count
+        blocks.append((mean, count))
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
 
 
 def conformal_half_width(residuals_N: Vector, coverage: float = COVERAGE) -> float | None:
@@ -51,29 +190,7 @@ def mixing_weights(is_valid_N: np.ndarray) -> Vector | None:
     return np.where(is_valid_N, 0.5 / valid, 0.5 / train)
 
 
-def fit_width(
-    residuals_N: Vector, weights_N: Vector | None = None, spread_N: Vector | None = None
-) -> tuple[float | None, float | None]:
-    """q, and β where the spread makes the intervals narrower; None where there is none.
-
-    Args:
-        residuals_N: absolute errors, in the scale of the target's transform.
-        weights_N: see `mixing_weights`; None = all count alike.
-        spread_N: s of the same molecules; None = not known.
-    """
-    half = _quantile(residuals_N, weights_N)
-    if half is None or spread_N is None or len(residuals_N) < FEWEST_FOR_SPREAD:
-        return half, None
-    floor = float(np.median(spread_N))
-    if not 0 < floor < math.inf:
-        return half, None
-    unit_N = spread_N + floor
-    own = _quantile(residuals_N / unit_N, weights_N)
-    if own is None or own * float(np.average(unit_N, weights=weights_N)) >= NARROWER * half:
-        return half, None
-    return own, floor
-
-
-def _quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
+def conformal_quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
+    """`weighted_half_width` where there are weights that reach the coverage, else `conformal_half_width`."""
     mixed = None if weights_N is None else weighted_half_width(residuals_N, weights_N)
     return conformal_half_width(residuals_N) if mixed is None else mixed

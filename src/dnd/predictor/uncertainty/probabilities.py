@@ -1,232 +1,223 @@
-"""Calibrated probabilities: Platt's scaling or an isotonic line for two classes, a temperature for several."""
+"""Calibrated probabilities: Platt's scaling or an isotonic line for two classes, a temperature for several.
+
+Legend: N molecules, K classes of one target.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from dnd.predictor.metrics import ClassGroup, softmax
+from dnd.predictor.metrics import softmax
+from dnd.predictor.uncertainty.protocol import Calibrator, HeldOut, Predicted
 
-# Calibrated probabilities without a formula: a rising line through how often class 1 occurred.
-#
-# Isotonic regression (Zadrozny and Elkan, KDD 2002) gives steps, and two molecules on one step lose their order. So
-# each step becomes a point at its middle and the points are joined (centred isotonic regression, Oron and Flournoy,
-# Stat. Biopharm. Res. 9 (2017) 258): the line rises everywhere and every order is kept.
-
-
-Knots = tuple[tuple[float, ...], tuple[float, ...]]
-_EDGE = 1e-6
-
-
-def fit_isotonic(
-    labels_N: Float[np.ndarray, "molecules"], probabilities_N: Float[np.ndarray, "molecules"]
-) -> Knots | None:
-    """Points of the line, both coordinates rising from 0 to 1; None where there are fewer than two steps."""
-    from sklearn.isotonic import IsotonicRegression  # a slow import that no prediction needs
-
-    steps_N = IsotonicRegression(y_min=_EDGE, y_max=1 - _EDGE).fit_transform(probabilities_N, labels_N)
-    values = np.unique(steps_N)
-    if len(values) < 2:
-        return None
-    centres = np.array([probabilities_N[steps_N == value].mean() for value in values])
-    inner = (centres > 0) & (centres < 1)
-    centres, values = centres[inner], values[inner]
-    if len(values) < 2 or (np.diff(centres) <= 0).any():
-        return None
-    first, last = values[0] / 2, (1 + values[-1]) / 2
-    return (0.0, *map(float, centres), 1.0), (float(first), *map(float, values), float(last))
-
-
-def isotonic(probabilities_N: np.ndarray, knots: Knots) -> np.ndarray:
-    """The line at each probability."""
-    return np.asarray(np.interp(probabilities_N, *knots))
-
-
-# Platt's scaling of probabilities, and whether an isotonic line would do better.
-#
-# p → σ(a · logit p + b), fitted with smoothed labels (Platt 1999). As a > 0 no ranking changes. Legend: N molecules.
-
-
-FEWEST_PER_CLASS = 10
-FEWEST_FOR_ISOTONIC = 100  # of each class
-_GAIN = 0.005  # of the log loss, by which an isotonic line must be better
-_LOGIT_EDGE = 1e-15  # keeps logit finite
-
-
-def fit_platt(
-    labels_N: Float[np.ndarray, "molecules"], probabilities_N: Float[np.ndarray, "molecules"]
-) -> tuple[float, float] | None:
-    """Slope and intercept; None with fewer than ten molecules of a class, or where the ranking would turn round."""
-    from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
-    from scipy.special import expit, logit
-
-    positive, count = int(labels_N.sum()), len(labels_N)
-    if min(positive, count - positive) < FEWEST_PER_CLASS:
-        return None
-    scores_N = logit(probabilities_N.clip(_LOGIT_EDGE, 1 - _LOGIT_EDGE))
-    wanted_N = np.where(labels_N > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        outputs_N = parameters[0] * scores_N + parameters[1]
-        errors_N = expit(outputs_N) - wanted_N
-        value = (np.logaddexp(0, outputs_N) - wanted_N * outputs_N).sum()
-        return float(value), np.array([(errors_N * scores_N).sum(), errors_N.sum()])
-
-    slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
-    return (slope, intercept) if slope > 0 and math.isfinite(intercept) else None
-
-
-def platt(probabilities_N: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """σ(slope · logit p + intercept)."""
-    from scipy.special import expit, logit
-
-    scaled_N: np.ndarray = expit(slope * logit(probabilities_N.clip(_LOGIT_EDGE, 1 - _LOGIT_EDGE)) + intercept)
-    return scaled_N
-
-
-def isotonic_is_better(
-    labels_N: Float[np.ndarray, "molecules"],
-    predictions_N: Float[np.ndarray, "molecules"],
-    identities: Sequence[str] = (),
-) -> bool:
-    """Log loss of both scalings, each fitted on four fifths of the molecules and judged on the rest.
-
-    Rows with the same of `identities` are one molecule and in one fifth; without them every row is one.
-    """
-    if min(labels_N.sum(), len(labels_N) - labels_N.sum()) < FEWEST_FOR_ISOTONIC:
-        return False
-    molecule_N = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else np.arange(len(labels_N))
-    fold_N = (np.random.default_rng(0).permutation(molecule_N.max() + 1) % 5)[molecule_N]
-    losses = np.zeros(2)
-    for fold in range(5):
-        train, judged = fold_N != fold, fold_N == fold
-        line = fit_isotonic(labels_N[train], predictions_N[train])
-        scaling = fit_platt(labels_N[train], predictions_N[train])
-        if line is None or scaling is None:
-            return False
-        losses += [
-            _log_loss(labels_N[judged], platt(predictions_N[judged], *scaling)),
-            _log_loss(labels_N[judged], isotonic(predictions_N[judged], line)),
-        ]
-    return bool(losses[1] < (1 - _GAIN) * losses[0])
-
-
-def _log_loss(labels_N: np.ndarray, probabilities_N: np.ndarray) -> float:
-    inside_N = probabilities_N.clip(_LOGIT_EDGE, 1 - _LOGIT_EDGE)
-    return float(-(labels_N * np.log(inside_N) + (1 - labels_N) * np.log1p(-inside_N)).sum())
-
-
-# Calibrated probabilities of several classes: one temperature per target.
-#
-# p_k → p_k^(1/T) / Σ_j p_j^(1/T). T > 1 makes a model that is too sure less sure; the order of the classes stays.
-#
-# Source: Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), §4.2. Legend: N molecules, C columns,
-# K classes of one target.
-
-
-Array = Float[np.ndarray, "molecules columns"]
-FEWEST = 30
+FEWEST_PER_CLASS = 10  # for Platt's scaling
+FEWEST_FOR_TEMPERATURE = 30
+LOGIT_EDGE = 1e-15  # keeps logits and logarithms finite
+_KNOT_EDGE = 1e-6
 _RANGE = (-2.5, 2.5)  # of log T, so T is 0.08 to 12
-_TEMPERATURE_EDGE = 1e-15
+_CONFIDENCE_BINS = 10
+
+
+class Probabilities(Calibrator):
+    """What maps the probabilities of a model to calibrated ones."""
+
+    @abstractmethod
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules *classes"]:
+        """Calibrated probabilities, in the shape of the model's."""
+
+    def evaluate(self, data: HeldOut) -> dict[str, float]:
+        """Log loss and Brier score, before and after, and the expected calibration error (`ece`) after."""
+        own = Predicted(self.apply(data.predicted))
+        return super().evaluate(data) | {"ece": calibration_error(data.places_N, own.by_class_NK)}
+
+    def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
+        """Log loss and squared error of each molecule, of the model's and of the calibrated probabilities."""
+        before, after = _with_sum_1(data.predicted), Predicted(self.apply(data.predicted))
+        return {
+            "log_loss_before": log_losses(data.labels_N, before),
+            "log_loss": log_losses(data.labels_N, after),
+            "brier_before": _squared_errors(data, before),
+            "brier": _squared_errors(data, after),
+        }
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """What was learned for one target of several classes.
+class Platt(Probabilities):
+    r"""Platt's scaling of the probability of class 1.
+
+    .. math:: p \to \sigma(a \cdot \mathrm{logit}\, p + b)
+
+    It is fitted with smoothed labels (Platt, Advances in Large Margin Classifiers (1999) 61). As a > 0 no ranking
+    changes.
 
     Attributes:
-        name: of the target.
-        first: the first of its columns.
-        classes: how many there are.
-        value: T; None where there were too few labels.
-        molecules: it was learned from.
-        judged_on: molecules that judged it.
-        before: log loss of the raw probabilities on those molecules.
-        measured: log loss after scaling, on those molecules.
+        slope: a.
+        intercept: b.
     """
 
-    name: str
-    first: int
-    classes: int
-    value: float | None = None
-    molecules: int = 0
-    judged_on: int = 0
-    before: float | None = None
-    measured: float | None = None
+    slope: float
+    intercept: float
 
-    @property
-    def span(self) -> slice:
-        """Its columns."""
-        return slice(self.first, self.first + self.classes)
+    @classmethod
+    def fit(cls, data: HeldOut) -> Platt | None:
+        """None with fewer than ten molecules of a class, or where the ranking would turn round."""
+        from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
+        from scipy.special import expit, logit
 
-    def sentence(self, source: str) -> str:
-        """What was learned and how it did."""
-        if self.value is None:
-            found = f"{self.molecules} held-out labels are too few"
-            return f"{self.name}: probabilities as the model gives them, because {found}"
-        line = f"{self.name}: probabilities calibrated (temperature {self.value:.2f}) on {self.molecules} molecules of "
-        line += source
-        if self.before is not None and self.measured is not None:
-            line += f"; log loss of the test part {self.before:.4f} before, {self.measured:.4f} after"
-        return line
+        labels_N, probabilities_N = data.labels_N, data.predicted.values
+        positive, count = int(labels_N.sum()), len(labels_N)
+        if min(positive, count - positive) < FEWEST_PER_CLASS:
+            return None
+        scores_N = logit(probabilities_N.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
+        wanted_N = np.where(labels_N > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
 
+        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+            outputs_N = parameters[0] * scores_N + parameters[1]
+            errors_N = expit(outputs_N) - wanted_N
+            value = (np.logaddexp(0, outputs_N) - wanted_N * outputs_N).sum()
+            return float(value), np.array([(errors_N * scores_N).sum(), errors_N.sum()])
 
-def fit_temperature(group: ClassGroup, labels_NC: Array, predictions_NC: Array) -> Temperature:
-    """The T of the smallest log loss; none with fewer than 30 labels."""
-    from scipy.optimize import minimize_scalar  # prediction need not load it
+        slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
+        return cls(slope, intercept) if slope > 0 and math.isfinite(intercept) else None
 
-    labels_NK, logs_NK = _known(group.span, labels_NC, predictions_NC)
-    found = Temperature(group.name, group.first, len(group.classes), molecules=len(labels_NK))
-    if len(labels_NK) < FEWEST:
-        return found
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules"]:
+        """σ(slope · logit p + intercept)."""
+        from scipy.special import expit, logit
 
-    def loss(log_temperature: float) -> float:
-        return float(_losses(labels_NK, logs_NK / np.exp(log_temperature)).mean())
+        scores_N = logit(predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
+        return np.asarray(expit(self.slope * scores_N + self.intercept))
 
-    best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
-    return replace(found, value=float(np.exp(best.x)))
+    def describe(self) -> str:
+        """The name of the scaling."""
+        return "Platt"
 
 
-def apply_temperature(predictions_NC: Array, temperatures: Sequence[Temperature]) -> Array:
-    """Calibrated probabilities; other columns, and targets without a temperature, as they are."""
-    found = predictions_NC.copy()
-    for one in temperatures:
-        if one.value is not None:
-            found[:, one.span] = softmax(np.log(found[:, one.span].clip(_TEMPERATURE_EDGE, 1.0)) / one.value)
-    return found
+@dataclass(frozen=True)
+class Isotonic(Probabilities):
+    """A rising line through how often class 1 occurred.
+
+    Isotonic regression (Zadrozny and Elkan, KDD 2002) gives steps, and two molecules on one step lose their order. So
+    each step becomes a point at its middle and the points are joined (centred isotonic regression, Oron and Flournoy,
+    Stat. Biopharm. Res. 9 (2017) 258): the line rises everywhere and every order is kept.
+
+    Attributes:
+        knots_x: probabilities of the model, rising from 0 to 1.
+        knots_y: calibrated ones, rising.
+    """
+
+    knots_x: tuple[float, ...]
+    knots_y: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, data: HeldOut) -> Isotonic | None:
+        """None where there are fewer than two steps."""
+        from sklearn.isotonic import IsotonicRegression  # a slow import that no prediction needs
+
+        if len(data) < 2:
+            return None
+        probabilities_N = data.predicted.values
+        steps_N = IsotonicRegression(y_min=_KNOT_EDGE, y_max=1 - _KNOT_EDGE).fit_transform(
+            probabilities_N, data.labels_N
+        )
+        values = np.unique(steps_N)
+        if len(values) < 2:
+            return None
+        centres = np.array([probabilities_N[steps_N == value].mean() for value in values])
+        inner = (centres > 0) & (centres < 1)
+        centres, values = centres[inner], values[inner]
+        if len(values) < 2 or (np.diff(centres) <= 0).any():
+            return None
+        first, last = values[0] / 2, (1 + values[-1]) / 2
+        return cls((0.0, *map(float, centres), 1.0), (float(first), *map(float, values), float(last)))
+
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules"]:
+        """The line at each probability."""
+        return np.asarray(np.interp(predicted.values, self.knots_x, self.knots_y))
+
+    def describe(self) -> str:
+        """The name of the scaling."""
+        return "isotonic"
 
 
-def judge_temperature(
-    final: Temperature, targets_NC: Array, tests: Sequence[tuple[np.ndarray, Array, Temperature]]
-) -> Temperature:
-    """`final` with the log loss before and after what each fold's own temperature did to its test part."""
-    before: list[np.ndarray] = []
-    after: list[np.ndarray] = []
-    for rows, values_NC, own in tests:
-        labels_NK, logs_NK = _known(final.span, targets_NC[rows], values_NC[rows])
-        if own.value is not None and len(labels_NK):
-            before.append(_losses(labels_NK, logs_NK))
-            after.append(_losses(labels_NK, logs_NK / own.value))
-    if not before:
-        return final
-    return replace(
-        final,
-        judged_on=sum(map(len, before)),
-        before=float(np.concatenate(before).mean()),
-        measured=float(np.concatenate(after).mean()),
-    )
+@dataclass(frozen=True)
+class Temperature(Probabilities):
+    r"""One temperature for the probabilities of several classes.
+
+    .. math:: p_k \to p_k^{1/T} / \sum_j p_j^{1/T}
+
+    T > 1 makes a model that is too sure less sure; the order of the classes stays. Source: Guo et al., "On Calibration
+    of Modern Neural Networks" (ICML 2017), §4.2.
+
+    Attributes:
+        value: T.
+    """
+
+    value: float
+
+    @classmethod
+    def fit(cls, data: HeldOut) -> Temperature | None:
+        """The T of the smallest log loss; None with fewer than 30 molecules."""
+        from scipy.optimize import minimize_scalar  # prediction need not load it
+
+        if len(data) < FEWEST_FOR_TEMPERATURE:
+            return None
+        logs_NK, true = _logarithms(data.predicted), (np.arange(len(data)), data.places_N)
+
+        def loss(log_temperature: float) -> float:
+            return float(-np.log(softmax(logs_NK / np.exp(log_temperature)).clip(LOGIT_EDGE, 1.0))[true].mean())
+
+        best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
+        return cls(float(np.exp(best.x)))
+
+    def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules classes"]:
+        """The probabilities at this temperature."""
+        return softmax(_logarithms(predicted) / self.value)
+
+    def describe(self) -> str:
+        """The temperature."""
+        return f"temperature {self.value:.2f}"
 
 
-def _known(span: slice, labels_NC: Array, predictions_NC: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and logarithms of the probabilities where there is a label."""
-    known_N = np.isfinite(labels_NC[:, span]).all(axis=1) & np.isfinite(predictions_NC[:, span]).all(axis=1)
-    return labels_NC[known_N, span], np.log(predictions_NC[known_N, span].clip(_TEMPERATURE_EDGE, 1.0))
+def log_losses(labels_N: Float[np.ndarray, "molecules"], predicted: Predicted) -> Float[np.ndarray, "molecules"]:
+    """-log of the probability of each molecule's class."""
+    if predicted.values.ndim == 1:
+        inside_N = predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE)
+        return np.asarray(-(labels_N * np.log(inside_N) + (1 - labels_N) * np.log1p(-inside_N)))
+    inside_N = predicted.values[np.arange(len(labels_N)), labels_N.astype(int)].clip(LOGIT_EDGE, 1.0)
+    return np.asarray(-np.log(inside_N))
 
 
-def _losses(labels_NK: np.ndarray, logs_NK: np.ndarray) -> np.ndarray:
-    found: np.ndarray = -(labels_NK * np.log(softmax(logs_NK).clip(_TEMPERATURE_EDGE, 1.0))).sum(axis=1)
-    return found
+def calibration_error(places_N: np.ndarray, probabilities_NK: Float[np.ndarray, "molecules classes"]) -> float:
+    r"""Expected calibration error of the most probable class.
+
+    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \lvert \mathrm{accuracy}_b - \mathrm{confidence}_b \rvert
+
+    over ten bins b of equal width of the confidence. Source: Naeini et al., AAAI 2015.
+    """
+    confidence_N, right_N = probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == places_N
+    bin_N = (confidence_N * _CONFIDENCE_BINS).astype(int).clip(0, _CONFIDENCE_BINS - 1)
+    gaps = np.bincount(bin_N, weights=right_N - confidence_N, minlength=_CONFIDENCE_BINS)
+    return float(np.abs(gaps).sum() / max(1, len(places_N)))
+
+
+def _squared_errors(data: HeldOut, predicted: Predicted) -> Float[np.ndarray, "molecules"]:
+    """(p - y)² of class 1, or its sum over several classes (Brier, Monthly Weather Review 78 (1950) 1)."""
+    if predicted.values.ndim == 1:
+        return np.asarray((predicted.values - data.labels_N) ** 2)
+    truth_NK = np.eye(predicted.values.shape[1])[data.places_N]
+    return np.asarray(((predicted.values - truth_NK) ** 2).sum(axis=1))
+
+
+def _with_sum_1(predicted: Predicted) -> Predicted:
+    """The same probabilities, of several classes with the sum 1."""
+    return predicted if predicted.values.ndim == 1 else Predicted(softmax(_logarithms(predicted)))
+
+
+def _logarithms(predicted: Predicted) -> Float[np.ndarray, "molecules classes"]:
+    return np.asarray(np.log(predicted.values.clip(LOGIT_EDGE, 1.0)))

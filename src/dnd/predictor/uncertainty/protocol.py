@@ -1,0 +1,158 @@
+"""The protocol of everything that says how sure a model is: fit, apply, evaluate, describe.
+
+A calibrator is a frozen dataclass of numbers. It learns from molecules that the model was not trained on, it is applied
+to the model's predictions for any molecules, it is evaluated on labelled molecules, and it describes itself in words.
+Conformal intervals are in `intervals.py`, calibrated probabilities in `probabilities.py`, sets of likely classes in
+`class_sets.py`; which of them suits given molecules is decided in `choosing.py`.
+
+Legend: N molecules, K classes of one target.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dnd.common.config import from_dict
+from dnd.predictor.transforms import AS_IT_IS, Transform
+
+COVERAGE = 0.9  # that intervals and sets are made for
+C = TypeVar("C", bound="Calibrator")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a model says of molecules about one target.
+
+    Attributes:
+        values: values in the target's unit or probabilities of class 1, (N,); or probabilities of each class, (N, K).
+        spread_N: deviation between the members of the model, in the target's unit; None = not known.
+        transform: of the target; errors are measured in its scale.
+        similarity_N: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
+            domain measures it; None = not known.
+    """
+
+    values: Float[np.ndarray, "molecules *classes"]
+    spread_N: Float[np.ndarray, "molecules"] | None = None
+    transform: Transform = AS_IT_IS
+    similarity_N: Float[np.ndarray, "molecules"] | None = None
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        return len(self.values)
+
+    @property
+    def by_class_NK(self) -> Float[np.ndarray, "molecules classes"]:
+        """Probabilities of each class; of class 0 and class 1 where the values are those of class 1."""
+        return self.values if self.values.ndim == 2 else np.stack([1 - self.values, self.values], axis=1)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled molecules that the model was not trained on.
+
+    Attributes:
+        labels_N: values in the target's unit, or the place of the true class; none is NaN.
+        predicted: what the model says of them.
+        weights_N: how much each counts, with the sum 1; None = all alike.
+        molecule_N: number of the molecule of each row, the same for replicates; None = every row is a molecule.
+    """
+
+    labels_N: Float[np.ndarray, "molecules"]
+    predicted: Predicted
+    weights_N: Float[np.ndarray, "molecules"] | None = None
+    molecule_N: Int[np.ndarray, "molecules"] | None = None
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        return len(self.labels_N)
+
+    @property
+    def places_N(self) -> np.ndarray:
+        """Places of the true classes as integers."""
+        return self.labels_N.astype(int)
+
+    @property
+    def residuals_N(self) -> Float[np.ndarray, "molecules"]:
+        """Absolute errors, in the scale of the transform."""
+        forward = self.predicted.transform.forward
+        return np.asarray(np.abs(forward(self.labels_N) - forward(self.predicted.values)))
+
+    def __getitem__(self, rows: np.ndarray) -> HeldOut:
+        """Some of the molecules, without weights: those of a part would not sum to 1."""
+        own, spread_N, similarity_N = self.predicted, self.predicted.spread_N, self.predicted.similarity_N
+        part = replace(
+            own,
+            values=own.values[rows],
+            spread_N=None if spread_N is None else spread_N[rows],
+            similarity_N=None if similarity_N is None else similarity_N[rows],
+        )
+        molecule_N = None if self.molecule_N is None else self.molecule_N[rows]
+        return HeldOut(self.labels_N[rows], part, molecule_N=molecule_N)
+
+
+class Calibrator(ABC):
+    """What was learned for one target about how sure the model is.
+
+    Subclasses are frozen dataclasses whose fields are numbers and tuples of numbers; the fields are what
+    `calibration.json` holds.
+    """
+
+    optional: ClassVar[frozenset[str]] = frozenset()  # fields that the first files did not have: absent where None
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, data: HeldOut) -> Calibrator | None:
+        """Learn from held-out molecules; None where they are too few or too unlike what the calibrator needs."""
+
+    @abstractmethod
+    def apply(self, predicted: Predicted) -> np.ndarray:
+        """What the calibrator makes of predictions, one row per molecule; NaN rows stay NaN or empty."""
+
+    @abstractmethod
+    def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
+        """How well it does on each molecule, (N,) per measure."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What was learned, in a few words that fit into a sentence."""
+
+    def evaluate(self, data: HeldOut) -> dict[str, float]:
+        """Means of `scores` over molecules it did not learn from; measures of all molecules together join them.
+
+        Args:
+            data: at least one molecule.
+        """
+        return {name: float(values_N.mean()) for name, values_N in self.scores(data).items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, ready for JSON."""
+        entry: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return {name: value for name, value in entry.items() if value is not None or name not in self.optional}
+
+    @classmethod
+    def from_dict(cls: type[C], entry: Mapping[str, Any]) -> C:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: an unknown field, or a value of the wrong kind.
+            TypeError: a field is missing.
+        """
+        return from_dict(cls, entry)
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
+
+
+def pooled_scores(tests: Sequence[tuple[Calibrator | None, HeldOut]]) -> dict[str, np.ndarray]:
+    """The scores of several pairs of a calibrator and what judges it, one behind the other; None has none."""
+    found = [own.scores(data) for own, data in tests if own is not None]
+    names = found[0].keys() if found else ()
+    return {name: np.concatenate([scores[name] for scores in found]) for name in names}
