@@ -23,7 +23,8 @@ from dnd.common.runs import RUN_RECORD
 from dnd.reproduction.benchmarks import BENCHMARKS, qm9_slice
 from dnd.reproduction.encoder_ablation import FOUR, VARIANTS, Ablation, ablation_page, plan, scores_of
 from dnd.reproduction.grid import run_grid
-from dnd.reproduction.pretrain_base import BaseConfig, pretrain_base
+from dnd.reproduction.base_settings import BaseConfig
+from dnd.reproduction.pretrain_base import pretrain_base
 
 
 def main() -> None:

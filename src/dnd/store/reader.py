@@ -133,6 +133,24 @@ class Store:
         """Whether every molecule has at least one conformer."""
         return len(self) > 0 and all(bool((counts > 0).all()) for counts in self._num_conformers)
 
+    def with_conformers(self) -> Store:
+        """The molecules that have conformers, as a store of their own, in the same order.
+
+        A shard has conformers for all of its molecules or for none, so no molecule is copied. In a store that is
+        all conformers it is the store itself.
+        """
+        if self.has_conformers:
+            return self
+        solid = [number for number, counts in enumerate(self._num_conformers) if len(counts) and bool(counts.all())]
+        names = sorted(name for name in self.manifest.get("files", {}) if name.startswith("shard-"))
+        files = {names[number]: self.manifest["files"][names[number]] for number in solid} if names else {}
+        return Store(
+            [self._batches[number] for number in solid],
+            {**self.manifest, "files": files},
+            self.path,
+            target_places=[self._target_places[number] for number in solid],
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the shards: equal for equal content, so a resumed run can tell that it has the same data."""

@@ -25,7 +25,7 @@ from dnd.reproduction.encoder_ablation import (
     scores_of,
     variant_config,
 )
-from dnd.reproduction.pretrain_base import BaseConfig
+from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.results import ENCODER, Cell, Record, Work, digests
 from dnd.reproduction.tables import paper_best
 from dnd.store.prepare import prepare
