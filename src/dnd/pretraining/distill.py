@@ -73,7 +73,8 @@ def distill(
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)
     description = _description(config, digest, teacher_config)
-    return seal_encoder(out, objective.student, objective, result, description, card)
+    heads = objective.property_heads()
+    return seal_encoder(out, objective.student, objective, result, description, card, heads)
 
 
 def _description(config: DistillConfig, digest: str | None, teacher: Mapping[str, Any]) -> dict[str, Any]:
