@@ -80,7 +80,9 @@ def pick(shards: Sequence[Shaped[np.ndarray, "..."]], selection: Selection) -> I
 
 @dataclass(frozen=True)
 class Missing:
-    """A list column that a shard does not have, every value of it NaN, none if they are whole; takes no memory for them.
+    """A list column that a shard does not have, every value of it NaN; takes no memory for the values.
+
+    Whole numbers have no NaN: of such a column every row must be empty.
 
     Attributes:
         offsets: where each row's values would begin, and where the last one's end.

@@ -218,7 +218,8 @@ class DistillationObjective(PretrainingObjective):
         if self.cache is None:
             return DistillationBatch(**vars(batch), auxiliary=values, solid=solid)
         places = self.store.places_with_conformers(rows)
-        teacher_KND, teacher_PBD = self.cache.read(places[places >= 0])
+        places = places[places >= 0]
+        teacher_KND, teacher_PBD = self.cache.read(places) if len(places) else (None, None)
         solid = None if solid is None else solid.without_conformers()
         return DistillationBatch(
             batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, values, solid

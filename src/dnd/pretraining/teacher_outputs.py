@@ -207,8 +207,8 @@ class DistillationBatch(MoleculeBatch):
         solid: the molecules with conformers where not all have some; the teacher's outputs are then of these alone.
     """
 
-    teacher_KND: Float[Tensor, "layers atoms dim"] | None = None
-    teacher_PBD: Float[Tensor, "pooled_layers molecules dim"] | None = None
+    teacher_KND: Float[Tensor, "layers solid_atoms dim"] | None = None
+    teacher_PBD: Float[Tensor, "pooled_layers solid_molecules dim"] | None = None
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
     solid: SolidPart | None = None
 

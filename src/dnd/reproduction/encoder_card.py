@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dnd.conformers.records import PERIODIC_TABLE
+from dnd.models.students.property_heads import PropertyHeads
 from dnd.pretraining.settings import AUXILIARY
 from dnd.reproduction.base_settings import BaseConfig
+from dnd.reproduction.head_scores import heads_table
+from dnd.reproduction.pretraining_labels import MEASURED
 from dnd.reproduction.statistics import statistics_of_store
 from dnd.store.reader import Store
 
@@ -24,6 +28,7 @@ _SOURCES = {
         "drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists, ETKDGv3 + MMFF94s geometries",
         "MIT and not stated, by list",
     ),
+    "measured.csv": ("measured labels, training parts of the data sets below", "see data/README.md"),
     "druglike": ("drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists", "MIT and not stated, by list"),
 }
 
@@ -60,6 +65,9 @@ def encoder_card(
     measured: Mapping[str, Any],
     store: Store,
     config: BaseConfig,
+    *,
+    heads: PropertyHeads | None = None,
+    curve: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The card as Markdown.
 
@@ -70,6 +78,8 @@ def encoder_card(
         measured: wall seconds by stage, the machine, and the teacher's held-out loss by source.
         store: that everything was trained on.
         config: settings of the run.
+        heads: ready-made properties, scored.
+        curve: the evaluations of the training, in order.
     """
     student, metrics = description["settings"]["student"], description["metrics"]
     lines = [
@@ -82,6 +92,8 @@ def encoder_card(
         *_data(facts, config),
         *_teacher(measured),
         *_student(metrics, description["terms"]),
+        *_curve(curve, description),
+        *heads_table(heads.properties if heads is not None else ()),
         *_limits(store, chiral=config.denoise.teacher.chiral),
         "## Compute",
         "",
@@ -103,6 +115,13 @@ def _data(facts: Sequence[StoreFacts], config: BaseConfig) -> Iterator[str]:
             f"{_excluded(one)} |"
         )
     yield ""
+    if config.measured:
+        yield (
+            f"`{MEASURED}`: the training parts of {', '.join(config.measured)}, a row per molecule and a column per "
+            "target. Molecules of these lists are in no input that has labels: "
+            f"{', '.join(Path(name).name for name in config.held_out) or 'none'}."
+        )
+        yield ""
     names = ", ".join(config.excluded_benchmarks()) or "none"
     yield (
         "Molecules of the validation and test parts of these data sets are left out, compared by the connectivity "
@@ -143,6 +162,20 @@ def _student(metrics: Mapping[str, float], terms: Mapping[str, float]) -> Iterat
     if "valid_lookup_r2" in metrics:
         yield f"| node, by a lookup of element, degree and ring | | {metrics['valid_lookup_r2']:.3f} | |"
     yield from ("", "R² of `distances` is McFadden's: 1 - cross-entropy / entropy of the bins.", "")
+
+
+def _curve(curve: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -> Iterator[str]:
+    """What was learned against molecules seen: 1 - R² of held-out molecules, term by term."""
+    terms = [name for name in description["terms"] if any(f"valid_{name}_r2" in record for record in curve)]
+    if len(curve) < 2 or not terms:
+        return
+    batch = description["settings"]["loop"]["batch_size"]
+    yield from ("## Learning curve", "", f"| molecules seen | {' | '.join(terms)} |", f"|---|{'---|' * len(terms)}")
+    for record in curve:
+        left = [record.get(f"valid_{name}_r2") for name in terms]
+        cells = ["–" if value is None else f"{1 - value:.3f}" for value in left]
+        yield f"| {record['step'] * batch:,} | {' | '.join(cells)} |"
+    yield from ("", "1 - R² of held-out molecules: the share of what there is to know that is not learned.", "")
 
 
 def _limits(store: Store, *, chiral: bool) -> Iterator[str]:

@@ -25,12 +25,14 @@ from dnd.common.randomness import set_threads
 from dnd.common.runs import RUN_RECORD, record_change, require_same_run, write_run_record
 from dnd.conformers.formats import label_names
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import half_precision, load_encoder, save_encoder
+from dnd.models.students.encoders import half_precision, load_encoder, load_heads, save_encoder
 from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
 from dnd.pretraining.distill import distill
+from dnd.pretraining.encoder_folder import HOLDOUT
 from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.encoder_card import StoreFacts, encoder_card
+from dnd.reproduction.head_scores import scored_heads
 from dnd.reproduction.pretraining_labels import MEASURED, excluded_keys, held_out_lists, measured_table
 from dnd.store.prepare import prepare
 from dnd.store.quantum_columns import words_of_sources
@@ -38,7 +40,7 @@ from dnd.store.reader import Store, union
 from dnd.store.settings import PrepareConfig
 from dnd.tables.readers import kind_of
 from dnd.training.device import choose_device
-
+from dnd.training.logs import LOG, read_log
 
 STORES, TEACHER, STUDENTS, ENCODERS, TARGETS = "stores", "teacher", "students", "encoders", "targets"
 TEACHER_STORES = "teacher-stores"
@@ -106,7 +108,7 @@ def pretrain_base(
             write_run_record(out, settings)
         left_out = excluded_keys(out, config.excluded_benchmarks(), data_dir, config.jobs)
         run = _Run(out, config, paths, [*map(str, exclude), *left_out], say, quiet)
-        run.held_out = held_out_lists(config.held_out, data_dir)
+        run.held_out, run.data_dir = held_out_lists(config.held_out, data_dir), data_dir
         if not run.teach():
             return BaseResult({}, False)
         if config.measured:
@@ -132,6 +134,7 @@ class _Run:
         self.out, self.config, self.paths, self.exclude = out, config, list(paths), list(exclude)
         self.say, self.quiet = say, quiet
         self.held_out: list[str] = []
+        self.data_dir: Path | str | None = None
         self.measured_columns: tuple[str, ...] = ()
         self.quantum = words_of_sources(config.quantum, [path.name for path in paths])
         path = out / _MEASURED
@@ -239,11 +242,17 @@ class _Run:
         if (folder / MANIFEST).is_file():
             return folder
         student, description = load_encoder(student_folder)
-        card = encoder_card(name, description, self.facts, self.measured, store, self.config)
-        held = np.array(read_json(student_folder / "holdout.json")["rows"], dtype=np.int64)[:_COMPARED]
-        change = half_precision_change(student, store, held)
+        held = np.array(read_json(student_folder / HOLDOUT)["rows"], dtype=np.int64)
+        heads = load_heads(student_folder)
+        if heads is not None:
+            heads = scored_heads(
+                student, heads, store, held, self.config.measured, self.data_dir, self.config.hydrogens
+            )
+        curve = [record for record in read_log(student_folder / LOG) if record["kind"] == "evaluation"]
+        card = encoder_card(name, description, self.facts, self.measured, store, self.config, heads=heads, curve=curve)
+        change = half_precision_change(student, store, held[:_COMPARED])
         card += f"- half precision changes atom representations by {change:.1e} of their deviation at most\n"
-        save_encoder(folder, student, {**description, "name": name}, card, half=True)
+        save_encoder(folder, student, {**description, "name": name}, card, half=True, heads=heads)
         size = sum(path.stat().st_size for path in folder.iterdir())
         self.say(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")
         return folder

@@ -104,7 +104,8 @@ def test_half_precision_changes_little_for_any_molecule() -> None:
     rounded.load_state_dict(half_precision(student.state_dict()))
     for graph in (chains(), graphs(OTHERS + ELEMENTS)):
         before, after = student(graph), rounded(graph)
-        assert before.virtual_BD is not None and after.virtual_BD is not None
+        assert before.virtual_BD is not None
+        assert after.virtual_BD is not None
         for exact, near in ((before.atoms_ND, after.atoms_ND), (before.virtual_BD, after.virtual_BD)):
             assert float((exact - near).abs().max()) < 2e-2 * float(exact.std())
 
