@@ -22,7 +22,8 @@ class BaseConfig:
     Attributes:
         hydrogens: of all stores.
         auxiliary: auxiliary columns of the stores.
-        quantum: `gfn2`, files of quantum labels, or both; see `PrepareConfig`. A file concerns the input that it names.
+        quantum: `gfn2`, files of quantum labels (or their names in the folder of the data sets), or both; see
+            `PrepareConfig`. A file concerns the input that it names.
         labels: target columns, taken from the inputs that have them.
         measured: data sets whose training molecules and measured labels are one more input.
         held_out: lists of digests (`tables.key_lists`), files or names in the folder of the data sets: these molecules

@@ -33,9 +33,9 @@ from dnd.pretraining.encoder_folder import HOLDOUT
 from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.encoder_card import StoreFacts, encoder_card
 from dnd.reproduction.head_scores import scored_heads
-from dnd.reproduction.pretraining_labels import MEASURED, excluded_keys, held_out_lists, measured_table
+from dnd.reproduction.pretraining_labels import MEASURED, excluded_keys, find_files, measured_table
 from dnd.store.prepare import prepare
-from dnd.store.quantum_columns import words_of_sources
+from dnd.store.quantum_columns import CALCULATE, words_of_sources
 from dnd.store.reader import Store, union
 from dnd.store.settings import PrepareConfig
 from dnd.tables.readers import kind_of
@@ -107,8 +107,8 @@ def pretrain_base(
         else:
             write_run_record(out, settings)
         left_out = excluded_keys(out, config.excluded_benchmarks(), data_dir, config.jobs)
-        run = _Run(out, config, paths, [*map(str, exclude), *left_out], say, quiet)
-        run.held_out, run.data_dir = held_out_lists(config.held_out, data_dir), data_dir
+        run = _Run(out, config, paths, [*map(str, exclude), *left_out], data_dir, say, quiet)
+        run.held_out = find_files(config.held_out, data_dir, "list")
         if not run.teach():
             return BaseResult({}, False)
         if config.measured:
@@ -128,15 +128,17 @@ class _Run:
         config: BaseConfig,
         paths: Sequence[Path],
         exclude: Sequence[str],
+        data_dir: Path | str | None,
         say: Callable[[str], None],
         quiet: bool,
     ) -> None:
         self.out, self.config, self.paths, self.exclude = out, config, list(paths), list(exclude)
-        self.say, self.quiet = say, quiet
+        self.data_dir, self.say, self.quiet = data_dir, say, quiet
         self.held_out: list[str] = []
-        self.data_dir: Path | str | None = None
         self.measured_columns: tuple[str, ...] = ()
-        self.quantum = words_of_sources(config.quantum, [path.name for path in paths])
+        files = find_files([word for word in config.quantum if word != CALCULATE], data_dir, "file of labels")
+        words = [*files, *(word for word in config.quantum if word == CALCULATE)]
+        self.quantum = words_of_sources(words, [path.name for path in paths])
         path = out / _MEASURED
         self.measured: dict[str, Any] = read_json(path) if path.is_file() else {"seconds": {}}
 

@@ -50,7 +50,7 @@ def excluded_keys(folder: Path, benchmarks: Sequence[str], data_dir: Path | str 
     return [str(path)]
 
 
-def held_out_lists(names: Sequence[str], data_dir: Path | str | None) -> list[str]:
+def find_files(names: Sequence[str], data_dir: Path | str | None, what: str) -> list[str]:
     """The files of `names`: as they are, or in the folders where data sets are looked for.
 
     Raises:
@@ -61,7 +61,7 @@ def held_out_lists(names: Sequence[str], data_dir: Path | str | None) -> list[st
         places = [Path(name), *(folder / name for folder in search_path(data_dir))]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise InputError(f"there is no list {name}", found=[str(place.parent) for place in places])
+            raise InputError(f"there is no {what} {name}", found=f"none in {', '.join(map(str, places))}")
         found.append(str(path))
     return found
 

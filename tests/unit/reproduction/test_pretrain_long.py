@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +15,21 @@ from rdkit import Chem
 from dnd.chemistry.inchi import connectivity_key
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import read_json
+from dnd.common.files import read_json, sha256_file
 from dnd.models.students.encoders import load_encoder, load_heads
 from dnd.prediction.embedder import Embedder
+from dnd.pretraining.denoise import denoise
 from dnd.pretraining.settings import TermWeights
 from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.pretrain_base import BaseResult, pretrain_base
 from dnd.reproduction.pretraining_labels import measured_table
-from dnd.store.reader import Store
+from dnd.store.reader import Store, union
 from dnd.tables.key_lists import key_digest, read_key_list
 
 QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 HELD_OUT = Path(__file__).parents[3] / "data" / "held_out_molecules.txt.gz"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "encoder_run.sh"
 FLAT = ["CC(=O)Oc1ccccc1C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "CCCCCl", "OCC(O)CO"] * 4
 TERMS = TermWeights(
     node=1.0, graph=2.0, descriptors=0.2, fingerprints=0.2, avalon=0.2, charges=0.05, surface=0.1, distances=0.05,
@@ -70,6 +73,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BaseResult, se
     assert not (folder / "out" / "stores").exists()  # the teacher is first, and needs no column
     done = pretrain_base(inputs, folder / "out", config, say=lambda line: None, quiet=True)
     return folder, done, listed
+
+
+def test_a_kept_checkpoint_goes_on_elsewhere_to_the_same_bits(
+    made: tuple[Path, BaseResult, set[str]], tmp_path: Path
+) -> None:
+    """What `encoder_run.sh` packs after a stop, restored in a new place, ends as the run that was never moved."""
+    folder, _, _ = made
+    store = union([Store.open(folder / "out" / "teacher-stores" / "0-qm9_300")])
+    config = tiny_long().denoise
+    at_once = replace(config, loop=replace(config.loop, stop_after_s=0.0))
+    assert not denoise(store, tmp_path / "old" / "teacher", at_once, quiet=True).finished
+    for words in (["pack", "old", "kept"], ["restore", "kept", "new"]):
+        subprocess.run([SCRIPT, words[0], *(tmp_path / word for word in words[1:])], check=True)
+    kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert {path.name for path in kept} >= {"run.json", "model.safetensors", "optimizer.safetensors", "state.json"}
+    denoise(store, tmp_path / "new" / "teacher", config, resume=True, quiet=True)
+    moved, stayed = (sha256_file(path / "teacher" / "model.safetensors") for path in (tmp_path / "new", folder / "out"))
+    assert moved == stayed
 
 
 def store_of(folder: Path, name: str) -> Store:
@@ -157,12 +178,12 @@ def test_settings_that_would_leak_are_refused_and_a_change_is_recorded(
     with pytest.raises(InputError, match="there is no list nothing"):
         pretrain_base([QM9], tmp_path / "out", tiny_long(held_out=("nothing.txt.gz",)), quiet=True)
     folder, done, _ = made
+    kept = load_config(BaseConfig, "cpu-long", stage="base")
+    assert all((HELD_OUT.parent / name).is_file() for name in (*kept.held_out, *kept.quantum))
     config = tiny_long(held_out=(str(folder / "held_out.txt"),), seed=7)
     again = pretrain_base(
         [QM9, folder / "pool.smi"], folder / "out", config, allow_change=True, say=lambda line: None, quiet=True
     )
     assert again == done
     assert "settings.seed 0 → 7" in read_json(folder / "out" / "run.json")["changes"][-1]["differences"]
-    assert load_config(BaseConfig, "cpu-long", stage="base").measured == tuple(
-        name for name in BENCHMARKS if name in load_config(BaseConfig, "cpu-long", stage="base").benchmarks
-    )
+    assert set(kept.measured) == set(kept.benchmarks) == set(BENCHMARKS)
