@@ -270,8 +270,7 @@ class DistillationObjective(PretrainingObjective):
         chosen = {name: self._auxiliary[name] for name in self._shipped}
         properties = [
             Property(
-                **_name_and_unit(entry["name"]),
-                term=name,
+                *_name_and_unit(entry["name"], name),
                 kind=entry.get("kind", "value"),
                 mean=entry["mean"],
                 deviation=entry["deviation"],
@@ -382,7 +381,7 @@ def _solid_graph(batch: DistillationBatch) -> GraphBatch:
     return batch.graph if batch.solid is None else batch.solid.molecules.graph
 
 
-def _name_and_unit(recorded: str) -> dict[str, str]:
-    """`solvation_water, kcal/mol` apart; a column of a store says no unit."""
+def _name_and_unit(recorded: str, term: str) -> tuple[str, str, str]:
+    """Name, term and unit of a property: `solvation_water, kcal/mol` taken apart; a column of a store says no unit."""
     name, _, unit = recorded.partition(", ")
-    return {"name": name, "unit": unit}
+    return name, term, unit
