@@ -63,6 +63,9 @@ ALIGNMENT = frozenset({"node", "graph", "global_tokens", "local_atoms"})
 
 AUXILIARY = frozenset(entry.name for entry in fields(TermWeights)) - ALIGNMENT - {"task"}
 
+OF_CONFORMERS = ALIGNMENT | {"surface", "distances", "radii", "quantum", "quantum_atoms", "quantum_bonds"}
+"""Terms that a molecule without a conformer has nothing for."""
+
 SHIPPABLE = ("labels", "quantum", "descriptors")
 """Terms whose heads are properties of a molecule that a user may want."""
 
@@ -140,6 +143,11 @@ class DistillConfig:
     def needs_teacher(self) -> bool:
         """Whether a term aligns the student with a 3D teacher."""
         return bool(self.weights().keys() & ALIGNMENT)
+
+    @property
+    def needs_only_conformers(self) -> bool:
+        """Whether every term needs a conformer, so that molecules without one teach nothing."""
+        return self.weights().keys() <= OF_CONFORMERS
 
     def weights(self) -> dict[str, float]:
         """Weight by name of every term that takes part."""

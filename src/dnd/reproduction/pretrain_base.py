@@ -28,7 +28,7 @@ from dnd.models.students.base import Student
 from dnd.models.students.encoders import half_precision, load_encoder, load_heads, save_encoder
 from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
-from dnd.pretraining.distill import distill
+from dnd.pretraining.distill import distill, taught_molecules
 from dnd.pretraining.encoder_folder import HOLDOUT
 from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.encoder_card import StoreFacts, encoder_card
@@ -183,7 +183,10 @@ class _Run:
                 )  # fmt: skip
             if not done.finished:
                 return BaseResult({}, False)
-        found = {name: self._export(name, store) for name in self.config.students()}
+        found = {
+            name: self._export(name, taught_molecules(store, student))
+            for name, student in self.config.students().items()
+        }
         shutil.rmtree(self.out / TARGETS, ignore_errors=True)
         return BaseResult(found, True)
 

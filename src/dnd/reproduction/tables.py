@@ -188,6 +188,9 @@ def compare(first: Entry, second: Entry) -> Comparison:
     return Comparison(gain, len(seeds), float(ttest_rel(ours, others).pvalue))
 
 
+_FEWEST_RANKED = 5  # data sets: of four, all alike have p = 0.12
+
+
 def sign_test(gains: Sequence[float]) -> tuple[int, int, float]:
     """Wins, comparisons that are no tie, and the two-sided p-value that a fair coin would give as many."""
     from scipy.stats import binomtest
@@ -195,6 +198,14 @@ def sign_test(gains: Sequence[float]) -> tuple[int, int, float]:
     decided = [gain for gain in gains if gain != 0 and math.isfinite(gain)]
     wins = sum(gain > 0 for gain in decided)
     return wins, len(decided), float(binomtest(wins, len(decided)).pvalue) if decided else 1.0
+
+
+def wilcoxon_test(gains: Sequence[float]) -> float | None:
+    """Two-sided p-value of Wilcoxon's signed ranks, over data sets; None for fewer than five, which can't decide."""
+    from scipy.stats import wilcoxon
+
+    decided = [gain for gain in gains if gain != 0 and math.isfinite(gain)]
+    return float(wilcoxon(decided).pvalue) if len(decided) >= _FEWEST_RANKED else None
 
 
 def paper_value(dataset: str, system: str, pooling: str) -> tuple[float, float | None] | None:
