@@ -201,9 +201,18 @@ def part_scores(table: LabelledTable, targets_NC: np.ndarray, predictions_NC: np
 
 def frozen_model(work: Work) -> Result:
     """A model on the frozen representation of an encoder → test score."""
-    from dnd.reproduction.frozen_models import frozen_result
+    from dnd.reproduction.frozen_models import frozen_features, predict_frozen
+    from dnd.reproduction.labelled import labelled_table
 
-    return frozen_result(work)
+    table = labelled_table(work)
+    features_NF = frozen_features(work, list(table.smiles))
+    valid = np.isfinite(features_NF).all(axis=1)
+    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
+    train = np.flatnonzero(split == "train")
+    predictions_NC = predict_frozen(
+        work.settings["model"], features_NF[valid], targets_NC, train, table.task, work.settings["seed"]
+    )
+    return {**part_scores(table, targets_NC, predictions_NC, split), "rejected": int((~valid).sum())}
 
 
 def qm9_labels(work: Work) -> Result:

@@ -6,7 +6,7 @@ Legend: N molecules, F features, C targets.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -134,19 +134,3 @@ def _process(seed: int) -> Fit:
 
 _FITS: Mapping[str, Callable[[int], Fit]] = {"ridge": _ridge, "gp": _process}
 FROZEN_MODELS = tuple(f"{name}{end}" for name in (*_FITS, "forest") for end in ("", BESIDE))
-
-
-def frozen_result(work: Work) -> dict[str, Any]:
-    """A labelled table and an encoder → the score of a model on its frozen representation."""
-    from dnd.reproduction.cell_runners import part_scores
-    from dnd.reproduction.labelled import labelled_table
-
-    table = labelled_table(work)
-    features_NF = frozen_features(work, list(table.smiles))
-    valid = np.isfinite(features_NF).all(axis=1)
-    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
-    train = np.flatnonzero(split == "train")
-    predictions_NC = predict_frozen(
-        work.settings["model"], features_NF[valid], targets_NC, train, table.task, work.settings["seed"]
-    )
-    return {**part_scores(table, targets_NC, predictions_NC, split), "rejected": int((~valid).sum())}
