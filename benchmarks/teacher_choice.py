@@ -33,7 +33,7 @@ from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig
 from dnd.reproduction.benchmarks import load_benchmark
 from dnd.reproduction.encoder_ablation import REGRESSION_SETS
-from dnd.reproduction.pretrain_base import excluded_table
+from dnd.reproduction.pretraining_labels import excluded_table
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store, union
 from dnd.store.settings import PrepareConfig

@@ -35,6 +35,15 @@ class TestGine(StudentSuite):
     has_virtual_node = True
 
 
+class TestGineBounded(StudentSuite):
+    config = StudentConfig("gine", 32, 3, bounded=True)
+    has_virtual_node = True
+
+
+class TestGineBoundedPlain(StudentSuite):
+    config = StudentConfig("gine", 32, 2, virtual_node=False, bounded=True)
+
+
 class TestGinePlain(StudentSuite):
     config = StudentConfig("gine", 32, 2, virtual_node=False, residual=False, dropout=0.2)
 

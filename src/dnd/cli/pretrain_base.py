@@ -13,23 +13,26 @@ def pretrain_base(
         list[str] | None, typer.Argument(help="key=value settings, such as most_molecules=5000 or base.loop.epochs=2.")
     ] = None,
     inputs: Annotated[
-        list[Path], typer.Option(help="Conformers (.npz, SDF, XYZ), or SMILES (CSV, SMI) to generate them; repeat.")
+        list[Path], typer.Option(help="Conformers (.npz, SDF, XYZ), or SMILES (CSV, SMI); repeat.")
     ] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for stores, teacher, students and encoders.")] = ...,  # type: ignore[assignment]
-    recipe: Annotated[str, typer.Option(help="cpu, gpu, tiny, or a TOML file.")] = "cpu",
+    recipe: Annotated[str, typer.Option(help="cpu, cpu-long, gpu, tiny, or a TOML file.")] = "cpu",
     exclude: Annotated[
         list[Path] | None, typer.Option(help="Further file whose molecules are left out; may be repeated.")
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the data sets whose validation and test molecules are left out.")
     ] = None,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="Go on with other settings; finished stages stay as they are.")
+    ] = False,
 ) -> None:
-    """Train dnd-base and dnd-tokengt from data to weights; the same command goes on after a stop."""
+    """Train dnd-base and its like from data to weights; the same command goes on after a stop."""
     from dnd.common.config import load_config
-    from dnd.reproduction.pretrain_base import BaseConfig
+    from dnd.reproduction.base_settings import BaseConfig
     from dnd.reproduction.pretrain_base import pretrain_base as run
 
     config = load_config(BaseConfig, recipe, settings or [], stage="base")
-    done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, say=typer.echo)
+    done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, allow_change=allow_change, say=typer.echo)
     if not done.finished:
         typer.echo("stopped by a loop's stop_after_s; the same command goes on")

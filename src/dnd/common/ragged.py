@@ -82,6 +82,8 @@ def pick(shards: Sequence[Shaped[np.ndarray, "..."]], selection: Selection) -> I
 class Missing:
     """A list column that a shard does not have, every value of it NaN; takes no memory for the values.
 
+    Whole numbers have no NaN: of such a column every row must be empty.
+
     Attributes:
         offsets: where each row's values would begin, and where the last one's end.
         dtype: of the values.
@@ -93,7 +95,8 @@ class Missing:
     @property
     def values(self) -> Shaped[np.ndarray, "flat"]:
         """NaN as often as there would be values."""
-        return np.broadcast_to(np.array(np.nan, dtype=self.dtype), int(self.offsets[-1]))
+        whole = np.issubdtype(np.dtype(self.dtype), np.integer)
+        return np.broadcast_to(np.array(0 if whole else np.nan, dtype=self.dtype), int(self.offsets[-1]))
 
 
 class RaggedColumn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnd.common.config import look_up
-from dnd.common.errors import InputError
 from dnd.common.randomness import numpy_generator
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
@@ -21,118 +20,12 @@ from dnd.models.students.base import Student, StudentOutput
 from dnd.pretraining.baselines.infomax3d import ordered_pairs
 from dnd.pretraining.bond_head import BondHead
 from dnd.pretraining.heads import ProjectionHead
+from dnd.pretraining.label_term import LabelTerm
 from dnd.pretraining.objective import require_conformers
+from dnd.pretraining.scales import AuxiliaryLoss, Standardiser, masked_squares
+from dnd.pretraining.solid_part import SolidPart, with_conformers
 from dnd.store.reader import Store
 from dnd.store.schema import FINGERPRINT_PLACES
-
-# Losses over the entries that are known. Legend: X items, S columns.
-
-
-class AuxiliaryLoss(NamedTuple):
-    """How far a head is off.
-
-    Attributes:
-        loss: mean over the known entries of the batch; 0 with gradient 0 where there is none.
-        constant: the same for the best constant prediction, that of the training rows.
-        known: number of known entries.
-    """
-
-    loss: Float[Tensor, ""]
-    constant: Float[Tensor, ""]
-    known: Int[Tensor, ""]
-
-
-def masked_squares(
-    predicted_XS: Float[Tensor, "items columns"], target_XS: Float[Tensor, "items columns"]
-) -> AuxiliaryLoss:
-    """Mean squared error over the targets that are not NaN; the constant prediction is 0, the training mean."""
-    known_XS = target_XS.isfinite()
-    known = known_XS.sum()
-    target_XS = torch.where(known_XS, target_XS, 0.0)
-    error_XS = torch.where(known_XS, predicted_XS - target_XS, 0.0)
-    number = known.clamp(min=1)
-    return AuxiliaryLoss(error_XS.square().sum() / number, target_XS.square().sum() / number, known)
-
-
-# Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
-#
-# Legend: X items (molecules, atoms or bonds), F columns, S kept columns.
-
-
-CLIPPED_SHARE = 0.001
-"""Share of the known training values at either end of a column that its limits leave out."""
-
-_SMALLEST_DEVIATION = 1e-6
-
-
-class Standardiser(nn.Module):
-    r""":math:`z = (\min(\max(x, l), u) - \mu) / s` for the columns that vary; NaN stays NaN.
-
-    Limits, mean and deviation are buffers, so every checkpoint holds them; they come from training rows alone, limits
-    from their 0.1 % and 99.9 % quantiles, so that one broken value can't set the scale of a column.
-
-    Args:
-        values_XF: of training rows; NaN = missing.
-        what: for messages.
-        pooled: keep one deviation for all columns, the root of their mean variance, and no limits: columns then count
-            by how much they vary, and a place that is nearly always 0 is no louder than the others.
-
-    Raises:
-        InputError: no column varies.
-    """
-
-    kept_S: Tensor
-    low_S: Tensor
-    high_S: Tensor
-    mean_S: Tensor
-    deviation_S: Tensor
-
-    def __init__(self, values_XF: Float[np.ndarray, "items columns"], what: str, *, pooled: bool = False) -> None:
-        super().__init__()
-        values_XF = values_XF.astype(np.float64)
-        columns = [_column(column_X[np.isfinite(column_X)], clip=not pooled) for column_X in values_XF.T]
-        low_F, high_F, mean_F, deviation_F = np.array(columns, dtype=np.float64).reshape(-1, 4).T
-        kept_S = np.flatnonzero(deviation_F > _SMALLEST_DEVIATION)
-        if not len(kept_S):
-            raise InputError(f"{what} has nothing to learn", found=f"{len(values_XF):,} training items, none that vary")
-        if pooled:
-            deviation_F = np.full_like(deviation_F, np.sqrt(np.mean(deviation_F[kept_S] ** 2)))
-        self.register_buffer("kept_S", torch.from_numpy(kept_S))
-        for name, values_F in (("low", low_F), ("high", high_F), ("mean", mean_F), ("deviation", deviation_F)):
-            self.register_buffer(f"{name}_S", torch.from_numpy(values_F[kept_S].astype(np.float32)))
-
-    @property
-    def width(self) -> int:
-        """S, the number of columns that are kept."""
-        return len(self.kept_S)
-
-    def forward(self, values_XF: Float[Tensor, "items columns"]) -> Float[Tensor, "items kept"]:
-        """The kept columns in units of their deviation."""
-        clipped_XS = torch.clamp(values_XF[:, self.kept_S], self.low_S, self.high_S)
-        return (clipped_XS - self.mean_S) / self.deviation_S
-
-    def record(self, names: list[str]) -> list[dict[str, Any]]:
-        """Name, limits, mean and deviation of each kept column, for the run's folder."""
-        rows = zip(
-            self.kept_S.tolist(),
-            *(values.tolist() for values in (self.low_S, self.high_S, self.mean_S, self.deviation_S)),
-            strict=True,
-        )
-        keys = ("low", "high", "mean", "deviation")
-        return [{"name": names[place], **dict(zip(keys, values, strict=True))} for place, *values in rows]
-
-
-def _column(known_X: np.ndarray, *, clip: bool) -> tuple[float, float, float, float]:
-    """Limits, mean and deviation of the known values of one column; deviation 0 where there is nothing to learn."""
-    largest = float(np.finfo(np.float32).max)
-    if len(known_X) < 2:
-        return -largest, largest, 0.0, 0.0
-    low, high = -largest, largest
-    if clip:
-        low, high = np.quantile(known_X, [CLIPPED_SHARE, 1 - CLIPPED_SHARE], method="nearest").tolist()
-        known_X = known_X.clip(low, high)
-    return low, high, float(known_X.mean()), float(known_X.std())
-
 
 # Pair distances as classes: for each pair of atoms of a molecule, in which bin its distance lies.
 #
@@ -161,11 +54,11 @@ class PairDistances(nn.Module):
         rows: training rows, which alone decide the frequencies of the bins.
     """
 
+    from_conformers = True
     log_frequency_K: Tensor
 
     def __init__(self, student: Student, store: Store, rows: np.ndarray) -> None:
         super().__init__()
-        require_conformers(store)
         self.project = nn.Linear(student.width, PAIR_WIDTH)
         bins = len(BIN_EDGES) + 1
         self.network = nn.Sequential(nn.Linear(2 * PAIR_WIDTH, PAIR_WIDTH), nn.ReLU(), nn.Linear(PAIR_WIDTH, bins))
@@ -173,13 +66,16 @@ class PairDistances(nn.Module):
         counts_K = torch.bincount(self.read(store, batch)[2], minlength=bins).float() + 1.0
         self.register_buffer("log_frequency_K", (counts_K / counts_K.sum()).log())
 
-    def read(self, store: Store, batch: MoleculeBatch) -> Int[Tensor, "3 pairs"]:
+    def read(self, store: Store, batch: MoleculeBatch, solid: SolidPart | None = None) -> Int[Tensor, "3 pairs"]:
         """Both atoms of every pair and the bin of their distance; on the CPU, beside the training."""
-        assert batch.conformers is not None
-        positions_N3 = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
-        pairs_2P = atom_pairs(batch.graph.atom_offsets)
+        molecules = batch if solid is None else solid.molecules
+        if molecules.conformers is None:
+            return torch.empty(3, 0, dtype=torch.int64)
+        positions_N3 = molecules.conformers.positions_A3[molecules.conformers.graph_atoms_N]
+        pairs_2P = atom_pairs(molecules.graph.atom_offsets)
         distance_P = (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
-        return torch.cat([pairs_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
+        in_batch_2P = pairs_2P if solid is None else solid.atom_places[pairs_2P]
+        return torch.cat([in_batch_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
 
     def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
         """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
@@ -231,12 +127,14 @@ class Family:
         read: store and batch → raw values, NaN = missing.
         pooled: one deviation for all columns; see `Standardiser`.
         from_conformers: whether it needs the batch's conformers.
+        of_conformers: whether only molecules with conformers can have values.
     """
 
     items: Literal["molecules", "atoms", "bonds"]
     read: Callable[[Store, MoleculeBatch], Float[np.ndarray, "items columns"]]
     pooled: bool = False
     from_conformers: bool = False
+    of_conformers: bool = False
 
 
 def _descriptors(store: Store, batch: MoleculeBatch) -> np.ndarray:
@@ -244,13 +142,23 @@ def _descriptors(store: Store, batch: MoleculeBatch) -> np.ndarray:
     return values.reshape(batch.num_molecules, -1).astype(np.float32)
 
 
-def _fingerprints(store: Store, batch: MoleculeBatch) -> np.ndarray:
+def _counts(column: str, store: Store, batch: MoleculeBatch) -> np.ndarray:
     """log(1 + count): a second ring says more than a ninth carbon of a chain, and counts stay counts."""
-    places, offsets = store.read_auxiliary("fingerprints", batch.rows_B.numpy())
+    places, offsets = store.read_auxiliary(column, batch.rows_B.numpy())
     molecule = np.repeat(np.arange(batch.num_molecules), np.diff(offsets))
     size = batch.num_molecules * FINGERPRINT_PLACES
     counts = np.bincount(molecule * FINGERPRINT_PLACES + places.astype(np.int64), minlength=size)
-    return np.log1p(counts.reshape(-1, FINGERPRINT_PLACES)).astype(np.float32)
+    values = np.log1p(counts.reshape(-1, FINGERPRINT_PLACES)).astype(np.float32)
+    values[np.diff(offsets) == 0] = np.nan  # no molecule has no feature at all: these are not known
+    return values
+
+
+def _fingerprints(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    return _counts("fingerprints", store, batch)
+
+
+def _avalon(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    return _counts("avalon", store, batch)
 
 
 def _charges(store: Store, batch: MoleculeBatch) -> np.ndarray:
@@ -311,22 +219,18 @@ def _radii(store: Store, batch: MoleculeBatch) -> np.ndarray:
     return principal_radii(batch.conformers)
 
 
-def _labels(store: Store, batch: MoleculeBatch) -> np.ndarray:
-    return batch.targets_BC.numpy()
-
-
 FAMILIES: dict[str, Family] = {
     "descriptors": Family("molecules", _descriptors),
     # Squared error on log counts with one scale for all places: it has an R² like the other families; per-place scales
     # would make the rarest environment the loudest, a Poisson loss has unbounded gradients, and bits drop the counts.
     "fingerprints": Family("molecules", _fingerprints, pooled=True),
+    "avalon": Family("molecules", _avalon, pooled=True),
     "charges": Family("atoms", _charges),
-    "surface": Family("atoms", _surface),
-    "radii": Family("molecules", _radii, from_conformers=True),
-    "labels": Family("molecules", _labels),
-    "quantum": Family("molecules", _quantum),
-    "quantum_atoms": Family("atoms", _quantum_atoms),
-    "quantum_bonds": Family("bonds", _quantum_bonds),
+    "surface": Family("atoms", _surface, of_conformers=True),
+    "radii": Family("molecules", _radii, from_conformers=True, of_conformers=True),
+    "quantum": Family("molecules", _quantum, of_conformers=True),
+    "quantum_atoms": Family("atoms", _quantum_atoms, of_conformers=True),
+    "quantum_bonds": Family("bonds", _quantum_bonds, of_conformers=True),
 }
 
 
@@ -367,10 +271,7 @@ class AuxiliaryTerm(nn.Module):
     def __init__(self, name: str, student: Student, store: Store, rows: np.ndarray) -> None:
         super().__init__()
         self.name, self.family = name, look_up(FAMILIES, name, "auxiliary term")
-        if self.family.from_conformers:
-            require_conformers(store)
-        if name == "labels" and not store.target_columns:
-            raise InputError(f"{store.path or 'the store'} has no labels", next_step="Prepare with --target-columns")
+        self.from_conformers = self.family.from_conformers
         chunks = [rows[first : first + _READ_AT_ONCE] for first in range(0, len(rows), _READ_AT_ONCE)]
         values_XF = np.concatenate([self.family.read(store, store.read(chunk)) for chunk in chunks])
         self.scale = Standardiser(values_XF, f"the auxiliary term {name}", pooled=self.family.pooled)
@@ -383,9 +284,17 @@ class AuxiliaryTerm(nn.Module):
         else:
             self.head = BondHead(student, width) if self.family.items == "bonds" else ProjectionHead(student, width)
 
-    def read(self, store: Store, batch: MoleculeBatch) -> Float[Tensor, "items columns"]:
+    def read(
+        self, store: Store, batch: MoleculeBatch, solid: SolidPart | None = None
+    ) -> Float[Tensor, "items columns"]:
         """Raw values of a batch on the CPU; NaN = missing."""
-        return torch.from_numpy(self.family.read(store, batch))
+        if not self.from_conformers or solid is None:
+            return torch.from_numpy(self.family.read(store, batch))
+        values_BF = np.full((batch.num_molecules, int(self.scale.kept_S.max()) + 1), np.nan, dtype=np.float32)
+        if solid.molecules.num_molecules:
+            found = self.family.read(store, solid.molecules)
+            values_BF[solid.molecule_B.numpy()] = found[:, : values_BF.shape[1]]
+        return torch.from_numpy(values_BF)
 
     def forward(
         self, output: StudentOutput, batch: MoleculeBatch, values_XF: Float[Tensor, "items columns"]
@@ -399,7 +308,6 @@ class AuxiliaryTerm(nn.Module):
     def record(self, store: Store) -> list[dict[str, Any]]:
         """The scale of every kept column."""
         given = {
-            "labels": store.target_columns,
             "descriptors": store.manifest.get("descriptor_names"),
             "quantum": [f"{name}, {unit}" for name, unit in QUANTUM_TARGETS.items()],
             "quantum_atoms": [f"{name}, {unit}" for name, unit in ATOM_QUANTITIES.items()],
@@ -409,16 +317,35 @@ class AuxiliaryTerm(nn.Module):
         return self.scale.record(given or [f"{self.name}-{place}" for place in range(places)])
 
 
+Auxiliary = AuxiliaryTerm | PairDistances | LabelTerm
+
+
 def build_auxiliary(
-    names: list[str], student: Student, store: Store, train_rows: np.ndarray, seed: int
-) -> dict[str, AuxiliaryTerm | PairDistances]:
-    """The auxiliary terms by name; their scales come from at most 20,000 training rows.
+    names: list[str], student: Student, store: Store, train_rows: np.ndarray, seed: int, label_rows: np.ndarray
+) -> dict[str, Auxiliary]:
+    """The auxiliary terms by name.
+
+    Args:
+        names: of the terms.
+        student: gives the width.
+        store: holds the values.
+        train_rows: training rows; at most 20,000 of them decide the scales.
+        seed: draws these.
+        label_rows: every training row, as few labels are known.
 
     Raises:
         InputError: the store lacks what a term needs, or it never varies.
     """
-    rows = np.sort(numpy_generator(seed, "auxiliary statistics").permutation(train_rows)[:STATISTICS_MOLECULES])
-    return {
-        name: PairDistances(student, store, rows) if name == "distances" else AuxiliaryTerm(name, student, store, rows)
-        for name in names
-    }
+    order = numpy_generator(seed, "auxiliary statistics").permutation(train_rows)
+
+    def build(name: str) -> Auxiliary:
+        if name == "labels":
+            return LabelTerm(student, store, label_rows)
+        solid = name == "distances" or look_up(FAMILIES, name, "auxiliary term").of_conformers
+        if solid and not store.some_conformers:
+            require_conformers(store)
+        known = with_conformers(store, order) if solid else order
+        rows = np.sort(known[:STATISTICS_MOLECULES])
+        return PairDistances(student, store, rows) if name == "distances" else AuxiliaryTerm(name, student, store, rows)
+
+    return {name: build(name) for name in names}

@@ -52,7 +52,7 @@ def distill(
     config, out = config or DistillConfig(), Path(out)
     if (summary := finished_before(out, resume=resume)) is not None:
         return summary
-    store = store if isinstance(store, Store) else Store.open(store)
+    store = taught_molecules(store if isinstance(store, Store) else Store.open(store), config)
     network, teacher_config = (None, {}) if teacher is None else load_teacher(teacher)
     if network is not None:
         require_suitable(store, teacher_config, str(teacher))
@@ -73,7 +73,13 @@ def distill(
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)
     description = _description(config, digest, teacher_config)
-    return seal_encoder(out, objective.student, objective, result, description, card)
+    heads = objective.property_heads()
+    return seal_encoder(out, objective.student, objective, result, description, card, heads)
+
+
+def taught_molecules(store: Store, config: DistillConfig) -> Store:
+    """The molecules that a student learns from: all, or those with conformers where every term needs one."""
+    return store.with_conformers() if config.needs_only_conformers and store.some_conformers else store
 
 
 def _description(config: DistillConfig, digest: str | None, teacher: Mapping[str, Any]) -> dict[str, Any]:

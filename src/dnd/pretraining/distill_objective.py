@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from dnd.common.errors import InputError
 from dnd.common.randomness import numpy_generator
 from dnd.graphs.batch import GraphBatch, MoleculeBatch
+from dnd.models.students.base import StudentOutput
 from dnd.models.students.encoders import build_student
+from dnd.models.students.property_heads import Property, PropertyHeads
 from dnd.models.teachers.base import Teacher
 from dnd.pretraining.auxiliary import build_auxiliary
 from dnd.pretraining.distill_losses import node_distillation_loss
 from dnd.pretraining.distill_terms import DistillationTerm, build_terms, request_of
-from dnd.pretraining.heads import LabelHead
+from dnd.pretraining.heads import LabelHead, ProjectionHead
 from dnd.pretraining.objective import PretrainingObjective, RunningMean, initial_weights
 from dnd.pretraining.settings import AUXILIARY, DistillConfig
+from dnd.pretraining.solid_part import solid_part, with_conformers
 from dnd.pretraining.teacher_outputs import (
     DistillationBatch,
     TargetCache,
@@ -70,7 +73,9 @@ class TargetMoments:
         return self.first_KD / self.weight
 
     def constant_loss(self, constant_KD: Float[Tensor, "layers dim"]) -> float:
-        """The term's loss when every prediction is `constant_KD`; with the mean, the variance."""
+        """The term's loss when every prediction is `constant_KD`; with the mean, the variance. 0 of nothing."""
+        if not self.normaliser:
+            return 0.0
         total_KD = self.second_KD - 2 * constant_KD * self.first_KD + constant_KD.square() * self.weight
         return float(total_KD.mean() / self.normaliser)
 
@@ -130,7 +135,7 @@ class DistillationObjective(PretrainingObjective):
     The teacher is held outside the modules, so no checkpoint and no optimizer ever sees it.
 
     Args:
-        store: molecules with conformers that suit the teacher; see `alignment.require_suitable`.
+        store: molecules whose conformers, as far as there are some, suit the teacher; see `require_suitable`.
         teacher: any teacher; it is frozen here. None where no term needs one.
         config: settings of the run.
         device: where the teacher runs.
@@ -168,12 +173,15 @@ class DistillationObjective(PretrainingObjective):
                     self.student, store, config.task_target, train_rows, self.holdout_rows, config.task_readout
                 )
             names = [name for name in config.weights() if name in AUXILIARY]
-            self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed)
+            every = self.train_rows.every() if "labels" in names else train_rows
+            self._auxiliary = build_auxiliary(names, self.student, store, train_rows, config.loop.seed, every)
             self.auxiliary = nn.ModuleDict(self._auxiliary)
-        self._weights = config.weights()
+        self._weights, self._shipped = config.weights(), config.heads
         if config.select_by == "task":
             self.best_metric = "valid_task_loss"
         self.request = request_of(self._terms, config)
+        from_conformers = any(term.from_conformers for term in self._auxiliary.values())
+        self._wants_conformers = bool(self._terms) or from_conformers
         self.cache = self._build_cache(config, cache_folder, quiet)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
         self.to(self._device)
@@ -186,12 +194,12 @@ class DistillationObjective(PretrainingObjective):
         losses: list[Tensor] = []
         counts: list[Tensor | int] = []
         parts: dict[str, Tensor] = {}
-        for name, term in self._terms.items():
-            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
+        for name, (loss, count) in self._alignment(output, batch).items():
             losses.append(self._weights[name] * loss)
-            counts.append(term.normaliser(batch.graph))
-            parts[name] = loss.detach()
-            parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
+            counts.append(count)
+            if count:
+                parts[name] = loss.detach()
+                parts[f"{name}_r2"] = 1 - loss.detach() / self.constants[f"train_{name}_variance"]
         for name, auxiliary in self._auxiliary.items():
             found = auxiliary(output, batch, batch.auxiliary[name])
             losses.append(self._weights[name] * found.loss)
@@ -209,12 +217,16 @@ class DistillationObjective(PretrainingObjective):
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """The molecules with their auxiliary values, and with the teacher's outputs where they are cached."""
         batch = self.store.read(rows)
-        values = {name: term.read(self.store, batch) for name, term in self._auxiliary.items()}
+        solid = solid_part(self.store, batch) if self._wants_conformers else None
+        values = {name: term.read(self.store, batch, solid) for name, term in self._auxiliary.items()}
         if self.cache is None:
-            return DistillationBatch(**vars(batch), auxiliary=values)
-        teacher_KND, teacher_PBD = self.cache.read(rows)
+            return DistillationBatch(**vars(batch), auxiliary=values, solid=solid)
+        places = self.store.places_with_conformers(rows)
+        places = places[places >= 0]
+        teacher_KND, teacher_PBD = self.cache.read(places) if len(places) else (None, None)
+        solid = None if solid is None else solid.without_conformers()
         return DistillationBatch(
-            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, auxiliary=values
+            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, values, solid
         )
 
     def with_targets(self, batch: MoleculeBatch) -> DistillationBatch:
@@ -222,8 +234,11 @@ class DistillationObjective(PretrainingObjective):
         assert isinstance(batch, DistillationBatch)
         if not self._frozen or batch.teacher_KND is not None:
             return batch
-        with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
-            teacher_KND, teacher_PBD = run_teacher(self._frozen[0], batch, self.request)
+        molecules = batch if batch.solid is None else batch.solid.molecules
+        if not molecules.num_molecules:
+            return batch
+        with naming_molecules(self.store, molecules.rows_B.cpu().numpy()):
+            teacher_KND, teacher_PBD = run_teacher(self._frozen[0], molecules, self.request)
         return replace(batch, conformers=None, teacher_KND=teacher_KND, teacher_PBD=teacher_PBD)
 
     @torch.no_grad()
@@ -240,7 +255,7 @@ class DistillationObjective(PretrainingObjective):
             )
             for name in self._terms:
                 variance = self.constants[f"{part}_{name}_variance"]
-                metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss")
+                metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss", 0.0)
                 metrics[f"{part}_{name}_variance"] = variance
                 metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
             for name in self._auxiliary:
@@ -254,11 +269,31 @@ class DistillationObjective(PretrainingObjective):
         """What the auxiliary terms took from the training rows: limits, means, deviations, frequencies."""
         return {name: term.record(self.store) for name, term in self._auxiliary.items()}
 
+    def property_heads(self) -> PropertyHeads | None:
+        """The heads that stay with the encoder, None where none was asked for."""
+        chosen = {name: self._auxiliary[name] for name in self._shipped}
+        properties = [
+            Property(
+                *_name_and_unit(entry["name"], name),
+                kind=entry.get("kind", "value"),
+                mean=entry["mean"],
+                deviation=entry["deviation"],
+            )
+            for name, term in chosen.items()
+            for entry in term.record(self.store)
+        ]
+        if not properties:
+            return None
+        heads = PropertyHeads(self.student.width, properties)
+        for name, term in chosen.items():
+            assert isinstance(term.head, ProjectionHead)
+            heads.networks[name].load_state_dict(term.head.network.state_dict())
+        return heads
+
     def _add_losses(self, batch: DistillationBatch, means: RunningMean) -> None:
         output = self.student(batch.graph, collect_layers=self._needs_layers)
-        for name, term in self._terms.items():
-            loss = term.distance(term.states(output, batch.graph), term.targets(batch, self.request), batch.graph)
-            means.add(f"{name}_loss", loss, term.normaliser(batch.graph))
+        for name, (loss, count) in self._alignment(output, batch).items():
+            means.add(f"{name}_loss", loss, count)
         for name, auxiliary in self._auxiliary.items():
             found = auxiliary(output, batch, batch.auxiliary[name])
             means.add(f"{name}_loss", found.loss, int(found.known))
@@ -268,12 +303,28 @@ class DistillationObjective(PretrainingObjective):
             means.add("task_loss", error, count)
             means.add("task_loss_of_the_mean", constant, count)
 
+    def _alignment(self, output: StudentOutput, batch: DistillationBatch) -> dict[str, tuple[Tensor, int]]:
+        """Loss of each alignment term over the molecules that have a conformer, and how many items it's the mean of."""
+        graph = _solid_graph(batch)
+        if not graph.num_molecules:
+            nothing = 0.0 * sum(parameter.sum() for parameter in self.terms.parameters())
+            return {name: (nothing + 0.0 * output.atoms_ND.float().sum(), 0) for name in self._terms}
+        output = output if batch.solid is None else batch.solid.select(output)
+        return {
+            name: (
+                term.distance(term.states(output, graph), term.targets(batch, self.request), graph),
+                term.normaliser(graph),
+            )
+            for name, term in self._terms.items()
+        }
+
     def _measure_teacher(self) -> dict[str, float]:
         """Variance of the teacher per term and part, and what the lookup table leaves; all about the training mean."""
         constants: dict[str, float] = {}
         if not self._terms:
             return constants
-        order = numpy_generator(self.loop.seed, "statistics").permutation(self.train_rows.sample())
+        sample = with_conformers(self.store, self.train_rows.sample())
+        order = numpy_generator(self.loop.seed, "statistics").permutation(sample)
         rows = order[:STATISTICS_MOLECULES]
         known, lookup = {name: TargetMoments() for name in self._terms}, AtomLookup()
         for batch in map(self.with_targets, self.evaluation_batches(np.sort(rows))):
@@ -288,7 +339,8 @@ class DistillationObjective(PretrainingObjective):
                 )
         for part, part_rows in (("valid", self.holdout_rows), ("train", self.train_sample)):
             moments, floor = {name: TargetMoments() for name in self._terms}, RunningMean()
-            for batch in map(self.with_targets, self.evaluation_batches(part_rows)):
+            solid_rows = with_conformers(self.store, part_rows)
+            for batch in map(self.with_targets, self.evaluation_batches(solid_rows)):
                 self._take_in(batch, moments)
                 if "node" in self._terms:
                     targets_ND = self._terms["node"].targets(batch, self.request)[0].cpu()
@@ -304,13 +356,14 @@ class DistillationObjective(PretrainingObjective):
 
     def _take_in(self, batch: DistillationBatch, moments: dict[str, TargetMoments]) -> None:
         for name, term in self._terms.items():
-            moments[name].add(term, term.targets(batch, self.request), batch.graph)
+            moments[name].add(term, term.targets(batch, self.request), _solid_graph(batch))
 
     def _build_cache(self, config: DistillConfig, folder: Path | None, quiet: bool) -> TargetCache | None:
         if not self._frozen:
             return None
         (teacher,) = self._frozen
-        choice, size = config.cache, cache_bytes(teacher, self.store, self.request)
+        solid = self.store.with_conformers()
+        choice, size = config.cache, cache_bytes(teacher, solid, self.request)
         if choice == "auto" and config.loop.epochs == 1 and config.conformers == "first":
             choice = "off"
         elif choice == "auto":
@@ -319,9 +372,20 @@ class DistillationObjective(PretrainingObjective):
             return None
         return build_cache(
             teacher,
-            self.store,
+            solid,
             self.request,
             device=self._device,
             folder=folder if choice == "disk" else None,
             quiet=quiet,
         )
+
+
+def _solid_graph(batch: DistillationBatch) -> GraphBatch:
+    """The graphs of the molecules that the teacher's outputs are of."""
+    return batch.graph if batch.solid is None else batch.solid.molecules.graph
+
+
+def _name_and_unit(recorded: str, term: str) -> tuple[str, str, str]:
+    """Name, term and unit of a property: `solvation_water, kcal/mol` taken apart; a column of a store says no unit."""
+    name, _, unit = recorded.partition(", ")
+    return name, term, unit

@@ -45,7 +45,7 @@ def projection(student_width: int, teacher_width: int) -> nn.Module:
 
 
 def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None:
-    """Refuse a store that the teacher can't read as it was trained to.
+    """Refuse a store that the teacher can't read as it was trained to; molecules without conformers are no matter.
 
     Which student atom is which teacher atom needs no map: the store's writer checks that conformer atom `i` is graph
     atom `i`, and `ConformerBatch.graph_atoms_N` numbers them over a batch.
@@ -58,7 +58,9 @@ def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None
     Raises:
         InputError: the store has no conformers, another hydrogen setting, or elements that the teacher's table lacks.
     """
-    require_conformers(store)
+    if not store.some_conformers:
+        require_conformers(store)
+    store = store.with_conformers()
     require_hydrogens(store, str(config["hydrogens"]), wanted_by=f"teacher {name}")
     limit = config.get("teacher", {}).get("max_atomic_number")
     if limit is None:

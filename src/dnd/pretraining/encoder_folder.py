@@ -14,6 +14,7 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, require_same_run
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import save_encoder
+from dnd.models.students.property_heads import PropertyHeads
 from dnd.pretraining.objective import PretrainingObjective
 from dnd.training.checkpoint import Checkpoints
 from dnd.training.distributed import World
@@ -74,22 +75,24 @@ def seal_encoder(
     result: TrainResult,
     description: Mapping[str, Any],
     card: list[str],
+    heads: PropertyHeads | None = None,
 ) -> PretrainSummary:
     """Write the ENCODER folder of a finished run and drop what only the run needed.
 
     Args:
         out: the run's folder.
-        student: the part of the objective that is kept; heads and projections are dropped here.
+        student: the part of the objective that is kept; projections and other heads than `heads` are dropped here.
         objective: gives the held-out rows and the store.
         result: how the training ended.
         description: further entries of `config.json`.
         card: lines of the model card below its heading.
+        heads: ready-made properties that stay with it.
     """
     if not result.finished:
         return PretrainSummary(out, {}, False)
     world = World.join(next(student.parameters()).device)
     if world.is_main:
-        _write(out, student, objective, result, description, card)
+        _write(out, student, objective, result, description, card, heads)
     world.wait()
     return PretrainSummary(out, result.best, True)
 
@@ -101,6 +104,7 @@ def _write(
     result: TrainResult,
     description: Mapping[str, Any],
     card: list[str],
+    heads: PropertyHeads | None,
 ) -> None:
     store, holdout = objective.store, objective.holdout_rows
     write_json(
@@ -131,7 +135,7 @@ def _write(
         f"- training: {result.steps:,} steps, {objective.loop.epochs} epochs; kept: step {result.best_step:,}",
         "",
     ]
-    save_encoder(out, student, config, "\n".join(lines))
+    save_encoder(out, student, config, "\n".join(lines), heads=heads)
     for leftover in ("checkpoints", "targets"):
         shutil.rmtree(out / leftover, ignore_errors=True)  # a sealed encoder needs neither
 

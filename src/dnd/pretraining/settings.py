@@ -29,11 +29,12 @@ class TermWeights:
         task: L1 on a column of the store's targets, as CCMD has it and D&D does not.
         descriptors: RDKit's 2D descriptors; these and the following are further teachers, see `auxiliary`.
         fingerprints: Morgan counts, folded.
+        avalon: counts of Avalon's features, folded.
         charges: Gasteiger charges of the atoms.
         surface: solvent-accessible surface of the atoms.
         distances: bins of the pair distances.
         radii: principal radii of the conformer.
-        labels: all target columns of the store, where present.
+        labels: all target columns of the store, where present: values in deviations, classes by cross-entropy.
         quantum: GFN2-xTB values of the molecule: solvation, orbitals, moments, energy.
         quantum_atoms: charge and share of the energy of the atoms, by the same calculation.
         quantum_bonds: Wiberg orders of the bonds, by the same.
@@ -46,6 +47,7 @@ class TermWeights:
     task: float = 0.0
     descriptors: float = 0.0
     fingerprints: float = 0.0
+    avalon: float = 0.0
     charges: float = 0.0
     surface: float = 0.0
     distances: float = 0.0
@@ -60,6 +62,12 @@ ALIGNMENT = frozenset({"node", "graph", "global_tokens", "local_atoms"})
 """Terms that compare the student with a 3D teacher; without any of them none is needed."""
 
 AUXILIARY = frozenset(entry.name for entry in fields(TermWeights)) - ALIGNMENT - {"task"}
+
+OF_CONFORMERS = ALIGNMENT | {"surface", "distances", "radii", "quantum", "quantum_atoms", "quantum_bonds"}
+"""Terms that a molecule without a conformer has nothing for."""
+
+SHIPPABLE = ("labels", "quantum", "descriptors")
+"""Terms whose heads are properties of a molecule that a user may want."""
 
 LEVELS: dict[str, TermWeights] = {
     "node": TermWeights(node=1.0),
@@ -91,6 +99,7 @@ class DistillConfig:
             all for a single epoch, in which each is used once.
         cache_memory_mb: largest cache in memory, in MiB.
         holdout_fraction: share of the molecules that is held out.
+        heads: terms of the molecule whose heads stay with the encoder, as ready-made properties.
         student: the student.
         loop: the training loop.
     """
@@ -108,6 +117,7 @@ class DistillConfig:
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     cache_memory_mb: int = 512
     holdout_fraction: float = 0.02
+    heads: tuple[str, ...] = ()
     student: StudentConfig = field(default_factory=StudentConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -133,11 +143,23 @@ class DistillConfig:
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
         if not 0 < self.holdout_fraction < 1:
             raise ConfigError("the held-out fraction is out of range", found=self.holdout_fraction, expected="0 to 1")
+        for name in self.heads:
+            if name not in SHIPPABLE or name not in weights:
+                raise ConfigError(
+                    f"the head of {name} can't stay with the encoder",
+                    found=f"terms: {', '.join(weights)}",
+                    expected=f"one of {', '.join(SHIPPABLE)}, with a weight",
+                )
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a term aligns the student with a 3D teacher."""
         return bool(self.weights().keys() & ALIGNMENT)
+
+    @property
+    def needs_only_conformers(self) -> bool:
+        """Whether every term needs a conformer, so that molecules without one teach nothing."""
+        return self.weights().keys() <= OF_CONFORMERS
 
     def weights(self) -> dict[str, float]:
         """Weight by name of every term that takes part."""

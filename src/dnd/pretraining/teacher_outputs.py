@@ -27,6 +27,7 @@ from dnd.common.terminal import raw_stream
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
+from dnd.pretraining.solid_part import SolidPart
 from dnd.store.reader import Store
 from dnd.training.distributed import World
 
@@ -206,11 +207,13 @@ class DistillationBatch(MoleculeBatch):
         teacher_KND: `(K, N, D)` atoms at `TargetRequest.atom_layers`; None until the teacher has run.
         teacher_PBD: `(P, B, D)` means at `TargetRequest.pooled_layers`; the same.
         auxiliary: values of each auxiliary term, by name.
+        solid: the molecules with conformers where not all have some; the teacher's outputs are then of these alone.
     """
 
-    teacher_KND: Float[Tensor, "layers atoms dim"] | None = None
-    teacher_PBD: Float[Tensor, "pooled_layers molecules dim"] | None = None
+    teacher_KND: Float[Tensor, "layers solid_atoms dim"] | None = None
+    teacher_PBD: Float[Tensor, "pooled_layers solid_molecules dim"] | None = None
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    solid: SolidPart | None = None
 
 
 @torch.no_grad()

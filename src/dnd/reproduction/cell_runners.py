@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from dnd.common.config import load_config
 from dnd.common.files import write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
+
+if TYPE_CHECKING:
+    from dnd.reproduction.labelled import LabelledTable
 
 Result = dict[str, Any]
 
@@ -188,7 +191,6 @@ def classical_features(work: Work) -> Result:
 
 def classical_model(work: Work) -> Result:
     """A classical model on the features of a labelled table → test score; unreadable molecules are left out."""
-    from dnd.predictor.metrics import score
     from dnd.reproduction.classical_models import predict
     from dnd.reproduction.labelled import labelled_table
 
@@ -205,16 +207,41 @@ def classical_model(work: Work) -> Result:
         table.task,
         work.settings["seed"],
     )
+    return {
+        **part_scores(table, targets_NC, predictions_NC, split),
+        "rejected": int((~valid).sum()),
+        "model": settings,
+    }
+
+
+def part_scores(table: LabelledTable, targets_NC: np.ndarray, predictions_NC: np.ndarray, split: np.ndarray) -> Result:
+    """Description of a labelled table, and the scores of predictions on its validation and test part."""
+    from dnd.predictor.metrics import score
+
     main = table.metric.removesuffix("_z")
     found = {part: score(main, targets_NC[split == part], predictions_NC[split == part]) for part in ("valid", "test")}
     parts = {part: value.value for part, value in found.items()}
     return {
         **table.describe(),
         **_scores(table.metric, parts, table.scale),
-        "rejected": int((~valid).sum()),
         "skipped_targets": found["test"].skipped,
-        "model": settings,
     }
+
+
+def frozen_model(work: Work) -> Result:
+    """A model on the frozen representation of an encoder → test score."""
+    from dnd.reproduction.frozen_models import frozen_features, predict_frozen
+    from dnd.reproduction.labelled import labelled_table
+
+    table = labelled_table(work)
+    features_NF = frozen_features(work, list(table.smiles))
+    valid = np.isfinite(features_NF).all(axis=1)
+    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
+    train = np.flatnonzero(split == "train")
+    predictions_NC = predict_frozen(
+        work.settings["model"], features_NF[valid], targets_NC, train, table.task, work.settings["seed"]
+    )
+    return {**part_scores(table, targets_NC, predictions_NC, split), "rejected": int((~valid).sum())}
 
 
 def qm9_labels(work: Work) -> Result:
@@ -243,6 +270,7 @@ STAGES: dict[str, Callable[[Work], Result]] = {
     "features": classical_features,
     "classical": classical_model,
     "qm9_labels": qm9_labels,
+    "frozen": frozen_model,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from dnd.models.teachers.teachers import load_teacher
 from dnd.pretraining.settings import DistillConfig, TermWeights
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.reproduction.benchmarks import BENCHMARKS
+from dnd.reproduction.frozen_models import FROZEN_MODELS
 from dnd.reproduction.pretrain_base import STORES, STUDENTS, TARGETS, TEACHER
 from dnd.reproduction.results import Cell, Record
-from dnd.reproduction.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best
-from dnd.store.reader import Store
+from dnd.reproduction.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best, wilcoxon_test
+from dnd.store.reader import Store, union
 
 # What each teacher is worth: students taught by 3D, by descriptors, by both and by nothing, finetuned alike.
 #
@@ -31,17 +33,21 @@ REGRESSION_SETS = tuple(name for name, entry in BENCHMARKS.items() if entry.task
 NEITHER = "neither"
 _3D = ("node", "graph", "global_tokens", "local_atoms", "distances", "surface", "radii")
 _QUANTUM = ("quantum", "quantum_atoms", "quantum_bonds")
-_DESCRIPTORS = ("descriptors", "fingerprints", "charges")
-# Terms of each variant. Charges are Gasteiger's, a function of the graph, so they count with the descriptors; labels of
-# quantum chemistry are in none of the four, only in what ships.
+_DESCRIPTORS = ("descriptors", "fingerprints", "avalon", "charges")
+# Terms of each variant. Charges are Gasteiger's, a function of the graph, so they count with the descriptors.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "3d": _3D,
     "descriptors": _DESCRIPTORS,
     "both": (*_3D, *_DESCRIPTORS),
     "quantum": _QUANTUM,
-    "shipped": (*_3D, *_DESCRIPTORS, *_QUANTUM, "labels"),
+    "3d+quantum": (*_3D, *_QUANTUM),
+    "all": (*_3D, *_QUANTUM, *_DESCRIPTORS),
+    "all+labels": (*_3D, *_QUANTUM, *_DESCRIPTORS, "labels"),
     NEITHER: (),
 }
+ARMS = ("3d", "quantum", "3d+quantum", "descriptors", "all", "all+labels", NEITHER)
+"""Those that the encoder at scale is compared in."""
+
 FOUR = ("3d", "descriptors", "both", NEITHER)
 
 
@@ -60,6 +66,8 @@ class Ablation:
         most_molecules: largest number of molecules of a data set, over all parts; none = all.
         recipe: of finetuning.
         finetune: further finetuning settings, `key=value`.
+        frozen: models on frozen representations, of `FROZEN_MODELS`.
+        finetuned: whether students are finetuned.
         data_dir: where the data sets are looked for first.
     """
 
@@ -73,6 +81,8 @@ class Ablation:
     most_molecules: int | None = None
     recipe: str = "finetune-small"
     finetune: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    finetuned: bool = True
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -81,12 +91,26 @@ class Ablation:
             look_up(VARIANTS, name, "variant")
         for name in self.datasets:
             look_up(BENCHMARKS, name, "data set")
+        for name in self.frozen:
+            look_up(dict.fromkeys(FROZEN_MODELS), name, "frozen model")
 
 
 def variant_config(student: DistillConfig, variant: str) -> DistillConfig:
-    """The student's settings with the weights of the variant's terms only."""
+    """The student's settings with the weights of the variant's terms only, and the heads that are left."""
     weights = {name: weight for name, weight in student.weights().items() if name in VARIANTS[variant]}
-    return replace(student, level="custom", terms=TermWeights(**weights))
+    heads = tuple(name for name in student.heads if name in weights)
+    return replace(student, level="custom", terms=TermWeights(**weights), heads=heads)
+
+
+def equal_budget(config: DistillConfig, molecules: int, with_conformers: int) -> DistillConfig:
+    """The settings with as many molecules seen, in all, as a variant that learns from every molecule.
+
+    A variant whose terms all need a conformer learns from the molecules that have one, so it has more epochs of them.
+    """
+    if not config.needs_only_conformers or not 0 < with_conformers < molecules:
+        return config
+    epochs = max(1, round(config.loop.epochs * molecules / with_conformers))
+    return replace(config, loop=replace(config.loop, epochs=epochs))
 
 
 def plan(ablation: Ablation) -> list[Cell]:
@@ -99,13 +123,14 @@ def plan(ablation: Ablation) -> list[Cell]:
     if not stores:
         raise InputError(f"{ablation.base} holds no stores", next_step="Name a folder of `dnd pretrain-base`")
     opened = [Store.open(path) for path in stores]
+    every = union(opened)
     teacher, _ = load_teacher(ablation.base / TEACHER)
     identity = {"stores": [store.fingerprint for store in opened], "teacher": weights_digest(teacher)}
     paths = {"stores": [str(path.resolve()) for path in stores], "teacher": str((ablation.base / TEACHER).resolve())}
     cells: list[Cell] = []
     for variant in ablation.variants:
         if variant != NEITHER:
-            config = variant_config(ablation.student, variant)
+            config = equal_budget(variant_config(ablation.student, variant), len(every), len(every.with_conformers()))
             # One after another where they read the teacher's outputs, which the first one writes for all.
             after = tuple(cell.key for cell in cells if "targets" in cell.paths)[-1:] if config.needs_teacher else ()
             own = {**paths, **_finished(ablation, config)}
@@ -113,7 +138,8 @@ def plan(ablation: Ablation) -> list[Cell]:
                 own["targets"] = str((ablation.base / TARGETS).resolve())
             settings = {**identity, "config": to_dict(config)}
             cells.append(Cell(f"encoder/{variant}", "distill_from_stores", settings, after, own))
-    return [*cells, *_finetunings(ablation, opened[0].hydrogens)]
+    finetunings = _finetunings(ablation, every.hydrogens) if ablation.finetuned else ()
+    return [*cells, *finetunings, *_frozen(ablation, every.hydrogens)]
 
 
 def _finished(ablation: Ablation, config: DistillConfig) -> dict[str, str]:
@@ -149,6 +175,26 @@ def _finetunings(ablation: Ablation, hydrogens: str) -> Iterator[Cell]:
                     }
                     key = f"{dataset}/{variant}/labels-{round(100 * fraction)}/seed-{seed}"
                     yield Cell(key, "finetune", settings, () if own else (f"encoder/{variant}",), paths)
+
+
+def _frozen(ablation: Ablation, hydrogens: str) -> Iterator[Cell]:
+    """A cell per model on a frozen representation; `neither` has random weights, beside descriptors these alone."""
+    paths = {"data_dir": str(ablation.data_dir.resolve())} if ablation.data_dir else {}
+    choices = itertools.product(ablation.frozen, ablation.datasets, ablation.fractions, ablation.variants)
+    for model, dataset, fraction, variant in choices:
+        for seed in range(1, ablation.seeds[dataset] + 1):
+            settings = {
+                "dataset": dataset,
+                "most_molecules": ablation.most_molecules,
+                "fraction": fraction,
+                "system": variant,
+                "model": model,
+                "seed": seed,
+                "hydrogens": hydrogens,
+                **({"student": asdict(ablation.student.student)} if variant == NEITHER else {}),
+            }
+            key = f"{dataset}/{variant}/frozen-{model}/labels-{round(100 * fraction)}/seed-{seed}"
+            yield Cell(key, "frozen", settings, () if variant == NEITHER else (f"encoder/{variant}",), paths)
 
 
 # The tables of the ablation of the teachers: errors, paired changes against random weights, and the bars.
@@ -209,12 +255,18 @@ def paired_change(ours: list[float], theirs: list[float]) -> tuple[float, float]
     return float(np.mean(differences)), float(stats.t.ppf(0.975, len(differences) - 1) * error)
 
 
-def scores_of(records: Sequence[Record]) -> Scores:
-    """Scores of the finished cells of a grid."""
+def scores_of(records: Sequence[Record], model: str | None = None) -> Scores:
+    """Scores of the finished cells of a grid.
+
+    Args:
+        records: of the cells.
+        model: on frozen representations; the finetunings when None.
+    """
     parts: dict[str, dict[Key, dict[int, float]]] = {"valid": {}, "test": {}}
     metrics, sizes = {}, {}
     for record in records:
-        if record.kind != "finetune" or record.status != "done":
+        own = record.kind == "finetune" if model is None else record.settings.get("model") == model
+        if not own or record.kind not in ("finetune", "frozen") or record.status != "done":
             continue
         settings, result = record.settings, record.result
         key = (settings["dataset"], settings["system"], settings["fraction"])
@@ -288,7 +340,9 @@ def _mean_change(changes: Sequence[float], kind: str) -> str:
     if not changes:
         return "–"
     better = -1 if kind == REGRESSION else 1
-    return f"{_mean(changes, kind)} (better on {sum(better * change > 0 for change in changes)} of {len(changes)})"
+    wins, ranked = sum(better * change > 0 for change in changes), wilcoxon_test(changes)
+    test = "" if ranked is None else f", Wilcoxon over data sets p = {ranked:.2g}"
+    return f"{_mean(changes, kind)} (better on {wins} of {len(changes)}{test})"
 
 
 def _mean(changes: Sequence[float], kind: str) -> str:

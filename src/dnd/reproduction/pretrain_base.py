@@ -1,4 +1,7 @@
-"""The encoders that ship, from data to weights: stores → teacher → students → encoders with their cards."""
+"""The encoders that ship, from data to weights: stores → teacher → students → half-precision encoders with their cards.
+
+Every stage resumes, so the same command goes on after a kill; a finished stage is not repeated.
+"""
 
 from __future__ import annotations
 
@@ -6,257 +9,42 @@ import copy
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dnd.common.config import from_dict, look_up, to_dict
+from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import MANIFEST, folder_lock, read_json, write_text
+from dnd.common.files import MANIFEST, folder_lock, read_json
 from dnd.common.randomness import set_threads
-from dnd.common.runs import RUN_RECORD, require_same_run, write_run_record
+from dnd.common.runs import RUN_RECORD, record_change, require_same_run, write_run_record
 from dnd.common.sealed_records import read_record, write_record
 from dnd.conformers.formats import label_names
-from dnd.conformers.records import PERIODIC_TABLE
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import half_precision, load_encoder, save_encoder
+from dnd.models.students.encoders import half_precision, load_encoder, load_heads, save_encoder
 from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
-from dnd.pretraining.distill import distill
-from dnd.pretraining.settings import AUXILIARY, DistillConfig
-from dnd.report.figures import table_text
-from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
-from dnd.reproduction.statistics import statistics_of_store
+from dnd.pretraining.distill import distill, taught_molecules
+from dnd.pretraining.encoder_folder import HOLDOUT
+from dnd.reproduction.base_settings import BaseConfig
+from dnd.reproduction.encoder_card import StoreFacts, encoder_card
+from dnd.reproduction.head_scores import scored_heads
+from dnd.reproduction.pretraining_labels import MEASURED, excluded_keys, find_files, measured_table
 from dnd.store.prepare import prepare
-from dnd.store.quantum_columns import words_of_sources
+from dnd.store.quantum_columns import CALCULATE, words_of_sources
 from dnd.store.reader import Store, union
-from dnd.store.schema import FURTHER_FIELDS, QUANTUM_FIELDS, HydrogenSetting
 from dnd.store.settings import PrepareConfig
 from dnd.tables.readers import kind_of
 from dnd.training.device import choose_device
-
-# Settings of `dnd pretrain-base`: what is learned from, by which teacher, and by which students.
-
-
-NO_BENCHMARKS = "none"
-
-
-@dataclass(frozen=True)
-class BaseConfig:
-    """Settings of the pretraining of the shipped encoders.
-
-    Attributes:
-        hydrogens: of all stores.
-        auxiliary: auxiliary columns of the stores.
-        quantum: `gfn2`, files of quantum labels, or both; see `PrepareConfig`. A file concerns the input that it names.
-        labels: target columns, taken from the inputs that have them.
-        most_molecules: largest number of molecules of one input; none = all.
-        benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
-        conformer_backend: of inputs without coordinates: `rdkit`, `nvmolkit` or `auto`.
-        jobs: processes of `prepare`.
-        seed: of the drawing of molecules and of generated conformers.
-        denoise: the teacher.
-        base: the student `dnd-base`.
-        tokengt: the student `dnd-tokengt`.
-    """
-
-    hydrogens: HydrogenSetting = "teacher_all_student_heavy"
-    auxiliary: tuple[str, ...] = ("descriptors", "fingerprints", "charges", "surface")
-    quantum: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    most_molecules: int | None = None
-    benchmarks: tuple[str, ...] = tuple(BENCHMARKS)
-    conformer_backend: str = "auto"
-    jobs: int = 2
-    seed: int = 0
-    denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
-    base: DistillConfig = field(default_factory=DistillConfig)
-    tokengt: DistillConfig = field(default_factory=DistillConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse names that there are not, before any work starts."""
-        for name in self.excluded_benchmarks():
-            look_up(BENCHMARKS, name, "data set")
-        columns = {*self.auxiliary, *(QUANTUM_FIELDS if self.quantum else ())}
-        for student, config in self.students().items():
-            for name in config.weights().keys() & FURTHER_FIELDS.keys() - columns:
-                setting = "quantum" if name in QUANTUM_FIELDS else "auxiliary"
-                raise ConfigError(
-                    f"the term {name} of {student} has a weight and the stores will have no such column",
-                    found=f"{setting} = {list(getattr(self, setting))}",
-                    next_step=f"Add it to {setting}, or set its weight to 0",
-                )
-
-    def excluded_benchmarks(self) -> tuple[str, ...]:
-        """The data sets whose validation and test molecules are left out."""
-        return () if self.benchmarks == (NO_BENCHMARKS,) else self.benchmarks
-
-    def students(self) -> dict[str, DistillConfig]:
-        """Settings of each student by the name it ships under."""
-        return {"dnd-base": self.base, "dnd-tokengt": self.tokengt}
-
-
-# The card of a shipped encoder, from what was measured: data, compute, held-out numbers, and what it can't do.
-
-
-# What the known files hold and under which licence, by the beginning of their name; see docs and data/README.md.
-_SOURCES = {
-    "qm9": ("QM9, DFT geometries (B3LYP/6-31G(2df,p))", "CC0 (original data set)"),
-    "cascade_dft": ("CASCADE, DFT geometries (M06-2X/def2-TZVP)", "MIT"),
-    "equireact_dft": ("EquiReact, DFT geometries of reactants and products", "not stated"),
-    "conformer_benchmark": ("conformer benchmark, optimised geometries", "MIT"),
-    "druglike_etkdg": (
-        "drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists, ETKDGv3 + MMFF94s geometries",
-        "MIT and not stated, by list",
-    ),
-    "druglike": ("drug-like SMILES of ChEMBL, ZINC, MOSES and MUV lists", "MIT and not stated, by list"),
-}
-
-
-@dataclass(frozen=True)
-class StoreFacts:
-    """What one input gave.
-
-    Attributes:
-        name: file name.
-        counts: of its store's manifest.
-        conformers: where its conformers come from.
-    """
-
-    name: str
-    counts: Mapping[str, Any]
-    conformers: str
-
-    @property
-    def molecules(self) -> int:
-        """Rows of the store."""
-        return int(self.counts["molecules"])
-
-    @property
-    def left_out(self) -> int:
-        """Records that gave no row."""
-        return sum(self.counts["rejected"].values())
-
-
-def encoder_card(
-    name: str,
-    description: Mapping[str, Any],
-    facts: Sequence[StoreFacts],
-    measured: Mapping[str, Any],
-    store: Store,
-    config: BaseConfig,
-) -> str:
-    """The card as Markdown.
-
-    Args:
-        name: that the encoder ships under.
-        description: `config.json` of its student.
-        facts: of each input.
-        measured: wall seconds by stage, the machine, and the teacher's held-out loss by source.
-        store: that everything was trained on.
-        config: settings of the run.
-    """
-    student, metrics = description["settings"]["student"], description["metrics"]
-    lines = [
-        f"# {name}",
-        "",
-        f"A {student['name']} of width {student['width']} and {student['num_layers']} layers that reads a molecular "
-        "graph and has what a 3D denoiser and further teachers know of it. It needs no conformer. Weights are kept in "
-        "half precision and computed with in float32.",
-        "",
-        *_data(facts, config),
-        *_teacher(measured),
-        *_student(metrics, description["terms"]),
-        *_limits(store, chiral=config.denoise.teacher.chiral),
-        "## Compute",
-        "",
-        f"- machine: {measured.get('machine', 'not recorded')}",
-        *(f"- {stage}: {seconds / 60:.1f} min wall" for stage, seconds in measured["seconds"].items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _data(facts: Sequence[StoreFacts], config: BaseConfig) -> Iterator[str]:
-    yield from ("## Data", "", "| file | what | licence | conformers | molecules | left out |")
-    yield "|---|---|---|---|---|---|"
-    for one in facts:
-        what, licence = next(
-            (entry for start, entry in _SOURCES.items() if one.name.startswith(start)), ("user's file", "not known")
-        )
-        yield (
-            f"| {one.name} | {what} | {licence} | {one.conformers} | {one.molecules:,} | {one.left_out:,}"
-            f"{_excluded(one)} |"
-        )
-    yield ""
-    names = ", ".join(config.excluded_benchmarks()) or "none"
-    yield (
-        "Molecules of the validation and test parts of these data sets are left out, compared by the connectivity "
-        f"block of the InChIKey: {names}. Molecules that are in several files are not merged. Hydrogens: "
-        f"`{config.hydrogens}`."
-    )
-    yield ""
-
-
-def _excluded(one: StoreFacts) -> str:
-    count = sum(number for reason, number in one.counts["rejected"].items() if "--exclude" in reason)
-    return f" ({count:,} as test molecules)" if count else ""
-
-
-def _teacher(measured: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("## Teacher, held-out molecules", "", "| source | molecules | loss | trivial | floor | explained |")
-    yield "|---|---|---|---|---|---|"
-    for source, values in measured.get("teacher", {}).items():
-        yield (
-            f"| {source} | {values['molecules']:,.0f} | {values['held_out_loss']:.4f} | {values['trivial']:.4f} | "
-            f"{values['floor']:.4f} | {100 * values['explained']:.1f} % |"
-        )
-    yield from (
-        "",
-        "Trivial: no noise is predicted. Floor: what rigid motion hides from any network. Explained: what is between.",
-        "",
-    )
-
-
-def _student(metrics: Mapping[str, float], terms: Mapping[str, float]) -> Iterator[str]:
-    yield from ("## Student, held-out molecules", "", "| target | weight | R² held out | R² training |")
-    yield "|---|---|---|---|"
-    for name, weight in terms.items():
-        values = [metrics.get(f"{part}_{name}_r2") for part in ("valid", "train")]
-        shown = ["–" if value is None else f"{value:.3f}" for value in values]
-        kind = "auxiliary" if name in AUXILIARY else "3D teacher"
-        yield f"| {name} ({kind}) | {weight:g} | {shown[0]} | {shown[1]} |"
-    if "valid_lookup_r2" in metrics:
-        yield f"| node, by a lookup of element, degree and ring | | {metrics['valid_lookup_r2']:.3f} | |"
-    yield from ("", "R² of `distances` is McFadden's: 1 - cross-entropy / entropy of the bins.", "")
-
-
-def _limits(store: Store, *, chiral: bool) -> Iterator[str]:
-    statistics = statistics_of_store(store)
-    elements = ", ".join(PERIODIC_TABLE[number - 1] for number in sorted(statistics.elements) if number <= 118)
-    low, high = np.percentile(statistics.atoms_M, [1, 99])
-    yield from (
-        "## What it is bad at",
-        "",
-        f"- elements it has not seen: it was trained on {elements}",
-        f"- sizes it has not seen: 98 % of its molecules have {low:.0f} to {high:.0f} atoms in the graph, the largest "
-        f"{int(statistics.atoms_M.max())}",
-        *([] if chiral else ["- enantiomers: what the 3D teacher says of an atom is the same for both mirror images"]),
-        "- several conformers: each molecule taught one geometry",
-        "",
-    )
-
-
-# The encoders that ship, from data to weights: stores → teacher → students → half-precision encoders with their cards.
-#
-# Every stage resumes, so the same command goes on after a kill; a finished stage is not repeated.
-
+from dnd.training.logs import LOG, read_log
 
 STORES, TEACHER, STUDENTS, ENCODERS, TARGETS = "stores", "teacher", "students", "encoders", "targets"
+TEACHER_STORES = "teacher-stores"
 _MEASURED = "measured.json"
 _COMPARED = 256  # held-out molecules on which half precision is compared with float32
 
@@ -281,17 +69,20 @@ def pretrain_base(
     *,
     exclude: Sequence[Path | str] = (),
     data_dir: Path | str | None = None,
+    allow_change: bool = False,
     say: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> BaseResult:
     """Train the shipped encoders, from files of molecules to ENCODER folders; a second call goes on.
 
     Args:
-        inputs: files with conformers, which are used, and tables of SMILES, whose conformers are generated.
-        out: `stores/`, `teacher/`, `students/` and, at the end, `encoders/dnd-base` and `encoders/dnd-tokengt`.
+        inputs: files with conformers, which are used, and tables of SMILES; see `BaseConfig.table_conformers`.
+        out: `stores/`, `teacher/`, `students/` and, at the end, `encoders/dnd-base` and the others.
         config: settings.
         exclude: files whose molecules are left out, beside the benchmarks of `config`.
         data_dir: where the benchmarks are looked for first.
+        allow_change: go on with other settings than the run was started with. Finished stages stay as they are; the
+            change is recorded in `run.json`.
         say: receives one line at a time.
         quiet: show no progress of the stages.
 
@@ -312,30 +103,108 @@ def pretrain_base(
         names = {"inputs": [path.name for path in paths], "exclude": [Path(path).name for path in exclude]}
         settings = {**names, "settings": to_dict(config)}
         if (out / RUN_RECORD).is_file():
-            require_same_run(out, settings)
+            if changes := require_same_run(out, settings, allow_change=allow_change):
+                record_change(out, settings, changes)
         else:
             write_run_record(out, settings)
-        run = _Run(out, config, say, quiet)
-        left_out = excluded_table(out / "excluded.csv", config.excluded_benchmarks(), data_dir)
-        store = run.prepare(paths, [*map(str, exclude), *left_out])
-        return run.train(store)
+        left_out = excluded_keys(out, config.excluded_benchmarks(), data_dir, config.jobs)
+        run = _Run(out, config, paths, [*map(str, exclude), *left_out], data_dir, say, quiet)
+        run.held_out = find_files(config.held_out, data_dir, "list")
+        if not run.teach():
+            return BaseResult({}, False)
+        if config.measured:
+            columns = measured_table(
+                out / MEASURED, config.measured, [*left_out, *run.held_out], data_dir, jobs=config.jobs
+            )
+            run.add_measured(columns)
+        return run.train()
 
 
 class _Run:
-    def __init__(self, out: Path, config: BaseConfig, say: Callable[[str], None], quiet: bool) -> None:
-        self.out, self.config, self.say, self.quiet = out, config, say, quiet
+    """One call of `pretrain_base`: the state that its stages share."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: BaseConfig,
+        paths: Sequence[Path],
+        exclude: Sequence[str],
+        data_dir: Path | str | None,
+        say: Callable[[str], None],
+        quiet: bool,
+    ) -> None:
+        self.out, self.config, self.paths, self.exclude = out, config, list(paths), list(exclude)
+        self.data_dir, self.say, self.quiet = data_dir, say, quiet
+        self.held_out: list[str] = []
+        self.measured_columns: tuple[str, ...] = ()
+        files = find_files([word for word in config.quantum if word != CALCULATE], data_dir, "file of labels")
+        words = [*files, *(word for word in config.quantum if word == CALCULATE)]
+        self.quantum = words_of_sources(words, [path.name for path in paths])
         path = out / _MEASURED
         self.measured: dict[str, Any] = read_record(path) if path.is_file() else {"seconds": {}}
 
-    def prepare(self, paths: Sequence[Path], exclude: Sequence[str]) -> Store:
-        """One store per input, so that each has its own kind of conformers, and all of them as one."""
-        self.quantum = words_of_sources(self.config.quantum, [path.name for path in paths])
-        folders = [self.out / STORES / f"{number}-{path.name.split('.')[0]}" for number, path in enumerate(paths)]
-        for path, folder in zip(paths, folders, strict=True):
-            if not (folder / MANIFEST).is_file():
+    def teach(self) -> bool:
+        """Train the teacher on every conformer; whether it is done."""
+        if not any(student.needs_teacher for student in self.config.students().values()):
+            return True
+        if self.config.teacher_first:
+            solid = [path for path in self.paths if self._has_conformers(path)]
+            store = self._prepare(solid, self.out / TEACHER_STORES, plain=True)
+        else:
+            store = self._prepare(self.paths, self.out / STORES).with_conformers()
+        config = self.config.denoise
+        with self._timed("denoise"):
+            taught = denoise(store, self.out / TEACHER, config, resume=True, quiet=self.quiet)
+        if not taught.finished:
+            return False
+        if "teacher" not in self.measured:
+            self.measured["teacher"] = teacher_by_source(store, self.out / TEACHER, config)
+            self._keep()
+        for name, values in self.measured["teacher"].items():
+            self.say(
+                f"teacher on {name}: held-out loss {values['held_out_loss']:.3f} (trivial {values['trivial']:.3f}, "
+                f"floor {values['floor']:.3f})"
+            )
+        return True
+
+    def add_measured(self, columns: Sequence[str]) -> None:
+        """Make the table of measured labels the last input."""
+        self.paths.append(self.out / MEASURED)
+        self.quantum[MEASURED] = ()
+        self.measured_columns = tuple(columns)
+
+    def train(self) -> BaseResult:
+        """Stores, students, encoders."""
+        store = self._prepare(self.paths, self.out / STORES)
+        for name, student in self.config.students().items():
+            with self._timed(name):
+                done = distill(
+                    store, self.out / TEACHER if student.needs_teacher else None, self.out / STUDENTS / name, student,
+                    resume=True, cache_folder=self.out / TARGETS, quiet=self.quiet,
+                )  # fmt: skip
+            if not done.finished:
+                return BaseResult({}, False)
+        found = {
+            name: self._export(name, taught_molecules(store, student))
+            for name, student in self.config.students().items()
+        }
+        shutil.rmtree(self.out / TARGETS, ignore_errors=True)
+        return BaseResult(found, True)
+
+    def _prepare(self, paths: Sequence[Path], folder: Path, *, plain: bool = False) -> Store:
+        """One store per input, so that each has its own kind of conformers, and all of them as one.
+
+        Args:
+            paths: the inputs.
+            folder: gets the stores.
+            plain: conformers alone, no further column and no label.
+        """
+        folders = [folder / f"{number}-{path.name.split('.')[0]}" for number, path in enumerate(paths)]
+        for path, place in zip(paths, folders, strict=True):
+            if not (place / MANIFEST).is_file():
                 with self._timed("prepare"):
-                    prepare([path], folder, self._settings_of(path, exclude), resume=True, quiet=self.quiet)
-        stores = [Store.open(folder) for folder in folders]
+                    prepare([path], place, self._settings_of(path, plain), resume=True, quiet=self.quiet)
+        stores = [Store.open(place) for place in folders]
         self.facts = [
             StoreFacts(path.name, store.manifest["counts"], store.manifest["settings"]["conformers"])
             for path, store in zip(paths, stores, strict=True)
@@ -344,54 +213,31 @@ class _Run:
             self.say(f"store of {facts.name}: {facts.molecules:,} molecules, {facts.left_out:,} rejected")
         return union(stores)
 
-    def train(self, store: Store) -> BaseResult:
-        """Teacher, students, encoders."""
-        config = self.config
-        with self._timed("denoise"):
-            taught = denoise(store, self.out / TEACHER, config.denoise, resume=True, quiet=self.quiet)
-        if not taught.finished:
-            return BaseResult({}, False)
-        if "teacher" not in self.measured:
-            self.measured["teacher"] = teacher_by_source(store, self.out / TEACHER, config.denoise)
-            self._keep()
-        for name, values in self.measured["teacher"].items():
-            self.say(
-                f"teacher on {name}: held-out loss {values['held_out_loss']:.3f} (trivial {values['trivial']:.3f}, "
-                f"floor {values['floor']:.3f})"
-            )
-        for name, student in config.students().items():
-            with self._timed(name):
-                done = distill(
-                    store, self.out / TEACHER if student.needs_teacher else None, self.out / STUDENTS / name, student,
-                    resume=True, cache_folder=self.out / TARGETS, quiet=self.quiet,
-                )  # fmt: skip
-            if not done.finished:
-                return BaseResult({}, False)
-        found = {name: self._export(name, store) for name in config.students()}
-        shutil.rmtree(self.out / TARGETS, ignore_errors=True)
-        return BaseResult(found, True)
+    def _has_conformers(self, path: Path) -> bool:
+        """Whether an input's molecules have conformers in the end: its own, or generated ones."""
+        return not _is_table(path) or (self.config.table_conformers == "etkdg" and path.name != MEASURED)
 
-    def _settings_of(self, path: Path, exclude: Sequence[str]) -> PrepareConfig:
-        config, flat = self.config, path.suffix != ".npz" and kind_of(path) is not None
-        labels: tuple[str, ...] = ()
+    def _settings_of(self, path: Path, plain: bool) -> PrepareConfig:
+        config, flat = self.config, _is_table(path)
+        labels: tuple[str, ...] = self.measured_columns if path.name == MEASURED else ()
         count: int | None = None
         if path.suffix == ".npz":
             known = label_names(path)
-            labels = tuple(name for name in config.labels if name in known)
+            labels = () if plain else tuple(name for name in config.labels if name in known)
             with np.load(path, allow_pickle=False) as arrays:
                 count = len(arrays["n_atoms"])
         most = config.most_molecules
         values = {
             "target_columns": labels,
-            "conformers": "etkdg" if flat else "file",
+            "conformers": "file" if not flat else "etkdg" if self._has_conformers(path) else "none",
             "conformer_backend": config.conformer_backend if flat else "rdkit",
             "hydrogens": config.hydrogens,
-            "auxiliary": config.auxiliary,
-            "quantum": self.quantum[path.name],
+            "auxiliary": () if plain else config.auxiliary,
+            "quantum": () if plain else self.quantum[path.name],
             "seed": config.seed,
             "sample": most if most is not None and count is not None and most < count else None,
             "limit": most if count is None else None,
-            "exclude": tuple(exclude),
+            "exclude": (*self.exclude, *(self.held_out if labels else ())),
             "jobs": config.jobs,
         }
         return from_dict(PrepareConfig, values)
@@ -402,11 +248,17 @@ class _Run:
         if (folder / MANIFEST).is_file():
             return folder
         student, description = load_encoder(student_folder)
-        card = encoder_card(name, description, self.facts, self.measured, store, self.config)
-        held = np.array(read_json(student_folder / "holdout.json")["rows"], dtype=np.int64)[:_COMPARED]
-        change = half_precision_change(student, store, held)
+        held = np.array(read_json(student_folder / HOLDOUT)["rows"], dtype=np.int64)
+        heads = load_heads(student_folder)
+        if heads is not None:
+            heads = scored_heads(
+                student, heads, store, held, self.config.measured, self.data_dir, self.config.hydrogens
+            )
+        curve = [record for record in read_log(student_folder / LOG) if record["kind"] == "evaluation"]
+        card = encoder_card(name, description, self.facts, self.measured, store, self.config, heads=heads, curve=curve)
+        change = half_precision_change(student, store, held[:_COMPARED])
         card += f"- half precision changes atom representations by {change:.1e} of their deviation at most\n"
-        save_encoder(folder, student, {**description, "name": name}, card, half=True)
+        save_encoder(folder, student, {**description, "name": name}, card, half=True, heads=heads)
         size = sum(path.stat().st_size for path in folder.iterdir())
         self.say(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")
         return folder
@@ -456,18 +308,8 @@ def half_precision_change(student: Student, store: Store, rows: np.ndarray) -> f
     return float((before - after).abs().max() / before.std())
 
 
-def excluded_table(path: Path, benchmarks: Sequence[str], data_dir: Path | str | None) -> list[str]:
-    """A table of the validation and test molecules of `benchmarks`, written once: `[path]`, or nothing for none."""
-    if not benchmarks:
-        return []
-    if not path.is_file():
-        rows = []
-        for name in benchmarks:
-            data = load_benchmark(name, data_dir)
-            parts = np.concatenate([data.parts["valid"], data.parts["test"]])
-            rows += [[data.smiles[row], name] for row in parts]
-        write_text(path, table_text(["smiles", "data_set"], rows))
-    return [str(path)]
+def _is_table(path: Path) -> bool:
+    return path.suffix != ".npz" and kind_of(path) is not None
 
 
 def _machine() -> str:

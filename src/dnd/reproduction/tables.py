@@ -288,6 +288,17 @@ def compare(pairs: Sequence[tuple[Entry, Entry]]) -> list[Comparison]:
     return [replace(one, corrected=value) for one, value in zip(found, corrected, strict=True)]
 
 
+_FEWEST_RANKED = 5  # data sets: of four, all alike have p = 0.12
+
+
+def wilcoxon_test(gains: Sequence[float]) -> float | None:
+    """Two-sided p-value of Wilcoxon's signed ranks, over data sets; None for fewer than five, which can't decide."""
+    from scipy.stats import wilcoxon
+
+    decided = [gain for gain in gains if gain != 0 and math.isfinite(gain)]
+    return float(wilcoxon(decided).pvalue) if len(decided) >= _FEWEST_RANKED else None
+
+
 def paper_value(dataset: str, system: str, pooling: str) -> tuple[float, float | None] | None:
     """Mean and deviation of the paper for this place of its table."""
     name = SYSTEMS[system].paper if system in SYSTEMS else ""

@@ -17,13 +17,13 @@ from rdkit.rdBase import BlockLogs
 from dnd.chemistry.density import TooDenseError
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES as ALL_NAMES
 from dnd.chemistry.descriptors import DescriptorCalculator
+from dnd.chemistry.fingerprints import fingerprint
 from dnd.store.schema import FINGERPRINT_PLACES
 
-# `qed` and `SPS` are functions of other descriptors at a third of the whole cost; `Ipc` grows exponentially with the
-# atoms and would overflow half precision (its mean per atom, `AvgIpc`, stays).
-_LEFT_OUT = frozenset({"qed", "SPS", "Ipc"})
-DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name in ALL_NAMES if name not in _LEFT_OUT)
-_descriptors = DescriptorCalculator(DESCRIPTOR_NAMES)
+# `Ipc` grows exponentially with the atoms and would overflow half precision, so its logarithm is kept.
+_EXPONENTIAL = ALL_NAMES.index("Ipc")
+DESCRIPTOR_NAMES: tuple[str, ...] = tuple("log(1 + Ipc)" if name == "Ipc" else name for name in ALL_NAMES)
+_descriptors = DescriptorCalculator()
 LIMIT_HALF = 65504.0
 """Largest finite number in half precision; larger values are kept at it."""
 
@@ -55,6 +55,8 @@ def auxiliary_values(
         found["descriptors"] = descriptor_values(mol)
     if "fingerprints" in wanted:
         found["fingerprints"] = fingerprint_places(mol)
+    if "avalon" in wanted:
+        found["avalon"] = avalon_places(mol)
     if "charges" in wanted:
         charges_A = gasteiger_charges(mol)
         found["charges"] = charges_A if explicit_hydrogens else charges_A[: mol.GetNumAtoms()]
@@ -64,11 +66,12 @@ def auxiliary_values(
 
 
 def descriptor_values(mol: Chem.Mol) -> Float[np.ndarray, "descriptors"]:
-    """RDKit's 2D descriptors in the order of `DESCRIPTOR_NAMES`, float16; NaN where one is undefined."""
+    """All of RDKit's 2D descriptors, as `DESCRIPTOR_NAMES` has them, float16; NaN where one is undefined."""
     try:
         values = _descriptors(mol)
     except TooDenseError:
         values = np.full(len(DESCRIPTOR_NAMES), np.nan)
+    values[_EXPONENTIAL] = np.log1p(values[_EXPONENTIAL])
     values[np.isinf(values)] = np.nan
     return values.clip(-LIMIT_HALF, LIMIT_HALF).astype(np.float16)
 
@@ -78,6 +81,18 @@ def fingerprint_places(mol: Chem.Mol) -> Int[np.ndarray, "environments"]:
     counts = _MORGAN.GetCountFingerprint(mol).GetNonzeroElements()
     places = np.array(sorted(counts), dtype=np.int64)
     return np.repeat(places, [counts[place] for place in places.tolist()]).astype(np.uint16)
+
+
+def avalon_places(mol: Chem.Mol) -> Int[np.ndarray, "features"]:
+    """Folded place of every feature of Avalon's fingerprint, ascending, as often as it occurs, uint16.
+
+    Nothing where the molecule is bound too densely for it, which a reader takes for unknown: every molecule has one.
+    """
+    try:
+        counts = fingerprint("avalon", mol).astype(np.int64)
+    except TooDenseError:
+        return np.empty(0, dtype=np.uint16)
+    return np.repeat(np.arange(len(counts)), counts).astype(np.uint16)
 
 
 def gasteiger_charges(mol: Chem.Mol) -> Float[np.ndarray, "atoms"]:

@@ -206,6 +206,10 @@ class TrainingRows:
         """Training rows of a section, ascending."""
         return self._split(number)[0]
 
+    def every(self) -> Int[np.ndarray, "rows"]:
+        """All training rows, ascending."""
+        return np.sort(np.concatenate([self.section(number) for number in range(self.num_sections)]))
+
     def sample(self) -> Int[np.ndarray, "rows"]:
         """All training rows of a store of one section, and those of the first section of a larger one."""
         return self.section(0)

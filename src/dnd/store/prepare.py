@@ -10,7 +10,7 @@ import collections
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
 from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
+from dnd.tables.key_lists import is_key_list, key_digest, read_key_list
 
 # How far a long run is: a bar on a terminal, a plain line every ten seconds elsewhere.
 
@@ -302,19 +303,29 @@ def _converted(
                 yield Reject(record.row, record.source, smiles, "worker", result.reason)
                 continue
             outcome, connectivity = result
-            if connectivity and connectivity in excluded:
+            if connectivity and key_digest(connectivity) in excluded:
                 yield Reject(record.row, record.source, smiles, "exclude", "molecule is in an --exclude file")
             else:
                 yield outcome
 
 
 def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
-    if not config.exclude:
-        return frozenset()
-    sources = open_sources(config.exclude, smiles_column=config.smiles_column)
+    """Digests of the molecules to leave out: of lists as they are, of files of molecules computed."""
+    paths = [Path(path) for path in config.exclude]
+    listed = [path for path in paths if is_key_list(path)]
+    digests = frozenset[str]().union(*map(read_key_list, listed))
+    if len(listed) == len(paths):
+        return digests
+    sources = open_sources([path for path in paths if path not in listed], smiles_column=config.smiles_column)
     records = itertools.chain.from_iterable(source.records for source in sources)
-    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
-        return frozenset(key for key in pool.map(records) if isinstance(key, str) and key)
+    return digests | set(filter(None, key_digests(records, jobs=config.jobs, timeout_s=config.timeout_s)))
+
+
+def key_digests(records: Iterable[Record], *, jobs: int = 1, timeout_s: float = 30.0) -> Iterator[str]:
+    """`key_digest` of every record, in order, made in worker processes; empty where a molecule has no key."""
+    with WorkerPool("dnd.store.convert:key_of_record", jobs=jobs, timeout_s=timeout_s) as pool:
+        for key in pool.map(records):
+            yield key_digest(key) if isinstance(key, str) and key else ""
 
 
 def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: PrepareConfig) -> None:

@@ -24,7 +24,6 @@ from dnd.graphs.molecular_graph import FEATURE_VERSION, NUM_ATOM_FEATURES
 from dnd.store.schema import (
     FURTHER_FIELDS,
     ITEM_WIDTH,
-    NUM_QUANTUM,
     NUM_QUANTUM_ATOM,
     QUANTUM_FIELDS,
     SCHEMA_VERSION,
@@ -47,8 +46,8 @@ class Store:
     Attributes:
         path: the folder, None for a store in memory.
         manifest: content of `manifest.json`; in memory only `hydrogens` and `target_columns`.
-        auxiliary: names of the further columns that all shards have, and of the quantum columns that one of them has:
-            they are NaN in the others, as for a molecule whose calculation failed.
+        auxiliary: names of the further columns that one of the shards has. In the others they are NaN, as for a
+            molecule whose calculation failed; lists of places are empty there.
 
     Example:
         >>> store = Store.open("qm9-store")  # doctest: +SKIP
@@ -66,14 +65,11 @@ class Store:
         self.path, self.manifest = path, manifest
         self._batches = list(batches)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
-        have = [set(batch.schema.names) for batch in self._batches] or [set()]
-        self.auxiliary = tuple(
-            name for name in FURTHER_FIELDS if (any if name in QUANTUM_FIELDS else all)(name in names for names in have)
-        )
-        widths = {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}
+        have = frozenset[str]().union(*(batch.schema.names for batch in self._batches))
+        self.auxiliary = tuple(name for name in FURTHER_FIELDS if name in have)
         self._columns = {
-            name: RaggedColumn([_column_of(batch, name) for batch in self._batches], width)
-            for name, width in widths.items()
+            name: RaggedColumn(_columns_of(self._batches, name), width)
+            for name, width in {**ITEM_WIDTH, **dict.fromkeys(self.auxiliary, 1)}.items()
         }
         every = np.arange(len(self.target_columns))
         self._target_places = [every] * len(self._batches) if target_places is None else list(target_places)
@@ -134,6 +130,37 @@ class Store:
         return len(self) > 0 and all(bool((counts > 0).all()) for counts in self._num_conformers)
 
     @cached_property
+    def some_conformers(self) -> bool:
+        """Whether some molecule has a conformer."""
+        return any(bool((counts > 0).any()) for counts in self._num_conformers)
+
+    def with_conformers(self) -> Store:
+        """The molecules that have conformers, as a store of their own, in the same order.
+
+        A shard has conformers for all of its molecules or for none, so no molecule is copied. In a store that is
+        all conformers it is the store itself.
+        """
+        if self.has_conformers:
+            return self
+        solid = [number for number, counts in enumerate(self._num_conformers) if len(counts) and bool(counts.all())]
+        names = sorted(name for name in self.manifest.get("files", {}) if name.startswith("shard-"))
+        files = {names[number]: self.manifest["files"][names[number]] for number in solid} if names else {}
+        return Store(
+            [self._batches[number] for number in solid],
+            {**self.manifest, "files": files},
+            self.path,
+            target_places=[self._target_places[number] for number in solid],
+        )
+
+    def places_with_conformers(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
+        """Row numbers of molecules in `with_conformers()`, -1 where a molecule has no conformer."""
+        solid = np.array([len(counts) > 0 and bool(counts.all()) for counts in self._num_conformers])
+        first_places = offsets_of(np.diff(self._first_rows) * solid)
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        places: np.ndarray = np.where(solid[shards], rows - self._first_rows[shards] + first_places[shards], -1)
+        return places
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the shards: equal for equal content, so a resumed run can tell that it has the same data."""
         files = self.manifest.get("files", {})
@@ -184,6 +211,8 @@ class Store:
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
         """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K.
 
+        There are conformers where every one of these molecules has some.
+
         Raises:
             IndexError: a row that the store does not have.
         """
@@ -192,7 +221,10 @@ class Store:
             raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a store of {len(self)} molecules")
         selection = Selection.of(rows, self._first_rows)
         graph = self._read_graph(selection)
-        conformers = self._read_conformers(selection, conformer, graph) if self.has_conformers else None
+        solid = self.has_conformers or (
+            self.some_conformers and len(rows) > 0 and bool((pick(self._num_conformers, selection) > 0).all())
+        )
+        conformers = self._read_conformers(selection, conformer, graph) if solid else None
         return MoleculeBatch(graph, conformers, torch.from_numpy(self._targets_of(selection)), torch.from_numpy(rows))
 
     def read_auxiliary(self, name: str, rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "boundaries"]]:
@@ -287,17 +319,26 @@ def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model
         )
 
 
-def _column_of(batch: pa.RecordBatch, name: str) -> pa.ListArray | Missing:
-    """A list column of a shard; NaN for a quantum column that it does not have."""
-    if name in batch.schema.names:
-        return batch.column(name)
-    if name == "quantum":
-        offsets = np.arange(batch.num_rows + 1) * NUM_QUANTUM
+def _columns_of(batches: Sequence[pa.RecordBatch], name: str) -> list[pa.ListArray | Missing]:
+    """A list column of every shard; `Missing` for a further column where a shard does not have it."""
+    having = [batch.column(name) for batch in batches if name in batch.schema.names]
+    wide = next((column for column in having if len(column)), None)
+    width = 0 if wide is None else int(np.from_dlpack(wide.offsets)[1])  # of a column that is as long in every row
+    return [batch.column(name) if name in batch.schema.names else _missing(batch, name, width) for batch in batches]
+
+
+def _missing(batch: pa.RecordBatch, name: str, width: int) -> Missing:
+    if name in ("descriptors", "quantum"):
+        offsets = np.arange(batch.num_rows + 1) * width
+    elif name in ("charges", "surface"):
+        offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES
     elif name == "quantum_atoms":
         offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES * NUM_QUANTUM_ATOM
-    else:
+    elif name == "quantum_bonds":
         offsets = np.from_dlpack(batch.column("bonds").offsets) // ITEM_WIDTH["bonds"]
-    return Missing(offsets, QUANTUM_FIELDS[name].type.value_type.to_pandas_dtype())
+    else:
+        offsets = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    return Missing(offsets, FURTHER_FIELDS[name].type.value_type.to_pandas_dtype())
 
 
 def _map_shard(path: Path) -> pa.RecordBatch:
@@ -318,8 +359,7 @@ def _map_shard(path: Path) -> pa.RecordBatch:
 def union(stores: Sequence[Store]) -> Store:
     """The molecules of all stores, one store after the other.
 
-    It has every target column and every quantum column that one of them has, NaN where a store lacks it, and the
-    auxiliary columns that all have.
+    It has every target column and every further column that one of them has, NaN where a store lacks it.
 
     Raises:
         InputError: there is no store.

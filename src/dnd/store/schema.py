@@ -18,7 +18,7 @@ from dnd.common.ragged import offsets_of
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The newest format version of a store's manifest that can be read."""
 
 PLAIN_SCHEMA_VERSION = 1
@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 
 
 FINGERPRINT_PLACES = 1024
-"""Places that Morgan environments are folded to."""
+"""Places that Morgan environments, and Avalon's features, are folded to."""
 
 # Columns that a store may have after those of SCHEMA, in this order: what a student can learn beside its teacher.
 AUXILIARY_FIELDS: dict[str, pa.Field] = {
@@ -59,6 +59,8 @@ AUXILIARY_FIELDS: dict[str, pa.Field] = {
     "descriptors": pa.field("descriptors", pa.list_(pa.float16()), nullable=False),
     # folded place of every Morgan environment of radius up to 2, as often as it occurs
     "fingerprints": pa.field("fingerprints", pa.list_(pa.uint16()), nullable=False),
+    # folded place of every feature of Avalon's fingerprint, as often as it occurs; none = unknown
+    "avalon": pa.field("avalon", pa.list_(pa.uint16()), nullable=False),
     # (n,), Gasteiger charges of the graph's atoms, elementary charges; NaN = no parameters
     "charges": pa.field("charges", pa.list_(pa.float16()), nullable=False),
     # (n,), solvent-accessible area of the graph's atoms with the hydrogens it leaves out, square angstrom; NaN unknown
@@ -92,7 +94,9 @@ def schema_with(further: Iterable[str]) -> pa.Schema:
 def format_version(further: Iterable[str]) -> int:
     """The format version of a store with these further columns: the oldest that knows them."""
     wanted = set(further)
-    return SCHEMA_VERSION if wanted & QUANTUM_FIELDS.keys() else 2 if wanted else PLAIN_SCHEMA_VERSION
+    if "avalon" in wanted:
+        return SCHEMA_VERSION
+    return 3 if wanted & QUANTUM_FIELDS.keys() else 2 if wanted else PLAIN_SCHEMA_VERSION
 
 
 @dataclass(frozen=True)

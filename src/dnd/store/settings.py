@@ -46,7 +46,8 @@ class PrepareConfig:
         seed: of generated conformers and of `sample`.
         limit: read the first so many records.
         sample: draw so many records at random, none of them of an excluded molecule.
-        exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey.
+        exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
+            their digests, see `tables.key_lists`.
         timeout_s: seconds per molecule.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
         quantum: where the quantum columns come from: `gfn2` for a calculation of the first conformer, files of labels,

@@ -13,19 +13,21 @@ from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.settings import ALIGNMENT, AUXILIARY, TermWeights
+from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.cell_runners import STAGES
 from dnd.reproduction.encoder_ablation import (
+    ARMS,
     FOUR,
     NEITHER,
     VARIANTS,
     Ablation,
     ablation_page,
+    equal_budget,
     plan,
     scores_of,
     variant_config,
 )
-from dnd.reproduction.pretrain_base import BaseConfig
 from dnd.reproduction.results import ENCODER, Cell, Record, Work, digests
 from dnd.reproduction.tables import paper_best
 from dnd.store.prepare import prepare
@@ -36,9 +38,11 @@ STUDENT = load_config(BaseConfig, "base-tiny").base
 
 
 def test_variants_differ_in_their_terms_only() -> None:
-    assert set(VARIANTS["shipped"]) == ALIGNMENT | AUXILIARY
+    assert set(VARIANTS["all+labels"]) == ALIGNMENT | AUXILIARY
+    assert set(VARIANTS["all"]) == set(VARIANTS["3d+quantum"]) | set(VARIANTS["descriptors"])
+    assert set(ARMS) <= VARIANTS.keys()
     assert set(VARIANTS["3d"]).isdisjoint(VARIANTS["descriptors"])
-    for name in ("3d", "descriptors", "both", "shipped"):
+    for name in ("3d", "descriptors", "both", "all+labels"):
         config = variant_config(STUDENT, name)
         assert config.weights() == {term: w for term, w in STUDENT.weights().items() if term in VARIANTS[name]}
         assert replace(config, terms=STUDENT.terms) == STUDENT
@@ -95,6 +99,38 @@ def test_a_student_of_the_base_with_the_same_settings_is_not_distilled_again(bas
     assert {path.name: path.read_bytes() for path in (tmp_path / ENCODER).iterdir()} == written
     other = replace(student, loop=replace(student.loop, epochs=student.loop.epochs + 1))
     assert "finished" not in plan(replace(ablation, student=other))[0].paths
+
+
+def test_arms_see_as_many_molecules_whatever_they_learn_from() -> None:
+    solid = equal_budget(variant_config(STUDENT, "3d"), 1000, 200)
+    assert solid.loop.epochs == 5 * STUDENT.loop.epochs
+    assert equal_budget(variant_config(STUDENT, "all+labels"), 1000, 200).loop == STUDENT.loop
+    assert equal_budget(variant_config(STUDENT, "3d"), 200, 200).loop == STUDENT.loop
+
+
+def test_frozen_representations_are_scored_and_neither_has_descriptors_alone(base: Path, tmp_path: Path) -> None:
+    student = toy_config(level="custom", terms=TermWeights(node=1.0))
+    ablation = Ablation(
+        base, student, variants=("3d", NEITHER), datasets=("freesolv",), fractions=(1.0,), seeds={"freesolv": 1},
+        most_molecules=60, frozen=("ridge", "gp", "forest", "ridge+descriptors"), finetuned=False,
+    )  # fmt: skip
+    cells = plan(ablation)
+    assert [cell.kind for cell in cells] == ["distill_from_stores"] + ["frozen"] * 8
+    encoder, *frozen = cells
+    STAGES[encoder.kind](Work(encoder.settings, encoder.paths, {}, tmp_path / "encoder"))
+    records = []
+    for cell in frozen:
+        needs = {encoder.key: tmp_path / "encoder"} if cell.needs else {}
+        result = STAGES[cell.kind](Work(cell.settings, cell.paths, needs, tmp_path))
+        assert 0 < result["test"] < 12  # kcal/mol
+        records.append(Record(cell.key, "0", "done", cell.kind, cell.settings, result))
+    tests = {(record.settings["system"], record.settings["model"]): record.result["test"] for record in records}
+    assert len(set(tests.values())) == len(tests)
+    scores = scores_of(records, "ridge+descriptors")
+    assert scores.parts["test"]["freesolv", NEITHER, 1.0] == {1: tests[NEITHER, "ridge+descriptors"]}
+    assert scores_of(records).parts["test"] == {}
+    with pytest.raises(ConfigError, match="unknown frozen model"):
+        replace(ablation, frozen=("svm",))
 
 
 def record(dataset: str, variant: str, fraction: float, seed: int, test: float) -> Record:

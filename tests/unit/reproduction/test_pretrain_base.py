@@ -18,7 +18,8 @@ from dnd.conformers.quantum_labels import QuantumLabels, make_labeller
 from dnd.models.students.encoders import load_encoder
 from dnd.prediction.embedder import Embedder
 from dnd.pretraining.settings import AUXILIARY
-from dnd.reproduction.pretrain_base import BaseConfig, BaseResult, pretrain_base
+from dnd.reproduction.base_settings import BaseConfig
+from dnd.reproduction.pretrain_base import BaseResult, pretrain_base
 from dnd.store.reader import Store, union
 from dnd.store.schema import QUANTUM_FIELDS
 

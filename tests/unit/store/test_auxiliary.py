@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import Descriptors
 
+from dnd.chemistry.fingerprints import fingerprint
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json
 from dnd.store.auxiliary import DESCRIPTOR_NAMES, auxiliary_values, fingerprint_places
@@ -48,7 +50,8 @@ def test_values_are_those_of_rdkit(store: Store) -> None:
     assert names == list(DESCRIPTOR_NAMES)
     assert descriptors.dtype == np.float16
     assert descriptors[names.index("HeavyAtomCount")] == mol.GetNumHeavyAtoms()
-    assert not {"qed", "Ipc"} & set(names)
+    assert len(names) == len(Descriptors.descList)
+    assert float(descriptors[names.index("log(1 + Ipc)")]) == pytest.approx(np.log1p(Descriptors.Ipc(mol)), rel=1e-3)
     charges, _ = store.read_auxiliary("charges", row)
     assert len(charges) == mol.GetNumAtoms() == store.atom_counts[11:12].item()
     surface, _ = store.read_auxiliary("surface", row)
@@ -56,6 +59,8 @@ def test_values_are_those_of_rdkit(store: Store) -> None:
     places, _ = store.read_auxiliary("fingerprints", row)
     assert np.array_equal(places, fingerprint_places(mol))
     assert np.all(np.diff(places.astype(int)) >= 0)
+    avalon, _ = store.read_auxiliary("avalon", row)
+    assert np.array_equal(np.bincount(avalon, minlength=1024), fingerprint("avalon", mol))
 
 
 def test_hydrogens_of_the_graph_have_their_own_values() -> None:

@@ -38,7 +38,7 @@ OPTIONAL_SETTINGS: dict[str, dict[str, Any]] = {
         "final_norm": True,
     },
     "pna": {"batch_norm_momentum": 0.1},
-    "gine": {"virtual_node": True, "residual": True, "batch_norm_momentum": 0.1},
+    "gine": {"virtual_node": True, "residual": True, "bounded": False, "batch_norm_momentum": 0.1},
     "gcn": {"batch_norm_momentum": 0.1},
     "graphsage": {"batch_norm_momentum": 0.1},
     "gatv2": {"num_heads": 4, "attention_dropout": 0.0, "batch_norm_momentum": 0.1},
@@ -76,6 +76,7 @@ class StudentConfig:
             representations end in one, so a distilled student should have it.
         virtual_node: whether GINE has a virtual node.
         residual: whether GINE adds a layer's input to its output.
+        bounded: whether GINE normalises what it has summed, so that no molecule is too large for its representation.
         batch_norm_momentum: weight of the newest batch in the running statistics.
     """
 
@@ -94,6 +95,7 @@ class StudentConfig:
     final_norm: bool | None = None
     virtual_node: bool | None = None
     residual: bool | None = None
+    bounded: bool | None = None
     batch_norm_momentum: float | None = None
 
     def __post_init__(self) -> None:

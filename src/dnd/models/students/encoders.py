@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnd.common.config import from_dict, nearest
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import MANIFEST
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.models.students.base import Student, StudentConfig
+from dnd.models.students.property_heads import HEADS, PropertyHeads
 
 # Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
 
@@ -110,7 +111,15 @@ def build_student(config: StudentConfig) -> Student:
     return cls(config)
 
 
-def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card: str, *, half: bool = False) -> None:
+def save_encoder(
+    folder: Path,
+    student: Student,
+    config: Mapping[str, Any],
+    card: str,
+    *,
+    half: bool = False,
+    heads: PropertyHeads | None = None,
+) -> None:
     """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
 
     Args:
@@ -119,10 +128,17 @@ def save_encoder(folder: Path, student: Student, config: Mapping[str, Any], card
         config: plain values such as `hydrogens`, `level` and `teacher`.
         card: the model card, Markdown.
         half: keep matrices in half precision; they are float32 again when loaded.
+        heads: ready-made properties that stay with the encoder; see `load_heads`.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
-    tensors = half_precision(student.state_dict()) if half else student.state_dict()
-    write_model(folder, kind="encoder", config=config, tensors={"model": tensors}, card=card)
+    networks: dict[str, nn.Module] = {"model": student}
+    if heads is not None:
+        config["heads"], networks[HEADS] = heads.description(), heads
+    tensors = {
+        name: half_precision(network.state_dict()) if half else network.state_dict()
+        for name, network in networks.items()
+    }
+    write_model(folder, kind="encoder", config=config, tensors=tensors, card=card)
 
 
 def load_encoder(
@@ -149,3 +165,20 @@ def load_encoder(
     student = build_student(config.with_training_settings(**training_settings))
     load_strictly(student, model.tensors(), f"encoder {folder}")
     return student.eval(), model.config
+
+
+def load_heads(folder: Path | str) -> PropertyHeads | None:
+    """The ready-made properties of an ENCODER folder, in evaluation mode; None where it has none.
+
+    Args:
+        folder: as `load_encoder` takes it, which reads the same folder without them.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged or of another kind.
+    """
+    model = read_model(encoder_folder(folder), kind="encoder")
+    if model.config.get("heads") is None:
+        return None
+    heads = PropertyHeads.of_description(model.config["heads"], int(model.config["student"]["width"]))
+    load_strictly(heads, model.tensors(HEADS), f"heads of {folder}")
+    return heads.eval()

@@ -24,6 +24,15 @@ class Gine(Student):
     followed by ReLU except after the last layer, and by the residual h_i. Between layers a virtual node v per molecule
     takes :math:`v \leftarrow \mathrm{MLP}(v + \sum_i h_i)` and is added to every atom. `virtual_BD` is v after its
     last update plus the mean of the last layer's atoms, so that +VN sees the last layer (OGB has no such readout).
+
+    The sum over all atoms grows with the molecule: at 1,000 atoms representations are hundreds of times those of a
+    drug. With `bounded` (ours) what is summed is normalised:
+
+    .. math:: v \leftarrow \mathrm{MLP}(\mathrm{LN}(v + \tfrac{1}{\sqrt N} \sum_i h_i)), \quad
+        h_i \leftarrow \mathrm{LN}(h_i)\ \text{and}\ v \leftarrow \mathrm{LN}(v)\ \text{after the last layer}
+
+    How large a molecule is stays visible in v, as the share of the sum beside the v before. A representation then has
+    no entry above :math:`\sqrt D \max|\gamma| + \max|\beta|`, γ and β the weights of the last norm.
     """
 
     bf16_devices = ("cpu",)
@@ -37,6 +46,11 @@ class Gine(Student):
         self.virtual_node = nn.Parameter(torch.zeros(self.width)) if config.virtual_node else None
         updates = self.num_layers - 1 if config.virtual_node else 0
         self.virtual_updates = nn.ModuleList([NormedMLP(self.width, momentum, last_relu=True) for _ in range(updates)])
+        bounded = bool(config.bounded)
+        self.virtual_norms = nn.ModuleList([nn.LayerNorm(self.width) for _ in range(updates if bounded else 0)])
+        self.final_norm = (
+            nn.LayerNorm(self.width) if bounded else None
+        )  # one for both, so that either pooling trains it
 
     def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:
         """Atoms after the last layer and, with a virtual node, its state."""
@@ -53,11 +67,16 @@ class Gine(Student):
                 virtual_BD = self._update(number, virtual_BD, before_ND, atoms_ND, graph)
             if collect_layers:
                 states.append((atoms_ND, virtual_BD))
+        if self.final_norm is not None:
+            atoms_ND = self.final_norm(atoms_ND)
+            virtual_BD = None if virtual_BD is None else self.final_norm(virtual_BD)
         return StudentOutput(atoms_ND, virtual_BD, states)
 
     def layer_of(self, parameter_name: str) -> int:
         """0 atom table and initial virtual node; `i + 1` layer `i` and the virtual node's update after it."""
         room, _, rest = parameter_name.partition(".")
+        if room == "final_norm":
+            return self.num_layers + 1
         return 0 if room in ("atom", "virtual_node") else int(rest.partition(".")[0]) + 1
 
     def _after(self, update_ND: Tensor, before_ND: Tensor, is_last: bool) -> Tensor:
@@ -70,7 +89,12 @@ class Gine(Student):
         if number == self.num_layers - 1:
             return virtual_BD + mean_per_molecule(atoms_ND, graph.atom_offsets)
         total_BD = before_ND.new_zeros(virtual_BD.shape).index_add_(0, graph.batch_N, before_ND)
-        updated_BD = self.virtual_updates[number](virtual_BD + total_BD)
+        if self.config.bounded:
+            share_BD = total_BD / graph.atoms_per_molecule_B[:, None].to(total_BD.dtype).sqrt()
+            total_BD = self.virtual_norms[number](virtual_BD + share_BD)
+        else:
+            total_BD = virtual_BD + total_BD
+        updated_BD = self.virtual_updates[number](total_BD)
         return F.dropout(updated_BD, self.config.dropout, self.training)
 
 

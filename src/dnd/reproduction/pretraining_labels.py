@@ -1,0 +1,149 @@
+"""Which molecules a pretraining must not see, and the measured labels it may: one table of all data sets by molecule.
+
+A molecule is recognised by the connectivity block of its InChIKey, whatever its stereochemistry. Legend: C columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dnd.common.errors import InputError
+from dnd.common.files import write_text
+from dnd.conformers.records import Record
+from dnd.report.figures import table_text
+from dnd.reproduction.benchmarks import BenchmarkData, load_benchmark, search_path
+from dnd.store.prepare import key_digests
+from dnd.tables.key_lists import key_list_text, read_key_list
+
+EXCLUDED, EXCLUDED_KEYS, MEASURED = "excluded.csv", "excluded.txt", "measured.csv"
+
+
+def excluded_table(path: Path, benchmarks: Sequence[str], data_dir: Path | str | None) -> list[str]:
+    """A table of the validation and test molecules of `benchmarks`, written once: `[path]`, or nothing for none."""
+    if not benchmarks:
+        return []
+    if not path.is_file():
+        rows = []
+        for name in benchmarks:
+            data = load_benchmark(name, data_dir)
+            parts = np.concatenate([data.parts["valid"], data.parts["test"]])
+            rows += [[data.smiles[row], name] for row in parts]
+        write_text(path, table_text(["smiles", "data_set"], rows))
+    return [str(path)]
+
+
+def excluded_keys(folder: Path, benchmarks: Sequence[str], data_dir: Path | str | None, jobs: int) -> list[str]:
+    """`excluded_table` and the list of its digests, so that not every store computes them: `[list]`, or nothing."""
+    if not excluded_table(folder / EXCLUDED, benchmarks, data_dir):
+        return []
+    path = folder / EXCLUDED_KEYS
+    if not path.is_file():
+        with open(folder / EXCLUDED, encoding="utf-8", newline="") as stream:
+            smiles = [row["smiles"] for row in csv.DictReader(stream)]
+        write_text(path, key_list_text(filter(None, key_digests(_records(smiles, EXCLUDED), jobs=jobs))))
+    return [str(path)]
+
+
+def find_files(names: Sequence[str], data_dir: Path | str | None, what: str) -> list[str]:
+    """The files of `names`: as they are, or in the folders where data sets are looked for.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    found = []
+    for name in names:
+        places = [Path(name), *(folder / name for folder in search_path(data_dir))]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise InputError(f"there is no {what} {name}", found=f"none in {', '.join(map(str, places))}")
+        found.append(str(path))
+    return found
+
+
+@dataclass
+class _Molecule:
+    """What the data sets say of one molecule: its first SMILES, and every value by column."""
+
+    smiles: str
+    values: dict[int, list[float]] = field(default_factory=dict)
+
+
+def measured_table(
+    path: Path, names: Sequence[str], forbidden: Sequence[Path | str], data_dir: Path | str | None, *, jobs: int
+) -> list[str]:
+    """Write the training parts of data sets as one table, a row per molecule and a column per target.
+
+    A column is called `SET/TARGET`. Of several values of a molecule the mean counts; of classes that disagree half and
+    half, none. A molecule that has no key could not be recognised, so it's left out like a forbidden one.
+
+    Args:
+        path: the table, CSV; left as it is where there is one.
+        names: data sets, see `BENCHMARKS`.
+        forbidden: lists of digests of molecules that must not come in.
+        data_dir: where the data sets are looked for first.
+        jobs: worker processes.
+
+    Returns:
+        The columns, in order.
+    """
+    if path.is_file():
+        with open(path, encoding="utf-8", newline="") as stream:
+            return next(csv.reader(stream))[1:]
+    digests = frozenset[str]().union(*(read_key_list(Path(one)) for one in forbidden))
+    columns: list[str] = []
+    molecules: dict[str, _Molecule] = {}
+    classes: set[int] = set()
+    for data in (load_benchmark(name, data_dir) for name in names):
+        first = len(columns)
+        columns += [f"{data.benchmark.name}/{name}" for name in data.names]
+        if data.benchmark.task != "regression":
+            classes |= set(range(first, len(columns)))
+        _collect(data, first, digests, molecules, jobs)
+    write_text(path, "".join(_lines(columns, molecules, classes)))
+    return columns
+
+
+def _collect(
+    data: BenchmarkData, first: int, forbidden: frozenset[str], molecules: dict[str, _Molecule], jobs: int
+) -> None:
+    """Take in the training part of one data set, whose columns begin at `first`."""
+    rows = data.parts["train"].tolist()
+    smiles = [data.smiles[row] for row in rows]
+    keys = key_digests(_records(smiles, data.benchmark.name), jobs=jobs)
+    for row, text, key in zip(rows, smiles, keys, strict=True):
+        if not key or key in forbidden:
+            continue
+        molecule = molecules.setdefault(key, _Molecule(text))
+        for place in np.flatnonzero(np.isfinite(data.targets_NC[row])).tolist():
+            molecule.values.setdefault(first + place, []).append(float(data.targets_NC[row, place]))
+
+
+def _lines(columns: Sequence[str], molecules: dict[str, _Molecule], classes: set[int]) -> Iterator[str]:
+    yield _csv_line(["smiles", *columns])
+    for molecule in molecules.values():
+        cells = [""] * len(columns)
+        for place, values in molecule.values.items():
+            mean = float(np.mean(values))
+            if place not in classes:
+                cells[place] = f"{mean:.7g}"
+            elif mean != 0.5:
+                cells[place] = str(round(mean))
+        if any(cells):
+            yield _csv_line([molecule.smiles, *cells])
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _records(smiles: Sequence[str], source: str) -> Iterator[Record]:
+    for row, text in enumerate(smiles):
+        yield Record(row, source, "smiles", (text,))
