@@ -15,21 +15,18 @@ from jaxtyping import Float, Float32, Int64
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dnd.common.config import look_up
 from dnd.common.randomness import derive_seed
-from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout
+from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Layout
 from dnd.predictor.classical.gaussian_process import Kernel, fit_kernel
 from dnd.predictor.classical.linear import Linear, Scaling, constant
-from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
+from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
 from dnd.predictor.ensemble import ArrayModel
 from dnd.predictor.targets import Target
 
@@ -43,10 +40,14 @@ LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a seco
 LIMIT_KERNEL_TARGETS = 6
 LIMIT_BOOSTED_TARGETS = 30
 LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
+LIMIT_BOOSTING_WORK = 10  # fits of the boosting over all targets, but one for each at least
 _COMMON_COUNTS = 512
 _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
 _LOGISTIC = (1e-3, 1e-2, 1e-1)
 _HELD_OUT = 0.2
+ROUNDS = 200
+_OBJECTIVES = {"mae": "regression_l1"}
+EVERY_SET = (EMBEDDING, DESCRIPTORS, COUNTS, *FURTHER)
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,15 @@ class FitOptions:
         threads: that a forest may use.
         trees: of a forest, at most.
         balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
+        boosting_seeds: fits of the boosting that are averaged, at most.
+        metric: that the blend is chosen for; empty = the usual one of the task.
     """
 
     threads: int = 1
     trees: int = 300
     balanced: bool = False
+    boosting_seeds: int = 1
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,11 @@ def trees_of(options: FitOptions, targets: int) -> int:
     return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
 
 
+def seeds_of(options: FitOptions, targets: int) -> int:
+    """Fits of the boosting that are averaged for each of so many targets."""
+    return max(1, min(options.boosting_seeds, LIMIT_BOOSTING_WORK // targets))
+
+
 def is_forest(name: str) -> bool:
     """Whether a member is a mean over trees, of which fewer do nearly as well."""
     return name.startswith("forest")
@@ -141,23 +151,41 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
     return fit
 
 
-def _boosting(training: Training) -> Trees:
-    columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
-    settings: dict[str, Any] = {
-        "max_iter": 200,
+def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = ROUNDS) -> Trees:
+    """Gradient boosting by LightGBM (Ke et al., NeurIPS 2017), the mean over seeds.
+
+    Absolute loss where the metric is the mean absolute error; of classes the mean is that of their log-odds.
+
+    Args:
+        training: what a fit gets.
+        changes: of LightGBM's parameters.
+        rounds: trees of each seed.
+    """
+    import lightgbm  # a slow import that no prediction needs
+
+    columns = _informative(training, EVERY_SET, most=_COMMON_COUNTS)
+    settings = {
+        "objective": "binary" if training.classes else _OBJECTIVES.get(training.options.metric, "regression"),
         "learning_rate": 0.06,
-        "max_leaf_nodes": 16,
-        "min_samples_leaf": min(20, max(2, len(training.y_N) // 20)),
-        "l2_regularization": 1.0,
-        "max_features": 0.3,
-        "early_stopping": False,
-        "random_state": training.seed % 2**32,
-        **training.class_weight,
+        "num_leaves": 16,
+        "lambda_l2": 1.0,
+        "min_data_in_leaf": min(20, max(2, len(training.y_N) // 20)),
+        "feature_fraction": 0.3,
+        "is_unbalance": training.options.balanced and training.classes,
+        "num_threads": 1,  # OpenMP threads on busy cores wait for each other, see `set_threads`
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+        **changes,
     }
-    kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
-    with threadpool_limits(1, "openmp"):  # OpenMP threads on busy cores wait for each other, see `set_threads`
-        model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
-    return from_boosting(model, columns, classes=training.classes)
+    x_NK = np.ascontiguousarray(training.x_NF[:, columns])
+    seeds = seeds_of(training.options, training.num_targets)
+    fitted = []
+    for number in range(seeds):
+        own = {**settings, "seed": derive_seed(training.seed, "boosting", number) % 2**31}
+        booster = lightgbm.train(own, lightgbm.Dataset(x_NK, training.y_N, params=own), num_boost_round=rounds)
+        fitted.append(from_lightgbm(booster.dump_model(), columns))
+    return mean_of(fitted)
 
 
 def _linear(training: Training) -> Linear:
@@ -219,13 +247,13 @@ def _gaussian_process(training: Training) -> Kernel:
 
 
 def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) -> np.ndarray:
-    """Columns of the feature sets; of the counts only the `most` frequent ones that three molecules or more have."""
-    found = [training.layout.columns(name) for name in sets if name != COUNTS]
-    if COUNTS in sets:
-        counts = training.layout.columns(COUNTS)
-        have = (training.x_NF[:, counts] > 0).sum(axis=0)
-        frequent = np.argsort(-have, kind="stable")[:most]
-        found.append(np.sort(counts[frequent[have[frequent] >= min(3, len(training.y_N))]]))
+    """Columns of the feature sets that there are; of counts the `most` frequent of a set that three molecules have."""
+    found = [training.layout.columns(name) for name in sets]
+    for place, name in enumerate(sets):
+        if name in COUNT_SETS:
+            have = (training.x_NF[:, found[place]] > 0).sum(axis=0)
+            frequent = np.argsort(-have, kind="stable")[:most]
+            found[place] = np.sort(found[place][frequent[have[frequent] >= min(3, len(training.y_N))]])
     columns = np.concatenate(found)
     return columns if len(columns) else training.layout.columns(COUNTS)
 
@@ -235,9 +263,9 @@ MEMBERS: Mapping[str, Callable[[Training], ArrayModel]] = {
     "ridge": _linear,
     "forest_descriptors": _forest((EMBEDDING, DESCRIPTORS), "extra"),
     "gaussian_process": _gaussian_process,
-    "boosting": _boosting,
+    "boosting": boosting,
     "forest_counts": _forest((COUNTS,), "random"),
-    "forest": _forest((EMBEDDING, DESCRIPTORS, COUNTS), "extra"),
+    "forest": _forest(EVERY_SET, "extra"),
 }
 
 

@@ -15,7 +15,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
 from dnd.finetuning.baselines import MEAN, mean_prediction
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
-from dnd.finetuning.fold_data import development, frozen_encoder, rows_with_features, workbench
+from dnd.finetuning.fold_data import development, feature_layout, frozen_encoder, rows_with_features, workbench
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.students import MemberResult, Plan, StudentPlan, plan_students, train_member
 from dnd.finetuning.time_limit import Clock
@@ -191,9 +191,13 @@ def fit_blend(
     every = np.flatnonzero(has_features_N)
     say(f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
-    x_NF = features_of([plan.molecules.smiles[row] for row in every], embedding, jobs=config.jobs)
-    place_N = np.full(len(has_features_N), -1)
+    smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
+    features = features_of(smiles, embedding, layout, jobs=config.jobs)
+    x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
     place_N[every] = np.arange(len(every))
+    for place, reason in features.refused.items():
+        say(f"row {plan.molecules.rows_N[every[place]]} is left to the students: {reason}")
+        place_N[every[place]] = -1
     parts: list[_Part] = []
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
@@ -308,7 +312,7 @@ def _assemble(
             for name, models in part.fits.models.items()
             if of_member[name].any()
         ]
-    blend = Blend(tuple(classical), tuple(network_weights), encoder)
+    blend = Blend(tuple(classical), tuple(network_weights), encoder, feature_layout(plan, encoder).sets)
     members = tuple(
         replace(result.member, weight=float(np.mean(weights)))
         for result, weights in zip(networks, network_weights, strict=True)

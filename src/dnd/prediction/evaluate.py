@@ -17,6 +17,8 @@ from dnd.predictor.targets import Target, groups_of, task_name
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
+_REASONS_PRINTED = 5
+
 
 def evaluate_file(
     predictor: Predictor, source: Path | str, *, smiles_column: str = "smiles", target_columns: Sequence[str] = ()
@@ -31,7 +33,8 @@ def evaluate_file(
             names; a target of several that has no column in the file is left out, and `absent_targets` says so.
 
     Returns:
-        Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts.
+        Each metric as the mean over the targets of its kind, each target's own under `targets`, counts, and
+        why rows were left out.
 
     Raises:
         InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
@@ -58,12 +61,17 @@ def evaluate_file(
     wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
-    values_NC = predictor.predict_store(molecules.store)[:, places]
+    values_NC, refused = predictor.predict_store(molecules.store)
+    values_NC = values_NC[:, places]
+    labels_NC[list(refused)] = np.nan
+    reasons = {reject.row: reject.reason for reject in molecules.rejects}
+    reasons |= {int(molecules.rows_N[place]): reason for place, reason in refused.items()}
     return {
         "task": task_name(kinds),
         "rows": molecules.num_rows,
-        "molecules": len(molecules.rows_N),
-        "rejected": len(molecules.rejects),
+        "molecules": len(molecules.rows_N) - len(refused),
+        "rejected": len(reasons),
+        "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
         **judge(names, kinds, labels_NC, values_NC, groups),
     }
@@ -89,6 +97,9 @@ def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The metrics as lines of text."""
     lines = [f"{metrics['molecules']} molecules of {metrics['rows']} rows, {metrics['rejected']} left out"]
+    lines += metrics["rejects"][:_REASONS_PRINTED]
+    if metrics["rejected"] > _REASONS_PRINTED:
+        lines.append(f"… and {metrics['rejected'] - _REASONS_PRINTED} more; --json has all reasons")
     targets = metrics["targets"]
     # A mean over targets of one kind; over both it would mix units and classes.
     mean = {name: metrics[name] for name in next(iter(targets.values()))}
