@@ -7,6 +7,7 @@ from typing import Literal
 
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
+from dnd.finetuning.blend_weights import Metric
 from dnd.finetuning.losses import ValueLoss
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.layers import Pooling
@@ -134,6 +135,8 @@ class FinetuneConfig:
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
+            none = the squared error and the log loss.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
     """
@@ -162,6 +165,7 @@ class FinetuneConfig:
     tasks: tuple[TaskChoice, ...] | None = None
     blend: BlendConfig = field(default_factory=BlendConfig)
     loss: ValueLoss | None = None
+    metric: Metric | None = None
     transform: TransformChoice | None = None
 
     def __post_init__(self) -> None:
