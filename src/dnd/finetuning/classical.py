@@ -32,8 +32,10 @@ from dnd.predictor.targets import Target
 
 # The classical members of a blend: which features each looks at and how it is fitted, on one target at a time.
 #
-# Trees are scikit-learn's; what is kept of them are arrays (`tree_arrays.py`). The settings are ordinary ones and are
-# not searched over: the blend weighs the members out of fold, so one that is bad on some data gets little weight there.
+# Forests are scikit-learn's, boosting LightGBM's; what is kept of them are arrays (`trees.py`). The settings are
+# ordinary ones and are not searched over: the blend weighs the members out of fold, so one that is bad on some data
+# gets little weight there. What each looks at was compared out of fold (docs/results/features.md): further
+# fingerprints help boosting, not the forests.
 
 
 LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a second
@@ -46,7 +48,6 @@ _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
 _LOGISTIC = (1e-3, 1e-2, 1e-1)
 _HELD_OUT = 0.2
 ROUNDS = 200
-_OBJECTIVES = {"mae": "regression_l1"}
 EVERY_SET = (EMBEDDING, DESCRIPTORS, COUNTS, *FURTHER)
 
 
@@ -59,14 +60,12 @@ class FitOptions:
         trees: of a forest, at most.
         balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
         boosting_seeds: fits of the boosting that are averaged, at most.
-        metric: that the blend is chosen for; empty = the usual one of the task.
     """
 
     threads: int = 1
     trees: int = 300
     balanced: bool = False
     boosting_seeds: int = 1
-    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,8 @@ def suits(name: str, molecules: int, targets: int) -> bool:
     return name != "boosting" or targets <= LIMIT_BOOSTED_TARGETS
 
 
-def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
+def forest_on(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
+    """The fit of a forest, `random` or of `extra`mely randomised trees, that looks at some feature sets."""
     classes: dict[tuple[str, bool], Any] = {
         ("random", False): RandomForestRegressor,
         ("random", True): RandomForestClassifier,
@@ -154,7 +154,8 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
 def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = ROUNDS) -> Trees:
     """Gradient boosting by LightGBM (Ke et al., NeurIPS 2017), the mean over seeds.
 
-    Absolute loss where the metric is the mean absolute error; of classes the mean is that of their log-odds.
+    Of classes the mean is that of their log-odds. The loss is squared even where the absolute error is asked for: the
+    absolute loss had the larger absolute error out of fold (docs/results/features.md).
 
     Args:
         training: what a fit gets.
@@ -165,7 +166,7 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
 
     columns = _informative(training, EVERY_SET, most=_COMMON_COUNTS)
     settings = {
-        "objective": "binary" if training.classes else _OBJECTIVES.get(training.options.metric, "regression"),
+        "objective": "binary" if training.classes else "regression",
         "learning_rate": 0.06,
         "num_leaves": 16,
         "lambda_l2": 1.0,
@@ -261,11 +262,11 @@ def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) ->
 # In the order in which a time limit keeps them.
 MEMBERS: Mapping[str, Callable[[Training], ArrayModel]] = {
     "ridge": _linear,
-    "forest_descriptors": _forest((EMBEDDING, DESCRIPTORS), "extra"),
+    "forest_descriptors": forest_on((EMBEDDING, DESCRIPTORS), "extra"),
     "gaussian_process": _gaussian_process,
     "boosting": boosting,
-    "forest_counts": _forest((COUNTS,), "random"),
-    "forest": _forest(EVERY_SET, "extra"),
+    "forest_counts": forest_on((COUNTS,), "random"),
+    "forest": forest_on((EMBEDDING, DESCRIPTORS, COUNTS), "extra"),
 }
 
 

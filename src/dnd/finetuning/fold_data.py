@@ -135,6 +135,5 @@ def workbench(
             trees=config.blend.trees,
             boosting_seeds=config.blend.boosting_seeds,
             balanced=config.class_weights == "balanced",
-            metric=config.metric or "",
         ),
     )

@@ -107,7 +107,8 @@ def fit_blend(
     x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
     place_N[every] = np.arange(len(every))
     for place, reason in features.refused.items():
-        say(f"row {plan.molecules.rows_N[every[place]]} is left to the students: {reason}")
+        left = "left to the students" if config.blend.students else "left out"
+        say(f"row {plan.molecules.rows_N[every[place]]} is {left}: {reason}")
         place_N[every[place]] = -1
     parts: list[_Part] = []
     first = 0

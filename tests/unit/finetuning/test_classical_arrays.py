@@ -119,15 +119,6 @@ def test_the_mean_over_seeds_is_that_of_the_raw_sums_and_keeps_every_tree(esol):
     assert not both.is_mean
 
 
-def test_boosting_that_is_chosen_for_the_absolute_error_predicts_medians():
-    x = np.zeros((60, LAYOUT.width), np.float32)
-    x[:, 0] = np.arange(60) % 2
-    y = np.where(np.arange(60) % 10 == 0, 9.0, 0.1 * (np.arange(60) % 3))
-    for metric, larger in (("mae", False), ("rmse", True)):
-        model = fit_member("boosting", Training(x, y, LAYOUT, False, 1, 0, FitOptions(metric=metric)))
-        assert (model.predict(x[:1])[0] > 0.5) == larger
-
-
 def test_a_value_on_a_threshold_goes_where_scikit_learn_sends_it():
     x = np.float32([[0.1], [0.2], [0.3], [0.4]]).repeat(2, axis=0)
     forest = RandomForestRegressor(20, random_state=0).fit(x, np.arange(8.0))
