@@ -150,7 +150,7 @@ def _run_classical(work: dict, data: BenchmarkData, parts: dict, folder: Path) -
     from dnd.reproduction.classical_models import predict
 
     rows = np.concatenate([parts[part] for part in PARTS])
-    features = features_of([data.smiles[row] for row in rows], None, jobs=0)
+    features = features_of([data.smiles[row] for row in rows], None, jobs=0).x_NF
     sets = {name: features[:, Layout().columns(name)] for name in (COUNTS, DESCRIPTORS)}
     train = np.arange(len(rows) - len(parts["test"]))
     predictions, _ = predict(work["system"], sets, data.targets_NC[rows], train, data.benchmark.task, work["seed"])

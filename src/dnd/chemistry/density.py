@@ -3,12 +3,13 @@
 Searches for paths take longer by the number of neighbours with each bond: 14 atoms bound all to all keep RDKit's Chi4n
 busy for 10 minutes, and Avalon's fingerprint did not end in 90 seconds. Chemistry is far from there: C60 has 44,000
 walks of six bonds and ferrocene 64,000, where 10 atoms bound all to all have 5 million.
-Under 60 lines: the descriptors and the fingerprints share it, and neither is its place.
+The parser refuses such molecules, so that every command says the same of them.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Int
 from rdkit import Chem
 
 from dnd.common.errors import InputError
@@ -21,6 +22,29 @@ MOST_WALKS = 3_000_000
 
 class TooDenseError(InputError):
     """The atoms of a molecule are bound so densely that a feature of it would not be found in bounded time."""
+
+
+def may_be_dense(
+    num_atoms: Int[np.ndarray, "..."] | int, most_neighbours: Int[np.ndarray, "..."] | int
+) -> Bool[np.ndarray, "..."]:
+    r"""Whether the walks have to be counted: there are at most :math:`N d^6` of N atoms with up to d neighbours each.
+
+    With up to four neighbours, so for all of organic chemistry, no molecule within the limits of the parser needs it.
+    """
+    return np.asarray(num_atoms * most_neighbours**WALK > MOST_WALKS)
+
+
+def density_problem(mol: Chem.Mol) -> str | None:
+    """Why a parsed molecule is too densely bound to be read; None when it's not."""
+    if not may_be_dense(mol.GetNumAtoms(), max(map(Chem.Atom.GetDegree, mol.GetAtoms()), default=0)):
+        return None
+    found = walks(mol)
+    if found <= MOST_WALKS:
+        return None
+    return (
+        f"atoms bound too densely: {mol.GetNumAtoms()} atoms with {mol.GetNumBonds()} bonds have {found:.2g} walks of "
+        f"{WALK} bonds, at most {MOST_WALKS:.2g} are read"
+    )
 
 
 def walks(mol: Chem.Mol) -> float:

@@ -107,13 +107,15 @@ def characteristic_coefficients(eigenvalues_N: Float[np.ndarray, " atoms"]) -> F
     """
     places = len(eigenvalues_N) + 1
     values = np.multiply.reduce(_half_circle(places) - eigenvalues_N[:, None], axis=0)
-    return np.abs(np.fft.irfft(values, places))
+    coefficients: np.ndarray = np.abs(np.fft.irfft(values, places))
+    return coefficients
 
 
 @cache
 def _half_circle(places: int) -> np.ndarray:
     """Points of the unit circle at which a real polynomial's values fix it; the others are their conjugates."""
-    return np.exp(-2j * np.pi / places * np.arange(places // 2 + 1))
+    points: np.ndarray = np.exp(-2j * np.pi / places * np.arange(places // 2 + 1))
+    return points
 
 
 _EXACT = 2.0**53
@@ -170,7 +172,7 @@ def balaban_j(distances_NN: Float[np.ndarray, "atoms atoms"], bonds_2E: Int[np.n
     if rings + 1 == 0:
         return 0.0
     total = float((1.0 / np.sqrt(sums_N[bonds_2E[0]] * sums_N[bonds_2E[1]])).sum())
-    return bonds / (rings + 1) * total
+    return float(bonds / (rings + 1) * total)
 
 
 def bertz_complexity(

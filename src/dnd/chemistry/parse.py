@@ -14,6 +14,7 @@ from jaxtyping import Int
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdmolops
 
+from dnd.chemistry.density import density_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem
 
 # RDKit writes the reason of a failed parse to its log; here it's caught and handed on as a value.
@@ -149,7 +150,7 @@ def canonical_form(
     Returns:
         Molecule and order, or why there is no canonical form.
     """
-    problem = molecule_problem(mol.GetNumAtoms())
+    problem = molecule_problem(mol.GetNumAtoms()) or density_problem(mol)
     if problem is not None:
         return InvalidMolecule(problem, "limits", text)
     order, spelling = np.arange(mol.GetNumAtoms()), text

@@ -37,6 +37,9 @@ Split = Annotated[
         "or index:TRAIN,VALID,TEST."
     ),
 ]
+Metric = Annotated[
+    str | None, typer.Option(help="mae, rmse, spearman, auroc or auprc: what recipes best and fast are chosen for.")
+]
 TimeLimit = Annotated[
     str | None, typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out.")
 ]
@@ -62,6 +65,7 @@ def finetune(
     ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
     recipe: Annotated[str, typer.Option(help="best, fast, small, paper, qm9, or a TOML file.")] = "best",
+    metric: Metric = None,
     time_limit: TimeLimit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
     search: Search = 0,
@@ -86,6 +90,7 @@ def finetune(
         "split": split,
         "replicates": replicates,
         "ensemble": ensemble,
+        "metric": metric,
         "loop.seed": seed,
         "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),
     }

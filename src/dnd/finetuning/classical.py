@@ -15,39 +15,41 @@ from jaxtyping import Float, Float32, Int64
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import look_up
 from dnd.common.randomness import derive_seed
-from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout
+from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Layout
 from dnd.predictor.classical.gaussian_process import Kernel, fit_kernel
 from dnd.predictor.classical.linear import Linear, Scaling, constant
-from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
+from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
 from dnd.predictor.ensemble import ArrayModel
 from dnd.predictor.targets import Target
 
 # The classical members of a blend: which features each looks at and how it is fitted, on one target at a time.
 #
-# Trees are scikit-learn's; what is kept of them are arrays (`tree_arrays.py`). The settings are ordinary ones and are
-# not searched over: the blend weighs the members out of fold, so one that is bad on some data gets little weight there.
+# Forests are scikit-learn's, boosting LightGBM's; what is kept of them are arrays (`trees.py`). The settings are
+# ordinary ones and are not searched over: the blend weighs the members out of fold, so one that is bad on some data
+# gets little weight there. What each looks at was compared out of fold (docs/results/features.md): further
+# fingerprints help boosting, not the forests.
 
 
 LIMIT_KERNEL_MOLECULES = 2_000  # a Cholesky factor of so many takes half a second
 LIMIT_KERNEL_TARGETS = 6
 LIMIT_BOOSTED_TARGETS = 30
 LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
+LIMIT_BOOSTING_WORK = 10  # fits of the boosting over all targets, but one for each at least
 _COMMON_COUNTS = 512
 _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
 _LOGISTIC = (1e-3, 1e-2, 1e-1)
 _HELD_OUT = 0.2
+ROUNDS = 200
+EVERY_SET = (EMBEDDING, DESCRIPTORS, COUNTS, *FURTHER)
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class FitOptions:
         threads: that a forest may use.
         trees: of a forest, at most.
         balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
+        boosting_seeds: fits of the boosting that are averaged, at most.
     """
 
     threads: int = 1
     trees: int = 300
     balanced: bool = False
+    boosting_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,11 @@ def trees_of(options: FitOptions, targets: int) -> int:
     return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
 
 
+def seeds_of(options: FitOptions, targets: int) -> int:
+    """Fits of the boosting that are averaged for each of so many targets."""
+    return max(1, min(options.boosting_seeds, LIMIT_BOOSTING_WORK // targets))
+
+
 def is_forest(name: str) -> bool:
     """Whether a member is a mean over trees, of which fewer do nearly as well."""
     return name.startswith("forest")
@@ -120,7 +129,8 @@ def suits(name: str, molecules: int, targets: int) -> bool:
     return name != "boosting" or targets <= LIMIT_BOOSTED_TARGETS
 
 
-def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
+def forest_on(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
+    """The fit of a forest, `random` or of `extra`mely randomised trees, that looks at some feature sets."""
     classes: dict[tuple[str, bool], Any] = {
         ("random", False): RandomForestRegressor,
         ("random", True): RandomForestClassifier,
@@ -144,23 +154,42 @@ def _forest(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
     return fit
 
 
-def _boosting(training: Training) -> Trees:
-    columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
-    settings: dict[str, Any] = {
-        "max_iter": 200,
+def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = ROUNDS) -> Trees:
+    """Gradient boosting by LightGBM (Ke et al., NeurIPS 2017), the mean over seeds.
+
+    Of classes the mean is that of their log-odds. The loss is squared even where the absolute error is asked for: the
+    absolute loss had the larger absolute error out of fold (docs/results/features.md).
+
+    Args:
+        training: what a fit gets.
+        changes: of LightGBM's parameters.
+        rounds: trees of each seed.
+    """
+    import lightgbm  # a slow import that no prediction needs
+
+    columns = _informative(training, EVERY_SET, most=_COMMON_COUNTS)
+    settings = {
+        "objective": "binary" if training.classes else "regression",
         "learning_rate": 0.06,
-        "max_leaf_nodes": 16,
-        "min_samples_leaf": min(20, max(2, len(training.y_N) // 20)),
-        "l2_regularization": 1.0,
-        "max_features": 0.3,
-        "early_stopping": False,
-        "random_state": training.seed % 2**32,
-        **training.class_weight,
+        "num_leaves": 16,
+        "lambda_l2": 1.0,
+        "min_data_in_leaf": min(20, max(2, len(training.y_N) // 20)),
+        "feature_fraction": 0.3,
+        "is_unbalance": training.options.balanced and training.classes,
+        "num_threads": 1,  # OpenMP threads on busy cores wait for each other, see `set_threads`
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+        **changes,
     }
-    kind: Any = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
-    with threadpool_limits(1, "openmp"):  # OpenMP threads on busy cores wait for each other, see `set_threads`
-        model = kind(**settings).fit(training.x_NF[:, columns], training.y_N)
-    return from_boosting(model, columns, classes=training.classes)
+    x_NK = np.ascontiguousarray(training.x_NF[:, columns])
+    seeds = seeds_of(training.options, training.num_targets)
+    fitted = []
+    for number in range(seeds):
+        own = {**settings, "seed": derive_seed(training.seed, "boosting", number) % 2**31}
+        booster = lightgbm.train(own, lightgbm.Dataset(x_NK, training.y_N, params=own), num_boost_round=rounds)
+        fitted.append(from_lightgbm(booster.dump_model(), columns))
+    return mean_of(fitted)
 
 
 def _linear(training: Training) -> Linear:
@@ -224,13 +253,13 @@ def _gaussian_process(training: Training) -> Kernel:
 
 
 def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) -> np.ndarray:
-    """Columns of the feature sets; of the counts only the `most` frequent ones that three molecules or more have."""
-    found = [training.layout.columns(name) for name in sets if name != COUNTS]
-    if COUNTS in sets:
-        counts = training.layout.columns(COUNTS)
-        have = (training.x_NF[:, counts] > 0).sum(axis=0)
-        frequent = np.argsort(-have, kind="stable")[:most]
-        found.append(np.sort(counts[frequent[have[frequent] >= min(3, len(training.y_N))]]))
+    """Columns of the feature sets that there are; of counts the `most` frequent of a set that three molecules have."""
+    found = [training.layout.columns(name) for name in sets]
+    for place, name in enumerate(sets):
+        if name in COUNT_SETS:
+            have = (training.x_NF[:, found[place]] > 0).sum(axis=0)
+            frequent = np.argsort(-have, kind="stable")[:most]
+            found[place] = np.sort(found[place][frequent[have[frequent] >= min(3, len(training.y_N))]])
     columns = np.concatenate(found)
     return columns if len(columns) else training.layout.columns(COUNTS)
 
@@ -238,11 +267,11 @@ def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) ->
 # In the order in which a time limit keeps them.
 MEMBERS: Mapping[str, Callable[[Training], ArrayModel]] = {
     "ridge": _linear,
-    "forest_descriptors": _forest((EMBEDDING, DESCRIPTORS), "extra"),
+    "forest_descriptors": forest_on((EMBEDDING, DESCRIPTORS), "extra"),
     "gaussian_process": _gaussian_process,
-    "boosting": _boosting,
-    "forest_counts": _forest((COUNTS,), "random"),
-    "forest": _forest((EMBEDDING, DESCRIPTORS, COUNTS), "extra"),
+    "boosting": boosting,
+    "forest_counts": forest_on((COUNTS,), "random"),
+    "forest": forest_on((EMBEDDING, DESCRIPTORS, COUNTS), "extra"),
 }
 
 

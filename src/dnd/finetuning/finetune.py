@@ -23,6 +23,7 @@ from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
+from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.class_labels import expand_classes, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, read_labelled
@@ -202,6 +203,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
     molecules, tasks = _read(files, config, hydrogens, say)
+    _check_metric(config, tasks)
     config = replace(config, units=spread_units(config.units, molecules.names, molecules.groups))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
@@ -238,6 +240,23 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     for line in preamble(plan, files, notices, lines):
         say(line)
     return plan
+
+
+def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
+    """Refuse a metric that no target has, or that nothing would be chosen by."""
+    if config.metric is None:
+        return
+    if not config.blend.classical:
+        raise ConfigError("a metric is what a blend is chosen for", next_step="Use --recipe best or fast")
+    of_values = "regression" in tasks.kinds
+    expected = (VALUE_METRICS if of_values else ()) + (CLASS_METRICS if set(tasks.kinds) != {"regression"} else ())
+    if config.metric not in expected:
+        raise ConfigError(
+            f"the metric {config.metric} is not one of this task",
+            found=f"targets of {tasks.name}",
+            expected=f"one of {', '.join(expected)}",
+            next_step="Use another --metric, or --task",
+        )
 
 
 def _read(

@@ -17,8 +17,8 @@ from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM
 from dnd.predictor.applicability_domain import similarity_out_of_fold
-from dnd.predictor.classical.features import features_of
-from dnd.predictor.ensemble import Blend, FrozenEncoder
+from dnd.predictor.classical.features import FIRST_SETS, Layout, features_of
+from dnd.predictor.ensemble import FrozenEncoder
 from dnd.predictor.targets import fit_targets
 
 # Folds for predictions out of fold: whole scaffolds, so that a member is judged on molecules unlike its own.
@@ -73,6 +73,11 @@ def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
     return FrozenEncoder(student.eval(), plan.config.pooling)
 
 
+def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:
+    """The columns that classical members see."""
+    return Layout(encoder.width if encoder else 0, FIRST_SETS + plan.config.blend.fingerprints)
+
+
 def rows_with_features(plan: Plan, clock: Clock, say: Callable[[str], None]) -> Bool[np.ndarray, "molecules"]:
     """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random."""
     count, limit = len(plan.molecules.smiles), plan.config.blend.classical_rows
@@ -80,7 +85,7 @@ def rows_with_features(plan: Plan, clock: Clock, say: Callable[[str], None]) -> 
     if clock.is_limited:
         few = [plan.molecules.smiles[row] for row in range(0, count, max(1, count // _FEATURE_PILOT))]
         before = clock.spent()
-        features_of(few, None, jobs=1)
+        features_of(few, None, feature_layout(plan, None), jobs=1)
         each = max(1e-4, (clock.spent() - before) / len(few))
         affordable = max(_FEWEST_ROWS, int(clock.share(_FEATURE_SHARE) / each))
         if affordable < min(count, 2 * limit):
@@ -127,7 +132,7 @@ def workbench(
         place_N=place_N,
         targets_NC=molecules.targets_NC,
         targets=tuple(with_groups(targets, molecules.groups)),
-        layout=Blend((), (), encoder).layout,
+        layout=feature_layout(plan, encoder),
         rows=rows,
         folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed, identities),
         num_folds=num_folds,
@@ -136,6 +141,7 @@ def workbench(
         options=FitOptions(
             threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
             trees=config.blend.trees,
+            boosting_seeds=config.blend.boosting_seeds,
             balanced=config.class_weights == "balanced",
         ),
     )

@@ -7,10 +7,12 @@ from typing import Literal
 
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
+from dnd.finetuning.blend_weights import Metric
 from dnd.finetuning.losses import ValueLoss
 from dnd.finetuning.replicates import Aggregation
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.layers import Pooling
+from dnd.predictor.classical.features import FURTHER
 from dnd.predictor.network import HeadName
 from dnd.predictor.targets import TaskChoice
 from dnd.predictor.transforms import TransformChoice
@@ -60,6 +62,8 @@ class BlendConfig:
         classical: members, of `CLASSICAL_MEMBERS`; none = students only.
         students: whether the blend has any; `ensemble` says how many.
         second: another architecture for every second student, with `--encoder random`; none = all are alike.
+        fingerprints: that the members look at beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
+        boosting_seeds: fits of the boosting that are averaged.
         folds: scaffold folds of the predictions out of fold.
         trees: of a forest, at most; many targets get fewer.
         classical_rows: molecules that a classical member learns from at most; more are thinned at random.
@@ -71,6 +75,8 @@ class BlendConfig:
     classical: tuple[str, ...] = ()
     students: bool = True
     second: StudentConfig | None = None
+    fingerprints: tuple[str, ...] = ()
+    boosting_seeds: int = 1
     folds: int = 5
     trees: int = 300
     classical_rows: int = 20_000
@@ -82,8 +88,11 @@ class BlendConfig:
         """Refuse settings that can't work before any work starts."""
         for name in self.classical:
             look_up(dict.fromkeys(CLASSICAL_MEMBERS), name, "classical member")
-        if self.trees < 1:
-            raise ConfigError("blend.trees is at least 1", found=self.trees)
+        for name in self.fingerprints:
+            look_up(dict.fromkeys(FURTHER), name, "fingerprint")
+        if self.trees < 1 or self.boosting_seeds < 1:
+            found = (self.trees, self.boosting_seeds)
+            raise ConfigError("blend.trees and boosting_seeds are at least 1", found=found)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
             raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
         if self.most_rows < 100:
@@ -127,6 +136,8 @@ class FinetuneConfig:
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
+            none = the squared error and the log loss.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
@@ -156,6 +167,7 @@ class FinetuneConfig:
     tasks: tuple[TaskChoice, ...] | None = None
     blend: BlendConfig = field(default_factory=BlendConfig)
     loss: ValueLoss | None = None
+    metric: Metric | None = None
     transform: TransformChoice | None = None
     replicates: Aggregation = "keep"
 

@@ -10,119 +10,37 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
 from dnd.finetuning.baselines import Features
+from dnd.finetuning.blend_students import BlendStudents, train_students, without_fold
+from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
-from dnd.finetuning.fold_data import development, frozen_encoder, rows_with_features, similarity_to_training, workbench
+from dnd.finetuning.fold_data import (
+    development,
+    feature_layout,
+    frozen_encoder,
+    rows_with_features,
+    similarity_to_training,
+    workbench,
+)
 from dnd.finetuning.outcome import Fitted, training_summary
-from dnd.finetuning.students import MemberResult, Plan, StudentPlan, plan_students, train_member
+from dnd.finetuning.students import MemberResult, Plan, plan_students
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import RANDOM
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, features_of
 from dnd.predictor.ensemble import STUDENTS, Blend, ClassicalMember, FrozenEncoder, weighted_spread
-from dnd.predictor.metrics import TaskKind, normalised
+from dnd.predictor.metrics import normalised
 from dnd.predictor.network import run_over
 from dnd.predictor.targets import Target, from_learned_scale, on_learned_scale
-
-# How much each member of a blend counts: weights that are not negative and sum to 1, fitted out of fold.
-#
-# .. math:: w^* = \arg\min_{w \in \Delta} \frac1n \sum_i \ell\Big(y_i, \sum_m w_m \hat y_{mi}\Big)
-#           + \frac{\lambda}{n} \lVert w - w_0 \rVert^2
-#
-# Source: stacking with weights that are not negative (Breiman, Machine Learning 24 (1996) 49), with a pull to w₀ that
-# few molecules don't overcome: to equal shares for all targets of a kind together, and from there for each target. Each
-# prediction must come from a member that never saw the molecule.
-#
-# Legend: M members, N molecules, C targets.
-
-
-PULL = 10.0  # λ, in units of the variance of the labels
-FEWEST_LABELS = 20  # a target with fewer takes the weights of all targets together
-NEGLIGIBLE = 0.01  # smaller shares are dropped, so that their members need not be kept
-_EDGE = 1e-6
-
-
-def fit_weights(
-    predictions_MNC: Float[np.ndarray, "members molecules targets"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
-    kinds: Sequence[TaskKind],
-    scale_C: Float[np.ndarray, "targets"],
-) -> Float[np.ndarray, "members targets"]:
-    """Weights of every member for every target.
-
-    Args:
-        predictions_MNC: out of fold; NaN where a member has none.
-        targets_NC: labels; NaN = missing.
-        kinds: of the targets.
-        scale_C: deviation of the labels of each target, 1 for classes.
-    """
-    members, _, targets = predictions_MNC.shape
-    equal_M = np.full(members, 1 / members)
-    weights_MC = np.tile(equal_M[:, None], targets)
-    usable_NC = np.isfinite(predictions_MNC).all(axis=0) & ~np.isnan(targets_NC)
-    for kind in dict.fromkeys(kinds):
-        own = [column for column, other in enumerate(kinds) if other == kind]
-        pairs = [
-            (predictions_MNC[:, usable_NC[:, c], c] / scale_C[c], targets_NC[usable_NC[:, c], c] / scale_C[c])
-            for c in own
-        ]
-        shared_M = _fit(np.hstack([p for p, _ in pairs]), np.concatenate([y for _, y in pairs]), kind, equal_M)
-        for column, (predictions_MN, labels_N) in zip(own, pairs, strict=True):
-            alone = len(own) == 1 or len(labels_N) < FEWEST_LABELS
-            weights_MC[:, column] = shared_M if alone else _fit(predictions_MN, labels_N, kind, shared_M)
-    return _without_small(weights_MC)
-
-
-def _fit(predictions_MN: np.ndarray, labels_N: np.ndarray, kind: TaskKind, prior_M: np.ndarray) -> np.ndarray:
-    count = len(labels_N)
-    if count == 0 or len(prior_M) == 1:
-        return prior_M
-    classes = kind == "classification"
-    pull = PULL * float(np.var(labels_N)) / count
-
-    def loss(weights_M: np.ndarray) -> tuple[float, np.ndarray]:
-        blended_N = weights_M @ predictions_MN
-        if classes:
-            inside_N = blended_N.clip(_EDGE, 1 - _EDGE)
-            value = -np.mean(labels_N * np.log(inside_N) + (1 - labels_N) * np.log1p(-inside_N))
-            slope_N = (inside_N - labels_N) / (inside_N * (1 - inside_N))
-        else:
-            value = np.mean((blended_N - labels_N) ** 2)
-            slope_N = 2 * (blended_N - labels_N)
-        away_M = weights_M - prior_M
-        gradient_M = predictions_MN @ slope_N / count + 2 * pull * away_M
-        return float(value + pull * (away_M @ away_M)), gradient_M
-
-    result = minimize(
-        loss,
-        prior_M,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0.0, 1.0)] * len(prior_M),
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones_like(w)},
-    )
-    weights_M = result.x.clip(0.0) if np.isfinite(result.x).all() else prior_M
-    return np.asarray(weights_M / weights_M.sum())
-
-
-def _without_small(weights_MC: np.ndarray) -> np.ndarray:
-    kept_MC = np.where(weights_MC < NEGLIGIBLE, 0.0, weights_MC)
-    return np.asarray(kept_MC / kept_MC.sum(axis=0))
-
 
 # The recipes `best` and `fast`: finetuned students and classical models, blended with weights fitted out of fold.
 #
 # Development molecules (training and validation part) are dealt into scaffold folds. A classical member is fitted once
-# per fold on the others, which gives its predictions out of fold, and once on all. Student k learns from all folds but
-# fold k, which stops its training early and which it predicts; the students of a partition together are an ensemble.
-# The weights of all members are fitted on the molecules that every member predicted out of fold. The test part is
-# looked at when everything is settled.
-#
-# A fold that stops a student's training would flatter that student's predictions for it, and with them its weight and
-# the calibration: of its two halves each is predicted at the epoch that the other prefers (`half_choice.py`).
+# per fold on the others, which gives its predictions out of fold, and once on all; so is a student, see
+# `blend_students.py`. The weights of all members are fitted on the molecules that every member predicted out of fold.
+# The test part is looked at when everything is settled.
 #
 # Legend: N molecules, C targets, M members.
 
@@ -140,7 +58,7 @@ class _Part:
 
     Attributes:
         partition: it.
-        results: its students.
+        students: its students.
         fits: its classical members, their forests cut to what a MODEL folder may hold.
         weights_MC: of the students together, if there are any, then of the classical members.
         targets: scale of the classical members.
@@ -149,7 +67,7 @@ class _Part:
     """
 
     partition: Split
-    results: list[MemberResult]
+    students: BlendStudents
     fits: ClassicalFits
     weights_MC: Float[np.ndarray, "members targets"]
     targets: tuple[Target, ...]
@@ -197,72 +115,45 @@ def fit_blend(
     every = np.flatnonzero(has_features_N)
     say(f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
-    x_NF = features_of([plan.molecules.smiles[row] for row in every], embedding, jobs=config.jobs)
-    place_N = np.full(len(has_features_N), -1)
+    smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
+    features = features_of(smiles, embedding, layout, jobs=config.jobs)
+    x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
     place_N[every] = np.arange(len(every))
+    for place, reason in features.refused.items():
+        left = "left to the students" if config.blend.students else "left out"
+        say(f"row {plan.molecules.rows_N[every[place]]} is {left}: {reason}")
+        place_N[every[place]] = -1
     parts: list[_Part] = []
+    first = 0
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, say)
-        students = plan_students(plan, _split_of(bench, partition, 0), clock, share, say)
-        first = sum(len(part.results) for part in parts)
+        students = plan_students(plan, without_fold(bench, partition, 0), clock, share, say)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
-        results = _train_students(plan, bench, partition, number, students, folders, resume, quiet)
-        if results is None:
+        first += students.count
+        scale_C = _deviations(bench)
+        trained = train_students(
+            plan, bench, partition, number, fits, students, folders, scale_C, resume=resume, quiet=quiet, say=say
+        )
+        if trained is None:
             return None
-        parts.append(_combine(plan, bench, partition, fits, results))
+        parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
     return replace(_assemble(plan, parts, encoder, x_NF, place_N, say), deadline=time.monotonic() + clock.left())
 
 
-def _split_of(bench: Workbench, partition: Split, student: int) -> Split:
-    """Student k learns from all but fold k; molecules without features are in no fold and train every student."""
-    held_out = bench.rows[bench.folds == student % bench.num_folds]
-    return Split(np.setdiff1d(development(partition), held_out), held_out, bench.known(partition.test))
-
-
-def _train_students(
-    plan: Plan,
-    bench: Workbench,
-    partition: Split,
-    number: int,
-    students: StudentPlan,
-    folders: Sequence[Path],
-    resume: bool,
-    quiet: bool,
-) -> list[MemberResult] | None:
-    loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
-    own = replace(plan, config=replace(plan.config, loop=loop))
-    second, results = plan.config.blend.second, []
-    for student, folder in enumerate(folders):
-        split = _split_of(bench, partition, student)
-        result = train_member(
-            own if student % 2 == 0 or second is None else replace(own, config=replace(own.config, student=second)),
-            number,
-            plan.config.loop.seed + student,
-            split,
-            folder,
-            resume=resume,
-            weight=1.0,
-            quiet=quiet,
-            unfinished=students.is_cut,
-            wanted=np.concatenate([split.valid, split.test]),
-        )
-        if result is None:
-            return None
-        results.append(result)
-    return results
-
-
-def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits, results: list[MemberResult]) -> _Part:
+def _combine(
+    plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits, students: BlendStudents, scale_C: np.ndarray
+) -> _Part:
     """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
-    values = {STUDENTS: _of_students(bench, partition, results)} if results else {}
+    values = {STUDENTS: students.predictions(bench, partition)} if students.finals else {}
     values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
+    if students.left_out:
+        fits.dropped.append(students.left_out)
     labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
-    scale_C = np.array([_deviation(target, labels_NC[:, c]) for c, target in enumerate(bench.targets)])
     out_of_fold_MNC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
-    weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C)
+    weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C, plan.config.metric)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
@@ -272,29 +163,18 @@ def _combine(plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits
     for name in models:
         values[name][judged] = bench.predict(models[name], judged)
     similarity_N = similarity_to_training(plan.molecules.smiles, bench, judged)
-    return _Part(partition, results, replace(fits, models=models), weights_MC, bench.targets, values, similarity_N)
+    return _Part(partition, students, replace(fits, models=models), weights_MC, bench.targets, values, similarity_N)
+
+
+def _deviations(bench: Workbench) -> Float[np.ndarray, "targets"]:
+    """Of the labels of each target on the learned scale; 1 for classes."""
+    labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
+    return np.array([_deviation(target, labels_NC[:, c]) for c, target in enumerate(bench.targets)])
 
 
 def _deviation(target: Target, labels_N: np.ndarray) -> float:
     """Of the labels on the scale on which errors are judged; 1 for classes."""
     return target.std if target.transform.name == "none" else float(np.nanstd(labels_N))
-
-
-def _of_students(bench: Workbench, partition: Split, results: Sequence[MemberResult]) -> Array:
-    """Of a fold by the students that did not learn from it, half by half; of the test part by all."""
-    found_NC = np.full(bench.targets_NC.shape, np.nan)
-    for fold in range(min(len(results), bench.num_folds)):
-        held_out = bench.rows[bench.folds == fold]
-        own = results[fold :: bench.num_folds]
-        found_NC[held_out] = _mean_of(bench.targets, [result.halves_VC for result in own])
-    found_NC[partition.test] = _mean_of(bench.targets, [result.predictions_NC[partition.test] for result in results])
-    return found_NC
-
-
-def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
-    """On the learned scale; NaN where there is no molecule."""
-    scaled = [on_learned_scale(targets, values_NC) for values_NC in predictions]
-    return from_learned_scale(targets, np.mean(scaled, axis=0))
 
 
 def _assemble(
@@ -313,14 +193,15 @@ def _assemble(
         of_member = dict(zip(part.values, part.weights_MC / len(parts), strict=True))
         shared_C = of_member.get(STUDENTS, np.zeros(len(part.targets)))
         if shared_C.any():
-            networks += part.results
-            network_weights += [tuple(shared_C / len(part.results))] * len(part.results)
+            finals = part.students.finals
+            networks += finals
+            network_weights += [tuple(shared_C / len(finals))] * len(finals)
         classical += [
             ClassicalMember(name, models, part.targets, tuple(of_member[name]))
             for name, models in part.fits.models.items()
             if of_member[name].any()
         ]
-    blend = Blend(tuple(classical), tuple(network_weights), encoder)
+    blend = Blend(tuple(classical), tuple(network_weights), encoder, feature_layout(plan, encoder).sets)
     members = tuple(
         replace(result.member, weight=float(np.mean(weights)))
         for result, weights in zip(networks, network_weights, strict=True)
@@ -371,10 +252,11 @@ def _features(blend: Blend, x_NF: np.ndarray, place_N: np.ndarray) -> Features:
 
 def _about(part: _Part) -> dict[str, Any]:
     """A partition's members for `metrics.json`: weight of each target, seconds, and what was left out."""
-    seconds = {**part.fits.seconds, STUDENTS: sum(result.training.seconds for result in part.results)}
+    trainings = [*part.students.rehearsals, *part.students.finals]
+    seconds = {**part.fits.seconds, STUDENTS: sum(result.training.seconds for result in trainings)}
     return {
         "folds": part.fits.folds,
-        "students": len(part.results),
+        "students": len(part.students.finals),
         "left_out": part.fits.dropped,
         "members": {
             name: {"weights": [round(float(w), 6) for w in weights_C], "seconds": round(seconds[name], 1)}

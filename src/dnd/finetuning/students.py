@@ -23,7 +23,7 @@ from dnd.common.randomness import derive_seed, set_threads, torch_generator
 from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.losses import DEFAULT_LOSS
-from dnd.finetuning.objective import SupervisedObjective
+from dnd.finetuning.objective import HalfChoice, SupervisedObjective
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig
@@ -37,7 +37,7 @@ from dnd.models.students.encoders import (
 )
 from dnd.models.students.layers import start_norms_anew
 from dnd.predictor.model_folder import Member
-from dnd.predictor.network import PropertyNetwork, run_over
+from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.targets import Tasks, fit_targets
 from dnd.predictor.transforms import TransformName
 from dnd.store.schema import HydrogenSetting
@@ -55,35 +55,60 @@ from dnd.training.settings import TrainResult
 
 BATCH = 256
 LEARNING_RATE = 1e-3
-EVERY = 25  # steps between looks at the validation part
+PROBE_EVERY = 25  # steps between looks at the validation part
 
 
-def probe_head(objective: SupervisedObjective, steps: int, seed: int) -> None:
+@dataclass(frozen=True)
+class Probe:
+    """How the training of a head ended.
+
+    Attributes:
+        steps: after which the head is as it was left.
+        loss: on the validation part then.
+        halves_VC: outputs for the validation part, each half at the steps that the other prefers.
+    """
+
+    steps: int
+    loss: float
+    halves_VC: Float[np.ndarray, "valid targets"]
+
+
+def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_last: bool = False) -> Probe:
     """Train the head on the frozen student, and leave it as it was best on the validation part.
 
     Args:
         objective: its network is changed in place.
         steps: of AdamW.
         seed: of the batches.
+        keep_last: leave the head as it is after all steps instead.
     """
     network, partition = objective.network.eval(), objective.partition
     train_BD, valid_BD = _embedded(objective, partition.train), _embedded(objective, partition.valid)
     train_BC, valid_BC = (objective.scaled_NC[torch.from_numpy(rows)] for rows in (partition.train, partition.valid))
     optimizer = torch.optim.AdamW(network.head.parameters(), lr=LEARNING_RATE)
     generator = torch_generator(seed, "linear probe")
-    best, best_state = float("inf"), copy.deepcopy(network.head.state_dict())
+    best, best_step, best_state = float("inf"), 0, copy.deepcopy(network.head.state_dict())
+    choice = HalfChoice(len(partition.valid), len(objective.targets), derive_seed(seed, "halves"))
     for step in range(steps):
         places = torch.randint(len(train_BD), (min(BATCH, len(train_BD)),), generator=generator)
         optimizer.zero_grad()
         objective.loss_of(network.head(train_BD[places]), train_BC[places]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if (step + 1) % EVERY == 0:
+        if (step + 1) % PROBE_EVERY == 0:
             with torch.no_grad():
-                loss = float(objective.loss_of(network.head(valid_BD), valid_BC))
-            if loss < best:
-                best, best_state = loss, copy.deepcopy(network.head.state_dict())
+                outputs_VC = network.head(valid_BD)
+                loss = float(objective.loss_of(outputs_VC, valid_BC))
+            choice.note(outputs_VC.numpy(), lambda half, found=outputs_VC: _goodness(objective, found, valid_BC, half))  # type: ignore[misc]
+            if loss < best or keep_last:
+                best, best_step, best_state = loss, step + 1, copy.deepcopy(network.head.state_dict())
     network.head.load_state_dict(best_state)
     network.head.zero_grad(set_to_none=True)
+    return Probe(best_step, best, choice.predictions_VC.numpy())
+
+
+def _goodness(objective: SupervisedObjective, outputs_VC: Tensor, labels_VC: Tensor, half: np.ndarray) -> float:
+    own = torch.from_numpy(half)
+    return -float(objective.loss_of(outputs_VC[own], labels_VC[own]))
 
 
 def _embedded(objective: SupervisedObjective, rows: np.ndarray) -> Tensor:
@@ -188,6 +213,7 @@ class MemberResult:
         predictions_NC: for all molecules, raw units or probabilities.
         halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers, see `half_choice.py`.
         training: how the loop ended.
+        best_epoch: epochs (of a head alone, steps) after which the network is as it is here.
     """
 
     member: Member
@@ -196,6 +222,7 @@ class MemberResult:
     predictions_NC: Array
     halves_VC: Float[np.ndarray, "valid targets"]
     training: TrainResult
+    best_epoch: int = 0
 
 
 def initial_student(config: FinetuneConfig, encoder: str, seed: int) -> Student:
@@ -284,7 +311,23 @@ def train_member(
     network = objective.network
     member = Member(network, tuple(objective.targets), seed, weight, network.student.config, plan.config.head)
     halves_VC = objective.choice.predictions_VC.numpy()
-    return MemberResult(member, fold, partition, objective.predict(wanted), halves_VC, result)
+    epoch = math.ceil(result.best_step / max(1, len(objective.plan_epoch(0))))
+    return MemberResult(member, fold, partition, objective.predict(wanted), halves_VC, result, epoch)
+
+
+def train_frozen(
+    plan: Plan, fold: int, seed: int, partition: Split, wanted: np.ndarray, *, keep_last: bool = False
+) -> MemberResult:
+    """A head on the student as it was pretrained; see `train_member` and `probe_head`."""
+    started = time.monotonic()
+    set_threads(plan.config.loop.threads)
+    objective = objective_of(plan, seed, partition)
+    probe = probe_head(objective, plan.config.probe_steps, seed, keep_last=keep_last)
+    network, seen = objective.network, {"valid_loss": probe.loss}
+    member = Member(network, tuple(objective.targets), seed, 1.0, network.student.config, plan.config.head)
+    halves_VC = to_raw_units(probe.halves_VC, objective.targets)
+    result = TrainResult(plan.config.probe_steps, probe.steps, seen, seen, True, time.monotonic() - started)
+    return MemberResult(member, fold, partition, objective.predict(wanted), halves_VC, result, probe.steps)
 
 
 def seconds_per_epoch(plan: Plan, partition: Split) -> float:
@@ -318,6 +361,7 @@ def seconds_per_epoch(plan: Plan, partition: Split) -> float:
 
 
 FEWEST_EPOCHS = 8  # a student trained for fewer is not worth its time
+TRAININGS = 2  # of each student, one out of fold and one on all molecules
 _USED = 0.75  # of the time that is left; judging and writing take the rest
 _MARGIN = 1.3  # a student is stopped, as it is, when it takes so much longer than planned
 
@@ -329,7 +373,7 @@ class StudentPlan:
     Attributes:
         count: of them; may be 0.
         epochs: of each.
-        limit_s: seconds after which each is stopped; None = never.
+        limit_s: seconds after which each training is stopped; None = never.
         is_cut: whether one that was stopped is used as it is.
     """
 
@@ -354,19 +398,19 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
     if not asked:
         return StudentPlan(0, config.loop.epochs, None, False)
     count, epochs = asked, config.loop.epochs
-    molecules = len(partition.train) + len(partition.valid)
+    molecules = TRAININGS * (len(partition.train) + len(partition.valid))
     if molecules * epochs * count > config.blend.passes:
         epochs = max(1, min(epochs, max(FEWEST_EPOCHS, config.blend.passes // (molecules * count))))
         count = max(1, min(count, config.blend.passes // (molecules * epochs)))
         instead = f"instead of {asked} of {config.loop.epochs}"
-        say(f"plan: {count} students of {epochs} epochs {instead} ({molecules} molecules)")
+        say(f"plan: {count} students of {epochs} epochs {instead} ({molecules // TRAININGS} molecules)")
     if not clock.is_limited:
         return StudentPlan(count, epochs, config.loop.stop_after_s, False)
     budget = clock.share(_USED * share)
     if budget == 0:
         say("plan: no students: the time limit is over")
         return StudentPlan(0, epochs, None, False)
-    epoch_s = seconds_per_epoch(plan, partition)
+    epoch_s = TRAININGS * seconds_per_epoch(plan, partition)
     budget = clock.share(_USED * share)
     fewest = min(epochs, FEWEST_EPOCHS)
     affordable = budget / max(epoch_s, 1e-6)
@@ -379,4 +423,4 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
     epochs = min(epochs, math.floor(affordable / count))
     if (count, epochs) != wanted:
         say(f"plan: {count} students of {epochs} epochs instead of {wanted[0]} of {wanted[1]} (time limit)")
-    return StudentPlan(count, epochs, _MARGIN * budget / count, True)
+    return StudentPlan(count, epochs, _MARGIN * budget / (TRAININGS * count), True)

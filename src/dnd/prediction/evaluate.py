@@ -17,6 +17,8 @@ from dnd.predictor.targets import RAW, Target, groups_of, judge_targets, task_na
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
+_REASONS_PRINTED = 5
+
 
 def evaluate_file(
     predictor: Predictor, source: Path | str, *, smiles_column: str = "smiles", target_columns: Sequence[str] = ()
@@ -34,7 +36,8 @@ def evaluate_file(
         Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts. Molecules
         that the model learned from are counted in `known_molecules`, and where there are any, `unknown` has the same
         metrics of the others only: those of known molecules say how well it remembers. A model of before, which keeps
-        no list of its molecules, has None there.
+        no list of its molecules, has None there. `rejects` says
+        why rows were left out.
 
     Raises:
         InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
@@ -61,14 +64,19 @@ def evaluate_file(
     wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
-    values_NC = predictor.predict_store(molecules.store)[:, places]
+    values_NC, refused = predictor.predict_store(molecules.store)
+    values_NC = values_NC[:, places]
+    labels_NC[list(refused)] = np.nan
+    reasons = {reject.row: reject.reason for reject in molecules.rejects}
+    reasons |= {int(molecules.rows_N[place]): reason for place, reason in refused.items()}
     knows = predictor.knows(molecules.smiles)
     new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_NC))
     return {
         "task": task_name(kinds),
         "rows": molecules.num_rows,
-        "molecules": len(molecules.rows_N),
-        "rejected": len(molecules.rejects),
+        "molecules": len(molecules.rows_N) - len(refused),
+        "rejected": len(reasons),
+        "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
         "known_molecules": None if knows is None else sum(knows),
         **judge_targets(targets, labels_NC, values_NC),
@@ -96,6 +104,9 @@ def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The metrics as lines of text."""
     lines = [f"{metrics['molecules']} molecules of {metrics['rows']} rows, {metrics['rejected']} left out"]
+    lines += metrics["rejects"][:_REASONS_PRINTED]
+    if metrics["rejected"] > _REASONS_PRINTED:
+        lines.append(f"… and {metrics['rejected'] - _REASONS_PRINTED} more; --json has all reasons")
     known, count = metrics["known_molecules"], metrics["molecules"]
     if known:
         lines.append(

@@ -19,7 +19,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
-from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
+from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel
 from dnd.predictor.classical.linear import Linear
 from dnd.predictor.classical.trees import Trees
@@ -77,7 +77,8 @@ def spread_by_name(
 # Legend: N molecules, C targets, F features, M members, D width of a representation.
 
 
-BLEND_VERSION = 1
+BLEND_VERSION = 2
+_READABLE = (1, BLEND_VERSION)  # 1 had no sets but `FIRST_SETS`
 CLASSICAL, FROZEN = "classical", "embedding"
 ArrayModel = Trees | Linear | Kernel
 _KINDS: dict[str, type[Trees] | type[Linear] | type[Kernel]] = {kind.kind: kind for kind in (Trees, Linear, Kernel)}
@@ -140,16 +141,18 @@ class Blend:
         classical: the members; may be none.
         network_weights: for each network its share of each target's prediction.
         encoder: gives the members a representation; None = they see descriptors and counts only.
+        sets: of features that there are beside it.
     """
 
     classical: tuple[ClassicalMember, ...]
     network_weights: tuple[tuple[float, ...], ...]
     encoder: FrozenEncoder | None = None
+    sets: tuple[str, ...] = FIRST_SETS
 
     @property
     def layout(self) -> Layout:
         """The columns that the members see."""
-        return Layout(self.encoder.width if self.encoder else 0)
+        return Layout(self.encoder.width if self.encoder else 0, self.sets)
 
     @cached_property
     def weights_MC(self) -> Float[np.ndarray, "members targets"]:
@@ -157,27 +160,28 @@ class Blend:
         return np.array([*self.network_weights, *(member.weights for member in self.classical)], dtype=np.float64)
 
     @cached_property
-    def looks_at_descriptors(self) -> bool:
-        """Whether any member does."""
-        first, last = self.layout.columns(DESCRIPTORS)[[0, -1]]
-        if not self.network_weights and self.encoder is None:
-            return True  # they are the representation
-        used = [columns_of(model) for member in self.classical for model in member.models]
-        return any(bool(((columns >= first) & (columns <= last)).any()) for columns in used)
+    def used_sets(self) -> set[str]:
+        """The feature sets that a member looks at, or that stand in for a representation."""
+        columns = [columns_of(model) for member in self.classical for model in member.models]
+        used = self.layout.sets_of(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
+        return used if self.network_weights or self.encoder else {*used, DESCRIPTORS}
 
     def representation(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
         columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
         return x_NF[:, columns]
 
-    def features(self, store: Store, jobs: int = 1) -> Float32[np.ndarray, "molecules features"]:
+    def features(self, store: Store, jobs: int = 1) -> Features:
         """What the members see of featurised molecules."""
         embedding = self.encoder.embed(store) if self.encoder else None
-        return features_of(store.smiles(), embedding, jobs=jobs, descriptors=self.looks_at_descriptors)
+        return features_of(store.smiles(), embedding, self.layout, jobs=jobs, wanted=self.used_sets)
 
-    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> list[Float[np.ndarray, "molecules targets"]]:
-        """The values of each classical member."""
-        return [member.predict(x_NF) for member in self.classical]
+    def predict(self, features: Features) -> list[Float[np.ndarray, "molecules targets"]]:
+        """The values of each classical member; NaN of molecules without features."""
+        values = [member.predict(features.x_NF) for member in self.classical]
+        for values_NC in values:
+            values_NC[list(features.refused)] = np.nan
+        return values
 
 
 def columns_of(model: ArrayModel) -> np.ndarray:
@@ -194,7 +198,7 @@ def blend_config(blend: Blend) -> dict[str, Any]:
         "network_weights": [list(weights) for weights in blend.network_weights],
         "embedding": asdict(blend.encoder.student.config) if blend.encoder else None,
         "pooling": blend.encoder.pooling if blend.encoder else None,
-        "features": [EMBEDDING] * bool(blend.encoder) + [DESCRIPTORS, COUNTS],
+        "features": [EMBEDDING] * bool(blend.encoder) + list(blend.sets),
         "classical": [
             {
                 "name": member.name,
@@ -229,7 +233,7 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     config = model.config.get("blend")
     if config is None:
         return None
-    if config["version"] != BLEND_VERSION:
+    if config["version"] not in _READABLE:
         found = config["version"]
         raise CorruptFileError(
             f"{model.path} has an unknown blend", found=found, expected=BLEND_VERSION, next_step="Upgrade dnd"
@@ -243,12 +247,13 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     for key, tensor in model.tensors(CLASSICAL).items():
         place, _, name = key.rpartition(".")
         arrays.setdefault(place, {})[name] = _finite(tensor, f"{model.path}, {key}")
-    width = Layout(encoder.width if encoder else 0).width
+    sets = tuple(str(name) for name in config["features"] if name != EMBEDDING)
+    width = Layout(encoder.width if encoder else 0, sets).width  # a set that there is not is a KeyError
     members = tuple(
         _read_member(number, entry, arrays, targets, width) for number, entry in enumerate(config["classical"])
     )
     weights = tuple(tuple(map(float, row)) for row in config["network_weights"])
-    blend = Blend(members, weights, encoder)
+    blend = Blend(members, weights, encoder, sets)
     if blend.weights_MC.shape[1:] != (len(targets),) or not np.allclose(blend.weights_MC.sum(axis=0), 1, atol=1e-6):
         raise CorruptFileError(f"the weights of the members of {model.path} do not sum to 1")
     return blend

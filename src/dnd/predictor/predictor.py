@@ -268,33 +268,49 @@ class Predictor:
         found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
         members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
+        errors = list(found.errors)
+        refused: Mapping[int, str] = {}
         if len(found.places):
-            members_MNC[:, found.places], embeddings_VD = self._outputs(found.store)
+            members_MNC[:, found.places], embeddings_VD, refused = self._outputs(found.store)
+        for place, reason in refused.items():
+            errors[found.places[place]] = reason
         similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None:
             reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD)
         columns = self._target_columns(members_MNC, similarity_N)
         if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
+            outside = {row: reason for row, reason in outside.items() if not errors[row]}
             columns[IN_DOMAIN] = [_ANSWERS[bool(outside[row])] if row in outside else "" for row in range(len(smiles))]
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
-        return columns, found.errors
+        return columns, errors
 
     def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
         given = as_molecules(molecules)
         found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
+        errors = list(found.errors)
         values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
-            values_NC[found.places] = self.predict_store(found.store)
-        return values_NC, given.reasons(found.errors)
+            values_NC[found.places], refused = self.predict_store(found.store)
+            for place, reason in refused.items():
+                errors[found.places[place]] = reason
+        return values_NC, given.reasons(errors)
 
-    def predict_store(self, store: Store) -> Float[np.ndarray, "molecules targets"]:
-        """The predicted values for featurised molecules, at least one, with this model's hydrogens."""
+    def predict_store(self, store: Store) -> tuple[Float[np.ndarray, "molecules targets"], Mapping[int, str]]:
+        """The predicted values for featurised molecules, at least one, with this model's hydrogens.
+
+        Returns:
+            The values, and by row the reasons of those that are NaN, because a feature can't be computed.
+        """
         values = [_raw_outputs(member, store) for member in self.parts.members]
+        refused: Mapping[int, str] = {}
         if self.parts.blend:
-            values += self.parts.blend.predict(self.parts.blend.features(store, self.jobs))
-        return self._combined(values)
+            features = self.parts.blend.features(store, self.jobs)
+            values, refused = values + self.parts.blend.predict(features), features.refused
+        values_NC = self._combined(values)
+        values_NC[list(refused)] = np.nan
+        return values_NC, refused
 
     def knows(self, canonical: Sequence[str]) -> list[bool] | None:
         """Whether each molecule, by its canonical SMILES, is one that the model learned from; None where not known."""
@@ -307,19 +323,25 @@ class Predictor:
             return self.parts.blend.weights_MC
         return np.array([[member.weight] * len(self.targets) for member in self.parts.members])
 
-    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
-        """Each member's values, and the representations that the domain measures with, from one pass of each."""
+    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray, Mapping[int, str]]:
+        """Each member's values, the representations that the domain measures with, and reasons of rows without values.
+
+        Each member makes one pass.
+        """
         values: list[np.ndarray] = []
         blend, embeddings_BD = self.parts.blend, np.empty((len(store), 0))
+        refused: Mapping[int, str] = {}
         if self.parts.members:
             first, *others = self.parts.members
             own, embeddings_BD = _values_and_embedding(first, store)
             values += [own, *(_raw_outputs(member, store) for member in others)]
         if blend:
-            x_NF = blend.features(store, self.jobs)
-            values += blend.predict(x_NF)
-            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(x_NF)
-        return np.stack(values), embeddings_BD
+            features = blend.features(store, self.jobs)
+            values, refused = values + blend.predict(features), features.refused
+            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(features.x_NF)
+        members_MNC = np.stack(values)
+        members_MNC[:, list(refused)] = np.nan
+        return members_MNC, embeddings_BD, refused
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members on the learned scale, probabilities calibrated."""

@@ -169,7 +169,7 @@ def _systems(out: Path, esol: Path) -> list[System]:
     molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
     split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
     model = Predictor.load(out / "model", device="cpu")
-    values = {FINETUNED: model.predict_store(molecules.store)[:, 0]}
+    values = {FINETUNED: model.predict_store(molecules.store)[0][:, 0]}
     found = baselines(_features(molecules), model.targets, molecules.targets_NC, split.train, say=lambda line: None)
     values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
     return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]

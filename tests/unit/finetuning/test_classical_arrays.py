@@ -6,6 +6,7 @@ import csv
 import gzip
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,6 @@ from safetensors.torch import load, save
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -25,10 +24,10 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.classical import FitOptions, Training, fit_member
-from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, Layout, features_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, FURTHER, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel, Unary, fit_kernel, squared_distance, tanimoto
 from dnd.predictor.classical.linear import Linear, Scaling, constant
-from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
+from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
 
 ESOL = Path(__file__).parents[3] / "data/ogb/ogbg_molesol/mapping/mol.csv.gz"
 LAYOUT = Layout()
@@ -41,7 +40,7 @@ def esol() -> tuple[np.ndarray, np.ndarray]:
         rows = list(csv.DictReader(stream))[::6]
     smiles = [Chem.CanonSmiles(row["smiles"]) for row in rows]
     labels = np.array([float(row["measured log solubility in mols per litre"]) for row in rows])
-    return features_of(smiles, None), (labels - labels.mean()) / labels.std()
+    return features_of(smiles, None).x_NF, (labels - labels.mean()) / labels.std()
 
 
 def through_a_file(model):
@@ -58,8 +57,6 @@ def through_a_file(model):
         ExtraTreesRegressor(15, max_features=0.3, min_samples_leaf=2, random_state=0),
         RandomForestClassifier(15, random_state=0),
         ExtraTreesClassifier(15, class_weight="balanced", random_state=0),
-        HistGradientBoostingRegressor(max_iter=20, max_leaf_nodes=8, min_samples_leaf=3),
-        HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, min_samples_leaf=3),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
@@ -74,10 +71,52 @@ def test_trees_predict_what_scikit_learn_predicts(esol, estimator, missing: bool
     estimator.fit(x[train][:, columns], (y > 0)[train] if classes else y[train])
     own = x[:, columns]
     expected = estimator.predict_proba(own)[:, 1] if classes else estimator.predict(own)
-    convert = from_boosting if "Boosting" in type(estimator).__name__ else from_forest
-    trees = through_a_file(convert(estimator, columns, classes=classes))
+    trees = through_a_file(from_forest(estimator, columns, classes=classes))
     np.testing.assert_allclose(trees.predict(x), expected, atol=1e-6, rtol=0)
     assert trees.predict(x[:0]).shape == (0,)
+
+
+LIGHT = {"num_leaves": 8, "min_data_in_leaf": 3, "num_threads": 1, "deterministic": True, "force_row_wise": True}
+
+
+def boosted(x: np.ndarray, y: np.ndarray, objective: str, seed: int = 0) -> lightgbm.Booster:
+    settings = {**LIGHT, "objective": objective, "seed": seed, "feature_fraction": 0.5, "verbose": -1}
+    return lightgbm.train(settings, lightgbm.Dataset(x, y, params=settings), num_boost_round=20)
+
+
+@pytest.mark.parametrize("objective", ["regression", "regression_l1", "binary"])
+@pytest.mark.parametrize("missing", ["never", "in training", "later"])
+def test_boosted_trees_predict_what_lightgbm_predicts(esol, objective: str, missing: str):
+    x, y = esol
+    columns = LAYOUT.columns(DESCRIPTORS)
+    holed = np.where(np.random.default_rng(0).random(x.shape) < 0.05, np.float32(np.nan), x)
+    train = np.arange(len(y)) % 2 == 0
+    seen = (holed if missing == "in training" else x)[train][:, columns]
+    booster = boosted(seen, (y > 0)[train].astype(float) if objective == "binary" else y[train], objective)
+    asked = x if missing == "never" else holed
+    trees = through_a_file(from_lightgbm(booster.dump_model(), columns))
+    np.testing.assert_allclose(trees.predict(asked), booster.predict(asked[:, columns]), atol=1e-6, rtol=0)
+    assert len(np.unique(trees.predict(asked))) > 20
+
+
+def test_boosted_trees_send_values_at_a_threshold_where_lightgbm_sends_them(esol):
+    x, y = esol
+    column = LAYOUT.columns(DESCRIPTORS)[:1]
+    booster = boosted(x[:, column], y, "regression")
+    trees = from_lightgbm(booster.dump_model(), np.array([0]))
+    at = np.unique(trees.number_M[trees.feature_M >= 0])
+    near = np.concatenate([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(9))])[:, None]
+    np.testing.assert_allclose(trees.predict(near), booster.predict(near), atol=1e-6)
+
+
+def test_the_mean_over_seeds_is_that_of_the_raw_sums_and_keeps_every_tree(esol):
+    x, y = esol
+    columns = LAYOUT.columns(DESCRIPTORS)
+    boosters = [boosted(x[:, columns], y, "regression", seed) for seed in range(3)]
+    both = through_a_file(mean_of([from_lightgbm(booster.dump_model(), columns) for booster in boosters]))
+    expected = np.mean([booster.predict(x[:, columns]) for booster in boosters], axis=0)
+    np.testing.assert_allclose(both.predict(x), expected, atol=1e-6)
+    assert not both.is_mean
 
 
 def test_a_value_on_a_threshold_goes_where_scikit_learn_sends_it():
@@ -189,10 +228,28 @@ def test_arrays_that_lead_nowhere_are_refused(esol):
 
 
 def test_the_layout_says_where_each_set_is():
-    layout = Layout(16)
-    every = np.concatenate([layout.columns(name) for name in (EMBEDDING, DESCRIPTORS, COUNTS)])
+    layout = Layout(16, FIRST_SETS + FURTHER)
+    every = np.concatenate([layout.columns(name) for name in (EMBEDDING, DESCRIPTORS, COUNTS, *FURTHER)])
     assert (every == np.arange(layout.width)).all()
-    features = features_of(["CCO", "c1ccccc1"], np.ones((2, 16), np.float32), descriptors=False)
-    assert features.shape == (2, layout.width)
-    assert (features[:, layout.columns(DESCRIPTORS)] == 0).all()
-    assert features[0, layout.columns(COUNTS)].sum() > 0
+    assert layout.sets_of(np.array([3, layout.columns("erg")[-1], layout.columns("torsions")[0]])) == {
+        EMBEDDING, "erg", "torsions",
+    }  # fmt: skip
+    assert Layout().sets_of(np.array([0])) == {DESCRIPTORS}
+    wanted = (COUNTS, "avalon")
+    x = features_of(["CCO", "c1ccccc1"], np.ones((2, 16), np.float32), layout, wanted=wanted).x_NF
+    assert x.shape == (2, layout.width)
+    assert (x[:, layout.columns(DESCRIPTORS)] == 0).all()
+    for name in wanted:
+        assert (x[:, layout.columns(name)].sum(axis=1) > 0).all()
+    assert (x[:, :16] == 1).all()
+
+
+def test_a_molecule_that_a_feature_is_refused_for_has_a_reason_and_the_others_have_their_features():
+    crowded = "[U]" + "(C)" * 22  # more neighbours than Avalon's tables hold; descriptors and counts are fine
+    layout = Layout(0, (*FIRST_SETS, "avalon"))
+    found = features_of(["CCO", crowded, "CCN"], None, layout)
+    assert list(found.refused) == [1]
+    assert "Avalon" in found.refused[1]
+    assert (found.x_NF[1] == 0).all()
+    np.testing.assert_array_equal(found.x_NF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_NF)
+    assert not features_of([crowded], None, layout, wanted=FIRST_SETS).refused

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
+from dnd.chemistry.density import may_be_dense
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
-from dnd.graphs.fast.binary import FlatGraphs, read_binaries
+from dnd.graphs.fast.binary import DEGREE, FlatGraphs, read_binaries
 from dnd.graphs.fast.order import in_written_order, is_plain
 from dnd.graphs.fast.parse import Rewritten, parse_ordinary, rewrite
 from dnd.graphs.features import featurize
@@ -22,7 +23,8 @@ BATCH = 512
 def rewritten_graphs(texts: Sequence[str]) -> list[tuple[str, MolecularGraph] | None]:
     """Canonical SMILES and graph of each text, hydrogens implicit; None where the quick way doesn't reach.
 
-    Equal to `parse_smiles` and `featurize` of its molecule, which are for the rest.
+    Equal to `parse_smiles` and `featurize` of its molecule, which are for the rest: a molecule that may be too densely
+    bound is among it.
     """
     outcomes: list[tuple[str, MolecularGraph] | None] = []
     for start in range(0, len(texts), BATCH):
@@ -58,14 +60,24 @@ def _canonical(rewritten: Sequence[Rewritten | None]) -> list[tuple[str, Molecul
     outcomes: list[tuple[str, MolecularGraph] | None] = [None] * len(rewritten)
     plain = {place: one for place, one in enumerate(rewritten) if one is not None and is_plain(one.smiles)}
     graphs = read_binaries([one.binary for one in plain.values()])
-    if not graphs.readable_B.all():
-        plain = {place: plain[place] for place, readable in zip(plain, graphs.readable_B, strict=True) if readable}
+    usable_B = graphs.readable_B & ~_may_be_dense(graphs)
+    if not usable_B.all():
+        plain = {place: plain[place] for place, usable in zip(plain, usable_B, strict=True) if usable}
         graphs = read_binaries([one.binary for one in plain.values()])
     canonical = in_written_order(graphs, _orders(list(plain.values())), [one.smiles for one in plain.values()])
     if canonical is not None:
         for (place, one), graph in zip(plain.items(), _split(canonical), strict=True):
             outcomes[place] = (one.smiles, graph)
     return outcomes
+
+
+def _may_be_dense(graphs: FlatGraphs) -> Bool[np.ndarray, "molecules"]:
+    """Molecules whose density the parser has to look at."""
+    sizes_B = np.diff(graphs.atom_offsets)
+    dense_N = may_be_dense(np.repeat(sizes_B, sizes_B), graphs.node_features_NF[:, DEGREE])
+    found_B = np.zeros(len(sizes_B), dtype=bool)
+    found_B[np.repeat(np.arange(len(sizes_B)), sizes_B)[dense_N]] = True
+    return found_B
 
 
 def _orders(rewritten: Sequence[Rewritten]) -> Int[np.ndarray, "atoms"]:

@@ -1,17 +1,20 @@
-"""What classical members see of a molecule: [representation of the encoder | 2D descriptors | Morgan counts]."""
+"""What classical members see of a molecule: [representation of the encoder | 2D descriptors | fingerprints]."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 from rdkit import Chem
 from rdkit.Chem import Descriptors, rdFingerprintGenerator
 
+from dnd.chemistry.density import TooDenseError
 from dnd.chemistry.descriptors import DescriptorCalculator
+from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.processes import process_pool
 
@@ -23,14 +26,14 @@ NUM_BITS = 2048
 LIMIT_DESCRIPTOR = 1e6
 
 _all_descriptors = DescriptorCalculator()
+_morgan = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=NUM_BITS)
 
 
 def count_fingerprints(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecules bits"]:
     """Morgan counts, radius 2, folded to 2048 places: how often each atom environment occurs."""
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=NUM_BITS)
     counts = np.empty((len(molecules), NUM_BITS), np.float32)
     for row, molecule in enumerate(molecules):
-        counts[row] = generator.GetCountFingerprintAsNumPy(molecule)
+        counts[row] = _morgan.GetCountFingerprintAsNumPy(molecule)
     return counts
 
 
@@ -49,16 +52,26 @@ def descriptors_2d(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecule
     return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
 
 
-# What classical members see of a molecule: [representation of the encoder | RDKit's 2D descriptors | Morgan counts].
+# The feature matrix: [representation of the encoder | the feature sets of a model, side by side].
 #
-# Descriptors take 5 to 10 ms per molecule on one core, more than everything else in a prediction, so they are computed
-# in worker processes, and only where a member needs them.
+# Descriptors take 2 to 3 ms per molecule on one core and Avalon's counts 1, more than everything else in a prediction,
+# so they are computed in worker processes, and only where a member looks at them.
 
 
 EMBEDDING, DESCRIPTORS, COUNTS = "embedding", "descriptors", "counts"
+FURTHER = ("avalon", "erg", "atom_pairs", "torsions")
+"""Fingerprints that a model may look at beside the Morgan counts; see `dnd.chemistry.fingerprints`."""
+COUNT_SETS = (COUNTS, "avalon", "atom_pairs", "torsions")
+"""Sets of counts, most of which are 0 for most molecules."""
+FIRST_SETS = (DESCRIPTORS, COUNTS)
+"""The sets that every model has."""
 PARALLEL_FROM = 200
 _CHUNK = 100
-_WIDTHS = {DESCRIPTORS: len(Descriptors.descList), COUNTS: NUM_BITS}
+_WIDTHS = {
+    DESCRIPTORS: len(Descriptors.descList),
+    COUNTS: NUM_BITS,
+    **{name: FINGERPRINTS[name].size for name in FURTHER},
+}
 
 
 @dataclass(frozen=True)
@@ -67,61 +80,110 @@ class Layout:
 
     Attributes:
         embedding_width: of the representation; 0 = there is none.
+        sets: what follows it, in order.
     """
 
     embedding_width: int = 0
+    sets: tuple[str, ...] = FIRST_SETS
+
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        """The first column of each set."""
+        widths = [self.embedding_width, *(_WIDTHS[name] for name in self.sets)]
+        return dict(zip((EMBEDDING, *self.sets), np.cumsum([0, *widths[:-1]]).tolist(), strict=True))
 
     @property
     def width(self) -> int:
         """All columns."""
-        return self.embedding_width + sum(_WIDTHS.values())
+        return self.embedding_width + sum(_WIDTHS[name] for name in self.sets)
 
     def columns(self, name: str) -> Int64[np.ndarray, "columns"]:
-        """The columns of a feature set."""
-        starts = {
-            EMBEDDING: (0, self.embedding_width),
-            DESCRIPTORS: (self.embedding_width, _WIDTHS[DESCRIPTORS]),
-            COUNTS: (self.embedding_width + _WIDTHS[DESCRIPTORS], NUM_BITS),
-        }
-        start, width = starts[name]
-        return np.arange(start, start + width)
+        """The columns of a feature set; none of a set that there is not."""
+        width = self.embedding_width if name == EMBEDDING else _WIDTHS[name]
+        return self.starts[name] + np.arange(width) if name in self.starts else np.empty(0, np.int64)
+
+    def sets_of(self, columns: Int64[np.ndarray, "columns"]) -> set[str]:
+        """The sets that some columns belong to, the representation among them."""
+        names, starts = list(self.starts), list(self.starts.values())
+        return {names[place] for place in np.unique(np.searchsorted(starts, columns, side="right") - 1).tolist()}
+
+
+@dataclass(frozen=True)
+class Features:
+    """The feature matrix of some molecules.
+
+    Attributes:
+        x_NF: in the order of a `Layout`.
+        refused: reasons of the molecules that a feature could not be computed for, by row; theirs are 0.
+    """
+
+    x_NF: Float32[np.ndarray, "molecules features"]
+    refused: Mapping[int, str] = field(default_factory=dict)
 
 
 def features_of(
     smiles: Sequence[str],
     embedding_ND: Float32[np.ndarray, "molecules dim"] | None,
+    layout: Layout | None = None,
     *,
     jobs: int = 1,
-    descriptors: bool = True,
+    wanted: Collection[str] | None = None,
     say_progress: Callable[[int], None] = lambda done: None,
-) -> Float32[np.ndarray, "molecules features"]:
-    """The feature matrix, in the order of `Layout`.
+) -> Features:
+    """The feature matrix.
 
     Args:
         smiles: canonical, all molecules.
         embedding_ND: representations; None = there are none.
+        layout: of the columns; None = that of the representation and `FIRST_SETS`.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
-        descriptors: False leaves their columns 0, for members that don't look at them.
+        wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
         say_progress: receives the number of molecules done, now and then.
     """
+    width = 0 if embedding_ND is None else embedding_ND.shape[1]
+    layout = layout or Layout(width)
+    assert layout.embedding_width == width, "the representation is that of the layout"
+    names = tuple(name for name in layout.sets if wanted is None or name in wanted)
+    x_NF, refused = np.zeros((len(smiles), layout.width), np.float32), {}
+    x_NF[:, :width] = 0 if embedding_ND is None else embedding_ND
+    places = np.concatenate([np.empty(0, np.int64), *map(layout.columns, names)])
     jobs = jobs or len(os.sched_getaffinity(0))
     chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
-    parts: list[np.ndarray] = []
+    done = 0
+
+    def keep(part: Features) -> None:
+        nonlocal done
+        x_NF[done : done + len(part.x_NF), places] = part.x_NF
+        refused.update({done + row: reason for row, reason in part.refused.items()})
+        done += len(part.x_NF)
+        say_progress(done)
+
     if len(smiles) < PARALLEL_FROM or jobs < 2:
         for chunk in chunks:
-            parts.append(_computed(chunk, descriptors))
-            say_progress(sum(map(len, parts)))
+            keep(_computed(chunk, names))
     else:
         with process_pool(jobs) as pool:
-            for part in pool.map(_computed, chunks, [descriptors] * len(chunks)):
-                parts.append(part)
-                say_progress(sum(map(len, parts)))
-    computed = np.concatenate(parts) if parts else np.empty((0, sum(_WIDTHS.values())), np.float32)
-    return computed if embedding_ND is None else np.hstack([embedding_ND.astype(np.float32), computed])
+            for part in pool.map(_computed, chunks, [names] * len(chunks)):
+                keep(part)
+    return Features(x_NF, refused)
 
 
-def _computed(smiles: Sequence[str], descriptors: bool) -> Float32[np.ndarray, "molecules features"]:
-    parsed = [molecule.mol for text in smiles if (molecule := parse_smiles(text)).ok]
-    assert len(parsed) == len(smiles), "a canonical SMILES parses back"
-    empty = np.zeros((len(parsed), _WIDTHS[DESCRIPTORS]), np.float32)
-    return np.hstack([descriptors_2d(parsed) if descriptors else empty, count_fingerprints(parsed)])
+def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
+    """The sets `names` of all molecules, side by side."""
+    x_NF = np.zeros((len(smiles), sum(_WIDTHS[name] for name in names)), np.float32)
+    refused = {}
+    for row, text in enumerate(smiles):
+        molecule = parse_smiles(text)
+        assert molecule.ok, "a canonical SMILES parses back"
+        try:
+            x_NF[row] = np.concatenate([np.empty(0, np.float32), *(_values(name, molecule.mol) for name in names)])
+        except TooDenseError as error:
+            refused[row] = f"{error.what}: {error.found}"
+    return Features(x_NF, refused)
+
+
+def _values(name: str, mol: Chem.Mol) -> Float32[np.ndarray, "columns"]:
+    if name in FURTHER:
+        return fingerprint(name, mol)
+    values: np.ndarray = (descriptors_2d if name == DESCRIPTORS else count_fingerprints)([mol])[0]
+    return values

@@ -1,4 +1,4 @@
-"""Forests and boosted trees of scikit-learn as plain arrays: nothing is pickled, and prediction needs NumPy only.
+"""Forests of scikit-learn and boosted trees of LightGBM as plain arrays: nothing is pickled, NumPy alone predicts.
 
 A node is three numbers: the column it looks at, its threshold (a leaf: its value), and how far the next node is when
 the column's value is larger; when it is not, the next node is the one that follows. So trees lie one behind the other,
@@ -23,6 +23,8 @@ Link = Literal["identity", "logit"]
 _LEAF = -1
 _ROWS_AT_ONCE, _WALKS_AT_ONCE = 512, 2**20  # a walk is a row in a tree and takes 43 bytes
 LIMIT_TREES = 20_000  # of one model that is loaded
+_LEFT, _RIGHT = 3, 4  # where a node that is read has the places of its children
+_LARGEST = float(np.finfo(np.float32).max)
 _NODE_BYTES = 9
 _STORED: dict[str, Expected] = {
     "feature": ("i", ("nodes",)),
@@ -179,18 +181,63 @@ def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
     return _laid_out(trees, columns, scale=1 / len(trees), base=0.0, link="identity")
 
 
-def from_boosting(model: Any, columns: np.ndarray, *, classes: bool) -> Trees:
-    """A fitted `HistGradientBoostingRegressor` or a two-class `HistGradientBoostingClassifier`; see `from_forest`."""
-    trees = []
-    for (predictor,) in model._predictors:
-        nodes = predictor.nodes
-        leaf = nodes["is_leaf"].astype(bool)
-        feature = np.where(leaf, _LEAF, nodes["feature_idx"].astype(np.int64))
-        missing = nodes["missing_go_to_left"].astype(bool)
-        sides = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
-        trees.append((feature, nodes["num_threshold"], nodes["value"], *sides, missing))
-    base = float(np.ravel(model._baseline_prediction)[0])
-    return _laid_out(trees, columns, scale=1.0, base=base, link="logit" if classes else "identity")
+def from_lightgbm(dump: Mapping[str, Any], columns: np.ndarray) -> Trees:
+    """A booster of LightGBM with a value or two classes as its target, from `booster.dump_model()`.
+
+    Source of the meaning of each entry: LightGBM's documentation of `dump_model` and of its handling of missing
+    values. Leaves hold the starting value already: LightGBM adds it to the first tree.
+
+    Args:
+        dump: without categorical features, fitted without `zero_as_missing`.
+        columns: of the features that its own columns are.
+    """
+    objective = str(dump["objective"]).split()
+    link: Link = "logit" if objective[0] == "binary" else "identity"
+    assert link == "identity" or "sigmoid:1" in objective, "the logistic function as it is"
+    trees = [_lightgbm_tree(tree["tree_structure"]) for tree in dump["tree_info"]]
+    return _laid_out(trees, columns, scale=1.0, base=0.0, link=link)
+
+
+def mean_of(boosted: Sequence[Trees]) -> Trees:
+    """The mean of the raw sums of several boosted models; the leaves hold it, so that no tree can be left out."""
+    first = boosted[0]
+    assert all((one.scale, one.base, one.link) == (1.0, 0.0, first.link) for one in boosted)
+    ends = np.cumsum([0, *(len(one.feature_M) for one in boosted)])
+    feature_M = np.concatenate([one.feature_M for one in boosted])
+    number_M = np.concatenate([one.number_M for one in boosted])
+    return Trees(
+        feature_M,
+        np.where(feature_M < 0, number_M / len(boosted), number_M).astype(np.float32),
+        np.concatenate([one.skip_M for one in boosted]),
+        np.concatenate([one.missing_left_M for one in boosted]),
+        np.concatenate([one.starts_T + start for one, start in zip(boosted, ends[:-1], strict=True)]),
+        scale=1.0,
+        base=0.0,
+        link=first.link,
+    )
+
+
+def _lightgbm_tree(root: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Nodes as columns (feature, threshold, value, left, right, missing goes left) of a tree of nested nodes."""
+    nodes: list[list[float]] = []
+    waiting: list[tuple[Mapping[str, Any], int, int]] = [(root, -1, 0)]
+    while waiting:
+        node, parent, side = waiting.pop()
+        place = len(nodes)
+        if parent >= 0:
+            nodes[parent][side] = place
+        if "leaf_value" in node:
+            nodes.append([_LEAF, 0.0, node["leaf_value"], 0, 0, False])
+            continue
+        assert node["decision_type"] == "<=", "no feature is categorical"
+        assert node["missing_type"] != "Zero", "zero is a value"
+        # Where training met no missing value, LightGBM takes one for zero.
+        left = node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0.0
+        nodes.append([node["split_feature"], node["threshold"], 0.0, 0, 0, left])
+        waiting += [(node["right_child"], place, _RIGHT), (node["left_child"], place, _LEFT)]
+    feature, threshold, value, left_of, right_of, missing = map(np.array, zip(*nodes, strict=True))
+    threshold = threshold.clip(-_LARGEST, _LARGEST)  # all numbers go left of 1e300, missing values need not
+    return feature.astype(int), threshold, value, left_of.astype(int), right_of.astype(int), missing.astype(bool)
 
 
 def _laid_out(

@@ -1,0 +1,123 @@
+"""A molecule so densely bound that searches over its paths would not end is a row with a reason, whatever the verb."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+from rdkit import Chem
+from typer.testing import CliRunner, Result
+
+from dnd.chemistry.density import MOST_WALKS, density_problem, may_be_dense, walks
+from dnd.chemistry.molecule import LIMITS
+from dnd.chemistry.parse import molecule_from_mol, parse_smiles
+from dnd.cli.main import build_app
+from dnd.graphs.fast.graphs import rewritten_graphs
+from finetuning_toys import TINY, heavy_atoms, molecules, write_csv
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+REASON = "atoms bound too densely: 14 atoms with 91 bonds"
+CAGES = ["C12C3C4C5C1[Fe]23456789C%10C6C7C8C9%10", "C12C3C4C1C5C2C3C45", "FS(F)(F)(F)(F)F"]
+
+
+def all_bound(atoms: int, element: int) -> Chem.Mol:
+    mol = Chem.RWMol()
+    for _ in range(atoms):
+        mol.AddAtom(Chem.Atom(element))
+    for one, other in itertools.combinations(range(atoms), 2):
+        mol.AddBond(one, other, Chem.BondType.SINGLE)
+    Chem.SanitizeMol(mol)
+    return mol.GetMol()
+
+
+@pytest.fixture(scope="module")
+def dense() -> str:
+    """Fourteen iron atoms, each bound to all others: an ordinary text for the quick way."""
+    return Chem.MolToSmiles(all_bound(14, 26))
+
+
+@pytest.mark.parametrize("element", [0, 26])
+def test_the_parser_refuses_it_before_anything_searches_its_paths(element: int) -> None:
+    mol = all_bound(14, element)
+    start = time.process_time()
+    outcome = parse_smiles(Chem.MolToSmiles(mol))
+    of_mol, _ = molecule_from_mol(mol)
+    assert not outcome.ok
+    assert not of_mol.ok
+    assert outcome.reason == of_mol.reason
+    assert outcome.reason.startswith(REASON)
+    assert outcome.stage == "limits"
+    assert time.process_time() - start < 5
+
+
+def test_the_quick_way_agrees_with_the_parser(dense: str) -> None:
+    texts = [dense, "CCO", *CAGES]
+    for text, quick in zip(texts, rewritten_graphs(texts), strict=True):
+        parsed = parse_smiles(text)
+        assert parsed.ok == (text != dense)
+        assert quick is None or (parsed.ok and quick[0] == parsed.smiles)
+
+
+def test_walks_are_counted_only_where_atoms_have_many_neighbours() -> None:
+    assert not may_be_dense(LIMITS.heavy_atoms, 4)
+    for text in CAGES:
+        mol = Chem.MolFromSmiles(text)
+        most = max(atom.GetDegree() for atom in mol.GetAtoms())
+        assert walks(mol) <= mol.GetNumAtoms() * most**6
+        assert walks(mol) < 0.1 * MOST_WALKS
+        assert density_problem(mol) is None
+
+
+@pytest.fixture(scope="module")
+def table(dense: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [*molecules(), dense]
+    sizes = [heavy_atoms(text) for text in texts]
+    return write_csv(tmp_path_factory.mktemp("dense") / "table.csv", {"smiles": texts, "size": sizes})
+
+
+def run(verb: str, *words: object) -> Result:
+    result = CliRunner().invoke(build_app(verb), [verb, *map(str, words)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def last_reason(path: Path) -> str:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))[-1]["error"]
+
+
+def test_every_verb_gives_the_row_that_reason(table: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "blend.classical=ridge", "blend.students=false"]
+    made = tmp_path / "model"
+    run("finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings)
+    assert REASON in (made / "rejects.csv").read_text()
+    for model in (made, GOLDEN / "predictor-blend", GOLDEN / "predictor-regression"):
+        run("predict", table, "-m", model, "-o", tmp_path / "predicted.csv")
+        assert last_reason(tmp_path / "predicted.csv").startswith(REASON)
+    run("embed", table, "-o", tmp_path / "embedded.csv", "--encoder", GOLDEN / "formats-1" / "encoder")
+    assert last_reason(tmp_path / "embedded.csv").startswith(REASON)
+    assert REASON in run("evaluate", table, "-m", made).output
+
+
+def test_a_molecule_that_a_feature_of_the_model_is_refused_for_is_a_row_with_a_reason(tmp_path: Path) -> None:
+    crowded = "[U]" + "(C)" * 22  # within the limits of the parser, beyond those of Avalon's fingerprint
+    texts = [*molecules(), crowded]
+    table = write_csv(tmp_path / "table.csv", {"smiles": texts, "size": [heavy_atoms(text) for text in texts]})
+    made = tmp_path / "model"
+    settings = [*TINY, "blend.classical=boosting", "blend.fingerprints=avalon", "blend.students=false"]
+    done = run(
+        "finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings
+    )
+    assert "row 54 is left out: the Avalon fingerprint" in done.output
+    run("predict", table, "-m", made, "-o", tmp_path / "predicted.csv")
+    with open(tmp_path / "predicted.csv", newline="") as stream:
+        *others, last = csv.DictReader(stream)
+    assert last["error"].startswith("the Avalon fingerprint of this molecule can't be computed")
+    assert last["size_pred"] == last["in_domain"] == ""
+    assert all(row["size_pred"] and not row["error"] for row in others)
+    judged = run("evaluate", table, "-m", made).output
+    assert "54 molecules of 55 rows, 1 left out" in judged
+    assert "row 54: the Avalon fingerprint" in judged
