@@ -163,11 +163,12 @@ def k_fold_split(n: int, folds: int = 5, fold: int = 0, seed: int = 0, repeat: i
     return as_split(train, parts[valid], parts[fold])
 
 
-def column_split(values: Sequence[str]) -> Split:
+def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
     """Parts named in a column of the data: train, valid (or validation, val), test, in any letter case.
 
     Args:
         values: one cell per row; a row whose cell is empty is in no part.
+        places: rows as messages say them; none = counted from 0.
 
     Raises:
         InputError: another word, or no row for training or test.
@@ -179,7 +180,9 @@ def column_split(values: Sequence[str]) -> Split:
             continue
         if word not in _PART_NAMES:
             raise InputError(
-                f"row {row} of the split column", found=repr(value), expected="train, valid or test",
+                f"row {places[row] if places else row} of the split column",
+                found=repr(value),
+                expected="train, valid or test",
                 next_step=nearest(word, parts),
             )  # fmt: skip
         parts[_PART_NAMES[word]].append(row)

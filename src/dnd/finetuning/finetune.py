@@ -20,7 +20,7 @@ from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
-from dnd.finetuning.class_labels import expand_classes, spread_units
+from dnd.finetuning.class_labels import expand_classes, require_unique_outputs, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
@@ -59,7 +59,7 @@ def finetune(
     target_columns: Sequence[str],
     config: FinetuneConfig | None = None,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     also: Sequence[LabelledFile] = (),
     encoder: str | Path = DEFAULT_ENCODER,
     search: int = 0,
@@ -74,7 +74,7 @@ def finetune(
         out: the MODEL folder.
         target_columns: columns with labels; an empty cell is a missing label.
         config: the settings; the defaults of `FinetuneConfig` when None. Its `student` is for random weights.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = found by name or content, and remembered by the model.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
         search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
@@ -93,7 +93,7 @@ def finetune(
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
-    files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
+    files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
     plan = _plan(files, config, str(encoder), say)
     if search:
         from dnd.finetuning.search import searched
@@ -176,8 +176,11 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         )
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
+    files = [replace(file, rules=config.labels) for file in files]
     molecules, tasks = _read(files, config, hydrogens, say)
-    config = replace(config, units=spread_units(config.units, molecules.names, molecules.groups))
+    require_unique_outputs(molecules, tasks.kinds)
+    units = config.units or (molecules.units if any(molecules.units) else ())
+    config = replace(config, units=spread_units(units, molecules.names, molecules.groups))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
@@ -189,6 +192,8 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         molecules.texts,
         column_values=molecules.extra,
         rows_N=molecules.rows_N,
+        num_rows=molecules.num_rows,
+        places=molecules.places,
         fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
         seed=config.split_seed,
         folds=config.folds,
@@ -211,7 +216,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         "encoder_sha256": sha256_file(encoder_folder(encoder) / "model.safetensors") if encoder != RANDOM else None,
         "data": Path(files[0].path).name,
         "data_digest": molecules.digest(),
-        "smiles_column": files[0].smiles_column,
+        "smiles_column": molecules.smiles_column,
         "target_columns": list(molecules.names),
         "settings": to_dict(config),
     }
@@ -240,6 +245,7 @@ def _read(
         hydrogens,
         smiles_column=file.smiles_column,
         extra_column=column,
+        rules=file.rules,
         jobs=config.jobs,
         most=most,
         say=say,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import (
@@ -23,6 +23,7 @@ from dnd.finetuning.labelled_data import (
     drawn_line,
     read_labels,
     require_enough,
+    sides_array,
 )
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
@@ -30,7 +31,7 @@ from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 
 
-def labelled_file(word: str, smiles_column: str) -> LabelledFile:
+def labelled_file(word: str, smiles_column: str | None) -> LabelledFile:
     """`FILE:COLUMN[,COLUMN]` as a labelled table; the first colon in front of which there is an existing file counts.
 
     Raises:
@@ -84,7 +85,7 @@ def read_several(
     words = [own for table in tables for own in table.classes]
     known_NC = stacked_NC[np.concatenate(of_molecule)]
     tasks = choose_tasks(known_NC, names, choices, words=words, several_files=True)
-    targets_NC = _merged(stacked_NC, of_molecule, tasks.kinds, say)
+    targets_NC, sides_NC = _merged(stacked_NC, _stacked_sides(tables), of_molecule, tasks.kinds, say)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1))
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
@@ -103,6 +104,11 @@ def read_several(
         origins=_origins(own, len(files)),
         classes=tuple(words),
         not_drawn=sum(table.not_drawn for table in tables),
+        places=tuple(range(2, len(own) + 2)),  # of `molecules.csv`, which has a header
+        sides_NC=sides_array(sides_NC[kept].tolist()) if len(kept) else None,
+        units=tuple(unit for table in tables for unit in table.units),
+        notes=tuple(note for table in tables for note in table.notes),
+        smiles_column=tables[0].smiles_column,
     )
     return found, tasks
 
@@ -113,6 +119,7 @@ class _Row:
 
     file: int
     number: int
+    place: int
     text: str
     extra: str
 
@@ -135,9 +142,9 @@ def _read_tables(
 def _rows(tables: Sequence[LabelledRows]) -> list[_Row]:
     """The labelled rows of all files, one after the other."""
     return [
-        _Row(file, number, text, extra)
+        _Row(file, number, place, text, extra)
         for file, table in enumerate(tables)
-        for number, text, extra in zip(table.numbers, table.texts, table.extra, strict=True)
+        for number, place, text, extra in zip(table.numbers, table.places, table.texts, table.extra, strict=True)
     ]
 
 
@@ -164,7 +171,8 @@ def _rejects(
     found: list[list[Reject]] = [list(table.rejects) for table in tables]
     for row, molecule in zip(rows, molecules, strict=True):
         if molecule.graph is None:
-            found[row.file].append(Reject(row.number, row.text, molecule.stage, molecule.reason))
+            reject = Reject(row.number, row.text, molecule.stage, molecule.reason, place=row.place)
+            found[row.file].append(reject)
     return [
         replace(reject, file=label)
         for label, own in zip(labels, found, strict=True)
@@ -205,19 +213,34 @@ def _stack(tables: Sequence[LabelledRows]) -> Float[np.ndarray, "rows targets"]:
     return stacked_NC
 
 
+def _stacked_sides(tables: Sequence[LabelledRows]) -> Int[np.ndarray, "rows targets"]:
+    """Sides of all labels, laid out as `_stack` does the labels."""
+    sides = [replace(table, labels=table.sides) for table in tables]  # type: ignore[arg-type]
+    stacked_NC: np.ndarray = np.nan_to_num(_stack(sides)).astype(np.int8)
+    return stacked_NC
+
+
 def _merged(
     stacked_NC: Float[np.ndarray, "rows targets"],
+    sides_NC: Int[np.ndarray, "rows targets"],
     groups: Sequence[list[int]],
     kinds: Sequence[TaskKind],
     say: Callable[[str], None],
-) -> Float[np.ndarray, "molecules targets"]:
-    """One row per group: the mean of its known values, and no label where classes contradict each other."""
-    merged_NC = stacked_NC[[places[0] for places in groups]].copy()
+) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"]]:
+    """One row per group: the mean of its known values, and no label where classes contradict each other.
+
+    Values that are the truth outweigh limits, which take part only where there are no others.
+    """
+    firsts = [places[0] for places in groups]
+    merged_NC, merged_sides_NC = stacked_NC[firsts].copy(), sides_NC[firsts].copy()
     averaged = contradicting = 0
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
-            values = stacked_NC[places, column]
-            values = values[~np.isnan(values)]
+            values, sides = stacked_NC[places, column], sides_NC[places, column]
+            known = ~np.isnan(values)
+            chosen = known & (sides == 0) if (known & (sides == 0)).any() else known
+            values, sides = values[chosen], sides[chosen]
+            merged_sides_NC[row, column] = sides[0] if len(sides) else 0
             differ = len(values) > 1 and np.ptp(values) > 0
             drop = not len(values) or (differ and kind != "regression")
             merged_NC[row, column] = np.nan if drop else values.mean()
@@ -225,7 +248,7 @@ def _merged(
             contradicting += bool(differ and drop)
     if averaged or contradicting:
         say(f"note: molecules twice in one file: {averaged} values averaged, {contradicting} classes left out")
-    return merged_NC
+    return merged_NC, merged_sides_NC
 
 
 def _part_of(words: Sequence[str], smiles: str) -> str:

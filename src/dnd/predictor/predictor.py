@@ -201,6 +201,12 @@ class Predictor:
         return self.parts.task
 
     @property
+    def smiles_column(self) -> str | None:
+        """The column of SMILES that the model was trained from, where that is known."""
+        found = self.parts.config.get("training", {}).get("smiles_column")
+        return found if isinstance(found, str) else None
+
+    @property
     def columns(self) -> list[str]:
         """Every output column but `error`, in order; those that the model has nothing for are left out."""
         return list(self.describe([])[0])
@@ -212,9 +218,9 @@ class Predictor:
             smiles: one text per molecule, in any spelling.
 
         Returns:
-            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
-            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation between
-            members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
+            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of the
+            class where classes have names, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation
+            between members, where there are several), `<target>_low` and `<target>_high` (interval, if one was learned),
             `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
         """
@@ -304,13 +310,16 @@ class Predictor:
                 columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], thresholds)
             if target.group:
                 continue
-            columns[f"{target.name}_pred"] = values_NC[:, column]
+            if target.classes:
+                columns |= _named_classes(target, values_NC[:, column])
+            else:
+                columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
             learned = self.calibration.targets[column] if self.calibration else TargetCalibration()
             if learned.set_thresholds is not None:
                 both_NK = both_classes(values_NC[:, column])
-                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, ("0", "1"))
+                columns[f"{target.name}_set"] = set_words(both_NK, learned.set_thresholds, target.classes or ("0", "1"))
             ends = learned.bounds(values_NC[:, column], _column(widths_NC, column), target.transform)
             if ends is not None:
                 columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends
@@ -340,6 +349,13 @@ class Predictor:
                 parts = [encoder.embed(found.store)]
             values_ND[found.places] = np.concatenate(parts, axis=1)
         return values_ND, found.errors
+
+
+def _named_classes(target: Target, probability_N: Float[np.ndarray, "molecules"]) -> dict[str, Column]:
+    """The more probable of two classes by its name, and the probability of each."""
+    words = ["" if np.isnan(value) else target.classes[int(value > 0.5)] for value in probability_N.tolist()]
+    of_class = zip(target.classes, (1.0 - probability_N, probability_N), strict=True)
+    return {f"{target.name}_pred": words, **{f"{target.name}_prob_{name}": values for name, values in of_class}}
 
 
 def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:

@@ -22,6 +22,9 @@ from dnd.predictor.targets import groups_of
 from dnd.report.attention import map_attention
 from dnd.report.contributions import Explained, draw_png, draw_svg, explain
 from dnd.tables.molecules import open_molecules
+from dnd.tables.readers import Row, kind_of
+from dnd.tables.sdf import is_sdf
+from dnd.tables.streams import STANDARD_INPUT
 from dnd.tables.writers import csv_text
 
 LIMIT_TARGETS = 4  # drawn without being asked for
@@ -81,7 +84,7 @@ def explain_file(
     source: Path | str,
     out: Path,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     targets: Sequence[str] = (),
     most_molecules: int = 100,
     say: Callable[[str], None] = lambda line: None,
@@ -93,7 +96,7 @@ def explain_file(
         source: a file of molecules, or a SMILES.
         out: folder for the pictures (`row-00000-<target>.svg` and `.png`), `contributions.csv` (an atom per line),
             `molecules.csv` (a row of the input per line, with the reason where there is nothing) and `attention.*`.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
         targets: to explain; the first four when empty.
         most_molecules: rows that are explained; the others are listed only.
         say: receives a line about targets that are left out.
@@ -103,25 +106,26 @@ def explain_file(
         ConfigError: no such target.
     """
     questions = _questions(predictor, targets, say)
-    rows = _rows(source, smiles_column)
+    rows = _rows(source, smiles_column, predictor.smiles_column)
     files: list[list[object]] = []
     atoms: list[list[object]] = []
     explained, first_error, first = 0, "", ""
     for start in range(0, min(len(rows), most_molecules), _CHUNK):
         chunk = rows[start : min(start + _CHUNK, most_molecules)]
-        found = explain(lambda texts: _log_odds(predictor, texts), [text for _, text, _ in chunk])
-        for (number, text, problem), one in zip(chunk, found, strict=True):
+        found = explain(lambda texts: _log_odds(predictor, texts), [row.smiles for row in chunk])
+        for row, one in zip(chunk, found, strict=True):
+            number, text, problem = row.number, row.smiles, row.problem
             reason = problem or (one if isinstance(one, str) else "")
             if reason or isinstance(one, str):
                 files.append([number, text, *[None] * len(questions), reason])
-                first_error = first_error or f"row {number}: {reason}"
+                first_error = first_error or f"row {row.place}: {reason}"
                 continue
             said = [_write_one(out, number, question, one, atoms) for question in questions]
             problems = "; ".join(dict.fromkeys(problem for _, problem in said if problem))
             files.append([number, text, *[value for value, _ in said], problems])
             explained, first = explained + 1, first or one.smiles
     skipped = rows[most_molecules:]
-    files += [[number, text, *[None] * len(questions), "beyond --most-molecules"] for number, text, _ in skipped]
+    files += [[row.number, row.smiles, *[None] * len(questions), "beyond --most-molecules"] for row in skipped]
     header = ["row", "smiles", *(f"{question.name}_pred" for question in questions), "error"]
     write_text(out / MOLECULES, csv_text(header, files))
     columns = ["row", "smiles", "target", "class", "atom", "element", "contribution", "unit"]
@@ -215,12 +219,22 @@ def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "
     return values_NC
 
 
-def _rows(source: Path | str, smiles_column: str) -> list[tuple[int, str, str]]:
-    """Row number, SMILES and what is wrong with the row; a text that names no file is a SMILES."""
-    if not _exists(source) and str(source) != "-" and parse_smiles(str(source)).ok:
-        return [(0, str(source), "")]
-    with open_molecules(source, smiles_column) as table:
-        return [(row.number, row.smiles, row.problem or "") for row in table]
+def _rows(source: Path | str, smiles_column: str | None, remembered: str | None) -> list[Row]:
+    """The rows without their other cells; a text that names no file is a SMILES.
+
+    Raises:
+        InputError: the input can't be read; or the text names no file and is no SMILES either.
+    """
+    text = str(source)
+    if not _exists(source) and text != STANDARD_INPUT:
+        parsed = parse_smiles(text)
+        if parsed.ok:
+            return [Row(0, text, {}, place=1)]
+        if kind_of(text) is None and not is_sdf(text):
+            expected = "a SMILES, or the name of a file"
+            raise InputError(f"{text[:60]!r} is neither", found=parsed.reason, expected=expected)
+    with open_molecules(source, smiles_column, remembered=remembered) as table:
+        return [Row(row.number, row.smiles, {}, row.problem, row.place) for row in table]
 
 
 def _exists(source: Path | str) -> bool:

@@ -8,20 +8,21 @@ bytes, for every format: gzip, UTF-8 with or without a byte order mark, UTF-16, 
 and workbooks are known by their first bytes, whatever the name says and also on standard input. A row that can't be
 trusted stays a row, with a problem.
 
-**Numbers of rows.** `Row.number` counts data rows from 0 and is what files hold (`splits.json`, `rejects.csv`), as pandas
-and OGB count. `Row.place` is what messages say: the row as a spreadsheet shows it, so the header is row 1 and the first
-molecule row 2. Where there is no header (SMI, SDF), the first one is 1.
+**Numbers of rows.** `Row.number` counts data rows from 0 and is what files hold (`splits.json`, `rejects.csv`), as
+pandas and OGB count. `Row.place` is what messages say: the row as a spreadsheet shows it, so the header is row 1 and
+the first molecule row 2. Where there is no header (SMI, SDF), the first one is 1.
 
-**The SMILES column** (`smiles_column.py`) is the one that is asked for. Where none is, it's found by its name, or by what
-its cells look like; where two would do, the choice is the user's.
+**The SMILES column** (`smiles_column.py`) is the one that is asked for. Where none is, it's found by its name, or by
+what its cells look like; where two would do, the choice is the user's.
 
 **Labels** (`labels.py`). One function reads a column of labels for every verb. A column holds numbers or words, never
 both. Numbers may have a decimal comma, thousands separators or a percent sign, all cells of a column alike; `>10` and
-`<0.1` are censored, and what becomes of them is said by `--censored`; words for "no value" are missing, and counted. In a
-column of words only an empty cell is missing; words that differ in letter case or blanks alone are one class. All bad
-cells are in one message. Python's estimators and commands write and read the same columns.
+`<0.1` are censored, and what becomes of them is said by `--censored`; words for "no value" are missing, and counted.
+In a column of words only an empty cell is missing; words that differ in letter case or blanks alone are one class. All
+bad cells are in one message. Python's estimators and commands write and read the same columns.
 
 **The writer** (`writers.py`) gives back the user's cells as they were, with the delimiter and the decimal mark of the
-input. The spreadsheet guard acts where a CSV is written and nowhere else, on text that a spreadsheet would run: `=1+1`,
-but not `-0,02`. `csv_rows` undoes it exactly where we read a table of our own, so names and cells inside are never guarded.
+input. The spreadsheet guard acts where a CSV is written and nowhere else, on text that a spreadsheet would run:
+`=1+1`, but not `-0,02`. `csv_rows` undoes it exactly where we read a table of our own, so names and cells inside are
+never guarded.
 """

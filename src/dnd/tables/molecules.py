@@ -101,7 +101,7 @@ def standard_input_head(path: Path | str) -> tuple[list[bytes], BinaryIO]:
 
 
 def _sdf_table(path: Path | str, first: BinaryIO, second: BinaryIO) -> TableReader:
-    fields = _field_names(path, first)
+    fields = field_names(path, first)
     columns = unique_names([*SDF_COLUMNS, *fields])
     names = dict(zip(fields, columns[len(SDF_COLUMNS) :], strict=True))
     return TableReader(columns, SDF_COLUMNS[0], _sdf_rows(path, second, names), second)
@@ -118,7 +118,7 @@ def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iter
         yield Row(record.number, smiles, values, problem, record.number + 1)
 
 
-def _field_names(path: Path | str, stream: BinaryIO) -> list[str]:
+def field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):

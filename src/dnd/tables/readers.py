@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.tables.smiles_column import ROWS_TO_LOOK_AT, chosen_column, column_by_name, find_column, listed_columns, may_be_smiles
+from dnd.tables.smiles_column import (
+    ROWS_TO_LOOK_AT,
+    chosen_column,
+    column_by_name,
+    find_column,
+    listed_columns,
+    may_be_smiles,
+)
 from dnd.tables.streams import (
     LIMIT_LINE,
     SAVE_AS_CSV,
@@ -264,6 +271,11 @@ def kind_of(path: str | Path) -> TableKind | None:
     return _KIND_OF_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
+def is_tsv(path: str | Path) -> bool:
+    """Whether a file is tab-separated by its name."""
+    return bool(set(_TABS) & {suffix.lower() for suffix in Path(path).suffixes})
+
+
 def read_table(
     path: str | Path,
     *,
@@ -370,7 +382,8 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
     if kind == "smi" or (kind is None and not wish.is_named(header) and may_be_smiles(first.split()[0])):
         if wish.column is not None and wish.column.lower() != SMI_COLUMNS[0]:
             raise InputError(
-                f"{wish.path} has no column {wish.column!r}", found="a list of SMILES and names (SMI), without a header",
+                f"{wish.path} has no column {wish.column!r}",
+                found="a list of SMILES and names (SMI), without a header",
                 next_step="Leave --smiles-column out",
             )  # fmt: skip
         return _smi(first, lines, wish.path, stream, skipped + 1)
@@ -380,7 +393,7 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
 
 def _delimiter(header: str, wish: _Wish) -> str:
     """The separator that shows the SMILES column, else the one of the file's name, else the most frequent."""
-    usual = "\t" if set(_TABS) & {suffix.lower() for suffix in Path(wish.path).suffixes} else ","
+    usual = "\t" if is_tsv(wish.path) else ","
     candidates = (usual, *(delimiter for delimiter in DELIMITERS if delimiter != usual))
     for delimiter in candidates if wish.needs_smiles else ():
         if wish.is_named(split_header(header, delimiter)):

@@ -28,8 +28,8 @@ from dnd.common.files import replacing
 _GUARD = "'"
 _ALWAYS = ("=", "@", "\t", "\r")
 _SIGNED = ("+", "-")
-# A number in any notation, perhaps with a unit: -0,02, -5%, -1.234,5e-3, -3 mg/mL. The unit has no digit, since a letter
-# with a digit is a cell.
+# A number in any notation, perhaps with a unit: -0,02, -5%, -1.234,5e-3, -3 mg/mL. The unit has no digit, since a
+# letter with a digit is a cell.
 _LONGEST_PLAIN = 64
 _NUMBER = re.compile(r"[+-]\s?[.,]?\d[\d.,'\u00a0\u202f]*(?:[eE][+-]?\d+)?(?:\s?[%°µμ]|\s?[^\W\d_]|\s?/(?=[^\W\d_]))*")
 _WORDS = re.compile(r"[+-]\s?[^\W\d_]{2,}(?: [^\W\d_]+)*")  # -log, +ve: no cell, no call, nothing to run
@@ -66,7 +66,9 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([_escaped(name) for name in header])
     for row in rows:
-        writer.writerow(["" if value is None else _escaped(value) if isinstance(value, str) else value for value in row])
+        writer.writerow(
+            ["" if value is None else _escaped(value) if isinstance(value, str) else value for value in row]
+        )
     return stream.getvalue()
 
 

@@ -83,7 +83,7 @@ class ScreenConfig:
     """Settings of `dnd screen`.
 
     Attributes:
-        smiles_column: column of SMILES in tables.
+        smiles_column: column of SMILES in tables; None = the model's, else found by name or content.
         jobs: worker processes; 0 = one per processor.
         chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
         top: write the so many best rows to `top.csv`; None = don't.
@@ -91,7 +91,7 @@ class ScreenConfig:
         ascending: the smallest are the best.
     """
 
-    smiles_column: str = "smiles"
+    smiles_column: str | None = None
     jobs: int = 0
     chunk: int = 1024
     top: int | None = None
@@ -158,9 +158,11 @@ def screen(
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     screener = _screener(Path(model), config, ray, worker)
-    check_inputs(inputs, config.smiles_column)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    column = _column_of(read_json(Path(model) / "config.json"), config)
+    saved = read_json(Path(model) / "config.json")
+    remembered = saved.get("training", {}).get("smiles_column")
+    check_inputs(inputs, config.smiles_column, remembered)
+    column = _column_of(saved, config)
     settings = {
         **asdict(config),
         "inputs": describe_inputs(inputs),
@@ -176,7 +178,7 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            _make_shards(journal, inputs, config, screener, quiet)
+            _make_shards(journal, inputs, config, remembered, screener, quiet)
             _seal(folder, journal, settings, config, column)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]
@@ -202,6 +204,9 @@ def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
     if config.by is not None and config.by not in names:
         raise ConfigError(f"the model has no target {config.by!r}", next_step=nearest(config.by, names))
     chosen = config.by or names[0]
+    two = next((target for target in model["targets"] if target["name"] == chosen and target.get("classes")), None)
+    if two is not None:  # classes with names go by the probability of the second
+        return f"{chosen}_prob_{two['classes'][1]}"
     classes = {target["name"] for target in model["targets"] if target.get("group")}
     return chosen if chosen in classes else f"{chosen}_pred"  # one of several classes goes by its probability
 
@@ -210,12 +215,13 @@ def _make_shards(
     journal: ScreenJournal,
     inputs: Sequence[str | Path],
     config: ScreenConfig,
+    remembered: str | None,
     screener: Screener | RayScreener,
     quiet: bool,
 ) -> None:
     progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
     waiting: list[Mapping[str, Column]] = []
-    with closing(read_candidates(inputs, config.smiles_column)) as candidates:
+    with closing(read_candidates(inputs, config.smiles_column, remembered)) as candidates:
         rest = itertools.islice(candidates, journal.rows, None)
         with closing(screener.run(in_chunks(rest, config.chunk), config.chunk)) as results:
             for columns in results:
