@@ -248,7 +248,10 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
 def _named(reason: str, text: str) -> str:
     """The reason, and what the text is where that can be told."""
     kind = foreign_notation(text)
-    return reason if kind is None else f"{reason}; the text is {kind}, not a SMILES"
+    if kind is None:
+        return reason
+    short = reason if len(reason) <= LIMIT_REASON - 40 else reason[: LIMIT_REASON - 41] + "…"
+    return f"{short}; the text is {kind}, not a SMILES"
 
 
 def _settle_extension(mol: Chem.Mol) -> str | None:

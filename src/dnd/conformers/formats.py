@@ -277,7 +277,9 @@ def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -
     with np.errstate(over="ignore"):
         stored: np.ndarray = columns.astype(np.float32)
     if np.isinf(stored).any():
-        raise InputError(f"a label of {path} is infinite, or beyond the range of 32 bits", expected="finite numbers")
+        raise InputError(
+            f"a label of {path} is infinite, or beyond the range of single precision", expected="finite numbers"
+        )
     return stored
 
 

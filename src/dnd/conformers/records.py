@@ -137,7 +137,7 @@ class TargetReader:
         for name, reader in self._readers.items():
             value, own = reader.read(values.get(name, ""))
             if own is None and _is_rounded(value):
-                own = f"target {name} has more digits than the 32 bits of a store: {values[name].strip()[:40]!r}"
+                own = f"target {name} has more digits than a store keeps: {values[name].strip()[:40]!r}"
             problem = problem or own
             targets.append(value)
         return tuple(targets), problem

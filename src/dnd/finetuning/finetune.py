@@ -35,6 +35,7 @@ from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
 from dnd.predictor.transforms import choose_transforms
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.sdf import is_sdf
 from dnd.training.distributed import is_main_rank, num_ranks
 
 
@@ -94,6 +95,8 @@ def finetune(
     clock = Clock(config.blend.time_limit_s)
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
     files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
+    if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
+        files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
     plan = _plan(files, config, str(encoder), say)
     if search:
         from dnd.finetuning.search import searched

@@ -30,6 +30,8 @@ from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 
+Array = Float[np.ndarray, "rows targets"]
+
 
 def labelled_file(word: str, smiles_column: str | None) -> LabelledFile:
     """`FILE:COLUMN[,COLUMN]` as a labelled table; the first colon in front of which there is an existing file counts.
@@ -81,11 +83,12 @@ def read_several(
     of_molecule = _rows_of_molecules(molecules)
     rejects = _rejects(tables, rows, molecules, labels)
     require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
-    stacked_NC = _stack(tables)
+    stacked_NC = _stack(tables, [table.labels for table in tables])
+    sides_NC = np.nan_to_num(_stack(tables, [table.sides for table in tables])).astype(np.int8)
     words = [own for table in tables for own in table.classes]
     known_NC = stacked_NC[np.concatenate(of_molecule)]
     tasks = choose_tasks(known_NC, names, choices, words=words, several_files=True)
-    targets_NC, sides_NC = _merged(stacked_NC, _stacked_sides(tables), of_molecule, tasks.kinds, say)
+    targets_NC, sides_NC = _merged(stacked_NC, sides_NC, of_molecule, tasks.kinds, say)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1))
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
@@ -203,20 +206,13 @@ def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows])
     return found
 
 
-def _stack(tables: Sequence[LabelledRows]) -> Float[np.ndarray, "rows targets"]:
-    """Labels of all rows, a block per file, NaN outside it."""
+def _stack(tables: Sequence[LabelledRows], blocks: Sequence[Sequence[Sequence[float]]]) -> Array:
+    """A block per file, rows under rows and columns beside columns, NaN outside the blocks."""
     rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
     stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0
-    for table in tables:
-        stacked_NC[row : row + len(table.numbers), column : column + len(table.names)] = table.labels
+    for table, block in zip(tables, blocks, strict=True):
+        stacked_NC[row : row + len(table.numbers), column : column + len(table.names)] = block
         row, column = row + len(table.numbers), column + len(table.names)
-    return stacked_NC
-
-
-def _stacked_sides(tables: Sequence[LabelledRows]) -> Int[np.ndarray, "rows targets"]:
-    """Sides of all labels, laid out as `_stack` does the labels."""
-    sides = [replace(table, labels=table.sides) for table in tables]  # type: ignore[arg-type]
-    stacked_NC: np.ndarray = np.nan_to_num(_stack(sides)).astype(np.int8)
     return stacked_NC
 
 

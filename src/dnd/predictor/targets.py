@@ -199,9 +199,10 @@ def choose_tasks(
     if len(names) == 1:
         reason = found[0][1]
     elif len(set(kinds)) == 1 and len(set(each)) == 1 and kinds[0] != "multiclass":
-        zero_one_NC = np.where(np.isnan(targets_NC), np.nan, targets_NC == np.nanmax(targets_NC, axis=0))
-        both = kinds[0] == "classification"
-        reason = choose_task(zero_one_NC if both else targets_NC, names, each[0])[1]
+        labels = targets_NC[~np.isnan(targets_NC)]
+        plain = kinds[0] != "classification" or (not any(known) and bool(np.isin(labels, (0, 1)).all()))
+        two_each = "classification, because every target has two classes (--task regression overrules this)"
+        reason = choose_task(targets_NC, names, each[0])[1] if plain else two_each
     else:
         of_kind = {kind: [name for name, own in zip(names, kinds, strict=True) if own == kind] for kind in kinds}
         reason = "; ".join(f"{kind} for {', '.join(own)}" for kind, own in of_kind.items())

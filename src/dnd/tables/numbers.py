@@ -65,7 +65,7 @@ class Number:
     def problem(self) -> str | None:
         """Why it can't be learned as it is; None when it can."""
         if not abs(self.value) <= LARGEST:
-            return "beyond the range of 32 bits"
+            return "beyond the range of single precision"
         if self.whole is not None and abs(self.whole) > LARGEST_WHOLE and int(self.value) != self.whole:
             return "a whole number beyond 2^53, which would be rounded"
         return None

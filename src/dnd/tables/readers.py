@@ -27,6 +27,7 @@ from dnd.tables.smiles_column import (
 )
 from dnd.tables.streams import (
     LIMIT_LINE,
+    PARQUET,
     SAVE_AS_CSV,
     STANDARD_INPUT,
     empty_input,
@@ -188,7 +189,6 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
-_PARQUET = b"PAR1"
 _TABS = (".tsv", ".tab")
 SMI_COLUMNS = ("smiles", "name")
 
@@ -318,7 +318,7 @@ def read_table(
     stream = stream or open_bytes(path)
     wish = _Wish(path, smiles_column, remembered)
     try:
-        if kind == "parquet" or peeked(stream, path, len(_PARQUET)) == _PARQUET:
+        if kind == "parquet" or peeked(stream, path, len(PARQUET)) == PARQUET:
             columns, cells = open_parquet(stream, path)
             numbered = (RowCells(place, row) for place, row in enumerate(cells, start=2))
             return _table(wish, columns, numbered, stream, TextStyle())

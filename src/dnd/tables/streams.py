@@ -34,6 +34,7 @@ _WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 SAVE_AS_CSV = "Save the sheet as 'CSV UTF-8' in the spreadsheet program, and give that file"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HEAD_BYTES = 8192
+PARQUET = b"PAR1"  # its first bytes
 
 
 def _latin_1(error: UnicodeError) -> tuple[str, int]:
@@ -149,6 +150,7 @@ def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
         CorruptFileError: the gzip stream is damaged or cut off.
         InputError: a line is longer than `LIMIT_LINE`.
     """
+    _refuse_parquet(stream, path)
     encoding = "utf-16" if peeked(stream, path, 2) in _UTF16 else "utf-8-sig"
     # newline="" splits at \n, \r\n and \r and leaves them in place, as the csv module wants them.
     with io.TextIOWrapper(stream, encoding=encoding, errors="dnd_latin_1", newline="") as text:
@@ -160,6 +162,7 @@ def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
 
     Files with newlines, which is nearly all, are never decoded.
     """
+    _refuse_parquet(stream, path)
     head = peeked(stream, path, _HEAD_BYTES)
     if head[:2] in _UTF16:
         yield from (line.encode() for line in text_lines(stream, path))
@@ -172,6 +175,13 @@ def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
         return
     with stream:
         yield from _without(mark, _bounded(stream, path))
+
+
+def _refuse_parquet(stream: BinaryIO, path: str | Path) -> None:
+    if peeked(stream, path, len(PARQUET)) == PARQUET:
+        raise InputError(
+            f"{path} is a Parquet file", expected="text", next_step="Rename it so that it ends in .parquet"
+        )
 
 
 def _without(mark: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:

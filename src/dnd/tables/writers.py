@@ -32,7 +32,8 @@ _SIGNED = ("+", "-")
 # letter with a digit is a cell.
 _LONGEST_PLAIN = 64
 _NUMBER = re.compile(r"[+-]\s?[.,]?\d[\d.,'\u00a0\u202f]*(?:[eE][+-]?\d+)?(?:\s?[%°µμ]|\s?[^\W\d_]|\s?/(?=[^\W\d_]))*")
-_WORDS = re.compile(r"[+-]\s?[^\W\d_]{2,}(?: [^\W\d_]+)*")  # -log, +ve: no cell, no call, nothing to run
+_NUMBERS = re.compile(r"[+-]\d+(?:\.\d+)?(?:\|[+-]?\d+(?:\.\d+)?)+")  # a set of classes, -1|1
+_WORDS = re.compile(r"[+-]\s?[^\W\d]{2,}(?: [^\W\d]+)*")  # -log, +ve: no cell, no call, nothing to run
 # What a formula may go on with after its sign; `+/- 3` is none.
 _OPERAND = re.compile(r"[+-][+\-\s]*[\w.,($#\"'\[{\\]")
 
@@ -47,7 +48,7 @@ def _is_run(text: str) -> bool:
         return True
     if not text.startswith(_SIGNED) or len(text) == 1:
         return False
-    is_plain = len(text) <= _LONGEST_PLAIN and any(kind.fullmatch(text) for kind in (_NUMBER, _WORDS))
+    is_plain = len(text) <= _LONGEST_PLAIN and any(kind.fullmatch(text) for kind in (_NUMBER, _NUMBERS, _WORDS))
     return not is_plain and _OPERAND.match(text) is not None
 
 
