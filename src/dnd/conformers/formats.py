@@ -59,12 +59,15 @@ def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
     fields = list(dict.fromkeys(name for block in first for name in block.properties))
     table = path.with_name(path.name + ".csv")
     missing = [name for name in wanted if name not in fields]
+    sample = [block.properties for block in first]
     if missing and stream is None:
         fields = field_names(path, open_bytes(path))
+        told = (block.properties for block in read_sdf_blocks(path) if set(wanted) & set(block.properties))
+        sample = list(itertools.islice(told, _ROWS_TO_SETTLE)) or sample
     if missing and not set(wanted) & set(fields) and stream is None and table.is_file():
         return RecordSource(path.name, _with_labels_beside(path, table, blocks, first, wanted), True)
     require_columns(path.name, fields, wanted)
-    reader = TargetReader([block.properties for block in first], wanted)
+    reader = TargetReader(sample, wanted)
     return RecordSource(path.name, (_sdf_record(path.name, block, reader, block.properties) for block in blocks), True)
 
 

@@ -220,7 +220,7 @@ class Predictor:
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of the
             class where classes have names, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation
-            between members, where there are several), `<target>_low` and `<target>_high` (interval, if one was learned),
+            between members, where there are several), `<target>_low` and `<target>_high` (interval, if learned),
             `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
         """

@@ -94,7 +94,7 @@ def standard_input_head(path: Path | str) -> tuple[list[bytes], BinaryIO]:
     start = b"".join(raw)
     head = raw
     if start[:2] in _UTF16_MARKS:
-        head = [line.encode() for line in start.decode("utf-16", errors="replace").splitlines()]
+        head = [line.encode() for line in start.decode("utf-16", errors="ignore").splitlines()]
     elif b"\r" in start[:-1]:
         head = start.splitlines()[:_LINES_TO_TELL]
     return head, cast(BinaryIO, Replayed.buffered(start, stream))

@@ -377,6 +377,8 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
         first, skipped = next(lines, None), skipped + 1
     if first is None or (kind != "smi" and not first.strip()):
         raise empty_input(wish.path)
+    if kind != "smi":
+        first, lines = _whole_header(first, lines, _delimiter(first, wish))
     delimiter = _delimiter(first, wish)
     header = split_header(first, delimiter)
     if kind == "smi" or (kind is None and not wish.is_named(header) and may_be_smiles(first.split()[0])):
@@ -389,6 +391,19 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
         return _smi(first, lines, wish.path, stream, skipped + 1)
     cells = read_rows(lines, delimiter, len(header), skipped + 2)
     return _table(wish, header, cells, stream, TextStyle(delimiter))
+
+
+def _whole_header(first: str, lines: Iterator[str], delimiter: str) -> tuple[str, Iterator[str]]:
+    """The header, whose names may hold line breaks in quotes, and the lines after it."""
+    taken = [first]
+    while _quote_is_open(taken, delimiter) and len(taken) < MAX_LINES_PER_ROW:
+        following = next(lines, None)
+        if following is None:
+            break
+        taken.append(following)
+    if _quote_is_open(taken, delimiter):  # never closed: the line stands for itself, as rows do
+        return first, itertools.chain(taken[1:], lines)
+    return "".join(taken), lines
 
 
 def _delimiter(header: str, wish: _Wish) -> str:

@@ -63,10 +63,10 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         plain = [_SIGNS.sub("", header[place]).lower() for place in within]
         told = [place for place, name in zip(within, plain, strict=True) if name in _NAMES[5:]]
         within = told or within
-    if len(within) == 1:
-        return within[0]
     listed = listed_columns(header)
-    if within or named:
+    if len(within) == 1 and (named or not look_like_smiles([header[within[0]]])):
+        return within[0]
+    if len(within) > 1 or named:
         found = " and ".join(repr(_printable(header[place])) for place in (within or named)[:4])
         raise InputError(
             f"several columns of {path} may hold the SMILES", found=found, next_step="Choose with --smiles-column NAME"

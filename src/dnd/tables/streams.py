@@ -179,6 +179,7 @@ def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
 
 def _refuse_parquet(stream: BinaryIO, path: str | Path) -> None:
     if peeked(stream, path, len(PARQUET)) == PARQUET:
+        stream.close()
         raise InputError(
             f"{path} is a Parquet file", expected="text", next_step="Rename it so that it ends in .parquet"
         )
