@@ -14,6 +14,8 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.conformers.formats import open_sources
 from dnd.prediction.screen.source import check_inputs, read_candidates
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
 from dnd.tables.molecules import open_molecules
 
 SDF = """{title}
@@ -156,7 +158,7 @@ def test_a_column_of_smiles_is_refused_where_no_input_has_one(tmp_path: Path):
     for opened in (
         lambda: rows_with(tmp_path / "a.sdf", "SMILES"),
         lambda: check_inputs([tmp_path / "a.sdf"], "SMILES"),
-        lambda: open_sources([tmp_path / "a.sdf"], smiles_column="SMILES"),
+        lambda: prepare([tmp_path / "a.sdf"], tmp_path / "store", PrepareConfig(smiles_column="SMILES"), quiet=True),
     ):
         with pytest.raises(InputError, match="--smiles-column SMILES"):
             opened()

@@ -477,14 +477,9 @@ def open_sources(
         target_columns: columns, data fields or labels to keep as targets.
 
     Raises:
-        InputError: no such file, an unknown kind, an empty file, a column there is not, or a column of SMILES where
-            no input is a table.
+        InputError: no such file, an unknown kind, an empty file, or a column there is not.
     """
     paths = [Path(name) for name in inputs]
-    if smiles_column is not None and not any(map(_may_be_table, paths)):
-        raise InputError(
-            "no input has a column of SMILES", found=f"--smiles-column {smiles_column}", next_step="Leave it out"
-        )
     for path in paths:
         if not path.exists() and str(path) != "-":
             raise InputError(f"there is no file {path}", next_step="Check the name")
@@ -500,8 +495,18 @@ def open_sources(
     return sources
 
 
-def _may_be_table(path: Path) -> bool:
-    return kind_of(path) is not None or str(path) == STANDARD_INPUT
+def refuse_unused_column(inputs: Sequence[str | Path], smiles_column: str | None) -> None:
+    """Refuse a column of SMILES that none of the files can have.
+
+    Raises:
+        InputError: one is asked for, and no file is a table or comes with one.
+    """
+    paths = [Path(name) for name in inputs]
+    with_table = [path for path in paths if kind_of(path) or str(path) == STANDARD_INPUT or is_pcqm4mv2(path)]
+    if smiles_column is not None and not with_table:
+        raise InputError(
+            "no input has a column of SMILES", found=f"--smiles-column {smiles_column}", next_step="Leave it out"
+        )
 
 
 def _open(path: Path, smiles_column: str | None, target_columns: Sequence[str]) -> RecordSource:

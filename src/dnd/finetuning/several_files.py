@@ -206,7 +206,7 @@ def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows])
     return found
 
 
-def _stack(tables: Sequence[LabelledRows], blocks: Sequence[Sequence[Sequence[float]]]) -> Array:
+def _stack(tables: Sequence[LabelledRows], blocks: Sequence[list[list[float]] | list[list[int]]]) -> Array:
     """A block per file, rows under rows and columns beside columns, NaN outside the blocks."""
     rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
     stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0

@@ -24,7 +24,7 @@ from dnd.common.randomness import numpy_generator
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
-from dnd.conformers.formats import open_sources
+from dnd.conformers.formats import open_sources, refuse_unused_column
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, StoreRow
@@ -121,7 +121,8 @@ def prepare(
         quiet: show no progress.
 
     Raises:
-        InputError: an input can't be read, nothing in it is a molecule, or `out` holds something else.
+        InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
+            or `out` holds something else.
         ConfigError: settings that are at odds with each other or with the inputs.
         StorageError: the disk is full or read-only; finished shards stay.
 
@@ -131,6 +132,7 @@ def prepare(
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
+    refuse_unused_column([*inputs, *config.exclude], config.smiles_column)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
     config = resolve(config, sources)
     settings = describe_run(inputs, config)
