@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.splits import partitions
-from dnd.prediction.files import predict_file
+from dnd.prediction.files import embed_file, predict_file
 from dnd.predictor.predictor import Predictor
 from dnd.report.explain import explain_file
 from dnd.tables.molecules import open_molecules
@@ -64,6 +64,15 @@ def test_the_delimiter_is_that_of_the_input_unless_the_name_says_another(
     (tmp_path / name).write_text(f"id{of_input}smiles\n1{of_input}CCO\n")
     predict_file(model, tmp_path / name, str(tmp_path / out))
     assert (tmp_path / out).read_text().startswith(f"id{delimiter}smiles{delimiter}")
+
+
+def test_an_option_that_does_nothing_for_a_format_is_refused(model: Predictor, tmp_path: Path):
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    for name, write in (("o.parquet", predict_file), ("o.parquet", embed_file), ("o.npy", embed_file)):
+        with pytest.raises(ConfigError, match="--raw is for CSV and TSV"):
+            write(model, tmp_path / "in.csv", str(tmp_path / name), raw=True)
+    with pytest.raises(ConfigError, match="--smiles-column"):
+        explain_file(model, "CCO", tmp_path, smiles_column="x")
 
 
 # The column of SMILES.

@@ -1,4 +1,7 @@
-"""Files of conformers as one stream of records: SDF, `.npz` arrays, XYZ, QM9's and PCQM4Mv2's own files."""
+"""Files of conformers as one stream of records: SDF, `.npz` arrays, XYZ, QM9's and PCQM4Mv2's own files.
+
+Over 500 lines, since the formats share how a file is known, how its labels are read and what a record is.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.predictor.predictor import ERROR, Predictor
 from dnd.tables.molecules import open_molecules
@@ -81,8 +81,9 @@ def predict_file(
 
     Raises:
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
+        ConfigError: `raw` for Parquet.
     """
-    output_format(out)
+    _check_output(out, TABLE_FORMATS, raw)
     with open_molecules(source, smiles_column, remembered=predictor.smiles_column) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
         return _stream(table, source, out, predictor.describe, raw)
@@ -101,7 +102,7 @@ def embed_file(
         smiles_column: where the SMILES are; None = found by name or content.
         raw: see `predict_file`.
     """
-    output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
+    _check_output(out, (*TABLE_FORMATS, ARRAY_FORMAT), raw)
 
     def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
         values_ND, errors = embedder.embed_with_errors(smiles)
@@ -110,6 +111,13 @@ def embed_file(
     with open_molecules(source, smiles_column) as table:
         _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
         return _stream(table, source, out, compute, raw)
+
+
+def _check_output(out: str, known: Sequence[str], raw: bool) -> None:
+    """Refuse an output that can't be written, or an option that does nothing for it, before any work."""
+    if raw and output_format(out, known) in (".parquet", ARRAY_FORMAT):
+        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are as they were", next_step="Leave it out")
+    output_format(out, known)
 
 
 def _stream(

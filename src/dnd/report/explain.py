@@ -228,6 +228,8 @@ def _rows(source: Path | str, smiles_column: str | None, remembered: str | None)
     text = str(source)
     if not _exists(source) and text != STANDARD_INPUT:
         parsed = parse_smiles(text)
+        if parsed.ok and smiles_column is not None:
+            raise ConfigError("a single SMILES has no columns", next_step="Leave --smiles-column out")
         if parsed.ok:
             return [Row(0, text, {}, place=1)]
         if kind_of(text) is None and not is_sdf(text):

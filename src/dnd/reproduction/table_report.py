@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dnd.common.files import write_text
-from dnd.report.figures import bar_chart, table_text
+from dnd.report.figures import bar_chart, guarded_table
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import Budget
@@ -47,7 +47,7 @@ def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Pa
     text = _markdown(f"{_title(what)}, budget {budget.name}", sections)
     write_text(folder / f"{what}.md", text)
     columns, lines = csv_rows(found)
-    write_text(folder / f"{what}.csv", table_text(columns, lines))
+    write_text(folder / f"{what}.csv", guarded_table(columns, lines))
     write_report(folder / f"{what}.html", Report(f"{_title(what)}, budget {budget.name}", sections))
     return text
 
