@@ -50,7 +50,9 @@ def ordered_split(
     return as_split(*np.split(order, ends))
 
 
-def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"], num_rows: int) -> tuple[Split, int]:
+def index_split(
+    paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"], num_rows: int | None = None
+) -> tuple[Split, int]:
     """Parts listed in three files of row numbers of the input, from 0: training, validation, test.
 
     A file has a row number per line, with a heading or without, as OGB's split files have it; `.gz` is read too.
@@ -58,7 +60,7 @@ def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"
     Args:
         paths: of the three files.
         rows_N: row number of each molecule, ascending.
-        num_rows: rows of the input, usable or not.
+        num_rows: rows of the input, usable or not; None = not known.
 
     Returns:
         Positions in `rows_N`, and how many of the listed rows hold no usable molecule.
@@ -76,7 +78,7 @@ def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"
         for row in rows:
             if row in owner:
                 raise InputError(f"row {row} is listed twice", found=f"{owner[row]} and {path}", expected="one part")
-            if row >= num_rows:
+            if num_rows is not None and row >= num_rows:
                 raise InputError(
                     f"row {row} of {path} is not in the table", found=f"rows 0 to {num_rows - 1}",
                     next_step="Count the rows of molecules from 0, as OGB's files do",

@@ -76,7 +76,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
             f"the first line of {path} is no header", found=listed, expected="names of the columns, such as smiles,y"
         )
     raise InputError(
-        f"{path} has no column of SMILES", found=f"columns {listed}", expected="a first line that names it",
+        f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",
         next_step="Name it with --smiles-column NAME",
     )  # fmt: skip
 
