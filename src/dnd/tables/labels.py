@@ -315,7 +315,7 @@ class NumberReader:
         self._notation = settle_notation(map(str.strip, sample), column, rules.decimal, comma_file=comma_file)
         self._asked, self._asked_values = set(map(class_key, rules.missing)), _values(rules.missing)
         keys = {class_key(cell) for cell in sample} - MISSING_WORDS - self._asked
-        pair = next((pair for pair in _PAIRS if keys and keys <= set(pair)), ())
+        pair = next((pair for pair in _PAIRS if keys == set(pair)), ())
         self._pair = {word: float(place) for place, word in enumerate(pair)}
 
     def read(self, cell: str) -> tuple[float, str | None]:
