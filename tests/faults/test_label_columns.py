@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.labelled_data import read_labelled
+from dnd.finetuning.losses import ValueLoss, beyond_limits, masked_values
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
 from dnd.report.model_report import write_model_report
@@ -224,6 +226,19 @@ def test_the_report_and_evaluate_read_the_words(binary: Path, tmp_path: Path):
     wrong = write_csv(tmp_path / "w.csv", {"smiles": ["CCO", "CCN"], "word": ["yes", "perhaps"]})
     with pytest.raises(InputError, match="no class of the model: found perhaps"):
         evaluate_file(model, wrong)
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber", "mse"])
+def test_a_prediction_beyond_a_limit_costs_nothing(loss: ValueLoss):
+    outputs = torch.tensor([[12.0], [8.0], [12.0], [8.0], [12.0], [1.0]], requires_grad=True)
+    targets = torch.tensor([[10.0], [10.0], [10.0], [10.0], [10.0], [NAN]])
+    sides = torch.tensor([[1], [1], [-1], [-1], [0], [1]])
+    masked_values(outputs, beyond_limits(outputs, targets, sides), loss).backward()
+    plain = torch.tensor([[8.0], [12.0], [12.0]], requires_grad=True)
+    masked_values(plain, torch.full((3, 1), 10.0), loss).backward()
+    pulled = outputs.grad[:, 0] * 5  # of five labels; below it is one of three
+    assert pulled[[0, 3, 5]].tolist() == [0.0, 0.0, 0.0]
+    assert pulled[[1, 2, 4]].tolist() == pytest.approx((plain.grad[:, 0] * 3).tolist())
 
 
 def test_limits_teach_and_do_not_judge(tmp_path: Path):

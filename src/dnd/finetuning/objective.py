@@ -20,6 +20,7 @@ from dnd.finetuning.losses import (
     ValueLoss,
     balanced_terms,
     balanced_weights,
+    beyond_limits,
     class_weights,
     cross_entropy,
     label_weights,
@@ -208,12 +209,9 @@ class SupervisedObjective(Objective):
         return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, torch.from_numpy(rows))).loss
 
     def _limited(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Tensor:
-        """Targets of which a limit that the output keeps to is the output itself, so that it costs nothing."""
         if self.sides_NC is None:
             return targets_BC
-        sides_BC = self.sides_NC[rows.cpu()].to(outputs_BC)
-        kept_BC = (outputs_BC.detach() - targets_BC) * sides_BC > 0  # false where a label is missing or exact
-        return torch.where(kept_BC, outputs_BC.detach(), targets_BC)
+        return beyond_limits(outputs_BC, targets_BC, self.sides_NC[rows.cpu()].to(outputs_BC.device))
 
     def _terms(self, outputs_BC: Tensor, targets_BC: Tensor) -> Terms:
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
