@@ -15,6 +15,7 @@ from dnd.predictor.network import HeadName
 from dnd.predictor.targets import TaskChoice
 from dnd.predictor.transforms import TransformChoice
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.labels import LabelRules
 from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"
@@ -127,6 +128,8 @@ class FinetuneConfig:
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
+            `>10`, the decimal mark.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
@@ -158,6 +161,7 @@ class FinetuneConfig:
     loss: ValueLoss | None = None
     transform: TransformChoice | None = None
     replicates: Aggregation = "keep"
+    labels: LabelRules = field(default_factory=LabelRules)
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""

@@ -68,18 +68,17 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int) -> None:
     """
     network, partition = objective.network.eval(), objective.partition
     train_BD, valid_BD = _embedded(objective, partition.train), _embedded(objective, partition.valid)
-    train_BC, valid_BC = (objective.scaled_NC[torch.from_numpy(rows)] for rows in (partition.train, partition.valid))
     optimizer = torch.optim.AdamW(network.head.parameters(), lr=LEARNING_RATE)
     generator = torch_generator(seed, "linear probe")
     best, best_state = float("inf"), copy.deepcopy(network.head.state_dict())
     for step in range(steps):
         places = torch.randint(len(train_BD), (min(BATCH, len(train_BD)),), generator=generator)
         optimizer.zero_grad()
-        objective.loss_of(network.head(train_BD[places]), train_BC[places]).backward()  # type: ignore[no-untyped-call]
+        objective.loss_of(network.head(train_BD[places]), partition.train[places.numpy()]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if (step + 1) % EVERY == 0:
             with torch.no_grad():
-                loss = float(objective.loss_of(network.head(valid_BD), valid_BC))
+                loss = float(objective.loss_of(network.head(valid_BD), partition.valid))
             if loss < best:
                 best, best_state = loss, copy.deepcopy(network.head.state_dict())
     network.head.load_state_dict(best_state)
@@ -234,7 +233,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         network,
         molecules.store,
         molecules.targets_NC,
-        with_groups(targets, molecules.groups),
+        with_groups(targets, molecules.groups, molecules.class_names),
         partition,
         balanced,
         loop,
@@ -243,6 +242,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         value_loss=config.loss or DEFAULT_LOSS,
         select_by_loss=config.select_by == "loss",
         identities=[molecules.smiles[row] for row in partition.valid],
+        sides_NC=molecules.sides_NC,
     )
 
 
