@@ -253,7 +253,7 @@ def test_limits_teach_and_do_not_judge(tmp_path: Path):
     counts = {}
     for choice in ("keep", "drop", "limit"):
         found = quietly(data, tmp_path / choice, ["y"], f"labels.censored={choice}").metrics
-        counts[choice] = (found["counts"]["molecules"], found["counts"].get("censored_labels", 0))
+        counts[choice] = (found["counts"]["labels"], found["counts"].get("censored_labels", 0))
     limits = sum(size > middle for size in sizes)
     assert counts == {"keep": (54, limits), "drop": (54 - limits, 0), "limit": (54, 0)}
     rows = csv_rows(tmp_path / "keep" / "test_predictions.csv")

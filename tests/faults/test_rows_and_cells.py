@@ -158,5 +158,5 @@ def test_a_row_that_the_table_has_not_is_named(tmp_path: Path):
 
 
 def test_a_text_that_is_neither_file_nor_smiles_says_why(model: Predictor, tmp_path: Path):
-    with pytest.raises(InputError, match=r"'C1CC\(' is neither: found syntax error"):
+    with pytest.raises(InputError, match=r"no file 'C1CC\(', and it is not a SMILES either: found syntax error"):
         explain_file(model, "C1CC(", tmp_path)

@@ -213,6 +213,8 @@ def read_labelled(
     parts = tuple(dealing.deal(labelled.unread(smiles))) if dealing else ()
     learned_N = learned_rows(parts, len(kept))
     labels = label_values(labelled, learned_N)
+    if np.isnan(labels.values_NC).all():
+        raise _no_label(labelled.names, labelled.num_rows)
     # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
     known_N = ~np.isnan(labels.values_NC).all(axis=1) | ~learned_N
     known, lost = np.flatnonzero(known_N), np.flatnonzero(~known_N)
@@ -465,8 +467,11 @@ def read_labels(
             )
         found = _rows_of(source, names, extra_column, most, is_test, file.rules)
     if not found.numbers:
-        rows = f"{found.num_rows} rows"
-        raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
+        unread = next((reject for reject in found.rejects if reject.stage != "labels"), None)
+        if unread is None:
+            raise _no_label(names, found.num_rows)
+        reason = f"no row can be used; row {unread.place}: {unread.reason}"
+        raise InputError(reason, found=f"{found.num_rows} rows", next_step="Check --target-columns")
     return found
 
 
@@ -566,8 +571,9 @@ def refuse_repeated(path: Path | str, source: TableReader, wanted: Sequence[str]
             raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
 
 
-def _nothing_left(rejects: Sequence[Reject], target_columns: Sequence[str]) -> str:
-    if all(reject.stage == "labels" for reject in rejects):
-        return f"all labels of {', '.join(target_columns)} are missing"
-    first = next(reject for reject in rejects if reject.stage != "labels")
-    return f"no row can be used; row {first.place}: {first.reason}"
+def _no_label(target_columns: Sequence[str], num_rows: int) -> InputError:
+    return InputError(
+        f"all labels of {', '.join(target_columns)} are missing",
+        found=f"{num_rows} rows",
+        next_step="Check --target-columns",
+    )
