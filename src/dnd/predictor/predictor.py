@@ -261,7 +261,7 @@ class Predictor:
             TypeError: what is given holds no molecules.
             InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
-        given = as_molecules(molecules, smiles_column)
+        given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
         columns, errors = self.describe(given.texts)
         return PredictionTable({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
@@ -288,7 +288,7 @@ class Predictor:
 
     def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
-        given = as_molecules(molecules)
+        given = as_molecules(molecules, remembered=self.smiles_column)
         found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
         values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
@@ -379,7 +379,7 @@ class Predictor:
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        given = as_molecules(molecules)
+        given = as_molecules(molecules, remembered=self.smiles_column)
         (values_ND, errors), internal = isolating(self._embed, given.texts, "")
         reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
         return values_ND, given.reasons(reasons)
