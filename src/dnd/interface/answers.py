@@ -46,7 +46,7 @@ def predict(
     Args:
         molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
         model: a MODEL folder, an opened model, or what `dnd.finetune` returned.
-        smiles_column: column of SMILES of a DataFrame or a table; found by its name, in a file also by content, when None.
+        smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
         device: `cpu`, `cuda` or `auto`, for a model that is opened here.
         jobs: number of processes that parse many molecules; 0 = one per processor.
 

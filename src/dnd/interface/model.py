@@ -123,7 +123,7 @@ class Predictor(core.Predictor):
 
         Args:
             molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
-            smiles_column: column of SMILES of a DataFrame or a table; found by its name, in a file also by content, when None.
+            smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
 
         Returns:
             A row per molecule, in order: `smiles`, the columns of every target, `in_domain`, `domain_reason`, and
