@@ -444,7 +444,7 @@ def _table(
             next_step="Keep the columns that are needed",
         )  # fmt: skip
     named = not wish.needs_smiles or wish.column is not None or wish.is_named(header)
-    start = list(itertools.islice(cells, 1 if named else ROWS_TO_LOOK_AT))
+    start = _first_rows(cells, 1 if named else ROWS_TO_LOOK_AT)
     place = wish.place(header, [row.texts for row in start])
     columns = unique_names(header)
     if not start:
@@ -452,6 +452,15 @@ def _table(
     rows = (_row(number, row, columns, place) for number, row in enumerate(itertools.chain(start, cells)))
     repeated = frozenset(name for name, count in collections.Counter(header).items() if name and count > 1)
     return TableReader(columns, columns[place], rows, stream, repeated=repeated, style=style)
+
+
+def _first_rows(cells: Iterator[RowCells], most: int) -> list[RowCells]:
+    """The rows whose cells are looked at; fewer than `most` where they are long, since they are held all together."""
+    rows, characters = list[RowCells](), 0
+    while len(rows) < most and characters < LIMIT_LINE and (row := next(cells, None)) is not None:
+        rows.append(row)
+        characters += sum(map(len, row.texts))
+    return rows
 
 
 def _no_rows(path: str | Path, columns: list[str]) -> InputError:
