@@ -207,14 +207,14 @@ def read_labelled(
         if molecule.graph is None
     ]
     note_rows(reject.reason for reject in bad)
+    if 0 < len(kept) < fewest:  # what is wrong with the labels of a small table is said first
+        label_values(labelled.only(kept), np.ones(len(kept), bool))
     require_enough(len(kept), bad, fewest)
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
     smiles = [molecule.smiles for molecule in molecules]
     parts = tuple(dealing.deal(labelled.unread(smiles))) if dealing else ()
     learned_N = learned_rows(parts, len(kept))
     labels = label_values(labelled, learned_N)
-    if np.isnan(labels.values_NC).all():
-        raise _no_label(labelled.names, labelled.num_rows)
     # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
     known_N = ~np.isnan(labels.values_NC).all(axis=1) | ~learned_N
     known, lost = np.flatnonzero(known_N), np.flatnonzero(~known_N)
@@ -419,7 +419,7 @@ def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Lab
         learned_N: the rows that decide how a column is read.
 
     Raises:
-        InputError: see `read_column`.
+        InputError: see `read_column`; there is no label at all.
     """
     columns = [
         read_column(
@@ -433,8 +433,11 @@ def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Lab
         for column, name in enumerate(rows.names)
     ]
     sides_NC = np.array([column.sides for column in columns], dtype=np.int8).T
+    values_NC = np.array([column.values for column in columns], dtype=np.float64).T
+    if np.isnan(values_NC).all():
+        raise _no_label(rows.names, rows.num_rows)
     return Labels(
-        np.array([column.values for column in columns], dtype=np.float64).T,
+        values_NC,
         sides_NC if sides_NC.any() else None,
         tuple(column.words for column in columns),
         tuple(column.unit for column in columns),
