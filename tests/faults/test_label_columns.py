@@ -260,3 +260,36 @@ def test_limits_teach_and_do_not_judge(tmp_path: Path):
     assert all((row["y"] == "") == (heavy_atoms(row["smiles"]) > middle) for row in rows)
     again = evaluate_file(Predictor.load(tmp_path / "keep"), data)  # as it was said in training
     assert again["molecules"] == 54
+
+
+# What only test molecules have: it's read as the others are, and decides nothing.
+
+
+@pytest.mark.parametrize(
+    ("learned", "test", "value", "unread"),
+    [
+        (["1,5", "2,25"], "3,75", 3.75, False),
+        (["1.5", "2.5"], "3,75", NAN, True),
+        (["1.5", "2.5"], ">3", NAN, True),
+        (["1.5", "2.5"], "-999", NAN, True),
+        (["1.5", "2.5"], "7%", NAN, True),
+        (["1.5", "2.5"], "1e300", NAN, True),
+        (["1.5", "2.5"], "word", NAN, True),
+        (["1.5", "2.5"], "n/a", NAN, False),
+        (["no", "yes"], "YES", 1.0, False),
+        (["no", "yes"], "maybe", NAN, True),
+        (["no", "yes"], "1", NAN, True),
+    ],
+)
+def test_a_cell_of_a_test_molecule_is_read_as_the_others_are(learned: list[str], test: str, value: float, unread: bool):
+    found = read_column([test, *learned], places=[2, 3, 4], column="y", rules=LabelRules(), learned=[False, True, True])
+    alone = read_column(learned, places=[3, 4], column="y", rules=LabelRules())
+    assert found.values[0] == pytest.approx(value, nan_ok=True)
+    assert (found.values[1:], found.words, found.unit) == (alone.values, alone.words, alone.unit)
+    assert any(f"row 2 {test!r}" in note and "count as missing" in note for note in found.notes) == unread
+
+
+def test_a_limit_of_a_test_molecule_keeps_its_side_where_limits_are_kept():
+    rules = LabelRules(censored="keep")
+    found = read_column([">3", "1.5", "2.5"], places=[2, 3, 4], column="y", rules=rules, learned=[False, True, True])
+    assert (found.values, found.sides) == ([3.0, 1.5, 2.5], [1, 0, 0])
