@@ -88,9 +88,9 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
         ("finetune", "smiles,z\nC,1\n", "no column 'y': found columns smiles, z", "Known: smiles, z"),
         ("predict", "structure,y\nC,1\n", "no column 'smiles': found columns structure, y", "--smiles-column"),
         ("prepare", "smiles\nC1CC\nxx\n", "no valid molecule", "rejects.csv"),
-        ("finetune", "smiles,y\nC1CC,1\nxx,2\n", "no valid molecule: found row 0: unclosed ring", "--smiles-column"),
+        ("finetune", "smiles,y\nC1CC,1\nxx,2\n", "no valid molecule: found row 2: unclosed ring", "--smiles-column"),
         ("prepare with target", "smiles,y\nC,low\n", "target y is not a finite number", "rejects.csv"),
-        ("finetune", "smiles,y\nC,1\nCC,low\n", "row 1, column y: the label is not a number", "empty it where"),
+        ("finetune", "smiles,y\nC,1\nCC,low\n", "column y: 1 cell is no number", "--missing low"),
         ("finetune", "smiles,y\nC,\nCC,nan\n", "all labels of y are missing", "--target-columns"),
     ],
 )

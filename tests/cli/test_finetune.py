@@ -98,7 +98,7 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
     ("words", "message"),
     [
         (["--target-columns", "sise"], "columns smiles, size, name"),
-        (["--target-columns", "name"], "column name: the label is not a number and names no class"),
+        (["--target-columns", "name"], "column name holds 45 different words"),
         (["--target-columns", "size", "--smiles-column", "structure"], "no column"),
         (["--target-columns", "size", "--recipe", "papers"], "finetune-paper"),
         (["--target-columns", "size", "--student", "gina"], "gine"),

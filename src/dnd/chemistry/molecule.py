@@ -63,6 +63,7 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
         return "empty SMILES"
     if len(text) > limits.text_bytes:
         return f"SMILES of {len(text)} characters, at most {limits.text_bytes} are read"
+    text = without_extension(text)
     odd = _NOT_PRINTABLE.search(text)
     if odd is not None and odd.group() in " \t":
         return f"text after a blank at position {odd.start() + 1}; a name belongs in a column of its own"
@@ -82,6 +83,13 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
         return f"{outside.count('.') + 1} fragments, at most {limits.fragments} are read"
     deepest = _nesting(outside) if outside.count("(") > limits.nesting else 0
     return f"parentheses {deepest} deep, at most {limits.nesting} are read" if deepest > limits.nesting else None
+
+
+def without_extension(text: str) -> str:
+    """A SMILES without the extension of CXSMILES, which stands in bars behind it."""
+    bar = text.find("|")
+    is_one = bar > 1 and text[bar - 1] in " \t" and text.endswith("|") and text.count("|") == 2
+    return text[:bar].rstrip() if is_one else text
 
 
 def molecule_problem(num_atoms: int, limits: Limits = LIMITS) -> str | None:

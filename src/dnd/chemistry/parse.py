@@ -15,7 +15,8 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdmolops
 
 from dnd.chemistry.density import density_problem
-from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem
+from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem, without_extension
+from dnd.chemistry.notation import foreign_notation, is_selfies
 
 # RDKit writes the reason of a failed parse to its log; here it's caught and handed on as a value.
 
@@ -230,8 +231,11 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
     """
     stripped = text.strip()
     problem = text_problem(stripped)
+    if problem is None and is_selfies(stripped):
+        return InvalidMolecule("the text is SELFIES, not a SMILES", "parse", text)
     if problem is not None:
-        return InvalidMolecule(problem, "limits", text)
+        return InvalidMolecule(_named(problem, stripped), "limits", text)
+    extension = stripped[len(without_extension(stripped)) :]
     try:
         mol = Chem.MolFromSmiles(stripped)
         is_relaxed = mol is None
@@ -240,11 +244,42 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
         return _given_up(text, error)
     if is_relaxed:
         if isinstance(read, InvalidMolecule):
-            return replace(read, text=text)
+            reason = _named(read.reason, stripped) if read.stage == "parse" else read.reason
+            return replace(read, text=text, reason=reason)
         mol = read
+    mixed = _settle_extension(mol) if extension else None
+    if mixed is not None:
+        return InvalidMolecule(mixed, "chemistry", text)
     if ":" in stripped:
         _drop_atom_maps(mol)
     return mol, is_relaxed
+
+
+def _named(reason: str, text: str) -> str:
+    """The reason, and what the text is where that can be told."""
+    kind = foreign_notation(text)
+    if kind is None:
+        return reason
+    short = reason if len(reason) <= LIMIT_REASON - 40 else reason[: LIMIT_REASON - 41] + "…"
+    return f"{short}; the text is {kind}, not a SMILES"
+
+
+def _settle_extension(mol: Chem.Mol) -> str | None:
+    """Make a molecule say what the extension of its CXSMILES does, and return why it can't; None when it can.
+
+    An atom of a racemate, or of an enantiomer that is not known which, has no configuration of its own.
+    """
+    if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
+        return "CXSMILES with a bond to a place that is left open is no single molecule"
+    kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
+    if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
+        return "CXSMILES of a polymer or of repeated parts is no single molecule"
+    for group in mol.GetStereoGroups():
+        if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE:
+            for atom in group.GetAtoms():
+                atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    return None
 
 
 def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np.ndarray, "atoms"]]:

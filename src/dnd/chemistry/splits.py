@@ -184,11 +184,12 @@ def part_named(word: str) -> str | None:
     return _PART_NAMES.get(word.strip().lower())
 
 
-def column_split(values: Sequence[str]) -> Split:
+def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
     """Parts named in a column of the data: train, valid (or validation, val), test, in any letter case.
 
     Args:
         values: one cell per row; a row whose cell is empty is in no part.
+        places: rows as messages say them; none = counted from 0.
 
     Raises:
         InputError: another word, or no row for training or test.
@@ -200,7 +201,9 @@ def column_split(values: Sequence[str]) -> Split:
             continue
         if word not in _PART_NAMES:
             raise InputError(
-                f"row {row} of the split column", found=repr(value), expected="train, valid or test",
+                f"row {places[row] if places else row} of the split column",
+                found=repr(value),
+                expected="train, valid or test",
                 next_step=nearest(word, parts),
             )  # fmt: skip
         parts[_PART_NAMES[word]].append(row)

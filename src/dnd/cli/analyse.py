@@ -14,7 +14,7 @@ app = typer.Typer()
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the picture, the CSV and the sentence.")]
 Datasets = Annotated[str, typer.Option(help="Data sets of the paper, separated by commas, or `all`.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that is looked at first for data sets.")]
-SmilesColumn = Annotated[str, typer.Option(help="Column with SMILES.")]
+SmilesColumn = Annotated[str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")]
 Molecules = Annotated[list[Path] | None, typer.Argument(metavar="[IN]...", help="Tables, SDF files or stores.")]
 
 
@@ -24,7 +24,7 @@ def statistics(
     inputs: Molecules = None,
     datasets: Datasets = "",
     data_dir: DataDir = None,
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: SmilesColumn = None,
 ) -> None:
     """Molecules, mean atoms, mean bonds and elements of data sets (Table 4)."""
     from dnd.reproduction.analyse import analyse_statistics
@@ -39,7 +39,7 @@ def overlap(
     inputs: Molecules = None,
     datasets: Datasets = "",
     data_dir: DataDir = None,
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: SmilesColumn = None,
 ) -> None:
     """How much of a labelled set the pretraining molecules cover: elements, composition, molecules (Table 3)."""
     from dnd.reproduction.analyse import analyse_overlap
@@ -78,7 +78,7 @@ def labels(
     target_columns: Annotated[list[str], typer.Option(help="Column with labels; may be repeated.")],
     encoder: Annotated[Path, typer.Option(help="ENCODER folder; RandInit of its architecture stands beside it.")],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value settings of the finetuning.")] = None,
-    smiles_column: SmilesColumn = "smiles",
+    smiles_column: SmilesColumn = None,
     fractions: Annotated[str, typer.Option(help="Of the training labels, separated by commas.")] = "0.1,0.2,0.4,1",
     seeds: Annotated[int, typer.Option(min=1, help="Number of finetuning seeds.")] = 3,
     split: Annotated[str, typer.Option(help="scaffold, random or kfold (its first fold).")] = "scaffold",

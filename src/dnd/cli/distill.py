@@ -29,7 +29,9 @@ def distill(
     target_columns: Annotated[
         list[str] | None, typer.Option(help="With --level auto: columns with labels; repeat, or separate by commas.")
     ] = None,
-    smiles_column: Annotated[str, typer.Option(help="With --level auto: column with SMILES.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="With --level auto: column with SMILES. Found by name or content if not given.")
+    ] = None,
     student: StudentName = None,
     recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
     resume: Resume = False,

@@ -15,7 +15,9 @@ def embed(
     encoder: Annotated[
         str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder; dnd-base if not given.")
     ] = None,
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

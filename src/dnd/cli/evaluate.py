@@ -7,25 +7,41 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
+
 
 def evaluate(
     data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
+    ] = None,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="Columns with labels, in the order of the model's targets.")
     ] = None,
+    missing: Missing = None,
+    measured: Measured = None,
+    censored: Censored = None,
+    decimal: Decimal = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Print the metrics of a model on labelled molecules."""
     import json
+    from dataclasses import asdict
 
+    from dnd.common.config import from_dict
     from dnd.common.randomness import set_threads
-    from dnd.prediction.evaluate import evaluate_file, metric_lines
+    from dnd.prediction.evaluate import evaluate_file, label_rules_of, metric_lines
     from dnd.predictor.predictor import Predictor
+    from dnd.tables.labels import LabelRules
 
     set_threads()
     predictor = Predictor.load(model, device=device, jobs=0)
-    metrics = evaluate_file(predictor, data, smiles_column=smiles_column, target_columns=target_columns or ())
+    rules = from_dict(
+        LabelRules, {**asdict(label_rules_of(predictor)), **label_settings(missing, measured, censored, decimal)}
+    )
+    metrics = evaluate_file(
+        predictor, data, smiles_column=smiles_column, target_columns=target_columns or (), rules=rules
+    )
     typer.echo(json.dumps(metrics, indent=1) if as_json else "\n".join(metric_lines(metrics)))

@@ -12,7 +12,9 @@ def explain(
     source: Annotated[str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and tables.")],
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
+    ] = None,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="Target to explain; may be repeated. The first four when left out.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
 from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
 
 Settings = Annotated[
@@ -54,7 +55,13 @@ def finetune(
     out: Annotated[Path, typer.Option("--out", "-o", help="MODEL folder to write.")] = ...,  # type: ignore[assignment]
     target_columns: TargetColumns = ...,  # type: ignore[assignment]
     also: Also = None,
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES, in every file.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with SMILES, in every file. Found by name or content if not given.")
+    ] = None,
+    missing: Missing = None,
+    measured: Measured = None,
+    censored: Censored = None,
+    decimal: Decimal = None,
     encoder: Encoder = None,
     student: Student = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
@@ -93,6 +100,10 @@ def finetune(
         "metric": metric,
         "loop.seed": seed,
         "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),
+    }
+    labels = label_settings(missing, measured, censored, decimal)
+    options |= {
+        f"labels.{name}": value if isinstance(value, str) else ",".join(value) for name, value in labels.items()
     }
     overrides = [
         *(f"{key}={value}" for key, value in options.items() if value is not None),

@@ -14,7 +14,9 @@ def predict(
     ],
     model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
     out: Annotated[str, typer.Option("--out", "-o", help=".csv, .tsv, .parquet, .csv.gz; - = stdout.")] = "-",
-    smiles_column: Annotated[str, typer.Option(help="Column with SMILES.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,

@@ -36,7 +36,9 @@ def prepare(
         list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet, SDF, XYZ, tar of them, or .npz.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
-    smiles_column: Annotated[str, typer.Option(help="Column of SMILES in tables.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
+    ] = None,
     target_columns: TargetColumns = None,
     conformers: Conformers = "auto",
     num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg and etkdg_raw.")] = 1,

@@ -12,7 +12,9 @@ def screen(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet or SDF, .gz or not.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
-    smiles_column: Annotated[str, typer.Option(help="Column of SMILES in tables.")] = "smiles",
+    smiles_column: Annotated[
+        str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one per processor.")] = 0,
     top: Annotated[int | None, typer.Option(metavar="K", help="Write the best K rows to top.csv.")] = None,
     by: Annotated[str | None, typer.Option(metavar="TARGET", help="Target of --top, if there are several.")] = None,

@@ -1,15 +1,20 @@
-"""Files of conformers as one stream of records: SDF, `.npz` arrays, XYZ, QM9's and PCQM4Mv2's own files."""
+"""Files of conformers as one stream of records: SDF, `.npz` arrays, XYZ, QM9's and PCQM4Mv2's own files.
+
+Over 500 lines, since the formats share how a file is known, how its labels are read and what a record is.
+"""
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,14 +24,15 @@ from dnd.conformers.records import (
     ATOMIC_NUMBERS,
     Record,
     RecordSource,
+    TargetReader,
     method_of,
     open_table,
-    read_targets,
     require_columns,
 )
-from dnd.tables.readers import Row, kind_of, read_table
-from dnd.tables.sdf import SdfBlock, is_sdf, read_sdf_blocks
-from dnd.tables.streams import open_bytes, text_lines
+from dnd.tables.molecules import field_names, standard_input_head
+from dnd.tables.readers import Row, TableReader, kind_of, read_plain_table
+from dnd.tables.sdf import SdfBlock, is_counts_line, is_sdf, read_sdf_blocks
+from dnd.tables.streams import SAVE_AS_CSV, STANDARD_INPUT, is_workbook, open_bytes, text_lines
 
 # SDF files as records: any SDF, QM9's `gdb9.sdf` with its table, PCQM4Mv2's training SDF with its table.
 #
@@ -35,25 +41,37 @@ from dnd.tables.streams import open_bytes, text_lines
 # from the SDF, and row i stays row i.
 
 
+_ROWS_TO_SETTLE, _RECORDS_TO_SETTLE = 1000, 100  # that settle how numbers are written
+_IDS = {"mol_id", "molecule_id", "compound_id", "id", "name", "title", "mol", "molecule", "compound", "identifier"}
 _PCQM_TABLES = ("data.csv.gz", "data.csv", "raw/data.csv.gz", "pcqm4m-v2/raw/data.csv.gz")
 
 
-def open_sdf(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
+def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | None = None) -> RecordSource:
     """Open an SDF; targets are its data fields, or the columns of `NAME.csv` beside it (as `gdb9.sdf.csv`).
 
+    Args:
+        path: the file.
+        target_columns: data fields or columns.
+        stream: where to read instead, once only; then the fields of the first records are those there are.
+
     Raises:
-        InputError: no record, or a target there is not.
+        InputError: no record, or a target there is not; or records and rows beside it that don't belong together.
     """
     wanted = tuple(target_columns)
-    blocks, first = _peeked(path, read_sdf_blocks(path))
+    blocks, first = _peeked(path, read_sdf_blocks(path, stream), _RECORDS_TO_SETTLE if wanted else 1)
+    fields = list(dict.fromkeys(name for block in first for name in block.properties))
     table = path.with_name(path.name + ".csv")
-    if wanted and not any(name in first.properties for name in wanted) and table.is_file():
-        rows = _plain_rows(table, wanted)
-        records = (_sdf_record(path.name, block, wanted, next(rows, {})) for block in blocks)
-        return RecordSource(path.name, records, True)
-    require_columns(path.name, list(first.properties), wanted)
-    records = (_sdf_record(path.name, block, wanted, block.properties) for block in blocks)
-    return RecordSource(path.name, records, True)
+    missing = [name for name in wanted if name not in fields]
+    sample = [block.properties for block in first]
+    if missing and stream is None:
+        fields = field_names(path, open_bytes(path))
+        told = (block.properties for block in read_sdf_blocks(path) if set(wanted) & set(block.properties))
+        sample = list(itertools.islice(told, _ROWS_TO_SETTLE)) or sample
+    if missing and not set(wanted) & set(fields) and stream is None and table.is_file():
+        return RecordSource(path.name, _with_labels_beside(path, table, blocks, first, wanted), True)
+    require_columns(path.name, fields, wanted)
+    reader = TargetReader(sample, wanted)
+    return RecordSource(path.name, (_sdf_record(path.name, block, reader, block.properties) for block in blocks), True)
 
 
 def is_pcqm4mv2(path: Path) -> bool:
@@ -62,7 +80,7 @@ def is_pcqm4mv2(path: Path) -> bool:
 
 
 def open_pcqm4mv2(
-    path: Path, table: Path | None = None, target_columns: Sequence[str] = (), smiles_column: str = "smiles"
+    path: Path, table: Path | None = None, target_columns: Sequence[str] = (), smiles_column: str | None = None
 ) -> RecordSource:
     """Open `pcqm4m-v2-train.sdf` or its .tar.gz together with `data.csv(.gz)`.
 
@@ -70,10 +88,10 @@ def open_pcqm4mv2(
         path: the SDF.
         table: the CSV; looked for beside the SDF when None.
         target_columns: columns of the CSV.
-        smiles_column: the CSV's column of SMILES.
+        smiles_column: the CSV's column of SMILES; None = found.
 
     Raises:
-        InputError: no CSV, no record, more records than rows, or a column there is not.
+        InputError: no CSV, no record, more records than rows, a row of another record, or a column there is not.
     """
     table = table or next((path.parent / name for name in _PCQM_TABLES if (path.parent / name).is_file()), None)
     if table is None:
@@ -81,21 +99,23 @@ def open_pcqm4mv2(
             f"{path} needs its table of SMILES", expected="data.csv.gz beside it or among the inputs",
             next_step="Its records have no SMILES of their own",
         )  # fmt: skip
-    blocks, _ = _peeked(path, _archive_blocks(path) if is_archive(path) else read_sdf_blocks(path))
+    blocks, _ = _peeked(path, _archive_blocks(path) if is_archive(path) else read_sdf_blocks(path), 1)
     reader = open_table(table, smiles_column, target_columns)
     records = _joined(path, table, blocks, iter(reader), tuple(target_columns))
     return RecordSource(path.name, records, True)
 
 
-def _peeked(path: Path, blocks: Iterator[SdfBlock]) -> tuple[Iterator[SdfBlock], SdfBlock]:
-    first = next(blocks, None)
-    if first is None:
+def _peeked(path: Path, blocks: Iterator[SdfBlock], count: int) -> tuple[Iterator[SdfBlock], list[SdfBlock]]:
+    first = list(itertools.islice(blocks, count))
+    if not first:
         raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
-    return itertools.chain([first], blocks), first
+    return itertools.chain(first, blocks), first
 
 
-def _sdf_record(name: str, block: SdfBlock, wanted: tuple[str, ...], values: dict[str, str]) -> Record:
-    targets, problem = read_targets(values, wanted)
+def _sdf_record(
+    name: str, block: SdfBlock, reader: TargetReader, values: Mapping[str, str], problem: str | None = None
+) -> Record:
+    targets, own = reader.read(values)
     return Record(
         row=block.number,
         source=name,
@@ -103,18 +123,27 @@ def _sdf_record(name: str, block: SdfBlock, wanted: tuple[str, ...], values: dic
         molblock=block.molblock,
         method=method_of(name),
         targets=targets,
-        problem=block.problem or problem,
+        problem=block.problem or problem or own,
     )
 
 
 def _joined(
     path: Path, table: Path, blocks: Iterator[SdfBlock], rows: Iterator[Row], wanted: tuple[str, ...]
 ) -> Iterator[Record]:
+    """Record i with row i, which says so itself where the table numbers its rows in a column `idx`."""
+    sample = list(itertools.islice(rows, _ROWS_TO_SETTLE))
+    reader, rows = TargetReader([row.values for row in sample], wanted), itertools.chain(sample, rows)
     for block in blocks:
         row = next(rows, None)
         if row is None:
             raise InputError(f"{path} has more records than {table} has rows", found=f"record {block.number}")
-        targets, problem = read_targets(row.values, wanted)
+        if row.values.get("idx", str(block.number)) != str(block.number):
+            raise InputError(
+                f"row {row.place} of {table} is not that of record {block.number} of {path}",
+                found=f"idx {row.values['idx']}",
+                expected="the rows in the order of the records, none left out",
+            )
+        targets, problem = reader.read(row.values)
         yield Record(
             row=block.number,
             source=path.name,
@@ -127,12 +156,37 @@ def _joined(
         )
 
 
-def _plain_rows(table: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """Rows of a table that need not have SMILES: its first column stands in for them."""
-    with open(table, encoding="utf-8") as stream:
-        columns = stream.readline().strip().split(",")
-    require_columns(table.name, columns, wanted)
-    return (row.values for row in read_table(table, smiles_column=columns[0]))
+def _with_labels_beside(
+    path: Path, table: Path, blocks: Iterator[SdfBlock], first: Sequence[SdfBlock], wanted: tuple[str, ...]
+) -> Iterator[Record]:
+    """Records with the rows of a table beside them: by id where titles are ids of the table, else one by one.
+
+    Raises:
+        InputError: a column there is not, an id that two rows have; or no ids, and other numbers of rows and records.
+    """
+    with read_plain_table(table) as rows:
+        require_columns(table.name, rows.columns, wanted)
+        ids = next((name for name in rows.columns if name.lower() in _IDS and name not in wanted), None)
+        kept = [(row.values.get(ids or "", ""), {name: row.values[name] for name in wanted}) for row in rows]
+        comma_file = rows.style.delimiter == ";"
+    reader = TargetReader([values for _, values in kept[:_ROWS_TO_SETTLE]], wanted, comma_file=comma_file)
+    by_id = {one: values for one, values in kept if one}
+    if any(block.title in by_id for block in first if block.title):
+        if len(by_id) < len(kept):
+            raise InputError(f"{table} has an id in two rows, or none in one", found=f"{len(kept)} rows, column {ids}")
+        return (
+            _sdf_record(path.name, block, reader, by_id[block.title])
+            if block.title in by_id
+            else _sdf_record(path.name, block, reader, {}, f"{table.name} has no row {block.title[:40]!r}")
+            for block in blocks
+        )
+    count = sum(1 for _ in read_sdf_blocks(path))
+    if count != len(kept):
+        raise InputError(
+            f"{path.name} and {table.name} can't be joined", found=f"{count} records and {len(kept)} rows",
+            expected="titles of the records in a column of ids, or as many rows as records",
+        )  # fmt: skip
+    return (_sdf_record(path.name, block, reader, values) for block, (_, values) in zip(blocks, kept, strict=True))
 
 
 def _archive_blocks(path: Path) -> Iterator[SdfBlock]:
@@ -225,8 +279,14 @@ def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -
         raise InputError(f"{_beside(path)} is not the label file of {path.name}", found="other ids")
     if len(labels["props"]) != len(arrays["n_atoms"]):
         raise CorruptFileError(f"labels of {path} do not fit", found=labels["props"].shape)
-    columns: np.ndarray = labels["props"][:, [names.index(name) for name in wanted]].astype(np.float32)
-    return columns
+    columns = labels["props"][:, [names.index(name) for name in wanted]]
+    with np.errstate(over="ignore"):
+        stored: np.ndarray = columns.astype(np.float32)
+    if np.isinf(stored).any():
+        raise InputError(
+            f"a label of {path} is infinite, or beyond the range of single precision", expected="finite numbers"
+        )
+    return stored
 
 
 def _beside(path: Path) -> Path:
@@ -275,18 +335,19 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(_ARCHIVES)
 
 
-def open_xyz(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
+def open_xyz(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | None = None) -> RecordSource:
     """Open an XYZ file, a folder of them, or a tar archive of them (read as a stream).
 
     Args:
         path: the input.
         target_columns: names of `QM9_PROPERTIES`; other XYZ files have no targets.
+        stream: where to read instead.
 
     Raises:
         InputError: no frame, or a target column there is not.
         CorruptFileError: a damaged archive, or a file in it that is no XYZ.
     """
-    frames = _frames_of(path)
+    frames = _frames_of(path) if stream is None else _frames(text_lines(stream, path))
     first = next(frames, None)
     if first is None:
         raise InputError(f"{path} holds no XYZ frame", expected="a line with the number of atoms, a comment, the atoms")
@@ -397,8 +458,8 @@ def _archive_frames(path: Path) -> Iterator[list[str]]:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".xyz") else None
                 if stream is not None:
-                    text = stream.read(LIMITS.molblock_bytes).decode("utf-8", "replace")
-                    yield from _frames(text.splitlines())
+                    whole = io.BufferedReader(io.BytesIO(stream.read(LIMITS.molblock_bytes)))
+                    yield from _frames(text_lines(whole, path))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise CorruptFileError(f"{path} is a damaged archive", found=str(error)) from error
 
@@ -407,7 +468,7 @@ def _archive_frames(path: Path) -> Iterator[list[str]]:
 
 
 def open_sources(
-    inputs: Sequence[str | Path], *, smiles_column: str = "smiles", target_columns: Sequence[str] = ()
+    inputs: Sequence[str | Path], *, smiles_column: str | None = None, target_columns: Sequence[str] = ()
 ) -> list[RecordSource]:
     """Open inputs in the order given.
 
@@ -415,7 +476,7 @@ def open_sources(
 
     Args:
         inputs: .npz of conformers; .xyz, a folder or a tar archive of them; .sdf; tables (CSV, TSV, SMI, Parquet).
-        smiles_column: column of SMILES in tables.
+        smiles_column: column of SMILES in tables; None = found by name or content.
         target_columns: columns, data fields or labels to keep as targets.
 
     Raises:
@@ -437,22 +498,61 @@ def open_sources(
     return sources
 
 
-def _open(path: Path, smiles_column: str, target_columns: Sequence[str]) -> RecordSource:
+def refuse_unused_column(inputs: Sequence[str | Path], smiles_column: str | None) -> None:
+    """Refuse a column of SMILES that none of the files can have.
+
+    Raises:
+        InputError: one is asked for, and no file is a table or comes with one.
+    """
+    paths = [Path(name) for name in inputs]
+    with_table = [path for path in paths if kind_of(path) or str(path) == STANDARD_INPUT or is_pcqm4mv2(path)]
+    if smiles_column is not None and not with_table:
+        raise InputError(
+            "no input has a column of SMILES", found=f"--smiles-column {smiles_column}", next_step="Leave it out"
+        )
+
+
+def _open(path: Path, smiles_column: str | None, target_columns: Sequence[str]) -> RecordSource:
     name = path.name.lower()
+    if str(path) == STANDARD_INPUT:
+        return _open_standard_input(path, smiles_column, target_columns)
     if name.endswith(".npz"):
         return open_arrays(path, target_columns)
     if is_sdf(path):
         return open_sdf(path, target_columns)
     if name.endswith((".xyz", ".xyz.gz")) or path.is_dir() or is_archive(path):
         return open_xyz(path, target_columns)
-    if kind_of(path) is None and str(path) != "-":
+    if kind_of(path) is None:
+        if is_workbook(path):
+            raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI or Parquet", next_step=SAVE_AS_CSV)
         known = "npz, sdf, xyz, csv, tsv, smi, parquet, tar"
         raise InputError(f"{path} is of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}")
-    reader = open_table(path, smiles_column, target_columns)
-    return RecordSource(path.name, _table_records(path.name, iter(reader), tuple(target_columns)), False)
+    return _table_source(path, smiles_column, target_columns)
 
 
-def _table_records(name: str, rows: Iterator[Row], wanted: tuple[str, ...]) -> Iterator[Record]:
-    for row in rows:
-        targets, problem = read_targets(row.values, wanted)
-        yield Record(row.number, name, "smiles", (row.smiles,), targets=targets, problem=row.problem or problem)
+def _open_standard_input(path: Path, smiles_column: str | None, target_columns: Sequence[str]) -> RecordSource:
+    """SDF by its counts line, XYZ by a number and atoms, else a table."""
+    head, whole = standard_input_head(path)
+    if any(map(is_counts_line, head)):
+        return open_sdf(path, target_columns, whole)
+    if len(head) > 2 and head[0].strip().isdigit() and len(head[2].split()) >= 4:
+        return open_xyz(path, target_columns, whole)
+    return _table_source(path, smiles_column, target_columns, whole)
+
+
+def _table_source(
+    path: Path, smiles_column: str | None, target_columns: Sequence[str], stream: BinaryIO | None = None
+) -> RecordSource:
+    table = open_table(path, smiles_column, target_columns, stream)
+    return RecordSource(path.name, _table_records(path.name, table, tuple(target_columns)), False)
+
+
+def _table_records(name: str, table: TableReader, wanted: tuple[str, ...]) -> Iterator[Record]:
+    with table:
+        rows = iter(table)
+        sample = list(itertools.islice(rows, _ROWS_TO_SETTLE if wanted else 0))
+        comma_file = table.style.delimiter == ";"
+        reader = TargetReader([row.values for row in sample], wanted, comma_file=comma_file)
+        for row in itertools.chain(sample, rows):
+            targets, problem = reader.read(row.values)
+            yield Record(row.number, name, "smiles", (row.smiles,), targets=targets, problem=row.problem or problem)

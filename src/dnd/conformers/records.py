@@ -5,18 +5,19 @@ RDKit is not imported here: records are read in the main process and turned into
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
-from dnd.tables.readers import TableReader, listed_columns, read_table
+from dnd.tables.labels import LabelRules, NumberReader
+from dnd.tables.readers import TableReader, read_table
+from dnd.tables.smiles_column import listed_columns
 
 if TYPE_CHECKING:
     from dnd.conformers.quantum_labels import QuantumLabel
@@ -96,37 +97,62 @@ def require_columns(
             )
 
 
-def open_table(path: Path, smiles_column: str, wanted: Sequence[str]) -> TableReader:
-    """`read_table`, and `require_columns` of it; the file is closed again where a column is missing.
+def open_table(
+    path: Path, smiles_column: str | None, wanted: Sequence[str], stream: BinaryIO | None = None
+) -> TableReader:
+    """`read_table`, and `require_columns` of it; the file is closed again where a column is missing or repeated.
 
     Raises:
         InputError: see both.
     """
-    reader = read_table(path, smiles_column=smiles_column)
+    reader = read_table(path, smiles_column=smiles_column, stream=stream)
     try:
         require_columns(path, reader.columns, wanted)
+        for name in wanted:
+            if name in reader.repeated:
+                raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
     except InputError:
         reader.close()
         raise
     return reader
 
 
-def read_targets(values: Mapping[str, str], wanted: Sequence[str]) -> tuple[tuple[float, ...], str | None]:
-    """Numbers of the wanted columns, NaN where a cell is empty or says so, and what is wrong with them if anything."""
-    targets, problem = [], None
-    for name in wanted:
-        text = values.get(name, "").strip()
-        try:
-            value = float(text) if text and text.lower() not in _MISSING else math.nan
-        except ValueError:
-            value = math.inf
-        if math.isinf(value):
-            problem = f"target {name} is not a finite number: {text[:40]!r}"
-        targets.append(value)
-    return tuple(targets), problem
+class TargetReader:
+    """Numbers of the wanted columns, row by row, read as every verb reads labels; see `tables.labels`.
+
+    Args:
+        sample: the first rows, which settle how each column is written.
+        wanted: names of the columns.
+        comma_file: cells are separated by semicolons.
+
+    Raises:
+        InputError: a column may be read in two ways.
+    """
+
+    def __init__(self, sample: Sequence[Mapping[str, str]], wanted: Sequence[str], *, comma_file: bool = False) -> None:
+        rules = LabelRules()
+        self._readers = {
+            name: NumberReader([row.get(name, "") for row in sample], name, rules, comma_file=comma_file)
+            for name in wanted
+        }
+
+    def read(self, values: Mapping[str, str]) -> tuple[tuple[float, ...], str | None]:
+        """The numbers, NaN where a cell is empty or says so, and what is wrong with them if anything."""
+        targets, problem = [], None
+        for name, reader in self._readers.items():
+            value, own = reader.read(values.get(name, ""))
+            if own is None and _is_rounded(value):
+                own = f"target {name} has more digits than a store keeps: {values[name].strip()[:40]!r}"
+            problem = problem or own
+            targets.append(value)
+        return tuple(targets), problem
 
 
-_MISSING = {"nan", "na", "n/a", "none", "null", "-"}
+def _is_rounded(value: float) -> bool:
+    """Whether 32 bits change a number of more than 7 digits above 2^24, such as 16777217."""
+    if not abs(value) >= 2**24 or float(np.float32(value)) == value:
+        return False
+    return len(repr(value).partition("e")[0].replace(".", "").lstrip("-").rstrip("0")) > 7
 
 
 def method_of(name: str) -> str:

@@ -19,6 +19,7 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.predictor.metrics import ClassGroup, TaskKind, one_hot
 from dnd.predictor.targets import Target, Tasks, number_word
+from dnd.tables.labels import class_key
 
 Array = Float[np.ndarray, "molecules columns"]
 
@@ -32,26 +33,40 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     Raises:
         InputError: two columns would have the same name.
     """
-    molecules = _without_unknown(molecules, tasks.kinds)
+    molecules = _zero_one(_without_unknown(molecules, tasks.kinds), tasks.kinds)
     if "multiclass" not in tasks.kinds:
         return molecules, tasks
     names: list[str] = []
     columns: list[np.ndarray] = []
     groups: list[ClassGroup] = []
+    class_names: list[tuple[str, ...]] = []
+    sides: list[np.ndarray] = []
     for column, (name, kind) in enumerate(zip(molecules.names, tasks.kinds, strict=True)):
         values_N = molecules.targets_NC[:, column]
+        own_sides_N = np.zeros(len(values_N), np.int8) if molecules.sides_NC is None else molecules.sides_NC[:, column]
         if kind != "multiclass":
             names.append(name)
             columns.append(values_N)
+            class_names.append(molecules.class_names[column])
+            sides.append(own_sides_N)
             continue
         classes, codes_N = _codes(values_N, molecules.classes[column] if molecules.classes else ())
         groups.append(ClassGroup(name, classes, len(names)))
         names += [f"{name}_prob_{one}" for one in classes]
         columns += list(one_hot(codes_N, len(classes)).T)
+        class_names += [()] * len(classes)
+        sides += [np.zeros(len(values_N), np.int8)] * len(classes)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InputError(f"two targets would be called {repeated}", next_step="Rename a column or a class")
-    expanded = replace(molecules, names=tuple(names), targets_NC=np.stack(columns, axis=1), groups=tuple(groups))
+    expanded = replace(
+        molecules,
+        names=tuple(names),
+        targets_NC=np.stack(columns, axis=1),
+        groups=tuple(groups),
+        class_names=tuple(class_names),
+        sides_NC=None if molecules.sides_NC is None else np.stack(sides, axis=1),
+    )
     kinds = ["multiclass" if group_at(groups, column) else "" for column in range(len(names))]
     plain = iter([kind for kind in tasks.kinds if kind != "multiclass"])
     kinds = [kind or next(plain) for kind in kinds]
@@ -62,12 +77,14 @@ def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) ->
     """Without the test labels that no training or validation molecule has, of targets that are classes."""
     targets_NC, notes = molecules.targets_NC.copy(), list(molecules.notes)
     for column, (name, kind) in enumerate(zip(molecules.names, kinds, strict=True)):
-        known = np.unique(molecules.learned_NC[:, column])  # with NaN, if there is any
-        known = np.array([0.0, 1.0]) if kind == "classification" else known
+        known = _known(molecules, column)
+        if kind == "classification" and np.isin(known, (0.0, 1.0)).all():
+            known = np.array([0.0, 1.0])
         unknown = np.flatnonzero(~np.isnan(targets_NC[:, column]) & ~np.isin(targets_NC[:, column], known))
         if kind == "regression" or not len(unknown):
             continue
-        first = f"row {molecules.rows_N[unknown[0]]}, {number_word(float(targets_NC[unknown[0], column]))}"
+        place = molecules.place_of(int(molecules.rows_N[unknown[0]]))
+        first = f"row {place}, {number_word(float(targets_NC[unknown[0], column]))}"
         many = "label is" if len(unknown) == 1 else "labels are"
         notes.append(
             f"target {name}: {len(unknown)} test {many} no class of the training and validation parts, "
@@ -77,9 +94,52 @@ def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) ->
     return replace(molecules, targets_NC=targets_NC, notes=tuple(notes))
 
 
-def with_groups(targets: Sequence[Target], groups: Sequence[ClassGroup]) -> list[Target]:
-    """Targets that know the group and the class of their column."""
-    found = list(targets)
+def _known(molecules: LabelledMolecules, column: int) -> np.ndarray:
+    """The different labels that a target has in the training and validation parts, ascending."""
+    labels_N = molecules.learned_NC[:, column]
+    return np.unique(labels_N[~np.isnan(labels_N)])
+
+
+def _zero_one(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
+    """Labels of two classes as 0 and 1, and the names the user has for them where these are others."""
+    targets_NC, class_names = molecules.targets_NC.copy(), []
+    for column, kind in enumerate(kinds):
+        labels_N, known = targets_NC[:, column], _known(molecules, column)
+        own = molecules.classes[column] if molecules.classes else ()
+        if kind == "classification" and not own and not np.isin(known, (0.0, 1.0)).all():
+            own = tuple(map(number_word, known))
+            targets_NC[:, column] = np.where(np.isnan(labels_N), np.nan, labels_N == known[-1])
+        class_names.append(own if kind == "classification" else ())
+    return replace(molecules, targets_NC=targets_NC, class_names=tuple(class_names))
+
+
+def require_unique_outputs(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
+    """Refuse targets whose columns in tables and predictions would have one name.
+
+    Raises:
+        InputError: such as targets `y` and `y_pred`, or one called `smiles`.
+    """
+    owners = dict.fromkeys(("row", "smiles", "in_domain", "domain_reason", "error"), "a column of every table")
+    every = {group.name: group.classes for group in molecules.groups}
+    every |= {name: own for name, own in zip(molecules.names, molecules.class_names, strict=True) if own}
+    for name in user_names(molecules.names, molecules.groups):
+        ends = ("_pred", "_std", "_set", "_low", "_high", *(f"_prob_{one}" for one in every.get(name, ())))
+        for output in (name, *(name + end for end in ends)):
+            if output in owners and owners[output] != f"target {name}":
+                raise InputError(
+                    f"target {name!r} and {owners[output]} would both have a column {output!r}",
+                    next_step="Rename the column of the target",
+                )
+            owners[output] = f"target {name}"
+
+
+def with_groups(
+    targets: Sequence[Target], groups: Sequence[ClassGroup], class_names: Sequence[tuple[str, ...]] = ()
+) -> list[Target]:
+    """Targets that know the group and the class of their column, or the names of their two classes."""
+    found = [
+        replace(target, classes=own) for target, own in zip(targets, class_names or ((),) * len(targets), strict=True)
+    ]
     for group in groups:
         for place, name in zip(group.columns, group.classes, strict=True):
             found[place] = replace(found[place], group=group.name, class_name=name)
@@ -106,6 +166,11 @@ def class_counts(molecules: LabelledMolecules) -> list[str]:
         counts_K = np.nansum(molecules.targets_NC[:, group.span], axis=0).astype(int)
         each = ", ".join(f"{name} {count}" for name, count in zip(group.classes, counts_K, strict=True))
         lines.append(f"classes of {group.name}: {each}")
+    for column, own in enumerate(molecules.class_names):
+        if own:
+            labels_N = molecules.targets_NC[:, column]
+            each = ", ".join(f"{one} {int((labels_N == place).sum())}" for place, one in enumerate(own))
+            lines.append(f"classes of {molecules.names[column]}: {each}; the second is the one predicted")
     return lines
 
 
@@ -134,7 +199,8 @@ def describe_targets(targets: Sequence[Target], groups: Sequence[ClassGroup]) ->
         group = group_at(groups, column)
         if group is None:
             mapped = {} if target.transform.name == "none" else {"transform": target.transform.name}
-            found.append({"name": target.name, "unit": target.unit, "kind": target.kind, **mapped})
+            named = {"class_names": list(target.classes)} if target.classes else {}
+            found.append({"name": target.name, "unit": target.unit, "kind": target.kind, **mapped, **named})
         elif column == group.first:
             found.append({"name": group.name, "unit": "", "kind": "multiclass", "classes": list(group.classes)})
     return found
@@ -157,23 +223,31 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
     for column, target in enumerate(wanted):
         values_N = molecules.targets_NC[:, column]
         words = molecules.classes[column] if molecules.classes else ()
-        if not target.group:
+        if not target.group and not target.classes:
             if words:
                 raise InputError(f"target {target.name} has words for labels", found=words[0], expected="numbers")
             columns.append(values_N)
-            continue
-        group = by_name[target.group]
-        classes, codes_N = _codes(values_N, words)
-        unknown = next((one for one in classes if one not in group.classes), None)
-        if unknown is not None:
-            known = ", ".join(group.classes[:10])
-            raise InputError(f"a label of {group.name} is no class of the model", found=unknown, expected=known)
-        place = np.array([group.classes.index(one) for one in classes], dtype=np.float64)
-        own_N = np.full(len(codes_N), math.nan)
-        known_N = ~np.isnan(codes_N)
-        own_N[known_N] = place[codes_N[known_N].astype(int)]
-        columns += list(one_hot(own_N, len(group.classes)).T)
+        elif target.classes:
+            columns.append(_places(values_N, words, target.name, target.classes))
+        else:
+            group = by_name[target.group]
+            columns += list(one_hot(_places(values_N, words, group.name, group.classes), len(group.classes)).T)
     return np.stack(columns, axis=1)
+
+
+def _places(values_N: np.ndarray, words: Sequence[str], name: str, of_model: Sequence[str]) -> np.ndarray:
+    """For each label its place among the classes of the model; letter case and blanks don't count."""
+    classes, codes_N = _codes(values_N, words)
+    keys = [class_key(one) for one in of_model]
+    unknown = next((one for one in classes if class_key(one) not in keys), None)
+    if unknown is not None:
+        known = ", ".join(of_model[:10])
+        raise InputError(f"a label of {name} is no class of the model", found=unknown, expected=known)
+    place = np.array([keys.index(class_key(one)) for one in classes], dtype=np.float64)
+    own_N = np.full(len(codes_N), math.nan)
+    known_N = ~np.isnan(codes_N)
+    own_N[known_N] = place[codes_N[known_N].astype(int)]
+    return own_N
 
 
 def _codes(values_N: np.ndarray, words: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

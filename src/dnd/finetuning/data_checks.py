@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from dnd.models.students.encoders import RANDOM
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.targets import fit_targets
 from dnd.predictor.transforms import TransformName
+from dnd.tables.labels import NumberReader
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
@@ -76,12 +77,19 @@ def audit_duplicates(
     }
 
 
-def warning_line(audit: dict[str, Any]) -> str | None:
-    """One line for the user, with the first molecule named; None where all parts are apart."""
+def warning_line(audit: dict[str, Any], place_of: Callable[[int], int] = lambda row: row) -> str | None:
+    """One line for the user, with the first molecule named; None where all parts are apart.
+
+    Args:
+        audit: see `audit_duplicates`.
+        place_of: how messages call a row of the input.
+    """
     if not audit["duplicates_across_parts"]:
         return None
     first = audit["duplicates"][0]
-    rows = "; ".join(f"{part} row {', '.join(map(str, numbers[:3]))}" for part, numbers in first["rows"].items())
+    rows = "; ".join(
+        f"{part} row {', '.join(str(place_of(row)) for row in numbers[:3])}" for part, numbers in first["rows"].items()
+    )
     many = "molecule is" if audit["duplicates_across_parts"] == 1 else "molecules are"
     return (
         f"warning: {audit['duplicates_across_parts']} {many} in more than one part of the split, "
@@ -125,7 +133,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
     columns = _numbers(file)
     found = []
     for name, other in itertools.product(targets, columns):
-        if name not in columns or other in targets or other in (file.smiles_column, *ignored):
+        if name not in columns or other in targets or other in ignored:
             continue
         correlation = _rank_correlation(columns[name], columns[other])
         if abs(correlation) >= SUSPICIOUS:
@@ -137,23 +145,18 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
 
 
 def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
-    """The columns of numbers, NaN where a cell is none."""
-    with open_molecules(file.path, file.smiles_column) as table:
-        names = [name for name in table.columns if name != file.smiles_column][:LIMIT_COLUMNS]
-        rows = [
-            [_number(row.values[name]) for name in names]
-            for row in itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS)
-        ]
-    values = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
-    return dict(zip(names, values.T, strict=True))
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+    """The columns of numbers, NaN where a cell is none; one that may be read in two ways is left out."""
+    with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as table:
+        names = [name for name in table.columns if name != table.smiles_column][:LIMIT_COLUMNS]
+        rows = list(itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS))
+        comma_file = table.style.delimiter == ";"
+    found = {}
+    for name in names:
+        cells = [row.values[name] for row in rows]
+        with contextlib.suppress(InputError):
+            reader = NumberReader(cells, name, file.rules, comma_file=comma_file)
+            found[name] = np.array([reader.read(cell)[0] for cell in cells], dtype=np.float64)
+    return found
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -232,7 +235,7 @@ def preamble(
     yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
     yield f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
     yield f"task: {tasks.reason}"
-    for notice in [*class_counts(molecules), *notices]:
+    for notice in [*molecules.notes, *class_counts(molecules), *notices]:
         yield f"note: {notice}"
     column = split_column(plan.config.split)
     for file in files:
@@ -242,7 +245,7 @@ def preamble(
     yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
     for repeats in find_repeats(molecules, tasks.kinds, plan.transforms, plan.config.units):
         yield f"note: {repeats.sentence()}"
-    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N))
+    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N), molecules.place_of)
     if warning:
         yield warning
     if tasks.balanced:

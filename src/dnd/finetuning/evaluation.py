@@ -13,7 +13,7 @@ from dnd.finetuning.class_labels import group_at, user_names
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import sentences
-from dnd.predictor.metrics import ClassGroup, normalised, significant
+from dnd.predictor.metrics import normalised, significant
 from dnd.predictor.targets import RAW, RAW_METRICS, Target, groups_of, judge_targets
 from dnd.predictor.transforms import Transform
 from dnd.tables.writers import csv_text
@@ -142,6 +142,8 @@ def _made_of(config: Mapping[str, Any], start: str) -> str:
 def _target_words(target: Mapping[str, Any]) -> str:
     if target.get("classes"):
         return f"{target['name']} (one of {', '.join(target['classes'])})"
+    if target.get("class_names"):
+        return f"{target['name']} ({' or '.join(target['class_names'])})"
     unit = f" [{target['unit']}]" if target["unit"] else ""
     mapped = f" (learned through a transform: {target['transform']})" if "transform" in target else ""
     return f"{target['name']}{unit}{mapped}"
@@ -162,11 +164,12 @@ def predictions_table(
 ) -> str:
     """A row per test molecule, by input row; with folds, each molecule by the members that did not see it.
 
-    A target has its label and `<target>_pred`; one of several classes their names, and `<target>_prob_<class>` too.
+    A target has its label and `<target>_pred`; classes with names their names, and `<target>_prob_<class>` too.
     Where the input names its molecules, `id` has their names.
     """
     names = user_names(molecules.names, molecules.groups)
     classes = {group.name: group.classes for group in molecules.groups}
+    classes |= dict(zip(molecules.names, molecules.class_names, strict=False))
     has_ids = bool(molecules.ids) and "id" not in names
     header = ["row", *(["id"] if has_ids else []), "smiles"]
     for name in names:
@@ -174,17 +177,21 @@ def predictions_table(
     rows: list[list[object]] = []
     for partition, predictions_NC in folds:
         for place in partition.test:
-            cells = _cells(molecules.targets_NC[place], predictions_NC[place], molecules.groups)
+            cells = _cells(molecules, molecules.exact_NC[place], predictions_NC[place])
             own = [molecules.ids[place]] if has_ids else []
             rows.append([int(molecules.rows_N[place]), *own, molecules.texts[place], *cells])
     return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
 
 
-def _cells(labels_C: np.ndarray, predictions_C: np.ndarray, groups: Sequence[ClassGroup]) -> list[object]:
+def _cells(molecules: LabelledMolecules, labels_C: np.ndarray, predictions_C: np.ndarray) -> list[object]:
     found: list[object] = []
     for column, (label, value) in enumerate(zip(labels_C, predictions_C, strict=True)):
-        group = group_at(groups, column)
-        if group is None:
+        group = group_at(molecules.groups, column)
+        names = molecules.class_names[column] if molecules.class_names else ()
+        if names:
+            found.append(None if np.isnan(label) else names[int(label)])
+            found += [names[int(value > 0.5)], 1.0 - float(value), float(value)]
+        elif group is None:
             found += [None if np.isnan(label) else float(label), float(value)]
         elif column == group.first:
             labels_K, values_K = labels_C[group.span], predictions_C[group.span]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
@@ -24,9 +23,9 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
-from dnd.finetuning.class_labels import expand_classes, spread_units
+from dnd.finetuning.class_labels import expand_classes, require_unique_outputs, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
-from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, read_labelled
+from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.replicates import aggregated
 from dnd.finetuning.settings import FinetuneConfig
@@ -40,6 +39,7 @@ from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
 from dnd.predictor.transforms import TransformName, choose_transforms
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.sdf import is_sdf
 from dnd.training.distributed import is_main_rank, num_ranks
 
 
@@ -64,7 +64,7 @@ def finetune(
     target_columns: Sequence[str],
     config: FinetuneConfig | None = None,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     also: Sequence[LabelledFile] = (),
     encoder: str | Path = DEFAULT_ENCODER,
     search: int = 0,
@@ -79,7 +79,7 @@ def finetune(
         out: the MODEL folder.
         target_columns: columns with labels; an empty cell is a missing label.
         config: the settings; the defaults of `FinetuneConfig` when None. Its `student` is for random weights.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = found by name or content, and remembered by the model.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
         search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
@@ -103,7 +103,9 @@ def finetune(
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
-    files = [LabelledFile(Path(data), tuple(target_columns), smiles_column), *also]
+    files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
+    if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
+        files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
     plan = _plan(files, config, str(encoder), say)
     with folder_lock(out) if is_main_rank() else contextlib.nullcontext():
         return _finetune(plan, out, clock, search, resume, say, quiet)
@@ -202,16 +204,19 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         )
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
+    files = [replace(file, rules=config.labels) for file in files]
     molecules, tasks = _read(files, config, hydrogens, say)
     _check_metric(config, tasks)
-    config = replace(config, units=spread_units(config.units, molecules.names, molecules.groups))
+    require_unique_outputs(molecules, tasks.kinds)
+    units = config.units or (molecules.units if any(molecules.units) else ())
+    config = replace(config, units=spread_units(units, molecules.names, molecules.groups))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
     parts, learned_NC = list(molecules.parts), molecules.learned_NC
-    notices = [*molecules.notes, *check_tasks(learned_NC, molecules.names, tasks.kinds)]
+    notices = check_tasks(learned_NC, molecules.names, tasks.kinds)
     choice = None if config.targets == "raw" else config.transform
     transforms, lines = choose_transforms(
         choice, learned_NC, molecules.names, tasks.kinds, [part.train for part in parts]
@@ -230,7 +235,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         "encoder_sha256": sha256_file(encoder_folder(encoder) / "model.safetensors") if encoder != RANDOM else None,
         "data": Path(files[0].path).name,
         "data_digest": molecules.digest(),
-        "smiles_column": files[0].smiles_column,
+        "smiles_column": molecules.smiles_column,
         "target_columns": list(molecules.names),
         "settings": to_dict(config),
     }
@@ -283,6 +288,7 @@ def _read(
         hydrogens,
         smiles_column=file.smiles_column,
         extra_column=column,
+        rules=file.rules,
         jobs=config.jobs,
         most=most,
         dealing=dealing,
@@ -309,15 +315,15 @@ def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[Transf
 def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
     """The split, dealt by molecules while the table is read: before any label is, so that no test label decides."""
 
-    def deal(
-        texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str], rows_N: Int[np.ndarray, "molecules"]
-    ) -> list[Split]:
+    def deal(molecules: UnreadMolecules) -> list[Split]:
         return partitions(
             config.split,
-            texts,
-            identities=smiles,
-            column_values=extra,
-            rows_N=rows_N,
+            molecules.texts,
+            identities=molecules.smiles,
+            column_values=molecules.extra,
+            rows_N=molecules.rows_N,
+            num_rows=molecules.num_rows,
+            places=molecules.places,
             fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
             seed=config.split_seed,
             folds=config.folds,

@@ -131,7 +131,7 @@ def workbench(
         x_NF=x_NF,
         place_N=place_N,
         targets_NC=molecules.targets_NC,
-        targets=tuple(with_groups(targets, molecules.groups)),
+        targets=tuple(with_groups(targets, molecules.groups, molecules.class_names)),
         layout=feature_layout(plan, encoder),
         rows=rows,
         folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed, identities),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
@@ -20,14 +19,12 @@ from dnd.predictor.metrics import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.labels import DrawnRows, is_missing, parse_label, parse_labels
+from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import TableReader
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
-_LISTED = 3  # cells that a note shows
-_FEW_CLASSES = 10
 _IS_ID = re.compile(
     r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
 )
@@ -43,6 +40,7 @@ class Reject:
         stage: `read`, `labels`, or where parsing failed.
         reason: why.
         file: the input, where there are several.
+        place: the row as messages say it; see `tables`.
     """
 
     row: int
@@ -50,6 +48,7 @@ class Reject:
     stage: str
     reason: str
     file: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,13 @@ class LabelledMolecules:
         groups: columns that are the classes of one target; see `classes.py`.
         not_drawn: rows that are too many, see `read_labelled`.
         parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
-        notes: what is to be said of labels that were left out.
         ids: the user's own names of the molecules; empty where the table has none.
+        places: row of each as messages say it.
+        sides_NC: 1 or -1 where a label is a limit and the truth is above or below it; None = all labels are exact.
+        class_names: for each target of two classes with names of their own these, class 0 first; empty = 0 and 1.
+        units: of the user's targets, where the cells say them.
+        notes: what was understood of the labels and what was left out of them, a line each.
+        smiles_column: of the first input.
     """
 
     store: Store
@@ -91,8 +95,13 @@ class LabelledMolecules:
     groups: tuple[ClassGroup, ...] = ()
     not_drawn: int = 0
     parts: tuple[Split, ...] = ()
-    notes: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
+    sides_NC: Int[np.ndarray, "molecules targets"] | None = None
+    class_names: tuple[tuple[str, ...], ...] = ()
+    units: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    smiles_column: str = "smiles"
 
     @property
     def learned_N(self) -> Bool[np.ndarray, "molecules"]:
@@ -107,10 +116,23 @@ class LabelledMolecules:
         """`targets_NC` without the labels that decide nothing, those of molecules that are only in test parts."""
         return np.where(self.learned_N[:, None], self.targets_NC, np.nan)
 
+    @property
+    def exact_NC(self) -> Float[np.ndarray, "molecules targets"]:
+        """The labels that say what the truth is; a limit can teach, but not judge."""
+        return self.targets_NC if self.sides_NC is None else np.where(self.sides_NC == 0, self.targets_NC, np.nan)
+
+    def place_of(self, row: int) -> int:
+        """How messages call a row of the input."""
+        if not self.places:
+            return row
+        return self.places[int(np.searchsorted(self.rows_N, row))]
+
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
         digest = hashlib.sha256("\n".join(self.smiles).encode())
         digest.update(np.ascontiguousarray(self.rows_N).tobytes() + np.ascontiguousarray(self.targets_NC).tobytes())
+        if self.sides_NC is not None:
+            digest.update(np.ascontiguousarray(self.sides_NC).tobytes())
         return digest.hexdigest()
 
     def rejects_csv(self) -> str:
@@ -132,8 +154,10 @@ def read_labelled(
     target_columns: Sequence[str],
     hydrogens: HydrogenSetting,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     extra_column: str | None = None,
+    rules: LabelRules | None = None,
+    remembered: str | None = None,
     jobs: int = 0,
     fewest: int = FEWEST_MOLECULES,
     most: int | None = None,
@@ -150,8 +174,10 @@ def read_labelled(
         path: the file.
         target_columns: columns with labels.
         hydrogens: as the student sees molecules.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = find the column.
         extra_column: a further column to keep, such as that of a split.
+        rules: what the user says of the labels.
+        remembered: see `open_molecules`.
         jobs: worker processes for many molecules; 0 = one per processor.
         fewest: molecules that must be left.
         most: rows with a label that are read; of more, so many are drawn at random. None = all.
@@ -162,28 +188,44 @@ def read_labelled(
         InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
     """
     is_test = dealing.is_test if dealing else _never
-    labelled = read_labels(LabelledFile(path, tuple(target_columns), smiles_column), extra_column, most, is_test)
+    file = LabelledFile(path, tuple(target_columns), smiles_column, rules or LabelRules(), remembered)
+    labelled = read_labels(file, extra_column, most, is_test)
     if labelled.not_drawn:
         say(drawn_line(len(labelled.numbers), labelled.not_drawn))
     say(f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
     bad = [
-        Reject(labelled.numbers[place], labelled.texts[place], molecule.stage, molecule.reason)
+        Reject(
+            labelled.numbers[place],
+            labelled.texts[place],
+            molecule.stage,
+            molecule.reason,
+            place=labelled.places[place],
+        )
         for place, molecule in enumerate(molecules)
         if molecule.graph is None
     ]
     note_rows(reject.reason for reject in bad)
+    if 0 < len(kept) < fewest:  # what is wrong with the labels of a small table is said first
+        label_values(labelled.only(kept), np.ones(len(kept), bool))
     require_enough(len(kept), bad, fewest)
-    labelled = labelled.only(kept)
-    smiles, rows_N = [molecules[place].smiles for place in kept], np.array(labelled.numbers, dtype=np.int64)
-    parts = tuple(dealing.deal(labelled.texts, smiles, labelled.extra, rows_N)) if dealing else ()
-    labels = label_values(labelled, learned_rows(parts, len(kept)))
+    labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
+    smiles = [molecule.smiles for molecule in molecules]
+    parts = tuple(dealing.deal(labelled.unread(smiles))) if dealing else ()
+    learned_N = learned_rows(parts, len(kept))
+    labels = label_values(labelled, learned_N)
+    # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
+    known_N = ~np.isnan(labels.values_NC).all(axis=1) | ~learned_N
+    known, lost = np.flatnonzero(known_N), np.flatnonzero(~known_N)
+    bad += [_without_label(labelled.numbers[row], labelled.texts[row], labelled.places[row]) for row in lost]
+    require_enough(len(known), bad, fewest)
+    labelled, labels, molecules = labelled.only(known.tolist()), labels.only(known), [molecules[row] for row in known]
     return LabelledMolecules(
-        store=as_store([molecules[place] for place in kept], hydrogens),
-        rows_N=rows_N,
+        store=as_store(molecules, hydrogens),
+        rows_N=np.array(labelled.numbers, dtype=np.int64),
         texts=labelled.texts,
-        smiles=smiles,
+        smiles=[molecule.smiles for molecule in molecules],
         targets_NC=labels.values_NC,
         names=tuple(labelled.names),
         extra=labelled.extra,
@@ -192,10 +234,35 @@ def read_labelled(
         files=(Path(path).name,),
         classes=labels.classes,
         not_drawn=labelled.not_drawn,
-        parts=parts,
-        notes=labels.notes,
+        parts=tuple(among(part, known) for part in parts),
         ids=tuple(labelled.ids),
+        places=tuple(labelled.places),
+        sides_NC=labels.sides_NC,
+        units=labels.units,
+        notes=labels.notes,
+        smiles_column=labelled.smiles_column,
     )
+
+
+@dataclass(frozen=True)
+class UnreadMolecules:
+    """Molecules whose labels are not yet read.
+
+    Attributes:
+        texts: SMILES as written.
+        smiles: canonical SMILES.
+        extra: cells of the split's column.
+        rows_N: row numbers, from 0.
+        places: rows as messages say them.
+        num_rows: rows of the input, usable or not.
+    """
+
+    texts: Sequence[str]
+    smiles: Sequence[str]
+    extra: Sequence[str]
+    rows_N: Int[np.ndarray, "molecules"]
+    places: Sequence[int]
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -203,11 +270,11 @@ class Dealing:
     """A split that is dealt while a table is read.
 
     Attributes:
-        deal: SMILES as written, canonical SMILES, cells of the split's column and row numbers → partitions.
+        deal: molecules → partitions.
         is_test: whether a cell of the split's column says test; such a row is kept and predicted without a label too.
     """
 
-    deal: Callable[[Sequence[str], Sequence[str], Sequence[str], np.ndarray], Sequence[Split]]
+    deal: Callable[[UnreadMolecules], Sequence[Split]]
     is_test: Callable[[str], bool]
 
 
@@ -223,6 +290,11 @@ def learned_rows(parts: Sequence[Split], count: int) -> Bool[np.ndarray, "molecu
     return found
 
 
+def among(part: Split, kept: Int[np.ndarray, "kept"]) -> Split:
+    """A partition of all molecules as one of those that are kept."""
+    return Split(*(np.flatnonzero(np.isin(kept, rows)) for rows in part.parts().values()))
+
+
 @dataclass(frozen=True)
 class LabelledFile:
     """A labelled table.
@@ -230,12 +302,28 @@ class LabelledFile:
     Attributes:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; an empty cell is a missing label.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = find the column.
+        rules: what the user says of the labels.
+        remembered: see `open_molecules`.
     """
 
     path: Path | str
     target_columns: tuple[str, ...]
-    smiles_column: str = "smiles"
+    smiles_column: str | None = None
+    rules: LabelRules = field(default_factory=LabelRules)
+    remembered: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelledRow:
+    """A row without its other columns; `name` is the user's of the molecule."""
+
+    number: int
+    place: int
+    text: str
+    extra: str
+    cells: list[str]
+    name: str
 
 
 @dataclass
@@ -252,6 +340,10 @@ class LabelledRows:
         rejects: rows without a label, or that can't be read.
         num_rows: all rows.
         not_drawn: rows with a label that are too many.
+        places: rows as messages say them.
+        rules: what the user says of the labels.
+        comma_file: see `settle_notation`.
+        smiles_column: where the SMILES were.
     """
 
     names: list[str]
@@ -263,6 +355,24 @@ class LabelledRows:
     rejects: list[Reject] = field(default_factory=list)
     num_rows: int = 0
     not_drawn: int = 0
+    places: list[int] = field(default_factory=list)
+    rules: LabelRules = field(default_factory=LabelRules)
+    comma_file: bool = False
+    smiles_column: str = "smiles"
+
+    def add(self, row: _LabelledRow, *, has_id: bool) -> None:
+        """Append a row."""
+        self.numbers.append(row.number)
+        self.places.append(row.place)
+        self.texts.append(row.text)
+        self.extra.append(row.extra)
+        self.cells.append(row.cells)
+        self.ids += [row.name] if has_id else []
+
+    def unread(self, smiles: Sequence[str]) -> UnreadMolecules:
+        """What a split may know of the rows: all but the labels."""
+        numbers_N = np.array(self.numbers, dtype=np.int64)
+        return UnreadMolecules(self.texts, smiles, self.extra, numbers_N, self.places, self.num_rows)
 
     def only(self, places: Sequence[int]) -> LabelledRows:
         """Some of the rows."""
@@ -273,6 +383,7 @@ class LabelledRows:
             cells=[self.cells[place] for place in places],
             extra=[self.extra[place] for place in places],
             ids=[self.ids[place] for place in places] if self.ids else [],
+            places=[self.places[place] for place in places],
         )
 
 
@@ -282,66 +393,56 @@ class Labels:
 
     Attributes:
         values_NC: NaN = missing; where the labels are words, their places in `classes`.
+        sides_NC: see `LabelledMolecules`.
         classes: for each target its labels, where they are words.
-        notes: what is to be said of cells that were left out.
+        units: of the targets, where the cells say them.
+        notes: what was understood of the cells, and which were left out.
     """
 
     values_NC: Float[np.ndarray, "rows targets"]
+    sides_NC: Int[np.ndarray, "rows targets"] | None
     classes: tuple[tuple[str, ...], ...]
+    units: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def only(self, rows: Int[np.ndarray, "kept"]) -> Labels:
+        """Some of the rows."""
+        sides_NC = None if self.sides_NC is None else self.sides_NC[rows]
+        return replace(self, values_NC=self.values_NC[rows], sides_NC=sides_NC)
 
 
 def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Labels:
-    """Read the label cells of `rows`, all as those of the rows that are learned want it.
+    """Read the label cells of `rows`, all as those of the rows that are learned want it; see `read_column`.
 
     Args:
         rows: at least one.
-        learned_N: the rows that decide whether a column has numbers or words, and which words.
+        learned_N: the rows that decide how a column is read.
 
     Raises:
-        InputError: a label of such a row is no number, or one of too many words.
+        InputError: see `read_column`; there is no label at all.
     """
-    places, others = np.flatnonzero(learned_N), np.flatnonzero(~learned_N)
-    values_NC, classes, notes = np.full((len(rows.numbers), len(rows.names)), np.nan), [], list[str]()
-    for column, name in enumerate(rows.names):
-        cells = [own[column] for own in rows.cells]
-        numbers = [rows.numbers[place] for place in places]
-        values, words = parse_labels([cells[place] for place in places], rows=numbers, column=name)
-        _require_classes(words, numbers, name)
-        values_NC[places, column] = values
-        classes.append(words)
-        known = {cells[place].strip(): value for place, value in zip(places, values, strict=True)}
-        unread: list[str] = []
-        for place in others:
-            cell = cells[place].strip()
-            value = known.get(cell, math.nan) if words else _number_or_nan(cell)
-            values_NC[place, column] = value
-            if math.isnan(value) and not is_missing(cell):
-                unread.append(f"row {rows.numbers[place]} {cell[:40]!r}")
-        if unread:
-            kind = "a class of the training and validation parts" if words else "a number, as those"
-            shown = ", ".join(unread[:_LISTED]) + (" …" if len(unread) > _LISTED else "")
-            many = "label is" if len(unread) == 1 else "labels are"
-            notes.append(f"target {name}: {len(unread)} test {many} not {kind}, and count as missing: {shown}")
-    return Labels(values_NC, tuple(classes), tuple(notes))
-
-
-def _require_classes(words: Sequence[str], numbers: Sequence[int], column: str) -> None:
-    """Refuse words that name molecules rather than classes: more of them than half of the labels, and more than ten."""
-    if len(words) > max(_FEW_CLASSES, len(numbers) // 2):
-        raise InputError(
-            f"row {numbers[0]}, column {column}: the label is not a number and names no class",
-            found=f"{len(words)} different words in {len(numbers)} rows",
-            expected="numbers, or classes that several molecules have",
-            next_step="Check --target-columns",
+    columns = [
+        read_column(
+            [own[column] for own in rows.cells],
+            places=rows.places,
+            column=name,
+            rules=rows.rules,
+            comma_file=rows.comma_file,
+            learned=learned_N.tolist(),
         )
-
-
-def _number_or_nan(cell: str) -> float:
-    try:
-        return parse_label(cell, row=0, column="")
-    except InputError:
-        return math.nan
+        for column, name in enumerate(rows.names)
+    ]
+    sides_NC = np.array([column.sides for column in columns], dtype=np.int8).T
+    values_NC = np.array([column.values for column in columns], dtype=np.float64).T
+    if np.isnan(values_NC).all():
+        raise _no_label(rows.names, rows.num_rows)
+    return Labels(
+        values_NC,
+        sides_NC if sides_NC.any() else None,
+        tuple(column.words for column in columns),
+        tuple(column.unit for column in columns),
+        tuple(note for column in columns for note in column.notes),
+    )
 
 
 def read_labels(
@@ -357,15 +458,23 @@ def read_labels(
     """
     if not file.target_columns:
         raise InputError("no target column is named", next_step="Add --target-columns NAME")
-    with open_molecules(file.path, file.smiles_column) as source:
+    with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as source:
         names = resolve_columns(source.columns, file.target_columns)
         wanted = [*names, *([extra_column] if extra_column else [])]
         require_columns(file.path, source.columns, wanted, what="column")
-        _refuse_repeated(file.path, source.columns, wanted)
-        found = _rows_of(source, names, extra_column, most, is_test)
+        refuse_repeated(file.path, source, wanted)
+        if source.smiles_column in names:
+            raise InputError(
+                f"{source.smiles_column!r} is the column of SMILES, not of labels",
+                next_step="Name the column of SMILES with --smiles-column, or another target",
+            )
+        found = _rows_of(source, names, extra_column, most, is_test, file.rules)
     if not found.numbers:
-        rows = f"{found.num_rows} rows"
-        raise InputError(_nothing_left(found.rejects, names), found=rows, next_step="Check --target-columns")
+        unread = next((reject for reject in found.rejects if reject.stage != "labels"), None)
+        if unread is None:
+            raise _no_label(names, found.num_rows)
+        reason = f"no row can be used; row {unread.place}: {unread.reason}"
+        raise InputError(reason, found=f"{found.num_rows} rows", next_step="Check --target-columns")
     return found
 
 
@@ -377,36 +486,48 @@ def drawn_line(kept: int, left_out: int, where: str = "the table") -> str:
 def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
     """Refuse a table in which no molecule, or too few, can be read."""
     if not kept:
-        found = f"row {rejects[0].row}: {rejects[0].reason}"
+        found = f"row {rejects[0].place}: {rejects[0].reason}"
         raise InputError("there is no valid molecule", found=found, next_step="Check --smiles-column")
     if kept < fewest:
         raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")
 
 
 def _rows_of(
-    source: TableReader, names: list[str], extra_column: str | None, most: int | None, is_test: Callable[[str], bool]
+    source: TableReader,
+    names: list[str],
+    extra_column: str | None,
+    most: int | None,
+    is_test: Callable[[str], bool],
+    rules: LabelRules,
 ) -> LabelledRows:
-    found = LabelledRows(names)
+    found = LabelledRows(
+        names, rules=rules, comma_file=source.style.delimiter == ";", smiles_column=source.smiles_column
+    )
     id_column = _id_column([name for name in source.columns if name not in (*names, source.smiles_column)])
-    drawn: DrawnRows[tuple[int, str, str, list[str], str]] = DrawnRows(most)
+    drawn: DrawnRows[_LabelledRow] = DrawnRows(most)
     for row in source:
         found.num_rows += 1
-        if row.problem is not None:
-            found.rejects.append(Reject(row.number, row.smiles, "read", row.problem))
-            continue
         own = [row.values[name] for name in names]
         extra = row.values[extra_column].strip() if extra_column else ""
-        if all(map(is_missing, own)) and not is_test(extra):
-            found.rejects.append(Reject(row.number, row.smiles, "labels", "no label"))
-            continue
-        drawn.add((row.number, row.smiles, extra, own, row.values[id_column] if id_column else ""))
-    for number, text, extra, own, name in drawn.rows():
-        found.numbers.append(number)
-        found.texts.append(text)
-        found.extra.append(extra)
-        found.cells.append(own)
-        found.ids += [name] if id_column else []
+        if row.problem is not None:
+            found.rejects.append(Reject(row.number, row.smiles, "read", row.problem, place=row.place))
+        elif not any(map(str.strip, own)) and not is_test(extra):
+            found.rejects.append(_without_label(row.number, row.smiles, row.place))
+        else:  # other columns of a row aren't kept
+            name = row.values[id_column] if id_column else ""
+            drawn.add(_LabelledRow(row.number, row.place, row.smiles, extra, own, name))
     found.not_drawn = drawn.left_out
+    rows = drawn.rows()
+    # Whether `none` is a class is not known yet; in a column with a number it isn't. Test rows have no say in it.
+    numeric = [holds_numbers(row.cells[place] for row in rows if not is_test(row.extra)) for place in range(len(names))]
+    asked = set(map(class_key, rules.missing))
+    for one in rows:
+        each = zip(one.cells, numeric, strict=True)
+        missing = all(not cell.strip() or (is_number and _is_no_label(cell, asked)) for cell, is_number in each)
+        if missing and not is_test(one.extra):
+            found.rejects.append(_without_label(one.number, one.text, one.place))
+        else:
+            found.add(one, has_id=id_column is not None)
     return found
 
 
@@ -415,27 +536,47 @@ def _id_column(others: Sequence[str]) -> str | None:
     return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
 
 
+def _is_no_label(cell: str, asked: set[str]) -> bool:
+    return is_missing(cell) or class_key(cell) in asked
+
+
+def _without_label(number: int, text: str, place: int) -> Reject:
+    return Reject(number, text, "labels", "no label", place=place)
+
+
 def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Column names as given; a word that names no column is split at its commas where all its pieces do."""
+    """Column names as given; a word that names no column is split at its commas where all its pieces do.
+
+    Raises:
+        InputError: a column is named twice, or a word is the name of a column and a list of others as well.
+    """
     found: list[str] = []
     for word in wanted:
         pieces = [piece.strip() for piece in word.split(",")]
-        found += pieces if word not in columns and all(piece in columns for piece in pieces) else [word]
+        is_list = len(pieces) > 1 and all(piece in columns for piece in pieces)
+        if is_list and word in columns:
+            raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
+        found += pieces if is_list else [word]
     repeated = [name for name in found if found.count(name) > 1]
     if repeated:
         raise InputError(f"target column {repeated[0]!r} is named twice")
     return found
 
 
-def _refuse_repeated(path: Path | str, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse a column whose name the header repeats, so that no wrong column is used silently."""
+def refuse_repeated(path: Path | str, source: TableReader, wanted: Sequence[str]) -> None:
+    """Refuse a column whose name the header repeats, so that no wrong column is used silently.
+
+    Raises:
+        InputError: there are two of that name.
+    """
     for name in wanted:
-        if f"{name}.1" in columns:
+        if name in source.repeated:
             raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
 
 
-def _nothing_left(rejects: Sequence[Reject], target_columns: Sequence[str]) -> str:
-    if all(reject.stage == "labels" for reject in rejects):
-        return f"all labels of {', '.join(target_columns)} are missing"
-    first = next(reject for reject in rejects if reject.stage != "labels")
-    return f"no row can be used; row {first.row}: {first.reason}"
+def _no_label(target_columns: Sequence[str], num_rows: int) -> InputError:
+    return InputError(
+        f"all labels of {', '.join(target_columns)} are missing",
+        found=f"{num_rows} rows",
+        next_step="Check --target-columns",
+    )

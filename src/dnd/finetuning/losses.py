@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,6 +54,28 @@ def masked_values(
     known_BC = ~targets_BC.isnan()
     difference_BC = predictions_BC - torch.where(known_BC, targets_BC, predictions_BC.detach())
     return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
+
+
+def beyond_limits(
+    outputs_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    sides_BC: Int[Tensor, "molecules targets"],
+) -> Float[Tensor, "molecules targets"]:
+    r"""Targets for the losses above, of which limits that an output keeps to are that output, so that it costs nothing.
+
+    .. math:: \ell(\hat y, y, s) = \ell\bigl(\min(s (\hat y - y), 0)\bigr) \quad (s = \pm 1), \qquad
+              \ell(\hat y - y) \quad (s = 0)
+
+    A hinge: of a label such as `>10` all that is known is that the truth is above. Unlike the Tobit likelihood it needs
+    no deviation of the errors, and it goes with every loss of values.
+
+    Args:
+        outputs_BC: predictions in the unit of the targets.
+        targets_BC: values or limits; NaN = missing.
+        sides_BC: 1 where the truth is above the limit, -1 where it's below, 0 where the target is the truth.
+    """
+    keeps_BC = (outputs_BC.detach() - targets_BC) * sides_BC > 0  # false where a label is missing or exact
+    return torch.where(keeps_BC, outputs_BC.detach(), targets_BC)
 
 
 def balanced_terms(

@@ -20,6 +20,7 @@ from dnd.finetuning.losses import (
     ValueLoss,
     balanced_terms,
     balanced_weights,
+    beyond_limits,
     class_weights,
     cross_entropy,
     label_weights,
@@ -159,6 +160,9 @@ class SupervisedObjective(Objective):
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
         value_loss: of values.
         select_by_loss: the validation loss chooses the epoch, whatever the metrics say.
+        sides_NC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
+            prediction beyond a limit, on the side of the truth, costs nothing; one on the other side costs what it
+            would cost if the limit were the label (a hinge). Limits judge nothing.
     """
 
     def __init__(
@@ -175,12 +179,15 @@ class SupervisedObjective(Objective):
         value_loss: ValueLoss = DEFAULT_LOSS,
         select_by_loss: bool = False,
         identities: Sequence[str] = (),
+        sides_NC: Int[np.ndarray, "molecules targets"] | None = None,
     ) -> None:
         super().__init__()
+        self.sides_NC = None if sides_NC is None else torch.from_numpy(sides_NC)
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
         self.bf16_devices = network.student.bf16_devices
         self.loop, self.layer_decay, self.value_loss = loop, layer_decay, value_loss
-        self.targets_NC, self.targets = targets_NC, list(targets)
+        exact_NC = targets_NC if sides_NC is None else np.where(sides_NC == 0, targets_NC, np.nan)
+        self.targets_NC, self.targets = exact_NC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
         self.groups, self.is_class_C = groups_of(targets), torch.tensor([kind != "regression" for kind in self.kinds])
         weights_2C = balanced_weights(torch.from_numpy(targets_NC[partition.train]))
@@ -190,7 +197,7 @@ class SupervisedObjective(Objective):
         )
         self.scaled_NC = torch.from_numpy(scaled_NC.astype(np.float32))
         main = metric_names(self.kinds)[0]
-        valid_BC = targets_NC[partition.valid]
+        valid_BC = exact_NC[partition.valid]
         # The accuracies of several classes move in steps, so there the validation loss chooses.
         countable = not balanced and not self.groups and not select_by_loss
         countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
@@ -201,12 +208,19 @@ class SupervisedObjective(Objective):
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
-        terms = self._terms(self.network(batch.graph).float(), batch.targets_BC)
+        outputs_BC = self.network(batch.graph).float()
+        terms = self._terms(outputs_BC, self._limited(outputs_BC, batch.targets_BC, batch.rows_B))
         return StepLoss(terms.loss, terms=terms)
 
-    def loss_of(self, outputs_BC: Tensor, targets_BC: Tensor) -> Tensor:
-        """The loss of outputs for scaled targets, over known labels."""
-        return self._terms(outputs_BC, targets_BC).loss
+    def loss_of(self, outputs_BC: Tensor, rows: Int[np.ndarray, "molecules"]) -> Tensor:
+        """The loss of outputs for the molecules `rows`, over known labels."""
+        targets_BC = self.scaled_NC[torch.from_numpy(rows)].to(outputs_BC)
+        return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, torch.from_numpy(rows))).loss
+
+    def _limited(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Tensor:
+        if self.sides_NC is None:
+            return targets_BC
+        return beyond_limits(outputs_BC, targets_BC, self.sides_NC[rows.cpu()].to(outputs_BC.device))
 
     def _terms(self, outputs_BC: Tensor, targets_BC: Tensor) -> Terms:
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
@@ -257,7 +271,7 @@ class SupervisedObjective(Objective):
         outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
         if not np.isfinite(outputs).all():
             raise NonFiniteError("predictions of the validation part are not finite", next_step="Lower learning_rate")
-        loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), self.scaled_NC[valid].double())
+        loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), valid)
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.targets)
         self.choice.note(raw_BC[: len(valid)], partial(self._goodness, outputs[: len(valid)], raw_BC[: len(valid)]))
@@ -275,7 +289,7 @@ class SupervisedObjective(Objective):
         """By what selects the epoch, larger is better; NaN where it is not defined for so few molecules."""
         rows = self.partition.valid[half]
         if self.best_metric == "valid_loss":
-            return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), self.scaled_NC[rows].double()))
+            return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), rows))
         labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_NC[rows], raw_VC[half]))
         found = score(metric_names(self.kinds)[0], labels_VC, values_VC).value
         return math.nan if found is None else found if self.best_is_max else -found

@@ -140,7 +140,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
     transforms = [target.transform for target in fitted.targets]
     folds, calibration = calibrate(
         fitted.folds,
-        molecules.targets_NC,
+        molecules.exact_NC,
         tasks.kinds,
         fitted.lessons,
         groups=molecules.groups,
@@ -156,7 +156,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
         for name, own in beside.items()
     }
-    judged = Judged(fitted.targets, molecules.targets_NC, molecules.smiles, folds, predicted)
+    judged = Judged(fitted.targets, molecules.exact_NC, molecules.smiles, folds, predicted)
     found = judge_beside_baselines(judged, per_target=tasks.balanced)
     metrics["verdicts"] = [one.as_dict() for one in found]
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
@@ -205,6 +205,7 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
             "rejected": len(molecules.rejects),
             "labels": label_count(molecules),
             **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
+            **({} if molecules.sides_NC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_NC))}),
         },
         "replicates": [one.as_dict() for one in repeats_of(plan)],
         **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
@@ -254,8 +255,8 @@ def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, f
 
 
 def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
-    """The labels of molecules that have a prediction; a blend has none for what it had to leave out."""
-    return np.where(np.isfinite(values_NC), molecules.targets_NC, np.nan)
+    """The exact labels of molecules that have a prediction; a blend has none for what it had to leave out."""
+    return np.where(np.isfinite(values_NC), molecules.exact_NC, np.nan)
 
 
 def _baselines(

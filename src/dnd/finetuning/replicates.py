@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.errors import InputError
@@ -91,7 +91,7 @@ def find_repeats(
         if kind == "multiclass" and column not in spans:
             continue
         name, columns = spans.get(column, (molecules.names[column], [column]))
-        labels_NK = molecules.targets_NC[:, columns]
+        labels_NK = molecules.exact_NC[:, columns]
         is_factor = kind == "regression" and transforms[column] == "log"
         labels_NK = Transform("log").judged(labels_NK) if is_factor else labels_NK
         own = [[row for row in rows if not np.isnan(labels_NK[row]).any()] for rows in repeated]
@@ -122,7 +122,7 @@ def aggregated(
     """The rows of a molecule in one part as one: the first gets the mean of their values, the others are in no part.
 
     Rows of different parts stay apart, so that no test label gets into a training label. Classes that contradict each
-    other leave no label.
+    other leave no label. Values that are the truth outweigh limits, see `weightiest`.
 
     Args:
         molecules: with parts; a column per target of the user.
@@ -142,13 +142,14 @@ def aggregated(
     membership = _membership(molecules.parts, len(molecules.smiles))
     groups = [rows for rows in rows_of_molecules(zip(molecules.smiles, membership, strict=True)) if len(rows) > 1]
     targets_NC, left_out = molecules.targets_NC.copy(), np.zeros(len(molecules.smiles), bool)
+    sides_NC = np.zeros(targets_NC.shape, np.int8) if molecules.sides_NC is None else molecules.sides_NC.copy()
     contradicting = 0
     for first, *others in groups:
         rows = [first, *others]
         for column, kind in enumerate(kinds):
-            values = molecules.targets_NC[rows, column]
-            value = _one_of(values[~np.isnan(values)], how, kind)
-            contradicting += bool(np.isnan(value) and not np.isnan(values).all())
+            values, sides_NC[first, column] = weightiest(molecules.targets_NC[rows, column], sides_NC[rows, column])
+            value = _one_of(values, how, kind)
+            contradicting += bool(np.isnan(value) and len(values))
             targets_NC[first, column] = value
         left_out[others] = True
         left_out[first] = molecules.learned_N[first] and np.isnan(targets_NC[first]).all()
@@ -156,7 +157,26 @@ def aggregated(
     parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""
-    return replace(molecules, targets_NC=targets_NC, parts=parts), line
+    limits_NC = None if molecules.sides_NC is None else sides_NC
+    return replace(molecules, targets_NC=targets_NC, sides_NC=limits_NC, parts=parts), line
+
+
+def weightiest(
+    values: Float[np.ndarray, "rows"], sides: Int[np.ndarray, "rows"]
+) -> tuple[Float[np.ndarray, "chosen"], int]:
+    """Of the labels of one molecule those that count: the truth outweighs limits.
+
+    Args:
+        values: NaN = missing.
+        sides: see `LabelledMolecules`.
+
+    Returns:
+        The exact values, or the limits where there are no others, and the side of what is returned.
+    """
+    known = ~np.isnan(values)
+    exact = known & (sides == 0)
+    chosen = exact if exact.any() else known
+    return values[chosen], int(sides[chosen][0]) if chosen.any() else 0
 
 
 def _one_of(values: Float[np.ndarray, "rows"], how: Aggregation, kind: TaskKind) -> float:

@@ -17,6 +17,7 @@ from dnd.predictor.network import HeadName
 from dnd.predictor.targets import TaskChoice
 from dnd.predictor.transforms import TransformChoice
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.labels import LabelRules
 from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"
@@ -138,6 +139,8 @@ class FinetuneConfig:
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
         metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
             none = the squared error and the log loss.
+        labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
+            `>10`, the decimal mark.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
@@ -170,6 +173,7 @@ class FinetuneConfig:
     metric: Metric | None = None
     transform: TransformChoice | None = None
     replicates: Aggregation = "keep"
+    labels: LabelRules = field(default_factory=LabelRules)
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""

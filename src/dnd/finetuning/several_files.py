@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.common.row_errors import note_rows
 from dnd.finetuning.labelled_data import (
@@ -22,20 +21,24 @@ from dnd.finetuning.labelled_data import (
     LabelledFile,
     LabelledMolecules,
     LabelledRows,
+    Labels,
     Reject,
+    UnreadMolecules,
+    among,
     drawn_line,
     label_values,
     learned_rows,
     read_labels,
     require_enough,
 )
+from dnd.finetuning.replicates import weightiest
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 
 
-def labelled_file(word: str, smiles_column: str) -> LabelledFile:
+def labelled_file(word: str, smiles_column: str | None) -> LabelledFile:
     """`FILE:COLUMN[,COLUMN]` as a labelled table; the first colon in front of which there is an existing file counts.
 
     Raises:
@@ -92,15 +95,14 @@ def read_several(
     owners = [[rows[place] for place in places] for places in of_molecule]
     extra = [_part_of([row.extra for row in each], each[0].text) for each in owners]
     smiles = [molecules[places[0]].smiles for places in of_molecule]
-    texts = [each[0].text for each in owners]
-    parts = dealing.deal(texts, smiles, extra, np.arange(len(smiles))) if dealing else ()
+    parts = tuple(dealing.deal(_unread([each[0].text for each in owners], smiles, extra))) if dealing else ()
     learned_N = learned_rows(parts, len(smiles))
     known_N = np.zeros(len(rows), bool)
     for molecule in np.flatnonzero(learned_N):
         known_N[of_molecule[molecule]] = True
-    stacked_NC, words, notes = _stack(tables, known_N)
-    tasks = choose_tasks(stacked_NC[known_N], names, choices, words=words, several_files=True)
-    targets_NC = _merged(stacked_NC, of_molecule, tasks.kinds, say)
+    stacked = _stack(tables, known_N)
+    tasks = choose_tasks(stacked.values_NC[known_N], names, choices, words=stacked.classes, several_files=True)
+    targets_NC, sides_NC = _merged(stacked, of_molecule, tasks.kinds, say)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1) | ~learned_N)
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
@@ -117,17 +119,22 @@ def read_several(
         rejects=rejects,
         files=tuple(labels),
         origins=_origins(own, len(files)),
-        classes=tuple(words),
+        classes=stacked.classes,
         not_drawn=sum(table.not_drawn for table in tables),
-        parts=tuple(_among(part, kept) for part in parts),
-        notes=tuple(notes),
+        parts=tuple(among(part, kept) for part in parts),
+        places=tuple(range(2, len(own) + 2)),  # of `molecules.csv`, which has a header
+        sides_NC=None if sides_NC is None else sides_NC[kept],
+        units=stacked.units,
+        notes=stacked.notes,
+        smiles_column=tables[0].smiles_column,
     )
     return found, tasks
 
 
-def _among(part: Split, kept: np.ndarray) -> Split:
-    """A partition of all molecules as one of those that are kept."""
-    return Split(*(np.flatnonzero(np.isin(kept, rows)) for rows in part.parts().values()))
+def _unread(texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str]) -> UnreadMolecules:
+    """The molecules of all files, numbered as in `molecules.csv`."""
+    count = len(smiles)
+    return UnreadMolecules(texts, smiles, extra, np.arange(count), range(2, count + 2), count)
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,7 @@ class _Row:
 
     file: int
     number: int
+    place: int
     text: str
     extra: str
 
@@ -159,9 +167,9 @@ def _read_tables(
 def _rows(tables: Sequence[LabelledRows]) -> list[_Row]:
     """The labelled rows of all files, one after the other."""
     return [
-        _Row(file, number, text, extra)
+        _Row(file, number, place, text, extra)
         for file, table in enumerate(tables)
-        for number, text, extra in zip(table.numbers, table.texts, table.extra, strict=True)
+        for number, place, text, extra in zip(table.numbers, table.places, table.texts, table.extra, strict=True)
     ]
 
 
@@ -188,7 +196,8 @@ def _rejects(
     found: list[list[Reject]] = [list(table.rejects) for table in tables]
     for row, molecule in zip(rows, molecules, strict=True):
         if molecule.graph is None:
-            found[row.file].append(Reject(row.number, row.text, molecule.stage, molecule.reason))
+            reject = Reject(row.number, row.text, molecule.stage, molecule.reason, place=row.place)
+            found[row.file].append(reject)
     return [
         replace(reject, file=label)
         for label, own in zip(labels, found, strict=True)
@@ -219,37 +228,44 @@ def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows])
     return found
 
 
-def _stack(
-    tables: Sequence[LabelledRows], learned_N: Bool[np.ndarray, "rows"]
-) -> tuple[Float[np.ndarray, "rows targets"], list[tuple[str, ...]], list[str]]:
-    """Labels of all rows, a block per file, NaN outside it; the words of each target, and what is to be said."""
+def _stack(tables: Sequence[LabelledRows], learned_N: Bool[np.ndarray, "rows"]) -> Labels:
+    """Labels of all rows, a block per file: rows under rows and columns beside columns, NaN outside the blocks."""
     rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
     stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0
-    words: list[tuple[str, ...]] = []
-    notes: list[str] = []
+    sides_NC = np.zeros((rows, columns), np.int8)
+    each: list[Labels] = []
     for table in tables:
         end = row + len(table.numbers)
         labels = label_values(table, learned_N[row:end])
-        stacked_NC[row:end, column : column + len(table.names)] = labels.values_NC
-        words += labels.classes
-        notes += labels.notes
+        block = slice(row, end), slice(column, column + len(table.names))
+        stacked_NC[block] = labels.values_NC
+        sides_NC[block] = 0 if labels.sides_NC is None else labels.sides_NC
+        each.append(labels)
         row, column = end, column + len(table.names)
-    return stacked_NC, words, notes
+    return Labels(
+        stacked_NC,
+        sides_NC if sides_NC.any() else None,
+        tuple(words for labels in each for words in labels.classes),
+        tuple(unit for labels in each for unit in labels.units),
+        tuple(note for labels in each for note in labels.notes),
+    )
 
 
 def _merged(
-    stacked_NC: Float[np.ndarray, "rows targets"],
-    groups: Sequence[list[int]],
-    kinds: Sequence[TaskKind],
-    say: Callable[[str], None],
-) -> Float[np.ndarray, "molecules targets"]:
-    """One row per group: the mean of its known values, and no label where classes contradict each other."""
-    merged_NC = stacked_NC[[places[0] for places in groups]].copy()
+    stacked: Labels, groups: Sequence[list[int]], kinds: Sequence[TaskKind], say: Callable[[str], None]
+) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
+    """One row per group: the mean of its known values, and no label where classes contradict each other.
+
+    Values that are the truth outweigh limits, which take part only where there are no others.
+    """
+    firsts = [places[0] for places in groups]
+    sides_NC = np.zeros_like(stacked.values_NC, np.int8) if stacked.sides_NC is None else stacked.sides_NC
+    merged_NC, merged_sides_NC = stacked.values_NC[firsts].copy(), sides_NC[firsts].copy()
     averaged = contradicting = 0
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
-            values = stacked_NC[places, column]
-            values = values[~np.isnan(values)]
+            values, side = weightiest(stacked.values_NC[places, column], sides_NC[places, column])
+            merged_sides_NC[row, column] = side
             differ = len(values) > 1 and np.ptp(values) > 0
             drop = not len(values) or (differ and kind != "regression")
             merged_NC[row, column] = np.nan if drop else values.mean()
@@ -257,7 +273,7 @@ def _merged(
             contradicting += bool(differ and drop)
     if averaged or contradicting:
         say(f"note: molecules twice in one file: {averaged} values averaged, {contradicting} classes left out")
-    return merged_NC
+    return merged_NC, None if stacked.sides_NC is None else merged_sides_NC
 
 
 def _part_of(words: Sequence[str], smiles: str) -> str:

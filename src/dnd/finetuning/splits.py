@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from dnd.chemistry import splits
 from dnd.chemistry.splits import Split, as_split, check_fractions
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
+from dnd.tables.numbers import Notation, settle_notation
 from dnd.tables.streams import open_bytes, text_lines
 
 # Splits that the data give: by the order of a column, such as a date, or by files of row numbers.
 
 
-def ordered_split(values: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Split:
+def ordered_split(
+    values: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), places: Sequence[int] = ()
+) -> Split:
     """Smallest values to training, the next to validation, the largest to test: oldest first for a date.
 
     Rows of one value stay together, so a boundary moves to the nearest place where the value changes.
@@ -31,13 +35,14 @@ def ordered_split(values: Sequence[str], fractions: tuple[float, float, float] =
     Args:
         values: one cell per row, all numbers or all ISO dates; a row whose cell is empty is in no part.
         fractions: of the rows that have a value.
+        places: rows as messages say them.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
         InputError: a cell is neither a number nor an ISO date.
     """
     check_fractions(fractions)
-    keys_N = _keys(values)
+    keys_N = _keys(values, places)
     known = np.flatnonzero(~np.isnan(keys_N))
     order = known[np.argsort(keys_N[known], kind="stable")]
     changes = np.flatnonzero(np.diff(keys_N[order])) + 1
@@ -45,7 +50,9 @@ def ordered_split(values: Sequence[str], fractions: tuple[float, float, float] =
     return as_split(*np.split(order, ends))
 
 
-def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"]) -> tuple[Split, int]:
+def index_split(
+    paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"], num_rows: int | None = None
+) -> tuple[Split, int]:
     """Parts listed in three files of row numbers of the input, from 0: training, validation, test.
 
     A file has a row number per line, with a heading or without, as OGB's split files have it; `.gz` is read too.
@@ -53,12 +60,13 @@ def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"
     Args:
         paths: of the three files.
         rows_N: row number of each molecule, ascending.
+        num_rows: rows of the input, usable or not; None = not known.
 
     Returns:
         Positions in `rows_N`, and how many of the listed rows hold no usable molecule.
 
     Raises:
-        InputError: a file holds something else, or a row twice or in two parts.
+        InputError: a file holds something else, a row that the input has not, or a row twice or in two parts.
     """
     if len(paths) != 3:
         raise InputError("the index split needs three files", found=len(paths), expected="index:TRAIN,VALID,TEST")
@@ -70,15 +78,25 @@ def index_split(paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"
         for row in rows:
             if row in owner:
                 raise InputError(f"row {row} is listed twice", found=f"{owner[row]} and {path}", expected="one part")
+            if num_rows is not None and row >= num_rows:
+                raise InputError(
+                    f"row {row} of {path} is not in the table", found=f"rows 0 to {num_rows - 1}",
+                    next_step="Count the rows of molecules from 0, as OGB's files do",
+                )  # fmt: skip
             owner[row] = str(path)
         parts.append([place_of[row] for row in rows if row in place_of])
     return as_split(*parts), len(owner) - sum(map(len, parts))
 
 
-def _keys(values: Sequence[str]) -> Float[np.ndarray, "rows"]:
+def _keys(values: Sequence[str], places: Sequence[int]) -> Float[np.ndarray, "rows"]:
     """Cells as numbers that sort, NaN where empty; dates where they are not all numbers."""
     problems: dict[str, str] = {}
-    for name, read in (("a number", float), ("an ISO date such as 2024-01-31", _timestamp)):
+    notation = settle_notation(map(str.strip, values), "of the time split")
+    readers = (
+        ("a number", partial(_exact_number, notation)),
+        ("an ISO date such as 2024-01-31", _timestamp),
+    )
+    for name, read in readers:
         keys = np.full(len(values), np.nan)
         for row, value in enumerate(values):
             try:
@@ -86,12 +104,19 @@ def _keys(values: Sequence[str]) -> Float[np.ndarray, "rows"]:
                 if math.isinf(keys[row]) or (value.strip() and math.isnan(keys[row])):
                     raise ValueError
             except ValueError:
-                problems[name] = f"row {row}: {value[:40]!r}"
+                problems[name] = f"row {places[row] if places else row}: {value[:40]!r}"
                 break
         else:
             return keys
     found = "; ".join(f"{cell} is not {name}" for name, cell in problems.items())
     raise InputError("the column does not order the rows", found=found, expected="numbers, or ISO dates, throughout")
+
+
+def _exact_number(notation: Notation, text: str) -> float:
+    number = notation.read(text)
+    if number is None or number.side:
+        raise ValueError(text)
+    return number.value
 
 
 def _timestamp(text: str) -> float:
@@ -147,6 +172,8 @@ def partitions(
     identities: Sequence[str] = (),
     column_values: Sequence[str] = (),
     rows_N: Int[np.ndarray, "molecules"] | None = None,
+    num_rows: int | None = None,
+    places: Sequence[int] = (),
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     folds: int = 5,
@@ -164,6 +191,8 @@ def partitions(
             that is in two parts by them is said before training. Empty = every row is a molecule of its own.
         column_values: of the column that `column:NAME` or `time:NAME` names.
         rows_N: row numbers of the molecules in the input, for `index`; none = counted from 0.
+        num_rows: rows of the input, usable or not; None = as many as molecules.
+        places: rows of the molecules as messages say them; none = counted from 0.
         fractions: of the parts, where the rule has any.
         seed: of the draw; the same whatever the training seed is.
         folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and
@@ -184,11 +213,12 @@ def partitions(
         pairs = [(repeat, fold) for repeat in range(wish.repeats) for fold in range(number)]
         found = [splits.k_fold_split(count, number, fold, seed, repeat, identities) for repeat, fold in pairs]
     elif wish.kind == "column":
-        found = [splits.column_split(column_values)]
+        found = [splits.column_split(column_values, places)]
     elif wish.kind == "time":
-        found = [ordered_split(column_values, fractions)]
+        found = [ordered_split(column_values, fractions, places)]
     elif wish.kind == "index":
-        given, lost = index_split(wish.argument.split(","), np.arange(count) if rows_N is None else rows_N)
+        numbers_N = np.arange(count) if rows_N is None else rows_N
+        given, lost = index_split(wish.argument.split(","), numbers_N, num_rows or count)
         found = [given]
         if lost:
             say(f"note: {lost} rows of the index files hold no usable molecule and are left out")

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,6 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
     """
     network, partition = objective.network.eval(), objective.partition
     train_BD, valid_BD = _embedded(objective, partition.train), _embedded(objective, partition.valid)
-    train_BC, valid_BC = (objective.scaled_NC[torch.from_numpy(rows)] for rows in (partition.train, partition.valid))
     optimizer = torch.optim.AdamW(network.head.parameters(), lr=LEARNING_RATE)
     generator = torch_generator(seed, "linear probe")
     best, best_step, best_state = float("inf"), 0, copy.deepcopy(network.head.state_dict())
@@ -92,13 +92,13 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
     for step in range(steps):
         places = torch.randint(len(train_BD), (min(BATCH, len(train_BD)),), generator=generator)
         optimizer.zero_grad()
-        objective.loss_of(network.head(train_BD[places]), train_BC[places]).backward()  # type: ignore[no-untyped-call]
+        objective.loss_of(network.head(train_BD[places]), partition.train[places.numpy()]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if (step + 1) % PROBE_EVERY == 0:
             with torch.no_grad():
                 outputs_VC = network.head(valid_BD)
-                loss = float(objective.loss_of(outputs_VC, valid_BC))
-            choice.note(outputs_VC.numpy(), lambda half, found=outputs_VC: _goodness(objective, found, valid_BC, half))  # type: ignore[misc]
+                loss = float(objective.loss_of(outputs_VC, partition.valid))
+            choice.note(outputs_VC.numpy(), partial(_score, objective, outputs_VC, partition.valid))
             if loss < best or keep_last:
                 best, best_step, best_state = loss, step + 1, copy.deepcopy(network.head.state_dict())
     network.head.load_state_dict(best_state)
@@ -106,9 +106,9 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
     return Probe(best_step, best, choice.predictions_VC.numpy())
 
 
-def _goodness(objective: SupervisedObjective, outputs_VC: Tensor, labels_VC: Tensor, half: np.ndarray) -> float:
-    own = torch.from_numpy(half)
-    return -float(objective.loss_of(outputs_VC[own], labels_VC[own]))
+def _score(objective: SupervisedObjective, outputs_VC: Tensor, rows: np.ndarray, half: np.ndarray) -> float:
+    """Minus the loss of half of the molecules `rows`."""
+    return -float(objective.loss_of(outputs_VC[torch.from_numpy(half)], rows[half]))
 
 
 def _embedded(objective: SupervisedObjective, rows: np.ndarray) -> Tensor:
@@ -261,7 +261,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         network,
         molecules.store,
         molecules.targets_NC,
-        with_groups(targets, molecules.groups),
+        with_groups(targets, molecules.groups, molecules.class_names),
         partition,
         balanced,
         loop,
@@ -270,6 +270,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         value_loss=config.loss or DEFAULT_LOSS,
         select_by_loss=config.select_by == "loss",
         identities=[molecules.smiles[row] for row in partition.valid],
+        sides_NC=molecules.sides_NC,
     )
 
 

@@ -46,7 +46,7 @@ def predict(
     Args:
         molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
         model: a MODEL folder, an opened model, or what `dnd.finetune` returned.
-        smiles_column: column of SMILES of a DataFrame or a table; found by its name when None.
+        smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
         device: `cpu`, `cuda` or `auto`, for a model that is opened here.
         jobs: number of processes that parse many molecules; 0 = one per processor.
 
@@ -122,7 +122,7 @@ def screen(
         molecules: a path or a list of paths; or a DataFrame, a list or a Series of SMILES.
         model: MODEL folder, or what `dnd.finetune` returned.
         out: folder of the shards.
-        smiles_column: column of SMILES of tables; `smiles` when None.
+        smiles_column: column of SMILES of tables; when None, that of the training, else found by name or content.
         top: number of best rows that are written to `top.csv`.
         by: target that `top` goes by, where there are several.
         ascending: whether the smallest are the best.
@@ -178,7 +178,7 @@ def explain(
         >>> dnd.explain("CC(=O)Oc1ccccc1C(=O)O", "esol-model")[0].atoms_A  # doctest: +SKIP
     """
     predictor, names = opened(model, device=device), [targets] if isinstance(targets, str) else list(targets)
-    given = as_molecules(molecules, smiles_column)
+    given = as_molecules(molecules, smiles_column, remembered=predictor.smiles_column)
     if len(given.texts) > most_molecules:
         raise ConfigError(
             "these are many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",

@@ -123,7 +123,7 @@ class Predictor(core.Predictor):
 
         Args:
             molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
-            smiles_column: column of SMILES of a DataFrame or a table; found by its name when None.
+            smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
 
         Returns:
             A row per molecule, in order: `smiles`, the columns of every target, `in_domain`, `domain_reason`, and
@@ -133,13 +133,13 @@ class Predictor(core.Predictor):
             TypeError: what was passed can't be molecules.
             InputError: a file can't be read, or a table has no such column.
         """
-        given = as_molecules(molecules, smiles_column)
+        given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
         columns, errors = self.describe(given.texts)
         return Predictions({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
     def embed(self, molecules: Any, *, smiles_column: str | None = None) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
-        return self.embed_with_errors(as_molecules(molecules, smiles_column).texts)[0]
+        return self.embed_with_errors(as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts)[0]
 
     def evaluate(
         self, data: Any, *, smiles_column: str | None = None, target_columns: str | Sequence[str] = ()
@@ -148,7 +148,7 @@ class Predictor(core.Predictor):
 
         Args:
             data: a path, a DataFrame, or a mapping of columns.
-            smiles_column: column of SMILES.
+            smiles_column: column of SMILES; when None, that of the training, else found by name or content.
             target_columns: columns with the labels, in the order of the model's targets; those of the targets' names
                 when empty.
 
@@ -173,7 +173,9 @@ class Predictor(core.Predictor):
             ConfigError: the model has no such target.
         """
         names = [targets] if isinstance(targets, str) else list(targets)
-        return Explanations(explain_molecules(self, as_molecules(molecules, smiles_column).texts, names))
+        return Explanations(
+            explain_molecules(self, as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts, names)
+        )
 
     def __repr__(self) -> str:
         """Targets and folder."""

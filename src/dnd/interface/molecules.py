@@ -28,21 +28,22 @@ def is_path(value: Any) -> bool:
 
 
 @contextmanager
-def as_file(value: Any, smiles_column: str | None = None) -> Iterator[tuple[Path, str]]:
+def as_file(value: Any, smiles_column: str | None = None) -> Iterator[tuple[Path, str | None]]:
     """A file with what a caller passed, and its column of SMILES; a temporary one where no path was passed.
 
     Its name depends on nothing, so that a run that is resumed knows its input again by its content.
 
     Args:
         value: a path, a DataFrame, a mapping of columns, or molecules as `as_molecules` takes them.
-        smiles_column: column of SMILES; `smiles` when None, and of a table also the only one of that name in any case.
+        smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
+            table it is `smiles`, or the only one of that name in any case.
 
     Raises:
         InputError: the table has no such column, or columns of different lengths.
         TypeError: it is nothing of these.
     """
     if is_path(value) or (isinstance(value, str) and Path(value).suffix):
-        yield Path(value), smiles_column or SMILES
+        yield Path(value), smiles_column
         return
     if isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__getitem__")):
         names = list(value) if isinstance(value, Mapping) else list(value.columns)
@@ -63,10 +64,10 @@ def as_file(value: Any, smiles_column: str | None = None) -> Iterator[tuple[Path
 
 
 @contextmanager
-def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str]]:
+def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
     """`as_file` of one input or, where all of a list are paths, of each."""
     if isinstance(values, Sequence) and not isinstance(values, str) and values and all(map(is_path, values)):
-        yield [Path(value) for value in values], smiles_column or SMILES
+        yield [Path(value) for value in values], smiles_column
         return
     with as_file(values, smiles_column) as (path, column):
         yield [path], column

@@ -88,7 +88,7 @@ def prepare(
         molecules: a path or a list of paths (CSV, SMI, Parquet, SDF, XYZ, .npz); or a DataFrame, a mapping of columns,
             a list or a Series of SMILES.
         out: folder of the store.
-        smiles_column: column of SMILES of tables; `smiles` when None.
+        smiles_column: column of SMILES of tables; found by name or content when None.
         target_columns: columns that are kept as targets.
         conformers: `none`, `file`, `etkdg`, `etkdg_raw`, or `auto`: the file's where it has coordinates.
         hydrogens: `heavy_both`, `all_both` or `teacher_all_student_heavy`.
@@ -220,7 +220,7 @@ def finetune(
         time_limit: seconds, or a text such as `10m`, for the recipes `best` and `fast`.
         seed: random seed of the training.
         device: `cpu`, `cuda` or `auto`.
-        smiles_column: column of SMILES; `smiles` when None.
+        smiles_column: column of SMILES; found by name or content when None.
         settings: further settings by their dotted names, such as `{"loop.epochs": 30}`.
         search: number of trials that choose a few settings first.
         resume: resume an interrupted run.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import is_later_class, labels_of_model
 from dnd.finetuning.labelled_data import read_labelled
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import RAW, Target, groups_of, judge_targets, task_name
+from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
@@ -21,16 +24,22 @@ _REASONS_PRINTED = 5
 
 
 def evaluate_file(
-    predictor: Predictor, source: Path | str, *, smiles_column: str = "smiles", target_columns: Sequence[str] = ()
+    predictor: Predictor,
+    source: Path | str,
+    *,
+    smiles_column: str | None = None,
+    target_columns: Sequence[str] = (),
+    rules: LabelRules | None = None,
 ) -> dict[str, Any]:
     """Metrics of `predictor` on a labelled file.
 
     Args:
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
         target_columns: columns with the labels, in the order of the model's targets. When empty, those of the targets'
             names; a target of several that has no column in the file is left out, and `absent_targets` says so.
+        rules: what the user says of the labels; None = what was said in training.
 
     Returns:
         Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts. Molecules
@@ -47,10 +56,17 @@ def evaluate_file(
     if target_columns and len(target_columns) != len(every):
         expected = [_name(target) for target in every]
         raise InputError("label columns and targets differ in number", found=list(target_columns), expected=expected)
-    judged = list(range(len(every))) if target_columns else _in_file(every, source, smiles_column)
+    judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
     columns = [target_columns[place] if target_columns else _name(every[place]) for place in judged]
     molecules = read_labelled(
-        source, columns, predictor.parts.hydrogens, smiles_column=smiles_column, jobs=predictor.jobs, fewest=1
+        source,
+        columns,
+        predictor.parts.hydrogens,
+        smiles_column=smiles_column,
+        rules=label_rules_of(predictor) if rules is None else rules,
+        remembered=predictor.smiles_column,
+        jobs=predictor.jobs,
+        fewest=1,
     )
     places = [
         column
@@ -59,7 +75,7 @@ def evaluate_file(
     ]
     targets = [predictor.targets[column] for column in places]
     kinds, groups = [target.kind for target in targets], groups_of(targets)
-    labels_NC = labels_of_model(molecules, targets, groups)
+    labels_NC = labels_of_model(replace(molecules, targets_NC=molecules.exact_NC), targets, groups)
     classes_NC = labels_NC[:, [kind == "classification" for kind in kinds]]
     wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
     if len(wrong):
@@ -77,6 +93,7 @@ def evaluate_file(
         "molecules": len(molecules.rows_N) - len(refused),
         "rejected": len(reasons),
         "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
+        "notes": list(molecules.notes),
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
         "known_molecules": None if knows is None else sum(knows),
         **judge_targets(targets, labels_NC, values_NC),
@@ -89,14 +106,22 @@ def _name(target: Target) -> str:
     return target.group or target.name
 
 
-def _in_file(targets: Sequence[Target], source: Path | str, smiles_column: str) -> list[int]:
+def label_rules_of(predictor: Predictor) -> LabelRules:
+    """How labels were read in training."""
+    settings = predictor.parts.config.get("training", {}).get("settings", {})
+    return from_dict(LabelRules, settings.get("labels", {}))
+
+
+def _in_file(
+    targets: Sequence[Target], predictor: Predictor, source: Path | str, smiles_column: str | None
+) -> list[int]:
     """The targets that the file has a column for; all of them where it has none, so that the error lists them.
 
     Standard input can be read once only, so there all must be there.
     """
     if len(targets) == 1 or str(source) == STANDARD_INPUT:
         return list(range(len(targets)))
-    with open_molecules(source, smiles_column) as table:
+    with open_molecules(source, smiles_column, remembered=predictor.smiles_column) as table:
         found = [place for place, target in enumerate(targets) if _name(target) in table.columns]
     return found or list(range(len(targets)))
 
@@ -107,6 +132,7 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines += metrics["rejects"][:_REASONS_PRINTED]
     if metrics["rejected"] > _REASONS_PRINTED:
         lines.append(f"… and {metrics['rejected'] - _REASONS_PRINTED} more; --json has all reasons")
+    lines += [f"note: {note}" for note in metrics["notes"]]
     known, count = metrics["known_molecules"], metrics["molecules"]
     if known:
         lines.append(

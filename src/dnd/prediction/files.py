@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.row_errors import note_rows
 from dnd.prediction.embedder import MoleculeEmbedder
 from dnd.predictor.predictor import ERROR, Predictor
 from dnd.tables.molecules import open_molecules
-from dnd.tables.readers import Row, TableReader
-from dnd.tables.writers import ARRAY_FORMAT, TABLE_FORMATS, Cells, open_writer, output_format, require_other_file
+from dnd.tables.numbers import is_decimal_comma, is_decimal_point
+from dnd.tables.readers import Row, TableReader, is_tsv
+from dnd.tables.writers import (
+    ARRAY_FORMAT,
+    TABLE_FORMATS,
+    Cells,
+    CsvStyle,
+    open_writer,
+    output_format,
+    require_other_file,
+)
 
 # Python's cycle collector, kept from looking through again and again what stays to the end.
 
@@ -68,7 +78,7 @@ class FileSummary:
 
 
 def predict_file(
-    predictor: Predictor, source: Path | str, out: str, *, smiles_column: str = "smiles", raw: bool = False
+    predictor: Predictor, source: Path | str, out: str, *, smiles_column: str | None = None, raw: bool = False
 ) -> FileSummary:
     """Write the input's rows and columns with those of `Predictor.predict` behind them.
 
@@ -76,21 +86,22 @@ def predict_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input, or a single SMILES.
         out: `.csv`, `.tsv` (also `.gz`), `.parquet`, or `-` for CSV on standard output.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
         raw: leave cells alone that a spreadsheet would run as a formula.
 
     Raises:
         InputError: the input can't be read, has no SMILES column, or has a column of the name of a new one.
+        ConfigError: `raw` for Parquet.
     """
-    output_format(out)
+    _check_output(out, TABLE_FORMATS, raw)
     require_other_file(source, out)
-    with open_molecules(source, smiles_column, or_smiles=True) as table:
+    with open_molecules(source, smiles_column, remembered=predictor.smiles_column, or_smiles=True) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
-        return _stream(table, out, predictor.describe, raw)
+        return _stream(table, source, out, predictor.describe, raw)
 
 
 def embed_file(
-    embedder: MoleculeEmbedder, source: Path | str, out: str, *, smiles_column: str = "smiles", raw: bool = False
+    embedder: MoleculeEmbedder, source: Path | str, out: str, *, smiles_column: str | None = None, raw: bool = False
 ) -> FileSummary:
     """Write one vector per input row.
 
@@ -99,10 +110,10 @@ def embed_file(
         source: see `predict_file`.
         out: `.csv` or `.tsv` with columns `embedding_0` …; `.parquet` with one list column `embedding`; `.npy` with the
             vectors alone, NaN rows for bad molecules; `-`.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = found by name or content.
         raw: see `predict_file`.
     """
-    output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))
+    _check_output(out, (*TABLE_FORMATS, ARRAY_FORMAT), raw)
     require_other_file(source, out)
 
     def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -111,30 +122,52 @@ def embed_file(
 
     with open_molecules(source, smiles_column, or_smiles=True) as table:
         _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
-        return _stream(table, out, compute, raw)
+        return _stream(table, source, out, compute, raw)
+
+
+def _check_output(out: str, known: Sequence[str], raw: bool) -> None:
+    """Refuse an output that can't be written, or an option that does nothing for it, before any work."""
+    if raw and output_format(out, known) in (".parquet", ARRAY_FORMAT):
+        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are as they were", next_step="Leave it out")
+    output_format(out, known)
 
 
 def _stream(
     table: TableReader,
+    source: Path | str,
     out: str,
     compute: Callable[[Sequence[str]], tuple[Mapping[str, Cells], list[str]]],
     raw: bool,
 ) -> FileSummary:
     rows = errors_so_far = 0
     first_error = ""
-    with open_writer(out, raw=raw) as writer:
-        for chunk in _chunks(table):
+    chunks = _chunks(table)
+    start = next(chunks, [])  # the notation of the input is seen from its first rows
+    with open_writer(out, raw=raw, style=_style(table, start, source)) as writer:
+        for chunk in itertools.chain([start], chunks):
             # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
             found, reasons = compute([row.smiles if row.problem is None else "" for row in chunk])
             reasons = [row.problem or reason for row, reason in zip(chunk, reasons, strict=True)]
             note_rows(reasons)
             bad = [place for place, reason in enumerate(reasons) if reason]
             if bad and not errors_so_far:
-                first_error = f"row {chunk[bad[0]].number}: {reasons[bad[0]]}"
+                first_error = f"row {chunk[bad[0]].place}: {reasons[bad[0]]}"
             columns: dict[str, Cells] = {name: [row.values[name] for row in chunk] for name in table.columns}
             writer.write({**columns, **found, ERROR: reasons})
             rows, errors_so_far = rows + len(chunk), errors_so_far + len(bad)
     return FileSummary(rows, errors_so_far, first_error)
+
+
+def _style(table: TableReader, rows: Sequence[Row], source: Path | str) -> CsvStyle:
+    """CSV as the input writes it: its delimiter, and its decimal mark where a comma can be one."""
+    delimiter = table.style.delimiter or ","
+    if delimiter == "\t" and is_tsv(source):
+        return CsvStyle()  # the name of the output says what it is to be
+    commas = points = 0
+    for row in rows if delimiter != "," else ():
+        commas += sum(map(is_decimal_comma, row.values.values()))
+        points += sum(map(is_decimal_point, row.values.values()))
+    return CsvStyle(delimiter, "," if commas > points else ".")
 
 
 def _chunks(table: TableReader) -> Iterator[list[Row]]:

@@ -232,6 +232,12 @@ class Predictor:
         return self.parts.task
 
     @property
+    def smiles_column(self) -> str | None:
+        """The column of SMILES that the model was trained from, where that is known."""
+        found = self.parts.config.get("training", {}).get("smiles_column")
+        return found if isinstance(found, str) else None
+
+    @property
     def columns(self) -> list[str]:
         """Every output column but `error`, in order; those that the model has nothing for are left out."""
         return list(self.describe([])[0])
@@ -245,9 +251,9 @@ class Predictor:
             smiles_column: of a file or table; found by its name when None.
 
         Returns:
-            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of one
-            of several classes, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation between
-            members, where there are several), `<target>_low` and `<target>_high` (interval, where one was learned),
+            `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of the
+            class where classes have names, with `<target>_prob_<class>` for each of them), `<target>_std` (deviation
+            between members, where there are several), `<target>_low` and `<target>_high` (interval, if learned),
             `<target>_set` (the classes that are likely, as in `0|1`); `in_domain` (`yes` or `no`) and
             `domain_reason`; `error`, the reason where there is no molecule, and then the others are NaN or empty.
 
@@ -255,7 +261,7 @@ class Predictor:
             TypeError: what is given holds no molecules.
             InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
-        given = as_molecules(molecules, smiles_column)
+        given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
         columns, errors = self.describe(given.texts)
         return PredictionTable({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
@@ -287,7 +293,7 @@ class Predictor:
 
     def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
-        given = as_molecules(molecules)
+        given = as_molecules(molecules, remembered=self.smiles_column)
         found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
         errors = list(found.errors)
         values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
@@ -374,13 +380,16 @@ class Predictor:
                 columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], sets)
             if target.group:
                 continue
-            columns[f"{target.name}_pred"] = values_NC[:, column]
+            if target.classes:
+                columns |= _named_classes(target, values_NC[:, column])
+            else:
+                columns[f"{target.name}_pred"] = values_NC[:, column]
             if spread_NC is not None:
                 columns[f"{target.name}_std"] = spread_NC[:, column]
             learned = self.calibration.targets[column].chosen if self.calibration else Chosen()
             predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform, similarity_N)
             if learned.sets is not None:
-                columns[f"{target.name}_set"] = learned.sets.words(predicted, ("0", "1"))
+                columns[f"{target.name}_set"] = learned.sets.words(predicted, target.classes or ("0", "1"))
             if learned.intervals is not None:
                 ends_2N = np.ascontiguousarray(learned.intervals.apply(predicted).T)
                 columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends_2N
@@ -392,7 +401,7 @@ class Predictor:
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        given = as_molecules(molecules)
+        given = as_molecules(molecules, remembered=self.smiles_column)
         (values_ND, errors), internal = isolating(self._embed, given.texts, "")
         reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
         return values_ND, given.reasons(reasons)
@@ -416,6 +425,13 @@ class Predictor:
                 parts = [encoder.embed(found.store)]
             values_ND[found.places] = np.concatenate(parts, axis=1)
         return values_ND, found.errors
+
+
+def _named_classes(target: Target, probability_N: Float[np.ndarray, "molecules"]) -> dict[str, Column]:
+    """The more probable of two classes by its name, and the probability of each."""
+    words = ["" if np.isnan(value) else target.classes[int(value > 0.5)] for value in probability_N.tolist()]
+    of_class = zip(target.classes, (1.0 - probability_N, probability_N), strict=True)
+    return {f"{target.name}_pred": words, **{f"{target.name}_prob_{name}": values for name, values in of_class}}
 
 
 def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:

@@ -17,6 +17,8 @@ from dnd.predictor.transforms import AS_IT_IS, Transform, TransformName, fit_tra
 from dnd.tables.labels import MOST_CLASSES
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
+TWO_CLASSES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 2.0))
+"""Pairs of numbers that are taken for two classes, the second for class 1."""
 TaskName = Literal["regression", "classification", "multiclass", "mixed"]
 _NO_TRANSFORM: tuple[TransformName, ...] = ("none",)
 
@@ -34,6 +36,7 @@ class Target:
         group: the column of the training data, where this target is one of its classes.
         class_name: which.
         transform: of the labels, before `mean` and `std`.
+        classes: names of the two classes of a binary target, class 0 first, where the user has names for them.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Target:
     group: str = ""
     class_name: str = ""
     transform: Transform = AS_IT_IS
+    classes: tuple[str, ...] = ()
 
     def scaled(self, labels_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
         """Labels as they are learned."""
@@ -191,10 +195,16 @@ def choose_task(
         if choice == "regression":
             raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
         listed = ", ".join(words[:5]) + (" …" if len(words) > 5 else "")
-        return "multiclass", f"multiclass, because the labels of {names[0]} are {len(words)} words: {listed}"
-    binary = bool(np.isin(known, (0.0, 1.0)).all())
+        kind: TaskKind = "classification" if len(words) == 2 and choice != "multiclass" else "multiclass"
+        return kind, f"{kind}, because the labels of {names[0]} are {len(words)} words: {listed}"
     distinct = np.unique(known)
     whole = bool((known == np.round(known)).all()) and 2 <= len(distinct) <= MOST_CLASSES
+    binary = bool(np.isin(known, (0.0, 1.0)).all())
+    coded = tuple(distinct.tolist()) in TWO_CLASSES or (choice == "classification" and whole and len(distinct) == 2)
+    if coded and choice in ("auto", "classification") and not binary:
+        both = " or ".join(map(number_word, distinct))
+        why = f"every label is {both} (--task regression overrules this)" if choice == "auto" else "it was asked for"
+        return "classification", f"classification, because {why}"
     if choice in ("classification", "multiclass") and not (binary or whole):
         broken = ~np.isnan(targets_NC) & (targets_NC != np.round(targets_NC))
         row, column = np.argwhere(broken if broken.any() else ~np.isnan(targets_NC))[0]
@@ -253,7 +263,10 @@ def choose_tasks(
     if len(names) == 1:
         reason = found[0][1]
     elif len(set(kinds)) == 1 and len(set(each)) == 1 and kinds[0] != "multiclass":
-        reason = choose_task(targets_NC, names, each[0])[1]
+        labels = targets_NC[~np.isnan(targets_NC)]
+        plain = kinds[0] != "classification" or (not any(known) and bool(np.isin(labels, (0, 1)).all()))
+        two_each = "classification, because every target has two classes (--task regression overrules this)"
+        reason = choose_task(targets_NC, names, each[0])[1] if plain else two_each
     else:
         of_kind = {kind: [name for name, own in zip(names, kinds, strict=True) if own == kind] for kind in kinds}
         reason = "; ".join(f"{kind} for {', '.join(own)}" for kind, own in of_kind.items())

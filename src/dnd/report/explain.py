@@ -25,6 +25,7 @@ from dnd.predictor.transforms import AS_IT_IS, Transform
 from dnd.report.attention import map_attention
 from dnd.report.contributions import Explained, draw_png, draw_svg, explain
 from dnd.tables.molecules import open_molecules
+from dnd.tables.readers import Row
 from dnd.tables.writers import csv_text
 
 _LONGEST_NAME = 60
@@ -89,7 +90,7 @@ def explain_file(
     source: Path | str,
     out: Path,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     targets: Sequence[str] = (),
     most_molecules: int = 100,
     say: Callable[[str], None] = lambda line: None,
@@ -101,7 +102,7 @@ def explain_file(
         source: a file of molecules, or a SMILES.
         out: folder for the pictures (`row-00000-<target>.svg` and `.png`), `contributions.csv` (an atom per line),
             `molecules.csv` (a row of the input per line, with the reason where there is nothing) and `attention.*`.
-        smiles_column: where the SMILES are.
+        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
         targets: to explain; the first four when empty.
         most_molecules: rows that are explained; the others are listed only.
         say: receives a line about targets that are left out.
@@ -111,26 +112,27 @@ def explain_file(
         ConfigError: no such target.
     """
     questions = _questions(predictor, targets, say)
-    rows = _rows(source, smiles_column)
+    rows = _rows(source, smiles_column, predictor.smiles_column)
     files: list[list[object]] = []
     atoms: list[list[object]] = []
     explained, first_error, first = 0, "", ""
     for start in range(0, min(len(rows), most_molecules), _CHUNK):
         chunk = rows[start : min(start + _CHUNK, most_molecules)]
-        found = explain(lambda texts: _log_odds(predictor, texts), [text for _, text, _ in chunk])
-        for (number, text, problem), one in zip(chunk, found, strict=True):
+        found = explain(lambda texts: _log_odds(predictor, texts), [row.smiles for row in chunk])
+        for row, one in zip(chunk, found, strict=True):
+            number, text, problem = row.number, row.smiles, row.problem
             reason = problem or (one if isinstance(one, str) else "")
             note_rows([reason])
             if reason or isinstance(one, str):
                 files.append([number, text, *[None] * len(questions), reason])
-                first_error = first_error or f"row {number}: {reason}"
+                first_error = first_error or f"row {row.place}: {reason}"
                 continue
             said = [_write_one(out, number, question, one, atoms) for question in questions]
             problems = "; ".join(dict.fromkeys(problem for _, problem in said if problem))
             files.append([number, text, *[value for value, _ in said], problems])
             explained, first = explained + 1, first or one.smiles
     skipped = rows[most_molecules:]
-    files += [[number, text, *[None] * len(questions), "beyond --most-molecules"] for number, text, _ in skipped]
+    files += [[row.number, row.smiles, *[None] * len(questions), "beyond --most-molecules"] for row in skipped]
     header = ["row", "smiles", *(f"{question.name}_pred" for question in questions), "error"]
     write_text(out / MOLECULES, csv_text(header, files))
     columns = ["row", "smiles", "target", "class", "atom", "element", "contribution", "unit"]
@@ -290,10 +292,10 @@ def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "
     return values_NC
 
 
-def _rows(source: Path | str, smiles_column: str) -> list[tuple[int, str, str]]:
-    """Row number, SMILES and what is wrong with the row; a text that names no file is a SMILES."""
-    with open_molecules(source, smiles_column, or_smiles=True) as table:
-        return [(row.number, row.smiles, row.problem or "") for row in table]
+def _rows(source: Path | str, smiles_column: str | None, remembered: str | None) -> list[Row]:
+    """The rows without their other cells; a text that names no file is a SMILES."""
+    with open_molecules(source, smiles_column, remembered=remembered, or_smiles=True) as table:
+        return [Row(row.number, row.smiles, {}, row.problem, row.place) for row in table]
 
 
 def _attention(predictor: Predictor, smiles: str, out: Path) -> str:

@@ -20,6 +20,7 @@ from sklearn.metrics import roc_curve
 from dnd.common.files import replacing, write_text
 from dnd.predictor.metrics import significant
 from dnd.report.svg import drawn_svg
+from dnd.tables.writers import csv_text
 
 # One plotting style for every figure: safe for colour-blind readers, and SVG that follows the page's colour.
 #
@@ -223,19 +224,27 @@ class Finding:
     def write(self, folder: Path) -> list[Path]:
         """Write `name`.png, .svg, .csv and .txt (the sentence) into `folder`; returns their paths."""
         table, text = folder / f"{self.name}.csv", folder / f"{self.name}.txt"
-        write_text(table, table_text(self.columns, self.rows))
+        write_text(table, guarded_table(self.columns, self.rows))
         write_text(text, self.sentence + "\n")
         return [*save_figure(self.figure, folder / self.name), table, text]
 
 
 def table_text(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as CSV; floats with six digits."""
+    """A table as CSV that programs read; floats with six digits."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    for row in rows:
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else "" if cell is None else cell for cell in row])
+    writer.writerows(map(_six_digits, rows))
     return stream.getvalue()
+
+
+def guarded_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """The same for people, who open it in a spreadsheet."""
+    return csv_text(columns, list(map(_six_digits, rows)))
+
+
+def _six_digits(row: Sequence[object]) -> list[object]:
+    return [f"{cell:.6g}" if isinstance(cell, float) else "" if cell is None else cell for cell in row]
 
 
 # Figures of a classifier: ROC curves and calibration.

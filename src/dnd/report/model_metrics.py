@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from dnd.predictor.transforms import LN_10, Transform
 from dnd.report.explain import draw_answers
 from dnd.report.figures import confusion_plot
 from dnd.report.html import Figure, Gallery, Section, Table, Text, draw_molecule
+from dnd.tables.writers import csv_rows
 
 # The files of a MODEL folder as its report needs them.
 
@@ -109,11 +109,11 @@ def read_model_files(folder: Path) -> ModelFiles:
         InputError, CorruptFileError: the folder is missing, damaged, or no finished model.
     """
     saved, metrics = read_model(folder, kind=KIND), read_json(folder / "metrics.json")
-    rows = read_table(folder / "test_predictions.csv")
+    rows = csv_rows(folder / "test_predictions.csv")
     targets = metrics["targets"]
 
     def numbers(end: str) -> Float[np.ndarray, "molecules targets"]:
-        cells = [[_number("" if one.get("classes") else row[f"{one['name']}{end}"]) for one in targets] for row in rows]
+        cells = [[_number("" if one.get("classes") else _as_number(row, one, end)) for one in targets] for row in rows]
         return np.array(cells).reshape(len(rows), len(targets))
 
     classes = {one["name"]: _class_test(one["name"], one["classes"], rows) for one in targets if one.get("classes")}
@@ -124,10 +124,14 @@ def read_model_files(folder: Path) -> ModelFiles:
     return ModelFiles(folder, saved.config, metrics, places, ids, smiles, numbers(""), numbers("_pred"), classes)
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by column."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _as_number(row: dict[str, str], target: Mapping[str, Any], end: str) -> str:
+    """A label or a prediction as a number; of two classes with names, the place or the probability of the second."""
+    name, classes = target["name"], target.get("class_names")
+    if not classes:
+        return row[f"{name}{end}"]
+    if end:
+        return row[f"{name}_prob_{classes[1]}"]
+    return str(classes.index(row[name])) if row[name] else ""
 
 
 def _class_test(name: str, classes: list[str], rows: list[dict[str, str]]) -> ClassTest:

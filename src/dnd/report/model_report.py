@@ -23,11 +23,11 @@ from dnd.report.model_metrics import (
     confusion_sections,
     metric_sections,
     read_model_files,
-    read_table,
     search_sections,
     verdict_sections,
     worst_sections,
 )
+from dnd.tables.writers import csv_rows
 from dnd.training.logs import LOG, read_log
 
 # Parts of a model's report that are words and tables only: who is in the blend, how sure, and for what molecules.
@@ -178,7 +178,7 @@ def _audit(model: ModelFiles) -> list[Section]:
     ]
     found: list[Section] = [Table(["", ""], facts, title="Data and split", note="Row numbers: splits.json.")]
     found += _duplicates(metrics.get("duplicates", []))
-    reasons = Counter(row["reason"][:100] for row in read_table(model.folder / "rejects.csv"))
+    reasons = Counter(row["reason"][:100] for row in csv_rows(model.folder / "rejects.csv"))
     if reasons:
         rows = [[reason, count] for reason, count in reasons.most_common(10)]
         found.append(Table(["reason", "rows"], rows, title="Why rows were left out", note="All: rejects.csv."))

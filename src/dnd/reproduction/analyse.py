@@ -40,7 +40,7 @@ RANDOM = "random"
 
 
 def analyse_statistics(
-    inputs: Sequence[Path], datasets: Sequence[str], data_dir: Path | None, smiles_column: str
+    inputs: Sequence[Path], datasets: Sequence[str], data_dir: Path | None, smiles_column: str | None
 ) -> Finding:
     """Table 4 of stores, files of molecules and data sets of the paper.
 
@@ -63,7 +63,7 @@ def analyse_statistics(
 
 
 def analyse_overlap(
-    inputs: Sequence[Path], datasets: Sequence[str], data_dir: Path | None, store: Path, smiles_column: str
+    inputs: Sequence[Path], datasets: Sequence[str], data_dir: Path | None, store: Path, smiles_column: str | None
 ) -> Finding:
     """Table 3 of files of molecules and data sets of the paper against a store.
 
@@ -111,7 +111,7 @@ def analyse_labels(
     encoder: Path,
     out: Path,
     *,
-    smiles_column: str = "smiles",
+    smiles_column: str | None = None,
     fractions: Sequence[float] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
     seeds: int = 3,
     split: str = "scaffold",
@@ -134,6 +134,11 @@ def analyse_labels(
     if words:
         raise InputError("label efficiency is for values and for classes 0 and 1", found=f"labels such as {words[0]}")
     task, reason = choose_task(molecules.targets_NC, molecules.names, "auto")
+    if (
+        task == "classification"
+        and not np.isin(molecules.targets_NC[~np.isnan(molecules.targets_NC)], (0.0, 1.0)).all()
+    ):
+        raise InputError("label efficiency is for values and for classes 0 and 1", found=reason)
     check_targets(molecules.targets_NC, molecules.names, task)
     say(f"task: {reason}")
     table = out / "labelled.csv"
@@ -189,7 +194,7 @@ def _efficiency_cells(
     return cells
 
 
-def _smiles(path: Path, smiles_column: str) -> list[str]:
+def _smiles(path: Path, smiles_column: str | None) -> list[str]:
     with open_molecules(path, smiles_column) as table:
         return [row.smiles for row in table]
 

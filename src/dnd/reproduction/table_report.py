@@ -15,7 +15,7 @@ from dnd.common.terminal import markdown_safe
 from dnd.pretraining.baselines.infomax3d import ContrastConfig
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig, PretrainConfig
-from dnd.report.figures import bar_chart, table_text
+from dnd.report.figures import bar_chart, guarded_table
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import Budget
@@ -57,7 +57,7 @@ def write_table(what: str, budget: Budget, records: Sequence[Record], folder: Pa
     text = _markdown(f"{_title(what)}, budget {budget.name}", sections)
     write_text(folder / f"{what}.md", markdown_safe(text))
     columns, lines = csv_rows(found)
-    write_text(folder / f"{what}.csv", table_text(columns, lines))
+    write_text(folder / f"{what}.csv", guarded_table(columns, lines))
     write_report(folder / f"{what}.html", Report(f"{_title(what)}, budget {budget.name}", sections))
     return text
 

@@ -29,7 +29,7 @@ from dnd.common.terminal import raw_stream
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
-from dnd.conformers.formats import open_sources
+from dnd.conformers.formats import open_sources, refuse_unused_column
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
@@ -131,7 +131,8 @@ def prepare(
         quiet: show no progress.
 
     Raises:
-        InputError: an input can't be read, nothing in it is a molecule, or `out` holds something else.
+        InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
+            or `out` holds something else.
         ConfigError: settings that are at odds with each other or with the inputs.
         StorageError: the disk is full or read-only; finished shards stay.
 
@@ -141,6 +142,7 @@ def prepare(
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
+    refuse_unused_column([*inputs, *config.exclude], config.smiles_column)
     labels = [word for word in config.quantum if word != CALCULATE]
     watched = WatchedInputs([Path(path) for path in [*inputs, *config.exclude, *labels]], identity)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)

@@ -36,7 +36,7 @@ class PrepareConfig:
     """Settings of `dnd prepare`.
 
     Attributes:
-        smiles_column: column of SMILES in tables.
+        smiles_column: column of SMILES in tables; None = found by name or content.
         target_columns: columns, data fields or labels kept as targets.
         conformers: `none`, those of the `file`, `etkdg` (embedded and relaxed by a force field), or `etkdg_raw` (only
             embedded); `auto` takes the file's where its format has coordinates.
@@ -56,7 +56,7 @@ class PrepareConfig:
         shard_size: records per shard; None takes 32,768, 4,096 where conformers are generated, 1,024 with `gfn2`.
     """
 
-    smiles_column: str = "smiles"
+    smiles_column: str | None = None
     target_columns: tuple[str, ...] = ()
     conformers: ConformerSource | Literal["auto"] = "auto"
     num_conformers: int = 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
-import io
 import re
 import shutil
 from collections import Counter
@@ -22,6 +20,7 @@ from dnd.common.files import replacing, sha256_file, storage_errors, write_text
 from dnd.common.sealed_records import read_record, write_record
 from dnd.graphs.molecular_graph import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import StoreRow, record_batch, schema_with
+from dnd.tables.writers import csv_text
 
 # Records that are not in the store: `rejects.csv`, and their reasons counted.
 
@@ -30,7 +29,6 @@ REJECTS = "rejects.csv"
 COLUMNS = ("row", "source", "smiles", "stage", "reason")
 
 _NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the 3 of "3D" is no number
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,8 @@ class Reject:
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    """Write one line per reject; foreign text that a spreadsheet would run as a formula gets an apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for reject in rejects:
-        writer.writerow([reject.row, *map(_plain, (reject.source, reject.smiles, reject.stage, reject.reason))])
-    write_text(path, text.getvalue())
+    """Write one line per reject, as `csv_text` does."""
+    write_text(path, csv_text(COLUMNS, [[getattr(reject, name) for name in COLUMNS] for reject in rejects]))
 
 
 def count_reasons(rejects: Iterable[Reject]) -> collections.Counter[str]:
@@ -74,10 +67,6 @@ def without_numbers(reason: str) -> str:
 
 def _kind_of_reason(reason: str) -> str:
     return without_numbers(re.split(r": | for input", reason, maxsplit=1)[0])
-
-
-def _plain(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 # Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed.

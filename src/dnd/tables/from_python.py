@@ -48,13 +48,14 @@ class GivenMolecules:
         return [problem or error for problem, error in zip(self.problems, errors, strict=True)]
 
 
-def as_molecules(given: object, smiles_column: str | None = None) -> GivenMolecules:
+def as_molecules(given: object, smiles_column: str | None = None, *, remembered: str | None = None) -> GivenMolecules:
     """The molecules of whatever a caller has.
 
     Args:
         given: see `ACCEPTED`; a missing value or an object of another kind within a list is a row without a molecule.
-        smiles_column: of a file or a table; None = `smiles`, in a table also the only column or the only one whose name
-            has `smiles` in it.
+        smiles_column: of a file or a table; None = found by name or content in a file; in a table `smiles`, the only
+            column, or the only one whose name has `smiles` in it.
+        remembered: a column of a file that is taken where none is asked for and the file has it.
 
     Raises:
         NoMolecules: a `TypeError` that says what is accepted.
@@ -63,7 +64,7 @@ def as_molecules(given: object, smiles_column: str | None = None) -> GivenMolecu
     if isinstance(given, GivenMolecules):
         return given
     if isinstance(given, os.PathLike) or (isinstance(given, str) and _is_path(given)):
-        return _of_file(str(given), smiles_column)
+        return _of_file(str(given), smiles_column, remembered)
     if isinstance(given, str) or _is_mol(given):
         return _of_values([given])
     if isinstance(given, bytes | bytearray | Mapping | Set) or given is None:
@@ -132,9 +133,9 @@ def _is_path(text: str) -> bool:
     return Path(text.removesuffix(".gz")).suffix.lower() in _SUFFIXES
 
 
-def _of_file(path: str, smiles_column: str | None) -> GivenMolecules:
+def _of_file(path: str, smiles_column: str | None, remembered: str | None) -> GivenMolecules:
     texts, problems = [], []
-    with open_molecules(path, smiles_column or _SMILES) as table:
+    with open_molecules(path, smiles_column, remembered=remembered) as table:
         for row in table:
             # A row that can't be trusted is no molecule: its SMILES may be a shifted cell.
             texts.append(row.smiles if row.problem is None else "")

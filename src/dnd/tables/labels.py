@@ -1,80 +1,426 @@
-"""Cells of a label column as numbers, and a random sample of the labelled rows of a large table."""
+"""A column of labels, read in one way for every verb; and a random sample of the labelled rows of a large table."""
 
 from __future__ import annotations
 
+import collections
+import itertools
 import math
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from dnd.common.errors import InputError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.randomness import derive_seed
+from dnd.tables.numbers import DecimalMark, Notation, Number, is_number, settle_notation
 
-# Cells of a label column as numbers: values, 0 and 1, or places among the words that name classes.
+# What the words of a label column mean, for every verb.
 
 
 MOST_CLASSES = 50
 """Largest number of classes of one target."""
 
-MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "?", "-"})
-_TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+_FEW_CLASSES = 10
+
+MISSING_WORDS = frozenset(
+    {
+        "", "nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nil", "?", "-", "--", ".", "n.d.", "n.d", "nd",
+        "n.a.", "n.t.", "nt", "blq", "bloq", "bql", "lloq", "not determined", "not tested", "not available", "missing",
+        "#value!", "#div/0!", "#ref!", "#num!", "#name?", "#null!",
+    }
+)  # fmt: skip
+"""What stands for no value in a column of numbers."""
+
+# The first word of a pair is class 0, the second class 1. Other pairs go by the alphabet.
+_PAIRS = (
+    ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("inactive", "active"), ("negative", "positive"),
+    ("neg", "pos"), ("-", "+"), ("low", "high"), ("fail", "pass"), ("off", "on"), ("nontoxic", "toxic"),
+    ("non-toxic", "toxic"), ("nonbinder", "binder"), ("non-binder", "binder"),
+)  # fmt: skip
+_NINES = re.compile(r"[+-]?(?:9{3,9}|1e(?:20|30|35|38))(?:[.,]0*)?", re.IGNORECASE)
+_SHOWN = 3
+_WORD, _LIMIT = "a word", "a limit"  # kinds of cells that are no numbers; other kinds say what is wrong
+
+CensoredChoice = Literal["keep", "drop", "limit"]
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What the user says of the labels, beyond what the cells say themselves.
+
+    Attributes:
+        missing: further words or values for a missing label, such as -999; they count in columns of words too.
+        measured: values that look like placeholders, such as 9999, and were measured.
+        censored: what becomes of labels such as `>10`: `keep` the limit as a limit, `drop` them, or take the `limit`
+            for the value. None = refuse them.
+        decimal: mark of all columns; `auto` = seen from each.
+    """
+
+    missing: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
+    censored: CensoredChoice | None = None
+    decimal: DecimalMark = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is said to be both."""
+        both = set(map(class_key, self.missing)) & set(map(class_key, self.measured))
+        if both:
+            raise ConfigError("a value is either missing or measured", found=min(both))
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of one column.
+
+    Attributes:
+        values: numbers, NaN where missing; for words, places in `words`.
+        sides: 1 or -1 where a label is a limit and the truth is above or below it, else 0.
+        words: names of the classes where the labels are words, class 0 first; empty where they are numbers.
+        notes: what was understood that a reader might want to know, a line each.
+        unit: `%` where the cells say so.
+    """
+
+    values: list[float]
+    sides: list[int]
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def class_key(text: str) -> str:
+    """What two spellings of one class have in common: letter case and blanks don't count."""
+    return " ".join(text.split()).casefold()
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds no label."""
-    return text.strip().lower() in MISSING_WORDS
+    """Whether a cell holds no label in a column of numbers."""
+    return class_key(text) in MISSING_WORDS
 
 
-def parse_labels(cells: Sequence[str], *, rows: Sequence[int], column: str) -> tuple[list[float], tuple[str, ...]]:
-    """The labels of one column: numbers, or places in the list of its words where no label is a number.
-
-    Returns:
-        Values, NaN where missing, and the words in alphabetical order; none where the labels are numbers.
-
-    Raises:
-        InputError: a cell is no number, while others are or there are more than 50 different words.
-    """
-    try:
-        return [parse_label(text, row=row, column=column) for text, row in zip(cells, rows, strict=True)], ()
-    except InputError:
-        words = sorted({text.strip() for text in cells if not is_missing(text)})
-        if len(words) > MOST_CLASSES or any(map(_looks_numeric, words)):
-            raise
-    place = {word: float(number) for number, word in enumerate(words)}
-    return [place.get(text.strip(), math.nan) for text in cells], tuple(words)
+def holds_numbers(cells: Iterable[str]) -> bool:
+    """Whether a cell of a column is a number in any notation, so that words such as `none` are no classes there."""
+    return any(map(is_number, cells))
 
 
-def _looks_numeric(word: str) -> bool:
-    try:
-        return not math.isnan(float(word))
-    except ValueError:
-        return any(letter.isdigit() for letter in word[:2]) and not word.isalnum()
+def read_column(
+    cells: Sequence[str],
+    *,
+    places: Sequence[int],
+    column: str,
+    rules: LabelRules,
+    comma_file: bool = False,
+    learned: Sequence[bool] = (),
+) -> LabelColumn:
+    """The labels of one column: numbers, or classes where no label is a number.
 
+    The cells of the rows that are learned decide everything: notation, classes, which words stand for a missing label,
+    what is refused. The others are read in the same way, and one that can't be counts as missing, with a note.
 
-def parse_label(text: str, *, row: int, column: str) -> float:
-    """The number in a cell; NaN where the label is missing.
+    Args:
+        cells: as they stand in the table.
+        places: row of each, as messages say it.
+        column: its name.
+        rules: what the user says.
+        comma_file: see `settle_notation`.
+        learned: whether each cell is that of a training or validation molecule; empty = all are.
 
     Raises:
-        InputError: the cell is neither a finite number, nor true/false, nor one of the words for a missing value.
+        InputError: cells that can't be read, all of them counted in one message; a value that looks like a placeholder;
+            more than 50 different words, or words that name molecules: more than ten, and more than half of the labels.
     """
-    word = text.strip().lower()
-    if word in MISSING_WORDS:
-        return math.nan
-    if word in _TRUTH:
-        return _TRUTH[word]
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value) or "_" in word:
-        raise InputError(
-            f"row {row}, column {column}: the label is not a number",
-            found=repr(text[:40]),
-            expected="a finite number",
-            next_step="Correct the cell, or empty it where the label is missing",
+    return _Column([cell.strip() for cell in cells], places, column, rules, comma_file, learned).read()
+
+
+class _Column:
+    """One column while it's read; the texts of its cells are looked at once each, however often they stand there."""
+
+    def __init__(
+        self,
+        texts: list[str],
+        places: Sequence[int],
+        name: str,
+        rules: LabelRules,
+        comma_file: bool,
+        learned: Sequence[bool],
+    ) -> None:
+        self.texts, self.places, self.name, self.rules = texts, places, name, rules
+        self.learned = list(learned) or [True] * len(texts)
+        self.counts = collections.Counter(itertools.compress(texts, self.learned))
+        self.others = collections.Counter(text for text, own in zip(texts, self.learned, strict=True) if not own)
+        self.asked = {class_key(word) for word in rules.missing}
+        self.notation = settle_notation(self.counts, name, rules.decimal, comma_file=comma_file)
+        self.asked_values = _values(rules.missing)
+        self.notes: list[str] = []
+
+    def read(self) -> LabelColumn:
+        known = [text for text in self.counts if text and not self._is_asked(text)]
+        numbers = {text: number for text in known if (number := self.notation.read(text)) is not None}
+        words = [text for text in known if text not in numbers]
+        if not numbers and any(not is_missing(word) for word in words):
+            return self._classes(words)
+        return self._numbers(numbers, [word for word in words if not is_missing(word)])
+
+    def _is_asked(self, text: str) -> bool:
+        """Whether the user says that a text stands for no label."""
+        if class_key(text) in self.asked:
+            return True
+        number = self.notation.read(text) if self.asked_values else None
+        return number is not None and number.side == 0 and number.value in self.asked_values
+
+    # Columns of numbers
+
+    def _numbers(self, numbers: Mapping[str, Number], words: Sequence[str]) -> LabelColumn:
+        bad = dict.fromkeys(words, _WORD)
+        bad |= {text: number.problem for text, number in numbers.items() if number.problem}
+        with_sign = sum(self.counts[text] for text, number in numbers.items() if number.percent)
+        total = sum(self.counts[text] for text in numbers)
+        if 0 < with_sign < total:
+            odd = with_sign * 2 <= total
+            bad |= {text: "with and without %" for text, one in numbers.items() if one.percent == odd}
+        censored = {text: number for text, number in numbers.items() if number.side and text not in bad}
+        if self.rules.censored is None:
+            bad |= dict.fromkeys(censored, _LIMIT)
+        if bad:
+            raise self._refusal(bad)
+        self._refuse_placeholders(numbers)
+        further, unread = self._other_numbers(numbers, bool(with_sign))
+        self._note_missing([text for text in self._may_be_missing() if text not in numbers])
+        self._note_censored({**censored, **{text: one for text, one in further.items() if one.side}})
+        if self.notation.decimal == "comma":
+            self.notes.append(f"column {self.name} is read with decimal commas")
+        if with_sign:
+            self.notes.append(f"column {self.name} is in percent: 93.5% is learned as 93.5")
+        self._note_unread(unread, "a number, as those of the training and validation parts")
+        drop = self.rules.censored == "drop"
+        kept = {text: number for text, number in {**numbers, **further}.items() if not (drop and number.side)}
+        values = [kept[text].value if text in kept else math.nan for text in self.texts]
+        keep = self.rules.censored == "keep"
+        sides: list[int] = [kept[text].side if keep and text in kept else 0 for text in self.texts]
+        return LabelColumn(values, sides, (), tuple(self.notes), "%" if with_sign else "")
+
+    def _other_numbers(self, numbers: Mapping[str, Number], percent: bool) -> tuple[dict[str, Number], list[str]]:
+        """The cells that only test molecules have: those that are read as the others are, and those that can't be."""
+        further: dict[str, Number] = {}
+        for text in self._only_others():
+            number = self.notation.read(text)
+            if number is not None and self._is_of_the_kind(text, number, numbers, percent):
+                further[text] = number
+        return further, [text for text in self._only_others() if text not in further]
+
+    def _is_of_the_kind(self, text: str, number: Number, numbers: Mapping[str, Number], percent: bool) -> bool:
+        """Whether a number would not be refused among `numbers`."""
+        if number.problem or (number.side and self.rules.censored is None) or (numbers and number.percent != percent):
+            return False
+        return not (_NINES.fullmatch(text) and self._placeholders({**numbers, text: number}))
+
+    def _only_others(self) -> list[str]:
+        """Texts that no learned row has, and that say something."""
+        return [text for text in self.others if text not in self.counts and not self._says_nothing(text)]
+
+    def _may_be_missing(self) -> list[str]:
+        """What may be missing labels: texts of learned rows, and those of others that say nothing; no empty cells."""
+        own = [text for text in self.counts if text]
+        return own + [text for text in self.others if text and text not in self.counts and self._says_nothing(text)]
+
+    def _says_nothing(self, text: str) -> bool:
+        return is_missing(text) or self._is_asked(text)
+
+    def _note_unread(self, unread: Sequence[str], kind: str) -> None:
+        """Say which labels of test molecules count as missing."""
+        if unread:
+            count = sum(self.others[text] for text in unread)
+            shown = ", ".join(f"row {self._first_place(text)} {text[:40]!r}" for text in unread[:_SHOWN])
+            more = " …" if len(unread) > _SHOWN else ""
+            many = "label is" if count == 1 else "labels are"
+            self.notes.append(
+                f"target {self.name}: {count} test {many} not {kind}, and count as missing: {shown}{more}"
+            )
+
+    def _refusal(self, bad: Mapping[str, str]) -> InputError:
+        """All bad cells in one message: how many, the commonest, and what can be done about them."""
+        common = sorted((text for text in self.counts if text in bad), key=lambda text: -self.counts[text])
+        count, total = sum(self.counts[text] for text in bad), sum(self.learned)
+        shown = [self._shown(text, bad[text]) for text in common[:_SHOWN]]
+        more = f" and {len(common) - _SHOWN} others" if len(common) > _SHOWN else ""
+        kinds, steps = set(bad.values()), ["Correct the cells"]
+        word = next((text for text in common if bad[text] == _WORD and "," not in text), None)
+        if word is not None:
+            steps.append(f"add --missing {_quoted(word)} to take a word for a missing label")
+        if _LIMIT in kinds:
+            steps.append("say with --censored keep, drop or limit what becomes of > and <")
+        if any(bad[text] == _WORD and "," in text for text in common):
+            steps.append("say with --decimal comma or --decimal point which mark is which")
+        what = "1 cell is no number" if count == 1 else f"{count} of {total} cells are no numbers"
+        return InputError(
+            f"column {self.name}: {what} that can be learned", found="; ".join(shown) + more,
+            expected="finite numbers, or words throughout", next_step=", or ".join(steps),
+        )  # fmt: skip
+
+    def _shown(self, text: str, kind: str) -> str:
+        count, place = self.counts[text], self._first_place(text)
+        where = f"row {place}" if count == 1 else f"{count} times, first in row {place}"
+        reason = "" if kind in (_WORD, _LIMIT) else f", {kind}"
+        return f"{text[:40]!r} ({where}{reason})"
+
+    def _first_place(self, text: str) -> int:
+        """The first row of a text; among the learned ones if it is there."""
+        own = [index for index, other in enumerate(self.texts) if other == text]
+        return self.places[next((index for index in own if self.learned[index]), own[0])]
+
+    def _placeholders(self, numbers: Mapping[str, Number]) -> list[str]:
+        """Values such as -999 that lie far outside all others."""
+        measured = _values(self.rules.measured)
+        odd = {text: one for text, one in numbers.items() if _NINES.fullmatch(text) and one.value not in measured}
+        others = [one.value for text, one in numbers.items() if text not in odd]
+        if not odd or len(set(others)) < 2:
+            return []
+        low, high = min(others), max(others)
+        span = high - low
+        return [text for text, one in odd.items() if not low - span <= one.value <= high + span]
+
+    def _refuse_placeholders(self, numbers: Mapping[str, Number]) -> None:
+        far = self._placeholders(numbers)
+        if far:
+            text = max(far, key=lambda one: self.counts[one])
+            others = [one.value for other, one in numbers.items() if other not in far]
+            low, high = min(others), max(others)
+            raise InputError(
+                f"column {self.name}: a value looks like a placeholder for a missing one",
+                found=f"{self._shown(text, _LIMIT)}, the others are {low:g} to {high:g}",
+                next_step=f"Add --missing {_quoted(text)}, or --measured {_quoted(text)} if that was measured",
+            )
+
+    # Columns of words
+
+    def _classes(self, words: Sequence[str]) -> LabelColumn:
+        missing = _missing_beside_pair({class_key(text) for text in words})
+        kept = [text for text in words if class_key(text) not in missing]
+        spellings: dict[str, collections.Counter[str]] = {}
+        for text in kept:
+            spellings.setdefault(class_key(text), collections.Counter())[" ".join(text.split())] += self.counts[text]
+        order = _in_order(list(spellings))
+        labels = sum(self.counts[text] for text in kept)
+        if len(order) > min(MOST_CLASSES, max(_FEW_CLASSES, labels // 2)):
+            common = sorted(kept, key=lambda text: -self.counts[text])[:_SHOWN]
+            raise InputError(
+                f"column {self.name} holds {len(order)} different words in {labels} labels",
+                found="; ".join(self._shown(text, _WORD) for text in common),
+                expected=f"numbers, or at most {MOST_CLASSES} classes, each of several molecules",
+                next_step="Check --target-columns",
+            )
+        names = {key: min(own, key=lambda text: (-own[text], text)) for key, own in spellings.items()}
+        places = {key: float(place) for place, key in enumerate(order)}
+        self._note_missing(
+            [text for text in self._may_be_missing() if text not in kept and class_key(text) not in places]
         )
-    return value
+        self._note_classes(spellings, names)
+        place_of = {text: places[class_key(text)] for text in kept}
+        further = {text: places[key] for text in self.others if (key := class_key(text)) in places}
+        self._note_unread(
+            [text for text in self._only_others() if text not in further],
+            "a class of the training and validation parts",
+        )
+        place_of |= further
+        values = [place_of.get(text, math.nan) for text in self.texts]
+        return LabelColumn(values, [0] * len(values), tuple(names[key] for key in order), tuple(self.notes))
+
+    # What is said of a column
+
+    def _note_missing(self, texts: Sequence[str]) -> None:
+        """Count every word that is taken as missing."""
+        if texts:
+            counts = self.counts + self.others
+            common = sorted(texts, key=lambda text: -counts[text])
+            listed = ", ".join(f"{text[:40]!r} {counts[text]}" for text in common)
+            empty = f", empty cells {counts['']}" if counts[""] else ""
+            self.notes.append(f"missing labels of {self.name}: {listed}{empty}")
+
+    def _note_censored(self, censored: Mapping[str, Number]) -> None:
+        if not censored:
+            return
+        counts = self.counts + self.others
+        above, below = (sum(counts[text] for text, one in censored.items() if one.side == side) for side in (1, -1))
+        what = {"drop": "they are left out", "limit": "the limit is learned", "keep": "learned as limits"}
+        fate = what[self.rules.censored or "drop"]
+        self.notes.append(f"censored labels of {self.name}: {above} above and {below} below a limit; {fate}")
+
+    def _note_classes(self, spellings: Mapping[str, collections.Counter[str]], names: Mapping[str, str]) -> None:
+        """Say which spellings are one class, and which class may be a word for a missing label."""
+        for key, own in spellings.items():
+            others = ", ".join(f"{text[:40]!r} {count}" for text, count in own.items() if text != names[key])
+            if others:
+                self.notes.append(f"classes of {self.name}: {others} counted as {names[key]!r}")
+            if key in MISSING_WORDS:
+                self.notes.append(
+                    f"{names[key]!r} is a class of {self.name}, {sum(own.values())} times; "
+                    f"add --missing {_quoted(names[key])} if it means that there is no label"
+                )
+
+
+def _missing_beside_pair(keys: set[str]) -> set[str]:
+    """Words such as n/a beside yes and no, where it's sure that they name no third class."""
+    others = keys - MISSING_WORDS
+    if any(keys <= set(pair) for pair in _PAIRS) or not any(others <= set(pair) for pair in _PAIRS):
+        return set()
+    return keys - others
+
+
+def _in_order(keys: Sequence[str]) -> list[str]:
+    """Classes in the order of their numbers."""
+    pair = next((pair for pair in _PAIRS if set(keys) <= set(pair)), ())
+    return [key for key in pair if key in keys] if pair else sorted(keys)
+
+
+def _values(words: Sequence[str]) -> frozenset[float]:
+    return frozenset(number.value for word in words if (number := Notation().read(word)) is not None)
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else f"'{text[:40]}'"
+
+
+# Rows of a stream, whose notation is settled by its first rows: what a store keeps of labels.
+
+
+class NumberReader:
+    """Labels of one column as numbers, row by row; words only where they are a pair such as no and yes, as 0 and 1.
+
+    Args:
+        sample: cells of the first rows, which settle how the column is written.
+        column: its name.
+        rules: what the user says.
+        comma_file: see `settle_notation`.
+
+    Raises:
+        InputError: see `settle_notation`.
+    """
+
+    def __init__(self, sample: Sequence[str], column: str, rules: LabelRules, *, comma_file: bool = False) -> None:
+        self._column, self._rules = column, rules
+        self._notation = settle_notation(map(str.strip, sample), column, rules.decimal, comma_file=comma_file)
+        self._asked, self._asked_values = set(map(class_key, rules.missing)), _values(rules.missing)
+        keys = {class_key(cell) for cell in sample} - MISSING_WORDS - self._asked
+        pair = next((pair for pair in _PAIRS if keys == set(pair)), ())
+        self._pair = {word: float(place) for place, word in enumerate(pair)}
+
+    def read(self, cell: str) -> tuple[float, str | None]:
+        """The number, NaN where the label is missing, and why the cell can't be read; None when it can."""
+        key = class_key(cell)
+        if key in self._pair:
+            return self._pair[key], None
+        if key in MISSING_WORDS or key in self._asked:
+            return math.nan, None
+        number = self._notation.read(cell)
+        if number is None:
+            return math.nan, f"target {self._column} is not a finite number: {cell.strip()[:40]!r}"
+        if number.side == 0 and number.value in self._asked_values:
+            return math.nan, None
+        if number.side and self._rules.censored != "limit":
+            is_dropped = self._rules.censored == "drop"
+            return math.nan, None if is_dropped else f"target {self._column} is a limit: {cell.strip()[:40]!r}"
+        problem = number.problem
+        return number.value, f"target {self._column} is {problem}: {cell.strip()[:40]!r}" if problem else None
 
 
 # A fixed number of rows drawn at random from a stream of unknown length, in constant memory.

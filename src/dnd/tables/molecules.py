@@ -9,37 +9,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from dnd.common.errors import InputError
-from dnd.tables.readers import Row, TableReader, read_table
+from dnd.common.errors import ConfigError, InputError
+from dnd.tables.readers import Row, TableReader, read_table, unique_names
 from dnd.tables.sdf import field_name, is_counts_line, is_sdf, read_sdf
 from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
 
 LIMIT_SDF_COLUMNS = 10_000
+SDF_COLUMNS = ("smiles", "title")
 _LINES_TO_TELL = 4  # the counts line of an SDF
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @contextmanager
 def open_molecules(
-    path: Path | str, smiles_column: str = "smiles", *, or_smiles: bool = False
+    path: Path | str, smiles_column: str | None = None, *, remembered: str | None = None, or_smiles: bool = False
 ) -> Iterator[TableReader]:
-    """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is CSV, SMI or SDF on standard input.
+    """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is any of them on standard input.
 
     The file is closed at the end of the block, read to its end or not. The columns of an SDF are `smiles` (canonical,
     of the structure), `title` and its data fields.
 
     Args:
         path: the file.
-        smiles_column: column of SMILES.
+        smiles_column: where the SMILES are; None = find the column.
+        remembered: a column that is taken where none is asked for and the table has it.
         or_smiles: whether a text that names no file may be a SMILES, a table of one row then.
 
     Raises:
-        InputError: see `read_table` and `read_sdf`; with `or_smiles`, there is no such file and the text is no SMILES.
+        InputError: see `read_table` and `read_sdf`; a column is asked for in an SDF, whose structures are its own; with
+            `or_smiles`, there is no such file and the text is no SMILES.
+        ConfigError: a column is asked for in a single SMILES.
     """
     if or_smiles and isinstance(path, str) and path != STANDARD_INPUT and not _exists(path):
         yield _one_molecule(path, smiles_column)
         return
     opened = _read_once if str(path) == STANDARD_INPUT or (is_pipe(path) and is_sdf(path)) else _file
-    with opened(path, smiles_column) as table:
+    with opened(path, smiles_column, remembered) as table:
         rows = iter(table)
         try:
             yield table
@@ -56,51 +61,83 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _one_molecule(text: str, smiles_column: str) -> TableReader:
+def _one_molecule(text: str, smiles_column: str | None) -> TableReader:
     """A SMILES as a table of one row.
 
     Raises:
         InputError: it is none.
+        ConfigError: a column is asked for.
     """
     from dnd.chemistry.parse import parse_smiles  # RDKit is not needed to read a table
 
     outcome = parse_smiles(text)
     if not outcome.ok:
         raise InputError(
-            f"there is no file {text!r}, and it is not a SMILES either",
+            f"there is no file {text[:60]!r}, and it is not a SMILES either",
             found=outcome.reason,
             expected="a file of molecules, a SMILES, or - for standard input",
         )
-    row = Row(0, text.strip(), {smiles_column: text.strip()}, None)
-    return TableReader([smiles_column], smiles_column, iter([row]))
+    if smiles_column is not None:
+        raise ConfigError("a single SMILES has no columns", next_step="Leave --smiles-column out")
+    column = SDF_COLUMNS[0]
+    return TableReader([column], column, iter([Row(0, text.strip(), {column: text.strip()}, place=1)]))
+
+
+def refuse_column_of_sdf(path: Path | str, smiles_column: str | None) -> None:
+    """Refuse a SMILES column for an SDF: nothing would be read from it.
+
+    Raises:
+        InputError: one is asked for that isn't `smiles`, the name of the structures among the columns.
+    """
+    if smiles_column not in (None, SDF_COLUMNS[0]):
+        raise InputError(
+            f"{path} is an SDF, whose molecules are the structures in its records",
+            found=f"--smiles-column {smiles_column}",
+            next_step="Leave it out, or write that data field to a CSV file",
+        )
 
 
 @contextmanager
-def _file(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
+def _file(path: Path | str, smiles_column: str | None, remembered: str | None) -> Iterator[TableReader]:
     if is_sdf(path):
+        refuse_column_of_sdf(path, smiles_column)
         yield _sdf_table(path, open_bytes(path), open_bytes(path))
     else:
-        yield read_table(path, smiles_column=smiles_column)
+        yield read_table(path, smiles_column=smiles_column, remembered=remembered)
 
 
 @contextmanager
-def _read_once(path: Path | str, smiles_column: str) -> Iterator[TableReader]:
+def _read_once(path: Path | str, smiles_column: str | None, remembered: str | None) -> Iterator[TableReader]:
     """A table as a stream; an SDF by way of a temporary file, since its columns are known only at its end."""
-    stream = open_bytes(path)
-    head = [stream.readline(LIMIT_LINE) for _ in range(_LINES_TO_TELL)]
-    whole = cast(BinaryIO, Replayed.buffered(b"".join(head), stream))
+    head, whole = standard_input_head(path)
     if not any(map(is_counts_line, head)):
-        yield read_table(path, smiles_column=smiles_column, stream=whole)
+        yield read_table(path, smiles_column=smiles_column, remembered=remembered, stream=whole)
         return
+    refuse_column_of_sdf("standard input", smiles_column)
     with tempfile.NamedTemporaryFile() as spooled:
         shutil.copyfileobj(whole, spooled)
         spooled.flush()
         yield _sdf_table(path, open_bytes(spooled.name), open_bytes(spooled.name))
 
 
+def standard_input_head(path: Path | str) -> tuple[list[bytes], BinaryIO]:
+    """The first lines of standard input as text in UTF-8, and the whole of it, not yet read."""
+    stream = open_bytes(path)
+    raw = [stream.readline(LIMIT_LINE) for _ in range(_LINES_TO_TELL)]
+    start = b"".join(raw)
+    head = raw
+    if start[:2] in _UTF16_MARKS:
+        head = [line.encode() for line in start.decode("utf-16", errors="ignore").splitlines()]
+    elif b"\r" in start[:-1]:
+        head = start.splitlines()[:_LINES_TO_TELL]
+    return head, cast(BinaryIO, Replayed.buffered(start, stream))
+
+
 def _sdf_table(path: Path | str, first: BinaryIO, second: BinaryIO) -> TableReader:
-    names = _column_names(_field_names(path, first))
-    return TableReader(["smiles", "title", *names.values()], "smiles", _sdf_rows(path, second, names), second)
+    fields = field_names(path, first)
+    columns = unique_names([*SDF_COLUMNS, *fields])
+    names = dict(zip(fields, columns[len(SDF_COLUMNS) :], strict=True))
+    return TableReader(columns, SDF_COLUMNS[0], _sdf_rows(path, second, names), second)
 
 
 def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iterator[Row]:
@@ -110,19 +147,15 @@ def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iter
         smiles = molecule.smiles if molecule.ok else ""
         cells = {names[name]: value for name, value in record.properties.items() if name in names}
         problem = None if molecule.ok else molecule.reason
-        yield Row(record.number, smiles, {"smiles": smiles, "title": record.title, **empty, **cells}, problem)
+        values = {"smiles": smiles, "title": record.title, **empty, **cells}
+        yield Row(record.number, smiles, values, problem, record.number + 1)
 
 
-def _field_names(path: Path | str, stream: BinaryIO) -> list[str]:
+def field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):
-        name = field_name(line.decode("utf-8", errors="replace")) if line.startswith(b">") else None
+        name = field_name(line.decode("utf-8", errors="dnd_latin_1")) if line.startswith(b">") else None
         if name is not None and len(found) < LIMIT_SDF_COLUMNS:
             found.setdefault(name)
     return list(found)
-
-
-def _column_names(fields: list[str]) -> dict[str, str]:
-    """Data field → column; one that is called `smiles` or `title` itself gets `.1`, as repeated CSV headers do."""
-    return {name: f"{name}.1" if name in ("smiles", "title") else name for name in fields}

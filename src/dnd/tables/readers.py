@@ -16,9 +16,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dnd.common.config import nearest
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, empty_input, open_bytes, read_errors, text_lines
+from dnd.tables.smiles_column import (
+    ROWS_TO_LOOK_AT,
+    chosen_column,
+    column_by_name,
+    find_column,
+    listed_columns,
+    may_be_smiles,
+)
+from dnd.tables.streams import (
+    LIMIT_LINE,
+    PARQUET,
+    SAVE_AS_CSV,
+    STANDARD_INPUT,
+    empty_input,
+    is_workbook,
+    open_bytes,
+    peeked,
+    read_errors,
+    text_lines,
+)
 
 # Rows of CSV and TSV text, one bad row at a time: neither an open quote nor a trailing comma reaches another row.
 
@@ -35,8 +53,28 @@ def split_header(line: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
 
 
-def read_rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[tuple[list[str], str | None]]:
-    """Cells of each row and what is wrong with its quotes, if anything; blank lines are left out.
+@dataclass(frozen=True)
+class RowCells:
+    """One row as it was read.
+
+    Attributes:
+        place: the row as a spreadsheet numbers it: the header is row 1, blank lines count.
+        texts: the cells.
+        problem: what is wrong with its quotes, if anything.
+    """
+
+    place: int
+    texts: list[str]
+    problem: str | None = None
+
+
+def is_blank(line: str) -> bool:
+    """Whether a line is no row. One of tabs or commas alone is a row of empty cells."""
+    return not line.strip(" \r\n")
+
+
+def read_rows(lines: Iterator[str], delimiter: str, width: int, first_place: int = 2) -> Iterator[RowCells]:
+    """Cells of each row; blank lines are left out.
 
     A quote that is never closed costs the row it's in and no other: the lines after it are read as rows again.
 
@@ -44,18 +82,19 @@ def read_rows(lines: Iterator[str], delimiter: str, width: int) -> Iterator[tupl
         lines: lines after the header, with their ends.
         delimiter: one character.
         width: cells of the header; cells over several lines that don't add up to it are taken for an open quote.
+        first_place: of the first line.
     """
     waiting: deque[str] = deque()
-    while True:
+    for place in itertools.count(first_place):
         line = waiting.popleft() if waiting else next(lines, None)
         if line is None:
             return
-        if not line.strip():
+        if is_blank(line):
             continue
         if '"' not in line:
-            yield next(csv.reader([line], delimiter=delimiter)), None
+            yield RowCells(place, next(csv.reader([line], delimiter=delimiter)))
             continue
-        yield _read_quoted(line, lines, waiting, delimiter, width)
+        yield RowCells(place, *_read_quoted(line, lines, waiting, delimiter, width))
 
 
 def _read_quoted(
@@ -122,21 +161,29 @@ def _rows(file: Any, stream: BinaryIO, path: str | Path) -> Iterator[list[str]]:
     with stream:
         try:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                columns = [_cells(column) for column in batch.columns]
+                columns = [_texts(column) for column in batch.columns]
                 yield from (list(cells) for cells in zip(*columns, strict=True))
         except _DAMAGE as error:
             raise _damaged(path, error) from error
 
 
-def _cells(column: Any) -> list[str]:
-    """The cells of a column; rows that share a value share its text."""
+def _texts(column: Any) -> list[str]:
+    """The cells of a column; rows that share a value of a dictionary share its text."""
     if not pa.types.is_dictionary(column.type):
-        return ["" if value is None else str(value) for value in column.to_pylist()]
+        return _cells(column)
     places = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     used, own = np.unique(places, return_inverse=True)
-    known = column.dictionary.take(pa.array(used[used >= 0])).to_pylist()
-    texts = [""] * (used < 0).sum() + ["" if value is None else str(value) for value in known]
+    texts = [""] * (used < 0).sum() + _cells(column.dictionary.take(pa.array(used[used >= 0])))
     return [texts[place] for place in own]
+
+
+def _cells(values: Any) -> list[str]:
+    """Values as text: what is null or not a number is an empty cell, 32-bit numbers have their own digits."""
+    short = pa.types.is_float32(values.type) or pa.types.is_float16(values.type)
+    return [
+        "" if value is None or value != value else f"{np.float32(value)!s}" if short else str(value)
+        for value in values.to_pylist()
+    ]
 
 
 def _damaged(path: str | Path, error: Exception) -> CorruptFileError:
@@ -146,7 +193,7 @@ def _damaged(path: str | Path, error: Exception) -> CorruptFileError:
 # Tables of molecules as a stream of rows: CSV, TSV, SMI and Parquet, every column kept as text.
 #
 # What a table means is settled here, before anything is parsed: encoding, separator, header, ragged rows. A row that
-# can't be trusted stays a row, with a problem; columns never shift.
+# can't be trusted stays a row, with a problem; columns never shift. The contract is in the package's docstring.
 
 
 TableKind = Literal["csv", "smi", "parquet"]
@@ -156,8 +203,8 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
+_TABS = (".tsv", ".tab")
 SMI_COLUMNS = ("smiles", "name")
-MAX_NAMES_SHOWN = 30
 LIMIT_COLUMNS = 20_000
 """Most columns of a table; each row is a cell for every one of them."""
 LIMIT_CELL = 2**20
@@ -174,12 +221,25 @@ class Row:
         smiles: text of the SMILES column.
         values: every cell by column name, as text; empty where there is none.
         problem: why the row can't be trusted, such as too many cells; None for a good row.
+        place: the row as a spreadsheet numbers it, for messages: the header is row 1.
     """
 
     number: int
     smiles: str
     values: dict[str, str]
     problem: str | None = None
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """How a table of text is written.
+
+    Attributes:
+        delimiter: between cells; None where the format has none of its own (SMI, SDF, Parquet).
+    """
+
+    delimiter: str | None = None
 
 
 class TableReader:
@@ -188,14 +248,24 @@ class TableReader:
     The file closes after the last row; in a `with` statement also when the rows aren't read to their end.
 
     Attributes:
-        columns: names of the columns, in order. A repeated name gets `.1`, `.2`, an empty one is `column_<place>`.
+        columns: names of the columns, in order, each once; see `unique_names`.
         smiles_column: the column that holds the SMILES.
+        repeated: names that the header has more than once, so that asking for them would be a guess.
+        style: how the table is written.
     """
 
     def __init__(
-        self, columns: list[str], smiles_column: str, rows: Iterator[Row], stream: BinaryIO | None = None
+        self,
+        columns: list[str],
+        smiles_column: str,
+        rows: Iterator[Row],
+        stream: BinaryIO | None = None,
+        *,
+        repeated: frozenset[str] = frozenset(),
+        style: TextStyle | None = None,
     ) -> None:
         self.columns, self.smiles_column, self._rows, self._stream = columns, smiles_column, rows, stream
+        self.repeated, self.style = repeated, style or TextStyle()
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
@@ -220,17 +290,29 @@ def kind_of(path: str | Path) -> TableKind | None:
     return _KIND_OF_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
+def is_tsv(path: str | Path) -> bool:
+    """Whether a file is tab-separated by its name."""
+    return bool(set(_TABS) & {suffix.lower() for suffix in Path(path).suffixes})
+
+
 def read_table(
-    path: str | Path, *, smiles_column: str = "smiles", kind: TableKind | None = None, stream: BinaryIO | None = None
+    path: str | Path,
+    *,
+    smiles_column: str | None = "smiles",
+    remembered: str | None = None,
+    kind: TableKind | None = None,
+    stream: BinaryIO | None = None,
 ) -> TableReader:
     """Open a table of molecules.
 
     Args:
         path: CSV or TSV (also separated by `;` or `|`), SMI, Parquet; each may be gzipped. `-` is standard input.
+            Parquet is known by its first bytes, whatever the name is.
         smiles_column: the column of SMILES; letter case matters only where two columns differ in nothing else. SMI
-            files have the columns `smiles` and `name`.
-        kind: what the file is, where its name doesn't say. Standard input is taken for CSV when its first line holds
-            `smiles_column`, else for SMI.
+            files have the columns `smiles` and `name`. None = find it, see `smiles_column.find_column`.
+        remembered: a column that is taken where none is asked for and the table has it, such as a model's.
+        kind: what the file is, where its name doesn't say. Standard input is taken for CSV when its first line names
+            a column of SMILES, else for SMI.
         stream: where to read instead of opening `path`, which then only serves messages.
 
     Returns:
@@ -245,73 +327,140 @@ def read_table(
         ...     print(row.number, row.smiles, row.values["measured log solubility in mols per litre"])
     """
     kind = kind or kind_of(path)
+    if is_workbook(path):
+        raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
         raise InputError(
             f"{path} is of no known kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
         )
     stream = stream or open_bytes(path)
+    wish = _Wish(path, smiles_column, remembered)
     try:
-        return (
-            _open_parquet(stream, path, smiles_column)
-            if kind == "parquet"
-            else _open_text(stream, path, smiles_column, kind)
-        )
+        if kind == "parquet" or peeked(stream, path, len(PARQUET)) == PARQUET:
+            columns, cells = open_parquet(stream, path)
+            numbered = (RowCells(place, row) for place, row in enumerate(cells, start=2))
+            return _table(wish, columns, numbered, stream, TextStyle())
+        return _open_text(stream, wish, kind)
     except BaseException:
         stream.close()
         raise
 
 
-def _open_parquet(stream: BinaryIO, path: str | Path, smiles_column: str) -> TableReader:
-    columns, cells = open_parquet(stream, path)
-    return _table(path, columns, ((row, None) for row in cells), smiles_column, stream)
+@dataclass(frozen=True)
+class _Wish:
+    """Which column is wanted of which table; see `read_table`."""
+
+    path: str | Path
+    column: str | None
+    remembered: str | None = None
+    needs_smiles: bool = True
+
+    def is_named(self, header: Sequence[str]) -> bool:
+        """Whether a header has the column, by its name."""
+        if self.column is not None:
+            return self.column.lower() in [name.lower() for name in header]
+        return self.remembered in header or bool(column_by_name(header))
+
+    def place(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+        """Place of the column."""
+        if not self.needs_smiles:
+            return 0
+        if self.column is not None:
+            return chosen_column(self.path, header, self.column)
+        if self.remembered is not None and list(header).count(self.remembered) == 1:
+            return list(header).index(self.remembered)
+        return find_column(self.path, header, rows)
 
 
-def _open_text(stream: BinaryIO, path: str | Path, smiles_column: str, kind: TableKind | None) -> TableReader:
-    lines = text_lines(stream, path)
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
-        raise empty_input(path)
-    delimiter = _delimiter(first, path, smiles_column)
+def read_plain_table(path: str | Path) -> TableReader:
+    """Open a CSV, TSV or Parquet table that need not have SMILES, such as labels beside a file of molecules.
+
+    Raises:
+        InputError, CorruptFileError: see `read_table`.
+    """
+    stream = open_bytes(path)
+    wish = _Wish(path, None, needs_smiles=False)
+    try:
+        return _open_text(stream, wish, "csv")
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableReader:
+    lines = text_lines(stream, wish.path)
+    skipped = 0
+    first = next(lines, None)
+    while first is not None and is_blank(first):
+        first, skipped = next(lines, None), skipped + 1
+    if first is None or (kind != "smi" and not first.strip()):
+        raise empty_input(wish.path)
+    if kind != "smi":
+        first, lines = _whole_header(first, lines, _delimiter(first, wish))
+    delimiter = _delimiter(first, wish)
     header = split_header(first, delimiter)
-    if kind == "smi" or (kind is None and smiles_column not in header):
-        return _smi(first, lines, path, stream)
-    return _table(path, header, read_rows(lines, delimiter, len(header)), smiles_column, stream)
+    if kind == "smi" or (kind is None and not wish.is_named(header) and may_be_smiles(first.split()[0])):
+        if wish.column is not None and wish.column.lower() != SMI_COLUMNS[0]:
+            raise InputError(
+                f"{wish.path} has no column {wish.column!r}",
+                found="a list of SMILES and names (SMI), without a header",
+                next_step="Leave --smiles-column out",
+            )  # fmt: skip
+        return _smi(first, lines, wish.path, stream, skipped + 1)
+    cells = read_rows(lines, delimiter, len(header), skipped + 2)
+    return _table(wish, header, cells, stream, TextStyle(delimiter))
 
 
-def _delimiter(header: str, path: str | Path, smiles_column: str) -> str:
+def _whole_header(first: str, lines: Iterator[str], delimiter: str) -> tuple[str, Iterator[str]]:
+    """The header, whose names may hold line breaks in quotes, and the lines after it."""
+    taken = [first]
+    while _quote_is_open(taken, delimiter) and len(taken) < MAX_LINES_PER_ROW:
+        following = next(lines, None)
+        if following is None:
+            break
+        taken.append(following)
+    if _quote_is_open(taken, delimiter):  # never closed: the line stands for itself, as rows do
+        return first, itertools.chain(taken[1:], lines)
+    return "".join(taken), lines
+
+
+def _delimiter(header: str, wish: _Wish) -> str:
     """The separator that shows the SMILES column, else the one of the file's name, else the most frequent."""
-    usual = "\t" if {".tsv", ".tab"} & {suffix.lower() for suffix in Path(path).suffixes} else ","
+    usual = "\t" if is_tsv(wish.path) else ","
     candidates = (usual, *(delimiter for delimiter in DELIMITERS if delimiter != usual))
-    for delimiter in candidates:
-        if smiles_column.lower() in [name.lower() for name in split_header(header, delimiter)]:
+    for delimiter in candidates if wish.needs_smiles else ():
+        if wish.is_named(split_header(header, delimiter)):
             return delimiter
     return max(candidates, key=header.count)
 
 
 def _table(
-    path: str | Path,
-    header: list[str],
-    cells: Iterator[tuple[list[str], str | None]],
-    smiles_column: str,
-    stream: BinaryIO,
+    wish: _Wish, header: list[str], cells: Iterator[RowCells], stream: BinaryIO, style: TextStyle
 ) -> TableReader:
     if len(header) > LIMIT_COLUMNS:
         raise InputError(
-            f"{path} has too many columns", found=f"{len(header):,}", expected=f"at most {LIMIT_COLUMNS:,}",
+            f"{wish.path} has too many columns", found=f"{len(header):,}", expected=f"at most {LIMIT_COLUMNS:,}",
             next_step="Keep the columns that are needed",
         )  # fmt: skip
-    found = _find_column(path, header, smiles_column)
-    columns = _unique_names(header)
-    place = header.index(found)
-    first = next(cells, None)
-    if first is None:
-        raise _no_rows(path, columns)
-    rows = (
-        _row(number, row, problem, columns, place)
-        for number, (row, problem) in enumerate(itertools.chain([first], cells))
-    )
-    return TableReader(columns, columns[place], rows, stream)
+    named = not wish.needs_smiles or wish.column is not None or wish.is_named(header)
+    start = _first_rows(cells, 1 if named else ROWS_TO_LOOK_AT)
+    place = wish.place(header, [row.texts for row in start])
+    columns = unique_names(header)
+    if not start:
+        raise _no_rows(wish.path, columns)
+    rows = (_row(number, row, columns, place) for number, row in enumerate(itertools.chain(start, cells)))
+    repeated = frozenset(name for name, count in collections.Counter(header).items() if name and count > 1)
+    return TableReader(columns, columns[place], rows, stream, repeated=repeated, style=style)
+
+
+def _first_rows(cells: Iterator[RowCells], most: int) -> list[RowCells]:
+    """The rows whose cells are looked at; fewer than `most` where they are long, since they are held all together."""
+    rows, characters = list[RowCells](), 0
+    while len(rows) < most and characters < LIMIT_LINE and (row := next(cells, None)) is not None:
+        rows.append(row)
+        characters += sum(map(len, row.texts))
+    return rows
 
 
 def _no_rows(path: str | Path, columns: list[str]) -> InputError:
@@ -322,65 +471,58 @@ def _no_rows(path: str | Path, columns: list[str]) -> InputError:
     )
 
 
-def listed_columns(names: Sequence[str]) -> str:
-    """The first of the names, fit to be printed, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
-    return ", ".join(_printable(name) for name in names[:MAX_NAMES_SHOWN]) + more
+def _row(number: int, cells: RowCells, columns: list[str], place: int) -> Row:
+    problem = cells.problem
+    if problem is None and len(cells.texts) != len(columns):
+        problem = f"row has {len(cells.texts)} cells where the header has {len(columns)}"
+    texts, longest = cells.texts, max(map(len, cells.texts), default=0)
+    if longest > LIMIT_CELL:
+        problem = problem or f"a cell of {longest:,} characters, at most {LIMIT_CELL:,} are read"
+        texts = [text if len(text) <= LIMIT_CELL else text[:_KEPT] for text in texts]
+    values = dict(itertools.zip_longest(columns, texts[: len(columns)], fillvalue=""))
+    return Row(number, values[columns[place]], values, problem, cells.place)
 
 
-def _row(number: int, cells: list[str], problem: str | None, columns: list[str], place: int) -> Row:
-    if problem is None and len(cells) != len(columns):
-        problem = f"row has {len(cells)} cells where the header has {len(columns)}"
-    if max(map(len, cells), default=0) > LIMIT_CELL:
-        problem = problem or f"a cell of {max(map(len, cells)):,} characters, at most {LIMIT_CELL:,} are read"
-        cells = [cell if len(cell) <= LIMIT_CELL else cell[:_KEPT] for cell in cells]
-    values = dict(itertools.zip_longest(columns, cells[: len(columns)], fillvalue=""))
-    return Row(number, values[columns[place]], values, problem)
+def unique_names(header: Sequence[str]) -> list[str]:
+    """Names of columns, each once: a repeated one gets `.2`, `.3`, an empty one is `column_<place>`.
 
-
-def _find_column(path: str | Path, header: list[str], wanted: str) -> str:
-    exact = [name for name in header if name == wanted]
-    alike = exact or [name for name in header if name.lower() == wanted.lower()]
-    if len(alike) == 1:
-        return alike[0]
-    listed, shown = listed_columns(header), [_printable(name) for name in header[:MAX_NAMES_SHOWN]]
-    if alike:
-        raise InputError(
-            f"{path} has {len(alike)} columns named {wanted!r}",
-            found=f"columns {listed}",
-            next_step="Rename all but one",
-        )
-    raise InputError(
-        f"{path} has no column {wanted!r}", found=f"columns {listed}", expected="a first line that names it",
-        next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, shown)}",
-    )  # fmt: skip
-
-
-def _printable(name: str) -> str:
-    """A name as it can stand in one line on a terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
-
-
-def _unique_names(header: list[str]) -> list[str]:
-    seen: collections.Counter[str] = collections.Counter()
-    names = []
-    for place, cell in enumerate(header):
-        name = cell or f"column_{place + 1}"
-        names.append(f"{name}.{seen[name]}" if seen[name] else name)
-        seen[name] += 1
+    A name that is made here is one that no column of the header has: of `y, y.2, y` the last becomes `y.3`.
+    """
+    given, found = set(header), set[str]()
+    following: dict[str, int] = {}
+    names: list[str] = []
+    for place, cell in enumerate(header, start=1):
+        name = cell
+        while not name or name in found or (name != cell and name in given):
+            number = following.get(cell, 2 if cell else place)
+            following[cell] = number + 1
+            name = f"{cell}.{number}" if cell else f"column_{number}"
+        found.add(name)
+        names.append(name)
     return names
 
 
-def _smi(first: str, lines: Iterator[str], path: str | Path, stream: BinaryIO) -> TableReader:
-    has_header = first.split()[0].lower() in _SMI_HEADER
-    body = (line for line in (lines if has_header else itertools.chain([first], lines)) if line.strip())
+def _smi(first: str, lines: Iterator[str], path: str | Path, stream: BinaryIO, place: int) -> TableReader:
+    has_header = "".join(first.split()[:1]).lower() in _SMI_HEADER
+    every = enumerate(lines if has_header else itertools.chain([first], lines), start=place + has_header)
+    body = ((where, line) for where, line in every if not is_blank(line))
     start = next(body, None)
     if start is None:
         raise _no_rows(path, [first.strip()])
-    rows = (_smi_row(number, line) for number, line in enumerate(itertools.chain([start], body)))
+    rows = (_smi_row(number, where, line) for number, (where, line) in enumerate(itertools.chain([start], body)))
     return TableReader(list(SMI_COLUMNS), SMI_COLUMNS[0], rows, stream)
 
 
-def _smi_row(number: int, line: str) -> Row:
-    smiles, _, name = line.strip().replace("\t", " ", 1).partition(" ")
-    return Row(number, smiles, dict(zip(SMI_COLUMNS, (smiles, name.strip()), strict=True)))
+def _smi_row(number: int, place: int, line: str) -> Row:
+    """SMILES, perhaps the extension of CXSMILES in bars, and a name; a line that begins with a tab has no SMILES."""
+    text = line.rstrip().lstrip(" ")
+    bar = text.find("|")
+    end = text.find("|", bar + 1)
+    before = text[: max(bar, 0)].split(maxsplit=1)
+    if text.startswith("\t"):
+        smiles, name = "", text
+    elif len(before) == 1 and end > 0 and text[bar - 1] in " \t" and text[end + 1 : end + 2] in ("", " ", "\t"):
+        smiles, name = f"{before[0]} {text[bar : end + 1]}", text[end + 1 :]
+    else:
+        smiles, _, name = text.replace("\t", " ", 1).partition(" ")
+    return Row(number, smiles, dict(zip(SMI_COLUMNS, (smiles, name.strip()), strict=True)), None, place)

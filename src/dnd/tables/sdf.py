@@ -114,7 +114,7 @@ def _size_problem(size: int) -> str | None:
 
 
 def _block(number: int, raw_lines: list[bytes], problem: str | None) -> SdfBlock:
-    lines = [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in raw_lines]
+    lines = [line.decode("utf-8", errors="dnd_latin_1").rstrip("\r\n") for line in raw_lines]
     title = lines[0].strip() if lines else ""
     end = next((index for index, line in enumerate(lines) if line.rstrip() == "M  END"), None)
     if problem is None and not any(line.strip() for line in lines):

@@ -30,6 +30,11 @@ _REFUSED = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
 }
+_WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+SAVE_AS_CSV = "Save the sheet as 'CSV UTF-8' in the spreadsheet program, and give that file"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HEAD_BYTES = 8192
+PARQUET = b"PAR1"  # its first bytes
 
 
 def _latin_1(error: UnicodeError) -> tuple[str, int]:
@@ -59,10 +64,24 @@ def open_bytes(path: str | Path) -> BinaryIO:
     for magic, name in _REFUSED.items():
         if head.startswith(magic):
             raw.close()
-            raise InputError(
-                f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step="Export it as CSV"
-            )
+            step = SAVE_AS_CSV if "Excel" in name else "Unpack it, or pack it with gzip"
+            raise InputError(f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step=step)
     return cast(BinaryIO, io.BufferedReader(_Gunzip(raw))) if head.startswith(_GZIP) else raw
+
+
+def is_workbook(path: str | Path) -> bool:
+    """Whether the name of a file is that of a spreadsheet program's own format."""
+    return str(path).lower().endswith(_WORKBOOK_ENDINGS)
+
+
+def peeked(stream: BinaryIO, path: str | Path, count: int) -> bytes:
+    """The first bytes of what `open_bytes` opened, unpacked; they are read again by whoever reads next.
+
+    Raises:
+        CorruptFileError: the gzip stream is damaged or cut off.
+    """
+    with read_errors(path):
+        return cast(io.BufferedReader, stream).peek(count)[:count]
 
 
 def empty_input(path: str | Path) -> InputError:
@@ -148,18 +167,45 @@ def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
         CorruptFileError: the gzip stream is damaged or cut off.
         InputError: a line is longer than `LIMIT_LINE`.
     """
-    with read_errors(path):
-        head = cast(io.BufferedReader, stream).peek(2)[:2]
-    encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    _refuse_parquet(stream, path)
+    encoding = "utf-16" if peeked(stream, path, 2) in _UTF16 else "utf-8-sig"
     # newline="" splits at \n, \r\n and \r and leaves them in place, as the csv module wants them.
     with io.TextIOWrapper(stream, encoding=encoding, errors="dnd_latin_1", newline="") as text:
         yield from _bounded(text, path)
 
 
 def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
-    """Lines of bytes with their ends, split at newlines; raises as `text_lines` does."""
+    """The same as UTF-8 bytes; text that is no UTF-8 is left as it is. Raises as `text_lines` does.
+
+    Files with newlines, which is nearly all, are never decoded.
+    """
+    _refuse_parquet(stream, path)
+    head = peeked(stream, path, _HEAD_BYTES)
+    if head[:2] in _UTF16:
+        yield from (line.encode() for line in text_lines(stream, path))
+        return
+    mark = codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""
+    if b"\r" in head and b"\n" not in head:
+        with io.TextIOWrapper(stream, encoding="latin-1", newline="") as text:  # one character per byte
+            lines = (line.encode("latin-1") for line in _bounded(text, path))
+            yield from _without(mark, lines)
+        return
     with stream:
-        yield from _bounded(stream, path)
+        yield from _without(mark, _bounded(stream, path))
+
+
+def _refuse_parquet(stream: BinaryIO, path: str | Path) -> None:
+    if peeked(stream, path, len(PARQUET)) == PARQUET:
+        stream.close()
+        raise InputError(
+            f"{path} is a Parquet file", expected="text", next_step="Rename it so that it ends in .parquet"
+        )
+
+
+def _without(mark: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
+    if mark:
+        yield next(lines, b"").removeprefix(mark)
+    yield from lines
 
 
 def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:

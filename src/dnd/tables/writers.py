@@ -7,11 +7,13 @@ import csv
 import gzip
 import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -25,28 +27,60 @@ from dnd.common.terminal import data_stream
 # CSV cells that a spreadsheet must not take for a formula.
 
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_GUARD = "'"
+_ALWAYS = ("=", "@", "\t", "\r")
+_SIGNED = ("+", "-")
+# A number in any notation, perhaps with a unit: -0,02, -5%, -1.234,5e-3, -3 mg/mL. The unit has no digit, since a
+# letter with a digit is a cell.
+_LONGEST_PLAIN = 64
+_NUMBER = re.compile(r"[+-]\s?[.,]?\d[\d.,'\u00a0\u202f]*(?:[eE][+-]?\d+)?(?:\s?[%°µμ]|\s?[^\W\d_]|\s?/(?=[^\W\d_]))*")
+_NUMBERS = re.compile(r"[+-]\d+(?:\.\d+)?(?:\|[+-]?\d+(?:\.\d+)?)+")  # a set of classes, -1|1
+_WORDS = re.compile(r"[+-]\s?[^\W\d]{2,}(?: [^\W\d]+)*")  # -log, +ve: no cell, no call, nothing to run
+# What a formula may go on with after its sign; `+/- 3` is none.
+_OPERAND = re.compile(r"[+-][+\-\s]*[\w.,($#\"'\[{\\]")
 
 
 def guarded(text: str) -> str:
-    """`text`, with `'` in front where a spreadsheet would run it; plain numbers such as -1.5 stay as they are."""
-    if not text.startswith(_FORMULA_STARTS):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
+    """`text`, with `'` in front where a spreadsheet would run it; -0,02, -5 %, `+/- 3` and -log stay as they are."""
+    return _GUARD + text if _is_run(text) else text
+
+
+def _is_run(text: str) -> bool:
+    if text.startswith(_ALWAYS):
+        return True
+    if not text.startswith(_SIGNED) or len(text) == 1:
+        return False
+    is_plain = len(text) <= _LONGEST_PLAIN and any(kind.fullmatch(text) for kind in (_NUMBER, _NUMBERS, _WORDS))
+    return not is_plain and _OPERAND.match(text) is not None
+
+
+def _escaped(text: str) -> str:
+    """`guarded`, and one more `'` where there is one already, so that `_unescaped` is its exact inverse."""
+    return _GUARD + text if _is_run(text.lstrip(_GUARD)) else text
+
+
+def _unescaped(text: str) -> str:
+    return text[1:] if text.startswith(_GUARD) and _is_run(text.lstrip(_GUARD)) else text
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV table with guarded cells; None becomes an empty cell."""
+    """A CSV table with guarded cells; None becomes an empty cell. `csv_rows` reads it back."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([guarded(name) for name in header])
+    writer.writerow([_escaped(name) for name in header])
     for row in rows:
-        writer.writerow(["" if value is None else guarded(value) if isinstance(value, str) else value for value in row])
+        writer.writerow(
+            ["" if value is None else _escaped(value) if isinstance(value, str) else value for value in row]
+        )
     return stream.getvalue()
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV table that `csv_text` made, by column, with every name and cell as it was before."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = csv.reader(stream)
+        header = [_unescaped(name) for name in next(rows, [])]
+        return [dict(zip(header, map(_unescaped, row), strict=False)) for row in rows]
 
 
 # Tables out, chunk by chunk in constant memory: CSV, TSV, Parquet, NumPy; a file appears when it is complete.
@@ -93,18 +127,32 @@ def require_other_file(source: Path | str, out: str) -> None:
         raise InputError(f"the output {out} is the input", next_step="Choose another name with --out")
 
 
+@dataclass(frozen=True)
+class CsvStyle:
+    """How CSV is written, so that it looks like the input.
+
+    Attributes:
+        delimiter: between cells.
+        decimal: mark of our own numbers.
+    """
+
+    delimiter: str = ","
+    decimal: Literal[".", ","] = "."
+
+
 @contextlib.contextmanager
-def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
+def open_writer(path: str, *, raw: bool = False, style: CsvStyle | None = None) -> Iterator[Writer]:
     """A writer for `path` by its ending; the file appears when the last chunk is in it, and not at all on an error.
 
     Args:
         path: `.csv`, `.tsv` (also `.gz`), `.parquet`, `.npy`, or `-` for CSV on standard output.
         raw: leave cells alone that a spreadsheet would run as a formula.
+        style: of CSV; TSV has its own delimiter.
     """
-    ending = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT))
+    ending, style = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT)), style or CsvStyle()
     if path == STANDARD_OUTPUT:
         stream = data_stream(sys.stdout)
-        yield TextWriter(stream, ",", raw)
+        yield TextWriter(stream, style, raw)
         stream.flush()
         return
     with replacing(Path(path)) as temporary:
@@ -116,15 +164,16 @@ def open_writer(path: str, *, raw: bool = False) -> Iterator[Writer]:
                 yield array
         else:
             with _text_stream(temporary, packed=ending.endswith(".gz")) as stream:
-                yield TextWriter(stream, "\t" if ending.startswith(".tsv") else ",", raw)
+                is_tsv = ending.startswith(".tsv")
+                yield TextWriter(stream, replace(style, delimiter="\t") if is_tsv else style, raw)
 
 
 class TextWriter:
     """CSV or TSV; missing values are empty cells, numbers have 8 significant digits."""
 
-    def __init__(self, stream: TextIO, delimiter: str, raw: bool) -> None:
-        self._csv = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-        self._raw, self._has_header = raw, False
+    def __init__(self, stream: TextIO, style: CsvStyle, raw: bool) -> None:
+        self._csv = csv.writer(stream, delimiter=style.delimiter, lineterminator="\n")
+        self._raw, self._decimal, self._has_header = raw, style.decimal, False
 
     def write(self, columns: Mapping[str, Cells]) -> None:
         """Append rows, the header before the first."""
@@ -133,7 +182,8 @@ class TextWriter:
             self._csv.writerow(self._texts(list(flat)))
             self._has_header = True
         cells = [
-            _numbers(values) if isinstance(values, np.ndarray) else self._texts(values) for values in flat.values()
+            _numbers(values, self._decimal) if isinstance(values, np.ndarray) else self._texts(values)
+            for values in flat.values()
         ]
         self._csv.writerows(zip(*cells, strict=True))
 
@@ -213,8 +263,9 @@ def _flat(columns: Mapping[str, Cells]) -> dict[str, Cells]:
     return flat
 
 
-def _numbers(values: np.ndarray) -> list[str]:
-    return ["" if value != value else f"{value:.8g}" for value in values.tolist()]
+def _numbers(values: np.ndarray, decimal: str) -> list[str]:
+    texts = ["" if value != value else f"{value:.8g}" for value in values.tolist()]
+    return texts if decimal == "." else [text.replace(".", decimal) for text in texts]
 
 
 def _arrow(values: Cells) -> Any:

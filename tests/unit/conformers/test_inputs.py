@@ -11,7 +11,7 @@ import pytest
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.conformers.formats import QM9_PROPERTIES, open_arrays, open_sources, open_xyz, parse_number
-from dnd.conformers.records import Record, read_targets
+from dnd.conformers.records import Record, TargetReader
 
 DATA = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 
@@ -143,7 +143,8 @@ def test_tables_keep_row_numbers_and_mark_bad_labels(tmp_path: Path) -> None:
 
 
 def test_missing_cells_are_nan() -> None:
-    targets, problem = read_targets({"a": "NA", "b": " 2 ", "c": "nan"}, ["a", "b", "c", "d"])
+    row = {"a": "NA", "b": " 2 ", "c": "nan"}
+    targets, problem = TargetReader([row], ["a", "b", "c", "d"]).read(row)
     assert problem is None
     assert np.array_equal(targets, [np.nan, 2, np.nan, np.nan], equal_nan=True)
 

@@ -37,8 +37,8 @@ def test_a_target_column_twice_in_the_header(tmp_path: Path):
 
 def test_label_that_is_no_number_names_row_and_value(tmp_path: Path):
     line = refused(tmp_path, {"smiles": SMILES, "y": [*NUMBERS[:-1], ">100"]}, ["y"])
-    assert f"row {len(SMILES) - 1}, column y" in line
-    assert "'>100'" in line
+    assert f"'>100' (row {len(SMILES) + 1})" in line  # the header is row 1
+    assert "--censored keep, drop or limit" in line
 
 
 def test_all_labels_missing(tmp_path: Path):
@@ -51,7 +51,7 @@ def test_one_target_without_labels(tmp_path: Path):
 
 
 def test_no_valid_molecule_gives_the_first_reason(tmp_path: Path):
-    assert "row 0: unclosed ring" in refused(tmp_path, {"smiles": ["C1CC", "c1"], "y": [1, 2]}, ["y"])
+    assert "row 2: unclosed ring" in refused(tmp_path, {"smiles": ["C1CC", "c1"], "y": [1, 2]}, ["y"])
 
 
 def test_too_few_molecules(tmp_path: Path):

@@ -47,7 +47,7 @@ def test_text_tables(predictor: Predictor, table: Path, tmp_path: Path, name: st
     summary = predict_file(predictor, table, str(tmp_path / name), raw=True)
     rows = read(tmp_path / name)
     assert (summary.rows, summary.errors) == (9, 2)
-    assert summary.first_error.startswith("row 7")
+    assert summary.first_error.startswith("row 9")  # the header is row 1
     assert list(rows[0]) == ["id", "smiles", "note", "size_pred", "in_domain", "domain_reason", "error"]
     assert [row["note"] for row in rows] == NOTES
     assert [row["smiles"] for row in rows] == SMILES

@@ -23,7 +23,7 @@ from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import choose_task, choose_tasks
 from dnd.predictor.uncertainty.probabilities import Temperature
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
-from dnd.tables.labels import parse_labels
+from dnd.tables.labels import LabelColumn, LabelRules, read_column
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv
 
 NAN = math.nan
@@ -101,13 +101,19 @@ def test_balanced_weights_are_scikit_learns():
     assert balanced_weights(labels)[:, 0].tolist() == pytest.approx([4 / 6, 2.0])
 
 
+def labels(*cells: str) -> LabelColumn:
+    return read_column(cells, places=range(2, len(cells) + 2), column="y", rules=LabelRules())
+
+
 def test_words_and_numbers_as_labels():
-    assert parse_labels(["b", "a", "", "b"], rows=range(4), column="y")[1] == ("a", "b")
-    values, words = parse_labels(["1", "2.5", "?"], rows=range(3), column="y")
-    assert (values[:2], words) == ([1.0, 2.5], ())
-    for cells in (["low", "3"], ["1,5", "2,5"], [">10", "high"], [f"word {place}" for place in range(51)]):
-        with pytest.raises(InputError, match="not a number"):
-            parse_labels(cells, rows=range(len(cells)), column="y")
+    assert labels("b", "a", "", "b").words == ("a", "b")
+    found = labels("1", "2.5", "?")
+    assert (found.values[:2], found.words) == ([1.0, 2.5], ())
+    for cells in (["low", "3"], [">10", "high"]):
+        with pytest.raises(InputError, match="no number"):
+            labels(*cells)
+    with pytest.raises(InputError, match="51 different words"):
+        labels(*(f"word {place}" for place in range(51)))
 
 
 def test_auto_explains_itself():

@@ -7,26 +7,8 @@ import pytest
 
 from dnd.common.errors import InputError
 from dnd.predictor.targets import check_targets, choose_task, fit_targets
-from dnd.tables.labels import parse_label
 
 NAN = math.nan
-
-
-@pytest.mark.parametrize("text", ["", " ", "NaN", "NA", "n/a", "null", "None"])
-def test_missing_labels(text: str):
-    assert math.isnan(parse_label(text, row=0, column="y"))
-
-
-@pytest.mark.parametrize(("text", "value"), [("1.5", 1.5), (" -2e3 ", -2000.0), ("true", 1.0), ("No", 0.0)])
-def test_labels(text: str, value: float):
-    assert parse_label(text, row=0, column="y") == value
-
-
-@pytest.mark.parametrize("text", [">10", "1,5", "1e400", "inf", "high", "1_000"])
-def test_labels_that_are_no_numbers_name_row_and_value(text: str):
-    with pytest.raises(InputError, match=r"row 7, column logS") as error:
-        parse_label(text, row=7, column="logS")
-    assert repr(text) in str(error.value)
 
 
 def test_auto_explains_itself():
@@ -36,6 +18,21 @@ def test_auto_explains_itself():
     kind, reason = choose_task(np.array([[0.0], [2.5]]), ["y"], "auto")
     assert kind == "regression"
     assert "2.5" in reason
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (1.0, 2.0)])
+def test_two_numbers_that_mean_classes_are_classes(low: float, high: float):
+    kind, reason = choose_task(np.array([[low], [high], [NAN]]), ["y"], "auto")
+    assert kind == "classification"
+    assert f"every label is {low:g} or {high:g}" in reason
+    assert choose_task(np.array([[low], [high]]), ["y"], "regression")[0] == "regression"
+    assert choose_task(np.array([[low], [high], [3.0]]), ["y"], "auto")[0] == "regression"
+
+
+def test_two_words_are_two_classes():
+    codes = np.array([[0.0], [1.0]])
+    assert choose_task(codes, ["y"], "auto", ("No", "Yes"))[0] == "classification"
+    assert choose_task(codes, ["y"], "multiclass", ("No", "Yes"))[0] == "multiclass"
 
 
 def test_classes_are_whole_numbers():

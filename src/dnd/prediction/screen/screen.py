@@ -93,7 +93,7 @@ class ScreenConfig:
     """Settings of `dnd screen`.
 
     Attributes:
-        smiles_column: column of SMILES in tables.
+        smiles_column: column of SMILES in tables; None = the model's, else found by name or content.
         jobs: worker processes; 0 = one per processor.
         chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
         top: write the so many best rows to `top.csv`; None = don't.
@@ -101,7 +101,7 @@ class ScreenConfig:
         ascending: the smallest are the best.
     """
 
-    smiles_column: str = "smiles"
+    smiles_column: str | None = None
     jobs: int = 0
     chunk: int = 1024
     top: int | None = None
@@ -168,12 +168,13 @@ def screen(
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     _require_free_choice(config, ray)
-    check_inputs(inputs, config.smiles_column)
-    watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
     screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
-    described = Path(model) / "config.json"
-    column = _column_of(parse_json(read_sealed(Path(model), sealed, "config.json"), described), config)
+    saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
+    remembered = saved.get("training", {}).get("smiles_column")
+    check_inputs(inputs, config.smiles_column, remembered)
+    watched = WatchedInputs([Path(path) for path in inputs], describe_input)
+    column = _column_of(saved, config)
     settings = {
         **asdict(config),
         "inputs": watched.descriptions,
@@ -189,7 +190,7 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            _make_shards(journal, inputs, config, screener, quiet)
+            _make_shards(journal, inputs, config, remembered, screener, quiet)
             watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
@@ -221,6 +222,9 @@ def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
     if config.by is not None and config.by not in names:
         raise ConfigError(f"the model has no target {config.by!r}", next_step=nearest(config.by, names))
     chosen = config.by or names[0]
+    two = next((target for target in model["targets"] if target["name"] == chosen and target.get("classes")), None)
+    if two is not None:  # classes with names go by the probability of the second
+        return f"{chosen}_prob_{two['classes'][1]}"
     classes = {target["name"] for target in model["targets"] if target.get("group")}
     return chosen if chosen in classes else f"{chosen}_pred"  # one of several classes goes by its probability
 
@@ -229,12 +233,13 @@ def _make_shards(
     journal: ScreenJournal,
     inputs: Sequence[str | Path],
     config: ScreenConfig,
+    remembered: str | None,
     screener: Screener | RayScreener,
     quiet: bool,
 ) -> None:
     progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
     waiting: list[Mapping[str, Column]] = []
-    with closing(read_candidates(inputs, config.smiles_column)) as candidates:
+    with closing(read_candidates(inputs, config.smiles_column, remembered)) as candidates:
         rest = itertools.islice(candidates, journal.rows, None)
         with closing(screener.run(in_chunks(rest, config.chunk), config.chunk)) as results:
             for columns in results:

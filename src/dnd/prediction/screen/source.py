@@ -10,6 +10,7 @@ from typing import Any
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import sha256_file
 from dnd.common.watched_inputs import require_file
+from dnd.tables.molecules import refuse_column_of_sdf
 from dnd.tables.readers import kind_of, read_table
 from dnd.tables.sdf import is_sdf, read_sdf_blocks
 from dnd.tables.streams import STANDARD_INPUT, byte_lines, open_bytes
@@ -35,15 +36,17 @@ class Candidate:
     problem: str | None = None
 
 
-def check_inputs(inputs: Sequence[str | Path], smiles_column: str) -> None:
+def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, remembered: str | None = None) -> None:
     """Open every input once, so that the last one is not found unreadable after hours.
 
     Raises:
         ConfigError: no input, or standard input, which can't be read again on a resume.
-        InputError, CorruptFileError: see `read_table`; an SDF without a record.
+        InputError, CorruptFileError: see `read_table`; an SDF without a record; a column for nothing but SDF.
     """
     if not inputs:
         raise ConfigError("no input to screen", expected="at least one file")
+    if all(map(is_sdf, inputs)):
+        refuse_column_of_sdf(inputs[0], smiles_column)
     for path in inputs:
         if str(path) == STANDARD_INPUT:
             raise ConfigError(
@@ -56,7 +59,7 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str) -> None:
                 if next(read_sdf_blocks(path, stream), None) is None:
                     raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
         else:
-            read_table(path, smiles_column=smiles_column).close()
+            read_table(path, smiles_column=smiles_column, remembered=remembered).close()
 
 
 def describe_input(path: Path) -> dict[str, Any]:
@@ -80,7 +83,9 @@ def _estimate(path: Path) -> int:
         return sum(1 for line in byte_lines(stream, path) if not records or line.startswith(_SDF_END))
 
 
-def read_candidates(inputs: Sequence[str | Path], smiles_column: str) -> Generator[Candidate, None, None]:
+def read_candidates(
+    inputs: Sequence[str | Path], smiles_column: str | None, remembered: str | None = None
+) -> Generator[Candidate, None, None]:
     """Every row of every input, in order, one in memory at a time."""
     for path in inputs:
         if is_sdf(path):
@@ -88,7 +93,7 @@ def read_candidates(inputs: Sequence[str | Path], smiles_column: str) -> Generat
                 for block in read_sdf_blocks(path, stream):
                     yield Candidate(block.molblock, True, block.problem)
         else:
-            with read_table(path, smiles_column=smiles_column) as table:
+            with read_table(path, smiles_column=smiles_column, remembered=remembered) as table:
                 for row in table:
                     yield Candidate(row.smiles, False, row.problem)
 

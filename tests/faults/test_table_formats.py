@@ -1,0 +1,205 @@
+"""What one format knows, its siblings know: packing, encoding, line ends, empty rows, first bytes, standard input."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dnd.chemistry.parse import parse_smiles
+from dnd.common.errors import InputError
+from dnd.conformers.formats import open_sources
+from dnd.prediction.screen.source import check_inputs, read_candidates
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
+from dnd.tables.molecules import open_molecules
+
+SDF = """{title}
+  Own     01012512003D
+
+  3  2  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0  0  0  0  0  0  0  0  0  0  0
+    1.5000    0.0000    0.1000 C   0  0  0  0  0  0  0  0  0  0  0  0
+    2.2000    1.3000    0.0000 O   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+  2  3  1  0
+M  END
+{fields}$$$$
+"""
+ETHANOL = SDF.format(title="éthanol", fields="")
+XYZ = "3\nsmiles=O µ\nO 0.000 0.000 0.119\nH 0.000 0.763 -0.477\nH 0.000 -0.763 -0.477\n"
+TEXTS = {
+    "a.csv": "smiles,name\nCCO,éthanol\n",
+    "a.tsv": "smiles\tname\nCCO\téthanol\n",
+    "a.smi": "CCO éthanol\n",
+    "a.sdf": ETHANOL,
+    "a.xyz": XYZ,
+}
+PACKED = {
+    "plain": lambda text: text.encode(),
+    "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "utf-16 big": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "latin-1": lambda text: text.encode("latin-1"),
+    "cr": lambda text: text.replace("\n", "\r").encode(),
+    "crlf": lambda text: text.replace("\n", "\r\n").encode(),
+    "gzip": lambda text: gzip.compress(text.encode()),
+    "gzip of utf-16": lambda text: gzip.compress(text.encode("utf-16")),
+}
+
+
+def rows_of(path: Path | str) -> list[list[str]]:
+    with open_molecules(path) as table:
+        return [[row.smiles, *row.values.values()] for row in table]
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_format_in_every_packing(tmp_path: Path, name: str, packing: str):
+    path = tmp_path / name
+    path.write_bytes(PACKED[packing](TEXTS[name]))
+    if name == "a.xyz":
+        (record,) = open_sources([path])[0].records
+        assert (record.problem, record.smiles) == (None, ("O",))
+        return
+    assert rows_of(path) == [["CCO", "CCO", "éthanol"]]
+    if name != "a.sdf":
+        check_inputs([path], None)
+        assert [one.text for one in read_candidates([path], None)] == ["CCO"]
+    (record,) = open_sources([path])[0].records
+    assert record.problem is None
+
+
+@pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.parametrize("name", ["a.csv", "a.smi", "a.sdf"])
+def test_standard_input_is_known_by_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, packing: str
+):
+    data = PACKED[packing](TEXTS[name])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+    assert rows_of("-") == [["CCO", "CCO", "éthanol"]]
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.xyz", "a.csv"])
+def test_prepare_knows_standard_input_too(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(TEXTS[name].encode()))))
+    (source,) = open_sources(["-"])
+    assert source.has_coordinates == (name != "a.csv")
+    assert [record.problem for record in source.records] == [None]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "-"])
+def test_parquet_is_known_by_its_first_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    table = pa.table({"smiles": ["CCO", "CCN"], "y": [1.0, float("nan")], "z": pa.array([0.1, None], pa.float32())})
+    stream = io.BytesIO()
+    pq.write_table(table, stream)
+    path: Path | str = name
+    if name == "-":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(stream.getvalue()))))
+    else:
+        path = tmp_path / name
+        path.write_bytes(stream.getvalue())
+    assert rows_of(path) == [["CCO", "CCO", "1.0", "0.1"], ["CCN", "CCN", "", ""]]
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a.xyz"])
+def test_parquet_under_another_name_is_refused_by_its_first_bytes(tmp_path: Path, name: str):
+    pq.write_table(pa.table({"smiles": ["CCO"]}), tmp_path / name)
+    with pytest.raises(InputError, match=r"is a Parquet file.*ends in \.parquet"):
+        list(open_sources([tmp_path / name])[0].records)
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.csv"])
+def test_a_workbook_is_answered_with_what_to_do(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"PK\x03\x04 rest of a workbook")
+    for opened in (lambda: rows_of(tmp_path / name), lambda: open_sources([tmp_path / name])):
+        with pytest.raises(InputError, match="CSV UTF-8"):
+            opened()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.tsv", "smiles\tname\nCCO\ta\n\t\nCCN\tc\n"), ("a.csv", "smiles,name\nCCO,a\n,\nCCN,c\n"),
+     ("a.csv", "smiles;name\nCCO;a\n;\nCCN;c\n"), ("a.smi", "CCO a\n\t\nCCN c\n")],
+)  # fmt: skip
+def test_a_row_of_empty_cells_is_a_row(tmp_path: Path, name: str, text: str):
+    (tmp_path / name).write_text(text)
+    assert rows_of(tmp_path / name) == [["CCO", "CCO", "a"], ["", "", ""], ["CCN", "CCN", "c"]]
+    assert len(list(read_candidates([tmp_path / name], None))) == 3
+
+
+def test_a_line_of_smi_without_smiles_keeps_its_name(tmp_path: Path):
+    (tmp_path / "a.smi").write_text("CCO\tethanol\n\tCCCP\n  CCN  two words \n")
+    assert rows_of(tmp_path / "a.smi") == [
+        ["CCO", "CCO", "ethanol"], ["", "", "CCCP"], ["CCN", "CCN", "two words"],
+    ]  # fmt: skip
+
+
+def test_cxsmiles_is_read_in_both_formats(tmp_path: Path):
+    texts = ["C[C@H](F)Cl |&1:1|", "C[C@H](F)Cl |a:1|", "C1=CC=CC=C1.*F |m:7:0.1.2|"]
+    (tmp_path / "a.csv").write_text("smiles\n" + "\n".join(texts) + "\n")
+    (tmp_path / "a.smi").write_text("".join(f"{text} name {n}\n" for n, text in enumerate(texts)))
+    for name in ("a.csv", "a.smi"):
+        assert [row[0] for row in rows_of(tmp_path / name)] == texts
+    racemate, enantiomer, anywhere = map(parse_smiles, texts)
+    assert racemate.ok
+    assert enantiomer.ok
+    assert (racemate.smiles, enantiomer.smiles) == ("CC(F)Cl", "C[C@H](F)Cl")
+    assert not anywhere.ok
+    assert [row[2] for row in rows_of(tmp_path / "a.smi")] == ["name 0", "name 1", "name 2"]
+
+
+def test_a_column_of_smiles_is_refused_where_no_input_has_one(tmp_path: Path):
+    (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=">  <SMILES>\nc1ccccc1\n\n"))
+    for opened in (
+        lambda: rows_with(tmp_path / "a.sdf", "SMILES"),
+        lambda: check_inputs([tmp_path / "a.sdf"], "SMILES"),
+        lambda: prepare([tmp_path / "a.sdf"], tmp_path / "store", PrepareConfig(smiles_column="SMILES"), quiet=True),
+    ):
+        with pytest.raises(InputError, match="--smiles-column SMILES"):
+            opened()
+    (tmp_path / "a.smi").write_text("CCO a\n")
+    assert len(rows_with(tmp_path / "a.smi", "smiles")) == 1
+
+
+def rows_with(path: Path, smiles_column: str) -> list[str]:
+    with open_molecules(path, smiles_column) as table:
+        return [row.smiles for row in table]
+
+
+# Labels in another record, and in a file beside.
+
+
+def test_a_data_field_that_the_first_record_lacks_is_read(tmp_path: Path):
+    records = [SDF.format(title=name, fields=field) for name, field in (("a", ""), ("b", ">  <y>\n1,5\n\n"))]
+    (tmp_path / "a.sdf").write_text("".join(records * 60))
+    found = list(open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records)
+    assert [record.targets[0] for record in found[1::2]] == [1.5] * 60
+    late = "".join([records[0]] * 150 + [records[1]])
+    (tmp_path / "late.sdf").write_text(late)
+    assert list(open_sources([tmp_path / "late.sdf"], target_columns=["y"])[0].records)[-1].targets == (1.5,)
+
+
+def beside(tmp_path: Path, titles: str, table: str) -> list[tuple[float, str | None]]:
+    (tmp_path / "a.sdf").write_text("".join(SDF.format(title=title, fields="") for title in titles))
+    (tmp_path / "a.sdf.csv").write_text(table)
+    found = open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records
+    return [(record.targets[0], record.problem) for record in found]
+
+
+def test_labels_beside_are_joined_by_id(tmp_path: Path):
+    found = beside(tmp_path, "abc", "\ufeffmol_id;y\nc;3,5\nb;2,5\nx;9,5\n")
+    assert found[1:] == [(2.5, None), (3.5, None)]
+    assert "no row 'a'" in str(found[0][1])
+    with pytest.raises(InputError, match="an id in two rows"):
+        beside(tmp_path, "ab", "id,y\na,1\na,2\n")
+
+
+def test_labels_beside_without_ids_need_as_many_rows(tmp_path: Path):
+    assert beside(tmp_path, "ab", "y,z\n1,5\n2,6\n") == [(1.0, None), (2.0, None)]
+    with pytest.raises(InputError, match="3 records and 2 rows"):
+        beside(tmp_path, "abc", "y,z\n1,5\n2,6\n")
