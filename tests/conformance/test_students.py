@@ -50,6 +50,9 @@ class TestGinePlain(StudentSuite):
 
 class TestPNA(StudentSuite):
     config = StudentConfig("pna", 24, 2, batch_norm_momentum=0.93)
+    # The deviation of an atom's messages, sqrt(E[x²] - E[x]² + 1e-5), multiplies rounding by up to 160 where they are
+    # alike, and other processors round other sums.
+    tolerance = 1e-4
 
 
 class TestGCN(StudentSuite):
