@@ -50,7 +50,8 @@ csv.field_size_limit(LIMIT_LINE)  # the csv module's own limit of 131,072 charac
 
 def split_header(line: str, delimiter: str) -> list[str]:
     """Cells of a header line, blanks around them removed."""
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    # Line by line: a quote that holds a line break together for one delimiter may be no quote for another.
+    return [cell.strip() for cell in next(csv.reader(io.StringIO(line, newline=""), delimiter=delimiter), [])]
 
 
 @dataclass(frozen=True)
