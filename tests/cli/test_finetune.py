@@ -100,7 +100,7 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
         (["--target-columns", "sise"], "columns smiles, size, name"),
         (["--target-columns", "name"], "column name holds 45 different words"),
         (["--target-columns", "size", "--smiles-column", "structure"], "no column"),
-        (["--target-columns", "size", "--recipe", "papers"], "finetune-paper"),
+        (["--target-columns", "size", "--recipe", "papers"], "Did you mean paper?"),
         (["--target-columns", "size", "--student", "gina"], "gine"),
         (["--target-columns", "size", "loop.epoch=3"], "epochs"),
         (["--target-columns", "size", "--encoder", "nowhere"], "not a folder"),

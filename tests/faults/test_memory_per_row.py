@@ -108,7 +108,7 @@ def test_a_model_of_too_many_trees_is_refused_and_many_trees_take_few_rows_at_a_
     def forest(count: int) -> Trees:
         arrays = {
             "feature": np.full(count, -1, np.int16), "number": np.ones(count, np.float32),
-            "skip": np.zeros(count, np.uint16), "missing_left": np.zeros(count // 8 + 1, np.uint8),
+            "skip": np.zeros(count, np.uint16), "missing_left": np.zeros((count + 7) // 8, np.uint8),
             "starts": np.arange(count), "affine": np.array([1 / count, 0.0]),
         }  # fmt: skip
         return Trees.from_arrays(arrays, "identity", 3)
