@@ -247,9 +247,9 @@ def _usable(
     candidate[rows] = True
     found = np.zeros(total, dtype=bool)
     records = itertools.compress(_records_again(inputs, config), candidate)
-    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
-        for row, key in zip(np.flatnonzero(candidate), pool.map(records), strict=True):
-            found[row] = isinstance(key, str) and key != "" and key not in excluded
+    digests = key_digests(records, jobs=config.jobs, timeout_s=config.timeout_s)
+    for row, digest in zip(np.flatnonzero(candidate), digests, strict=True):
+        found[row] = digest != "" and digest not in excluded
     usable: np.ndarray = found[rows]
     return usable
 

@@ -67,7 +67,7 @@ def test_the_report_names_machine_and_versions(tmp_path: Path) -> None:
 
 def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scaling, "ATOMS", (10, 31))
-    fresh._main("dnd.bench.scaling:atoms_work", json.dumps({"network": "gine-small", "repetitions": 1}))
+    fresh.main("dnd.bench.scaling:atoms_work", json.dumps({"network": "gine-small", "repetitions": 1}))
     points = json.loads(capsys.readouterr().out)
     assert [(point["axis"], point["value"]) for point in points] == [("atoms", 10), ("atoms", 31)]
 
@@ -75,7 +75,7 @@ def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_file_is_predicted_and_its_rows_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("smiles\nCCO\nc1ccccc1\nCC(=O)N", encoding="utf-8")
-    fresh._main("dnd.bench.scaling:rows_work", json.dumps({"table": str(table), "network": "gine-small"}))
+    fresh.main("dnd.bench.scaling:rows_work", json.dumps({"table": str(table), "network": "gine-small"}))
     point = json.loads(capsys.readouterr().out)
     assert (point["axis"], point["value"], point["per"]) == ("rows", 3, "row")
     assert point["cpu_ms"] > 0
