@@ -14,7 +14,7 @@ import typer
 from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, DndError
 from dnd.common.files import STORAGE_ERRNO
 from dnd.common.processes import forget_current_folder
-from dnd.common.row_errors import OUT_OF_MEMORY, noted_rows
+from dnd.common.row_errors import OUT_OF_MEMORY, forget_rows, noted_rows
 from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of the codes in `docs/how-to/resume-and-check.md`."""
     if arguments is None:
         forget_current_folder()
+    forget_rows()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(shown(word) != word for word in words):
         show_from_now_on()  # before a complaint about a word quotes it

@@ -34,6 +34,11 @@ def note_rows(reasons: Iterable[str | None]) -> None:
     _counts["rows"] += sum(reason is not None and reason.startswith(INTERNAL) for reason in reasons)
 
 
+def forget_rows() -> None:
+    """Count from 0: a command begins."""
+    _counts["rows"] = 0
+
+
 def noted_rows() -> int:
     """How many there were since the last call."""
     count, _counts["rows"] = _counts["rows"], 0
