@@ -51,6 +51,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_labels(script: ModuleType, 
         script.make(torn, [(QM9, 7)], 3, 5, 60.0)
 
 
+def test_another_machine_makes_only_what_the_packed_file_lacks(script: ModuleType, tmp_path: Path) -> None:
+    whole, kept, more = tmp_path / "whole", tmp_path / "kept", tmp_path / "more"
+    script.make(whole, [(QM9, 4)], 2, 5, 60.0)
+    script.pack(whole, kept)
+    script.make(more, [(QM9, 4)], 3, 5, 60.0, done=kept)
+    assert [path.name for path in sorted(more.glob("*.npz"))] == ["qm9_300-00002.npz"]
+    (path,) = script.pack(more, more / "packed", done=kept)
+    rows = [script.Source(QM9, 4, 300).rows(5, piece) for piece in range(3)]
+    assert QuantumLabels.read(path).arrays["rows"].tolist() == sorted(np.concatenate(rows).tolist())
+
+
 def test_pieces_are_a_random_order_of_all_molecules(script: ModuleType) -> None:
     source = script.Source(QM9, 70, 300)
     pieces = [source.rows(0, piece) for piece in range(6)]
