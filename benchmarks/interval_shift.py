@@ -33,8 +33,8 @@ from dnd.predictor.classical.features import Layout, features_of
 from dnd.predictor.ensemble import weighted_spread
 from dnd.predictor.metrics import TaskKind
 from dnd.predictor.targets import fit_targets
-from dnd.predictor.uncertainty.choosing import choose
-from dnd.predictor.uncertainty.class_sets import ALWAYS, ClassWiseSets
+from dnd.predictor.uncertainty.classes import ALWAYS, ClassWiseSets
+from dnd.predictor.uncertainty.fitting import choose
 from dnd.predictor.uncertainty.intervals import (
     conformal_quantile,
     error_by_similarity,

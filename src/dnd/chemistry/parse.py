@@ -15,8 +15,15 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdmolops
 
 from dnd.chemistry.density import density_problem
-from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem, without_extension
-from dnd.chemistry.notation import foreign_notation, is_selfies
+from dnd.chemistry.molecule import (
+    InvalidMolecule,
+    Molecule,
+    foreign_notation,
+    is_selfies,
+    molecule_problem,
+    text_problem,
+    without_extension,
+)
 
 # RDKit writes the reason of a failed parse to its log; here it's caught and handed on as a value.
 

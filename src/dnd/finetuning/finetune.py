@@ -39,7 +39,7 @@ from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
 from dnd.predictor.transforms import TransformName, choose_transforms
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.sdf import is_sdf
+from dnd.tables.streams import is_sdf
 from dnd.training.distributed import is_main_rank, num_ranks
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dnd.chemistry.splits import Split
-from dnd.common.errors import InputError
-from dnd.common.row_errors import note_rows
+from dnd.common.errors import InputError, note_rows
 from dnd.conformers.records import require_columns
 from dnd.predictor.metrics import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles

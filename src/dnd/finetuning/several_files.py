@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dnd.common.errors import InputError
-from dnd.common.row_errors import note_rows
+from dnd.common.errors import InputError, note_rows
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
     Dealing,

@@ -14,7 +14,6 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.predictor.metrics import REGRESSION_METRICS, ClassGroup, TaskKind, judge
 from dnd.predictor.transforms import AS_IT_IS, Transform, TransformName, fit_transform
-from dnd.tables.labels import MOST_CLASSES
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
 TWO_CLASSES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 2.0))
@@ -190,6 +189,8 @@ def choose_task(
     Raises:
         InputError: classes were asked for and the labels are no classes, or numbers and the labels are words.
     """
+    from dnd.tables.labels import MOST_CLASSES  # labels are read where a model is made, not where it predicts
+
     known = targets_NC[~np.isnan(targets_NC)]
     if words:
         if choice == "regression":

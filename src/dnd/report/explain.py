@@ -13,9 +13,8 @@ from scipy.special import logit
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import nearest
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import write_bytes, write_text
-from dnd.common.row_errors import note_rows
 from dnd.finetuning.class_labels import describe_targets
 from dnd.models.students.tokengt import TokenGT
 from dnd.predictor.metrics import significant

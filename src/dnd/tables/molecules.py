@@ -11,8 +11,16 @@ from typing import BinaryIO, cast
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.tables.readers import Row, TableReader, read_table, unique_names
-from dnd.tables.sdf import field_name, is_counts_line, is_sdf, read_sdf
-from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
+from dnd.tables.streams import (
+    LIMIT_LINE,
+    STANDARD_INPUT,
+    Replayed,
+    byte_lines,
+    is_counts_line,
+    is_pipe,
+    is_sdf,
+    open_bytes,
+)
 
 LIMIT_SDF_COLUMNS = 10_000
 SDF_COLUMNS = ("smiles", "title")
@@ -68,7 +76,7 @@ def _one_molecule(text: str, smiles_column: str | None) -> TableReader:
         InputError: it is none.
         ConfigError: a column is asked for.
     """
-    from dnd.chemistry.parse import parse_smiles  # RDKit is not needed to read a table
+    from dnd.chemistry.parse import parse_smiles
 
     outcome = parse_smiles(text)
     if not outcome.ok:
@@ -141,6 +149,8 @@ def _sdf_table(path: Path | str, first: BinaryIO, second: BinaryIO) -> TableRead
 
 
 def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iterator[Row]:
+    from dnd.tables.sdf import read_sdf  # RDKit is not needed to read a table
+
     empty = dict.fromkeys(names.values(), "")
     for record in read_sdf(path, stream):
         molecule = record.outcome
@@ -153,6 +163,8 @@ def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iter
 
 def field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
+    from dnd.tables.sdf import field_name
+
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):
         name = field_name(line.decode("utf-8", errors="dnd_latin_1")) if line.startswith(b">") else None

@@ -21,7 +21,7 @@ from dnd.prediction.screen.screen import ScreenConfig, _column_of
 from dnd.predictor.metrics import ClassGroup, class_scores, judge, normalised, one_hot, softmax
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import choose_task, choose_tasks
-from dnd.predictor.uncertainty.probabilities import Temperature
+from dnd.predictor.uncertainty.classes import Temperature
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from dnd.tables.labels import LabelColumn, LabelRules, read_column
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from dnd.common.errors import CorruptFileError
+from dnd.common.model_folder import Expected, check_arrays, packed_size
 from dnd.predictor.classical.linear import Scaling
-from dnd.predictor.classical.stored_arrays import Expected, check_arrays, packed_size
 from dnd.predictor.classical.trees import Link, linked
 
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from dnd.common.errors import CorruptFileError
-from dnd.predictor.classical.stored_arrays import Expected, check_arrays
+from dnd.common.model_folder import Expected, check_arrays
 from dnd.predictor.classical.trees import Link, linked
 
 CLIP = 5.0
