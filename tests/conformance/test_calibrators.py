@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from calibrator_suite import CalibratorSuite, CoverageSuite, ProbabilitySuite
 
-from dnd.predictor.metrics import softmax
-from dnd.predictor.transforms import Transform
+from dnd.predictor.targets import Transform, softmax
 from dnd.predictor.uncertainty.classes import (
     ClassWiseSets,
     Isotonic,

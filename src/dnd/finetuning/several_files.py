@@ -31,8 +31,8 @@ from dnd.finetuning.labelled_data import (
     require_enough,
 )
 from dnd.finetuning.replicates import weightiest
-from dnd.predictor.metrics import TaskKind
-from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
+from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
+from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 

@@ -14,8 +14,7 @@ from dnd.common.randomness import derive_seed
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.layers import Pooling, fixed_weights, pool, pooled_width
-from dnd.predictor.metrics import softmax
-from dnd.predictor.targets import Target, groups_of
+from dnd.predictor.targets import Target, groups_of, softmax
 from dnd.store.batches import MoleculeSource, plan_batches
 
 # From the pooled vector of a molecule to its targets.

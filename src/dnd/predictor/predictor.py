@@ -17,7 +17,6 @@ from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
 from dnd.predictor.applicability_domain import Domain, read_domain
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
-from dnd.predictor.metrics import ClassGroup, normalised
 from dnd.predictor.model_folder import (
     KIND,
     METRICS,
@@ -28,7 +27,7 @@ from dnd.predictor.model_folder import (
     read_predictor,
 )
 from dnd.predictor.network import run_over, to_raw_units
-from dnd.predictor.targets import Target, TaskName, groups_of, weighted_mean
+from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
 from dnd.predictor.uncertainty.protocol import Predicted

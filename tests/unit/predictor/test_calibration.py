@@ -14,7 +14,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_json, write_manifest
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import ClassGroup
+from dnd.predictor.targets import ClassGroup
 from dnd.predictor.uncertainty.calibration import (
     CALIBRATION,
     Calibration,

@@ -10,7 +10,8 @@ import pytest
 import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
-from dnd.predictor.metrics import ClassGroup, one_hot, softmax
+from dnd.predictor.metrics import one_hot
+from dnd.predictor.targets import ClassGroup, softmax
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.classes import ClassWiseSets, MarginalSets
 from dnd.predictor.uncertainty.fitting import calibrate, choose

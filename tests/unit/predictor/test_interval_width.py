@@ -15,7 +15,7 @@ from dnd.common.model_folder import read_model
 from dnd.predictor.ensemble import spread_by_name, weighted_spread
 from dnd.predictor.model_folder import KIND, read_predictor
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.transforms import Transform
+from dnd.predictor.targets import Transform
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, TargetCalibration, sentences
 from dnd.predictor.uncertainty.fitting import calibrate, choose
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights

@@ -18,8 +18,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import ClassGroup, TaskKind
-from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform
 from dnd.predictor.uncertainty.classes import ClassSets, ClassWiseSets, Isotonic, MarginalSets, Platt, Temperature
 from dnd.predictor.uncertainty.intervals import ConformalIntervals
 from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, Predicted

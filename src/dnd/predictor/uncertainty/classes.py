@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dnd.predictor.metrics import softmax
+from dnd.predictor.targets import softmax
 from dnd.predictor.uncertainty.intervals import conformal_quantile
 from dnd.predictor.uncertainty.protocol import Calibrator, HeldOut, Predicted
 

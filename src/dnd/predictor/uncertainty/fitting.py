@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dnd.chemistry.splits import Split
-from dnd.predictor.metrics import ClassGroup, TaskKind, normalised
-from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform, normalised
 from dnd.predictor.uncertainty.calibration import (
     Array,
     Calibration,

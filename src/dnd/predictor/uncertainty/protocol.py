@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dnd.common.config import from_dict
-from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.targets import AS_IT_IS, Transform
 
 COVERAGE = 0.9  # that intervals and sets are made for
 C = TypeVar("C", bound="Calibrator")
