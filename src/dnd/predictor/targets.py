@@ -5,6 +5,7 @@ Legend: N molecules, C columns, K classes of one target, M members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal

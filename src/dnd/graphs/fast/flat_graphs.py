@@ -201,7 +201,7 @@ def _ring_atoms(
 # This holds for the texts that `is_plain` lets through; all others have to be parsed.
 
 
-_CHIRALITY, _DEGREE, _HYDROGENS = 1, 2, 4  # columns
+_CHIRALITY_COLUMN, _DEGREE_COLUMN, _HYDROGENS_COLUMN = 1, 2, 4  # columns
 _CLOCKWISE = CHIRALITY_NAMES.index("CHI_TETRAHEDRAL_CW")
 _COUNTERCLOCKWISE = CHIRALITY_NAMES.index("CHI_TETRAHEDRAL_CCW")
 
@@ -269,8 +269,8 @@ def in_written_order(graphs: FlatGraphs, order_N: Int[np.ndarray, "atoms"], smil
     order_M = np.argsort(np.where(closes_M, last_M * after + rank_M + 1, ends_M2[:, 1] * after))
     bonds_M2 = np.where(closes_M[:, None], ends_M2[:, ::-1], ends_M2)[order_M] - first_B[molecule_M, None]
     features_NF = graphs.node_features_NF[source_N]
-    features_NF[:, _CHIRALITY] = 0
-    features_NF[texts.marks_H, _CHIRALITY] = _tags(texts, ends_M2, closes_M, features_NF[:, _HYDROGENS])
+    features_NF[:, _CHIRALITY_COLUMN] = 0
+    features_NF[texts.marks_H, _CHIRALITY_COLUMN] = _tags(texts, ends_M2, closes_M, features_NF[:, _HYDROGENS_COLUMN])
     return FlatGraphs(
         graphs.atom_offsets,
         graphs.bond_offsets,
