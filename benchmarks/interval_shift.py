@@ -29,12 +29,12 @@ from dnd.common.randomness import numpy_generator
 from dnd.finetuning.classical import FitOptions, Workbench, fit_classical
 from dnd.finetuning.fold_data import development, scaffold_folds, similarity_to_training
 from dnd.finetuning.stacking import fit_weights
+from dnd.finetuning.tasks import fit_targets
 from dnd.predictor.classical.features import Layout, features_of
 from dnd.predictor.ensemble import weighted_spread
-from dnd.predictor.metrics import TaskKind
-from dnd.predictor.targets import fit_targets
-from dnd.predictor.uncertainty.choosing import choose
-from dnd.predictor.uncertainty.class_sets import ALWAYS, ClassWiseSets
+from dnd.predictor.targets import TaskKind
+from dnd.predictor.uncertainty.classes import ALWAYS, ClassWiseSets
+from dnd.predictor.uncertainty.fitting import choose
 from dnd.predictor.uncertainty.intervals import (
     conformal_quantile,
     error_by_similarity,

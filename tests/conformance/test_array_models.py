@@ -17,8 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.predictor.classical.gaussian_process import LIMIT_LEVELS, fit_kernel
-from dnd.predictor.classical.linear import Linear, Scaling
+from dnd.predictor.classical.gaussian_process import LIMIT_LEVELS, Linear, Scaling, fit_kernel
 from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
 
 COLUMNS = np.arange(WIDTH)

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from calibrator_suite import CalibratorSuite, CoverageSuite, ProbabilitySuite
 
-from dnd.predictor.metrics import softmax
-from dnd.predictor.transforms import Transform
-from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
+from dnd.predictor.targets import Transform, softmax
+from dnd.predictor.uncertainty.classes import (
+    ClassWiseSets,
+    Isotonic,
+    MarginalSets,
+    Platt,
+    Temperature,
+    calibration_error,
+)
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, error_by_similarity, mixing_weights
-from dnd.predictor.uncertainty.probabilities import Isotonic, Platt, Temperature, calibration_error
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 
 

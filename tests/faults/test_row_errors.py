@@ -11,7 +11,7 @@ import pytest
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.cli.main import main
-from dnd.common.row_errors import INTERNAL, isolating
+from dnd.common.errors import INTERNAL, isolating
 from dnd.predictor.predictor import Predictor
 from dnd.store.featurize import featurize_smiles
 

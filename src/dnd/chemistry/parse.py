@@ -16,7 +16,6 @@ from rdkit.Chem import rdmolops
 
 from dnd.chemistry.density import density_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem, without_extension
-from dnd.chemistry.notation import foreign_notation, is_selfies
 
 # RDKit writes the reason of a failed parse to its log; here it's caught and handed on as a value.
 
@@ -231,8 +230,11 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
     """
     stripped = text.strip()
     problem = text_problem(stripped)
-    if problem is None and is_selfies(stripped):
-        return InvalidMolecule("the text is SELFIES, not a SMILES", "parse", text)
+    if problem is None and "[C]" in stripped:
+        from dnd.chemistry.notation import is_selfies  # few texts have a bare carbon
+
+        if is_selfies(stripped):
+            return InvalidMolecule("the text is SELFIES, not a SMILES", "parse", text)
     if problem is not None:
         return InvalidMolecule(_named(problem, stripped), "limits", text)
     extension = stripped[len(without_extension(stripped)) :]
@@ -257,6 +259,8 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
 
 def _named(reason: str, text: str) -> str:
     """The reason, and what the text is where that can be told."""
+    from dnd.chemistry.notation import foreign_notation  # few texts are none
+
     kind = foreign_notation(text)
     if kind is None:
         return reason

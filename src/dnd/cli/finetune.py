@@ -84,7 +84,6 @@ def finetune(
     from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
-    from dnd.finetuning.several_files import labelled_file
     from dnd.finetuning.students import encoder_choice, student_settings
     from dnd.finetuning.time_limit import read_duration
     from dnd.models.students.encoders import RANDOM
@@ -112,7 +111,11 @@ def finetune(
     ]
     config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
     columns = [*target_columns, *(word for word in words if "=" not in word)]
-    files = [labelled_file(word, smiles_column) for word in also or ()]
+    files = []
+    if also:
+        from dnd.finetuning.several_files import labelled_file
+
+        files = [labelled_file(word, smiles_column) for word in also]
     done = run(
         data, out, columns, config,
         smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, say=echo,

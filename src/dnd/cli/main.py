@@ -11,10 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, DndError
+from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, OUT_OF_MEMORY, DndError, forget_rows, noted_rows
 from dnd.common.files import STORAGE_ERRNO
 from dnd.common.processes import forget_current_folder
-from dnd.common.row_errors import OUT_OF_MEMORY, forget_rows, noted_rows
 from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a

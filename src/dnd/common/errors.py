@@ -1,6 +1,12 @@
-"""Every error a user can see: one clear line with what was found, what was expected and the next step."""
+"""Every error a user can see: one clear line with what was found, what was expected and the next step.
+
+A command ends by one of these errors; a row that raises costs only that row (below).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 EXIT_OUR_FAULT = 1
 EXIT_USER_INPUT = 2
@@ -59,3 +65,80 @@ class StorageError(DndError):
     """The disk is full, read-only or gone; everything sealed before is intact."""
 
     exit_code = EXIT_STORAGE
+
+
+# One row that raises costs that row: found among its neighbours, named, and counted for the exit code.
+#
+# A bad molecule has a reason of its own and is no error. What is caught here is a mistake of ours or of a library,
+# which must not end a file of a million rows, and must not pass as an ordinary reject either.
+
+
+INTERNAL = "internal error: "
+# torch raises a RuntimeError for memory it can't have, on a CPU and on a GPU.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
+
+_counts = {"rows": 0}
+_Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+
+
+def internal_reason(error: Exception) -> str:
+    """The reason of a row that raised `error`.
+
+    Raises:
+        Exception: `error` itself, where it says that the memory is full: that is no fault of the row.
+    """
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        raise error
+    return f"{INTERNAL}{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}"
+
+
+def note_rows(reasons: Iterable[str | None]) -> None:
+    """Count the rows of a file with an internal error; the command ends with an exit code of its own."""
+    _counts["rows"] += sum(reason is not None and reason.startswith(INTERNAL) for reason in reasons)
+
+
+def forget_rows() -> None:
+    """Count from 0: a command begins."""
+    _counts["rows"] = 0
+
+
+def noted_rows() -> int:
+    """How many there were since the last call."""
+    count, _counts["rows"] = _counts["rows"], 0
+    return count
+
+
+def isolating(
+    compute: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item], blank: _Item
+) -> tuple[_Result, dict[int, str]]:
+    """`compute(items)`; where it raises, that of the items without those to blame, and why, by their place.
+
+    The others are computed as the batch they are, with `blank` in the place of the bad ones, so that a bad neighbour
+    changes nothing for them.
+
+    Raises:
+        Exception: each item alone is well and together they are not, or `blank` itself is to blame.
+    """
+    try:
+        return compute(items), {}
+    except Exception as error:
+        reasons = dict(_to_blame(compute, items, 0, error))
+        if not reasons:
+            raise
+    return compute([blank if place in reasons else item for place, item in enumerate(items)]), reasons
+
+
+def _to_blame(
+    compute: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item], first: int, error: Exception
+) -> Iterable[tuple[int, str]]:
+    reason = internal_reason(error)
+    if len(items) == 1:
+        yield first, reason
+        return
+    middle = len(items) // 2
+    for start, part in ((0, items[:middle]), (middle, items[middle:])):
+        try:
+            compute(part)
+        except Exception as found:
+            yield from _to_blame(compute, part, first + start, found)

@@ -22,9 +22,8 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
 
-from dnd.common.errors import DndError
+from dnd.common.errors import DndError, internal_reason
 from dnd.common.processes import child_environment, code_command
-from dnd.common.row_errors import internal_reason
 
 START_LIMIT_S = 300.0  # imports that take seconds take minutes on a machine with ten times more work than cores
 MAX_DEATHS_IN_A_ROW = 3

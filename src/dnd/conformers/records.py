@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.tables.labels import LabelRules, NumberReader
 from dnd.tables.readers import TableReader, read_table
-from dnd.tables.smiles_column import listed_columns
+from dnd.tables.smiles_column import require_columns
 
 if TYPE_CHECKING:
     from dnd.conformers.quantum_labels import QuantumLabel
@@ -78,23 +77,6 @@ class RecordSource:
     records: Iterator[Record]
     has_coordinates: bool
     total: int | None = None
-
-
-def require_columns(
-    source: object, columns: Sequence[str], wanted: Sequence[str], *, what: str = "target column"
-) -> None:
-    """Refuse columns that the source does not have.
-
-    Raises:
-        InputError: the message lists the columns there are and the nearest name.
-    """
-    for name in wanted:
-        if name not in columns:
-            raise InputError(
-                f"{source} has no {what} {name!r}",
-                found=f"columns {listed_columns(columns)}" if columns else "no columns",
-                next_step=nearest(name, columns[:1000]) if columns else "Leave out --target-columns",
-            )
 
 
 def open_table(

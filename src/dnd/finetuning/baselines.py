@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from dnd.predictor.metrics import ClassGroup, TaskKind
-from dnd.predictor.targets import Target, from_learned_scale, groups_of, on_learned_scale
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, from_learned_scale, groups_of, on_learned_scale
 
 MEAN = "mean"
 TREES = 200

@@ -23,7 +23,8 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from dnd.common.randomness import numpy_generator
-from dnd.predictor.metrics import TaskKind, average_precision, roc_auc
+from dnd.predictor.metrics import average_precision, roc_auc
+from dnd.predictor.targets import TaskKind
 
 Metric = Literal["mae", "rmse", "spearman", "auroc", "auprc"]
 VALUE_METRICS: tuple[Metric, ...] = ("mae", "rmse", "spearman")

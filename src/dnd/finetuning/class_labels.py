@@ -17,8 +17,9 @@ from jaxtyping import Float
 
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.predictor.metrics import ClassGroup, TaskKind, one_hot
-from dnd.predictor.targets import Target, Tasks, number_word
+from dnd.finetuning.tasks import Tasks, number_word
+from dnd.predictor.metrics import one_hot
+from dnd.predictor.targets import ClassGroup, Target, TaskKind
 from dnd.tables.labels import class_key
 
 Array = Float[np.ndarray, "molecules columns"]

@@ -25,8 +25,7 @@ from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import look_up
 from dnd.common.randomness import derive_seed
 from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Layout
-from dnd.predictor.classical.gaussian_process import Kernel, fit_kernel
-from dnd.predictor.classical.linear import Linear, Scaling, constant
+from dnd.predictor.classical.gaussian_process import Kernel, Linear, Scaling, constant, fit_kernel
 from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
 from dnd.predictor.ensemble import ArrayModel
 from dnd.predictor.targets import Target

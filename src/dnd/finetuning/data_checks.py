@@ -18,10 +18,9 @@ from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
 from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
+from dnd.finetuning.tasks import fit_targets
 from dnd.models.students.encoders import RANDOM
-from dnd.predictor.metrics import TaskKind
-from dnd.predictor.targets import fit_targets
-from dnd.predictor.transforms import TransformName
+from dnd.predictor.targets import TaskKind, TransformName
 from dnd.tables.labels import NumberReader
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT

@@ -13,9 +13,8 @@ from dnd.finetuning.class_labels import group_at, user_names
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import sentences
-from dnd.predictor.metrics import normalised, significant
-from dnd.predictor.targets import RAW, RAW_METRICS, Target, groups_of, judge_targets
-from dnd.predictor.transforms import Transform
+from dnd.predictor.metrics import RAW, RAW_METRICS, judge_targets, significant
+from dnd.predictor.targets import Target, Transform, groups_of, normalised
 from dnd.tables.writers import csv_text
 
 # What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them.

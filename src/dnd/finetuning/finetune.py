@@ -29,17 +29,16 @@ from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecule
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.replicates import aggregated
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.several_files import read_several
 from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
+from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import PropertyNetwork, run_over
-from dnd.predictor.targets import Tasks, check_tasks, choose_tasks
-from dnd.predictor.transforms import TransformName, choose_transforms
+from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.sdf import is_sdf
+from dnd.tables.streams import is_sdf
 from dnd.training.distributed import is_main_rank, num_ranks
 
 
@@ -270,6 +269,8 @@ def _read(
     column, dealing = split_column(config.split), _dealing(config, say)
     choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
+        from dnd.finetuning.several_files import read_several
+
         several = read_several(
             files,
             hydrogens,

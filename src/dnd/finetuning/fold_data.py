@@ -13,13 +13,13 @@ from dnd.common.randomness import numpy_generator
 from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.classical import FitOptions, Workbench
 from dnd.finetuning.students import Plan, initial_student
+from dnd.finetuning.tasks import fit_targets
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM
 from dnd.predictor.applicability_domain import similarity_out_of_fold
 from dnd.predictor.classical.features import FIRST_SETS, Layout, features_of
 from dnd.predictor.ensemble import FrozenEncoder
-from dnd.predictor.targets import fit_targets
 
 # Folds for predictions out of fold: whole scaffolds, so that a member is judged on molecules unlike its own.
 

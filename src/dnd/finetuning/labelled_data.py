@@ -12,16 +12,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dnd.chemistry.splits import Split
-from dnd.common.errors import InputError
-from dnd.common.row_errors import note_rows
-from dnd.conformers.records import require_columns
-from dnd.predictor.metrics import ClassGroup
+from dnd.common.errors import InputError, note_rows
+from dnd.predictor.targets import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import TableReader
+from dnd.tables.smiles_column import require_columns
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10

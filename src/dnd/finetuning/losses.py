@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dnd.predictor.metrics import ClassGroup
+from dnd.predictor.targets import ClassGroup
 from dnd.training.objective import Terms
 
 ValueLoss = Literal["l1", "huber", "mse"]

@@ -28,9 +28,9 @@ from dnd.finetuning.losses import (
     masked_values,
 )
 from dnd.graphs.batch import MoleculeBatch
-from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, score
+from dnd.predictor.metrics import LARGER_IS_BETTER, judge_targets, metric_names, score
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.targets import Target, groups_of, judge_targets, on_learned_scale
+from dnd.predictor.targets import Target, groups_of, on_learned_scale
 from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
 from dnd.training.objective import Objective, StepLoss, Terms
 from dnd.training.settings import LoopConfig

@@ -24,11 +24,10 @@ from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.predictor.applicability_domain import fit_domain, write_domain
 from dnd.predictor.ensemble import Blend
-from dnd.predictor.metrics import TaskKind, metric_names
+from dnd.predictor.metrics import RAW_METRICS, metric_names
 from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.network import run_over
-from dnd.predictor.targets import RAW_METRICS, Target, weighted_mean
-from dnd.predictor.transforms import Transform
+from dnd.predictor.targets import Target, TaskKind, Transform, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
 

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.predictor.metrics import TaskKind, significant
-from dnd.predictor.transforms import Transform, TransformName
+from dnd.predictor.metrics import significant
+from dnd.predictor.targets import TaskKind, Transform, TransformName
 
 Aggregation = Literal["keep", "mean", "median", "geometric-mean"]
 

@@ -10,12 +10,11 @@ from dnd.common.errors import ConfigError
 from dnd.finetuning.blend_weights import Metric
 from dnd.finetuning.losses import ValueLoss
 from dnd.finetuning.replicates import Aggregation
+from dnd.finetuning.tasks import TaskChoice, TransformChoice
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.layers import Pooling
 from dnd.predictor.classical.features import FURTHER
 from dnd.predictor.network import HeadName
-from dnd.predictor.targets import TaskChoice
-from dnd.predictor.transforms import TransformChoice
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.labels import LabelRules
 from dnd.training.settings import LoopConfig

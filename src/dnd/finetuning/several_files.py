@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dnd.common.errors import InputError
-from dnd.common.row_errors import note_rows
+from dnd.common.errors import InputError, note_rows
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
     Dealing,
@@ -32,8 +31,8 @@ from dnd.finetuning.labelled_data import (
     require_enough,
 )
 from dnd.finetuning.replicates import weightiest
-from dnd.predictor.metrics import TaskKind
-from dnd.predictor.targets import TaskChoice, Tasks, choose_tasks
+from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
+from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.schema import HydrogenSetting
 

@@ -31,9 +31,8 @@ from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import RANDOM
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, features_of
 from dnd.predictor.ensemble import STUDENTS, Blend, ClassicalMember, FrozenEncoder, weighted_spread
-from dnd.predictor.metrics import normalised
 from dnd.predictor.network import run_over
-from dnd.predictor.targets import Target, from_learned_scale, on_learned_scale
+from dnd.predictor.targets import Target, from_learned_scale, normalised, on_learned_scale
 
 # The recipes `best` and `fast`: finetuned students and classical models, blended with weights fitted out of fold.
 #

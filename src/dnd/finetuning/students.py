@@ -26,6 +26,7 @@ from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.losses import DEFAULT_LOSS
 from dnd.finetuning.objective import HalfChoice, SupervisedObjective
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.tasks import Tasks, fit_targets
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig
 from dnd.models.students.encoders import (
@@ -39,8 +40,7 @@ from dnd.models.students.encoders import (
 from dnd.models.students.layers import start_norms_anew
 from dnd.predictor.model_folder import Member
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.targets import Tasks, fit_targets
-from dnd.predictor.transforms import TransformName
+from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.training.device import choose_bf16, choose_device
 from dnd.training.loop import train

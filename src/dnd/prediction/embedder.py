@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from dnd.common.errors import InputError
+from dnd.common.errors import InputError, isolating
 from dnd.common.files import MANIFEST, read_json
-from dnd.common.row_errors import isolating
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import encoder_folder, load_encoder
 from dnd.models.students.layers import Pooling, pool, pooled_width
+from dnd.prediction.files import MoleculeEmbedder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
 from dnd.predictor.predictor import Predictor
@@ -24,14 +24,6 @@ from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
-
-
-class MoleculeEmbedder(Protocol):
-    """Whatever turns molecules into vectors: an `Embedder` or a `Predictor`."""
-
-    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
-        """One vector per molecule, NaN where there is none, and the reasons; see `as_molecules`."""
-        ...
 
 
 class Embedder:

@@ -13,9 +13,9 @@ from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import is_later_class, labels_of_model
 from dnd.finetuning.labelled_data import read_labelled
-from dnd.predictor.metrics import significant
+from dnd.predictor.metrics import RAW, judge_targets, significant
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import RAW, Target, groups_of, judge_targets, task_name
+from dnd.predictor.targets import Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float
 
-from dnd.common.errors import ConfigError, InputError
-from dnd.common.row_errors import note_rows
-from dnd.prediction.embedder import MoleculeEmbedder
+from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.predictor.predictor import ERROR, Predictor
 from dnd.tables.molecules import open_molecules
-from dnd.tables.numbers import is_decimal_comma, is_decimal_point
 from dnd.tables.readers import Row, TableReader, is_tsv
 from dnd.tables.writers import (
     ARRAY_FORMAT,
@@ -54,6 +53,14 @@ def kept_to_the_end() -> Iterator[None]:
 CHUNK_ROWS = 4096
 CHUNK_CELLS, CHUNK_CHARACTERS = 2**19, 2**25  # a chunk ends early at so much, so that wide rows take no more memory
 EMBEDDING = "embedding"
+
+
+class MoleculeEmbedder(Protocol):
+    """Whatever turns molecules into vectors: an `Embedder` or a `Predictor`."""
+
+    def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
+        """One vector per molecule, NaN where there is none, and the reasons; see `as_molecules`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -163,8 +170,12 @@ def _style(table: TableReader, rows: Sequence[Row], source: Path | str) -> CsvSt
     delimiter = table.style.delimiter or ","
     if delimiter == "\t" and is_tsv(source):
         return CsvStyle()  # the name of the output says what it is to be
+    if delimiter == ",":
+        return CsvStyle()
+    from dnd.tables.numbers import is_decimal_comma, is_decimal_point  # a comma between cells is none within them
+
     commas = points = 0
-    for row in rows if delimiter != "," else ():
+    for row in rows:
         commas += sum(map(is_decimal_comma, row.values.values()))
         points += sum(map(is_decimal_point, row.values.values()))
     return CsvStyle(delimiter, "," if commas > points else ".")

@@ -30,7 +30,7 @@ from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
 from dnd.common.randomness import derive_seed
-from dnd.graphs.fast.parse import parse_canonical
+from dnd.graphs.fast.graphs import parse_canonical
 
 SETTINGS, ARRAYS = "domain.json", "domain.safetensors"
 QUANTILE = 0.99

@@ -20,8 +20,7 @@ from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
 from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
-from dnd.predictor.classical.gaussian_process import Kernel
-from dnd.predictor.classical.linear import Linear
+from dnd.predictor.classical.gaussian_process import Kernel, Linear
 from dnd.predictor.classical.trees import Trees
 from dnd.predictor.network import run_over
 from dnd.predictor.targets import Target

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dnd.common.config import look_up
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, groups_of, on_learned_scale
 
 # ROC-AUC and average precision of one target, as scikit-learn defines them.
 #
@@ -49,7 +50,7 @@ def _counts(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[Int[np.ndarray,
     return np.append(0, true), np.append(0, 1 + last_of_score - true)
 
 
-# What a target of several classes is in numbers: its columns, its probabilities, and its metrics.
+# The metrics of a target of several classes.
 #
 # The metrics are equal to scikit-learn's where that defines them.
 #
@@ -60,56 +61,10 @@ MULTICLASS_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "
 ClassArray = Float[np.ndarray, "molecules classes"]
 
 
-@dataclass(frozen=True)
-class ClassGroup:
-    """A target of several classes and its columns; see `classes.py`.
-
-    Attributes:
-        name: of the target.
-        classes: their names, in the order of the columns.
-        first: the first of the columns.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    first: int
-
-    @property
-    def columns(self) -> range:
-        """Its columns."""
-        return range(self.first, self.first + len(self.classes))
-
-    @property
-    def span(self) -> slice:
-        """Its columns, to cut an array or a tensor with."""
-        return slice(self.first, self.first + len(self.classes))
-
-
 def one_hot(codes_N: Float[np.ndarray, "molecules"], count: int) -> Float[np.ndarray, "molecules classes"]:
     """0 and 1 per class; a row of NaN where the code is NaN."""
     found: np.ndarray = (codes_N[:, None] == np.arange(count)).astype(np.float64)
     found[np.isnan(codes_N)] = math.nan
-    return found
-
-
-def softmax(scores_NK: Float[np.ndarray, "molecules classes"]) -> Float[np.ndarray, "molecules classes"]:
-    """Probabilities of the classes from scores, per molecule."""
-    powers_NK = np.exp(scores_NK - scores_NK.max(axis=1, keepdims=True))
-    found: np.ndarray = powers_NK / powers_NK.sum(axis=1, keepdims=True)
-    return found
-
-
-def normalised(
-    values_NC: Float[np.ndarray, "molecules columns"], groups: Sequence[ClassGroup]
-) -> Float[np.ndarray, "molecules columns"]:
-    """Predictions whose classes sum to 1 in each group; equal shares where a sum is 0."""
-    found = values_NC.copy()
-    for group in groups:
-        own_NK = found[:, group.columns].clip(0.0, None)
-        total_N1 = own_NK.sum(axis=1, keepdims=True)
-        share = np.full_like(own_NK, 1 / len(group.classes))
-        share[np.isnan(total_N1[:, 0])] = math.nan
-        found[:, group.columns] = np.divide(own_NK, total_N1, out=share, where=total_N1 > 0)
     return found
 
 
@@ -161,12 +116,13 @@ def _one_against_rest(truth_NK: np.ndarray, probabilities_NK: np.ndarray) -> flo
 # Legend: B molecules of one part of the data, all at once; C targets.
 
 
-TaskKind = Literal["regression", "classification", "multiclass"]
 Array = Float[np.ndarray, "molecules targets"]
 
 REGRESSION_METRICS = ("rmse", "mae", "r2")
 CLASSIFICATION_METRICS = ("rocauc", "ap")
 LARGER_IS_BETTER = frozenset({"r2", *CLASSIFICATION_METRICS, *MULTICLASS_METRICS} - {"log_loss"})
+RAW = "_raw"  # at the end of a metric's name: in the unit of a target that is learned, and judged, through a transform
+RAW_METRICS = tuple(f"{name}{RAW}" for name in REGRESSION_METRICS)
 
 
 @dataclass(frozen=True)
@@ -261,6 +217,34 @@ def judge(
         means |= {metric: _mean(targets[group.name][metric] for group in groups) for metric in MULTICLASS_METRICS}
     shown = [of_group[column].name if column in of_group else name for column, name in enumerate(names)]
     return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
+
+
+def judge_targets(
+    targets: Sequence[Target],
+    labels_NC: Float[np.ndarray, "molecules targets"],
+    predictions_NC: Float[np.ndarray, "molecules targets"],
+) -> dict[str, Any]:
+    """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
+
+    An error of a Ki of 10 nM and one of a Ki of 1 mM are the same factor, but the second alone would decide a mean of
+    errors in nM: a target that is learned as its logarithm is judged by factors.
+
+    Args:
+        targets: of the columns.
+        labels_NC: in their units; NaN = missing.
+        predictions_NC: in their units, or probabilities.
+    """
+    names, kinds, groups = [one.name for one in targets], [one.kind for one in targets], groups_of(targets)
+    scaled_NC = on_learned_scale(targets, labels_NC)
+    found = judge(names, kinds, scaled_NC, on_learned_scale(targets, predictions_NC), groups)
+    mapped = [column for column, target in enumerate(targets) if target.transform.name != "none"]
+    if mapped:
+        own = [names[column] for column in mapped]
+        raw = judge(own, [kinds[column] for column in mapped], labels_NC[:, mapped], predictions_NC[:, mapped])
+        found |= {f"{metric}{RAW}": raw[metric] for metric in REGRESSION_METRICS}
+        for name in own:
+            found["targets"][name] |= {f"{metric}{RAW}": raw["targets"][name][metric] for metric in REGRESSION_METRICS}
+    return found
 
 
 def significant(value: float | int | None) -> str:

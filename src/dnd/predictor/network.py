@@ -14,9 +14,7 @@ from dnd.common.randomness import derive_seed
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.layers import Pooling, fixed_weights, pool, pooled_width
-from dnd.models.students.pna import PNAHead
-from dnd.predictor.metrics import softmax
-from dnd.predictor.targets import Target, groups_of
+from dnd.predictor.targets import Target, groups_of, softmax
 from dnd.store.batches import MoleculeSource, plan_batches
 
 # From the pooled vector of a molecule to its targets.
@@ -46,6 +44,8 @@ def build_head(
     """
     width = width or inputs
     if name == "pna":
+        from dnd.models.students.pna import PNAHead  # no other head needs it
+
         return PNAHead(inputs, width, num_targets, 0.1 if batch_norm_momentum is None else batch_norm_momentum)
     last = nn.Linear(inputs if name == "linear" else width, num_targets)
     nn.init.normal_(last.weight, std=0.02)

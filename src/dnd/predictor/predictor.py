@@ -12,13 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
-from dnd.common.row_errors import isolating
 from dnd.graphs.batch import GraphBatch
 from dnd.predictor.applicability_domain import Domain, read_domain
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
-from dnd.predictor.metrics import ClassGroup, normalised
 from dnd.predictor.model_folder import (
     KIND,
     METRICS,
@@ -29,14 +27,12 @@ from dnd.predictor.model_folder import (
     read_predictor,
 )
 from dnd.predictor.network import run_over, to_raw_units
-from dnd.predictor.targets import Target, TaskName, groups_of, weighted_mean
-from dnd.predictor.uncertainty.calibration import Calibration, read_calibration
-from dnd.predictor.uncertainty.choosing import Chosen
-from dnd.predictor.uncertainty.class_sets import ClassSets
+from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
+from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
+from dnd.predictor.uncertainty.classes import ClassSets
 from dnd.predictor.uncertainty.protocol import Predicted
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
-from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
 
 # A table of predictions without pandas: named columns of equal length.
@@ -261,6 +257,8 @@ class Predictor:
             TypeError: what is given holds no molecules.
             InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
+        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+
         given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
         columns, errors = self.describe(given.texts)
         return PredictionTable({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
@@ -293,6 +291,8 @@ class Predictor:
 
     def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
+        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+
         given = as_molecules(molecules, remembered=self.smiles_column)
         found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
         errors = list(found.errors)
@@ -401,6 +401,8 @@ class Predictor:
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
+        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+
         given = as_molecules(molecules, remembered=self.smiles_column)
         (values_ND, errors), internal = isolating(self._embed, given.texts, "")
         reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]

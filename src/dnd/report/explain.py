@@ -13,16 +13,12 @@ from scipy.special import logit
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import nearest
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import write_bytes, write_text
-from dnd.common.row_errors import note_rows
 from dnd.finetuning.class_labels import describe_targets
-from dnd.models.students.tokengt import TokenGT
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import groups_of, on_learned_scale
-from dnd.predictor.transforms import AS_IT_IS, Transform
-from dnd.report.attention import map_attention
+from dnd.predictor.targets import AS_IT_IS, Transform, groups_of, on_learned_scale
 from dnd.report.contributions import Explained, draw_png, draw_svg, explain
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import Row
@@ -300,11 +296,13 @@ def _rows(source: Path | str, smiles_column: str | None, remembered: str | None)
 
 def _attention(predictor: Predictor, smiles: str, out: Path) -> str:
     students: list[Any] = [member.network.student for member in predictor.parts.members]
-    own = next((student for student in students if isinstance(student, TokenGT)), None)
+    own = next((student for student in students if student.config.name == "tokengt"), None)
     if own is None:
         return "none, the model has no student with attention (tokengt)"
     if not smiles:
         return "none, no molecule was explained"
+    from dnd.report.attention import map_attention  # of a student with attention only
+
     try:
         finding = map_attention(own, smiles, predictor.parts.hydrogens)
     except InputError as error:

@@ -16,11 +16,10 @@ from dnd.common.files import read_json
 from dnd.common.model_folder import read_model
 from dnd.finetuning.evaluation import headlines, scale_words
 from dnd.finetuning.verdict import BASELINE_WORDS, METRIC_WORDS
-from dnd.predictor.metrics import TaskKind, confusion, metric_names, one_hot, significant
+from dnd.predictor.metrics import RAW, RAW_METRICS, confusion, metric_names, one_hot, significant
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import RAW, RAW_METRICS
-from dnd.predictor.transforms import LN_10, Transform
+from dnd.predictor.targets import LN_10, TaskKind, Transform
 from dnd.report.explain import draw_answers
 from dnd.report.figures import confusion_plot
 from dnd.report.html import Figure, Gallery, Section, Table, Text, draw_molecule

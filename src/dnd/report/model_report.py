@@ -14,8 +14,8 @@ from dnd.common.files import folder_lock, read_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.sealed_records import read_record
 from dnd.finetuning.splits import PARTS
-from dnd.predictor.metrics import TaskKind
 from dnd.predictor.model_folder import KIND
+from dnd.predictor.targets import TaskKind
 from dnd.report.figures import calibration_plot, loss_curves, parity_plot, roc_plot
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.report.model_metrics import (

@@ -16,9 +16,9 @@ from dnd.common.randomness import derive_seed, numpy_generator
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
 from dnd.finetuning.splits import partitions
 from dnd.finetuning.students import student_settings
+from dnd.finetuning.tasks import check_targets, choose_task
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import build_student, load_encoder
-from dnd.predictor.targets import check_targets, choose_task
 from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_attention
 from dnd.report.figures import Finding, table_text
 from dnd.reproduction.benchmarks import PARTS, load_benchmark

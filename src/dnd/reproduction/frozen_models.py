@@ -104,7 +104,7 @@ def predict_frozen(
 
 def _scaled(features_NF: np.ndarray, train: np.ndarray) -> np.ndarray:
     """In training deviations and cut off at five, without columns that never vary."""
-    from dnd.predictor.classical.linear import Scaling
+    from dnd.predictor.classical.gaussian_process import Scaling
 
     return Scaling.fit(features_NF[train]).apply(features_NF).astype(np.float64)
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_pool
-from dnd.common.row_errors import internal_reason, isolating
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.molecular_graph import MolecularGraph

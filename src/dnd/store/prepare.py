@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Bool
 from tqdm import tqdm
 
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.randomness import numpy_generator
-from dnd.common.row_errors import note_rows
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.terminal import raw_stream
 from dnd.common.watched_inputs import WatchedInputs

@@ -15,7 +15,6 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from dnd.common.ragged import offsets_of
-from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
 SCHEMA_VERSION = 4
@@ -78,8 +77,9 @@ QUANTUM_FIELDS: dict[str, pa.Field] = {
     "quantum_bonds": pa.field("quantum_bonds", pa.list_(pa.float16()), nullable=False),
 }
 
-NUM_QUANTUM, NUM_QUANTUM_ATOM = len(QUANTITIES), len(ATOM_QUANTITIES)
-"""Values of a molecule and of an atom in the quantum columns."""
+NUM_QUANTUM, NUM_QUANTUM_ATOM = 9, 2
+"""Values of a molecule and of an atom in the quantum columns; `conformers.quantum`, which a reader of stores does not
+load, has their names."""
 
 FURTHER_FIELDS = AUXILIARY_FIELDS | QUANTUM_FIELDS
 """Every column that a store may have beyond SCHEMA, in order."""

@@ -1,4 +1,33 @@
-"""Any file of molecules as one stream of rows, whatever its format: the front door of finetuning and prediction."""
+"""Any file of molecules as one stream of rows, whatever its format: the front door of finetuning and prediction.
+
+What holds for tables everywhere:
+
+**The reader** (`molecules.open_molecules`; `readers.read_table` beneath it). A table has columns with unique names. A
+name that the header repeats, or leaves empty, becomes a new one that no column of the header has (`y.2`, `column_3`);
+asking for a repeated name is refused, since it would be a guess. Cells are text, unchanged. A row of empty cells is a
+row; only a line without any sign but blanks is none. What a file is packed in and how it is encoded is settled by its
+bytes, for every format: gzip, UTF-8 with or without a byte order mark, UTF-16, line ends of CR, LF or both; Parquet
+and workbooks are known by their first bytes, whatever the name says and also on standard input. A row that can't be
+trusted stays a row, with a problem.
+
+**Numbers of rows.** `Row.number` counts data rows from 0 and is what files hold (`splits.json`, `rejects.csv`), as
+pandas and OGB count. `Row.place` is what messages say: the row as a spreadsheet shows it, so the header is row 1 and
+the first molecule row 2. Where there is no header (SMI, SDF), the first one is 1.
+
+**The SMILES column** (`smiles_column.py`) is the one that is asked for. Where none is, it's found by its name, or by
+what its cells look like; where two would do, the choice is the user's.
+
+**Labels** (`labels.py`). One function reads a column of labels for every verb. A column holds numbers or words, never
+both. Numbers may have a decimal comma, thousands separators or a percent sign, all cells of a column alike; `>10` and
+`<0.1` are censored, and what becomes of them is said by `--censored`; words for "no value" are missing, and counted.
+In a column of words only an empty cell is missing; words that differ in letter case or blanks alone are one class. All
+bad cells are in one message. Python's estimators and commands write and read the same columns.
+
+**The writer** (`writers.py`) gives back the user's cells as they were, with the delimiter and the decimal mark of the
+input. The spreadsheet guard acts where a CSV is written and nowhere else, on text that a spreadsheet would run:
+`=1+1`, but not `-0,02`. `csv_rows` undoes it exactly where we read a table of our own, so names and cells inside are
+never guarded.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +40,16 @@ from typing import BinaryIO, cast
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.tables.readers import Row, TableReader, read_table, unique_names
-from dnd.tables.sdf import field_name, is_counts_line, is_sdf, read_sdf
-from dnd.tables.streams import LIMIT_LINE, STANDARD_INPUT, Replayed, byte_lines, is_pipe, open_bytes
+from dnd.tables.streams import (
+    LIMIT_LINE,
+    STANDARD_INPUT,
+    Replayed,
+    byte_lines,
+    is_counts_line,
+    is_pipe,
+    is_sdf,
+    open_bytes,
+)
 
 LIMIT_SDF_COLUMNS = 10_000
 SDF_COLUMNS = ("smiles", "title")
@@ -68,7 +105,7 @@ def _one_molecule(text: str, smiles_column: str | None) -> TableReader:
         InputError: it is none.
         ConfigError: a column is asked for.
     """
-    from dnd.chemistry.parse import parse_smiles  # RDKit is not needed to read a table
+    from dnd.chemistry.parse import parse_smiles
 
     outcome = parse_smiles(text)
     if not outcome.ok:
@@ -141,6 +178,8 @@ def _sdf_table(path: Path | str, first: BinaryIO, second: BinaryIO) -> TableRead
 
 
 def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iterator[Row]:
+    from dnd.tables.sdf import read_sdf  # RDKit is not needed to read a table
+
     empty = dict.fromkeys(names.values(), "")
     for record in read_sdf(path, stream):
         molecule = record.outcome
@@ -153,6 +192,8 @@ def _sdf_rows(path: Path | str, stream: BinaryIO, names: dict[str, str]) -> Iter
 
 def field_names(path: Path | str, stream: BinaryIO) -> list[str]:
     """Data fields of all records, in the order they first occur; a pass of its own, so that the header is complete."""
+    from dnd.tables.sdf import field_name
+
     found: dict[str, None] = {}
     for line in byte_lines(stream, path):
         name = field_name(line.decode("utf-8", errors="dnd_latin_1")) if line.startswith(b">") else None

@@ -15,19 +15,15 @@ from rdkit import Chem
 
 from dnd.chemistry.molecule import LIMITS, InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, relax
-from dnd.common.errors import InputError
-from dnd.common.row_errors import internal_reason
-from dnd.tables.streams import byte_lines, open_bytes
+from dnd.common.errors import InputError, internal_reason
+from dnd.tables.streams import byte_lines, is_counts_line, open_bytes
 
 # SDF text split into records, without RDKit: a torn record can't swallow the next one.
 #
 # A record ends at `$$$$`, at the end of the file, or where the header of the next one begins.
 
 
-SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _DELIMITER = b"$$$$"
-_COUNTS = frozenset(b" 0123456789")
-_SHORTEST_COUNTS_LINE = 38  # two counts of three places, others, and the version
 _HEADER_LINES = 3  # title, program, comment; the counts line is the fourth
 LIMIT_FIELD_NAME = 1024
 
@@ -49,11 +45,6 @@ class SdfBlock:
     molblock: str = ""
     properties: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
-
-
-def is_sdf(path: str | Path) -> bool:
-    """Whether the name of a file says that it's an SDF or mol file, gzipped or not."""
-    return str(path).lower().removesuffix(".gz").endswith(SDF_ENDINGS)
 
 
 def read_sdf_blocks(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfBlock]:
@@ -91,13 +82,6 @@ def _split(stream: BinaryIO, path: str | Path) -> Iterator[tuple[list[bytes], st
             lines.append(line)
     if any(line.strip() for line in lines):
         yield lines, _size_problem(size)
-
-
-def is_counts_line(line: bytes) -> bool:
-    """Whether a line is the fourth of a mol block, by which an SDF is known."""
-    text = line.rstrip()
-    known = text.endswith((b"V2000", b"V3000")) and len(text) >= _SHORTEST_COUNTS_LINE
-    return known and _COUNTS.issuperset(text[:6])
 
 
 def _has_counts_line(lines: list[bytes]) -> bool:

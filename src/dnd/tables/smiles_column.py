@@ -113,3 +113,20 @@ def listed_columns(names: Sequence[str]) -> str:
 def _printable(name: str) -> str:
     """A name as it can stand in one line on a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
+
+
+def require_columns(
+    source: object, columns: Sequence[str], wanted: Sequence[str], *, what: str = "target column"
+) -> None:
+    """Refuse columns that the source does not have.
+
+    Raises:
+        InputError: the message lists the columns there are and the nearest name.
+    """
+    for name in wanted:
+        if name not in columns:
+            raise InputError(
+                f"{source} has no {what} {name!r}",
+                found=f"columns {listed_columns(columns)}" if columns else "no columns",
+                next_step=nearest(name, columns[:1000]) if columns else "Leave out --target-columns",
+            )

@@ -21,6 +21,9 @@ STANDARD_INPUT = "-"
 LIMIT_LINE = 16 * 2**20
 """Longest line in characters or bytes, so that one endless line can't fill the memory."""
 
+SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
+_COUNT_SIGNS = frozenset(b" 0123456789")
+_SHORTEST_COUNTS_LINE = 38  # two counts of three places, others, and the version
 _MAGIC_BYTES = 8
 _GZIP = b"\x1f\x8b"
 _REFUSED = {
@@ -67,6 +70,18 @@ def open_bytes(path: str | Path) -> BinaryIO:
             step = SAVE_AS_CSV if "Excel" in name else "Unpack it, or pack it with gzip"
             raise InputError(f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step=step)
     return cast(BinaryIO, io.BufferedReader(_Gunzip(raw))) if head.startswith(_GZIP) else raw
+
+
+def is_sdf(path: str | Path) -> bool:
+    """Whether the name of a file says that it's an SDF or mol file, gzipped or not."""
+    return str(path).lower().removesuffix(".gz").endswith(SDF_ENDINGS)
+
+
+def is_counts_line(line: bytes) -> bool:
+    """Whether a line is the fourth of a mol block, by which an SDF is known."""
+    text = line.rstrip()
+    known = text.endswith((b"V2000", b"V3000")) and len(text) >= _SHORTEST_COUNTS_LINE
+    return known and _COUNT_SIGNS.issuperset(text[:6])
 
 
 def is_workbook(path: str | Path) -> bool:

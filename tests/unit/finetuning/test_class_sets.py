@@ -7,11 +7,9 @@ import pytest
 
 from dnd.chemistry.splits import Split
 from dnd.predictor.uncertainty.calibration import sentences
-from dnd.predictor.uncertainty.choosing import isotonic_is_better
-from dnd.predictor.uncertainty.class_sets import ALWAYS, ClassWiseSets
-from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.classes import ALWAYS, ClassWiseSets, Isotonic
+from dnd.predictor.uncertainty.fitting import calibrate, isotonic_is_better
 from dnd.predictor.uncertainty.intervals import mixing_weights, weighted_half_width
-from dnd.predictor.uncertainty.probabilities import Isotonic
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 
 

@@ -25,8 +25,16 @@ from sklearn.metrics.pairwise import rbf_kernel
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.classical import FitOptions, Training, fit_member
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, FURTHER, Layout, features_of
-from dnd.predictor.classical.gaussian_process import Kernel, Unary, fit_kernel, squared_distance, tanimoto
-from dnd.predictor.classical.linear import Linear, Scaling, constant
+from dnd.predictor.classical.gaussian_process import (
+    Kernel,
+    Linear,
+    Scaling,
+    Unary,
+    constant,
+    fit_kernel,
+    squared_distance,
+    tanimoto,
+)
 from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
 
 ESOL = Path(__file__).parents[3] / "data/ogb/ogbg_molesol/mapping/mol.csv.gz"

@@ -15,10 +15,10 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.losses import balanced_terms
 from dnd.finetuning.several_files import labelled_file, read_several
+from dnd.finetuning.tasks import choose_tasks
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor.metrics import judge
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import choose_tasks
 from finetuning_toys import heavy_atoms, molecules, other_spelling, quietly, write_csv
 
 SMILES = molecules()

@@ -12,9 +12,8 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
-from dnd.predictor.metrics import significant
-from dnd.predictor.targets import Target, judge_targets
-from dnd.predictor.transforms import Transform
+from dnd.predictor.metrics import judge_targets, significant
+from dnd.predictor.targets import Target, Transform
 from dnd.report.model_report import write_model_report
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 

@@ -14,20 +14,20 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, read_manifest, write_json, write_manifest
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import ClassGroup
+from dnd.predictor.targets import ClassGroup
 from dnd.predictor.uncertainty.calibration import (
     CALIBRATION,
     Calibration,
+    Chosen,
     Judged,
     TargetCalibration,
     read_calibration,
     sentences,
     write_calibration,
 )
-from dnd.predictor.uncertainty.choosing import Chosen
+from dnd.predictor.uncertainty.classes import Platt
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, conformal_half_width
-from dnd.predictor.uncertainty.probabilities import Platt
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from make_golden import GOLDEN
 

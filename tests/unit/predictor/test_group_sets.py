@@ -10,11 +10,11 @@ import pytest
 import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
-from dnd.predictor.metrics import ClassGroup, one_hot, softmax
+from dnd.predictor.metrics import one_hot
+from dnd.predictor.targets import ClassGroup, softmax
 from dnd.predictor.uncertainty.calibration import sentences
-from dnd.predictor.uncertainty.choosing import choose
-from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
-from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.uncertainty.classes import ClassWiseSets, MarginalSets
+from dnd.predictor.uncertainty.fitting import calibrate, choose
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from finetuning_toys import molecules, quietly, write_csv
 

@@ -15,10 +15,9 @@ from dnd.common.model_folder import read_model
 from dnd.predictor.ensemble import spread_by_name, weighted_spread
 from dnd.predictor.model_folder import KIND, read_predictor
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.transforms import Transform
-from dnd.predictor.uncertainty.calibration import Calibration, TargetCalibration, sentences
-from dnd.predictor.uncertainty.choosing import Chosen, choose
-from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.predictor.targets import Transform
+from dnd.predictor.uncertainty.calibration import Calibration, Chosen, TargetCalibration, sentences
+from dnd.predictor.uncertainty.fitting import calibrate, choose
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from finetuning_toys import heavy_atoms, quietly, write_csv
@@ -113,8 +112,8 @@ def test_the_coverage_of_a_model_is_that_of_its_columns(
     """Widths by spread and similarity are enforced; what the calibration saw must be what a loaded model says."""
     line = ((0.2, 0.7), (1.6, 0.4)) if by_similarity else None
     monkeypatch.setattr("dnd.predictor.uncertainty.intervals.error_by_similarity", lambda *given: line)
-    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.NARROWER", 100.0)
-    monkeypatch.setattr("dnd.predictor.uncertainty.choosing.FEWEST_FOR_SPREAD", 9)
+    monkeypatch.setattr("dnd.predictor.uncertainty.fitting.NARROWER", 100.0)
+    monkeypatch.setattr("dnd.predictor.uncertainty.fitting.FEWEST_FOR_SPREAD", 9)
     smiles = [f"{'C' * length}{tail}" for length in range(1, 13) for tail in ("O", "N", "Cl", "F", "C(=O)O", "C#N")]
     noise = np.random.default_rng(2).normal(size=len(smiles))
     labels = [heavy_atoms(text) + extra for text, extra in zip(smiles, noise, strict=True)]

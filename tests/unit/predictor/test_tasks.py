@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.predictor.targets import check_targets, choose_task, fit_targets
+from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
 
 NAN = math.nan
 

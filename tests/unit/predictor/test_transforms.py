@@ -12,9 +12,9 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json
+from dnd.finetuning.tasks import choose_transforms, fit_targets, fit_transform
 from dnd.predictor.metrics import significant
-from dnd.predictor.targets import Target, fit_targets
-from dnd.predictor.transforms import Transform, choose_transforms, fit_transform
+from dnd.predictor.targets import Target, Transform
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.predictor.uncertainty.protocol import Predicted

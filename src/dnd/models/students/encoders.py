@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import MANIFEST
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.models.students.base import Student, StudentConfig
-from dnd.models.students.property_heads import HEADS, PropertyHeads
+
+if TYPE_CHECKING:
+    from dnd.models.students.property_heads import PropertyHeads
 
 # Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
 
@@ -133,6 +135,8 @@ def save_encoder(
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
     if heads is not None:
+        from dnd.models.students.property_heads import HEADS
+
         config["heads"], networks[HEADS] = heads.description(), heads
     tensors = {
         name: half_precision(network.state_dict()) if half else network.state_dict()
@@ -176,6 +180,8 @@ def load_heads(folder: Path | str) -> PropertyHeads | None:
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
     """
+    from dnd.models.students.property_heads import HEADS, PropertyHeads  # few encoders have them
+
     model = read_model(encoder_folder(folder), kind="encoder")
     if model.config.get("heads") is None:
         return None

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dnd.common.errors import CorruptFileError
+from dnd.common.errors import CorruptFileError, note_rows
 from dnd.common.files import replacing, sha256_file, storage_errors
-from dnd.common.row_errors import note_rows
 from dnd.common.sealed_records import read_record, write_record
 from dnd.predictor.predictor import Column
 from dnd.tables.writers import Cells, open_writer

@@ -12,8 +12,8 @@ from dnd.common.files import sha256_file
 from dnd.common.watched_inputs import require_file
 from dnd.tables.molecules import refuse_column_of_sdf
 from dnd.tables.readers import kind_of, read_table
-from dnd.tables.sdf import is_sdf, read_sdf_blocks
-from dnd.tables.streams import STANDARD_INPUT, byte_lines, open_bytes
+from dnd.tables.sdf import read_sdf_blocks
+from dnd.tables.streams import STANDARD_INPUT, byte_lines, is_sdf, open_bytes
 
 CHUNK_CHARACTERS = 2**22
 """A chunk ends early at this much text, so that rows of megabytes take no more memory than rows of bytes."""

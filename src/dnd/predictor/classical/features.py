@@ -15,7 +15,8 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator
 from dnd.chemistry.density import TooDenseError
 from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.parse import read_smiles
 from dnd.common.processes import process_pool
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
@@ -173,10 +174,10 @@ def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
     x_NF = np.zeros((len(smiles), sum(_WIDTHS[name] for name in names)), np.float32)
     refused = {}
     for row, text in enumerate(smiles):
-        molecule = parse_smiles(text)
-        assert molecule.ok, "a canonical SMILES parses back"
+        read = read_smiles(text)  # canonical, so its atoms are in canonical order
+        assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
         try:
-            x_NF[row] = np.concatenate([np.empty(0, np.float32), *(_values(name, molecule.mol) for name in names)])
+            x_NF[row] = np.concatenate([np.empty(0, np.float32), *(_values(name, read[0]) for name in names)])
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
     return Features(x_NF, refused)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
 
 from dnd.common.errors import CorruptFileError
-from dnd.predictor.classical.stored_arrays import Expected, check_arrays, packed_size
+from dnd.common.model_folder import Expected, check_arrays, packed_size
 
 Link = Literal["identity", "logit"]
 _LEAF = -1

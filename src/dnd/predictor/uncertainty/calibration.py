@@ -18,18 +18,43 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.predictor.metrics import ClassGroup, TaskKind
-from dnd.predictor.transforms import AS_IT_IS, Transform
-from dnd.predictor.uncertainty.choosing import Chosen
-from dnd.predictor.uncertainty.class_sets import ClassWiseSets, MarginalSets
+from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform
+from dnd.predictor.uncertainty.classes import ClassSets, ClassWiseSets, Isotonic, MarginalSets, Platt, Temperature
 from dnd.predictor.uncertainty.intervals import ConformalIntervals
-from dnd.predictor.uncertainty.probabilities import Isotonic, Platt, Temperature
 from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, Predicted
 
 Array = Float[np.ndarray, "molecules targets"]
 C = TypeVar("C", bound=Calibrator)
 
 CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The calibrators of one target; None where there were too few molecules, or where the kind has none.
+
+    Attributes:
+        intervals: of a regression.
+        platt: of two classes; kept beside an isotonic line that takes its place.
+        isotonic: of two classes, where it is better than Platt's scaling.
+        temperature: of several classes.
+        sets: of two classes or several.
+    """
+
+    intervals: ConformalIntervals | None = None
+    platt: Platt | None = None
+    isotonic: Isotonic | None = None
+    temperature: Temperature | None = None
+    sets: ClassSets | None = None
+
+    @property
+    def scaling(self) -> Platt | Isotonic | Temperature | None:
+        """What calibrates the probabilities."""
+        return self.temperature or self.isotonic or self.platt
+
+    def scaled(self, predicted: Predicted) -> Predicted:
+        """Predictions with calibrated probabilities; unchanged where no scaling was learned."""
+        return predicted if self.scaling is None else replace(predicted, values=self.scaling.apply(predicted))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 With one partition it learns from the validation part, which also chose the epoch, so it is a little optimistic; or from
 development molecules that were predicted out of fold. With folds it learns from each fold's test part, predicted by
-members that never saw it. Which calibrators suit a target is decided in `choosing.py`.
+members that never saw it. Which calibrators a target gets, every choice between
+two of a kind, is decided here, from held-out molecules alone.
 
 Legend: N molecules, C columns.
 """
@@ -15,12 +16,33 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dnd.chemistry.splits import Split
-from dnd.predictor.metrics import ClassGroup, TaskKind, normalised
-from dnd.predictor.transforms import AS_IT_IS, Transform
-from dnd.predictor.uncertainty.calibration import Array, Calibration, GroupCalibration, Judged, TargetCalibration
-from dnd.predictor.uncertainty.choosing import Chosen, choose
-from dnd.predictor.uncertainty.intervals import mixing_weights
+from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform, normalised
+from dnd.predictor.uncertainty.calibration import (
+    Array,
+    Calibration,
+    Chosen,
+    GroupCalibration,
+    Judged,
+    TargetCalibration,
+)
+from dnd.predictor.uncertainty.classes import (
+    FEWEST_EACH,
+    ClassSets,
+    ClassWiseSets,
+    Isotonic,
+    MarginalSets,
+    Platt,
+    Temperature,
+    log_losses,
+)
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights
 from dnd.predictor.uncertainty.protocol import HeldOut, Predicted, pooled_scores
+
+FEWEST_FOR_SPREAD = 100  # molecules that choose between both kinds of width
+NARROWER = 0.95  # of the one width is what the mean of widths by the spread must come to: less is chance
+FEWEST_FOR_ISOTONIC = 100  # of each class
+GAIN = 0.005  # of the log loss, by which an isotonic line must be better
+_FOLDS = 5
 
 Folds = Sequence[tuple[Split, Array]]
 
@@ -213,3 +235,65 @@ def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_NC: A
         of_group = replace(found, set_judged_on=len(sets["coverage"]), set_size=size)
         found = of_group if column.group else replace(found, set_single=single)  # what the file has of each
     return found
+
+
+# Which calibrators a target gets.
+
+
+def choose(kind: TaskKind, data: HeldOut) -> Chosen:
+    """Fit the calibrators of a target and keep the better of each pair.
+
+    - Intervals: a width without the members' spread, or with it where that is narrower on average for at least 100
+      molecules. Both cover the molecules that taught them equally often. Both go with the similarity to the nearest
+      training molecule where `data` has it.
+    - Two classes: Platt's scaling, or an isotonic line where there are 100 molecules of each class and its log loss is
+      smaller out of fold.
+    - Sets of several classes: a threshold of each class where every class has 20 molecules, else one for all. Of two
+      classes always one for each.
+
+    Args:
+        kind: of the target.
+        data: held-out molecules; `predicted.spread_N` allows widths by it.
+    """
+    if kind == "regression":
+        one = ConformalIntervals.fit(replace(data, predicted=replace(data.predicted, spread_N=None)))
+        by_spread = ConformalIntervals.fit(data) if data.predicted.spread_N is not None else None
+        return Chosen(by_spread if _is_narrower(by_spread, one, data) else one)
+    if kind == "multiclass":
+        found = Chosen(temperature=Temperature.fit(data))
+        places_N, classes = data.places_N, data.predicted.values.shape[1]
+        enough = bool(np.bincount(places_N, minlength=classes).min() >= FEWEST_EACH)
+        own: type[ClassSets] = ClassWiseSets if enough else MarginalSets
+    else:
+        platt = Platt.fit(data)
+        found = Chosen(platt=platt, isotonic=Isotonic.fit(data) if platt and isotonic_is_better(data) else None)
+        own = ClassWiseSets
+    return replace(found, sets=own.fit(replace(data, predicted=found.scaled(data.predicted))))
+
+
+def _is_narrower(by_spread: ConformalIntervals | None, one: ConformalIntervals | None, data: HeldOut) -> bool:
+    if by_spread is None or one is None or len(data) < FEWEST_FOR_SPREAD:
+        return False
+    means = [float(np.average(own.half_widths(data.predicted), weights=data.weights_N)) for own in (by_spread, one)]
+    return means[0] < NARROWER * means[1]
+
+
+def isotonic_is_better(data: HeldOut) -> bool:
+    """Log loss of both scalings, each fitted on four fifths of the molecules and judged on the rest.
+
+    Replicates of a molecule are in one fifth.
+    """
+    labels_N = data.labels_N
+    if min(labels_N.sum(), len(labels_N) - labels_N.sum()) < FEWEST_FOR_ISOTONIC:
+        return False
+    given_N = np.arange(len(labels_N)) if data.molecule_N is None else data.molecule_N
+    molecule_N = np.unique(given_N, return_inverse=True)[1]
+    fold_N = (np.random.default_rng(0).permutation(molecule_N.max() + 1) % _FOLDS)[molecule_N]
+    losses = np.zeros(2)
+    for fold in range(_FOLDS):
+        taught, judged = data[fold_N != fold], data[fold_N == fold]
+        line, scaling = Isotonic.fit(taught), Platt.fit(taught)
+        if line is None or scaling is None:
+            return False
+        losses += [log_losses(judged.labels_N, Predicted(own.apply(judged.predicted))).sum() for own in (scaling, line)]
+    return bool(losses[1] < (1 - GAIN) * losses[0])

@@ -22,8 +22,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from dnd.predictor.metrics import significant
-from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.targets import AS_IT_IS, Transform
 from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, HeldOut, Predicted
 
 FEWEST_FOR_MIXING = 30  # labels of a validation part that weighs as much as the training part
@@ -104,6 +103,8 @@ class ConformalIntervals(Calibrator):
 
     def describe(self, transform: Transform = AS_IT_IS) -> str:
         """The width in words, for a target with `transform`."""
+        from dnd.predictor.metrics import significant  # to predict takes no metric
+
         line = f"± {significant(self.half_width)}"
         if transform.name == "log" and self.similarity_factors is not None:
             line += " in the logarithm"

@@ -2,8 +2,8 @@
 
 A calibrator is a frozen dataclass of numbers. It learns from molecules that the model was not trained on, it is applied
 to the model's predictions for any molecules, it is evaluated on labelled molecules, and it describes itself in words.
-Conformal intervals are in `intervals.py`, calibrated probabilities in `probabilities.py`, sets of likely classes in
-`class_sets.py`; which of them suits given molecules is decided in `choosing.py`.
+Conformal intervals are in `intervals.py`, calibrated probabilities and sets of likely classes in `classes.py`; which of
+them suits given molecules is decided in `fitting.py`.
 
 Legend: N molecules, K classes of one target.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dnd.common.config import from_dict
-from dnd.predictor.transforms import AS_IT_IS, Transform
+from dnd.predictor.targets import AS_IT_IS, Transform
 
 COVERAGE = 0.9  # that intervals and sets are made for
 C = TypeVar("C", bound="Calibrator")

@@ -1,0 +1,331 @@
+"""What a column of labels is learned as: its task, a map of skewed labels, and the scale of the training part.
+
+The predictor only applies what is decided here; see `dnd.predictor.targets`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.common.errors import ConfigError, InputError
+from dnd.predictor.targets import AS_IT_IS, Target, TaskKind, TaskName, Transform, TransformName, task_name
+from dnd.tables.labels import MOST_CLASSES
+
+TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
+TWO_CLASSES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 2.0))
+"""Pairs of numbers that are taken for two classes, the second for class 1."""
+_NO_TRANSFORM: tuple[TransformName, ...] = ("none",)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What the targets of one model are.
+
+    Attributes:
+        kinds: of each target.
+        reason: one sentence that says why.
+        balanced: the loss is the mean over targets of each target's own loss; else the mean over all labels.
+    """
+
+    kinds: tuple[TaskKind, ...]
+    reason: str
+    balanced: bool
+
+    @property
+    def name(self) -> TaskName:
+        """The kind of all targets, or `mixed`."""
+        return task_name(self.kinds)
+
+
+def number_word(value: float) -> str:
+    """A number as the name of a class: 2, not 2.0."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"
+
+
+def choose_task(
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    choice: TaskChoice,
+    words: Sequence[str] = (),
+) -> tuple[TaskKind, str]:
+    """The kind of task and one sentence that says why.
+
+    Args:
+        targets_NC: labels as numbers; places in `words` where the labels are words.
+        names: of the targets.
+        choice: what the user asked for.
+        words: the labels of a single target, where they are words.
+
+    Raises:
+        InputError: classes were asked for and the labels are no classes, or numbers and the labels are words.
+    """
+
+    known = targets_NC[~np.isnan(targets_NC)]
+    if words:
+        if choice == "regression":
+            raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
+        listed = ", ".join(words[:5]) + (" …" if len(words) > 5 else "")
+        kind: TaskKind = "classification" if len(words) == 2 and choice != "multiclass" else "multiclass"
+        return kind, f"{kind}, because the labels of {names[0]} are {len(words)} words: {listed}"
+    distinct = np.unique(known)
+    whole = bool((known == np.round(known)).all()) and 2 <= len(distinct) <= MOST_CLASSES
+    binary = bool(np.isin(known, (0.0, 1.0)).all())
+    coded = tuple(distinct.tolist()) in TWO_CLASSES or (choice == "classification" and whole and len(distinct) == 2)
+    if coded and choice in ("auto", "classification") and not binary:
+        both = " or ".join(map(number_word, distinct))
+        why = f"every label is {both} (--task regression overrules this)" if choice == "auto" else "it was asked for"
+        return "classification", f"classification, because {why}"
+    if choice in ("classification", "multiclass") and not (binary or whole):
+        broken = ~np.isnan(targets_NC) & (targets_NC != np.round(targets_NC))
+        row, column = np.argwhere(broken if broken.any() else ~np.isnan(targets_NC))[0]
+        raise InputError(
+            f"target {names[column]} can't be a class",
+            found=f"the label {targets_NC[row, column]:g}, one of {len(distinct)}",
+            expected=f"0 or 1, or whole numbers or words for up to {MOST_CLASSES} classes",
+            next_step="Use --task regression, or recode the column",
+        )
+    if choice == "multiclass" or (choice == "classification" and not binary):
+        return "multiclass", f"multiclass, {len(distinct)} classes by their numbers, as asked for"
+    if choice != "auto":
+        return choice, f"{choice}, as asked for"
+    if binary:
+        return "classification", "classification, because every label is 0 or 1 (--task regression overrules this)"
+    example = known[~np.isin(known, (0.0, 1.0))][0]
+    reason = f"regression, because there are labels other than 0 and 1, such as {example:g} ({len(distinct)} values)"
+    hint = "; if they are names of classes, say --task multiclass" if whole else ""
+    return "regression", reason + hint
+
+
+def choose_tasks(
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    choices: Sequence[TaskChoice],
+    *,
+    words: Sequence[Sequence[str]] = (),
+    several_files: bool = False,
+) -> Tasks:
+    """The kind of every target.
+
+    One kind for one table is trained as OGB does it, on the mean over all labels. Targets of two kinds or of several
+    files weigh the same instead, however many labels each has: else the largest file would drown the others.
+
+    Args:
+        targets_NC: labels; NaN = missing.
+        names: of the targets.
+        choices: one for all targets, or one for each.
+        words: for each target its labels, where they are words.
+        several_files: the targets come from more than one file.
+
+    Raises:
+        ConfigError: the number of choices is another.
+        InputError: see `choose_task`.
+    """
+    if len(choices) not in (1, len(names)):
+        raise ConfigError("tasks and targets differ in number", found=len(choices), expected=f"1 or {len(names)}")
+    each = list(choices) * len(names) if len(choices) == 1 else list(choices)
+    columns = [targets_NC[:, [column]] for column in range(len(names))]
+    known = list(words) or [()] * len(names)
+    found = [
+        choose_task(column, [name], choice, own)
+        for column, name, choice, own in zip(columns, names, each, known, strict=True)
+    ]
+    kinds = tuple(kind for kind, _ in found)
+    if len(names) == 1:
+        reason = found[0][1]
+    elif len(set(kinds)) == 1 and len(set(each)) == 1 and kinds[0] != "multiclass":
+        labels = targets_NC[~np.isnan(targets_NC)]
+        plain = kinds[0] != "classification" or (not any(known) and bool(np.isin(labels, (0, 1)).all()))
+        two_each = "classification, because every target has two classes (--task regression overrules this)"
+        reason = choose_task(targets_NC, names, each[0])[1] if plain else two_each
+    else:
+        of_kind = {kind: [name for name, own in zip(names, kinds, strict=True) if own == kind] for kind in kinds}
+        reason = "; ".join(f"{kind} for {', '.join(own)}" for kind, own in of_kind.items())
+        by_labels = ", by the labels of each (0 and 1 are classes, and so are words)"
+        reason += by_labels if set(each) == {"auto"} else ", as asked for"
+    return Tasks(kinds, reason, balanced=several_files or len(set(kinds)) > 1)
+
+
+def check_tasks(
+    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kinds: Sequence[TaskKind]
+) -> list[str]:
+    """`check_targets` for targets of both kinds."""
+    notices: list[str] = []
+    for kind in dict.fromkeys(kinds):
+        columns = [column for column, own in enumerate(kinds) if own == kind]
+        notices += check_targets(targets_NC[:, columns], [names[column] for column in columns], kind)
+    return notices
+
+
+def check_targets(
+    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kind: TaskKind
+) -> list[str]:
+    """Refuse targets that can't be learned; return a notice for each that can only be learned in part.
+
+    Raises:
+        InputError: a target without labels, a constant one, or no target with both classes.
+    """
+    notices: list[str] = []
+    for name, target_N in zip(names, targets_NC.T, strict=True):
+        values = np.unique(target_N[~np.isnan(target_N)])
+        if len(values) == 0:
+            raise InputError(f"target {name} has no label", next_step="Leave it out of --target-columns")
+        if len(values) == 1 and kind == "regression":
+            raise InputError(f"target {name} is constant", found=f"only {values[0]:g}", expected="two values or more")
+        if len(values) == 1:
+            if kind == "multiclass":
+                raise InputError(f"target {name.rsplit('_prob_', 1)[0]} has one class only", expected="two or more")
+            notices.append(f"target {name} has one class only ({values[0]:g}); metrics skip it")
+    if kind == "classification" and len(notices) == len(names):
+        raise InputError("there is one class only", found="; ".join(notices)[:200], expected="labels 0 and 1")
+    return notices
+
+
+# Which map a target's labels get, and the scale of its training labels.
+
+
+TransformChoice = Literal["auto", "log", "yeo-johnson"]
+SKEWED = 2.0  # that of the exponential distribution
+_STRAIGHTENED = 0.5  # of the skewness is the most that a map may leave
+_MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond them
+_WORDS = {"log": "logarithm", "yeo-johnson": "Yeo-Johnson map"}
+
+
+def fit_transform(name: TransformName, labels_N: Float[np.ndarray, "molecules"]) -> Transform:
+    """The map `name` for training labels, without NaN and not all equal."""
+    if name == "none":
+        return AS_IT_IS
+    found = Transform("log")
+    if name == "yeo-johnson":
+        from sklearn.preprocessing import PowerTransformer  # a slow import that no prediction needs
+
+        centre, width = float(labels_N.mean()), float(labels_N.std())
+        power = PowerTransformer(standardize=False).fit(((labels_N - centre) / width)[:, None]).lambdas_[0]
+        found = Transform(name, centre, width, float(np.clip(power, 0.0, 2.0)))
+    mapped_N = found.forward(labels_N)
+    margin = _MARGIN * float(mapped_N.std())
+    return replace(found, low=float(mapped_N.min()) - margin, high=float(mapped_N.max()) + margin)
+
+
+def choose_transforms(
+    choice: TransformChoice | None,
+    targets_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    kinds: Sequence[TaskKind],
+    trainings: Sequence[np.ndarray],
+) -> tuple[tuple[TransformName, ...], list[str]]:
+    """The map of each target, and what was chosen in words.
+
+    `auto` maps a target whose training labels have a skewness of 2 or more, up or down: by the logarithm where all its
+    labels are positive, else by Yeo and Johnson's map, and only if no more than half of the skewness is left. With
+    several partitions the training parts of all must say so. Of labels of the validation part only the sign is looked
+    at: what is zero or negative has no logarithm. A test label decides nothing.
+
+    Args:
+        choice: none = no map.
+        targets_NC: labels of the training and validation parts; NaN = missing, and everywhere else.
+        names: of the targets.
+        kinds: of the targets; classes have no map.
+        trainings: rows of the training part of each partition.
+
+    Raises:
+        InputError: logarithms were asked for and a label is not positive.
+    """
+    found: list[TransformName] = []
+    lines: list[str] = []
+    plain: list[str] = []
+    for name, kind, labels_N in zip(names, kinds, targets_NC.T, strict=True):
+        if choice is None or kind != "regression":
+            found.append("none")
+            continue
+        known_N = labels_N[~np.isnan(labels_N)]
+        positive = bool((known_N > 0).all())
+        if choice == "log" and not positive:
+            raise InputError(
+                f"target {name} has no logarithm",
+                found=f"the label {known_N.min():g}",
+                expected="labels above 0",
+                next_step="Use transform=yeo-johnson",
+            )
+        own: TransformName = choice if choice != "auto" else "log" if positive else "yeo-johnson"
+        skews = [_skewness(own, labels_N[rows]) for rows in trainings]
+        taken = choice != "auto" or all(
+            abs(before) >= SKEWED and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
+        )
+        found.append(own if taken else "none")
+        before, after = skews[0]
+        if taken:
+            count = int((~np.isnan(labels_N[trainings[0]])).sum())
+            asked = "as asked for" if choice != "auto" else "transform=none overrules this"
+            lines.append(
+                f"target {name}: learned as its {_WORDS[own]}, skewness {after:.1f} of {count} training labels instead "
+                f"of {before:.1f} ({asked})"
+            )
+        else:
+            plain.append(f"{name} (skewness {before:.1f})")
+    if plain:
+        lines.append(f"no transform of {', '.join(plain)}: the training labels are not skewed, or no map helps")
+    return tuple(found), lines
+
+
+def _skewness(name: TransformName, labels_N: Float[np.ndarray, "molecules"]) -> tuple[float, float]:
+    """Of labels before and after a map; 0 where they do not vary."""
+    known_N = labels_N[~np.isnan(labels_N)]
+    if len(known_N) < 3 or np.ptp(known_N) == 0:
+        return 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge labels, which `check_learnable` refuses
+        return _skew(known_N), _skew(fit_transform(name, known_N).forward(known_N))
+
+
+def _skew(values_N: np.ndarray) -> float:
+    return float((((values_N - values_N.mean()) / values_N.std()) ** 3).mean())
+
+
+def fit_targets(
+    training_NC: Float[np.ndarray, "molecules targets"],
+    names: Sequence[str],
+    units: Sequence[str],
+    kinds: Sequence[TaskKind],
+    *,
+    standardise: bool,
+    transforms: Sequence[TransformName] = (),
+) -> list[Target]:
+    """Targets with the mean and standard deviation of the training labels (population form).
+
+    Args:
+        training_NC: labels of the training part only, so that nothing of the test part leaks; NaN = missing.
+        names: of the targets.
+        units: of the targets; empty = none given.
+        kinds: of the targets; classes have no scale.
+        standardise: False for `raw` regression.
+        transforms: of the targets; empty = none.
+
+    Raises:
+        InputError: a target has no label, or a single value, in the training part.
+    """
+    targets = []
+    columns = zip(
+        names, units or [""] * len(names), kinds, transforms or _NO_TRANSFORM * len(names), training_NC.T, strict=True
+    )
+    for name, unit, kind, chosen, target_N in columns:
+        known = target_N[~np.isnan(target_N)]
+        if not standardise or kind != "regression":
+            targets.append(Target(name, unit, kind=kind))
+            continue
+        with np.errstate(over="ignore"):
+            std = float(known.std()) if len(known) else 0.0
+        if not 0 < std < math.inf:
+            raise InputError(
+                f"target {name} has no usable spread in the training part",
+                found=f"standard deviation {std:g} of {len(known)} labels",
+                next_step="Use another --split, or leave the target out",
+            )
+        transform = fit_transform(chosen, known)
+        mapped = transform.forward(known)
+        targets.append(Target(name, unit, float(mapped.mean()), float(mapped.std()), kind, transform=transform))
+    return targets

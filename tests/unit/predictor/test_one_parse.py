@@ -1,0 +1,35 @@
+"""How often RDKit parses and writes a molecule in a prediction with a blend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rdkit import Chem
+
+from dnd.predictor.predictor import Predictor
+
+BLEND = Path(__file__).parents[2] / "golden/predictor-blend"
+ORDINARY = [f"{'C' * chain}{end}" for chain in range(1, 11) for end in ("O", "N", "Cl", "c1ccccc1", "C(=O)NC")]
+
+
+def test_a_prediction_with_a_blend_writes_each_molecule_once_and_parses_it_at_most_three_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = Predictor.load(BLEND, device="cpu")
+    counts: Counter[str] = Counter()
+    for name in ("MolFromSmiles", "MolToSmiles"):
+        original = getattr(Chem, name)
+
+        def counted(*args: Any, name: str = name, original: Any = original, **named: Any) -> Any:
+            counts[name] += 1
+            return original(*args, **named)
+
+        monkeypatch.setattr(Chem, name, counted)
+    assert predictor.predict(ORDINARY)["error"] == [""] * len(ORDINARY)
+    assert counts["MolToSmiles"] == len(ORDINARY)  # the canonical SMILES
+    # One for the graph, one for the classical features (in other processes from 200 molecules on) and one, a third of
+    # a whole parse, for the fingerprint of the domain.
+    assert len(ORDINARY) <= counts["MolFromSmiles"] <= 3 * len(ORDINARY)
