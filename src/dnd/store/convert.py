@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from rdkit import Chem
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.conformers.atom_matching import Misfit, Placed, place
@@ -79,7 +79,7 @@ def make_converter(
             return reject("check", problem, molecule.smiles)
         columns, failure = electrons(record, placed, graph, full, explicit_hydrogens=explicit)
         row = replace(row, auxiliary={**row.auxiliary, **columns}, quantum_failure=failure)
-        return row, (connectivity_key(molecule.mol) or "") if connectivity else ""
+        return row, connectivity_key(molecule.mol) if connectivity else ""
 
     return convert
 
@@ -106,10 +106,14 @@ def _quantum_maker(wanted: bool) -> Callable[..., tuple[dict[str, np.ndarray], s
     return quantum_columns
 
 
-def key_of_record(record: Record) -> str:
-    """`connectivity_key` of a record of any layout, empty where there is none."""
+def key_of_record(record: Record) -> str | Reject:
+    """`connectivity_key` of a record of any layout, or why there is no molecule."""
+    if record.problem is not None:
+        return Reject(record.row, record.source, "".join(record.smiles[:1]), "read", record.problem)
     placed = _molecule(record)
-    return "" if isinstance(placed, Misfit) else connectivity_key(placed.molecule.mol) or ""
+    if isinstance(placed, Misfit):
+        return Reject(record.row, record.source, placed.smiles, placed.stage, placed.reason)
+    return connectivity_key(placed.molecule.mol)
 
 
 def _molecule(record: Record) -> Placed | Misfit:
