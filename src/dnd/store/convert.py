@@ -148,6 +148,9 @@ def _conformers(
         if isinstance(generated, str):
             return generated
         positions_KA3, method = generated.positions_KA3, generated.method
+    if heavy < len(numbers_A) < heavy + hidden:
+        found = f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates"
+        return f"{found}: is a charge or a radical lost, or a hydrogen?"
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
     return Conformers(numbers_A.astype(np.int64), positions_KA3), method
@@ -162,7 +165,8 @@ def _sound(
     graph = featurize(molecule.mol, explicit_hydrogens=True)
     if positions_KA3.shape[1] != graph.num_atoms:
         return f"{positions_KA3.shape[1]} atoms were generated of {graph.num_atoms}"
-    problems = [geometry_problem(positions, graph.bonds_M2) for positions in positions_KA3]
+    numbers_A = graph.node_features_NF[:, 0].astype(np.int64) + 1
+    problems = [geometry_problem(positions, numbers_A, graph.bonds_M2) for positions in positions_KA3]
     if all(problems):
         return f"generated geometry is broken: {problems[0]}"
     return Generated(positions_KA3[[number for number, problem in enumerate(problems) if not problem]], method)
