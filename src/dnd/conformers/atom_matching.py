@@ -7,6 +7,7 @@ reason, never a guess.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDetermineBonds
 from rdkit.Geometry import Point3D
 
+from dnd.chemistry.geometry import flat_problem, stereo_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, parse_smiles
 from dnd.conformers.records import Record
@@ -24,6 +26,7 @@ from dnd.tables.sdf import parse_molblock
 # Atoms within 1.3 times the sum of their covalent radii are taken for bonded where only coordinates are known. A bond
 # too many in a strained ring does no harm, since the SMILES' bonds only have to be among them.
 _COVALENT_FACTOR = 1.3
+_MOST_MATCHES = 200  # that are tried, where equal branches may be exchanged, for one with the molecule's configuration
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,20 @@ class Misfit:
 
 
 def place(record: Record) -> Placed | Misfit:
-    """The molecule of a record, with its coordinates in canonical order."""
+    """The molecule of a record, with its coordinates in canonical order, where these can be its own."""
+    placed = _place(record)
+    if isinstance(placed, Misfit) or placed.positions_A3 is None:
+        return placed
+    problem = flat_problem(placed.molecule.mol, placed.positions_A3) or _stereo_misfit(placed)
+    return Misfit("match", problem, placed.molecule.smiles) if problem else placed
+
+
+def _stereo_misfit(placed: Placed) -> str | None:
+    assert placed.positions_A3 is not None
+    return stereo_problem(placed.molecule.mol, placed.positions_A3)
+
+
+def _place(record: Record) -> Placed | Misfit:
     match record.layout:
         case "smiles":
             return _plain(record.smiles[0] if record.smiles else "")
@@ -114,9 +130,14 @@ def _coordinates(record: Record) -> Placed | Misfit:
             misfit = misfit or _plain_misfit(text)
             continue
         mol = Chem.AddHs(parsed)
-        atoms = _match(_skeleton(mol), bonded)
-        if atoms is not None:
-            return _reorder(mol, record.positions_A3[atoms], text)
+        if record.charge and Chem.GetFormalCharge(mol) != record.charge:
+            found = f"charge {record.charge} of the coordinates, {Chem.GetFormalCharge(mol)} of the SMILES"
+            misfit = Misfit("match", found, text)
+            continue
+        fits = (_reorder(mol, record.positions_A3[atoms], text) for atoms in _matches(_skeleton(mol), bonded))
+        found_fit = _first_with_its_stereo(fits)
+        if found_fit is not None:
+            return found_fit
         misfit = Misfit("match", "the SMILES' bonds are not among the coordinates' close atoms", text)
     return misfit or Misfit("parse", "no SMILES")
 
@@ -154,19 +175,32 @@ def _molblock_for_smiles(record: Record) -> Placed | Misfit:
         return Misfit("parse", reason, text)
     if not mol.GetConformer().Is3D():
         return Misfit("match", "2D coordinates, a conformer is needed", text)
+    hydrogens = sum(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+    expected = sum(atom.GetTotalNumHs(includeNeighbors=True) for atom in outcome.mol.GetAtoms())
+    if hydrogens and hydrogens != expected:
+        return Misfit("match", f"{hydrogens} hydrogens in the file, {expected} in the SMILES", text)
     heavy = np.array([atom.GetIdx() for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1], dtype=np.int64)
     if len(heavy) != outcome.mol.GetNumAtoms():
         found = f"{len(heavy)} heavy atoms in the file, {outcome.mol.GetNumAtoms()} in the SMILES"
         return Misfit("match", found, text)
     target = _without_hydrogens(mol)
     # Bond orders first, so that C=O is not laid on C-OH; without them where the two programs disagree about orders.
-    atoms = _match_orders(outcome.mol, target)
-    if atoms is None:
-        atoms = _match(_skeleton(outcome.mol), _skeleton(target))
-    if atoms is None:
-        return Misfit("match", "the SMILES' bonds differ from the file's", text)
-    positions_A3 = mol.GetConformer().GetPositions()[heavy[atoms]]
-    return Placed(outcome, _elements(outcome.mol), positions_A3.astype(np.float32))
+    positions_A3, numbers_A = mol.GetConformer().GetPositions().astype(np.float32), _elements(outcome.mol)
+    for matches in (_match_orders(outcome.mol, target), _matches(_skeleton(outcome.mol), _skeleton(target))):
+        placed = _first_with_its_stereo(Placed(outcome, numbers_A, positions_A3[heavy[atoms]]) for atoms in matches)
+        if placed is not None:
+            return placed
+    return Misfit("match", "the SMILES' bonds differ from the file's", text)
+
+
+def _first_with_its_stereo(fits: Iterable[Placed | Misfit]) -> Placed | Misfit | None:
+    """The first of the ways to lay a molecule on coordinates that has its configuration; the first where none has."""
+    first = None
+    for fit in fits:
+        if isinstance(fit, Misfit) or _stereo_misfit(fit) is None:
+            return fit
+        first = first or fit
+    return first
 
 
 def _reorder(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"], text: str) -> Placed | Misfit:
@@ -182,27 +216,35 @@ def _elements(mol: Chem.Mol) -> Int[np.ndarray, "atoms"]:
     return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
 
 
-def _match(query: Chem.Mol, target: Chem.Mol) -> Int[np.ndarray, "atoms"] | None:
-    """For each atom of `query` its atom in `target` of the same size; the identity where that fits."""
+def _matches(query: Chem.Mol, target: Chem.Mol) -> Iterator[Int[np.ndarray, "atoms"]]:
+    """For each atom of `query` its atom in `target` of the same size, in every way; the identity first if that fits."""
     if query.GetNumAtoms() != target.GetNumAtoms():
-        return None
+        return
     same_elements = np.array_equal(_elements(query), _elements(target))
     if same_elements and all(
         target.GetBondBetweenAtoms(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) is not None
         for bond in query.GetBonds()
     ):
-        return np.arange(query.GetNumAtoms())
-    found = target.GetSubstructMatch(query)
-    return np.array(found, dtype=np.int64) if found else None
+        yield np.arange(query.GetNumAtoms())
+    yield from _substructures(query, target)
 
 
-def _match_orders(query: Chem.Mol, target: Chem.Mol) -> Int[np.ndarray, "atoms"] | None:
+def _match_orders(query: Chem.Mol, target: Chem.Mol) -> Iterator[Int[np.ndarray, "atoms"]]:
     try:
         Chem.SanitizeMol(target)
     except Chem.MolSanitizeException:
-        return None
-    found = target.GetSubstructMatch(query, useChirality=False)
-    return np.array(found, dtype=np.int64) if found and query.GetNumBonds() == target.GetNumBonds() else None
+        return
+    if query.GetNumBonds() == target.GetNumBonds():
+        yield from _substructures(query, target)
+
+
+def _substructures(query: Chem.Mol, target: Chem.Mol) -> Iterator[Int[np.ndarray, "atoms"]]:
+    """One match first, since all together take longer."""
+    found = target.GetSubstructMatch(query)
+    if found:
+        yield np.array(found, dtype=np.int64)
+        for other in target.GetSubstructMatches(query, uniquify=False, maxMatches=_MOST_MATCHES):
+            yield np.array(other, dtype=np.int64)
 
 
 def _without_hydrogens(mol: Chem.Mol) -> Chem.Mol:

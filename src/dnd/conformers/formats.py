@@ -404,6 +404,8 @@ def _frame_problem(frame: list[str]) -> tuple[str | None, int]:
     num_atoms = int(frame[0]) if frame[0].strip().isdecimal() else 0
     if not 1 <= num_atoms <= LIMITS.molblock_atoms:
         return f"number of atoms is {frame[0].strip()[:20]!r}, expected 1 to {LIMITS.molblock_atoms}", num_atoms
+    if len(frame) > 2 + num_atoms + 3 * _is_qm9(frame[1]):
+        return f"number of atoms is {num_atoms}, but more lines of atoms follow", num_atoms
     if len(frame) < 2 + num_atoms + (2 if len(frame) > 1 and _is_qm9(frame[1]) else 0):
         return f"frame is cut off: {len(frame)} lines for {num_atoms} atoms", num_atoms
     for number, line in enumerate(frame[2 : 2 + num_atoms]):
@@ -434,22 +436,31 @@ def _frames_of(path: Path) -> Iterator[list[str]]:
 
 
 def _frames(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Split lines into frames; lines where a number of atoms should be make one frame, up to the next number."""
+    """Split lines into frames; lines where a number of atoms should be make one frame, up to the next number.
+
+    Lines of atoms that follow a frame belong to it: its number is too small.
+    """
     stream = (line.rstrip("\r\n") for line in lines)
-    stray = ""
+    stray, frame, is_sound = "", list[str](), False
     for line in stream:
         num_atoms = int(line) if line.strip().isdecimal() and len(line.strip()) < 8 else 0
         if not num_atoms:
-            stray = stray or line.strip()
+            if is_sound and not stray and _is_atom(line):
+                frame += [line][: max(0, LIMITS.molblock_atoms + 3 - len(frame))]
+            else:
+                stray = stray or line.strip()
             continue
-        if stray:
-            yield [stray]
-            stray = ""
-        frame = [line, next(stream, "")]
+        yield from filter(None, (frame, [stray] if stray else []))
+        frame, stray = [line, next(stream, "")], ""
         rest = num_atoms + 3 if _is_qm9(frame[1]) else num_atoms
-        yield frame + list(itertools.islice(stream, rest if num_atoms <= LIMITS.molblock_atoms else 0))
-    if stray:
-        yield [stray]
+        frame += itertools.islice(stream, rest if num_atoms <= LIMITS.molblock_atoms else 0)
+        is_sound = _frame_problem(frame)[0] is None
+    yield from filter(None, (frame, [stray] if stray else []))
+
+
+def _is_atom(line: str) -> bool:
+    cells = line.split()
+    return len(cells) >= 4 and bool(_atomic_number(cells[0])) and all(map(math.isfinite, map(parse_number, cells[1:4])))
 
 
 def _archive_frames(path: Path) -> Iterator[list[str]]:

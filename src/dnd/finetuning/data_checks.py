@@ -38,7 +38,7 @@ def audit_duplicates(
 
     Args:
         partitions: one, or one per fold.
-        smiles: canonical, of the molecules.
+        smiles: of the molecules, as `molecule_identity` gives them.
         rows_N: row number of each in the input.
 
     Returns:
@@ -244,7 +244,7 @@ def preamble(
     yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
     for repeats in find_repeats(molecules, tasks.kinds, plan.transforms, plan.config.units):
         yield f"note: {repeats.sentence()}"
-    warning = warning_line(audit_duplicates(parts, molecules.smiles, molecules.rows_N), molecules.place_of)
+    warning = warning_line(audit_duplicates(parts, molecules.identities, molecules.rows_N), molecules.place_of)
     if warning:
         yield warning
     if tasks.balanced:

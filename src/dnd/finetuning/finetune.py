@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
@@ -320,7 +321,7 @@ def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
         return partitions(
             config.split,
             molecules.texts,
-            identities=molecules.smiles,
+            identities=identities_of(molecules.smiles),
             column_values=molecules.extra,
             rows_N=molecules.rows_N,
             num_rows=molecules.num_rows,

@@ -117,7 +117,7 @@ def workbench(
     molecules, config = plan.molecules, plan.config
     rows = development(partition)
     rows = rows[place_N[rows] >= 0]
-    identities = [molecules.smiles[row] for row in rows]
+    identities = [molecules.identities[row] for row in rows]
     num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
         molecules.targets_NC[rows],
@@ -137,7 +137,7 @@ def workbench(
         folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed, identities),
         num_folds=num_folds,
         seed=config.loop.seed,
-        identity_N=np.unique(np.asarray(molecules.smiles), return_inverse=True)[1].astype(np.int64),
+        identity_N=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),
         options=FitOptions(
             threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
             trees=config.blend.trees,

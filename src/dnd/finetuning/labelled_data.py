@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError, note_rows
 from dnd.predictor.targets import ClassGroup
@@ -101,6 +103,11 @@ class LabelledMolecules:
     units: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     smiles_column: str = "smiles"
+
+    @cached_property
+    def identities(self) -> list[str]:
+        """What rows of one molecule share, see `molecule_identity`."""
+        return identities_of(self.smiles)
 
     @property
     def learned_N(self) -> Bool[np.ndarray, "molecules"]:

@@ -145,7 +145,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         groups=molecules.groups,
         transforms=transforms,
         spread_NC=fitted.spread_NC,
-        identities=molecules.smiles,
+        identities=molecules.identities,
         similarity_N=fitted.similarity_N,
     )
     metrics = _metrics(plan, fitted, folds)
@@ -155,7 +155,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
         for name, own in beside.items()
     }
-    judged = Judged(fitted.targets, molecules.exact_NC, molecules.smiles, folds, predicted)
+    judged = Judged(fitted.targets, molecules.exact_NC, molecules.identities, folds, predicted)
     found = judge_beside_baselines(judged, per_target=tasks.balanced)
     metrics["verdicts"] = [one.as_dict() for one in found]
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
@@ -178,7 +178,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         tables={
             "test_predictions.csv": predictions_table(folds, molecules),
             "rejects.csv": molecules.rejects_csv(),
-            KNOWN: known_molecules([molecules.smiles[row] for row in np.flatnonzero(molecules.learned_N)]),
+            KNOWN: known_molecules([molecules.identities[row] for row in np.flatnonzero(molecules.learned_N)]),
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
@@ -207,7 +207,7 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
             **({} if molecules.sides_NC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_NC))}),
         },
         "replicates": [one.as_dict() for one in repeats_of(plan)],
-        **audit_duplicates([part for part, _ in folds], molecules.smiles, molecules.rows_N),
+        **audit_duplicates([part for part, _ in folds], molecules.identities, molecules.rows_N),
         "members": fitted.training,
         "baselines": {},
         **({"search": plan.record["search"]} if "search" in plan.record else {}),

@@ -84,7 +84,7 @@ def find_repeats(
         transforms: of the columns.
         units: of the columns; empty = none given.
     """
-    repeated = [rows for rows in rows_of_molecules(molecules.smiles) if len(rows) > 1]
+    repeated = [rows for rows in rows_of_molecules(molecules.identities) if len(rows) > 1]
     spans = {group.first: (group.name, list(group.columns)) for group in molecules.groups}
     found: list[Repeats] = []
     for column, kind in enumerate(kinds):
@@ -140,7 +140,7 @@ def aggregated(
     if how == "geometric-mean":
         _require_positive(molecules, kinds)
     membership = _membership(molecules.parts, len(molecules.smiles))
-    groups = [rows for rows in rows_of_molecules(zip(molecules.smiles, membership, strict=True)) if len(rows) > 1]
+    groups = [rows for rows in rows_of_molecules(zip(molecules.identities, membership, strict=True)) if len(rows) > 1]
     targets_NC, left_out = molecules.targets_NC.copy(), np.zeros(len(molecules.smiles), bool)
     sides_NC = np.zeros(targets_NC.shape, np.int8) if molecules.sides_NC is None else molecules.sides_NC.copy()
     contradicting = 0

@@ -1,7 +1,7 @@
 """Labelled tables of several files as one: every molecule once, each file's targets missing where it has no label.
 
-A molecule is known by its canonical SMILES. Since it is one row, no split can put it into the training part for the
-targets of one file and into the test part for those of another.
+A molecule is known by its identity, a canonical SMILES. Since it is one row, no split can put it into the training
+part for the targets of one file and into the test part for those of another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dnd.chemistry.identity import molecule_identity
 from dnd.common.errors import InputError, note_rows
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
@@ -101,7 +102,8 @@ def read_several(
         known_N[of_molecule[molecule]] = True
     stacked = _stack(tables, known_N)
     tasks = choose_tasks(stacked.values_NC[known_N], names, choices, words=stacked.classes, several_files=True)
-    targets_NC, sides_NC = _merged(stacked, of_molecule, tasks.kinds, say)
+    smiles = [molecules[places[0]].smiles for places in of_molecule]
+    targets_NC, sides_NC = _merged(stacked, of_molecule, smiles, tasks.kinds, say)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1) | ~learned_N)
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
@@ -177,7 +179,7 @@ def _rows_of_molecules(molecules: Sequence[Featurized]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for place, molecule in enumerate(molecules):
         if molecule.graph is not None:
-            groups.setdefault(molecule.smiles, []).append(place)
+            groups.setdefault(molecule_identity(molecule.smiles), []).append(place)
     return list(groups.values())
 
 
@@ -251,7 +253,11 @@ def _stack(tables: Sequence[LabelledRows], learned_N: Bool[np.ndarray, "rows"]) 
 
 
 def _merged(
-    stacked: Labels, groups: Sequence[list[int]], kinds: Sequence[TaskKind], say: Callable[[str], None]
+    stacked: Labels,
+    groups: Sequence[list[int]],
+    smiles: Sequence[str],
+    kinds: Sequence[TaskKind],
+    say: Callable[[str], None],
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
@@ -260,7 +266,7 @@ def _merged(
     firsts = [places[0] for places in groups]
     sides_NC = np.zeros_like(stacked.values_NC, np.int8) if stacked.sides_NC is None else stacked.sides_NC
     merged_NC, merged_sides_NC = stacked.values_NC[firsts].copy(), sides_NC[firsts].copy()
-    averaged = contradicting = 0
+    averaged, contradicting = 0, list[str]()
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
             values, side = weightiest(stacked.values_NC[places, column], sides_NC[places, column])
@@ -269,9 +275,11 @@ def _merged(
             drop = not len(values) or (differ and kind != "regression")
             merged_NC[row, column] = np.nan if drop else values.mean()
             averaged += bool(differ and not drop)
-            contradicting += bool(differ and drop)
+            contradicting += [smiles[row]] * bool(differ and drop)
     if averaged or contradicting:
-        say(f"note: molecules twice in one file: {averaged} values averaged, {contradicting} classes left out")
+        left_out = f"{len(contradicting)} classes left out"
+        left_out += f" that contradict each other, the first of {contradicting[0][:60]}" if contradicting else ""
+        say(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
     return merged_NC, None if stacked.sides_NC is None else merged_sides_NC
 
 

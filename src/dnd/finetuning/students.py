@@ -269,7 +269,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         class_weights=config.class_weights == "balanced",
         value_loss=config.loss or DEFAULT_LOSS,
         select_by_loss=config.select_by == "loss",
-        identities=[molecules.smiles[row] for row in partition.valid],
+        identities=[molecules.identities[row] for row in partition.valid],
         sides_NC=molecules.sides_NC,
     )
 

@@ -85,7 +85,7 @@ def evaluate_file(
     labels_NC[list(refused)] = np.nan
     reasons = {reject.row: reject.reason for reject in molecules.rejects}
     reasons |= {int(molecules.rows_N[place]): reason for place, reason in refused.items()}
-    knows = predictor.knows(molecules.smiles)
+    knows = predictor.knows(molecules.identities)
     new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_NC))
     return {
         "task": task_name(kinds),

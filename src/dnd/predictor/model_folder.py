@@ -147,17 +147,17 @@ KNOWN = "known_molecules.txt"
 _DIGITS = 16  # of a SHA-256: two of a million molecules are the same by chance once in 37 million models
 
 
-def known_molecules(smiles: Iterable[str]) -> str:
-    """The file of the molecules that were learned from or chose the weights: a digest of each canonical SMILES a line.
+def known_molecules(identities: Iterable[str]) -> str:
+    """The file of the molecules that were learned from or chose the weights: a digest of each identity a line.
 
     Digests rather than structures, so that a model can be handed on without the molecules it was made of.
     """
-    return "".join(f"{digest}\n" for digest in sorted(set(map(molecule_digest, smiles))))
+    return "".join(f"{digest}\n" for digest in sorted(set(map(molecule_digest, identities))))
 
 
-def molecule_digest(smiles: str) -> str:
-    """By which a model knows a molecule, from its canonical SMILES."""
-    return hashlib.sha256(smiles.encode()).hexdigest()[:_DIGITS]
+def molecule_digest(identity: str) -> str:
+    """By which a model knows a molecule, from its identity: a canonical SMILES."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:_DIGITS]
 
 
 def read_known(model: ModelFolder) -> frozenset[str] | None:

@@ -318,9 +318,9 @@ class Predictor:
         values_NC[list(refused)] = np.nan
         return values_NC, refused
 
-    def knows(self, canonical: Sequence[str]) -> list[bool] | None:
-        """Whether each molecule, by its canonical SMILES, is one that the model learned from; None where not known."""
-        return None if self.known is None else [molecule_digest(text) in self.known for text in canonical]
+    def knows(self, identities: Sequence[str]) -> list[bool] | None:
+        """Whether each molecule, by its identity, is one that the model learned from; None where not known."""
+        return None if self.known is None else [molecule_digest(text) in self.known for text in identities]
 
     @cached_property
     def _weights_MC(self) -> Float[np.ndarray, "members targets"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
@@ -223,4 +223,4 @@ def _score(dataset: str, table: LabelledTable, targets: Mapping[str, Mapping[str
 
 def _key(text: str) -> str:
     outcome = parse_smiles(text)
-    return connectivity_key(outcome.mol) or "" if isinstance(outcome, Molecule) else ""
+    return connectivity_key(outcome.mol) if isinstance(outcome, Molecule) else ""

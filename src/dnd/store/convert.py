@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from rdkit import Chem
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.conformers.atom_matching import Misfit, Placed, place
@@ -79,7 +79,7 @@ def make_converter(
             return reject("check", problem, molecule.smiles)
         columns, failure = electrons(record, placed, graph, full, explicit_hydrogens=explicit)
         row = replace(row, auxiliary={**row.auxiliary, **columns}, quantum_failure=failure)
-        return row, (connectivity_key(molecule.mol) or "") if connectivity else ""
+        return row, connectivity_key(molecule.mol) if connectivity else ""
 
     return convert
 
@@ -106,10 +106,14 @@ def _quantum_maker(wanted: bool) -> Callable[..., tuple[dict[str, np.ndarray], s
     return quantum_columns
 
 
-def key_of_record(record: Record) -> str:
-    """`connectivity_key` of a record of any layout, empty where there is none."""
+def key_of_record(record: Record) -> str | Reject:
+    """`connectivity_key` of a record of any layout, or why there is no molecule."""
+    if record.problem is not None:
+        return Reject(record.row, record.source, "".join(record.smiles[:1]), "read", record.problem)
     placed = _molecule(record)
-    return "" if isinstance(placed, Misfit) else connectivity_key(placed.molecule.mol) or ""
+    if isinstance(placed, Misfit):
+        return Reject(record.row, record.source, placed.smiles, placed.stage, placed.reason)
+    return connectivity_key(placed.molecule.mol)
 
 
 def _molecule(record: Record) -> Placed | Misfit:
@@ -144,6 +148,9 @@ def _conformers(
         if isinstance(generated, str):
             return generated
         positions_KA3, method = generated.positions_KA3, generated.method
+    if heavy < len(numbers_A) < heavy + hidden:
+        found = f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates"
+        return f"{found}: is a charge or a radical lost, or a hydrogen?"
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
     return Conformers(numbers_A.astype(np.int64), positions_KA3), method
@@ -158,7 +165,8 @@ def _sound(
     graph = featurize(molecule.mol, explicit_hydrogens=True)
     if positions_KA3.shape[1] != graph.num_atoms:
         return f"{positions_KA3.shape[1]} atoms were generated of {graph.num_atoms}"
-    problems = [geometry_problem(positions, graph.bonds_M2) for positions in positions_KA3]
+    numbers_A = graph.node_features_NF[:, 0].astype(np.int64) + 1
+    problems = [geometry_problem(positions, numbers_A, graph.bonds_M2) for positions in positions_KA3]
     if all(problems):
         return f"generated geometry is broken: {problems[0]}"
     return Generated(positions_KA3[[number for number, problem in enumerate(problems) if not problem]], method)

@@ -246,9 +246,9 @@ def _usable(
     candidate[rows] = True
     found = np.zeros(total, dtype=bool)
     records = itertools.compress(_records_again(inputs, config), candidate)
-    digests = key_digests(records, jobs=config.jobs, timeout_s=config.timeout_s)
-    for row, digest in zip(np.flatnonzero(candidate), digests, strict=True):
-        found[row] = digest != "" and digest not in excluded
+    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
+        for row, key in zip(np.flatnonzero(candidate), pool.map(records), strict=True):
+            found[row] = isinstance(key, str) and key_digest(key) not in excluded
     usable: np.ndarray = found[rows]
     return usable
 
@@ -319,7 +319,23 @@ def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
         return digests
     sources = open_sources([path for path in paths if path not in listed], smiles_column=config.smiles_column)
     records = itertools.chain.from_iterable(source.records for source in sources)
-    return digests | set(filter(None, key_digests(records, jobs=config.jobs, timeout_s=config.timeout_s)))
+    problems, rows = list[str](), itertools.count()
+    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
+        for row, key in zip(rows, pool.map(records), strict=False):
+            if isinstance(key, str):
+                digests |= {key_digest(key)}
+            elif isinstance(key, Reject):
+                problems.append(f"row {key.row} of {key.source}: {key.reason}")
+            else:
+                problems.append(f"record {row}: {key.reason}")
+    if problems:
+        raise InputError(
+            "molecules to exclude can't be read, and would stay in the store unseen",
+            found=f"{len(problems)} of them, the first in {problems[0]}",
+            expected="a molecule in every row",
+            next_step="Mend these rows or take them out",
+        )  # fmt: skip
+    return digests
 
 
 def key_digests(records: Iterable[Record], *, jobs: int = 1, timeout_s: float = 30.0) -> Iterator[str]:

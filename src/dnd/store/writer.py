@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
+from dnd.chemistry.geometry import impossible_bonds
 from dnd.chemistry.molecule import CLOSEST_APPROACH
 from dnd.common.errors import CorruptFileError, StorageError
 from dnd.common.files import replacing, sha256_file, storage_errors, write_text
@@ -72,9 +73,6 @@ def _kind_of_reason(reason: str) -> str:
 # Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed.
 
 
-BOND_LENGTHS = (0.7, 2.6)
-"""Plausible distance of two bonded atoms, angstrom: below H2 (0.74), above Si-I (2.44)."""
-
 _UNKNOWN_ELEMENT = ATOM_FEATURE_SIZES[0] - 1
 _NUM_HYDROGENS = ATOM_FEATURE_NAMES.index("num_hydrogens")
 
@@ -106,7 +104,8 @@ def row_problem(row: StoreRow, hydrogens: str) -> str | None:
     """Why `row` does not hold together, None when it does.
 
     Checked: conformer atom i is graph atom i, the others are the graph's implicit hydrogens, no more and no fewer,
-    all coordinates are finite, bonded atoms lie 0.7 to 2.6 angstrom apart and no two atoms within 0.3 angstrom.
+    all coordinates are finite, bonds are 0.6 to 1.3 times the sum of their covalent radii and no two atoms within
+    0.3 angstrom.
 
     Args:
         row: the molecule.
@@ -122,8 +121,9 @@ def row_problem(row: StoreRow, hydrogens: str) -> str | None:
         return element_problem
     if not np.isfinite(conformers.positions_KA3).all():
         return "a coordinate is not finite"
+    bonds_M2 = _with_hidden_bonds(row) if hydrogens != "heavy_both" else graph.bonds_M2
     for number, positions_A3 in enumerate(conformers.positions_KA3):
-        problem = geometry_problem(positions_A3, graph.bonds_M2)
+        problem = geometry_problem(positions_A3, conformers.atomic_numbers_A, bonds_M2)
         if problem:
             return problem if len(conformers.positions_KA3) == 1 else f"conformer {number}: {problem}"
     return None
@@ -149,11 +149,24 @@ def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
     return None
 
 
-def geometry_problem(positions_A3: Float[np.ndarray, "atoms 3"], bonds_M2: Int[np.ndarray, "bonds 2"]) -> str | None:
-    """Why one geometry can't be right for these bonds, None when it can; angstrom."""
+def _with_hidden_bonds(row: StoreRow) -> Int[np.ndarray, "bonds 2"]:
+    """The bonds of the graph, then those of the hydrogens that it leaves out, which stand behind its atoms."""
+    parents_H = np.repeat(
+        np.arange(row.graph.num_atoms), row.graph.node_features_NF[:, _NUM_HYDROGENS].astype(np.int64)
+    )
+    hidden_H2 = np.stack([parents_H, row.graph.num_atoms + np.arange(len(parents_H))], axis=1)
+    return np.concatenate([row.graph.bonds_M2.astype(np.int64), hidden_H2])
+
+
+def geometry_problem(
+    positions_A3: Float[np.ndarray, "atoms 3"],
+    numbers_A: Int[np.ndarray, "atoms"],
+    bonds_M2: Int[np.ndarray, "bonds 2"],
+) -> str | None:
+    """Why one geometry can't be right for these elements and bonds, None when it can; angstrom."""
     begin, end = bonds_M2.T.astype(np.int64)
     lengths = np.linalg.norm(positions_A3[begin] - positions_A3[end], axis=1)
-    wrong = (lengths < BOND_LENGTHS[0]) | (lengths > BOND_LENGTHS[1])
+    wrong = impossible_bonds(lengths, numbers_A.astype(np.int64)[np.stack([begin, end], axis=1)])
     if wrong.any():
         bond = int(wrong.argmax())
         return f"bonded atoms {begin[bond]} and {end[bond]} are {lengths[bond]:.2f} angstrom apart"

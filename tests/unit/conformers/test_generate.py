@@ -43,8 +43,9 @@ def test_geometries_are_sound(smiles: str, method: str) -> None:
     generated = generate_conformers(molecule(smiles), 1, 0)
     assert isinstance(generated, Generated)
     assert generated.method == method
-    bonds = featurize(molecule(smiles).mol, explicit_hydrogens=True).bonds_M2
-    assert geometry_problem(generated.positions_KA3[0], bonds) is None
+    graph = featurize(molecule(smiles).mol, explicit_hydrogens=True)
+    numbers_A = graph.node_features_NF[:, 0] + 1
+    assert geometry_problem(generated.positions_KA3[0], numbers_A, graph.bonds_M2) is None
 
 
 def test_impossible_and_too_large_molecules_have_a_reason() -> None:

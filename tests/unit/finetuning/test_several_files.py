@@ -60,7 +60,8 @@ def test_repeats_in_one_file_are_averaged_and_contradicting_classes_left_out(tmp
     found, _ = read_several(files, "heavy_both", choices=["auto"], say=lines.append)
     assert found.targets_NC[3, 0] == 4.0
     assert math.isnan(found.targets_NC[2, 1])
-    assert "note: molecules twice in one file: 1 values averaged, 1 classes left out" in lines
+    told = f"1 classes left out that contradict each other, the first of {found.smiles[2]}"
+    assert f"note: molecules twice in one file: 1 values averaged, {told}" in lines
 
 
 def test_one_model_learns_both_and_predicts_each_in_its_own_column(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError

@@ -158,7 +158,7 @@ def test_a_molecule_over_its_time_is_a_reject(tmp_path: Path) -> None:
 
 def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_text("smiles\nC[C@H](N)C(=O)O\nCCO\nCCN\n")
-    (tmp_path / "test.csv").write_text("smiles\nOCC\nC[C@@H](N)C(O)=O\nbroken(\n")
+    (tmp_path / "test.csv").write_text("smiles\nOCC\nC[C@@H](N)C(O)=O\n")
     config = PrepareConfig(exclude=(str(tmp_path / "test.csv"),))
     summary = prepare([tmp_path / "all.csv"], tmp_path / "s", config, quiet=True)
     assert Store.open(tmp_path / "s").smiles() == ["CCN"]

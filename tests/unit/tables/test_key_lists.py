@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rdkit import Chem
 
-from dnd.chemistry.inchi import connectivity_key
+from dnd.chemistry.identity import connectivity_key
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.tables.key_lists import is_key_list, key_digest, key_list_text, read_key_list
 

@@ -1,0 +1,123 @@
+"""Whether coordinates can be those of a molecule: lengths of bonds, flat drawings, its configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING:  # a store is written and checked without RDKit
+    from rdkit import Chem
+
+BOND_FACTORS = (0.6, 1.3)
+"""Shortest and longest bond as a share of the sum of covalent radii: Cr2 has 0.61, N2 0.77 and N2O4 1.25."""
+SHORTEST_BOND = 0.7
+"""Angstrom; H2 has 0.74."""
+
+_UNKNOWN_RADII = 0.0, 2.0  # angstrom, of an element without a radius: as good as no bound
+_FLAT = 0.05  # angstrom; a tetrahedral carbon lies 0.3 to 0.5 above the plane of three neighbours
+
+# Angstrom, of H to Cm; carbon as sp3, Mn, Fe and Co as high spin. Cordero et al., Dalton Trans. 2832 (2008)
+_RADII = np.array(
+    [
+        np.nan, 0.31, 0.28, 1.28, 0.96, 0.84, 0.76, 0.71, 0.66, 0.57, 0.58, 1.66, 1.41, 1.21, 1.11, 1.07, 1.05, 1.02,
+        1.06, 2.03, 1.76, 1.70, 1.60, 1.53, 1.39, 1.61, 1.52, 1.50, 1.24, 1.32, 1.22, 1.22, 1.20, 1.19, 1.20, 1.20,
+        1.16, 2.20, 1.95, 1.90, 1.75, 1.64, 1.54, 1.47, 1.46, 1.42, 1.39, 1.45, 1.44, 1.42, 1.39, 1.39, 1.38, 1.39,
+        1.40, 2.44, 2.15, 2.07, 2.04, 2.03, 2.01, 1.99, 1.98, 1.98, 1.96, 1.94, 1.92, 1.92, 1.89, 1.90, 1.87, 1.87,
+        1.75, 1.70, 1.62, 1.51, 1.44, 1.41, 1.36, 1.36, 1.32, 1.45, 1.46, 1.48, 1.40, 1.50, 1.50, 2.60, 2.21, 2.15,
+        2.06, 2.00, 1.96, 1.90, 1.87, 1.80, 1.69,
+    ]
+)  # fmt: skip
+
+
+def impossible_bonds(
+    lengths_M: Float[np.ndarray, "bonds"], numbers_M2: Int[np.ndarray, "bonds 2"]
+) -> Bool[np.ndarray, "bonds"]:
+    """Which bonds no molecule has.
+
+    Args:
+        lengths_M: angstrom.
+        numbers_M2: atomic numbers of both ends; 0 or beyond 96 = not known.
+    """
+    radii_M2 = _RADII[np.where((numbers_M2 >= 0) & (numbers_M2 < len(_RADII)), numbers_M2, 0)]
+    shortest_M, longest_M = (
+        factor * np.where(np.isnan(radii_M2), unknown, radii_M2).sum(axis=1)
+        for factor, unknown in zip(BOND_FACTORS, _UNKNOWN_RADII, strict=True)
+    )
+    impossible: np.ndarray = (lengths_M < np.maximum(shortest_M, SHORTEST_BOND)) | (lengths_M > longest_M)
+    return impossible
+
+
+def flat_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) -> str | None:
+    """Why coordinates in a plane are a drawing: an atom with four single bonds has three neighbours in that plane.
+
+    Args:
+        mol: hydrogens implicit or not.
+        positions_A3: angstrom; row i is atom i, further rows are hydrogens.
+    """
+    if len(positions_A3) < 4:
+        return None
+    centred_A3 = positions_A3.astype(np.float64) - positions_A3.mean(axis=0)
+    normal_3 = np.linalg.svd(centred_A3, full_matrices=False)[2][2]
+    if np.abs(centred_A3 @ normal_3).max() > _FLAT:
+        return None
+    hidden = len(positions_A3) - mol.GetNumAtoms()
+    for atom in mol.GetAtoms():
+        seen = atom.GetDegree() + (atom.GetTotalNumHs() if hidden else 0)
+        saturated = atom.GetTotalDegree() == 4 and atom.GetTotalValence() == 4
+        if saturated and seen >= 3 and atom.GetAtomicNum() in (6, 7, 14):
+            return f"all atoms lie in a plane, which atom {atom.GetIdx()} with its four bonds can't: it is a drawing"
+    return None
+
+
+def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) -> str | None:
+    """Why coordinates contradict the configuration of a molecule; what the molecule leaves open, any may have.
+
+    Args:
+        mol: hydrogens implicit, sanitised.
+        positions_A3: angstrom; row i is atom i, further rows are not looked at.
+    """
+    from rdkit import Chem
+
+    centres = [atom for atom in mol.GetAtoms() if atom.GetChiralTag() in _tetrahedral()]
+    if centres:
+        shown = Chem.Mol(mol)
+        conformer = Chem.Conformer(mol.GetNumAtoms())
+        conformer.SetPositions(positions_A3[: mol.GetNumAtoms()].astype(np.float64))
+        shown.RemoveAllConformers()
+        shown.AddConformer(conformer)
+        Chem.AssignAtomChiralTagsFromStructure(shown, replaceExistingTags=True)
+        for atom in centres:
+            tag = shown.GetAtomWithIdx(atom.GetIdx()).GetChiralTag()
+            open_nitrogen = atom.GetAtomicNum() == 7 and tag not in _tetrahedral()  # RDKit leaves most of them open
+            if tag != atom.GetChiralTag() and not open_nitrogen:
+                return f"tetrahedral configuration of the coordinates is not the molecule's at atom {atom.GetIdx()}"
+    for bond in mol.GetBonds():
+        is_cis = _says_cis(bond)
+        if is_cis is not None:
+            first, last = bond.GetStereoAtoms()
+            ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            if (_cosine_of_torsion(positions_A3[[first, *ends, last]]) > 0) != is_cis:
+                return f"configuration of the coordinates is not the molecule's at double bond {ends[0]}={ends[1]}"
+    return None
+
+
+def _tetrahedral() -> tuple[Chem.ChiralType, Chem.ChiralType]:
+    from rdkit import Chem
+
+    return Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW
+
+
+def _says_cis(bond: Chem.Bond) -> bool | None:
+    """Whether the two stereo atoms of a bond are on one side; None where that is left open."""
+    name = str(bond.GetStereo())
+    if len(bond.GetStereoAtoms()) != 2 or name not in ("STEREOZ", "STEREOCIS", "STEREOE", "STEREOTRANS"):
+        return None
+    return name in ("STEREOZ", "STEREOCIS")
+
+
+def _cosine_of_torsion(positions_43: Float[np.ndarray, "4 3"]) -> float:
+    """Not scaled; its sign tells cis from trans."""
+    before, axis, after = np.diff(positions_43.astype(np.float64), axis=0)
+    return float(np.cross(before, axis) @ np.cross(axis, after))
