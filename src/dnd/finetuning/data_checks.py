@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
+from dnd.finetuning.check_data import SUSPICIOUS, rank_correlation
 from dnd.finetuning.class_labels import class_counts, user_names
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
 from dnd.finetuning.replicates import find_repeats
@@ -112,8 +112,6 @@ def _is_new(found: dict[str, Any], listed: dict[str, dict[str, Any]]) -> bool:
 
 LIMIT_ROWS = 5_000
 LIMIT_COLUMNS = 200
-FEWEST = 20
-SUSPICIOUS = 0.99
 
 
 def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[str] = ()) -> list[str]:
@@ -135,7 +133,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
     for name, other in itertools.product(targets, columns):
         if name not in columns or other in targets or other in ignored:
             continue
-        correlation = _rank_correlation(columns[name], columns[other])
+        correlation = rank_correlation(columns[name], columns[other])
         if abs(correlation) >= SUSPICIOUS:
             found.append(
                 f"warning: column {other} orders the molecules as target {name} does (rank correlation "
@@ -157,14 +155,6 @@ def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
             reader = NumberReader(cells, name, file.rules, comma_file=comma_file)
             found[name] = np.array([reader.read(cell)[0] for cell in cells], dtype=np.float64)
     return found
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    known = ~np.isnan(first) & ~np.isnan(second)
-    first, second = first[known], second[known]
-    if len(first) < FEWEST or min(len(np.unique(first)), len(np.unique(second))) < 2:
-        return 0.0
-    return float(stats.spearmanr(first, second).statistic)
 
 
 # Whether the molecules that a model learns from can teach it its targets; said before any training.
