@@ -391,12 +391,13 @@ def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split |
 
 
 def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np.ndarray, part: Split) -> TargetFacts:
-    """With the transform that the labels of the training and validation part choose, as in `finetune`."""
-    if target.classes is not None:
-        return target
+    """With the task and transform that the labels of the training and validation part choose, as in `finetune`."""
     values_N = np.array(labels.values)
     learned_N = np.full(len(values_N), np.nan)
     learned = labelled[np.concatenate([part.train, part.valid])]
     learned_N[learned] = values_N[learned]
+    target = replace(target, task=choose_task(learned_N[:, None], [target.name], "auto", labels.words)[1])
+    if target.classes is not None:
+        return target
     found = _with_transform(target, values_N, learned_N, labelled[part.train])
     return replace(found, repeats=_repeats(kept, found, labels))
