@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from rdkit import Chem
-from scipy import stats
 
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
@@ -25,6 +24,7 @@ from dnd.common.errors import InputError
 from dnd.finetuning.check_facts import SPLITS, DataFacts, TargetFacts, option
 from dnd.finetuning.repeats import Repeats, pooled_deviation
 from dnd.finetuning.splits import partitions
+from dnd.predictor.metrics import SUSPICIOUS, rank_correlation
 from dnd.predictor.targets import check_targets, choose_task, number_word
 from dnd.predictor.transforms import Transform, choose_transforms
 from dnd.tables.labels import ColumnCells, DrawnRows, LabelColumn, LabelRules, column_cells, read_column
@@ -38,25 +38,12 @@ MOST_COLUMNS = 200
 """Columns that are looked at as targets where none is named."""
 FEWEST_MOLECULES = 10
 BINS = 8
-FEWEST = 20  # rows for a rank correlation
-SUSPICIOUS = 0.99
-"""Rank correlation from which two columns are one in another unit, or one was computed from the other."""
-
 _MOST_WORDS = 5  # different words among numbers that may stand for missing labels; more are a mistake
 _UNIT = re.compile(r".*\S\s*[(\[]([^()\[\]]{1,30})[)\]]\s*")
 _LONGEST_END = 100  # of a column's name, in which its unit is looked for
 _LEAK_ROWS = 2_000
 _MOST_PAIRS = 2_000  # of columns that are compared
 _SALT_SHARE = 0.5  # of the heavy atoms of the largest part: a second part as large as that is no counter-ion
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's of the rows that have both; 0 for fewer than `FEWEST`, and where one does not vary."""
-    known = ~np.isnan(first) & ~np.isnan(second)
-    first, second = first[known], second[known]
-    if len(first) < FEWEST or min(len(np.unique(first)), len(np.unique(second))) < 2:
-        return 0.0
-    return float(stats.spearmanr(first, second).statistic)
 
 
 def check_data(
@@ -396,6 +383,8 @@ def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np
     learned_N = np.full(len(values_N), np.nan)
     learned = labelled[np.concatenate([part.train, part.valid])]
     learned_N[learned] = values_N[learned]
+    if np.isnan(learned_N).all():  # all its labels are in the test part
+        return target
     target = replace(target, task=choose_task(learned_N[:, None], [target.name], "auto", labels.words)[1])
     if target.classes is not None:
         return target

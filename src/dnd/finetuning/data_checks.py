@@ -12,14 +12,13 @@ from jaxtyping import Float, Int
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
-from dnd.finetuning.check_data import SUSPICIOUS, rank_correlation
 from dnd.finetuning.class_labels import class_counts, user_names
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
 from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.models.students.encoders import RANDOM
-from dnd.predictor.metrics import TaskKind
+from dnd.predictor.metrics import SUSPICIOUS, TaskKind, rank_correlation
 from dnd.predictor.targets import fit_targets
 from dnd.predictor.transforms import TransformName
 from dnd.tables.labels import NumberReader
