@@ -26,6 +26,7 @@ VERBS = {
     "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
     "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
     "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
+    "check": "Labelled molecules → what the table holds, in seconds, and what to type next.",
     "finetune": "Labelled molecules and an encoder → a model.",
     "predict": "Molecules and a model → predictions, row by row.",
     "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
@@ -20,6 +19,7 @@ from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.finetuning.tasks import fit_targets
 from dnd.models.students.encoders import RANDOM
+from dnd.predictor.metrics import SUSPICIOUS, rank_correlation
 from dnd.predictor.targets import TaskKind, TransformName
 from dnd.tables.labels import NumberReader
 from dnd.tables.molecules import open_molecules
@@ -111,8 +111,6 @@ def _is_new(found: dict[str, Any], listed: dict[str, dict[str, Any]]) -> bool:
 
 LIMIT_ROWS = 5_000
 LIMIT_COLUMNS = 200
-FEWEST = 20
-SUSPICIOUS = 0.99
 
 
 def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[str] = ()) -> list[str]:
@@ -134,7 +132,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
     for name, other in itertools.product(targets, columns):
         if name not in columns or other in targets or other in ignored:
             continue
-        correlation = _rank_correlation(columns[name], columns[other])
+        correlation = rank_correlation(columns[name], columns[other])
         if abs(correlation) >= SUSPICIOUS:
             found.append(
                 f"warning: column {other} orders the molecules as target {name} does (rank correlation "
@@ -156,14 +154,6 @@ def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
             reader = NumberReader(cells, name, file.rules, comma_file=comma_file)
             found[name] = np.array([reader.read(cell)[0] for cell in cells], dtype=np.float64)
     return found
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    known = ~np.isnan(first) & ~np.isnan(second)
-    first, second = first[known], second[known]
-    if len(first) < FEWEST or min(len(np.unique(first)), len(np.unique(second))) < 2:
-        return 0.0
-    return float(stats.spearmanr(first, second).statistic)
 
 
 # Whether the molecules that a model learns from can teach it its targets; said before any training.

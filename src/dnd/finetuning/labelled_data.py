@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -22,13 +21,10 @@ from dnd.store.schema import HydrogenSetting
 from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import TableReader
-from dnd.tables.smiles_column import require_columns
+from dnd.tables.smiles_column import id_column_of, require_columns
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
-_IS_ID = re.compile(
-    r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
-)
 
 
 @dataclass(frozen=True)
@@ -509,7 +505,7 @@ def _rows_of(
     found = LabelledRows(
         names, rules=rules, comma_file=source.style.delimiter == ";", smiles_column=source.smiles_column
     )
-    id_column = _id_column([name for name in source.columns if name not in (*names, source.smiles_column)])
+    id_column = id_column_of([name for name in source.columns if name not in (*names, source.smiles_column)])
     drawn: DrawnRows[_LabelledRow] = DrawnRows(most)
     for row in source:
         found.num_rows += 1
@@ -535,11 +531,6 @@ def _rows_of(
         else:
             found.add(one, has_id=id_column is not None)
     return found
-
-
-def _id_column(others: Sequence[str]) -> str | None:
-    """The column that names the molecules, by its own name: `id`, `Compound`, `title`, `molecule_chembl_id` …."""
-    return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
 
 
 def _is_no_label(cell: str, asked: set[str]) -> bool:

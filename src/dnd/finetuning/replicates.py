@@ -1,11 +1,6 @@
-r"""Molecules that were measured more than once: how many, how far their values are apart, and their rows as one.
+"""Molecules that were measured more than once: how many, how far their values are apart, and their rows as one.
 
-The repeat deviation of a target is pooled over the molecules with several values,
-
-.. math:: s = \sqrt{\frac{\sum_i \sum_j (y_{ij} - \bar y_i)^2}{\sum_i (n_i - 1)}}
-
-It is the floor of the error: no model can be nearer to a single measurement than a second one is. A target that is
-learned as its logarithm has it as a factor, :math:`10^s` of decimal logarithms.
+How far these are apart is computed in `repeats.py`.
 
 No rule that draws a split puts two rows of a molecule into different parts, see `chemistry/splits.py`.
 """
@@ -13,8 +8,8 @@ No rule that draws a split puts two rows of a molecule into different parts, see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,52 +17,10 @@ from jaxtyping import Float, Int
 from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.predictor.metrics import significant
+from dnd.finetuning.repeats import Repeats, pooled_deviation
 from dnd.predictor.targets import TaskKind, Transform, TransformName
 
 Aggregation = Literal["keep", "mean", "median", "geometric-mean"]
-
-
-@dataclass(frozen=True)
-class Repeats:
-    """What the repeated measurements of one target say.
-
-    Attributes:
-        target: as the user knows it.
-        molecules: with two labels or more.
-        rows: of those.
-        deviation: pooled; a factor where `is_factor`; None for classes.
-        is_factor: whether the logarithm is learned.
-        unit: of `deviation`.
-        contradicting: molecules of several classes at once.
-        first: the first of these.
-    """
-
-    target: str
-    molecules: int
-    rows: int
-    deviation: float | None = None
-    is_factor: bool = False
-    unit: str = ""
-    contradicting: int = 0
-    first: str = ""
-
-    def sentence(self) -> str:
-        """In words."""
-        many = "molecule was" if self.molecules == 1 else "molecules were"
-        start = f"{self.target}: {self.molecules} {many} measured more than once ({self.rows} rows)"
-        if self.deviation is None:
-            if not self.contradicting:
-                return f"{start}, each with one class only."
-            said = "contradicts itself" if self.contradicting == 1 else "contradict themselves"
-            return f"{start}; {self.contradicting} {said}, such as {self.first[:60]}."
-        value = significant(self.deviation)
-        said = f"a factor of {value}" if self.is_factor else f"{value} {self.unit}".rstrip()
-        return f"{start}; repeat deviation {said}, the floor of the error."
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for `metrics.json`, the sentence with them."""
-        return {**asdict(self), "sentence": self.sentence()}
 
 
 def find_repeats(
@@ -100,7 +53,7 @@ def find_repeats(
             continue
         count, rows = len(own), sum(map(len, own))
         if kind == "regression":
-            deviation = _pooled([labels_NK[rows, 0] for rows in own])
+            deviation = pooled_deviation([labels_NK[rows, 0] for rows in own])
             unit = units[column] if units and not is_factor else ""
             shown = 10**deviation if is_factor else deviation
             found.append(Repeats(name, count, rows, deviation=shown, is_factor=is_factor, unit=unit))
@@ -109,11 +62,6 @@ def find_repeats(
         first = molecules.smiles[contradicting[0][0]] if contradicting else ""
         found.append(Repeats(name, count, rows, contradicting=len(contradicting), first=first))
     return found
-
-
-def _pooled(values: Sequence[Float[np.ndarray, "rows"]]) -> float:
-    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in values)
-    return float(np.sqrt(squares / sum(len(own) - 1 for own in values)))
 
 
 def aggregated(

@@ -247,6 +247,22 @@ def judge_targets(
     return found
 
 
+SUSPICIOUS = 0.99
+"""Rank correlation from which two columns are one in another unit, or one was computed from the other."""
+_FEWEST_ROWS = 20
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's of the rows that have both; 0 for fewer than 20 of them, and where one does not vary."""
+    from scipy import stats  # a slow import that no prediction needs
+
+    known = ~np.isnan(first) & ~np.isnan(second)
+    first, second = first[known], second[known]
+    if len(first) < _FEWEST_ROWS or min(len(np.unique(first)), len(np.unique(second))) < 2:
+        return 0.0
+    return float(stats.spearmanr(first, second).statistic)
+
+
 def significant(value: float | int | None) -> str:
     """A number with three significant digits, as every table has it: `0.712`, `12.3`, `6310`; `-` for None.
 

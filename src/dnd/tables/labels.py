@@ -1,4 +1,7 @@
-"""A column of labels, read in one way for every verb; and a random sample of the labelled rows of a large table."""
+"""A column of labels, read in one way for every verb; and a random sample of the labelled rows of a large table.
+
+It is long because the reader, its refusals and its notes are one set of rules, and a second reader would differ.
+"""
 
 from __future__ import annotations
 
@@ -132,6 +135,46 @@ def read_column(
     return _Column([cell.strip() for cell in cells], places, column, rules, comma_file, learned).read()
 
 
+@dataclass(frozen=True)
+class ColumnCells:
+    """What kinds of cells a column has, those that a reader would refuse among them.
+
+    Attributes:
+        decimal: mark of its numbers.
+        numbers: cells that are one, limits and placeholders included.
+        percent: those with a percent sign.
+        above: limits such as `>10`.
+        below: limits such as `<0.1`.
+        missing: cells that hold no label, by what stands there; the empty ones as an empty text.
+        words: other cells that are no numbers, by what stands there.
+        placeholders: numbers such as -999 far outside the others, by what stands there.
+    """
+
+    decimal: Literal["point", "comma"]
+    numbers: int
+    percent: int
+    above: int
+    below: int
+    missing: dict[str, int]
+    words: dict[str, int]
+    placeholders: dict[str, int]
+
+
+def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_file: bool = False) -> ColumnCells:
+    """Sort the cells of a column by their kind; nothing but a comma that may be either mark is refused.
+
+    Args:
+        cells: as they stand in the table.
+        column: its name.
+        rules: what the user says.
+        comma_file: see `settle_notation`.
+
+    Raises:
+        InputError: see `settle_notation`.
+    """
+    return _Column([cell.strip() for cell in cells], range(len(cells)), column, rules, comma_file, ()).kinds()
+
+
 class _Column:
     """One column while it's read; the texts of its cells are looked at once each, however often they stand there."""
 
@@ -160,6 +203,26 @@ class _Column:
         if not numbers and any(not is_missing(word) for word in words):
             return self._classes(words)
         return self._numbers(numbers, [word for word in words if not is_missing(word)])
+
+    def kinds(self) -> ColumnCells:
+        """Its cells by their kind."""
+        counts, read = self.counts, self.notation.read
+        known = [text for text in counts if text and not self._is_asked(text)]
+        numbers = {text: number for text in known if (number := read(text)) is not None}
+        words = [text for text in known if text not in numbers and not (numbers and is_missing(text))]
+        far = self._placeholders(numbers)
+        by_side = {side: sum(counts[text] for text, one in numbers.items() if one.side == side) for side in (1, -1)}
+        common = [text for text, _ in counts.most_common()]
+        return ColumnCells(
+            decimal=self.notation.decimal,
+            numbers=sum(counts[text] for text in numbers),
+            percent=sum(counts[text] for text, one in numbers.items() if one.percent),
+            above=by_side[1],
+            below=by_side[-1],
+            missing={text: counts[text] for text in common if text not in numbers and text not in words},
+            words={text: counts[text] for text in common if text in words},
+            placeholders={text: counts[text] for text in far},
+        )
 
     def _is_asked(self, text: str) -> bool:
         """Whether the user says that a text stands for no label."""

@@ -1,4 +1,4 @@
-"""Which column of a table holds the SMILES, by its name or by what its cells look like; RDKit is not needed for it."""
+"""Which column of a table holds the SMILES, by its name or by its cells, and which the names; without RDKit."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _SIGNS = re.compile(r"[\W_]+")
 _TOKENS = re.compile(r"(?:Br|Cl|[BCNOPSFIbcnops*]|\[[^\[\]\s]{1,40}\]|[-=#$:/\\.()]|%\d\d|\d)+")
 _LOOKS_LIKE_ONE = 0.9  # share of the cells that aren't empty
 _PLAIN_ATOM = re.compile(r"[CNOScno]")
+_IS_ID = re.compile(
+    r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
+)
 
 
 def may_be_smiles(text: str) -> bool:
@@ -102,6 +105,11 @@ def chosen_column(path: object, header: Sequence[str], wanted: str) -> int:
         f"{path} has no column {wanted!r}", found=f"columns {listed}", expected="a first line that names it",
         next_step=f"Name the column of SMILES with --smiles-column. {nearest(wanted, shown)}",
     )  # fmt: skip
+
+
+def id_column_of(others: Sequence[str]) -> str | None:
+    """The column that names the molecules, by its own name: `id`, `Compound`, `title`, `molecule_chembl_id` …."""
+    return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
 
 
 def listed_columns(names: Sequence[str]) -> str:

@@ -1,0 +1,392 @@
+"""What a labelled table holds and what a finetuning would make of it, found in seconds and without torch.
+
+It reads as `finetune` does: the same front door, reader of labels, parser, split and transform. Where `finetune` would
+stop, such as at `>10` or -999, it looks on under the option that would let it go on, and names that option.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from rdkit import Chem
+
+from dnd.chemistry.molecule import Molecule
+from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.splits import Split, part_named, rows_of_molecules
+from dnd.common.config import nearest
+from dnd.common.errors import InputError
+from dnd.finetuning.check_facts import SPLITS, DataFacts, TargetFacts, option
+from dnd.finetuning.repeats import Repeats, pooled_deviation
+from dnd.finetuning.splits import partitions
+from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
+from dnd.predictor.metrics import SUSPICIOUS, rank_correlation
+from dnd.predictor.targets import Transform
+from dnd.tables.labels import ColumnCells, DrawnRows, LabelColumn, LabelRules, column_cells, read_column
+from dnd.tables.molecules import open_molecules
+from dnd.tables.readers import Row, TableReader
+from dnd.tables.smiles_column import id_column_of, look_like_smiles
+
+MOST_ROWS = 20_000
+"""Rows that are parsed; of more, so many are drawn at random."""
+MOST_COLUMNS = 200
+"""Columns that are looked at as targets where none is named."""
+FEWEST_MOLECULES = 10
+BINS = 8
+_MOST_WORDS = 5  # different words among numbers that may stand for missing labels; more are a mistake
+_UNIT = re.compile(r".*\S\s*[(\[]([^()\[\]]{1,30})[)\]]\s*")
+_LONGEST_END = 100  # of a column's name, in which its unit is looked for
+_LEAK_ROWS = 2_000
+_MOST_PAIRS = 2_000  # of columns that are compared
+_SALT_SHARE = 0.5  # of the heavy atoms of the largest part: a second part as large as that is no counter-ion
+
+
+def check_data(
+    path: Path | str,
+    *,
+    target_columns: Sequence[str] = (),
+    smiles_column: str | None = None,
+    rules: LabelRules | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> DataFacts:
+    """Look at a labelled table.
+
+    Args:
+        path: CSV, TSV, SMI, SDF or Parquet.
+        target_columns: columns with labels; empty = every column that can be learned is one.
+        smiles_column: where the SMILES are; None = find the column.
+        rules: what the user says of the labels.
+        say: receives a line before the long part.
+
+    Raises:
+        InputError: the table can't be read, has no such column, or has no molecule.
+    """
+    with open_molecules(path, smiles_column) as table:
+        names = _named(path, table, target_columns)
+        drawn: DrawnRows[Row] = DrawnRows(MOST_ROWS)
+        for row in table:
+            drawn.add(row)
+        smiles, comma_file, columns = table.smiles_column, table.style.delimiter == ";", table.columns
+    rows = drawn.rows()
+    say(f"parsing {len(rows)} molecules")
+    read = [_molecule(row) for row in rows]
+    invalid: dict[str, list[int]] = {}
+    for row, found in zip(rows, read, strict=True):
+        if isinstance(found, str):
+            invalid.setdefault(_without_text(found), []).append(row.place)
+    good = [(row, found) for row, found in zip(rows, read, strict=True) if isinstance(found, Molecule)]
+    if not good:
+        first = next(iter(invalid), "no rows")
+        raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
+    kept = _Kept([row for row, _ in good], [one.smiles for _, one in good], rules or LabelRules(), comma_file)
+    identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
+    targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
+    salts, mixtures = _several_parts(good)
+    copies = [group for group in rows_of_molecules(kept.smiles) if len(group) > 1]
+    facts = DataFacts(
+        path=str(path),
+        rows=drawn.seen,
+        looked_at=len(rows),
+        smiles_column=smiles,
+        asked_column=smiles_column is not None,
+        id_column=identity,
+        molecules=len(good),
+        different=len(set(kept.smiles)),
+        invalid=dict(sorted(invalid.items(), key=lambda entry: -len(entry[1]))),
+        salts=salts,
+        mixtures=mixtures,
+        duplicates=[
+            (kept.smiles[group[0]], [kept.rows[place].place for place in group])
+            for group in sorted(copies, key=len, reverse=True)
+        ],
+        targets=targets,
+        others=others,
+        leaks=_leaks(values, names),
+    )
+    return _planned(facts, kept, names, values)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Rows with a molecule, their canonical SMILES, and how their labels are read."""
+
+    rows: list[Row]
+    smiles: list[str]
+    rules: LabelRules
+    comma_file: bool
+
+    def cells(self, name: str) -> list[str]:
+        return [row.values[name] for row in self.rows]
+
+
+def _named(path: Path | str, table: TableReader, wanted: Sequence[str]) -> list[str]:
+    """The columns that the user names; a word with commas may be several.
+
+    Raises:
+        InputError: there is none of that name, or there are two, or it is that of the SMILES.
+    """
+    names: list[str] = []
+    for word in wanted:
+        names += [word] if word in table.columns else [piece.strip() for piece in word.split(",")]
+    for name in names:
+        if name in table.repeated:
+            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+        if name not in table.columns:
+            listed = ", ".join(table.columns[:30])
+            hint = nearest(name, table.columns)
+            raise InputError(f"{path} has no column {name!r}", found=f"columns {listed}", next_step=hint)
+        if name == table.smiles_column:
+            raise InputError(f"{name!r} is the column of SMILES, not of labels", next_step="Check --target-columns")
+    return list(dict.fromkeys(names))
+
+
+# Molecules
+
+
+def _molecule(row: Row) -> Molecule | str:
+    """The molecule of a row, or why there is none."""
+    if row.problem is not None:
+        return row.problem
+    found = parse_smiles(row.smiles)
+    return found if isinstance(found, Molecule) else found.reason
+
+
+def _without_text(reason: str) -> str:
+    """A reason without what it quotes, so that rows of one kind are counted together."""
+    return re.split(r"(?: for input)?[:'\"]", reason)[0].strip() or reason
+
+
+def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], list[int]]:
+    """Rows of salts and solvates, and of mixtures: two different parts with carbon, the second half as large."""
+    salts, mixtures = list[int](), list[int]()
+    for row, molecule in good:
+        if "." not in molecule.smiles:
+            continue
+        parts = {
+            Chem.MolToSmiles(part): part for part in Chem.GetMolFrags(molecule.mol, asMols=True, sanitizeFrags=False)
+        }
+        organic = [part for part in parts.values() if any(atom.GetAtomicNum() == 6 for atom in part.GetAtoms())]
+        sizes = sorted((part.GetNumHeavyAtoms() for part in organic), reverse=True)
+        is_mixture = len(sizes) > 1 and sizes[1] >= _SALT_SHARE * sizes[0]
+        (mixtures if is_mixture else salts).append(row.place)
+    return salts, mixtures
+
+
+# Columns
+
+
+def _columns(
+    kept: _Kept, names: Sequence[str], columns: Sequence[str]
+) -> tuple[list[TargetFacts], dict[str, str], dict[str, LabelColumn]]:
+    """Targets, other columns with the reason why they are none, and the labels of the targets."""
+    targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
+    for name in names or columns[:MOST_COLUMNS]:
+        why = "" if names else _no_target(kept.cells(name))
+        if why:
+            others[name] = why
+            continue
+        facts, labels = _target(kept, name)
+        kinds = facts.cells
+        if labels is None and not names and kinds is not None and kinds.numbers <= sum(kinds.words.values()):
+            others[name] = facts.problem
+            continue
+        targets.append(facts)
+        if labels is not None:
+            values[name] = labels
+    if not names and len(columns) > MOST_COLUMNS:
+        others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are looked at"
+    for name in [name for name in columns[:MOST_COLUMNS] if names and name not in names]:
+        labels = _target(kept, name)[1]  # beside named targets the others may be leaks
+        if labels is not None:
+            values[name] = labels
+    return targets, others, values
+
+
+def _no_target(cells: Sequence[str]) -> str:
+    """Why a column that nobody named is no target; empty where it may be one."""
+    known = [cell for cell in cells if cell.strip()]
+    if not known:
+        return "empty"
+    if {part_named(cell.strip().lower()) for cell in known} <= {"train", "valid", "test"}:
+        return "names the part of a split"
+    if len(known) >= FEWEST_MOLECULES and all(map(str.isdecimal, known)):
+        numbers = np.array([int(cell[:18]) for cell in known])
+        if (np.diff(numbers) >= 1).all() and numbers[-1] - numbers[0] <= 2 * len(numbers):
+            return "counts the rows"
+    return "SMILES too" if look_like_smiles(known) else ""
+
+
+def _target(kept: _Kept, name: str) -> tuple[TargetFacts, LabelColumn | None]:
+    """What a column holds, and its labels where they can be read, with options of our own if need be."""
+    found = _UNIT.fullmatch(name[-_LONGEST_END:])
+    facts = TargetFacts(name, found[1].strip() if found else "", None, kept.rules)
+    cells = kept.cells(name)
+    try:
+        kinds = column_cells(cells, column=name, rules=kept.rules, comma_file=kept.comma_file)
+        rules, added = _eased(kept.rules, kinds)
+        facts = replace(facts, cells=kinds, rules=rules, added=added)
+        labels = read_column(
+            cells, places=[row.place for row in kept.rows], column=name, rules=rules, comma_file=kept.comma_file
+        )
+        facts = _measured(replace(facts, unit=facts.unit or labels.unit, notes=labels.notes), labels)
+    except InputError as error:
+        return replace(facts, problem=str(error)), None
+    return replace(facts, repeats=_repeats(kept, facts, labels)), labels
+
+
+def _eased(rules: LabelRules, kinds: ColumnCells) -> tuple[LabelRules, tuple[str, ...]]:
+    """The rules under which a column can be read, and the options that say so."""
+    added = list[str]()
+    if (kinds.above or kinds.below) and rules.censored is None:
+        rules = replace(rules, censored="keep")
+        added.append(option("censored", "keep"))
+    strange = list(kinds.placeholders)
+    if kinds.numbers > sum(kinds.words.values()) and len(kinds.words) <= _MOST_WORDS:
+        strange += [text for text in kinds.words if "," not in text]
+    if strange:
+        rules = replace(rules, missing=(*rules.missing, *strange))
+        added += [option("missing", text) for text in strange]
+    return rules, tuple(added)
+
+
+def _measured(facts: TargetFacts, labels: LabelColumn) -> TargetFacts:
+    """With task, transform, range and histogram."""
+    values_N = np.array(labels.values)
+    known_N = values_N[~np.isnan(values_N)]
+    if not len(known_N):
+        raise InputError(f"all labels of {facts.name} are missing")
+    kind, reason = choose_task(values_N[:, None], [facts.name], "auto", labels.words)
+    check_targets(values_N[:, None], [facts.name], kind)
+    facts = replace(facts, labels=len(known_N), task=reason)
+    if kind != "regression":
+        words = labels.words or tuple(map(number_word, np.unique(known_N)))
+        codes = range(len(words)) if labels.words else np.unique(known_N)
+        each = {word: int((known_N == code).sum()) for word, code in zip(words, codes, strict=True)}
+        return replace(facts, classes=each)
+    low, median, high = map(float, np.quantile(known_N, (0, 0.5, 1)))
+    facts = replace(facts, low=low, median=median, high=high)
+    return _with_transform(facts, values_N, values_N, np.arange(len(values_N)))
+
+
+def _with_transform(
+    facts: TargetFacts, values_N: np.ndarray, learned_N: np.ndarray, training_N: np.ndarray
+) -> TargetFacts:
+    """With the transform that the labels which are learned choose, and a histogram of all labels on its scale."""
+    names, lines = choose_transforms("auto", learned_N[:, None], [facts.name], ["regression"], [training_N])
+    scale = Transform("log") if names[0] == "log" else Transform()
+    judged_N = scale.judged(values_N)
+    counts, edges = np.histogram(judged_N[np.isfinite(judged_N)], bins=BINS)
+    return replace(
+        facts,
+        transform=names[0],
+        transform_reason=" ".join(lines),
+        counts=tuple(counts.tolist()),
+        edges=tuple(scale.unjudged(edges).tolist()),
+    )
+
+
+def _repeats(kept: _Kept, facts: TargetFacts, labels: LabelColumn) -> Repeats | None:
+    """How far the repeated measurements of a target are apart; limits are none."""
+    is_factor = facts.transform == "log"
+    values_N = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
+    values_N = Transform("log").judged(values_N) if is_factor else values_N
+    groups = [[row for row in group if not np.isnan(values_N[row])] for group in rows_of_molecules(kept.smiles)]
+    groups = [group for group in groups if len(group) > 1]
+    if not groups:
+        return None
+    rows = sum(map(len, groups))
+    if facts.classes is not None:
+        odd = [group for group in groups if np.ptp(values_N[group])]
+        first = kept.smiles[odd[0][0]] if odd else ""
+        return Repeats(facts.name, len(groups), rows, contradicting=len(odd), first=first)
+    deviation = pooled_deviation([values_N[group] for group in groups])
+    unit = "" if is_factor else facts.unit
+    return Repeats(
+        facts.name,
+        len(groups),
+        rows,
+        deviation=10**deviation if is_factor else deviation,
+        is_factor=is_factor,
+        unit=unit,
+    )
+
+
+def _leaks(values: dict[str, LabelColumn], names: Sequence[str]) -> list[tuple[str, str, float]]:
+    """Pairs of columns of numbers that order the molecules alike."""
+    numbers: dict[str, Float[np.ndarray, "rows"]] = {
+        name: np.array(labels.values[:_LEAK_ROWS]) for name, labels in values.items() if not labels.words
+    }
+    found = list[tuple[str, str, float]]()
+    pairs: Iterator[tuple[str, str]]
+    pairs = (
+        itertools.product(names, [name for name in numbers if name not in names])
+        if names
+        else itertools.combinations(numbers, 2)
+    )
+    for first, second in itertools.islice(pairs, _MOST_PAIRS):
+        if first not in numbers:
+            continue
+        correlation = rank_correlation(numbers[first], numbers[second])
+        if abs(correlation) >= SUSPICIOUS:
+            found.append((first, second, round(correlation, 4)))
+    return found
+
+
+# What `finetune` would do
+
+
+def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[str, LabelColumn]) -> DataFacts:
+    """With the targets of the next line, the sizes of the default split, and the transforms that its rows choose."""
+    usable = [target.name for target in facts.targets if not target.problem]
+    chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
+    facts = replace(facts, chosen=chosen)
+    known_NC = np.array([~np.isnan(values[name].values) for name in chosen])
+    labelled = np.flatnonzero(known_NC.any(axis=0)) if chosen else np.array([], np.int64)
+    if len(labelled) < FEWEST_MOLECULES:
+        why = f"{len(labelled)} molecules with labels are too few, at least {FEWEST_MOLECULES} are needed"
+        return replace(facts, split_problem=why if chosen else "no column can be learned")
+    part, facts = _dealt(facts, kept, labelled)
+    if part is None:
+        return facts
+    targets = [
+        _learned(kept, target, values[target.name], labelled, part) if target.name in chosen else target
+        for target in facts.targets
+    ]
+    sizes = (len(part.train), len(part.valid), len(part.test))
+    return replace(facts, targets=targets, split=sizes)
+
+
+def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split | None, DataFacts]:
+    """The parts under the default split, or by chance where that one leaves a part empty; None where that does too."""
+    for name in SPLITS:
+        try:
+            part = partitions(
+                name,
+                [kept.rows[row].smiles for row in labelled],
+                identities=[kept.smiles[row] for row in labelled],
+            )[0]
+        except InputError as error:
+            facts = replace(facts, split_problem=facts.split_problem or str(error))
+            continue
+        return part, replace(facts, split_name=name)
+    return None, facts
+
+
+def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np.ndarray, part: Split) -> TargetFacts:
+    """With the task and transform that the labels of the training and validation part choose, as in `finetune`."""
+    values_N = np.array(labels.values)
+    learned_N = np.full(len(values_N), np.nan)
+    learned = labelled[np.concatenate([part.train, part.valid])]
+    learned_N[learned] = values_N[learned]
+    if np.isnan(learned_N).all():  # all its labels are in the test part
+        return target
+    target = replace(target, task=choose_task(learned_N[:, None], [target.name], "auto", labels.words)[1])
+    if target.classes is not None:
+        return target
+    found = _with_transform(target, values_N, learned_N, labelled[part.train])
+    return replace(found, repeats=_repeats(kept, found, labels))

@@ -1,0 +1,235 @@
+"""`dnd check`: what it says of tables as people have them is what stands in them, and what `finetune` then does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dnd.common.errors import InputError
+from dnd.finetuning import check_data as checks
+from dnd.finetuning.check_data import check_data
+from dnd.finetuning.check_facts import DataFacts, TargetFacts, next_line
+from dnd.finetuning.check_text import check_lines
+from dnd.tables.labels import LabelRules
+
+DIRTY = Path(__file__).parents[1] / "data" / "dirty"
+SOLUBILITY = "LogS pH 6.8 (µg/mL)"
+ALCOHOLS = ["C" * length + "O" for length in range(1, 31)]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("dnd")), *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, env=environment)
+
+
+def target(facts: DataFacts, name: str) -> TargetFacts:
+    return next(one for one in facts.targets if one.name == name)
+
+
+def table(folder: Path, *columns: tuple[str, list[object]]) -> Path:
+    """A CSV file of alcohols."""
+    path = folder / "table.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["smiles", *(name for name, _ in columns)])
+        writer.writerows(zip(ALCOHOLS, *(cells for _, cells in columns), strict=False))
+    return path
+
+
+def test_a_lab_file_with_semicolons_limits_and_words() -> None:
+    facts = check_data(DIRTY / "solubility_semicolon_comma.csv")
+    assert (facts.smiles_column, facts.id_column) == ("Structure", "Compound")
+    assert (facts.rows, facts.molecules, facts.different) == (31, 31, 28)
+    assert (facts.salts, facts.mixtures, facts.invalid) == ([21], [], {})
+    assert dict(facts.duplicates) == {
+        "CSCC(=O)N1CCN(C(=O)CSC)C2(CCCCC2)C1": [27, 28, 29],
+        "Oc1ccc(-c2noc(-c3cccnc3)n2)cc1": [11, 30],
+    }
+    found = target(facts, SOLUBILITY)
+    assert found.unit == "µg/mL"
+    assert found.cells is not None
+    assert found.cells.missing == {"#N/A": 4, "n.d.": 1}
+    assert (found.cells.decimal, found.cells.above, found.cells.below) == ("comma", 3, 1)
+    assert (found.labels, found.low, found.high) == (26, -0.77, 2.3)
+    assert sum(found.counts) == 26
+    assert found.added == ("--censored keep",)
+    assert found.repeats is not None
+    assert (found.repeats.molecules, found.repeats.rows, found.repeats.deviation) == (1, 3, 0.0)
+    path = shlex.quote(str(DIRTY / "solubility_semicolon_comma.csv"))
+    assert next_line(facts) == f"dnd finetune {path} -o model --target-columns '{SOLUBILITY}' --censored keep"
+
+
+def test_a_placeholder_is_counted_and_asked_for() -> None:
+    facts = check_data(DIRTY / "sentinel_minus_999.csv")
+    found = target(facts, "logS")
+    assert found.cells is not None
+    assert found.cells.placeholders == {"-999.0": 2}
+    assert (found.labels, found.low, found.high) == (28, -0.59, 1.85)
+    assert next_line(facts).endswith("--target-columns logS --missing=-999.0")
+    measured = check_data(DIRTY / "sentinel_minus_999.csv", rules=LabelRules(measured=("-999",)))
+    assert target(measured, "logS").low == -999
+    assert next_line(measured).endswith("--target-columns logS --measured=-999")
+
+
+def test_classes_in_several_spellings() -> None:
+    found = target(check_data(DIRTY / "classes_case_and_blanks.csv"), "Permeability class")
+    with (DIRTY / "classes_case_and_blanks.csv").open() as stream:
+        plain = [row["Permeability class"].strip().capitalize() for row in csv.DictReader(stream)]
+    assert found.classes == {name: plain.count(name) for name in ("High", "Low", "Moderate")}
+    assert found.task.startswith("multiclass")
+    assert "classes of Permeability class: 'LOW' 1 counted as 'Low'" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        ("active", ["No", "Yes"]),
+        ("call", ["-1", "1"]),
+        ("group", ["1", "2"]),
+        ("word", ["inactive", "active"]),
+    ],
+)
+def test_two_classes_in_four_spellings(column: str, names: list[str]) -> None:
+    facts = check_data(DIRTY / "binary_in_four_spellings.csv", target_columns=[column])
+    found = target(facts, column)
+    assert found.task.startswith("classification")
+    assert found.classes is not None
+    assert list(found.classes) == names
+    assert sum(found.classes.values()) == 30
+    assert facts.chosen == (column,)
+
+
+def test_a_wide_range_is_drawn_and_learned_as_its_logarithm() -> None:
+    found = target(check_data(DIRTY / "ki_nM.csv"), "Ki (nM)")
+    assert (found.unit, found.transform) == ("nM", "log")
+    ratios = [high / low for low, high in zip(found.edges, found.edges[1:], strict=False)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    assert sum(found.counts) == 30
+    assert target(check_data(DIRTY / "positive_labels.csv"), "y").transform == "log"
+    assert target(check_data(DIRTY / "one_test_label_negative.csv"), "y").low == -0.5
+
+
+def test_a_column_of_parts_is_no_target() -> None:
+    facts = check_data(DIRTY / "positive_labels.csv")
+    assert facts.others == {"part": "names the part of a split"}
+    assert [one.name for one in facts.targets] == ["y"]
+
+
+def test_percent_and_thousands() -> None:
+    facts = check_data(DIRTY / "percent_and_thousands.csv")
+    assert target(facts, "unbound").unit == "%"
+    assert (target(facts, "clearance").low, target(facts, "clearance").high) == (25.7, 7079.5)
+
+
+def test_replicates_and_their_spread() -> None:
+    facts = check_data(DIRTY / "replicates_three_times.csv")
+    own: dict[str, list[float]] = {}
+    with (DIRTY / "replicates_three_times.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            own.setdefault(row["smiles"], []).append(float(row["dG"]))
+    spreads = [statistics.variance(values) for values in own.values() if len(values) > 1]
+    repeats = target(facts, "dG").repeats
+    assert repeats is not None
+    assert (repeats.molecules, repeats.rows, facts.different) == (6, 18, 16)
+    assert repeats.deviation == pytest.approx(math.sqrt(statistics.mean(spreads)))  # three values each
+
+
+def test_too_few_labels_and_a_column_of_other_text() -> None:
+    facts = check_data(DIRTY / "cells_come_back.csv")
+    assert (target(facts, "change").low, target(facts, "change").high) == (-0.02, 0.0012)
+    assert target(facts, "change").added == ("--missing '+/- 3'",)
+    assert list(facts.others) == ["note"]
+    assert facts.split_problem == "2 molecules with labels are too few, at least 10 are needed"
+    assert next_line(facts) == ""
+
+
+def test_a_column_in_another_unit_is_a_leak_and_row_numbers_are_no_target(tmp_path: Path) -> None:
+    values = [((7 * place) % 30) / 10 for place in range(30)]
+    path = table(
+        tmp_path,
+        ("Unnamed: 0", list(range(30))),
+        ("logS", values),
+        ("S (M)", [f"{10**value:.4f}" for value in values]),
+        ("noise", [(11 * place) % 30 * 0.5 for place in range(30)]),
+    )
+    assert check_data(path).leaks == [("logS", "S (M)", 1.0)]
+    assert check_data(path).others == {"Unnamed: 0": "counts the rows"}
+    assert check_data(path, target_columns=["S (M)"]).leaks == [("S (M)", "logS", 1.0)]
+
+
+def test_rows_that_cannot_be_read_have_the_numbers_of_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    rows = [*((smiles, 1.5 * place) for place, smiles in enumerate(ALCOHOLS)), ("C1CC", 1), ("", 2), ("C1CO", 3)]
+    rows.append(("CCCCCC.CCCCCN", 4))
+    path.write_text("smiles,y\n" + "".join(f"{smiles},{y}\n" for smiles, y in rows))
+    facts = check_data(path)
+    assert facts.invalid == {"unclosed ring": [32, 34], "empty SMILES": [33]}
+    assert facts.mixtures == [35]
+
+
+def test_no_more_rows_are_parsed_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MOST_ROWS", 12)
+    facts = check_data(table(tmp_path, ("y", [0.1 * place for place in range(30)])))
+    assert (facts.rows, facts.looked_at, facts.molecules) == (30, 12, 12)
+    assert "30 rows, 12 of them drawn at random" in next(check_lines(facts))
+
+
+def test_what_is_asked_for_and_is_not_there() -> None:
+    with pytest.raises(InputError, match=r"no column 'logs': found columns smiles, logS\. Did you mean logS\?"):
+        check_data(DIRTY / "sentinel_minus_999.csv", target_columns=["logs"])
+    with pytest.raises(InputError, match="is the column of SMILES"):
+        check_data(DIRTY / "sentinel_minus_999.csv", target_columns=["smiles"])
+
+
+def test_the_command_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dnd.cli.main import main\n"
+        "try: main(['check', sys.argv[1], '--json', sys.argv[2]])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    words = [sys.executable, "-c", code, DIRTY / "ki_nM.csv", tmp_path / "found.json"]
+    found = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "learned as its logarithm" in found.stdout
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert written["targets"][0]["unit"] == "nM"
+    assert f"next: {written['next']}" in found.stdout.splitlines()
+
+
+def test_names_reach_no_terminal_raw_and_the_input_is_kept(tmp_path: Path) -> None:
+    path = table(tmp_path, ("y\x1b]0;title\x07", [0.1 * place for place in range(30)]))
+    before = path.read_bytes()
+    found = run("check", path)
+    assert found.returncode == 0
+    assert "\x1b" not in found.stdout
+    assert r"y\x1b]0;title\x07" in found.stdout
+    refused = run("check", path, "--json", path)
+    assert (refused.returncode, path.read_bytes()) == (2, before)
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_finetune_does_what_was_said(tmp_path: Path) -> None:
+    """The next line, with a student as small as they come."""
+    shutil.copy(DIRTY / "solubility_semicolon_comma.csv", tmp_path / "lab.csv")
+    facts = check_data(tmp_path / "lab.csv")
+    words = [str(tmp_path / "model") if word == "model" else word for word in shlex.split(next_line(facts))]
+    tiny = ["--encoder", "random", "--recipe", "small", "baselines=false", "student.name=gine", "student.width=16"]
+    done = run(*words[1:], *tiny, "student.num_layers=2", "loop.epochs=1", "transform=auto")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert facts.split is not None
+    assert f"training / validation / test: {' / '.join(map(str, facts.split))}" in said
+    assert f"task: {target(facts, SOLUBILITY).task}" in said
+    assert target(facts, SOLUBILITY).transform_reason in said
