@@ -18,7 +18,8 @@ from dnd.finetuning.class_labels import describe_targets, label_count
 from dnd.finetuning.data_checks import audit_duplicates
 from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, predictions_table
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.replicates import Repeats, find_repeats
+from dnd.finetuning.repeats import Repeats
+from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import PARTS, over_folds
 from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
