@@ -209,7 +209,7 @@ class _Column:
         counts, read = self.counts, self.notation.read
         known = [text for text in counts if text and not self._is_asked(text)]
         numbers = {text: number for text in known if (number := read(text)) is not None}
-        words = [text for text in known if text not in numbers and not (numbers and is_missing(text))]
+        words = {text for text in known if text not in numbers and not (numbers and is_missing(text))}
         far = self._placeholders(numbers)
         by_side = {side: sum(counts[text] for text, one in numbers.items() if one.side == side) for side in (1, -1)}
         common = [text for text, _ in counts.most_common()]
