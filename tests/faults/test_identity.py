@@ -139,7 +139,8 @@ def test_contradictions_are_counted_and_the_first_is_named(tmp_path: Path, also:
 @pytest.mark.parametrize(
     ("labelled", "plain"),
     [("CC[18OH]", "CCO"), ("[2H]OCC", "CCO"), ("[13CH3]c1ccccc1", "Cc1ccccc1"), ("[2H]C([2H])([2H])O", "CO"),
-     ("C[C@H]([2H])O", "CCO"), ("[2H]O[2H]", "O"), ("[2H][2H]", "[H][H]"), ("[3H]/C=C/C", "C=CC"), ("[2H]/C(C)=C/C", r"C/C=C\C"),
+     ("C[C@H]([2H])O", "CCO"), ("[2H]O[2H]", "O"), ("[2H][2H]", "[H][H]"), ("[3H]/C=C/C", "C=CC"),
+     ("[2H]/C(C)=C/C", r"C/C=C\C"),
      ("[2H]/N=C/C", "[H]/N=C/C")],
 )  # fmt: skip
 @pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])
