@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dnd.chemistry.identity import connectivity_key, identities_of
@@ -15,8 +16,10 @@ from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.splits import partitions
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
+from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
+from dnd.store.schema import HydrogenSetting
 from dnd.store.settings import PrepareConfig
 from finetuning_toys import molecules, tiny_config, write_csv
 
@@ -45,6 +48,8 @@ APART = [
     ("CC(=O)[O-].[Na+]", "CC(=O)O"),
     ("C[n+]1ccccc1", "[O-][n+]1ccccc1"),
 ]
+
+FOREST = ("blend.classical=forest_counts", "blend.students=false", "blend.folds=2", "blend.trees=10")
 
 
 def canonical(text: str) -> Molecule:
@@ -129,3 +134,31 @@ def test_contradictions_are_counted_and_the_first_is_named(tmp_path: Path, also:
     assert len(said) == 1
     assert "1 " in said[0]
     assert "CS(C)=O" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "plain"),
+    [("CC[18OH]", "CCO"), ("[2H]OCC", "CCO"), ("[13CH3]c1ccccc1", "Cc1ccccc1"), ("[2H]C([2H])([2H])O", "CO"),
+     ("C[C@H]([2H])O", "CCO"), ("[2H]O[2H]", "O"), ("[2H][2H]", "[H][H]"), ("[3H]/C=C/C", "C=CC"),
+     ("[2H]/C(C)=C/C", r"C/C=C\C"),
+     ("[2H]/N=C/C", "[H]/N=C/C")],
+)  # fmt: skip
+@pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])
+def test_isotopes_are_not_seen(labelled: str, plain: str, hydrogens: HydrogenSetting):
+    with_label, without = featurize_smiles([labelled, plain], hydrogens)
+    assert with_label.smiles == without.smiles
+    assert with_label.graph is not None
+    assert without.graph is not None
+    assert np.array_equal(with_label.graph.node_features_NF, without.graph.node_features_NF)
+    assert np.array_equal(with_label.graph.bonds_M2, without.graph.bonds_M2)
+
+
+@pytest.mark.parametrize("recipe", [(), FOREST], ids=["network", "forest"])
+def test_isotopes_change_no_prediction(tmp_path: Path, recipe: tuple[str, ...]):
+    smiles = molecules()[:30]
+    table = write_csv(tmp_path / "d.csv", {"smiles": smiles, "y": [float(len(text)) for text in smiles]})
+    spoken(table, tmp_path / "m", *recipe)
+    values, why = Predictor.load(tmp_path / "m").predict_values(["CCO", "CC[18OH]", "[2H]OCC", "C[13CH2]O"])
+    assert not any(why)
+    assert np.isfinite(values).all()
+    assert np.ptp(values) < 1e-6

@@ -313,6 +313,27 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
     return molecule, sources[order]
 
 
+def without_isotopes(molecule: Molecule | InvalidMolecule) -> Molecule | InvalidMolecule:
+    """The molecule of the usual isotopes: what models see, so that `CC[18OH]`, `[2H]OCC` and `CCO` are one.
+
+    A centre that only isotopes make chiral is none then, and deuterium is a hydrogen like others.
+
+    Returns:
+        `molecule` itself where it has no isotope.
+    """
+    if isinstance(molecule, InvalidMolecule) or not any(atom.GetIsotope() for atom in molecule.mol.GetAtoms()):
+        return molecule
+    plain = Chem.Mol(molecule.mol)
+    for atom in plain.GetAtoms():
+        atom.SetIsotope(0)
+        is_end = any(bond.GetBondType() == Chem.BondType.DOUBLE for bond in atom.GetBonds())
+        if is_end and atom.GetTotalNumHs(includeNeighbors=True) > 1:  # they are equal now: neither has a side
+            for bond in atom.GetBonds():
+                bond.SetStereo(Chem.BondStereo.STEREONONE)
+                bond.SetBondDir(Chem.BondDir.NONE)
+    return molecule_from_mol(plain)[0]
+
+
 def conformer_order(mol: Chem.Mol, order: Int[np.ndarray, "atoms"]) -> Int[np.ndarray, "conformer_atoms"]:
     """All atoms of `mol` in the order of a conformer: those of the graph, then the hydrogens the graph leaves out.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import InputError
 from dnd.common.randomness import numpy_generator
 from dnd.conformers.generate import generate_conformers
@@ -227,7 +227,7 @@ def map_attention(student: Student, smiles: str, hydrogens: HydrogenSetting, *, 
     """
     if not isinstance(student, TokenGT):
         raise InputError("this model has no attention maps", found=student.config.name, expected="tokengt")
-    outcome = parse_smiles(smiles)
+    outcome = without_isotopes(parse_smiles(smiles))
     if not outcome.ok:
         raise InputError("there is no attention map", found=outcome.reason)
     made = generate_conformers(outcome, 1, seed)

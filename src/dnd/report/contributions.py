@@ -15,7 +15,7 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Geometry import Point2D
 from rdkit.rdBase import BlockLogs
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.report.svg import drawn_svg
 
 # How much each atom adds to a prediction, by changing it and predicting again.
@@ -116,7 +116,7 @@ class _Plan:
 
 
 def _plan(text: str, start: int) -> _Plan | str:
-    outcome = parse_smiles(text)
+    outcome = without_isotopes(parse_smiles(text))
     if not outcome.ok:
         return outcome.reason
     mol = outcome.mol

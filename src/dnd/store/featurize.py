@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Int
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_pool
 from dnd.graphs.fast.graphs import rewritten_graphs
@@ -86,7 +86,7 @@ def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | No
 
 
 def _featurize(text: str, explicit: bool) -> Featurized:
-    molecule = parse_smiles(text)
+    molecule = without_isotopes(parse_smiles(text))
     if not molecule.ok:
         return Featurized(None, text, molecule.stage, molecule.reason)
     try:
