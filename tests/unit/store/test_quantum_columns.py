@@ -16,12 +16,12 @@ pytest.importorskip("tblite", reason="needs the extra `quantum`")
 from dnd.cli.main import build_app
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.conformers.formats import open_arrays
-from dnd.conformers.quantum import QUANTITIES, quantum_values
+from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES, quantum_values
 from dnd.conformers.quantum_labels import QuantumLabel, QuantumLabels, joined, make_labeller
 from dnd.store.prepare import prepare
 from dnd.store.quantum_columns import NO_LABEL
 from dnd.store.reader import Store
-from dnd.store.schema import QUANTUM_FIELDS, format_version
+from dnd.store.schema import NUM_QUANTUM, NUM_QUANTUM_ATOM, QUANTUM_FIELDS, format_version
 from dnd.store.settings import PrepareConfig
 
 FEW = PrepareConfig(hydrogens="teacher_all_student_heavy", limit=12, shard_size=5, quantum=("gfn2",))
@@ -197,3 +197,7 @@ def test_the_command_says_how_many_have_values(tmp_path: Path) -> None:
     assert "quantum values of 1 molecules, none of 1" in result.output
     assert "1  GFN2-xTB has no parameters for atomic number #" in result.output
     assert len(columns_of(Store.open(tmp_path / "s"), 0)["quantum_atoms"]) == 2 * 9
+
+
+def test_the_schema_counts_the_values_that_a_calculation_names():
+    assert (len(QUANTITIES), len(ATOM_QUANTITIES)) == (NUM_QUANTUM, NUM_QUANTUM_ATOM)
