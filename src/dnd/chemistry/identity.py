@@ -19,7 +19,7 @@ from dnd.chemistry.parse import read_smiles, sanitize_without_valence
 
 _BLOCK = 14
 _MAY_DIFFER = re.compile(
-    r"->|<-|N#\[N\+\]|\[N\+\]#N|\[\d{0,5}(?:Cl|Br|I|Se?|P|Te|As|Sb|Bi|se?|p|te|as)(?![a-z])[^]]*\+"
+    r"->|<-|N#\[N\+\]|\[N\+\]#N|\[\d{0,5}(?:Cl|Br|I|Se?|P|Te|As|Sb|Bi|se?|p|te|as)(?![a-z])[^\[\]]*\+"
 )
 """What a canonical SMILES has in it that may be drawn otherwise; all others are their own identity, without a parse."""
 
