@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.graphs.fast import graphs as canonical
 from dnd.graphs.fast.flat_graphs import is_plain, read_binaries
 from dnd.graphs.fast.graphs import parse_canonical, parse_ordinary, rewrite, rewritten_graphs, written_graphs
@@ -83,7 +83,7 @@ def test_unusual_molecules_are_left_to_the_long_way(text: str) -> None:
     long = parse_smiles(text)
     assert long.ok
     assert molecules[0].graph is not None
-    assert same_graph(molecules[0].graph, featurize(long.mol))
+    assert same_graph(molecules[0].graph, featurize(without_isotopes(long).mol))
 
 
 def test_no_molecule_has_no_graph() -> None:
