@@ -53,9 +53,15 @@ def main() -> None:
         sys.exit("run python benchmarks/draw_results.py")
 
 
+# Drawn whole by the scripts that measure, `handedness.py` and `feature_ablation.py`, whose tests compare them.
+DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md"})
+
+
 def pages() -> list[Path]:
     """The pages whose numbers are results."""
-    return [*sorted(RESULTS.glob("*.md")), DOCS / "performance.md"]
+    return [
+        page for page in [*sorted(RESULTS.glob("*.md")), DOCS / "performance.md"] if page.name not in DRAWN_BY_SCRIPTS
+    ]
 
 
 def redraw(page: Path, *, write: bool) -> list[str]:
