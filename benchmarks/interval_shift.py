@@ -106,7 +106,7 @@ def _blend(
     rows = development(split)
     targets = tuple(fit_targets(targets_NC[rows], ["y"], [], [kind], standardise=True))
     bench = Workbench(
-        x_NF=features_of(smiles, None, descriptors=False),
+        x_NF=features_of(smiles, None).x_NF,
         place_N=np.arange(len(smiles)),
         targets_NC=targets_NC,
         targets=targets,
