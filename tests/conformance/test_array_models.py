@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import lightgbm
 import numpy as np
 import pytest
 from array_model_suite import COUNTS, WIDTH, ArrayModelSuite, Predict, drawn, through_bytes
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
     RandomForestRegressor,
 )
 from sklearn.kernel_ridge import KernelRidge
@@ -18,7 +17,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
 from dnd.predictor.classical.gaussian_process import LIMIT_LEVELS, Linear, Scaling, fit_kernel
-from dnd.predictor.classical.trees import Trees, from_boosting, from_forest
+from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm
 
 COLUMNS = np.arange(WIDTH)
 
@@ -57,16 +56,21 @@ class TestForestOfClasses(TreesSuite):
         return from_forest(forest, COLUMNS, classes=True), lambda rows: forest.predict_proba(rows)[:, 1]
 
 
+def boosted(x: np.ndarray, y: np.ndarray, objective: str) -> lightgbm.Booster:
+    settings = {"objective": objective, "num_leaves": 8, "min_data_in_leaf": 3, "verbose": -1, "num_threads": 1}
+    return lightgbm.train(settings, lightgbm.Dataset(x, y), num_boost_round=15)
+
+
 class TestBoosting(TreesSuite):
     def fitted(self, x: np.ndarray, y: np.ndarray) -> tuple[Trees, Predict]:
-        model = HistGradientBoostingRegressor(max_iter=15, max_leaf_nodes=8, min_samples_leaf=3).fit(x, y)
-        return from_boosting(model, COLUMNS, classes=False), model.predict
+        booster = boosted(x, y, "regression")
+        return from_lightgbm(booster.dump_model(), COLUMNS), booster.predict
 
 
 class TestBoostingOfClasses(TreesSuite):
     def fitted(self, x: np.ndarray, y: np.ndarray) -> tuple[Trees, Predict]:
-        model = HistGradientBoostingClassifier(max_iter=15, max_leaf_nodes=8, min_samples_leaf=3).fit(x, y > 0)
-        return from_boosting(model, COLUMNS, classes=True), lambda rows: model.predict_proba(rows)[:, 1]
+        booster = boosted(x, (y > 0).astype(float), "binary")
+        return from_lightgbm(booster.dump_model(), COLUMNS), booster.predict
 
 
 class TestRidge(ArrayModelSuite):
