@@ -33,7 +33,7 @@ MODULES = (
 )
 # What a run says about itself and not about its result: when it ran, how long it took, which run it was, where it is.
 PRIVATE = {"manifest.json", "run.json", "cell.json", "outcome.json", "log.txt"}
-PRIVATE_ENTRIES = {"started", "command", "machine", "peak_memory_mb"}
+PRIVATE_ENTRIES = {"started", "command", "machine", "peak_memory_mb", "check"}  # the checksum is of the others too
 REPRODUCE = ("table1", "--systems", "dnd-node", "--datasets", "freesolv", "--seeds", "1")
 
 
