@@ -112,6 +112,7 @@ def _blend(
         targets=targets,
         layout=Layout(),
         rows=rows,
+        identity_N=np.unique(np.asarray(smiles), return_inverse=True)[1].astype(np.int64),
         folds=scaffold_folds([smiles[row] for row in rows], FOLDS, seed),
         num_folds=FOLDS,
         seed=seed,
