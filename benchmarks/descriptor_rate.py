@@ -41,6 +41,7 @@ def cpu_seconds(function, molecules) -> float:
 
 
 def main() -> None:
+    """Time both on the molecules of a file, in one run, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("smiles", type=Path, help="file of SMILES")
     parser.add_argument("--molecules", type=int, default=1000, help="molecules drawn at random")

@@ -1,4 +1,7 @@
-"""A labelled table to molecules with targets; everything that can be wrong with it is said before training starts."""
+"""A labelled table to molecules with targets; everything that can be wrong with it is said before training starts.
+
+Over 500 lines, since a row goes from text to label in one pass whose steps share what was left out and why.
+"""
 
 from __future__ import annotations
 

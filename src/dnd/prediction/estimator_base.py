@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -56,7 +57,7 @@ class SmilesEstimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class FinetunedEstimator(SmilesEstimator):
+class FinetunedEstimator(SmilesEstimator, ABC):
     """What the regressor and the classifier share; see their arguments."""
 
     _task = ""
@@ -210,8 +211,9 @@ class FinetunedEstimator(SmilesEstimator):
             **({"feature_names": names} if names else {}),
         }
 
+    @abstractmethod
     def _restore(self, record: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Set what `fit` sets besides the model, from what `save` wrote."""
 
     def _require_kind(self, record: Mapping[str, Any], *tasks: str) -> None:
         name, task = record.get("estimator", type(self).__name__), self.predictor_.kind

@@ -111,6 +111,9 @@ def test_a_stream_that_is_closed_stops_nothing() -> None:
     with Progress(lambda line: None, stream, every_s=0.02).stage("prepare"):
         stream.close()
         time.sleep(0.1)
+        went_on = True
+    assert went_on
+    assert stream.closed
 
 
 @pytest.mark.slow
