@@ -10,6 +10,7 @@ Prints a line per reader: inputs tried, accepted, refused, seconds, the slowest 
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import os
 import sys
@@ -124,7 +125,9 @@ def check_parquet(data: bytes, path: Path) -> bool:
 def check_sdf(data: bytes, path: Path) -> bool:
     """A molecule or a reason for every record there is, or one line."""
     path.write_bytes(data)
-    delimiters = sum(line.rstrip() == b"$$$$" for line in data.replace(b"\r\n", b"\n").split(b"\n"))
+    lines = data.replace(b"\r\n", b"\n").split(b"\n")
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # then those bytes are other letters
+    delimiters = 0 if is_utf16 else sum(line.rstrip() == b"$$$$" for line in lines)
     try:
         records = list(read_sdf(path))
     except InputError as error:
