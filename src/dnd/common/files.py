@@ -27,16 +27,17 @@ from dnd.common.errors import CorruptFileError, InputError, StorageError
 _PACKAGES = ("torch", "rdkit", "pyarrow", "numpy", "safetensors", "scikit-learn")
 
 
-@cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result; read from metadata, so nothing heavy is imported."""
-    versions = {"python": platform.python_version(), "dnd": __version__}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a machine without RDKit
-            versions[name] = "not installed"
-    return versions
+    return {"python": platform.python_version(), "dnd": __version__, **{name: _version(name) for name in _PACKAGES}}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a machine without RDKit
+        return "not installed"
 
 
 # The only place that writes durable files.
