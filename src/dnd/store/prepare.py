@@ -29,6 +29,7 @@ from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources, refuse_unused_column
+from dnd.conformers.quantum_labels import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
@@ -218,8 +219,9 @@ def _drawn(
 ) -> Bool[np.ndarray, "records"]:
     """Which records are the first `sample` of a random order that are of no excluded molecule.
 
-    Where there are any, keys are computed for as many records of that order as are needed, since each costs about a
-    millisecond; records that are no molecule do not count then.
+    Records that a file of quantum labels knows come first in that order. Where molecules are excluded, keys are
+    computed for as many records of that order as are needed, since each costs about a millisecond; records that are
+    no molecule do not count then.
     """
     if "-" in map(str, inputs):
         raise ConfigError("--sample reads its inputs twice", found="standard input", next_step="Use --limit")
@@ -227,6 +229,8 @@ def _drawn(
         total = sum(1 for _ in _records_again(inputs, config))
     assert config.sample is not None
     order = numpy_generator(config.seed, "sample").permutation(total)
+    if any(word != CALCULATE for word in config.quantum):
+        order = np.concatenate((order[(known := _labelled(inputs, config, total))[order]], order[~known[order]]))
     looked_at, free = min(total, config.sample + len(excluded)), order
     while excluded:
         free = order[:looked_at][_usable(inputs, config, excluded, order[:looked_at], total)]
@@ -236,6 +240,12 @@ def _drawn(
     wanted = np.zeros(total, dtype=bool)
     wanted[free[: config.sample]] = True
     return wanted
+
+
+def _labelled(inputs: Sequence[str | Path], config: PrepareConfig, total: int) -> Bool[np.ndarray, "records"]:
+    """Which records the files of quantum labels know."""
+    known = with_labels(_records_again(inputs, config), config.quantum)
+    return np.fromiter((isinstance(record.quantum, QuantumLabel) for record in known), dtype=bool, count=total)
 
 
 def _usable(

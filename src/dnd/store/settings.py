@@ -45,7 +45,8 @@ class PrepareConfig:
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
         seed: of generated conformers and of `sample`.
         limit: read the first so many records.
-        sample: draw so many records at random, none of them of an excluded molecule.
+        sample: draw so many records at random, none of them of an excluded molecule; those that a file of quantum
+            labels knows first.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
             their digests, see `tables.key_lists`.
         timeout_s: seconds per molecule.

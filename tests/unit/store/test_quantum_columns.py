@@ -201,3 +201,14 @@ def test_the_command_says_how_many_have_values(tmp_path: Path) -> None:
 
 def test_the_schema_counts_the_values_that_a_calculation_names():
     assert (len(QUANTITIES), len(ATOM_QUANTITIES)) == (NUM_QUANTUM, NUM_QUANTUM_ATOM)
+
+
+def test_molecules_with_labels_are_drawn_first(labels: Path, qm9_path: Path, tmp_path: Path) -> None:
+    """A sample of a large file has the few molecules that hours were spent on."""
+    known = len(QuantumLabels.read(labels).arrays["rows"])
+    config = PrepareConfig(
+        sample=known + 5, quantum=(str(labels),), conformers="file", hydrogens="teacher_all_student_heavy", seed=4
+    )
+    summary = prepare([qm9_path], tmp_path / "s", config, quiet=True)
+    assert summary.molecules == known + 5
+    assert sum(summary.quantum_failures.values()) == 5
