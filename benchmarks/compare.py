@@ -1,8 +1,10 @@
-"""`best` and `fast` beside random forests, gradient boosting and chemprop 2, on the same splits of 14 data sets.
+"""`best` and `fast` beside random forests, gradient boosting and chemprop 2, on the same splits of up to 35 data sets.
 
     python benchmarks/compare.py -o runs/compare --datasets esol freesolv --seeds 1 2 3 --chemprop /path/to/python
     python benchmarks/compare.py -o runs/compare --table docs/results/predictor.md
 
+The 14 sets of the paper are the default; `--datasets CHEMBL1871_Ki biogen-hlm` names some of the 21 further ones
+(`dnd.reproduction.further_sets`). Where activity cliffs are marked, the error on them is in the line too.
 A cell is a data set, a system and a seed. Each runs in a process of its own, whose wall time and peak memory are those
 that are reported, and ends as a line of `results.jsonl`; cells that are there are not run again, so a run that was
 stopped goes on. Every system learns from the training and validation part (chemprop and the students stop early by
@@ -20,7 +22,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +31,11 @@ from scipy import stats
 
 from dnd.common.files import package_versions
 from dnd.predictor.metrics import score
-from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, BenchmarkData, load_benchmark
+from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, load_benchmark
+from dnd.reproduction.further_sets import FURTHER_SETS, load_further
 from dnd.reproduction.labelled import labelled_csv, reduced
 
+DATASETS = (*BENCHMARKS, *FURTHER_SETS)
 OURS = ("best", "fast")
 CLASSICAL = ("rf-counts", "rf-descriptors", "rf-both", "gb-both")
 CHEMPROP = "chemprop"
@@ -61,7 +66,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", default="runs/compare", help="folder of the results")
-    parser.add_argument("--datasets", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
+    parser.add_argument("--datasets", nargs="+", default=list(BENCHMARKS), choices=DATASETS, metavar="SET")
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--encoder", default="dnd-base", help="of best and fast: a name, a folder, or random")
@@ -71,6 +76,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", help="run nothing; write the table into this Markdown file, between its markers")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One of the sets: `cliff_N` says which molecules are on activity cliffs, where that is known."""
+
+    smiles: list[str]
+    targets_NC: np.ndarray
+    names: tuple[str, ...]
+    parts: Mapping[str, np.ndarray]
+    task: str
+    metric: str
+    cliff_N: np.ndarray
+
+
+def load(name: str) -> DataSet:
+    """A set of the paper, or a further one."""
+    if name in BENCHMARKS:
+        data, entry = load_benchmark(name), BENCHMARKS[name]
+        none = np.zeros(len(data.smiles), dtype=bool)
+        return DataSet(data.smiles, data.targets_NC, data.names, data.parts, entry.task, entry.metric, none)
+    found = load_further(name)
+    return DataSet(
+        found.smiles, found.target_N[:, None], (found.target,), found.parts, "regression", "rmse", found.cliff_N
+    )
 
 
 def _run_if_missing(out: Path, name: str, system: str, seed: int, arguments: argparse.Namespace) -> None:
@@ -116,27 +146,30 @@ def _results(out: Path) -> list[dict]:
 def _run_cell(work: dict) -> None:
     folder = Path(work["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    data = load_benchmark(work["dataset"])
+    data = load(work["dataset"])
     parts = reduced(data.parts, work["most"])
     run = _run_ours if work["system"] in OURS else _run_chemprop if work["system"] == CHEMPROP else _run_classical
     rows, predictions = run(work, data, parts, folder)
-    metric, scale = data.benchmark.metric, 1.0
+    metric, scale = data.metric, 1.0
     if metric == "mae_z":  # in standard deviations of the training labels, as in the paper
         metric, scale = "mae", float(np.nanstd(data.targets_NC[parts["train"]]))
     found = score(metric, data.targets_NC[rows], predictions)
     assert found.value is not None, "the test part has labels"
-    result = {"metric": data.benchmark.metric, "value": found.value / scale, "test": len(rows), "most": work["most"]}
+    result = {"metric": data.metric, "value": found.value / scale, "test": len(rows), "most": work["most"]}
+    if (cliffs := data.cliff_N[rows]).any():
+        on_cliffs = score(metric, data.targets_NC[rows][cliffs], predictions[cliffs])
+        result |= {"cliff_value": on_cliffs.value, "cliff_test": int(cliffs.sum())}
     sizes = {part: len(parts[part]) for part in PARTS}
     (folder / "value.json").write_text(json.dumps({**result, "molecules": sizes, "available": len(data.smiles)}))
 
 
-def _run_ours(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def _run_ours(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune
     from dnd.finetuning.settings import FinetuneConfig
 
     table, places = _write_table(folder / "table.csv", data, parts)
-    words = [f"loop.seed={work['seed']}", f"task={data.benchmark.task}", "split=column:split", *work["settings"]]
+    words = [f"loop.seed={work['seed']}", f"task={data.task}", "split=column:split", *work["settings"]]
     config = load_config(FinetuneConfig, f"finetune-{work['system']}", words)
     finetune(table, folder / "model", list(data.names), config, encoder=work["encoder"], resume=True, quiet=True)
     with open(folder / "model/test_predictions.csv", encoding="utf-8", newline="") as stream:
@@ -145,7 +178,7 @@ def _run_ours(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tup
     return rows, np.array([[float(row[f"{name}_pred"]) for name in data.names] for row in found])
 
 
-def _run_classical(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def _run_classical(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, Layout, features_of
     from dnd.reproduction.classical_models import predict
 
@@ -153,11 +186,11 @@ def _run_classical(work: dict, data: BenchmarkData, parts: dict, folder: Path) -
     features = features_of([data.smiles[row] for row in rows], None, jobs=0).x_NF
     sets = {name: features[:, Layout().columns(name)] for name in (COUNTS, DESCRIPTORS)}
     train = np.arange(len(rows) - len(parts["test"]))
-    predictions, _ = predict(work["system"], sets, data.targets_NC[rows], train, data.benchmark.task, work["seed"])
+    predictions, _ = predict(work["system"], sets, data.targets_NC[rows], train, data.task, work["seed"])
     return parts["test"], predictions[len(train) :]
 
 
-def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def _run_chemprop(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     from rdkit import Chem
 
     # A SMILES that RDKit refuses stops chemprop: none is for training, and one in the test part gets the mean label.
@@ -166,10 +199,10 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
     }
     kept = {part: rows[readable[part]] for part, rows in parts.items()}
     table, _ = _write_table(folder / "table.csv", data, kept)
-    options = ["--data-path", table, "--task-type", data.benchmark.task, "--output-dir", folder / "chemprop"]
+    options = ["--data-path", table, "--task-type", data.task, "--output-dir", folder / "chemprop"]
     options += ["--smiles-columns", "smiles", "--target-columns", *data.names, "--splits-column", "split"]
     options += ["--pytorch-seed", work["seed"], "--data-seed", work["seed"], "--num-workers", 0]
-    if data.benchmark.task == "classification":  # of its report; ROC-AUC stops at a target without test labels
+    if data.task == "classification":  # of its report; ROC-AUC stops at a target without test labels
         options += ["--metrics", "binary-mcc"]
     subprocess.run([work["chemprop"], "-c", _CHEMPROP_MAIN, "train", *map(str, options)], check=True)
     (path,) = (folder / "chemprop").rglob("test_predictions.csv")
@@ -182,7 +215,7 @@ def _run_chemprop(work: dict, data: BenchmarkData, parts: dict, folder: Path) ->
     return parts["test"], predictions
 
 
-def _write_table(path: Path, data: BenchmarkData, parts: dict) -> tuple[Path, np.ndarray]:
+def _write_table(path: Path, data: DataSet, parts: dict) -> tuple[Path, np.ndarray]:
     """The molecules of the parts as a CSV, and for each of its rows the row of the data set."""
     rows = np.concatenate([parts[part] for part in PARTS])
     split = [{"valid": "val"}.get(part, part) for part in PARTS for _ in parts[part]]  # as chemprop calls it
@@ -198,9 +231,10 @@ def table(results: Iterable[dict]) -> list[str]:
     systems = [name for name in SYSTEMS if any(name in own for own in found.values())]
     lines = ["| set (metric, molecules) | " + " | ".join(systems) + " |", "|---" * (len(systems) + 1) + "|"]
     close = dict.fromkeys(systems, 0)
-    for name in (name for name in BENCHMARKS if name in found):
+    for name in (name for name in DATASETS if name in found):
         own = found[name]
-        larger = BENCHMARKS[name].metric == "rocauc"
+        metric = BENCHMARKS[name].metric if name in BENCHMARKS else "rmse"
+        larger = metric == "rocauc"
         means = {system: float(np.mean([line["value"] for line in own[system].values()])) for system in own}
         first = (max if larger else min)(means, key=lambda system: means[system])
         cells = []
@@ -210,7 +244,7 @@ def table(results: Iterable[dict]) -> list[str]:
         some = next(iter(next(iter(own.values())).values()))
         used = sum(some["molecules"].values())
         count = f"{used}" if used == some["available"] else f"{used} of {some['available']}"
-        lines.append(f"| {name} ({BENCHMARKS[name].metric}, {count}) | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} ({metric}, {count}) | " + " | ".join(cells) + " |")
     lines.append("| first, or not significantly behind it | " + " | ".join(f"{close[name]}" for name in systems) + " |")
     lines += ["", *_costs(found, systems)]
     return lines
@@ -237,7 +271,7 @@ def _clearly_behind(own: dict[int, dict], first: dict[int, dict], larger: bool) 
 def _costs(found: dict[str, dict[str, dict[int, dict]]], systems: list[str]) -> list[str]:
     lines = ["Wall seconds / CPU seconds / peak memory in MB of a run, mean over seeds:", ""]
     lines += ["| set | " + " | ".join(systems) + " |", "|---" * (len(systems) + 1) + "|"]
-    for name in (name for name in BENCHMARKS if name in found):
+    for name in (name for name in DATASETS if name in found):
         cells = []
         for system in systems:
             own = list(found[name].get(system, {}).values())
