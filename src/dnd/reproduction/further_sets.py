@@ -1,6 +1,6 @@
 """Twenty-one regression sets beside the paper's: fifteen of MoleculeACE and the six endpoints of Biogen's ADME data.
 
-They are read from the folders `moleculeace/` and `biogen_adme/` of the data, whose README has their sources and licences.
+They are read from the folders `moleculeace/` and `biogen_adme/` of the data; their README has sources and licences.
 """
 
 from __future__ import annotations
