@@ -16,7 +16,7 @@ from dnd.finetuning.students import Plan, initial_student
 from dnd.finetuning.tasks import fit_targets
 from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import RANDOM
+from dnd.models.students.encoders import RANDOM, load_heads
 from dnd.predictor.applicability_domain import similarity_out_of_fold
 from dnd.predictor.classical.features import FIRST_SETS, Layout, features_of
 from dnd.predictor.ensemble import FrozenEncoder
@@ -70,7 +70,9 @@ def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
     if plan.encoder == RANDOM:
         return None
     student: Student = initial_student(plan.config, plan.encoder, seed=0)
-    return FrozenEncoder(student.eval(), plan.config.pooling)
+    heads = load_heads(plan.encoder) if plan.config.blend.properties else None
+    chosen = heads.of_terms(plan.config.blend.properties) if heads else None
+    return FrozenEncoder(student.eval(), plan.config.pooling, chosen)
 
 
 def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:

@@ -21,6 +21,7 @@ from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"
 # In the order in which a time limit keeps them; see `classical_fits.py`.
+PROPERTY_TERMS = ("quantum", "labels")
 CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest")
 
 
@@ -63,6 +64,8 @@ class BlendConfig:
         students: whether the blend has any; `ensemble` says how many.
         second: another architecture for every second student, with `--encoder random`; none = all are alike.
         fingerprints: that the members look at beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
+        properties: terms of the encoder's ready-made heads, of `quantum` and `labels`, whose values join the
+            representation; an encoder without heads has none to give.
         boosting_seeds: fits of the boosting that are averaged.
         folds: scaffold folds of the predictions out of fold.
         trees: of a forest, at most; many targets get fewer.
@@ -76,6 +79,7 @@ class BlendConfig:
     students: bool = True
     second: StudentConfig | None = None
     fingerprints: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
     boosting_seeds: int = 1
     folds: int = 5
     trees: int = 300
@@ -90,6 +94,8 @@ class BlendConfig:
             look_up(dict.fromkeys(CLASSICAL_MEMBERS), name, "classical member")
         for name in self.fingerprints:
             look_up(dict.fromkeys(FURTHER), name, "fingerprint")
+        for name in self.properties:
+            look_up(dict.fromkeys(PROPERTY_TERMS), name, "term of the encoder's heads")
         if self.trees < 1 or self.boosting_seeds < 1:
             found = (self.trees, self.boosting_seeds)
             raise ConfigError("blend.trees and boosting_seeds are at least 1", found=found)

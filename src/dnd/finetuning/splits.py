@@ -19,6 +19,7 @@ from dnd.chemistry import splits
 from dnd.chemistry.splits import Split, as_split, check_fractions
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
+from dnd.common.randomness import numpy_generator
 from dnd.tables.numbers import Notation, settle_notation
 from dnd.tables.streams import open_bytes, text_lines
 
@@ -144,6 +145,7 @@ def _row_numbers(path: Path) -> list[int]:
 PARTS = ("train", "valid", "test")
 _PLAIN = ("scaffold", "scaffold-balanced", "random", "cluster", "kfold")
 _WITH_ARGUMENT = ("column", "time", "index")
+_VALIDATION_SHARE = 0.1  # of the training molecules, where a column of parts names no row for validation
 SPLITS = (*_PLAIN, "kfold:KxREPEATS", "column:NAME", "time:NAME", "index:TRAIN,VALID,TEST")
 _FOLDS = re.compile(r"kfold:(\d+)(?:x(\d+))?")
 
@@ -183,7 +185,7 @@ def partitions(
 
     Args:
         split: `scaffold` (OGB's rule), `scaffold-balanced` (chemprop's), `random`, `cluster` (Butina), `kfold`,
-            `kfold:KxREPEATS`, `column:NAME` (train, valid, test), `time:NAME` (smallest values to training), or
+            `kfold:KxREPEATS`, `column:NAME` (train, valid, test; without valid a tenth of train), `time:NAME` (smallest values to training), or
             `index:TRAIN,VALID,TEST` (files of row numbers).
         smiles: of the molecules.
         identities: of the molecules, such as canonical SMILES; the rules that draw keep the rows of one molecule in one
@@ -213,7 +215,7 @@ def partitions(
         pairs = [(repeat, fold) for repeat in range(wish.repeats) for fold in range(number)]
         found = [splits.k_fold_split(count, number, fold, seed, repeat, identities) for repeat, fold in pairs]
     elif wish.kind == "column":
-        found = [splits.column_split(column_values, places)]
+        found = [_with_validation(splits.column_split(column_values, places), identities, seed, say)]
     elif wish.kind == "time":
         found = [ordered_split(column_values, fractions, places)]
     elif wish.kind == "index":
@@ -231,6 +233,20 @@ def partitions(
     if outside:
         say(f"note: {outside} molecules are in no part of the split and are not used")
     return found
+
+
+def _with_validation(given: Split, identities: Sequence[str], seed: int, say: Callable[[str], None]) -> Split:
+    """The parts of a column; where it names no validation row, a tenth of the training molecules becomes that part."""
+    if len(given.valid):
+        return given
+    own = [identities[row] for row in given.train] if identities else [str(row) for row in given.train]
+    groups = splits.rows_of_molecules(own)
+    order = numpy_generator(seed, "validation part").permutation(len(groups))
+    drawn = [row for place in order[: max(1, round(_VALIDATION_SHARE * len(groups)))] for row in groups[place]]
+    is_valid = np.zeros(len(given.train), dtype=bool)
+    is_valid[drawn] = True
+    say(f"note: the split column names no validation row, so {is_valid.sum()} training rows are drawn for it")
+    return splits.as_split(given.train[~is_valid], given.train[is_valid], given.test)
 
 
 def is_test_word(split: str, word: str) -> bool:

@@ -19,6 +19,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
+from dnd.models.students.property_heads import PropertyHeads
 from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel, Linear
 from dnd.predictor.classical.trees import Trees
@@ -71,14 +72,14 @@ def spread_by_name(
 # The classical part of a predictor: members that are no networks, their weights, and their files in a MODEL folder.
 #
 # `config.json` names the members under `blend`; their arrays lie in `classical.safetensors`, a frozen encoder, where
-# one gives them features, in `embedding.safetensors`. Both are sealed by the manifest like every other file.
+# one gives them features, in `embedding.safetensors`, its heads in `embedding_heads.safetensors`. All are sealed by the manifest like every other file.
 #
 # Legend: N molecules, C targets, F features, M members, D width of a representation.
 
 
 BLEND_VERSION = 2
 _READABLE = (1, BLEND_VERSION)  # 1 had no sets but `FIRST_SETS`
-CLASSICAL, FROZEN = "classical", "embedding"
+CLASSICAL, FROZEN, FROZEN_HEADS = "classical", "embedding", "embedding_heads"
 ArrayModel = Trees | Linear | Kernel
 _KINDS: dict[str, type[Trees] | type[Linear] | type[Kernel]] = {kind.kind: kind for kind in (Trees, Linear, Kernel)}
 
@@ -112,24 +113,30 @@ class FrozenEncoder:
     Attributes:
         student: in evaluation mode.
         pooling: of its atoms.
+        heads: ready-made properties whose values follow the pooled atoms; None = the representation is these alone.
     """
 
     student: Student
     pooling: Pooling
+    heads: PropertyHeads | None = None
 
     @property
     def width(self) -> int:
         """Numbers per molecule that `embed` makes."""
-        return pooled_width(self.student.width, self.pooling)
+        return pooled_width(self.student.width, self.pooling) + (len(self.heads.properties) if self.heads else 0)
 
     def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
         """Representations of `rows`, of all molecules when None."""
 
-        def pooled(graph: GraphBatch) -> Tensor:
-            return pool(self.student(graph), graph, self.pooling)
+        def represented(graph: GraphBatch) -> Tensor:
+            output = self.student(graph)
+            pooled_BD = pool(output, graph, self.pooling)
+            if self.heads is None:
+                return pooled_BD
+            return torch.cat([pooled_BD.float(), self.heads.standardised(output, graph)], dim=1)
 
         places = np.arange(len(store)) if rows is None else rows
-        return run_over(pooled, self.student, store, places).astype(np.float32)
+        return run_over(represented, self.student, store, places).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,7 @@ def blend_config(blend: Blend) -> dict[str, Any]:
         "network_weights": [list(weights) for weights in blend.network_weights],
         "embedding": asdict(blend.encoder.student.config) if blend.encoder else None,
         "pooling": blend.encoder.pooling if blend.encoder else None,
+        **({"heads": blend.encoder.heads.description()} if blend.encoder and blend.encoder.heads else {}),
         "features": [EMBEDDING] * bool(blend.encoder) + list(blend.sets),
         "classical": [
             {
@@ -218,7 +226,11 @@ def blend_tensors(blend: Blend) -> dict[str, dict[str, Tensor]]:
         for column, model in enumerate(member.models)
         for name, values in model.arrays().items()
     }
-    frozen = {FROZEN: dict(blend.encoder.student.state_dict())} if blend.encoder else {}
+    frozen: dict[str, dict[str, Tensor]] = {}
+    if blend.encoder:
+        frozen[FROZEN] = dict(blend.encoder.student.state_dict())
+        if blend.encoder.heads:
+            frozen[FROZEN_HEADS] = dict(blend.encoder.heads.state_dict())
     return {CLASSICAL: arrays, **frozen}
 
 
@@ -241,7 +253,11 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     if config["embedding"] is not None:
         student = build_student(from_dict(StudentConfig, config["embedding"]))
         load_strictly(student, model.tensors(FROZEN), f"{model.path}, frozen encoder")
-        encoder = FrozenEncoder(student.eval(), config["pooling"])
+        heads = None
+        if config.get("heads") is not None:
+            heads = PropertyHeads.of_description(config["heads"], student.width)
+            load_strictly(heads, model.tensors(FROZEN_HEADS), f"{model.path}, heads of the frozen encoder")
+        encoder = FrozenEncoder(student.eval(), config["pooling"], heads.eval() if heads else None)
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in model.tensors(CLASSICAL).items():
         place, _, name = key.rpartition(".")

@@ -97,3 +97,15 @@ def test_repeated_folds_have_baselines_in_each_and_an_interval(tmp_path: Path):
     card = (tmp_path / "m" / "card.md").read_text()
     assert " ± " in card
     assert "test molecules in 6 folds; " in card
+
+
+def test_a_split_column_without_validation_rows_gets_a_tenth_of_the_training_molecules() -> None:
+    smiles = ["C" * (1 + row // 2) for row in range(60)]  # every molecule twice
+    words = ["train"] * 40 + ["test"] * 20
+    said: list[str] = []
+    (found,) = partitions("column:part", smiles, identities=smiles, column_values=words, say=said.append)
+    assert found.test.tolist() == list(range(40, 60))
+    assert sorted([*found.train.tolist(), *found.valid.tolist()]) == list(range(40))
+    assert len(found.valid) == 4
+    assert not {smiles[row] for row in found.valid} & {smiles[row] for row in found.train}
+    assert said == ["note: the split column names no validation row, so 4 training rows are drawn for it"]

@@ -5,7 +5,7 @@ Legend: B molecules, D width, P properties.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -79,11 +79,27 @@ class PropertyHeads(nn.Module):
         """Names of the properties, in order."""
         return [one.name for one in self.properties]
 
+    def standardised(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "molecules properties"]:
+        """Values in training deviations from the training mean, and logits of classes."""
+        pooled_BD = pool(output, graph, "mean").float()
+        return torch.cat([network(pooled_BD) for network in self.networks.values()], dim=1)
+
     def forward(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "molecules properties"]:
         """Values in their units, and probabilities of classes."""
-        pooled_BD = pool(output, graph, "mean").float()
-        raw_BP = torch.cat([network(pooled_BD) for network in self.networks.values()], dim=1)
+        raw_BP = self.standardised(output, graph)
         return torch.where(self.class_P, raw_BP.sigmoid(), raw_BP * self.deviation_P + self.mean_P)
+
+    def of_terms(self, terms: Collection[str]) -> PropertyHeads | None:
+        """The heads of some terms, with the same weights; None where there are none."""
+        kept = [one for one in self.properties if one.term in terms]
+        if not kept:
+            return None
+        width: int = next(iter(self.networks.values()))[0].in_features  # type: ignore[index,union-attr,assignment]
+        heads = PropertyHeads(width, kept)
+        heads.networks.load_state_dict(
+            {key: value for key, value in self.networks.state_dict().items() if key.partition(".")[0] in terms}
+        )
+        return heads.eval()
 
     def description(self) -> list[dict[str, Any]]:
         """The properties as plain values, for `config.json`."""
