@@ -185,9 +185,8 @@ def partitions(
 
     Args:
         split: `scaffold` (OGB's rule), `scaffold-balanced` (chemprop's), `random`, `cluster` (Butina), `kfold`,
-            `kfold:KxREPEATS`, `column:NAME` (train, valid, test; without valid a tenth of train), `time:NAME` (smallest values to training), or
-            `index:TRAIN,VALID,TEST` (files of row numbers).
-        smiles: of the molecules.
+            `kfold:KxREPEATS`, `column:NAME` (train, valid, test; without valid a tenth of train), `time:NAME` (smallest
+            values to training), or `index:TRAIN,VALID,TEST` (files of row numbers).
         identities: of the molecules, such as canonical SMILES; the rules that draw keep the rows of one molecule in one
             part. A given column, files of row numbers and the order of `time` are taken as they are, and a molecule
             that is in two parts by them is said before training. Empty = every row is a molecule of its own.

@@ -71,8 +71,9 @@ def spread_by_name(
 
 # The classical part of a predictor: members that are no networks, their weights, and their files in a MODEL folder.
 #
-# `config.json` names the members under `blend`; their arrays lie in `classical.safetensors`, a frozen encoder, where
-# one gives them features, in `embedding.safetensors`, its heads in `embedding_heads.safetensors`. All are sealed by the manifest like every other file.
+# `config.json` names the members under `blend`; their arrays lie in `classical.safetensors`. A frozen encoder that
+# gives them features lies in `embedding.safetensors`, its heads in `embedding_heads.safetensors`. All are sealed by
+# the manifest like every other file.
 #
 # Legend: N molecules, C targets, F features, M members, D width of a representation.
 

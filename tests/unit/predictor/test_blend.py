@@ -22,6 +22,8 @@ from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConf
 from dnd.finetuning.time_limit import Clock, read_duration
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
+from dnd.models.students.property_heads import Property, PropertyHeads
+from dnd.prediction.embedder import Embedder
 from dnd.predictor.classical.features import Layout
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
@@ -134,6 +136,33 @@ def test_a_frozen_encoder_gives_features_and_is_kept_beside_the_finetuned_studen
     found = predictor.predict([row["smiles"] for row in rows])["size_pred"]
     np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
     assert predictor.embed(["CCO"]).shape == (1, 16)
+
+
+def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path: Path):
+    student = build_student(StudentConfig("gine", width=16, num_layers=2)).eval()
+    heads = PropertyHeads(
+        16,
+        [
+            Property("solvation", "quantum", unit="kcal/mol", mean=-5.0, deviation=3.0),
+            Property("set/toxic", "labels", kind="class"),
+            Property("TPSA", "descriptors"),
+        ],
+    ).eval()
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder", heads=heads)
+    settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "blend.properties=quantum,labels")
+    quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *settings, encoder=str(tmp_path / "encoder"))
+    with open(tmp_path / "model/test_predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    found = predictor.predict([row["smiles"] for row in rows])["size_pred"]
+    np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
+    seen_D = predictor.embed(["CCO"])[0]
+    assert seen_D.shape == (16 + 2,)
+    batch = Embedder(student, "heavy_both", device="cpu").embed(["CCO"])  # the mean over atoms, which the heads read
+    pooled_BD = torch.from_numpy(batch)
+    assert seen_D[:16] == pytest.approx(batch[0], abs=1e-5)
+    expected = [heads.networks[term](pooled_BD).item() for term in ("quantum", "labels")]
+    assert seen_D[16:] == pytest.approx(expected, abs=1e-5)
 
 
 def test_several_classes_are_blended_as_one_against_the_rest_and_sum_to_1(tmp_path: Path):

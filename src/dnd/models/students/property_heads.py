@@ -94,7 +94,7 @@ class PropertyHeads(nn.Module):
         kept = [one for one in self.properties if one.term in terms]
         if not kept:
             return None
-        width: int = next(iter(self.networks.values()))[0].in_features  # type: ignore[index,union-attr,assignment]
+        width: int = next(iter(self.networks.values()))[0].in_features  # type: ignore[index]
         heads = PropertyHeads(width, kept)
         heads.networks.load_state_dict(
             {key: value for key, value in self.networks.state_dict().items() if key.partition(".")[0] in terms}
