@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
-from dnd.models.students.property_heads import PropertyHeads
 from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel, Linear
 from dnd.predictor.classical.trees import Trees
 from dnd.predictor.network import run_over
 from dnd.predictor.targets import Target
 from dnd.store.reader import Store
+
+if TYPE_CHECKING:
+    from dnd.models.students.property_heads import PropertyHeads
 
 # How far the members of a blend disagree about a molecule.
 #
@@ -256,6 +258,8 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
         load_strictly(student, model.tensors(FROZEN), f"{model.path}, frozen encoder")
         heads = None
         if config.get("heads") is not None:
+            from dnd.models.students.property_heads import PropertyHeads  # few encoders have them
+
             heads = PropertyHeads.of_description(config["heads"], student.width)
             load_strictly(heads, model.tensors(FROZEN_HEADS), f"{model.path}, heads of the frozen encoder")
         encoder = FrozenEncoder(student.eval(), config["pooling"], heads.eval() if heads else None)
