@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
 from scipy import stats
 
+from dnd.chemistry.parse import read_smiles
 from dnd.common.files import package_versions, write_text
 from dnd.finetuning.fold_data import scaffold_folds
 from dnd.models.students.encoders import load_encoder, load_heads
@@ -78,7 +78,7 @@ def run_set(path: Path, name: str, encoders: dict[str, str], options: argparse.N
     development = len(parts["train"]) + len(parts["valid"])
     is_test = molecules.places >= development
     targets_NC = targets_NC[molecules.places]
-    blocks = {DESCRIPTORS: descriptors_2d([Chem.MolFromSmiles(text) for text in molecules.smiles])}
+    blocks = {DESCRIPTORS: descriptors_2d([read_smiles(text)[0] for text in molecules.smiles])}
     for encoder, folder in encoders.items():
         for one in features_named(encoder, folder):
             blocks[one] = represented(folder, one.partition(":")[2], molecules.store)
