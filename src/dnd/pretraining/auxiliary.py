@@ -188,20 +188,27 @@ QUANTUM_TARGETS: dict[str, str] = {
 """What the term `quantum` teaches and its units, in order."""
 
 
-def _quantum(store: Store, batch: MoleculeBatch) -> np.ndarray:
-    """Solvation in octanol and hexane as differences, the energy per atom; the other values as they are.
+def quantum_targets(
+    values_BQ: Float[np.ndarray, "molecules quantities"], graph_atoms_B: Int[np.ndarray, "molecules"]
+) -> Float[np.ndarray, "molecules quantities"]:
+    """Values of a calculation as the term `quantum` teaches them: from the order of `QUANTITIES` to `QUANTUM_TARGETS`.
 
+    Solvation in octanol and hexane become differences, the energy becomes one per graph atom; the others stay.
     Solvation follows one axis in all three solvents, and energy the number of atoms. Taught as they are, the small
     differences that decide a partition drown: 2,519 molecules, 12 epochs, R² held out of octanol minus water 0.86,
     taught as such 0.94; of the energy per atom 0.49 and 0.93; no other value gets worse.
     """
-    values, _ = store.read_auxiliary("quantum", batch.rows_B.numpy())
-    values_BQ = values.reshape(batch.num_molecules, -1).astype(np.float64)
-    targets_BQ = values_BQ.copy()
+    targets_BQ = np.array(values_BQ, dtype=np.float64)
     targets_BQ[:, _OCTANOL] -= values_BQ[:, _WATER]
     targets_BQ[:, _HEXANE] -= values_BQ[:, _OCTANOL]
-    targets_BQ[:, _ENERGY] /= np.diff(batch.graph.atom_offsets.numpy())
-    return targets_BQ.astype(np.float32)
+    targets_BQ[:, _ENERGY] /= graph_atoms_B
+    return targets_BQ
+
+
+def _quantum(store: Store, batch: MoleculeBatch) -> np.ndarray:
+    values, _ = store.read_auxiliary("quantum", batch.rows_B.numpy())
+    values_BQ = values.reshape(batch.num_molecules, -1).astype(np.float64)
+    return quantum_targets(values_BQ, np.diff(batch.graph.atom_offsets.numpy())).astype(np.float32)
 
 
 def _quantum_atoms(store: Store, batch: MoleculeBatch) -> np.ndarray:
