@@ -2,8 +2,8 @@
 # The encoder at scale, again from nothing or on from what was kept: days of one core, over as many sessions as it takes.
 #
 #   benchmarks/encoder_run.sh run DATA OUT [SETTING ...]   start, or go on after a stop or a kill
-#   benchmarks/encoder_run.sh pack OUT KEPT                 the newest checkpoint of the teacher, some 3 MB, to KEPT
-#   benchmarks/encoder_run.sh restore KEPT OUT              that checkpoint to a new OUT; then `run`
+#   benchmarks/encoder_run.sh pack OUT KEPT                 the teacher, or its newest checkpoint (some 3 MB), to KEPT
+#   benchmarks/encoder_run.sh restore KEPT OUT              that teacher to a new OUT; then `run`
 #
 # DATA has qm9/qm9_3d.npz (with qm9_props.npz), druglike_etkdg/druglike_etkdg.npz, cascade_dft/cascade_dft.npz,
 # equireact_dft/equireact_dft.npz and smiles/druglike_pool.csv.gz; data/README.md says what they are. Everything else
@@ -24,11 +24,18 @@ run)
     --inputs "$from/smiles/druglike_pool.csv.gz" -o "$to" --recipe cpu-long --allow-change "$@"
   ;;
 pack)
-  newest=$(ls -d "$from"/teacher/checkpoints/step-* | sort | tail -n 1)
   rm -rf "$to/teacher"
-  mkdir -p "$to/teacher/checkpoints"
-  cp -r "$newest" "$to/teacher/checkpoints/"
-  cp "$from/teacher/run.json" "$to/teacher/"
+  mkdir -p "$to/teacher"
+  if [ -f "$from/teacher/manifest.json" ]; then
+    for name in manifest.json config.json card.md run.json model.safetensors noise_head.safetensors; do
+      cp "$from/teacher/$name" "$to/teacher/"
+    done
+  else
+    newest=$(ls -d "$from"/teacher/checkpoints/step-* | sort | tail -n 1)
+    mkdir "$to/teacher/checkpoints"
+    cp -r "$newest" "$to/teacher/checkpoints/"
+    cp "$from/teacher/run.json" "$to/teacher/"
+  fi
   grep -h '"kind": "evaluation"' "$from/teacher/metrics.jsonl" > "$to/teacher/metrics.jsonl" || true
   ;;
 restore)
