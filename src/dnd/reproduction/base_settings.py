@@ -28,7 +28,7 @@ class BaseConfig:
         measured: data sets whose training molecules and measured labels are one more input.
         held_out: lists of digests (`tables.key_lists`), files or names in the folder of the data sets: these molecules
             are left out of every input that has labels.
-        most_molecules: largest number of molecules of one input; none = all.
+        most_molecules: largest number of molecules of one input file; none = all.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
         table_conformers: of inputs without coordinates: `etkdg` generates some, with `none` they teach nothing in 3D.
         conformer_backend: what generates them: `rdkit`, `nvmolkit` or `auto`.

@@ -236,7 +236,7 @@ class _Run:
             "quantum": () if plain else self.quantum[path.name],
             "seed": config.seed,
             "sample": most if most is not None and count is not None and most < count else None,
-            "limit": most if count is None else None,
+            "limit": most if count is None and path.name != MEASURED else None,  # measured labels are few: all of them
             "exclude": (*self.exclude, *(self.held_out if labels else ())),
             "jobs": config.jobs,
         }
