@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dnd.chemistry.splits import scaffold_split, scaffolds_of
+from dnd.chemistry.splits import scaffold_split
 from dnd.common.config import look_up
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.reproduction.benchmarks import search_path
@@ -102,7 +102,7 @@ def _biogen(name: str, path: Path) -> FurtherSet:
     target = _BIOGEN_TARGETS[name]
     rows = [row for row in _rows(path, ("SMILES", target)) if row[target].strip()]
     smiles = [row["SMILES"] for row in rows]
-    split = scaffold_split(scaffolds_of(smiles))
+    split = scaffold_split(smiles)
     return FurtherSet(
         name=name,
         smiles=smiles,

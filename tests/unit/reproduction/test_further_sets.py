@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.chemistry.splits import scaffolds_of
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.reproduction.further_sets import BIOGEN, FURTHER_SETS, MOLECULEACE, load_further
 
@@ -39,3 +40,10 @@ def test_names_and_damage_are_told(tmp_path: Path) -> None:
         stream.write("smiles,y\nCCO,1\n")
     with pytest.raises(CorruptFileError, match=r"no column y \[pEC50/pKi\]"):
         load_further("CHEMBL4203_Ki", tmp_path)
+
+
+def test_no_scaffold_of_biogen_is_in_two_parts() -> None:
+    data = load_further("biogen-rppb")
+    parts = [{text for text in scaffolds_of([data.smiles[row] for row in rows])} for rows in data.parts.values()]
+    assert all(len(own) > 1 for own in parts)
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
