@@ -171,7 +171,7 @@ def _run_ours(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.
     table, places = _write_table(folder / "table.csv", data, parts)
     words = [f"loop.seed={work['seed']}", f"task={data.task}", "split=column:split", *work["settings"]]
     config = load_config(FinetuneConfig, f"finetune-{work['system']}", words)
-    finetune(table, folder / "model", list(data.names), config, encoder=work["encoder"], resume=True, quiet=True)
+    finetune(table, folder / "model", list(data.names), config, encoder=work["encoder"], resume=True)
     with open(folder / "model/test_predictions.csv", encoding="utf-8", newline="") as stream:
         found = list(csv.DictReader(stream))
     rows = np.array([places[int(row["row"])] for row in found])

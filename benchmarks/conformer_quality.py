@@ -79,7 +79,7 @@ def stored(path: Path, folder: Path, source: str, options: argparse.Namespace, m
     config = PrepareConfig(
         conformers=source, hydrogens="teacher_all_student_heavy", sample=molecules, seed=1, jobs=options.jobs
     )
-    prepare([path], folder, config, resume=True, quiet=True)
+    prepare([path], folder, config, resume=True)
     return folder
 
 
@@ -118,9 +118,9 @@ def row_of(name: str, store: Store, reference: Store, esol: Path, options: argpa
     """A line of the table: all stages on one store."""
     folder = options.out / "runs" / SOURCES[name]
     teach = load_config(DenoiseConfig, f"denoise-{options.recipe}")
-    taught = denoise(store, folder / "teacher", teach, resume=True, quiet=True)
+    taught = denoise(store, folder / "teacher", teach, resume=True)
     pupil = load_config(DistillConfig, f"distill-{options.recipe}", [f"level={options.level}"])
-    learnt = distill(store, folder / "teacher", folder / "encoder", pupil, resume=True, quiet=True)
+    learnt = distill(store, folder / "teacher", folder / "encoder", pupil, resume=True)
     scores = []
     for seed in range(1, options.seeds + 1):
         config = load_config(
@@ -128,9 +128,7 @@ def row_of(name: str, store: Store, reference: Store, esol: Path, options: argpa
         )
         config = replace(config, loop=replace(config.loop, seed=seed))
         out, encoder = folder / f"esol-seed-{seed}", folder / "encoder"
-        parts = finetune(
-            esol, out, ["logS"], config, encoder=encoder, resume=True, say=lambda line: None, quiet=True
-        ).metrics["parts"]
+        parts = finetune(esol, out, ["logS"], config, encoder=encoder, resume=True).metrics["parts"]
         scores.append((parts["valid"]["rmse"], parts["test"]["rmse"]))
     valid, test = np.array(scores).T
     deviation = float(test.std(ddof=1)) if len(test) > 1 else float("nan")

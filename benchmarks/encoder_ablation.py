@@ -84,7 +84,7 @@ def tiny_ablation(options: argparse.Namespace) -> Ablation:
     """Every variant on 60 molecules of one data set, from 100 molecules of QM9."""
     config = load_config(BaseConfig, "base-tiny")
     base = options.out / "base"
-    pretrain_base([qm9_slice()], base, config, data_dir=options.data_dir, quiet=True)
+    pretrain_base([qm9_slice()], base, config, data_dir=options.data_dir)
     return Ablation(
         base=base,
         student=config.base,

@@ -82,9 +82,7 @@ def _run(name: str, encoder: str, seed: int, arguments: argparse.Namespace) -> d
         path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_NC[rows], data.names, split))
         words = ["task=regression", "split=column:split", "jobs=1", f"loop.seed={seed}"]
         config = load_config(FinetuneConfig, "finetune-fast", words)
-        summary = finetune(
-            path, Path(folder) / "model", list(data.names), config, encoder=encoder, say=lambda line: None, quiet=True
-        )
+        summary = finetune(path, Path(folder) / "model", list(data.names), config, encoder=encoder)
     metric = BENCHMARKS[name].metric.removesuffix("_z")
     test = summary.metrics["parts"]["test"][metric] / scale
     labels = len(parts["train"]) + len(parts["valid"])

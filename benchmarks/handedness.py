@@ -130,14 +130,14 @@ def trained_teacher(
     if not source.is_file():
         with replacing(source) as target, open(target, "wb") as stream:
             np.savez(stream, **arrays_of(molecules))
-    prepare([source], store, PrepareConfig(hydrogens="teacher_all_student_heavy", jobs=1), resume=True, quiet=True)
+    prepare([source], store, PrepareConfig(hydrogens="teacher_all_student_heavy", jobs=1), resume=True)
     loop = {
         "batch_size": 32, "learning_rate": 1e-3, "warmup_epochs": 0.2, "epochs": options.epochs, "seed": seed,
         "threads": 1, "device": "cpu",
     }  # fmt: skip
     settings = {"teacher": vars(teacher_config(chiral)), "loop": loop, "holdout_fraction": 0.1}
     folder = options.out / f"{'chiral' if chiral else 'plain'}-{seed}"
-    summary = denoise(store, folder, from_dict(DenoiseConfig, settings), resume=True, quiet=True)
+    summary = denoise(store, folder, from_dict(DenoiseConfig, settings), resume=True)
     return load_teacher(folder)[0], summary.metrics["explained"]
 
 

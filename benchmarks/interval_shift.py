@@ -118,7 +118,7 @@ def _blend(
         seed=seed,
         options=FitOptions(threads=1, trees=TREES),
     )
-    fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf, lambda line: None)
+    fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf)
     values_MNC = np.stack(list(fits.out_of_fold.values()))
     scale_C = np.array([targets[0].std if kind == "regression" else 1.0])
     weights_MC = fit_weights(values_MNC[:, rows], targets_NC[rows], [kind], scale_C)

@@ -110,9 +110,7 @@ def _run(
         words += [f"loop.epochs={arguments.epochs}", *own] if system == "student" else FAST
         recipe = "finetune-small" if system == "student" else f"finetune-{system}"
         config = load_config(FinetuneConfig, recipe, [*words, *choice])
-        summary = finetune(
-            table, Path(folder) / "model", targets, config, encoder=encoder, say=lambda line: None, quiet=True
-        )
+        summary = finetune(table, Path(folder) / "model", targets, config, encoder=encoder)
         scores = {
             f"{part}_{metric}": summary.metrics["parts"][part][metric]
             for part in (("valid",) if system == "student" else ("train", "valid"))

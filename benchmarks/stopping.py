@@ -100,7 +100,7 @@ def _run(name: str, seed: int, epochs: int) -> dict[str, Any]:
             *BEST,
         ]
         config = load_config(FinetuneConfig, "finetune-small", words)
-        finetune(source, Path(folder) / "model", targets, config, encoder="dnd-base", say=lambda line: None, quiet=True)
+        finetune(source, Path(folder) / "model", targets, config, encoder="dnd-base")
         objective, epochs_EVC = record
         labels_VC = objective[0].targets_NC[objective[0].partition.valid]
         metric = metric_names(objective[0].kinds)[0]

@@ -88,15 +88,13 @@ def row_of(
     settings = {
         "teacher": teacher, "loop": {**loop, "epochs": options.epochs}, "sigma": sigma, "holdout_fraction": 0.05,
     }  # fmt: skip
-    taught = denoise(store, folder / "teacher", from_dict(DenoiseConfig, settings), resume=True, quiet=True)
+    taught = denoise(store, folder / "teacher", from_dict(DenoiseConfig, settings), resume=True)
     settings = {
         "level": "custom", "terms": {"node": 1.0, "graph": 2.0}, "holdout_fraction": 0.05,
         "student": {"name": student.name, "width": student.width, "num_layers": student.num_layers},
         "loop": {**loop, "epochs": 4 * options.epochs},
     }  # fmt: skip
-    learnt = distill(
-        store, folder / "teacher", folder / "encoder", from_dict(DistillConfig, settings), resume=True, quiet=True
-    )
+    learnt = distill(store, folder / "teacher", folder / "encoder", from_dict(DistillConfig, settings), resume=True)
     found = probe(Embedder.load(folder / "encoder"), labelled)
     ratios = [found[one] / random[one] for one in labelled]
     numbers = [taught.metrics["explained"], learnt.metrics["valid_node_r2"], *ratios, float(np.mean(ratios))]
@@ -110,7 +108,7 @@ def stored(path: Path, hydrogens: str, options: argparse.Namespace) -> Store:
     config = PrepareConfig(
         conformers="file", hydrogens=hydrogens, sample=options.molecules, seed=1, exclude=exclude, jobs=1
     )
-    prepare([path], folder, config, resume=True, quiet=True)
+    prepare([path], folder, config, resume=True)
     return Store.open(folder)
 
 

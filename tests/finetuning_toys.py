@@ -83,4 +83,4 @@ def quietly(
     data: Path, out: Path, targets: list[str], *overrides: str, encoder: str | Path = "random", **options: object
 ):
     config = tiny_config(*overrides)
-    return finetune(data, out, targets, config, encoder=encoder, say=lambda line: None, quiet=True, **options)
+    return finetune(data, out, targets, config, encoder=encoder, **options)

@@ -53,21 +53,21 @@ STUDENT = ("student.name=gine", "student.width=16", "student.num_layers=2")
 
 def make(folder: Path) -> None:
     """Write `store`, `teacher`, `run` (stopped, with a checkpoint), `targets`, `encoder`, `predictor` and `screen`."""
-    prepare([QM9], folder / "store", PrepareConfig(limit=12, jobs=1), quiet=True)
-    denoise(folder / "store", folder / "teacher", load_config(DenoiseConfig, None, TEACHER), quiet=True)
+    prepare([QM9], folder / "store", PrepareConfig(limit=12, jobs=1))
+    denoise(folder / "store", folder / "teacher", load_config(DenoiseConfig, None, TEACHER))
     stopped = load_config(DenoiseConfig, None, [*TEACHER, "loop.epochs=3", "loop.stop_after_s=0.0"])
-    denoise(folder / "store", folder / "run", stopped, quiet=True)
+    denoise(folder / "store", folder / "run", stopped)
     targets(folder)
     taught = load_config(DistillConfig, None, [*STUDENT, *LOOP, "holdout_fraction=0.2"])
-    distill(folder / "store", folder / "teacher", folder / "encoder", taught, quiet=True)
+    distill(folder / "store", folder / "teacher", folder / "encoder", taught)
     table = folder / "labels.csv"
     chains = [f"{'C' * length}{end}" for length in range(1, 9) for end in ("O", "N", "Cl", "C(=O)O")]
     table.write_text("smiles,size\n" + "".join(f"{text},{len(text)}\n" for text in chains))
     settings = load_config(FinetuneConfig, None, [*LOOP, "split=random", "baselines=false"])
-    finetune(table, folder / "predictor", ["size"], settings, encoder=folder / "encoder", say=lambda line: None)
+    finetune(table, folder / "predictor", ["size"], settings, encoder=folder / "encoder")
     (folder / "library.smi").write_text("".join(f"{text}\n" for text in SMILES))
     config = ScreenConfig(jobs=1, chunk=2, top=2)
-    screen([folder / "library.smi"], folder / "predictor", folder / "screen", config, quiet=True)
+    screen([folder / "library.smi"], folder / "predictor", folder / "screen", config)
 
 
 def targets(folder: Path) -> Any:

@@ -49,7 +49,7 @@ def main() -> None:
     if words.kill:
         killer.start()
     config = ScreenConfig(chunk=words.chunk, top=5)
-    done = screen([words.input], words.model, words.out, config, quiet=True, ray=cluster.address, worker=words.worker)
+    done = screen([words.input], words.model, words.out, config, ray=cluster.address, worker=words.worker)
     if words.kill:
         killer.join()
     cluster.shutdown()

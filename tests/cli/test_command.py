@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from dnd.cli.main import VERBS
+from dnd.cli.main import VERBS, build_app, main
 from dnd.common.files import write_bytes, write_manifest
 
 DND = str(Path(sys.executable).with_name("dnd"))
@@ -32,6 +34,36 @@ def test_every_verb_has_help(verb: str) -> None:
     result = run(verb, "--help")
     assert result.returncode == 0, result.stderr
     assert f"dnd {verb}" in result.stdout
+    assert verb in ("analyse", "bench") or all(name in result.stdout for name in ("--quiet", "--verbose", "--log-file"))
+
+
+@pytest.mark.parametrize("verb", ["analyse", "bench"])
+def test_verbs_of_a_verb_have_the_options_of_all(verb: str) -> None:
+    for _ in range(2):  # the application of the verb is one object, however often it is built
+        build_app(verb)
+    for command in import_module(f"dnd.cli.{verb}").app.registered_commands:
+        assert list(inspect.signature(command.callback).parameters)[-3:] == ["quiet", "verbose", "log_file"]
+        assert not hasattr(command.callback.__wrapped__, "__wrapped__")
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["info", "-q", "-v"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "dnd: -q and -v contradict each other. Leave one of them out\n"
+
+
+def test_a_log_file_has_the_command_and_what_ended_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["doctor", str(tmp_path), "--log-file", str(tmp_path / "run.log")]
+    monkeypatch.setattr(sys, "argv", ["dnd", *words])
+    with pytest.raises(SystemExit):
+        main(words)
+    first, last = (tmp_path / "run.log").read_text().splitlines()
+    assert first.endswith(f"DEBUG command: dnd {' '.join(words)}")
+    assert f"DEBUG ended by InputError: {tmp_path} was not written by dnd" in last
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_an_unknown_verb_is_refused_with_the_nearest() -> None:

@@ -25,3 +25,15 @@ def test_they_are_settings_of_the_loop() -> None:
     assert (loop.skip_nonfinite, loop.allow_change) == (3, True)
     with pytest.raises(ConfigError, match="skip_nonfinite must be at least 0"):
         load_config(DenoiseConfig, None, loop_words(-1, False))
+
+
+@pytest.mark.parametrize("verb", ["denoise", "distill", "contrast", "pretrain", "finetune"])
+def test_the_device_is_a_setting_of_the_loop(verb: str) -> None:
+    function = getattr(import_module(f"dnd.cli.{verb}"), verb)
+    assert "device" in inspect.signature(function).parameters
+    assert load_config(DenoiseConfig, "tiny", loop_words(None, False, "cpu"), stage="denoise").loop.device == "cpu"
+
+
+@pytest.mark.parametrize("verb", ["demo", "prepare", "finetune", "predict", "screen", "embed", "evaluate", "explain"])
+def test_verbs_that_share_out_work_have_jobs(verb: str) -> None:
+    assert "jobs" in inspect.signature(getattr(import_module(f"dnd.cli.{verb}"), verb)).parameters

@@ -51,7 +51,7 @@ def training(
     """One call of the training loop; the settings recorded are those that decide the result."""
     loop = config(**changes)
     settings = {"seed": loop.seed, "epochs": loop.epochs, "batch_size": loop.batch_size, "rows": rows}
-    return train(objective or Toy(rows=rows), loop, Path(folder), resume=resume, settings=settings, quiet=True)
+    return train(objective or Toy(rows=rows), loop, Path(folder), resume=resume, settings=settings)
 
 
 def toy_run(folder: str, pause_s: float = 0.0, width: int = 16, rows: int = 32, **changes: Any) -> None:

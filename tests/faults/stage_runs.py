@@ -56,7 +56,7 @@ def small_shards(words: list[str]) -> None:
     """`dnd prepare` with several shards of few molecules, which the command has no option for."""
     settings = import_module("dnd.store.settings")
     config = settings.PrepareConfig(hydrogens="all_both", jobs=2, limit=120, shard_size=16)
-    import_module("dnd.store.prepare").prepare([DATA], words[words.index("-o") + 1], config, resume=True, quiet=True)
+    import_module("dnd.store.prepare").prepare([DATA], words[words.index("-o") + 1], config, resume=True)
 
 
 def forking_grid(words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from children import training
 from outcomes import outcome, scraps
 
 from dnd.common.errors import InputError, StorageError
+from dnd.common.log import told
 from nursery import Nursery
 
 
@@ -35,12 +37,12 @@ def test_a_file_size_limit_ends_the_run_with_74_and_the_path(
 def test_a_full_log_disk_does_not_stop_the_training(
     scratch: Path,
     uninterrupted: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dnd.training.logs.open_own", lambda path, flags: os.open("/dev/full", flags))
     assert training(scratch).finished
-    assert "the log" in (said := capsys.readouterr().err)
+    assert "the log" in (said := caplog.text)
     assert said.count("stops here: No space left on device") == 1
     assert {**outcome(scratch), "metrics.jsonl": ""} == {**uninterrupted, "metrics.jsonl": ""}
 
@@ -52,7 +54,8 @@ def test_a_full_disk_behind_stderr_does_not_stop_the_training(scratch: Path, mon
 
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stderr", full)
-        assert train(Toy(), config(), scratch, resume=False, settings={}).finished
+        with told(logging.DEBUG):
+            assert train(Toy(), config(), scratch, resume=False, settings={}).finished
         monkeypatch.undo()
         with pytest.raises(OSError, match="No space"):
             full.write("\n")

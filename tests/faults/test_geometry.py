@@ -36,7 +36,7 @@ def outcome(path: Path, hydrogens: str = "heavy_both") -> tuple[list[str], list[
     path.write_text(path.read_text() + good)
     folder = path.parent / f"store-{hydrogens}"
     try:
-        prepare([path], folder, PrepareConfig(hydrogens=hydrogens, conformers="file"), quiet=True)  # type: ignore[arg-type]
+        prepare([path], folder, PrepareConfig(hydrogens=hydrogens, conformers="file"))  # type: ignore[arg-type]
     except InputError:  # no valid molecule, which leaves the list of rejects
         return [], reasons(folder)
     found = Store.open(folder).smiles()
@@ -145,7 +145,7 @@ def test_configurations_agree(tmp_path: Path, of: str, told: str, reason: str, p
         (tmp_path / "data.csv").write_text(f"idx,smiles\n0,{told}\n")
         folder = tmp_path / "store"
         try:
-            prepare([path], folder, PrepareConfig(conformers="file"), quiet=True)
+            prepare([path], folder, PrepareConfig(conformers="file"))
             found = (Store.open(folder).smiles(), reasons(folder))
         except InputError:
             found = ([], reasons(folder))

@@ -22,6 +22,7 @@ from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
 from dnd.store.settings import PrepareConfig
 from finetuning_toys import molecules, tiny_config, write_csv
+from support.said import said
 
 SAME = [
     ("CS(C)=O", "C[S+](C)[O-]"),
@@ -62,7 +63,8 @@ def spoken(data: Path, out: Path, *overrides: str, **options: object) -> tuple[F
     """A tiny finetuning, and what it says."""
     lines: list[str] = []
     config = tiny_config("loop.epochs=1", *overrides)
-    return finetune(data, out, ["y"], config, encoder="random", say=lines.append, quiet=True, **options), lines  # type: ignore[arg-type]
+    with said(lines):
+        return finetune(data, out, ["y"], config, encoder="random", **options), lines  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("forms", SAME)
@@ -86,7 +88,7 @@ def test_an_identity_is_its_own_identity():
 def test_a_molecule_that_inchi_has_no_name_for_is_left_out_too(tmp_path: Path):
     pool = write_csv(tmp_path / "pool.csv", {"smiles": ["*CC", "*OC", "*C[C@H](F)O", "CCO"]})
     leave = write_csv(tmp_path / "leave.csv", {"smiles": ["C(*)C", "*C[C@@H](F)O"]})
-    summary = prepare([pool], tmp_path / "s", PrepareConfig(exclude=(str(leave),)), quiet=True)
+    summary = prepare([pool], tmp_path / "s", PrepareConfig(exclude=(str(leave),)))
     assert Store.open(tmp_path / "s").smiles() == ["*OC", "CCO"]
     assert summary.rejected == {"exclude: molecule is in an --exclude file": 2}
 
@@ -95,7 +97,7 @@ def test_a_list_to_exclude_that_cannot_be_read_is_refused(tmp_path: Path):
     pool = write_csv(tmp_path / "pool.csv", {"smiles": ["CCO", "CCN", "CCC", "c1ccccc1"]})
     leave = write_csv(tmp_path / "leave.csv", {"smiles": ["CCC", "CCO ethanol", "CCN ethylamine"]})
     with pytest.raises(InputError, match=r"2 of them, the first in row 1 of leave\.csv: text after a blank"):
-        prepare([pool], tmp_path / "s", PrepareConfig(exclude=(str(leave),)), quiet=True)
+        prepare([pool], tmp_path / "s", PrepareConfig(exclude=(str(leave),)))
     assert not (tmp_path / "s" / "manifest.json").exists()
 
 

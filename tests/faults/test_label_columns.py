@@ -171,7 +171,7 @@ def test_a_word_among_numbers_is_refused_by_finetune_and_rejected_by_prepare(tmp
     data = write_csv(tmp_path / "t.csv", {"smiles": smiles, "y": [*cells, "no", "yes", "TRUE"]})
     with pytest.raises(InputError, match="3 of 54 cells"):
         read_labelled(data, ["y"], "heavy_both")
-    summary = prepare([data], tmp_path / "store", PrepareConfig(target_columns=("y",)), quiet=True)
+    summary = prepare([data], tmp_path / "store", PrepareConfig(target_columns=("y",)))
     assert summary.rejected == {"read: target y is not a finite number": 3}
 
 
@@ -180,7 +180,7 @@ def test_prepare_keeps_numbers_as_finetune_reads_them_or_rejects_them(tmp_path: 
     data.write_text(
         "id;smiles;y\n1;CCO;1,5\n2;CCN;n.d.\n3;CCC;1e39\n4;CCCC;16777217\n5;CCCCC;1_000\n6;CC;>3\n7;CO;-2\n"
     )
-    summary = prepare([data], tmp_path / "store", PrepareConfig(target_columns=("y",)), quiet=True)
+    summary = prepare([data], tmp_path / "store", PrepareConfig(target_columns=("y",)))
     assert np.array_equal(Store.open(tmp_path / "store").targets[:, 0], [1.5, NAN, -2], equal_nan=True)
     assert sum(summary.rejected.values()) == 4
 

@@ -29,7 +29,7 @@ def lock(folder: Path) -> None:
 
 
 def log(folder: Path) -> None:
-    RunLog(folder, total_steps=1, first_step=0, title="t", quiet=True).close()
+    RunLog(folder, total_steps=1, first_step=0, title="t").close()
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -88,7 +88,7 @@ def test_a_finetuning_locks_its_folder_whatever_the_recipe(tmp_path: Path, recip
     chains = ["C" * (1 + i % 20) + "O" * (1 + i // 20) for i in range(60)]
     table.write_text("smiles,y\n" + "".join(f"{one},{i % 7}\n" for i, one in enumerate(chains)))
     config = load_config(FinetuneConfig, recipe, ["split=random", "jobs=1", *words], stage="finetune")
-    options = {"encoder": "random", "resume": True, "quiet": True, "say": lambda line: None}
+    options = {"encoder": "random", "resume": True}
     with folder_lock(out), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
         finetune(table, out, ["y"], config, **options)
     assert [path.name for path in out.iterdir()] == [".lock"]
@@ -129,7 +129,7 @@ def test_an_input_that_changes_while_it_is_read_is_not_sealed(tmp_path: Path, mo
 
     monkeypatch.setattr(module, "_make_shards", changed_meanwhile)
     with pytest.raises(InputError, match=r"in\.csv changed while it was read"):
-        prepare([source], tmp_path / "out", PrepareConfig(), quiet=True)
+        prepare([source], tmp_path / "out", PrepareConfig())
     assert not (tmp_path / "out" / "manifest.json").exists()
     with pytest.raises(InputError):
-        prepare([source], tmp_path / "out", replace(PrepareConfig()), quiet=True, resume=True)
+        prepare([source], tmp_path / "out", replace(PrepareConfig()), resume=True)

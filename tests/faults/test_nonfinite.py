@@ -109,13 +109,13 @@ def test_a_run_whose_metric_is_never_a_number_keeps_its_first_evaluation(scratch
 
 @pytest.mark.parametrize("at", [1, 3, 4, 12])
 def test_a_batch_that_may_be_skipped_is_named_counted_and_leaves_no_trace(
-    scratch: Path, capsys: pytest.CaptureFixture[str], at: int
+    scratch: Path, caplog: pytest.LogCaptureFixture, at: int
 ) -> None:
     objective = Poisoned("NaN gradient", at)
     result = training(scratch, objective=objective, skip_nonfinite=1)
     assert result.finished
     assert (result.steps, result.skipped) == (12, 1)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert f"a batch is skipped (1 of at most 1): step {at - 1} was not taken" in said
     assert "row " in said
     assert "1 batches were skipped" in said

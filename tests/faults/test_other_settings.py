@@ -53,14 +53,14 @@ def test_without_resume_a_folder_that_holds_a_run_is_refused(scratch: Path) -> N
         training(scratch, resume=False)
 
 
-def test_an_allowed_change_is_made_recorded_and_said(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_allowed_change_is_made_recorded_and_said(scratch: Path, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(5):
         training(scratch, stop_after_s=0.0)
     result = training(scratch, seed=2, batch_size=4, epochs=4, allow_change=True)
     assert result.finished
     assert result.steps == 5 + 3 * 4  # the second epoch begins again
     said = "batch_size 8 → 4; epochs 3 → 4; seed 1 → 2"
-    assert f"goes on with other settings: {said}" in capsys.readouterr().err
+    assert f"goes on with other settings: {said}" in caplog.text
     record = read_json(scratch / "run.json")
     assert [change["differences"] for change in record["changes"]] == [said.split("; ")]
     assert record["settings"] == {"seed": 2, "epochs": 4, "batch_size": 4, "rows": 32}

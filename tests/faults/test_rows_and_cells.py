@@ -17,6 +17,7 @@ from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import read_table
 from dnd.tables.smiles_column import look_like_smiles
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config
+from support.said import said
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"LAB-{n};{text};{heavy_atoms(text)},5" for n, text in enumerate(molecules())]
     (folder / "lab.csv").write_text("\ufeffID;Ligand;Größe\n" + "\n".join(rows) + "\n", encoding="utf-8")
     lines: list[str] = []
-    finetune(
-        folder / "lab.csv", folder / "model", ["Größe"], tiny_config(), encoder="random", say=lines.append, quiet=True
-    )
+    with said(lines):
+        finetune(folder / "lab.csv", folder / "model", ["Größe"], tiny_config(), encoder="random")
     assert "note: column Größe is read with decimal commas" in lines
     return folder
 

@@ -128,7 +128,7 @@ def test_a_screen_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     config = ScreenConfig(jobs=1, chunk=1)
 
     def run(folder: Path) -> None:
-        screen([table], model, folder, config, resume=True, quiet=True, worker=screen_toys.WORKER)
+        screen([table], model, folder, config, resume=True, worker=screen_toys.WORKER)
 
     def result(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.glob("part-*")}
@@ -151,7 +151,7 @@ def test_a_store_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     config = PrepareConfig(shard_size=4)
 
     def run(folder: Path) -> None:
-        prepare([table], folder, config, resume=True, quiet=True)
+        prepare([table], folder, config, resume=True)
 
     def result(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in [*folder.glob("shard-*"), folder / "rejects.csv"]}
@@ -196,7 +196,7 @@ def test_a_search_that_stopped(tmp_path: Path, flips: int) -> None:
     found: dict[Path, object] = {}
 
     def run(folder: Path) -> None:
-        found[folder] = search_settings(config, 7, folder, trial, digest="d", say=lambda line: None)
+        found[folder] = search_settings(config, 7, folder, trial, digest="d")
 
     assert run(tmp_path / "stopped") is None
     stop[0] = -1

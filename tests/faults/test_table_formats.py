@@ -158,7 +158,7 @@ def test_a_column_of_smiles_is_refused_where_no_input_has_one(tmp_path: Path):
     for opened in (
         lambda: rows_with(tmp_path / "a.sdf", "SMILES"),
         lambda: check_inputs([tmp_path / "a.sdf"], "SMILES"),
-        lambda: prepare([tmp_path / "a.sdf"], tmp_path / "store", PrepareConfig(smiles_column="SMILES"), quiet=True),
+        lambda: prepare([tmp_path / "a.sdf"], tmp_path / "store", PrepareConfig(smiles_column="SMILES")),
     ):
         with pytest.raises(InputError, match="--smiles-column SMILES"):
             opened()

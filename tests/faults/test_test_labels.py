@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from dnd.common.files import read_json
 from dnd.finetuning.finetune import finetune
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_csv
+from support.said import said
 
 SMILES = molecules()
 PARTS = ["test" if row % 5 == 0 else "valid" if row % 5 == 1 else "train" for row in range(len(SMILES))]
@@ -99,6 +100,7 @@ def test_a_class_of_the_test_part_alone_is_named_and_counts_as_missing(tmp_path:
     data = write_csv(tmp_path / "d.csv", {"smiles": SMILES, "y": labels, "part": PARTS})
     lines: list[str] = []
     config = tiny_config("split=column:part", "loop.epochs=1")
-    metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random", say=lines.append, quiet=True).metrics
+    with said(lines):
+        metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random").metrics
     assert metrics["targets"][0]["classes"] == ["aromatic", "other", "small"]
     assert any("row 2 'liquid'" in line and "count as missing" in line for line in lines)

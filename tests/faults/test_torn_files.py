@@ -151,7 +151,7 @@ def test_every_one_of_thousands_of_damages_is_found_before_use(kind: str, scratc
 
 
 def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(
-    scratch: Path, capsys: pytest.CaptureFixture[str]
+    scratch: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     newest = make_checkpoint(scratch / "run", 1)
     other = make_checkpoint(scratch / "other", 2)
@@ -159,21 +159,21 @@ def test_a_training_goes_on_from_the_checkpoint_before_a_damaged_one(
     for what, deed in damages(newest, other, truncations=0, flips=1):
         folder = shutil.copytree(scratch / "run", scratch / "again")
         deed(folder / "checkpoints" / newest.name)
-        capsys.readouterr()
+        caplog.clear()
         training(folder, **SHORT)
-        assert f"warning: checkpoint {newest.name} is not used" in capsys.readouterr().err, what
+        assert f"warning: checkpoint {newest.name} is not used" in caplog.text, what
         assert outcome(folder) == expected, what
         assert diagnose(folder)[1] == [], what
         shutil.rmtree(folder)
 
 
-def test_a_file_in_place_of_a_checkpoint_is_passed_over(scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_place_of_a_checkpoint_is_passed_over(scratch: Path, caplog: pytest.LogCaptureFixture) -> None:
     newest = make_checkpoint(scratch / "run", 1)
     expected = outcome(scratch / "run")
     shutil.rmtree(newest)
     newest.write_text("no folder")
     training(scratch / "run", **SHORT)
-    assert f"{newest} is not a folder" in capsys.readouterr().err
+    assert f"{newest} is not a folder" in caplog.text
     assert outcome(scratch / "run") == expected
 
 

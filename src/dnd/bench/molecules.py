@@ -53,7 +53,7 @@ def qm9_store(folder: Path, count: int) -> Store:
     """The first molecules of the QM9 slice as a store on disk, hydrogens in the conformers only."""
     config = PrepareConfig(hydrogens="teacher_all_student_heavy", limit=count)
     with resources.as_file(resources.files("dnd.data") / "qm9_slice.npz") as path:
-        prepare([path], folder, config, quiet=True)
+        prepare([path], folder, config)
     return Store.open(folder)
 
 
@@ -61,7 +61,7 @@ def drug_store(folder: Path, count: int) -> Store:
     """Drug-like molecules with generated conformers and all hydrogens, about 50 atoms each, as a store on disk."""
     table = folder.with_suffix(".smi")
     table.write_text("\n".join(drug_like_smiles(count)[0]), encoding="utf-8")
-    prepare([table], folder, PrepareConfig(hydrogens="teacher_all_student_heavy", conformers="etkdg"), quiet=True)
+    prepare([table], folder, PrepareConfig(hydrogens="teacher_all_student_heavy", conformers="etkdg"))
     return Store.open(folder)
 
 

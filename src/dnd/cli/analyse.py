@@ -95,7 +95,7 @@ def labels(
         raise ConfigError("--fractions are not numbers", found=fractions, expected="such as 0.1,0.5,1") from error
     finding = analyse_labels(
         data, target_columns, encoder, out, smiles_column=smiles_column, fractions=shares, seeds=seeds, split=split,
-        recipe=recipe, settings=settings or [], jobs=jobs, say=typer.echo,
+        recipe=recipe, settings=settings or [], jobs=jobs,
     )  # fmt: skip
     _write(finding, out)
 

@@ -39,7 +39,6 @@ def check(
         target_columns=target_columns or (),
         smiles_column=smiles_column,
         rules=from_dict(LabelRules, label_settings(missing, measured, censored, decimal)),
-        say=lambda line: typer.echo(line, err=True),
     )
     for line in check_lines(facts):
         typer.echo(line)

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
+from dnd.cli.training_options import (
+    AllowChange,
+    Device,
+    EncoderOut,
+    Resume,
+    SkipNonfinite,
+    StudentName,
+    echo,
+    loop_words,
+)
 
 
 def contrast(
@@ -21,6 +30,7 @@ def contrast(
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
+    device: Device = None,
 ) -> None:
     """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
     from dnd.common.config import load_config
@@ -29,7 +39,7 @@ def contrast(
     from dnd.pretraining.encoder_folder import report
     from dnd.pretraining.settings import student_words
 
-    loop = loop_words(skip_nonfinite, allow_change)
+    loop = loop_words(skip_nonfinite, allow_change, device)
     overrides = [*(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(ContrastConfig, recipe, overrides, stage="contrast")
     echo(report(run(store, out, config, resume=resume)))

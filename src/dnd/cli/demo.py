@@ -15,4 +15,4 @@ def demo(
     """Denoise, distill, finetune, predict and report in about two minutes; run it again to resume after a stop."""
     from dnd.reproduction.demo import run_demo
 
-    run_demo(out, jobs=jobs, say=typer.echo)
+    run_demo(out, jobs=jobs)

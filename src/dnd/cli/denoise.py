@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
 
 
 def denoise(
@@ -20,13 +20,14 @@ def denoise(
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
+    device: Device = None,
 ) -> None:
     """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
     from dnd.common.config import load_config
     from dnd.pretraining.denoise import DenoiseConfig
     from dnd.pretraining.denoise import denoise as run
 
-    overrides = [*loop_words(skip_nonfinite, allow_change), *(settings or [])]
+    overrides = [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
     config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:

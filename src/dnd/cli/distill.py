@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
+from dnd.cli.training_options import (
+    AllowChange,
+    Device,
+    EncoderOut,
+    Resume,
+    SkipNonfinite,
+    StudentName,
+    echo,
+    loop_words,
+)
 
 
 def distill(
@@ -37,6 +46,7 @@ def distill(
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
+    device: Device = None,
 ) -> None:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
     from dnd.common.config import load_config
@@ -49,10 +59,11 @@ def distill(
     if automatic != (validate is not None) or automatic != bool(target_columns):
         raise ConfigError("--level auto, --validate and --target-columns belong together")
     of_choice = [word for word in settings or () if automatic and word.startswith(("finetune.", "seeds="))]
+    of_choice = [*([f"finetune.loop.device={device}"] if device else []), *of_choice]
     overrides = [
         *([f"level={level}"] if level and not automatic else []),
         *(student_words(student) if student else []),
-        *loop_words(skip_nonfinite, allow_change),
+        *loop_words(skip_nonfinite, allow_change, device),
         *(word for word in settings or () if word not in of_choice),
     ]
     config = load_config(DistillConfig, recipe, overrides, stage="distill")
@@ -64,6 +75,6 @@ def distill(
         from dnd.finetuning.labelled_data import LabelledFile
 
         data = LabelledFile(validate, tuple(target_columns or ()), smiles_column)
-        distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume, say=echo)
+        distill_best_level(store, teacher, out, data, config, choice_config(of_choice), resume=resume)
         return
     echo(report(run(store, teacher, out, config, resume=resume)))

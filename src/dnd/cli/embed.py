@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.common.log import LOGGER, PROGRESS
+
 
 def embed(
     source: Annotated[
@@ -33,4 +35,4 @@ def embed(
     set_threads()
     chosen = pooling_named(pooling) if pooling else None
     embedder = load_embedder(encoder or DEFAULT_ENCODER, pooling=chosen, device=device, jobs=jobs)
-    typer.echo(embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)
+    LOGGER.log(PROGRESS, embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line())

@@ -25,6 +25,7 @@ def evaluate(
     decimal: Decimal = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 0,
 ) -> None:
     """Print the metrics of a model on labelled molecules."""
     import json
@@ -37,7 +38,7 @@ def evaluate(
     from dnd.tables.labels import LabelRules
 
     set_threads()
-    predictor = Predictor.load(model, device=device, jobs=0)
+    predictor = Predictor.load(model, device=device, jobs=jobs)
     rules = from_dict(
         LabelRules, {**asdict(label_rules_of(predictor)), **label_settings(missing, measured, censored, decimal)}
     )

@@ -20,6 +20,7 @@ def explain(
     ] = None,
     most_molecules: Annotated[int, typer.Option(min=1, help="Rows to explain.")] = 100,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
 ) -> None:
     """Draw each molecule with the contributions of its atoms, SVG and PNG, and write the numbers as CSV."""
     from dnd.common.randomness import set_threads
@@ -28,12 +29,11 @@ def explain(
 
     set_threads()
     summary = explain_file(
-        Predictor.load(model, device=device),
+        Predictor.load(model, device=device, jobs=jobs),
         source,
         out,
         smiles_column=smiles_column,
         targets=target_columns or (),
         most_molecules=most_molecules,
-        say=typer.echo,
     )
     typer.echo("\n".join(summary.lines()))

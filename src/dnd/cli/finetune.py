@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
-from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
 
 Settings = Annotated[
     list[str] | None,
@@ -79,6 +79,10 @@ def finetune(
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
+    device: Device = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes for parsing and descriptors; 0, one per processor, if not given.")
+    ] = None,
 ) -> None:
     """Make a model of labelled molecules, and print it beside classical baselines."""
     from dnd.common.config import load_config
@@ -98,6 +102,7 @@ def finetune(
         "ensemble": ensemble,
         "metric": metric,
         "loop.seed": seed,
+        "jobs": jobs,
         "blend.time_limit_s": None if time_limit is None else read_duration(time_limit),
     }
     labels = label_settings(missing, measured, censored, decimal)
@@ -106,7 +111,7 @@ def finetune(
     }
     overrides = [
         *(f"{key}={value}" for key, value in options.items() if value is not None),
-        *loop_words(skip_nonfinite, allow_change),
+        *loop_words(skip_nonfinite, allow_change, device),
         *(word for word in words if "=" in word),
     ]
     config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
@@ -118,7 +123,7 @@ def finetune(
         files = [labelled_file(word, smiles_column) for word in also]
     done = run(
         data, out, columns, config,
-        smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, say=echo,
+        smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume,
     )  # fmt: skip
     if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
         from dnd.report.model_report import write_model_report

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import logging
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from dnd.common.errors import EXIT_OUR_FAULT, EXIT_ROWS, EXIT_STORAGE, OUT_OF_MEMORY, DndError, forget_rows, noted_rows
+from dnd.common.errors import (
+    EXIT_OUR_FAULT,
+    EXIT_ROWS,
+    EXIT_STORAGE,
+    OUT_OF_MEMORY,
+    ConfigError,
+    DndError,
+    forget_rows,
+    noted_rows,
+)
 from dnd.common.files import STORAGE_ERRNO
+from dnd.common.log import LOGGER, PROGRESS, RESULT, told
 from dnd.common.processes import forget_current_folder
 from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
@@ -44,6 +59,14 @@ _RUN_ALONE = ("demo", "info")  # verbs that do something without an argument
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
 
+# What every verb shows of its work.
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the results and warnings only.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch, too.")]
+_LogFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append all lines, those of -v too, with their time.")
+]
+_LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
+
 
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
@@ -55,10 +78,40 @@ def build_app(verb: str | None) -> typer.Typer:
             continue
         module = import_module(f"dnd.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
+            for command in module.app.registered_commands:
+                command.callback = with_log_options(inspect.unwrap(command.callback))  # once, however often this runs
             app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, no_args_is_help=name not in _RUN_ALONE)(getattr(module, name.replace("-", "_")))
+            function = with_log_options(getattr(module, name.replace("-", "_")))
+            app.command(name, no_args_is_help=name not in _RUN_ALONE)(function)
     return app
+
+
+def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """`verb` with the options that say what is shown of its work."""
+    own = inspect.signature(verb, eval_str=True)
+    further = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _LOG_OPTIONS.items()
+    ]
+
+    @wraps(verb)
+    def run(*words: Any, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
+        if quiet and verbose:
+            raise ConfigError("-q and -v contradict each other", next_step="Leave one of them out")
+        with told(RESULT if quiet else logging.DEBUG if verbose else PROGRESS, log_file):
+            LOGGER.debug(f"command: {shlex.join(['dnd', *sys.argv[1:]])}")
+            try:
+                verb(*words, **options)
+            except (typer.Exit, typer.Abort):
+                raise
+            except BaseException as error:
+                LOGGER.debug(f"ended by {type(error).__name__}: {error}")
+                raise
+
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *further])  # type: ignore[attr-defined]
+    run.__annotations__ = {**verb.__annotations__, **{name: kind for name, (kind, _) in _LOG_OPTIONS.items()}}
+    return run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.common.log import LOGGER, PROGRESS
+
 
 def predict(
     source: Annotated[
@@ -31,4 +33,4 @@ def predict(
 
         set_threads()
         predictor = Predictor.load(model, device=device, jobs=jobs)
-    typer.echo(predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line(), err=True)
+    LOGGER.log(PROGRESS, predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line())

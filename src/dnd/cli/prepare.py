@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.common.log import LOGGER, RESULT
+
 TargetColumns = Annotated[
     list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
 ]
@@ -76,19 +78,20 @@ def prepare(
         "exclude": [str(path) for path in exclude or ()],
     }
     summary = make_store(inputs, out, from_dict(PrepareConfig, values), resume=resume)
-    typer.echo(
+    LOGGER.log(
+        RESULT,
         f"{summary.store}: {summary.molecules:,} molecules, {summary.conformers:,} conformers, "
-        f"{summary.store_bytes:,} bytes, {summary.seconds:.1f} s"
+        f"{summary.store_bytes:,} bytes, {summary.seconds:.1f} s",
     )
     rejected = sum(summary.rejected.values())
-    typer.echo(f"rejected {rejected:,}" + (f", listed in {summary.store / 'rejects.csv'}" if rejected else ""))
+    LOGGER.log(RESULT, f"rejected {rejected:,}" + (f", listed in {summary.store / 'rejects.csv'}" if rejected else ""))
     for reason, count in summary.rejected.items():
-        typer.echo(f"  {count:>9,}  {reason}")
+        LOGGER.log(RESULT, f"  {count:>9,}  {reason}")
     if quantum:
         without = sum(summary.quantum_failures.values())
-        typer.echo(f"quantum values of {summary.molecules - without:,} molecules, none of {without:,}")
+        LOGGER.log(RESULT, f"quantum values of {summary.molecules - without:,} molecules, none of {without:,}")
         for reason, count in summary.quantum_failures.items():
-            typer.echo(f"  {count:>9,}  {reason}")
+            LOGGER.log(RESULT, f"  {count:>9,}  {reason}")
 
 
 def _names(words: list[str] | None) -> list[str]:

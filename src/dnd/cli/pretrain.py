@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, EncoderOut, Resume, SkipNonfinite, StudentName, echo, loop_words
+from dnd.cli.training_options import (
+    AllowChange,
+    Device,
+    EncoderOut,
+    Resume,
+    SkipNonfinite,
+    StudentName,
+    echo,
+    loop_words,
+)
 
 
 def pretrain(
@@ -22,6 +31,7 @@ def pretrain(
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
+    device: Device = None,
 ) -> None:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
     from dnd.common.config import load_config
@@ -29,7 +39,7 @@ def pretrain(
     from dnd.pretraining.encoder_folder import report
     from dnd.pretraining.settings import PretrainConfig, student_words
 
-    loop = loop_words(skip_nonfinite, allow_change)
+    loop = loop_words(skip_nonfinite, allow_change, device)
     overrides = [f"method={method}", *(student_words(student) if student else []), *loop, *(settings or [])]
     config = load_config(PretrainConfig, recipe, overrides, stage="pretrain")
     echo(report(run(store, out, config, resume=resume)))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.training_options import Device
+
 
 def pretrain_base(
     settings: Annotated[
@@ -26,13 +28,18 @@ def pretrain_base(
     allow_change: Annotated[
         bool, typer.Option("--allow-change", help="Go on with other settings; finished stages stay as they are.")
     ] = False,
+    device: Device = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that prepare stores; the recipe's if not given.")] = None,
 ) -> None:
     """Train dnd-base and its like from data to weights; the same command goes on after a stop."""
     from dnd.common.config import load_config
+    from dnd.common.log import LOGGER, RESULT
     from dnd.reproduction.base_settings import BaseConfig
     from dnd.reproduction.pretrain_base import pretrain_base as run
 
-    config = load_config(BaseConfig, recipe, settings or [], stage="base")
-    done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, allow_change=allow_change, say=typer.echo)
+    words = [f"{stage}.loop.device={device}" for stage in ("denoise", "base", "large", "tokengt") if device]
+    words += [] if jobs is None else [f"jobs={jobs}"]
+    config = load_config(BaseConfig, recipe, [*words, *(settings or [])], stage="base")
+    done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, allow_change=allow_change)
     if not done.finished:
-        typer.echo("stopped by a loop's stop_after_s; the same command goes on")
+        LOGGER.log(RESULT, "stopped by a loop's stop_after_s; the same command goes on")

@@ -54,7 +54,7 @@ def reproduce(
         tuple(range(1, (seeds or 0) + 1)),
         tuple(range(1, (upstream_seeds or 0) + 1)),
     )
-    outcome = run(request, out or Path("runs") / f"reproduce-{budget}", jobs=jobs, say=typer.echo)
+    outcome = run(request, out or Path("runs") / f"reproduce-{budget}", jobs=jobs)
     typer.echo(outcome.text)
     typer.echo(f"{outcome.summary.ran} cells ran, {outcome.summary.reused} were there; all in {outcome.folder}")
     for key in outcome.summary.failed:

@@ -26,14 +26,16 @@ def screen(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
 ) -> None:
     """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
+    from dnd.common.log import LOGGER, RESULT
     from dnd.prediction.screen.screen import ScreenConfig
     from dnd.prediction.screen.screen import screen as run
 
     config = ScreenConfig(smiles_column, jobs, chunk, top, by, ascending)
     summary = run(inputs, model, out, config, resume=resume, ray=ray)
     without = f", {summary.errors:,} without a prediction (column error)" if summary.errors else ""
-    typer.echo(
-        f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s"
+    LOGGER.log(
+        RESULT,
+        f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s",
     )
     if top is not None:
-        typer.echo(f"{summary.folder / 'top.csv'}: the best of them")
+        LOGGER.log(RESULT, f"{summary.folder / 'top.csv'}: the best of them")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.common.log import LOGGER, RESULT
+
 EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]
 StudentName = Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")]
@@ -23,15 +25,16 @@ AllowChange = Annotated[
 ]
 
 
-def loop_words(skip_nonfinite: int | None, allow_change: bool) -> list[str]:
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; auto, CUDA if there is one, if not given.")]
+
+
+def loop_words(skip_nonfinite: int | None, allow_change: bool, device: str | None = None) -> list[str]:
     """`key=value` settings of the training loop."""
     skip = [] if skip_nonfinite is None else [f"loop.skip_nonfinite={skip_nonfinite}"]
-    return [*skip, *(["loop.allow_change=true"] if allow_change else [])]
+    where = [] if device is None else [f"loop.device={device}"]
+    return [*skip, *(["loop.allow_change=true"] if allow_change else []), *where]
 
 
 def echo(line: str) -> None:
-    """Print a line, once for all processes of a `torchrun`."""
-    from dnd.training.distributed import is_main_rank
-
-    if is_main_rank():
-        typer.echo(line)
+    """Print a line of the result, once for all processes of a `torchrun`."""
+    LOGGER.log(RESULT, line)

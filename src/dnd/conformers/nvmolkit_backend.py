@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from dnd.common.log import LOGGER
 from dnd.common.randomness import derive_seed
 from dnd.conformers.records import Record
 
@@ -51,7 +51,7 @@ def with_conformers(
             yield from _embed(block, num_conformers, seed, relax)
         except (RuntimeError, ValueError, MemoryError) as error:  # out of GPU memory, a driver: RDKit does the chunk
             text = " ".join(str(error).split())[:200]
-            print(f"warning: nvMolKit failed, RDKit makes {len(block)} conformers: {text}", file=sys.stderr)
+            LOGGER.warning(f"warning: nvMolKit failed, RDKit makes {len(block)} conformers: {text}")
             yield from block
 
 

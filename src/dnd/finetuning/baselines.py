@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+from dnd.common.log import LOGGER
 from dnd.predictor.targets import ClassGroup, Target, TaskKind, from_learned_scale, groups_of, on_learned_scale
 
 MEAN = "mean"
@@ -57,7 +58,6 @@ def baselines(
     train: np.ndarray,
     *,
     budget_s: float = math.inf,
-    say: Callable[[str], None],
 ) -> dict[str, Baseline]:
     """Fit the training mean and one random forest per feature set, and predict all molecules that have features.
 
@@ -69,7 +69,6 @@ def baselines(
         targets_NC: labels; NaN = missing.
         train: rows that the model learned from.
         budget_s: a forest that a pilot says does not fit into so many seconds is left out.
-        say: receives a line before each forest.
     """
     labels_NC, groups = on_learned_scale(targets, targets_NC), groups_of(targets)
     found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_NC, train)), {})}
@@ -82,9 +81,9 @@ def baselines(
             cost_s = _forest_seconds(values_KF, labels_NC[known[order]], learned, kinds, groups)
             budget_s -= cost_s
             if budget_s < 0:
-                say(f"plan: left out the baseline of a random forest on {name} (time limit)")
+                LOGGER.info(f"plan: left out the baseline of a random forest on {name} (time limit)")
                 continue
-        say(f"baseline: random forest on {name}")
+        LOGGER.info(f"baseline: random forest on {name}")
         own = fit_forests(values_KF, labels_NC[known[order]], learned, kinds, groups=groups)
         predictions_NC = np.full(labels_NC.shape, np.nan)
         predictions_NC[known[order]] = from_learned_scale(targets, own.predictions_NC)

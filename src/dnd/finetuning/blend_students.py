@@ -16,7 +16,7 @@ Legend: N molecules, C targets, V molecules of a fold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.common.log import LOGGER
 from dnd.finetuning.blend_weights import blend_loss, lowers_error
 from dnd.finetuning.classical import ClassicalFits, Workbench
 from dnd.finetuning.fold_data import development
@@ -73,7 +74,6 @@ class _School:
         partition: training, validation and test part.
         folders: of the students that are trained.
         resume: go on where one stopped.
-        quiet: no progress.
         unfinished: whether one that was stopped is used as it is.
         scale_C: deviation of the labels of each target on the learned scale, 1 for classes.
     """
@@ -84,7 +84,7 @@ class _School:
     partition: Split
     folders: Sequence[Path]
     resume: bool
-    quiet: bool
+
     unfinished: bool
     scale_C: Float[np.ndarray, "targets"]
 
@@ -107,7 +107,7 @@ class _School:
             return train_frozen(self.of(student), self.number, self.seed(student), split, wanted)
         return train_member(
             self.of(student), self.number, self.seed(student), split, self.folders[student],
-            resume=self.resume, weight=1.0, quiet=self.quiet, unfinished=self.unfinished, wanted=wanted,
+            resume=self.resume, weight=1.0, unfinished=self.unfinished, wanted=wanted,
         )  # fmt: skip
 
     def finish(self, student: int, rehearsals: Sequence[MemberResult], *, frozen: bool) -> MemberResult | None:
@@ -129,7 +129,7 @@ class _School:
         folder = self.folders[student].with_name(f"{self.folders[student].name}-final")
         final = train_member(
             replace(own, config=replace(own.config, loop=loop)), self.number, self.seed(student), split, folder,
-            resume=self.resume, weight=1.0, quiet=self.quiet, unfinished=self.unfinished, wanted=split.test,
+            resume=self.resume, weight=1.0, unfinished=self.unfinished, wanted=split.test,
         )  # fmt: skip
         return rehearsals[student] if final is None and self.unfinished else final
 
@@ -157,8 +157,6 @@ def train_students(
     scale_C: Float[np.ndarray, "targets"],
     *,
     resume: bool,
-    quiet: bool,
-    say: Callable[[str], None],
 ) -> BlendStudents | None:
     """Train the students of a partition; None when `loop.stop_after_s` ended one.
 
@@ -172,19 +170,17 @@ def train_students(
         folders: one for each.
         scale_C: deviation of the labels of each target, 1 for classes.
         resume: go on where a student stopped.
-        quiet: no progress of the training.
-        say: receives what was decided.
     """
     if not students.count:
         return BlendStudents()
     loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
     own = replace(plan, config=replace(plan.config, loop=loop))
-    school = _School(own, number, bench, partition, folders, resume, quiet, students.is_cut, scale_C)
+    school = _School(own, number, bench, partition, folders, resume, students.is_cut, scale_C)
     first = school.rehearse(0, frozen=False)
     if first is None:
         return None
-    frozen, first = _better_kind(school, first, say)
-    verdict = _does_not_help(school, first, fits, say)
+    frozen, first = _better_kind(school, first)
+    verdict = _does_not_help(school, first, fits)
     if verdict:
         return BlendStudents(left_out=verdict)
     rehearsals = [first]
@@ -200,7 +196,7 @@ def train_students(
             return None
         finals.append(result)
     length = f"{finals[0].best_epoch} {'steps of the head' if frozen else 'epochs'}"
-    say(f"students: {len(finals)} trained on all {len(development(partition))} molecules for {length}")
+    LOGGER.info(f"students: {len(finals)} trained on all {len(development(partition))} molecules for {length}")
     return BlendStudents(rehearsals, finals)
 
 
@@ -216,7 +212,7 @@ def without_fold(bench: Workbench, partition: Split, student: int) -> Split:
     return Split(np.setdiff1d(development(partition), held_out), held_out, bench.known(partition.test))
 
 
-def _better_kind(school: _School, whole: MemberResult, say: Callable[[str], None]) -> tuple[bool, MemberResult]:
+def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResult]:
     """Whether a head on the frozen body errs less than the student that was trained as a whole, and the better one."""
     plan = school.plan
     labels = int((~np.isnan(school.bench.targets_NC[development(school.partition)])).any(axis=1).sum())
@@ -227,11 +223,13 @@ def _better_kind(school: _School, whole: MemberResult, say: Callable[[str], None
     errors = school.error(head), school.error(whole)
     frozen = errors[0] <= errors[1]
     kept = "the body stays frozen" if frozen else "the body is trained too"
-    say(f"students: {kept}; error out of fold {errors[0]:.3f} with the head alone, {errors[1]:.3f} with all of it")
+    LOGGER.info(
+        f"students: {kept}; error out of fold {errors[0]:.3f} with the head alone, {errors[1]:.3f} with all of it"
+    )
     return frozen, head if frozen else whole
 
 
-def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits, say: Callable[[str], None]) -> str:
+def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) -> str:
     """Why no further student is trained; empty where the first one lowers the error of the blend on its fold."""
     rows = first.partition.valid
     others = [school.learned(values_NC[rows]) for values_NC in fits.out_of_fold.values()]
@@ -241,5 +239,5 @@ def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits, sa
     own_VC, seed = school.learned(first.halves_VC), school.plan.config.split_seed
     helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed)
     numbers = f"error of the blend out of fold {with_it:.4f} with the first one, {without:.4f} without"
-    say(f"students: {numbers}" + ("" if helps else "; no further ones are trained"))
+    LOGGER.info(f"students: {numbers}" + ("" if helps else "; no further ones are trained"))
     return "" if helps else f"students: {numbers}"

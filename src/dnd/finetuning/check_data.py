@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, part_named, rows_of_molecules
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
+from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.check_facts import SPLITS, DataFacts, TargetFacts, option
 from dnd.finetuning.repeats import Repeats, pooled_deviation
 from dnd.finetuning.splits import partitions
@@ -52,7 +53,6 @@ def check_data(
     target_columns: Sequence[str] = (),
     smiles_column: str | None = None,
     rules: LabelRules | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> DataFacts:
     """Look at a labelled table.
 
@@ -61,7 +61,6 @@ def check_data(
         target_columns: columns with labels; empty = every column that can be learned is one.
         smiles_column: where the SMILES are; None = find the column.
         rules: what the user says of the labels.
-        say: receives a line before the long part.
 
     Raises:
         InputError: the table can't be read, has no such column, or has no molecule.
@@ -73,7 +72,8 @@ def check_data(
             drawn.add(row)
         smiles, comma_file, columns = table.smiles_column, table.style.delimiter == ";", table.columns
     rows = drawn.rows()
-    say(f"parsing {len(rows)} molecules")
+    if len(rows) >= MANY:
+        LOGGER.log(PROGRESS, f"parsing {len(rows)} molecules")
     read = [_molecule(row) for row in rows]
     invalid: dict[str, list[int]] = {}
     for row, found in zip(rows, read, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from scipy import stats
 from dnd.common.config import load_config, to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import replacing, sha256_file
+from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.finetune import check_before_training, finetune
@@ -131,8 +132,6 @@ def distill_best_level(
     choice: ChoiceConfig | None = None,
     *,
     resume: bool = False,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> LevelChoice | None:
     """Distil at both levels, compare them on labelled molecules, and write the better encoder to `out`.
 
@@ -144,8 +143,6 @@ def distill_best_level(
         config: settings of both distillations; their `level` is not used.
         choice: settings of the comparison.
         resume: go on where an interrupted run of the same settings stopped.
-        say: receives one line at a time.
-        quiet: show no progress of the trainings.
 
     Returns:
         What the choice was; None when a training was stopped by `loop.stop_after_s`.
@@ -163,19 +160,19 @@ def distill_best_level(
     settings = _settings(opened, weights_digest(network), data, config, choice)
     if already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
         require_same_run(out, settings)
-        say(f"{out} is finished already")
+        LOGGER.log(RESULT, f"{out} is finished already")
         record = read_model(out, kind=KIND).config["choice"]
         return LevelChoice(**{**record, "seeds": tuple(record["seeds"])})
     begin_or_go_on(out, settings, resume=resume)
     for level in LEVELS:
-        say(f"distilling at level {level}")
+        LOGGER.info(f"distilling at level {level}")
         of_level = replace(config, level=level)
-        if not distill(opened, teacher, out / WORK / level, of_level, resume=True, quiet=quiet).finished:
+        if not distill(opened, teacher, out / WORK / level, of_level, resume=True).finished:
             return None
-    found = _compare(out / WORK, data, choice, say, quiet)
+    found = _compare(out / WORK, data, choice)
     if found is not None:
         for line in found.lines():
-            say(line)
+            LOGGER.log(RESULT, line)
         _seal(out, found)
     return found
 
@@ -224,27 +221,24 @@ def choose(
     return LevelChoice(metric, tuple(seeds), scores, kept, abs(mean), half_width, data, split)
 
 
-def _compare(
-    work: Path, data: LabelledFile, choice: ChoiceConfig, say: Callable[[str], None], quiet: bool
-) -> LevelChoice | None:
+def _compare(work: Path, data: LabelledFile, choice: ChoiceConfig) -> LevelChoice | None:
     """Finetune from both encoders with each seed; the same seed gives both the same head and the same batches."""
     first = choice.finetune.loop.seed
     seeds = range(first, first + choice.seeds)
     metrics: dict[str, list[dict[str, Any]]] = {level: [] for level in LEVELS}
     for seed in seeds:
         for level in LEVELS:
-            say(f"finetuning briefly from {level}, seed {seed}")
-            summary = finetune(
-                data.path,
-                work / f"{level}-seed-{seed}",
-                data.target_columns,
-                replace(choice.finetune, loop=replace(choice.finetune.loop, seed=seed)),
-                smiles_column=data.smiles_column,
-                encoder=work / level,
-                resume=True,
-                say=lambda line: None,
-                quiet=quiet,
-            )
+            LOGGER.info(f"finetuning briefly from {level}, seed {seed}")
+            with muted(progress=False):
+                summary = finetune(
+                    data.path,
+                    work / f"{level}-seed-{seed}",
+                    data.target_columns,
+                    replace(choice.finetune, loop=replace(choice.finetune.loop, seed=seed)),
+                    smiles_column=data.smiles_column,
+                    encoder=work / level,
+                    resume=True,
+                )
             if not summary.finished:
                 return None
             metrics[level].append(summary.metrics)

@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import look_up
+from dnd.common.log import LOGGER
 from dnd.common.randomness import derive_seed
 from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Layout
 from dnd.predictor.classical.gaussian_process import Kernel, Linear, Scaling, constant, fit_kernel
@@ -370,7 +371,7 @@ class ClassicalFits:
     dropped: list[str] = field(default_factory=list)
 
 
-def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: Callable[[str], None]) -> ClassicalFits:
+def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float) -> ClassicalFits:
     """Fit the members out of fold and on everything, within a budget.
 
     The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; of a
@@ -380,7 +381,6 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
         bench: data of the partition.
         names: of the members, the most important first.
         budget_s: seconds; infinite = no limit.
-        say: receives a line per member.
     """
     found, started = ClassicalFits(folds=bench.num_folds), time.monotonic()
     for name in names:
@@ -410,7 +410,7 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, say: 
         found.out_of_fold[name] = _out_of_fold(own, name, found.folds)
         found.models[name] = own.fit(name, bench.rows, bench.num_folds)
         found.seconds[name] = time.monotonic() - begun
-        say(f"classical member {name}: {found.seconds[name]:.1f} s")
+        LOGGER.info(f"classical member {name}: {found.seconds[name]:.1f} s")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
+from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
@@ -69,8 +70,6 @@ def finetune(
     encoder: str | Path = DEFAULT_ENCODER,
     search: int = 0,
     resume: bool = False,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> FinetuneSummary:
     """Finetune a student on labelled tables and write a MODEL folder.
 
@@ -84,8 +83,6 @@ def finetune(
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
         search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
         resume: go on where an interrupted run of the same settings stopped.
-        say: receives one line at a time of what happens.
-        quiet: no progress of the training itself.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
@@ -106,29 +103,29 @@ def finetune(
     files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
     if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
         files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
-    plan = _plan(files, config, str(encoder), say)
+    plan = _plan(files, config, str(encoder))
     with folder_lock(out) if is_main_rank() else contextlib.nullcontext():
-        return _finetune(plan, out, clock, search, resume, say, quiet)
+        return _finetune(plan, out, clock, search, resume)
 
 
-def _finetune(
-    plan: Plan, out: Path, clock: Clock, search: int, resume: bool, say: Callable[[str], None], quiet: bool
-) -> FinetuneSummary:
+def _finetune(plan: Plan, out: Path, clock: Clock, search: int, resume: bool) -> FinetuneSummary:
     """`finetune` in a folder that is ours alone."""
     if search:
         from dnd.finetuning.search import searched
 
-        found = searched(plan, search, out, clock, say, quiet)
+        found = searched(plan, search, out, clock)
         if found is None:
-            say("stopped after loop.stop_after_s; the same command with --resume goes on with the search")
+            LOGGER.log(
+                RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on with the search"
+            )
             return FinetuneSummary(out, {}, False)
         plan = found
     if plan.config.blend.classical:
-        return _finetune_blend(plan, out, clock, resume, say, quiet)
-    return _finetune_students(plan, out, resume, say, quiet)
+        return _finetune_blend(plan, out, clock, resume)
+    return _finetune_students(plan, out, resume)
 
 
-def _finetune_students(plan: Plan, out: Path, resume: bool, say: Callable[[str], None], quiet: bool) -> FinetuneSummary:
+def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
     """`finetune` without classical members: a student per fold and seed."""
     config = plan.config
     members = [
@@ -139,29 +136,27 @@ def _finetune_students(plan: Plan, out: Path, resume: bool, say: Callable[[str],
     folders = [out if len(members) == 1 else out / f"member-{number}" for number in range(len(members))]
     if (out / MANIFEST).is_file():
         require_same_run(folders[0], plan.settings_of(members[0][1], members[0][0]))
-        say(f"{out} is finished already")
+        LOGGER.log(RESULT, f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
     results = []
     for (fold, seed, partition), folder in zip(members, folders, strict=True):
         result = train_member(
             plan, fold, seed, partition, folder,
-            resume=resume, weight=1 / len(members), quiet=quiet, held=folder == out,
+            resume=resume, weight=1 / len(members), held=folder == out,
         )  # fmt: skip
         if result is None:
-            say(f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
+            LOGGER.log(RESULT, f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
             return FinetuneSummary(out, {}, False)
         results.append(result)
     if not is_main_rank():
         return FinetuneSummary(out, {}, True)  # rank 0 writes the MODEL
-    metrics = write_outcome(out, plan, Fitted.of(results, plan.molecules), say)
+    metrics = write_outcome(out, plan, Fitted.of(results, plan.molecules))
     for folder in folders:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
     return FinetuneSummary(out, metrics, True)
 
 
-def _finetune_blend(
-    plan: Plan, out: Path, clock: Clock, resume: bool, say: Callable[[str], None], quiet: bool
-) -> FinetuneSummary:
+def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> FinetuneSummary:
     """`finetune` with classical members; see `blending.py`."""
     from dnd.finetuning.stacking import fit_blend
 
@@ -170,13 +165,13 @@ def _finetune_blend(
     settings = plan.settings_of(plan.config.loop.seed, 0)
     begin_or_go_on(out, settings, resume=resume)
     if (out / MANIFEST).is_file():
-        say(f"{out} is finished already")
+        LOGGER.log(RESULT, f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
-    fitted = fit_blend(plan, out, clock, resume=resume, quiet=quiet, say=say)
+    fitted = fit_blend(plan, out, clock, resume=resume)
     if fitted is None:
-        say("stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
         return FinetuneSummary(out, {}, False)
-    metrics = write_outcome(out, plan, fitted, say)
+    metrics = write_outcome(out, plan, fitted)
     for folder in out.glob("member-*/checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)  # a sealed MODEL needs none
     return FinetuneSummary(out, metrics, True)
@@ -188,10 +183,11 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
     Raises:
         InputError, ConfigError: see `finetune`.
     """
-    _plan(files, config, RANDOM, say=lambda line: None)
+    with muted(progress=False):
+        _plan(files, config, RANDOM)
 
 
-def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, say: Callable[[str], None]) -> Plan:
+def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -> Plan:
     if config.replicates != "keep" and len(files) > 1:
         raise ConfigError(
             "several files are read with the mean of each molecule already",
@@ -205,7 +201,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
     files = [replace(file, rules=config.labels) for file in files]
-    molecules, tasks = _read(files, config, hydrogens, say)
+    molecules, tasks = _read(files, config, hydrogens)
     _check_metric(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
     units = config.units or (molecules.units if any(molecules.units) else ())
@@ -243,7 +239,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str, s
         record["files"] = list(molecules.files)
     plan = Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms)
     for line in preamble(plan, files, notices, lines):
-        say(line)
+        LOGGER.info(line)
     return plan
 
 
@@ -265,9 +261,9 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
 
 
 def _read(
-    files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting, say: Callable[[str], None]
+    files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting
 ) -> tuple[LabelledMolecules, Tasks]:
-    column, dealing = split_column(config.split), _dealing(config, say)
+    column, dealing = split_column(config.split), _dealing(config)
     choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
         from dnd.finetuning.several_files import read_several
@@ -280,7 +276,6 @@ def _read(
             extra_column=column,
             jobs=config.jobs,
             most=most,
-            say=say,
         )
         return expand_classes(*several)
     (file,) = files
@@ -294,12 +289,11 @@ def _read(
         jobs=config.jobs,
         most=most,
         dealing=dealing,
-        say=say,
     )
     tasks = choose_tasks(molecules.learned_NC, molecules.names, choices, words=molecules.classes)
     molecules, line = aggregated(molecules, config.replicates, tasks.kinds)
     if line:
-        say(line)
+        LOGGER.info(line)
     return expand_classes(molecules, tasks)
 
 
@@ -314,7 +308,7 @@ def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[Transf
     return lines
 
 
-def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
+def _dealing(config: FinetuneConfig) -> Dealing:
     """The split, dealt by molecules while the table is read: before any label is, so that no test label decides."""
 
     def deal(molecules: UnreadMolecules) -> list[Split]:
@@ -329,7 +323,6 @@ def _dealing(config: FinetuneConfig, say: Callable[[str], None]) -> Dealing:
             fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),
             seed=config.split_seed,
             folds=config.folds,
-            say=say,
         )
 
     return Dealing(deal, lambda word: is_test_word(config.split, word))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
+from dnd.common.log import LOGGER
 from dnd.common.randomness import numpy_generator
 from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.classical import FitOptions, Workbench
@@ -80,7 +81,7 @@ def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:
     return Layout(encoder.width if encoder else 0, FIRST_SETS + plan.config.blend.fingerprints)
 
 
-def rows_with_features(plan: Plan, clock: Clock, say: Callable[[str], None]) -> Bool[np.ndarray, "molecules"]:
+def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"]:
     """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random."""
     count, limit = len(plan.molecules.smiles), plan.config.blend.classical_rows
     reason = f"classical members learn from at most {limit}"
@@ -103,7 +104,9 @@ def rows_with_features(plan: Plan, clock: Clock, say: Callable[[str], None]) -> 
         found_N[rows[drawn]] = True
     wanted = sum(len(rows) for rows, _ in pools)
     if found_N.sum() < wanted:
-        say(f"plan: {found_N.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})")
+        LOGGER.info(
+            f"plan: {found_N.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})"
+        )
     return found_N
 
 

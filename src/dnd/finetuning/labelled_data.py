@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError, note_rows
+from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.predictor.targets import ClassGroup
 from dnd.store.featurize import as_store, featurize_smiles
 from dnd.store.reader import Store
@@ -167,7 +168,6 @@ def read_labelled(
     fewest: int = FEWEST_MOLECULES,
     most: int | None = None,
     dealing: Dealing | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
 
@@ -187,7 +187,6 @@ def read_labelled(
         fewest: molecules that must be left.
         most: rows with a label that are read; of more, so many are drawn at random. None = all.
         dealing: the split; none = every label is read as those of a training part are.
-        say: receives a line before the long part.
 
     Raises:
         InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
@@ -196,8 +195,9 @@ def read_labelled(
     file = LabelledFile(path, tuple(target_columns), smiles_column, rules or LabelRules(), remembered)
     labelled = read_labels(file, extra_column, most, is_test)
     if labelled.not_drawn:
-        say(drawn_line(len(labelled.numbers), labelled.not_drawn))
-    say(f"parsing {len(labelled.numbers)} molecules")
+        LOGGER.info(drawn_line(len(labelled.numbers), labelled.not_drawn))
+    if len(labelled.numbers) >= MANY:
+        LOGGER.log(PROGRESS, f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
     bad = [

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.common.log import LOGGER, RESULT
 from dnd.finetuning.baselines import Baseline, Features, baselines
 from dnd.finetuning.class_labels import describe_targets, label_count
 from dnd.finetuning.data_checks import audit_duplicates
@@ -134,7 +135,7 @@ class Fitted:
         )
 
 
-def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str], None]) -> dict[str, Any]:
+def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     """Judge what was fitted beside the baselines, write and seal the MODEL folder; returns `metrics.json`."""
     molecules, tasks, config = plan.molecules, plan.tasks, plan.config
     transforms = [target.transform for target in fitted.targets]
@@ -150,7 +151,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
         similarity_N=fitted.similarity_N,
     )
     metrics = _metrics(plan, fitted, folds)
-    beside = _baselines(plan, fitted, folds, say) if config.baselines else {}
+    beside = _baselines(plan, fitted, folds) if config.baselines else {}
     predicted = {name: [one.predictions_NC for one in own] for name, own in beside.items()}
     metrics["baselines"] = {
         name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
@@ -160,13 +161,13 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
     found = judge_beside_baselines(judged, per_target=tasks.balanced)
     metrics["verdicts"] = [one.as_dict() for one in found]
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
-        say(line)
+        LOGGER.log(RESULT, line)
     sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
     source = "the training and validation parts, predicted out of fold" if fitted.lessons else sources
     for line in write_trust(
         folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source, transforms
     ):
-        say(line)
+        LOGGER.log(RESULT, line)
     saved = predictor_config(fitted.members, fitted.targets, plan.hydrogens, plan.record, fitted.blend)
     write_predictor(
         folder,
@@ -183,7 +184,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted, say: Callable[[str],
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
-    say(f"model: {folder}")
+    LOGGER.log(RESULT, f"model: {folder}")
     return metrics
 
 
@@ -259,9 +260,7 @@ def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
     return np.where(np.isfinite(values_NC), molecules.exact_NC, np.nan)
 
 
-def _baselines(
-    plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]], say: Callable[[str], None]
-) -> dict[str, list[Baseline]]:
+def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, list[Baseline]]:
     """Each outside baseline, fitted for each partition on what the model learned from there.
 
     A blend learns from the validation part too, out of fold; what a forest says of molecules that it was fitted on is
@@ -272,7 +271,7 @@ def _baselines(
     for number, (part, _) in enumerate(folds):
         rows = fitted.lessons[number] if fitted.lessons else part.train
         budget_s = (fitted.deadline - time.monotonic()) / (len(folds) - number)
-        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, budget_s=budget_s, say=say))
+        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, budget_s=budget_s))
         if fitted.lessons:
             for one in fits[-1].values():
                 one.predictions_NC[rows] = np.nan

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_bytes
+from dnd.common.log import LOGGER
 from dnd.common.randomness import derive_seed
 from dnd.common.sealed_records import append_line, lines_of, read_lines, read_record, write_record
 from dnd.finetuning.settings import FinetuneConfig
@@ -69,7 +70,6 @@ def search_settings(
     run: Run,
     *,
     digest: str,
-    say: Callable[[str], None],
     seconds: float = math.inf,
 ) -> tuple[FinetuneConfig, dict[str, Any]] | None:
     """The settings with the best validation score, and the record of all trials for `metrics.json`.
@@ -82,7 +82,6 @@ def search_settings(
         out: the MODEL folder; not sealed yet.
         run: trains one student and scores it; None when its own time limit stopped it.
         digest: of the data, by which a search that goes on knows its own.
-        say: receives a line per trial.
         seconds: no trial is started that would end after them, by the longest so far; the first one always is.
 
     Returns:
@@ -93,10 +92,10 @@ def search_settings(
         InputError: the folder holds the search of other data or settings.
     """
     _require_possible(config, trials)
-    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest, say)
+    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest)
     for number in range(len(_finished(study)), trials):
         if number and time.monotonic() - started + longest > seconds:
-            say(f"search: time is up after {number} of {trials} trials")
+            LOGGER.info(f"search: time is up after {number} of {trials} trials")
             break
         trial = _proposed(study, number, config)
         score = run(_with(config, trial.params), out / TRIALS / f"trial-{number:03d}")
@@ -108,15 +107,17 @@ def search_settings(
         study.tell(trial.number, value)
         append_line(out / JOURNAL, {"trial": number, "settings": trial.params, "value": value, "score": asdict(score)})
         shutil.rmtree(out / TRIALS / f"trial-{number:03d}", ignore_errors=True)
-        say(f"search, trial {number + 1} of {trials}: {score.metric} {score.value:.4g} with {_words(trial.params)}")
+        LOGGER.info(
+            f"search, trial {number + 1} of {trials}: {score.metric} {score.value:.4g} with {_words(trial.params)}"
+        )
     record = _record(study)
     best = record["trials"][record["best"]]
-    say(f"search: trial {record['best'] + 1} is the best, {record['metric']} {best['value']:.4g}")
+    LOGGER.info(f"search: trial {record['best'] + 1} is the best, {record['metric']} {best['value']:.4g}")
     shutil.rmtree(out / TRIALS, ignore_errors=True)
     return _with(config, best["settings"]), record
 
 
-def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[str], None], quiet: bool) -> Plan | None:
+def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
     """The plan with the settings that a search chose, and its record; None when `loop.stop_after_s` stopped a trial.
 
     A search that ended is not repeated: its result is read.
@@ -125,26 +126,25 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[st
         ConfigError, InputError: see `search_settings`.
     """
     asked = _plain({"data": plan.record["data_digest"], "settings": to_dict(plan.config), "trials": trials})
-    done = _result(out, say)
+    done = _result(out)
     if clock.is_limited and not done:
         cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
         if cost > clock.share(_SHARE):
-            say(f"plan: left out the search: a trial takes about {cost:.0f} s, time limit")
+            LOGGER.info(f"plan: left out the search: a trial takes about {cost:.0f} s, time limit")
             return plan
     if done.get("asked") == asked:
         config, record = (
             _with(plan.config, done["search"]["trials"][done["search"]["best"]]["settings"]),
             done["search"],
         )
-        say(f"search: done already, trial {record['best'] + 1} of {len(record['trials'])} is the best")
+        LOGGER.info(f"search: done already, trial {record['best'] + 1} of {len(record['trials'])} is the best")
     else:
         found = search_settings(
             plan.config,
             trials,
             out,
-            trial_runner(plan, quiet),
+            trial_runner(plan),
             digest=plan.record["data_digest"],
-            say=say,
             seconds=clock.share(_SHARE),
         )
         if found is None:
@@ -154,16 +154,16 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock, say: Callable[[st
     return replace(plan, config=config, record={**plan.record, "settings": to_dict(config), "search": record})
 
 
-def _result(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _result(out: Path) -> dict[str, Any]:
     """What a search that ended found; nothing where there was none, or where what it wrote is damaged."""
     try:
         return read_record(out / RESULT) if (out / RESULT).is_file() else {}
     except CorruptFileError as error:
-        say(f"search: its result is read from the trials again: {error}")
+        LOGGER.info(f"search: its result is read from the trials again: {error}")
         return {}
 
 
-def trial_runner(plan: Plan, quiet: bool) -> Run:
+def trial_runner(plan: Plan) -> Run:
     """A trial as one finetuning of `plan`: its first seed, its only partition."""
 
     def run(config: FinetuneConfig, folder: Path) -> Score | None:
@@ -177,7 +177,6 @@ def trial_runner(plan: Plan, quiet: bool) -> Run:
             resume=True,
             settings=own.settings_of(seed, 0),
             title=f"search, {folder.name}",
-            quiet=quiet,
         )
         if not result.finished:
             return None
@@ -205,7 +204,7 @@ def _require_possible(config: FinetuneConfig, trials: int) -> None:
         raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd-mol[search]'") from error
 
 
-def _study(out: Path, config: FinetuneConfig, digest: str, say: Callable[[str], None]) -> Study:
+def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
     """A study in memory with the trials of `search.jsonl` up to the first that is missing or damaged.
 
     A line has its own checksum: a flipped bit must not become another score, on which all later proposals depend.
@@ -224,7 +223,7 @@ def _study(out: Path, config: FinetuneConfig, digest: str, say: Callable[[str], 
     trials = records[1:] if "asked" in first else []
     sound = [record for number, record in enumerate(trials) if record.get("trial") == number]
     if damaged or len(sound) < len(records) - 1 or (records and "asked" not in first):
-        say(f"search: {out / JOURNAL} is damaged; trials from {len(sound) + 1} on are run again")
+        LOGGER.info(f"search: {out / JOURNAL} is damaged; trials from {len(sound) + 1} on are run again")
     study = optuna.create_study()
     for record in sound:
         study.add_trial(

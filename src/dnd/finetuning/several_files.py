@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from dnd.chemistry.identity import molecule_identity
 from dnd.common.errors import InputError, note_rows
+from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.labelled_data import (
     FEWEST_MOLECULES,
     Dealing,
@@ -60,7 +61,6 @@ def read_several(
     extra_column: str | None = None,
     jobs: int = 0,
     most: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[LabelledMolecules, Tasks]:
     """Read, check and featurise several tables, and lay them side by side.
 
@@ -75,7 +75,6 @@ def read_several(
         extra_column: column with the parts of a given split; every file must have it.
         jobs: worker processes; 0 = one per processor.
         most: rows with a label of each file, see `read_labelled`.
-        say: receives one line at a time.
 
     Raises:
         InputError: see `read_labelled`; two targets would have the same name; or a molecule is in one part of the
@@ -83,10 +82,11 @@ def read_several(
     """
     labels = _file_names(files)
     is_test = dealing.is_test if dealing else lambda word: False
-    tables = _read_tables(files, labels, extra_column, most, is_test, say)
+    tables = _read_tables(files, labels, extra_column, most, is_test)
     names = _target_names(files, tables)
     rows = _rows(tables)
-    say(f"parsing {len(rows)} molecules of {len(files)} files")
+    if len(rows) >= MANY:
+        LOGGER.log(PROGRESS, f"parsing {len(rows)} molecules of {len(files)} files")
     molecules = featurize_smiles([row.text for row in rows], hydrogens, jobs=jobs)
     of_molecule = _rows_of_molecules(molecules)
     rejects = _rejects(tables, rows, molecules, labels)
@@ -103,10 +103,12 @@ def read_several(
     stacked = _stack(tables, known_N)
     tasks = choose_tasks(stacked.values_NC[known_N], names, choices, words=stacked.classes, several_files=True)
     smiles = [molecules[places[0]].smiles for places in of_molecule]
-    targets_NC, sides_NC = _merged(stacked, of_molecule, smiles, tasks.kinds, say)
+    targets_NC, sides_NC = _merged(stacked, of_molecule, smiles, tasks.kinds)
     kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1) | ~learned_N)
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
-    say(f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file")
+    LOGGER.info(
+        f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file"
+    )
     first = [molecules[of_molecule[molecule][0]] for molecule in kept]
     found = LabelledMolecules(
         store=as_store(first, hydrogens),
@@ -155,13 +157,12 @@ def _read_tables(
     extra_column: str | None,
     most: int | None,
     is_test: Callable[[str], bool],
-    say: Callable[[str], None],
 ) -> list[LabelledRows]:
     """The labelled rows of each file; a file from which rows were drawn is said."""
     tables = [read_labels(file, extra_column, most, is_test) for file in files]
     for table, label in zip(tables, labels, strict=True):
         if table.not_drawn:
-            say(drawn_line(len(table.numbers), table.not_drawn, label))
+            LOGGER.info(drawn_line(len(table.numbers), table.not_drawn, label))
     return tables
 
 
@@ -257,7 +258,6 @@ def _merged(
     groups: Sequence[list[int]],
     smiles: Sequence[str],
     kinds: Sequence[TaskKind],
-    say: Callable[[str], None],
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
@@ -279,7 +279,7 @@ def _merged(
     if averaged or contradicting:
         left_out = f"{len(contradicting)} classes left out"
         left_out += f" that contradict each other, the first of {contradicting[0][:60]}" if contradicting else ""
-        say(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
+        LOGGER.info(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
     return merged_NC, None if stacked.sides_NC is None else merged_sides_NC
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from dnd.chemistry import splits
 from dnd.chemistry.splits import Split, as_split, check_fractions
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
+from dnd.common.log import LOGGER
 from dnd.common.randomness import numpy_generator
 from dnd.tables.numbers import Notation, settle_notation
 from dnd.tables.streams import open_bytes, text_lines
@@ -179,7 +180,6 @@ def partitions(
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     folds: int = 5,
-    say: Callable[[str], None] = lambda line: None,
 ) -> list[Split]:
     """One partition, or one per fold; none of their parts is empty.
 
@@ -198,7 +198,6 @@ def partitions(
         seed: of the draw; the same whatever the training seed is.
         folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and
             learned from the others.
-        say: receives a line about rows that are in no part.
 
     Raises:
         ConfigError: no such split.
@@ -214,7 +213,7 @@ def partitions(
         pairs = [(repeat, fold) for repeat in range(wish.repeats) for fold in range(number)]
         found = [splits.k_fold_split(count, number, fold, seed, repeat, identities) for repeat, fold in pairs]
     elif wish.kind == "column":
-        found = [_with_validation(splits.column_split(column_values, places), identities, seed, say)]
+        found = [_with_validation(splits.column_split(column_values, places), identities, seed)]
     elif wish.kind == "time":
         found = [ordered_split(column_values, fractions, places)]
     elif wish.kind == "index":
@@ -222,7 +221,7 @@ def partitions(
         given, lost = index_split(wish.argument.split(","), numbers_N, num_rows or count)
         found = [given]
         if lost:
-            say(f"note: {lost} rows of the index files hold no usable molecule and are left out")
+            LOGGER.info(f"note: {lost} rows of the index files hold no usable molecule and are left out")
     else:
         rule = splits.cluster_split if wish.kind == "cluster" else splits.balanced_scaffold_split
         found = [rule(smiles, fractions, seed, identities)]
@@ -230,11 +229,11 @@ def partitions(
         _require_parts(partition, split)
     outside = count - sum(map(len, found[0].parts().values()))
     if outside:
-        say(f"note: {outside} molecules are in no part of the split and are not used")
+        LOGGER.info(f"note: {outside} molecules are in no part of the split and are not used")
     return found
 
 
-def _with_validation(given: Split, identities: Sequence[str], seed: int, say: Callable[[str], None]) -> Split:
+def _with_validation(given: Split, identities: Sequence[str], seed: int) -> Split:
     """The parts of a column; where it names no validation row, a tenth of the training molecules becomes that part."""
     if len(given.valid):
         return given
@@ -244,7 +243,7 @@ def _with_validation(given: Split, identities: Sequence[str], seed: int, say: Ca
     drawn = [row for place in order[: max(1, round(_VALIDATION_SHARE * len(groups)))] for row in groups[place]]
     is_valid = np.zeros(len(given.train), dtype=bool)
     is_valid[drawn] = True
-    say(f"note: the split column names no validation row, so {is_valid.sum()} training rows are drawn for it")
+    LOGGER.info(f"note: the split column names no validation row, so {is_valid.sum()} training rows are drawn for it")
     return splits.as_split(given.train[~is_valid], given.train[is_valid], given.test)
 
 

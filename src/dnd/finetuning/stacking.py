@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
+from dnd.common.log import LOGGER, PROGRESS
 from dnd.finetuning.baselines import Features
 from dnd.finetuning.blend_students import BlendStudents, train_students, without_fold
 from dnd.finetuning.blend_weights import fit_weights
@@ -91,9 +92,7 @@ class _Part:
         return from_learned_scale(self.targets, mean_NC)
 
 
-def fit_blend(
-    plan: Plan, out: Path, clock: Clock, *, resume: bool, quiet: bool, say: Callable[[str], None]
-) -> Fitted | None:
+def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | None:
     """Fit every member of every partition; None when `loop.stop_after_s` ended a student.
 
     Args:
@@ -101,18 +100,16 @@ def fit_blend(
         out: the MODEL folder; a student trains in `member-<number>`.
         clock: counts down the time limit.
         resume: students go on where they stopped; classical members are fitted anew, to the same arrays.
-        quiet: no progress of the students' training.
-        say: receives one line at a time.
     """
     config = plan.config
     if config.blend.second is not None and plan.encoder != RANDOM:
         raise ConfigError("blend.second is for --encoder random", found=plan.encoder, next_step="Leave it out")
     encoder = frozen_encoder(plan)
     if encoder is None:
-        say("features of the classical members: descriptors and counts (no encoder, so no representation)")
-    has_features_N = rows_with_features(plan, clock, say)
+        LOGGER.info("features of the classical members: descriptors and counts (no encoder, so no representation)")
+    has_features_N = rows_with_features(plan, clock)
     every = np.flatnonzero(has_features_N)
-    say(f"computing features of {len(every)} molecules")
+    LOGGER.log(PROGRESS, f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
     features = features_of(smiles, embedding, layout, jobs=config.jobs)
@@ -120,7 +117,7 @@ def fit_blend(
     place_N[every] = np.arange(len(every))
     for place, reason in features.refused.items():
         left = "left to the students" if config.blend.students else "left out"
-        say(f"row {plan.molecules.rows_N[every[place]]} is {left}: {reason}")
+        LOGGER.info(f"row {plan.molecules.rows_N[every[place]]} is {left}: {reason}")
         place_N[every[place]] = -1
     parts: list[_Part] = []
     first = 0
@@ -128,18 +125,16 @@ def fit_blend(
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
-        fits = fit_classical(bench, config.blend.classical, budget, say)
-        students = plan_students(plan, without_fold(bench, partition, 0), clock, share, say)
+        fits = fit_classical(bench, config.blend.classical, budget)
+        students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         first += students.count
         scale_C = _deviations(bench)
-        trained = train_students(
-            plan, bench, partition, number, fits, students, folders, scale_C, resume=resume, quiet=quiet, say=say
-        )
+        trained = train_students(plan, bench, partition, number, fits, students, folders, scale_C, resume=resume)
         if trained is None:
             return None
         parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
-    return replace(_assemble(plan, parts, encoder, x_NF, place_N, say), deadline=time.monotonic() + clock.left())
+    return replace(_assemble(plan, parts, encoder, x_NF, place_N), deadline=time.monotonic() + clock.left())
 
 
 def _combine(
@@ -182,7 +177,6 @@ def _assemble(
     encoder: FrozenEncoder | None,
     x_NF: np.ndarray,
     place_N: np.ndarray,
-    say: Callable[[str], None],
 ) -> Fitted:
     """Members of all partitions as one predictor, each partition with the same share."""
     classical: list[ClassicalMember] = []
@@ -208,7 +202,7 @@ def _assemble(
     learned = np.unique(np.concatenate([development(part.partition) for part in parts]))
     groups = plan.molecules.groups
     for line in _lines(parts):
-        say(line)
+        LOGGER.info(line)
 
     def embed(rows: np.ndarray) -> np.ndarray:
         if members:

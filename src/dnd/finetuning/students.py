@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from dnd.chemistry.splits import Split
 from dnd.common.config import from_dict, nearest
 from dnd.common.errors import ConfigError
+from dnd.common.log import LOGGER
 from dnd.common.model_folder import read_model
 from dnd.common.randomness import derive_seed, set_threads, torch_generator
 from dnd.finetuning.class_labels import with_groups
@@ -283,7 +284,6 @@ def train_member(
     *,
     resume: bool,
     weight: float,
-    quiet: bool,
     unfinished: bool = False,
     wanted: np.ndarray | None = None,
     held: bool = False,
@@ -303,7 +303,6 @@ def train_member(
         resume=resume,
         settings=plan.settings_of(seed, fold),
         title=f"finetune, fold {fold + 1}, seed {seed}" if len(plan.parts) > 1 else f"finetune, seed {seed}",
-        quiet=quiet,
         held=held,
     )
     if not result.finished and not (unfinished and result.best):
@@ -384,7 +383,7 @@ class StudentPlan:
     is_cut: bool
 
 
-def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say: Callable[[str], None]) -> StudentPlan:
+def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> StudentPlan:
     """Students that fit; fewer epochs first, then fewer students, then none, and each cut is said.
 
     Args:
@@ -392,7 +391,6 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
         partition: that of the first of them.
         clock: counts down the time limit.
         share: of the time left that this partition may have.
-        say: receives a line for each cut.
     """
     config = plan.config
     asked = config.ensemble if config.blend.students else 0
@@ -404,12 +402,12 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
         epochs = max(1, min(epochs, max(FEWEST_EPOCHS, config.blend.passes // (molecules * count))))
         count = max(1, min(count, config.blend.passes // (molecules * epochs)))
         instead = f"instead of {asked} of {config.loop.epochs}"
-        say(f"plan: {count} students of {epochs} epochs {instead} ({molecules // TRAININGS} molecules)")
+        LOGGER.info(f"plan: {count} students of {epochs} epochs {instead} ({molecules // TRAININGS} molecules)")
     if not clock.is_limited:
         return StudentPlan(count, epochs, config.loop.stop_after_s, False)
     budget = clock.share(_USED * share)
     if budget == 0:
-        say("plan: no students: the time limit is over")
+        LOGGER.info("plan: no students: the time limit is over")
         return StudentPlan(0, epochs, None, False)
     epoch_s = TRAININGS * seconds_per_epoch(plan, partition)
     budget = clock.share(_USED * share)
@@ -419,9 +417,9 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float, say:
     while count and affordable / count < min(epochs, 2 * FEWEST_EPOCHS if count > 1 else fewest):
         count -= 1
     if not count:
-        say(f"plan: no students: {fewest} epochs of {epoch_s:.1f} s do not fit into the time limit")
+        LOGGER.info(f"plan: no students: {fewest} epochs of {epoch_s:.1f} s do not fit into the time limit")
         return StudentPlan(0, epochs, None, False)
     epochs = min(epochs, math.floor(affordable / count))
     if (count, epochs) != wanted:
-        say(f"plan: {count} students of {epochs} epochs instead of {wanted[0]} of {wanted[1]} (time limit)")
+        LOGGER.info(f"plan: {count} students of {epochs} epochs instead of {wanted[0]} of {wanted[1]} (time limit)")
     return StudentPlan(count, epochs, _MARGIN * budget / (TRAININGS * count), True)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import ConfigError
+from dnd.common.log import level_of, told
 from dnd.interface.model import Explanations, Predictions, Predictor, opened
 from dnd.interface.molecules import as_file, as_files
 from dnd.interface.stages import StageResult
@@ -114,7 +115,7 @@ def screen(
     jobs: int = 0,
     chunk: int = 1024,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
 ) -> StageResult:
     """Predict any number of molecules in constant memory, into sharded Parquet, as `dnd screen` does.
 
@@ -140,9 +141,9 @@ def screen(
     from dnd.prediction.screen.screen import ScreenConfig
     from dnd.prediction.screen.screen import screen as run
 
-    with as_files(molecules, smiles_column) as (paths, column):
+    with told(level_of(verbose)), as_files(molecules, smiles_column) as (paths, column):
         config = ScreenConfig(column, jobs, chunk, top, by, ascending)
-        done = run(paths, Path(model), out, config, resume=resume, quiet=not verbose)
+        done = run(paths, Path(model), out, config, resume=resume)
     counts = {"rows": done.rows, "without a prediction": done.errors, "shards": done.shards}
     return StageResult(done.folder, "screen", counts)
 

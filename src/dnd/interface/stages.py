@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dnd.common.config import from_dict, load_config
+from dnd.common.log import LOGGER, RESULT, level_of, told
 from dnd.interface.model import Predictor
 from dnd.interface.molecules import as_file, as_files
 from dnd.interface.views import facts_view
@@ -79,7 +80,7 @@ def prepare(
     hydrogens: str = "heavy_both",
     jobs: int = 1,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
     **settings: object,
 ) -> StageResult:
     """Molecules, with conformers or without → a store, as `dnd prepare` makes it.
@@ -106,10 +107,10 @@ def prepare(
     from dnd.store.prepare import prepare as run
     from dnd.store.settings import PrepareConfig
 
-    with as_files(molecules, smiles_column) as (paths, column):
+    with told(level_of(verbose)), as_files(molecules, smiles_column) as (paths, column):
         own = {"smiles_column": column, "target_columns": _names(target_columns), "conformers": conformers}
         config = from_dict(PrepareConfig, {**own, "hydrogens": hydrogens, "jobs": jobs, **settings})
-        summary = run(paths, out, config, resume=resume, quiet=not verbose)
+        summary = run(paths, out, config, resume=resume)
     rejected = sum(summary.rejected.values())
     counts = {"molecules": summary.molecules, "conformers": summary.conformers, "rejected": rejected}
     return StageResult(summary.store, "store", counts)
@@ -122,7 +123,7 @@ def denoise(
     recipe: str | Path = "small",
     settings: Settings | None = None,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
 ) -> StageResult:
     """Store with conformers → teacher: a 3D network that predicts the noise added to them.
 
@@ -132,7 +133,7 @@ def denoise(
         recipe: `tiny`, `small`, `gpu`, `paper`, or a TOML file.
         settings: settings by their dotted names, such as `{"loop.epochs": 3}`.
         resume: resume an interrupted run.
-        verbose: whether to show progress.
+        verbose: whether to show progress; 2 = each epoch too.
 
     Raises:
         InputError, ConfigError: see `dnd.pretraining.denoise.denoise`.
@@ -144,7 +145,8 @@ def denoise(
     from dnd.pretraining.denoise import denoise as run
 
     config = load_config(DenoiseConfig, recipe, _words(settings), stage="denoise")
-    done = run(Path(store), out, config, resume=resume, quiet=not verbose)
+    with told(level_of(verbose)):
+        done = run(Path(store), out, config, resume=resume)
     return StageResult(done.folder, "teacher", done.metrics, done.finished)
 
 
@@ -157,7 +159,7 @@ def distill(
     recipe: str | Path = "small",
     settings: Settings | None = None,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
 ) -> StageResult:
     """Store and teacher → encoder: a 2D student that has what the teacher knew.
 
@@ -169,7 +171,7 @@ def distill(
         recipe: `tiny`, `small`, `gpu`, `paper`, or a TOML file.
         settings: settings by their dotted names, such as `{"student.name": "gine"}`.
         resume: resume an interrupted run.
-        verbose: whether to show progress.
+        verbose: whether to show progress; 2 = each epoch too.
 
     Raises:
         InputError, ConfigError: see `dnd.pretraining.distill.distill`.
@@ -182,7 +184,8 @@ def distill(
 
     words = [*([f"level={level}"] if level else []), *_words(settings)]
     config = load_config(DistillConfig, recipe, words, stage="distill")
-    done = run(Path(store), None if teacher is None else Path(teacher), out, config, resume=resume, quiet=not verbose)
+    with told(level_of(verbose)):
+        done = run(Path(store), None if teacher is None else Path(teacher), out, config, resume=resume)
     return StageResult(done.folder, "encoder", done.metrics, done.finished)
 
 
@@ -203,7 +206,7 @@ def finetune(
     settings: Settings | None = None,
     search: int = 0,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
 ) -> FinetuneResult:
     """Labelled molecules and an encoder → a model and its report, as `dnd finetune` makes them.
 
@@ -224,7 +227,7 @@ def finetune(
         settings: further settings by their dotted names, such as `{"loop.epochs": 30}`.
         search: number of trials that choose a few settings first.
         resume: resume an interrupted run.
-        verbose: whether to print the lines that the verb prints.
+        verbose: whether to print the lines that the verb prints; 2 = each epoch too.
 
     Returns:
         The folder and the metrics; `.predictor` is the model, `.report` the page.
@@ -253,14 +256,13 @@ def finetune(
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
-    say: Callable[[str], None] = print if verbose else _silent
-    with as_file(data, smiles_column) as (path, column):
+    with told(level_of(verbose)), as_file(data, smiles_column) as (path, column):
         done = run(
             path, out, _names(target_columns), config,
-            smiles_column=column, encoder=chosen, search=search, resume=resume, say=say, quiet=not verbose,
+            smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
-    if done.metrics and not (done.folder / REPORT).is_file():
-        say(f"report: {write_model_report(done.folder)}")
+        if done.metrics and not (done.folder / REPORT).is_file():
+            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 
@@ -276,7 +278,3 @@ def _words(settings: Settings | None) -> list[str]:
 def _word(value: object) -> str:
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     return ",".join(map(str, value)) if listed and isinstance(value, Sequence) else str(value)
-
-
-def _silent(line: str) -> None:
-    """Where nothing is to be printed."""

@@ -45,7 +45,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
         jobs: number of processes for parsing and descriptors.
-        verbose: 0 prints nothing, 1 the lines of `dnd finetune`, 2 the progress of the training too.
+        verbose: 0 prints nothing, 1 the lines and the progress of `dnd finetune`, 2 each epoch too.
 
     Attributes:
         predictor_: the fitted model.
@@ -174,7 +174,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
         jobs: number of processes for parsing and descriptors.
-        verbose: 0 prints nothing, 1 the lines of `dnd finetune`, 2 the progress of the training too.
+        verbose: 0 prints nothing, 1 the lines and the progress of `dnd finetune`, 2 each epoch too.
 
     Attributes:
         predictor_: the fitted model.

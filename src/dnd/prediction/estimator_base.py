@@ -6,7 +6,7 @@ import csv
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
+from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.randomness import derive_seed
 from dnd.finetuning.finetune import finetune
@@ -125,14 +126,13 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         encoder, config = self._choices()
-        say: Callable[[str], None] = print if self.verbose else _silent
         parts = _parts(smiles, self.validation_fraction, self.random_state)
-        with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
+        with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
             _write_table(table, smiles, labels_NC, names, parts)
             finetune(
                 table, folder, names, config,
-                smiles_column=_SMILES, encoder=encoder, say=say, quiet=self.verbose < 2,
+                smiles_column=_SMILES, encoder=encoder,
             )  # fmt: skip
             self._open(folder, self.device)
         self.n_features_in_ = 1
@@ -333,7 +333,3 @@ def _write_table(
         writer.writerow([_SMILES, _SPLIT, *names])
         for text, part, labels in zip(smiles, parts, labels_NC.tolist(), strict=True):
             writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])
-
-
-def _silent(line: str) -> None:
-    """An estimator in a search would print thousands of lines."""

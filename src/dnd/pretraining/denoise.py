@@ -317,7 +317,6 @@ def denoise(
     config: DenoiseConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
 ) -> DenoiseSummary:
     """Train a teacher on the conformers of a store.
 
@@ -326,7 +325,6 @@ def denoise(
         out: the TEACHER folder.
         config: settings; the defaults of `DenoiseConfig` when None.
         resume: go on where an interrupted run of the same settings stopped.
-        quiet: show nothing.
 
     Raises:
         InputError: the store has molecules without a conformer, or `out` holds something else.
@@ -345,7 +343,7 @@ def denoise(
         )
     objective = DenoisingObjective(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="denoise", quiet=quiet)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="denoise")
     if not result.finished:
         return DenoiseSummary(out, {}, False)
     if not is_main_rank():

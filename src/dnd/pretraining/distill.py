@@ -27,7 +27,6 @@ def distill(
     *,
     resume: bool = False,
     cache_folder: Path | None = None,
-    quiet: bool = False,
 ) -> PretrainSummary:
     """Teach a 2D student what a frozen 3D teacher says about clean conformers.
 
@@ -39,7 +38,6 @@ def distill(
         resume: go on where an interrupted run of the same settings stopped.
         cache_folder: for a cache of the teacher's outputs on disk that several students share; None = in `out`, and
             removed at the end.
-        quiet: show nothing.
 
     Raises:
         ConfigError: a term needs a teacher and there is none.
@@ -65,10 +63,9 @@ def distill(
         config,
         device=choose_device(config.loop.device),
         cache_folder=cache_folder or out / "targets",
-        quiet=quiet,
     )
     title = f"distill {config.level}"
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title)
     if result.finished and (record := objective.auxiliary_record()):
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)

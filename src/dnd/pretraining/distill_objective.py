@@ -140,7 +140,6 @@ class DistillationObjective(PretrainingObjective):
         config: settings of the run.
         device: where the teacher runs.
         cache_folder: for a cache on disk.
-        quiet: show no progress of the cache.
 
     Attributes:
         student: the part that is kept.
@@ -155,7 +154,6 @@ class DistillationObjective(PretrainingObjective):
         *,
         device: torch.device | None = None,
         cache_folder: Path | None = None,
-        quiet: bool = True,
     ) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
         self._device = device or torch.device("cpu")
@@ -182,7 +180,7 @@ class DistillationObjective(PretrainingObjective):
         self.request = request_of(self._terms, config)
         from_conformers = any(term.from_conformers for term in self._auxiliary.values())
         self._wants_conformers = bool(self._terms) or from_conformers
-        self.cache = self._build_cache(config, cache_folder, quiet)
+        self.cache = self._build_cache(config, cache_folder)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
         self.to(self._device)
         self.constants = self._measure_teacher()
@@ -358,7 +356,7 @@ class DistillationObjective(PretrainingObjective):
         for name, term in self._terms.items():
             moments[name].add(term, term.targets(batch, self.request), _solid_graph(batch))
 
-    def _build_cache(self, config: DistillConfig, folder: Path | None, quiet: bool) -> TargetCache | None:
+    def _build_cache(self, config: DistillConfig, folder: Path | None) -> TargetCache | None:
         if not self._frozen:
             return None
         (teacher,) = self._frozen
@@ -376,7 +374,6 @@ class DistillationObjective(PretrainingObjective):
             self.request,
             device=self._device,
             folder=folder if choice == "disk" else None,
-            quiet=quiet,
         )
 
 

@@ -153,7 +153,6 @@ def supervise(
     config: SuperviseConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
 ) -> DenoiseSummary:
     """Train a teacher on a label of a store and write a TEACHER folder, which distillation reads like any other.
 
@@ -162,7 +161,6 @@ def supervise(
         out: the TEACHER folder.
         config: settings.
         resume: go on where an interrupted run of the same settings stopped.
-        quiet: show nothing.
 
     Raises:
         InputError: the store lacks conformers or labels, or `out` holds something else.
@@ -175,7 +173,7 @@ def supervise(
         raise InputError(f"{store.path or 'the store'} has molecules without a conformer")
     objective = SupervisedTeacherObjective(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="supervise", quiet=quiet)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="supervise")
     if not result.finished or not is_main_rank():
         return DenoiseSummary(out, result.best if result.finished else {}, result.finished)
     description = {

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -18,12 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
+from dnd.common.log import LOGGER, Progress
 from dnd.common.ragged import RaggedCounts
-from dnd.common.terminal import raw_stream
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
@@ -82,7 +80,6 @@ def build_cache(
     *,
     device: torch.device,
     folder: Path | None = None,
-    quiet: bool = True,
 ) -> TargetCache:
     """Compute the teacher's outputs, or take the intact ones that `folder` already holds.
 
@@ -92,7 +89,6 @@ def build_cache(
         request: which outputs.
         device: where the teacher runs.
         folder: for shards `shard-00000/` with a manifest each; None keeps everything in memory.
-        quiet: show no progress.
 
     Raises:
         StorageError: too little space.
@@ -104,15 +100,22 @@ def build_cache(
     def compute(span: tuple[int, int]) -> TargetBlock:
         return compute_block(teacher, store, *span, request, device)
 
-    bar: dict[str, Any] = {"disable": quiet or not sys.stderr.isatty(), "file": raw_stream(sys.stderr)}
     if folder is None:
-        blocks = [compute(span) for span in tqdm(spans, "teacher targets", unit="block", **bar)]
+        progress, blocks = Progress("teacher targets", unit="block", total=len(spans)), []
+        for span in spans:
+            blocks.append(compute(span))
+            progress.advance()
+        progress.close()
         return TargetCache(blocks, store.atom_counts)
     check_free_space(folder, 0 if folder.exists() else cache_bytes(teacher, store, request))
     key = digest_of(teacher, store.fingerprint, request)
     world = World.join(device)
-    for number in tqdm(range(world.rank, len(spans), world.size), "teacher targets", unit="shard", **bar):
+    own = range(world.rank, len(spans), world.size)
+    progress = Progress("teacher targets", unit="shard", total=len(own))
+    for number in own:
         _ensure_shard(folder / f"shard-{number:05d}", key, spans[number], compute)
+        progress.advance()
+    progress.close()
     world.wait()
     blocks = []
     for number, span in enumerate(spans):
@@ -145,7 +148,7 @@ def _ensure_shard(
         _verify(folder, key, span)
         return
     except CorruptFileError as damage:
-        print(f"warning: teacher targets are computed again: {damage}", file=sys.stderr)
+        LOGGER.warning(f"warning: teacher targets are computed again: {damage}")
         shutil.rmtree(folder)
     except FileNotFoundError:
         pass

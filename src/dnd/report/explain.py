@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import write_bytes, write_text
+from dnd.common.log import LOGGER
 from dnd.finetuning.class_labels import describe_targets
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
@@ -89,7 +90,6 @@ def explain_file(
     smiles_column: str | None = None,
     targets: Sequence[str] = (),
     most_molecules: int = 100,
-    say: Callable[[str], None] = lambda line: None,
 ) -> ExplainSummary:
     """Draw the molecules of a file, or a single one, with the contributions of their atoms.
 
@@ -101,13 +101,12 @@ def explain_file(
         smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
         targets: to explain; the first four when empty.
         most_molecules: rows that are explained; the others are listed only.
-        say: receives a line about targets that are left out.
 
     Raises:
         InputError: the input can't be read.
         ConfigError: no such target.
     """
-    questions = _questions(predictor, targets, say)
+    questions = _questions(predictor, targets)
     rows = _rows(source, smiles_column, predictor.smiles_column)
     files: list[list[object]] = []
     atoms: list[list[object]] = []
@@ -175,7 +174,7 @@ def explain_molecules(predictor: Predictor, smiles: Sequence[str], targets: Sequ
     Raises:
         ConfigError: no such target.
     """
-    questions = _questions(predictor, targets, say=lambda line: None)
+    questions = _questions(predictor, targets)
     answers = explain(lambda texts: _log_odds(predictor, texts), smiles)
     return [
         _explanation(text, answer, question)
@@ -207,7 +206,7 @@ def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list
     found = explain(lambda texts: _log_odds(predictor, texts), [smiles for smiles, _ in asked])
     drawings = []
     for one, (_, target) in zip(found, asked, strict=True):
-        (question,) = _questions(predictor, [target], say=lambda line: None)
+        (question,) = _questions(predictor, [target])
         try:
             drawings.append("" if isinstance(one, str) else _picture(one, question)[0])
         except ValueError:
@@ -257,7 +256,7 @@ def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
     return draw_svg(outcome.mol, atoms_A, caption), draw_png(outcome.mol, atoms_A, caption)
 
 
-def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str], None]) -> list[_Question]:
+def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
     groups = groups_of(predictor.targets)
     by_name: dict[str, _Question] = {}
     spans = {group.name: group for group in groups}
@@ -276,7 +275,7 @@ def _questions(predictor: Predictor, wanted: Sequence[str], say: Callable[[str],
         if name not in by_name:
             raise ConfigError(f"the model has no target {name!r}", next_step=nearest(name, by_name))
     if not wanted and len(by_name) > LIMIT_TARGETS:
-        say(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; --target-columns names others")
+        LOGGER.info(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; --target-columns names others")
     return [by_name[name] for name in wanted or list(by_name)[:LIMIT_TARGETS]]
 
 

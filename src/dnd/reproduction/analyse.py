@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, read_json, sha256_file, write_text
+from dnd.common.log import LOGGER
 from dnd.common.model_folder import read_model
 from dnd.common.randomness import derive_seed, numpy_generator
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
@@ -118,7 +119,6 @@ def analyse_labels(
     recipe: str = "finetune-small",
     settings: Sequence[str] = (),
     jobs: int = 1,
-    say: Callable[[str], None] = print,
     worker: Sequence[str] = WORKER,
 ) -> Finding:
     """Figure 5 of a labelled table: an encoder against RandInit of the same architecture on nested subsets of labels.
@@ -129,7 +129,7 @@ def analyse_labels(
     """
     if not fractions or min(fractions) <= 0 or max(fractions) != 1:
         raise ConfigError("fractions are out of range", found=list(fractions), expected="above 0, and 1 among them")
-    molecules = read_labelled(data, target_columns, "heavy_both", smiles_column=smiles_column, say=say)
+    molecules = read_labelled(data, target_columns, "heavy_both", smiles_column=smiles_column)
     words = next((own for own in molecules.classes if own), None)
     if words:
         raise InputError("label efficiency is for values and for classes 0 and 1", found=f"labels such as {words[0]}")
@@ -140,7 +140,7 @@ def analyse_labels(
     ):
         raise InputError("label efficiency is for values and for classes 0 and 1", found=reason)
     check_targets(molecules.targets_NC, molecules.names, task)
-    say(f"task: {reason}")
+    LOGGER.info(f"task: {reason}")
     table = out / "labelled.csv"
     _write_labelled(table, molecules, partitions(split, molecules.texts)[0])
     common = {
@@ -154,7 +154,7 @@ def analyse_labels(
         "encoder_sha256": read_model(encoder, kind="encoder").manifest["files"]["model.safetensors"]["sha256"],
     }
     cells = _efficiency_cells(common, table, encoder, sorted(fractions), seeds, settings)
-    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    summary = run_grid(cells, out, jobs=jobs, worker=worker)
     return draw_label_efficiency(curves_of(list(summary.records.values()), {}))
 
 

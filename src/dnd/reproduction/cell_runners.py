@@ -39,7 +39,7 @@ def prepare_store(work: Work) -> Result:
         sample=work.settings["molecules"],
         exclude=exclude,
     )
-    summary = prepare(inputs, work.folder / STORE, config, resume=True, quiet=True)
+    summary = prepare(inputs, work.folder / STORE, config, resume=True)
     text = f"{summary.molecules} molecules, {sum(summary.rejected.values())} rejected"
     return {"molecules": summary.molecules, "rejected": summary.rejected, "summary": text}
 
@@ -100,7 +100,7 @@ def distill_from_stores(work: Work) -> Result:
     if "finished" in work.paths and not (work.folder / ENCODER).exists():
         shutil.copytree(work.paths["finished"], work.folder / ENCODER)
     targets = Path(work.paths["targets"]) if teacher else None
-    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, cache_folder=targets, quiet=True)
+    summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, cache_folder=targets)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
 
 
@@ -122,7 +122,7 @@ def pretrain_encoder(work: Work) -> Result:
 def _trained(work: Work, config_class: type, train: Callable[..., Any], *folders: Path) -> Result:
     """Run a training verb on `folders`, its input and output, with the cell's settings."""
     config: Any = load_config(config_class, work.settings.get("recipe"), work.settings["config"])
-    metrics = train(*folders, config, resume=True, quiet=True).metrics
+    metrics = train(*folders, config, resume=True).metrics
     return {"metrics": metrics, "summary": _numbers(metrics)}
 
 
@@ -144,7 +144,6 @@ def finetune_student(work: Work) -> Result:
         config,
         encoder=next(iter([*made, *given]), "random"),
         resume=True,
-        quiet=True,
     )
     metrics = summary.metrics
     main, scale = table.metric.removesuffix("_z"), table.scale

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from dnd.common.errors import DndError
 from dnd.common.files import open_own
+from dnd.common.log import PROGRESS, told
 from dnd.common.sealed_records import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE
 
@@ -66,7 +67,7 @@ def run_cell(folder: Path) -> dict[str, Any]:
 def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell) -> int:
     """Run the cell in `folder`, write its outcome and return the exit status; an interrupted cell leaves none."""
     try:
-        with _alone(folder):
+        with _alone(folder), told(PROGRESS):
             outcome = run(folder)
     except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
         return 130

@@ -7,7 +7,6 @@ representations and on those of random weights; ESOL with its OGB split → the 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +24,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import column_split
 from dnd.common.config import load_config
 from dnd.common.files import write_text
+from dnd.common.log import LOGGER, RESULT
 from dnd.finetuning.baselines import Features, baselines
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled
@@ -85,15 +85,14 @@ class DemoResult:
     report: Path
 
 
-def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = print) -> DemoResult:
+def run_demo(out: Path | str, *, jobs: int = 2) -> DemoResult:
     """Run every stage into `out`; a second run resumes where the first one stopped.
 
     Args:
         out: folder for the store, the models and the report.
         jobs: number of processes that prepare the molecules.
-        say: receives one line at a time of what came out; how far a stage is goes to standard error.
     """
-    out, progress = Path(out), Progress(say)
+    out, progress = Path(out), Progress()
     with ExitStack() as stack:
         data = resources.files("dnd.data")
         qm9 = stack.enter_context(resources.as_file(data / "qm9_slice.npz"))
@@ -102,16 +101,16 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
         labels = tuple(str(name) for name in np.load(qm9, allow_pickle=False)["names"])
         settings = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=labels, jobs=jobs)
         with progress.stage("prepare"):
-            prepare([qm9], out / "store", settings, resume=True, quiet=True)
+            prepare([qm9], out / "store", settings, resume=True)
         progress.say("2. denoise: a 3D teacher learns which way each atom was pushed")
         noise = load_config(DenoiseConfig, "denoise-demo")
         with progress.stage("denoise", out / "teacher", noise.loop.epochs):
-            denoised = denoise(out / "store", out / "teacher", noise, resume=True, quiet=True)
+            denoised = denoise(out / "store", out / "teacher", noise, resume=True)
         progress.say(_denoising_line(denoised.metrics))
         progress.say("3. distill: a 2D student learns the teacher's representation of every atom (D&D-NODE)")
         teach = load_config(DistillConfig, "distill-demo")
         with progress.stage("distill", out / "encoder", teach.loop.epochs):
-            distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True, quiet=True)
+            distilled = distill(out / "store", out / "teacher", out / "encoder", teach, resume=True)
         progress.say(_distillation_line(distilled.metrics))
         with progress.stage("ridge regression on frozen representations"):
             knowledge = _knowledge(out)
@@ -129,7 +128,7 @@ def run_demo(out: Path | str, *, jobs: int = 2, say: Callable[[str], None] = pri
     with progress.stage("predict and report"):
         predictions = _predict(out)
         report = write_demo_report(out, systems, knowledge, sentence, predictions, denoised.metrics, distilled.metrics)
-    progress.say(f"report: {report}")
+    LOGGER.log(RESULT, f"report: {report}")
     return DemoResult(out, systems, knowledge, sentence, report)
 
 
@@ -137,9 +136,7 @@ def _finetune(out: Path, esol: Path, progress: Progress) -> None:
     config = load_config(FinetuneConfig, "finetune-demo")
     folder = out / "model"
     with progress.stage("finetune", folder, config.loop.epochs):
-        finetune(
-            esol, folder, [TARGET], config, encoder=str(out / "encoder"), resume=True, say=lambda line: None, quiet=True
-        )
+        finetune(esol, folder, [TARGET], config, encoder=str(out / "encoder"), resume=True)
         if not (folder / REPORT).is_file():
             write_model_report(folder)
 
@@ -170,7 +167,7 @@ def _systems(out: Path, esol: Path) -> list[System]:
     split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
     model = Predictor.load(out / "model", device="cpu")
     values = {FINETUNED: model.predict_store(molecules.store)[0][:, 0]}
-    found = baselines(_features(molecules), model.targets, molecules.targets_NC, split.train, say=lambda line: None)
+    found = baselines(_features(molecules), model.targets, molecules.targets_NC, split.train)
     values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
     return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
 

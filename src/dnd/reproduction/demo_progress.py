@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from dnd.common.log import LOGGER, PROGRESS, is_shown, muted
+from dnd.common.terminal import raw_stream
 from dnd.training.logs import LOG, read_log
 
 TERMINAL_EVERY_S, ELSEWHERE_EVERY_S = 0.5, 4.5
@@ -20,13 +22,12 @@ class Progress:
     """Shows how long a stage has run and how far its training is, from a thread of its own.
 
     Args:
-        say: receives the lines that stay.
         stream: receives the line that moves; standard error when None.
         every_s: seconds between two of them; by the kind of stream when None.
     """
 
-    def __init__(self, say: Callable[[str], None], stream: TextIO | None = None, every_s: float | None = None) -> None:
-        self._say, self._stream, self._lock = say, stream or sys.stderr, threading.Lock()
+    def __init__(self, stream: TextIO | None = None, every_s: float | None = None) -> None:
+        self._stream, self._lock = stream or raw_stream(sys.stderr), threading.Lock()
         self._terminal = self._stream.isatty()
         self._every_s = every_s or (TERMINAL_EVERY_S if self._terminal else ELSEWHERE_EVERY_S)
 
@@ -34,11 +35,18 @@ class Progress:
         """A line that stays."""
         with self._lock:
             self._write(_CLEAR if self._terminal else "")
-            self._say(line)
+            LOGGER.info(line)
 
     @contextmanager
     def stage(self, name: str, folder: Path | None = None, epochs: int | None = None) -> Iterator[None]:
-        """Show the stage `name` until the block ends; of a training in `folder` its epoch, of `epochs`, and loss."""
+        """Show the stage `name` and nothing else of it until the block ends.
+
+        Of a training in `folder` the line has its epoch, of `epochs`, and loss.
+        """
+        if not is_shown(PROGRESS):
+            with muted(progress=True):
+                yield
+            return
         done, started = threading.Event(), time.monotonic()
 
         def show() -> None:
@@ -50,7 +58,8 @@ class Progress:
         thread = threading.Thread(target=show, name="dnd-progress", daemon=True)
         thread.start()
         try:
-            yield
+            with muted(progress=True):
+                yield
         finally:
             done.set()
             thread.join()

@@ -10,13 +10,14 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import ConfigError
 from dnd.common.files import folder_lock, package_versions
+from dnd.common.log import LOGGER
 from dnd.common.processes import child_environment, code_command
 from dnd.common.sealed_records import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
@@ -48,7 +49,6 @@ def run_grid(
     folder: Path,
     *,
     jobs: int = 1,
-    say: Callable[[str], None] = print,
     worker: Sequence[str] = WORKER,
 ) -> GridSummary:
     """Run all cells that have no finished record with the same digest.
@@ -57,7 +57,6 @@ def run_grid(
         cells: those that a cell needs come before it.
         folder: results file, and a folder per cell.
         jobs: processes at a time.
-        say: receives a line per cell.
         worker: command of a worker, see `cell_process.serve`; another one in tests.
 
     Raises:
@@ -70,7 +69,7 @@ def run_grid(
         raise ConfigError("jobs must be at least 1", found=jobs)
     keys = digests(cells)
     with folder_lock(folder):
-        return _Run(cells, keys, folder, jobs, say, worker).finish()
+        return _Run(cells, keys, folder, jobs, worker).finish()
 
 
 class _Run:
@@ -80,11 +79,10 @@ class _Run:
         keys: dict[str, str],
         folder: Path,
         jobs: int,
-        say: Callable[[str], None],
         worker: Sequence[str],
     ) -> None:
         self.cells, self.digests, self.folder, self.jobs = cells, keys, folder, jobs
-        self.say, self.worker = say, worker
+        self.worker = worker
         self.results = ResultsFile(folder)
         self.results.open()
         known = self.results.read()
@@ -97,7 +95,7 @@ class _Run:
 
     def finish(self) -> GridSummary:
         if self.waiting:
-            self.say(f"{len(self.waiting)} cells to run, {self.reused} finished before, {self.jobs} at a time")
+            LOGGER.info(f"{len(self.waiting)} cells to run, {self.reused} finished before, {self.jobs} at a time")
         with self._stopping_children(), StopRequests(None) as requests:
             while self.waiting or self.running:
                 self._start_ready()
@@ -173,7 +171,7 @@ class _Run:
         self.results.append(record)
         done = len(self.records)
         text = f"failed: {record.reason}" if record.status == "failed" else _short(record.result)
-        self.say(f"[{done}/{len(self.cells)}] {cell.key}  {seconds:.0f} s  {text}".rstrip())
+        LOGGER.info(f"[{done}/{len(self.cells)}] {cell.key}  {seconds:.0f} s  {text}".rstrip())
 
     @contextlib.contextmanager
     def _stopping_children(self) -> Iterator[None]:

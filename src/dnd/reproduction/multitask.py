@@ -103,7 +103,7 @@ def multitask_student(work: Work) -> dict[str, Any]:
     config = load_config(FinetuneConfig, settings["recipe"], settings["config"])
     summary = finetune(
         files[0].path, work.folder / MODEL, files[0].target_columns, config, also=files[1:], encoder=encoder,
-        resume=True, quiet=True,
+        resume=True,
     )  # fmt: skip
     test = summary.metrics["parts"]["test"]["targets"]
     scores = {name: _score(name, tables[name], test) for name in learned}

@@ -9,7 +9,7 @@ import copy
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, folder_lock, read_json
+from dnd.common.log import LOGGER
 from dnd.common.randomness import set_threads
 from dnd.common.runs import RUN_RECORD, record_change, require_same_run, write_run_record
 from dnd.common.sealed_records import read_record, write_record
@@ -70,8 +71,6 @@ def pretrain_base(
     exclude: Sequence[Path | str] = (),
     data_dir: Path | str | None = None,
     allow_change: bool = False,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> BaseResult:
     """Train the shipped encoders, from files of molecules to ENCODER folders; a second call goes on.
 
@@ -83,8 +82,6 @@ def pretrain_base(
         data_dir: where the benchmarks are looked for first.
         allow_change: go on with other settings than the run was started with. Finished stages stay as they are; the
             change is recorded in `run.json`.
-        say: receives one line at a time.
-        quiet: show no progress of the stages.
 
     Raises:
         InputError: a file is missing, a benchmark is not found, or `out` holds a run with other settings.
@@ -108,7 +105,7 @@ def pretrain_base(
         else:
             write_run_record(out, settings)
         left_out = excluded_keys(out, config.excluded_benchmarks(), data_dir, config.jobs)
-        run = _Run(out, config, paths, [*map(str, exclude), *left_out], data_dir, say, quiet)
+        run = _Run(out, config, paths, [*map(str, exclude), *left_out], data_dir)
         run.held_out = find_files(config.held_out, data_dir, "list")
         if not run.teach():
             return BaseResult({}, False)
@@ -130,11 +127,9 @@ class _Run:
         paths: Sequence[Path],
         exclude: Sequence[str],
         data_dir: Path | str | None,
-        say: Callable[[str], None],
-        quiet: bool,
     ) -> None:
         self.out, self.config, self.paths, self.exclude = out, config, list(paths), list(exclude)
-        self.data_dir, self.say, self.quiet = data_dir, say, quiet
+        self.data_dir = data_dir
         self.held_out: list[str] = []
         self.measured_columns: tuple[str, ...] = ()
         files = find_files([word for word in config.quantum if word != CALCULATE], data_dir, "file of labels")
@@ -154,14 +149,14 @@ class _Run:
             store = self._prepare(self.paths, self.out / STORES).with_conformers()
         config = self.config.denoise
         with self._timed("denoise"):
-            taught = denoise(store, self.out / TEACHER, config, resume=True, quiet=self.quiet)
+            taught = denoise(store, self.out / TEACHER, config, resume=True)
         if not taught.finished:
             return False
         if "teacher" not in self.measured:
             self.measured["teacher"] = teacher_by_source(store, self.out / TEACHER, config)
             self._keep()
         for name, values in self.measured["teacher"].items():
-            self.say(
+            LOGGER.info(
                 f"teacher on {name}: held-out loss {values['held_out_loss']:.3f} (trivial {values['trivial']:.3f}, "
                 f"floor {values['floor']:.3f})"
             )
@@ -180,7 +175,7 @@ class _Run:
             with self._timed(name):
                 done = distill(
                     store, self.out / TEACHER if student.needs_teacher else None, self.out / STUDENTS / name, student,
-                    resume=True, cache_folder=self.out / TARGETS, quiet=self.quiet,
+                    resume=True, cache_folder=self.out / TARGETS,
                 )  # fmt: skip
             if not done.finished:
                 return BaseResult({}, False)
@@ -203,14 +198,14 @@ class _Run:
         for path, place in zip(paths, folders, strict=True):
             if not (place / MANIFEST).is_file():
                 with self._timed("prepare"):
-                    prepare([path], place, self._settings_of(path, plain), resume=True, quiet=self.quiet)
+                    prepare([path], place, self._settings_of(path, plain), resume=True)
         stores = [Store.open(place) for place in folders]
         self.facts = [
             StoreFacts(path.name, store.manifest["counts"], store.manifest["settings"]["conformers"])
             for path, store in zip(paths, stores, strict=True)
         ]
         for facts in self.facts:
-            self.say(f"store of {facts.name}: {facts.molecules:,} molecules, {facts.left_out:,} rejected")
+            LOGGER.info(f"store of {facts.name}: {facts.molecules:,} molecules, {facts.left_out:,} rejected")
         return union(stores)
 
     def _has_conformers(self, path: Path) -> bool:
@@ -260,7 +255,7 @@ class _Run:
         card += f"- half precision changes atom representations by {change:.1e} of their deviation at most\n"
         save_encoder(folder, student, {**description, "name": name}, card, half=True, heads=heads)
         size = sum(path.stat().st_size for path in folder.iterdir())
-        self.say(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")
+        LOGGER.info(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")
         return folder
 
     @contextmanager

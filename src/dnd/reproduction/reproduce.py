@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,6 @@ def reproduce(
     out: Path | str,
     *,
     jobs: int = 1,
-    say: Callable[[str], None] = print,
     worker: Sequence[str] = WORKER,
 ) -> Reproduction:
     """Run what is missing of a table or figure and write it.
@@ -58,7 +57,6 @@ def reproduce(
         request: what, at which budget, with which data.
         out: folder for results; tables and figures of one budget can share it and then share their encoders.
         jobs: cells at a time.
-        say: receives a line per cell.
         worker: see `run_grid`.
 
     Raises:
@@ -70,7 +68,7 @@ def reproduce(
     """
     out = Path(out)
     cells = plan(request)
-    summary = run_grid(cells, out, jobs=jobs, say=say, worker=worker)
+    summary = run_grid(cells, out, jobs=jobs, worker=worker)
     records = list(summary.records.values())
     if request.what in _TABLES:
         _require_some(summary)

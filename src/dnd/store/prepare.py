@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,13 +17,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from tqdm import tqdm
 
 from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
+from dnd.common.log import Progress
 from dnd.common.randomness import numpy_generator
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
-from dnd.common.terminal import raw_stream
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers import nvmolkit_backend
@@ -37,52 +35,6 @@ from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
 from dnd.tables.key_lists import is_key_list, key_digest, read_key_list
-
-# How far a long run is: a bar on a terminal, a plain line every ten seconds elsewhere.
-
-
-_LINE_EVERY_S = 10.0
-
-
-class Progress:
-    """Counts records on standard error.
-
-    Args:
-        title: names the work.
-        total: number of records where it's known.
-        first: records done before.
-        quiet: show nothing.
-    """
-
-    def __init__(self, title: str, *, total: int | None, first: int = 0, quiet: bool = False) -> None:
-        self._title, self._total, self._quiet = title, total, quiet
-        self._first = self._count = first
-        terminal = not quiet and sys.stderr.isatty()
-        bar = {"total": total, "initial": first, "desc": title, "unit": "record", "file": raw_stream(sys.stderr)}
-        self._bar = tqdm(**bar) if terminal else None
-        self._started = self._said = time.monotonic()
-
-    def advance(self) -> None:
-        """One more record is done."""
-        self._count += 1
-        if self._bar is not None:
-            self._bar.update()
-        elif not self._quiet and time.monotonic() - self._said > _LINE_EVERY_S:
-            self._say()
-
-    def close(self) -> None:
-        """End the bar, or say where the count stands."""
-        if self._bar is not None:
-            self._bar.close()
-        elif not self._quiet:
-            self._say()
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        rate = (self._count - self._first) / max(self._said - self._started, 1e-3)
-        of_all = f" of {self._total:,}" if self._total else ""
-        print(f"{self._title}  {self._count:,}{of_all} records  {rate:,.0f} per second", file=sys.stderr, flush=True)
-
 
 # Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
 #
@@ -119,7 +71,6 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
 ) -> PrepareSummary:
     """Make a store of molecules.
 
@@ -128,7 +79,6 @@ def prepare(
         out: folder of the store.
         config: settings.
         resume: go on with a run that stopped; its finished shards are not made again.
-        quiet: show no progress.
 
     Raises:
         InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
@@ -153,7 +103,7 @@ def prepare(
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.further_columns)
-            _make_shards(journal, inputs, sources, config, quiet)
+            _make_shards(journal, inputs, sources, config)
             watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
@@ -166,7 +116,6 @@ def _make_shards(
     inputs: Sequence[str | Path],
     sources: Sequence[RecordSource],
     config: PrepareConfig,
-    quiet: bool,
 ) -> None:
     shard_size = config.shard_size or SHARD_SIZE
     excluded = _keys_to_exclude(config)
@@ -176,7 +125,7 @@ def _make_shards(
     done = shard_size * len(journal.entries)
     rows: list[StoreRow] = []
     rejects: list[Reject] = []
-    progress = Progress("prepare", total=total, first=done, quiet=quiet)
+    progress = Progress("prepare", unit="record", total=total, first=done)
     for outcome in _converted(itertools.islice(records, done, None), config, excluded):
         if isinstance(outcome, Reject):
             rejects.append(outcome)

@@ -1,21 +1,18 @@
-"""Run logs: one JSON line per step and evaluation, a progress bar on a terminal, plain lines elsewhere."""
+"""Run logs: one JSON line per step and evaluation, and how far a training is."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tqdm import tqdm
-
 from dnd.common.files import open_own, write_bytes
+from dnd.common.log import LOGGER, Progress
 from dnd.common.sealed_records import lines_of, read_lines, sealed_line
-from dnd.common.terminal import raw_stream, shown
 
 # An evaluation in words: what a user reads after each epoch, while `metrics.jsonl` keeps every number.
 
@@ -62,7 +59,7 @@ def _term(term: str, left: dict[str, float]) -> Iterator[str]:
             yield f"{part} {term}: {' '.join(numbers)}" if part == "valid" else f"{part}: {' '.join(numbers)}"
 
 
-# Run logs: one JSON line per step and evaluation, a progress bar on a terminal, plain lines elsewhere.
+# Run logs: one JSON line per step and evaluation.
 
 
 LOG = "metrics.jsonl"
@@ -79,39 +76,30 @@ class RunLog:
         total_steps: of the whole run.
         first_step: steps taken before; lines of later steps are dropped, as they will be taken again.
         title: names the stage in messages.
-        quiet: show nothing.
     """
 
-    def __init__(self, folder: Path | None, *, total_steps: int, first_step: int, title: str, quiet: bool) -> None:
+    def __init__(self, folder: Path | None, *, total_steps: int, first_step: int, title: str) -> None:
         self._title, self._started = title, time.monotonic()
-        self._shown = folder is not None and not quiet
         self._stream: BinaryIO | None = None
         if folder is not None:
             self.path = folder / LOG
             self._forget_after(first_step)
             self._attempt(self._open)
-        terminal = self._shown and sys.stderr.isatty()
-        place: dict[str, Any] = {"desc": title, "unit": "step", "file": raw_stream(sys.stderr)}
-        self._bar = tqdm(total=total_steps, initial=first_step, **place) if terminal else None
+        self._progress = Progress(title, unit="step", total=total_steps, first=first_step) if folder else None
 
     def steps(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append step records."""
         for record in records:
             self._append({"kind": "step", **record})
-            if self._bar is not None:
-                self._bar.update()
-                self._bar.set_postfix(loss=f"{record['loss']:.4g}")
+            if self._progress is not None:
+                self._progress.advance(note=f"epoch {record['epoch'] + 1}, loss {record['loss']:.4g}")
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Append an evaluation record and show it."""
+        """Append an evaluation record and show it, without what the test part has: nothing is to be chosen by that."""
         self._append({"kind": "evaluation", **record})
         elapsed = time.monotonic() - self._started
-        text = evaluation_text(record)
-        line = f"{self._title}  epoch {record['epoch']}  step {record['step']}  [{elapsed:.0f} s]  {text}"
-        if self._bar is not None:
-            self._bar.write(shown(line), file=raw_stream(sys.stderr))
-        elif self._shown:
-            say(line)
+        text = evaluation_text({key: value for key, value in record.items() if not key.startswith("test_")})
+        LOGGER.debug(f"{self._title}  epoch {record['epoch']}  step {record['step']}  [{elapsed:.0f} s]  {text}")
 
     def flush(self) -> None:
         """Bring the lines so far to the disk: the checkpoint that follows relies on them."""
@@ -119,11 +107,11 @@ class RunLog:
             self._attempt(self._synchronise)
 
     def close(self) -> None:
-        """Flush and end the progress bar."""
+        """Flush, and end what is shown of the progress."""
         self.flush()
         self._end()
-        if self._bar is not None:
-            self._bar.close()
+        if self._progress is not None:
+            self._progress.close()
 
     def _append(self, record: Mapping[str, Any]) -> None:
         finite = {
@@ -147,7 +135,7 @@ class RunLog:
         try:
             action()
         except OSError as error:
-            say(f"warning: the log {self.path} stops here: {error.strerror}")
+            LOGGER.warning(f"warning: the log {self.path} stops here: {error.strerror}")
             self._end()
 
     def _end(self) -> None:
@@ -162,14 +150,8 @@ class RunLog:
             return
         records, damaged = read_lines(self.path)
         if damaged:
-            say(f"warning: {damaged} damaged lines of {self.path} are left out; no result depends on them")
+            LOGGER.warning(f"warning: {damaged} damaged lines of {self.path} are left out; no result depends on them")
         write_bytes(self.path, lines_of(record for record in records if record["step"] <= step))
-
-
-def say(line: str) -> None:
-    """One line on stderr; that nobody can read it any more is no reason to stop a training."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dnd.common.errors import InputError, NonFiniteError
 from dnd.common.files import check_free_space, folder_lock, write_json
+from dnd.common.log import LOGGER
 from dnd.common.model_folder import load_strictly
 from dnd.common.randomness import derive_seed, set_threads
 from dnd.common.runs import record_change, require_same_run, run_id, write_run_record
@@ -25,7 +26,7 @@ from dnd.graphs.batch import MoleculeBatch
 from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
 from dnd.training.device import choose_bf16, choose_device
 from dnd.training.distributed import World
-from dnd.training.logs import RunLog, say
+from dnd.training.logs import RunLog
 from dnd.training.objective import Objective
 from dnd.training.settings import LoopConfig, TrainResult, learning_rate
 from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
@@ -64,7 +65,7 @@ class Position:
     cuts: int = 0
 
     def to_state(self) -> dict[str, Any]:
-        """As plain values; JSON has no NaN and no infinity, so such metrics (one class only, say) become text."""
+        """As plain values; JSON has no NaN and no infinity, so such metrics (one class only) become text."""
         return {**vars(self), "best": _encoded(self.best), "last": _encoded(self.last)}
 
     def adapt(self, epochs: int) -> None:
@@ -196,7 +197,6 @@ def train(
     resume: bool,
     settings: dict[str, Any],
     title: str = "train",
-    quiet: bool = False,
     held: bool = False,
 ) -> TrainResult:
     """Train `objective` and leave it with its best (or last) weights, in evaluation mode.
@@ -209,7 +209,6 @@ def train(
         settings: the stage's whole resolved configuration and the digests of its inputs; a resumed run must have the
             same.
         title: names the stage in messages.
-        quiet: show nothing.
         held: the caller holds the folder's lock.
 
     Raises:
@@ -223,7 +222,7 @@ def train(
     device = choose_device(config.device)
     world = World.join(device)
     with world.lost_peers(), folder_lock(folder) if world.is_main and not held else contextlib.nullcontext():
-        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, quiet)
+        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title)
 
 
 class _Run:
@@ -244,7 +243,7 @@ class _Run:
         self.changes: list[str] = []
         self.saved_at = self.started = time.monotonic()
 
-    def train(self, resume: bool, settings: dict[str, Any], title: str, quiet: bool) -> TrainResult:
+    def train(self, resume: bool, settings: dict[str, Any], title: str) -> TrainResult:
         config = self.config
         self._restore(resume, settings)
         position = self.position
@@ -255,7 +254,6 @@ class _Run:
             total_steps=self.steps_per_epoch * config.epochs,
             first_step=position.step,
             title=title,
-            quiet=quiet,
         )
         try:
             with StopRequests(config.stop_after_s) as self.requests:
@@ -270,7 +268,9 @@ class _Run:
         best_step = position.best_step if position.best_step is not None else position.step
         seconds = time.monotonic() - self.started
         if position.skipped and self.world.is_main:
-            say(f"note: {position.skipped} batches were skipped; nonfinite-step-*.json in {self.folder} name them")
+            LOGGER.warning(
+                f"note: {position.skipped} batches were skipped; nonfinite-step-*.json in {self.folder} name them"
+            )
         best = position.best or position.last
         return TrainResult(position.step, best_step, best, position.last, position.done, seconds, position.skipped)
 
@@ -288,7 +288,7 @@ class _Run:
         if found is not None:
             self.best = weights if self.position.best_step == self.position.step else found.best
             if self.position.ranks != self.world.size:
-                say(
+                LOGGER.warning(
                     f"note: {self.folder} ran on {self.position.ranks} ranks, now on {self.world.size}: the same "
                     "batches, but other dropout and noise, so not the same bits as without the change"
                 )
@@ -297,7 +297,7 @@ class _Run:
             self.position.adapt(self.config.epochs)
             if self.world.is_main:  # recorded once the weights are known to fit
                 record_change(self.folder, settings, self.changes)
-                say(f"note: {self.folder} goes on with other settings: {'; '.join(self.changes)}")
+                LOGGER.warning(f"note: {self.folder} goes on with other settings: {'; '.join(self.changes)}")
 
     def _read_checkpoint(self, resume: bool, settings: dict[str, Any]) -> Checkpoint | None:
         exist = Checkpoints(self.folder, "").exist()
@@ -311,7 +311,7 @@ class _Run:
         self.checkpoints = Checkpoints(self.folder, run_id(self.folder))
         found, damage = self.checkpoints.newest()
         for line in damage:
-            say(f"warning: {line}")
+            LOGGER.warning(f"warning: {line}")
         self.checkpoints.drop_after(found.state["step"])
         return found
 
@@ -383,7 +383,9 @@ class _Run:
         self.position.skipped += 1
         if self.world.is_main:
             count = f"{self.position.skipped} of at most {self.config.skip_nonfinite}"
-            say(f"warning: a batch is skipped ({count}): {error.what}, {error.found}; {', '.join(molecules[:3])} …")
+            LOGGER.warning(
+                f"warning: a batch is skipped ({count}): {error.what}, {error.found}; {', '.join(molecules[:3])} …"
+            )
 
     def _evaluate(self) -> None:
         """Evaluate on rank 0; every rank then knows the result and so agrees on when to stop."""

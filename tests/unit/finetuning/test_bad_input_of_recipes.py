@@ -17,6 +17,7 @@ from dnd.finetuning.finetune import finetune
 from dnd.finetuning.several_files import labelled_file
 from dnd.tables.labels import DrawnRows
 from finetuning_toys import heavy_atoms, molecules, tiny_config, write_csv
+from support.said import said
 
 SMILES = molecules()
 SIZES = [float(heavy_atoms(text)) for text in SMILES]
@@ -30,7 +31,8 @@ EACH = pytest.mark.parametrize("recipe", [FAST, BEST, ("loop.epochs=1",)], ids=[
 def run(folder: Path, columns: dict[str, list[object]], *overrides: str, **options: object) -> list[str]:
     lines: list[str] = []
     data, config = write_csv(folder / "data.csv", columns), tiny_config(*overrides)
-    finetune(data, folder / "model", ["y"], config, encoder="random", say=lines.append, quiet=True, **options)
+    with said(lines):
+        finetune(data, folder / "model", ["y"], config, encoder="random", **options)
     return lines
 
 

@@ -20,6 +20,7 @@ from dnd.models.students.encoders import build_student, save_encoder
 from dnd.predictor.metrics import roc_auc
 from dnd.predictor.predictor import Predictor
 from finetuning_toys import TINY, molecules, quietly, write_classes, write_regression
+from support.said import said
 
 ONE = np.ones(1)
 SETTINGS = (
@@ -37,7 +38,8 @@ def made(folder: Path, *settings: str, encoder: str = "random") -> tuple[Path, l
     student = TINY[:3] if encoder == "random" else ()
     config = load_config(FinetuneConfig, None, [*SETTINGS, *student, *settings])
     table, model = write_regression(folder), folder / "model"
-    finetune(table, model, ["size"], config, encoder=encoder, say=lines.append, quiet=True)
+    with said(lines):
+        finetune(table, model, ["size"], config, encoder=encoder)
     return model, lines
 
 

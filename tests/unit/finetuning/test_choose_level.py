@@ -17,6 +17,7 @@ from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.settings import TermWeights
 from dnd.training.settings import LoopConfig
 from finetuning_toys import tiny_config, write_regression
+from support.said import said
 
 LOOP = LoopConfig(epochs=1, batch_size=16, device="cpu", learning_rate=1e-3)
 
@@ -29,7 +30,7 @@ def run(folder: Path, target: str = "size", **changes: object):
     data = LabelledFile(write_regression(folder), (target,))
     choice = ChoiceConfig(tiny_config("loop.epochs=1"), seeds=2)
     config = toy_config(loop=LOOP, **changes)
-    return distill_best_level(toy_store(30), teacher, folder / "out", data, config, choice, quiet=True, **options)
+    return distill_best_level(toy_store(30), teacher, folder / "out", data, config, choice, **options)
 
 
 def test_the_kept_encoder_is_the_better_one_and_its_folder_says_why(
@@ -44,7 +45,8 @@ def test_the_kept_encoder_is_the_better_one_and_its_folder_says_why(
 
     monkeypatch.setattr(choose_level, "_seal", remember)
     lines: list[str] = []
-    found = run(tmp_path, say=lines.append)
+    with said(lines):
+        found = run(tmp_path)
     means = {level: sum(values) / 2 for level, values in found.scores.items()}
     assert found.kept == min(means, key=means.__getitem__)
     assert found.margin == pytest.approx(abs(means["node"] - means["graph"]))
@@ -61,7 +63,8 @@ def test_the_kept_encoder_is_the_better_one_and_its_folder_says_why(
     manifest = verify_folder(tmp_path / "out", kind="encoder", format_version=1)
     assert {"card.md", "config.json", "holdout.json", "model.safetensors", "run.json"} == set(manifest["files"])
     assert not (tmp_path / "out" / "levels").exists()
-    assert run(tmp_path, resume=True, say=lines.append) == found
+    with said(lines):
+        assert run(tmp_path, resume=True) == found
     with pytest.raises(InputError, match="finished encoder"):
         run(tmp_path)
 

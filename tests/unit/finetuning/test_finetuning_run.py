@@ -17,6 +17,7 @@ from dnd.finetuning.finetune import finetune
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
 from finetuning_toys import molecules, quietly, tiny_config, write_classes, write_csv, write_regression
+from support.said import said
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -172,6 +173,7 @@ def test_progress_is_said_line_by_line(tmp_path: Path):
     lines: list[str] = []
     data = write_regression(tmp_path)
     config = tiny_config("loop.epochs=1")
-    finetune(data, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    with said(lines):
+        finetune(data, tmp_path / "model", ["size"], config, encoder="random")
     assert any(line.startswith("task: regression") for line in lines)
     assert any("RandInit" in line for line in lines)

@@ -15,6 +15,7 @@ from dnd.finetuning.data_checks import audit_duplicates, warning_line
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.splits import half_width, over_folds, partitions, split_column
 from finetuning_toys import molecules, quietly, tiny_config, write_csv
+from support.said import said
 
 
 def fold(test: float, train: int = 80) -> dict[str, dict[str, object]]:
@@ -58,7 +59,8 @@ def test_a_column_of_few_values_leaves_a_part_empty():
 def test_molecules_outside_all_parts_are_said():
     lines: list[str] = []
     values = ["train"] * 20 + ["valid"] * 10 + ["test"] * 10 + [""] * 14
-    partitions("column:part", molecules(), column_values=values, say=lines.append)
+    with said(lines):
+        partitions("column:part", molecules(), column_values=values)
     assert lines == ["note: 14 molecules are in no part of the split and are not used"]
 
 
@@ -81,7 +83,8 @@ def test_a_finetuning_by_index_files_warns_of_another_spelling(tmp_path: Path):
     files = ",".join(str(tmp_path / f"{name}.csv") for name in ("train", "valid", "test"))
     lines: list[str] = []
     config = tiny_config(f"split=index:{files}", "loop.epochs=1")
-    metrics = finetune(data, tmp_path / "model", ["y"], config, encoder="random", say=lines.append, quiet=True).metrics
+    with said(lines):
+        metrics = finetune(data, tmp_path / "model", ["y"], config, encoder="random").metrics
     assert metrics["parts"]["test"]["molecules"] == 3
     assert metrics["duplicates_in_training_and_test"] >= 1
     assert any(line.startswith("warning: ") and "row 23" in line for line in lines)
@@ -102,10 +105,11 @@ def test_repeated_folds_have_baselines_in_each_and_an_interval(tmp_path: Path):
 def test_a_split_column_without_validation_rows_gets_a_tenth_of_the_training_molecules() -> None:
     smiles = ["C" * (1 + row // 2) for row in range(60)]  # every molecule twice
     words = ["train"] * 40 + ["test"] * 20
-    said: list[str] = []
-    (found,) = partitions("column:part", smiles, identities=smiles, column_values=words, say=said.append)
+    lines: list[str] = []
+    with said(lines):
+        (found,) = partitions("column:part", smiles, identities=smiles, column_values=words)
     assert found.test.tolist() == list(range(40, 60))
     assert sorted([*found.train.tolist(), *found.valid.tolist()]) == list(range(40))
     assert len(found.valid) == 4
     assert not {smiles[row] for row in found.valid} & {smiles[row] for row in found.train}
-    assert said == ["note: the split column names no validation row, so 4 training rows are drawn for it"]
+    assert lines == ["note: the split column names no validation row, so 4 training rows are drawn for it"]

@@ -112,7 +112,7 @@ def test_a_run_on_the_protocol_cuts_stops_and_predicts(tmp_path: Path) -> None:
         loop=LoopConfig(epochs=60, batch_size=16, learning_rate=1e-2, min_learning_rate=1e-6, warmup_epochs=0.0,
                         schedule="plateau", plateau_patience=2, patience=8, weight_decay=1e-11, clip_norm=None),
     )  # fmt: skip
-    summary = finetune(tmp_path / "d.csv", tmp_path / "m", ["y"], config, encoder=encoder(tmp_path / "e"), quiet=True)
+    summary = finetune(tmp_path / "d.csv", tmp_path / "m", ["y"], config, encoder=encoder(tmp_path / "e"))
     assert summary.metrics["members"][0]["steps"] < 60 * 2
     lines = (tmp_path / "m" / "metrics.jsonl").read_text()
     assert '"learning_rate": 0.01' in lines

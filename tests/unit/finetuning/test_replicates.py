@@ -16,6 +16,7 @@ from dnd.finetuning.fold_data import scaffold_folds
 from dnd.finetuning.objective import HalfChoice
 from dnd.finetuning.splits import partitions
 from finetuning_toys import molecules, other_spelling, quietly, tiny_config, write_csv
+from support.said import said
 
 RING_FREE = ["CCO", "CCN", "CCCl", "CCCO", "CC(C)O", "CCCCO", "CCCN", "CC(N)C", "CCOC", "CCSC"]
 FRACTIONS = (0.5, 0.25, 0.25)
@@ -74,7 +75,8 @@ def test_they_are_counted_and_their_deviation_is_the_floor_of_the_error(tmp_path
     data = write_csv(tmp_path / "d.csv", three_times())
     lines: list[str] = []
     config = tiny_config("loop.epochs=1", "units=kcal/mol")
-    metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random", say=lines.append, quiet=True).metrics
+    with said(lines):
+        metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random").metrics
     (found,) = metrics["replicates"]
     assert (found["molecules"], found["rows"]) == (14, 42)
     assert found["deviation"] == pytest.approx(0.1)
@@ -106,7 +108,8 @@ def test_rows_of_two_parts_stay_apart_so_that_no_test_label_is_learned(tmp_path:
     lines: list[str] = []
     config = tiny_config("split=column:part", "loop.epochs=1", "replicates=mean")
     data = write_csv(tmp_path / "d.csv", columns)
-    metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random", say=lines.append, quiet=True).metrics
+    with said(lines):
+        metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random").metrics
     assert [metrics["parts"][part]["molecules"] for part in ("train", "valid", "test")] == [10, 2, 1]
     assert any(line.startswith("warning: 1 molecule is in more than one part") for line in lines)
 

@@ -17,6 +17,7 @@ from dnd.finetuning.search import JOURNAL, Score, search_settings
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.time_limit import Clock
 from finetuning_toys import quietly, tiny_config, write_regression
+from support.said import said
 
 optuna = pytest.importorskip("optuna")
 
@@ -40,7 +41,7 @@ class Runs:
 
 def found(out: Path, runs: Runs, trials: int = 8, *words: str, **options: object):
     config = tiny_config("loop.learning_rate=2e-3", *words)
-    return search_settings(config, trials, out, runs, digest="d", say=lambda line: None, **options)
+    return search_settings(config, trials, out, runs, digest="d", **options)
 
 
 def test_the_best_validation_score_is_kept_and_never_behind_the_start(tmp_path: Path):
@@ -87,9 +88,10 @@ def test_time_that_is_up_starts_no_further_trial(tmp_path: Path):
 
 def test_a_search_that_does_not_fit_into_the_time_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lines: list[str] = []
-    plan = _plan([LabelledFile(write_regression(tmp_path), ("size",))], tiny_config(), "random", lines.append)
+    plan = _plan([LabelledFile(write_regression(tmp_path), ("size",))], tiny_config(), "random")
     monkeypatch.setattr(search, "seconds_per_epoch", lambda plan, part: 1e6)
-    assert search.searched(plan, 3, tmp_path / "model", Clock(10.0), lines.append, True) is plan
+    with said(lines):
+        assert search.searched(plan, 3, tmp_path / "model", Clock(10.0)) is plan
     assert lines[-1].startswith("plan: left out the search")
 
 

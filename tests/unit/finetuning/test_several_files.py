@@ -20,6 +20,7 @@ from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor.metrics import judge
 from dnd.predictor.predictor import Predictor
 from finetuning_toys import heavy_atoms, molecules, other_spelling, quietly, write_csv
+from support.said import said
 
 SMILES = molecules()
 FIRST, SECOND = SMILES[:36], [other_spelling(text, 7) for text in SMILES[18:]]
@@ -39,7 +40,8 @@ def read(folder: Path, **options: object):
 
 def test_a_molecule_of_both_files_is_one_row(tmp_path: Path) -> None:
     lines: list[str] = []
-    found, tasks = read(tmp_path, say=lines.append)
+    with said(lines):
+        found, tasks = read(tmp_path)
     assert len(set(found.smiles)) == len(found.smiles) == len(SMILES)
     assert tasks.kinds == ("regression", "classification")
     assert tasks.balanced
@@ -57,7 +59,8 @@ def test_repeats_in_one_file_are_averaged_and_contradicting_classes_left_out(tmp
     classes = write_csv(tmp_path / "b.csv", {"smiles": [*FIRST, FIRST[2]], "z": [*ring, 1 - ring[2]]})
     lines: list[str] = []
     files = [LabelledFile(values, ("y",)), LabelledFile(classes, ("z",))]
-    found, _ = read_several(files, "heavy_both", choices=["auto"], say=lines.append)
+    with said(lines):
+        found, _ = read_several(files, "heavy_both", choices=["auto"])
     assert found.targets_NC[3, 0] == 4.0
     assert math.isnan(found.targets_NC[2, 1])
     told = f"1 classes left out that contradict each other, the first of {found.smiles[2]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,14 +20,14 @@ import screen_toys
 from dnd.common.doctor import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
-from dnd.prediction.screen.screen import ScreenConfig, ScreenProgress, ScreenSummary, screen
+from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
 from dnd.prediction.screen.source import CHUNK_CHARACTERS, Candidate, in_chunks
 
 CHILD = """
 import sys
 from dnd.prediction.screen.screen import ScreenConfig, screen
 screen([sys.argv[1]], sys.argv[2], sys.argv[3], ScreenConfig(jobs=2, chunk=int(sys.argv[4]), top=5),
-       resume=True, quiet=True, worker="screen_toys:make_stub")
+       resume=True, worker="screen_toys:make_stub")
 print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1])
 """
 
@@ -56,7 +55,7 @@ def texts(count: int) -> list[str]:
 
 def stubbed(inputs: list[Path], model: Path, out: Path, *, resume: bool = False, **changes: object) -> ScreenSummary:
     config = ScreenConfig(**{"jobs": 1, "chunk": 4, **changes})
-    return screen(inputs, model, out, config, resume=resume, quiet=True, worker=screen_toys.WORKER)
+    return screen(inputs, model, out, config, resume=resume, worker=screen_toys.WORKER)
 
 
 def shards(folder: Path) -> dict[str, str]:
@@ -208,14 +207,6 @@ def test_chunks_are_bounded_by_rows_and_by_text():
     sizes = [len(chunk) for chunk in in_chunks(iter([*[Candidate("C")] * 7, long, long, long]), 4)]
     assert sizes == [4, 4, 2]
     assert [len(chunk) for chunk in in_chunks(iter([long] * 5), 4)] == [2, 2, 1]
-
-
-def test_progress_says_rate_and_time_left(capsys: pytest.CaptureFixture[str]):
-    progress = ScreenProgress(100_000, done=2000, quiet=False)
-    progress.advance(1000)
-    assert progress.line(10.0) == "screen  3,000 of about 100,000 rows  100 per second  16 min 10 s left"
-    progress.say()
-    assert re.search(r"3,000 of about", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def source(tmp_path: Path) -> Path:
 
 def stubbed(source: Path, model: Path, out: Path, ray: str | None = "auto", **changes: Any) -> ScreenSummary:
     config = ScreenConfig(**{"chunk": 4, "top": 5, **({} if ray else {"jobs": 1}), **changes})
-    return screen([source], model, out, config, quiet=True, ray=ray, worker=screen_toys.WORKER)
+    return screen([source], model, out, config, ray=ray, worker=screen_toys.WORKER)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -134,7 +134,7 @@ def test_a_run_goes_on_here_that_began_on_ray(fake: LocalRay, model: Path, sourc
         stubbed(source, model, tmp_path / "out")
     assert fake.shut
     config = ScreenConfig(chunk=4, top=5, jobs=1)
-    screen([source], model, tmp_path / "out", config, resume=True, quiet=True, worker=screen_toys.WORKER)
+    screen([source], model, tmp_path / "out", config, resume=True, worker=screen_toys.WORKER)
     stubbed(source, model, tmp_path / "local", ray=None)
     assert files(tmp_path / "out") == files(tmp_path / "local")
 
@@ -175,7 +175,7 @@ def test_a_cluster_that_loses_a_node_half_way_leaves_the_same_files(kind: str, t
         tiny_model(tmp_path)
         model, words = tmp_path / "model", []
         source.write_text("".join(f"{text}\n" for text in molecules() * 40))
-        screen([source], model, tmp_path / "local", ScreenConfig(chunk=4, top=5, jobs=1), quiet=True)
+        screen([source], model, tmp_path / "local", ScreenConfig(chunk=4, top=5, jobs=1))
     command = [sys.executable, str(DRILL), str(source), str(model), str(out), *words, "--kill"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ from dnd.predictor.classical.features import Layout
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
+from support.said import said
 
 BLEND = (
     "blend.classical=ridge,forest_descriptors",
@@ -200,9 +201,8 @@ def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_
         "finetune-best",
         ["split=random", "jobs=1", "loop.device=cpu", f"blend.classical={names}", "blend.time_limit_s=0.01"],
     )
-    finetune(
-        write_regression(tmp_path), tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True
-    )
+    with said(lines):
+        finetune(write_regression(tmp_path), tmp_path / "model", ["size"], config, encoder="random")
     assert any("time limit" in line and "forest" in line for line in lines)
     assert any("no students" in line for line in lines)
     assert np.isfinite(Predictor.load(tmp_path / "model").predict(["CCO"])["size_pred"]).all()
@@ -216,7 +216,8 @@ def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monk
     settings += [f"blend.classical={','.join(seconds)}", "blend.trees=60", "blend.time_limit_s=300"]
     config = load_config(FinetuneConfig, "finetune-best", settings)
     table = write_regression(tmp_path)
-    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    with said(lines):
+        finetune(table, tmp_path / "model", ["size"], config, encoder="random")
     cut = next(line for line in lines if "of 60 trees of forest:" in line)
     assert 10 < int(cut.split()[3]) < 20  # 0.8 of 300 s have room for 240 / 330 of the trees
     assert [line.split(":")[1].strip() for line in lines if "left out" in line and " s, time" in line] == [
@@ -248,7 +249,8 @@ def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_p
     lines: list[str] = []
     settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.classical=ridge", "blend.students=false"]
     config = load_config(FinetuneConfig, None, [*settings, "fractions=0.9,0.05,0.05", "blend.classical_rows=100"])
-    finetune(table, tmp_path / "model", ["size"], config, encoder="random", say=lines.append, quiet=True)
+    with said(lines):
+        finetune(table, tmp_path / "model", ["size"], config, encoder="random")
     assert any("106 of 120 molecules drawn" in line for line in lines)
 
 

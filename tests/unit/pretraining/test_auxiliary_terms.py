@@ -271,7 +271,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 ) -> None:
     config = toy_config(level="custom", terms=replace(EVERY, node=node))
     teacher = toy_teacher_folder(tmp_path / "teacher") if node else None
-    distill(rich_store(), teacher, tmp_path / "whole", config, quiet=True)
+    distill(rich_store(), teacher, tmp_path / "whole", config)
     forward, calls = DistillationObjective.forward, []
 
     def fail_at_eight(self: DistillationObjective, batch: object, seed: int) -> object:
@@ -282,9 +282,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
     monkeypatch.setattr(DistillationObjective, "forward", fail_at_eight)
     with pytest.raises(KeyboardInterrupt):
-        distill(rich_store(), teacher, tmp_path / "torn", config, quiet=True)
+        distill(rich_store(), teacher, tmp_path / "torn", config)
     monkeypatch.undo()
-    distill(rich_store(), teacher, tmp_path / "torn", config, resume=True, quiet=True)
+    distill(rich_store(), teacher, tmp_path / "torn", config, resume=True)
     whole, torn = (sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "torn"))
     assert whole == torn
     record = read_json(tmp_path / "whole" / "auxiliary.json")

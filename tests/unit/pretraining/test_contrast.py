@@ -41,14 +41,14 @@ def test_every_weight_learns(changes: dict) -> None:
 
 
 def test_contrast_beats_chance_and_keeps_the_student_alone(tmp_path: Path) -> None:
-    summary = contrast(toy_store(), tmp_path / "a", CONFIG, quiet=True)
+    summary = contrast(toy_store(), tmp_path / "a", CONFIG)
     untrained = ContrastiveObjective(toy_store(), CONFIG).eval().evaluate()
     assert summary.metrics["train_loss"] < untrained["train_loss"] - 0.3
     assert summary.metrics["train_accuracy"] > 1 / 6  # chance, in batches of 8 and 4
     student, config = load_encoder(tmp_path / "a")
     assert config["stage"] == "contrast"
     assert not any(name.startswith(("head", "encoder_3d")) for name in student.state_dict())
-    contrast(toy_store(), tmp_path / "b", CONFIG, quiet=True)
+    contrast(toy_store(), tmp_path / "b", CONFIG)
     assert sha256_file(tmp_path / "a" / "model.safetensors") == sha256_file(tmp_path / "b" / "model.safetensors")
 
 

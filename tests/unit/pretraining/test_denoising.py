@@ -96,7 +96,7 @@ def test_denoise_learns_and_leaves_a_teacher(tmp_path: Path) -> None:
     """One molecule again and again: most of its noise can be predicted."""
     rows = [molecule(0, 8) for _ in range(120)]
     store = Store.from_rows(rows, hydrogens="all_both")
-    summary = denoise(store, tmp_path / "teacher", config_of(epochs=8, learning_rate=5e-3), quiet=True)
+    summary = denoise(store, tmp_path / "teacher", config_of(epochs=8, learning_rate=5e-3))
     assert summary.finished
     assert summary.metrics["held_out_loss"] < 0.95
     assert summary.metrics["held_out_loss"] > summary.metrics["floor"] == pytest.approx(2 / 8)
@@ -111,29 +111,29 @@ def test_denoise_learns_and_leaves_a_teacher(tmp_path: Path) -> None:
     assert f"{summary.metrics['held_out_loss']:.4f}" in card
     assert "0.2500" in card
     with pytest.raises(InputError, match="already holds"):
-        denoise(store, tmp_path / "teacher", config_of(), quiet=True)
-    again = denoise(store, tmp_path / "teacher", config_of(), resume=True, quiet=True)
+        denoise(store, tmp_path / "teacher", config_of())
+    again = denoise(store, tmp_path / "teacher", config_of(), resume=True)
     assert again.metrics == summary.metrics
 
 
 def test_resume_is_bit_identical(tmp_path: Path) -> None:
     store = store_of(60, conformers=2)
-    denoise(store, tmp_path / "whole", config_of(epochs=3), quiet=True)
-    stopped = denoise(store, tmp_path / "parts", config_of(epochs=3, stop_after_s=0.0), quiet=True)
+    denoise(store, tmp_path / "whole", config_of(epochs=3))
+    stopped = denoise(store, tmp_path / "parts", config_of(epochs=3, stop_after_s=0.0))
     assert not stopped.finished
     for _ in range(40):
-        stopped = denoise(store, tmp_path / "parts", config_of(epochs=3, stop_after_s=0.02), resume=True, quiet=True)
+        stopped = denoise(store, tmp_path / "parts", config_of(epochs=3, stop_after_s=0.02), resume=True)
         if stopped.finished:
             break
     else:
-        denoise(store, tmp_path / "parts", config_of(epochs=3), resume=True, quiet=True)
+        denoise(store, tmp_path / "parts", config_of(epochs=3), resume=True)
     for name in ("model.safetensors", "noise_head.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
 def test_nothing_held_out_keeps_the_last_weights(tmp_path: Path) -> None:
     config = DenoiseConfig(teacher=SMALL, loop=config_of(epochs=1).loop, holdout_fraction=0.0)
-    summary = denoise(store_of(12), tmp_path / "teacher", config, quiet=True)
+    summary = denoise(store_of(12), tmp_path / "teacher", config)
     assert summary.metrics == {}
     assert "nothing was held out" in (tmp_path / "teacher" / "card.md").read_text()
 
@@ -142,12 +142,12 @@ def test_bad_stores_are_refused(tmp_path: Path) -> None:
     bare = molecule(0, 5)
     bare = StoreRow(bare.row, bare.source, bare.smiles, bare.graph)
     with pytest.raises(InputError, match="without a conformer"):
-        denoise(Store.from_rows([bare] * 4), tmp_path / "a", config_of(), quiet=True)
+        denoise(Store.from_rows([bare] * 4), tmp_path / "a", config_of())
     broken = molecule(1, 5)
     broken.conformers.positions_KA3[0, 3] = broken.conformers.positions_KA3[0, 2] + 0.01
     rows = [molecule(row, 6) for row in range(5)] + [broken]
     with pytest.raises(CoincidentAtomsError, match=r"C1 \(toy row 1\): atoms 2 and 3 coincide"):
-        denoise(Store.from_rows(rows), tmp_path / "b", config_of(), quiet=True)
+        denoise(Store.from_rows(rows), tmp_path / "b", config_of())
 
 
 def test_large_noise_may_bring_atoms_near() -> None:

@@ -113,7 +113,7 @@ def test_distill_learns_and_leaves_an_encoder_with_its_record(tmp_path: Path) ->
         toy_teacher_folder(tmp_path / "teacher"),
         LoopConfig(epochs=12, batch_size=8, device="cpu", learning_rate=3e-3),
     )
-    summary = distill(toy_store(), teacher, tmp_path / "encoder", toy_config(loop=loop), quiet=True)
+    summary = distill(toy_store(), teacher, tmp_path / "encoder", toy_config(loop=loop))
     student, config = load_encoder(tmp_path / "encoder")
     evaluations = [r for r in read_log(tmp_path / "encoder" / "metrics.jsonl") if r["kind"] == "evaluation"]
     assert evaluations[-1]["valid_node_r2"] > evaluations[0]["valid_node_r2"]
@@ -133,7 +133,7 @@ def test_distill_learns_and_leaves_an_encoder_with_its_record(tmp_path: Path) ->
 
 
 def test_a_projection_is_dropped_when_the_encoder_is_saved(tmp_path: Path) -> None:
-    distill(toy_store(), toy_teacher_folder(tmp_path / "t"), tmp_path / "e", toy_config(student=GINE), quiet=True)
+    distill(toy_store(), toy_teacher_folder(tmp_path / "t"), tmp_path / "e", toy_config(student=GINE))
     student, _ = load_encoder(tmp_path / "e")
     assert not any("terms" in name or "project" in name for name in student.state_dict())
 
@@ -143,7 +143,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:
     teacher, config = toy_teacher_folder(tmp_path / "teacher"), toy_config(**changes)
-    distill(toy_store(), teacher, tmp_path / "whole", config, quiet=True)
+    distill(toy_store(), teacher, tmp_path / "whole", config)
     forward, calls = DistillationObjective.forward, []
 
     def fail_at_eight(self: DistillationObjective, batch: object, seed: int) -> object:
@@ -153,25 +153,25 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
     monkeypatch.setattr(DistillationObjective, "forward", fail_at_eight)
     with pytest.raises(NonFiniteError):
-        distill(toy_store(), teacher, tmp_path / "broken", config, quiet=True)
-    distill(toy_store(), teacher, tmp_path / "broken", config, resume=True, quiet=True)
+        distill(toy_store(), teacher, tmp_path / "broken", config)
+    distill(toy_store(), teacher, tmp_path / "broken", config, resume=True)
     digests = [sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken")]
     assert digests[0] == digests[1]
 
 
 def test_a_finished_encoder_is_not_overwritten_and_resume_returns_it(tmp_path: Path) -> None:
     teacher = toy_teacher_folder(tmp_path / "teacher")
-    first = distill(toy_store(), teacher, tmp_path / "e", toy_config(), quiet=True)
+    first = distill(toy_store(), teacher, tmp_path / "e", toy_config())
     with pytest.raises(InputError, match="already holds"):
-        distill(toy_store(), teacher, tmp_path / "e", toy_config(), quiet=True)
-    assert distill(toy_store(), teacher, tmp_path / "e", toy_config(), resume=True, quiet=True).metrics == first.metrics
+        distill(toy_store(), teacher, tmp_path / "e", toy_config())
+    assert distill(toy_store(), teacher, tmp_path / "e", toy_config(), resume=True).metrics == first.metrics
 
 
 @pytest.mark.parametrize("store_setting", ["all_both", "teacher_all_student_heavy"])
 def test_another_hydrogen_setting_is_refused(tmp_path: Path, store_setting: str) -> None:
     teacher = toy_teacher_folder(tmp_path / "teacher")
     with pytest.raises(InputError, match=f"hydrogens.*{store_setting}.*heavy_both"):
-        distill(toy_store(hydrogens=store_setting), teacher, tmp_path / "e", toy_config(), quiet=True)
+        distill(toy_store(hydrogens=store_setting), teacher, tmp_path / "e", toy_config())
     assert not (tmp_path / "e").exists()
 
 
@@ -204,14 +204,14 @@ def test_student_words_replace_the_recipes_student() -> None:
 
 def test_an_unfinished_run_is_refused_before_the_teacher_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, loop = toy_teacher_folder(tmp_path / "teacher"), LoopConfig(epochs=50, device="cpu", stop_after_s=0.0)
-    summary = distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop), quiet=True)
+    summary = distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop))
     assert not summary.finished
     monkeypatch.setattr(DistillationObjective, "__init__", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(InputError, match="holds a run"):
-        distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop), quiet=True)
+        distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop))
     other = replace(toy_config(loop=loop), level="graph")
     with pytest.raises(InputError, match=r"other settings.*level 'node' → 'graph'"):
-        distill(toy_store(), teacher, tmp_path / "e", other, resume=True, quiet=True)
+        distill(toy_store(), teacher, tmp_path / "e", other, resume=True)
     foreign = toy_teacher_folder(tmp_path / "other", seed=5)
     with pytest.raises(InputError, match=r"other settings.*teacher"):
-        distill(toy_store(), foreign, tmp_path / "e", toy_config(loop=loop), resume=True, quiet=True)
+        distill(toy_store(), foreign, tmp_path / "e", toy_config(loop=loop), resume=True)

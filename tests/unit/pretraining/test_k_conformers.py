@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("conformers")
     (folder / "m.csv").write_text("smiles\n" + "\n".join(SMILES) + "\n")
     config = PrepareConfig(conformers="etkdg", num_conformers=3, hydrogens="teacher_all_student_heavy")
-    prepare([folder / "m.csv"], folder / "store", config, quiet=True)
+    prepare([folder / "m.csv"], folder / "store", config)
     return Store.open(folder / "store")
 
 
@@ -66,7 +66,7 @@ def test_distillation_takes_the_first_conformer_or_the_mean_over_all(store: Stor
 
 
 def test_both_stages_run_on_the_store(store: Store, tmp_path: Path) -> None:
-    taught = denoise(store, tmp_path / "teacher", DenoiseConfig(TEACHER, LOOP, holdout_fraction=0.25), quiet=True)
+    taught = denoise(store, tmp_path / "teacher", DenoiseConfig(TEACHER, LOOP, holdout_fraction=0.25))
     assert taught.metrics["held_out_loss"] > 0
-    found = distill(store, tmp_path / "teacher", tmp_path / "encoder", toy_config(conformers="mean"), quiet=True)
+    found = distill(store, tmp_path / "teacher", tmp_path / "encoder", toy_config(conformers="mean"))
     assert np.isfinite(found.metrics["valid_node_r2"])

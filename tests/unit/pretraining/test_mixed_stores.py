@@ -160,7 +160,7 @@ def test_values_and_classes_have_their_own_loss_and_a_data_set_its_own_weight() 
 def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -> None:
     store, teacher = mixed_store(), toy_teacher_folder(tmp_path / "teacher")
     config = toy_config(level="custom", terms=TERMS, heads=("labels", "quantum"))
-    distill(store, teacher, tmp_path / "encoder", config, quiet=True)
+    distill(store, teacher, tmp_path / "encoder", config)
     student, description = load_encoder(tmp_path / "encoder")
     heads = load_heads(tmp_path / "encoder")
     assert heads is not None
@@ -175,7 +175,7 @@ def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -
     energy = store.targets_of(np.arange(SOLID))[:, 0]
     assert abs(values_BP[:, 0].mean().item() - energy.mean()) < 4 * energy.std()  # in the unit of the label
     plain = toy_config(level="custom", terms=TERMS)
-    distill(store, teacher, tmp_path / "plain", plain, quiet=True)
+    distill(store, teacher, tmp_path / "plain", plain)
     assert load_heads(tmp_path / "plain") is None
     before, after = (sha256_file(tmp_path / name / "model.safetensors") for name in ("encoder", "plain"))
     assert before == after
@@ -188,7 +188,7 @@ def test_a_mixed_run_that_was_interrupted_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, config = toy_teacher_folder(tmp_path / "teacher"), toy_config(level="custom", terms=TERMS)
-    distill(mixed_store(), teacher, tmp_path / "whole", config, quiet=True)
+    distill(mixed_store(), teacher, tmp_path / "whole", config)
     forward, calls = DistillationObjective.forward, []
 
     def fail_at_eight(self: DistillationObjective, batch: object, seed: int) -> object:
@@ -199,8 +199,8 @@ def test_a_mixed_run_that_was_interrupted_ends_with_the_same_bits(
 
     monkeypatch.setattr(DistillationObjective, "forward", fail_at_eight)
     with pytest.raises(KeyboardInterrupt):
-        distill(mixed_store(), teacher, tmp_path / "torn", config, quiet=True)
+        distill(mixed_store(), teacher, tmp_path / "torn", config)
     monkeypatch.undo()
-    distill(mixed_store(), teacher, tmp_path / "torn", config, resume=True, quiet=True)
+    distill(mixed_store(), teacher, tmp_path / "torn", config, resume=True)
     whole, torn = (sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "torn"))
     assert whole == torn

@@ -21,7 +21,7 @@ def test_bf16_trains_every_student(tmp_path: Path, name: str, level: str) -> Non
     student = StudentConfig(name, 16, 2, num_heads=2 if name == "tokengt" else None)
     loop = LoopConfig(epochs=1, batch_size=8, device="cpu", precision="bf16")
     config = toy_config(student=student, level=level, loop=loop)
-    summary = distill(toy_store(24), toy_teacher_folder(tmp_path / "teacher"), tmp_path / "encoder", config, quiet=True)
+    summary = distill(toy_store(24), toy_teacher_folder(tmp_path / "teacher"), tmp_path / "encoder", config)
     assert math.isfinite(summary.metrics["valid_loss"])
     weights = load_encoder(tmp_path / "encoder")[0].state_dict().values()
     assert {tensor.dtype for tensor in weights if tensor.is_floating_point()} == {torch.float32}

@@ -32,7 +32,7 @@ CONFIG = PretrainConfig(
 def test_every_method_learns_and_keeps_the_student_alone(tmp_path: Path, method: str) -> None:
     store = toy_store(conformers=2)
     config = replace(CONFIG, method=method)
-    summary = pretrain(store, tmp_path / "encoder", config, quiet=True)
+    summary = pretrain(store, tmp_path / "encoder", config)
     untrained = METHODS[method](store, config).eval().evaluate()
     assert summary.metrics["train_loss"] < untrained["train_loss"]
     student, saved = load_encoder(tmp_path / "encoder")

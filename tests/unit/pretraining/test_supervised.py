@@ -30,7 +30,7 @@ QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder = tmp_path_factory.mktemp("supervised") / "store"
     config = PrepareConfig(target_columns=("gap",), hydrogens="teacher_all_student_heavy", limit=120)
-    prepare([QM9], folder, config, quiet=True)
+    prepare([QM9], folder, config)
     return Store.open(folder)
 
 
@@ -98,7 +98,7 @@ def test_labels_that_are_missing_have_no_part(store: Store) -> None:
 
 
 def test_a_teacher_learns_its_label_and_teaches_with_its_token(store: Store, tmp_path: Path) -> None:
-    result = supervise(store, tmp_path / "t", config_of(), quiet=True)
+    result = supervise(store, tmp_path / "t", config_of())
     assert result.metrics["held_out_loss"] < 0.75  # of predicting the mean it is about 0.8
     unit = result.metrics["held_out_loss"] * result.metrics["label_deviation"]
     assert result.metrics["held_out_mae"] == pytest.approx(unit)
@@ -114,9 +114,9 @@ def test_a_teacher_learns_its_label_and_teaches_with_its_token(store: Store, tmp
         task_readout="virtual_node", holdout_fraction=0.2,
         student=StudentConfig("tokengt", 16, 2, num_heads=2), loop=LoopConfig(epochs=2, batch_size=32),
     )  # fmt: skip
-    summary = distill(store, tmp_path / "t", tmp_path / "e", config, quiet=True)
+    summary = distill(store, tmp_path / "t", tmp_path / "e", config)
     assert {"valid_global_tokens_loss", "valid_local_atoms_loss", "valid_task_loss"} <= summary.metrics.keys()
-    assert supervise(store, tmp_path / "t", config_of(), resume=True, quiet=True).metrics == result.metrics
+    assert supervise(store, tmp_path / "t", config_of(), resume=True).metrics == result.metrics
 
 
 def test_teacher_and_student_hold_out_the_same_molecules(store: Store, tmp_path: Path) -> None:

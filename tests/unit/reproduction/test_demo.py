@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.common.log import LOGGER, PROGRESS, RESULT, told
 from dnd.reproduction import demo_progress
 from dnd.reproduction.demo import run_demo
 from dnd.reproduction.demo_progress import Progress
@@ -21,6 +22,7 @@ from dnd.reproduction.demo_report import (
     paired_interval,
     table_lines,
 )
+from support.said import said
 
 SIGNS = np.where(np.arange(100) % 2, 1.0, -1.0)
 
@@ -85,9 +87,10 @@ class Terminal(io.StringIO):
 def test_a_line_moves_while_a_stage_works(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "kind": "step", "loss": 0.5, "step": 40}\n{"torn')
     stream, kept = io.StringIO(), []
-    progress = Progress(kept.append, stream, every_s=0.02)
-    with progress.stage("distill", tmp_path, 7):
-        time.sleep(0.3)
+    progress = Progress(stream, every_s=0.02)
+    with told(PROGRESS), said(kept):
+        with progress.stage("distill", tmp_path, 7):
+            time.sleep(0.3)
         progress.say("a line that stays")
     lines = stream.getvalue().splitlines()
     assert len(lines) > 2
@@ -97,7 +100,7 @@ def test_a_line_moves_while_a_stage_works(tmp_path: Path) -> None:
 
 def test_on_a_terminal_the_line_is_rewritten_and_goes_away() -> None:
     stream = Terminal()
-    with Progress(lambda line: None, stream, every_s=0.02).stage("prepare"):
+    with told(PROGRESS), Progress(stream, every_s=0.02).stage("prepare"):
         time.sleep(0.2)
     text = stream.getvalue()
     assert "\n" not in text
@@ -108,7 +111,7 @@ def test_on_a_terminal_the_line_is_rewritten_and_goes_away() -> None:
 
 def test_a_stream_that_is_closed_stops_nothing() -> None:
     stream = io.StringIO()
-    with Progress(lambda line: None, stream, every_s=0.02).stage("prepare"):
+    with told(PROGRESS), Progress(stream, every_s=0.02).stage("prepare"):
         stream.close()
         time.sleep(0.1)
         went_on = True
@@ -116,11 +119,28 @@ def test_a_stream_that_is_closed_stops_nothing() -> None:
     assert stream.closed
 
 
+def test_a_stage_shows_its_own_line_only(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with told(PROGRESS), Progress(stream, every_s=0.02).stage("prepare"):
+        LOGGER.info("an account of the stage")
+        LOGGER.warning("a warning")
+        time.sleep(0.1)
+    assert capsys.readouterr() == ("", "a warning\n")
+    assert "prepare" in stream.getvalue()
+
+
+def test_nothing_moves_where_nothing_is_shown() -> None:
+    stream = io.StringIO()
+    with told(RESULT), Progress(stream, every_s=0.02).stage("prepare"):
+        time.sleep(0.1)
+    assert stream.getvalue() == ""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_whole_demo(tmp_path: Path) -> None:
     """All its parts, for real: minutes of a busy core."""
-    found = run_demo(tmp_path / "demo", jobs=1, say=lambda line: None)
+    found = run_demo(tmp_path / "demo", jobs=1)
     own = {entry.name: entry.test_rmse for entry in found.systems}
     assert own[FINETUNED] < 0.6 * own["mean"]
     assert sum(one.distilled > one.untrained for one in found.knowledge) > len(found.knowledge) / 2
@@ -128,5 +148,5 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert text.count("<svg") > 12
     assert "unclosed ring" in text
     assert (tmp_path / "demo" / "model" / "report.html").is_file()
-    again = run_demo(tmp_path / "demo", jobs=1, say=lambda line: None)
+    again = run_demo(tmp_path / "demo", jobs=1)
     assert again.sentence == found.sentence

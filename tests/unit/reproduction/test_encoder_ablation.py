@@ -52,7 +52,7 @@ def test_variants_differ_in_their_terms_only() -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablation") / "base"
-    prepare([QM9], folder / "stores" / "0-qm9", PrepareConfig(limit=20), quiet=True)
+    prepare([QM9], folder / "stores" / "0-qm9", PrepareConfig(limit=20))
     toy_teacher_folder(folder / "teacher")
     return folder
 

@@ -14,13 +14,15 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import folder_lock
 from dnd.reproduction.grid import run_grid
 from dnd.reproduction.results import Cell, Record, ResultsFile, digests
+from support.said import said
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
 
 def run(cells: list[Cell], folder: Path, jobs: int = 2):
     lines: list[str] = []
-    return run_grid(cells, folder, jobs=jobs, say=lines.append, worker=FAKE), lines
+    with said(lines):
+        return run_grid(cells, folder, jobs=jobs, worker=FAKE), lines
 
 
 def runs_of(folder: Path, key: str) -> int:

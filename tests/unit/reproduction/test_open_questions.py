@@ -192,7 +192,7 @@ def test_the_first_conformers_of_a_store_are_those_that_are_used(tmp_path: Path)
     from dnd.store.settings import PrepareConfig
 
     (tmp_path / "few.csv").write_text("smiles\nCCCCO\nCC(C)CCN\nCCOCC\n")
-    prepare([tmp_path / "few.csv"], tmp_path / "s", PrepareConfig(conformers="etkdg", num_conformers=3), quiet=True)
+    prepare([tmp_path / "few.csv"], tmp_path / "s", PrepareConfig(conformers="etkdg", num_conformers=3))
     store, rows = Store.open(tmp_path / "s"), np.arange(3)
     config = TeacherConfig(width=8, num_layers=1, num_heads=2, num_rbf=8)
     of = {n: DenoisingObjective(store, DenoiseConfig(teacher=config, num_conformers=n)) for n in (None, 1, 2)}

@@ -22,6 +22,7 @@ from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.pretrain_base import BaseResult, pretrain_base
 from dnd.store.reader import Store, union
 from dnd.store.schema import QUANTUM_FIELDS
+from support.said import said
 
 QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 DRUGS = ["CC(=O)Oc1ccccc1C(=O)O", "Cn1c(=O)c2c(ncn2C)n(C)c1=O", "ClC(Cl)(Cl)Cl", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "CCCCCl"]
@@ -39,10 +40,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BaseResult, li
     lines: list[str] = []
     inputs, own, config = [QM9, folder / "druglike.smi"], [folder / "mine.csv"], tiny()
     at_once = replace(config, tokengt=replace(config.tokengt, loop=replace(config.tokengt.loop, stop_after_s=0.0)))
-    stopped = pretrain_base(inputs, folder / "out", at_once, exclude=own, say=lambda line: None, quiet=True)
+    stopped = pretrain_base(inputs, folder / "out", at_once, exclude=own)
     assert not stopped.finished  # in the last of four stages
     assert not (folder / "out" / "encoders").exists()
-    done = pretrain_base(inputs, folder / "out", config, exclude=own, say=lines.append, quiet=True)
+    with said(lines):
+        done = pretrain_base(inputs, folder / "out", config, exclude=own)
     return folder, done, lines
 
 
@@ -100,12 +102,12 @@ def test_a_second_call_changes_nothing_and_other_settings_are_refused(
     folder, done, _ = made
     before = {path: sha256_file(path) for path in (folder / "out" / "encoders").rglob("*") if path.is_file()}
     inputs, own = [QM9, folder / "druglike.smi"], [folder / "mine.csv"]
-    again = pretrain_base(inputs, folder / "out", tiny(), exclude=own, say=lambda line: None, quiet=True)
+    again = pretrain_base(inputs, folder / "out", tiny(), exclude=own)
     assert again == done
     assert before == {path: sha256_file(path) for path in before}
     assert not (folder / "out" / "targets").exists()
     with pytest.raises(InputError, match="other settings"):
-        pretrain_base(inputs, folder / "out", tiny(most_molecules=41), exclude=own, quiet=True)
+        pretrain_base(inputs, folder / "out", tiny(most_molecules=41), exclude=own)
 
 
 def test_wrong_names_are_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +132,7 @@ def test_quantum_labels_go_to_the_input_that_they_name(tmp_path: Path) -> None:
     config = tiny(quantum=(str(tmp_path / "labels.npz"),), benchmarks=("none",))
     config = replace(config, denoise=replace(config.denoise, loop=replace(config.denoise.loop, stop_after_s=0.0)))
     inputs = [QM9, tmp_path / "druglike.smi"]
-    assert not pretrain_base(inputs, tmp_path / "out", config, say=lambda line: None, quiet=True).finished
+    assert not pretrain_base(inputs, tmp_path / "out", config).finished
     stores = [Store.open(path) for path in sorted((tmp_path / "out" / "stores").iterdir())]
     assert [set(QUANTUM_FIELDS) <= set(store.auxiliary) for store in stores] == [True, False]
     values, _ = union(stores).read_auxiliary("quantum", np.arange(sum(map(len, stores))))
@@ -138,7 +140,7 @@ def test_quantum_labels_go_to_the_input_that_they_name(tmp_path: Path) -> None:
     assert 0 < known[: len(stores[0])].sum() < 40
     assert not known[len(stores[0]) :].any()
     with pytest.raises(InputError, match="none of the inputs"):
-        pretrain_base(inputs[1:], tmp_path / "other", config, quiet=True)
+        pretrain_base(inputs[1:], tmp_path / "other", config)
 
 
 def test_a_term_without_its_column_is_refused_at_once() -> None:

@@ -68,10 +68,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BaseResult, se
     config = tiny_long(held_out=(str(folder / "held_out.txt"),))
     inputs = [QM9, folder / "pool.smi"]
     at_once = replace(config, denoise=replace(config.denoise, loop=replace(config.denoise.loop, stop_after_s=0.0)))
-    stopped = pretrain_base(inputs, folder / "out", at_once, say=lambda line: None, quiet=True)
+    stopped = pretrain_base(inputs, folder / "out", at_once)
     assert not stopped.finished
     assert not (folder / "out" / "stores").exists()  # the teacher is first, and needs no column
-    done = pretrain_base(inputs, folder / "out", config, say=lambda line: None, quiet=True)
+    done = pretrain_base(inputs, folder / "out", config)
     return folder, done, listed
 
 
@@ -83,12 +83,12 @@ def test_a_kept_checkpoint_goes_on_elsewhere_to_the_same_bits(
     store = union([Store.open(folder / "out" / "teacher-stores" / "0-qm9_300")])
     config = tiny_long().denoise
     at_once = replace(config, loop=replace(config.loop, stop_after_s=0.0))
-    assert not denoise(store, tmp_path / "old" / "teacher", at_once, quiet=True).finished
+    assert not denoise(store, tmp_path / "old" / "teacher", at_once).finished
     for words in (["pack", "old", "kept"], ["restore", "kept", "new"]):
         subprocess.run([SCRIPT, words[0], *(tmp_path / word for word in words[1:])], check=True)
     kept = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
     assert {path.name for path in kept} >= {"run.json", "model.safetensors", "optimizer.safetensors", "state.json"}
-    denoise(store, tmp_path / "new" / "teacher", config, resume=True, quiet=True)
+    denoise(store, tmp_path / "new" / "teacher", config, resume=True)
     moved, stayed = (sha256_file(path / "teacher" / "model.safetensors") for path in (tmp_path / "new", folder / "out"))
     assert moved == stayed
 
@@ -176,14 +176,12 @@ def test_settings_that_would_leak_are_refused_and_a_change_is_recorded(
     with pytest.raises(ConfigError, match="not left out"):
         tiny_long(measured=("esol",))
     with pytest.raises(InputError, match="there is no list nothing"):
-        pretrain_base([QM9], tmp_path / "out", tiny_long(held_out=("nothing.txt.gz",)), quiet=True)
+        pretrain_base([QM9], tmp_path / "out", tiny_long(held_out=("nothing.txt.gz",)))
     folder, done, _ = made
     kept = load_config(BaseConfig, "cpu-long", stage="base")
     assert all((HELD_OUT.parent / name).is_file() for name in (*kept.held_out, *kept.quantum))
     config = tiny_long(held_out=(str(folder / "held_out.txt"),), seed=7)
-    again = pretrain_base(
-        [QM9, folder / "pool.smi"], folder / "out", config, allow_change=True, say=lambda line: None, quiet=True
-    )
+    again = pretrain_base([QM9, folder / "pool.smi"], folder / "out", config, allow_change=True)
     assert again == done
     assert "settings.seed 0 → 7" in read_json(folder / "out" / "run.json")["changes"][-1]["differences"]
     assert set(kept.measured) == set(kept.benchmarks) == set(BENCHMARKS)

@@ -28,7 +28,7 @@ ALL = tuple(AUXILIARY_FIELDS)
 def store(tmp_path_factory: pytest.TempPathFactory, qm9_path: Path) -> Store:
     out = tmp_path_factory.mktemp("auxiliary") / "store"
     config = PrepareConfig(hydrogens="teacher_all_student_heavy", limit=24, shard_size=10, auxiliary=ALL)
-    prepare([qm9_path], out, config, quiet=True)
+    prepare([qm9_path], out, config)
     return Store.open(out)
 
 
@@ -85,7 +85,7 @@ def test_what_is_unknown_is_missing() -> None:
 
 
 def test_a_store_without_them_is_of_the_old_format_and_says_what_is_missing(tmp_path: Path, qm9_path: Path) -> None:
-    prepare([qm9_path], tmp_path / "plain", PrepareConfig(limit=5), quiet=True)
+    prepare([qm9_path], tmp_path / "plain", PrepareConfig(limit=5))
     plain = Store.open(tmp_path / "plain")
     assert read_json(tmp_path / "plain" / MANIFEST)["format_version"] == 1
     assert plain.auxiliary == ()

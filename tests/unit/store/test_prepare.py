@@ -35,7 +35,7 @@ def rejects(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, qm9_path: Path) -> Path:
     folder = tmp_path_factory.mktemp("store") / "reference"
-    prepare([qm9_path], folder, SMALL, quiet=True)
+    prepare([qm9_path], folder, SMALL)
     return folder
 
 
@@ -58,7 +58,7 @@ def test_a_store_of_qm9(reference: Path, qm9_arrays: dict[str, np.ndarray]) -> N
 
 @pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])
 def test_hydrogen_settings(tmp_path: Path, qm9_path: Path, reference: Path, hydrogens: str) -> None:
-    prepare([qm9_path], tmp_path / "s", PrepareConfig(hydrogens=hydrogens, limit=30), quiet=True)  # type: ignore[arg-type]
+    prepare([qm9_path], tmp_path / "s", PrepareConfig(hydrogens=hydrogens, limit=30))  # type: ignore[arg-type]
     store, mixed = Store.open(tmp_path / "s"), Store.open(reference)
     assert store.hydrogens == hydrogens
     assert np.array_equal(store.atom_counts, store.conformer_atom_counts)
@@ -79,16 +79,16 @@ def test_an_interrupted_run_ends_with_equal_bytes(
 
     monkeypatch.setattr(Journal, "seal", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+        prepare([qm9_path], tmp_path / "s", SMALL)
     monkeypatch.undo()
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "s").glob("shard-*")}
     assert len(finished) == 2
     with pytest.raises(InputError, match="unfinished store"):
-        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+        prepare([qm9_path], tmp_path / "s", SMALL)
     other = PrepareConfig(**{**SMALL.__dict__, "hydrogens": "all_both"})
     with pytest.raises(InputError, match=r"hydrogens 'teacher_all_student_heavy' → 'all_both'"):
-        prepare([qm9_path], tmp_path / "s", other, resume=True, quiet=True)
-    prepare([qm9_path], tmp_path / "s", PrepareConfig(**{**SMALL.__dict__, "jobs": 2}), resume=True, quiet=True)
+        prepare([qm9_path], tmp_path / "s", other, resume=True)
+    prepare([qm9_path], tmp_path / "s", PrepareConfig(**{**SMALL.__dict__, "jobs": 2}), resume=True)
     assert shards(tmp_path / "s") == shards(reference)
     assert {name: (tmp_path / "s" / name).stat().st_mtime_ns for name in finished} == finished
     assert (tmp_path / "s" / "rejects.csv").read_bytes() == (reference / "rejects.csv").read_bytes()
@@ -99,7 +99,7 @@ def test_a_killed_process_leaves_what_resume_needs(tmp_path: Path, qm9_path: Pat
     code = (
         "import sys; from dnd.store.prepare import prepare; from dnd.store.settings import PrepareConfig;"
         f"prepare([{str(qm9_path)!r}], {str(folder)!r}, PrepareConfig(hydrogens='teacher_all_student_heavy',"
-        "target_columns=('gap',), shard_size=40, limit=150), resume=True, quiet=True)"
+        "target_columns=('gap',), shard_size=40, limit=150), resume=True)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
     for _ in range(2000):
@@ -108,19 +108,19 @@ def test_a_killed_process_leaves_what_resume_needs(tmp_path: Path, qm9_path: Pat
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    prepare([qm9_path], folder, SMALL, resume=True, quiet=True)
+    prepare([qm9_path], folder, SMALL, resume=True)
     assert shards(folder) == shards(reference)
 
 
 def test_a_finished_store_is_not_overwritten(reference: Path, qm9_path: Path, tmp_path: Path) -> None:
     before = shards(reference)
-    assert prepare([qm9_path], reference, SMALL, resume=True, quiet=True).molecules == 150
+    assert prepare([qm9_path], reference, SMALL, resume=True).molecules == 150
     with pytest.raises(InputError, match="already holds a finished store"):
-        prepare([qm9_path], reference, SMALL, quiet=True)
+        prepare([qm9_path], reference, SMALL)
     assert shards(reference) == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"not empty.*notes\.txt"):
-        prepare([qm9_path], tmp_path, SMALL, quiet=True)
+        prepare([qm9_path], tmp_path, SMALL)
 
 
 def test_generated_conformers_and_a_reason_for_each_failure(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_generated_conformers_and_a_reason_for_each_failure(tmp_path: Path) -> N
     config = PrepareConfig(
         conformers="etkdg", num_conformers=3, hydrogens="teacher_all_student_heavy", target_columns=("y",), jobs=2
     )
-    summary = prepare([table], tmp_path / "s", config, quiet=True)
+    summary = prepare([table], tmp_path / "s", config)
     store = Store.open(tmp_path / "s")
     assert store.smiles() == ["CCO", "c1ccccc1", "[Cl-].[Na+]"]
     assert store.num_conformers_of(np.arange(3)).tolist() == [3, 3, 3]
@@ -142,7 +142,7 @@ def test_generated_conformers_and_a_reason_for_each_failure(tmp_path: Path) -> N
     assert "'many'" in found[2]["reason"]
     assert found[3]["smiles"] == "'=cmd"
     assert sum(summary.rejected.values()) == 4
-    prepare([table], tmp_path / "again", config, quiet=True)
+    prepare([table], tmp_path / "again", config)
     assert shards(tmp_path / "again") == shards(tmp_path / "s")
 
 
@@ -150,7 +150,7 @@ def test_a_molecule_over_its_time_is_a_reject(tmp_path: Path) -> None:
     table = tmp_path / "some.csv"
     table.write_text("smiles\nCC\n" + "C1CCCCCCCCCCCCCC1CC" * 1 + "\n" + "CC(C)" * 20 + "CC(=O)NCC(=O)N" * 8 + "\n")
     config = PrepareConfig(conformers="etkdg", num_conformers=200, timeout_s=3)
-    prepare([table], tmp_path / "s", config, quiet=True)
+    prepare([table], tmp_path / "s", config)
     last = rejects(tmp_path / "s")[-1]
     assert (last["row"], last["stage"], last["reason"]) == ("2", "worker", "over 3 s")
     assert Store.open(tmp_path / "s").smiles()[0] == "CC"
@@ -160,7 +160,7 @@ def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -
     (tmp_path / "all.csv").write_text("smiles\nC[C@H](N)C(=O)O\nCCO\nCCN\n")
     (tmp_path / "test.csv").write_text("smiles\nOCC\nC[C@@H](N)C(O)=O\n")
     config = PrepareConfig(exclude=(str(tmp_path / "test.csv"),))
-    summary = prepare([tmp_path / "all.csv"], tmp_path / "s", config, quiet=True)
+    summary = prepare([tmp_path / "all.csv"], tmp_path / "s", config)
     assert Store.open(tmp_path / "s").smiles() == ["CCN"]
     assert summary.rejected == {"exclude: molecule is in an --exclude file": 2}
 
@@ -168,16 +168,16 @@ def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["npz", "csv"])
 def test_a_sample_is_as_large_as_asked_for_whatever_is_excluded(tmp_path: Path, qm9_path: Path, kind: str) -> None:
     """Excluded molecules are not drawn, also where the number of records is not known beforehand."""
-    prepare([qm9_path], tmp_path / "all", PrepareConfig(conformers="none"), quiet=True)
+    prepare([qm9_path], tmp_path / "all", PrepareConfig(conformers="none"))
     smiles = Store.open(tmp_path / "all").smiles()
     (tmp_path / "all.csv").write_text("smiles\n" + "\n".join([*smiles[:50], "broken(", *smiles[50:]]) + "\n")
     (tmp_path / "labelled.csv").write_text("smiles\n" + "\n".join(smiles[:-40]) + "\n")
     source = qm9_path if kind == "npz" else tmp_path / "all.csv"
     config = PrepareConfig(sample=40, exclude=(str(tmp_path / "labelled.csv"),), conformers="none", seed=3)
-    summary = prepare([source], tmp_path / "s", config, quiet=True)
+    summary = prepare([source], tmp_path / "s", config)
     assert (summary.molecules, summary.rejected) == (40, {})
     assert sorted(Store.open(tmp_path / "s").smiles()) == sorted(smiles[-40:])
-    fewer = prepare([source], tmp_path / "t", replace(config, sample=10), quiet=True)
+    fewer = prepare([source], tmp_path / "t", replace(config, sample=10))
     assert fewer.molecules == 10
     assert set(Store.open(tmp_path / "t").smiles()) < set(smiles[-40:])
 
@@ -185,7 +185,7 @@ def test_a_sample_is_as_large_as_asked_for_whatever_is_excluded(tmp_path: Path, 
 def test_a_sample_is_drawn_at_random_and_keeps_its_order(tmp_path: Path, qm9_path: Path) -> None:
     for seed in (1, 2):
         config = PrepareConfig(sample=25, seed=seed, conformers="none")
-        prepare([qm9_path], tmp_path / str(seed), config, quiet=True)
+        prepare([qm9_path], tmp_path / str(seed), config)
     one, two = (Store.open(tmp_path / str(seed)) for seed in (1, 2))
     assert len(one) == len(two) == 25
     assert one.smiles() != two.smiles()
@@ -198,10 +198,10 @@ def test_nothing_valid_is_one_clear_error_and_can_be_tried_again(tmp_path: Path)
     table = tmp_path / "some.csv"
     table.write_text("smiles\nxyz\nC1CC\n")
     with pytest.raises(InputError, match=r"no valid molecule.*rejects\.csv"):
-        prepare([table], tmp_path / "s", quiet=True)
+        prepare([table], tmp_path / "s")
     assert len(rejects(tmp_path / "s")) == 2
     table.write_text("smiles\nCC\n")
-    assert prepare([table], tmp_path / "s", quiet=True).molecules == 1
+    assert prepare([table], tmp_path / "s").molecules == 1
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_nothing_valid_is_one_clear_error_and_can_be_tried_again(tmp_path: Path)
 def test_settings_at_odds_with_the_input(tmp_path: Path, values: dict[str, object], message: str) -> None:
     (tmp_path / "some.csv").write_text("smiles\nCC\n")
     with pytest.raises(ConfigError, match=message):
-        prepare([tmp_path / "some.csv"], tmp_path / "s", PrepareConfig(**values), quiet=True)  # type: ignore[arg-type]
+        prepare([tmp_path / "some.csv"], tmp_path / "s", PrepareConfig(**values))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("values", [{"jobs": 0}, {"limit": -1}, {"num_conformers": 256}, {"timeout_s": 0}])
@@ -237,8 +237,8 @@ def test_a_full_disk_keeps_finished_shards(
 
     monkeypatch.setattr(journal, "write_shard", full_at_second)
     with pytest.raises(StorageError, match="No space left"):
-        prepare([qm9_path], tmp_path / "s", SMALL, quiet=True)
+        prepare([qm9_path], tmp_path / "s", SMALL)
     monkeypatch.undo()
     assert list(shards(tmp_path / "s")) == ["shard-00000.arrow"]
-    prepare([qm9_path], tmp_path / "s", SMALL, resume=True, quiet=True)
+    prepare([qm9_path], tmp_path / "s", SMALL, resume=True)
     assert shards(tmp_path / "s") == shards(reference)

@@ -30,7 +30,7 @@ FEW = PrepareConfig(hydrogens="teacher_all_student_heavy", limit=12, shard_size=
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, qm9_path: Path) -> Store:
     out = tmp_path_factory.mktemp("quantum") / "store"
-    prepare([qm9_path], out, FEW, quiet=True)
+    prepare([qm9_path], out, FEW)
     return Store.open(out)
 
 
@@ -78,7 +78,7 @@ def test_labels_give_the_columns_that_a_calculation_gives(
     store: Store, labels: Path, qm9_path: Path, tmp_path: Path
 ) -> None:
     config = replace(FEW, quantum=(str(labels),))
-    summary = prepare([qm9_path], tmp_path / "s", config, quiet=True)
+    summary = prepare([qm9_path], tmp_path / "s", config)
     assert summary.quantum_failures == {NO_LABEL: 2, "it was a Friday": 1}
     found = Store.open(tmp_path / "s")
     assert len(found) == 12
@@ -90,7 +90,7 @@ def test_labels_give_the_columns_that_a_calculation_gives(
                 assert np.isnan(values).all()
             else:
                 assert values == pytest.approx(expected, abs=0.011)
-    both = prepare([qm9_path], tmp_path / "both", replace(FEW, quantum=(str(labels), "gfn2")), quiet=True)
+    both = prepare([qm9_path], tmp_path / "both", replace(FEW, quantum=(str(labels), "gfn2")))
     assert both.quantum_failures == {"it was a Friday": 1}
 
 
@@ -99,7 +99,7 @@ def test_labels_of_another_molecule_are_not_believed(labels: Path, qm9_path: Pat
     arrays = {**read.arrays, "smiles_crc": read.arrays["smiles_crc"] + np.uint32(1)}
     QuantumLabels(read.about, arrays, read.failures).write(tmp_path / "other.npz")
     config = replace(FEW, limit=5, quantum=(str(tmp_path / "other.npz"),))
-    assert prepare([qm9_path], tmp_path / "s", config, quiet=True).quantum_failures == {
+    assert prepare([qm9_path], tmp_path / "s", config).quantum_failures == {
         "the label is of another molecule": 4,
         "it was a Friday": 1,
     }
@@ -158,7 +158,7 @@ def long_chain(path: Path, carbons: int) -> Path:
 def test_a_calculation_that_takes_too_long_is_a_reason_and_no_lost_molecule(tmp_path: Path) -> None:
     source = long_chain(tmp_path / "chain.npz", 150)
     config = PrepareConfig(hydrogens="teacher_all_student_heavy", timeout_s=2.0, quantum=("gfn2",))
-    summary = prepare([source], tmp_path / "s", config, quiet=True)
+    summary = prepare([source], tmp_path / "s", config)
     assert (summary.molecules, summary.rejected, summary.quantum_failures) == (2, {}, {"over # s": 1})
     store = Store.open(tmp_path / "s")
     assert np.isfinite(columns_of(store, 0)["quantum"]).all()
@@ -176,16 +176,14 @@ def test_what_can_not_work_is_refused_before_any_work(
     ]
     for source, config, message in cases:
         with pytest.raises(ConfigError, match=message):
-            prepare([source], tmp_path / "s", config, quiet=True)
+            prepare([source], tmp_path / "s", config)
     with pytest.raises(InputError, match="none of the inputs"):
-        prepare(
-            [long_chain(tmp_path / "chain.npz", 3)], tmp_path / "s", replace(FEW, quantum=(str(labels),)), quiet=True
-        )
+        prepare([long_chain(tmp_path / "chain.npz", 3)], tmp_path / "s", replace(FEW, quantum=(str(labels),)))
     with pytest.raises(ConfigError, match="unknown --quantum: found gfn1"):
         PrepareConfig(quantum=("gfn1",))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'needs tblite.*pip install "dnd-mol\[quantum\]"'):
-        prepare([qm9_path], tmp_path / "s", FEW, quiet=True)
+        prepare([qm9_path], tmp_path / "s", FEW)
     assert not (tmp_path / "s").exists()
 
 
@@ -209,6 +207,6 @@ def test_molecules_with_labels_are_drawn_first(labels: Path, qm9_path: Path, tmp
     config = PrepareConfig(
         sample=known + 5, quantum=(str(labels),), conformers="file", hydrogens="teacher_all_student_heavy", seed=4
     )
-    summary = prepare([qm9_path], tmp_path / "s", config, quiet=True)
+    summary = prepare([qm9_path], tmp_path / "s", config)
     assert summary.molecules == known + 5
     assert sum(summary.quantum_failures.values()) == 5

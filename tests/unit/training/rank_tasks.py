@@ -81,7 +81,7 @@ def rank_run(
     objective.poison_step = poison
     plain = {"epochs": 2, "checkpoint_every": 1, "log_every": 1, "warmup_epochs": 1, "learning_rate": 0.3}
     config = LoopConfig(**{**plain, "device": "cpu", "threads": 1, **changes})
-    result = train(objective, config, Path(folder), resume=True, settings={"kind": kind}, quiet=True)
+    result = train(objective, config, Path(folder), resume=True, settings={"kind": kind})
     world = World.join(torch.device("cpu"))
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in objective.state_dict().values())).hexdigest()
     record = {"read": objective.read, "steps": result.steps, "best": result.best, "weights": digest}

@@ -18,7 +18,7 @@ CONFIG = LoopConfig(epochs=4, batch_size=8, checkpoint_every=3, warmup_epochs=1,
 
 def run(folder: Path, *, resume: bool = False, config: LoopConfig = CONFIG, objective: ToyObjective | None = None):
     objective = objective or ToyObjective()
-    result = train(objective, config, folder, resume=resume, settings={"seed": config.seed}, quiet=True)
+    result = train(objective, config, folder, resume=resume, settings={"seed": config.seed})
     return objective, result
 
 
@@ -124,7 +124,7 @@ def test_resume_under_other_settings_lists_the_differences(tmp_path: Path) -> No
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, _ = run(tmp_path)
     newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     data[-3] ^= 1
     (newest / "model.safetensors").write_bytes(data)
     resumed, _ = run(tmp_path, resume=True)
-    assert f"checkpoint {newest.name} is not used" in capsys.readouterr().err
+    assert f"checkpoint {newest.name} is not used" in caplog.text
     assert_same(weights(whole), weights(resumed))
 
 

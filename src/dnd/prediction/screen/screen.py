@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -24,6 +23,7 @@ from dnd.common.files import (
     verify_folder,
     write_manifest,
 )
+from dnd.common.log import Progress
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
@@ -31,51 +31,6 @@ from dnd.prediction.screen.shards import TOP, ScreenJournal, best_rows, write_to
 from dnd.prediction.screen.source import check_inputs, describe_input, estimate_rows, in_chunks, read_candidates
 from dnd.prediction.screen.workers import WORKER, Screener
 from dnd.predictor.predictor import Column
-
-# How far a screen is, on standard error: rows, rate, time left.
-
-
-_EVERY_S = 10.0
-
-
-class ScreenProgress:
-    """Says where the run stands, at most every ten seconds.
-
-    Args:
-        total: about how many rows there are.
-        done: rows of shards that were there before.
-        quiet: say nothing.
-    """
-
-    def __init__(self, total: int, *, done: int, quiet: bool) -> None:
-        self._total, self._first, self._rows, self._quiet = total, done, done, quiet
-        self._started = self._said = time.monotonic()
-
-    def advance(self, rows: int) -> None:
-        """So many more rows are done."""
-        self._rows += rows
-        if time.monotonic() - self._said > _EVERY_S:
-            self.say()
-
-    def say(self) -> None:
-        """Say it now."""
-        self._said = time.monotonic()
-        if not self._quiet:
-            print(self.line(self._said - self._started), file=sys.stderr, flush=True)
-
-    def line(self, seconds: float) -> str:
-        """Where the run stands after `seconds` of this call."""
-        rate = (self._rows - self._first) / max(seconds, 1e-3)
-        left = max(self._total - self._rows, 0)
-        time_left = f"  {_duration(left / rate)} left" if rate and left else ""
-        return f"screen  {self._rows:,} of about {self._total:,} rows  {rate:,.0f} per second{time_left}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
@@ -143,7 +98,6 @@ def screen(
     config: ScreenConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
     ray: str | None = None,
     worker: str = WORKER,
 ) -> ScreenSummary:
@@ -155,7 +109,6 @@ def screen(
         out: folder of the shards.
         config: settings.
         resume: go on with a run that stopped; its finished shards are not made again.
-        quiet: show no progress.
         ray: address of a Ray cluster that does the work in place of processes here; see `RayScreener`.
         worker: function that predicts a chunk; see `WorkerPool`.
 
@@ -190,7 +143,7 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            _make_shards(journal, inputs, config, remembered, screener, quiet)
+            _make_shards(journal, inputs, config, remembered, screener)
             watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
@@ -235,9 +188,8 @@ def _make_shards(
     config: ScreenConfig,
     remembered: str | None,
     screener: Screener | RayScreener,
-    quiet: bool,
 ) -> None:
-    progress = ScreenProgress(estimate_rows(inputs), done=journal.rows, quiet=quiet)
+    progress = Progress("screen", unit="row", total=estimate_rows(inputs), first=journal.rows, about=True)
     waiting: list[Mapping[str, Column]] = []
     with closing(read_candidates(inputs, config.smiles_column, remembered)) as candidates:
         rest = itertools.islice(candidates, journal.rows, None)
@@ -250,7 +202,7 @@ def _make_shards(
                     waiting = []
     if waiting:
         journal.seal(waiting)
-    progress.say()
+    progress.close()
 
 
 def _seal(folder: Path, journal: ScreenJournal, settings: Mapping[str, Any], config: ScreenConfig, column: str) -> None:

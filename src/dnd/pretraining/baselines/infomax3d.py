@@ -306,7 +306,6 @@ def contrast(
     config: ContrastConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
 ) -> PretrainSummary:
     """Pretrain a student by 3DInfomax; the 3D encoder and both heads are dropped at the end.
 
@@ -315,7 +314,6 @@ def contrast(
         out: the ENCODER folder.
         config: settings; the defaults of `ContrastConfig` when None.
         resume: go on where an interrupted run of the same settings stopped.
-        quiet: show nothing.
 
     Raises:
         InputError: the store has no conformers or too few molecules, or `out` holds something else.
@@ -329,7 +327,7 @@ def contrast(
     store = store if isinstance(store, Store) else Store.open(store)
     objective = ContrastiveObjective(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="contrast", quiet=quiet)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="contrast")
     description = {"stage": "contrast", "settings": to_dict(config)}
     card = [
         f"A 2D student pretrained by 3DInfomax (NT-Xent, τ = {config.temperature:g}, 3D encoder `{config.encoder_3d}`, "

@@ -29,7 +29,6 @@ def pretrain(
     config: PretrainConfig | None = None,
     *,
     resume: bool = False,
-    quiet: bool = False,
 ) -> PretrainSummary:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen; all heads are dropped at the end.
 
@@ -38,7 +37,6 @@ def pretrain(
         out: the ENCODER folder.
         config: settings; the defaults of `PretrainConfig` when None.
         resume: go on where an interrupted run of the same settings stopped.
-        quiet: show nothing.
 
     Raises:
         ConfigError: there is no such method.
@@ -54,7 +52,7 @@ def pretrain(
     objective = look_up(METHODS, config.method, "method")(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
     title = f"pretrain {config.method}"
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, quiet=quiet)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title)
     description = {"stage": "pretrain", "method": config.method, "settings": to_dict(config)}
     card = [
         f"A 2D student pretrained by the baseline `{config.method}`; its heads are dropped.",

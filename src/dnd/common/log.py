@@ -1,0 +1,266 @@
+"""What a run says: one logger, `dnd`, for every line, and one moving line for how far it is.
+
+A library is silent: lines go to the logger, and whoever uses it decides whether they are shown. A command, and
+`verbose=` in Python, show them with `told`.
+
+    level     what                                     shown on     -q   (none)  -v
+    DEBUG     each epoch                               stderr                    x
+    PROGRESS  how far a long work is                   stderr            x       x
+    INFO      what is done, planned or left out        stdout            x       x
+    RESULT    what came out                            stdout       x    x       x
+    WARNING   what may need a look                     stderr       x    x       x
+
+A log file has all of them. What is shown is data: see `terminal`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import InputError
+from dnd.common.files import open_own
+from dnd.common.terminal import raw_stream, shown
+
+LOGGER = logging.getLogger("dnd")
+LOGGER.addHandler(logging.NullHandler())
+PROGRESS, RESULT = 15, 25
+logging.addLevelName(PROGRESS, "PROGRESS")
+logging.addLevelName(RESULT, "RESULT")
+
+MANY = 1000  # molecules; fewer are parsed before a line about it would be read
+LINE_EVERY_S = 10.0  # of progress, where there is no line to rewrite
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def level_of(verbose: int) -> int | None:
+    """The level that `verbose` stands for in Python: 0 or False nothing, 1 or True as the command, 2 as with `-v`."""
+    return None if not verbose else PROGRESS if verbose == 1 else logging.DEBUG
+
+
+@contextmanager
+def told(level: int | None, log_file: Path | None = None) -> Iterator[None]:
+    """Show the lines from `level` on until the block ends, and write all of them to `log_file`.
+
+    Nothing is shown a second time: where the logger has a handler already, by an outer block or by the user, that
+    one shows them. Under `torchrun` the first process speaks, and the others warn.
+
+    Args:
+        level: the lowest that is shown; None = nothing is.
+        log_file: lines are appended to it.
+
+    Raises:
+        InputError: `log_file` can't be written, or holds something else.
+    """
+    own: list[logging.Handler] = []
+    helper = os.environ.get("RANK", "0") != "0"
+    taken = any(not isinstance(handler, logging.NullHandler) for handler in LOGGER.handlers)
+    if level is not None and not taken:
+        own.append(Console(max(level, logging.WARNING) if helper else level))
+    if log_file is not None and not helper:
+        own.append(_LogFile(log_file))
+    before = LOGGER.level
+    if own:
+        LOGGER.setLevel(min([LOGGER.getEffectiveLevel(), *(handler.level or logging.DEBUG for handler in own)]))
+    for handler in own:
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)
+        for handler in own:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def muted(*, progress: bool) -> Iterator[None]:
+    """Show no account of the work in the block, only its warnings; the caller has a shorter one.
+
+    Args:
+        progress: whether to leave out how far it is, too.
+    """
+    console = _console()
+    before = None if console is None else console.hidden
+    if console is not None:
+        console.hidden = (logging.DEBUG if progress else logging.INFO, RESULT)
+    try:
+        yield
+    finally:
+        if console is not None:
+            console.hidden = before
+
+
+class Console(logging.Handler):
+    """Lines on the standard streams, as they are at that moment.
+
+    Attributes:
+        bar: the line that moves, which other lines do not tear.
+        hidden: the lowest and the highest level of those that are not shown for now.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.bar: Any = None
+        self.hidden: tuple[int, int] | None = None
+
+    def shows(self, level: int) -> bool:
+        """Whether lines of this level are shown now."""
+        return level >= self.level and (self.hidden is None or not self.hidden[0] <= level <= self.hidden[1])
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a line; an account that can't be written is an error, any other line is no reason to stop a run."""
+        if not self.shows(record.levelno) or (record.levelno == PROGRESS and self.bar is not None):
+            return
+        account = logging.INFO <= record.levelno < logging.WARNING
+        if self.bar is not None:
+            self.bar.clear()
+        with nullcontext() if account else suppress(OSError, ValueError):
+            print(shown(record.getMessage()), file=sys.stdout if account else sys.stderr, flush=True)
+        if self.bar is not None:
+            self.bar.refresh()
+
+    def close(self) -> None:
+        """End what moves."""
+        if self.bar is not None:
+            self.bar.close()
+        super().close()
+
+
+class _LogFile(logging.StreamHandler[Any]):
+    """Lines with their time and level, appended to a file; one that is full stops no run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            _require_log(path)
+            stream = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"cannot write the log file {path}", found=error.strerror, next_step="Choose another --log-file"
+            ) from error
+        super().__init__(stream)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line of the file."""
+        when = time.strftime(_TIME, time.localtime(record.created))
+        return f"{when} {record.levelname} {shown(record.getMessage())}"
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once that the file stops."""
+        LOGGER.removeHandler(self)
+        LOGGER.warning(f"warning: the log file {self._path} stops here: {sys.exc_info()[1]}")
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):  # it is tried again what has failed before
+            self.stream.close()
+        super().close()
+
+
+def _require_log(path: Path) -> None:
+    """Refuse to append to a file that is something else, such as the table that was meant to be read."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with open(path, "rb") as stream:
+        first = stream.read(19).decode("utf-8", "replace")
+    try:
+        time.strptime(first, _TIME)
+    except ValueError as error:
+        raise InputError(f"{path} is no log file", found=repr(first), next_step="Choose another --log-file") from error
+
+
+def is_shown(level: int) -> bool:
+    """Whether a line of this level would be shown now."""
+    console = _console()
+    return console is not None and console.shows(level)
+
+
+def _console() -> Console | None:
+    return next((handler for handler in LOGGER.handlers if isinstance(handler, Console)), None)
+
+
+class Progress:
+    """How far a long work is: one line that is rewritten on a terminal, a bar in a notebook, elsewhere some lines.
+
+    Args:
+        title: names the work: stage and member.
+        unit: of what is counted.
+        total: how many there are, where it is known.
+        first: how many were done before.
+        about: whether the total is an estimate.
+    """
+
+    def __init__(self, title: str, *, unit: str, total: int | None = None, first: int = 0, about: bool = False) -> None:
+        self._title, self._unit, self._total, self._about = title, unit, total, about
+        self._first = self._count = first
+        self._note = ""
+        self._started = self._said = time.monotonic()
+        self._bar = _new_bar(title, unit, total, first)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """So many more are done; `note` stands behind the numbers, such as the loss."""
+        self._count, self._note = self._count + count, note
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        if time.monotonic() - self._said > LINE_EVERY_S:
+            self._say()
+
+    def close(self) -> None:
+        """Say where the count stands, and take away what moves."""
+        self._say()
+        if self._bar is not None:
+            self._bar.close()
+            if (console := _console()) is not None and console.bar is self._bar:
+                console.bar = None
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        LOGGER.log(PROGRESS, self.line(self._said - self._started))
+
+    def line(self, seconds: float) -> str:
+        """Where the work stands after `seconds` of this call."""
+        rate = (self._count - self._first) / max(seconds, 1e-3)
+        left = max(self._total - self._count, 0) if self._total else 0
+        of_all = f" of {'about ' if self._about else ''}{self._total:,}" if self._total else ""
+        speed = f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.2g}"
+        time_left = f"  {_duration(left / rate)} left" if rate and left else ""
+        note = f"  {self._note}" if self._note else ""
+        return f"{self._title}  {self._count:,}{of_all} {self._unit}s  {speed} per second{time_left}{note}"
+
+
+def _new_bar(title: str, unit: str, total: int | None, first: int) -> Any:
+    """A bar of tqdm, where one can be seen and no other one moves; else None."""
+    console = _console()
+    if console is None or console.bar is not None or not console.shows(PROGRESS):
+        return None
+    if _in_notebook():
+        from tqdm.auto import tqdm
+
+        console.bar = tqdm(total=total, initial=first, desc=shown(title), unit=unit, leave=False)
+    elif sys.stderr.isatty():
+        from tqdm import tqdm as line
+
+        stream = raw_stream(sys.stderr)
+        console.bar = line(total=total, initial=first, desc=shown(title), unit=unit, leave=False, file=stream)
+    return console.bar
+
+
+def _in_notebook() -> bool:
+    """Whether a notebook's kernel runs this."""
+    python = sys.modules.get("IPython")
+    shell = python.get_ipython() if python is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
