@@ -29,6 +29,7 @@ class BaseConfig:
         held_out: lists of digests (`tables.key_lists`), files or names in the folder of the data sets: these molecules
             are left out of every input that has labels.
         most_molecules: largest number of molecules of one input file; none = all.
+        most_smiles: the same of a table of SMILES, which costs less; none = as `most_molecules`.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
         table_conformers: of inputs without coordinates: `etkdg` generates some, with `none` they teach nothing in 3D.
         conformer_backend: what generates them: `rdkit`, `nvmolkit` or `auto`.
@@ -49,6 +50,7 @@ class BaseConfig:
     measured: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     most_molecules: int | None = None
+    most_smiles: int | None = None
     benchmarks: tuple[str, ...] = tuple(BENCHMARKS)
     table_conformers: Literal["etkdg", "none"] = "etkdg"
     conformer_backend: str = "auto"

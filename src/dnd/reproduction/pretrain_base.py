@@ -231,11 +231,18 @@ class _Run:
             "quantum": () if plain else self.quantum[path.name],
             "seed": config.seed,
             "sample": most if most is not None and count is not None and most < count else None,
-            "limit": most if count is None and path.name != MEASURED else None,  # measured labels are few: all of them
+            "limit": self._most_rows(path) if count is None else None,
             "exclude": (*self.exclude, *(self.held_out if labels else ())),
             "jobs": config.jobs,
         }
         return from_dict(PrepareConfig, values)
+
+    def _most_rows(self, path: Path) -> int | None:
+        """How many rows of an input without a known number are read; of the measured labels, which are few, all."""
+        if path.name == MEASURED:
+            return None
+        most = self.config.most_molecules
+        return most if self.config.most_smiles is None or not _is_table(path) else self.config.most_smiles
 
     def _export(self, name: str, store: Store) -> Path:
         """The student in half precision with its card."""
