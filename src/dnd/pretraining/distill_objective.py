@@ -383,6 +383,9 @@ def _solid_graph(batch: DistillationBatch) -> GraphBatch:
 
 
 def _name_and_unit(recorded: str, term: str) -> tuple[str, str, str]:
-    """Name, term and unit of a property: `solvation_water, kcal/mol` taken apart; a column of a store says no unit."""
-    name, _, unit = recorded.partition(", ")
+    """Name, term and unit of a property: `solvation_water, kcal/mol` taken apart; a column of a store says no unit.
+
+    Only calculated values are taken apart: the name of a column may have a comma of its own.
+    """
+    name, _, unit = recorded.partition(", ") if term == "quantum" else (recorded, "", "")
     return name, term, unit

@@ -19,6 +19,7 @@ from dnd.common.files import read_json, sha256_file
 from dnd.models.students.encoders import load_encoder, load_heads
 from dnd.prediction.embedder import Embedder
 from dnd.pretraining.denoise import denoise
+from dnd.pretraining.distill_objective import _name_and_unit
 from dnd.pretraining.settings import TermWeights
 from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
@@ -185,3 +186,9 @@ def test_settings_that_would_leak_are_refused_and_a_change_is_recorded(
     assert again == done
     assert "settings.seed 0 → 7" in read_json(folder / "out" / "run.json")["changes"][-1]["differences"]
     assert set(kept.measured) == set(kept.benchmarks) == set(BENCHMARKS)
+
+
+def test_the_name_of_a_measured_property_may_have_a_comma() -> None:
+    name = "sider/Neoplasms benign, malignant and unspecified"
+    assert _name_and_unit(name, "labels") == (name, "labels", "")
+    assert _name_and_unit("solvation_water, kcal/mol", "quantum") == ("solvation_water", "quantum", "kcal/mol")
