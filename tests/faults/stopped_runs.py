@@ -81,6 +81,10 @@ def same_or_noticed(
     return counts
 
 
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
 def stop_after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, times: int) -> None:
     """Let a function or method end the run when it was called so often, as a kill would."""
     real, calls = getattr(owner, name), []
@@ -89,7 +93,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, times:
         done = real(*arguments, **options)
         calls.append(1)
         if len(calls) == times:
-            raise KeyboardInterrupt
+            raise Killed
         return done
 
     monkeypatch.setattr(owner, name, stopping)
@@ -99,6 +103,6 @@ def stop_before(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> No
     """Let a function end the run instead of doing its work."""
 
     def stopping(*arguments: object, **options: object) -> object:
-        raise KeyboardInterrupt
+        raise Killed
 
     monkeypatch.setattr(owner, name, stopping)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from children import training
-from stopped_runs import files_of, flipped, same_or_noticed, stop_after
+from stopped_runs import Killed, files_of, flipped, same_or_noticed, stop_after
 
 import screen_toys
 from dnd.common.errors import CorruptFileError
@@ -84,7 +84,7 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, f
     run(scratch / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, ScreenJournal, "seal", 2)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             run(scratch / "stopped")
     counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
@@ -107,7 +107,7 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, fl
     run(scratch / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, Journal, "seal", 2)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             run(scratch / "stopped")
     counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]

@@ -5,19 +5,28 @@
 
 from __future__ import annotations
 
+import io
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import stage_runs
-from stopped_runs import Run, files_of, flips_per_file, same_or_noticed, stop_after, stop_before
+from stopped_runs import Killed, Run, files_of, flips_per_file, same_or_noticed, stop_after, stop_before
 
 import dnd.common.model_folder
 import dnd.finetuning.search
 from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
+from dnd.common.errors import DndError
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
+from dnd.reproduction import classical_models, grid
+from dnd.reproduction.cells import run_and_write
+from dnd.reproduction.results import Cell
 from dnd.training.checkpoint import Checkpoints
 from dnd.training.settings import LoopConfig
 from finetuning_toys import quietly, write_regression
@@ -53,7 +62,7 @@ def damage_all(run: Run, scratch: Path, stop: Stop, total: int, result: Run = nu
     run(whole)
     with pytest.MonkeyPatch.context() as patch:
         stop(patch)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             run(stopped)
     flips = flips_per_file(stopped, total)
     counts = same_or_noticed(run, result, stopped, scratch / "again", flips, result(whole), losses)
@@ -112,3 +121,65 @@ def test_finetune(scratch: Path, name: str, total: int) -> None:
 
     counts = damage_all(run, scratch, stop, total)
     assert counts["same"] > counts["refused"] or stop is after_the_seal
+
+
+class WorkerAtHome(io.RawIOBase):
+    """A worker of the grid, as much of it as the grid uses, that runs its cells in this process."""
+
+    returncode = None
+
+    def __init__(self, command: list[str], **options: Any) -> None:
+        own, self._answers = os.pipe()
+        self.stdin, self.stdout = self, os.fdopen(own, "rb", 0)
+
+    def write(self, line: bytes) -> None:  # type: ignore[override]
+        status = run_and_write(Path(os.fsdecode(line.rstrip(b"\n"))))
+        os.write(self._answers, f"{status}\n".encode())
+
+    def poll(self) -> None:
+        return None
+
+    def wait(self, timeout: float) -> int:
+        os.close(self._answers)
+        return 0
+
+
+def grid_cells(molecules: Path) -> list[Cell]:
+    """A store and its teacher, features of a shipped data set and a model of them."""
+    data = {"dataset": "freesolv", "most_molecules": 30, "seed": 0}
+    store = {"targets": [], "hydrogens": "heavy_both", "conformers": "file", "seed": 0, "molecules": 24}
+    paths = {"inputs": [str(molecules)], "problem": ""}
+    width = ["teacher.width=16", "teacher.num_layers=2", "teacher.num_heads=2", "teacher.num_rbf=8"]
+    loop = ["loop.epochs=2", "loop.batch_size=8", "loop.device=cpu", "loop.checkpoint_every=1", "holdout_fraction=0.2"]
+    return [
+        Cell("features", "features", data),
+        Cell("prepare", "prepare", store, (), paths),
+        Cell("denoise", "denoise", {"config": [*width, *loop]}, ("prepare",)),
+        Cell("model", "classical", {**data, "system": "rf-descriptors"}, ("features",)),
+    ]
+
+
+def sums_of_counts(
+    name: str, features: dict[str, np.ndarray], targets_NC: np.ndarray, *rest: object
+) -> tuple[Any, Any]:
+    """In place of a forest, which takes a second."""
+    return features["counts"].sum(axis=1, dtype=np.float64)[:, None] * np.ones(targets_NC.shape[1]), {}
+
+
+@pytest.mark.parametrize("total", FLIPS_IN_ALL)
+def test_reproduce(scratch: Path, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "subprocess", SimpleNamespace(Popen=WorkerAtHome, PIPE=-1, TimeoutExpired=TimeoutError))
+    monkeypatch.setattr(classical_models, "predict", sums_of_counts)
+    molecules = scratch / "molecules.npz"
+    shutil.copy(stage_runs.DATA, molecules)
+    cells = grid_cells(molecules)
+    found: dict[Path, dict[str, Any]] = {}
+
+    def run(folder: Path) -> None:
+        summary = grid.run_grid(cells, folder, say=lambda line: None)
+        failed = [record.reason for record in summary.records.values() if record.status == "failed"]
+        if failed:
+            raise DndError(failed[0])
+        found[folder] = {key: record.result for key, record in summary.records.items()}
+
+    damage_all(run, scratch, in_training(3), total, found.get)
