@@ -10,7 +10,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from dnd.chemistry.geometry import impossible_bonds
+from dnd.chemistry.geometry import handedness, impossible_bonds, stereo_problem
 from dnd.common.errors import InputError
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
@@ -166,3 +166,50 @@ def test_a_charge_beside_a_smiles_of_another(tmp_path: Path):
     found, why = outcome(path)
     assert found == ["CC(=O)[O-]"]
     assert why == ["charge 1 of the coordinates, 0 of the SMILES"]
+
+
+def arrays(path: Path, smiles: list[str], mirrored: bool) -> Path:
+    """An .npz of embedded conformers, or of their mirror images with the atoms in the same order."""
+    mols = [Chem.AddHs(Chem.MolFromSmiles(text)) for text in smiles]
+    for mol in mols:
+        if rdDistGeom.EmbedMolecule(mol, randomSeed=7) < 0:  # a cage: it has no other way to be
+            rdDistGeom.EmbedMolecule(mol, randomSeed=7, enforceChirality=False)
+    positions = np.concatenate([mol.GetConformer().GetPositions() for mol in mols]) * [-1 if mirrored else 1, 1, 1]
+    numbers = np.concatenate([[atom.GetAtomicNum() for atom in mol.GetAtoms()] for mol in mols])
+    sizes = [mol.GetNumAtoms() for mol in mols]
+    np.savez(path, Z=numbers.astype(np.uint8), R=positions.astype(np.float32), n_atoms=sizes, smiles=np.array(smiles))
+    return path
+
+
+OWN_MIRROR_IMAGES = ["OC[C@H]1C[C@@H](CO)C1", "C1OC[C@H]2C[C@@H]1C2", "C#C[C@]12C[C@](C#N)(C1)C2", "C/C=C/C"]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("hydrogens", SETTINGS)
+def test_a_molecule_that_is_its_own_mirror_image_fits_either_way(tmp_path: Path, hydrogens: str, mirrored: bool):
+    path = arrays(tmp_path / "a.npz", [*OWN_MIRROR_IMAGES, "C[C@H](N)O"], mirrored)
+    folder = tmp_path / "store"
+    prepare([path], folder, PrepareConfig(hydrogens=hydrogens), quiet=True)  # type: ignore[arg-type]
+    store = Store.open(folder)
+    assert store.smiles() == list(map(Chem.CanonSmiles, [*OWN_MIRROR_IMAGES, *([] if mirrored else ["C[C@H](N)O"])]))
+    assert ["tetrahedral configuration" in why for why in reasons(folder)] == [True] * mirrored
+    for row, text in enumerate(store.smiles()):  # what the graph says of each atom, its own coordinates say too
+        conformers = store.read(np.array([row])).conformers
+        assert conformers is not None
+        assert stereo_problem(Chem.MolFromSmiles(text), conformers.positions_A3.numpy()) is None
+
+
+def test_handedness_of_a_centre():
+    mol = Chem.MolFromSmiles("[C@](F)(Cl)(Br)I")  # F in front: Cl, Br, I anticlockwise
+    turns = 2 * np.pi * np.arange(3) / 3
+    around = np.stack([np.cos(turns), np.sin(turns), np.full(3, -1 / np.sqrt(8))], axis=1) * np.sqrt(8) / 3
+    regular = np.concatenate([[[0, 0, 0], [0, 0, 1]], around])
+    assert handedness(mol.GetAtomWithIdx(0), regular) == pytest.approx(1)
+    assert handedness(mol.GetAtomWithIdx(0), regular * [1, -1, 1]) == pytest.approx(-1)
+    assert stereo_problem(mol, regular) is None
+    assert "at atom 0" in str(stereo_problem(mol, regular * [1, -1, 1]))
+    one_sided = regular.copy()
+    one_sided[2:, 2] = 0.3  # the centre of a strained cage, outside of its neighbours
+    assert handedness(mol.GetAtomWithIdx(0), one_sided) == 0
+    flat = regular * [1, 1, 0]
+    assert stereo_problem(mol, flat * [1, -1, 1]) is None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from children import training
+from stopped_runs import Killed, files_of, flipped, same_or_noticed, stop_after
 
 import screen_toys
-from dnd.common.errors import CorruptFileError, DndError
+from dnd.common.errors import CorruptFileError
 from dnd.common.files import write_json
 from dnd.common.sealed_records import append_line, read_line, read_lines, read_record, sealed_line, write_record
 from dnd.finetuning.search import JOURNAL, Score, search_settings
@@ -25,13 +23,6 @@ from finetuning_toys import tiny_config
 
 RECORD = {"rows": 512, "loss": 0.1 + 0.2, "name": "µ\n", "none": None, "list": [1, {"a": -0.0}]}
 FLIPS_OF_A_RUN, FLIPS_OF_A_SLOW_RUN = 6, 200
-
-
-def flipped(content: bytes, draw: random.Random) -> bytes:
-    place = draw.randrange(8 * len(content))
-    changed = bytearray(content)
-    changed[place // 8] ^= 1 << place % 8
-    return bytes(changed)
 
 
 def test_every_single_bit_of_a_line_counts() -> None:
@@ -75,55 +66,12 @@ def test_what_version_0_1_0_wrote_is_read_and_nothing_that_looks_like_it(tmp_pat
     assert read_log(log) == [{"kind": "step", "step": 1, "loss": 2.0}]
 
 
-def damaged_runs(stopped: Path, again: Path, flips: int) -> list[tuple[str, Path]]:
-    """Copies of a stopped run in which one file is damaged, by a flipped bit, by a cut, or gone."""
-    draw, found = random.Random(1), []
-    for file in sorted(path for path in stopped.rglob("*") if path.is_file() and path.stat().st_size):
-        content, name = file.read_bytes(), str(file.relative_to(stopped))
-        deeds: list[bytes | None] = [flipped(content, draw) for _ in range(flips)]
-        deeds += [content[: draw.randrange(len(content))], b"", None]
-        for number, deed in enumerate(deeds):
-            folder = again / f"{name.replace('/', '-')}-{number}"
-            shutil.copytree(stopped, folder)
-            (folder / name).unlink() if deed is None else (folder / name).write_bytes(deed)
-            found.append((f"{name}, {number}", folder))
-    return found
-
-
-def same_or_noticed(
-    run: Callable[[Path], object], result: Callable[[Path], object], runs: list[tuple[str, Path]], whole: object
-) -> int:
-    """Resume each run; those that end must end as the undisturbed one; returns how many did."""
-    ended = 0
-    for what, folder in runs:
-        with contextlib.suppress(DndError):
-            run(folder)
-            assert result(folder) == whole, what
-            ended += 1
-        shutil.rmtree(folder)
-    return ended
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, times: int) -> None:
-    """Let a method of a journal end the run when it was called so often, as a kill would."""
-    real, calls = getattr(owner, name), []
-
-    def stopping(*arguments: object, **options: object) -> object:
-        done = real(*arguments, **options)
-        calls.append(1)
-        if len(calls) == times:
-            raise KeyboardInterrupt
-        return done
-
-    monkeypatch.setattr(owner, name, stopping)
-
-
 @pytest.mark.parametrize("flips", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_screen_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
+def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
     from dnd.prediction.screen.shards import ScreenJournal
 
     model = Path(__file__).parents[1] / "golden" / "predictor-regression"
-    table = tmp_path / "x.smi"
+    table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number % 40)}O\n" for number in range(150)))
     config = ScreenConfig(jobs=1, chunk=1)
 
@@ -133,20 +81,20 @@ def test_a_screen_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     def result(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in folder.glob("part-*")}
 
-    run(tmp_path / "whole")
+    run(scratch / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, ScreenJournal, "seal", 2)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
-    runs = damaged_runs(tmp_path / "stopped", tmp_path / "again", flips)
-    assert same_or_noticed(run, result, runs, result(tmp_path / "whole")) >= len(runs) // 2
+        with pytest.raises(Killed):
+            run(scratch / "stopped")
+    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    assert counts["same"] >= counts["refused"]
 
 
 @pytest.mark.parametrize("flips", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_store_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
+def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
     from dnd.store.writer import Journal
 
-    table = tmp_path / "x.smi"
+    table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number)}O\n" for number in range(9)) + "C1CC\n")
     config = PrepareConfig(shard_size=4)
 
@@ -156,13 +104,13 @@ def test_a_store_that_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     def result(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in [*folder.glob("shard-*"), folder / "rejects.csv"]}
 
-    run(tmp_path / "whole")
+    run(scratch / "whole")
     with monkeypatch.context() as patch:
         stop_after(patch, Journal, "seal", 2)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
-    runs = damaged_runs(tmp_path / "stopped", tmp_path / "again", flips)
-    assert same_or_noticed(run, result, runs, result(tmp_path / "whole")) >= len(runs) // 2
+        with pytest.raises(Killed):
+            run(scratch / "stopped")
+    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    assert counts["same"] >= counts["refused"]
 
 
 @pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
@@ -178,12 +126,12 @@ def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     run(scratch / "whole")
     for _ in range(5):
         training(scratch / "stopped", stop_after_s=0.0)
-    runs = damaged_runs(scratch / "stopped", scratch / "again", flips)
-    assert same_or_noticed(run, result, runs, result(scratch / "whole")) >= len(runs) // 2
+    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    assert counts["same"] >= counts["refused"]
 
 
 @pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
-def test_a_search_that_stopped(tmp_path: Path, flips: int) -> None:
+def test_a_search_that_stopped(scratch: Path, flips: int) -> None:
     pytest.importorskip("optuna")
     config, stop = tiny_config("loop.learning_rate=2e-3"), [4]
 
@@ -198,12 +146,12 @@ def test_a_search_that_stopped(tmp_path: Path, flips: int) -> None:
     def run(folder: Path) -> None:
         found[folder] = search_settings(config, 7, folder, trial, digest="d")
 
-    assert run(tmp_path / "stopped") is None
+    assert run(scratch / "stopped") is None
     stop[0] = -1
-    run(tmp_path / "whole")
-    runs = damaged_runs(tmp_path / "stopped", tmp_path / "again", flips)
-    assert {what.partition(",")[0] for what, _ in runs} == {JOURNAL}
-    assert same_or_noticed(run, found.get, runs, found[tmp_path / "whole"]) == len(runs)
+    run(scratch / "whole")
+    assert [path.name for path in files_of(scratch / "stopped")] == [JOURNAL]
+    counts = same_or_noticed(run, found.get, scratch / "stopped", scratch / "again", flips, found[scratch / "whole"])
+    assert counts == {"same": flips + 3, "refused": 0}
 
 
 def test_results_of_a_grid(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ SHORTEST_BOND = 0.7
 
 _UNKNOWN_RADII = 0.0, 2.0  # angstrom, of an element without a radius: as good as no bound
 _FLAT = 0.05  # angstrom; a tetrahedral carbon lies 0.3 to 0.5 above the plane of three neighbours
+_FLAT_CENTRE = 0.1  # of the volume in a regular tetrahedron
+_PYRAMID = 4 / 3**1.5  # that volume, times 6, of three unit vectors
+_THREES = {3: {(0, 1, 2): 1}, 4: {(0, 1, 2): 1, (0, 1, 3): -1, (0, 2, 3): 1, (1, 2, 3): -1}}  # and their parity
 
 # Angstrom, of H to Cm; carbon as sp3, Mn, Fe and Co as high spin. Cordero et al., Dalton Trans. 2832 (2008)
 _RADII = np.array(
@@ -74,25 +77,16 @@ def flat_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) -> s
 def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) -> str | None:
     """Why coordinates contradict the configuration of a molecule; what the molecule leaves open, any may have.
 
+    A centre that is as good as flat, such as a nitrogen half-way through, has no configuration to contradict.
+
     Args:
         mol: hydrogens implicit, sanitised.
         positions_A3: angstrom; row i is atom i, further rows are not looked at.
     """
-    from rdkit import Chem
-
-    centres = [atom for atom in mol.GetAtoms() if atom.GetChiralTag() in _tetrahedral()]
-    if centres:
-        shown = Chem.Mol(mol)
-        conformer = Chem.Conformer(mol.GetNumAtoms())
-        conformer.SetPositions(positions_A3[: mol.GetNumAtoms()].astype(np.float64))
-        shown.RemoveAllConformers()
-        shown.AddConformer(conformer)
-        Chem.AssignAtomChiralTagsFromStructure(shown, replaceExistingTags=True)
-        for atom in centres:
-            tag = shown.GetAtomWithIdx(atom.GetIdx()).GetChiralTag()
-            open_nitrogen = atom.GetAtomicNum() == 7 and tag not in _tetrahedral()  # RDKit leaves most of them open
-            if tag != atom.GetChiralTag() and not open_nitrogen:
-                return f"tetrahedral configuration of the coordinates is not the molecule's at atom {atom.GetIdx()}"
+    for atom in mol.GetAtoms():
+        sign = _tetrahedral_sign(atom)
+        if sign and sign * handedness(atom, positions_A3) < -_FLAT_CENTRE:
+            return f"tetrahedral configuration of the coordinates is not the molecule's at atom {atom.GetIdx()}"
     for bond in mol.GetBonds():
         is_cis = _says_cis(bond)
         if is_cis is not None:
@@ -103,10 +97,27 @@ def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) ->
     return None
 
 
-def _tetrahedral() -> tuple[Chem.ChiralType, Chem.ChiralType]:
-    from rdkit import Chem
+def handedness(atom: Chem.Atom, positions_A3: Float[np.ndarray, "atoms 3"]) -> float:
+    """On which side of a centre its neighbours stand, and how clearly: 1 or -1 for a regular tetrahedron.
 
-    return Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW
+    It is the volume that the directions to three neighbours span, in the order of the atom's bonds; positive =
+    anticlockwise, as RDKit's tags have it. Of four neighbours it is the smallest of four such volumes, and 0 where they
+    differ in sign: the atom then lies outside of its neighbours, as in some strained cages, and programs read its
+    configuration differently.
+    """
+    centre_3 = positions_A3[atom.GetIdx()].astype(np.float64)
+    around_D3 = positions_A3[[bond.GetOtherAtomIdx(atom.GetIdx()) for bond in atom.GetBonds()]] - centre_3
+    around_D3 = around_D3 / np.maximum(np.linalg.norm(around_D3, axis=1, keepdims=True), SHORTEST_BOND)
+    threes = _THREES.get(len(around_D3), {})
+    volumes = np.array([sign * np.linalg.det(around_D3[list(three)]) for three, sign in threes.items()]) / _PYRAMID
+    if not len(volumes) or volumes.min() < 0 < volumes.max():
+        return 0.0
+    return float(volumes[np.abs(volumes).argmin()])
+
+
+def _tetrahedral_sign(atom: Chem.Atom) -> int:
+    """1 for an atom whose neighbours stand anticlockwise, -1 for clockwise, 0 where that is left open."""
+    return {"CHI_TETRAHEDRAL_CCW": 1, "CHI_TETRAHEDRAL_CW": -1}.get(str(atom.GetChiralTag()), 0)
 
 
 def _says_cis(bond: Chem.Bond) -> bool | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -159,10 +159,16 @@ class RaggedCounts:
     Args:
         column: the column.
         first_rows: where each shard begins, see `Selection.of`.
+        guard: is told the shards that will be read next, None = all, and raises where one can't be.
     """
 
-    def __init__(self, column: RaggedColumn, first_rows: Int[np.ndarray, "shards+1"]) -> None:
-        self._column, self._first_rows = column, first_rows
+    def __init__(
+        self,
+        column: RaggedColumn,
+        first_rows: Int[np.ndarray, "shards+1"],
+        guard: Callable[[Iterable[int] | None], None] = lambda shards: None,
+    ) -> None:
+        self._column, self._first_rows, self._guard = column, first_rows, guard
 
     def __len__(self) -> int:
         """Rows."""
@@ -178,6 +184,7 @@ class RaggedCounts:
 
     def sum(self) -> int:
         """Items of all rows."""
+        self._guard(None)
         return int(self._column.first_items[-1])
 
     def before(self, rows: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "rows"]:
@@ -189,4 +196,6 @@ class RaggedCounts:
 
     def _select(self, rows: np.ndarray | slice) -> Selection:
         wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
-        return Selection.of(wanted, self._first_rows)
+        selection = Selection.of(wanted, self._first_rows)
+        self._guard(selection.shards.tolist())
+        return selection

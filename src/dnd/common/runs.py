@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import uuid
@@ -19,6 +20,9 @@ _FREE = {
     *("checkpoint_every", "checkpoint_seconds", "stop_after_s", "threads", "device", "log_every", "jobs"),
     *("skip_nonfinite", "allow_change"),
 }
+
+# What only the making of a folder needs: states of its trainings, teacher outputs, the levels that are compared.
+_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels")
 
 
 def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:
@@ -154,6 +158,8 @@ def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str
 def already_finished(folder: Path, *, kind: str, format_version: int, resume: bool) -> bool:
     """Whether `folder` holds a finished, intact result of `kind`, so that there is nothing left to do.
 
+    What a kill after its seal left beside it is removed.
+
     Raises:
         InputError: it does and `resume` is not set: a result is never overwritten.
         CorruptFileError: what is there is damaged or of another kind.
@@ -163,4 +169,13 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
     verify_folder(folder, kind=kind, format_version=format_version)
     if not resume:
         raise InputError(f"{folder} already holds a finished {kind}", next_step="Choose another folder")
+    drop_scaffolding(folder)
     return True
+
+
+def drop_scaffolding(folder: Path) -> None:
+    """Remove what only the making of a sealed folder needed, also where a kill came between the seal and this."""
+    for pattern in _SCAFFOLDING:
+        for path in folder.glob(pattern):
+            if path.parent == folder or not path.parent.is_symlink():  # what a link leads to is not ours
+                shutil.rmtree(path, ignore_errors=True)

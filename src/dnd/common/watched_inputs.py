@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dnd.common.errors import InputError
+from dnd.common.errors import CorruptFileError, InputError
 
 _State = tuple[int, int, int]
 
@@ -52,6 +52,45 @@ class WatchedInputs:
             )
 
 
+class MappedFile:
+    """A file whose verified content is mapped into memory, and which somebody may write to meanwhile.
+
+    Another file in its place changes nothing, since a map keeps the one that it was made of. One that is cut short in
+    place would end the process by a signal when the lost part is read, and one that is overwritten would change what
+    was verified; so the state of the file is compared before each batch is read from it.
+
+    Args:
+        path: before its content is verified.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before = path, _place_and_state(path)
+
+    def require_mapped(self) -> None:
+        """Make sure that what was mapped is what was verified.
+
+        Raises:
+            CorruptFileError: there is another file now, or it was written to.
+        """
+        if self._before is None or _place_and_state(self._path) != self._before:
+            raise self._changed()
+
+    def require_unchanged(self) -> None:
+        """Refuse to read on from a file that was written to; one that was removed or replaced is still as it was.
+
+        Raises:
+            CorruptFileError: it has another size or time of change.
+        """
+        now = _place_and_state(self._path)
+        if now != self._before and now and self._before and now[:2] == self._before[:2]:
+            raise self._changed()
+
+    def _changed(self) -> CorruptFileError:
+        return CorruptFileError(
+            f"{self._path} changed while it was read", next_step="Restore it or make it again, then go on with --resume"
+        )
+
+
 def require_file(path: Path) -> None:
     """Refuse what can be read once only, where it has to be read more than once.
 
@@ -73,3 +112,12 @@ def _state(path: Path) -> _State | None:
     except OSError:
         return None
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else (0, 0, 0)
+
+
+def _place_and_state(path: Path) -> tuple[int, int, int, int] | None:
+    """Device, inode, size and time of the content; None where there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

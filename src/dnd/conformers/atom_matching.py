@@ -8,7 +8,7 @@ reason, never a guess.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from rdkit.Geometry import Point3D
 from dnd.chemistry.geometry import flat_problem, stereo_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, parse_smiles
+from dnd.common.ragged import ragged_range
 from dnd.conformers.records import Record
 from dnd.tables.sdf import parse_molblock
 
@@ -67,13 +68,36 @@ def place(record: Record) -> Placed | Misfit:
     placed = _place(record)
     if isinstance(placed, Misfit) or placed.positions_A3 is None:
         return placed
-    problem = flat_problem(placed.molecule.mol, placed.positions_A3) or _stereo_misfit(placed)
+    problem = flat_problem(placed.molecule.mol, placed.positions_A3)
+    if problem is None and (problem := _stereo_misfit(placed)) is not None:
+        own = next((other for other in _exchanged(placed) if _stereo_misfit(other) is None), None)
+        if own is not None:
+            return own
     return Misfit("match", problem, placed.molecule.smiles) if problem else placed
 
 
 def _stereo_misfit(placed: Placed) -> str | None:
     assert placed.positions_A3 is not None
     return stereo_problem(placed.molecule.mol, placed.positions_A3)
+
+
+def _exchanged(placed: Placed) -> Iterator[Placed]:
+    """The molecule laid on the coordinates in every other way that its symmetry allows, configuration aside.
+
+    A molecule that is its own mirror image, such as a *cis*-1,3-disubstituted cyclobutane, fits in one of these ways
+    where a file has the right molecule and names its two halves the other way round.
+    """
+    assert placed.positions_A3 is not None
+    mol = placed.molecule.mol
+    hidden_N = np.array([atom.GetTotalNumHs() for atom in mol.GetAtoms()], dtype=np.int64)
+    has_hidden = len(placed.positions_A3) > len(hidden_N)
+    firsts_N = len(hidden_N) + np.cumsum(hidden_N) - hidden_N
+    for found in mol.GetSubstructMatches(mol, uniquify=False, useChirality=False, maxMatches=_MOST_MATCHES):
+        own_N = np.array(found, dtype=np.int64)
+        if (hidden_N[own_N] == hidden_N).all():
+            atoms = np.concatenate([own_N, ragged_range(firsts_N[own_N], hidden_N)]) if has_hidden else own_N
+            source_A = None if placed.source_A is None else placed.source_A[atoms]
+            yield replace(placed, positions_A3=placed.positions_A3[atoms], source_A=source_A)
 
 
 def _place(record: Record) -> Placed | Misfit:

@@ -22,7 +22,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import replacing, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
+from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_same_run
 from dnd.finetuning.finetune import check_before_training, finetune
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
@@ -35,7 +35,7 @@ from dnd.pretraining.encoder_folder import HOLDOUT, KIND
 from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
-from dnd.training.distributed import num_ranks
+from dnd.training.distributed import num_ranks, run_lock
 
 BRIEF_RECIPE = "finetune-brief"
 LEVELS: tuple[Literal["node"], Literal["graph"]] = ("node", "graph")
@@ -163,11 +163,24 @@ def distill_best_level(
         LOGGER.log(RESULT, f"{out} is finished already")
         record = read_model(out, kind=KIND).config["choice"]
         return LevelChoice(**{**record, "seeds": tuple(record["seeds"])})
-    begin_or_go_on(out, settings, resume=resume)
+    with run_lock(out):
+        begin_or_go_on(out, settings, resume=resume)
+        return _distill_both(opened, teacher, out, data, config, choice)
+
+
+def _distill_both(
+    store: Store,
+    teacher: Path | str,
+    out: Path,
+    data: LabelledFile,
+    config: DistillConfig,
+    choice: ChoiceConfig,
+) -> LevelChoice | None:
+    """`distill_best_level` in a folder that is ours alone."""
     for level in LEVELS:
         LOGGER.info(f"distilling at level {level}")
         of_level = replace(config, level=level)
-        if not distill(opened, teacher, out / WORK / level, of_level, resume=True).finished:
+        if not distill(store, teacher, out / WORK / level, of_level, resume=True).finished:
             return None
     found = _compare(out / WORK, data, choice)
     if found is not None:
@@ -274,4 +287,4 @@ compared; its epochs were selected on the same part, so the scores flatter both 
 {lines}
 """
     save_encoder(out, student, {**config, "choice": asdict(found)}, card)
-    shutil.rmtree(out / WORK)
+    drop_scaffolding(out)

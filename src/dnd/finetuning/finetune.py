@@ -6,8 +6,6 @@ is silent, each choice and its reason stand in the module that makes it.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +17,11 @@ from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
-from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
+from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import set_threads
-from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
+from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.class_labels import expand_classes, require_unique_outputs, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
@@ -41,7 +39,7 @@ from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.streams import is_sdf
-from dnd.training.distributed import is_main_rank, num_ranks
+from dnd.training.distributed import is_main_rank, num_ranks, run_lock
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def finetune(
     if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
         files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
     plan = _plan(files, config, str(encoder))
-    with folder_lock(out) if is_main_rank() else contextlib.nullcontext():
+    with run_lock(out):
         return _finetune(plan, out, clock, search, resume)
 
 
@@ -151,8 +149,7 @@ def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
     if not is_main_rank():
         return FinetuneSummary(out, {}, True)  # rank 0 writes the MODEL
     metrics = write_outcome(out, plan, Fitted.of(results, plan.molecules))
-    for folder in folders:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # a sealed MODEL needs none
+    drop_scaffolding(out)
     return FinetuneSummary(out, metrics, True)
 
 
@@ -172,8 +169,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
         LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
         return FinetuneSummary(out, {}, False)
     metrics = write_outcome(out, plan, fitted)
-    for folder in out.glob("member-*/checkpoints"):
-        shutil.rmtree(folder, ignore_errors=True)  # a sealed MODEL needs none
+    drop_scaffolding(out)
     return FinetuneSummary(out, metrics, True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from dnd.common.config import to_dict
 from dnd.common.errors import InputError
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.randomness import derive_seed
-from dnd.common.runs import already_finished
+from dnd.common.runs import already_finished, drop_scaffolding
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError, check_closest_approach
@@ -25,7 +24,7 @@ from dnd.models.teachers.noise_head import NoiseHead
 from dnd.models.teachers.teachers import KIND, build_teacher, save_teacher
 from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
-from dnd.training.distributed import is_main_rank
+from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import TrainResult, train
 from dnd.training.objective import Objective, StepLoss
 from dnd.training.settings import LoopConfig
@@ -333,17 +332,35 @@ def denoise(
         >>> denoise("qm9-store", "teacher")  # doctest: +SKIP
     """
     config, out = config or DenoiseConfig(), Path(out)
-    if already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
-        return DenoiseSummary(out, read_model(out, kind=KIND).config["metrics"], True)
+    if (summary := taught_before(out, resume=resume)) is not None:
+        return summary
     store = store if isinstance(store, Store) else Store.open(store)
     if not store.has_conformers:
         raise InputError(
             f"{store.path or 'the store'} has molecules without a conformer",
             next_step="Make it with `dnd prepare --conformers etkdg`, or from a file that has coordinates",
         )
+    with run_lock(out):
+        return taught_before(out, resume=resume) or _denoise(store, out, config, resume)
+
+
+def taught_before(out: Path, *, resume: bool) -> DenoiseSummary | None:
+    """The summary of a finished TEACHER in `out`, None where there is still work to do.
+
+    Raises:
+        InputError: there is a finished teacher and `resume` is not set.
+        CorruptFileError: what is there is damaged or of another kind.
+    """
+    if not already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
+        return None
+    return DenoiseSummary(out, read_model(out, kind=KIND).config["metrics"], True)
+
+
+def _denoise(store: Store, out: Path, config: DenoiseConfig, resume: bool) -> DenoiseSummary:
+    """`denoise` in a folder that is ours alone."""
     objective = DenoisingObjective(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="denoise")
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="denoise", held=True)
     if not result.finished:
         return DenoiseSummary(out, {}, False)
     if not is_main_rank():
@@ -358,7 +375,7 @@ def denoise(
     }
     card = _card(store, config, objective, result)
     save_teacher(out, objective.teacher, objective.head, config.teacher, description, card)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a sealed TEACHER needs none
+    drop_scaffolding(out)
     return DenoiseSummary(out, result.best, True)
 
 

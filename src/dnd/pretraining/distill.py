@@ -8,6 +8,7 @@ from typing import Any
 
 from dnd.common.config import to_dict
 from dnd.common.files import write_json
+from dnd.models.teachers.base import Teacher
 from dnd.models.teachers.teachers import load_teacher
 from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.distill_terms import require_suitable
@@ -16,6 +17,7 @@ from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
 from dnd.training.device import choose_device
+from dnd.training.distributed import run_lock
 from dnd.training.loop import train
 
 
@@ -56,20 +58,38 @@ def distill(
         require_suitable(store, teacher_config, str(teacher))
     digest = None if network is None else weights_digest(network)
     settings = {"store": store.fingerprint, "teacher": digest, "settings": to_dict(config)}
-    refuse_other_run(out, settings, resume=resume, allow_change=config.loop.allow_change)
+    with run_lock(out):
+        if (summary := finished_before(out, resume=resume)) is not None:
+            return summary
+        refuse_other_run(out, settings, resume=resume, allow_change=config.loop.allow_change)
+        cache_folder = cache_folder or out / "targets"
+        return _distill(store, network, teacher_config, out, config, settings, resume, cache_folder)
+
+
+def _distill(
+    store: Store,
+    network: Teacher | None,
+    teacher_config: Mapping[str, Any],
+    out: Path,
+    config: DistillConfig,
+    settings: dict[str, Any],
+    resume: bool,
+    cache_folder: Path,
+) -> PretrainSummary:
+    """`distill` in a folder that is ours alone."""
     objective = DistillationObjective(
         store,
         network,
         config,
         device=choose_device(config.loop.device),
-        cache_folder=cache_folder or out / "targets",
+        cache_folder=cache_folder,
     )
     title = f"distill {config.level}"
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, held=True)
     if result.finished and (record := objective.auxiliary_record()):
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)
-    description = _description(config, digest, teacher_config)
+    description = _description(config, settings["teacher"], teacher_config)
     heads = objective.property_heads()
     return seal_encoder(out, objective.student, objective, result, description, card, heads)
 

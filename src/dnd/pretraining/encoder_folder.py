@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from dnd.common.errors import InputError
 from dnd.common.files import write_json
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.runs import already_finished, require_same_run
+from dnd.common.runs import already_finished, drop_scaffolding, require_same_run
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import save_encoder
 from dnd.models.students.property_heads import PropertyHeads
@@ -136,8 +135,7 @@ def _write(
         "",
     ]
     save_encoder(out, student, config, "\n".join(lines), heads=heads)
-    for leftover in ("checkpoints", "targets"):
-        shutil.rmtree(out / leftover, ignore_errors=True)  # a sealed encoder needs neither
+    drop_scaffolding(out)
 
 
 # The lines that a finished pretraining prints.

@@ -6,7 +6,6 @@ then frozen. Legend: B molecules, D width.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,16 +17,16 @@ from torch import Tensor, nn
 
 from dnd.common.config import look_up, to_dict
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.model_folder import FORMAT_VERSION, read_model, write_model
+from dnd.common.model_folder import write_model
 from dnd.common.randomness import derive_seed
-from dnd.common.runs import already_finished
+from dnd.common.runs import drop_scaffolding
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.teachers import KIND, build_teacher
-from dnd.pretraining.denoise import DenoiseSummary
+from dnd.pretraining.denoise import DenoiseSummary, taught_before
 from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
-from dnd.training.distributed import is_main_rank
+from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
 from dnd.training.objective import Objective, StepLoss
 from dnd.training.settings import LoopConfig
@@ -166,14 +165,20 @@ def supervise(
         InputError: the store lacks conformers or labels, or `out` holds something else.
     """
     config, out = config or SuperviseConfig(), Path(out)
-    if already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
-        return DenoiseSummary(out, read_model(out, kind=KIND).config["metrics"], True)
+    if (summary := taught_before(out, resume=resume)) is not None:
+        return summary
     store = store if isinstance(store, Store) else Store.open(store)
     if not store.has_conformers:
         raise InputError(f"{store.path or 'the store'} has molecules without a conformer")
+    with run_lock(out):
+        return taught_before(out, resume=resume) or _supervise(store, out, config, resume)
+
+
+def _supervise(store: Store, out: Path, config: SuperviseConfig, resume: bool) -> DenoiseSummary:
+    """`supervise` in a folder that is ours alone."""
     objective = SupervisedTeacherObjective(store, config)
     settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="supervise")
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="supervise", held=True)
     if not result.finished or not is_main_rank():
         return DenoiseSummary(out, result.best if result.finished else {}, result.finished)
     description = {
@@ -191,5 +196,5 @@ def supervise(
     )
     tensors = {"model": objective.teacher.state_dict(), "label_head": objective.head.state_dict()}
     write_model(out, kind=KIND, config=description, tensors=tensors, card=card)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a sealed TEACHER needs none
+    drop_scaffolding(out)
     return DenoiseSummary(out, result.best, True)

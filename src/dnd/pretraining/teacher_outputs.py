@@ -22,6 +22,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
 from dnd.common.log import LOGGER, Progress
 from dnd.common.ragged import RaggedCounts
+from dnd.common.watched_inputs import MappedFile
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
@@ -54,6 +55,8 @@ class TargetCache:
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """`(K, N, D)` atoms and `(P, B, D)` means of the molecules at `rows`, in that order, float16."""
         where = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for index in np.unique(where).tolist():
+            self._blocks[index].require_unchanged()
         begins = self._atom_counts.before(rows) - self._first_atoms[where]
         ends = begins + self._atom_counts[rows]
         atoms, pooled = [], []
@@ -120,10 +123,19 @@ def build_cache(
     blocks = []
     for number, span in enumerate(spans):
         shard = folder / f"shard-{number:05d}"
-        if number % world.size != world.rank:  # another rank's; our own were verified or written a moment ago
-            _verify(shard, key, span)
-        blocks.append(TargetBlock(span[0], np.load(shard / "atoms.npy", "r"), np.load(shard / "pooled.npy", "r")))
+        blocks.append(_mapped(shard, key, span))
     return TargetCache(blocks, store.atom_counts)
+
+
+def _mapped(shard: Path, key: str, span: tuple[int, int]) -> TargetBlock:
+    """The verified content of a shard."""
+    paths = shard / "atoms.npy", shard / "pooled.npy"
+    files = tuple(map(MappedFile, paths))
+    _verify(shard, key, span)
+    block = TargetBlock(span[0], np.load(paths[0], "r"), np.load(paths[1], "r"), files)
+    for file in files:
+        file.require_mapped()
+    return block
 
 
 def _cuts(teacher: Teacher, store: Store, request: TargetRequest) -> list[int]:
@@ -294,11 +306,18 @@ class TargetBlock:
         first: first row.
         atoms_NKD: `(N, K, D)` float16, atom-major, so that a molecule is one contiguous piece.
         pooled_BPD: `(B, P, D)` float16.
+        files: that they are mapped from; none in memory.
     """
 
     first: int
     atoms_NKD: np.ndarray
     pooled_BPD: np.ndarray
+    files: tuple[MappedFile, ...] = ()
+
+    def require_unchanged(self) -> None:
+        """Raise `CorruptFileError` where one of the files was written to."""
+        for file in self.files:
+            file.require_unchanged()
 
 
 def compute_block(

@@ -29,7 +29,7 @@ def prepare_store(work: Work) -> Result:
     from dnd.store.settings import PrepareConfig
 
     inputs = work.inputs()
-    exclude = tuple(str(folder / TABLE) for folder in work.needs.values())
+    exclude = tuple(str(work.file_of(folder, TABLE)) for folder in work.needs.values())
     config = PrepareConfig(
         target_columns=tuple(work.settings["targets"]),
         hydrogens=work.settings["hydrogens"],
@@ -194,7 +194,7 @@ def classical_model(work: Work) -> Result:
     from dnd.reproduction.labelled import labelled_table
 
     table = labelled_table(work)
-    with np.load(work.need("features") / "features.npz", allow_pickle=False) as arrays:
+    with np.load(work.file_of(work.need("features"), "features.npz"), allow_pickle=False) as arrays:
         features = {name: arrays[name] for name in ("counts", "descriptors")}
         valid = arrays["valid"]
     targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]

@@ -25,7 +25,7 @@ from dnd.common.errors import DndError
 from dnd.common.files import open_own
 from dnd.common.log import PROGRESS, told
 from dnd.common.sealed_records import read_record, write_record
-from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE
+from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, digests_of_files
 
 _POLL_S = 0.02
 # What the stages import; imported before the fork. Nothing is computed there, so no thread pool exists yet.
@@ -71,6 +71,7 @@ def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell
             outcome = run(folder)
     except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
         return 130
+    outcome["files"] = digests_of_files(folder)
     outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     write_record(folder / OUTCOME_FILE, outcome)
     return 0

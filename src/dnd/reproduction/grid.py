@@ -88,8 +88,12 @@ class _Run:
         known = self.results.read()
         old = {cell.key: known.get((cell.key, keys[cell.key])) for cell in cells}
         self.records = {key: record for key, record in old.items() if record and record.status == "done"}
-        self.reused, self.ran = len(self.records), 0
         self.waiting = [cell for cell in cells if cell.key not in self.records]
+        while lost := self._lost():
+            self.waiting = [cell for cell in cells if cell in self.waiting or cell.key in lost]
+            for key in lost:
+                del self.records[key]
+        self.reused, self.ran = len(self.records), 0
         self.workers: list[_Worker] = []
         self.running: dict[str, _Worker] = {}
 
@@ -105,6 +109,11 @@ class _Run:
                 self._collect()
         failed = tuple(cell.key for cell in self.cells if self.records[cell.key].status == "failed")
         return GridSummary(self.records, self.ran, self.reused, failed)
+
+    def _lost(self) -> list[str]:
+        """Finished cells that a waiting one needs and whose folder was removed: they run again."""
+        needed = {key for cell in self.waiting for key in cell.needs}
+        return [key for key in self.records if key in needed and not (self._folder_of(key) / OUTCOME_FILE).is_file()]
 
     def _start_ready(self) -> None:
         for cell in list(self.waiting):

@@ -158,7 +158,7 @@ def _select(table: LabelledTable, rows: np.ndarray, columns: Sequence[int] | np.
 
 def _qm9_table(work: Work) -> LabelledTable:
     name = str(work.settings["dataset"]).removeprefix(QM9_PREFIX)
-    return _own_table(work.need("labels") / TABLE, (name,), "regression", "mae")
+    return _own_table(work.file_of(work.need("labels"), TABLE), (name,), "regression", "mae")
 
 
 def _user_table(work: Work) -> LabelledTable:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dnd.common.errors import ConfigError, InputError
-from dnd.common.files import open_own, storage_errors
-from dnd.common.sealed_records import append_line, read_lines
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.common.files import open_own, sha256_file, storage_errors
+from dnd.common.sealed_records import append_line, read_lines, read_record
 
 # What a cell of a grid is given, and the names of what it leaves in its folder.
 
@@ -41,6 +41,21 @@ class Work:
     def need(self, *kinds: str) -> Path:
         """Folder of the needed cell whose key ends in one of `kinds`."""
         return next(folder for key, folder in self.needs.items() if key.rsplit("/", 1)[-1] in kinds)
+
+    def file_of(self, folder: Path, name: str) -> Path:
+        """A file of a needed cell's folder that lies in no sealed folder, as the outcome of that cell vouches for it.
+
+        Raises:
+            CorruptFileError: the outcome or the file is missing or damaged.
+        """
+        known = read_record(folder / OUTCOME_FILE).get("files")  # none in a cell of version 0.1.0
+        if known is not None and sha256_file(folder / name) != known.get(name):
+            raise CorruptFileError(
+                f"{folder / name} was altered",
+                expected="what the cell that made it wrote",
+                next_step=f"Remove {folder}, and the same command makes it again",
+            )
+        return folder / name
 
     def inputs(self) -> list[str]:
         """The input files.
@@ -130,6 +145,16 @@ def digests(cells: Iterable[Cell]) -> dict[str, str]:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False)
         found[cell.key] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
+
+
+def digests_of_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of what a finished cell leaves beside its sealed folders, by name."""
+    own = {CELL_FILE, OUTCOME_FILE, LOG_FILE}
+    return {
+        path.name: sha256_file(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in own and not path.name.startswith(".")
+    }
 
 
 class ResultsFile:

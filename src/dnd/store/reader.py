@@ -6,7 +6,7 @@ Batches are gathered without a loop over molecules.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
+from dnd.common.watched_inputs import MappedFile
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.molecular_graph import FEATURE_VERSION, NUM_ATOM_FEATURES
 from dnd.store.schema import (
@@ -42,6 +43,7 @@ class Store:
 
     Args:
         target_places: for each shard, which of the store's targets its own are; None = all of them, in order.
+        files: that the shards are mapped from; none in memory.
 
     Attributes:
         path: the folder, None for a store in memory.
@@ -61,9 +63,10 @@ class Store:
         path: Path | None = None,
         *,
         target_places: Sequence[np.ndarray] | None = None,
+        files: Sequence[MappedFile] = (),
     ) -> None:
         self.path, self.manifest = path, manifest
-        self._batches = list(batches)
+        self._batches, self.files = list(batches), list(files)
         self._first_rows = offsets_of(np.array([batch.num_rows for batch in self._batches], dtype=np.int64))
         have = frozenset[str]().union(*(batch.schema.names for batch in self._batches))
         self.auxiliary = tuple(name for name in FURTHER_FIELDS if name in have)
@@ -91,6 +94,7 @@ class Store:
             CorruptFileError: it is no finished store, damaged, or of a newer format.
         """
         folder = Path(path)
+        before = {path.name: MappedFile(path) for path in folder.glob("shard-*")}
         manifest = verify_folder(folder, kind="store", format_version=SCHEMA_VERSION)
         if manifest.get("feature_version") != FEATURE_VERSION:
             raise CorruptFileError(
@@ -100,7 +104,10 @@ class Store:
                 next_step="Make it again with `dnd prepare`",
             )
         names = sorted(name for name in manifest["files"] if name.startswith("shard-"))
-        return cls([_map_shard(folder / name) for name in names], manifest, folder)
+        batches, files = [_map_shard(folder / name) for name in names], [before[name] for name in names]
+        for file in files:
+            file.require_mapped()
+        return cls(batches, manifest, folder, files=files)
 
     @classmethod
     def from_rows(
@@ -127,11 +134,13 @@ class Store:
     @cached_property
     def has_conformers(self) -> bool:
         """Whether every molecule has at least one conformer."""
+        self._require_unchanged()
         return len(self) > 0 and all(bool((counts > 0).all()) for counts in self._num_conformers)
 
     @cached_property
     def some_conformers(self) -> bool:
         """Whether some molecule has a conformer."""
+        self._require_unchanged()
         return any(bool((counts > 0).any()) for counts in self._num_conformers)
 
     def with_conformers(self) -> Store:
@@ -142,6 +151,7 @@ class Store:
         """
         if self.has_conformers:
             return self
+        self._require_unchanged()
         solid = [number for number, counts in enumerate(self._num_conformers) if len(counts) and bool(counts.all())]
         names = sorted(name for name in self.manifest.get("files", {}) if name.startswith("shard-"))
         files = {names[number]: self.manifest["files"][names[number]] for number in solid} if names else {}
@@ -150,10 +160,12 @@ class Store:
             {**self.manifest, "files": files},
             self.path,
             target_places=[self._target_places[number] for number in solid],
+            files=[self.files[number] for number in solid] if self.files else (),
         )
 
     def places_with_conformers(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
         """Row numbers of molecules in `with_conformers()`, -1 where a molecule has no conformer."""
+        self._require_unchanged()
         solid = np.array([len(counts) > 0 and bool(counts.all()) for counts in self._num_conformers])
         first_places = offsets_of(np.diff(self._first_rows) * solid)
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
@@ -171,17 +183,17 @@ class Store:
     @property
     def atom_counts(self) -> RaggedCounts:
         """Graph atoms of each molecule."""
-        return RaggedCounts(self._columns["node_features"], self._first_rows)
+        return RaggedCounts(self._columns["node_features"], self._first_rows, self._require_unchanged)
 
     @property
     def bond_counts(self) -> RaggedCounts:
         """Bonds of each molecule, counted once."""
-        return RaggedCounts(self._columns["bonds"], self._first_rows)
+        return RaggedCounts(self._columns["bonds"], self._first_rows, self._require_unchanged)
 
     @property
     def conformer_atom_counts(self) -> RaggedCounts:
         """Atoms of each molecule's conformers, 0 where there is none."""
-        return RaggedCounts(self._columns["atomic_numbers"], self._first_rows)
+        return RaggedCounts(self._columns["atomic_numbers"], self._first_rows, self._require_unchanged)
 
     @property
     def targets(self) -> Float[np.ndarray, "molecules targets"]:
@@ -190,7 +202,7 @@ class Store:
 
     def targets_of(self, rows: Int[np.ndarray, "batch"]) -> Float[np.ndarray, "batch targets"]:
         """`(len(rows), C)` float32, NaN = missing."""
-        return self._targets_of(Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows))
+        return self._targets_of(self._select(rows))
 
     def _targets_of(self, selection: Selection) -> Float[np.ndarray, "batch targets"]:
         targets_BC = np.full((len(selection.local), len(self.target_columns)), np.nan, dtype=np.float32)
@@ -202,11 +214,12 @@ class Store:
     @property
     def batches(self) -> list[pa.RecordBatch]:
         """The shards as Arrow record batches, in order."""
+        self._require_unchanged()
         return list(self._batches)
 
     def num_conformers_of(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
         """K of each of `rows`."""
-        return pick(self._num_conformers, Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows))
+        return pick(self._num_conformers, self._select(rows))
 
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
         """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K.
@@ -219,7 +232,7 @@ class Store:
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a store of {len(self)} molecules")
-        selection = Selection.of(rows, self._first_rows)
+        selection = self._select(rows)
         graph = self._read_graph(selection)
         solid = self.has_conformers or (
             self.some_conformers and len(rows) > 0 and bool((pick(self._num_conformers, selection) > 0).all())
@@ -240,7 +253,7 @@ class Store:
                 next_step="Make it again with `dnd prepare "
                 + ("--quantum gfn2`" if name in QUANTUM_FIELDS else f"--auxiliary {name}`"),
             )
-        selection = Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows)
+        selection = self._select(rows)
         values, counts = self._all(name, selection)
         return values, offsets_of(counts)
 
@@ -260,11 +273,24 @@ class Store:
     def smiles(self, rows: np.ndarray | None = None) -> list[str]:
         """Canonical SMILES of `rows`, of all molecules when None."""
         if rows is None:
+            self._require_unchanged()
             return [text for batch in self._batches for text in batch.column("smiles").to_pylist()]
         return [self._batches[shard].column("smiles")[local].as_py() for shard, local in map(self._locate, rows)]
 
+    def _select(self, rows: Int[np.ndarray, "batch"]) -> Selection:
+        """Where the rows are, in shards that nobody has written to since they were verified."""
+        selection = Selection.of(np.asarray(rows, dtype=np.int64), self._first_rows)
+        self._require_unchanged(selection.shards.tolist())
+        return selection
+
+    def _require_unchanged(self, shards: Iterable[int] | None = None) -> None:
+        """Raise `CorruptFileError` where one of the shards, of all when None, was written to."""
+        for file in self.files if shards is None else [self.files[shard] for shard in shards if self.files]:
+            file.require_unchanged()
+
     def _locate(self, row: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        self._require_unchanged([shard])
         return shard, int(row - self._first_rows[shard])
 
     def _all(self, name: str, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
@@ -384,4 +410,6 @@ def union(stores: Sequence[Store]) -> Store:
         for store in stores
         for _ in store.batches
     ]
-    return Store([batch for store in stores for batch in store.batches], manifest, target_places=places)
+    batches = [batch for store in stores for batch in store.batches]
+    mapped = [file for store in stores for file in store.files]
+    return Store(batches, manifest, target_places=places, files=mapped if len(mapped) == len(batches) else ())

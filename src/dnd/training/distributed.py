@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dnd.common.errors import DndError
+from dnd.common.files import folder_lock
 from dnd.training.objective import StepLoss, Terms
 
 # The others wait in a collective while rank 0 evaluates or saves, which may take longer than the default allows.
@@ -182,6 +184,15 @@ def gather_rows(rows_BD: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows d
 def is_main_rank() -> bool:
     """Whether this process is the one that writes results; the others only help to train."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def run_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock of the folder that a verb writes, which rank 0 holds for all ranks, from its checks to its seal.
+
+    Raises:
+        InputError, StorageError: see `folder_lock`.
+    """
+    return folder_lock(folder) if is_main_rank() else contextlib.nullcontext()
 
 
 def num_ranks() -> int:

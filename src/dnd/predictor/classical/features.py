@@ -17,6 +17,7 @@ from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
+from dnd.common.errors import internal_reason
 from dnd.common.processes import process_pool
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
@@ -174,12 +175,14 @@ def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
     x_NF = np.zeros((len(smiles), sum(_WIDTHS[name] for name in names)), np.float32)
     refused = {}
     for row, text in enumerate(smiles):
-        read = read_smiles(text)  # canonical, so its atoms are in canonical order
-        assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
         try:
+            read = read_smiles(text)  # canonical, so its atoms are in canonical order
+            assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
             x_NF[row] = np.concatenate([np.empty(0, np.float32), *(_values(name, read[0]) for name in names)])
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
+        except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
+            refused[row] = internal_reason(error)
     return Features(x_NF, refused)
 
 

@@ -24,7 +24,7 @@ from dnd.pretraining.heads import ProjectionHead, Readout, min_max_mean_per_mole
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
 from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
-from dnd.training.distributed import gather_rows
+from dnd.training.distributed import gather_rows, run_lock
 from dnd.training.loop import train
 from dnd.training.objective import StepLoss
 from dnd.training.settings import LoopConfig
@@ -326,8 +326,14 @@ def contrast(
         return summary
     store = store if isinstance(store, Store) else Store.open(store)
     objective = ContrastiveObjective(store, config)
-    settings = {"store": store.fingerprint, "settings": to_dict(config)}
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title="contrast")
+    with run_lock(out):
+        return finished_before(out, resume=resume) or _contrast(objective, out, config, resume)
+
+
+def _contrast(objective: ContrastiveObjective, out: Path, config: ContrastConfig, resume: bool) -> PretrainSummary:
+    """`contrast` in a folder that is ours alone."""
+    settings = {"store": objective.store.fingerprint, "settings": to_dict(config)}
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title="contrast", held=True)
     description = {"stage": "contrast", "settings": to_dict(config)}
     card = [
         f"A 2D student pretrained by 3DInfomax (NT-Xent, τ = {config.temperature:g}, 3D encoder `{config.encoder_3d}`, "

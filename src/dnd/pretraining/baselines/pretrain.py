@@ -13,6 +13,7 @@ from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, sea
 from dnd.pretraining.objective import PretrainingObjective
 from dnd.pretraining.settings import PretrainConfig
 from dnd.store.reader import Store
+from dnd.training.distributed import run_lock
 from dnd.training.loop import train
 
 METHODS: dict[str, Callable[[Store, PretrainConfig], PretrainingObjective]] = {
@@ -50,9 +51,15 @@ def pretrain(
         return summary
     store = store if isinstance(store, Store) else Store.open(store)
     objective = look_up(METHODS, config.method, "method")(store, config)
-    settings = {"store": store.fingerprint, "settings": to_dict(config)}
+    with run_lock(out):
+        return finished_before(out, resume=resume) or _pretrain(objective, out, config, resume)
+
+
+def _pretrain(objective: PretrainingObjective, out: Path, config: PretrainConfig, resume: bool) -> PretrainSummary:
+    """`pretrain` in a folder that is ours alone."""
+    settings = {"store": objective.store.fingerprint, "settings": to_dict(config)}
     title = f"pretrain {config.method}"
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title)
+    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, held=True)
     description = {"stage": "pretrain", "method": config.method, "settings": to_dict(config)}
     card = [
         f"A 2D student pretrained by the baseline `{config.method}`; its heads are dropped.",

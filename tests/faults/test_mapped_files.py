@@ -1,0 +1,155 @@
+"""A store that is cut short, overwritten, replaced or removed while it is read: what it was, or an error, no signal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distillation_toys import toy_row, toy_store, toy_teacher
+from dnd.common.errors import CorruptFileError
+from dnd.common.files import write_manifest
+from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
+from dnd.store.reader import Store, union
+from dnd.store.schema import PLAIN_SCHEMA_VERSION
+from dnd.store.writer import shard_name, write_shard
+
+ROWS, SHARDS = 400, 3
+
+
+def write_store(folder: Path, first: int = 0) -> Path:
+    """Shards of many pages, so that what is cut off was surely not read before."""
+    folder.mkdir()
+    for shard in range(SHARDS):
+        rows = [toy_row(first + shard * ROWS + row, "heavy_both", 1) for row in range(ROWS)]
+        write_shard(folder / shard_name(shard), rows)
+    extra = {"feature_version": FEATURE_VERSION, "settings": {"hydrogens": "heavy_both"}, "target_columns": ["a", "b"]}
+    write_manifest(folder, kind="store", format_version=PLAIN_SCHEMA_VERSION, extra=extra)
+    return folder
+
+
+def overwrite(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replace(path: Path) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(b"another")
+    os.replace(other, path)
+
+
+HARMFUL: dict[str, Callable[[Path], None]] = {
+    "cut to nothing": lambda path: os.truncate(path, 0),
+    "cut in the middle": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "overwritten": overwrite,
+}
+HARMLESS: dict[str, Callable[[Path], None]] = {"replaced": replace, "removed": Path.unlink}
+READERS: dict[str, Callable[[Store], object]] = {
+    "read": lambda store: store.read(np.arange(len(store))),
+    "labels": lambda store: store.targets,
+    "sum": lambda store: store.atom_counts.sum(),
+    "counts": lambda store: store.bond_counts[:],
+    "kind": lambda store: store.some_conformers,
+    "places": lambda store: store.places_with_conformers(np.arange(3)),
+    "texts": lambda store: store.smiles(),
+    "names": lambda store: store.describe(np.arange(len(store))),
+    "conformers": lambda store: store.num_conformers_of(np.arange(len(store))),
+    "batches": lambda store: [batch.to_pylist() for batch in store.batches],
+    "union": lambda store: union([store, toy_store(3)]).read(np.arange(len(store))),
+    "solid": lambda store: store.with_conformers().read(np.arange(len(store))),
+}
+
+
+@pytest.mark.parametrize("deed", HARMFUL)
+def test_a_store_that_is_written_to_is_refused_whatever_is_read(tmp_path: Path, deed: str) -> None:
+    store = Store.open(write_store(tmp_path / "store"))
+    assert store.has_conformers
+    HARMFUL[deed](tmp_path / "store" / shard_name(SHARDS - 1))
+    for read in READERS.values():
+        with pytest.raises(CorruptFileError, match="changed while it was read"):
+            read(store)
+    assert len(store.read(np.arange(ROWS)).rows_B) == ROWS  # the other shards are as they were
+
+
+@pytest.mark.parametrize("deed", HARMLESS)
+def test_a_store_that_is_replaced_is_read_as_it_was(tmp_path: Path, deed: str) -> None:
+    store = Store.open(write_store(tmp_path / "store"))
+    before = Store.open(write_store(tmp_path / "same")).read(np.arange(SHARDS * ROWS))
+    for shard in range(SHARDS):
+        HARMLESS[deed](tmp_path / "store" / shard_name(shard))
+    after = store.read(np.arange(SHARDS * ROWS))
+    assert torch.equal(before.graph.node_features_NF, after.graph.node_features_NF)
+    assert before.conformers is not None
+    assert after.conformers is not None
+    assert torch.equal(before.conformers.positions_A3, after.conformers.positions_A3)
+
+
+def test_a_store_that_is_replaced_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "store")
+    write_store(tmp_path / "other", first=9000)
+    import dnd.store.reader as module
+
+    real = module._map_shard
+
+    def late(path: Path) -> object:
+        if path.name == shard_name(1):
+            os.replace(tmp_path / "other" / path.name, path)
+        return real(path)
+
+    monkeypatch.setattr(module, "_map_shard", late)
+    with pytest.raises(CorruptFileError, match=f"{shard_name(1)} changed while it was read"):
+        Store.open(tmp_path / "store")
+
+
+TRAINING = """
+import os, sys
+from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
+from dnd.store.reader import Store
+from dnd.training.settings import LoopConfig
+from distillation_toys import TEACHER
+store, shard, out = sys.argv[1:]
+real, calls = DenoisingObjective.load_batch, []
+def load_batch(self, rows, epoch):
+    calls.append(1)
+    if len(calls) == 5:
+        os.truncate(shard, 0)
+    return real(self, rows, epoch)
+DenoisingObjective.load_batch = load_batch
+loop = LoopConfig(epochs=1, batch_size=8, device="cpu", threads=1)
+denoise(store, out, DenoiseConfig(teacher=TEACHER, loop=loop), quiet=True)
+"""
+
+
+def test_a_training_whose_store_is_cut_short_ends_with_an_error_and_no_signal(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    words = [str(store), str(store / shard_name(1)), str(tmp_path / "out")]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TRAINING, *words],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1  # a signal would be -7
+    assert f"{shard_name(1)} changed while it was read" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("deed", HARMFUL)
+def test_a_cache_of_teacher_outputs_that_is_written_to(tmp_path: Path, deed: str) -> None:
+    store, request = toy_store(40), TargetRequest((0, 2), (2,))
+    cache = build_cache(toy_teacher(), store, request, device=torch.device("cpu"), folder=tmp_path / "targets")
+    atoms, _ = cache.read(np.arange(40))
+    HARMFUL[deed](tmp_path / "targets" / "shard-00000" / "atoms.npy")
+    with pytest.raises(CorruptFileError, match="changed while it was read"):
+        cache.read(np.arange(40))
+    again = build_cache(toy_teacher(), store, request, device=torch.device("cpu"), folder=tmp_path / "targets")
+    assert torch.equal(again.read(np.arange(40))[0], atoms)
