@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
+from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standardize, label_settings
 from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
 
 Settings = Annotated[
@@ -62,6 +62,7 @@ def finetune(
     measured: Measured = None,
     censored: Censored = None,
     decimal: Decimal = None,
+    standardize: Standardize = False,
     encoder: Encoder = None,
     student: Student = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
@@ -99,6 +100,7 @@ def finetune(
         "tasks" if task and "," in task else "task": task,
         "split": split,
         "replicates": replicates,
+        "standardize": "true" if standardize else None,
         "ensemble": ensemble,
         "metric": metric,
         "loop.seed": seed,

@@ -1,4 +1,4 @@
-"""Options that say how cells are read as labels; `finetune` and `evaluate` share them, so they stand in neither."""
+"""Options that say how cells are read; `finetune`, `check` and `evaluate` share them, so they stand in neither."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ Censored = Annotated[
 ]
 Decimal = Annotated[
     str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells leave it open.")
+]
+
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize", help="Take the largest organic part of each molecule, neutral, here and in predictions."
+    ),
 ]
 
 

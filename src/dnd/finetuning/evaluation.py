@@ -103,6 +103,8 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     table = "\n".join(comparison_table(metrics))
     headline = "\n\n".join(line for line in headlines(metrics))
     data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
+    changed = counts.get("standardized")
+    form = "" if changed is None else f"\nStandardized: the largest organic part, neutral; {changed} rows were changed."
     return f"""# Predictor of {targets}
 
 {headline}
@@ -120,7 +122,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 ```
 
 Input: SMILES without conformers; every spelling of a molecule gives the same prediction.
-Hydrogens: `{config["hydrogens"]}`.
+Hydrogens: `{config["hydrogens"]}`.{form}
 Predictions for molecules unlike the training molecules are extrapolations; `dnd predict` marks them in `in_domain`.
 """
 

@@ -27,6 +27,7 @@ from dnd.common.runs import already_finished, begin_or_go_on, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.class_labels import expand_classes, require_unique_outputs, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
+from dnd.finetuning.kept_work import KeptWork
 from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.replicates import aggregated
@@ -174,6 +175,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
     metrics = write_outcome(out, plan, fitted)
     for folder in out.glob("member-*/checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)  # a sealed MODEL needs none
+    KeptWork(out).remove()
     return FinetuneSummary(out, metrics, True)
 
 
@@ -274,6 +276,7 @@ def _read(
             choices=choices,
             dealing=dealing,
             extra_column=column,
+            standardize=config.standardize,
             jobs=config.jobs,
             most=most,
         )
@@ -286,6 +289,7 @@ def _read(
         smiles_column=file.smiles_column,
         extra_column=column,
         rules=file.rules,
+        standardize=config.standardize,
         jobs=config.jobs,
         most=most,
         dealing=dealing,
@@ -314,7 +318,7 @@ def _dealing(config: FinetuneConfig) -> Dealing:
     def deal(molecules: UnreadMolecules) -> list[Split]:
         return partitions(
             config.split,
-            molecules.texts,
+            molecules.smiles if config.standardize else molecules.texts,
             identities=identities_of(molecules.smiles),
             column_values=molecules.extra,
             rows_N=molecules.rows_N,

@@ -206,6 +206,7 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
             "rejected": len(molecules.rejects),
             "labels": label_count(molecules),
             **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
+            **({} if molecules.standardized is None else {"standardized": molecules.standardized}),
             **({} if molecules.sides_NC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_NC))}),
         },
         "replicates": [one.as_dict() for one in repeats_of(plan)],

@@ -26,6 +26,7 @@ from dnd.finetuning.fold_data import (
     similarity_to_training,
     workbench,
 )
+from dnd.finetuning.kept_work import KeptFeatures, KeptWork
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.students import MemberResult, Plan, plan_students
 from dnd.finetuning.time_limit import Clock
@@ -99,7 +100,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         plan: what is settled.
         out: the MODEL folder; a student trains in `member-<number>`.
         clock: counts down the time limit.
-        resume: students go on where they stopped; classical members are fitted anew, to the same arrays.
+        resume: go on where a student stopped, with the features and classical members that are kept.
     """
     config = plan.config
     if config.blend.second is not None and plan.encoder != RANDOM:
@@ -112,7 +113,10 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     LOGGER.log(PROGRESS, f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
-    features = features_of(smiles, embedding, layout, jobs=config.jobs)
+    kept = KeptWork(out)
+    cache = KeptFeatures(kept, layout.sets)
+    features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache)
+    cache.keep()
     x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
     place_N[every] = np.arange(len(every))
     for place, reason in features.refused.items():
@@ -125,7 +129,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
-        fits = fit_classical(bench, config.blend.classical, budget)
+        fits = fit_classical(bench, config.blend.classical, budget, kept)
         students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         first += students.count

@@ -167,6 +167,11 @@ def _audit(model: ModelFiles) -> list[Section]:
         ["molecules used", counts["molecules"]],
         ["rows left out", counts["rejected"]],
         ["labels", counts["labels"]],
+        *(
+            [["rows changed to their largest organic part, neutral", counts["standardized"]]]
+            if "standardized" in counts
+            else []
+        ),
         ["split", metrics["split"]],
         *([f"molecules of the {part} part", metrics["parts"][part]["molecules"]] for part in PARTS),
         ["molecules in more than one part", metrics["duplicates_across_parts"]],
