@@ -305,6 +305,7 @@ class Workbench:
         seed: of the fits.
         options: of the fits.
         identity_N: a number for each molecule, the same for all its rows.
+        exact_NC: `targets_NC` without limits, which can teach but not judge; None = there is no limit.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -318,6 +319,12 @@ class Workbench:
     seed: int
     options: FitOptions
     identity_N: Int64[np.ndarray, "molecules"]
+    exact_NC: Array | None = None
+
+    @property
+    def judged_NC(self) -> Array:
+        """The labels that members are judged by."""
+        return self.targets_NC if self.exact_NC is None else self.exact_NC
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -456,7 +463,7 @@ def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ..
 def _piece(bench: Workbench, name: str, fold: int) -> str:
     """The name of a fit: what it learns from is in it, since a time limit may draw other molecules."""
     digest = hashlib.sha256(repr(asdict(bench.options)).encode())
-    for array in (bench.rows, bench.folds):
+    for array in (bench.rows, bench.folds, bench.targets_NC[bench.rows]):
         digest.update(np.ascontiguousarray(array).tobytes())
     return f"{name}-{fold}-{digest.hexdigest()[:16]}"
 

@@ -137,6 +137,7 @@ def workbench(
         x_NF=x_NF,
         place_N=place_N,
         targets_NC=molecules.targets_NC,
+        exact_NC=None if molecules.sides_NC is None else molecules.exact_NC,
         targets=tuple(with_groups(targets, molecules.groups, molecules.class_names)),
         layout=feature_layout(plan, encoder),
         rows=rows,

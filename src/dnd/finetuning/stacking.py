@@ -17,6 +17,7 @@ from dnd.common.log import LOGGER, PROGRESS
 from dnd.finetuning.baselines import Features
 from dnd.finetuning.blend_students import BlendStudents, train_students, without_fold
 from dnd.finetuning.blend_weights import fit_weights
+from dnd.finetuning.censored import with_limits_filled
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
 from dnd.finetuning.fold_data import (
     development,
@@ -128,6 +129,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
+        if plan.molecules.sides_NC is not None:
+            bench = with_limits_filled(bench, plan.molecules.sides_NC, say)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, kept)
         students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
@@ -149,7 +152,7 @@ def _combine(
     values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
     if students.left_out:
         fits.dropped.append(students.left_out)
-    labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
+    labels_NC = on_learned_scale(bench.targets, bench.judged_NC[bench.rows])
     out_of_fold_MNC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
     weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C, plan.config.metric)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
