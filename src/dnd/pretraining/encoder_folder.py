@@ -14,6 +14,7 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, require_same_run
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import save_encoder
+from dnd.models.students.limits import RepresentationLimits
 from dnd.models.students.property_heads import PropertyHeads
 from dnd.pretraining.objective import PretrainingObjective
 from dnd.training.checkpoint import Checkpoints
@@ -135,7 +136,8 @@ def _write(
         f"- training: {result.steps:,} steps, {objective.loop.epochs} epochs; kept: step {result.best_step:,}",
         "",
     ]
-    save_encoder(out, student, config, "\n".join(lines), heads=heads)
+    limits = RepresentationLimits.measured(student.eval(), store, objective.train_rows.sample())
+    save_encoder(out, student, config, "\n".join(lines), heads=heads, limits=limits)
     for leftover in ("checkpoints", "targets"):
         shutil.rmtree(out / leftover, ignore_errors=True)  # a sealed encoder needs neither
 
