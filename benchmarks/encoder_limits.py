@@ -5,8 +5,8 @@
         DATA/cascade_dft/cascade_dft.npz DATA/equireact_dft/equireact_dft.npz
 
 4,000 molecules of the files are drawn, of each file in the share that it had in the training (at most 40,000 of a
-file), without those of `data/held_out_molecules.txt.gz`. `limits.safetensors` and a line of the card are written, and
-the folder is sealed again; its weights stay as they are. An encoder that is made now has limits from the start. It takes
+file), without those of `data/held_out_molecules.txt.gz`. `limits.safetensors` and a line of the card are written and
+the folder is sealed again; its weights stay as they are. An encoder made now has limits from the start. It takes
 a minute. What the limits change is printed: the share of the drawn molecules with a component beyond them, and the
 largest robust deviation of a molecule of 400 atoms with and without.
 """

@@ -17,7 +17,10 @@ Measured = Annotated[
 ]
 Censored = Annotated[
     str | None,
-    typer.Option(help="Labels such as >10 and <0.1: keep them as limits, drop them, or take the limit for the value."),
+    typer.Option(
+        help="Labels such as >10 and <0.1: keep them as limits, drop them, or take the limit for the value.",
+        autocompletion=lambda: ["keep", "drop", "limit"],
+    ),
 ]
 Decimal = Annotated[
     str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells leave it open.")
