@@ -104,7 +104,7 @@ def run(data: str, seed: int, recipe: str, fate: str, most: int) -> dict[str, st
         write_table(table, smiles, values_N, learn, limit, seed)
         settings = [*words, "split=column:part", f"labels.censored={fate}", f"loop.seed={seed}", "jobs=1"]
         config = load_config(FinetuneConfig, name, [*settings, "loop.device=cpu", "loop.threads=1"], stage="finetune")
-        finetune(table, Path(folder) / "model", ["y"], config, encoder=encoder, say=lambda line: None, quiet=True)
+        finetune(table, Path(folder) / "model", ["y"], config, encoder=encoder)
         predictor = Predictor.load(Path(folder) / "model", device="cpu")
         predicted_N = predictor.predict_values([smiles[row] for row in judge])[0][:, 0]
     errors_N, beyond_N = predicted_N - values_N[judge], values_N[judge] > limit

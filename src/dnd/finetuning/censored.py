@@ -17,13 +17,13 @@ Legend: N molecules, C targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
+from dnd.common.log import LOGGER
 from dnd.finetuning.classical import Workbench
 
 MODEL = "ridge"
@@ -45,15 +45,12 @@ def log_likelihood(labels_N: Values, sides_N: Sides, means_N: Values, deviation:
     return float(np.where(sides_N == 0, norm.logpdf(z_N) - np.log(deviation), norm.logsf(sides_N * z_N)).sum())
 
 
-def with_limits_filled(
-    bench: Workbench, sides_NC: Int[np.ndarray, "molecules targets"], say: Callable[[str], None]
-) -> Workbench:
+def with_limits_filled(bench: Workbench, sides_NC: Int[np.ndarray, "molecules targets"]) -> Workbench:
     """The workbench with labels that classical members do best with.
 
     Args:
         bench: `targets_NC` has the limits as values.
         sides_NC: 1 where the truth is above a label, -1 where it is below, 0 for values.
-        say: receives a line per target with limits.
     """
     targets_NC = bench.targets_NC.copy()
     for column, target in enumerate(bench.targets):
@@ -63,7 +60,9 @@ def with_limits_filled(
             continue
         chosen, values_N = _chosen(bench, column, rows, limits, sides_NC[:, column])
         targets_NC[limits, column] = values_N
-        say(f"classical members: {len(limits)} limits of {target.name} {chosen}, by their likelihood out of fold")
+        LOGGER.info(
+            f"classical members: {len(limits)} limits of {target.name} {chosen}, by their likelihood out of fold"
+        )
     return replace(bench, targets_NC=targets_NC)
 
 

@@ -130,7 +130,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         if plan.molecules.sides_NC is not None:
-            bench = with_limits_filled(bench, plan.molecules.sides_NC, say)
+            bench = with_limits_filled(bench, plan.molecules.sides_NC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, kept)
         students = plan_students(plan, without_fold(bench, partition, 0), clock, share)

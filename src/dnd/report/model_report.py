@@ -185,7 +185,8 @@ def _interval(answers: PredictionTable | None, name: str, known_N: np.ndarray) -
 def _outside(answers: PredictionTable | None, known_N: np.ndarray) -> np.ndarray | None:
     if answers is None or IN_DOMAIN not in answers:
         return None
-    return np.array([word == "no" for word in answers[IN_DOMAIN]])[known_N]
+    outside_N: np.ndarray = np.array([word == "no" for word in answers[IN_DOMAIN]])
+    return np.asarray(outside_N[known_N])
 
 
 def _label_plots(model: ModelFiles) -> list[Section]:

@@ -107,7 +107,7 @@ def test_every_way_to_a_prediction_standardizes(folder: Path) -> None:
     found = evaluate_file(predictor, folder / "salts.csv")
     assert "standardized: 14 rows changed to their largest organic part, neutral" in found["notes"]
     assert found["known_molecules"] == found["molecules"] - len(held_out_rows(folder))
-    screen([folder / "salts.csv"], folder / "model", folder / "out", ScreenConfig(jobs=1), quiet=True)
+    screen([folder / "salts.csv"], folder / "model", folder / "out", ScreenConfig(jobs=1))
     screened = pq.read_table(folder / "out" / "part-00000.parquet")["y_pred"].to_numpy()
     predicted = predictor.predict([row["smiles"] for row in rows(folder / "salts.csv")])["y_pred"]
     assert np.allclose(screened, predicted, rtol=1e-5)
