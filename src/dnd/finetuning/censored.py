@@ -66,13 +66,15 @@ def with_limits_filled(bench: Workbench, sides_NC: Int[np.ndarray, "molecules ta
     return replace(bench, targets_NC=targets_NC)
 
 
-def _chosen(bench: Workbench, column: int, rows: np.ndarray, limits: np.ndarray, sides_N: Sides) -> tuple[str, Values]:
+def _chosen(
+    bench: Workbench, column: int, rows: np.ndarray, limits: np.ndarray, sides_N: Sides
+) -> tuple[str, Float[np.ndarray, "limits"]]:
     """What is done with the limits, in words, and the labels in raw units that they get."""
     target, labels_N = bench.targets[column], bench.targets_NC[:, column]
     scaled_N = np.full(len(labels_N), np.nan)
     scaled_N[rows] = target.scaled(labels_N[rows])
 
-    def judged(own_N: Values) -> tuple[float, Values, float]:
+    def judged(own_N: np.ndarray) -> tuple[float, np.ndarray, float]:
         """Likelihood, means and deviation, where the limits have the labels `own_N` in raw units."""
         filled_NC = bench.targets_NC.copy()
         filled_NC[limits, column] = own_N

@@ -242,9 +242,9 @@ def _own_svg(svg: str) -> str:
 
 _CSS = """
 :root { color-scheme: light dark; --page: #ffffff; --ink: #1d2125; --soft: #5b6670; --line: #d5dbe0; --panel: #f4f6f8;
-  --shade: #0007; }
+  --shade: #0004; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #15181b; --ink: #e4e8ec; --soft: #9aa5af; --line: #343b42; --panel: #1e2327; --shade: #fff7; }
+  :root { --page: #15181b; --ink: #e4e8ec; --soft: #9aa5af; --line: #343b42; --panel: #1e2327; --shade: #fff4; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }

@@ -248,9 +248,9 @@ def _metrics_of_each(model: ModelFiles, systems: Mapping[str, Mapping[str, Any]]
         ]
         columns = ["target", "system", *(f"{part} {metric}" for part in ("test", "validation") for metric in metrics)]
         cut = f" The first 50 of {len(names)} targets." if len(names) > 50 else ""
-        note = f"The validation loss, a mean over targets, chose the epoch.{cut}"
-        note += f" On the learned scale: {scale}." if scale else ""
-        found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note))
+        chose = "The validation loss, a mean over targets, chose the epoch." if model.config["members"] else ""
+        note = f"{chose}{cut}" + (f" On the learned scale: {scale}." if scale else "")
+        found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note.strip()))
     return found
 
 
