@@ -28,6 +28,7 @@ from dnd.chemistry.splits import Split, balanced_scaffold_split, scaffold_split,
 from dnd.common.randomness import numpy_generator
 from dnd.finetuning.classical import FitOptions, Workbench, fit_classical
 from dnd.finetuning.fold_data import development, scaffold_folds, similarity_to_training
+from dnd.finetuning.kept_work import KeptWork
 from dnd.finetuning.stacking import fit_weights
 from dnd.finetuning.tasks import fit_targets
 from dnd.predictor.classical.features import Layout, features_of
@@ -118,7 +119,7 @@ def _blend(
         seed=seed,
         options=FitOptions(threads=1, trees=TREES),
     )
-    fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf)
+    fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf, KeptWork(None))
     values_MNC = np.stack(list(fits.out_of_fold.values()))
     scale_C = np.array([targets[0].std if kind == "regression" else 1.0])
     weights_MC = fit_weights(values_MNC[:, rows], targets_NC[rows], [kind], scale_C)

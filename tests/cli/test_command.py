@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
+import io
 import os
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -12,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from dnd.cli.main import VERBS, build_app, main
-from dnd.common.files import write_bytes, write_manifest
+from dnd.common import files
+from dnd.common.files import folder_lock, write_bytes, write_manifest
 
 DND = str(Path(sys.executable).with_name("dnd"))
 
@@ -102,3 +107,62 @@ def test_doctor_on_a_strange_folder_is_one_line_and_exit_code_2(tmp_path: Path) 
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "was not written by dnd" in result.stderr
+
+
+def interrupted(verb: str, words: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> str:
+    """What Ctrl-C in a verb says, with `folder` as the one that it works in; None = it has none."""
+    lock = contextlib.nullcontext() if folder is None else folder_lock(folder)
+
+    def stop(**options: object) -> None:
+        with lock:
+            raise KeyboardInterrupt
+
+    module = import_module(f"dnd.cli.{verb.replace('-', '_')}")
+    commands = module.app.registered_commands if hasattr(module, "app") else []
+    for command in commands:
+        monkeypatch.setattr(command, "callback", functools.wraps(command.callback)(stop))
+    if not commands:
+        name = verb.replace("-", "_")
+        monkeypatch.setattr(module, name, functools.wraps(getattr(module, name))(stop))
+    monkeypatch.setattr(files, "_last_held", [])
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
+        main([verb, *words])
+    assert end.value.code == 130
+    return errors.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        ("prepare in.smi -o out", " --resume"),
+        ("denoise store -o out", " --resume"),
+        ("distill store -o out --teacher teacher", " --resume"),
+        ("contrast store -o out", " --resume"),
+        ("finetune 'my table.csv' -o out --target-columns y", " --resume"),
+        ("screen in.smi -m model -o out", " --resume"),
+        ("screen in.smi -m model -o out --resume", ""),
+        ("pretrain-base --inputs a.sdf -o out", ""),
+        ("reproduce table1 -o out", ""),
+        ("demo -o out", ""),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_and_how_to_resume(
+    line: str, more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verb, *words = shlex.split(line)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").touch()
+    said = interrupted(verb, words, monkeypatch, tmp_path / "out")
+    assert said == f"dnd: stopped; what is done is kept in {tmp_path / 'out'}. To resume: dnd {line}{more}\n"
+    said = interrupted(verb, words, monkeypatch, tmp_path / "empty")
+    assert said == "dnd: stopped before its end, so there is no whole result; run it again\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["predict in.csv -m model", "embed in.csv -o x.npy", "check in.csv", "doctor out", "info"]
+)
+def test_ctrl_c_in_a_verb_that_keeps_nothing(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    verb, *words = shlex.split(line)
+    said = interrupted(verb, words, monkeypatch, None)
+    assert said == "dnd: stopped before its end, so there is no whole result; run it again\n"

@@ -108,6 +108,11 @@ def test_a_shell_completes_verbs_and_options():
     assert run(COMP_WORDS="dnd fine", **bash).stdout.split() == ["finetune"]
     bash["COMP_CWORD"] = "2"
     assert run(COMP_WORDS="dnd predict --smiles", **bash).stdout.split() == ["--smiles-column"]
+    line = "dnd finetune in.csv --recipe b"
+    known = run(_DND_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD="4").stdout.split()
+    assert known == ["best"]
+    split = run(_DND_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="dnd finetune in.csv --split sc").stdout
+    assert "scaffold-balanced" in split
     assert "--model" in run(_DND_COMPLETE="complete_zsh", _TYPER_COMPLETE_ARGS="dnd predict --mo").stdout
 
 

@@ -15,9 +15,8 @@ import torch
 from children import Toy, training
 from outcomes import outcome, scraps
 
-from dnd.common.errors import InputError
+from dnd.common.errors import InputError, Interrupted
 from dnd.graphs.batch import MoleculeBatch
-from dnd.training.loop import Interrupted
 from nursery import Nursery
 
 pytestmark = pytest.mark.timeout(600)  # thousands of small waits: a busy machine may stretch them

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
+from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standardize, label_settings
 
 
 def check(
@@ -22,6 +22,7 @@ def check(
     measured: Measured = None,
     censored: Censored = None,
     decimal: Decimal = None,
+    standardize: Standardize = False,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="JSON file to write as well.")] = None,
 ) -> None:
     """Say in seconds what a table holds, what is wrong with it, and what to type next."""
@@ -39,6 +40,7 @@ def check(
         target_columns=target_columns or (),
         smiles_column=smiles_column,
         rules=from_dict(LabelRules, label_settings(missing, measured, censored, decimal)),
+        standardize=standardize,
     )
     for line in check_lines(facts):
         typer.echo(line)

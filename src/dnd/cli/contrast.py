@@ -16,6 +16,7 @@ from dnd.cli.training_options import (
     StudentName,
     echo,
     loop_words,
+    recipe_option,
 )
 
 
@@ -26,7 +27,7 @@ def contrast(
     ] = None,
     out: EncoderOut = ...,  # type: ignore[assignment]
     student: StudentName = None,
-    recipe: Annotated[str, typer.Option(help="tiny, small, paper, qm9, or a TOML file.")] = "small",
+    recipe: Annotated[str, recipe_option("contrast")] = "small",
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,

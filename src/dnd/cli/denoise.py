@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words, recipe_option
 
 
 def denoise(
@@ -16,7 +16,7 @@ def denoise(
         list[str] | None, typer.Argument(help="key=value settings, such as teacher.width=64 or loop.epochs=30.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="TEACHER folder to write.")] = ...,  # type: ignore[assignment]
-    recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
+    recipe: Annotated[str, recipe_option("denoise")] = "small",
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,

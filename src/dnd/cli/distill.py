@@ -16,6 +16,7 @@ from dnd.cli.training_options import (
     StudentName,
     echo,
     loop_words,
+    recipe_option,
 )
 
 
@@ -42,7 +43,7 @@ def distill(
         str | None, typer.Option(help="With --level auto: column with SMILES. Found by name or content if not given.")
     ] = None,
     student: StudentName = None,
-    recipe: Annotated[str, typer.Option(help="tiny, small, gpu, paper, or a TOML file.")] = "small",
+    recipe: Annotated[str, recipe_option("distill")] = "small",
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,

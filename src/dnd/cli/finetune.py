@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
-from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standardize, label_settings
+from dnd.cli.training_options import (
+    AllowChange,
+    Device,
+    Resume,
+    SkipNonfinite,
+    completed_by,
+    echo,
+    loop_words,
+    recipe_option,
+)
 
 Settings = Annotated[
     list[str] | None,
@@ -29,17 +38,26 @@ Student = Annotated[
     str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
 ]
 Task = Annotated[
-    str | None, typer.Option(help="auto, regression, classification or multiclass; one per target, with commas.")
+    str | None,
+    typer.Option(
+        help="auto, regression, classification or multiclass; one per target, with commas.",
+        autocompletion=completed_by("auto regression classification multiclass"),
+    ),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
         help="scaffold, scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
-        "or index:TRAIN,VALID,TEST."
+        "or index:TRAIN,VALID,TEST.",
+        autocompletion=completed_by("scaffold scaffold-balanced random cluster kfold column: time: index:"),
     ),
 ]
 Metric = Annotated[
-    str | None, typer.Option(help="mae, rmse, spearman, auroc or auprc: what recipes best and fast are chosen for.")
+    str | None,
+    typer.Option(
+        help="mae, rmse, spearman, auroc or auprc: what recipes best and fast are chosen for.",
+        autocompletion=completed_by("mae rmse spearman auroc auprc"),
+    ),
 ]
 TimeLimit = Annotated[
     str | None, typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out.")
@@ -62,16 +80,21 @@ def finetune(
     measured: Measured = None,
     censored: Censored = None,
     decimal: Decimal = None,
+    standardize: Standardize = False,
     encoder: Encoder = None,
     student: Student = None,
     pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
     task: Task = None,
     split: Split = None,
     replicates: Annotated[
-        str | None, typer.Option(help="Rows of one molecule: keep, mean, median or geometric-mean; keep if not given.")
+        str | None,
+        typer.Option(
+            help="Rows of one molecule: keep, mean, median or geometric-mean; keep if not given.",
+            autocompletion=completed_by("keep mean median geometric-mean"),
+        ),
     ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
-    recipe: Annotated[str, typer.Option(help="best, fast, small, paper, qm9, or a TOML file.")] = "best",
+    recipe: Annotated[str, recipe_option("finetune")] = "best",
     metric: Metric = None,
     time_limit: TimeLimit = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
@@ -99,6 +122,7 @@ def finetune(
         "tasks" if task and "," in task else "task": task,
         "split": split,
         "replicates": replicates,
+        "standardize": "true" if standardize else None,
         "ensemble": ensemble,
         "metric": metric,
         "loop.seed": seed,

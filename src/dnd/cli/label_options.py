@@ -1,4 +1,4 @@
-"""Options that say how cells are read as labels; `finetune` and `evaluate` share them, so they stand in neither."""
+"""Options that say how cells are read; `finetune`, `check` and `evaluate` share them, so they stand in neither."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ Measured = Annotated[
 ]
 Censored = Annotated[
     str | None,
-    typer.Option(help="Labels such as >10 and <0.1: keep them as limits, drop them, or take the limit for the value."),
+    typer.Option(
+        help="Labels such as >10 and <0.1: keep them as limits, drop them, or take the limit for the value.",
+        autocompletion=lambda: ["keep", "drop", "limit"],
+    ),
 ]
 Decimal = Annotated[
     str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells leave it open.")
+]
+
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize", help="Take the largest organic part of each molecule, neutral, here and in predictions."
+    ),
 ]
 
 

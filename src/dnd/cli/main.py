@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from dnd.common.errors import (
     EXIT_OUR_FAULT,
@@ -23,10 +25,11 @@ from dnd.common.errors import (
     OUT_OF_MEMORY,
     ConfigError,
     DndError,
+    Interrupted,
     forget_rows,
     noted_rows,
 )
-from dnd.common.files import STORAGE_ERRNO
+from dnd.common.files import STORAGE_ERRNO, last_held_folder
 from dnd.common.log import LOGGER, PROGRESS, RESULT, told
 from dnd.common.processes import forget_current_folder
 from dnd.common.terminal import show_from_now_on, show_no_more, shown
@@ -68,9 +71,19 @@ _LogFile = Annotated[
 _LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
 
 
+class _Verbs(typer.core.TyperGroup):
+    """All verbs: the one place that sees Ctrl-C in any of them before Typer makes an exit code of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT) from None
+
+
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
-    app = typer.Typer(name="dnd", no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(name="dnd", cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback(help="Denoise and distill: molecular properties from SMILES with what a 3D teacher knew.")(_root)
     for name, line in VERBS.items():
         if name != verb:
@@ -130,10 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows = "a row" if count == 1 else f"{count} rows"
             _stop(f"{rows} with an internal error, which their reason tells; the others are done", EXIT_ROWS)
         raise
+    except Interrupted as error:
+        _stop(_what_is_kept(verb, words), error.exit_code)
+    except KeyboardInterrupt:  # before the verb began
+        _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
     except DndError as error:
         _stop(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _stop("stopped", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's flush is quiet
         sys.exit(0)
@@ -148,6 +163,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _internal_error(error)
     finally:
         show_no_more()
+
+
+def _what_is_kept(verb: str | None, words: Sequence[str]) -> str:
+    """What a command that was asked to stop leaves behind, and the line that resumes it."""
+    folder = last_held_folder()
+    if folder is None or not any(path.name != ".lock" for path in folder.iterdir()):
+        return "stopped before its end, so there is no whole result; run it again"
+    command = typer.main.get_group(build_app(verb)).commands[verb or ""]
+    can_resume = any("--resume" in option.opts for option in command.params)
+    line = ["dnd", *words, *["--resume"] * (can_resume and "--resume" not in words)]
+    return f"stopped; what is done is kept in {folder}. To resume: {shlex.join(line)}"
 
 
 def _internal_error(error: Exception) -> NoReturn:

@@ -16,6 +16,7 @@ from dnd.cli.training_options import (
     StudentName,
     echo,
     loop_words,
+    recipe_option,
 )
 
 
@@ -27,7 +28,7 @@ def pretrain(
     out: EncoderOut = ...,  # type: ignore[assignment]
     method: Annotated[str, typer.Option(help="graphcl, propred, dispred or confgen.")] = ...,  # type: ignore[assignment]
     student: StudentName = None,
-    recipe: Annotated[str, typer.Option(help="tiny, small, or a TOML file.")] = "small",
+    recipe: Annotated[str, recipe_option("pretrain")] = "small",
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import Device
+from dnd.cli.training_options import Device, recipe_option
 
 
 def pretrain_base(
@@ -18,7 +18,7 @@ def pretrain_base(
         list[Path], typer.Option(help="Conformers (.npz, SDF, XYZ), or SMILES (CSV, SMI); repeat.")
     ] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for stores, teacher, students and encoders.")] = ...,  # type: ignore[assignment]
-    recipe: Annotated[str, typer.Option(help="cpu, cpu-long, gpu, tiny, or a TOML file.")] = "cpu",
+    recipe: Annotated[str, recipe_option("base")] = "cpu",
     exclude: Annotated[
         list[Path] | None, typer.Option(help="Further file whose molecules are left out; may be repeated.")
     ] = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dnd.common.config import RECIPES
 from dnd.common.log import LOGGER, RESULT
 
 EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]
@@ -26,6 +28,17 @@ AllowChange = Annotated[
 
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; auto, CUDA if there is one, if not given.")]
+
+
+def recipe_option(stage: str) -> Any:
+    """`--recipe` of a stage: help and completion name the same recipes as the hints do."""
+    names = RECIPES[stage]
+    return typer.Option(help=f"{', '.join(names)}, or a TOML file.", autocompletion=lambda: list(names))
+
+
+def completed_by(words: str) -> Callable[[], list[str]]:
+    """What a shell completes an option with: known values, separated by blanks."""
+    return lambda: words.split()
 
 
 def loop_words(skip_nonfinite: int | None, allow_change: bool, device: str | None = None) -> list[str]:

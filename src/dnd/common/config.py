@@ -43,6 +43,16 @@ def look_up(table: Mapping[str, T], name: str, what: str) -> T:
 
 C = TypeVar("C")
 
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "base": ("cpu", "cpu-long", "gpu", "tiny"),
+    "contrast": ("tiny", "small", "paper", "qm9"),
+    "denoise": ("tiny", "small", "gpu", "paper"),
+    "distill": ("tiny", "small", "gpu", "paper", "coordinated"),
+    "finetune": ("best", "fast", "small", "paper", "qm9"),
+    "pretrain": ("tiny", "small", "paper"),
+}
+"""Recipes of each stage that help, hints and completion name; others belong to a verb, such as `dnd demo`."""
+
 
 def load_config(
     cls: type[C], recipe: str | Path | None = None, overrides: Sequence[str] = (), *, stage: str | None = None
@@ -75,8 +85,8 @@ def _recipe_of_stage(recipe: str, stage: str) -> str:
     Raises:
         ConfigError: there is no such recipe; the message names those of the stage.
     """
-    own = [name.removeprefix(f"{stage}-") for name in recipe_names() if name.startswith(f"{stage}-")]
-    if recipe in own:
+    own = RECIPES[stage]
+    if f"{stage}-{recipe}" in recipe_names():
         return f"{stage}-{recipe}"
     if recipe in recipe_names() or (recipe.endswith(".toml") and Path(recipe).is_file()):
         return recipe

@@ -5,6 +5,7 @@ A command ends by one of these errors; a row that raises costs only that row (be
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -65,6 +66,18 @@ class StorageError(DndError):
     """The disk is full, read-only or gone; everything sealed before is intact."""
 
     exit_code = EXIT_STORAGE
+
+
+class Interrupted(DndError):
+    """A signal asked the run to stop; its state is saved.
+
+    Attributes:
+        exit_code: 128 + the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
+        self.exit_code = 128 + number
 
 
 # One row that raises costs that row: found among its neighbours, named, and counted for the exit code.

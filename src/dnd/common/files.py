@@ -445,6 +445,14 @@ def _is_scrap(name: str) -> bool:
     return len(before) > 1 and before.startswith(".") and number.isdecimal()
 
 
+_last_held: list[Path] = []
+
+
+def last_held_folder() -> Path | None:
+    """The folder that was let go last: of a command that was stopped, the one it worked in."""
+    return _last_held[0] if _last_held else None
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run on it is refused with the holder's process number.
@@ -476,6 +484,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
                     path.unlink()
         yield
     finally:
+        _last_held[:] = [folder]
         _held.remove(stream)
         fcntl.flock(stream, fcntl.LOCK_UN)  # also for forked children that have not let go yet
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again

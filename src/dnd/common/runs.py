@@ -22,7 +22,7 @@ _FREE = {
 }
 
 # What only the making of a folder needs: states of its trainings, teacher outputs, the levels that are compared.
-_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels")
+_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels", ".work")
 
 
 def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:

@@ -136,7 +136,7 @@ class _School:
     def error(self, result: MemberResult) -> float:
         """On the fold that it did not learn from."""
         labels_VC, halves_VC = (
-            self.learned(self.bench.targets_NC[result.partition.valid]),
+            self.learned(self.bench.judged_NC[result.partition.valid]),
             self.learned(result.halves_VC),
         )
         return blend_loss(halves_VC, labels_VC, self.plan.tasks.kinds, self.scale_C)
@@ -235,7 +235,7 @@ def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) ->
     others = [school.learned(values_NC[rows]) for values_NC in fits.out_of_fold.values()]
     if not others:
         return ""
-    labels_VC, kinds = school.learned(school.bench.targets_NC[rows]), school.plan.tasks.kinds
+    labels_VC, kinds = school.learned(school.bench.judged_NC[rows]), school.plan.tasks.kinds
     own_VC, seed = school.learned(first.halves_VC), school.plan.config.split_seed
     helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed)
     numbers = f"error of the blend out of fold {with_it:.4f} with the first one, {without:.4f} without"

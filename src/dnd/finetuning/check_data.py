@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rdkit import Chem
 
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, part_named, rows_of_molecules
+from dnd.chemistry.standardize import is_mixture, standard_form
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.common.log import LOGGER, MANY, PROGRESS
@@ -44,7 +44,6 @@ _UNIT = re.compile(r".*\S\s*[(\[]([^()\[\]]{1,30})[)\]]\s*")
 _LONGEST_END = 100  # of a column's name, in which its unit is looked for
 _LEAK_ROWS = 2_000
 _MOST_PAIRS = 2_000  # of columns that are compared
-_SALT_SHARE = 0.5  # of the heavy atoms of the largest part: a second part as large as that is no counter-ion
 
 
 def check_data(
@@ -53,6 +52,7 @@ def check_data(
     target_columns: Sequence[str] = (),
     smiles_column: str | None = None,
     rules: LabelRules | None = None,
+    standardize: bool = False,
 ) -> DataFacts:
     """Look at a labelled table.
 
@@ -61,6 +61,7 @@ def check_data(
         target_columns: columns with labels; empty = every column that can be learned is one.
         smiles_column: where the SMILES are; None = find the column.
         rules: what the user says of the labels.
+        standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 
     Raises:
         InputError: the table can't be read, has no such column, or has no molecule.
@@ -83,7 +84,8 @@ def check_data(
     if not good:
         first = next(iter(invalid), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
-    kept = _Kept([row for row, _ in good], [one.smiles for _, one in good], rules or LabelRules(), comma_file)
+    seen = [_seen(one, standardize) for _, one in good]
+    kept = _Kept([row for row, _ in good], seen, rules or LabelRules(), comma_file)
     identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
     targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
     salts, mixtures = _several_parts(good)
@@ -100,6 +102,9 @@ def check_data(
         invalid=dict(sorted(invalid.items(), key=lambda entry: -len(entry[1]))),
         salts=salts,
         mixtures=mixtures,
+        standardized=[row.place for (row, one), text in zip(good, seen, strict=True) if text != one.smiles]
+        if standardize
+        else None,
         duplicates=[
             (kept.smiles[group[0]], [kept.rows[place].place for place in group])
             for group in sorted(copies, key=len, reverse=True)
@@ -156,24 +161,24 @@ def _molecule(row: Row) -> Molecule | str:
     return found if isinstance(found, Molecule) else found.reason
 
 
+def _seen(molecule: Molecule, standardize: bool) -> str:
+    """The canonical SMILES by which molecules are counted; as given where a molecule has no standard form."""
+    found = standard_form(molecule) if standardize else molecule
+    return found.smiles if isinstance(found, Molecule) else molecule.smiles
+
+
 def _without_text(reason: str) -> str:
     """A reason without what it quotes, so that rows of one kind are counted together."""
     return re.split(r"(?: for input)?[:'\"]", reason)[0].strip() or reason
 
 
 def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], list[int]]:
-    """Rows of salts and solvates, and of mixtures: two different parts with carbon, the second half as large."""
+    """Rows of salts and solvates, and of mixtures."""
     salts, mixtures = list[int](), list[int]()
     for row, molecule in good:
         if "." not in molecule.smiles:
             continue
-        parts = {
-            Chem.MolToSmiles(part): part for part in Chem.GetMolFrags(molecule.mol, asMols=True, sanitizeFrags=False)
-        }
-        organic = [part for part in parts.values() if any(atom.GetAtomicNum() == 6 for atom in part.GetAtoms())]
-        sizes = sorted((part.GetNumHeavyAtoms() for part in organic), reverse=True)
-        is_mixture = len(sizes) > 1 and sizes[1] >= _SALT_SHARE * sizes[0]
-        (mixtures if is_mixture else salts).append(row.place)
+        (mixtures if is_mixture(molecule.mol) else salts).append(row.place)
     return salts, mixtures
 
 

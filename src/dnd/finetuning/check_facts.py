@@ -73,6 +73,7 @@ class DataFacts:
         invalid: for each reason the rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
         mixtures: rows of several molecules of like size.
+        standardized: rows that standardization changes; None = it was not asked for.
         duplicates: for molecules in several rows the SMILES and these rows, those with most rows first.
         targets: the columns of labels.
         others: columns that are no labels, and why.
@@ -94,6 +95,7 @@ class DataFacts:
     invalid: dict[str, list[int]]
     salts: list[int]
     mixtures: list[int]
+    standardized: list[int] | None
     duplicates: list[tuple[str, list[int]]]
     targets: list[TargetFacts]
     others: dict[str, str]
@@ -113,6 +115,7 @@ def next_line(facts: DataFacts) -> str:
     words += [option("target-columns", target.name) for target in chosen]
     words += [option("smiles-column", facts.smiles_column)] if facts.asked_column else []
     words += dict.fromkeys(option for target in chosen for option in _options(target.rules))
+    words += ["--standardize"] if facts.standardized is not None else []
     words += [option("split", facts.split_name)] if facts.split_name != SPLITS[0] else []
     return " ".join(words)
 

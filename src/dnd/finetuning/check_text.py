@@ -45,9 +45,12 @@ def _molecule_lines(facts: DataFacts) -> Iterator[str]:
     for reason, places in facts.invalid.items():
         yield f"left out: {_rows(places)}: {reason}"
     if facts.salts:
-        yield f"salts and solvates: {_rows(facts.salts)}"
+        hint = "; --standardize learns their largest organic part, neutral" if facts.standardized is None else ""
+        yield f"salts and solvates: {_rows(facts.salts)}{hint}"
     if facts.mixtures:
         yield f"mixtures of molecules of like size: {_rows(facts.mixtures)}"
+    if facts.standardized is not None:
+        yield f"standardized: {_rows(facts.standardized)} changed to their largest organic part, neutral"
     if facts.duplicates:
         smiles, places = facts.duplicates[0]
         many = "molecule is" if len(facts.duplicates) == 1 else "molecules are"

@@ -26,7 +26,7 @@ from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, 
 from dnd.finetuning.finetune import check_before_training, finetune
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.models.students.encoders import load_encoder, save_encoder
+from dnd.models.students.encoders import load_encoder, load_limits, save_encoder
 from dnd.models.teachers.teachers import load_teacher
 from dnd.predictor.metrics import LARGER_IS_BETTER
 from dnd.pretraining.distill import distill
@@ -286,5 +286,5 @@ compared; its epochs were selected on the same part, so the scores flatter both 
 
 {lines}
 """
-    save_encoder(out, student, {**config, "choice": asdict(found)}, card)
+    save_encoder(out, student, {**config, "choice": asdict(found)}, card, limits=load_limits(source))
     drop_scaffolding(out)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,10 +26,11 @@ from dnd.chemistry.splits import rows_of_molecules
 from dnd.common.config import look_up
 from dnd.common.log import LOGGER
 from dnd.common.randomness import derive_seed
+from dnd.finetuning.kept_work import KeptWork
 from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Layout
 from dnd.predictor.classical.gaussian_process import Kernel, Linear, Scaling, constant, fit_kernel
 from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
-from dnd.predictor.ensemble import ArrayModel
+from dnd.predictor.ensemble import ArrayModel, models_to_store, stored_models
 from dnd.predictor.targets import Target
 
 # The classical members of a blend: which features each looks at and how it is fitted, on one target at a time.
@@ -303,6 +305,7 @@ class Workbench:
         seed: of the fits.
         options: of the fits.
         identity_N: a number for each molecule, the same for all its rows.
+        exact_NC: `targets_NC` without limits, which can teach but not judge; None = there is no limit.
     """
 
     x_NF: Float32[np.ndarray, "known features"]
@@ -316,6 +319,12 @@ class Workbench:
     seed: int
     options: FitOptions
     identity_N: Int64[np.ndarray, "molecules"]
+    exact_NC: Array | None = None
+
+    @property
+    def judged_NC(self) -> Array:
+        """The labels that members are judged by."""
+        return self.targets_NC if self.exact_NC is None else self.exact_NC
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -371,7 +380,7 @@ class ClassicalFits:
     dropped: list[str] = field(default_factory=list)
 
 
-def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float) -> ClassicalFits:
+def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, kept: KeptWork) -> ClassicalFits:
     """Fit the members out of fold and on everything, within a budget.
 
     The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; of a
@@ -381,6 +390,7 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float) -> Cl
         bench: data of the partition.
         names: of the members, the most important first.
         budget_s: seconds; infinite = no limit.
+        kept: fits of an earlier call that was stopped.
     """
     found, started = ClassicalFits(folds=bench.num_folds), time.monotonic()
     for name in names:
@@ -407,8 +417,8 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float) -> Cl
                 found.dropped.append(f"{asked - trees} of {asked} trees of {name}: time limit")
                 own = replace(bench, options=replace(bench.options, trees=trees))
         begun = time.monotonic()
-        found.out_of_fold[name] = _out_of_fold(own, name, found.folds)
-        found.models[name] = own.fit(name, bench.rows, bench.num_folds)
+        found.out_of_fold[name] = _out_of_fold(own, name, found.folds, kept)
+        found.models[name] = _on_all(own, name, kept)
         found.seconds[name] = time.monotonic() - begun
         LOGGER.info(f"classical member {name}: {found.seconds[name]:.1f} s")
     return found
@@ -424,13 +434,38 @@ def _pilot(bench: Workbench, name: str) -> float:
     return float(seconds * max(1.0, len(bench.rows) / len(few)) ** _GROWTH)
 
 
-def _out_of_fold(bench: Workbench, name: str, folds: int) -> Array:
+def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork) -> Array:
     found_NC = np.full(bench.targets_NC.shape, np.nan)
     for fold in range(folds):
-        inside = bench.folds == fold
-        models = bench.fit(name, bench.rows[~inside], fold)
-        found_NC[bench.rows[inside]] = bench.predict(models, bench.rows[inside])
+        inside = bench.rows[bench.folds == fold]
+        piece, started = _piece(bench, name, fold), time.monotonic()
+        found = kept.get(piece)
+        if found is None:
+            models = bench.fit(name, bench.rows[bench.folds != fold], fold)
+            found_NC[inside] = bench.predict(models, inside)
+            kept.put(piece, {"values": found_NC[inside]}, {}, time.monotonic() - started)
+        else:
+            found_NC[inside] = found[0]["values"]
     return found_NC
+
+
+def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ...]:
+    """The models of all development molecules."""
+    piece, started = _piece(bench, name, bench.num_folds), time.monotonic()
+    found = kept.get(piece)
+    if found is not None:
+        return stored_models(*found, bench.layout.width)
+    models = bench.fit(name, bench.rows, bench.num_folds)
+    kept.put(piece, *models_to_store(models), time.monotonic() - started)
+    return models
+
+
+def _piece(bench: Workbench, name: str, fold: int) -> str:
+    """The name of a fit: what it learns from is in it, since a time limit may draw other molecules."""
+    digest = hashlib.sha256(repr(asdict(bench.options)).encode())
+    for array in (bench.rows, bench.folds, bench.targets_NC[bench.rows]):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return f"{name}-{fold}-{digest.hexdigest()[:16]}"
 
 
 def within_bytes(members: Sequence[Sequence[ArrayModel]], limit: int) -> tuple[list[tuple[ArrayModel, ...]], int]:

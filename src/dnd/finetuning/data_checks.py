@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import class_counts, user_names
-from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules
+from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, standardized_line
 from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
@@ -223,6 +223,8 @@ def preamble(
     random = plan.encoder == RANDOM
     yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
     yield f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
+    if molecules.standardized is not None:
+        yield standardized_line(molecules)
     yield f"task: {tasks.reason}"
     for notice in [*molecules.notes, *class_counts(molecules), *notices]:
         yield f"note: {notice}"

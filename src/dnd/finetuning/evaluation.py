@@ -14,7 +14,7 @@ from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import sentences
 from dnd.predictor.metrics import RAW, RAW_METRICS, judge_targets, significant
-from dnd.predictor.targets import Target, Transform, groups_of, normalised
+from dnd.predictor.targets import Target, TaskKind, Transform, groups_of, normalised
 from dnd.tables.writers import csv_text
 
 # What `metrics.json` says: each part and target, the last epoch, the folds, and the baselines beside them.
@@ -103,6 +103,8 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     table = "\n".join(comparison_table(metrics))
     headline = "\n\n".join(line for line in headlines(metrics))
     data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
+    changed = counts.get("standardized")
+    form = "" if changed is None else f"\nStandardized: the largest organic part, neutral; {changed} rows were changed."
     return f"""# Predictor of {targets}
 
 {headline}
@@ -120,7 +122,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 ```
 
 Input: SMILES without conformers; every spelling of a molecule gives the same prediction.
-Hydrogens: `{config["hydrogens"]}`.
+Hydrogens: `{config["hydrogens"]}`.{form}
 Predictions for molecules unlike the training molecules are extrapolations; `dnd predict` marks them in `in_domain`.
 """
 
@@ -153,6 +155,42 @@ def _number(values: Mapping[str, Any], name: str) -> str:
     if value is None or half is None:
         return significant(value)
     return f"{significant(value)} ± {half:.2g}"
+
+
+# How the labels of each target are spread, for the report.
+
+
+BINS = 16
+
+
+def label_counts(
+    molecules: LabelledMolecules,
+    kinds: Sequence[TaskKind],
+    transforms: Sequence[Transform],
+    parts: Sequence[Split],
+) -> list[dict[str, Any]]:
+    """For each target of values a histogram of its exact labels, on the scale that is learned, by part; it decides
+    nothing.
+
+    Args:
+        molecules: with a column per class for targets of several classes.
+        kinds: of the columns.
+        transforms: of the columns.
+        parts: partitions; with several of them all labels are counted together.
+    """
+    rows = {"all": np.arange(len(molecules.smiles))} if len(parts) > 1 else parts[0].parts()
+    found = []
+    for column, (name, kind, transform) in enumerate(zip(molecules.names, kinds, transforms, strict=True)):
+        labels_N = molecules.exact_NC[:, column]
+        if kind == "regression":
+            judged_N = transform.judged(labels_N)
+            edges = np.histogram_bin_edges(judged_N[np.isfinite(judged_N)], bins=BINS)
+            counts = {
+                part: np.histogram(judged_N[own][np.isfinite(judged_N[own])], edges)[0].tolist()
+                for part, own in rows.items()
+            }
+            found.append({"target": name, "edges": transform.unjudged(edges).tolist(), "counts": counts})
+    return found
 
 
 # `test_predictions.csv`: every test molecule with its labels and predictions.

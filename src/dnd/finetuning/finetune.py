@@ -270,6 +270,7 @@ def _read(
             choices=choices,
             dealing=dealing,
             extra_column=column,
+            standardize=config.standardize,
             jobs=config.jobs,
             most=most,
         )
@@ -282,6 +283,7 @@ def _read(
         smiles_column=file.smiles_column,
         extra_column=column,
         rules=file.rules,
+        standardize=config.standardize,
         jobs=config.jobs,
         most=most,
         dealing=dealing,
@@ -310,7 +312,7 @@ def _dealing(config: FinetuneConfig) -> Dealing:
     def deal(molecules: UnreadMolecules) -> list[Split]:
         return partitions(
             config.split,
-            molecules.texts,
+            molecules.smiles if config.standardize else molecules.texts,
             identities=identities_of(molecules.smiles),
             column_values=molecules.extra,
             rows_N=molecules.rows_N,

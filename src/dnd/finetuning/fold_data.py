@@ -123,6 +123,7 @@ def workbench(
     rows = development(partition)
     rows = rows[place_N[rows] >= 0]
     identities = [molecules.identities[row] for row in rows]
+    texts = molecules.smiles if config.standardize else molecules.texts
     num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
         molecules.targets_NC[rows],
@@ -136,10 +137,11 @@ def workbench(
         x_NF=x_NF,
         place_N=place_N,
         targets_NC=molecules.targets_NC,
+        exact_NC=None if molecules.sides_NC is None else molecules.exact_NC,
         targets=tuple(with_groups(targets, molecules.groups, molecules.class_names)),
         layout=feature_layout(plan, encoder),
         rows=rows,
-        folds=scaffold_folds([molecules.texts[row] for row in rows], num_folds, config.split_seed, identities),
+        folds=scaffold_folds([texts[row] for row in rows], num_folds, config.split_seed, identities),
         num_folds=num_folds,
         seed=config.loop.seed,
         identity_N=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),

@@ -19,7 +19,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError, note_rows
 from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.predictor.targets import ClassGroup
-from dnd.store.featurize import as_store, featurize_smiles
+from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
@@ -79,6 +79,7 @@ class LabelledMolecules:
         units: of the user's targets, where the cells say them.
         notes: what was understood of the labels and what was left out of them, a line each.
         smiles_column: of the first input.
+        standardized: molecules that standardization changed; None = it was not asked for.
     """
 
     store: Store
@@ -103,6 +104,7 @@ class LabelledMolecules:
     units: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     smiles_column: str = "smiles"
+    standardized: int | None = None
 
     @cached_property
     def identities(self) -> list[str]:
@@ -164,6 +166,7 @@ def read_labelled(
     extra_column: str | None = None,
     rules: LabelRules | None = None,
     remembered: str | None = None,
+    standardize: bool = False,
     jobs: int = 0,
     fewest: int = FEWEST_MOLECULES,
     most: int | None = None,
@@ -183,6 +186,7 @@ def read_labelled(
         extra_column: a further column to keep, such as that of a split.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
+        standardize: see `featurize_smiles`.
         jobs: worker processes for many molecules; 0 = one per processor.
         fewest: molecules that must be left.
         most: rows with a label that are read; of more, so many are drawn at random. None = all.
@@ -198,7 +202,7 @@ def read_labelled(
         LOGGER.info(drawn_line(len(labelled.numbers), labelled.not_drawn))
     if len(labelled.numbers) >= MANY:
         LOGGER.log(PROGRESS, f"parsing {len(labelled.numbers)} molecules")
-    molecules = featurize_smiles(labelled.texts, hydrogens, jobs=jobs)
+    molecules = featurize_smiles(labelled.texts, hydrogens, standardize=standardize, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
     bad = [
         Reject(
@@ -245,8 +249,19 @@ def read_labelled(
         sides_NC=labels.sides_NC,
         units=labels.units,
         notes=labels.notes,
+        standardized=changed_by_standardizing(molecules) if standardize else None,
         smiles_column=labelled.smiles_column,
     )
+
+
+def standardized_line(molecules: LabelledMolecules) -> str:
+    """What is said of standardization."""
+    return f"standardized: {molecules.standardized} rows changed to their largest organic part, neutral"
+
+
+def changed_by_standardizing(molecules: Sequence[Featurized]) -> int:
+    """How many molecules standardization made another one of."""
+    return sum(bool(molecule.given) for molecule in molecules)
 
 
 @dataclass(frozen=True)

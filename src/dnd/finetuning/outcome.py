@@ -17,7 +17,7 @@ from dnd.common.log import LOGGER, RESULT
 from dnd.finetuning.baselines import Baseline, Features, baselines
 from dnd.finetuning.class_labels import describe_targets, label_count
 from dnd.finetuning.data_checks import audit_duplicates
-from dnd.finetuning.evaluation import comparison_table, model_card, part_metrics, predictions_table
+from dnd.finetuning.evaluation import comparison_table, label_counts, model_card, part_metrics, predictions_table
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.repeats import Repeats
 from dnd.finetuning.replicates import find_repeats
@@ -160,6 +160,9 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     judged = Judged(fitted.targets, molecules.exact_NC, molecules.identities, folds, predicted)
     found = judge_beside_baselines(judged, per_target=tasks.balanced)
     metrics["verdicts"] = [one.as_dict() for one in found]
+    alone = Judged(fitted.targets, molecules.exact_NC, molecules.identities, folds, fitted.alone)
+    metrics["leaderboard"] = [one.ranked() for one in judge_beside_baselines(alone, per_target=tasks.balanced)]
+    metrics["label_counts"] = label_counts(molecules, tasks.kinds, transforms, plan.parts)
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
         LOGGER.log(RESULT, line)
     sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
@@ -206,6 +209,7 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
             "rejected": len(molecules.rejects),
             "labels": label_count(molecules),
             **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
+            **({} if molecules.standardized is None else {"standardized": molecules.standardized}),
             **({} if molecules.sides_NC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_NC))}),
         },
         "replicates": [one.as_dict() for one in repeats_of(plan)],

@@ -148,6 +148,7 @@ class FinetuneConfig:
             `>10`, the decimal mark.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
+        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
     """
 
@@ -177,6 +178,7 @@ class FinetuneConfig:
     loss: ValueLoss | None = None
     metric: Metric | None = None
     transform: TransformChoice | None = None
+    standardize: bool = False
     replicates: Aggregation = "keep"
     labels: LabelRules = field(default_factory=LabelRules)
 

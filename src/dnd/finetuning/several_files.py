@@ -26,6 +26,7 @@ from dnd.finetuning.labelled_data import (
     Reject,
     UnreadMolecules,
     among,
+    changed_by_standardizing,
     drawn_line,
     label_values,
     learned_rows,
@@ -59,6 +60,7 @@ def read_several(
     choices: Sequence[TaskChoice],
     dealing: Dealing | None = None,
     extra_column: str | None = None,
+    standardize: bool = False,
     jobs: int = 0,
     most: int | None = None,
 ) -> tuple[LabelledMolecules, Tasks]:
@@ -73,6 +75,7 @@ def read_several(
         choices: kinds of the targets, see `choose_tasks`.
         dealing: the split; see `read_labelled`.
         extra_column: column with the parts of a given split; every file must have it.
+        standardize: see `featurize_smiles`.
         jobs: worker processes; 0 = one per processor.
         most: rows with a label of each file, see `read_labelled`.
 
@@ -87,7 +90,7 @@ def read_several(
     rows = _rows(tables)
     if len(rows) >= MANY:
         LOGGER.log(PROGRESS, f"parsing {len(rows)} molecules of {len(files)} files")
-    molecules = featurize_smiles([row.text for row in rows], hydrogens, jobs=jobs)
+    molecules = featurize_smiles([row.text for row in rows], hydrogens, standardize=standardize, jobs=jobs)
     of_molecule = _rows_of_molecules(molecules)
     rejects = _rejects(tables, rows, molecules, labels)
     note_rows(reject.reason for reject in rejects)
@@ -129,6 +132,7 @@ def read_several(
         sides_NC=None if sides_NC is None else sides_NC[kept],
         units=stacked.units,
         notes=stacked.notes,
+        standardized=changed_by_standardizing(molecules) if standardize else None,
         smiles_column=tables[0].smiles_column,
     )
     return found, tasks

@@ -17,6 +17,7 @@ from dnd.common.log import LOGGER, PROGRESS
 from dnd.finetuning.baselines import Features
 from dnd.finetuning.blend_students import BlendStudents, train_students, without_fold
 from dnd.finetuning.blend_weights import fit_weights
+from dnd.finetuning.censored import with_limits_filled
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
 from dnd.finetuning.fold_data import (
     development,
@@ -26,6 +27,7 @@ from dnd.finetuning.fold_data import (
     similarity_to_training,
     workbench,
 )
+from dnd.finetuning.kept_work import KeptFeatures, KeptWork
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.students import MemberResult, Plan, plan_students
 from dnd.finetuning.time_limit import Clock
@@ -99,7 +101,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         plan: what is settled.
         out: the MODEL folder; a student trains in `member-<number>`.
         clock: counts down the time limit.
-        resume: students go on where they stopped; classical members are fitted anew, to the same arrays.
+        resume: go on where a student stopped, with the features and classical members that are kept.
     """
     config = plan.config
     if config.blend.second is not None and plan.encoder != RANDOM:
@@ -112,7 +114,10 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     LOGGER.log(PROGRESS, f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
-    features = features_of(smiles, embedding, layout, jobs=config.jobs)
+    kept = KeptWork(out)
+    cache = KeptFeatures(kept, layout.sets)
+    features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache)
+    cache.keep()
     x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
     place_N[every] = np.arange(len(every))
     for place, reason in features.refused.items():
@@ -124,8 +129,10 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
+        if plan.molecules.sides_NC is not None:
+            bench = with_limits_filled(bench, plan.molecules.sides_NC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
-        fits = fit_classical(bench, config.blend.classical, budget)
+        fits = fit_classical(bench, config.blend.classical, budget, kept)
         students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         first += students.count
@@ -145,7 +152,7 @@ def _combine(
     values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
     if students.left_out:
         fits.dropped.append(students.left_out)
-    labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
+    labels_NC = on_learned_scale(bench.targets, bench.judged_NC[bench.rows])
     out_of_fold_MNC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
     weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C, plan.config.metric)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]

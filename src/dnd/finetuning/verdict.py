@@ -141,6 +141,13 @@ class Verdict:
         sign = -1.0 if self.metric in LARGER_IS_BETTER else 1.0
         return min(self.comparisons, key=lambda one: sign * one.value)
 
+    def ranked(self) -> dict[str, Any]:
+        """The others by their metric, the best first, without a verdict: they are parts of what they stand beside."""
+        sign = -1.0 if self.metric in LARGER_IS_BETTER else 1.0
+        found = sorted(self.comparisons, key=lambda one: sign * one.value)
+        members = [{"member": one.baseline, "value": one.value, "difference": asdict(one.difference)} for one in found]
+        return {"target": self.target, "metric": self.metric, "molecules": self.molecules, "members": members}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for `metrics.json`, the sentence with them."""
         comparisons = [asdict(one) for one in self.comparisons]

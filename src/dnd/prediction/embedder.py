@@ -14,8 +14,9 @@ from dnd.common.errors import InputError, isolating
 from dnd.common.files import MANIFEST, read_json
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import encoder_folder, load_encoder
+from dnd.models.students.encoders import encoder_folder, load_encoder, load_limits
 from dnd.models.students.layers import Pooling, pool, pooled_width
+from dnd.models.students.limits import RepresentationLimits
 from dnd.prediction.files import MoleculeEmbedder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
@@ -35,6 +36,7 @@ class Embedder:
         pooling: `mean` (+MP) or `virtual_node` (+VN).
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
+        limits: within which representations are kept, so that they are bounded for any molecule; None = none are known.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Embedder:
         pooling: Pooling = "mean",
         device: str = "auto",
         jobs: int = 1,
+        limits: RepresentationLimits | None = None,
     ) -> None:
         self.student, self.hydrogens, self.pooling, self.jobs = student, hydrogens, pooling, jobs
+        self.limits = limits
         self.student.to(choose_device(device))
 
     @classmethod
@@ -57,7 +61,8 @@ class Embedder:
             InputError, CorruptFileError: see `load_encoder`.
         """
         student, config = load_encoder(folder)
-        return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs)
+        limits = load_limits(folder)
+        return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs, limits=limits)
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
         """One vector per molecule, float32; NaN rows where there is no molecule. What is accepted: `as_molecules`."""
@@ -75,7 +80,8 @@ class Embedder:
         values_ND = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
-            values_ND[found.places] = run_over(self._pooled, self.student, found.store, every)
+            pooled_VD = run_over(self._pooled, self.student, found.store, every)
+            values_ND[found.places] = pooled_VD if self.limits is None else self.limits.bounded(pooled_VD, self.pooling)
         return values_ND, found.errors
 
     def _pooled(self, graph: GraphBatch) -> Tensor:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.standardize import molecule_for_model
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
@@ -126,7 +126,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         encoder, config = self._choices()
-        parts = _parts(smiles, self.validation_fraction, self.random_state)
+        parts = _parts(smiles, self.validation_fraction, self.random_state, config.standardize)
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
             _write_table(table, smiles, labels_NC, names, parts)
@@ -233,7 +233,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         return predictor.predict_values(smiles)
 
 
-def _parts(smiles: Sequence[str], validation_fraction: float, seed: int) -> list[str]:
+def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standardize: bool) -> list[str]:
     """A part per row, the rows of a molecule in one part.
 
     A finetuning wants a test part; one validation molecule serves, as its scores are not used.
@@ -241,7 +241,8 @@ def _parts(smiles: Sequence[str], validation_fraction: float, seed: int) -> list
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
     rows_of: dict[str | int, list[int]] = {}
-    for row, outcome in enumerate(map(parse_smiles, smiles)):
+    for row, text in enumerate(smiles):
+        outcome = molecule_for_model(text, standardize)
         rows_of.setdefault(outcome.smiles if outcome.ok else row, []).append(row)
     groups = list(rows_of.values())
     if len(groups) < 3:

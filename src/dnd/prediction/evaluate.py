@@ -12,7 +12,7 @@ import numpy as np
 from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.class_labels import is_later_class, labels_of_model
-from dnd.finetuning.labelled_data import read_labelled
+from dnd.finetuning.labelled_data import read_labelled, standardized_line
 from dnd.predictor.metrics import RAW, judge_targets, significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
@@ -65,6 +65,7 @@ def evaluate_file(
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
         remembered=predictor.smiles_column,
+        standardize=predictor.parts.standardize,
         jobs=predictor.jobs,
         fewest=1,
     )
@@ -93,7 +94,7 @@ def evaluate_file(
         "molecules": len(molecules.rows_N) - len(refused),
         "rejected": len(reasons),
         "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
-        "notes": list(molecules.notes),
+        "notes": [*molecules.notes, *([] if molecules.standardized is None else [standardized_line(molecules)])],
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
         "known_molecules": None if knows is None else sum(knows),
         **judge_targets(targets, labels_NC, values_NC),

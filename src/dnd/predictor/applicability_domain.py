@@ -1,10 +1,10 @@
 """Where a model may be used: molecules like those it was trained on, by elements, size and two distances.
 
-A molecule is outside when it has an element or a size that no training molecule has, or when its nearest training
-molecule is farther away than is usual among the training molecules themselves: by Tanimoto similarity of Morgan
-fingerprints (radius 2, 2048 bits), or by distance of representations. Distance to the training set as a measure of
-trust: Sheridan et al., J. Chem. Inf. Comput. Sci. 44 (2004) 1912. The thresholds are the 99th percentiles of each
-training molecule's distance to its nearest other one: each calls about one in a hundred such molecules outside.
+A molecule is outside when it is a mixture, when it has an element or a size that no training molecule has, or when its
+nearest training molecule is farther away than is usual among the training molecules themselves: by Tanimoto similarity
+of Morgan fingerprints (radius 2, 2048 bits), or by distance of representations. Distance to the training set as a
+measure of trust: Sheridan et al., J. Chem. Inf. Comput. Sci. 44 (2004) 1912. The thresholds are the 99th percentiles of
+each training molecule's distance to its nearest other one: each calls about one in a hundred such molecules outside.
 
 Legend: R reference molecules, B judged ones, D width of a representation.
 """
@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
+from dnd.chemistry.standardize import is_mixture
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
@@ -75,7 +76,7 @@ class Limits:
             f"{self.least_similarity:.2f} and a representation within {self.largest_distance:.2f} training deviations.",
             f"The two thresholds are those that {QUANTILE:.0%} of the training molecules keep among themselves; "
             f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
-            "domain a prediction can still be wrong.",
+            "domain a prediction can still be wrong. A mixture of organic molecules of like size is outside.",
         ]
 
 
@@ -100,13 +101,17 @@ class Domain:
         return self.judge(smiles, embeddings_BD)[0]
 
     def judge(
-        self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]
+        self,
+        smiles: Sequence[str],
+        embeddings_BD: Float[np.ndarray, "molecules dim"],
+        given: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "molecules"]]:
         """Per valid molecule why it is outside, empty where it is inside, and its similarity to the nearest reference.
 
         Args:
             smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
+            given: canonical SMILES of what was given, where the model sees another form; None = it sees them as given.
         """
         if not smiles:
             return [], np.empty(0)
@@ -114,8 +119,10 @@ class Domain:
         similarity_B = self._references.nearest(_bits(mols))
         distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
         reasons = [
-            "; ".join(self._judge(mol, float(similar), float(far)))
-            for mol, similar, far in zip(mols, similarity_B, distance_B, strict=True)
+            "; ".join([*_mixture(text, seen), *self._judge(mol, float(similar), float(far))])
+            for text, seen, mol, similar, far in zip(
+                given or smiles, smiles, mols, similarity_B, distance_B, strict=True
+            )
         ]
         return reasons, similarity_B
 
@@ -267,6 +274,13 @@ def read_domain(model: ModelFolder) -> Domain | None:
         raise CorruptFileError(
             f"{model.path / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
         ) from error
+
+
+def _mixture(given: str, seen: str) -> list[str]:
+    """Why a mixture is outside: a prediction is of one molecule."""
+    if "." not in given or not is_mixture(_molecule(given)):
+        return []
+    return ["a mixture of organic molecules" + (f", of which {seen[:60]} is predicted" if seen != given else "")]
 
 
 def _parsed(smiles: Sequence[str]) -> list[Chem.Mol]:

@@ -294,6 +294,28 @@ def _read_member(
     return ClassicalMember(str(entry["name"]), models, scaled, tuple(map(float, entry["weights"])))
 
 
+def models_to_store(models: Sequence[ArrayModel]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of models, and the rest of them as plain values."""
+    arrays = {f"{place}.{name}": own for place, model in enumerate(models) for name, own in model.arrays().items()}
+    return arrays, {"models": [{"kind": model.kind, "link": model.link} for model in models]}
+
+
+def stored_models(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], width: int) -> tuple[ArrayModel, ...]:
+    """The inverse of `models_to_store`, of models over `width` features.
+
+    Raises:
+        CorruptFileError: see `from_arrays` of the models.
+    """
+    own: list[dict[str, np.ndarray]] = [{} for _ in about["models"]]
+    for key, values in arrays.items():
+        place, _, name = key.partition(".")
+        own[int(place)][name] = values
+    return tuple(
+        _KINDS[entry["kind"]].from_arrays(one, entry["link"], width)
+        for entry, one in zip(about["models"], own, strict=True)
+    )
+
+
 def _finite(tensor: Tensor, what: str) -> np.ndarray:
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CorruptFileError(f"array {what} is not finite", next_step="Finetune the model again")

@@ -75,6 +75,11 @@ class PredictorParts:
     config: Mapping[str, Any]
     blend: Blend | None = None
 
+    @property
+    def standardize(self) -> bool:
+        """Whether the model sees the largest organic part of a molecule, neutral; see `chemistry/standardize.py`."""
+        return bool(self.config.get("standardize", False))
+
 
 def predictor_config(
     members: Sequence[Member],
@@ -84,9 +89,11 @@ def predictor_config(
     blend: Blend | None = None,
 ) -> dict[str, Any]:
     """`config.json` of a predictor; `training` says how it was made."""
+    standardize = bool(training.get("settings", {}).get("standardize", False))
     return {
         "task": task_name([target.kind for target in targets]),
         "hydrogens": hydrogens,
+        **({"standardize": True} if standardize else {}),
         "feature_version": FEATURE_VERSION,
         "targets": [asdict(target) for target in targets],
         "members": [

@@ -31,7 +31,7 @@ from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, norma
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
 from dnd.predictor.uncertainty.protocol import Predicted
-from dnd.store.featurize import valid_molecules
+from dnd.store.featurize import ValidMolecules, valid_molecules
 from dnd.store.reader import Store
 from dnd.training.device import choose_device
 
@@ -269,7 +269,7 @@ class Predictor:
         return columns, [internal.get(place, reason) for place, reason in enumerate(errors)]
 
     def _describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
-        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        found = self._valid(smiles)
         members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
         errors = list(found.errors)
@@ -280,7 +280,7 @@ class Predictor:
             errors[found.places[place]] = reason
         similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None:
-            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD)
+            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD, found.given)
         columns = self._target_columns(members_MNC, similarity_N)
         if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
@@ -289,12 +289,19 @@ class Predictor:
             columns[REASON] = [outside.get(row, "") for row in range(len(smiles))]
         return columns, errors
 
-    def predict_values(self, molecules: object) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
-        """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons."""
+    def predict_values(
+        self, molecules: object, *, as_given: bool = False
+    ) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        """The predicted values alone as one array, NaN rows where there is no molecule, and the reasons.
+
+        Args:
+            molecules: see `predict`.
+            as_given: do not standardize them, whatever the model does: they are in the form that it sees.
+        """
         from dnd.tables.from_python import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
-        found = valid_molecules(given.texts, self.parts.hydrogens, self.jobs)
+        found = self._valid(given.texts, as_given=as_given)
         errors = list(found.errors)
         values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
@@ -317,6 +324,11 @@ class Predictor:
         values_NC = self._combined(values)
         values_NC[list(refused)] = np.nan
         return values_NC, refused
+
+    def _valid(self, smiles: Sequence[str], *, as_given: bool = False) -> ValidMolecules:
+        """The molecules as the model sees them."""
+        standardize = self.parts.standardize and not as_given
+        return valid_molecules(smiles, self.parts.hydrogens, self.jobs, standardize=standardize)
 
     def knows(self, identities: Sequence[str]) -> list[bool] | None:
         """Whether each molecule, by its identity, is one that the model learned from; None where not known."""
@@ -409,7 +421,7 @@ class Predictor:
         return values_ND, given.reasons(reasons)
 
     def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
-        found = valid_molecules(smiles, self.parts.hydrogens, self.jobs)
+        found = self._valid(smiles)
         networks = [member.network for member in self.parts.members]
         encoder = self.parts.blend.encoder if self.parts.blend else None
         if not networks and encoder is None:

@@ -13,6 +13,7 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, drop_scaffolding, require_same_run
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import save_encoder
+from dnd.models.students.limits import RepresentationLimits
 from dnd.models.students.property_heads import PropertyHeads
 from dnd.pretraining.objective import PretrainingObjective
 from dnd.training.checkpoint import Checkpoints
@@ -134,7 +135,8 @@ def _write(
         f"- training: {result.steps:,} steps, {objective.loop.epochs} epochs; kept: step {result.best_step:,}",
         "",
     ]
-    save_encoder(out, student, config, "\n".join(lines), heads=heads)
+    limits = RepresentationLimits.measured(student.eval(), store, objective.train_rows.sample())
+    save_encoder(out, student, config, "\n".join(lines), heads=heads, limits=limits)
     drop_scaffolding(out)
 
 

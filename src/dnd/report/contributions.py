@@ -15,7 +15,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Geometry import Point2D
 from rdkit.rdBase import BlockLogs
 
-from dnd.chemistry.parse import parse_smiles, without_isotopes
+from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.standardize import molecule_for_model
 from dnd.report.svg import drawn_svg
 
 # How much each atom adds to a prediction, by changing it and predicting again.
@@ -58,17 +59,18 @@ class Explained:
     atoms_AC: Float[np.ndarray, "atoms outputs"]
 
 
-def explain(predict: Predict, smiles: Sequence[str]) -> list[Explained | str]:
+def explain(predict: Predict, smiles: Sequence[str], *, standardize: bool = False) -> list[Explained | str]:
     """Contributions of each molecule's heavy atoms, or the reason why there are none.
 
     Args:
-        predict: outputs of the model for SMILES, NaN where there is no molecule; for classes as log-odds.
+        predict: outputs of the model for SMILES as they are, NaN where there is no molecule; for classes as log-odds.
         smiles: in any spelling.
+        standardize: explain the form that a model sees which standardizes.
     """
     asked: list[str] = []
     plans: list[_Plan | str] = []
     for text in smiles:
-        plan = _plan(text, len(asked))
+        plan = _plan(molecule_for_model(text, standardize), len(asked))
         plans.append(plan)
         asked += [] if isinstance(plan, str) else plan.texts
     distinct = list(dict.fromkeys(asked))
@@ -115,8 +117,7 @@ class _Plan:
         return Explained(self.smiles, self.symbols, own_C, atoms_AC)
 
 
-def _plan(text: str, start: int) -> _Plan | str:
-    outcome = without_isotopes(parse_smiles(text))
+def _plan(outcome: Molecule | InvalidMolecule, start: int) -> _Plan | str:
     if not outcome.ok:
         return outcome.reason
     mol = outcome.mol

@@ -113,7 +113,7 @@ def explain_file(
     explained, first_error, first = 0, "", ""
     for start in range(0, min(len(rows), most_molecules), _CHUNK):
         chunk = rows[start : min(start + _CHUNK, most_molecules)]
-        found = explain(lambda texts: _log_odds(predictor, texts), [row.smiles for row in chunk])
+        found = _explained(predictor, [row.smiles for row in chunk])
         for row, one in zip(chunk, found, strict=True):
             number, text, problem = row.number, row.smiles, row.problem
             reason = problem or (one if isinstance(one, str) else "")
@@ -175,7 +175,7 @@ def explain_molecules(predictor: Predictor, smiles: Sequence[str], targets: Sequ
         ConfigError: no such target.
     """
     questions = _questions(predictor, targets)
-    answers = explain(lambda texts: _log_odds(predictor, texts), smiles)
+    answers = _explained(predictor, smiles)
     return [
         _explanation(text, answer, question)
         for text, answer in zip(smiles, answers, strict=True)
@@ -203,7 +203,7 @@ def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list
     Raises:
         ConfigError: no such target.
     """
-    found = explain(lambda texts: _log_odds(predictor, texts), [smiles for smiles, _ in asked])
+    found = _explained(predictor, [smiles for smiles, _ in asked])
     drawings = []
     for one, (_, target) in zip(found, asked, strict=True):
         (question,) = _questions(predictor, [target])
@@ -279,9 +279,14 @@ def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
     return [by_name[name] for name in wanted or list(by_name)[:LIMIT_TARGETS]]
 
 
+def _explained(predictor: Predictor, smiles: Sequence[str]) -> list[Explained | str]:
+    """The contributions, of the form that the model sees."""
+    return explain(lambda texts: _log_odds(predictor, texts), smiles, standardize=predictor.parts.standardize)
+
+
 def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "molecules outputs"]:
     """Values on the learned scale; probabilities as log-odds, which still move where a probability is near 0 or 1."""
-    values_NC = on_learned_scale(predictor.targets, predictor.predict_values(list(texts))[0])
+    values_NC = on_learned_scale(predictor.targets, predictor.predict_values(list(texts), as_given=True)[0])
     classes = [column for column, target in enumerate(predictor.targets) if target.kind != "regression"]
     values_NC[:, classes] = logit(values_NC[:, classes].clip(_EDGE, 1 - _EDGE))
     return values_NC

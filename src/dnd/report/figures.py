@@ -142,6 +142,8 @@ def parity_plot(
     title: str = "",
     unit: str = "",
     logarithmic: bool = False,
+    ends_2N: np.ndarray | None = None,
+    outside_N: np.ndarray | None = None,
 ) -> str:
     """SVG of predictions against measurements, one colour per model; pairs with a missing value are left out.
 
@@ -151,6 +153,8 @@ def parity_plot(
         title: of the figure.
         unit: of both axes.
         logarithmic: both axes; pairs with a value that has no logarithm are left out.
+        ends_2N: lower and upper ends of the intervals of the predictions, drawn as bars; NaN = none.
+        outside_N: molecules outside the domain of the model, which are marked.
     """
     labels = np.asarray(measured, dtype=float)
     labels = np.where(labels > 0, labels, np.nan) if logarithmic else labels
@@ -162,6 +166,12 @@ def parity_plot(
             known = np.isfinite(labels) & np.isfinite(numbers)
             seen = [*labels[known], *numbers[known]] if known.any() and number == 0 else [*seen, *numbers[known]]
             marker = MARKERS[number % len(MARKERS)]
+            if ends_2N is not None:
+                drawn = known & np.isfinite(ends_2N).all(axis=0) & ((ends_2N > 0).all(axis=0) | (not logarithmic))
+                axes.vlines(labels[drawn], *ends_2N[:, drawn], color=PALETTE[number], linewidth=0.7, alpha=0.35)
+            if outside_N is not None and (known & outside_N).any():
+                far = known & outside_N
+                axes.scatter(labels[far], numbers[far], s=44, marker="s", facecolors="none", edgecolors=PALETTE[1])
             axes.scatter(
                 labels[known], numbers[known], s=14, alpha=0.65, marker=marker, linewidths=0,
                 color=PALETTE[number % len(PALETTE)], label=plain(name),
@@ -173,6 +183,26 @@ def parity_plot(
         suffix = f" ({plain(unit)})" if unit else ""
         axes.set(title=plain(title), xlabel=f"measured{suffix}", ylabel=f"predicted{suffix}")
         if len(predicted) > 1:
+            axes.legend()
+        return to_svg(figure)
+
+
+def label_histogram(
+    edges: Sequence[float], counts: Mapping[str, Sequence[int]], *, unit: str = "", logarithmic: bool = False
+) -> str:
+    """SVG of how many labels lie between edges, the parts of the data on top of each other."""
+    with drawing(width=5.2, height=2.6) as (figure, grid):
+        axes, below = grid[0, 0], np.zeros(len(edges) - 1)
+        for number, (name, own) in enumerate(counts.items()):
+            axes.bar(
+                edges[:-1], own, np.diff(edges), below, align="edge", label=plain(name),
+                color=PALETTE[number % len(PALETTE)], linewidth=0.4, edgecolor="white",
+            )  # fmt: skip
+            below += np.asarray(own)
+        if logarithmic:
+            axes.set(xscale="log")
+        axes.set(xlabel=f"label ({plain(unit)})" if unit else "label", ylabel="molecules")
+        if len(counts) > 1:
             axes.legend()
         return to_svg(figure)
 

@@ -241,9 +241,10 @@ def _own_svg(svg: str) -> str:
 
 
 _CSS = """
-:root { color-scheme: light dark; --page: #ffffff; --ink: #1d2125; --soft: #5b6670; --line: #d5dbe0; --panel: #f4f6f8; }
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1d2125; --soft: #5b6670; --line: #d5dbe0; --panel: #f4f6f8;
+  --shade: #0004; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #15181b; --ink: #e4e8ec; --soft: #9aa5af; --line: #343b42; --panel: #1e2327; }
+  :root { --page: #15181b; --ink: #e4e8ec; --soft: #9aa5af; --line: #343b42; --panel: #1e2327; --shade: #fff4; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
@@ -253,7 +254,11 @@ h2 { font-size: 1.15rem; margin: 1.8rem 0 .5rem; border-bottom: 1px solid var(--
 p { margin: .5rem 0; overflow-wrap: anywhere; }
 .lead { color: var(--soft); font-size: 1.05rem; }
 .note, figcaption, footer { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto;
+  background: linear-gradient(to right, var(--page) 40%, transparent) left / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--page) 40%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 1rem 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .92rem; min-width: 60%; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
@@ -268,4 +273,16 @@ figure > svg { width: 100%; max-width: 40rem; height: auto; display: block; }
 .molecule { background: #ffffff; border-radius: 4px; }
 .molecule svg { width: 100%; height: auto; display: block; }
 footer { margin: 2rem 0 1rem; border-top: 1px solid var(--line); padding-top: .5rem; }
+@media print {
+  :root { color-scheme: light; --page: #fff; --ink: #000; --soft: #444; --line: #bbb; --panel: #fff; --shade: #fff0; }
+  body { font-size: 10pt; }
+  main { max-width: none; padding: 0; }
+  .scroll { overflow: visible; background: none; }
+  table { font-size: 8.5pt; }
+  .number { white-space: normal; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+  h2 { break-after: avoid; }
+  figure, tr { break-inside: avoid; }
+  figure > svg { max-width: 11cm; }
+}
 """

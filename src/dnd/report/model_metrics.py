@@ -248,9 +248,9 @@ def _metrics_of_each(model: ModelFiles, systems: Mapping[str, Mapping[str, Any]]
         ]
         columns = ["target", "system", *(f"{part} {metric}" for part in ("test", "validation") for metric in metrics)]
         cut = f" The first 50 of {len(names)} targets." if len(names) > 50 else ""
-        note = f"The validation loss, a mean over targets, chose the epoch.{cut}"
-        note += f" On the learned scale: {scale}." if scale else ""
-        found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note))
+        chose = "The validation loss, a mean over targets, chose the epoch." if model.config["members"] else ""
+        note = f"{chose}{cut}" + (f" On the learned scale: {scale}." if scale else "")
+        found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note.strip()))
     return found
 
 
@@ -338,9 +338,18 @@ def _worst(model: ModelFiles) -> list[_Worst]:
         errors_N = np.abs(transform.judged(values_N) - transform.judged(labels_N)) / scale
         for row in np.flatnonzero(np.isfinite(errors_N)):
             label, value = float(labels_N[row]), float(values_N[row])
-            caption = f"{_who(model, int(row))}{start}measured {significant(label)}, predicted {significant(value)}"
+            caption = f"{_who(model, int(row))}{start}{_said(model.metrics['targets'][column], label, value)}"
             found.append((float(errors_N[row]), _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:WORST]]
+
+
+def _said(target: Mapping[str, Any], label: float, value: float) -> str:
+    """A label and its prediction; of two classes with names these, and the probability of the one predicted."""
+    words = target.get("class_names")
+    if not words:
+        return f"measured {significant(label)}, predicted {significant(value)}"
+    called = int(value > 0.5)
+    return f"measured {words[int(label)]}, predicted {words[called]} ({significant(value if called else 1 - value)})"
 
 
 def _who(model: ModelFiles, row: int) -> str:

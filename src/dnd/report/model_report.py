@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from dnd.common.errors import DndError
 from dnd.common.files import folder_lock, read_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.sealed_records import read_record
 from dnd.finetuning.splits import PARTS
+from dnd.finetuning.verdict import METRIC_WORDS
+from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
+from dnd.predictor.predictor import IN_DOMAIN, PredictionTable, Predictor
 from dnd.predictor.targets import TaskKind
-from dnd.report.figures import calibration_plot, loss_curves, parity_plot, roc_plot
+from dnd.report.figures import calibration_plot, label_histogram, loss_curves, parity_plot, roc_plot
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.report.model_metrics import (
     ModelFiles,
@@ -51,7 +55,25 @@ def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
     left_out = dict.fromkeys(line for part in parts for line in part["left_out"])
     note = _NOTE + (f" Left out: {'; '.join(left_out)}." if left_out else "")
     columns = ["member", "weight", f"test {metrics['metric']} alone", "seconds"]
-    return [Table(columns, rows, title="Who is in the blend", note=note)]
+    return [Table(columns, rows, title="Who is in the blend", note=note), *_leaderboards(metrics)]
+
+
+def _leaderboards(metrics: Mapping[str, Any]) -> list[Section]:
+    """Each member alone, and how far the blend is from it; models of before have none."""
+    found: list[Section] = []
+    for one in metrics.get("leaderboard", [])[:LIMIT_DRAWN_TARGETS]:
+        metric = METRIC_WORDS[one["metric"]]
+        rows: list[list[object]] = []
+        for member in one["members"]:
+            low, high = member["difference"]["low"], member["difference"]["high"]
+            interval = None if low is None else f"{significant(low)} to {significant(high)}"
+            name = str(member["member"]).replace("_", " ")
+            rows.append([name, member["value"], member["difference"]["value"], interval])
+        title = f"Members alone: {one['target']}" if one["target"] else "Members alone"
+        note = f"Of {one['molecules']} test molecules. The difference is the blend's {metric} less the member's."
+        columns = ["member", f"test {metric}", "difference", "95 % interval"]
+        found += [Table(columns, rows, title=title, note=note)] if rows else []
+    return found
 
 
 def trust_sections(folder: Path) -> list[Section]:
@@ -69,6 +91,8 @@ def trust_sections(folder: Path) -> list[Section]:
 REPORT = "report.html"
 LIMIT_DRAWN_TARGETS = 4
 LIMIT_DUPLICATES = 20
+LIMIT_ANSWERS = 2_000  # test molecules that the model is asked about again, for their intervals
+_PART_WORDS = {"train": "training", "valid": "validation"}
 _Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -93,6 +117,7 @@ def _write_report(model: ModelFiles) -> Path:
         *confusion_sections(model),
         *_class_plots(model),
         *_value_plots(model),
+        *_label_plots(model),
         *trust_sections(model.folder),
         *_audit(model),
         *worst_sections(model),
@@ -124,14 +149,58 @@ def _value_plots(model: ModelFiles) -> list[Section]:
     drawn, cut = _first(_pairs(model, "regression"))
     units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
     logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
-    return [
-        Figure(
-            parity_plot(labels, {name: predictions}, unit=units[name], logarithmic=logarithmic[name]),
-            title=f"Test part: {name}" if len(model.names) > 1 else "Test part",
-            caption=f"{len(labels)} molecules; on the dotted line the prediction is the measurement.{cut}",
-        )
-        for name, (labels, predictions) in drawn.items()
-    ]
+    answers = _answers(model)
+    found: list[Section] = []
+    for name, (labels, predictions) in drawn.items():
+        known_N = ~np.isnan(model.labels_NC[:, model.names.index(name)])
+        ends_2N, outside_N = _interval(answers, name, known_N), _outside(answers, known_N)
+        said = [f"{len(labels)} molecules; on the dotted line the prediction is the measurement."]
+        said += ["Bars are the intervals."] if ends_2N is not None else []
+        said += ["Squares are outside the domain."] if outside_N is not None and outside_N.any() else []
+        plot = parity_plot(
+            labels, {name: predictions}, unit=units[name], logarithmic=logarithmic[name],
+            ends_2N=ends_2N, outside_N=outside_N,
+        )  # fmt: skip
+        title = f"Test part: {name}" if len(model.names) > 1 else "Test part"
+        found.append(Figure(plot, title=title, caption=" ".join(said) + cut))
+    return found
+
+
+def _answers(model: ModelFiles) -> PredictionTable | None:
+    """What the model says of its test molecules; None where it has learned from some of them, or can't be opened."""
+    if "folds" in model.metrics or len(model.smiles) > LIMIT_ANSWERS:
+        return None
+    try:
+        return Predictor.load(model.folder, device="cpu").predict(model.smiles)
+    except DndError:
+        return None
+
+
+def _interval(answers: PredictionTable | None, name: str, known_N: np.ndarray) -> np.ndarray | None:
+    if answers is None or f"{name}_low" not in answers:
+        return None
+    return np.stack([np.asarray(answers[f"{name}_{end}"], dtype=float)[known_N] for end in ("low", "high")])
+
+
+def _outside(answers: PredictionTable | None, known_N: np.ndarray) -> np.ndarray | None:
+    if answers is None or IN_DOMAIN not in answers:
+        return None
+    outside_N: np.ndarray = np.array([word == "no" for word in answers[IN_DOMAIN]])
+    return np.asarray(outside_N[known_N])
+
+
+def _label_plots(model: ModelFiles) -> list[Section]:
+    """How the labels are spread; models of before do not know it."""
+    logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
+    units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
+    found: list[Section] = []
+    for one in model.metrics.get("label_counts", [])[:LIMIT_DRAWN_TARGETS]:
+        name = one["target"]
+        counts = {_PART_WORDS.get(part, part): own for part, own in one["counts"].items()}
+        plot = label_histogram(one["edges"], counts, unit=units[name], logarithmic=logarithmic[name])
+        title = f"Labels: {name}" if len(model.names) > 1 else "Labels"
+        found.append(Figure(plot, title=title, caption="Limits and missing labels are not counted."))
+    return found
 
 
 def _pairs(model: ModelFiles, kind: TaskKind) -> _Pairs:
@@ -167,8 +236,16 @@ def _audit(model: ModelFiles) -> list[Section]:
         ["molecules used", counts["molecules"]],
         ["rows left out", counts["rejected"]],
         ["labels", counts["labels"]],
+        *(
+            [["rows changed to their largest organic part, neutral", counts["standardized"]]]
+            if "standardized" in counts
+            else []
+        ),
         ["split", metrics["split"]],
-        *([f"molecules of the {part} part", metrics["parts"][part]["molecules"]] for part in PARTS),
+        *(
+            [f"molecules of the {_PART_WORDS.get(part, part)} part", metrics["parts"][part]["molecules"]]
+            for part in PARTS
+        ),
         ["molecules in more than one part", metrics["duplicates_across_parts"]],
         ["of them in training and test", metrics.get("duplicates_in_training_and_test")],
         *(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dnd.common.errors import DndError
+from dnd.common.errors import DndError, Interrupted
 from dnd.common.files import open_own
 from dnd.common.log import PROGRESS, told
 from dnd.common.sealed_records import read_record, write_record
@@ -46,7 +46,6 @@ def run_cell(folder: Path) -> dict[str, Any]:
     """Run the cell in `folder` and return its outcome; errors of any kind become its reason."""
     from dnd.reproduction.cell_runners import STAGES
     from dnd.reproduction.results import Work
-    from dnd.training.stopping import Interrupted
 
     cell = read_record(folder / CELL_FILE)
     needs = {key: Path(path) for key, path in cell["needs"].items()}

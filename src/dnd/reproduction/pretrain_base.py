@@ -27,7 +27,7 @@ from dnd.common.runs import RUN_RECORD, record_change, require_same_run, write_r
 from dnd.common.sealed_records import read_record, write_record
 from dnd.conformers.formats import label_names
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import half_precision, load_encoder, load_heads, save_encoder
+from dnd.models.students.encoders import half_precision, load_encoder, load_heads, load_limits, save_encoder
 from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
 from dnd.pretraining.distill import distill, taught_molecules
@@ -260,7 +260,15 @@ class _Run:
         card = encoder_card(name, description, self.facts, self.measured, store, self.config, heads=heads, curve=curve)
         change = half_precision_change(student, store, held[:_COMPARED])
         card += f"- half precision changes atom representations by {change:.1e} of their deviation at most\n"
-        save_encoder(folder, student, {**description, "name": name}, card, half=True, heads=heads)
+        save_encoder(
+            folder,
+            student,
+            {**description, "name": name},
+            card,
+            half=True,
+            heads=heads,
+            limits=load_limits(student_folder),
+        )
         size = sum(path.stat().st_size for path in folder.iterdir())
         LOGGER.info(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")
         return folder

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
 from jaxtyping import Int
 
-from dnd.chemistry.parse import parse_smiles, without_isotopes
+from dnd.chemistry.standardize import may_change, molecule_for_model, standard_form
 from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_pool
 from dnd.graphs.fast.graphs import rewritten_graphs
@@ -36,29 +37,35 @@ class Featurized:
         smiles: canonical SMILES, or the text as given.
         stage: where it failed; empty when it did not.
         reason: why it failed; empty when it did not.
+        given: canonical SMILES of what was given, where standardization made another molecule of it.
     """
 
     graph: MolecularGraph | None
     smiles: str
     stage: str = ""
     reason: str = ""
+    given: str = ""
 
 
-def featurize_smiles(texts: Sequence[str], hydrogens: HydrogenSetting, *, jobs: int = 1) -> list[Featurized]:
+def featurize_smiles(
+    texts: Sequence[str], hydrogens: HydrogenSetting, *, standardize: bool = False, jobs: int = 1
+) -> list[Featurized]:
     """Parse and featurise; one outcome per text, in order, never an exception.
 
     Args:
         texts: SMILES.
         hydrogens: a student sees explicit hydrogens with `all_both` only.
+        standardize: take the largest organic part of each, neutral; see `chemistry/standardize.py`.
         jobs: worker processes; used from 2,000 molecules on. 0 = one per processor.
     """
     explicit = hydrogens == "all_both"
     jobs = jobs or len(os.sched_getaffinity(0))
     if len(texts) < PARALLEL_FROM or jobs < 2:
-        return _featurize_all(texts, explicit)
+        return _featurize_all(texts, explicit, standardize)
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+    compute = partial(_featurize_all, explicit=explicit, standardize=standardize)
     with process_pool(jobs) as pool:
-        return list(chain.from_iterable(pool.map(_featurize_all, chunks, [explicit] * len(chunks))))
+        return list(chain.from_iterable(pool.map(compute, chunks)))
 
 
 def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Store:
@@ -71,10 +78,12 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
     return Store.from_rows(rows, hydrogens=hydrogens)
 
 
-def _featurize_all(texts: Sequence[str], explicit: bool) -> list[Featurized]:
+def _featurize_all(texts: Sequence[str], explicit: bool, standardize: bool) -> list[Featurized]:
     quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
     return [
-        Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit)
+        Featurized(outcome[1], outcome[0])
+        if outcome is not None and not (standardize and may_change(outcome[0]))
+        else _featurize(text, explicit, standardize)
         for text, outcome in zip(texts, quick, strict=True)
     ]
 
@@ -85,12 +94,14 @@ def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | No
     return found
 
 
-def _featurize(text: str, explicit: bool) -> Featurized:
-    molecule = without_isotopes(parse_smiles(text))
+def _featurize(text: str, explicit: bool, standardize: bool) -> Featurized:
+    given = molecule_for_model(text, standardize=False)
+    molecule = standard_form(given) if standardize else given
     if not molecule.ok:
         return Featurized(None, text, molecule.stage, molecule.reason)
     try:
-        return Featurized(featurize(molecule.mol, explicit_hydrogens=explicit), molecule.smiles)
+        graph = featurize(molecule.mol, explicit_hydrogens=explicit)
+        return Featurized(graph, molecule.smiles, given=given.smiles if given.ok and given is not molecule else "")
     except Exception as error:  # one row never ends a file
         return Featurized(None, text, "features", internal_reason(error))
 
@@ -107,19 +118,24 @@ class ValidMolecules:
         places: their positions in the list, ascending.
         smiles: their canonical SMILES.
         errors: per position of the list the reason why it can't be used; empty where it can.
+        given: the canonical SMILES before standardization.
     """
 
     store: Store
     places: Int[np.ndarray, "valid"]
     smiles: list[str]
     errors: list[str]
+    given: list[str]
 
 
-def valid_molecules(smiles: Sequence[str], hydrogens: HydrogenSetting, jobs: int = 1) -> ValidMolecules:
+def valid_molecules(
+    smiles: Sequence[str], hydrogens: HydrogenSetting, jobs: int = 1, *, standardize: bool = False
+) -> ValidMolecules:
     """Parse and featurise; what is not text (None, NaN of a data frame) counts as an empty SMILES."""
     texts = [text if isinstance(text, str) else "" for text in smiles]
-    molecules = featurize_smiles(texts, hydrogens, jobs=jobs)
+    molecules = featurize_smiles(texts, hydrogens, standardize=standardize, jobs=jobs)
     places = np.array([place for place, one in enumerate(molecules) if one.graph is not None], dtype=np.int64)
     valid = [molecules[place] for place in places]
     reasons = [molecule.reason for molecule in molecules]
-    return ValidMolecules(as_store(valid, hydrogens), places, [molecule.smiles for molecule in valid], reasons)
+    given = [molecule.given or molecule.smiles for molecule in valid]
+    return ValidMolecules(as_store(valid, hydrogens), places, [molecule.smiles for molecule in valid], reasons, given)

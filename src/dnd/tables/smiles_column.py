@@ -20,7 +20,8 @@ _TOKENS = re.compile(r"(?:Br|Cl|[BCNOPSFIbcnops*]|\[[^\[\]\s]{1,40}\]|[-=#$:/\\.
 _LOOKS_LIKE_ONE = 0.9  # share of the cells that aren't empty
 _PLAIN_ATOM = re.compile(r"[CNOScno]")
 _IS_ID = re.compile(
-    r"(?i)id|name|title|compound|molecule|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
+    r"(?i)id|idnumber|name|title|compound|molecule|(zinc|catalog|vendor)[ _-]?id"
+    r"|(compound|molecule|cmpd|mol|chembl|sample|batch)[ _-].{0,20}(id|name)"
 )
 
 
@@ -109,7 +110,12 @@ def chosen_column(path: object, header: Sequence[str], wanted: str) -> int:
 
 def id_column_of(others: Sequence[str]) -> str | None:
     """The column that names the molecules, by its own name: `id`, `Compound`, `title`, `molecule_chembl_id` …."""
-    return next((name for name in others if _IS_ID.fullmatch(name.strip())), None)
+    return next(iter(id_columns_of(others)), None)
+
+
+def id_columns_of(others: Sequence[str]) -> list[str]:
+    """All columns that name the molecules."""
+    return [name for name in others if _IS_ID.fullmatch(name.strip())]
 
 
 def listed_columns(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dnd.common.errors import InputError, NonFiniteError
+from dnd.common.errors import InputError, Interrupted, NonFiniteError
 from dnd.common.files import check_free_space, folder_lock, write_json
 from dnd.common.log import LOGGER
 from dnd.common.model_folder import load_strictly
@@ -29,7 +29,7 @@ from dnd.training.distributed import World
 from dnd.training.logs import RunLog
 from dnd.training.objective import Objective
 from dnd.training.settings import LoopConfig, TrainResult, learning_rate
-from dnd.training.stopping import OUT_OF_TIME, Interrupted, StopRequests
+from dnd.training.stopping import OUT_OF_TIME, StopRequests
 
 # Where a run is: everything about it that is not a tensor.
 

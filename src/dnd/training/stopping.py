@@ -8,22 +8,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from dnd.common.errors import DndError
-
 # No signal that is handled has this number, and every one of them is larger: over ranks the largest reason wins.
 OUT_OF_TIME = 1
-
-
-class Interrupted(DndError):
-    """A signal asked the run to stop; its state is saved.
-
-    Attributes:
-        exit_code: 128 + the number of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
-        self.exit_code = 128 + number
 
 
 class StopRequests:

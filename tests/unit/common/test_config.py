@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from dnd.common.config import from_dict, load_config, recipe_names, to_dict
+from dnd.common.config import RECIPES, from_dict, load_config, recipe_names, to_dict
 from dnd.common.errors import ConfigError
 
 
@@ -74,3 +74,12 @@ def test_every_shipped_recipe_fits_the_settings_of_its_stage() -> None:
     stages = {"denoise": DenoiseConfig, "distill": DistillConfig, "finetune": FinetuneConfig}
     checked = [load_config(stages[name.split("-")[0]], name) for name in recipe_names() if name.split("-")[0] in stages]
     assert len(checked) >= 9
+
+
+def test_recipes_are_called_alike_in_hints_and_in_the_folder() -> None:
+    named = {f"{stage}-{name}" for stage, names in RECIPES.items() for name in names}
+    assert named <= set(recipe_names())
+    others = {"finetune-brief", "finetune-demo", "denoise-demo", "distill-demo"}  # of `distill --level auto` and `demo`
+    assert set(recipe_names()) - named == others
+    with pytest.raises(ConfigError, match=r"one of best, fast, small, paper, qm9, or a TOML file\. Did you mean fast"):
+        load_config(Outer, "fastt", stage="finetune")

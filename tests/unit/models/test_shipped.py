@@ -18,11 +18,15 @@ from dnd.models.students.encoders import (
     encoder_folder,
     half_precision,
     load_encoder,
+    load_limits,
     save_encoder,
     shipped_encoders,
 )
-from dnd.prediction.embedder import load_embedder
+from dnd.models.students.layers import Pooling
+from dnd.models.students.limits import DEVIATIONS, RepresentationLimits
+from dnd.prediction.embedder import Embedder, load_embedder
 from dnd.prediction.estimator import DndRegressor
+from dnd.store.featurize import as_store, featurize_smiles
 
 SPELLINGS = ["OC(=O)c1ccccc1OC(C)=O", "CC(=O)Oc1ccccc1C(=O)O", "c1ccc(OC(C)=O)c(c1)C(O)=O"]
 
@@ -121,3 +125,45 @@ def test_random_weights_where_a_student_is_described_and_never_beside_an_encoder
     assert encoder_choice("random", ["student.width=16"]) == "random"
     with pytest.raises(ConfigError, match=r"student.width=16 is for --encoder random: found encoder folder"):
         encoder_choice("folder", ["student.width=16"])
+
+
+ODD = ("C" * 400, "C1CC1." * 20 + "C", "[U]", "OCC" * 100, "c1ccccc1" * 40, "[Na+].[Cl-]", "CC(=O)Oc1ccccc1C(=O)O")
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+@pytest.mark.parametrize("pooling", ["mean", "virtual_node", "min_max_mean_sum"])
+def test_representations_are_bounded_for_any_molecule(name: str, pooling: Pooling) -> None:
+    limits = load_limits(name)
+    assert limits is not None
+    centre_D, deviation_D = (limits.tensors[f"{pooling}.{part}"].numpy() for part in ("centre", "deviation"))
+    embedder = Embedder.load(name, pooling=pooling, device="cpu")
+    values_ND = embedder.embed(ODD)
+    assert np.isfinite(values_ND).all()
+    assert (np.abs(values_ND - centre_D) <= DEVIATIONS * deviation_D * 1.001 + 1e-6).all()
+    free = Embedder(embedder.student, embedder.hydrogens, pooling=pooling, device="cpu")
+    assert np.array_equal(values_ND[-1], free.embed(ODD)[-1]), "a drug is what it was"
+
+
+def test_an_encoder_without_limits_is_as_it_was(toy_base: torch.nn.Module) -> None:
+    assert load_limits("toy-base") is None
+    embedder = Embedder.load("toy-base", device="cpu")
+    assert embedder.limits is None
+    assert np.isfinite(embedder.embed(ODD)).all()
+
+
+def test_limits_are_those_of_the_molecules_and_stay_with_the_encoder(tmp_path: Path) -> None:
+    student = build_student(StudentConfig("gine", 8, 2)).eval()
+    store = as_store(featurize_smiles(["C" * length for length in range(1, 40)], "heavy_both"), "heavy_both")
+    limits = RepresentationLimits.measured(student, store, np.arange(len(store)))
+    free = Embedder(student, "heavy_both", device="cpu").embed(["C" * length for length in range(1, 40)])
+    low, middle, high = np.quantile(free, [0.25, 0.5, 0.75], axis=0)
+    assert np.allclose(limits.tensors["mean.centre"], middle, atol=1e-5)
+    assert np.allclose(limits.tensors["mean.deviation"], (high - low) / 1.349, atol=1e-5)
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder\n", limits=limits)
+    again = load_limits(tmp_path / "encoder")
+    assert again is not None
+    assert all(torch.equal(again.tensors[name], values) for name, values in limits.tensors.items())
+    with pytest.raises(CorruptFileError, match="no limits"):
+        RepresentationLimits.of_tensors({"mean.deviation": torch.tensor([-1.0])}, "file")
+    with pytest.raises(ConfigError, match="differ in width"):
+        limits.bounded(np.zeros((1, 3)), "mean")

@@ -10,17 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rdkit import Chem
 
 import screen_toys
 from dnd.common.doctor import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
+from dnd.common.log import Progress
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
+from dnd.prediction.screen.shards import ScreenJournal
 from dnd.prediction.screen.source import CHUNK_CHARACTERS, Candidate, in_chunks
 
 CHILD = """
@@ -151,6 +155,64 @@ def test_a_damaged_shard_is_made_again(model: Path, tmp_path: Path):
     stubbed([source], model, out, top=5, jobs=2, resume=True)
     stubbed([source], model, tmp_path / "whole", top=5, jobs=2)
     assert shards(out) == shards(tmp_path / "whole")
+
+
+def test_a_stopped_run_of_less_than_a_shard_has_something_to_resume(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Ctrl-C keeps every chunk that was done; a minute keeps those before, so that `kill -9` costs a minute."""
+    source, out = write_smi(tmp_path / "in.smi", texts(40)), tmp_path / "out"
+    stubbed([source], model, tmp_path / "whole")
+    done = 0
+
+    def advance(progress: Progress, rows: int) -> None:
+        nonlocal done
+        done += rows
+        if done == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "advance", advance)
+    with pytest.raises(KeyboardInterrupt):
+        stubbed([source], model, out)
+    assert ScreenJournal(out).rows == 12
+    monkeypatch.setattr("dnd.prediction.screen.shards.KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(ScreenJournal, "keep", interrupted_after(3, ScreenJournal.keep))
+    with pytest.raises(KeyboardInterrupt):
+        stubbed([source], model, out, resume=True)
+    assert ScreenJournal(out).rows == 24
+    monkeypatch.undo()
+    piece = next((out / ".progress").glob("00000-002.parquet"))
+    piece.write_bytes(piece.read_bytes()[:-1])
+    assert ScreenJournal(out).rows == 16  # a damaged piece is made again
+    assert stubbed([source], model, out, resume=True).rows == 40
+    assert shards(out) == shards(tmp_path / "whole")
+
+
+def interrupted_after(count: int, keep: Callable[[ScreenJournal], None]) -> Callable[[ScreenJournal], None]:
+    """`keep`, which is stopped when it has been called so often."""
+    calls = itertools.count(1)
+
+    def called(journal: ScreenJournal) -> None:
+        keep(journal)
+        if next(calls) == count:
+            raise KeyboardInterrupt
+
+    return called
+
+
+def test_the_columns_that_name_molecules_come_back(model: Path, tmp_path: Path):
+    table = write_smi(tmp_path / "a.csv", ["Catalog ID,weight,structure,smiles", "7,30.1,x,CC", "=8,2,x,", "9,1,x,CCO"])
+    named = write_smi(tmp_path / "b.smi", ["CC ethane", "CCO"])
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("CCC"))
+    (tmp_path / "c.sdf").write_text(f"propane{block}> <idnumber>\n0012\n\n> <logP>\n1.8\n\n$$$$\n")
+    stubbed([table, named, tmp_path / "c.sdf"], model, tmp_path / "out", top=6)
+    found = rows(tmp_path / "out")
+    assert found.column_names == ["row", "Catalog ID", "name", "title", "idnumber", "smiles", "size_pred", "error"]
+    assert found["Catalog ID"].to_pylist() == ["7", "=8", "9", "", "", ""]
+    assert found["name"].to_pylist() == ["", "", "", "ethane", "", ""]
+    assert found["title"].to_pylist() == ["", "", "", "", "", "propane"]
+    assert found["idnumber"].to_pylist() == ["", "", "", "", "", "0012"]
+    assert (tmp_path / "out" / "top.csv").read_text().startswith("row,Catalog ID,name,title,idnumber,smiles,")
 
 
 def test_a_killing_row_costs_itself_only(model: Path, tmp_path: Path):

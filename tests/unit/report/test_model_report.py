@@ -105,3 +105,32 @@ def test_trials_of_a_search_are_shown(tmp_path: Path) -> None:
     write_manifest(model, kind="predictor", format_version=1)
     page = write_model_report(model).read_text()
     assert page.index("<td>linear</td>") < page.index("<td>mlp</td>")
+
+
+def test_members_labels_intervals_and_domain_are_shown(tmp_path: Path) -> None:
+    """What a blend's report has beyond its metrics; the numbers are those of `metrics.json`."""
+    columns = {"smiles": molecules(), "size": [heavy_atoms(text) for text in molecules()]}
+    columns["ring"] = ["aromatic" if "c1" in text else "plain" for text in molecules()]
+    blend = ("blend.students=false", "blend.classical=ridge,forest_counts", "blend.trees=10", "blend.folds=2")
+    table = write_csv(tmp_path / "d.csv", columns)
+    quietly(table, tmp_path / "model", ["size", "ring"], *blend, "fractions=0.5,0.2,0.3")
+    metrics = read_json(tmp_path / "model" / "metrics.json")
+    board = {one["target"]: one["members"] for one in metrics["leaderboard"]}
+    assert {name: {one["member"] for one in own} for name, own in board.items()} == {
+        "size": {"ridge", "forest_counts"},
+        "ring": {"ridge", "forest_counts"},
+    }
+    values = [one["value"] for one in board["size"]]
+    alone = {name: own["parts"]["test"]["targets"]["size"]["rmse"] for name, own in metrics["alone"].items()}
+    assert values == sorted(values)
+    assert sorted(alone.values()) == pytest.approx(values)
+    (counts,) = metrics["label_counts"]
+    parts = read_json(tmp_path / "model" / "splits.json")
+    assert {part: sum(own) for part, own in counts["counts"].items()} == {part: len(parts[part]) for part in parts}
+    page = write_model_report(tmp_path / "model").read_text()
+    for title in ("Members alone: size", "Members alone: ring", "Labels: size"):
+        assert f"<h2>{title}" in page, title
+    assert "Bars are the intervals." in page
+    assert "chose the epoch" not in page, "no member has epochs"
+    wrong = [text for text in ("measured aromatic", "measured plain") if text in page]
+    assert "measured 1, predicted" not in page or wrong, "classes have the user's words"

@@ -2,10 +2,11 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.report.figures import bar_chart, drawing, loss_curves, parity_plot, save_figure
+from dnd.report.figures import bar_chart, drawing, label_histogram, loss_curves, parity_plot, save_figure
 from dnd.report.html import Code, Figure, Molecules, Report, Table, Text, draw_molecule, render, write_report
 
 HOSTILE = '<script>alert("$x$ \x00")</script>'
@@ -88,3 +89,21 @@ def test_a_figure_with_an_outside_reference_is_refused(tmp_path) -> None:
 def test_molecules_are_drawn_or_refused() -> None:
     assert "<svg" in (draw_molecule("c1ccccc1O") or "")
     assert draw_molecule("C1CC") is None
+
+
+def test_a_page_prints_and_its_tables_show_that_they_scroll() -> None:
+    page = render(Report("Wide", [Table(["a", "b"], [[1, 2]])]))
+    assert "@media print" in page
+    assert "no-repeat local" in page, "shadows at the edges where there is more"
+
+
+def test_a_parity_plot_marks_intervals_and_molecules_outside() -> None:
+    measured, predicted = np.array([1.0, 10.0, 100.0]), np.array([2.0, 9.0, np.nan])
+    plain = parity_plot(measured, {"model": predicted}, logarithmic=True)
+    ends_2N = np.array([[1.0, np.nan, 1.0], [4.0, 20.0, 9.0]])
+    drawn = parity_plot(
+        measured, {"model": predicted}, logarithmic=True, ends_2N=ends_2N, outside_N=np.array([False, True, True])
+    )
+    assert plain.count("<use") < drawn.count("<use")  # one more mark
+    assert plain.count("<path") < drawn.count("<path")  # one interval
+    assert "<svg" in label_histogram([0.1, 1.0, 10.0], {"training": [3, 1], "test": [1, 0]}, logarithmic=True)

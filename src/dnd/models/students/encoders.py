@@ -16,6 +16,7 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import MANIFEST
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.models.students.base import Student, StudentConfig
+from dnd.models.students.limits import LIMITS, RepresentationLimits
 
 if TYPE_CHECKING:
     from dnd.models.students.property_heads import PropertyHeads
@@ -121,6 +122,7 @@ def save_encoder(
     *,
     half: bool = False,
     heads: PropertyHeads | None = None,
+    limits: RepresentationLimits | None = None,
 ) -> None:
     """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
 
@@ -131,6 +133,7 @@ def save_encoder(
         card: the model card, Markdown.
         half: keep matrices in half precision; they are float32 again when loaded.
         heads: ready-made properties that stay with the encoder; see `load_heads`.
+        limits: of its representations, which stay with it; see `load_limits`.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
@@ -142,6 +145,8 @@ def save_encoder(
         name: half_precision(network.state_dict()) if half else network.state_dict()
         for name, network in networks.items()
     }
+    if limits is not None:
+        tensors[LIMITS] = dict(limits.tensors)
     write_model(folder, kind="encoder", config=config, tensors=tensors, card=card)
 
 
@@ -169,6 +174,21 @@ def load_encoder(
     student = build_student(config.with_training_settings(**training_settings))
     load_strictly(student, model.tensors(), f"encoder {folder}")
     return student.eval(), model.config
+
+
+def load_limits(folder: Path | str) -> RepresentationLimits | None:
+    """The limits of the representations of an ENCODER folder; None where it has none, as those of before.
+
+    Args:
+        folder: as `load_encoder` takes it.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged or of another kind.
+    """
+    model = read_model(encoder_folder(folder), kind="encoder")
+    if not model.holds(f"{LIMITS}.safetensors"):
+        return None
+    return RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{model.path}/{LIMITS}.safetensors")
 
 
 def load_heads(folder: Path | str) -> PropertyHeads | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dnd.common.config import nearest
-from dnd.common.errors import ConfigError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import (
     MANIFEST,
     folder_lock,
@@ -27,19 +29,25 @@ from dnd.common.log import Progress
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
-from dnd.prediction.screen.shards import TOP, ScreenJournal, best_rows, write_top
-from dnd.prediction.screen.source import check_inputs, describe_input, estimate_rows, in_chunks, read_candidates
+from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
+from dnd.prediction.screen.source import (
+    Candidate,
+    check_inputs,
+    describe_input,
+    estimate_rows,
+    in_chunks,
+    read_candidates,
+)
 from dnd.prediction.screen.workers import WORKER, Screener
 from dnd.predictor.predictor import Column
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
 # A chunk of rows is a pure function of inputs, model and settings, and a shard is a fixed number of chunks, so a run
-# that was killed goes on at its first missing shard and ends with the same bytes, whatever the number of workers.
+# that was killed goes on where its journal ends and makes the same bytes, whatever the number of workers.
 
 
 KIND, FORMAT_VERSION = "screen", 1
-CHUNKS_PER_SHARD = 32
 _MODEL_FORMAT = 1  # of `common.model_folder`, which would load torch; only the workers need that
 
 
@@ -125,13 +133,14 @@ def screen(
     screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
     saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
     remembered = saved.get("training", {}).get("smiles_column")
-    check_inputs(inputs, config.smiles_column, remembered)
+    names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     column = _column_of(saved, config)
     settings = {
         **asdict(config),
         "inputs": watched.descriptions,
         "model": sealed["digest"],
+        "names": names,
         "rdkit": package_versions()["rdkit"],
     }
     require_free(folder, kind=KIND, resume=resume)
@@ -143,7 +152,9 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            _make_shards(journal, inputs, config, remembered, screener)
+            rows = partial(read_candidates, inputs, config.smiles_column, remembered, names)
+            progress = Progress("screen", unit="row", total=estimate_rows(inputs), first=journal.rows, about=True)
+            _make_shards(journal, rows, names, config.chunk, screener, progress)
             watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
@@ -184,25 +195,46 @@ def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
 
 def _make_shards(
     journal: ScreenJournal,
-    inputs: Sequence[str | Path],
-    config: ScreenConfig,
-    remembered: str | None,
+    read: Callable[[], Generator[Candidate, None, None]],
+    names: Sequence[str],
+    chunk_rows: int,
     screener: Screener | RayScreener,
+    progress: Progress,
 ) -> None:
-    progress = Progress("screen", unit="row", total=estimate_rows(inputs), first=journal.rows, about=True)
-    waiting: list[Mapping[str, Column]] = []
-    with closing(read_candidates(inputs, config.smiles_column, remembered)) as candidates:
-        rest = itertools.islice(candidates, journal.rows, None)
-        with closing(screener.run(in_chunks(rest, config.chunk), config.chunk)) as results:
-            for columns in results:
-                waiting.append(columns)
-                progress.advance(len(columns["smiles"]))
-                if len(waiting) == CHUNKS_PER_SHARD:
-                    journal.seal(waiting)
-                    waiting = []
-    if waiting:
-        journal.seal(waiting)
+    waiting: collections.deque[list[Candidate]] = collections.deque()
+    with closing(read()) as candidates:
+        chunks = in_chunks(itertools.islice(candidates, journal.rows, None), chunk_rows)
+        with closing(screener.run(_noted(chunks, waiting), chunk_rows)) as results:
+            try:
+                for columns in results:
+                    journal.add(_with_names(columns, waiting.popleft(), names))
+                    progress.advance(len(columns["smiles"]))
+            except KeyboardInterrupt:
+                journal.keep()
+                raise
+    journal.finish()
     progress.close()
+
+
+def _noted(chunks: Iterator[list[Candidate]], waiting: collections.deque[list[Candidate]]) -> Iterator[list[Candidate]]:
+    """The chunks; each also waits for its columns, which come in the same order."""
+    for chunk in chunks:
+        waiting.append(chunk)
+        yield chunk
+
+
+def _with_names(columns: Mapping[str, Column], chunk: Sequence[Candidate], names: Sequence[str]) -> dict[str, Column]:
+    """The columns behind the user's own names of the molecules.
+
+    Raises:
+        InputError: the user's column has the name of one of ours.
+    """
+    taken = [name for name in names if name in (ROW, *columns)]
+    if taken:
+        raise InputError(
+            f"the inputs have a column {taken[0]!r}, as the result has", next_step="Rename it in the inputs"
+        )
+    return {**{name: [one.names.get(name, "") for one in chunk] for name in names}, **columns}
 
 
 def _seal(folder: Path, journal: ScreenJournal, settings: Mapping[str, Any], config: ScreenConfig, column: str) -> None:

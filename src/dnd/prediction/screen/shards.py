@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +20,97 @@ from dnd.predictor.predictor import Column
 from dnd.tables.writers import Cells, open_writer
 
 # Sealed Parquet shards of a screen, and the journal from which a killed run goes on.
+#
+# A shard is a fixed number of chunks, so that its bytes do not depend on when a run was stopped. What is done of the
+# next shard is kept beside the journal once a minute, as pieces, so that a stop costs a minute and not a shard.
 
 
 ROW, ERROR = "row", "error"
+CHUNKS_PER_SHARD = 32
+KEEP_EVERY_S = 60.0
 _JOURNAL = ".progress"
 
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A sealed shard.
+    """A sealed shard, or a piece of one.
 
     Attributes:
         rows: rows in it.
         errors: those without a prediction.
         sha256: of the file.
+        chunks: in it; a full shard has `CHUNKS_PER_SHARD`.
     """
 
     rows: int
     errors: int
     sha256: str
+    chunks: int = CHUNKS_PER_SHARD
 
 
 class ScreenJournal:
-    """Shards of a screen in order; the entry of each is written after it.
+    """Shards of a screen in order, and pieces of the next one; the entry of each is written after it.
 
     Attributes:
         entries: the sealed shards from number 0 on, as far as they are intact.
+        rows: rows that are kept, in shards and pieces.
+        errors: those without a prediction, in shards.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.entries: list[ShardEntry] = []
-        while (entry := self._read(len(self.entries))) is not None:
+        while (entry := _read(self._path(number := len(self.entries)), self.shard(number))) is not None:
             self.entries.append(entry)
-        self.rows = sum(entry.rows for entry in self.entries)
+        self._pieces: list[ShardEntry] = []
+        self._tables: list[Any] = []  # the next shard as far as it is done: a table for each piece, then for each chunk
+        while (entry := _read(self._piece(".json"), self._piece(".parquet"))) is not None:
+            self._tables.append(pq.read_table(self._piece(".parquet"), page_checksum_verification=True))
+            self._pieces.append(entry)
+        self._kept = time.monotonic()
+        self.rows = sum(entry.rows for entry in [*self.entries, *self._pieces])
         self.errors = sum(entry.errors for entry in self.entries)
 
-    def seal(self, chunks: Sequence[Mapping[str, Column]]) -> None:
-        """Write the next shard, a row group, and its entry."""
-        number, path = len(self.entries), self.shard(len(self.entries))
-        table = pa.concat_tables([_table(chunk) for chunk in chunks])
-        numbers = pa.array(np.arange(self.rows, self.rows + table.num_rows, dtype=np.int64))
-        table = table.add_column(0, ROW, numbers)
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)
-        reasons = table[ERROR].to_pylist()
-        note_rows(reasons)
-        errors = table.num_rows - reasons.count("")
-        entry = ShardEntry(table.num_rows, errors, sha256_file(path))
+    def add(self, columns: Mapping[str, Column]) -> None:
+        """Take the next chunk; seal the shard that it completes, or keep what waits where a minute has passed."""
+        self._tables.append(_table(columns))
+        self.rows += self._tables[-1].num_rows
+        if sum(entry.chunks for entry in self._pieces) + self._waiting == CHUNKS_PER_SHARD:
+            self.finish()
+        elif time.monotonic() - self._kept >= KEEP_EVERY_S:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the chunks that wait for the rest of their shard as a piece of it."""
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._tables[len(self._pieces) :])
+        chunks = self._waiting
+        entry = replace(_write(table, self._piece(".parquet")), chunks=chunks)
+        write_record(self._piece(".json"), asdict(entry))
+        self._tables = [*self._tables[: len(self._pieces)], table]
+        self._pieces.append(entry)
+        self._kept = time.monotonic()
+
+    def finish(self) -> None:
+        """Write what waits as the next shard, a row group, and its entry."""
+        if not self._tables:
+            return
+        number = len(self.entries)
+        table = pa.concat_tables(self._tables).combine_chunks()
+        first = sum(entry.rows for entry in self.entries)
+        numbers = pa.array(np.arange(first, first + table.num_rows, dtype=np.int64))
+        entry = _write(table.add_column(0, ROW, numbers), self.shard(number))
+        note_rows(table[ERROR].to_pylist())
         write_record(self._path(number), asdict(entry))
         self.entries.append(entry)
-        self.rows, self.errors = self.rows + entry.rows, self.errors + entry.errors
+        self.errors += entry.errors
+        self._tables, self._pieces, self._kept = [], [], time.monotonic()
+
+    @property
+    def _waiting(self) -> int:
+        """Chunks that are in no piece."""
+        return len(self._tables) - len(self._pieces)
 
     def shard(self, number: int) -> Path:
         """Where shard `number` lies."""
@@ -87,15 +128,28 @@ class ScreenJournal:
     def _path(self, number: int) -> Path:
         return self._folder / _JOURNAL / f"{number:05d}.json"
 
-    def _read(self, number: int) -> ShardEntry | None:
-        path, shard = self._path(number), self.shard(number)
-        if not path.is_file() or not shard.is_file():
-            return None
-        try:
-            entry = ShardEntry(**read_record(path))
-        except (CorruptFileError, TypeError):
-            return None
-        return entry if sha256_file(shard) == entry.sha256 else None
+    def _piece(self, ending: str) -> Path:
+        """Where the next piece of the next shard lies, or its entry."""
+        return self._folder / _JOURNAL / f"{len(self.entries):05d}-{len(self._pieces):03d}{ending}"
+
+
+def _read(path: Path, data: Path) -> ShardEntry | None:
+    """The entry of an intact shard or piece."""
+    if not path.is_file() or not data.is_file():
+        return None
+    try:
+        entry = ShardEntry(**read_record(path))
+    except (CorruptFileError, TypeError):
+        return None
+    return entry if sha256_file(data) == entry.sha256 else None
+
+
+def _write(table: Any, path: Path) -> ShardEntry:
+    """Write a table as a row group, and count it."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)
+    errors = table.num_rows - table[ERROR].to_pylist().count("")
+    return ShardEntry(table.num_rows, errors, sha256_file(path))
 
 
 def _table(columns: Mapping[str, Column]) -> Any:

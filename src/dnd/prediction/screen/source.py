@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import sha256_file
 from dnd.common.watched_inputs import require_file
-from dnd.tables.molecules import refuse_column_of_sdf
+from dnd.tables.molecules import field_names, refuse_column_of_sdf
 from dnd.tables.readers import kind_of, read_table
 from dnd.tables.sdf import read_sdf_blocks
+from dnd.tables.smiles_column import id_columns_of
 from dnd.tables.streams import STANDARD_INPUT, byte_lines, is_sdf, open_bytes
 
 CHUNK_CHARACTERS = 2**22
 """A chunk ends early at this much text, so that rows of megabytes take no more memory than rows of bytes."""
 
 _SDF_END = b"$$$$"
+_TITLE = "title"
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,21 @@ class Candidate:
         text: a SMILES, or a mol block.
         is_block: which of the two.
         problem: why the row can't be trusted; None for a good one.
+        names: the user's own names of the molecule: cells of the columns that name molecules, by column.
     """
 
     text: str
     is_block: bool = False
     problem: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, remembered: str | None = None) -> None:
+def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, remembered: str | None = None) -> list[str]:
     """Open every input once, so that the last one is not found unreadable after hours.
+
+    Returns:
+        The columns that name molecules, of all inputs, in order; see `id_columns_of`. Those of an SDF are the title and
+        its data fields.
 
     Raises:
         ConfigError: no input, or standard input, which can't be read again on a resume.
@@ -47,6 +55,7 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
         raise ConfigError("no input to screen", expected="at least one file")
     if all(map(is_sdf, inputs)):
         refuse_column_of_sdf(inputs[0], smiles_column)
+    found: dict[str, None] = {}
     for path in inputs:
         if str(path) == STANDARD_INPUT:
             raise ConfigError(
@@ -58,8 +67,13 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
             with open_bytes(path) as stream:
                 if next(read_sdf_blocks(path, stream), None) is None:
                     raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+            with open_bytes(path) as stream:
+                columns = [_TITLE, *field_names(path, stream)]
         else:
-            read_table(path, smiles_column=smiles_column, remembered=remembered).close()
+            with read_table(path, smiles_column=smiles_column, remembered=remembered) as table:
+                columns = [name for name in table.columns if name != table.smiles_column]
+        found.update(dict.fromkeys(id_columns_of(columns)))
+    return list(found)
 
 
 def describe_input(path: Path) -> dict[str, Any]:
@@ -84,18 +98,27 @@ def _estimate(path: Path) -> int:
 
 
 def read_candidates(
-    inputs: Sequence[str | Path], smiles_column: str | None, remembered: str | None = None
+    inputs: Sequence[str | Path],
+    smiles_column: str | None,
+    remembered: str | None = None,
+    names: Sequence[str] = (),
 ) -> Generator[Candidate, None, None]:
-    """Every row of every input, in order, one in memory at a time."""
+    """Every row of every input with its cells of the columns `names`, in order, one in memory at a time."""
     for path in inputs:
         if is_sdf(path):
             with open_bytes(path) as stream:
                 for block in read_sdf_blocks(path, stream):
-                    yield Candidate(block.molblock, True, block.problem)
+                    cells = {**block.properties, _TITLE: block.title}
+                    yield Candidate(block.molblock, True, block.problem, _of(cells, names))
         else:
             with read_table(path, smiles_column=smiles_column, remembered=remembered) as table:
+                others = [name for name in names if name != table.smiles_column]
                 for row in table:
-                    yield Candidate(row.smiles, False, row.problem)
+                    yield Candidate(row.smiles, False, row.problem, _of(row.values, others))
+
+
+def _of(cells: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: cells[name] for name in names if cells.get(name)}
 
 
 def in_chunks(candidates: Iterator[Candidate], rows: int) -> Iterator[list[Candidate]]:
@@ -104,7 +127,7 @@ def in_chunks(candidates: Iterator[Candidate], rows: int) -> Iterator[list[Candi
     characters = 0
     for candidate in candidates:
         chunk.append(candidate)
-        characters += len(candidate.text)
+        characters += len(candidate.text) + sum(map(len, candidate.names.values()))
         if len(chunk) == rows or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0

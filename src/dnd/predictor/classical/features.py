@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -123,6 +125,19 @@ class Features:
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
+@runtime_checkable
+class FeatureCache(Protocol):
+    """Features that are there already, by molecule, of the sets that are asked for."""
+
+    def get(self, smiles: Sequence[str]) -> Features | None:
+        """Those of these molecules; None where one of them is not there."""
+        ...
+
+    def put(self, smiles: Sequence[str], part: Features) -> None:
+        """Keep those of these molecules."""
+        ...
+
+
 def features_of(
     smiles: Sequence[str],
     embedding_ND: Float32[np.ndarray, "molecules dim"] | None,
@@ -130,6 +145,7 @@ def features_of(
     *,
     jobs: int = 1,
     wanted: Collection[str] | None = None,
+    cache: FeatureCache | None = None,
     say_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
     """The feature matrix.
@@ -140,6 +156,7 @@ def features_of(
         layout: of the columns; None = that of the representation and `FIRST_SETS`.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
+        cache: of what was computed before, without the representation; None = there is none.
         say_progress: receives the number of molecules done, now and then.
     """
     width = 0 if embedding_ND is None else embedding_ND.shape[1]
@@ -151,6 +168,8 @@ def features_of(
     places = np.concatenate([np.empty(0, np.int64), *map(layout.columns, names)])
     jobs = jobs or len(os.sched_getaffinity(0))
     chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
+    kept = [None if cache is None else cache.get(chunk) for chunk in chunks]
+    missing = [chunk for chunk, part in zip(chunks, kept, strict=True) if part is None]
     done = 0
 
     def keep(part: Features) -> None:
@@ -160,14 +179,24 @@ def features_of(
         done += len(part.x_NF)
         say_progress(done)
 
-    if len(smiles) < PARALLEL_FROM or jobs < 2:
-        for chunk in chunks:
-            keep(_computed(chunk, names))
-    else:
-        with process_pool(jobs) as pool:
-            for part in pool.map(_computed, chunks, [names] * len(chunks)):
-                keep(part)
+    with _computing(missing, names, jobs) as computed:
+        for chunk, part in zip(chunks, kept, strict=True):
+            if part is None:
+                part = next(computed)
+                if cache is not None:
+                    cache.put(chunk, part)
+            keep(part)
     return Features(x_NF, refused)
+
+
+@contextmanager
+def _computing(chunks: Sequence[Sequence[str]], names: Sequence[str], jobs: int) -> Iterator[Iterator[Features]]:
+    """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
+    if sum(map(len, chunks)) < PARALLEL_FROM or jobs < 2:
+        yield (_computed(chunk, names) for chunk in chunks)
+        return
+    with process_pool(jobs) as pool:
+        yield iter(pool.map(_computed, chunks, [names] * len(chunks)))
 
 
 def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
