@@ -12,7 +12,7 @@ Legend: R reference molecules, B judged ones, D width of a representation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Limits:
         fewest_atoms: heavy atoms of the smallest training molecule.
         most_atoms: of the largest.
         least_similarity: Tanimoto similarity to the nearest training molecule.
-        largest_distance: of representations, in training deviations per dimension.
+        largest_distance: of representations, in training deviations per dimension; None = they are not compared.
         references: training molecules that are compared with.
         training_molecules: distinct ones there were.
     """
@@ -63,17 +63,20 @@ class Limits:
     fewest_atoms: int
     most_atoms: int
     least_similarity: float
-    largest_distance: float
+    largest_distance: float | None
     references: int
     training_molecules: int
 
     def sentences(self) -> list[str]:
         """The bounds in words."""
+        far = self.largest_distance
+        within = "" if far is None else f" and a representation within {far:.2f} training deviations"
         return [
             f"In the domain are molecules of {', '.join(self.elements)} with {self.fewest_atoms} to {self.most_atoms} "
             f"heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
-            f"{self.least_similarity:.2f} and a representation within {self.largest_distance:.2f} training deviations.",
-            f"The two thresholds are those that {QUANTILE:.0%} of the training molecules keep among themselves; "
+            f"{self.least_similarity:.2f}{within}.",
+            f"{'This threshold is that' if far is None else 'The two thresholds are those'} that {QUANTILE:.0%} of the "
+            f"training molecules keep among themselves; "
             f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
             "domain a prediction can still be wrong.",
         ]
@@ -86,7 +89,8 @@ class Domain:
     Attributes:
         limits: the bounds.
         fingerprints_RF: packed bits.
-        embeddings_RD: representations by the first member, each dimension divided by its scale.
+        embeddings_RD: representations by the first member, each dimension divided by its scale; without dimensions
+            where they are not compared.
         scale_D: training deviations.
     """
 
@@ -112,12 +116,24 @@ class Domain:
             return [], np.empty(0)
         mols = _parsed(smiles)
         similarity_B = self._references.nearest(_bits(mols))
-        distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
+        distance_B = np.zeros(len(mols))
+        if self.limits.largest_distance is not None:
+            distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
         reasons = [
             "; ".join(self._judge(mol, float(similar), float(far)))
             for mol, similar, far in zip(mols, similarity_B, distance_B, strict=True)
         ]
         return reasons, similarity_B
+
+    def similarity(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules"]:
+        """Tanimoto similarity of each molecule, given as canonical SMILES, to the nearest reference."""
+        return self._references.nearest(_bits(_parsed(smiles)))
+
+    def by_structure(self) -> Domain:
+        """The same without representations, for a model that has others and not the training molecules."""
+        nothing_R0 = np.empty((len(self.fingerprints_RF), 0), np.float32)
+        limits = replace(self.limits, largest_distance=None)
+        return replace(self, limits=limits, embeddings_RD=nothing_R0, scale_D=np.empty(0, np.float32))
 
     def _judge(self, mol: Chem.Mol, similarity: float, distance: float) -> list[str]:
         limits, found = self.limits, []
@@ -130,7 +146,7 @@ class Domain:
         if similarity < limits.least_similarity:
             usual = f"usual from {limits.least_similarity:.2f}"
             found.append(f"similarity {similarity:.2f} to the nearest training molecule, {usual}")
-        if distance > limits.largest_distance:
+        if limits.largest_distance is not None and distance > limits.largest_distance:
             usual = f"usual up to {limits.largest_distance:.2f}"
             found.append(f"representation {distance:.2f} from the nearest training molecule, {usual}")
         return found
