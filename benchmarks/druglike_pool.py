@@ -37,7 +37,7 @@ def digest_of(key: str) -> str:
 
 def judged_molecules() -> set[str]:
     """Digests of all that later scores are of."""
-    found = set(gzip.open(HELD_OUT, "rt").read().split())
+    found = set(gzip.decompress(HELD_OUT.read_bytes()).decode().split())
     for name in BENCHMARKS:
         data = load_benchmark(name, ROOT / "data")
         for row in np.concatenate([data.parts["valid"], data.parts["test"]]).tolist():

@@ -27,7 +27,8 @@ def compress(
         str | None, typer.Option(help="Column with SMILES. That of the model, or found by name or content.")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="What the student starts from: a shipped encoder, an ENCODER folder, or `random`.")
+        str | None,
+        typer.Option(help="What the student starts from: a shipped encoder, an ENCODER folder, or `random`."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="small, or a TOML file.")] = "small",
     seed: Annotated[int | None, typer.Option(help="Seed of the training and of what is held out.")] = None,

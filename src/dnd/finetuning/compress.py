@@ -1,9 +1,9 @@
 r"""`dnd compress`: a blend teaches one student its predictions on molecules without labels.
 
 Denoising and distillation once more: the student that learned from a 3D teacher what no label says now learns from the
-blend what its labels said. It sees the blend's predictions, of which there are as many as there are molecules, so
-that it meets far more of chemical space than the labelled molecules are, and one network takes the place of all members,
-their descriptors and their fingerprints.
+blend what its labels said. The blend's predictions are as many as there are molecules, so the student meets far more of
+chemical space than the labelled molecules are, and one network takes the place of all members, their descriptors and
+their fingerprints.
 
 .. math:: L = \frac{1}{BC} \sum_{b, c} \ell\big(f_c(b), \bar y_c(b)\big)
 
@@ -102,10 +102,10 @@ class CompressConfig:
 
 
 class Apprentice(SupervisedObjective):
-    """A student that learns what a model says; judged by the loss on molecules that are held out, see `HalfChoice`."""
+    """A student that learns what a model says; the loss on molecules that are held out chooses its epoch."""
 
     def evaluate(self) -> dict[str, float]:
-        """Loss of the held-out molecules, and the share of the model's variance there that the student has."""
+        """Loss of the held-out molecules; the metrics of labels would say nothing of predictions."""
         rows = self.partition.valid
         outputs_VC = run_over(self.network, self.network.student, self.source, rows)
         if not np.isfinite(outputs_VC).all():
@@ -278,7 +278,7 @@ def _objective(
 
 
 def _scaled(targets: Sequence[Target], values_NC: Float[np.ndarray, "molecules targets"]) -> list[Target]:
-    """The targets with the scale of what the model says of the molecules that teach, mapped as the model maps labels."""
+    """The targets with the scale of what the model says of the molecules that teach, mapped as it maps labels."""
     found = []
     for target, values_N in zip(targets, values_NC.T, strict=True):
         if target.kind == "regression":

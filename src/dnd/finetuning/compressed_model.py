@@ -31,7 +31,7 @@ from dnd.finetuning.unlabelled import Unlabelled
 from dnd.finetuning.verdict import Judged as JudgedModels
 from dnd.finetuning.verdict import judge_beside_baselines
 from dnd.predictor.applicability_domain import FEWEST_REFERENCES, Domain, fit_domain, write_domain
-from dnd.predictor.metrics import judge_targets, significant
+from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KNOWN, Member, predictor_config, write_predictor
 from dnd.predictor.network import run_over, to_raw_units
 from dnd.predictor.predictor import Predictor
@@ -102,9 +102,7 @@ class Compressed:
         return run_over(self.member.network.embed, self.member.network.student, self.unlabelled.store, rows)
 
 
-def read_test_part(
-    saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int
-) -> LabelledMolecules:
+def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int) -> LabelledMolecules:
     """The labelled molecules that a model was judged by and did not learn from; none where it was made of folds."""
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
@@ -149,7 +147,9 @@ def write_compressed(folder: Path, made: Compressed, say: Callable[[str], None])
     every = np.arange(len(test.smiles))
     folds = [(Split(every[:0], every[:0], every), made.student_values(test.store, every))]
     of_teacher = made.teacher.predict_values(test.smiles)[0] if len(every) else folds[0][1]
-    metrics: dict[str, Any] = {name: made.saved.json("metrics.json")[name] for name in _KEPT if name in made.teacher.metrics}
+    metrics: dict[str, Any] = {
+        name: made.saved.json("metrics.json")[name] for name in _KEPT if name in made.teacher.metrics
+    }
     metrics["members"] = [training_facts(made.member, made.training)]
     metrics["parts"] = part_metrics(folds[0][0], test.targets_NC, folds[0][1], targets)
     beside = part_metrics(folds[0][0], test.targets_NC, of_teacher, targets)
@@ -228,7 +228,7 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _domain(made: Compressed) -> Domain | None:
-    """Of the labelled molecules among those that were taught, where most are; else the teacher's, by structure alone."""
+    """Of the labelled molecules among those that were taught, where most are; else the teacher's, by structure."""
     rows, known = np.flatnonzero(made.unlabelled.known_N), made.teacher.known or ()
     if len(rows) >= max(FEWEST_REFERENCES, len(known) / 2):
         return fit_domain([made.unlabelled.smiles[row] for row in rows], lambda places: made.embed(rows[places]))
@@ -264,9 +264,7 @@ def _calibration(made: Compressed, domain: Domain | None, tested_NC: Array) -> C
         labels_N = made.test.targets_NC[:, place]
         tested = Predicted(tested_NC[:, place], None, target.transform, near_N)
         found.append(TargetCalibration(chosen, replace(_judged(chosen, labels_N, tested), molecules=len(rows))))
-    groups = [
-        GroupCalibration(one.name, one.first, one.classes, Chosen(sets=one.chosen.sets)) for one in known.groups
-    ]
+    groups = [GroupCalibration(one.name, one.first, one.classes, Chosen(sets=one.chosen.sets)) for one in known.groups]
     return Calibration(tuple(found), known.coverage, tuple(groups))
 
 
@@ -343,8 +341,8 @@ def _card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 - One student ({student["name"]}, {student["num_layers"]} layers of {student["width"]}) from the encoder \
 `{config["training"]["encoder"]}`, taught by `dnd compress` what a model of several members predicts.
-- It was taught {found["molecules"]} molecules without their labels; {found["known_molecules"]} of them have one that the \
-model learned. {found["held_out"]} others were held out.
+- It was taught {found["molecules"]} molecules without their labels; {found["known_molecules"]} of them have one that \
+the model learned. {found["held_out"]} others were held out.
 - The model that taught it: {metrics["task_reason"]}; manifest `{found["teacher"]}`.
 - Test part: the model's own, which taught neither anything.
 

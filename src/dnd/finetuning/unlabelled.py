@@ -1,8 +1,8 @@
 """Molecules without labels that a model explains to a student: which they are, and what the model says of them.
 
-They come from tables of the user's and from the pool that ships. The rows of a table are drawn where they are too many;
-each molecule counts once; what the model was judged by is left out, so that it can judge the student too. What the model
-says is kept in sealed pieces, so that a run that was killed asks again for one piece at most.
+They come from tables of the user's and from the pool that ships. The rows of a table are drawn where they are too many,
+each molecule counts once, and what the model was judged by is left out, so that it can judge the student too. What the
+model says is kept in sealed pieces, so that a run that was killed asks again for one piece at most.
 
 Legend: N molecules, C targets.
 """
