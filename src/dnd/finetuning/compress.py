@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ def _hydrogens(encoder: str) -> HydrogenSetting:
     return trained
 
 
-def _record(saved: ModelFolder, unlabelled: Unlabelled, config: CompressConfig) -> Mapping[str, Any]:
+def _record(saved: ModelFolder, unlabelled: Unlabelled, config: CompressConfig) -> dict[str, Any]:
     """By which a resumed run knows its own."""
     digest = hashlib.sha256("\n".join(unlabelled.smiles).encode()).hexdigest()
     own = config.encoder

@@ -107,8 +107,8 @@ def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSe
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
-    kept = np.flatnonzero(~np.array(knows, bool)) if "folds" not in saved.json("splits.json") else []
-    rows = [rows[found.places[place]] for place in kept]
+    is_new_N = ~np.array(knows, bool) & ("folds" not in saved.json("splits.json"))
+    rows = [rows[place] for place in found.places[is_new_N].tolist()]
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     targets, groups = teacher.targets, groups_of(teacher.targets)
     labels = [[_label(row, target) for target in targets] for row in rows]
@@ -258,9 +258,9 @@ def _calibration(made: Compressed, domain: Domain | None, tested_NC: Array) -> C
     for place, (target, before) in enumerate(zip(targets, known.targets, strict=True)):
         chosen = Chosen(sets=before.chosen.sets)
         if before.chosen.intervals is not None:
-            ends = [np.asarray(said[f"{target.name}_{end}"], dtype=np.float64) for end in ("low", "high")]
+            low_V, high_V = (np.asarray(said[f"{target.name}_{end}"], dtype=np.float64) for end in ("low", "high"))
             predicted = Predicted(own_VC[:, place], None, target.transform, near_V)
-            chosen = replace(chosen, intervals=widened(before.chosen.intervals, *ends, predicted, place))
+            chosen = replace(chosen, intervals=widened(before.chosen.intervals, low_V, high_V, predicted, place))
         labels_N = made.test.targets_NC[:, place]
         tested = Predicted(tested_NC[:, place], None, target.transform, near_N)
         found.append(TargetCalibration(chosen, replace(_judged(chosen, labels_N, tested), molecules=len(rows))))
