@@ -3,12 +3,12 @@
     python benchmarks/compress.py run esol freesolv bace [--recipe fast] [--rows 20000] [--epochs 15] [--seed 1]
     python benchmarks/compress.py draw                   # docs/results/compress.md from the raw lines
 
-`run` adds a line per data set and system to `docs/results/compress/compress.csv`; what is there is not run again. Systems,
-all from the encoder that ships and on the data set's own split: the blend of the recipe; `compressed`, the blend's student,
-taught the pool that ships (its first `--rows` rows of a random order) and the training and validation molecules; `lone`, the
-student of the recipe `small`, trained on the labels themselves. Nothing is chosen by a test part: it is read once, for the
-scores. The rate is CPU time of `Predictor.describe`, which is what a screen calls, on the same 500 molecules of the pool,
-the two models alternating.
+`run` adds a line per data set and system to `docs/results/compress/compress.csv`; what is there is not run again. The
+systems, all from the encoder that ships and on the data set's own split, are the blend of the recipe; `compressed`, the
+blend's student, taught the pool that ships (its first `--rows` rows of a random order) and the training and validation
+molecules; and `lone`, the student of the recipe `small`, trained on the labels themselves. Nothing is chosen by a test
+part: it is read once, for the scores. The rate is CPU time of `Predictor.describe`, which a screen calls, on the
+same 500 molecules of the pool, the models alternating.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ def run_set(name: str, given: argparse.Namespace, done: set[tuple[str, ...]]) ->
     versions = " ".join(f"{package} {version}" for package, version in package_versions().items())
     return [
         {
-            "set": name, "system": system, **settings, **scores(models[system]),
+            "set": name,
+            "system": system,
+            **settings,
+            **scores(models[system]),
             "train_cpu_s": round(seconds[system], 1),
             "ms_per_molecule": round(spent[system], 3),
             "molecules": models[system].metrics["parts"]["test"]["molecules"],

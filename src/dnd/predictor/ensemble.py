@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from dnd.common.config import from_dict
@@ -19,7 +19,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
-from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel, Linear
 from dnd.predictor.classical.trees import Trees
 from dnd.predictor.network import run_over
@@ -179,6 +179,10 @@ class Blend:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
         columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
         return x_NF[:, columns]
+
+    def morgan_bits(self, features: Features) -> Bool[np.ndarray, "molecules bits"] | None:
+        """Which atom environments each molecule has, where the members count them; None where they do not."""
+        return features.x_NF[:, self.layout.columns(COUNTS)] > 0 if COUNTS in self.used_sets else None
 
     def features(self, store: Store, jobs: int = 1) -> Features:
         """What the members see of featurised molecules."""
