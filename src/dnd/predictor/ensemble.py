@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
 from dnd.common.config import from_dict
 from dnd.common.errors import CorruptFileError
 from dnd.common.model_folder import ModelFolder, load_strictly
@@ -171,9 +172,22 @@ class Blend:
     @cached_property
     def used_sets(self) -> set[str]:
         """The feature sets that a member looks at, or that stand in for a representation."""
-        columns = [columns_of(model) for member in self.classical for model in member.models]
-        used = self.layout.sets_of(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
+        used = self.layout.sets_of(self._columns)
         return used if self.network_weights or self.encoder else {*used, DESCRIPTORS}
+
+    @cached_property
+    def used_descriptors(self) -> tuple[str, ...]:
+        """The descriptors that a member looks at; all where they stand in for a representation."""
+        if not (self.network_weights or self.encoder):
+            return DESCRIPTOR_NAMES
+        used = np.isin(self.layout.columns(DESCRIPTORS), self._columns)
+        return tuple(name for name, is_used in zip(DESCRIPTOR_NAMES, used.tolist(), strict=True) if is_used)
+
+    @cached_property
+    def _columns(self) -> Int64[np.ndarray, "columns"]:
+        """The features that a member looks at."""
+        columns = [columns_of(model) for member in self.classical for model in member.models]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
 
     def representation(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
@@ -187,7 +201,10 @@ class Blend:
     def features(self, store: Store, jobs: int = 1) -> Features:
         """What the members see of featurised molecules."""
         embedding = self.encoder.embed(store) if self.encoder else None
-        return features_of(store.smiles(), embedding, self.layout, jobs=jobs, wanted=self.used_sets)
+        return features_of(
+            store.smiles(), embedding, self.layout,
+            jobs=jobs, wanted=self.used_sets, descriptors=self.used_descriptors,
+        )  # fmt: skip
 
     def predict(self, features: Features) -> list[Float[np.ndarray, "molecules targets"]]:
         """The values of each classical member; NaN of molecules without features."""
