@@ -84,10 +84,10 @@ def test_a_blend_of_the_first_format_says_what_it_said():
     np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
 
 
-def test_descriptors_that_no_member_looks_at_are_not_computed():
-    golden = Predictor.load(Path(__file__).parents[2] / "golden/predictor-blend", device="cpu")
-    blend, found = golden.parts.blend, valid_molecules(molecules()[:6], golden.parts.hydrogens)
-    own, every = blend.features(found.store), features_of(found.store.smiles(), None, Layout(0, blend.sets))
+def test_descriptors_that_no_member_looks_at_are_not_computed(model: Path):
+    parts = Predictor.load(model, device="cpu").parts
+    blend, found = parts.blend, valid_molecules(molecules()[:6], parts.hydrogens)
+    own, every = blend.features(found.store), features_of(found.store.smiles(), None, blend.layout)
     used = [DESCRIPTOR_NAMES.index(name) for name in blend.used_descriptors]
     columns = blend.layout.columns("descriptors")
     assert 0 < len(used) < len(DESCRIPTOR_NAMES)
