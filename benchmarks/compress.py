@@ -95,12 +95,12 @@ def run_set(name: str, given: argparse.Namespace, done: set[tuple[str, ...]]) ->
         seconds = {}
         for system, recipe in (("blend", given.recipe), ("lone", "small")):
             config, before = load_config(FinetuneConfig, recipe, words, stage="finetune"), time.process_time()
-            finetune(labelled, folder / system, targets, config, say=lambda line: None, quiet=True)
+            finetune(labelled, folder / system, targets, config)
             seconds[system] = time.process_time() - before
         own = ["jobs=1", "loop.device=cpu", f"loop.seed={given.seed}", f"loop.epochs={given.epochs}"]
         config, before = load_config(CompressConfig, "small", own, stage="compress"), time.process_time()
         tables = [pool_of(given.rows, given.seed, folder), structures]
-        compress(folder / "blend", folder / "compressed", tables, config, say=lambda line: None, quiet=True)
+        compress(folder / "blend", folder / "compressed", tables, config)
         seconds["compressed"] = time.process_time() - before
         models = {system: Predictor.load(folder / system, device="cpu") for system in SYSTEMS}
         spent = rates(models)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
 
 
 def compress(
@@ -32,6 +32,10 @@ def compress(
     ] = None,
     recipe: Annotated[str, typer.Option(help="small, or a TOML file.")] = "small",
     seed: Annotated[int | None, typer.Option(help="Seed of the training and of what is held out.")] = None,
+    device: Device = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes for parsing and descriptors; 0 = one per processor.")
+    ] = None,
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
@@ -42,13 +46,16 @@ def compress(
     from dnd.finetuning.compress import compress as run
     from dnd.finetuning.unlabelled import DRUGLIKE
 
-    options = {"encoder": encoder, "loop.seed": seed}
+    options = {"encoder": encoder, "loop.seed": seed, "jobs": jobs}
     words = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(
-        CompressConfig, recipe, [*words, *loop_words(skip_nonfinite, allow_change), *(settings or [])], stage="compress"
+        CompressConfig,
+        recipe,
+        [*words, *loop_words(skip_nonfinite, allow_change, device), *(settings or [])],
+        stage="compress",
     )
     done = run(
-        model, out, molecules or [DRUGLIKE], config, smiles_column=smiles_column, resume=resume, say=echo,
+        model, out, molecules or [DRUGLIKE], config, smiles_column=smiles_column, resume=resume,
     )  # fmt: skip
     if done.finished and not (out / "report.html").is_file():
         from dnd.report.model_report import write_model_report

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.config import load_config, to_dict
 from dnd.common.errors import ConfigError, InputError, NonFiniteError
 from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
+from dnd.common.log import LOGGER, RESULT
 from dnd.common.model_folder import FORMAT_VERSION, ModelFolder, read_model
 from dnd.common.randomness import numpy_generator, set_threads
 from dnd.common.runs import already_finished, begin_or_go_on
@@ -121,8 +122,6 @@ def compress(
     *,
     smiles_column: str | None = None,
     resume: bool = False,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> FinetuneSummary:
     """Make one student of a model of several members, and write it as a MODEL folder.
 
@@ -135,8 +134,6 @@ def compress(
         config: the settings; those of the recipe `compress-small` when None.
         smiles_column: of the tables.
         resume: go on where an interrupted run stopped.
-        say: receives one line at a time.
-        quiet: no progress of the training itself.
 
     Raises:
         InputError: the model is one network already, or the molecules are too few.
@@ -154,7 +151,7 @@ def compress(
     teacher = Predictor.of(saved, device=config.loop.device, jobs=config.jobs)
     _require_several(teacher, saved)
     with folder_lock(out):
-        return _compress(saved, teacher, out, molecules, config, smiles_column, resume, say, quiet)
+        return _compress(saved, teacher, out, molecules, config, smiles_column, resume)
 
 
 def _require_several(teacher: Predictor, saved: ModelFolder) -> None:
@@ -174,38 +171,36 @@ def _compress(
     config: CompressConfig,
     smiles_column: str | None,
     resume: bool,
-    say: Callable[[str], None],
-    quiet: bool,
 ) -> FinetuneSummary:
     """`compress` in a folder that is ours alone."""
     hydrogens = _hydrogens(config.encoder)
     test = read_test_part(saved, teacher, hydrogens, config.jobs)
     unlabelled = read_unlabelled(
         tables, teacher, hydrogens, set(test.identities),
-        smiles_column=smiles_column, most=config.most_rows, seed=config.loop.seed, jobs=config.jobs, say=say,
+        smiles_column=smiles_column, most=config.most_rows, seed=config.loop.seed, jobs=config.jobs,
     )  # fmt: skip
     settings = _record(saved, unlabelled, config)
     begin_or_go_on(out, settings, resume=resume)
     if (out / MANIFEST).is_file():
-        say(f"{out} is finished already")
+        LOGGER.log(RESULT, f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
-    values_NC = taught_values(teacher, unlabelled.smiles, out / _PIECES, say)
+    values_NC = taught_values(teacher, unlabelled.smiles, out / _PIECES)
     part = _parts(unlabelled, values_NC, config)
     objective = _objective(teacher.targets, unlabelled, values_NC, part, config)
     words = f"{len(np.unique(part.train))} molecules, {int(unlabelled.known_N.sum())} of them with a label of the model"
-    say(f"teaching the student {words}; {len(part.valid)} are held out")
+    LOGGER.info(f"teaching the student {words}; {len(part.valid)} are held out")
     result = train(
         objective, config.loop, out / _STUDENT,
-        resume=resume, settings=settings, title=f"compress, seed {config.loop.seed}", quiet=quiet,
+        resume=resume, settings=settings, title=f"compress, seed {config.loop.seed}",
     )  # fmt: skip
     if not result.finished:
-        say("stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
         return FinetuneSummary(out, {}, False)
     objective.to("cpu")
     network = objective.network
     member = Member(network, tuple(objective.targets), config.loop.seed, 1.0, network.student.config, "mlp")
     metrics = write_compressed(
-        out, Compressed(saved, teacher, member, result, unlabelled, part, values_NC, test, hydrogens, settings), say
+        out, Compressed(saved, teacher, member, result, unlabelled, part, values_NC, test, hydrogens, settings)
     )
     shutil.rmtree(out / _STUDENT / "checkpoints", ignore_errors=True)  # a sealed MODEL needs neither
     shutil.rmtree(out / _PIECES, ignore_errors=True)

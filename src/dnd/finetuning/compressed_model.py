@@ -12,7 +12,7 @@ Legend: N molecules, C targets, V molecules that are held out, S draws.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
+from dnd.common.log import LOGGER, RESULT
 from dnd.common.model_folder import ModelFolder
 from dnd.common.randomness import numpy_generator
 from dnd.finetuning.evaluation import comparison_table, part_metrics, predictions_table
@@ -141,7 +142,7 @@ def _label(row: Mapping[str, str], target: Target) -> float:
     return float(target.classes.index(cell)) if target.classes else float(cell)
 
 
-def write_compressed(folder: Path, made: Compressed, say: Callable[[str], None]) -> dict[str, Any]:
+def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
     """Judge the student beside its teacher, write and seal the MODEL folder; returns `metrics.json`."""
     test, targets = made.test, made.teacher.targets
     every = np.arange(len(test.smiles))
@@ -164,7 +165,7 @@ def write_compressed(folder: Path, made: Compressed, say: Callable[[str], None])
     domain = _domain(made)
     lines += _write_trust(folder, made, domain, folds[0][1])
     for line in lines:
-        say(line)
+        LOGGER.log(RESULT, line)
     config = predictor_config([made.member], targets, made.hydrogens, _training(made))
     write_predictor(
         folder,
@@ -179,7 +180,7 @@ def write_compressed(folder: Path, made: Compressed, say: Callable[[str], None])
             **({KNOWN: made.saved.text(KNOWN)} if made.saved.holds(KNOWN) else {}),
         },
     )
-    say(f"model: {folder}")
+    LOGGER.log(RESULT, f"model: {folder}")
     return metrics
 
 

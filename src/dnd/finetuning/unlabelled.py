@@ -10,7 +10,7 @@ Legend: N molecules, C targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 
 from dnd.chemistry.identity import molecule_identity
 from dnd.common.errors import CorruptFileError, InputError
+from dnd.common.log import LOGGER
 from dnd.common.randomness import numpy_generator
 from dnd.common.sealed_records import read_record, write_record
 from dnd.predictor.predictor import Predictor
@@ -61,7 +62,6 @@ def read_unlabelled(
     most: int,
     seed: int,
     jobs: int,
-    say: Callable[[str], None],
 ) -> Unlabelled:
     """The molecules of some tables.
 
@@ -74,7 +74,6 @@ def read_unlabelled(
         most: rows of a table that are read; of more, so many are drawn at random.
         seed: of that.
         jobs: worker processes.
-        say: receives a line per table.
 
     Raises:
         InputError: a table can't be read, or too few molecules are left.
@@ -84,14 +83,14 @@ def read_unlabelled(
         texts = _texts(table, smiles_column, teacher)
         if len(texts) > most:
             drawn = np.sort(numpy_generator(seed, "unlabelled rows", number).permutation(len(texts))[:most])
-            say(f"{table}: {most} of {len(texts)} rows drawn at random")
+            LOGGER.info(f"{table}: {most} of {len(texts)} rows drawn at random")
             texts = [texts[row] for row in drawn.tolist()]
         before = len(found)
         for one in featurize_smiles(texts, hydrogens, jobs=jobs):
             identity = molecule_identity(one.smiles) if one.graph is not None else ""
             if identity and identity not in judged:
                 found.setdefault(identity, one)
-        say(f"{table}: {len(found) - before} molecules of {len(texts)} rows that no label is needed of")
+        LOGGER.info(f"{table}: {len(found) - before} new molecules in {len(texts)} rows")
     if len(found) < FEWEST_MOLECULES:
         raise InputError(
             "too few molecules to teach a student",
@@ -111,16 +110,13 @@ def _texts(table: str | Path, smiles_column: str | None, teacher: Predictor) -> 
     return as_molecules(Path(table), smiles_column, remembered=teacher.smiles_column).texts
 
 
-def taught_values(
-    teacher: Predictor, smiles: Sequence[str], folder: Path, say: Callable[[str], None]
-) -> Float[np.ndarray, "molecules targets"]:
+def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Float[np.ndarray, "molecules targets"]:
     """What a model says of molecules, in the targets' units or as probabilities; NaN rows where it says nothing.
 
     Args:
         teacher: the model.
         smiles: canonical.
         folder: of the pieces; those that are there are not computed again.
-        say: receives a line per piece.
     """
     targets = len(teacher.targets)
     size = max(100, _NUMBERS // targets)
@@ -131,7 +127,7 @@ def taught_values(
             values_NC, _ = teacher.predict_values(texts)
             rows = [[None if math.isnan(value) else value for value in row] for row in values_NC.tolist()]
             write_record(path, {"values": rows})
-            say(f"the model has explained {start + len(texts)} of {len(smiles)} molecules")
+            LOGGER.info(f"the model has explained {start + len(texts)} of {len(smiles)} molecules")
         piece = np.array(read_record(path)["values"], dtype=np.float64)
         if piece.shape != (len(texts), targets):
             raise CorruptFileError(

@@ -278,7 +278,7 @@ def compress(
     device: str = "auto",
     settings: Settings | None = None,
     resume: bool = False,
-    verbose: bool = True,
+    verbose: bool | int = True,
 ) -> FinetuneResult:
     """A model of several members → one student that predicts what they predict, as `dnd compress` makes it.
 
@@ -294,7 +294,7 @@ def compress(
         device: `cpu`, `cuda` or `auto`.
         settings: further settings by their names, such as `{"loop.epochs": 30}`.
         resume: resume an interrupted run.
-        verbose: whether to print the lines that the verb prints.
+        verbose: whether to print the lines that the verb prints; 2 = each epoch too.
 
     Returns:
         The folder and the metrics; `.predictor` is the student, `.report` the page.
@@ -313,12 +313,10 @@ def compress(
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     config = load_config(CompressConfig, recipe, [*given, *_words(settings)], stage="compress")
     tables = [molecules] if isinstance(molecules, str | Path) else list(molecules)
-    say: Callable[[str], None] = print if verbose else _silent
-    done = run(
-        os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume, say=say, quiet=not verbose
-    )  # fmt: skip
-    if done.finished and not (done.folder / REPORT).is_file():
-        say(f"report: {write_model_report(done.folder)}")
+    with told(level_of(verbose)):
+        done = run(os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume)
+        if done.finished and not (done.folder / REPORT).is_file():
+            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 

@@ -42,7 +42,7 @@ def small_config(*words: str) -> CompressConfig:
 
 
 def run(model: Path, out: Path, tables: list[Path], *words: str, **options: object):
-    return compress(model, out, tables, small_config(*words), say=lambda line: None, quiet=True, **options)
+    return compress(model, out, tables, small_config(*words), **options)
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +141,12 @@ def test_a_run_that_was_killed_goes_on_and_asks_the_teacher_nothing_again(
 
 def test_a_piece_that_was_altered_is_no_lesson(made: Path, tmp_path: Path) -> None:
     teacher = Predictor.load(made / "blend", device="cpu")
-    values_NC = taught_values(teacher, ["CCO", "CCCO"], tmp_path, say=lambda line: None)
+    values_NC = taught_values(teacher, ["CCO", "CCCO"], tmp_path)
     assert values_NC == pytest.approx(teacher.predict_values(["CCO", "CCCO"])[0])
     (piece,) = tmp_path.iterdir()
     piece.write_bytes(piece.read_bytes().replace(b"1", b"2", 1))
     with pytest.raises(DndError):
-        taught_values(teacher, ["CCO", "CCCO"], tmp_path, say=lambda line: None)
+        taught_values(teacher, ["CCO", "CCCO"], tmp_path)
 
 
 def test_classes_keep_their_sets_and_the_student_learns_probabilities(made: Path, tmp_path: Path) -> None:

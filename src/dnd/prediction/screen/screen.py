@@ -23,7 +23,7 @@ from dnd.common.files import (
     verify_folder,
     write_manifest,
 )
-from dnd.common.log import Progress
+from dnd.common.log import LOGGER, Progress
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
