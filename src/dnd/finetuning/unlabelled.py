@@ -34,7 +34,7 @@ DRUGLIKE = "druglike"
 
 POOL = Path(str(resources.files("dnd") / "data" / "druglike.smi.gz"))
 FEWEST_MOLECULES = 50
-_NUMBERS = 100_000  # predictions in a piece
+_MOST_IN_A_PIECE, _NUMBERS = 2_000, 100_000  # molecules and predictions; a kill costs one piece
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
         folder: of the pieces; those that are there are not computed again.
     """
     targets = len(teacher.targets)
-    size = max(100, _NUMBERS // targets)
+    size = min(_MOST_IN_A_PIECE, max(100, _NUMBERS // targets))
     pieces = []
     for number, start in enumerate(range(0, len(smiles), size)):
         path, texts = folder / f"piece-{number:04d}.json", list(smiles[start : start + size])
