@@ -53,8 +53,8 @@ def main() -> None:
         sys.exit("run python benchmarks/draw_results.py")
 
 
-# Drawn whole by the scripts that measure, `handedness.py` and `feature_ablation.py`, whose tests compare them.
-DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md"})
+# Drawn by the scripts that measure, `handedness.py`, `feature_ablation.py` and `compress.py`, whose tests compare them.
+DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md", "compress.md"})
 
 
 def pages() -> list[Path]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dnd.interface.answers import embed, explain, load, predict, screen
     from dnd.interface.model import Predictor
-    from dnd.interface.stages import denoise, distill, finetune, prepare
+    from dnd.interface.stages import compress, denoise, distill, finetune, prepare
     from dnd.prediction.estimator import DndClassifier, DndEmbedder, DndRegressor
 
 _PUBLIC = {
@@ -27,6 +27,7 @@ _PUBLIC = {
     "denoise": "dnd.interface.stages",
     "distill": "dnd.interface.stages",
     "finetune": "dnd.interface.stages",
+    "compress": "dnd.interface.stages",
     "load": "dnd.interface.answers",
     "Predictor": "dnd.interface.model",
     "predict": "dnd.interface.answers",
@@ -43,6 +44,7 @@ __all__ = [
     "DndRegressor",
     "Predictor",
     "__version__",
+    "compress",
     "denoise",
     "distill",
     "embed",

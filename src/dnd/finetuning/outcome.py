@@ -32,6 +32,7 @@ from dnd.predictor.network import run_over
 from dnd.predictor.targets import Target, TaskKind, Transform, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
+from dnd.training.settings import TrainResult
 
 # What a MODEL folder says of itself: how sure it is and where it may be used.
 
@@ -294,16 +295,20 @@ def _features(molecules: LabelledMolecules) -> Features:
 
 def training_summary(result: MemberResult) -> dict[str, Any]:
     """How the training of a network went, for `metrics.json`."""
-    training = result.training
+    return training_facts(result.member, result.training, result.fold)
+
+
+def training_facts(member: Member, training: TrainResult, fold: int = 0) -> dict[str, Any]:
+    """`training_summary` of a network and how its loop ended."""
     return {
-        "seed": result.member.seed,
-        "fold": result.fold,
+        "seed": member.seed,
+        "fold": fold,
         "steps": training.steps,
         "best_step": training.best_step,
         "best_epoch": training.best,
         "last_epoch": training.last,
         "seconds": round(training.seconds, 1),
-        "scale": [target.scale() for target in result.member.targets],
+        "scale": [target.scale() for target in member.targets],
     }
 
 

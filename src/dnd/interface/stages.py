@@ -1,4 +1,4 @@
-"""The stages that make something, from Python: `prepare`, `denoise`, `distill`, `finetune`, each as its verb."""
+"""The stages that make something, from Python: `prepare`, `denoise`, `distill`, `finetune` and `compress`."""
 
 from __future__ import annotations
 
@@ -262,6 +262,60 @@ def finetune(
             smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
         if done.metrics and not (done.folder / REPORT).is_file():
+            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
+    return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
+
+
+def compress(
+    model: Path | str | FinetuneResult,
+    out: Path | str,
+    *,
+    molecules: str | Path | Sequence[str | Path] = "druglike",
+    smiles_column: str | None = None,
+    recipe: str | Path = "small",
+    encoder: str | Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    settings: Settings | None = None,
+    resume: bool = False,
+    verbose: bool | int = True,
+) -> FinetuneResult:
+    """A model of several members → one student that predicts what they predict, as `dnd compress` makes it.
+
+    Args:
+        model: the MODEL folder, or what `dnd.finetune` returned.
+        out: the MODEL folder of the student.
+        molecules: what it is taught, without labels: `druglike` for the 20,000 molecules that ship, a path, or a list
+            of them. The table that the model was made of belongs among them.
+        smiles_column: of the tables; that of the model, or found by name or content, when None.
+        recipe: `small` or a TOML file.
+        encoder: what the student starts from; the recipe's when None.
+        seed: of the training and of what is held out.
+        device: `cpu`, `cuda` or `auto`.
+        settings: further settings by their names, such as `{"loop.epochs": 30}`.
+        resume: resume an interrupted run.
+        verbose: whether to print the lines that the verb prints; 2 = each epoch too.
+
+    Returns:
+        The folder and the metrics; `.predictor` is the student, `.report` the page.
+
+    Raises:
+        InputError, ConfigError: see `dnd.finetuning.compress.compress`.
+
+    Example:
+        >>> small = dnd.compress("esol-model", "esol-small", molecules=["druglike", "esol.csv"])  # doctest: +SKIP
+    """
+    from dnd.finetuning.compress import CompressConfig
+    from dnd.finetuning.compress import compress as run
+    from dnd.report.model_report import REPORT, write_model_report
+
+    options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    config = load_config(CompressConfig, recipe, [*given, *_words(settings)], stage="compress")
+    tables = [molecules] if isinstance(molecules, str | Path) else list(molecules)
+    with told(level_of(verbose)):
+        done = run(os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume)
+        if done.finished and not (done.folder / REPORT).is_file():
             LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 

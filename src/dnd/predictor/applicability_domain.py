@@ -12,8 +12,9 @@ Legend: R reference molecules, B judged ones, D width of a representation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
 from dnd.common.randomness import derive_seed
 from dnd.graphs.fast.graphs import parse_canonical
+from dnd.store.reader import Store
 
 SETTINGS, ARRAYS = "domain.json", "domain.safetensors"
 QUANTILE = 0.99
@@ -41,6 +43,8 @@ LIMIT_QUERIES = 2_000  # training molecules whose own neighbours give the thresh
 _CHUNK = 512
 
 _BITS = 2048
+DUMMY = "*"
+_SYMBOLS = np.array([*map(Chem.GetPeriodicTable().GetElementSymbol, range(1, 119)), DUMMY])  # as OGB numbers elements
 _MOST_OVERLAP = 255  # of bits that are counted in one byte
 
 _generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=_BITS)
@@ -55,7 +59,7 @@ class Limits:
         fewest_atoms: heavy atoms of the smallest training molecule.
         most_atoms: of the largest.
         least_similarity: Tanimoto similarity to the nearest training molecule.
-        largest_distance: of representations, in training deviations per dimension.
+        largest_distance: of representations, in training deviations per dimension; None = they are not compared.
         references: training molecules that are compared with.
         training_molecules: distinct ones there were.
     """
@@ -64,20 +68,47 @@ class Limits:
     fewest_atoms: int
     most_atoms: int
     least_similarity: float
-    largest_distance: float
+    largest_distance: float | None
     references: int
     training_molecules: int
 
     def sentences(self) -> list[str]:
         """The bounds in words."""
+        far = self.largest_distance
+        within = "" if far is None else f" and a representation within {far:.2f} training deviations"
         return [
             f"In the domain are molecules of {', '.join(self.elements)} with {self.fewest_atoms} to {self.most_atoms} "
             f"heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
-            f"{self.least_similarity:.2f} and a representation within {self.largest_distance:.2f} training deviations.",
-            f"The two thresholds are those that {QUANTILE:.0%} of the training molecules keep among themselves; "
+            f"{self.least_similarity:.2f}{within}.",
+            f"{'This threshold is that' if far is None else 'The two thresholds are those'} that {QUANTILE:.0%} of the "
+            f"training molecules keep among themselves; "
             f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
             "domain a prediction can still be wrong. A mixture of organic molecules of like size is outside.",
         ]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the domain looks at in molecules, where a prediction has it already: they are not parsed again.
+
+    Attributes:
+        bits_BF: of their Morgan fingerprints, radius 2, 2048 bits.
+        elements: symbols of the atoms of each, hydrogen only where it is an atom of the graph.
+    """
+
+    bits_BF: Bool[np.ndarray, "molecules bits"]
+    elements: Sequence[Sequence[str]]
+
+    @classmethod
+    def of_texts(cls, smiles: Sequence[str]) -> Seen:
+        """What canonical SMILES say."""
+        mols = _parsed(smiles)
+        return cls(_bits(mols), [[atom.GetSymbol() for atom in mol.GetAtoms()] for mol in mols])
+
+    @classmethod
+    def of_store(cls, store: Store, bits_BF: Bool[np.ndarray, "molecules bits"] | None) -> Seen:
+        """What featurised molecules say; without bits they are parsed for them."""
+        return cls(_bits(_parsed(store.smiles())) if bits_BF is None else bits_BF, _elements_of(store))
 
 
 @dataclass(frozen=True)
@@ -87,7 +118,8 @@ class Domain:
     Attributes:
         limits: the bounds.
         fingerprints_RF: packed bits.
-        embeddings_RD: representations by the first member, each dimension divided by its scale.
+        embeddings_RD: representations by the first member, each dimension divided by its scale; without dimensions
+            where they are not compared.
         scale_D: training deviations.
     """
 
@@ -104,6 +136,7 @@ class Domain:
         self,
         smiles: Sequence[str],
         embeddings_BD: Float[np.ndarray, "molecules dim"],
+        seen: Seen | None = None,
         given: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "molecules"]]:
         """Per valid molecule why it is outside, empty where it is inside, and its similarity to the nearest reference.
@@ -111,33 +144,47 @@ class Domain:
         Args:
             smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
+            seen: what is known of them; None = they are parsed.
             given: canonical SMILES of what was given, where the model sees another form; None = it sees them as given.
         """
         if not smiles:
             return [], np.empty(0)
-        mols = _parsed(smiles)
-        similarity_B = self._references.nearest(_bits(mols))
-        distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
+        seen = Seen.of_texts(smiles) if seen is None else seen
+        similarity_B = self._references.nearest(seen.bits_BF)
+        distance_B = np.zeros(len(smiles))
+        if self.limits.largest_distance is not None:
+            distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
         reasons = [
-            "; ".join([*_mixture(text, seen), *self._judge(mol, float(similar), float(far))])
-            for text, seen, mol, similar, far in zip(
-                given or smiles, smiles, mols, similarity_B, distance_B, strict=True
+            "; ".join([*_mixture(text, own), *self._judge(elements, float(similar), float(far))])
+            for text, own, elements, similar, far in zip(
+                given or smiles, smiles, seen.elements, similarity_B, distance_B, strict=True
             )
         ]
         return reasons, similarity_B
 
-    def _judge(self, mol: Chem.Mol, similarity: float, distance: float) -> list[str]:
+    def similarity(self, smiles: Sequence[str]) -> Float[np.ndarray, "molecules"]:
+        """Tanimoto similarity of each molecule, given as canonical SMILES, to the nearest reference."""
+        return self._references.nearest(_bits(_parsed(smiles)))
+
+    def by_structure(self) -> Domain:
+        """The same without representations, for a model that has others and not the training molecules."""
+        nothing_R0 = np.empty((len(self.fingerprints_RF), 0), np.float32)
+        limits = replace(self.limits, largest_distance=None)
+        return replace(self, limits=limits, embeddings_RD=nothing_R0, scale_D=np.empty(0, np.float32))
+
+    def _judge(self, elements: Sequence[str], similarity: float, distance: float) -> list[str]:
         limits, found = self.limits, []
-        if mol.HasSubstructMatch(self._unknown_element):
-            unknown = sorted(_elements(mol) - set(limits.elements))
+        unknown = sorted(set(elements) - self._known_elements)
+        heavy = len(elements) - elements.count("H") - elements.count(DUMMY)
+        if unknown:
             found.append(f"no training molecule has {', '.join(unknown)}")
-        if not limits.fewest_atoms <= mol.GetNumHeavyAtoms() <= limits.most_atoms:
+        if not limits.fewest_atoms <= heavy <= limits.most_atoms:
             span = f"{limits.fewest_atoms} to {limits.most_atoms}"
-            found.append(f"{mol.GetNumHeavyAtoms()} heavy atoms, training molecules have {span}")
+            found.append(f"{heavy} heavy atoms, training molecules have {span}")
         if similarity < limits.least_similarity:
             usual = f"usual from {limits.least_similarity:.2f}"
             found.append(f"similarity {similarity:.2f} to the nearest training molecule, {usual}")
-        if distance > limits.largest_distance:
+        if limits.largest_distance is not None and distance > limits.largest_distance:
             usual = f"usual up to {limits.largest_distance:.2f}"
             found.append(f"representation {distance:.2f} from the nearest training molecule, {usual}")
         return found
@@ -147,11 +194,8 @@ class Domain:
         return BitTable(np.unpackbits(self.fingerprints_RF, axis=1, bitorder="little").astype(bool))
 
     @cached_property
-    def _unknown_element(self) -> Chem.Mol:
-        """One atom that no training molecule has; asking RDKit for it beats looking at every atom from Python."""
-        number = Chem.GetPeriodicTable().GetAtomicNumber
-        known = ["!#1", *(f"!#{number(symbol)}" for symbol in self.limits.elements)]
-        return Chem.MolFromSmarts(f"[{';'.join(known)}]")
+    def _known_elements(self) -> frozenset[str]:
+        return frozenset({*self.limits.elements, "H"})
 
 
 class BitTable:
@@ -295,6 +339,16 @@ def _molecule(text: str) -> Chem.Mol:
     read = read_smiles(text)
     assert not isinstance(read, InvalidMolecule), "only molecules that were parsed before are judged"
     return read[0]
+
+
+def _elements_of(store: Store) -> list[list[str]]:
+    """Symbols of the atoms of each graph, in pieces, so that memory does not grow with the store."""
+    found: list[list[str]] = []
+    for start in range(0, len(store), _CHUNK):
+        graph = store.read(np.arange(start, min(start + _CHUNK, len(store)))).graph
+        symbols, ends = _SYMBOLS[graph.node_features_NF[:, 0].numpy()].tolist(), graph.atom_offsets.tolist()
+        found += [symbols[begin:end] for begin, end in pairwise(ends)]
+    return found
 
 
 def _elements(mol: Chem.Mol) -> set[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
 from dnd.common.config import from_dict
 from dnd.common.errors import CorruptFileError
 from dnd.common.model_folder import ModelFolder, load_strictly
@@ -19,7 +20,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import Pooling, pool, pooled_width
-from dnd.predictor.classical.features import DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
 from dnd.predictor.classical.gaussian_process import Kernel, Linear
 from dnd.predictor.classical.trees import Trees
 from dnd.predictor.network import run_over
@@ -171,19 +172,39 @@ class Blend:
     @cached_property
     def used_sets(self) -> set[str]:
         """The feature sets that a member looks at, or that stand in for a representation."""
-        columns = [columns_of(model) for member in self.classical for model in member.models]
-        used = self.layout.sets_of(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
+        used = self.layout.sets_of(self._columns)
         return used if self.network_weights or self.encoder else {*used, DESCRIPTORS}
+
+    @cached_property
+    def used_descriptors(self) -> tuple[str, ...]:
+        """The descriptors that a member looks at; all where they stand in for a representation."""
+        if not (self.network_weights or self.encoder):
+            return DESCRIPTOR_NAMES
+        used = np.isin(self.layout.columns(DESCRIPTORS), self._columns)
+        return tuple(name for name, is_used in zip(DESCRIPTOR_NAMES, used.tolist(), strict=True) if is_used)
+
+    @cached_property
+    def _columns(self) -> Int64[np.ndarray, "columns"]:
+        """The features that a member looks at."""
+        columns = [columns_of(model) for member in self.classical for model in member.models]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
 
     def representation(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
         columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
         return x_NF[:, columns]
 
+    def morgan_bits(self, features: Features) -> Bool[np.ndarray, "molecules bits"] | None:
+        """Which atom environments each molecule has, where the members count them; None where they do not."""
+        return features.x_NF[:, self.layout.columns(COUNTS)] > 0 if COUNTS in self.used_sets else None
+
     def features(self, store: Store, jobs: int = 1) -> Features:
         """What the members see of featurised molecules."""
         embedding = self.encoder.embed(store) if self.encoder else None
-        return features_of(store.smiles(), embedding, self.layout, jobs=jobs, wanted=self.used_sets)
+        return features_of(
+            store.smiles(), embedding, self.layout,
+            jobs=jobs, wanted=self.used_sets, descriptors=self.used_descriptors,
+        )  # fmt: skip
 
     def predict(self, features: Features) -> list[Float[np.ndarray, "molecules targets"]]:
         """The values of each classical member; NaN of molecules without features."""

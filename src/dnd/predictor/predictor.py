@@ -15,7 +15,8 @@ from torch import Tensor
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
-from dnd.predictor.applicability_domain import Domain, read_domain
+from dnd.predictor.applicability_domain import Domain, Seen, read_domain
+from dnd.predictor.classical.features import Features
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
 from dnd.predictor.model_folder import (
     KIND,
@@ -273,14 +274,16 @@ class Predictor:
         members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
         errors = list(found.errors)
-        refused: Mapping[int, str] = {}
+        features = Features(np.empty((0, 0), np.float32))
         if len(found.places):
-            members_MNC[:, found.places], embeddings_VD, refused = self._outputs(found.store)
-        for place, reason in refused.items():
+            members_MNC[:, found.places], embeddings_VD, features = self._outputs(found.store)
+        for place, reason in features.refused.items():
             errors[found.places[place]] = reason
         similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None:
-            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD, found.given)
+            bits_VF = self.parts.blend.morgan_bits(features) if self.parts.blend else None
+            seen = Seen.of_store(found.store, bits_VF)
+            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD, seen, found.given)
         columns = self._target_columns(members_MNC, similarity_N)
         if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
@@ -341,25 +344,25 @@ class Predictor:
             return self.parts.blend.weights_MC
         return np.array([[member.weight] * len(self.targets) for member in self.parts.members])
 
-    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray, Mapping[int, str]]:
-        """Each member's values, the representations that the domain measures with, and reasons of rows without values.
+    def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray, Features]:
+        """Each member's values, the representations that the domain measures with, and the features of a blend.
 
         Each member makes one pass.
         """
         values: list[np.ndarray] = []
         blend, embeddings_BD = self.parts.blend, np.empty((len(store), 0))
-        refused: Mapping[int, str] = {}
+        features = Features(np.empty((len(store), 0), np.float32))
         if self.parts.members:
             first, *others = self.parts.members
             own, embeddings_BD = _values_and_embedding(first, store)
             values += [own, *(_raw_outputs(member, store) for member in others)]
         if blend:
             features = blend.features(store, self.jobs)
-            values, refused = values + blend.predict(features), features.refused
+            values += blend.predict(features)
             embeddings_BD = embeddings_BD if self.parts.members else blend.representation(features.x_NF)
         members_MNC = np.stack(values)
-        members_MNC[:, list(refused)] = np.nan
-        return members_MNC, embeddings_BD, refused
+        members_MNC[:, list(features.refused)] = np.nan
+        return members_MNC, embeddings_BD, features
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members on the learned scale, probabilities calibrated."""

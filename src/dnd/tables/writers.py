@@ -78,9 +78,14 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def csv_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV table that `csv_text` made, by column, with every name and cell as it was before."""
     with open(path, encoding="utf-8", newline="") as stream:
-        rows = csv.reader(stream)
-        header = [_unescaped(name) for name in next(rows, [])]
-        return [dict(zip(header, map(_unescaped, row), strict=False)) for row in rows]
+        return rows_of_csv(stream)
+
+
+def rows_of_csv(lines: Iterable[str]) -> list[dict[str, str]]:
+    """`csv_rows` of the lines of such a table, ends of lines included."""
+    rows = csv.reader(lines)
+    header = [_unescaped(name) for name in next(rows, [])]
+    return [dict(zip(header, map(_unescaped, row), strict=False)) for row in rows]
 
 
 # Tables out, chunk by chunk in constant memory: CSV, TSV, Parquet, NumPy; a file appears when it is complete.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
@@ -24,9 +25,10 @@ from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
 from dnd.models.students.property_heads import Property, PropertyHeads
 from dnd.prediction.embedder import Embedder
-from dnd.predictor.classical.features import Layout
+from dnd.predictor.classical.features import Layout, features_of
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
+from dnd.store.featurize import valid_molecules
 from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 from support.said import said
 
@@ -80,6 +82,21 @@ def test_a_blend_of_the_first_format_says_what_it_said():
         rows = list(csv.DictReader(stream))
     found = Predictor.load(golden, device="cpu").predict([row["smiles"] for row in rows])
     np.testing.assert_allclose(found["size_pred"], [float(row["size_pred"]) for row in rows], rtol=1e-4)
+
+
+def test_descriptors_that_no_member_looks_at_are_not_computed(model: Path):
+    parts = Predictor.load(model, device="cpu").parts
+    blend, found = parts.blend, valid_molecules(molecules()[:6], parts.hydrogens)
+    own, every = blend.features(found.store), features_of(found.store.smiles(), None, blend.layout)
+    used = [DESCRIPTOR_NAMES.index(name) for name in blend.used_descriptors]
+    columns = blend.layout.columns("descriptors")
+    assert 0 < len(used) < len(DESCRIPTOR_NAMES)
+    np.testing.assert_array_equal(own.x_NF[:, columns[used]], every.x_NF[:, used])
+    assert not own.x_NF[:, np.delete(columns, used)].any()
+    for member in blend.classical:
+        whole = own.x_NF.copy()
+        whole[:, columns] = every.x_NF[:, : len(columns)]
+        np.testing.assert_array_equal(member.predict(own.x_NF), member.predict(whole))
 
 
 def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):

@@ -15,7 +15,7 @@ BLEND = Path(__file__).parents[2] / "golden/predictor-blend"
 ORDINARY = [f"{'C' * chain}{end}" for chain in range(1, 11) for end in ("O", "N", "Cl", "c1ccccc1", "C(=O)NC")]
 
 
-def test_a_prediction_with_a_blend_writes_each_molecule_once_and_parses_it_at_most_three_times(
+def test_a_prediction_with_a_blend_writes_each_molecule_once_and_parses_it_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     predictor = Predictor.load(BLEND, device="cpu")
@@ -30,6 +30,6 @@ def test_a_prediction_with_a_blend_writes_each_molecule_once_and_parses_it_at_mo
         monkeypatch.setattr(Chem, name, counted)
     assert predictor.predict(ORDINARY)["error"] == [""] * len(ORDINARY)
     assert counts["MolToSmiles"] == len(ORDINARY)  # the canonical SMILES
-    # One for the graph, one for the classical features (in other processes from 200 molecules on) and one, a third of
-    # a whole parse, for the fingerprint of the domain.
-    assert len(ORDINARY) <= counts["MolFromSmiles"] <= 3 * len(ORDINARY)
+    # One for the canonical SMILES and the graph, and one of the canonical SMILES for the classical features (in other
+    # processes from 200 molecules on), so that every spelling has the same; the domain looks at those.
+    assert len(ORDINARY) <= counts["MolFromSmiles"] <= 2 * len(ORDINARY)

@@ -25,7 +25,7 @@ from dnd.common.files import (
     verify_folder,
     write_manifest,
 )
-from dnd.common.log import Progress
+from dnd.common.log import LOGGER, Progress
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
@@ -48,6 +48,8 @@ from dnd.predictor.predictor import Column
 
 
 KIND, FORMAT_VERSION = "screen", 1
+ROWS_OF_A_BLEND = 100_000
+"""Above, a student that the blend is compressed into is worth its training."""
 _MODEL_FORMAT = 1  # of `common.model_folder`, which would load torch; only the workers need that
 
 
@@ -136,6 +138,9 @@ def screen(
     names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     column = _column_of(saved, config)
+    rows = estimate_rows(inputs)
+    if hint := hint_to_compress(saved, rows):
+        LOGGER.warning(hint)
     settings = {
         **asdict(config),
         "inputs": watched.descriptions,
@@ -152,14 +157,29 @@ def screen(
             write_run_record(folder, settings)
         journal = ScreenJournal(folder)
         if not finished:
-            rows = partial(read_candidates, inputs, config.smiles_column, remembered, names)
-            progress = Progress("screen", unit="row", total=estimate_rows(inputs), first=journal.rows, about=True)
-            _make_shards(journal, rows, names, config.chunk, screener, progress)
+            read = partial(read_candidates, inputs, config.smiles_column, remembered, names)
+            progress = Progress("screen", unit="row", total=rows, first=journal.rows, about=True)
+            _make_shards(journal, read, names, config.chunk, screener, progress)
             watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]
     return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
+
+
+def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
+    """What to do first where a blend is to predict many rows; empty where nothing.
+
+    Args:
+        model: `config.json` of the model.
+        rows: about how many there are.
+    """
+    if rows <= ROWS_OF_A_BLEND or not (model.get("blend") or {}).get("classical"):
+        return ""
+    return (
+        f"hint: the model is a blend and computes descriptors of all of about {rows:,} rows. "
+        "`dnd compress MODEL -o SMALL` makes one student of it first, which predicts several times as fast"
+    )
 
 
 def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:

@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 from rdkit import Chem
-from rdkit.Chem import Descriptors, rdFingerprintGenerator
+from rdkit.Chem import rdFingerprintGenerator
 
 from dnd.chemistry.density import TooDenseError
-from dnd.chemistry.descriptors import DescriptorCalculator
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
@@ -29,7 +29,7 @@ RADIUS = 2
 NUM_BITS = 2048
 LIMIT_DESCRIPTOR = 1e6
 
-_all_descriptors = DescriptorCalculator()
+_calculator = lru_cache(maxsize=8)(DescriptorCalculator)
 _morgan = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=NUM_BITS)
 
 
@@ -41,17 +41,23 @@ def count_fingerprints(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "mole
     return counts
 
 
-def descriptors_2d(molecules: Sequence[Chem.Mol]) -> Float[np.ndarray, "molecules descriptors"]:
-    """All of RDKit's 2D descriptors; what is undefined or infinite becomes 0, and values are kept within ±1e6.
+def descriptors_2d(
+    molecules: Sequence[Chem.Mol], names: tuple[str, ...] = DESCRIPTOR_NAMES
+) -> Float[np.ndarray, "molecules descriptors"]:
+    """RDKit's 2D descriptors; what is undefined or infinite becomes 0, and values are kept within ±1e6.
 
     A few descriptors are NaN for metals or without charges, and one (Ipc) overflows on large molecules.
+
+    Args:
+        molecules: sanitised.
+        names: of the descriptors; all by default.
 
     Raises:
         TooDenseError: see `dnd.chemistry.descriptors`.
     """
-    values = np.zeros((len(molecules), len(_all_descriptors.names)), np.float64)
+    values, calculator = np.zeros((len(molecules), len(names)), np.float64), _calculator(names)
     for row, molecule in enumerate(molecules):
-        values[row] = _all_descriptors(molecule)
+        values[row] = calculator(molecule)
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
 
@@ -72,10 +78,11 @@ FIRST_SETS = (DESCRIPTORS, COUNTS)
 PARALLEL_FROM = 200
 _CHUNK = 100
 _WIDTHS = {
-    DESCRIPTORS: len(Descriptors.descList),
+    DESCRIPTORS: len(DESCRIPTOR_NAMES),
     COUNTS: NUM_BITS,
     **{name: FINGERPRINTS[name].size for name in FURTHER},
 }
+_PLACE_OF_DESCRIPTOR = {name: place for place, name in enumerate(DESCRIPTOR_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ def features_of(
     jobs: int = 1,
     wanted: Collection[str] | None = None,
     cache: FeatureCache | None = None,
+    descriptors: tuple[str, ...] = DESCRIPTOR_NAMES,
     say_progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
     """The feature matrix.
@@ -157,6 +165,7 @@ def features_of(
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
         cache: of what was computed before, without the representation; None = there is none.
+        descriptors: that are computed where `descriptors` is wanted; the columns of the others stay 0.
         say_progress: receives the number of molecules done, now and then.
     """
     width = 0 if embedding_ND is None else embedding_ND.shape[1]
@@ -165,7 +174,9 @@ def features_of(
     names = tuple(name for name in layout.sets if wanted is None or name in wanted)
     x_NF, refused = np.zeros((len(smiles), layout.width), np.float32), {}
     x_NF[:, :width] = 0 if embedding_ND is None else embedding_ND
-    places = np.concatenate([np.empty(0, np.int64), *map(layout.columns, names)])
+    own = np.array([_PLACE_OF_DESCRIPTOR[name] for name in descriptors], np.int64)
+    columns = [layout.columns(name)[own] if name == DESCRIPTORS else layout.columns(name) for name in names]
+    places = np.concatenate([np.empty(0, np.int64), *columns])
     jobs = jobs or len(os.sched_getaffinity(0))
     chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
     kept = [None if cache is None else cache.get(chunk) for chunk in chunks]
@@ -179,7 +190,7 @@ def features_of(
         done += len(part.x_NF)
         say_progress(done)
 
-    with _computing(missing, names, jobs) as computed:
+    with _computing(missing, names, descriptors, jobs) as computed:
         for chunk, part in zip(chunks, kept, strict=True):
             if part is None:
                 part = next(computed)
@@ -190,24 +201,28 @@ def features_of(
 
 
 @contextmanager
-def _computing(chunks: Sequence[Sequence[str]], names: Sequence[str], jobs: int) -> Iterator[Iterator[Features]]:
+def _computing(
+    chunks: Sequence[Sequence[str]], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
+) -> Iterator[Iterator[Features]]:
     """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
     if sum(map(len, chunks)) < PARALLEL_FROM or jobs < 2:
-        yield (_computed(chunk, names) for chunk in chunks)
+        yield (_computed(chunk, names, descriptors) for chunk in chunks)
         return
     with process_pool(jobs) as pool:
-        yield iter(pool.map(_computed, chunks, [names] * len(chunks)))
+        yield iter(pool.map(_computed, chunks, [names] * len(chunks), [descriptors] * len(chunks)))
 
 
-def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
+def _computed(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
     """The sets `names` of all molecules, side by side."""
-    x_NF = np.zeros((len(smiles), sum(_WIDTHS[name] for name in names)), np.float32)
+    width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
+    x_NF = np.zeros((len(smiles), width), np.float32)
     refused = {}
     for row, text in enumerate(smiles):
         try:
             read = read_smiles(text)  # canonical, so its atoms are in canonical order
             assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
-            x_NF[row] = np.concatenate([np.empty(0, np.float32), *(_values(name, read[0]) for name in names)])
+            found = (_values(name, read[0], descriptors) for name in names)
+            x_NF[row] = np.concatenate([np.empty(0, np.float32), *found])
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
         except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
@@ -215,8 +230,8 @@ def _computed(smiles: Sequence[str], names: Sequence[str]) -> Features:
     return Features(x_NF, refused)
 
 
-def _values(name: str, mol: Chem.Mol) -> Float32[np.ndarray, "columns"]:
+def _values(name: str, mol: Chem.Mol, descriptors: tuple[str, ...]) -> Float32[np.ndarray, "columns"]:
     if name in FURTHER:
         return fingerprint(name, mol)
-    values: np.ndarray = (descriptors_2d if name == DESCRIPTORS else count_fingerprints)([mol])[0]
-    return values
+    values = descriptors_2d([mol], descriptors) if name == DESCRIPTORS else count_fingerprints([mol])
+    return np.asarray(values[0])

@@ -1,0 +1,357 @@
+"""The MODEL folder of a student that a model was compressed into: how far it is from it, how sure, and for what.
+
+Of labels it knows those of the model's own test part alone, which chose nothing. Its intervals come from molecules
+without a label that it did not learn from: there the model's interval says how far a label may lie from the model, and
+the student lies elsewhere. So labels are drawn from the model's intervals, and the width is the conformal quantile of
+their distance to the student. The sets of classes are the model's own, as the student learned the calibrated
+probabilities that these look at. The domain is that of the labelled molecules, as far as these were given.
+
+Legend: N molecules, C targets, V molecules that are held out, S draws.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dnd.chemistry.identity import identities_of
+from dnd.chemistry.splits import Split
+from dnd.common.log import LOGGER, RESULT
+from dnd.common.model_folder import ModelFolder
+from dnd.common.randomness import numpy_generator
+from dnd.finetuning.evaluation import comparison_table, part_metrics, predictions_table
+from dnd.finetuning.labelled_data import LabelledMolecules
+from dnd.finetuning.outcome import training_facts
+from dnd.finetuning.unlabelled import Unlabelled
+from dnd.finetuning.verdict import Judged as JudgedModels
+from dnd.finetuning.verdict import judge_beside_baselines
+from dnd.predictor.applicability_domain import FEWEST_REFERENCES, Domain, fit_domain, write_domain
+from dnd.predictor.metrics import significant
+from dnd.predictor.model_folder import KNOWN, Member, predictor_config, write_predictor
+from dnd.predictor.network import run_over, to_raw_units
+from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import Target, groups_of, on_learned_scale
+from dnd.predictor.uncertainty.calibration import (
+    Calibration,
+    Chosen,
+    GroupCalibration,
+    Judged,
+    TargetCalibration,
+    write_calibration,
+)
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, conformal_quantile
+from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.store.featurize import valid_molecules
+from dnd.store.schema import HydrogenSetting
+from dnd.tables.writers import csv_text, rows_of_csv
+from dnd.training.settings import TrainResult
+
+TEST = "test_predictions.csv"
+TEACHER = "the_model_it_was_made_of"
+DRAWS = 5  # labels of each molecule that is held out
+_DEVIATIONS = 1.6449  # of a normal distribution, within which nine tenths of it lie
+_KEPT = (
+    *("task", "task_reason", "per_target", "metric", "metrics", "targets", "files", "split", "counts", "replicates"),
+    *("duplicates_across_parts", "duplicates_in_training_and_test"),
+)
+Array = Float[np.ndarray, "molecules targets"]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A student that was taught, before it is judged.
+
+    Attributes:
+        saved: the MODEL folder of its teacher.
+        teacher: the model.
+        member: the student.
+        training: how its training went.
+        unlabelled: molecules that it was taught.
+        part: which of them it learned from, and which were held out.
+        values_NC: what the teacher says of them.
+        test: the teacher's test part.
+        hydrogens: as the student sees molecules.
+        record: of the run.
+    """
+
+    saved: ModelFolder
+    teacher: Predictor
+    member: Member
+    training: TrainResult
+    unlabelled: Unlabelled
+    part: Split
+    values_NC: Array
+    test: LabelledMolecules
+    hydrogens: HydrogenSetting
+    record: Mapping[str, Any]
+
+    def student_values(self, source: Any, rows: np.ndarray) -> Array:
+        """What the student says, in the targets' units or as probabilities."""
+        network = self.member.network
+        if not len(rows):
+            return np.empty((0, len(self.member.targets)))
+        return to_raw_units(run_over(network, network.student, source, rows), self.member.targets)
+
+    def embed(self, rows: np.ndarray) -> Float[np.ndarray, "rows dim"]:
+        """Representations of molecules that it was taught."""
+        return run_over(self.member.network.embed, self.member.network.student, self.unlabelled.store, rows)
+
+
+def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int) -> LabelledMolecules:
+    """The labelled molecules that a model was judged by and did not learn from; none where it was made of folds."""
+    rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
+    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
+    knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
+    is_new_N = ~np.array(knows, bool) & ("folds" not in saved.json("splits.json"))
+    rows = [rows[place] for place in found.places[is_new_N].tolist()]
+    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
+    targets, groups = teacher.targets, groups_of(teacher.targets)
+    labels = [[_label(row, target) for target in targets] for row in rows]
+    numbers = np.array([int(row["row"]) for row in rows], dtype=np.int64)
+    return LabelledMolecules(
+        store=found.store,
+        rows_N=numbers,
+        texts=[row["smiles"] for row in rows],
+        smiles=found.smiles,
+        targets_NC=np.array(labels, dtype=np.float64).reshape(len(rows), len(targets)),
+        names=tuple(target.name for target in targets),
+        extra=[],
+        num_rows=len(rows),
+        rejects=[],
+        files=(TEST,),
+        groups=groups,
+        class_names=tuple(target.classes for target in targets),
+        ids=tuple(row["id"] for row in rows) if rows and "id" in rows[0] else (),
+        places=tuple(numbers.tolist()),
+    )
+
+
+def _label(row: Mapping[str, str], target: Target) -> float:
+    """The label in the column of a target, one of its classes, or a value; NaN where there is none."""
+    cell = row[target.group or target.name]
+    if not cell:
+        return float("nan")
+    if target.group:
+        return float(cell == target.class_name)
+    return float(target.classes.index(cell)) if target.classes else float(cell)
+
+
+def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
+    """Judge the student beside its teacher, write and seal the MODEL folder; returns `metrics.json`."""
+    test, targets = made.test, made.teacher.targets
+    every = np.arange(len(test.smiles))
+    folds = [(Split(every[:0], every[:0], every), made.student_values(test.store, every))]
+    of_teacher = made.teacher.predict_values(test.smiles)[0] if len(every) else folds[0][1]
+    metrics: dict[str, Any] = {
+        name: made.saved.json("metrics.json")[name] for name in _KEPT if name in made.teacher.metrics
+    }
+    metrics["members"] = [training_facts(made.member, made.training)]
+    metrics["parts"] = part_metrics(folds[0][0], test.targets_NC, folds[0][1], targets)
+    beside = part_metrics(folds[0][0], test.targets_NC, of_teacher, targets)
+    metrics["baselines"] = {TEACHER: {"settings": {}, "parts": beside}}
+    metrics["compressed"] = _agreement(made)
+    verdicts = []
+    if len(every):
+        judged = JudgedModels(targets, test.targets_NC, test.identities, folds, {TEACHER: [of_teacher]})
+        verdicts = judge_beside_baselines(judged, per_target=metrics["per_target"])
+    metrics["verdicts"] = [one.as_dict() for one in verdicts]
+    lines = [*comparison_table(metrics), *(one.sentence() for one in verdicts), *agreement_lines(metrics)]
+    domain = _domain(made)
+    lines += _write_trust(folder, made, domain, folds[0][1])
+    for line in lines:
+        LOGGER.log(RESULT, line)
+    config = predictor_config([made.member], targets, made.hydrogens, _training(made))
+    write_predictor(
+        folder,
+        [made.member],
+        config,
+        card=_card(config, metrics),
+        metrics=metrics,
+        splits={"split": metrics["split"], "train": [], "valid": [], "test": [int(row) for row in test.rows_N]},
+        tables={
+            TEST: predictions_table(folds, test),
+            "rejects.csv": csv_text(("row", "smiles", "stage", "reason"), []),
+            **({KNOWN: made.saved.text(KNOWN)} if made.saved.holds(KNOWN) else {}),
+        },
+    )
+    LOGGER.log(RESULT, f"model: {folder}")
+    return metrics
+
+
+def _training(made: Compressed) -> dict[str, Any]:
+    """How the model was made, with what the teacher's own record says of its data and of how labels are read."""
+    training = dict(made.teacher.parts.config.get("training", {}))
+    return {**training, "encoder": made.record["encoder"], "compressed": dict(made.record)}
+
+
+def _agreement(made: Compressed) -> dict[str, Any]:
+    """How far the student is from its teacher on molecules that it did not learn from; no label is needed for that."""
+    rows, targets = made.part.valid, made.teacher.targets
+    learned = [
+        on_learned_scale(targets, values)
+        for values in (made.values_NC[rows], made.student_values(made.unlabelled.store, rows))
+    ]
+    return {
+        "teacher": made.saved.manifest["digest"],
+        "molecules": len(np.unique(made.part.train)),
+        "known_molecules": int(made.unlabelled.known_N.sum()),
+        "held_out": len(rows),
+        "targets": {
+            target.name: _distance(said_V, own_V)
+            for target, said_V, own_V in zip(targets, learned[0].T, learned[1].T, strict=True)
+        },
+    }
+
+
+def _distance(said_V: np.ndarray, own_V: np.ndarray) -> dict[str, float | None]:
+    """Root mean square and mean absolute difference, and the share of the teacher's variance that the student has."""
+    squared, variance = float(((said_V - own_V) ** 2).mean()), float(said_V.var())
+    mean = float(np.abs(said_V - own_V).mean())
+    return {"rmse": squared**0.5, "mae": mean, "r2": 1 - squared / variance if variance > 0 else None}
+
+
+def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """`_agreement` in words, one line per column."""
+    found = metrics["compressed"]
+    units = {target["name"]: target["unit"] for target in metrics["targets"]}
+    return [
+        f"{name}: on {found['held_out']} molecules that it did not learn from the student is {significant(own['mae'])}"
+        f"{' ' + units[name] if units.get(name) else ''} away from its model on average and has "
+        f"{'an unknown share' if own['r2'] is None else format(own['r2'], '.1%')} of the variance of its predictions"
+        for name, own in found["targets"].items()
+    ]
+
+
+def _domain(made: Compressed) -> Domain | None:
+    """Of the labelled molecules among those that were taught, where most are; else the teacher's, by structure."""
+    rows, known = np.flatnonzero(made.unlabelled.known_N), made.teacher.known or ()
+    if len(rows) >= max(FEWEST_REFERENCES, len(known) / 2):
+        return fit_domain([made.unlabelled.smiles[row] for row in rows], lambda places: made.embed(rows[places]))
+    return made.teacher.domain and made.teacher.domain.by_structure()
+
+
+def _write_trust(folder: Path, made: Compressed, domain: Domain | None, tested_NC: Array) -> list[str]:
+    """Write calibration and domain into a MODEL folder that is not sealed yet; what was learned, in words."""
+    if domain is not None:
+        write_domain(folder, domain)
+    if made.teacher.calibration is None:
+        return []
+    calibration = _calibration(made, domain, tested_NC)
+    lines = _calibration_words(made, calibration)
+    write_calibration(folder, calibration, lines)
+    return lines
+
+
+def _calibration(made: Compressed, domain: Domain | None, tested_NC: Array) -> Calibration:
+    known, rows, targets = made.teacher.calibration, made.part.valid, made.teacher.targets
+    assert known is not None, "a model without a calibration has none to hand on"
+    smiles = [made.unlabelled.smiles[row] for row in rows]
+    said, _ = made.teacher.describe(smiles)
+    own_VC = made.student_values(made.unlabelled.store, rows)
+    near_V, near_N = (_similarity(domain, texts) for texts in (smiles, made.test.smiles))
+    found = []
+    for place, (target, before) in enumerate(zip(targets, known.targets, strict=True)):
+        chosen = Chosen(sets=before.chosen.sets)
+        if before.chosen.intervals is not None:
+            low_V, high_V = (np.asarray(said[f"{target.name}_{end}"], dtype=np.float64) for end in ("low", "high"))
+            predicted = Predicted(own_VC[:, place], None, target.transform, near_V)
+            chosen = replace(chosen, intervals=widened(before.chosen.intervals, low_V, high_V, predicted, place))
+        labels_N = made.test.targets_NC[:, place]
+        tested = Predicted(tested_NC[:, place], None, target.transform, near_N)
+        found.append(TargetCalibration(chosen, replace(_judged(chosen, labels_N, tested), molecules=len(rows))))
+    groups = [GroupCalibration(one.name, one.first, one.classes, Chosen(sets=one.chosen.sets)) for one in known.groups]
+    return Calibration(tuple(found), known.coverage, tuple(groups))
+
+
+def _similarity(domain: Domain | None, smiles: Sequence[str]) -> Float[np.ndarray, "molecules"] | None:
+    return None if domain is None else domain.similarity(smiles)
+
+
+def widened(
+    teacher: ConformalIntervals,
+    low_V: Float[np.ndarray, "held_out"],
+    high_V: Float[np.ndarray, "held_out"],
+    predicted: Predicted,
+    place: int,
+) -> ConformalIntervals | None:
+    r"""Intervals around a student, from the intervals around its teacher.
+
+    Labels are drawn from a normal distribution about the middle of the teacher's interval, nine tenths of which lie
+    within it; q is the conformal quantile of :math:`|T(y) - T(\hat y)| / g`, with the teacher's g of the similarity.
+
+    Args:
+        teacher: intervals of the teacher.
+        low_V, high_V: its ends for molecules that the student did not learn from, in the target's unit.
+        predicted: what the student says of them.
+        place: of the target, for the draw.
+    """
+    start = ConformalIntervals(1.0, None, teacher.similarity_knots, teacher.similarity_factors)
+    forward = predicted.transform.forward
+    low_V, high_V = forward(low_V), forward(high_V)
+    usable_V = np.isfinite(low_V) & np.isfinite(high_V)
+    noise_SV = numpy_generator(0, "labels within intervals", place).standard_normal((DRAWS, len(low_V)))
+    labels_SV = (low_V + high_V) / 2 + noise_SV * (high_V - low_V) / (2 * _DEVIATIONS)
+    ratios_SV = np.abs(labels_SV - forward(predicted.values)) / start.half_widths(predicted)
+    half = conformal_quantile(ratios_SV[:, usable_V].ravel(), None) if usable_V.any() else None
+    return None if half is None else replace(start, half_width=half)
+
+
+def _judged(chosen: Chosen, labels_N: np.ndarray, predicted: Predicted) -> Judged:
+    """What the intervals or sets of a column reach on the test part."""
+    known_N = np.isfinite(labels_N)
+    data = HeldOut(labels_N, predicted)[np.flatnonzero(known_N)]
+    if not known_N.any():
+        return Judged()
+    if chosen.intervals is not None:
+        return Judged(judged_on=len(data), measured=chosen.intervals.evaluate(data)["coverage"])
+    if chosen.sets is not None:
+        held = chosen.sets.evaluate(data)
+        return Judged(set_coverage=held["coverage"], set_single=held["single"])
+    return Judged()
+
+
+def _calibration_words(made: Compressed, calibration: Calibration) -> list[str]:
+    lines = []
+    for target, one in zip(made.teacher.targets, calibration.targets, strict=True):
+        if one.chosen.intervals is not None:
+            line = f"{target.name}: interval {one.chosen.intervals.describe(target.transform)}, made for "
+            line += f"{calibration.coverage:.0%} coverage from the intervals of the model that taught the student and "
+            line += f"the distance between both on {one.judged.molecules} molecules"
+            held = f"; measured coverage {one.judged.measured:.1%} of {one.judged.judged_on} test molecules"
+            lines.append(line + (held if one.judged.measured is not None else ""))
+        if one.chosen.sets is not None:
+            line = f"{target.name}: sets of classes made for {calibration.coverage:.0%} coverage as those of the model "
+            held = f"; {one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            lines.append(line + "that taught the student" + (held if one.judged.set_coverage is not None else ""))
+    return lines
+
+
+def _card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    found, names = metrics["compressed"], ", ".join(target["name"] for target in metrics["targets"])
+    student, table = config["members"][0]["student"], "\n".join(comparison_table(metrics))
+    headline = "\n\n".join([*(one["sentence"] for one in metrics["verdicts"]), *agreement_lines(metrics)])
+    return f"""# Compressed predictor of {names}
+
+{headline}
+
+- One student ({student["name"]}, {student["num_layers"]} layers of {student["width"]}) from the encoder \
+`{config["training"]["encoder"]}`, taught by `dnd compress` what a model of several members predicts.
+- It was taught {found["molecules"]} molecules without their labels; {found["known_molecules"]} of them have one that \
+the model learned. {found["held_out"]} others were held out.
+- The model that taught it: {metrics["task_reason"]}; manifest `{found["teacher"]}`.
+- Test part: the model's own, which taught neither anything.
+
+```
+{table}
+```
+
+Input: SMILES without conformers; every spelling of a molecule gives the same prediction.
+Hydrogens: `{config["hydrogens"]}`.
+Predictions for molecules unlike the labelled molecules are extrapolations; `dnd predict` marks them in `in_domain`.
+"""
