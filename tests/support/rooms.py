@@ -31,6 +31,7 @@ ROOMS = {
     "interface": "the functions of Python",
     "reproduction": "the paper's tables and figures",
     "bench": "speed, as ratios",
+    "export": "models for other programs",
     "cli": "the command dnd",
 }
 
