@@ -32,6 +32,7 @@ ROOMS = {
     "reproduction": "the paper's tables and figures",
     "bench": "speed, as ratios",
     "export": "models for other programs",
+    "serve": "a page and an interface for programs",
     "cli": "the command dnd",
 }
 
