@@ -28,10 +28,10 @@ def served(models: list[Path], *options: str) -> Iterator[tuple[str, subprocess.
     words = [word for model in models for word in ("-m", str(model))]
     command = [sys.executable, "-m", "dnd", "serve", *words, "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         lines = []
-        for line in process.stderr:  # type: ignore[union-attr]
+        for line in process.stdout:  # type: ignore[union-attr]
             lines.append(line)
             if found := ADDRESS.search(line):
                 yield found[0], process
@@ -41,4 +41,4 @@ def served(models: list[Path], *options: str) -> Iterator[tuple[str, subprocess.
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        process.stderr.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]

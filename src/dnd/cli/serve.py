@@ -16,6 +16,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = one that is free.")] = 8000,
     most_rows: Annotated[int, typer.Option(min=1, help="Rows of a file that is sent.")] = 20_000,
     most_megabytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Serve models: a page to paste SMILES or send a file, and JSON under /api/v1."""
     from importlib.util import find_spec
@@ -29,4 +30,4 @@ def serve(
     from dnd.serve.run import serve as run
 
     limits = Limits(body_bytes=most_megabytes * 2**20, rows=most_rows)
-    run(model, host, port, limits, say=lambda line: typer.echo(line, err=True))
+    run(model, host, port, limits, device)
