@@ -31,6 +31,8 @@ ROOMS = {
     "interface": "the functions of Python",
     "reproduction": "the paper's tables and figures",
     "bench": "speed, as ratios",
+    "export": "models for other programs",
+    "serve": "a page and an interface for programs",
     "cli": "the command dnd",
 }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.docs_site import on_page_markdown
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -42,6 +44,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_site_shows_blocks_by_their_language_alone() -> None:
+    page = "```sh no-run: needs a GPU\ndnd predict no-run\n```\n```python\n```"
+    assert on_page_markdown(page) == "```sh\ndnd predict no-run\n```\n```python\n```"
 
 
 def test_the_tracked_tree_stays_small() -> None:

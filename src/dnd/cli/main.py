@@ -52,6 +52,8 @@ VERBS = {
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
     "explain": "Molecules and a model → pictures of what each atom adds to a prediction.",
+    "export": "A model of one student → ONNX, with what makes its inputs; runs without torch.",
+    "serve": "Models → a page to paste SMILES or send a file, and an interface for programs.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
     "reproduce": "The tables and figures of the paper, ours beside theirs.",
     "bench": "Speed and memory as ratios to a named reference.",

@@ -15,7 +15,7 @@ from dnd.common.runs import RUN_RECORD
 
 DISTRIBUTION = "dnd-mol"
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)['\"]")
-_DEVELOPMENT = ("dev", "test")  # extras that no user installs
+_DEVELOPMENT = ("dev", "test", "docs")  # extras that no user installs
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _TRAINING = ("epochs", "batch_size", "learning_rate", "precision", "seed")  # the settings that a reader asks for first
 _WIDTH = 14  # of the first column

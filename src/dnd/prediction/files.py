@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import ConfigError, InputError, note_rows
-from dnd.predictor.predictor import ERROR, Predictor
+from dnd.predictor.predictor import ERROR
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import Row, TableReader, is_tsv
 from dnd.tables.writers import (
@@ -63,6 +63,24 @@ class MoleculeEmbedder(Protocol):
         ...
 
 
+class MoleculePredictor(Protocol):
+    """Whatever predicts molecules: a `Predictor`, or one whose answers are kept besides."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the output columns."""
+        ...
+
+    @property
+    def smiles_column(self) -> str | None:
+        """The column of SMILES that it was trained from, where that is known."""
+        ...
+
+    def describe(self, smiles: Sequence[str]) -> tuple[Mapping[str, Cells], list[str]]:
+        """The output columns, and the reasons where there is no molecule; see `Predictor.describe`."""
+        ...
+
+
 @dataclass(frozen=True)
 class FileSummary:
     """What became of a file.
@@ -85,7 +103,7 @@ class FileSummary:
 
 
 def predict_file(
-    predictor: Predictor, source: Path | str, out: str, *, smiles_column: str | None = None, raw: bool = False
+    predictor: MoleculePredictor, source: Path | str, out: str, *, smiles_column: str | None = None, raw: bool = False
 ) -> FileSummary:
     """Write the input's rows and columns with those of `Predictor.predict` behind them.
 

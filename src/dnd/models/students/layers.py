@@ -74,14 +74,14 @@ def linear_then_norm(
         return norm(linear(values_ND))  # type: ignore[no-any-return]
     folds = _folds.get()
     if folds is None:
-        return F.linear(values_ND, *_folded(linear, norm))
+        return F.linear(values_ND, *folded(linear, norm))
     if linear not in folds:
-        folds[linear] = _folded(linear, norm)
+        folds[linear] = folded(linear, norm)
     return F.linear(values_ND, *folds[linear])
 
 
-def _folded(linear: nn.Linear, norm: PackedBatchNorm) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one map."""
+def folded(linear: nn.Linear, norm: PackedBatchNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one map, see `linear_then_norm`."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

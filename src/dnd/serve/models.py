@@ -1,0 +1,190 @@
+"""The models that are served, and their answers as rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dnd.common.errors import ConfigError
+from dnd.finetuning.class_labels import describe_targets
+from dnd.predictor.predictor import ERROR, IN_DOMAIN, REASON, Column, Predictor
+from dnd.predictor.targets import groups_of
+from dnd.report.explain import explain_molecules
+from dnd.report.html import draw_molecule
+from dnd.serve.schemas import Explained, ModelInfo, Reason, Row, TargetInfo, Value
+from dnd.tables.writers import csv_text
+
+_PICTURE = (220, 150)  # pixels of a drawing
+_MOST_REASONS = 20
+
+
+class UnknownModelError(Exception):
+    """There is no model of that name."""
+
+
+class ServedModel:
+    """One model by its name.
+
+    Args:
+        name: under which it is asked.
+        predictor: the model itself.
+    """
+
+    def __init__(self, name: str, predictor: Predictor) -> None:
+        self.name, self.predictor = name, predictor
+        described = describe_targets(predictor.targets, groups_of(predictor.targets))
+        self.targets = [
+            TargetInfo(
+                name=one["name"],
+                unit=one["unit"],
+                kind=one["kind"],
+                classes=one.get("classes") or one.get("class_names") or [],
+            )
+            for one in described
+        ]
+
+    def info(self) -> ModelInfo:
+        """What it predicts."""
+        return ModelInfo(name=self.name, targets=self.targets)
+
+    def rows(self, smiles: Sequence[str]) -> list[Row]:
+        """A row per molecule."""
+        return self.as_rows(smiles, *self.predictor.describe(smiles))
+
+    def as_rows(self, smiles: Sequence[str], columns: Mapping[str, Column], errors: Sequence[str]) -> list[Row]:
+        """The columns of `Predictor.describe` as rows."""
+        domain, reasons = columns.get(IN_DOMAIN), columns.get(REASON)
+        return [
+            Row(
+                smiles=text,
+                values=[] if errors[place] else [_value(target, columns, place) for target in self.targets],
+                in_domain=None if domain is None or not domain[place] else domain[place] == "yes",
+                domain_reason=str(reasons[place]) if reasons is not None else "",
+                error=errors[place],
+            )
+            for place, text in enumerate(smiles)
+        ]
+
+    def csv(self, smiles: Sequence[str]) -> str:
+        """The table that `dnd predict` writes."""
+        columns, errors = self.predictor.describe(smiles)
+        own = [list(smiles), *map(_cells, columns.values()), errors]
+        return csv_text(["smiles", *columns, ERROR], zip(*own, strict=True))
+
+    def explain(self, smiles: str, target: str | None) -> Explained:
+        """What each atom adds to the prediction of a target, the first one when None.
+
+        Raises:
+            ConfigError: there is no such target.
+        """
+        (one,) = explain_molecules(self.predictor, [smiles], [target or self.targets[0].name])
+        return Explained(
+            smiles=one.smiles,
+            target=one.target,
+            predicted_class=one.class_name,
+            prediction=_number(one.prediction),
+            unit=one.unit,
+            atoms=list(one.symbols),
+            contributions=[float(value) for value in one.atoms_A],
+            svg=one.svg,
+            error=one.error,
+        )
+
+
+class ServedModels:
+    """All models by name, the first of them being asked where none is named.
+
+    Args:
+        models: at least one, of different names.
+    """
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self._by_name = {model.name: model for model in models}
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], device: str = "auto") -> ServedModels:
+        """Open MODEL folders, which are named as they are called.
+
+        Raises:
+            ConfigError: there is none, or two have one name.
+            InputError, CorruptFileError: see `Predictor.load`.
+        """
+        names = [folder.resolve().name for folder in folders]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(
+                "each model that is served needs a name of its own, that of its folder",
+                found=", ".join(names) or "no model",
+                next_step="Give one or several MODEL folders with -m; rename those that are called alike",
+            )
+        return cls(
+            [
+                ServedModel(name, Predictor.load(folder, device=device))
+                for name, folder in zip(names, folders, strict=True)
+            ]
+        )
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """The models in order."""
+        return iter(self._by_name.values())
+
+    def named(self, name: str | None) -> ServedModel:
+        """The model of a name.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        if name is None:
+            return next(iter(self._by_name.values()))
+        if name not in self._by_name:
+            raise UnknownModelError(f"there is no model {name[:60]!r}; there are: {', '.join(self._by_name)}")
+        return self._by_name[name]
+
+
+def drawing(smiles: str) -> str | None:
+    """A molecule as SVG; None where there is none or it can't be drawn."""
+    return draw_molecule(smiles, width=_PICTURE[0], height=_PICTURE[1])
+
+
+def reasons_of(errors: Iterable[str]) -> list[Reason]:
+    """Reasons with how many rows each has cost, the most frequent first."""
+    counts: dict[str, list[int]] = {}
+    for place, error in enumerate(errors, start=1):
+        if error:
+            counts.setdefault(error, [0, place])[0] += 1
+    ranked = sorted(counts.items(), key=lambda item: (-item[1][0], item[1][1]))
+    return [Reason(reason=text, rows=rows, first_row=first) for text, (rows, first) in ranked[:_MOST_REASONS]]
+
+
+def _value(target: TargetInfo, columns: Mapping[str, Column], place: int) -> Value:
+    def at(ending: str) -> Any:
+        column = columns.get(f"{target.name}_{ending}")
+        return None if column is None else column[place]
+
+    predicted, likely = at("pred"), at("set")
+    named = isinstance(predicted, str)
+    return Value(
+        target=target.name,
+        unit=target.unit,
+        value=None if named else _number(predicted),
+        deviation=_number(at("std")),
+        low=_number(at("low")),
+        high=_number(at("high")),
+        predicted_class=predicted if named else None,
+        classes=str(likely).split("|") if likely else [],
+        probabilities={name: _number(at(f"prob_{name}")) for name in target.classes},
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _cells(column: Column) -> list[object]:
+    """Cells of a column, empty where there is no number."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in _plain(column)]
+
+
+def _plain(column: Column) -> list[Any]:
+    return column if isinstance(column, list) else list(column.tolist())
