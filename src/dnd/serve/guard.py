@@ -31,6 +31,7 @@ _HEADERS = {
     b"cache-control": b"no-store",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_BODIES = 16  # of the largest size, that are held in memory at a time
 _CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -45,6 +46,7 @@ class Guard:
 
     def __init__(self, app: App, limits: Limits, hosts: Sequence[str] = ()) -> None:
         self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
+        self._held = 0  # bytes of the bodies of all requests
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -59,16 +61,12 @@ class Guard:
             await send(message)
 
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        body = self._refusal(scope["method"], headers) or await self._body(headers, receive)
-        if isinstance(body, JSONResponse):
-            await body(scope, receive, with_headers)
-            return
-        parts = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replayed() -> Message:
-            return parts.pop() if parts else await receive()
-
-        await self._app(scope, replayed, with_headers)
+        parts: list[bytes] = []
+        try:
+            answer = self._refusal(scope["method"], headers) or await self._read(headers, receive, parts)
+            await (answer or self._replaying(parts, self._app))(scope, receive, with_headers)
+        finally:
+            self._held -= sum(map(len, parts))
 
     def _refusal(self, method: str, headers: dict[bytes, str]) -> JSONResponse | None:
         if self._hosts and _name_of(headers.get(b"host", "")) not in self._hosts:
@@ -77,13 +75,14 @@ class Guard:
             return problem(403, "a page of another site may not send requests here")
         return None
 
-    async def _body(self, headers: dict[bytes, str], receive: Receive) -> bytes | JSONResponse:
+    async def _read(self, headers: dict[bytes, str], receive: Receive, parts: list[bytes]) -> JSONResponse | None:
+        """Read the body into `parts`; an answer where that is not to be."""
         limit = self._limits.body_bytes
         too_large = problem(413, f"a request may have {limit:,} bytes; split the file, or use `dnd predict`")
         announced = headers.get(b"content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             return too_large
-        parts, size, more = [], 0, True
+        size, more = 0, True
         while more:
             try:
                 message = await asyncio.wait_for(receive(), self._limits.body_seconds)
@@ -91,11 +90,29 @@ class Guard:
                 return problem(408, "the request did not arrive in time")
             if message["type"] == "http.disconnect":
                 return problem(400, "the request was cut off")
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
+            part, more = message.get("body", b""), message.get("more_body", False)
+            parts.append(part)
+            self._held += len(part)
+            size += len(part)
             if size > limit:
                 return too_large
-        return b"".join(parts)
+            if self._held > _BODIES * limit:
+                return problem(503, "too much is being sent", {"retry-after": "5"})
+        return None
+
+    @staticmethod
+    def _replaying(parts: list[bytes], app: App) -> App:
+        """`app` with a body that has been read already."""
+
+        async def replaying(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+            waiting = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
+
+            async def replayed() -> Message:
+                return waiting.pop() if waiting else await receive()
+
+            await app(scope, replayed, send)
+
+        return replaying
 
 
 def _name_of(host: str) -> str:

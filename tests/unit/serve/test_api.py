@@ -23,12 +23,15 @@ from fastapi.testclient import TestClient
 from dnd.cli.main import main
 from dnd.common.errors import ConfigError
 from dnd.predictor.predictor import Predictor
+from dnd.serve import guard
 from dnd.serve.app import build_app
+from dnd.serve.guard import Receive, Send, problem
 from dnd.serve.limits import BusyError, Limits, TooSlowError, Turns
 from dnd.serve.models import ServedModels, reasons_of
 from finetuning_toys import molecules
 from serve_toys import two_models
 
+pytestmark = pytest.mark.timeout(300)
 API = "/api/v1"
 ASKED = ["c1ccccc1CO", "no molecule", "C1CC", "CCC1CCCCC1", "C1CC"]
 
@@ -174,6 +177,45 @@ def test_limits_answer_in_one_line(limited: TestClient):
     assert job["error"].startswith("the file has too many rows for the page: expected at most 10")
     job = finished(limited, send(limited, b"smiles\n" + b"C\n" * 9).headers["location"])
     assert len(limited.get(f"{API}/files/{job['id']}/rows", params={"count": 9}).json()["rows"]) == 4
+
+
+def test_bodies_of_many_requests_have_a_limit_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guard, "_BODIES", 1)
+    held: list[asyncio.Event] = []
+
+    async def app(scope: object, receive: Receive, send: Send) -> None:
+        held.append(asyncio.Event())
+        await held[-1].wait()
+        await problem(200, "fine")(scope, receive, send)
+
+    async def asked(own: guard.Guard) -> int:
+        body = [{"type": "http.request", "body": b"x" * 700, "more_body": False}]
+        said: list[int] = []
+
+        async def receive() -> dict:
+            return body.pop()
+
+        async def send(message: dict) -> None:
+            said.append(message.get("status", 0))
+
+        await own({"type": "http", "method": "POST", "headers": []}, receive, send)
+        return said[0]
+
+    async def drill() -> None:
+        own = guard.Guard(app, Limits(body_bytes=1000))
+        first = asyncio.ensure_future(asked(own))
+        while not held:
+            await asyncio.sleep(0)
+        assert await asked(own) == 503
+        held[0].set()
+        assert await first == 200
+        third = asyncio.ensure_future(asked(own))
+        while len(held) < 2:
+            await asyncio.sleep(0)
+        held[1].set()
+        assert await third == 200
+
+    asyncio.run(drill())
 
 
 def test_a_full_line_of_files_is_told_to_come_again(models: ServedModels, monkeypatch: pytest.MonkeyPatch):

@@ -16,6 +16,7 @@ from dnd.serve.limits import Limits
 from dnd.serve.models import ServedModels
 from finetuning_toys import tiny_model
 
+pytestmark = pytest.mark.timeout(300)
 OPERATIONS = [
     ("GET", "/models"),
     ("POST", "/predict"),
