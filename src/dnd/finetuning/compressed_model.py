@@ -220,12 +220,15 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
     """`_agreement` in words, one line per column."""
     found = metrics["compressed"]
     units = {target["name"]: target["unit"] for target in metrics["targets"]}
-    return [
-        f"{name}: on {found['held_out']} molecules that it did not learn from the student is {significant(own['mae'])}"
-        f"{' ' + units[name] if units.get(name) else ''} away from its model on average and has "
-        f"{'an unknown share' if own['r2'] is None else format(own['r2'], '.1%')} of the variance of its predictions"
-        for name, own in found["targets"].items()
-    ]
+    lines = []
+    for name, own in found["targets"].items():
+        share = "none" if own["r2"] is None or own["r2"] <= 0 else format(own["r2"], ".1%")
+        lines.append(
+            f"{name}: on {found['held_out']} molecules that it did not learn from the student is "
+            f"{significant(own['mae'])}{' ' + units[name] if units.get(name) else ''} away from its model on average "
+            f"and has {share} of the variance of its predictions"
+        )
+    return lines
 
 
 def _domain(made: Compressed) -> Domain | None:

@@ -280,7 +280,7 @@ class Predictor:
         for place, reason in features.refused.items():
             errors[found.places[place]] = reason
         similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
-        if self.domain is not None:
+        if self.domain is not None and len(found.places):
             bits_VF = self.parts.blend.morgan_bits(features) if self.parts.blend else None
             seen = Seen.of_store(found.store, bits_VF)
             reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD, seen, found.given)
