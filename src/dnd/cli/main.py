@@ -46,7 +46,7 @@ VERBS = {
     "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
     "check": "Labelled molecules → what the table holds, in seconds, and what to type next.",
     "finetune": "Labelled molecules and an encoder → a model.",
-    "compress": "A model of several members → one student that predicts the same, many times as fast.",
+    "compress": "A model of several members → one student that predicts the same, several times as fast.",
     "predict": "Molecules and a model → predictions, row by row.",
     "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",
     "embed": "Molecules and an encoder → representations, row by row.",

@@ -15,6 +15,12 @@ BLEND = Path(__file__).parents[2] / "golden/predictor-blend"
 ORDINARY = [f"{'C' * chain}{end}" for chain in range(1, 11) for end in ("O", "N", "Cl", "c1ccccc1", "C(=O)NC")]
 
 
+def test_the_columns_of_a_blend_are_those_of_its_predictions() -> None:
+    predictor = Predictor.load(BLEND, device="cpu")
+    assert predictor.columns == list(predictor.predict(["CCO"]))[1:-1]
+    assert predictor.predict(["no molecule"])["error"] != [""]
+
+
 def test_a_prediction_with_a_blend_writes_each_molecule_once_and_parses_it_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
