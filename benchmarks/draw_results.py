@@ -222,6 +222,7 @@ def predictor(path: Path) -> list[str]:
     assert spec is not None
     assert spec.loader is not None
     compare = module_from_spec(spec)
+    sys.modules[spec.name] = compare  # where a dataclass looks for the names in its annotations
     spec.loader.exec_module(compare)
     lines: list[str] = compare.table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     return lines
