@@ -189,7 +189,7 @@ OWN_MIRROR_IMAGES = ["OC[C@H]1C[C@@H](CO)C1", "C1OC[C@H]2C[C@@H]1C2", "C#C[C@]12
 def test_a_molecule_that_is_its_own_mirror_image_fits_either_way(tmp_path: Path, hydrogens: str, mirrored: bool):
     path = arrays(tmp_path / "a.npz", [*OWN_MIRROR_IMAGES, "C[C@H](N)O"], mirrored)
     folder = tmp_path / "store"
-    prepare([path], folder, PrepareConfig(hydrogens=hydrogens), quiet=True)  # type: ignore[arg-type]
+    prepare([path], folder, PrepareConfig(hydrogens=hydrogens))  # type: ignore[arg-type]
     store = Store.open(folder)
     assert store.smiles() == list(map(Chem.CanonSmiles, [*OWN_MIRROR_IMAGES, *([] if mirrored else ["C[C@H](N)O"])]))
     assert ["tetrahedral configuration" in why for why in reasons(folder)] == [True] * mirrored

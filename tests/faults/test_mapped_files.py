@@ -127,7 +127,7 @@ def load_batch(self, rows, epoch):
     return real(self, rows, epoch)
 DenoisingObjective.load_batch = load_batch
 loop = LoopConfig(epochs=1, batch_size=8, device="cpu", threads=1)
-denoise(store, out, DenoiseConfig(teacher=TEACHER, loop=loop), quiet=True)
+denoise(store, out, DenoiseConfig(teacher=TEACHER, loop=loop))
 """
 
 

@@ -76,7 +76,7 @@ def test_denoise(scratch: Path, stop: Stop, total: int) -> None:
     store, config = toy_store(24), DenoiseConfig(teacher=TEACHER, loop=LOOP, holdout_fraction=0.2)
 
     def run(folder: Path) -> None:
-        denoise(store, folder, config, resume=True, quiet=True)
+        denoise(store, folder, config, resume=True)
 
     counts = damage_all(run, scratch, stop, total)
     assert counts["same"] > counts["refused"] or stop is after_the_seal
@@ -89,7 +89,7 @@ def test_distill(scratch: Path, stop: Stop, total: int) -> None:
     teacher = toy_teacher_folder(scratch / "teacher")
 
     def run(folder: Path) -> None:
-        distill(store, teacher, folder, config, resume=True, quiet=True)
+        distill(store, teacher, folder, config, resume=True)
 
     counts = damage_all(run, scratch, stop, total)
     assert counts["same"] > counts["refused"] or stop is after_the_seal
@@ -176,7 +176,7 @@ def test_reproduce(scratch: Path, total: int, monkeypatch: pytest.MonkeyPatch) -
     found: dict[Path, dict[str, Any]] = {}
 
     def run(folder: Path) -> None:
-        summary = grid.run_grid(cells, folder, say=lambda line: None)
+        summary = grid.run_grid(cells, folder)
         failed = [record.reason for record in summary.records.values() if record.status == "failed"]
         if failed:
             raise DndError(failed[0])
