@@ -17,7 +17,6 @@ from dnd.common.log import LOGGER, PROGRESS
 from dnd.finetuning.baselines import Features
 from dnd.finetuning.blend_students import BlendStudents, train_students, without_fold
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.censored import with_limits_filled
 from dnd.finetuning.classical import ClassicalFits, Workbench, fit_classical, within_bytes
 from dnd.finetuning.fold_data import (
     development,
@@ -130,6 +129,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         if plan.molecules.sides_NC is not None:
+            from dnd.finetuning.censored import with_limits_filled  # few tables have limits
+
             bench = with_limits_filled(bench, plan.molecules.sides_NC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, kept)

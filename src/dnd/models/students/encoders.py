@@ -16,9 +16,9 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import MANIFEST
 from dnd.common.model_folder import load_strictly, read_model, write_model
 from dnd.models.students.base import Student, StudentConfig
-from dnd.models.students.limits import LIMITS, RepresentationLimits
 
 if TYPE_CHECKING:
+    from dnd.models.students.limits import RepresentationLimits
     from dnd.models.students.property_heads import PropertyHeads
 
 # Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
@@ -146,6 +146,8 @@ def save_encoder(
         for name, network in networks.items()
     }
     if limits is not None:
+        from dnd.models.students.limits import LIMITS
+
         tensors[LIMITS] = dict(limits.tensors)
     write_model(folder, kind="encoder", config=config, tensors=tensors, card=card)
 
@@ -185,6 +187,8 @@ def load_limits(folder: Path | str) -> RepresentationLimits | None:
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
     """
+    from dnd.models.students.limits import LIMITS, RepresentationLimits  # a finetuning has no use for them
+
     model = read_model(encoder_folder(folder), kind="encoder")
     if not model.holds(f"{LIMITS}.safetensors"):
         return None
