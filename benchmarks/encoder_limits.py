@@ -1,6 +1,6 @@
 """Gives an encoder that was made without limits the limits of its representations, from its training files.
 
-    python benchmarks/encoder_limits.py src/dnd/data/encoders/dnd-base \
+    python benchmarks/encoder_limits.py src/dnd/data/encoders/dnd-tokengt \
         --inputs DATA/qm9/qm9_3d.npz DATA/druglike_etkdg/druglike_etkdg.npz \
         DATA/cascade_dft/cascade_dft.npz DATA/equireact_dft/equireact_dft.npz
 

@@ -129,7 +129,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         share = 1 / (len(plan.parts) - number)
         bench = workbench(plan, partition, x_NF, place_N, encoder)
         if plan.molecules.sides_NC is not None:
-            from dnd.finetuning.censored import with_limits_filled  # few tables have cells such as >10
+            from dnd.finetuning.censored import with_limits_filled  # few tables have limits
 
             bench = with_limits_filled(bench, plan.molecules.sides_NC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))

@@ -26,7 +26,6 @@ from safetensors.torch import save
 
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
-from dnd.chemistry.standardize import is_mixture
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
@@ -322,7 +321,11 @@ def read_domain(model: ModelFolder) -> Domain | None:
 
 def _mixture(given: str, seen: str) -> list[str]:
     """Why a mixture is outside: a prediction is of one molecule."""
-    if "." not in given or not is_mixture(_molecule(given)):
+    if "." not in given:
+        return []
+    from dnd.chemistry.standardize import is_mixture  # few molecules have several parts
+
+    if not is_mixture(_molecule(given)):
         return []
     return ["a mixture of organic molecules" + (f", of which {seen[:60]} is predicted" if seen != given else "")]
 

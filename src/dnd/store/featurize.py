@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Int
 
-from dnd.chemistry.standardize import may_change, molecule_for_model, standard_form
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_pool
 from dnd.graphs.fast.graphs import rewritten_graphs
@@ -80,10 +80,12 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 def _featurize_all(texts: Sequence[str], explicit: bool, standardize: bool) -> list[Featurized]:
     quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
+    if standardize:
+        from dnd.chemistry.standardize import may_change  # few models ask for it
+
+        quick = [None if outcome is None or may_change(outcome[0]) else outcome for outcome in quick]
     return [
-        Featurized(outcome[1], outcome[0])
-        if outcome is not None and not (standardize and may_change(outcome[0]))
-        else _featurize(text, explicit, standardize)
+        Featurized(outcome[1], outcome[0]) if outcome is not None else _featurize(text, explicit, standardize)
         for text, outcome in zip(texts, quick, strict=True)
     ]
 
@@ -95,8 +97,11 @@ def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | No
 
 
 def _featurize(text: str, explicit: bool, standardize: bool) -> Featurized:
-    given = molecule_for_model(text, standardize=False)
-    molecule = standard_form(given) if standardize else given
+    molecule = given = without_isotopes(parse_smiles(text))
+    if standardize:
+        from dnd.chemistry.standardize import standard_form  # few models ask for it
+
+        molecule = standard_form(given)
     if not molecule.ok:
         return Featurized(None, text, molecule.stage, molecule.reason)
     try:

@@ -187,7 +187,7 @@ def load_limits(folder: Path | str) -> RepresentationLimits | None:
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
     """
-    from dnd.models.students.limits import LIMITS, RepresentationLimits  # a model needs none
+    from dnd.models.students.limits import LIMITS, RepresentationLimits  # a finetuning has no use for them
 
     model = read_model(encoder_folder(folder), kind="encoder")
     if not model.holds(f"{LIMITS}.safetensors"):
