@@ -103,15 +103,12 @@ def test_a_finetuning_locks_its_folder_whatever_the_recipe(tmp_path: Path, recip
 
 
 LOOP = LoopConfig(epochs=1, batch_size=8, device="cpu", threads=1)
+SMALL: dict[str, Any] = {"holdout_fraction": 0.2, "student": STUDENT, "loop": LOOP}
 PRETRAININGS: dict[str, Callable[[Path, Path], object]] = {
     "denoise": lambda out, teacher: denoise(toy_store(20), out, DenoiseConfig(teacher=TEACHER, loop=LOOP)),
     "distill": lambda out, teacher: distill(toy_store(20), teacher, out, toy_config(loop=LOOP)),
-    "contrast": lambda out, teacher: contrast(
-        toy_store(20), out, ContrastConfig(holdout_fraction=0.2, student=STUDENT, loop=LOOP)
-    ),
-    "pretrain": lambda out, teacher: pretrain(
-        toy_store(20), out, PretrainConfig("graphcl", student=STUDENT, loop=LOOP)
-    ),
+    "contrast": lambda out, teacher: contrast(toy_store(20), out, ContrastConfig(**SMALL)),
+    "pretrain": lambda out, teacher: pretrain(toy_store(20), out, PretrainConfig(**SMALL)),
 }
 
 
