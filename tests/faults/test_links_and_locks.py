@@ -7,20 +7,28 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from distillation_toys import STUDENT, TEACHER, toy_config, toy_store, toy_teacher_folder
 from dnd.common.config import load_config
 from dnd.common.errors import InputError
 from dnd.common.files import folder_lock, write_text
 from dnd.common.sealed_records import append_line
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.pretraining.baselines.infomax3d import ContrastConfig, contrast
+from dnd.pretraining.baselines.pretrain import pretrain
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.pretraining.settings import PretrainConfig
 from dnd.report.explain import file_names
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
 from dnd.tables.writers import open_writer
 from dnd.training.logs import RunLog
+from dnd.training.settings import LoopConfig
 
 
 def lock(folder: Path) -> None:
@@ -92,6 +100,40 @@ def test_a_finetuning_locks_its_folder_whatever_the_recipe(tmp_path: Path, recip
     with folder_lock(out), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
         finetune(table, out, ["y"], config, **options)
     assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+LOOP = LoopConfig(epochs=1, batch_size=8, device="cpu", threads=1)
+SMALL: dict[str, Any] = {"holdout_fraction": 0.2, "student": STUDENT, "loop": LOOP}
+PRETRAININGS: dict[str, Callable[[Path, Path], object]] = {
+    "denoise": lambda out, teacher: denoise(toy_store(20), out, DenoiseConfig(teacher=TEACHER, loop=LOOP)),
+    "distill": lambda out, teacher: distill(toy_store(20), teacher, out, toy_config(loop=LOOP)),
+    "contrast": lambda out, teacher: contrast(toy_store(20), out, ContrastConfig(**SMALL)),
+    "pretrain": lambda out, teacher: pretrain(toy_store(20), out, PretrainConfig(**SMALL)),
+}
+
+
+@pytest.mark.parametrize("verb", PRETRAININGS)
+def test_a_pretraining_holds_its_folder_from_its_checks_to_its_seal(
+    tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dnd.common.model_folder as module
+
+    out, teacher, sealed = tmp_path / "out", toy_teacher_folder(tmp_path / "teacher"), []
+    with folder_lock(out), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+        PRETRAININGS[verb](out, teacher)
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    real = module.write_manifest
+
+    def tried(folder: Path, **options: Any) -> None:
+        with pytest.raises(InputError, match="in use"):
+            lock(folder)
+        real(folder, **options)
+        sealed.append(folder)
+
+    monkeypatch.setattr(module, "write_manifest", tried)
+    PRETRAININGS[verb](out, teacher)
+    assert sealed == [out]
+    lock(out)
 
 
 def test_a_child_that_outlives_its_parent_does_not_hold_the_folder(tmp_path: Path) -> None:

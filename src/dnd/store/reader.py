@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
-from dnd.common.watched_inputs import MappedFile
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.graphs.molecular_graph import FEATURE_VERSION, NUM_ATOM_FEATURES
 from dnd.store.schema import (
@@ -32,6 +31,9 @@ from dnd.store.schema import (
     record_batch,
     schema_with,
 )
+
+if TYPE_CHECKING:
+    from dnd.common.watched_inputs import MappedFile
 
 # Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
 #
@@ -93,6 +95,8 @@ class Store:
             InputError: there is no such folder.
             CorruptFileError: it is no finished store, damaged, or of a newer format.
         """
+        from dnd.common.watched_inputs import MappedFile  # a store in memory, as predictions have it, needs none
+
         folder = Path(path)
         before = {path.name: MappedFile(path) for path in folder.glob("shard-*")}
         manifest = verify_folder(folder, kind="store", format_version=SCHEMA_VERSION)
