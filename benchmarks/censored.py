@@ -95,24 +95,24 @@ def append(path: Path, line: dict[str, str]) -> None:
 
 def run(data: str, seed: int, recipe: str, fate: str, most: int) -> dict[str, str]:
     """One cell."""
-    smiles, values_N, learn, judge = molecules_of(data, seed, most)
-    limit = float(np.quantile(values_N[learn], QUANTILE))
+    smiles, values_B, learn, judge = molecules_of(data, seed, most)
+    limit = float(np.quantile(values_B[learn], QUANTILE))
     name, words, encoder = RECIPES[recipe]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.csv"
-        write_table(table, smiles, values_N, learn, limit, seed)
+        write_table(table, smiles, values_B, learn, limit, seed)
         settings = [*words, "split=column:part", f"labels.censored={fate}", f"loop.seed={seed}", "jobs=1"]
         config = load_config(FinetuneConfig, name, [*settings, "loop.device=cpu", "loop.threads=1"], stage="finetune")
         finetune(table, Path(folder) / "model", ["y"], config, encoder=encoder)
         predictor = Predictor.load(Path(folder) / "model", device="cpu")
-        predicted_N = predictor.predict_values([smiles[row] for row in judge])[0][:, 0]
-    errors_N, beyond_N = predicted_N - values_N[judge], values_N[judge] > limit
+        predicted_B = predictor.predict_values([smiles[row] for row in judge])[0][:, 0]
+    errors_B, beyond_B = predicted_B - values_B[judge], values_B[judge] > limit
     numbers = {
-        "limits": int((values_N[learn] > limit).sum()),
-        "rmse": float(np.sqrt(np.mean(errors_N**2))),
-        "rmse_beyond": float(np.sqrt(np.mean(errors_N[beyond_N] ** 2))),
-        "bias_beyond": float(np.mean(errors_N[beyond_N])),
+        "limits": int((values_B[learn] > limit).sum()),
+        "rmse": float(np.sqrt(np.mean(errors_B**2))),
+        "rmse_beyond": float(np.sqrt(np.mean(errors_B[beyond_B] ** 2))),
+        "bias_beyond": float(np.mean(errors_B[beyond_B])),
         "seconds": time.monotonic() - started,
     }
     return {key: str(value) if isinstance(value, int) else f"{value:.4f}" for key, value in numbers.items()}
@@ -122,16 +122,16 @@ def molecules_of(data: str, seed: int, most: int) -> tuple[list[str], np.ndarray
     """SMILES, labels, and rows to learn from and to judge by: from the training part, no scaffold in both."""
     found = load_benchmark(data)
     train = found.parts["train"]
-    train = train[~np.isnan(found.targets_NC[train, 0])]
-    smiles, values_N = [found.smiles[row] for row in train], found.targets_NC[train, 0]
+    train = train[~np.isnan(found.targets_BC[train, 0])]
+    smiles, values_B = [found.smiles[row] for row in train], found.targets_BC[train, 0]
     dealt = balanced_scaffold_split(smiles, (0.5, 0.1, 0.4), seed)
     generator = numpy_generator(seed, "censored benchmark")
     learn, judge = (np.sort(generator.permutation(rows)[:most]) for rows in (dealt.train, dealt.test))
-    return smiles, values_N, learn, judge
+    return smiles, values_B, learn, judge
 
 
 def write_table(
-    path: Path, smiles: Sequence[str], values_N: np.ndarray, learn: np.ndarray, limit: float, seed: int
+    path: Path, smiles: Sequence[str], values_B: np.ndarray, learn: np.ndarray, limit: float, seed: int
 ) -> None:
     """Labels with limits; a tenth is the validation part, and one molecule the test part that a finetuning wants."""
     parts = numpy_generator(seed, "censored parts").permutation(len(learn))
@@ -140,7 +140,7 @@ def write_table(
         writer.writerow(["smiles", "y", "part"])
         for row, place in zip(learn.tolist(), parts.tolist(), strict=True):
             part = "test" if place == 0 else "valid" if place <= len(learn) // 10 else "train"
-            label = f">{limit!r}" if values_N[row] > limit else repr(float(values_N[row]))
+            label = f">{limit!r}" if values_B[row] > limit else repr(float(values_B[row]))
             writer.writerow([smiles[row], label, part])
 
 

@@ -80,15 +80,15 @@ def _arguments() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One of the sets: `cliff_N` says which molecules are on activity cliffs, where that is known."""
+    """One of the sets: `cliff_B` says which molecules are on activity cliffs, where that is known."""
 
     smiles: list[str]
-    targets_NC: np.ndarray
+    targets_BC: np.ndarray
     names: tuple[str, ...]
     parts: Mapping[str, np.ndarray]
     task: str
     metric: str
-    cliff_N: np.ndarray
+    cliff_B: np.ndarray
 
 
 def load(name: str) -> DataSet:
@@ -96,10 +96,10 @@ def load(name: str) -> DataSet:
     if name in BENCHMARKS:
         data, entry = load_benchmark(name), BENCHMARKS[name]
         none = np.zeros(len(data.smiles), dtype=bool)
-        return DataSet(data.smiles, data.targets_NC, data.names, data.parts, entry.task, entry.metric, none)
+        return DataSet(data.smiles, data.targets_BC, data.names, data.parts, entry.task, entry.metric, none)
     found = load_further(name)
     return DataSet(
-        found.smiles, found.target_N[:, None], (found.target,), found.parts, "regression", "rmse", found.cliff_N
+        found.smiles, found.target_B[:, None], (found.target,), found.parts, "regression", "rmse", found.cliff_B
     )
 
 
@@ -152,12 +152,12 @@ def _run_cell(work: dict) -> None:
     rows, predictions = run(work, data, parts, folder)
     metric, scale = data.metric, 1.0
     if metric == "mae_z":  # in standard deviations of the training labels, as in the paper
-        metric, scale = "mae", float(np.nanstd(data.targets_NC[parts["train"]]))
-    found = score(metric, data.targets_NC[rows], predictions)
+        metric, scale = "mae", float(np.nanstd(data.targets_BC[parts["train"]]))
+    found = score(metric, data.targets_BC[rows], predictions)
     assert found.value is not None, "the test part has labels"
     result = {"metric": data.metric, "value": found.value / scale, "test": len(rows), "most": work["most"]}
-    if (cliffs := data.cliff_N[rows]).any():
-        on_cliffs = score(metric, data.targets_NC[rows][cliffs], predictions[cliffs])
+    if (cliffs := data.cliff_B[rows]).any():
+        on_cliffs = score(metric, data.targets_BC[rows][cliffs], predictions[cliffs])
         result |= {"cliff_value": on_cliffs.value, "cliff_test": int(cliffs.sum())}
     sizes = {part: len(parts[part]) for part in PARTS}
     (folder / "value.json").write_text(json.dumps({**result, "molecules": sizes, "available": len(data.smiles)}))
@@ -183,10 +183,10 @@ def _run_classical(work: dict, data: DataSet, parts: dict, folder: Path) -> tupl
     from dnd.reproduction.classical_models import predict
 
     rows = np.concatenate([parts[part] for part in PARTS])
-    features = features_of([data.smiles[row] for row in rows], None, jobs=0).x_NF
+    features = features_of([data.smiles[row] for row in rows], None, jobs=0).x_BF
     sets = {name: features[:, Layout().columns(name)] for name in (COUNTS, DESCRIPTORS)}
     train = np.arange(len(rows) - len(parts["test"]))
-    predictions, _ = predict(work["system"], sets, data.targets_NC[rows], train, data.task, work["seed"])
+    predictions, _ = predict(work["system"], sets, data.targets_BC[rows], train, data.task, work["seed"])
     return parts["test"], predictions[len(train) :]
 
 
@@ -209,7 +209,7 @@ def _run_chemprop(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple
     with open(path, encoding="utf-8", newline="") as stream:
         found = list(csv.DictReader(stream))
     assert len(found) == len(kept["test"]), "chemprop predicts the test part, in its order"
-    means_C = np.nanmean(data.targets_NC[kept["train"]], axis=0)
+    means_C = np.nanmean(data.targets_BC[kept["train"]], axis=0)
     predictions = np.tile(means_C, (len(parts["test"]), 1))
     predictions[readable["test"]] = [[float(row[name]) for name in data.names] for row in found]
     return parts["test"], predictions
@@ -219,7 +219,7 @@ def _write_table(path: Path, data: DataSet, parts: dict) -> tuple[Path, np.ndarr
     """The molecules of the parts as a CSV, and for each of its rows the row of the data set."""
     rows = np.concatenate([parts[part] for part in PARTS])
     split = [{"valid": "val"}.get(part, part) for part in PARTS for _ in parts[part]]  # as chemprop calls it
-    path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_NC[rows], data.names, split))
+    path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_BC[rows], data.names, split))
     return path, rows
 
 

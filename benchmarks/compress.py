@@ -54,7 +54,7 @@ def write_tables(name: str, folder: Path) -> tuple[Path, Path, list[str]]:
     with open(labelled, "w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["smiles", *data.names, "split"])
-        for smiles, labels, own in zip(data.smiles, data.targets_NC.tolist(), part, strict=True):
+        for smiles, labels, own in zip(data.smiles, data.targets_BC.tolist(), part, strict=True):
             writer.writerow([smiles, *("" if np.isnan(label) else label for label in labels), own])
     learned = [smiles for smiles, own in zip(data.smiles, part, strict=True) if own in ("train", "valid")]
     unlabelled.write_text("smiles\n" + "".join(f"{smiles}\n" for smiles in learned))

@@ -70,23 +70,23 @@ def run_set(path: Path, name: str, encoders: dict[str, str], options: argparse.N
     missing = [pair for pair in itertools.product(names, options.models) if (name, *pair) not in known]
     if not missing:
         return
-    smiles, targets_NC, parts, task = load(name)
+    smiles, targets_BC, parts, task = load(name)
     parts = reduced(parts, options.most)
     rows = np.concatenate([parts["train"], parts["valid"], parts["test"]])
-    smiles, targets_NC = [smiles[row] for row in rows], targets_NC[rows][:, : options.most_targets]
+    smiles, targets_BC = [smiles[row] for row in rows], targets_BC[rows][:, : options.most_targets]
     molecules = valid_molecules(smiles, "teacher_all_student_heavy")
     development = len(parts["train"]) + len(parts["valid"])
     is_test = molecules.places >= development
-    targets_NC = targets_NC[molecules.places]
+    targets_BC = targets_BC[molecules.places]
     blocks = {DESCRIPTORS: descriptors_2d([read_smiles(text)[0] for text in molecules.smiles])}
     for encoder, folder in encoders.items():
         for one in features_named(encoder, folder):
             blocks[one] = represented(folder, one.partition(":")[2], molecules.store)
     texts = [smiles[place] for place in molecules.places[~is_test]]
-    fold_N = scaffold_folds(texts, FOLDS, 0, molecules.smiles[: len(texts)])
+    fold_B = scaffold_folds(texts, FOLDS, 0, molecules.smiles[: len(texts)])
     for features, model in missing:
-        x_NF = np.hstack([blocks[one] for one in features.split("+")])
-        judged = judge(model, x_NF, targets_NC, is_test, fold_N, task, options.seed)
+        x_BF = np.hstack([blocks[one] for one in features.split("+")])
+        judged = judge(model, x_BF, targets_BC, is_test, fold_B, task, options.seed)
         line = {
             "set": name, "task": task, "features": features, "model": model, "seed": options.seed,
             "molecules": len(texts), "test_molecules": int(is_test.sum()),
@@ -117,32 +117,32 @@ def load(name: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray], str]:
     """SMILES, labels, parts and task of a set."""
     if name in BENCHMARKS:
         data = load_benchmark(name)
-        return data.smiles, data.targets_NC, dict(data.parts), data.benchmark.task
+        return data.smiles, data.targets_BC, dict(data.parts), data.benchmark.task
     found = load_further(name)
-    return found.smiles, found.target_N[:, None], dict(found.parts), "regression"
+    return found.smiles, found.target_B[:, None], dict(found.parts), "regression"
 
 
 def judge(
-    model: str, x_NF: np.ndarray, targets_NC: np.ndarray, is_test: np.ndarray, fold_N: np.ndarray, task: str, seed: int
+    model: str, x_BF: np.ndarray, targets_BC: np.ndarray, is_test: np.ndarray, fold_B: np.ndarray, task: str, seed: int
 ) -> tuple[float, float]:
     """Error out of fold over the development molecules, and on the test part by a model of all of these."""
     development = np.flatnonzero(~is_test)
-    out_of_fold_NC = np.full(targets_NC[development].shape, np.nan)
+    out_of_fold_BC = np.full(targets_BC[development].shape, np.nan)
     for fold in range(FOLDS):
-        train = development[fold_N != fold]
-        out_of_fold_NC[fold_N == fold] = predict_frozen(model, x_NF, targets_NC, train, task, seed)[
-            development[fold_N == fold]
+        train = development[fold_B != fold]
+        out_of_fold_BC[fold_B == fold] = predict_frozen(model, x_BF, targets_BC, train, task, seed)[
+            development[fold_B == fold]
         ]
-    final_NC = predict_frozen(model, x_NF, targets_NC, development, task, seed)
+    final_BC = predict_frozen(model, x_BF, targets_BC, development, task, seed)
     return (
-        error(task, targets_NC[development], out_of_fold_NC),
-        error(task, targets_NC[is_test], final_NC[is_test]),
+        error(task, targets_BC[development], out_of_fold_BC),
+        error(task, targets_BC[is_test], final_BC[is_test]),
     )
 
 
-def error(task: str, truth_NC: np.ndarray, predicted_NC: np.ndarray) -> float:
+def error(task: str, truth_BC: np.ndarray, predicted_BC: np.ndarray) -> float:
     """RMSE, or 1 - ROC-AUC in the mean over targets."""
-    found = score("rmse" if task == "regression" else "rocauc", truth_NC, predicted_NC).value
+    found = score("rmse" if task == "regression" else "rocauc", truth_BC, predicted_BC).value
     assert found is not None, "the part has labels"
     return found if task == "regression" else 1 - found
 

@@ -63,16 +63,16 @@ def _histogram(training: Training) -> Predict:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = HistGradientBoostingClassifier if training.classes else HistGradientBoostingRegressor
-    fewest = min(20, max(2, len(training.y_N) // 20))
-    have = (training.x_NF[:, training.layout.columns(COUNTS)] > 0).sum(axis=0)
+    fewest = min(20, max(2, len(training.y_B) // 20))
+    have = (training.x_BF[:, training.layout.columns(COUNTS)] > 0).sum(axis=0)
     frequent = training.layout.columns(COUNTS)[np.sort(np.argsort(-have, kind="stable")[:512])]
     columns = np.concatenate(
-        [np.setdiff1d(np.arange(training.x_NF.shape[1]), training.layout.columns(COUNTS)), frequent]
+        [np.setdiff1d(np.arange(training.x_BF.shape[1]), training.layout.columns(COUNTS)), frequent]
     )
     model = kind(
         max_iter=200, learning_rate=0.06, max_leaf_nodes=16, min_samples_leaf=fewest, l2_regularization=1.0,
         max_features=0.3, early_stopping=False, random_state=training.seed % 2**32,
-    ).fit(training.x_NF[:, columns], training.y_N)  # fmt: skip
+    ).fit(training.x_BF[:, columns], training.y_B)  # fmt: skip
     return lambda x: model.predict_proba(x[:, columns])[:, 1] if training.classes else model.predict(x[:, columns])
 
 
@@ -81,8 +81,8 @@ def _support_vectors(training: Training) -> Predict:
     from scipy.special import expit
     from sklearn.svm import SVC, SVR
 
-    counts, y = training.layout.columns(COUNTS), training.y_N
-    x = training.x_NF[:, counts]
+    counts, y = training.layout.columns(COUNTS), training.y_B
+    x = training.x_BF[:, counts]
     if training.classes:
         classifier = SVC(C=10.0, gamma=0.01).fit(x, y)
         return lambda rows: expit(2 * classifier.decision_function(rows[:, counts]))
@@ -176,7 +176,7 @@ def _features(name: str, rows: int) -> tuple[list[str], np.ndarray, np.ndarray, 
     development = np.sort(np.concatenate([data.parts["train"], data.parts["valid"]]))
     drawn = np.sort(numpy_generator(0, "ablation rows").permutation(len(development))[:rows])
     molecules = [
-        (molecule, data.targets_NC[row, 0])
+        (molecule, data.targets_BC[row, 0])
         for molecule, row in zip(
             featurize_smiles([data.smiles[row] for row in development[drawn]], "heavy_both"),
             development[drawn],
@@ -193,35 +193,35 @@ def _features(name: str, rows: int) -> tuple[list[str], np.ndarray, np.ndarray, 
     return (
         [molecules[row][0].smiles for row in kept],
         np.array([molecules[row][1] for row in kept]),
-        found.x_NF[kept],
+        found.x_BF[kept],
         layout,
     )
 
 
 def _run(name: str, dealing: str, scheme: str, member: str, *, rows: int) -> dict[str, object]:
-    smiles, y_N, every_NF, full = _features(name, rows)
+    smiles, y_B, every_BF, full = _features(name, rows)
     classes = load_benchmark(name).benchmark.task == "classification"
     layout = Layout(full.embedding_width, FIRST_SETS + SCHEMES[scheme])
-    x_NF, fold_N = every_NF[:, : layout.width], scaffold_folds(smiles, FOLDS, int(dealing))
-    out_N, started = np.empty(len(y_N)), time.process_time()
+    x_BF, fold_B = every_BF[:, : layout.width], scaffold_folds(smiles, FOLDS, int(dealing))
+    out_B, started = np.empty(len(y_B)), time.process_time()
     for fold in range(FOLDS):
-        train = fold_N != fold
-        mean, std = (0.0, 1.0) if classes else (y_N[train].mean(), y_N[train].std())
+        train = fold_B != fold
+        mean, std = (0.0, 1.0) if classes else (y_B[train].mean(), y_B[train].std())
         seed = derive_seed(int(dealing), f"ablation {member}", fold)
-        training = Training(x_NF[train], (y_N[train] - mean) / std, layout, classes, 1, seed, FitOptions(trees=TREES))
-        out_N[~train] = MEMBERS[member][0](training)(x_NF[~train]) * std + mean
+        training = Training(x_BF[train], (y_B[train] - mean) / std, layout, classes, 1, seed, FitOptions(trees=TREES))
+        out_B[~train] = MEMBERS[member][0](training)(x_BF[~train]) * std + mean
     seconds = time.process_time() - started
-    return {"molecules": len(y_N), **_scores(y_N, out_N, classes), "cpu_s": f"{seconds:.2f}"}
+    return {"molecules": len(y_B), **_scores(y_B, out_B, classes), "cpu_s": f"{seconds:.2f}"}
 
 
-def _scores(y_N: np.ndarray, out_N: np.ndarray, classes: bool) -> dict[str, str]:
+def _scores(y_B: np.ndarray, out_B: np.ndarray, classes: bool) -> dict[str, str]:
     if not classes:
-        away_N = out_N - y_N
-        found = {"rmse": float(np.sqrt((away_N**2).mean())), "mae": float(np.abs(away_N).mean())}
+        away_B = out_B - y_B
+        found = {"rmse": float(np.sqrt((away_B**2).mean())), "mae": float(np.abs(away_B).mean())}
     else:
-        inside_N = out_N.clip(1e-6, 1 - 1e-6)
-        loss = -float((y_N * np.log(inside_N) + (1 - y_N) * np.log1p(-inside_N)).mean())
-        found = {"rocauc": roc_auc(y_N, out_N), "log_loss": loss}
+        inside_B = out_B.clip(1e-6, 1 - 1e-6)
+        loss = -float((y_B * np.log(inside_B) + (1 - y_B) * np.log1p(-inside_B)).mean())
+        found = {"rocauc": roc_auc(y_B, out_B), "log_loss": loss}
     return {name: f"{found[name]:.5f}" if name in found else "" for name in ("rmse", "mae", "rocauc", "log_loss")}
 
 

@@ -72,14 +72,14 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
 def _run(name: str, encoder: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     data, started = load_benchmark(name), time.process_time()
     parts = reduced(data.parts, arguments.most)
-    scale = float(np.nanstd(data.targets_NC[parts["train"]])) if BENCHMARKS[name].metric == "mae_z" else 1.0
+    scale = float(np.nanstd(data.targets_BC[parts["train"]])) if BENCHMARKS[name].metric == "mae_z" else 1.0
     for part in ("train", "valid"):
-        kept = nested_subset(data.targets_NC[parts[part]], arguments.fraction, seed, "regression")
+        kept = nested_subset(data.targets_BC[parts[part]], arguments.fraction, seed, "regression")
         parts[part] = parts[part][kept]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
         rows, split = np.concatenate(list(parts.values())), [part for part in parts for _ in parts[part]]
-        path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_NC[rows], data.names, split))
+        path.write_text(labelled_csv([data.smiles[row] for row in rows], data.targets_BC[rows], data.names, split))
         words = ["task=regression", "split=column:split", "jobs=1", f"loop.seed={seed}"]
         config = load_config(FinetuneConfig, "finetune-fast", words)
         summary = finetune(path, Path(folder) / "model", list(data.names), config, encoder=encoder)

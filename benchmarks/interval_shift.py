@@ -65,75 +65,75 @@ class Cell:
         kind: of the target.
         taught: molecules predicted out of fold, with the weights that a model gives them.
         judged: molecules of the scaffolds held out.
-        scaffolds_N: of the molecules that teach.
+        scaffolds_B: of the molecules that teach.
     """
 
     kind: TaskKind
     taught: HeldOut
     judged: HeldOut
-    scaffolds_N: np.ndarray
+    scaffolds_B: np.ndarray
 
 
 def fit_cell(name: str, seed: int) -> Cell | None:
     """Fit the blend; None where no molecule is held out."""
     data = load_benchmark(name)
     wanted = DATA[name]
-    labels_N = data.targets_NC[:, 0 if wanted is None else data.names.index(wanted)]
+    labels_B = data.targets_BC[:, 0 if wanted is None else data.names.index(wanted)]
     rows = np.sort(np.concatenate([data.parts["train"], data.parts["valid"]]))
-    rows = rows[~np.isnan(labels_N[rows])]
+    rows = rows[~np.isnan(labels_B[rows])]
     rows = np.sort(numpy_generator(seed, "interval shift rows").permutation(rows)[:MOST])
     parsed = {row: molecule.smiles for row in rows if (molecule := parse_smiles(data.smiles[row])).ok}
-    smiles, targets_NC = list(parsed.values()), labels_N[list(parsed), None]
+    smiles, targets_BC = list(parsed.values()), labels_B[list(parsed), None]
     split = scaffold_split(smiles) if seed == 0 else balanced_scaffold_split(smiles, FRACTIONS, seed)
     if not len(split.test):
         return None
     kind: TaskKind = "regression" if data.benchmark.task == "regression" else "classification"
-    values_N, spread_N, bench = _blend(smiles, targets_NC, split, kind, seed)
-    similarity_N = similarity_to_training(smiles, bench, split.test)
+    values_B, spread_B, bench = _blend(smiles, targets_BC, split, kind, seed)
+    similarity_B = similarity_to_training(smiles, bench, split.test)
 
-    def held_out(own: np.ndarray, weights_N: np.ndarray | None = None) -> HeldOut:
-        predicted = Predicted(values_N[own], spread_N[own], similarity_N=similarity_N[own])
-        return HeldOut(targets_NC[own, 0], predicted, weights_N)
+    def held_out(own: np.ndarray, weights_B: np.ndarray | None = None) -> HeldOut:
+        predicted = Predicted(values_B[own], spread_B[own], similarity_B=similarity_B[own])
+        return HeldOut(targets_BC[own, 0], predicted, weights_B)
 
-    weights_N = mixing_weights(np.isin(bench.rows, split.valid))
-    scaffolds_N = np.array(scaffolds_of([smiles[row] for row in bench.rows]))
-    return Cell(kind, held_out(bench.rows, weights_N), held_out(split.test), scaffolds_N)
+    weights_B = mixing_weights(np.isin(bench.rows, split.valid))
+    scaffolds_B = np.array(scaffolds_of([smiles[row] for row in bench.rows]))
+    return Cell(kind, held_out(bench.rows, weights_B), held_out(split.test), scaffolds_B)
 
 
 def _blend(
-    smiles: list[str], targets_NC: np.ndarray, split: Split, kind: TaskKind, seed: int
+    smiles: list[str], targets_BC: np.ndarray, split: Split, kind: TaskKind, seed: int
 ) -> tuple[np.ndarray, np.ndarray, Workbench]:
     """Predictions and spread of all molecules, out of fold for those that teach."""
     rows = development(split)
-    targets = tuple(fit_targets(targets_NC[rows], ["y"], [], [kind], standardise=True))
+    targets = tuple(fit_targets(targets_BC[rows], ["y"], [], [kind], standardise=True))
     bench = Workbench(
-        x_NF=features_of(smiles, None).x_NF,
-        place_N=np.arange(len(smiles)),
-        targets_NC=targets_NC,
+        x_BF=features_of(smiles, None).x_BF,
+        place_B=np.arange(len(smiles)),
+        targets_BC=targets_BC,
         targets=targets,
         layout=Layout(),
         rows=rows,
-        identity_N=np.unique(np.asarray(smiles), return_inverse=True)[1].astype(np.int64),
+        identity_B=np.unique(np.asarray(smiles), return_inverse=True)[1].astype(np.int64),
         folds=scaffold_folds([smiles[row] for row in rows], FOLDS, seed),
         num_folds=FOLDS,
         seed=seed,
         options=FitOptions(threads=1, trees=TREES),
     )
     fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf, KeptWork(None))
-    values_MNC = np.stack(list(fits.out_of_fold.values()))
+    values_MBC = np.stack(list(fits.out_of_fold.values()))
     scale_C = np.array([targets[0].std if kind == "regression" else 1.0])
-    weights_MC = fit_weights(values_MNC[:, rows], targets_NC[rows], [kind], scale_C)
+    weights_MC = fit_weights(values_MBC[:, rows], targets_BC[rows], [kind], scale_C)
     for place, models in enumerate(fits.models.values()):
-        values_MNC[place, split.test] = bench.predict(models, split.test)
-    blended_NC = np.einsum("mc,mnc->nc", weights_MC, values_MNC)
-    return blended_NC[:, 0], weighted_spread(values_MNC, weights_MC)[:, 0], bench
+        values_MBC[place, split.test] = bench.predict(models, split.test)
+    blended_BC = np.einsum("mc,mnc->nc", weights_MC, values_MBC)
+    return blended_BC[:, 0], weighted_spread(values_MBC, weights_MC)[:, 0], bench
 
 
 # The schemes: half the width of each judged molecule's interval, or which classes are in its set.
 
 
 def _without_similarity(data: HeldOut) -> HeldOut:
-    return replace(data, predicted=replace(data.predicted, similarity_N=None))
+    return replace(data, predicted=replace(data.predicted, similarity_B=None))
 
 
 def _chosen_widths(taught: HeldOut, judged: HeldOut) -> np.ndarray:
@@ -146,8 +146,8 @@ def _wider(coverage: float) -> Callable[[Cell], np.ndarray]:
     """One width, but made for a higher coverage than is promised."""
 
     def widths(cell: Cell) -> np.ndarray:
-        weights_N = _weights(cell)
-        half = weighted_half_width(cell.taught.residuals_N, weights_N, coverage)
+        weights_B = _weights(cell)
+        half = weighted_half_width(cell.taught.residuals_B, weights_B, coverage)
         assert half is not None
         return np.full(len(cell.judged), half)
 
@@ -156,50 +156,50 @@ def _wider(coverage: float) -> Callable[[Cell], np.ndarray]:
 
 def _weights(cell: Cell) -> np.ndarray:
     count = len(cell.taught)
-    return np.full(count, 1 / count) if cell.taught.weights_N is None else cell.taught.weights_N
+    return np.full(count, 1 / count) if cell.taught.weights_B is None else cell.taught.weights_B
 
 
 def _scaffolds_alike(cell: Cell) -> HeldOut:
     """Each scaffold counts as much as any other; molecules without rings each count as one."""
-    names = [scaffold or f"no ring {row}" for row, scaffold in enumerate(cell.scaffolds_N)]
-    _, place_N, counts = np.unique(names, return_inverse=True, return_counts=True)
-    weights_N = 1 / counts[place_N]
-    return replace(cell.taught, weights_N=weights_N / weights_N.sum())
+    names = [scaffold or f"no ring {row}" for row, scaffold in enumerate(cell.scaffolds_B)]
+    _, place_B, counts = np.unique(names, return_inverse=True, return_counts=True)
+    weights_B = 1 / counts[place_B]
+    return replace(cell.taught, weights_B=weights_B / weights_B.sum())
 
 
 def _by_bins(bins: int) -> Callable[[Cell], np.ndarray]:
     """A width for each bin of similarity, with 50 molecules or more; a more similar bin has none that is wider."""
 
     def widths(cell: Cell) -> np.ndarray:
-        similarity_N, errors_N, weights_N = cell.taught.predicted.similarity_N, cell.taught.residuals_N, _weights(cell)
-        assert similarity_N is not None
-        assert cell.judged.predicted.similarity_N is not None
-        edges = _edges(similarity_N, bins)
-        bin_N, found = np.digitize(similarity_N, edges), []
+        similarity_B, errors_B, weights_B = cell.taught.predicted.similarity_B, cell.taught.residuals_B, _weights(cell)
+        assert similarity_B is not None
+        assert cell.judged.predicted.similarity_B is not None
+        edges = _edges(similarity_B, bins)
+        bin_B, found = np.digitize(similarity_B, edges), []
         for place in range(len(edges) + 1):
-            own = bin_N == place
-            found.append(conformal_quantile(errors_N[own], weights_N[own] / weights_N[own].sum()))
+            own = bin_B == place
+            found.append(conformal_quantile(errors_B[own], weights_B[own] / weights_B[own].sum()))
         falling = np.maximum.accumulate(np.array(found, float)[::-1])[::-1]
-        return np.asarray(falling[np.digitize(cell.judged.predicted.similarity_N, edges)])
+        return np.asarray(falling[np.digitize(cell.judged.predicted.similarity_B, edges)])
 
     return widths
 
 
 def _small_bins(cell: Cell) -> np.ndarray:
     """As the default, with bins of 40 molecules or more instead of 100."""
-    similarity_N, judged_N = cell.taught.predicted.similarity_N, cell.judged.predicted.similarity_N
-    assert similarity_N is not None
-    assert judged_N is not None
-    errors_N, weights_N = cell.taught.residuals_N, cell.taught.weights_N
-    knots, factors = error_by_similarity(similarity_N, errors_N, weights_N, 40) or ((0.0,), (1.0,))
-    half = conformal_quantile(errors_N / np.interp(similarity_N, knots, factors), weights_N)
+    similarity_B, judged_B = cell.taught.predicted.similarity_B, cell.judged.predicted.similarity_B
+    assert similarity_B is not None
+    assert judged_B is not None
+    errors_B, weights_B = cell.taught.residuals_B, cell.taught.weights_B
+    knots, factors = error_by_similarity(similarity_B, errors_B, weights_B, 40) or ((0.0,), (1.0,))
+    half = conformal_quantile(errors_B / np.interp(similarity_B, knots, factors), weights_B)
     assert half is not None
-    return np.asarray(half * np.interp(judged_N, knots, factors))
+    return np.asarray(half * np.interp(judged_B, knots, factors))
 
 
-def _edges(similarity_N: np.ndarray, bins: int) -> np.ndarray:
-    fitting = max(1, min(bins, len(similarity_N) // _FEWEST_IN_BIN))
-    return np.quantile(similarity_N, np.linspace(0, 1, fitting + 1)[1:-1])
+def _edges(similarity_B: np.ndarray, bins: int) -> np.ndarray:
+    fitting = max(1, min(bins, len(similarity_B) // _FEWEST_IN_BIN))
+    return np.quantile(similarity_B, np.linspace(0, 1, fitting + 1)[1:-1])
 
 
 def _sets(taught: HeldOut, judged: HeldOut) -> np.ndarray:
@@ -211,20 +211,20 @@ def _sets(taught: HeldOut, judged: HeldOut) -> np.ndarray:
 def _sets_by_bins(cell: Cell) -> np.ndarray:
     """Thresholds for each class and each of two bins of similarity."""
     taught, judged, scaled = cell.taught, cell.judged, choose("classification", cell.taught).scaled
-    near = [own.predicted.similarity_N for own in (taught, judged)]
+    near = [own.predicted.similarity_B for own in (taught, judged)]
     assert near[0] is not None
     assert near[1] is not None
-    inside_NK = np.zeros((len(judged), 2), bool)
-    own = HeldOut(taught.labels_N, scaled(taught.predicted))
+    inside_BK = np.zeros((len(judged), 2), bool)
+    own = HeldOut(taught.labels_B, scaled(taught.predicted))
     edge = float(np.median(near[0]))
-    for taught_N, judged_N in ((near[0] < edge, near[1] < edge), (near[0] >= edge, near[1] >= edge)):
-        sets = ClassWiseSets.fit(own[taught_N]) or ClassWiseSets((ALWAYS, ALWAYS))
-        inside_NK[judged_N] = sets.apply(HeldOut(judged.labels_N, scaled(judged.predicted))[judged_N].predicted)
-    return inside_NK
+    for taught_B, judged_B in ((near[0] < edge, near[1] < edge), (near[0] >= edge, near[1] >= edge)):
+        sets = ClassWiseSets.fit(own[taught_B]) or ClassWiseSets((ALWAYS, ALWAYS))
+        inside_BK[judged_B] = sets.apply(HeldOut(judged.labels_B, scaled(judged.predicted))[judged_B].predicted)
+    return inside_BK
 
 
 WIDTHS: Mapping[str, Callable[[Cell], np.ndarray]] = {
-    "all alike": lambda cell: _chosen_widths(_without_similarity(replace(cell.taught, weights_N=None)), cell.judged),
+    "all alike": lambda cell: _chosen_widths(_without_similarity(replace(cell.taught, weights_B=None)), cell.judged),
     "before": lambda cell: _chosen_widths(_without_similarity(cell.taught), cell.judged),
     "before, made for 92 %": _wider(0.92),
     "before, made for 93 %": _wider(0.93),
@@ -235,7 +235,7 @@ WIDTHS: Mapping[str, Callable[[Cell], np.ndarray]] = {
     "scaled by similarity": lambda cell: _chosen_widths(cell.taught, cell.judged),
 }
 SETS: Mapping[str, Callable[[Cell], np.ndarray]] = {
-    "before": lambda cell: _sets(replace(cell.taught, weights_N=None), cell.judged),
+    "before": lambda cell: _sets(replace(cell.taught, weights_B=None), cell.judged),
     "two bins of similarity": _sets_by_bins,
     "scaffolds alike": lambda cell: _sets(_scaffolds_alike(cell), cell.judged),
     "validation part weighs half": lambda cell: _sets(cell.taught, cell.judged),
@@ -249,18 +249,18 @@ def lines_of(name: str, seed: int, cell: Cell) -> list[dict[str, object]]:
     Widths are in standard deviations of the judged labels; sizes are classes per set.
     """
     found: list[dict[str, object]] = []
-    similarity_N = cell.judged.predicted.similarity_N
-    assert similarity_N is not None
-    near_N = similarity_N >= np.median(similarity_N)
+    similarity_B = cell.judged.predicted.similarity_B
+    assert similarity_B is not None
+    near_B = similarity_B >= np.median(similarity_B)
     for scheme, make in (WIDTHS if cell.kind == "regression" else SETS).items():
         made = make(cell)
         if cell.kind == "regression":
-            inside_N = cell.judged.residuals_N <= made
-            width = 2 * float(made.mean()) / float(cell.judged.labels_N.std())
+            inside_B = cell.judged.residuals_B <= made
+            width = 2 * float(made.mean()) / float(cell.judged.labels_B.std())
         else:
-            inside_N = made[np.arange(len(cell.judged)), cell.judged.places_N]
+            inside_B = made[np.arange(len(cell.judged)), cell.judged.places_B]
             width = float(made.sum(axis=1).mean())
-        numbers = (inside_N.mean(), inside_N[near_N].mean(), inside_N[~near_N].mean(), width)
+        numbers = (inside_B.mean(), inside_B[near_B].mean(), inside_B[~near_B].mean(), width)
         values = (name, cell.kind, seed, scheme, len(cell.judged), *(f"{number:.4f}" for number in numbers))
         found.append(dict(zip(COLUMNS, values, strict=True)))
     return found

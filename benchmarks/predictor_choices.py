@@ -125,10 +125,10 @@ def write_table(folder: Path, name: str, *, power_of_ten: bool = False) -> tuple
     parts = reduced(data.parts, MOST.get(name))
     part_of = {row: part for part in PARTS for row in parts[part].tolist()}
     rows = sorted(part_of)
-    labels_NC = 10.0 ** data.targets_NC[rows] if power_of_ten else data.targets_NC[rows]
+    labels_BC = 10.0 ** data.targets_BC[rows] if power_of_ten else data.targets_BC[rows]
     split = [part_of[row] for row in rows]
     path = folder / "data.csv"
-    path.write_text(labelled_csv([data.smiles[row] for row in rows], labels_NC, data.names, split))
+    path.write_text(labelled_csv([data.smiles[row] for row in rows], labels_BC, data.names, split))
     return path, list(data.names)
 
 

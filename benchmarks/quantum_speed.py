@@ -70,17 +70,17 @@ def measure(encoder: str, name: str, most: int) -> dict[str, object]:
     predict = short_way(encoder)
     predict(smiles)  # imports and first calls are not counted
     started = time.process_time()
-    predicted_BP, places = predict(smiles)
+    predicted_BC, places = predict(smiles)
     short_seconds = time.process_time() - started
     known = [
-        (calculated[place], predicted_BP[row]) for row, place in enumerate(places) if calculated[place] is not None
+        (calculated[place], predicted_BC[row]) for row, place in enumerate(places) if calculated[place] is not None
     ]
-    truth_BP, ours_BP = (np.array(values) for values in zip(*known, strict=True))
+    truth_BC, ours_BC = (np.array(values) for values in zip(*known, strict=True))
     agreement = {
         quantity: {
-            "r": round(float(stats.pearsonr(truth_BP[:, column], ours_BP[:, column])[0]), 4),
-            "mae": round(float(np.abs(truth_BP[:, column] - ours_BP[:, column]).mean()), 4),
-            "deviation": round(float(truth_BP[:, column].std()), 4),
+            "r": round(float(stats.pearsonr(truth_BC[:, column], ours_BC[:, column])[0]), 4),
+            "mae": round(float(np.abs(truth_BC[:, column] - ours_BC[:, column]).mean()), 4),
+            "deviation": round(float(truth_BC[:, column].std()), 4),
             "unit": unit,
         }
         for column, (quantity, unit) in enumerate(QUANTUM_TARGETS.items())
@@ -103,7 +103,7 @@ def long_way(smiles: str) -> np.ndarray | None:
     generated = generate_conformers(molecule, 1, seed=0)
     if isinstance(generated, str):
         return None
-    values = quantum_values(molecule.mol, generated.positions_KA3[0])
+    values = quantum_values(molecule.mol, generated.positions_JA3[0])
     if isinstance(values, str):
         return None
     return quantum_targets(values.molecule()[None], np.array([molecule.mol.GetNumAtoms()]))[0]

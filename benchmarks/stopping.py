@@ -64,12 +64,12 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def judge_halves(labels_VC: np.ndarray, epochs_EVC: np.ndarray, metric: str, seed: int) -> dict[str, float]:
+def judge_halves(labels_VC: np.ndarray, epochs_XVC: np.ndarray, metric: str, seed: int) -> dict[str, float]:
     """Mean score of a half of the molecules at the epoch that each way chooses.
 
     Args:
         labels_VC: of the validation molecules.
-        epochs_EVC: their predictions after each epoch.
+        epochs_XVC: their predictions after each epoch.
         metric: by which an epoch is chosen and judged.
         seed: of the halving; a draw where the metric is not defined for both halves is left out.
     """
@@ -77,7 +77,7 @@ def judge_halves(labels_VC: np.ndarray, epochs_EVC: np.ndarray, metric: str, see
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(DRAWS):
         halves = np.array_split(rng.permutation(len(labels_VC)), 2)
-        curves = [[score(metric, labels_VC[half], epoch[half]).value for epoch in epochs_EVC] for half in halves]
+        curves = [[score(metric, labels_VC[half], epoch[half]).value for epoch in epochs_XVC] for half in halves]
         if any(value is None for curve in curves for value in curve):
             continue
         for own, other in ((0, 1), (1, 0)):
@@ -101,10 +101,10 @@ def _run(name: str, seed: int, epochs: int) -> dict[str, Any]:
         ]
         config = load_config(FinetuneConfig, "finetune-small", words)
         finetune(source, Path(folder) / "model", targets, config, encoder="dnd-base")
-        objective, epochs_EVC = record
-        labels_VC = objective[0].targets_NC[objective[0].partition.valid]
+        objective, epochs_XVC = record
+        labels_VC = objective[0].targets_BC[objective[0].partition.valid]
         metric = metric_names(objective[0].kinds)[0]
-    return {"metric": metric, "scores": judge_halves(labels_VC, np.stack(epochs_EVC), metric, seed)}
+    return {"metric": metric, "scores": judge_halves(labels_VC, np.stack(epochs_XVC), metric, seed)}
 
 
 @contextmanager

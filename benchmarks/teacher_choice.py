@@ -117,9 +117,9 @@ def probe_data(name: str, options: argparse.Namespace) -> Parts:
     data, draw, found = load_benchmark(name, options.data_dir), np.random.default_rng(0), {}
     for part in ("train", "valid"):
         rows = data.parts[part]
-        rows = rows[np.isfinite(data.targets_NC[rows, 0])]
+        rows = rows[np.isfinite(data.targets_BC[rows, 0])]
         rows = draw.permutation(rows)[: options.most_molecules]
-        found[part] = ([data.smiles[row] for row in rows], data.targets_NC[rows, 0])
+        found[part] = ([data.smiles[row] for row in rows], data.targets_BC[rows, 0])
     return found
 
 
@@ -133,10 +133,10 @@ def probe(embedder: Embedder, labelled: Mapping[str, Parts]) -> dict[str, float]
     return errors
 
 
-def _finite(x_ND: np.ndarray, y_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _finite(x_BD: np.ndarray, y_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Without the molecules that can't be read."""
-    kept = np.isfinite(x_ND).all(axis=1)
-    return x_ND[kept], y_N[kept]
+    kept = np.isfinite(x_BD).all(axis=1)
+    return x_BD[kept], y_B[kept]
 
 
 def arguments() -> argparse.Namespace:

@@ -50,16 +50,16 @@ def sample(count: int, seed: int = 0) -> list[str]:
 def assert_same(graph: MolecularGraph, reference: dict[str, np.ndarray]) -> None:
     """The graph and OGB's dictionary hold the same integers in the same order; OGB has each bond both ways."""
     np.testing.assert_array_equal(graph.node_features_NF, reference["node_feat"])
-    np.testing.assert_array_equal(graph.bonds_M2, reference["edge_index"][:, ::2].T)
-    np.testing.assert_array_equal(graph.bonds_M2[:, ::-1], reference["edge_index"][:, 1::2].T)
-    np.testing.assert_array_equal(graph.bond_features_MF, reference["edge_feat"][::2])
-    np.testing.assert_array_equal(graph.bond_features_MF, reference["edge_feat"][1::2])
+    np.testing.assert_array_equal(graph.bonds_U2, reference["edge_index"][:, ::2].T)
+    np.testing.assert_array_equal(graph.bonds_U2[:, ::-1], reference["edge_index"][:, 1::2].T)
+    np.testing.assert_array_equal(graph.bond_features_UF, reference["edge_feat"][::2])
+    np.testing.assert_array_equal(graph.bond_features_UF, reference["edge_feat"][1::2])
 
 
 def same_graph(first: MolecularGraph, second: MolecularGraph) -> bool:
     """Whether two graphs are equal, column for column."""
     return (
         np.array_equal(first.node_features_NF, second.node_features_NF)
-        and np.array_equal(first.bonds_M2, second.bonds_M2)
-        and np.array_equal(first.bond_features_MF, second.bond_features_MF)
+        and np.array_equal(first.bonds_U2, second.bonds_U2)
+        and np.array_equal(first.bond_features_UF, second.bond_features_UF)
     )

@@ -27,7 +27,7 @@ class TreesSuite(ArrayModelSuite):
 
     def test_nodes_that_lead_nowhere_are_refused(self, model: Trees) -> None:
         arrays = through_bytes(model)
-        inner = int(np.flatnonzero(model.feature_M >= 0)[0])
+        inner = int(np.flatnonzero(model.feature_X >= 0)[0])
         far, back = arrays["skip"].copy(), arrays["skip"].copy()
         far[inner], back[inner] = 60_000, 0
         leaf = arrays["feature"].copy()
@@ -104,7 +104,7 @@ class TestGaussianProcess(ArrayModelSuite):
             return model.share * similar + (1 - model.share) * near
 
         train, rest = kernel(x), y - model.mean
-        strength = float(np.median((rest - train @ model.alpha_R) / model.alpha_R))  # noise over scale
+        strength = float(np.median((rest - train @ model.alpha_V) / model.alpha_V))  # noise over scale
         ridge = KernelRidge(alpha=strength, kernel="precomputed").fit(train, rest)
         return model, lambda rows: ridge.predict(kernel(rows)) + model.mean
 

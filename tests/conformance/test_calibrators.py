@@ -53,7 +53,7 @@ class TestOneWidth(CoverageSuite):
 class TestOneWidthOfAMappedTarget(TestOneWidth):
     def drawn(self, count: int, seed: int) -> HeldOut:
         own = super().drawn(count, seed)
-        return HeldOut(np.exp(own.labels_N), Predicted(np.exp(own.predicted.values), transform=Transform("log")))
+        return HeldOut(np.exp(own.labels_B), Predicted(np.exp(own.predicted.values), transform=Transform("log")))
 
 
 class TestWidthBySpread(TestOneWidth):
@@ -64,13 +64,13 @@ class TestWidthBySpread(TestOneWidth):
 
     def test_the_width_goes_with_the_spread(self, data: HeldOut, learned: ConformalIntervals) -> None:
         low, high = learned.apply(data.predicted).T
-        order = np.argsort(data.predicted.spread_N)
+        order = np.argsort(data.predicted.spread_B)
         assert (np.diff((high - low)[order]) > 0).all()
 
     def test_a_spread_that_says_nothing_gives_no_such_width(self, data: HeldOut) -> None:
         for spread in (0.0, np.nan, np.inf):
             predicted = Predicted(data.predicted.values, np.full(len(data), spread))
-            assert ConformalIntervals.fit(HeldOut(data.labels_N, predicted)) is None
+            assert ConformalIntervals.fit(HeldOut(data.labels_B, predicted)) is None
 
 
 class TestWidthBySimilarity(TestOneWidth):
@@ -81,7 +81,7 @@ class TestWidthBySimilarity(TestOneWidth):
         generator = np.random.default_rng(seed)
         labels, similarity = generator.normal(size=count), generator.random(count)
         error = generator.normal(size=count) * (4 - 3 * similarity)
-        return HeldOut(labels, Predicted(labels + error, similarity_N=similarity))
+        return HeldOut(labels, Predicted(labels + error, similarity_B=similarity))
 
     def test_near_and_far_molecules_are_covered_alike(self) -> None:
         held = []
@@ -89,14 +89,14 @@ class TestWidthBySimilarity(TestOneWidth):
             learned = ConformalIntervals.fit(self.drawn(600, seed))
             assert learned.similarity_factors[0] > 1 > learned.similarity_factors[-1]
             judged = self.drawn(600, 500 + seed)
-            near = judged.predicted.similarity_N > 0.5
+            near = judged.predicted.similarity_B > 0.5
             held.append([learned.evaluate(judged[own])["coverage"] for own in (near, ~near)])
         assert np.mean(held, axis=0) == pytest.approx([0.9, 0.9], abs=0.025)
 
     def test_a_shift_to_far_molecules_costs_less_coverage_than_with_one_width(self) -> None:
         taught, judged = self.drawn(1000, 1), self.drawn(3000, 2)
-        far = judged[judged.predicted.similarity_N < 0.2]
-        one = ConformalIntervals.fit(HeldOut(taught.labels_N, Predicted(taught.predicted.values)))
+        far = judged[judged.predicted.similarity_B < 0.2]
+        one = ConformalIntervals.fit(HeldOut(taught.labels_B, Predicted(taught.predicted.values)))
         coverage = [own.evaluate(far)["coverage"] for own in (one, ConformalIntervals.fit(taught))]
         assert coverage[0] < 0.82
         assert coverage[1] > 0.86
@@ -111,14 +111,14 @@ class TestWidthBySpreadAndSimilarity(TestWidthBySimilarity):
     def drawn(self, count: int, seed: int) -> HeldOut:
         own = super().drawn(count, seed)
         spread = np.random.default_rng(seed + 10_000).gamma(2.0, size=count)
-        values = own.labels_N + (own.predicted.values - own.labels_N) * spread
-        return HeldOut(own.labels_N, Predicted(values, spread, similarity_N=own.predicted.similarity_N))
+        values = own.labels_B + (own.predicted.values - own.labels_B) * spread
+        return HeldOut(own.labels_B, Predicted(values, spread, similarity_B=own.predicted.similarity_B))
 
     def test_a_shift_to_far_molecules_costs_less_coverage_than_with_one_width(self) -> None:
         taught, judged = self.drawn(1000, 1), self.drawn(3000, 2)
-        far = judged[judged.predicted.similarity_N < 0.2]
+        far = judged[judged.predicted.similarity_B < 0.2]
         own = taught.predicted
-        without = ConformalIntervals.fit(HeldOut(taught.labels_N, Predicted(own.values, own.spread_N)))
+        without = ConformalIntervals.fit(HeldOut(taught.labels_B, Predicted(own.values, own.spread_B)))
         coverage = [found.evaluate(far)["coverage"] for found in (without, ConformalIntervals.fit(taught))]
         assert coverage[0] < coverage[1] - 0.03
 
@@ -158,7 +158,7 @@ class SetSuite(CoverageSuite):
         assert inside.any(axis=1).all()
         single = inside.sum(axis=1) == 1
         if len(set(learned.thresholds)) == 1:
-            assert inside[single, data.predicted.by_class_NK[single].argmax(axis=1)].all()
+            assert inside[single, data.predicted.by_class_BK[single].argmax(axis=1)].all()
 
 
 class TestClassWiseSetsOfTwo(SetSuite):
@@ -167,7 +167,7 @@ class TestClassWiseSetsOfTwo(SetSuite):
 
     def drawn(self, count: int, seed: int) -> HeldOut:
         own = too_sure(count, seed)
-        return HeldOut(own.labels_N, Predicted(own.predicted.values))
+        return HeldOut(own.labels_B, Predicted(own.predicted.values))
 
 
 class TestClassWiseSetsOfSeveral(SetSuite):
@@ -183,7 +183,7 @@ class TestClassWiseSetsOfSeveral(SetSuite):
         for seed in range(40):
             found, judged = ClassWiseSets.fit(self.drawn(600, seed)), self.drawn(600, 1000 + seed)
             covered = found.scores(judged)["coverage"]
-            held.append([covered[judged.labels_N == place].mean() for place in range(4)])
+            held.append([covered[judged.labels_B == place].mean() for place in range(4)])
         assert (np.mean(held, axis=0) > 0.885).all()
 
 
@@ -222,7 +222,7 @@ def test_molecules_count_in_sets_by_their_weight() -> None:
     assert alike.thresholds[1] == pytest.approx(0.7)
     easy = HeldOut(labels[:330], Predicted(probabilities[:330]))
     assert ClassWiseSets.fit(easy).thresholds[1] == pytest.approx(0.1)
-    weighted = replace(easy, weights_N=mixing_weights(is_valid[:330]))
+    weighted = replace(easy, weights_B=mixing_weights(is_valid[:330]))
     assert ClassWiseSets.fit(weighted).thresholds[1] == pytest.approx(0.7)
     assert MarginalSets.fit(weighted).thresholds == pytest.approx((0.7, 0.7))
 

@@ -152,7 +152,7 @@ def test_isotopes_are_not_seen(labelled: str, plain: str, hydrogens: HydrogenSet
     assert with_label.graph is not None
     assert without.graph is not None
     assert np.array_equal(with_label.graph.node_features_NF, without.graph.node_features_NF)
-    assert np.array_equal(with_label.graph.bonds_M2, without.graph.bonds_M2)
+    assert np.array_equal(with_label.graph.bonds_U2, without.graph.bonds_U2)
 
 
 @pytest.mark.parametrize("recipe", [(), FOREST], ids=["network", "forest"])

@@ -160,10 +160,10 @@ def grid_cells(molecules: Path) -> list[Cell]:
 
 
 def sums_of_counts(
-    name: str, features: dict[str, np.ndarray], targets_NC: np.ndarray, *rest: object
+    name: str, features: dict[str, np.ndarray], targets_BC: np.ndarray, *rest: object
 ) -> tuple[Any, Any]:
     """In place of a forest, which takes a second."""
-    return features["counts"].sum(axis=1, dtype=np.float64)[:, None] * np.ones(targets_NC.shape[1]), {}
+    return features["counts"].sum(axis=1, dtype=np.float64)[:, None] * np.ones(targets_BC.shape[1]), {}
 
 
 @pytest.mark.parametrize("total", FLIPS_IN_ALL)

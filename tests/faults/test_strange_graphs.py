@@ -60,8 +60,8 @@ def check_features(text: str) -> None:
     auxiliary_values(AUXILIARY_FIELDS, read.mol, None, explicit_hydrogens=False)
     layout = Layout(sets=(*FIRST_SETS, *FURTHER))
     beside, alone = features_of([*NEIGHBOURS, read.smiles], None, layout), features_of(NEIGHBOURS, None, layout)
-    assert np.array_equal(beside.x_NF[:3], alone.x_NF)
-    assert np.isfinite(beside.x_NF).all()
+    assert np.array_equal(beside.x_BF[:3], alone.x_BF)
+    assert np.isfinite(beside.x_BF).all()
     assert beside.refused.keys() <= {3}
 
 
@@ -112,4 +112,4 @@ def test_features_that_rdkit_gives_up_on_cost_one_row() -> None:
     found = features_of(["CCO", "C[SiH255-4]", "CCN"], None, layout)
     assert found.refused.keys() == {1}
     assert found.refused[1].startswith(INTERNAL)
-    assert np.array_equal(found.x_NF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_NF)
+    assert np.array_equal(found.x_BF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_BF)

@@ -45,8 +45,8 @@ def make_model(folder: Path, seed: int) -> Path:
 def make_store(folder: Path, seed: int) -> Path:
     draw = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    bonds_M2 = np.stack([np.arange(4), np.arange(1, 5)], 1)
-    graph = MolecularGraph(np.full((5, 9), 1), bonds_M2, np.zeros((4, 3), dtype=np.int64))
+    bonds_U2 = np.stack([np.arange(4), np.arange(1, 5)], 1)
+    graph = MolecularGraph(np.full((5, 9), 1), bonds_U2, np.zeros((4, 3), dtype=np.int64))
     for shard in range(2):
         targets = draw.normal(size=(40, 1)).astype(np.float32)
         rows = [StoreRow(row, "x.csv", "CCCCC", graph, targets=target) for row, target in enumerate(targets)]

@@ -37,14 +37,14 @@ def test_no_molecule_of_a_test_part_is_looked_at_and_a_cell_is_not_repeated(
     words = ["-o", str(tmp_path / "scores.csv"), "--rows", "30", "--data", "freesolv", "--members", "ridge"]
     monkeypatch.setattr("sys.argv", ["feature_ablation.py", *words, "--dealings", "0"])
     ablation.main()
-    smiles, labels_N, x_NF, layout = ablation._features("freesolv", 30)
+    smiles, labels_B, x_BF, layout = ablation._features("freesolv", 30)
     data = load_benchmark("freesolv")
     test = {parse_smiles(data.smiles[row]).smiles for row in data.parts["test"]}
-    assert len(smiles) == len(labels_N) == len(x_NF) == 30
-    assert x_NF.shape[1] == layout.width
+    assert len(smiles) == len(labels_B) == len(x_BF) == 30
+    assert x_BF.shape[1] == layout.width
     assert not test & set(smiles)
     before = (tmp_path / "scores.csv").read_text()
     (line,) = ablation.read_lines(tmp_path / "scores.csv")
-    assert 0 < float(line["rmse"]) < 3 * np.std(labels_N)
+    assert 0 < float(line["rmse"]) < 3 * np.std(labels_B)
     ablation.main()
     assert (tmp_path / "scores.csv").read_text() == before

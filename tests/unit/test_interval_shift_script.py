@@ -26,9 +26,9 @@ def test_cells_are_judged_off_the_test_part_and_not_repeated(
 
     def load_without_test_labels(name: str) -> object:
         data = load(name)
-        labels = data.targets_NC.copy()
+        labels = data.targets_BC.copy()
         labels[data.parts["test"]] = np.nan
-        return dataclasses.replace(data, targets_NC=labels)
+        return dataclasses.replace(data, targets_BC=labels)
 
     arguments = ["interval_shift.py", "--data", "esol", "bace", "--seeds", "1", "-o"]
     for out, own in (("all", load), ("hidden", load_without_test_labels)):

@@ -19,9 +19,9 @@ from dnd.models.teachers.base import TeacherOutput
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
 
 
-def checksum(states_SD: Float[Tensor, "tokens dim"]) -> Float[Tensor, ""]:
+def checksum(states_TD: Float[Tensor, "tokens dim"]) -> Float[Tensor, ""]:
     """The sum over tokens and features, features weighted 0 to 1: without weights a LayerNorm would make it 0."""
-    return (states_SD * torch.linspace(0, 1, states_SD.shape[1])).sum()
+    return (states_TD * torch.linspace(0, 1, states_TD.shape[1])).sum()
 
 
 class _SameWeights(nn.Module):
@@ -43,8 +43,8 @@ class PaddedTokenGT(_SameWeights):
 
     def forward(self, graph: GraphBatch) -> Tensor:
         """`checksum` of the final states of atoms and bonds."""
-        student, (layout, tokens_SD) = self.student, self.embedded(graph)
-        sequences = torch.split(tokens_SD, layout.lengths.tolist())
+        student, (layout, tokens_TD) = self.student, self.embedded(graph)
+        sequences = torch.split(tokens_TD, layout.lengths.tolist())
         tokens = nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
         real = torch.arange(tokens.shape[1]) < layout.lengths[:, None]
         layer: Any
@@ -64,11 +64,11 @@ class PackedTokenGT(_SameWeights):
 
     def forward(self, graph: GraphBatch) -> Tensor:
         """`checksum` of the final states of atoms and bonds."""
-        student, (layout, tokens_SD) = self.student, self.embedded(graph)
+        student, (layout, tokens_TD) = self.student, self.embedded(graph)
         for layer in student.layers:
-            tokens_SD = layer(tokens_SD, layout)
-        tokens_SD = student.final_norm(tokens_SD)
-        return checksum(tokens_SD.index_select(0, torch.cat([layout.atoms_N, layout.edges_E])))
+            tokens_TD = layer(tokens_TD, layout)
+        tokens_TD = student.final_norm(tokens_TD)
+        return checksum(tokens_TD.index_select(0, torch.cat([layout.atoms_N, layout.edges_E])))
 
 
 class PublishedTransformer(nn.Module):

@@ -130,7 +130,7 @@ def conformers_of(smiles: list[str]) -> ConformerBatch:
         generated = generate_conformers(molecule, 1, 0) if isinstance(molecule, Molecule) else ""
         if isinstance(generated, Generated) and isinstance(molecule, Molecule):
             numbers.append([atom.GetAtomicNum() for atom in Chem.AddHs(molecule.mol).GetAtoms()])
-            positions.append(generated.positions_KA3[0])
+            positions.append(generated.positions_JA3[0])
     offsets = np.cumsum([0, *map(len, numbers)])
     return ConformerBatch(
         torch.tensor([number for molecule in numbers for number in molecule]),

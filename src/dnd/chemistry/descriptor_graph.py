@@ -1,7 +1,4 @@
-"""Topological indices of one molecule from its matrices: the values of RDKit's Python functions, in numpy.
-
-Legend: N atoms, P pairs of bonds that share an atom (paths of two bonds).
-"""
+"""Topological indices of one molecule from its matrices: the values of RDKit's Python functions, in numpy."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class Paths(NamedTuple):
     Attributes:
         start, centre, end: atoms of each path.
         adjacency_NN: 1.0 where two atoms are bound.
-        bonds_2E: ends of each bond.
+        bonds_2U: ends of each bond.
         small_rings: whether there is a ring of three or four atoms.
     """
 
@@ -33,28 +30,28 @@ class Paths(NamedTuple):
     centre: Int[np.ndarray, " paths"]
     end: Int[np.ndarray, " paths"]
     adjacency_NN: Float[np.ndarray, "atoms atoms"]
-    bonds_2E: Int[np.ndarray, "2 bonds"]
+    bonds_2U: Int[np.ndarray, "2 bonds"]
     small_rings: bool
 
 
 def two_bond_paths(
     adjacency_NN: Float[np.ndarray, "atoms atoms"],
-    directed_2D: Int[np.ndarray, "2 directed_bonds"],
-    bonds_2E: Int[np.ndarray, "2 bonds"],
+    directed_2E: Int[np.ndarray, "2 directed_bonds"],
+    bonds_2U: Int[np.ndarray, "2 bonds"],
     *,
     small_rings: bool,
 ) -> Paths:
     """All paths of two bonds, from directed bonds sorted by the atom they leave."""
-    leaves, enters = directed_2D
+    leaves, enters = directed_2E
     degree = np.bincount(leaves, minlength=len(adjacency_NN))
     later = (np.cumsum(degree)[leaves] - 1 - np.arange(len(leaves))).astype(np.int64)  # neighbours after this one
     first = np.repeat(np.arange(len(leaves)), later)
     offset = np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
     second = first + 1 + offset
-    return Paths(enters[first], leaves[first], enters[second], adjacency_NN, bonds_2E, small_rings)
+    return Paths(enters[first], leaves[first], enters[second], adjacency_NN, bonds_2U, small_rings)
 
 
-def path_sums(weights_WN: Float[np.ndarray, "weights atoms"], paths: Paths) -> list[Float[np.ndarray, " weights"]]:
+def path_sums(weights_FN: Float[np.ndarray, "weights atoms"], paths: Paths) -> list[Float[np.ndarray, " weights"]]:
     r"""Sums over paths of two, three and four bonds of the product of their atoms' weights.
 
     .. math:: \sum_{\text{paths}} \prod_{a \in \text{path}} w_a
@@ -63,27 +60,27 @@ def path_sums(weights_WN: Float[np.ndarray, "weights atoms"], paths: Paths) -> l
     atom occurs twice. As RDKit does it, a ring of three or four bonds is one more path, each of its atoms taken once,
     and a ring of three with one bond beside it one more path of four bonds, the shared atom taken twice.
     """
-    w, (i, j, k) = weights_WN, (paths.start, paths.centre, paths.end)
-    begin, other = paths.bonds_2E
-    sums_WN = w @ paths.adjacency_NN
+    w, (i, j, k) = weights_FN, (paths.start, paths.centre, paths.end)
+    begin, other = paths.bonds_2U
+    sums_FN = w @ paths.adjacency_NN
     wi, wj, wk = w[:, i], w[:, j], w[:, k]
-    product_WP = wi * wj * wk
-    two = product_WP.sum(axis=1)
+    product_FP = wi * wj * wk
+    two = product_FP.sum(axis=1)
     wb, wo = w[:, begin], w[:, other]
-    three = (wb * wo * (sums_WN[:, begin] - wo) * (sums_WN[:, other] - wb)).sum(axis=1)
-    ti, tk = sums_WN[:, i] - wj, sums_WN[:, k] - wj
+    three = (wb * wo * (sums_FN[:, begin] - wo) * (sums_FN[:, other] - wb)).sum(axis=1)
+    ti, tk = sums_FN[:, i] - wj, sums_FN[:, k] - wj
     if not paths.small_rings:
-        return [two, three, (product_WP * ti * tk).sum(axis=1)]
+        return [two, three, (product_FP * ti * tk).sum(axis=1)]
     adjacency = paths.adjacency_NN
     closed_P = adjacency[i, k]  # 1 where the two bonds are part of a ring of three
-    triangles_WP = product_WP * closed_P
-    three = three - (triangles_WP * wj).sum(axis=1) + triangles_WP.sum(axis=1) / 3
+    triangles_FP = product_FP * closed_P
+    three = three - (triangles_FP * wj).sum(axis=1) + triangles_FP.sum(axis=1) / 3
     common = (adjacency * w[:, None, :]) @ adjacency  # sums over the common neighbours of two atoms
     squares = (adjacency * (w**2)[:, None, :]) @ adjacency
     open_ends = ti * tk - (squares[:, i, k] - wj**2) - closed_P * (wk * tk + wi * ti - wi * wk)
-    rings = product_WP * (common[:, i, k] - wj) / 4
-    beside = triangles_WP * wj * (sums_WN[:, j] - wi - wk)
-    return [two, three, (product_WP * open_ends + rings + beside).sum(axis=1)]
+    rings = product_FP * (common[:, i, k] - wj) / 4
+    beside = triangles_FP * wj * (sums_FN[:, j] - wi - wk)
+    return [two, three, (product_FP * open_ends + rings + beside).sum(axis=1)]
 
 
 def electrotopological_states(
@@ -130,10 +127,10 @@ def recursive_coefficients(adjacency_NN: Float[np.ndarray, "atoms atoms"]) -> Fl
     products of matrices, which round as RDKit's do.
     """
     atoms = len(adjacency_NN)
-    neighbours_DN = np.full((max(1, int(adjacency_NN.sum(axis=1).max())), atoms), atoms)  # the last row stays zero
+    neighbours_eN = np.full((max(1, int(adjacency_NN.sum(axis=1).max())), atoms), atoms)  # the last row stays zero
     for atom, row in enumerate(adjacency_NN):
         bound = np.flatnonzero(row)
-        neighbours_DN[: len(bound), atom] = bound
+        neighbours_eN[: len(bound), atom] = bound
     padded, diagonal = np.zeros((atoms + 1, atoms)), np.arange(atoms)
     coefficients = np.ones(atoms + 1)
     product_NN = adjacency_NN
@@ -141,8 +138,8 @@ def recursive_coefficients(adjacency_NN: Float[np.ndarray, "atoms atoms"]) -> Fl
         coefficients[place] = 1.0 / place * np.trace(product_NN)
         padded[:atoms] = product_NN
         padded[diagonal, diagonal] -= coefficients[place]
-        product_NN = padded[neighbours_DN[0]]
-        for neighbours_N in neighbours_DN[1:]:
+        product_NN = padded[neighbours_eN[0]]
+        for neighbours_N in neighbours_eN[1:]:
             product_NN += padded[neighbours_N]
         if max(product_NN.max(), -product_NN.min()) >= _EXACT:
             return _coefficients_by_matrices(adjacency_NN)
@@ -165,13 +162,13 @@ def entropy_bits(amounts: Float[np.ndarray, " kinds"]) -> float:
     return float(-(shares * np.log2(shares)).sum()) if total > 0 else 0.0
 
 
-def balaban_j(distances_NN: Float[np.ndarray, "atoms atoms"], bonds_2E: Int[np.ndarray, "2 bonds"]) -> float:
+def balaban_j(distances_NN: Float[np.ndarray, "atoms atoms"], bonds_2U: Int[np.ndarray, "2 bonds"]) -> float:
     r"""Balaban's :math:`J = q / (\mu + 1) \sum_{ij} (s_i s_j)^{-1/2}` over bonds; Chem. Phys. Lett. 89, 399 (1982)."""
-    sums_N, bonds = distances_NN.sum(axis=0), bonds_2E.shape[1]
+    sums_N, bonds = distances_NN.sum(axis=0), bonds_2U.shape[1]
     rings = bonds - len(distances_NN) + 1
     if rings + 1 == 0:
         return 0.0
-    total = float((1.0 / np.sqrt(sums_N[bonds_2E[0]] * sums_N[bonds_2E[1]])).sum())
+    total = float((1.0 / np.sqrt(sums_N[bonds_2U[0]] * sums_N[bonds_2U[1]])).sum())
     return float(bonds / (rings + 1) * total)
 
 
@@ -204,13 +201,13 @@ def bertz_complexity(
     start, end, centre = class_N[paths.start], class_N[paths.end], class_N[paths.centre]
     pair_keys = (np.minimum(start, end) * (atoms + 1) + centre + 1) * atoms + np.maximum(start, end)
     pair_amounts = orders_NN[paths.start, paths.centre] * orders_NN[paths.centre, paths.end]
-    begin, other = paths.bonds_2E[:, orders_NN[paths.bonds_2E[0], paths.bonds_2E[1]] > 1]
-    order_E, begin_class, other_class = orders_NN[begin, other], class_N[begin], class_N[other]
+    begin, other = paths.bonds_2U[:, orders_NN[paths.bonds_2U[0], paths.bonds_2U[1]] > 1]
+    order_U, begin_class, other_class = orders_NN[begin, other], class_N[begin], class_N[other]
     bond_keys = np.minimum(begin_class, other_class) * (atoms + 1) * atoms + np.maximum(begin_class, other_class)
     amounts: dict[int, float] = {}
     for key, amount in zip(pair_keys.tolist(), pair_amounts.tolist(), strict=True):
         amounts[key] = amounts.get(key, 0.0) + amount
-    for key, amount in zip(bond_keys.tolist(), (order_E * (order_E - 1) / 2).tolist(), strict=True):
+    for key, amount in zip(bond_keys.tolist(), (order_U * (order_U - 1) / 2).tolist(), strict=True):
         amounts[key] = amounts.get(key, 0.0) + amount
     found = list(amounts.values()) or [1.0]
     total = sum(found)

@@ -72,7 +72,7 @@ _UNDEFINED = (ValueError, RuntimeError, ArithmeticError, LookupError, TypeError)
 
 
 class _Subject:
-    """One molecule and what several of its descriptors need; N atoms, E bonds.
+    """One molecule and what several of its descriptors need; N atoms, U bonds.
 
     Args:
         mol: sanitised molecule.
@@ -116,23 +116,23 @@ class _Subject:
         return orders
 
     @cached_property
-    def directed_2D(self) -> Int[np.ndarray, "2 directed_bonds"]:
+    def directed_2E(self) -> Int[np.ndarray, "2 directed_bonds"]:
         """Ends of each bond in both directions, sorted by the atom it leaves."""
         return np.array(np.nonzero(self.orders_NN))
 
     @cached_property
-    def bonds_2E(self) -> Int[np.ndarray, "2 bonds"]:
-        bonds: Int[np.ndarray, "2 bonds"] = self.directed_2D[:, self.directed_2D[0] < self.directed_2D[1]]
+    def bonds_2U(self) -> Int[np.ndarray, "2 bonds"]:
+        bonds: Int[np.ndarray, "2 bonds"] = self.directed_2E[:, self.directed_2E[0] < self.directed_2E[1]]
         return bonds
 
     @cached_property
-    def orders_E(self) -> Float[np.ndarray, " bonds"]:
-        orders: Float[np.ndarray, " bonds"] = self.orders_NN[self.bonds_2E[0], self.bonds_2E[1]]
+    def orders_U(self) -> Float[np.ndarray, " bonds"]:
+        orders: Float[np.ndarray, " bonds"] = self.orders_NN[self.bonds_2U[0], self.bonds_2U[1]]
         return orders
 
     @cached_property
     def degree_N(self) -> Int[np.ndarray, " atoms"]:
-        return np.bincount(self.directed_2D[0], minlength=self.num_atoms)
+        return np.bincount(self.directed_2E[0], minlength=self.num_atoms)
 
     @cached_property
     def degrees(self) -> list[int]:
@@ -142,9 +142,9 @@ class _Subject:
     @cached_property
     def plain(self) -> bool:
         """Whether the families cover the molecule: no hydrogen as an atom, all bonds of order 1, 1.5, 2 or 3."""
-        if self.num_atoms == 0 or 1 in self.atomic_numbers or self.bonds_2E.shape[1] != self.mol.GetNumBonds():
+        if self.num_atoms == 0 or 1 in self.atomic_numbers or self.bonds_2U.shape[1] != self.mol.GetNumBonds():
             return False
-        return set(self.orders_E.tolist()) <= set(_ORDERS) and not self.mol.HasSubstructMatch(_DATIVE)
+        return set(self.orders_U.tolist()) <= set(_ORDERS) and not self.mol.HasSubstructMatch(_DATIVE)
 
     @cached_property
     def rings(self) -> tuple[tuple[int, ...], ...]:
@@ -173,7 +173,7 @@ class _Subject:
     @cached_property
     def paths(self) -> Paths:
         small = any(len(ring) <= 4 for ring in self.rings)
-        return two_bond_paths((self.orders_NN > 0).astype(float), self.directed_2D, self.bonds_2E, small_rings=small)
+        return two_bond_paths((self.orders_NN > 0).astype(float), self.directed_2E, self.bonds_2U, small_rings=small)
 
     @cached_property
     def distances_NN(self) -> Float[np.ndarray, "atoms atoms"]:
@@ -242,16 +242,16 @@ class _Subject:
         """Answers to all substructure queries of `fr_*` and `qed`."""
         columns = (self.atomic_numbers, self.aromatic, self.charges, self.hydrogens, self.valences, self.isotopes)
         classes = list(zip(*columns, self.degrees, self.rings_N.tolist(), strict=True))
-        begin, other = self.bonds_2E.tolist()
+        begin, other = self.bonds_2U.tolist()
         fragments = len(Chem.GetMolFrags(self.mol))
         rings = rings_of(self.rings, self.num_atoms, len(begin), fragments)
-        return _queries()[0].ask(classes, zip(begin, other, self.orders_E.tolist(), strict=True), rings)
+        return _queries()[0].ask(classes, zip(begin, other, self.orders_U.tolist(), strict=True), rings)
 
     @cached_property
     def rotatable_bonds(self) -> int:
         ring_bonds = {pair for ring in self.rings for pair in zip(ring, (*ring[1:], ring[0]), strict=True)}
-        begin, other = self.directed_2D.tolist()
-        orders = self.orders_NN[self.directed_2D[0], self.directed_2D[1]].tolist()
+        begin, other = self.directed_2E.tolist()
+        orders = self.orders_NN[self.directed_2E[0], self.directed_2E[1]].tolist()
         bonds = [
             (one, two, order, (one, two) in ring_bonds or (two, one) in ring_bonds)
             for one, two, order in zip(begin, other, orders, strict=True)
@@ -385,8 +385,8 @@ def _drug_likeness(subject: _Subject) -> list[float]:
 def _rings_without_aliphatic_atoms(subject: _Subject) -> int:
     """Rings left when aliphatic ring atoms with a single bond to an atom that is not aromatic are deleted."""
     aromatic, rings = subject.aromatic, subject.rings_N.tolist()
-    kept, bonds = [True] * subject.num_atoms, list(zip(*subject.bonds_2E.tolist(), strict=True))
-    for (one, other), order in zip(bonds, subject.orders_E.tolist(), strict=True):
+    kept, bonds = [True] * subject.num_atoms, list(zip(*subject.bonds_2U.tolist(), strict=True))
+    for (one, other), order in zip(bonds, subject.orders_U.tolist(), strict=True):
         if order < 2.0:
             if rings[one] and not aromatic[one] and not aromatic[other]:
                 kept[one] = False
@@ -397,12 +397,12 @@ def _rings_without_aliphatic_atoms(subject: _Subject) -> int:
 
 def _spacial_score(subject: _Subject) -> list[float]:
     """Spacial score per heavy atom; Krzyzanowski et al., J. Med. Chem. 66, 12739 (2023)."""
-    mol, double_2D = subject.mol, subject.bonds_2E[:, subject.orders_E == 2.0]
+    mol, double_2U = subject.mol, subject.bonds_2U[:, subject.orders_U == 2.0]
     stereo: set[int] = set()
-    if _may_have_stereo_bonds(subject, double_2D.T.tolist()):
+    if _may_have_stereo_bonds(subject, double_2U.T.tolist()):
         mol = Chem.Mol(mol)
         Chem.FindPotentialStereoBonds(mol)
-        for begin, other in double_2D.T.tolist():
+        for begin, other in double_2U.T.tolist():
             if mol.GetBondBetweenAtoms(begin, other).GetStereo() != Chem.BondStereo.STEREONONE:
                 stereo.update((begin, other))
     for centre in Chem.FindPotentialStereo(mol):
@@ -489,7 +489,7 @@ def _characteristic_information(subject: _Subject) -> list[float]:
 
 
 def _balaban(subject: _Subject) -> list[float]:
-    return [balaban_j(subject.order_distances_NN, subject.bonds_2E)]
+    return [balaban_j(subject.order_distances_NN, subject.bonds_2U)]
 
 
 def _bertz(subject: _Subject) -> list[float]:
@@ -500,8 +500,8 @@ def _degree_connectivity(subject: _Subject) -> list[float]:
     """Chi0 and Chi1 of Randic, from degrees alone."""
     degree_N = subject.degree_N.astype(float)
     inverse_N = 1.0 / np.sqrt(degree_N[degree_N > 0])
-    products_E = degree_N[subject.bonds_2E[0]] * degree_N[subject.bonds_2E[1]]
-    return [float(inverse_N.sum()), float((1.0 / np.sqrt(products_E)).sum())]
+    products_U = degree_N[subject.bonds_2U[0]] * degree_N[subject.bonds_2U[1]]
+    return [float(inverse_N.sum()), float((1.0 / np.sqrt(products_U)).sum())]
 
 
 def _path_connectivity(subject: _Subject) -> list[float]:

@@ -35,20 +35,20 @@ _RADII = np.array(
 
 
 def impossible_bonds(
-    lengths_M: Float[np.ndarray, "bonds"], numbers_M2: Int[np.ndarray, "bonds 2"]
+    lengths_U: Float[np.ndarray, "bonds"], numbers_U2: Int[np.ndarray, "bonds 2"]
 ) -> Bool[np.ndarray, "bonds"]:
     """Which bonds no molecule has.
 
     Args:
-        lengths_M: angstrom.
-        numbers_M2: atomic numbers of both ends; 0 or beyond 96 = not known.
+        lengths_U: angstrom.
+        numbers_U2: atomic numbers of both ends; 0 or beyond 96 = not known.
     """
-    radii_M2 = _RADII[np.where((numbers_M2 >= 0) & (numbers_M2 < len(_RADII)), numbers_M2, 0)]
-    shortest_M, longest_M = (
-        factor * np.where(np.isnan(radii_M2), unknown, radii_M2).sum(axis=1)
+    radii_U2 = _RADII[np.where((numbers_U2 >= 0) & (numbers_U2 < len(_RADII)), numbers_U2, 0)]
+    shortest_U, longest_U = (
+        factor * np.where(np.isnan(radii_U2), unknown, radii_U2).sum(axis=1)
         for factor, unknown in zip(BOND_FACTORS, _UNKNOWN_RADII, strict=True)
     )
-    impossible: np.ndarray = (lengths_M < np.maximum(shortest_M, SHORTEST_BOND)) | (lengths_M > longest_M)
+    impossible: np.ndarray = (lengths_U < np.maximum(shortest_U, SHORTEST_BOND)) | (lengths_U > longest_U)
     return impossible
 
 

@@ -28,11 +28,11 @@ class Generated:
     """Generated conformers.
 
     Attributes:
-        positions_KA3: angstrom, float32, atoms as in `Chem.AddHs(molecule.mol)`.
+        positions_JA3: angstrom, float32, atoms as in `Chem.AddHs(molecule.mol)`.
         method: `etkdg+mmff94s`, `etkdg+uff`, or `etkdg` where none is wanted or none has parameters.
     """
 
-    positions_KA3: Float[np.ndarray, "conformers atoms 3"]
+    positions_JA3: Float[np.ndarray, "conformers atoms 3"]
     method: str
 
 

@@ -2,7 +2,7 @@
 
 What nvMolKit can't do or fails at is left to RDKit in the worker processes: salts and mixtures, molecules without MMFF
 parameters, failed embeddings, broken geometries. Each row of a store says which of the two made its conformers.
-Not exact to the bit from run to run, as little as any sum over threads. Legend: K conformers, A atoms with hydrogens.
+Not exact to the bit from run to run, as little as any sum over threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_available() -> bool:
 def with_conformers(
     records: Iterator[Record], *, num_conformers: int, seed: int, relax: bool, chunk: int
 ) -> Iterator[Record]:
-    """The records, those that the GPU could do with `generated_KA3`.
+    """The records, those that the GPU could do with `generated_JA3`.
 
     Args:
         records: of any layout; those without a SMILES pass as they are.
@@ -75,7 +75,7 @@ def _embed(block: list[Record], num_conformers: int, seed: int, relax: bool) -> 
         positions = np.stack([one.GetPositions() for one in mols[place].GetConformers()]).astype(np.float32)
         if np.isfinite(positions).all():
             done[place] = replace(
-                block[place], generated_KA3=positions, method=f"{METHOD}+mmff94s" if relax else METHOD
+                block[place], generated_JA3=positions, method=f"{METHOD}+mmff94s" if relax else METHOD
             )
     return done
 

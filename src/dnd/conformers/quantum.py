@@ -6,8 +6,6 @@ of solvation is the energy in the solvent minus the energy without, at the given
 
 The graph decides what an atom's numbers are: where it leaves hydrogens out, their charge and their share of the energy
 are added to the atom they're bound to. So charges sum to the total charge and shares to the energy in either case.
-
-Legend: A atoms of the conformer with all hydrogens, N graph atoms, M bonds of the graph.
 """
 
 from __future__ import annotations
@@ -73,7 +71,7 @@ class QuantumValues:
         energy: against the isolated neutral atoms of the same method, kcal/mol; negative = bound.
         charges_N: Mulliken charge of each graph atom, e, with those of its hydrogens that are no graph atoms.
         energy_shares_N: share of each graph atom in `energy`, kcal/mol, with its hydrogens' likewise.
-        bond_orders_M: Wiberg bond order of each bond of the graph.
+        bond_orders_U: Wiberg bond order of each bond of the graph.
     """
 
     solvation_water: float
@@ -87,7 +85,7 @@ class QuantumValues:
     energy: float
     charges_N: Float[np.ndarray, "graph_atoms"]
     energy_shares_N: Float[np.ndarray, "graph_atoms"]
-    bond_orders_M: Float[np.ndarray, "bonds"]
+    bond_orders_U: Float[np.ndarray, "bonds"]
 
     def molecule(self) -> Float[np.ndarray, "quantities"]:
         """The molecule's values in the order of `QUANTITIES`."""
@@ -151,12 +149,12 @@ def quantum_values(
     owner_A = [*range(graph_atoms), *(atom.GetNeighbors()[0].GetIdx() for atom in atoms[graph_atoms:])]
     bonds = (full if explicit_hydrogens else mol).GetBonds()
     ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
-    first_M, second_M = np.array(ends, dtype=np.int64).reshape(-1, 2).T
+    first_U, second_U = np.array(ends, dtype=np.int64).reshape(-1, 2).T
     return QuantumValues(
         **found.molecule,
         charges_N=np.bincount(owner_A, found.charges_A, minlength=graph_atoms),
         energy_shares_N=np.bincount(owner_A, found.shares_A, minlength=graph_atoms),
-        bond_orders_M=found.orders_AA[first_M, second_M],
+        bond_orders_U=found.orders_AA[first_U, second_U],
     )
 
 

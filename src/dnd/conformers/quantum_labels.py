@@ -5,7 +5,7 @@ row of each molecule in it. Atoms are those of `Chem.MolFromSmiles(smiles)` with
 hydrogens added to the atom they're bound to; bonds are pairs of such atoms (i < j), ascending by i, then j. A CRC of
 each SMILES guards against a source that has changed.
 
-Arrays: `rows` int32, `smiles_crc` uint32, `num_atoms` and `num_bonds` uint16 (M,); `molecules` float32 (M, 9) in the
+Arrays: `rows` int32, `smiles_crc` uint32, `num_atoms` and `num_bonds` uint16 (B,); `molecules` float32 (B, 9) in the
 order of `quantum.QUANTITIES`; `atoms` int16 (flat, 2) in the order of `quantum.ATOM_QUANTITIES` and `bonds` int16
 (flat), in steps of `ATOM_STEPS` and `BOND_STEP`; `failed_rows` int32, `failed_reasons` ASCII bytes; `about`, JSON:
 source, its number of molecules, method, accuracy, version of tblite, atom order, names, units and steps.
@@ -44,15 +44,15 @@ class QuantumLabel:
     """Values of one conformer, atoms and bonds in the order of the file.
 
     Attributes:
-        molecule_Q: in the order of `quantum.QUANTITIES`.
+        molecule_C: in the order of `quantum.QUANTITIES`.
         atoms_N2: in the order of `quantum.ATOM_QUANTITIES`.
-        bonds_M: Wiberg bond orders.
+        bonds_U: Wiberg bond orders.
         smiles_crc: CRC-32 of the SMILES they belong to.
     """
 
-    molecule_Q: Float[np.ndarray, "quantities"]
+    molecule_C: Float[np.ndarray, "quantities"]
     atoms_N2: Float[np.ndarray, "atoms 2"]
-    bonds_M: Float[np.ndarray, "bonds"]
+    bonds_U: Float[np.ndarray, "bonds"]
     smiles_crc: int
 
 
@@ -84,9 +84,9 @@ def make_labeller(accuracy: float = ACCURACY) -> Callable[[Record], QuantumLabel
         if isinstance(found, str):
             return found
         made = QuantumLabel(
-            found.molecule(), found.atoms(), found.bond_orders_M[bonds_in_order(mol)], smiles_crc(smiles)
+            found.molecule(), found.atoms(), found.bond_orders_U[bonds_in_order(mol)], smiles_crc(smiles)
         )
-        largest = np.array([*np.abs(made.atoms_N2).max(axis=0, initial=0.0), np.abs(made.bonds_M).max(initial=0.0)])
+        largest = np.array([*np.abs(made.atoms_N2).max(axis=0, initial=0.0), np.abs(made.bonds_U).max(initial=0.0)])
         outside = (largest > np.iinfo(np.int16).max * np.array([*ATOM_STEPS, BOND_STEP])).any()
         return "a value is too large for the file" if outside else made
 
@@ -119,8 +119,8 @@ class QuantumLabels:
         """Labels and reasons by row of the source, made of what `make_labeller` gives."""
         labels = {row: outcome for row, outcome in sorted(outcomes.items()) if isinstance(outcome, QuantumLabel)}
         atoms = [label.atoms_N2 for label in labels.values()]
-        bonds = [label.bonds_M for label in labels.values()]
-        molecules = np.array([label.molecule_Q for label in labels.values()], dtype=np.float32)
+        bonds = [label.bonds_U for label in labels.values()]
+        molecules = np.array([label.molecule_C for label in labels.values()], dtype=np.float32)
         arrays: dict[str, np.ndarray] = {
             "rows": np.array(list(labels), dtype=np.int32),
             "smiles_crc": np.array([label.smiles_crc for label in labels.values()], dtype=np.uint32),

@@ -42,7 +42,7 @@ class Record:
         charge: net charge, for coordinates without a SMILES.
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
-        generated_KA3: K conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
+        generated_JA3: J conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
         quantum: what is known of the conformer's electrons: a label, or why there is none; None = not looked for.
         problem: why the record can't be used, found while reading; None for a good one.
     """
@@ -57,7 +57,7 @@ class Record:
     charge: int = 0
     method: str = "file"
     targets: tuple[float, ...] = ()
-    generated_KA3: Float[np.ndarray, "conformers atoms 3"] | None = None
+    generated_JA3: Float[np.ndarray, "conformers atoms 3"] | None = None
     quantum: QuantumLabel | str | None = None
     problem: str | None = None
 

@@ -6,8 +6,6 @@
 
 `values` has a row per SMILES and a column per target, in the target's unit or the probability of class 1; a SMILES that
 can't be read has NaN and its reason. `features` alone needs no onnxruntime: its arrays feed model.onnx anywhere.
-
-Legend: B molecules, N atoms, E directed bonds, K identifiers, C targets, n atoms of one molecule.
 """
 
 from __future__ import annotations

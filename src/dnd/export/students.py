@@ -1,7 +1,4 @@
-"""GINE, TokenGT, the poolings and the heads as ONNX: the forward pass of evaluation mode, packed as in `GraphBatch`.
-
-Legend: B molecules, N atoms, E directed bonds, S tokens, D width, H heads, d = D / H.
-"""
+"""GINE, TokenGT, the poolings and the heads as ONNX: the forward pass of evaluation mode, packed as in `GraphBatch`."""
 
 from __future__ import annotations
 

@@ -31,11 +31,11 @@ class Features:
 
     Attributes:
         sets: name of a feature set → a row per molecule that has features.
-        place_N: the row of each molecule; -1 where it has none, and then it is neither learned from nor predicted.
+        place_B: the row of each molecule; -1 where it has none, and then it is neither learned from nor predicted.
     """
 
     sets: Mapping[str, Float[np.ndarray, "known features"]]
-    place_N: Int[np.ndarray, "molecules"]
+    place_B: Int[np.ndarray, "molecules"]
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Baseline:
     """Predictions of one baseline for every molecule.
 
     Attributes:
-        predictions_NC: values, or probabilities of class 1.
+        predictions_BC: values, or probabilities of class 1.
         settings: what was fitted, for `metrics.json`.
     """
 
-    predictions_NC: Float[np.ndarray, "molecules targets"]
+    predictions_BC: Float[np.ndarray, "molecules targets"]
     settings: dict[str, object]
 
 
 def baselines(
     features: Features,
     targets: Sequence[Target],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
     *,
     budget_s: float = math.inf,
@@ -66,48 +66,48 @@ def baselines(
     Args:
         features: of the molecules.
         targets: of the columns.
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         train: rows that the model learned from.
         budget_s: a forest that a pilot says does not fit into so many seconds is left out.
     """
-    labels_NC, groups = on_learned_scale(targets, targets_NC), groups_of(targets)
-    found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_NC, train)), {})}
-    known = np.flatnonzero(features.place_N >= 0)
-    order = np.argsort(features.place_N[known])
-    learned = features.place_N[train[features.place_N[train] >= 0]]
-    for name, values_KF in features.sets.items():
+    labels_BC, groups = on_learned_scale(targets, targets_BC), groups_of(targets)
+    found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_BC, train)), {})}
+    known = np.flatnonzero(features.place_B >= 0)
+    order = np.argsort(features.place_B[known])
+    learned = features.place_B[train[features.place_B[train] >= 0]]
+    for name, values_SF in features.sets.items():
         kinds = [target.kind for target in targets]
         if math.isfinite(budget_s):
-            cost_s = _forest_seconds(values_KF, labels_NC[known[order]], learned, kinds, groups)
+            cost_s = _forest_seconds(values_SF, labels_BC[known[order]], learned, kinds, groups)
             budget_s -= cost_s
             if budget_s < 0:
                 LOGGER.info(f"plan: left out the baseline of a random forest on {name} (time limit)")
                 continue
         LOGGER.info(f"baseline: random forest on {name}")
-        own = fit_forests(values_KF, labels_NC[known[order]], learned, kinds, groups=groups)
-        predictions_NC = np.full(labels_NC.shape, np.nan)
-        predictions_NC[known[order]] = from_learned_scale(targets, own.predictions_NC)
-        found[f"random_forest_{name}"] = Baseline(predictions_NC, own.settings)
+        own = fit_forests(values_SF, labels_BC[known[order]], learned, kinds, groups=groups)
+        predictions_BC = np.full(labels_BC.shape, np.nan)
+        predictions_BC[known[order]] = from_learned_scale(targets, own.predictions_BC)
+        found[f"random_forest_{name}"] = Baseline(predictions_BC, own.settings)
     return found
 
 
 def _forest_seconds(
-    features_NF: np.ndarray,
-    targets_NC: np.ndarray,
+    features_BF: np.ndarray,
+    targets_BC: np.ndarray,
     train: np.ndarray,
     kinds: Sequence[TaskKind],
     groups: Sequence[ClassGroup],
 ) -> float:
     """What the forests of a feature set will take, from those of few molecules."""
     few, started = train[:_PILOT_ROWS], time.monotonic()
-    fit_forests(features_NF, targets_NC, few, kinds, groups=groups)
+    fit_forests(features_BF, targets_BC, few, kinds, groups=groups)
     spent, count = time.monotonic() - started, min(len(train), LIMIT_FOREST_MOLECULES)
     return spent * float(max(1.0, (count / max(1, len(few))) ** _GROWTH))
 
 
 def fit_forests(
-    features_NF: Float[np.ndarray, "molecules features"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    features_BF: Float[np.ndarray, "molecules features"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
     kinds: TaskKind | Sequence[TaskKind],
     seed: int = 0,
@@ -116,43 +116,43 @@ def fit_forests(
     """One random forest per target on its labelled training molecules; a target with one class gets that class.
 
     Args:
-        features_NF: of all molecules.
-        targets_NC: labels; NaN = missing.
+        features_BF: of all molecules.
+        targets_BC: labels; NaN = missing.
         train: rows of the training part.
         kinds: one for all targets, or one for each.
         seed: of the forests.
         groups: columns that are the classes of one target; they share a forest.
     """
-    num_targets = targets_NC.shape[1]
+    num_targets = targets_BC.shape[1]
     each = [kinds] * num_targets if isinstance(kinds, str) else kinds
     trees = max(20, min(TREES, LIMIT_FOREST_WORK // num_targets))
     if len(train) > LIMIT_FOREST_MOLECULES:
         train = np.random.default_rng(seed).choice(train, LIMIT_FOREST_MOLECULES, replace=False)
-    predictions_NC = mean_prediction(targets_NC, train)
-    for column, (kind, target_N) in enumerate(zip(each, targets_NC.T, strict=True)):
-        known = train[~np.isnan(target_N[train])]
-        if kind == "multiclass" or len(np.unique(target_N[known])) < 2:
+    predictions_BC = mean_prediction(targets_BC, train)
+    for column, (kind, target_B) in enumerate(zip(each, targets_BC.T, strict=True)):
+        known = train[~np.isnan(target_B[train])]
+        if kind == "multiclass" or len(np.unique(target_B[known])) < 2:
             continue
         if kind == "regression":
             forest = RandomForestRegressor(trees, max_features=FEATURE_SHARE, n_jobs=1, random_state=seed)
-            predictions_NC[:, column] = forest.fit(features_NF[known], target_N[known]).predict(features_NF)
+            predictions_BC[:, column] = forest.fit(features_BF[known], target_B[known]).predict(features_BF)
         else:
             classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
-            classifier.fit(features_NF[known], target_N[known])
-            predictions_NC[:, column] = classifier.predict_proba(features_NF)[:, 1]
+            classifier.fit(features_BF[known], target_B[known])
+            predictions_BC[:, column] = classifier.predict_proba(features_BF)[:, 1]
     for group in groups:
-        labels_NK = targets_NC[:, group.span]
-        known = train[~np.isnan(labels_NK[train]).any(axis=1)]
+        labels_BK = targets_BC[:, group.span]
+        known = train[~np.isnan(labels_BK[train]).any(axis=1)]
         classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
-        classifier.fit(features_NF[known], labels_NK[known].argmax(axis=1))
-        predictions_NC[:, group.span] = 0.0
-        predictions_NC[:, group.first + classifier.classes_] = classifier.predict_proba(features_NF)
-    return Baseline(predictions_NC, {"trees": trees, "training_molecules": len(train), "seed": seed})
+        classifier.fit(features_BF[known], labels_BK[known].argmax(axis=1))
+        predictions_BC[:, group.span] = 0.0
+        predictions_BC[:, group.first + classifier.classes_] = classifier.predict_proba(features_BF)
+    return Baseline(predictions_BC, {"trees": trees, "training_molecules": len(train), "seed": seed})
 
 
-def mean_prediction(targets_NC: np.ndarray, train: np.ndarray) -> np.ndarray:
+def mean_prediction(targets_BC: np.ndarray, train: np.ndarray) -> np.ndarray:
     """The training mean of each target (the share of class 1), 0 where a target has no training label."""
-    known_NC = ~np.isnan(targets_NC[train])
-    total_C = np.where(known_NC, targets_NC[train], 0.0).sum(axis=0)
-    mean_C = total_C / np.maximum(known_NC.sum(axis=0), 1)
-    return np.tile(mean_C, (len(targets_NC), 1))
+    known_BC = ~np.isnan(targets_BC[train])
+    total_C = np.where(known_BC, targets_BC[train], 0.0).sum(axis=0)
+    mean_C = total_C / np.maximum(known_BC.sum(axis=0), 1)
+    return np.tile(mean_C, (len(targets_BC), 1))

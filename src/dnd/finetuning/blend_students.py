@@ -9,8 +9,6 @@ the calibration: of its two halves each is predicted at the epoch that the other
 
 Of few labels a pretrained body is better left as it is, more often than not: there the first student is made twice, as
 a head on the frozen body and with all of it trained, and the others are of the kind that errs less on the fold.
-
-Legend: N molecules, C targets, V molecules of a fold.
 """
 
 from __future__ import annotations
@@ -53,14 +51,14 @@ class BlendStudents:
 
     def predictions(self, bench: Workbench, partition: Split) -> Array:
         """Of a fold by the students that did not learn from it, half by half; of the test part by all final ones."""
-        found_NC = np.full(bench.targets_NC.shape, np.nan)
+        found_BC = np.full(bench.targets_BC.shape, np.nan)
         for fold in range(min(len(self.rehearsals), bench.num_folds)):
             held_out = bench.rows[bench.folds == fold]
             own = self.rehearsals[fold :: bench.num_folds]
-            found_NC[held_out] = _mean_of(bench.targets, [result.halves_VC for result in own])
-        finals = [result.predictions_NC[partition.test] for result in self.finals]
-        found_NC[partition.test] = _mean_of(bench.targets, finals)
-        return found_NC
+            found_BC[held_out] = _mean_of(bench.targets, [result.halves_VC for result in own])
+        finals = [result.predictions_BC[partition.test] for result in self.finals]
+        found_BC[partition.test] = _mean_of(bench.targets, finals)
+        return found_BC
 
 
 @dataclass(frozen=True)
@@ -136,14 +134,14 @@ class _School:
     def error(self, result: MemberResult) -> float:
         """On the fold that it did not learn from."""
         labels_VC, halves_VC = (
-            self.learned(self.bench.judged_NC[result.partition.valid]),
+            self.learned(self.bench.judged_BC[result.partition.valid]),
             self.learned(result.halves_VC),
         )
         return blend_loss(halves_VC, labels_VC, self.plan.tasks.kinds, self.scale_C)
 
-    def learned(self, values_NC: Array) -> Array:
+    def learned(self, values_BC: Array) -> Array:
         """Values on the scale on which the targets are learned and judged."""
-        return on_learned_scale(self.bench.targets, values_NC)
+        return on_learned_scale(self.bench.targets, values_BC)
 
 
 def train_students(
@@ -202,7 +200,7 @@ def train_students(
 
 def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
     """The mean on the learned scale; NaN where there is no molecule."""
-    scaled = [on_learned_scale(targets, values_NC) for values_NC in predictions]
+    scaled = [on_learned_scale(targets, values_BC) for values_BC in predictions]
     return from_learned_scale(targets, np.mean(scaled, axis=0))
 
 
@@ -215,7 +213,7 @@ def without_fold(bench: Workbench, partition: Split, student: int) -> Split:
 def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResult]:
     """Whether a head on the frozen body errs less than the student that was trained as a whole, and the better one."""
     plan = school.plan
-    labels = int((~np.isnan(school.bench.targets_NC[development(school.partition)])).any(axis=1).sum())
+    labels = int((~np.isnan(school.bench.targets_BC[development(school.partition)])).any(axis=1).sum())
     if labels >= FEW_LABELS or plan.encoder == RANDOM or not plan.config.probe_steps:
         return False, whole
     head = school.rehearse(0, frozen=True)
@@ -232,10 +230,10 @@ def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResu
 def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) -> str:
     """Why no further student is trained; empty where the first one lowers the error of the blend on its fold."""
     rows = first.partition.valid
-    others = [school.learned(values_NC[rows]) for values_NC in fits.out_of_fold.values()]
+    others = [school.learned(values_BC[rows]) for values_BC in fits.out_of_fold.values()]
     if not others:
         return ""
-    labels_VC, kinds = school.learned(school.bench.judged_NC[rows]), school.plan.tasks.kinds
+    labels_VC, kinds = school.learned(school.bench.judged_BC[rows]), school.plan.tasks.kinds
     own_VC, seed = school.learned(first.halves_VC), school.plan.config.split_seed
     helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed)
     numbers = f"error of the blend out of fold {with_it:.4f} with the first one, {without:.4f} without"

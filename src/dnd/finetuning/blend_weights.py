@@ -8,8 +8,6 @@ few molecules don't overcome: to equal shares for all targets of a kind together
 prediction must come from a member that never saw the molecule. The loss is the squared error or the log loss; the
 absolute error where the mean absolute error is asked for. A rank metric has no slope: from the weights of the loss,
 small steps towards single members are taken as long as the metric clearly grows (after Caruana et al., ICML 2004).
-
-Legend: M members, N molecules, C targets.
 """
 
 from __future__ import annotations
@@ -38,8 +36,8 @@ _STEP, _MOST_STEPS, _LEAST_GAIN = 0.1, 10, 0.001
 
 
 def fit_weights(
-    predictions_MNC: Float[np.ndarray, "members molecules targets"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    predictions_MBC: Float[np.ndarray, "members molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     kinds: Sequence[TaskKind],
     scale_C: Float[np.ndarray, "targets"],
     metric: Metric | None = None,
@@ -47,53 +45,53 @@ def fit_weights(
     """Weights of every member for every target.
 
     Args:
-        predictions_MNC: out of fold; NaN where a member has none.
-        targets_NC: labels; NaN = missing.
+        predictions_MBC: out of fold; NaN where a member has none.
+        targets_BC: labels; NaN = missing.
         kinds: of the targets.
         scale_C: deviation of the labels of each target, 1 for classes.
         metric: that they are chosen for, of the kinds that it is for; None = the loss alone.
     """
-    members, _, targets = predictions_MNC.shape
+    members, _, targets = predictions_MBC.shape
     equal_M = np.full(members, 1 / members)
     weights_MC = np.tile(equal_M[:, None], targets)
-    usable_NC = np.isfinite(predictions_MNC).all(axis=0) & ~np.isnan(targets_NC)
+    usable_BC = np.isfinite(predictions_MBC).all(axis=0) & ~np.isnan(targets_BC)
     for kind in dict.fromkeys(kinds):
         own = [column for column, other in enumerate(kinds) if other == kind]
         pairs = [
-            (predictions_MNC[:, usable_NC[:, c], c] / scale_C[c], targets_NC[usable_NC[:, c], c] / scale_C[c])
+            (predictions_MBC[:, usable_BC[:, c], c] / scale_C[c], targets_BC[usable_BC[:, c], c] / scale_C[c])
             for c in own
         ]
         shared_M = _fit(np.hstack([p for p, _ in pairs]), np.concatenate([y for _, y in pairs]), kind, equal_M, metric)
-        for column, (predictions_MN, labels_N) in zip(own, pairs, strict=True):
-            alone = len(own) == 1 or len(labels_N) < FEWEST_LABELS
-            weights_MC[:, column] = shared_M if alone else _fit(predictions_MN, labels_N, kind, shared_M, metric)
+        for column, (predictions_MB, labels_B) in zip(own, pairs, strict=True):
+            alone = len(own) == 1 or len(labels_B) < FEWEST_LABELS
+            weights_MC[:, column] = shared_M if alone else _fit(predictions_MB, labels_B, kind, shared_M, metric)
     return _without_small(weights_MC)
 
 
 def _fit(
-    predictions_MN: np.ndarray, labels_N: np.ndarray, kind: TaskKind, prior_M: np.ndarray, metric: Metric | None
+    predictions_MB: np.ndarray, labels_B: np.ndarray, kind: TaskKind, prior_M: np.ndarray, metric: Metric | None
 ) -> np.ndarray:
-    count = len(labels_N)
+    count = len(labels_B)
     if count == 0 or len(prior_M) == 1:
         return prior_M
     classes = kind == "classification"
-    pull = PULL * float(np.var(labels_N)) / count
+    pull = PULL * float(np.var(labels_B)) / count
 
     def loss(weights_M: np.ndarray) -> tuple[float, np.ndarray]:
-        blended_N = weights_M @ predictions_MN
+        blended_B = weights_M @ predictions_MB
         if classes:
-            inside_N = blended_N.clip(_EDGE, 1 - _EDGE)
-            value = -np.mean(labels_N * np.log(inside_N) + (1 - labels_N) * np.log1p(-inside_N))
-            slope_N = (inside_N - labels_N) / (inside_N * (1 - inside_N))
+            inside_B = blended_B.clip(_EDGE, 1 - _EDGE)
+            value = -np.mean(labels_B * np.log(inside_B) + (1 - labels_B) * np.log1p(-inside_B))
+            slope_B = (inside_B - labels_B) / (inside_B * (1 - inside_B))
         elif metric == "mae":
-            away_N = blended_N - labels_N
-            size_N = np.sqrt(away_N**2 + _CORNER**2)
-            value, slope_N = np.mean(size_N), away_N / size_N
+            away_B = blended_B - labels_B
+            size_B = np.sqrt(away_B**2 + _CORNER**2)
+            value, slope_B = np.mean(size_B), away_B / size_B
         else:
-            value = np.mean((blended_N - labels_N) ** 2)
-            slope_N = 2 * (blended_N - labels_N)
+            value = np.mean((blended_B - labels_B) ** 2)
+            slope_B = 2 * (blended_B - labels_B)
         away_M = weights_M - prior_M
-        gradient_M = predictions_MN @ slope_N / count + 2 * pull * away_M
+        gradient_M = predictions_MB @ slope_B / count + 2 * pull * away_M
         return float(value + pull * (away_M @ away_M)), gradient_M
 
     result = minimize(
@@ -107,33 +105,33 @@ def _fit(
     weights_M = result.x.clip(0.0) if np.isfinite(result.x).all() else prior_M
     weights_M = np.asarray(weights_M / weights_M.sum())
     ranked = _RANKED.get(metric or "rmse")
-    if ranked is None or (metric in CLASS_METRICS) != classes or len(np.unique(labels_N)) < 2:
+    if ranked is None or (metric in CLASS_METRICS) != classes or len(np.unique(labels_B)) < 2:
         return weights_M
-    return _climb(weights_M, predictions_MN, labels_N, ranked)
+    return _climb(weights_M, predictions_MB, labels_B, ranked)
 
 
 def _climb(
     weights_M: np.ndarray,
-    predictions_MN: np.ndarray,
-    labels_N: np.ndarray,
+    predictions_MB: np.ndarray,
+    labels_B: np.ndarray,
     ranked: Callable[[np.ndarray, np.ndarray], float],
 ) -> np.ndarray:
     """Steps towards single members while the metric grows by more than luck would have it."""
-    best = ranked(labels_N, weights_M @ predictions_MN)
+    best = ranked(labels_B, weights_M @ predictions_MB)
     for _ in range(_MOST_STEPS):
         tried = [(1 - _STEP) * weights_M + _STEP * one for one in np.eye(len(weights_M))]
-        values = [ranked(labels_N, each @ predictions_MN) for each in tried]
+        values = [ranked(labels_B, each @ predictions_MB) for each in tried]
         if max(values) < best + _LEAST_GAIN:
             break
         best, weights_M = max(values), tried[int(np.argmax(values))]
     return weights_M
 
 
-def _spearman(labels_N: np.ndarray, predictions_N: np.ndarray) -> float:
+def _spearman(labels_B: np.ndarray, predictions_B: np.ndarray) -> float:
     """Correlation of ranks, ties at their mean; 0 where the predictions are all equal."""
-    if np.ptp(predictions_N) == 0:
+    if np.ptp(predictions_B) == 0:
         return 0.0
-    return float(np.corrcoef(rankdata(labels_N), rankdata(predictions_N))[0, 1])
+    return float(np.corrcoef(rankdata(labels_B), rankdata(predictions_B))[0, 1])
 
 
 _RANKED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -144,9 +142,9 @@ _RANKED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def lowers_error(
-    candidate_NC: Float[np.ndarray, "molecules targets"],
-    others_MNC: Float[np.ndarray, "members molecules targets"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    candidate_BC: Float[np.ndarray, "molecules targets"],
+    others_MBC: Float[np.ndarray, "members molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     kinds: Sequence[TaskKind],
     scale_C: Float[np.ndarray, "targets"],
     seed: int,
@@ -155,32 +153,32 @@ def lowers_error(
 
     The weights of one half of the molecules are judged on the other, and the other way round.
     """
-    halves = np.array_split(numpy_generator(seed, "halves of a blend").permutation(len(targets_NC)), 2)
+    halves = np.array_split(numpy_generator(seed, "halves of a blend").permutation(len(targets_BC)), 2)
     losses = []
-    for values_MNC in (np.concatenate([candidate_NC[None], others_MNC]), others_MNC):
+    for values_MBC in (np.concatenate([candidate_BC[None], others_MBC]), others_MBC):
         total = 0.0
         for own, other in (halves, halves[::-1]):
-            weights_MC = fit_weights(values_MNC[:, own], targets_NC[own], kinds, scale_C)
+            weights_MC = fit_weights(values_MBC[:, own], targets_BC[own], kinds, scale_C)
             total += blend_loss(
-                np.einsum("mc,mnc->nc", weights_MC, values_MNC[:, other]), targets_NC[other], kinds, scale_C
+                np.einsum("mc,mnc->nc", weights_MC, values_MBC[:, other]), targets_BC[other], kinds, scale_C
             )
         losses.append(total / 2)
     return losses[0] < losses[1], losses[0], losses[1]
 
 
-def blend_loss(values_NC: np.ndarray, targets_NC: np.ndarray, kinds: Sequence[TaskKind], scale_C: np.ndarray) -> float:
+def blend_loss(values_BC: np.ndarray, targets_BC: np.ndarray, kinds: Sequence[TaskKind], scale_C: np.ndarray) -> float:
     """The mean over targets of the squared error in deviations, or the log loss; of those with a label."""
     losses = []
-    for value_N, label_N, kind, scale in zip(values_NC.T, targets_NC.T, kinds, scale_C, strict=True):
-        known_N = np.isfinite(value_N) & ~np.isnan(label_N)
-        if not known_N.any():
+    for value_B, label_B, kind, scale in zip(values_BC.T, targets_BC.T, kinds, scale_C, strict=True):
+        known_B = np.isfinite(value_B) & ~np.isnan(label_B)
+        if not known_B.any():
             continue
-        value_N, label_N = value_N[known_N], label_N[known_N]
+        value_B, label_B = value_B[known_B], label_B[known_B]
         if kind == "regression":
-            losses.append(float((((value_N - label_N) / scale) ** 2).mean()))
+            losses.append(float((((value_B - label_B) / scale) ** 2).mean()))
         else:
-            inside_N = value_N.clip(_EDGE, 1 - _EDGE)
-            losses.append(-float((label_N * np.log(inside_N) + (1 - label_N) * np.log1p(-inside_N)).mean()))
+            inside_B = value_B.clip(_EDGE, 1 - _EDGE)
+            losses.append(-float((label_B * np.log(inside_B) + (1 - label_B) * np.log1p(-inside_B)).mean()))
     return float(np.mean(losses)) if losses else 0.0
 
 

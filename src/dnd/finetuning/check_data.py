@@ -261,31 +261,31 @@ def _eased(rules: LabelRules, kinds: ColumnCells) -> tuple[LabelRules, tuple[str
 
 def _measured(facts: TargetFacts, labels: LabelColumn) -> TargetFacts:
     """With task, transform, range and histogram."""
-    values_N = np.array(labels.values)
-    known_N = values_N[~np.isnan(values_N)]
-    if not len(known_N):
+    values_B = np.array(labels.values)
+    known_B = values_B[~np.isnan(values_B)]
+    if not len(known_B):
         raise InputError(f"all labels of {facts.name} are missing")
-    kind, reason = choose_task(values_N[:, None], [facts.name], "auto", labels.words)
-    check_targets(values_N[:, None], [facts.name], kind)
-    facts = replace(facts, labels=len(known_N), task=reason)
+    kind, reason = choose_task(values_B[:, None], [facts.name], "auto", labels.words)
+    check_targets(values_B[:, None], [facts.name], kind)
+    facts = replace(facts, labels=len(known_B), task=reason)
     if kind != "regression":
-        words = labels.words or tuple(map(number_word, np.unique(known_N)))
-        codes = range(len(words)) if labels.words else np.unique(known_N)
-        each = {word: int((known_N == code).sum()) for word, code in zip(words, codes, strict=True)}
+        words = labels.words or tuple(map(number_word, np.unique(known_B)))
+        codes = range(len(words)) if labels.words else np.unique(known_B)
+        each = {word: int((known_B == code).sum()) for word, code in zip(words, codes, strict=True)}
         return replace(facts, classes=each)
-    low, median, high = map(float, np.quantile(known_N, (0, 0.5, 1)))
+    low, median, high = map(float, np.quantile(known_B, (0, 0.5, 1)))
     facts = replace(facts, low=low, median=median, high=high)
-    return _with_transform(facts, values_N, values_N, np.arange(len(values_N)))
+    return _with_transform(facts, values_B, values_B, np.arange(len(values_B)))
 
 
 def _with_transform(
-    facts: TargetFacts, values_N: np.ndarray, learned_N: np.ndarray, training_N: np.ndarray
+    facts: TargetFacts, values_B: np.ndarray, learned_B: np.ndarray, training_B: np.ndarray
 ) -> TargetFacts:
     """With the transform that the labels which are learned choose, and a histogram of all labels on its scale."""
-    names, lines = choose_transforms("auto", learned_N[:, None], [facts.name], ["regression"], [training_N])
+    names, lines = choose_transforms("auto", learned_B[:, None], [facts.name], ["regression"], [training_B])
     scale = Transform("log") if names[0] == "log" else Transform()
-    judged_N = scale.judged(values_N)
-    counts, edges = np.histogram(judged_N[np.isfinite(judged_N)], bins=BINS)
+    judged_B = scale.judged(values_B)
+    counts, edges = np.histogram(judged_B[np.isfinite(judged_B)], bins=BINS)
     return replace(
         facts,
         transform=names[0],
@@ -298,18 +298,18 @@ def _with_transform(
 def _repeats(kept: _Kept, facts: TargetFacts, labels: LabelColumn) -> Repeats | None:
     """How far the repeated measurements of a target are apart; limits are none."""
     is_factor = facts.transform == "log"
-    values_N = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
-    values_N = Transform("log").judged(values_N) if is_factor else values_N
-    groups = [[row for row in group if not np.isnan(values_N[row])] for group in rows_of_molecules(kept.smiles)]
+    values_B = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
+    values_B = Transform("log").judged(values_B) if is_factor else values_B
+    groups = [[row for row in group if not np.isnan(values_B[row])] for group in rows_of_molecules(kept.smiles)]
     groups = [group for group in groups if len(group) > 1]
     if not groups:
         return None
     rows = sum(map(len, groups))
     if facts.classes is not None:
-        odd = [group for group in groups if np.ptp(values_N[group])]
+        odd = [group for group in groups if np.ptp(values_B[group])]
         first = kept.smiles[odd[0][0]] if odd else ""
         return Repeats(facts.name, len(groups), rows, contradicting=len(odd), first=first)
-    deviation = pooled_deviation([values_N[group] for group in groups])
+    deviation = pooled_deviation([values_B[group] for group in groups])
     unit = "" if is_factor else facts.unit
     return Repeats(
         facts.name,
@@ -350,8 +350,8 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     usable = [target.name for target in facts.targets if not target.problem]
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
-    known_NC = np.array([~np.isnan(values[name].values) for name in chosen])
-    labelled = np.flatnonzero(known_NC.any(axis=0)) if chosen else np.array([], np.int64)
+    known_BC = np.array([~np.isnan(values[name].values) for name in chosen])
+    labelled = np.flatnonzero(known_BC.any(axis=0)) if chosen else np.array([], np.int64)
     if len(labelled) < FEWEST_MOLECULES:
         why = f"{len(labelled)} molecules with labels are too few, at least {FEWEST_MOLECULES} are needed"
         return replace(facts, split_problem=why if chosen else "no column can be learned")
@@ -384,14 +384,14 @@ def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split |
 
 def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np.ndarray, part: Split) -> TargetFacts:
     """With the task and transform that the labels of the training and validation part choose, as in `finetune`."""
-    values_N = np.array(labels.values)
-    learned_N = np.full(len(values_N), np.nan)
+    values_B = np.array(labels.values)
+    learned_B = np.full(len(values_B), np.nan)
     learned = labelled[np.concatenate([part.train, part.valid])]
-    learned_N[learned] = values_N[learned]
-    if np.isnan(learned_N).all():  # all its labels are in the test part
+    learned_B[learned] = values_B[learned]
+    if np.isnan(learned_B).all():  # all its labels are in the test part
         return target
-    target = replace(target, task=choose_task(learned_N[:, None], [target.name], "auto", labels.words)[1])
+    target = replace(target, task=choose_task(learned_B[:, None], [target.name], "auto", labels.words)[1])
     if target.classes is not None:
         return target
-    found = _with_transform(target, values_N, learned_N, labelled[part.train])
+    found = _with_transform(target, values_B, learned_B, labelled[part.train])
     return replace(found, repeats=_repeats(kept, found, labels))

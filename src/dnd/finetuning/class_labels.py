@@ -2,7 +2,7 @@
 
 With a column per class, labels and predictions have the same shape for every kind of target: whatever works column by
 column (ensembles, forests, blends) works on the class columns as one against the rest. Only the loss, the metrics, the
-calibration and the output look at a group as a whole. Legend: N molecules, C columns, K classes of a group.
+calibration and the output look at a group as a whole.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     class_names: list[tuple[str, ...]] = []
     sides: list[np.ndarray] = []
     for column, (name, kind) in enumerate(zip(molecules.names, tasks.kinds, strict=True)):
-        values_N = molecules.targets_NC[:, column]
-        own_sides_N = np.zeros(len(values_N), np.int8) if molecules.sides_NC is None else molecules.sides_NC[:, column]
+        values_B = molecules.targets_BC[:, column]
+        own_sides_B = np.zeros(len(values_B), np.int8) if molecules.sides_BC is None else molecules.sides_BC[:, column]
         if kind != "multiclass":
             names.append(name)
-            columns.append(values_N)
+            columns.append(values_B)
             class_names.append(molecules.class_names[column])
-            sides.append(own_sides_N)
+            sides.append(own_sides_B)
             continue
-        classes, codes_N = _codes(values_N, molecules.classes[column] if molecules.classes else ())
+        classes, codes_B = _codes(values_B, molecules.classes[column] if molecules.classes else ())
         groups.append(ClassGroup(name, classes, len(names)))
         names += [f"{name}_prob_{one}" for one in classes]
-        columns += list(one_hot(codes_N, len(classes)).T)
+        columns += list(one_hot(codes_B, len(classes)).T)
         class_names += [()] * len(classes)
-        sides += [np.zeros(len(values_N), np.int8)] * len(classes)
+        sides += [np.zeros(len(values_B), np.int8)] * len(classes)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise InputError(f"two targets would be called {repeated}", next_step="Rename a column or a class")
     expanded = replace(
         molecules,
         names=tuple(names),
-        targets_NC=np.stack(columns, axis=1),
+        targets_BC=np.stack(columns, axis=1),
         groups=tuple(groups),
         class_names=tuple(class_names),
-        sides_NC=None if molecules.sides_NC is None else np.stack(sides, axis=1),
+        sides_BC=None if molecules.sides_BC is None else np.stack(sides, axis=1),
     )
     kinds = ["multiclass" if group_at(groups, column) else "" for column in range(len(names))]
     plain = iter([kind for kind in tasks.kinds if kind != "multiclass"])
@@ -76,42 +76,42 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
 
 def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
     """Without the test labels that no training or validation molecule has, of targets that are classes."""
-    targets_NC, notes = molecules.targets_NC.copy(), list(molecules.notes)
+    targets_BC, notes = molecules.targets_BC.copy(), list(molecules.notes)
     for column, (name, kind) in enumerate(zip(molecules.names, kinds, strict=True)):
         known = _known(molecules, column)
         if kind == "classification" and np.isin(known, (0.0, 1.0)).all():
             known = np.array([0.0, 1.0])
-        unknown = np.flatnonzero(~np.isnan(targets_NC[:, column]) & ~np.isin(targets_NC[:, column], known))
+        unknown = np.flatnonzero(~np.isnan(targets_BC[:, column]) & ~np.isin(targets_BC[:, column], known))
         if kind == "regression" or not len(unknown):
             continue
-        place = molecules.place_of(int(molecules.rows_N[unknown[0]]))
-        first = f"row {place}, {number_word(float(targets_NC[unknown[0], column]))}"
+        place = molecules.place_of(int(molecules.rows_B[unknown[0]]))
+        first = f"row {place}, {number_word(float(targets_BC[unknown[0], column]))}"
         many = "label is" if len(unknown) == 1 else "labels are"
         notes.append(
             f"target {name}: {len(unknown)} test {many} no class of the training and validation parts, "
             f"and count as missing: {first}"
         )
-        targets_NC[unknown, column] = math.nan
-    return replace(molecules, targets_NC=targets_NC, notes=tuple(notes))
+        targets_BC[unknown, column] = math.nan
+    return replace(molecules, targets_BC=targets_BC, notes=tuple(notes))
 
 
 def _known(molecules: LabelledMolecules, column: int) -> np.ndarray:
     """The different labels that a target has in the training and validation parts, ascending."""
-    labels_N = molecules.learned_NC[:, column]
-    return np.unique(labels_N[~np.isnan(labels_N)])
+    labels_B = molecules.learned_BC[:, column]
+    return np.unique(labels_B[~np.isnan(labels_B)])
 
 
 def _zero_one(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
     """Labels of two classes as 0 and 1, and the names the user has for them where these are others."""
-    targets_NC, class_names = molecules.targets_NC.copy(), []
+    targets_BC, class_names = molecules.targets_BC.copy(), []
     for column, kind in enumerate(kinds):
-        labels_N, known = targets_NC[:, column], _known(molecules, column)
+        labels_B, known = targets_BC[:, column], _known(molecules, column)
         own = molecules.classes[column] if molecules.classes else ()
         if kind == "classification" and not own and not np.isin(known, (0.0, 1.0)).all():
             own = tuple(map(number_word, known))
-            targets_NC[:, column] = np.where(np.isnan(labels_N), np.nan, labels_N == known[-1])
+            targets_BC[:, column] = np.where(np.isnan(labels_B), np.nan, labels_B == known[-1])
         class_names.append(own if kind == "classification" else ())
-    return replace(molecules, targets_NC=targets_NC, class_names=tuple(class_names))
+    return replace(molecules, targets_BC=targets_BC, class_names=tuple(class_names))
 
 
 def require_unique_outputs(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
@@ -164,13 +164,13 @@ def class_counts(molecules: LabelledMolecules) -> list[str]:
     """One line per target of several classes: how many molecules each class has."""
     lines = []
     for group in molecules.groups:
-        counts_K = np.nansum(molecules.targets_NC[:, group.span], axis=0).astype(int)
+        counts_K = np.nansum(molecules.targets_BC[:, group.span], axis=0).astype(int)
         each = ", ".join(f"{name} {count}" for name, count in zip(group.classes, counts_K, strict=True))
         lines.append(f"classes of {group.name}: {each}")
     for column, own in enumerate(molecules.class_names):
         if own:
-            labels_N = molecules.targets_NC[:, column]
-            each = ", ".join(f"{one} {int((labels_N == place).sum())}" for place, one in enumerate(own))
+            labels_B = molecules.targets_BC[:, column]
+            each = ", ".join(f"{one} {int((labels_B == place).sum())}" for place, one in enumerate(own))
             lines.append(f"classes of {molecules.names[column]}: {each}; the second is the one predicted")
     return lines
 
@@ -178,7 +178,7 @@ def class_counts(molecules: LabelledMolecules) -> list[str]:
 def label_count(molecules: LabelledMolecules) -> int:
     """Known labels; one of several classes counts once."""
     later = [column for group in molecules.groups for column in group.columns[1:]]
-    return int((~np.isnan(np.delete(molecules.targets_NC, later, axis=1))).sum())
+    return int((~np.isnan(np.delete(molecules.targets_BC, later, axis=1))).sum())
 
 
 def is_later_class(groups: Sequence[ClassGroup], column: int) -> bool:
@@ -222,41 +222,41 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
     wanted = [target for column, target in enumerate(targets) if not is_later_class(groups, column)]
     by_name = {group.name: group for group in groups}
     for column, target in enumerate(wanted):
-        values_N = molecules.targets_NC[:, column]
+        values_B = molecules.targets_BC[:, column]
         words = molecules.classes[column] if molecules.classes else ()
         if not target.group and not target.classes:
             if words:
                 raise InputError(f"target {target.name} has words for labels", found=words[0], expected="numbers")
-            columns.append(values_N)
+            columns.append(values_B)
         elif target.classes:
-            columns.append(_places(values_N, words, target.name, target.classes))
+            columns.append(_places(values_B, words, target.name, target.classes))
         else:
             group = by_name[target.group]
-            columns += list(one_hot(_places(values_N, words, group.name, group.classes), len(group.classes)).T)
+            columns += list(one_hot(_places(values_B, words, group.name, group.classes), len(group.classes)).T)
     return np.stack(columns, axis=1)
 
 
-def _places(values_N: np.ndarray, words: Sequence[str], name: str, of_model: Sequence[str]) -> np.ndarray:
+def _places(values_B: np.ndarray, words: Sequence[str], name: str, of_model: Sequence[str]) -> np.ndarray:
     """For each label its place among the classes of the model; letter case and blanks don't count."""
-    classes, codes_N = _codes(values_N, words)
+    classes, codes_B = _codes(values_B, words)
     keys = [class_key(one) for one in of_model]
     unknown = next((one for one in classes if class_key(one) not in keys), None)
     if unknown is not None:
         known = ", ".join(of_model[:10])
         raise InputError(f"a label of {name} is no class of the model", found=unknown, expected=known)
     place = np.array([keys.index(class_key(one)) for one in classes], dtype=np.float64)
-    own_N = np.full(len(codes_N), math.nan)
-    known_N = ~np.isnan(codes_N)
-    own_N[known_N] = place[codes_N[known_N].astype(int)]
-    return own_N
+    own_B = np.full(len(codes_B), math.nan)
+    known_B = ~np.isnan(codes_B)
+    own_B[known_B] = place[codes_B[known_B].astype(int)]
+    return own_B
 
 
-def _codes(values_N: np.ndarray, words: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def _codes(values_B: np.ndarray, words: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes and, for each molecule, which it has."""
     if words:
-        return tuple(words), values_N
-    known_N = ~np.isnan(values_N)
-    numbers = np.unique(values_N[known_N])
-    codes_N = np.full(len(values_N), math.nan)
-    codes_N[known_N] = np.searchsorted(numbers, values_N[known_N])
-    return tuple(map(number_word, numbers)), codes_N
+        return tuple(words), values_B
+    known_B = ~np.isnan(values_B)
+    numbers = np.unique(values_B[known_B])
+    codes_B = np.full(len(values_B), math.nan)
+    codes_B[known_B] = np.searchsorted(numbers, values_B[known_B])
+    return tuple(map(number_word, numbers)), codes_B

@@ -76,24 +76,24 @@ class Training:
     """What a fit gets.
 
     Attributes:
-        x_NF: features of the training molecules, all sets side by side.
-        y_N: labels: scaled values, or 0 and 1.
+        x_BF: features of the training molecules, all sets side by side.
+        y_B: labels: scaled values, or 0 and 1.
         layout: which columns are which set.
         classes: whether the labels are 0 and 1.
         num_targets: of the whole table; many targets get smaller models.
         seed: of this fit.
         options: threads, trees and weights of labels.
-        identity_N: a number for each molecule; its rows are held out together. None = all rows are different ones.
+        identity_B: a number for each molecule; its rows are held out together. None = all rows are different ones.
     """
 
-    x_NF: Float32[np.ndarray, "molecules features"]
-    y_N: Float[np.ndarray, "molecules"]
+    x_BF: Float32[np.ndarray, "molecules features"]
+    y_B: Float[np.ndarray, "molecules"]
     layout: Layout
     classes: bool
     num_targets: int
     seed: int
     options: FitOptions = FitOptions()
-    identity_N: Int64[np.ndarray, "molecules"] | None = None
+    identity_B: Int64[np.ndarray, "molecules"] | None = None
 
     @property
     def class_weight(self) -> dict[str, str]:
@@ -104,8 +104,8 @@ class Training:
 def fit_member(name: str, training: Training) -> ArrayModel:
     """Fit the classical member `name` on one target; a target with one label value becomes a constant."""
     fit = look_up(MEMBERS, name, "classical member")
-    if len(training.y_N) == 0 or np.ptp(training.y_N) == 0:
-        return constant(float(training.y_N[0]) if len(training.y_N) else 0.5 if training.classes else 0.0)
+    if len(training.y_B) == 0 or np.ptp(training.y_B) == 0:
+        return constant(float(training.y_B[0]) if len(training.y_B) else 0.5 if training.classes else 0.0)
     return fit(training)
 
 
@@ -145,12 +145,12 @@ def forest_on(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
         forest = classes[kind, training.classes](
             trees_of(training.options, training.num_targets),
             max_features="sqrt" if training.classes else 0.3,
-            min_samples_leaf=1 + len(training.y_N) // 10_000,
+            min_samples_leaf=1 + len(training.y_B) // 10_000,
             n_jobs=training.options.threads,
             random_state=training.seed % 2**32,
             **training.class_weight,
         )
-        forest.fit(training.x_NF[:, columns], training.y_N)
+        forest.fit(training.x_BF[:, columns], training.y_B)
         return from_forest(forest, columns, classes=training.classes)
 
     return fit
@@ -175,7 +175,7 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
         "learning_rate": 0.06,
         "num_leaves": 16,
         "lambda_l2": 1.0,
-        "min_data_in_leaf": min(20, max(2, len(training.y_N) // 20)),
+        "min_data_in_leaf": min(20, max(2, len(training.y_B) // 20)),
         "feature_fraction": 0.3,
         "is_unbalance": training.options.balanced and training.classes,
         "num_threads": 1,  # OpenMP threads on busy cores wait for each other, see `set_threads`
@@ -184,73 +184,73 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
         "verbose": -1,
         **changes,
     }
-    x_NK = np.ascontiguousarray(training.x_NF[:, columns])
+    x_BS = np.ascontiguousarray(training.x_BF[:, columns])
     seeds = seeds_of(training.options, training.num_targets)
     fitted = []
     for number in range(seeds):
         own = {**settings, "seed": derive_seed(training.seed, "boosting", number) % 2**31}
-        booster = lightgbm.train(own, lightgbm.Dataset(x_NK, training.y_N, params=own), num_boost_round=rounds)
+        booster = lightgbm.train(own, lightgbm.Dataset(x_BS, training.y_B, params=own), num_boost_round=rounds)
         fitted.append(from_lightgbm(booster.dump_model(), columns))
     return mean_of(fitted)
 
 
 def _linear(training: Training) -> Linear:
     columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
-    scaling = Scaling.fit(training.x_NF[:, columns])
-    scaling = Scaling(columns[scaling.columns_K], scaling.mean_K, scaling.std_K)
-    z_NK, y_N = scaling.apply(training.x_NF).astype(np.float64), training.y_N
-    groups = rows_of_molecules(range(len(y_N)) if training.identity_N is None else training.identity_N.tolist())
+    scaling = Scaling.fit(training.x_BF[:, columns])
+    scaling = Scaling(columns[scaling.columns_S], scaling.mean_S, scaling.std_S)
+    z_BS, y_B = scaling.apply(training.x_BF).astype(np.float64), training.y_B
+    groups = rows_of_molecules(range(len(y_B)) if training.identity_B is None else training.identity_B.tolist())
     order = np.random.default_rng(training.seed).permutation(len(groups))
     cut = max(1, int(_HELD_OUT * len(groups)))
     held_out, kept = (np.array([row for place in own for row in groups[place]]) for own in (order[:cut], order[cut:]))
     grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
     logistic = partial(_logistic, class_weight=training.class_weight)
     solve, loss = (logistic, _log_loss) if training.classes else (_ridge, _squared_error)
-    if len(groups) < 2 or (training.classes and min(len(np.unique(y_N[rows])) for rows in (held_out, kept)) < 2):
+    if len(groups) < 2 or (training.classes and min(len(np.unique(y_B[rows])) for rows in (held_out, kept)) < 2):
         grid = grid[1:2]
     if len(grid) > 1:
-        losses = [loss(y_N[held_out], *solve(z_NK[kept], y_N[kept], strength), z_NK[held_out]) for strength in grid]
+        losses = [loss(y_B[held_out], *solve(z_BS[kept], y_B[kept], strength), z_BS[held_out]) for strength in grid]
         grid = (grid[int(np.argmin(losses))],)
-    weights_K, intercept = solve(z_NK, y_N, grid[0])
-    return Linear(scaling, weights_K, intercept, "logit" if training.classes else "identity")
+    weights_S, intercept = solve(z_BS, y_B, grid[0])
+    return Linear(scaling, weights_S, intercept, "logit" if training.classes else "identity")
 
 
-def _ridge(z_NK: np.ndarray, y_N: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+def _ridge(z_BS: np.ndarray, y_B: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
     """Weights that minimise the squared error plus `strength` times their square, by the smaller of both systems."""
-    mean_K, mean = z_NK.mean(axis=0), float(y_N.mean())
-    centred_NK, rest_N = z_NK - mean_K, y_N - mean
-    if len(y_N) < z_NK.shape[1]:
-        gram = centred_NK @ centred_NK.T + strength * np.eye(len(y_N))
-        weights_K = centred_NK.T @ np.linalg.solve(gram, rest_N)
+    mean_S, mean = z_BS.mean(axis=0), float(y_B.mean())
+    centred_BS, rest_B = z_BS - mean_S, y_B - mean
+    if len(y_B) < z_BS.shape[1]:
+        gram = centred_BS @ centred_BS.T + strength * np.eye(len(y_B))
+        weights_S = centred_BS.T @ np.linalg.solve(gram, rest_B)
     else:
-        gram = centred_NK.T @ centred_NK + strength * np.eye(z_NK.shape[1])
-        weights_K = np.linalg.solve(gram, centred_NK.T @ rest_N)
-    return weights_K, mean - float(mean_K @ weights_K)
+        gram = centred_BS.T @ centred_BS + strength * np.eye(z_BS.shape[1])
+        weights_S = np.linalg.solve(gram, centred_BS.T @ rest_B)
+    return weights_S, mean - float(mean_S @ weights_S)
 
 
 def _logistic(
-    z_NK: np.ndarray, y_N: np.ndarray, strength: float, *, class_weight: Mapping[str, str]
+    z_BS: np.ndarray, y_B: np.ndarray, strength: float, *, class_weight: Mapping[str, str]
 ) -> tuple[np.ndarray, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred steps are near enough for a member of a blend
-        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_NK, y_N)
+        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_BS, y_B)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _squared_error(y_N: np.ndarray, weights_K: np.ndarray, intercept: float, z_NK: np.ndarray) -> float:
-    return float(((z_NK @ weights_K + intercept - y_N) ** 2).mean())
+def _squared_error(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray) -> float:
+    return float(((z_BS @ weights_S + intercept - y_B) ** 2).mean())
 
 
-def _log_loss(y_N: np.ndarray, weights_K: np.ndarray, intercept: float, z_NK: np.ndarray) -> float:
-    outputs_N = z_NK @ weights_K + intercept
-    return float((np.logaddexp(0, outputs_N) - y_N * outputs_N).mean())
+def _log_loss(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray) -> float:
+    outputs_B = z_BS @ weights_S + intercept
+    return float((np.logaddexp(0, outputs_B) - y_B * outputs_B).mean())
 
 
 def _gaussian_process(training: Training) -> Kernel:
     others = np.concatenate([training.layout.columns(EMBEDDING), training.layout.columns(DESCRIPTORS)])
     counts = training.layout.columns(COUNTS)
     return fit_kernel(
-        training.x_NF, training.y_N, counts, others, classes=training.classes, seed=derive_seed(training.seed, "kernel")
+        training.x_BF, training.y_B, counts, others, classes=training.classes, seed=derive_seed(training.seed, "kernel")
     )
 
 
@@ -259,9 +259,9 @@ def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) ->
     found = [training.layout.columns(name) for name in sets]
     for place, name in enumerate(sets):
         if name in COUNT_SETS:
-            have = (training.x_NF[:, found[place]] > 0).sum(axis=0)
+            have = (training.x_BF[:, found[place]] > 0).sum(axis=0)
             frequent = np.argsort(-have, kind="stable")[:most]
-            found[place] = np.sort(found[place][frequent[have[frequent] >= min(3, len(training.y_N))]])
+            found[place] = np.sort(found[place][frequent[have[frequent] >= min(3, len(training.y_B))]])
     columns = np.concatenate(found)
     return columns if len(columns) else training.layout.columns(COUNTS)
 
@@ -279,8 +279,7 @@ MEMBERS: Mapping[str, Callable[[Training], ArrayModel]] = {
 
 # Classical members on one partition: predictions out of fold, and the same models fitted on all development molecules.
 #
-# Development molecules are those of the training and the validation part; no test label is looked at. Legend: N all
-# molecules, C targets, F features.
+# Development molecules are those of the training and the validation part; no test label is looked at.
 
 
 Array = Float[np.ndarray, "molecules targets"]
@@ -294,23 +293,23 @@ class Workbench:
     """What the fits of a partition share.
 
     Attributes:
-        x_NF: features of all molecules; rows that have none are never asked for.
-        place_N: row of `x_NF` of each molecule, -1 where there is none.
-        targets_NC: labels in raw units; NaN = missing.
+        x_BF: features of all molecules; rows that have none are never asked for.
+        place_B: row of `x_BF` of each molecule, -1 where there is none.
+        targets_BC: labels in raw units; NaN = missing.
         targets: scale and kind, from the development molecules.
-        layout: columns of `x_NF`.
+        layout: columns of `x_BF`.
         rows: development molecules with features.
         folds: the fold of each of `rows`.
         num_folds: of them.
         seed: of the fits.
         options: of the fits.
-        identity_N: a number for each molecule, the same for all its rows.
-        exact_NC: `targets_NC` without limits, which can teach but not judge; None = there is no limit.
+        identity_B: a number for each molecule, the same for all its rows.
+        exact_BC: `targets_BC` without limits, which can teach but not judge; None = there is no limit.
     """
 
-    x_NF: Float32[np.ndarray, "known features"]
-    place_N: Int64[np.ndarray, "molecules"]
-    targets_NC: Array
+    x_BF: Float32[np.ndarray, "known features"]
+    place_B: Int64[np.ndarray, "molecules"]
+    targets_BC: Array
     targets: tuple[Target, ...]
     layout: Layout
     rows: Int64[np.ndarray, "rows"]
@@ -318,22 +317,22 @@ class Workbench:
     num_folds: int
     seed: int
     options: FitOptions
-    identity_N: Int64[np.ndarray, "molecules"]
-    exact_NC: Array | None = None
+    identity_B: Int64[np.ndarray, "molecules"]
+    exact_BC: Array | None = None
 
     @property
-    def judged_NC(self) -> Array:
+    def judged_BC(self) -> Array:
         """The labels that members are judged by."""
-        return self.targets_NC if self.exact_NC is None else self.exact_NC
+        return self.targets_BC if self.exact_BC is None else self.exact_BC
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
-        found: np.ndarray = rows[self.place_N[rows] >= 0]
+        found: np.ndarray = rows[self.place_B[rows] >= 0]
         return found
 
     def features(self, rows: np.ndarray) -> Float32[np.ndarray, "rows features"]:
         """Of molecules that have them."""
-        found: np.ndarray = self.x_NF[self.place_N[rows]]
+        found: np.ndarray = self.x_BF[self.place_B[rows]]
         return found
 
     def fit(
@@ -343,21 +342,21 @@ class Workbench:
         models = []
         for column in range(len(self.targets)) if columns is None else columns:
             target = self.targets[column]
-            labels_N = self.targets_NC[rows, column]
-            known = rows[~np.isnan(labels_N)]
-            labels_N = target.scaled(self.targets_NC[known, column])
+            labels_B = self.targets_BC[rows, column]
+            known = rows[~np.isnan(labels_B)]
+            labels_B = target.scaled(self.targets_BC[known, column])
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
-            x_NF, count = self.features(known), len(self.targets)
-            own = self.identity_N[known]
-            training = Training(x_NF, labels_N, self.layout, classes, count, seed, self.options, own)
+            x_BF, count = self.features(known), len(self.targets)
+            own = self.identity_B[known]
+            training = Training(x_BF, labels_B, self.layout, classes, count, seed, self.options, own)
             models.append(fit_member(name, training))
         return tuple(models)
 
     def predict(self, models: Sequence[ArrayModel], rows: np.ndarray) -> Array:
         """Predictions for `rows` in raw units."""
-        x_NF = self.features(rows)
-        columns = [target.raw(model.predict(x_NF)) for model, target in zip(models, self.targets, strict=True)]
+        x_BF = self.features(rows)
+        columns = [target.raw(model.predict(x_BF)) for model, target in zip(models, self.targets, strict=True)]
         return np.stack(columns, axis=1)
 
 
@@ -435,18 +434,18 @@ def _pilot(bench: Workbench, name: str) -> float:
 
 
 def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork) -> Array:
-    found_NC = np.full(bench.targets_NC.shape, np.nan)
+    found_BC = np.full(bench.targets_BC.shape, np.nan)
     for fold in range(folds):
         inside = bench.rows[bench.folds == fold]
         piece, started = _piece(bench, name, fold), time.monotonic()
         found = kept.get(piece)
         if found is None:
             models = bench.fit(name, bench.rows[bench.folds != fold], fold)
-            found_NC[inside] = bench.predict(models, inside)
-            kept.put(piece, {"values": found_NC[inside]}, {}, time.monotonic() - started)
+            found_BC[inside] = bench.predict(models, inside)
+            kept.put(piece, {"values": found_BC[inside]}, {}, time.monotonic() - started)
         else:
-            found_NC[inside] = found[0]["values"]
-    return found_NC
+            found_BC[inside] = found[0]["values"]
+    return found_BC
 
 
 def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ...]:
@@ -463,7 +462,7 @@ def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ..
 def _piece(bench: Workbench, name: str, fold: int) -> str:
     """The name of a fit: what it learns from is in it, since a time limit may draw other molecules."""
     digest = hashlib.sha256(repr(asdict(bench.options)).encode())
-    for array in (bench.rows, bench.folds, bench.targets_NC[bench.rows]):
+    for array in (bench.rows, bench.folds, bench.targets_BC[bench.rows]):
         digest.update(np.ascontiguousarray(array).tobytes())
     return f"{name}-{fold}-{digest.hexdigest()[:16]}"
 

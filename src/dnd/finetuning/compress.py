@@ -11,8 +11,6 @@ with the blend's mean :math:`\bar y` on the scale in which each target is learne
 the blend's calibrated probabilities and the cross-entropy. Sources: Bucila, Caruana and Niculescu-Mizil, "Model
 Compression" (KDD 2006), which teaches a network an ensemble's predictions on unlabelled data; Hinton, Vinyals and Dean,
 "Distilling the Knowledge in a Neural Network" (2015), for probabilities as targets.
-
-Legend: N molecules, C targets, V molecules that are held out.
 """
 
 from __future__ import annotations
@@ -184,10 +182,10 @@ def _compress(
     if (out / MANIFEST).is_file():
         LOGGER.log(RESULT, f"{out} is finished already")
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
-    values_NC = taught_values(teacher, unlabelled.smiles, out / _PIECES)
-    part = _parts(unlabelled, values_NC, config)
-    objective = _objective(teacher.targets, unlabelled, values_NC, part, config)
-    words = f"{len(np.unique(part.train))} molecules, {int(unlabelled.known_N.sum())} of them with a label of the model"
+    values_BC = taught_values(teacher, unlabelled.smiles, out / _PIECES)
+    part = _parts(unlabelled, values_BC, config)
+    objective = _objective(teacher.targets, unlabelled, values_BC, part, config)
+    words = f"{len(np.unique(part.train))} molecules, {int(unlabelled.known_B.sum())} of them with a label of the model"
     LOGGER.info(f"teaching the student {words}; {len(part.valid)} are held out")
     result = train(
         objective, config.loop, out / _STUDENT,
@@ -200,7 +198,7 @@ def _compress(
     network = objective.network
     member = Member(network, tuple(objective.targets), config.loop.seed, 1.0, network.student.config, "mlp")
     metrics = write_compressed(
-        out, Compressed(saved, teacher, member, result, unlabelled, part, values_NC, test, hydrogens, settings)
+        out, Compressed(saved, teacher, member, result, unlabelled, part, values_BC, test, hydrogens, settings)
     )
     shutil.rmtree(out / _STUDENT / "checkpoints", ignore_errors=True)  # a sealed MODEL needs neither
     shutil.rmtree(out / _PIECES, ignore_errors=True)
@@ -227,10 +225,10 @@ def _record(saved: ModelFolder, unlabelled: Unlabelled, config: CompressConfig) 
     }
 
 
-def _parts(unlabelled: Unlabelled, values_NC: Float[np.ndarray, "molecules targets"], config: CompressConfig) -> Split:
+def _parts(unlabelled: Unlabelled, values_BC: Float[np.ndarray, "molecules targets"], config: CompressConfig) -> Split:
     """What the student learns from, molecules with a label repeated, and what is held out, which has none."""
-    said_N = np.isfinite(values_NC).all(axis=1)
-    others, known = (np.flatnonzero(said_N & own) for own in (~unlabelled.known_N, unlabelled.known_N))
+    said_B = np.isfinite(values_BC).all(axis=1)
+    others, known = (np.flatnonzero(said_B & own) for own in (~unlabelled.known_B, unlabelled.known_B))
     order = numpy_generator(config.loop.seed, "held out").permutation(others)
     wanted = min(_MOST_HELD_OUT, max(_FEWEST_HELD_OUT, round(config.held_out * len(others))))
     if len(others) <= wanted:
@@ -249,7 +247,7 @@ def _parts(unlabelled: Unlabelled, values_NC: Float[np.ndarray, "molecules targe
 def _objective(
     targets: Sequence[Target],
     unlabelled: Unlabelled,
-    values_NC: Float[np.ndarray, "molecules targets"],
+    values_BC: Float[np.ndarray, "molecules targets"],
     part: Split,
     config: CompressConfig,
 ) -> Apprentice:
@@ -261,8 +259,8 @@ def _objective(
     return Apprentice(
         network,
         unlabelled.store,
-        values_NC,
-        _scaled(targets, values_NC[part.train]),
+        values_BC,
+        _scaled(targets, values_BC[part.train]),
         part,
         len(kinds) > 1 or len(groups) > 1,
         config.loop,
@@ -272,13 +270,13 @@ def _objective(
     )
 
 
-def _scaled(targets: Sequence[Target], values_NC: Float[np.ndarray, "molecules targets"]) -> list[Target]:
+def _scaled(targets: Sequence[Target], values_BC: Float[np.ndarray, "molecules targets"]) -> list[Target]:
     """The targets with the scale of what the model says of the molecules that teach, mapped as it maps labels."""
     found = []
-    for target, values_N in zip(targets, values_NC.T, strict=True):
+    for target, values_B in zip(targets, values_BC.T, strict=True):
         if target.kind == "regression":
-            mapped_N = target.transform.forward(values_N)
-            deviation = float(mapped_N.std())
-            target = replace(target, mean=float(mapped_N.mean()), std=deviation if deviation > 0 else 1.0)
+            mapped_B = target.transform.forward(values_B)
+            deviation = float(mapped_B.std())
+            target = replace(target, mean=float(mapped_B.mean()), std=deviation if deviation > 0 else 1.0)
         found.append(target)
     return found

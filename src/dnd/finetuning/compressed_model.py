@@ -5,8 +5,6 @@ without a label that it did not learn from: there the model's interval says how 
 the student lies elsewhere. So labels are drawn from the model's intervals, and the width is the conformal quantile of
 their distance to the student. The sets of classes are the model's own, as the student learned the calibrated
 probabilities that these look at. The domain is that of the labelled molecules, as far as these were given.
-
-Legend: N molecules, C targets, V molecules that are held out, S draws.
 """
 
 from __future__ import annotations
@@ -74,7 +72,7 @@ class Compressed:
         training: how its training went.
         unlabelled: molecules that it was taught.
         part: which of them it learned from, and which were held out.
-        values_NC: what the teacher says of them.
+        values_BC: what the teacher says of them.
         test: the teacher's test part.
         hydrogens: as the student sees molecules.
         record: of the run.
@@ -86,7 +84,7 @@ class Compressed:
     training: TrainResult
     unlabelled: Unlabelled
     part: Split
-    values_NC: Array
+    values_BC: Array
     test: LabelledMolecules
     hydrogens: HydrogenSetting
     record: Mapping[str, Any]
@@ -108,18 +106,18 @@ def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSe
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
-    is_new_N = ~np.array(knows, bool) & ("folds" not in saved.json("splits.json"))
-    rows = [rows[place] for place in found.places[is_new_N].tolist()]
+    is_new_B = ~np.array(knows, bool) & ("folds" not in saved.json("splits.json"))
+    rows = [rows[place] for place in found.places[is_new_B].tolist()]
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     targets, groups = teacher.targets, groups_of(teacher.targets)
     labels = [[_label(row, target) for target in targets] for row in rows]
     numbers = np.array([int(row["row"]) for row in rows], dtype=np.int64)
     return LabelledMolecules(
         store=found.store,
-        rows_N=numbers,
+        rows_B=numbers,
         texts=[row["smiles"] for row in rows],
         smiles=found.smiles,
-        targets_NC=np.array(labels, dtype=np.float64).reshape(len(rows), len(targets)),
+        targets_BC=np.array(labels, dtype=np.float64).reshape(len(rows), len(targets)),
         names=tuple(target.name for target in targets),
         extra=[],
         num_rows=len(rows),
@@ -152,13 +150,13 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
         name: made.saved.json("metrics.json")[name] for name in _KEPT if name in made.teacher.metrics
     }
     metrics["members"] = [training_facts(made.member, made.training)]
-    metrics["parts"] = part_metrics(folds[0][0], test.targets_NC, folds[0][1], targets)
-    beside = part_metrics(folds[0][0], test.targets_NC, of_teacher, targets)
+    metrics["parts"] = part_metrics(folds[0][0], test.targets_BC, folds[0][1], targets)
+    beside = part_metrics(folds[0][0], test.targets_BC, of_teacher, targets)
     metrics["baselines"] = {TEACHER: {"settings": {}, "parts": beside}}
     metrics["compressed"] = _agreement(made)
     verdicts = []
     if len(every):
-        judged = JudgedModels(targets, test.targets_NC, test.identities, folds, {TEACHER: [of_teacher]})
+        judged = JudgedModels(targets, test.targets_BC, test.identities, folds, {TEACHER: [of_teacher]})
         verdicts = judge_beside_baselines(judged, per_target=metrics["per_target"])
     metrics["verdicts"] = [one.as_dict() for one in verdicts]
     lines = [*comparison_table(metrics), *(one.sentence() for one in verdicts), *agreement_lines(metrics)]
@@ -173,7 +171,7 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
         config,
         card=_card(config, metrics),
         metrics=metrics,
-        splits={"split": metrics["split"], "train": [], "valid": [], "test": [int(row) for row in test.rows_N]},
+        splits={"split": metrics["split"], "train": [], "valid": [], "test": [int(row) for row in test.rows_B]},
         tables={
             TEST: predictions_table(folds, test),
             "rejects.csv": csv_text(("row", "smiles", "stage", "reason"), []),
@@ -195,12 +193,12 @@ def _agreement(made: Compressed) -> dict[str, Any]:
     rows, targets = made.part.valid, made.teacher.targets
     learned = [
         on_learned_scale(targets, values)
-        for values in (made.values_NC[rows], made.student_values(made.unlabelled.store, rows))
+        for values in (made.values_BC[rows], made.student_values(made.unlabelled.store, rows))
     ]
     return {
         "teacher": made.saved.manifest["digest"],
         "molecules": len(np.unique(made.part.train)),
-        "known_molecules": int(made.unlabelled.known_N.sum()),
+        "known_molecules": int(made.unlabelled.known_B.sum()),
         "held_out": len(rows),
         "targets": {
             target.name: _distance(said_V, own_V)
@@ -233,31 +231,31 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 def _domain(made: Compressed) -> Domain | None:
     """Of the labelled molecules among those that were taught, where most are; else the teacher's, by structure."""
-    rows, known = np.flatnonzero(made.unlabelled.known_N), made.teacher.known or ()
+    rows, known = np.flatnonzero(made.unlabelled.known_B), made.teacher.known or ()
     if len(rows) >= max(FEWEST_REFERENCES, len(known) / 2):
         return fit_domain([made.unlabelled.smiles[row] for row in rows], lambda places: made.embed(rows[places]))
     return made.teacher.domain and made.teacher.domain.by_structure()
 
 
-def _write_trust(folder: Path, made: Compressed, domain: Domain | None, tested_NC: Array) -> list[str]:
+def _write_trust(folder: Path, made: Compressed, domain: Domain | None, tested_BC: Array) -> list[str]:
     """Write calibration and domain into a MODEL folder that is not sealed yet; what was learned, in words."""
     if domain is not None:
         write_domain(folder, domain)
     if made.teacher.calibration is None:
         return []
-    calibration = _calibration(made, domain, tested_NC)
+    calibration = _calibration(made, domain, tested_BC)
     lines = _calibration_words(made, calibration)
     write_calibration(folder, calibration, lines)
     return lines
 
 
-def _calibration(made: Compressed, domain: Domain | None, tested_NC: Array) -> Calibration:
+def _calibration(made: Compressed, domain: Domain | None, tested_BC: Array) -> Calibration:
     known, rows, targets = made.teacher.calibration, made.part.valid, made.teacher.targets
     assert known is not None, "a model without a calibration has none to hand on"
     smiles = [made.unlabelled.smiles[row] for row in rows]
     said, _ = made.teacher.describe(smiles)
     own_VC = made.student_values(made.unlabelled.store, rows)
-    near_V, near_N = (_similarity(domain, texts) for texts in (smiles, made.test.smiles))
+    near_V, near_B = (_similarity(domain, texts) for texts in (smiles, made.test.smiles))
     found = []
     for place, (target, before) in enumerate(zip(targets, known.targets, strict=True)):
         chosen = Chosen(sets=before.chosen.sets)
@@ -265,9 +263,9 @@ def _calibration(made: Compressed, domain: Domain | None, tested_NC: Array) -> C
             low_V, high_V = (np.asarray(said[f"{target.name}_{end}"], dtype=np.float64) for end in ("low", "high"))
             predicted = Predicted(own_VC[:, place], None, target.transform, near_V)
             chosen = replace(chosen, intervals=widened(before.chosen.intervals, low_V, high_V, predicted, place))
-        labels_N = made.test.targets_NC[:, place]
-        tested = Predicted(tested_NC[:, place], None, target.transform, near_N)
-        found.append(TargetCalibration(chosen, replace(_judged(chosen, labels_N, tested), molecules=len(rows))))
+        labels_B = made.test.targets_BC[:, place]
+        tested = Predicted(tested_BC[:, place], None, target.transform, near_B)
+        found.append(TargetCalibration(chosen, replace(_judged(chosen, labels_B, tested), molecules=len(rows))))
     groups = [GroupCalibration(one.name, one.first, one.classes, Chosen(sets=one.chosen.sets)) for one in known.groups]
     return Calibration(tuple(found), known.coverage, tuple(groups))
 
@@ -305,11 +303,11 @@ def widened(
     return None if half is None else replace(start, half_width=half)
 
 
-def _judged(chosen: Chosen, labels_N: np.ndarray, predicted: Predicted) -> Judged:
+def _judged(chosen: Chosen, labels_B: np.ndarray, predicted: Predicted) -> Judged:
     """What the intervals or sets of a column reach on the test part."""
-    known_N = np.isfinite(labels_N)
-    data = HeldOut(labels_N, predicted)[np.flatnonzero(known_N)]
-    if not known_N.any():
+    known_B = np.isfinite(labels_B)
+    data = HeldOut(labels_B, predicted)[np.flatnonzero(known_B)]
+    if not known_B.any():
         return Judged()
     if chosen.intervals is not None:
         return Judged(judged_on=len(data), measured=chosen.intervals.evaluate(data)["coverage"])

@@ -32,14 +32,14 @@ LIMIT_LISTED = 50
 
 
 def audit_duplicates(
-    partitions: Sequence[Split], smiles: Sequence[str], rows_N: Int[np.ndarray, "molecules"]
+    partitions: Sequence[Split], smiles: Sequence[str], rows_B: Int[np.ndarray, "molecules"]
 ) -> dict[str, Any]:
     """What `metrics.json` says of molecules in more than one part.
 
     Args:
         partitions: one, or one per fold.
         smiles: of the molecules, as `molecule_identity` gives them.
-        rows_N: row number of each in the input.
+        rows_B: row number of each in the input.
 
     Returns:
         `duplicates_across_parts`: how many molecules are in two parts or three, in the fold that has most of them;
@@ -60,7 +60,7 @@ def audit_duplicates(
             rows: dict[str, list[int]] = {}
             for place in own:
                 if place in part_of:
-                    rows.setdefault(part_of[place], []).append(int(rows_N[place]))
+                    rows.setdefault(part_of[place], []).append(int(rows_B[place]))
             if len(rows) > 1:
                 found.append({"smiles": text, "rows": rows, **({"fold": fold} if len(partitions) > 1 else {})})
         most = max(most, len(found))
@@ -160,7 +160,7 @@ def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
 
 
 def check_learnable(
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
     kinds: Sequence[TaskKind],
     parts: Sequence[Split],
@@ -171,7 +171,7 @@ def check_learnable(
     """Refuse a split whose training part can't teach any target, and name the targets that it can't teach.
 
     Args:
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         names: of the columns.
         kinds: of the columns.
         parts: partitions.
@@ -188,11 +188,11 @@ def check_learnable(
     notices: dict[str, None] = {}
     for part in parts:
         rows = np.concatenate([part.train, part.valid]) if with_valid else part.train
-        fit_targets(targets_NC[rows], names, (), kinds, standardise=True, transforms=transforms)
+        fit_targets(targets_BC[rows], names, (), kinds, standardise=True, transforms=transforms)
         single = {
-            name: np.unique(known_N)
-            for name, kind, labels_N in zip(names, kinds, targets_NC[rows].T, strict=True)
-            if kind != "regression" and len(np.unique(known_N := labels_N[~np.isnan(labels_N)])) < 2
+            name: np.unique(known_B)
+            for name, kind, labels_B in zip(names, kinds, targets_BC[rows].T, strict=True)
+            if kind != "regression" and len(np.unique(known_B := labels_B[~np.isnan(labels_B)])) < 2
         }
         if len(single) == len(names):
             name, values = next(iter(single.items()))
@@ -222,7 +222,7 @@ def preamble(
     molecules, tasks, parts = plan.molecules, plan.tasks, plan.parts
     random = plan.encoder == RANDOM
     yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
-    yield f"{len(molecules.rows_N)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
+    yield f"{len(molecules.rows_B)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
     if molecules.standardized is not None:
         yield standardized_line(molecules)
     yield f"task: {tasks.reason}"
@@ -236,7 +236,7 @@ def preamble(
     yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
     for repeats in find_repeats(molecules, tasks.kinds, plan.transforms, plan.config.units):
         yield f"note: {repeats.sentence()}"
-    warning = warning_line(audit_duplicates(parts, molecules.identities, molecules.rows_N), molecules.place_of)
+    warning = warning_line(audit_duplicates(parts, molecules.identities, molecules.rows_B), molecules.place_of)
     if warning:
         yield warning
     if tasks.balanced:
@@ -245,9 +245,9 @@ def preamble(
 
 def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
     """Labels of each target per part: a part without any can't judge it."""
-    known_NC = ~np.isnan(molecules.targets_NC)
+    known_BC = ~np.isnan(molecules.targets_BC)
     lines = []
     for column, name in enumerate(molecules.names):
-        sizes = [" / ".join(str(int(known_NC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
+        sizes = [" / ".join(str(int(known_BC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
         lines.append(f"labels of {name}: {'; '.join(sizes)}")
     return lines

@@ -24,15 +24,15 @@ Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Split, targets_NC: Array, predictions_NC: Array, targets: Sequence[Target]
+    partition: Split, targets_BC: Array, predictions_BC: Array, targets: Sequence[Target]
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
     # Members that see one class against the rest do not sum to 1.
-    predictions_NC = normalised(predictions_NC, groups_of(targets))
+    predictions_BC = normalised(predictions_BC, groups_of(targets))
     for part in PARTS:
         rows = getattr(partition, part)
-        found[part] = {"molecules": len(rows), **judge_targets(targets, targets_NC[rows], predictions_NC[rows])}
+        found[part] = {"molecules": len(rows), **judge_targets(targets, targets_BC[rows], predictions_BC[rows])}
     return found
 
 
@@ -181,12 +181,12 @@ def label_counts(
     rows = {"all": np.arange(len(molecules.smiles))} if len(parts) > 1 else parts[0].parts()
     found = []
     for column, (name, kind, transform) in enumerate(zip(molecules.names, kinds, transforms, strict=True)):
-        labels_N = molecules.exact_NC[:, column]
+        labels_B = molecules.exact_BC[:, column]
         if kind == "regression":
-            judged_N = transform.judged(labels_N)
-            edges = np.histogram_bin_edges(judged_N[np.isfinite(judged_N)], bins=BINS)
+            judged_B = transform.judged(labels_B)
+            edges = np.histogram_bin_edges(judged_B[np.isfinite(judged_B)], bins=BINS)
             counts = {
-                part: np.histogram(judged_N[own][np.isfinite(judged_N[own])], edges)[0].tolist()
+                part: np.histogram(judged_B[own][np.isfinite(judged_B[own])], edges)[0].tolist()
                 for part, own in rows.items()
             }
             found.append({"target": name, "edges": transform.unjudged(edges).tolist(), "counts": counts})
@@ -212,11 +212,11 @@ def predictions_table(
     for name in names:
         header += [name, f"{name}_pred", *(f"{name}_prob_{one}" for one in classes.get(name, ()))]
     rows: list[list[object]] = []
-    for partition, predictions_NC in folds:
+    for partition, predictions_BC in folds:
         for place in partition.test:
-            cells = _cells(molecules, molecules.exact_NC[place], predictions_NC[place])
+            cells = _cells(molecules, molecules.exact_BC[place], predictions_BC[place])
             own = [molecules.ids[place]] if has_ids else []
-            rows.append([int(molecules.rows_N[place]), *own, molecules.texts[place], *cells])
+            rows.append([int(molecules.rows_B[place]), *own, molecules.texts[place], *cells])
     return csv_text(header, sorted(rows, key=lambda row: row[0]))  # type: ignore[arg-type,return-value]
 
 

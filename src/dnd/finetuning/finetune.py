@@ -207,15 +207,15 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
     run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
-    parts, learned_NC = list(molecules.parts), molecules.learned_NC
-    notices = check_tasks(learned_NC, molecules.names, tasks.kinds)
+    parts, learned_BC = list(molecules.parts), molecules.learned_BC
+    notices = check_tasks(learned_BC, molecules.names, tasks.kinds)
     choice = None if config.targets == "raw" else config.transform
     transforms, lines = choose_transforms(
-        choice, learned_NC, molecules.names, tasks.kinds, [part.train for part in parts]
+        choice, learned_BC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
     lines += _without_logarithm(molecules, transforms)
     notices += check_learnable(
-        molecules.targets_NC,
+        molecules.targets_BC,
         molecules.names,
         tasks.kinds,
         parts,
@@ -288,7 +288,7 @@ def _read(
         most=most,
         dealing=dealing,
     )
-    tasks = choose_tasks(molecules.learned_NC, molecules.names, choices, words=molecules.classes)
+    tasks = choose_tasks(molecules.learned_BC, molecules.names, choices, words=molecules.classes)
     molecules, line = aggregated(molecules, config.replicates, tasks.kinds)
     if line:
         LOGGER.info(line)
@@ -298,8 +298,8 @@ def _read(
 def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[TransformName]) -> list[str]:
     """Test labels that can't be judged on the scale that the training and validation labels chose."""
     lines = []
-    for name, chosen, labels_N in zip(molecules.names, transforms, molecules.targets_NC.T, strict=True):
-        count = int((labels_N <= 0).sum()) if chosen == "log" else 0
+    for name, chosen, labels_B in zip(molecules.names, transforms, molecules.targets_BC.T, strict=True):
+        count = int((labels_B <= 0).sum()) if chosen == "log" else 0
         if count:
             what = "1 test label is" if count == 1 else f"{count} test labels are"
             lines.append(f"note: target {name}: {what} not above 0 and can be judged in its unit only")
@@ -315,7 +315,7 @@ def _dealing(config: FinetuneConfig) -> Dealing:
             molecules.smiles if config.standardize else molecules.texts,
             identities=identities_of(molecules.smiles),
             column_values=molecules.extra,
-            rows_N=molecules.rows_N,
+            rows_B=molecules.rows_B,
             num_rows=molecules.num_rows,
             places=molecules.places,
             fractions=(config.fractions[0], config.fractions[1], config.fractions[2]),

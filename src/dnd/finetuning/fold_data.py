@@ -51,12 +51,12 @@ def scaffold_folds(
     for rows in (rows for rows in groups if len(rows) > largest):
         pieces += [[rows[place] for place in own] for own in rows_of_molecules(known[row] for row in rows)]
     shuffled = [pieces[place] for place in numpy_generator(seed, "blend folds").permutation(len(pieces))]
-    fold_N, sizes = np.empty(len(smiles), np.int64), [0] * folds
+    fold_B, sizes = np.empty(len(smiles), np.int64), [0] * folds
     for piece in sorted(shuffled, key=len, reverse=True):
         smallest = sizes.index(min(sizes))
-        fold_N[piece] = smallest
+        fold_B[piece] = smallest
         sizes[smallest] += len(piece)
-    return fold_N
+    return fold_B
 
 
 # Which molecules the members of a blend learn from, and what they see of them.
@@ -93,7 +93,7 @@ def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"
         affordable = max(_FEWEST_ROWS, int(clock.share(_FEATURE_SHARE) / each))
         if affordable < min(count, 2 * limit):
             limit, reason = max(_FEWEST_ROWS, affordable // 2), "time limit"
-    found_N = np.zeros(count, bool)
+    found_B = np.zeros(count, bool)
     if len(plan.parts) > 1:
         pools = [(np.arange(count), 2 * limit)]
     else:
@@ -101,13 +101,13 @@ def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"
         pools = [(development(part), limit), (part.test, limit)]
     for number, (rows, most) in enumerate(pools):
         drawn = numpy_generator(plan.config.split_seed, "blend rows", number).permutation(len(rows))[:most]
-        found_N[rows[drawn]] = True
+        found_B[rows[drawn]] = True
     wanted = sum(len(rows) for rows, _ in pools)
-    if found_N.sum() < wanted:
+    if found_B.sum() < wanted:
         LOGGER.info(
-            f"plan: {found_N.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})"
+            f"plan: {found_B.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})"
         )
-    return found_N
+    return found_B
 
 
 def development(partition: Split) -> Int64[np.ndarray, "rows"]:
@@ -116,17 +116,17 @@ def development(partition: Split) -> Int64[np.ndarray, "rows"]:
 
 
 def workbench(
-    plan: Plan, partition: Split, x_NF: np.ndarray, place_N: np.ndarray, encoder: FrozenEncoder | None
+    plan: Plan, partition: Split, x_BF: np.ndarray, place_B: np.ndarray, encoder: FrozenEncoder | None
 ) -> Workbench:
     """What the classical members of a partition share: folds, and the scale of the targets."""
     molecules, config = plan.molecules, plan.config
     rows = development(partition)
-    rows = rows[place_N[rows] >= 0]
+    rows = rows[place_B[rows] >= 0]
     identities = [molecules.identities[row] for row in rows]
     texts = molecules.smiles if config.standardize else molecules.texts
     num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
-        molecules.targets_NC[rows],
+        molecules.targets_BC[rows],
         molecules.names,
         config.units,
         plan.tasks.kinds,
@@ -134,17 +134,17 @@ def workbench(
         transforms=plan.transforms,
     )
     return Workbench(
-        x_NF=x_NF,
-        place_N=place_N,
-        targets_NC=molecules.targets_NC,
-        exact_NC=None if molecules.sides_NC is None else molecules.exact_NC,
+        x_BF=x_BF,
+        place_B=place_B,
+        targets_BC=molecules.targets_BC,
+        exact_BC=None if molecules.sides_BC is None else molecules.exact_BC,
         targets=tuple(with_groups(targets, molecules.groups, molecules.class_names)),
         layout=feature_layout(plan, encoder),
         rows=rows,
         folds=scaffold_folds([texts[row] for row in rows], num_folds, config.split_seed, identities),
         num_folds=num_folds,
         seed=config.loop.seed,
-        identity_N=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),
+        identity_B=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),
         options=FitOptions(
             threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
             trees=config.blend.trees,
@@ -164,8 +164,8 @@ def similarity_to_training(
         bench: development molecules and their folds.
         judged: molecules of the test part.
     """
-    found_N = np.full(len(smiles), np.nan)
-    found_N[bench.rows], found_N[judged] = similarity_out_of_fold(
+    found_B = np.full(len(smiles), np.nan)
+    found_B[bench.rows], found_B[judged] = similarity_out_of_fold(
         [smiles[row] for row in bench.rows], bench.folds, [smiles[row] for row in judged]
     )
-    return found_N
+    return found_B

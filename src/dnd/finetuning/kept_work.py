@@ -94,21 +94,21 @@ class KeptFeatures:
         """The features of these molecules, where all are kept."""
         if not all(text in self._known for text in smiles):
             return None
-        bits_NF = np.zeros((len(smiles), self._width), np.uint32)
+        bits_BF = np.zeros((len(smiles), self._width), np.uint32)
         refused = {}
         for row, text in enumerate(smiles):
             places, bits, reason = self._known[text]
-            bits_NF[row, places] = bits
+            bits_BF[row, places] = bits
             refused.update({row: reason} if reason else {})
-        return Features(bits_NF.view(np.float32), refused)
+        return Features(bits_BF.view(np.float32), refused)
 
     def put(self, smiles: Sequence[str], part: Features) -> None:
         """Keep the features of these molecules."""
-        bits_NF = np.ascontiguousarray(part.x_NF).view(np.uint32)  # as bits, so that -0.0 is no 0
-        self._width = bits_NF.shape[1]
+        bits_BF = np.ascontiguousarray(part.x_BF).view(np.uint32)  # as bits, so that -0.0 is no 0
+        self._width = bits_BF.shape[1]
         for row, text in enumerate(smiles):
-            places = np.flatnonzero(bits_NF[row]).astype(np.int32)
-            self._known[text] = (places, bits_NF[row, places], part.refused.get(row, ""))
+            places = np.flatnonzero(bits_BF[row]).astype(np.int32)
+            self._known[text] = (places, bits_BF[row, places], part.refused.get(row, ""))
         self._new += smiles
         if time.monotonic() - self._since >= KEEP_EVERY_S:
             self.keep()

@@ -58,23 +58,23 @@ class LabelledMolecules:
 
     Attributes:
         store: graphs in memory, one per usable row.
-        rows_N: row numbers of the input, from 0, ascending; of `molecules.csv` where there are several inputs.
+        rows_B: row numbers of the input, from 0, ascending; of `molecules.csv` where there are several inputs.
         texts: SMILES as written.
         smiles: canonical SMILES.
-        targets_NC: labels in raw units; NaN = missing, at least one known per row.
+        targets_BC: labels in raw units; NaN = missing, at least one known per row.
         names: of the targets.
         extra: values of the further column that was asked for, such as that of a split.
         num_rows: rows of the input, usable or not.
         rejects: the others.
         files: names of the inputs.
         origins: where there are several inputs, for each molecule its row numbers in each of them.
-        classes: for each target its labels, where they are words; `targets_NC` has their places then.
+        classes: for each target its labels, where they are words; `targets_BC` has their places then.
         groups: columns that are the classes of one target; see `classes.py`.
         not_drawn: rows that are too many, see `read_labelled`.
         parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
         ids: the user's own names of the molecules; empty where the table has none.
         places: row of each as messages say it.
-        sides_NC: 1 or -1 where a label is a limit and the truth is above or below it; None = all labels are exact.
+        sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all labels are exact.
         class_names: for each target of two classes with names of their own these, class 0 first; empty = 0 and 1.
         units: of the user's targets, where the cells say them.
         notes: what was understood of the labels and what was left out of them, a line each.
@@ -83,10 +83,10 @@ class LabelledMolecules:
     """
 
     store: Store
-    rows_N: np.ndarray
+    rows_B: np.ndarray
     texts: list[str]
     smiles: list[str]
-    targets_NC: Float[np.ndarray, "molecules targets"]
+    targets_BC: Float[np.ndarray, "molecules targets"]
     names: tuple[str, ...]
     extra: list[str]
     num_rows: int
@@ -99,7 +99,7 @@ class LabelledMolecules:
     parts: tuple[Split, ...] = ()
     ids: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
-    sides_NC: Int[np.ndarray, "molecules targets"] | None = None
+    sides_BC: Int[np.ndarray, "molecules targets"] | None = None
     class_names: tuple[tuple[str, ...], ...] = ()
     units: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class LabelledMolecules:
         return identities_of(self.smiles)
 
     @property
-    def learned_N(self) -> Bool[np.ndarray, "molecules"]:
+    def learned_B(self) -> Bool[np.ndarray, "molecules"]:
         """Which molecules are in the training or validation part of a partition; all where there is no partition.
 
         Only their labels decide anything: task, classes, transforms, scales.
@@ -120,27 +120,27 @@ class LabelledMolecules:
         return learned_rows(self.parts, len(self.smiles))
 
     @property
-    def learned_NC(self) -> Float[np.ndarray, "molecules targets"]:
-        """`targets_NC` without the labels that decide nothing, those of molecules that are only in test parts."""
-        return np.where(self.learned_N[:, None], self.targets_NC, np.nan)
+    def learned_BC(self) -> Float[np.ndarray, "molecules targets"]:
+        """`targets_BC` without the labels that decide nothing, those of molecules that are only in test parts."""
+        return np.where(self.learned_B[:, None], self.targets_BC, np.nan)
 
     @property
-    def exact_NC(self) -> Float[np.ndarray, "molecules targets"]:
+    def exact_BC(self) -> Float[np.ndarray, "molecules targets"]:
         """The labels that say what the truth is; a limit can teach, but not judge."""
-        return self.targets_NC if self.sides_NC is None else np.where(self.sides_NC == 0, self.targets_NC, np.nan)
+        return self.targets_BC if self.sides_BC is None else np.where(self.sides_BC == 0, self.targets_BC, np.nan)
 
     def place_of(self, row: int) -> int:
         """How messages call a row of the input."""
         if not self.places:
             return row
-        return self.places[int(np.searchsorted(self.rows_N, row))]
+        return self.places[int(np.searchsorted(self.rows_B, row))]
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""
         digest = hashlib.sha256("\n".join(self.smiles).encode())
-        digest.update(np.ascontiguousarray(self.rows_N).tobytes() + np.ascontiguousarray(self.targets_NC).tobytes())
-        if self.sides_NC is not None:
-            digest.update(np.ascontiguousarray(self.sides_NC).tobytes())
+        digest.update(np.ascontiguousarray(self.rows_B).tobytes() + np.ascontiguousarray(self.targets_BC).tobytes())
+        if self.sides_BC is not None:
+            digest.update(np.ascontiguousarray(self.sides_BC).tobytes())
         return digest.hexdigest()
 
     def rejects_csv(self) -> str:
@@ -222,20 +222,20 @@ def read_labelled(
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
     smiles = [molecule.smiles for molecule in molecules]
     parts = tuple(dealing.deal(labelled.unread(smiles))) if dealing else ()
-    learned_N = learned_rows(parts, len(kept))
-    labels = label_values(labelled, learned_N)
+    learned_B = learned_rows(parts, len(kept))
+    labels = label_values(labelled, learned_B)
     # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
-    known_N = ~np.isnan(labels.values_NC).all(axis=1) | ~learned_N
-    known, lost = np.flatnonzero(known_N), np.flatnonzero(~known_N)
+    known_B = ~np.isnan(labels.values_BC).all(axis=1) | ~learned_B
+    known, lost = np.flatnonzero(known_B), np.flatnonzero(~known_B)
     bad += [_without_label(labelled.numbers[row], labelled.texts[row], labelled.places[row]) for row in lost]
     require_enough(len(known), bad, fewest)
     labelled, labels, molecules = labelled.only(known.tolist()), labels.only(known), [molecules[row] for row in known]
     return LabelledMolecules(
         store=as_store(molecules, hydrogens),
-        rows_N=np.array(labelled.numbers, dtype=np.int64),
+        rows_B=np.array(labelled.numbers, dtype=np.int64),
         texts=labelled.texts,
         smiles=[molecule.smiles for molecule in molecules],
-        targets_NC=labels.values_NC,
+        targets_BC=labels.values_BC,
         names=tuple(labelled.names),
         extra=labelled.extra,
         num_rows=labelled.num_rows,
@@ -246,7 +246,7 @@ def read_labelled(
         parts=tuple(among(part, known) for part in parts),
         ids=tuple(labelled.ids),
         places=tuple(labelled.places),
-        sides_NC=labels.sides_NC,
+        sides_BC=labels.sides_BC,
         units=labels.units,
         notes=labels.notes,
         standardized=changed_by_standardizing(molecules) if standardize else None,
@@ -272,7 +272,7 @@ class UnreadMolecules:
         texts: SMILES as written.
         smiles: canonical SMILES.
         extra: cells of the split's column.
-        rows_N: row numbers, from 0.
+        rows_B: row numbers, from 0.
         places: rows as messages say them.
         num_rows: rows of the input, usable or not.
     """
@@ -280,7 +280,7 @@ class UnreadMolecules:
     texts: Sequence[str]
     smiles: Sequence[str]
     extra: Sequence[str]
-    rows_N: Int[np.ndarray, "molecules"]
+    rows_B: Int[np.ndarray, "molecules"]
     places: Sequence[int]
     num_rows: int
 
@@ -391,8 +391,8 @@ class LabelledRows:
 
     def unread(self, smiles: Sequence[str]) -> UnreadMolecules:
         """What a split may know of the rows: all but the labels."""
-        numbers_N = np.array(self.numbers, dtype=np.int64)
-        return UnreadMolecules(self.texts, smiles, self.extra, numbers_N, self.places, self.num_rows)
+        numbers_B = np.array(self.numbers, dtype=np.int64)
+        return UnreadMolecules(self.texts, smiles, self.extra, numbers_B, self.places, self.num_rows)
 
     def only(self, places: Sequence[int]) -> LabelledRows:
         """Some of the rows."""
@@ -412,31 +412,31 @@ class Labels:
     """Label cells as numbers.
 
     Attributes:
-        values_NC: NaN = missing; where the labels are words, their places in `classes`.
-        sides_NC: see `LabelledMolecules`.
+        values_BC: NaN = missing; where the labels are words, their places in `classes`.
+        sides_BC: see `LabelledMolecules`.
         classes: for each target its labels, where they are words.
         units: of the targets, where the cells say them.
         notes: what was understood of the cells, and which were left out.
     """
 
-    values_NC: Float[np.ndarray, "rows targets"]
-    sides_NC: Int[np.ndarray, "rows targets"] | None
+    values_BC: Float[np.ndarray, "rows targets"]
+    sides_BC: Int[np.ndarray, "rows targets"] | None
     classes: tuple[tuple[str, ...], ...]
     units: tuple[str, ...]
     notes: tuple[str, ...]
 
     def only(self, rows: Int[np.ndarray, "kept"]) -> Labels:
         """Some of the rows."""
-        sides_NC = None if self.sides_NC is None else self.sides_NC[rows]
-        return replace(self, values_NC=self.values_NC[rows], sides_NC=sides_NC)
+        sides_BC = None if self.sides_BC is None else self.sides_BC[rows]
+        return replace(self, values_BC=self.values_BC[rows], sides_BC=sides_BC)
 
 
-def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Labels:
+def label_values(rows: LabelledRows, learned_B: Bool[np.ndarray, "rows"]) -> Labels:
     """Read the label cells of `rows`, all as those of the rows that are learned want it; see `read_column`.
 
     Args:
         rows: at least one.
-        learned_N: the rows that decide how a column is read.
+        learned_B: the rows that decide how a column is read.
 
     Raises:
         InputError: see `read_column`; there is no label at all.
@@ -448,17 +448,17 @@ def label_values(rows: LabelledRows, learned_N: Bool[np.ndarray, "rows"]) -> Lab
             column=name,
             rules=rows.rules,
             comma_file=rows.comma_file,
-            learned=learned_N.tolist(),
+            learned=learned_B.tolist(),
         )
         for column, name in enumerate(rows.names)
     ]
-    sides_NC = np.array([column.sides for column in columns], dtype=np.int8).T
-    values_NC = np.array([column.values for column in columns], dtype=np.float64).T
-    if np.isnan(values_NC).all():
+    sides_BC = np.array([column.sides for column in columns], dtype=np.int8).T
+    values_BC = np.array([column.values for column in columns], dtype=np.float64).T
+    if np.isnan(values_BC).all():
         raise _no_label(rows.names, rows.num_rows)
     return Labels(
-        values_NC,
-        sides_NC if sides_NC.any() else None,
+        values_BC,
+        sides_BC if sides_BC.any() else None,
         tuple(column.words for column in columns),
         tuple(column.unit for column in columns),
         tuple(note for column in columns for note in column.notes),

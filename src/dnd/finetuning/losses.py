@@ -1,7 +1,7 @@
 """Losses that leave missing labels out before anything is computed from them.
 
-Legend: B molecules, C targets, K classes of one target. Where classes are weighted, `weights_2C` has the weight of
-label 0 in its first row and of label 1 in its second, and a loss is the weighted mean of its terms.
+Where classes are weighted, `weights_2C` has the weight of label 0 in its first row and of label 1 in its second, and a
+loss is the weighted mean of its terms.
 """
 
 from __future__ import annotations
@@ -145,18 +145,18 @@ def cross_entropy(
     return loss / weight_BK.sum().clamp(min=_SMALLEST)
 
 
-def balanced_weights(targets_NC: Float[Tensor, "molecules targets"]) -> Float[Tensor, "2 targets"]:
+def balanced_weights(targets_BC: Float[Tensor, "molecules targets"]) -> Float[Tensor, "2 targets"]:
     """Weights that let both labels of a column weigh the same in the training part: n / (2 n_label), 1 where n is 0.
 
     The weights of the second row are, up to a factor, those that let the classes of a group weigh the same. They are
     scikit-learn's `class_weight="balanced"`.
 
     Args:
-        targets_NC: labels of the training part; NaN = missing.
+        targets_BC: labels of the training part; NaN = missing.
     """
-    known_NC = ~targets_NC.isnan()
-    counts_2C = torch.stack([(known_NC & (targets_NC == label)).sum(dim=0) for label in (0, 1)])
-    weights_2C = known_NC.sum(dim=0) / (2.0 * counts_2C.clamp(min=1))
+    known_BC = ~targets_BC.isnan()
+    counts_2C = torch.stack([(known_BC & (targets_BC == label)).sum(dim=0) for label in (0, 1)])
+    weights_2C = known_BC.sum(dim=0) / (2.0 * counts_2C.clamp(min=1))
     return torch.where(counts_2C > 0, weights_2C, torch.ones_like(weights_2C))
 
 

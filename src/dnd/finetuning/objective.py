@@ -42,7 +42,6 @@ from dnd.training.settings import LoopConfig
 # prefers: cross-fitting, as for nuisance parameters in Chernozhukov et al., Econometrics Journal 21 (2018) C1. How much
 # it matters is in `docs/results/predictor.md`.
 #
-# Legend: V molecules of the part, C targets.
 
 
 _WORST = torch.finfo(torch.float64).min  # a checkpoint holds finite numbers only
@@ -148,7 +147,7 @@ class SupervisedObjective(Objective):
     Args:
         network: student, pooling and head; all of it is trained.
         source: graphs of all molecules.
-        targets_NC: labels in raw units, a row per molecule of `source`; NaN = missing.
+        targets_BC: labels in raw units, a row per molecule of `source`; NaN = missing.
         targets: kind and scale of each target, the scale from the training part.
         partition: positions in `source` of each part.
         balanced: the loss is the mean over targets, not over labels, and selects the epoch: a mean of metrics of
@@ -160,7 +159,7 @@ class SupervisedObjective(Objective):
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
         value_loss: of values.
         select_by_loss: the validation loss chooses the epoch, whatever the metrics say.
-        sides_NC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
+        sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
             prediction beyond a limit, on the side of the truth, costs nothing; one on the other side costs what it
             would cost if the limit were the label (a hinge). Limits judge nothing.
     """
@@ -169,7 +168,7 @@ class SupervisedObjective(Objective):
         self,
         network: PropertyNetwork,
         source: MoleculeSource,
-        targets_NC: Float[np.ndarray, "molecules targets"],
+        targets_BC: Float[np.ndarray, "molecules targets"],
         targets: Sequence[Target],
         partition: Split,
         balanced: bool,
@@ -179,25 +178,25 @@ class SupervisedObjective(Objective):
         value_loss: ValueLoss = DEFAULT_LOSS,
         select_by_loss: bool = False,
         identities: Sequence[str] = (),
-        sides_NC: Int[np.ndarray, "molecules targets"] | None = None,
+        sides_BC: Int[np.ndarray, "molecules targets"] | None = None,
     ) -> None:
         super().__init__()
-        self.sides_NC = None if sides_NC is None else torch.from_numpy(sides_NC)
+        self.sides_BC = None if sides_BC is None else torch.from_numpy(sides_BC)
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
         self.bf16_devices = network.student.bf16_devices
         self.loop, self.layer_decay, self.value_loss = loop, layer_decay, value_loss
-        exact_NC = targets_NC if sides_NC is None else np.where(sides_NC == 0, targets_NC, np.nan)
-        self.targets_NC, self.targets = exact_NC, list(targets)
+        exact_BC = targets_BC if sides_BC is None else np.where(sides_BC == 0, targets_BC, np.nan)
+        self.targets_BC, self.targets = exact_BC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
         self.groups, self.is_class_C = groups_of(targets), torch.tensor([kind != "regression" for kind in self.kinds])
-        weights_2C = balanced_weights(torch.from_numpy(targets_NC[partition.train]))
+        weights_2C = balanced_weights(torch.from_numpy(targets_BC[partition.train]))
         self.weights_2C = torch.where(self.is_class_C, weights_2C, 1.0).float() if class_weights else None
-        scaled_NC = np.stack(
-            [one.scaled(labels_N) for one, labels_N in zip(targets, targets_NC.T, strict=True)], axis=1
+        scaled_BC = np.stack(
+            [one.scaled(labels_B) for one, labels_B in zip(targets, targets_BC.T, strict=True)], axis=1
         )
-        self.scaled_NC = torch.from_numpy(scaled_NC.astype(np.float32))
+        self.scaled_BC = torch.from_numpy(scaled_BC.astype(np.float32))
         main = metric_names(self.kinds)[0]
-        valid_BC = exact_NC[partition.valid]
+        valid_BC = exact_BC[partition.valid]
         # The accuracies of several classes move in steps, so there the validation loss chooses.
         countable = not balanced and not self.groups and not select_by_loss
         countable = countable and score(main, valid_BC, np.zeros_like(valid_BC)).value is not None
@@ -214,13 +213,13 @@ class SupervisedObjective(Objective):
 
     def loss_of(self, outputs_BC: Tensor, rows: Int[np.ndarray, "molecules"]) -> Tensor:
         """The loss of outputs for the molecules `rows`, over known labels."""
-        targets_BC = self.scaled_NC[torch.from_numpy(rows)].to(outputs_BC)
+        targets_BC = self.scaled_BC[torch.from_numpy(rows)].to(outputs_BC)
         return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, torch.from_numpy(rows))).loss
 
     def _limited(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Tensor:
-        if self.sides_NC is None:
+        if self.sides_BC is None:
             return targets_BC
-        return beyond_limits(outputs_BC, targets_BC, self.sides_NC[rows.cpu()].to(outputs_BC.device))
+        return beyond_limits(outputs_BC, targets_BC, self.sides_BC[rows.cpu()].to(outputs_BC.device))
 
     def _terms(self, outputs_BC: Tensor, targets_BC: Tensor) -> Terms:
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
@@ -260,7 +259,7 @@ class SupervisedObjective(Objective):
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """Graphs and scaled targets of `rows`."""
-        return replace(self.source.read(rows), targets_BC=self.scaled_NC[torch.from_numpy(rows)])
+        return replace(self.source.read(rows), targets_BC=self.scaled_BC[torch.from_numpy(rows)])
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the validation and test parts as `judge_targets` has them, and the validation loss.
@@ -279,7 +278,7 @@ class SupervisedObjective(Objective):
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
         ):
-            judged = judge_targets(self.targets, self.targets_NC[rows], predictions_BC)
+            judged = judge_targets(self.targets, self.targets_BC[rows], predictions_BC)
             for name in metric_names(self.kinds):
                 if judged[name] is not None:
                     found[f"{part}_{name}"] = judged[name]
@@ -290,7 +289,7 @@ class SupervisedObjective(Objective):
         rows = self.partition.valid[half]
         if self.best_metric == "valid_loss":
             return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), rows))
-        labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_NC[rows], raw_VC[half]))
+        labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_BC[rows], raw_VC[half]))
         found = score(metric_names(self.kinds)[0], labels_VC, values_VC).value
         return math.nan if found is None else found if self.best_is_max else -found
 
@@ -301,10 +300,10 @@ class SupervisedObjective(Objective):
     def predict(self, rows: np.ndarray | None = None) -> Float[np.ndarray, "molecules targets"]:
         """Predictions in raw units or as probabilities, NaN for molecules that are not in `rows`; None = all."""
         rows = np.arange(len(self.source)) if rows is None else rows
-        found_NC = np.full((len(self.source), len(self.targets)), np.nan)
+        found_BC = np.full((len(self.source), len(self.targets)), np.nan)
         outputs = run_over(self.network, self.network.student, self.source, rows)
-        found_NC[rows] = to_raw_units(outputs, self.targets)
-        return found_NC
+        found_BC[rows] = to_raw_units(outputs, self.targets)
+        return found_BC
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """One line per molecule."""

@@ -95,9 +95,9 @@ class Fitted:
         alone: per member of a blend its own predictions for each partition.
         deadline: of `time.monotonic`, by which the baselines are to be fitted.
         about: further entries of `metrics.json`.
-        spread_NC: how far the members disagree about each molecule, as the model will say it of a new one; None where
+        spread_BC: how far the members disagree about each molecule, as the model will say it of a new one; None where
             there is one member or several partitions.
-        similarity_N: of a blend's molecules to the nearest one that their prediction was learned from; None where the
+        similarity_B: of a blend's molecules to the nearest one that their prediction was learned from; None where the
             intervals do not go with it.
     """
 
@@ -113,8 +113,8 @@ class Fitted:
     alone: Mapping[str, list[Array]] = field(default_factory=dict)
     deadline: float = math.inf
     about: Mapping[str, Any] = field(default_factory=dict)
-    spread_NC: Array | None = None
-    similarity_N: Float[np.ndarray, "molecules"] | None = None
+    spread_BC: Array | None = None
+    similarity_B: Float[np.ndarray, "molecules"] | None = None
 
     @classmethod
     def of(cls, results: Sequence[MemberResult], molecules: LabelledMolecules) -> Fitted:
@@ -132,7 +132,7 @@ class Fitted:
             training=[training_summary(result) for result in results],
             domain_rows=np.unique(np.concatenate([part.train for part, _ in folds])),
             embed=embed,
-            spread_NC=_spread(results) if len(folds) == 1 else None,
+            spread_BC=_spread(results) if len(folds) == 1 else None,
         )
 
 
@@ -142,26 +142,26 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     transforms = [target.transform for target in fitted.targets]
     folds, calibration = calibrate(
         fitted.folds,
-        molecules.exact_NC,
+        molecules.exact_BC,
         tasks.kinds,
         fitted.lessons,
         groups=molecules.groups,
         transforms=transforms,
-        spread_NC=fitted.spread_NC,
+        spread_BC=fitted.spread_BC,
         identities=molecules.identities,
-        similarity_N=fitted.similarity_N,
+        similarity_B=fitted.similarity_B,
     )
     metrics = _metrics(plan, fitted, folds)
     beside = _baselines(plan, fitted, folds) if config.baselines else {}
-    predicted = {name: [one.predictions_NC for one in own] for name, own in beside.items()}
+    predicted = {name: [one.predictions_BC for one in own] for name, own in beside.items()}
     metrics["baselines"] = {
         name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
         for name, own in beside.items()
     }
-    judged = Judged(fitted.targets, molecules.exact_NC, molecules.identities, folds, predicted)
+    judged = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, predicted)
     found = judge_beside_baselines(judged, per_target=tasks.balanced)
     metrics["verdicts"] = [one.as_dict() for one in found]
-    alone = Judged(fitted.targets, molecules.exact_NC, molecules.identities, folds, fitted.alone)
+    alone = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, fitted.alone)
     metrics["leaderboard"] = [one.ranked() for one in judge_beside_baselines(alone, per_target=tasks.balanced)]
     metrics["label_counts"] = label_counts(molecules, tasks.kinds, transforms, plan.parts)
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
@@ -180,11 +180,11 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         blend=fitted.blend,
         card=model_card(saved, metrics),
         metrics=metrics,
-        splits=_splits([partition for partition, _ in folds], molecules.rows_N, config.split),
+        splits=_splits([partition for partition, _ in folds], molecules.rows_B, config.split),
         tables={
             "test_predictions.csv": predictions_table(folds, molecules),
             "rejects.csv": molecules.rejects_csv(),
-            KNOWN: known_molecules([molecules.identities[row] for row in np.flatnonzero(molecules.learned_N)]),
+            KNOWN: known_molecules([molecules.identities[row] for row in np.flatnonzero(molecules.learned_B)]),
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
@@ -206,15 +206,15 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
         "split": plan.config.split,
         "counts": {
             "rows": molecules.num_rows,
-            "molecules": len(molecules.rows_N),
+            "molecules": len(molecules.rows_B),
             "rejected": len(molecules.rejects),
             "labels": label_count(molecules),
             **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
             **({} if molecules.standardized is None else {"standardized": molecules.standardized}),
-            **({} if molecules.sides_NC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_NC))}),
+            **({} if molecules.sides_BC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_BC))}),
         },
         "replicates": [one.as_dict() for one in repeats_of(plan)],
-        **audit_duplicates([part for part, _ in folds], molecules.identities, molecules.rows_N),
+        **audit_duplicates([part for part, _ in folds], molecules.identities, molecules.rows_B),
         "members": fitted.training,
         "baselines": {},
         **({"search": plan.record["search"]} if "search" in plan.record else {}),
@@ -238,7 +238,7 @@ def _spread(results: Sequence[MemberResult]) -> Array | None:
     """Deviation between networks; as `Predictor` has it."""
     if len(results) < 2:
         return None
-    return np.asarray(np.std([result.predictions_NC for result in results], axis=0, ddof=1))
+    return np.asarray(np.std([result.predictions_BC for result in results], axis=0, ddof=1))
 
 
 def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
@@ -247,8 +247,8 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
     for fold in range(results[-1].fold + 1):
         own = [result for result in results if result.fold == fold]
         weights_MC = np.full((len(own), len(own[0].member.targets)), 1 / len(own))
-        mean_NC = weighted_mean(results[0].member.targets, weights_MC, [result.predictions_NC for result in own])
-        found.append((own[0].partition, mean_NC))
+        mean_BC = weighted_mean(results[0].member.targets, weights_MC, [result.predictions_BC for result in own])
+        found.append((own[0].partition, mean_BC))
     return found
 
 
@@ -260,9 +260,9 @@ def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, f
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
 
 
-def _judged_labels(molecules: LabelledMolecules, values_NC: Array) -> Array:
+def _judged_labels(molecules: LabelledMolecules, values_BC: Array) -> Array:
     """The exact labels of molecules that have a prediction; a blend has none for what it had to leave out."""
-    return np.where(np.isfinite(values_NC), molecules.exact_NC, np.nan)
+    return np.where(np.isfinite(values_BC), molecules.exact_BC, np.nan)
 
 
 def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, list[Baseline]]:
@@ -276,10 +276,10 @@ def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]])
     for number, (part, _) in enumerate(folds):
         rows = fitted.lessons[number] if fitted.lessons else part.train
         budget_s = (fitted.deadline - time.monotonic()) / (len(folds) - number)
-        fits.append(baselines(features, fitted.targets, plan.molecules.targets_NC, rows, budget_s=budget_s))
+        fits.append(baselines(features, fitted.targets, plan.molecules.targets_BC, rows, budget_s=budget_s))
         if fitted.lessons:
             for one in fits[-1].values():
-                one.predictions_NC[rows] = np.nan
+                one.predictions_BC[rows] = np.nan
     return {name: [fit[name] for fit in fits] for name in fits[0] if all(name in fit for fit in fits)}
 
 
@@ -312,7 +312,7 @@ def training_facts(member: Member, training: TrainResult, fold: int = 0) -> dict
     }
 
 
-def _splits(found: Sequence[Split], rows_N: np.ndarray, name: str) -> dict[str, Any]:
+def _splits(found: Sequence[Split], rows_B: np.ndarray, name: str) -> dict[str, Any]:
     """Row numbers of the input from 0; a k-fold split has a list of them."""
-    named = [{part: [int(row) for row in rows_N[getattr(one, part)]] for part in PARTS} for one in found]
+    named = [{part: [int(row) for row in rows_B[getattr(one, part)]] for part in PARTS} for one in found]
     return {"split": name, **named[0]} if len(named) == 1 else {"split": name, "folds": named}

@@ -44,21 +44,21 @@ def find_repeats(
         if kind == "multiclass" and column not in spans:
             continue
         name, columns = spans.get(column, (molecules.names[column], [column]))
-        labels_NK = molecules.exact_NC[:, columns]
+        labels_BK = molecules.exact_BC[:, columns]
         is_factor = kind == "regression" and transforms[column] == "log"
-        labels_NK = Transform("log").judged(labels_NK) if is_factor else labels_NK
-        own = [[row for row in rows if not np.isnan(labels_NK[row]).any()] for rows in repeated]
+        labels_BK = Transform("log").judged(labels_BK) if is_factor else labels_BK
+        own = [[row for row in rows if not np.isnan(labels_BK[row]).any()] for rows in repeated]
         own = [places for places in own if len(places) > 1]
         if not own:
             continue
         count, rows = len(own), sum(map(len, own))
         if kind == "regression":
-            deviation = pooled_deviation([labels_NK[rows, 0] for rows in own])
+            deviation = pooled_deviation([labels_BK[rows, 0] for rows in own])
             unit = units[column] if units and not is_factor else ""
             shown = 10**deviation if is_factor else deviation
             found.append(Repeats(name, count, rows, deviation=shown, is_factor=is_factor, unit=unit))
             continue
-        contradicting = [rows for rows in own if len(np.unique(labels_NK[rows], axis=0)) > 1]
+        contradicting = [rows for rows in own if len(np.unique(labels_BK[rows], axis=0)) > 1]
         first = molecules.smiles[contradicting[0][0]] if contradicting else ""
         found.append(Repeats(name, count, rows, contradicting=len(contradicting), first=first))
     return found
@@ -89,24 +89,24 @@ def aggregated(
         _require_positive(molecules, kinds)
     membership = _membership(molecules.parts, len(molecules.smiles))
     groups = [rows for rows in rows_of_molecules(zip(molecules.identities, membership, strict=True)) if len(rows) > 1]
-    targets_NC, left_out = molecules.targets_NC.copy(), np.zeros(len(molecules.smiles), bool)
-    sides_NC = np.zeros(targets_NC.shape, np.int8) if molecules.sides_NC is None else molecules.sides_NC.copy()
+    targets_BC, left_out = molecules.targets_BC.copy(), np.zeros(len(molecules.smiles), bool)
+    sides_BC = np.zeros(targets_BC.shape, np.int8) if molecules.sides_BC is None else molecules.sides_BC.copy()
     contradicting = 0
     for first, *others in groups:
         rows = [first, *others]
         for column, kind in enumerate(kinds):
-            values, sides_NC[first, column] = weightiest(molecules.targets_NC[rows, column], sides_NC[rows, column])
+            values, sides_BC[first, column] = weightiest(molecules.targets_BC[rows, column], sides_BC[rows, column])
             value = _one_of(values, how, kind)
             contradicting += bool(np.isnan(value) and len(values))
-            targets_NC[first, column] = value
+            targets_BC[first, column] = value
         left_out[others] = True
-        left_out[first] = molecules.learned_N[first] and np.isnan(targets_NC[first]).all()
-    targets_NC[left_out] = np.nan
+        left_out[first] = molecules.learned_B[first] and np.isnan(targets_BC[first]).all()
+    targets_BC[left_out] = np.nan
     parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""
-    limits_NC = None if molecules.sides_NC is None else sides_NC
-    return replace(molecules, targets_NC=targets_NC, sides_NC=limits_NC, parts=parts), line
+    limits_BC = None if molecules.sides_BC is None else sides_BC
+    return replace(molecules, targets_BC=targets_BC, sides_BC=limits_BC, parts=parts), line
 
 
 def weightiest(
@@ -138,8 +138,8 @@ def _one_of(values: Float[np.ndarray, "rows"], how: Aggregation, kind: TaskKind)
 
 
 def _require_positive(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
-    for name, kind, labels_N in zip(molecules.names, kinds, molecules.learned_NC.T, strict=True):
-        lowest = float(np.nanmin(labels_N)) if np.isfinite(labels_N).any() else 1.0
+    for name, kind, labels_B in zip(molecules.names, kinds, molecules.learned_BC.T, strict=True):
+        lowest = float(np.nanmin(labels_B)) if np.isfinite(labels_B).any() else 1.0
         if kind == "regression" and lowest <= 0:
             raise InputError(
                 f"target {name} has no geometric mean",
@@ -151,8 +151,8 @@ def _require_positive(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -
 
 def _membership(parts: Sequence[Split], count: int) -> list[tuple[int, ...]]:
     """For each molecule the part that it is in, of each partition; 0 = in none."""
-    found_PN = np.zeros((len(parts), count), np.int64)
-    for partition, own_N in zip(parts, found_PN, strict=True):
+    found_XB = np.zeros((len(parts), count), np.int64)
+    for partition, own_B in zip(parts, found_XB, strict=True):
         for number, rows in enumerate(partition.parts().values(), start=1):
-            own_N[rows] = number
-    return [tuple(own) for own in found_PN.T.tolist()]
+            own_B[rows] = number
+    return [tuple(own) for own in found_XB.T.tolist()]

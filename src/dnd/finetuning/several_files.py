@@ -99,15 +99,15 @@ def read_several(
     extra = [_part_of([row.extra for row in each], each[0].text) for each in owners]
     smiles = [molecules[places[0]].smiles for places in of_molecule]
     parts = tuple(dealing.deal(_unread([each[0].text for each in owners], smiles, extra))) if dealing else ()
-    learned_N = learned_rows(parts, len(smiles))
-    known_N = np.zeros(len(rows), bool)
-    for molecule in np.flatnonzero(learned_N):
-        known_N[of_molecule[molecule]] = True
-    stacked = _stack(tables, known_N)
-    tasks = choose_tasks(stacked.values_NC[known_N], names, choices, words=stacked.classes, several_files=True)
+    learned_B = learned_rows(parts, len(smiles))
+    known_B = np.zeros(len(rows), bool)
+    for molecule in np.flatnonzero(learned_B):
+        known_B[of_molecule[molecule]] = True
+    stacked = _stack(tables, known_B)
+    tasks = choose_tasks(stacked.values_BC[known_B], names, choices, words=stacked.classes, several_files=True)
     smiles = [molecules[places[0]].smiles for places in of_molecule]
-    targets_NC, sides_NC = _merged(stacked, of_molecule, smiles, tasks.kinds)
-    kept = np.flatnonzero(~np.isnan(targets_NC).all(axis=1) | ~learned_N)
+    targets_BC, sides_BC = _merged(stacked, of_molecule, smiles, tasks.kinds)
+    kept = np.flatnonzero(~np.isnan(targets_BC).all(axis=1) | ~learned_B)
     own = [[rows[place] for place in of_molecule[molecule]] for molecule in kept]
     LOGGER.info(
         f"{sum(len({row.file for row in each}) > 1 for each in own)} of {len(own)} molecules are in more than one file"
@@ -115,10 +115,10 @@ def read_several(
     first = [molecules[of_molecule[molecule][0]] for molecule in kept]
     found = LabelledMolecules(
         store=as_store(first, hydrogens),
-        rows_N=np.arange(len(own)),
+        rows_B=np.arange(len(own)),
         texts=[each[0].text for each in own],
         smiles=[molecule.smiles for molecule in first],
-        targets_NC=targets_NC[kept],
+        targets_BC=targets_BC[kept],
         names=tuple(names),
         extra=[extra[molecule] for molecule in kept],
         num_rows=sum(table.num_rows for table in tables),
@@ -129,7 +129,7 @@ def read_several(
         not_drawn=sum(table.not_drawn for table in tables),
         parts=tuple(among(part, kept) for part in parts),
         places=tuple(range(2, len(own) + 2)),  # of `molecules.csv`, which has a header
-        sides_NC=None if sides_NC is None else sides_NC[kept],
+        sides_BC=None if sides_BC is None else sides_BC[kept],
         units=stacked.units,
         notes=stacked.notes,
         standardized=changed_by_standardizing(molecules) if standardize else None,
@@ -234,23 +234,23 @@ def _target_names(files: Sequence[LabelledFile], tables: Sequence[LabelledRows])
     return found
 
 
-def _stack(tables: Sequence[LabelledRows], learned_N: Bool[np.ndarray, "rows"]) -> Labels:
+def _stack(tables: Sequence[LabelledRows], learned_B: Bool[np.ndarray, "rows"]) -> Labels:
     """Labels of all rows, a block per file: rows under rows and columns beside columns, NaN outside the blocks."""
     rows, columns = sum(len(table.numbers) for table in tables), sum(len(table.names) for table in tables)
-    stacked_NC, row, column = np.full((rows, columns), np.nan), 0, 0
-    sides_NC = np.zeros((rows, columns), np.int8)
+    stacked_BC, row, column = np.full((rows, columns), np.nan), 0, 0
+    sides_BC = np.zeros((rows, columns), np.int8)
     each: list[Labels] = []
     for table in tables:
         end = row + len(table.numbers)
-        labels = label_values(table, learned_N[row:end])
+        labels = label_values(table, learned_B[row:end])
         block = slice(row, end), slice(column, column + len(table.names))
-        stacked_NC[block] = labels.values_NC
-        sides_NC[block] = 0 if labels.sides_NC is None else labels.sides_NC
+        stacked_BC[block] = labels.values_BC
+        sides_BC[block] = 0 if labels.sides_BC is None else labels.sides_BC
         each.append(labels)
         row, column = end, column + len(table.names)
     return Labels(
-        stacked_NC,
-        sides_NC if sides_NC.any() else None,
+        stacked_BC,
+        sides_BC if sides_BC.any() else None,
         tuple(words for labels in each for words in labels.classes),
         tuple(unit for labels in each for unit in labels.units),
         tuple(note for labels in each for note in labels.notes),
@@ -268,23 +268,23 @@ def _merged(
     Values that are the truth outweigh limits, which take part only where there are no others.
     """
     firsts = [places[0] for places in groups]
-    sides_NC = np.zeros_like(stacked.values_NC, np.int8) if stacked.sides_NC is None else stacked.sides_NC
-    merged_NC, merged_sides_NC = stacked.values_NC[firsts].copy(), sides_NC[firsts].copy()
+    sides_BC = np.zeros_like(stacked.values_BC, np.int8) if stacked.sides_BC is None else stacked.sides_BC
+    merged_BC, merged_sides_BC = stacked.values_BC[firsts].copy(), sides_BC[firsts].copy()
     averaged, contradicting = 0, list[str]()
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
-            values, side = weightiest(stacked.values_NC[places, column], sides_NC[places, column])
-            merged_sides_NC[row, column] = side
+            values, side = weightiest(stacked.values_BC[places, column], sides_BC[places, column])
+            merged_sides_BC[row, column] = side
             differ = len(values) > 1 and np.ptp(values) > 0
             drop = not len(values) or (differ and kind != "regression")
-            merged_NC[row, column] = np.nan if drop else values.mean()
+            merged_BC[row, column] = np.nan if drop else values.mean()
             averaged += bool(differ and not drop)
             contradicting += [smiles[row]] * bool(differ and drop)
     if averaged or contradicting:
         left_out = f"{len(contradicting)} classes left out"
         left_out += f" that contradict each other, the first of {contradicting[0][:60]}" if contradicting else ""
         LOGGER.info(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
-    return merged_NC, None if stacked.sides_NC is None else merged_sides_NC
+    return merged_BC, None if stacked.sides_BC is None else merged_sides_BC
 
 
 def _part_of(words: Sequence[str], smiles: str) -> str:

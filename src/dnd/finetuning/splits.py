@@ -44,16 +44,16 @@ def ordered_split(
         InputError: a cell is neither a number nor an ISO date.
     """
     check_fractions(fractions)
-    keys_N = _keys(values, places)
-    known = np.flatnonzero(~np.isnan(keys_N))
-    order = known[np.argsort(keys_N[known], kind="stable")]
-    changes = np.flatnonzero(np.diff(keys_N[order])) + 1
+    keys_B = _keys(values, places)
+    known = np.flatnonzero(~np.isnan(keys_B))
+    order = known[np.argsort(keys_B[known], kind="stable")]
+    changes = np.flatnonzero(np.diff(keys_B[order])) + 1
     ends = [_nearest(changes, round(share * len(order))) for share in np.cumsum(fractions[:2])]
     return as_split(*np.split(order, ends))
 
 
 def index_split(
-    paths: Sequence[Path | str], rows_N: Int[np.ndarray, "molecules"], num_rows: int | None = None
+    paths: Sequence[Path | str], rows_B: Int[np.ndarray, "molecules"], num_rows: int | None = None
 ) -> tuple[Split, int]:
     """Parts listed in three files of row numbers of the input, from 0: training, validation, test.
 
@@ -61,18 +61,18 @@ def index_split(
 
     Args:
         paths: of the three files.
-        rows_N: row number of each molecule, ascending.
+        rows_B: row number of each molecule, ascending.
         num_rows: rows of the input, usable or not; None = not known.
 
     Returns:
-        Positions in `rows_N`, and how many of the listed rows hold no usable molecule.
+        Positions in `rows_B`, and how many of the listed rows hold no usable molecule.
 
     Raises:
         InputError: a file holds something else, a row that the input has not, or a row twice or in two parts.
     """
     if len(paths) != 3:
         raise InputError("the index split needs three files", found=len(paths), expected="index:TRAIN,VALID,TEST")
-    place_of = {int(row): place for place, row in enumerate(rows_N)}
+    place_of = {int(row): place for place, row in enumerate(rows_B)}
     owner: dict[int, str] = {}
     parts: list[list[int]] = []
     for path in paths:
@@ -174,7 +174,7 @@ def partitions(
     *,
     identities: Sequence[str] = (),
     column_values: Sequence[str] = (),
-    rows_N: Int[np.ndarray, "molecules"] | None = None,
+    rows_B: Int[np.ndarray, "molecules"] | None = None,
     num_rows: int | None = None,
     places: Sequence[int] = (),
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -191,7 +191,7 @@ def partitions(
             part. A given column, files of row numbers and the order of `time` are taken as they are, and a molecule
             that is in two parts by them is said before training. Empty = every row is a molecule of its own.
         column_values: of the column that `column:NAME` or `time:NAME` names.
-        rows_N: row numbers of the molecules in the input, for `index`; none = counted from 0.
+        rows_B: row numbers of the molecules in the input, for `index`; none = counted from 0.
         num_rows: rows of the input, usable or not; None = as many as molecules.
         places: rows of the molecules as messages say them; none = counted from 0.
         fractions: of the parts, where the rule has any.
@@ -217,8 +217,8 @@ def partitions(
     elif wish.kind == "time":
         found = [ordered_split(column_values, fractions, places)]
     elif wish.kind == "index":
-        numbers_N = np.arange(count) if rows_N is None else rows_N
-        given, lost = index_split(wish.argument.split(","), numbers_N, num_rows or count)
+        numbers_B = np.arange(count) if rows_B is None else rows_B
+        given, lost = index_split(wish.argument.split(","), numbers_B, num_rows or count)
         found = [given]
         if lost:
             LOGGER.info(f"note: {lost} rows of the index files hold no usable molecule and are left out")

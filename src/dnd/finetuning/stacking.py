@@ -43,7 +43,6 @@ from dnd.predictor.targets import Target, from_learned_scale, normalised, on_lea
 # `blend_students.py`. The weights of all members are fitted on the molecules that every member predicted out of fold.
 # The test part is looked at when everything is settled.
 #
-# Legend: N molecules, C targets, M members.
 
 
 Array = Float[np.ndarray, "molecules targets"]
@@ -64,7 +63,7 @@ class _Part:
         weights_MC: of the students together, if there are any, then of the classical members.
         targets: scale of the classical members.
         values: per member predictions for all molecules, out of fold for development molecules.
-        similarity_N: of each to the nearest molecule that its prediction was learned from.
+        similarity_B: of each to the nearest molecule that its prediction was learned from.
     """
 
     partition: Split
@@ -73,7 +72,7 @@ class _Part:
     weights_MC: Float[np.ndarray, "members targets"]
     targets: tuple[Target, ...]
     values: dict[str, Array]
-    similarity_N: Float[np.ndarray, "molecules"]
+    similarity_B: Float[np.ndarray, "molecules"]
 
     def blended(self) -> Array:
         """The weighted mean, on the learned scale, of the members that predict a molecule.
@@ -82,15 +81,15 @@ class _Part:
         With fewer students than folds, some development molecules have classical predictions only. What the others say
         of them is what the calibration learns from, rather than nothing.
         """
-        total_NC, weight_NC = np.zeros((2, *next(iter(self.values.values())).shape))
-        for weights_C, raw_NC in zip(self.weights_MC, self.values.values(), strict=True):
-            values_NC = on_learned_scale(self.targets, raw_NC)
-            known_NC = np.isfinite(values_NC)
-            total_NC += np.where(known_NC, weights_C * values_NC, 0.0)
-            weight_NC += np.where(known_NC, weights_C, 0.0)
-        enough_NC = weight_NC >= _LEAST_WEIGHT
-        mean_NC = np.where(enough_NC, total_NC / np.where(enough_NC, weight_NC, 1.0), np.nan)
-        return from_learned_scale(self.targets, mean_NC)
+        total_BC, weight_BC = np.zeros((2, *next(iter(self.values.values())).shape))
+        for weights_C, raw_BC in zip(self.weights_MC, self.values.values(), strict=True):
+            values_BC = on_learned_scale(self.targets, raw_BC)
+            known_BC = np.isfinite(values_BC)
+            total_BC += np.where(known_BC, weights_C * values_BC, 0.0)
+            weight_BC += np.where(known_BC, weights_C, 0.0)
+        enough_BC = weight_BC >= _LEAST_WEIGHT
+        mean_BC = np.where(enough_BC, total_BC / np.where(enough_BC, weight_BC, 1.0), np.nan)
+        return from_learned_scale(self.targets, mean_BC)
 
 
 def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | None:
@@ -108,8 +107,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     encoder = frozen_encoder(plan)
     if encoder is None:
         LOGGER.info("features of the classical members: descriptors and counts (no encoder, so no representation)")
-    has_features_N = rows_with_features(plan, clock)
-    every = np.flatnonzero(has_features_N)
+    has_features_B = rows_with_features(plan, clock)
+    every = np.flatnonzero(has_features_B)
     LOGGER.log(PROGRESS, f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
@@ -117,21 +116,21 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     cache = KeptFeatures(kept, layout.sets)
     features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache)
     cache.keep()
-    x_NF, place_N = features.x_NF, np.full(len(has_features_N), -1)
-    place_N[every] = np.arange(len(every))
+    x_BF, place_B = features.x_BF, np.full(len(has_features_B), -1)
+    place_B[every] = np.arange(len(every))
     for place, reason in features.refused.items():
         left = "left to the students" if config.blend.students else "left out"
-        LOGGER.info(f"row {plan.molecules.rows_N[every[place]]} is {left}: {reason}")
-        place_N[every[place]] = -1
+        LOGGER.info(f"row {plan.molecules.rows_B[every[place]]} is {left}: {reason}")
+        place_B[every[place]] = -1
     parts: list[_Part] = []
     first = 0
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
-        bench = workbench(plan, partition, x_NF, place_N, encoder)
-        if plan.molecules.sides_NC is not None:
+        bench = workbench(plan, partition, x_BF, place_B, encoder)
+        if plan.molecules.sides_BC is not None:
             from dnd.finetuning.censored import with_limits_filled  # few tables have limits
 
-            bench = with_limits_filled(bench, plan.molecules.sides_NC)
+            bench = with_limits_filled(bench, plan.molecules.sides_BC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(bench, config.blend.classical, budget, kept)
         students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
@@ -142,7 +141,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         if trained is None:
             return None
         parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
-    return replace(_assemble(plan, parts, encoder, x_NF, place_N), deadline=time.monotonic() + clock.left())
+    return replace(_assemble(plan, parts, encoder, x_BF, place_B), deadline=time.monotonic() + clock.left())
 
 
 def _combine(
@@ -150,12 +149,12 @@ def _combine(
 ) -> _Part:
     """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
     values = {STUDENTS: students.predictions(bench, partition)} if students.finals else {}
-    values |= {name: values_NC.copy() for name, values_NC in fits.out_of_fold.items()}
+    values |= {name: values_BC.copy() for name, values_BC in fits.out_of_fold.items()}
     if students.left_out:
         fits.dropped.append(students.left_out)
-    labels_NC = on_learned_scale(bench.targets, bench.judged_NC[bench.rows])
-    out_of_fold_MNC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
-    weights_MC = fit_weights(out_of_fold_MNC, labels_NC, plan.tasks.kinds, scale_C, plan.config.metric)
+    labels_BC = on_learned_scale(bench.targets, bench.judged_BC[bench.rows])
+    out_of_fold_MBC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
+    weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
@@ -164,27 +163,27 @@ def _combine(
     judged = bench.known(partition.test)
     for name in models:
         values[name][judged] = bench.predict(models[name], judged)
-    similarity_N = similarity_to_training(plan.molecules.smiles, bench, judged)
-    return _Part(partition, students, replace(fits, models=models), weights_MC, bench.targets, values, similarity_N)
+    similarity_B = similarity_to_training(plan.molecules.smiles, bench, judged)
+    return _Part(partition, students, replace(fits, models=models), weights_MC, bench.targets, values, similarity_B)
 
 
 def _deviations(bench: Workbench) -> Float[np.ndarray, "targets"]:
     """Of the labels of each target on the learned scale; 1 for classes."""
-    labels_NC = on_learned_scale(bench.targets, bench.targets_NC[bench.rows])
-    return np.array([_deviation(target, labels_NC[:, c]) for c, target in enumerate(bench.targets)])
+    labels_BC = on_learned_scale(bench.targets, bench.targets_BC[bench.rows])
+    return np.array([_deviation(target, labels_BC[:, c]) for c, target in enumerate(bench.targets)])
 
 
-def _deviation(target: Target, labels_N: np.ndarray) -> float:
+def _deviation(target: Target, labels_B: np.ndarray) -> float:
     """Of the labels on the scale on which errors are judged; 1 for classes."""
-    return target.std if target.transform.name == "none" else float(np.nanstd(labels_N))
+    return target.std if target.transform.name == "none" else float(np.nanstd(labels_B))
 
 
 def _assemble(
     plan: Plan,
     parts: Sequence[_Part],
     encoder: FrozenEncoder | None,
-    x_NF: np.ndarray,
-    place_N: np.ndarray,
+    x_BF: np.ndarray,
+    place_B: np.ndarray,
 ) -> Fitted:
     """Members of all partitions as one predictor, each partition with the same share."""
     classical: list[ClassicalMember] = []
@@ -216,24 +215,24 @@ def _assemble(
         if members:
             network = members[0].network
             return run_over(network.embed, network.student, plan.molecules.store, rows)
-        return blend.representation(x_NF[place_N[rows]])
+        return blend.representation(x_BF[place_B[rows]])
 
     return Fitted(
         members=members,
         targets=parts[0].targets,
         folds=[(part.partition, normalised(part.blended(), groups)) for part in parts],
         training=[training_summary(result) for result in networks],
-        domain_rows=learned[place_N[learned] >= 0],
+        domain_rows=learned[place_B[learned] >= 0],
         embed=embed,
         blend=blend,
         lessons=[development(part.partition) for part in parts],
-        features=_features(blend, x_NF, place_N),
+        features=_features(blend, x_BF, place_B),
         alone=_alone(plan, parts),
         about={"blend": [_about(part) for part in parts]},
-        spread_NC=weighted_spread(np.stack(list(parts[0].values.values())), parts[0].weights_MC)
+        spread_BC=weighted_spread(np.stack(list(parts[0].values.values())), parts[0].weights_MC)
         if len(parts) == 1
         else None,
-        similarity_N=parts[0].similarity_N if len(parts) == 1 else None,
+        similarity_B=parts[0].similarity_B if len(parts) == 1 else None,
     )
 
 
@@ -246,9 +245,9 @@ def _alone(plan: Plan, parts: Sequence[_Part]) -> dict[str, list[Array]]:
     return {name: [normalised(part.values[name], plan.molecules.groups) for part in parts] for name in names}
 
 
-def _features(blend: Blend, x_NF: np.ndarray, place_N: np.ndarray) -> Features:
+def _features(blend: Blend, x_BF: np.ndarray, place_B: np.ndarray) -> Features:
     """Counts and descriptors, computed already, for the forests that the blend is compared with."""
-    return Features({name: x_NF[:, blend.layout.columns(name)] for name in (COUNTS, DESCRIPTORS)}, place_N)
+    return Features({name: x_BF[:, blend.layout.columns(name)] for name in (COUNTS, DESCRIPTORS)}, place_B)
 
 
 def _about(part: _Part) -> dict[str, Any]:

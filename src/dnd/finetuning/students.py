@@ -211,7 +211,7 @@ class MemberResult:
         member: the network.
         fold: which partition it was trained on.
         partition: that partition.
-        predictions_NC: for all molecules, raw units or probabilities.
+        predictions_BC: for all molecules, raw units or probabilities.
         halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers, see `half_choice.py`.
         training: how the loop ended.
         best_epoch: epochs (of a head alone, steps) after which the network is as it is here.
@@ -220,7 +220,7 @@ class MemberResult:
     member: Member
     fold: int
     partition: Split
-    predictions_NC: Array
+    predictions_BC: Array
     halves_VC: Float[np.ndarray, "valid targets"]
     training: TrainResult
     best_epoch: int = 0
@@ -250,7 +250,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
     student = student_to_train(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     targets = fit_targets(
-        molecules.targets_NC[partition.train],
+        molecules.targets_BC[partition.train],
         molecules.names,
         config.units,
         plan.tasks.kinds,
@@ -261,7 +261,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
     return SupervisedObjective(
         network,
         molecules.store,
-        molecules.targets_NC,
+        molecules.targets_BC,
         with_groups(targets, molecules.groups, molecules.class_names),
         partition,
         balanced,
@@ -271,7 +271,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         value_loss=config.loss or DEFAULT_LOSS,
         select_by_loss=config.select_by == "loss",
         identities=[molecules.identities[row] for row in partition.valid],
-        sides_NC=molecules.sides_NC,
+        sides_BC=molecules.sides_BC,
     )
 
 

@@ -49,7 +49,7 @@ def number_word(value: float) -> str:
 
 
 def choose_task(
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
     choice: TaskChoice,
     words: Sequence[str] = (),
@@ -57,7 +57,7 @@ def choose_task(
     """The kind of task and one sentence that says why.
 
     Args:
-        targets_NC: labels as numbers; places in `words` where the labels are words.
+        targets_BC: labels as numbers; places in `words` where the labels are words.
         names: of the targets.
         choice: what the user asked for.
         words: the labels of a single target, where they are words.
@@ -66,7 +66,7 @@ def choose_task(
         InputError: classes were asked for and the labels are no classes, or numbers and the labels are words.
     """
 
-    known = targets_NC[~np.isnan(targets_NC)]
+    known = targets_BC[~np.isnan(targets_BC)]
     if words:
         if choice == "regression":
             raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
@@ -82,11 +82,11 @@ def choose_task(
         why = f"every label is {both} (--task regression overrules this)" if choice == "auto" else "it was asked for"
         return "classification", f"classification, because {why}"
     if choice in ("classification", "multiclass") and not (binary or whole):
-        broken = ~np.isnan(targets_NC) & (targets_NC != np.round(targets_NC))
-        row, column = np.argwhere(broken if broken.any() else ~np.isnan(targets_NC))[0]
+        broken = ~np.isnan(targets_BC) & (targets_BC != np.round(targets_BC))
+        row, column = np.argwhere(broken if broken.any() else ~np.isnan(targets_BC))[0]
         raise InputError(
             f"target {names[column]} can't be a class",
-            found=f"the label {targets_NC[row, column]:g}, one of {len(distinct)}",
+            found=f"the label {targets_BC[row, column]:g}, one of {len(distinct)}",
             expected=f"0 or 1, or whole numbers or words for up to {MOST_CLASSES} classes",
             next_step="Use --task regression, or recode the column",
         )
@@ -103,7 +103,7 @@ def choose_task(
 
 
 def choose_tasks(
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
     choices: Sequence[TaskChoice],
     *,
@@ -116,7 +116,7 @@ def choose_tasks(
     files weigh the same instead, however many labels each has: else the largest file would drown the others.
 
     Args:
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         names: of the targets.
         choices: one for all targets, or one for each.
         words: for each target its labels, where they are words.
@@ -129,7 +129,7 @@ def choose_tasks(
     if len(choices) not in (1, len(names)):
         raise ConfigError("tasks and targets differ in number", found=len(choices), expected=f"1 or {len(names)}")
     each = list(choices) * len(names) if len(choices) == 1 else list(choices)
-    columns = [targets_NC[:, [column]] for column in range(len(names))]
+    columns = [targets_BC[:, [column]] for column in range(len(names))]
     known = list(words) or [()] * len(names)
     found = [
         choose_task(column, [name], choice, own)
@@ -139,10 +139,10 @@ def choose_tasks(
     if len(names) == 1:
         reason = found[0][1]
     elif len(set(kinds)) == 1 and len(set(each)) == 1 and kinds[0] != "multiclass":
-        labels = targets_NC[~np.isnan(targets_NC)]
+        labels = targets_BC[~np.isnan(targets_BC)]
         plain = kinds[0] != "classification" or (not any(known) and bool(np.isin(labels, (0, 1)).all()))
         two_each = "classification, because every target has two classes (--task regression overrules this)"
-        reason = choose_task(targets_NC, names, each[0])[1] if plain else two_each
+        reason = choose_task(targets_BC, names, each[0])[1] if plain else two_each
     else:
         of_kind = {kind: [name for name, own in zip(names, kinds, strict=True) if own == kind] for kind in kinds}
         reason = "; ".join(f"{kind} for {', '.join(own)}" for kind, own in of_kind.items())
@@ -152,18 +152,18 @@ def choose_tasks(
 
 
 def check_tasks(
-    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kinds: Sequence[TaskKind]
+    targets_BC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kinds: Sequence[TaskKind]
 ) -> list[str]:
     """`check_targets` for targets of both kinds."""
     notices: list[str] = []
     for kind in dict.fromkeys(kinds):
         columns = [column for column, own in enumerate(kinds) if own == kind]
-        notices += check_targets(targets_NC[:, columns], [names[column] for column in columns], kind)
+        notices += check_targets(targets_BC[:, columns], [names[column] for column in columns], kind)
     return notices
 
 
 def check_targets(
-    targets_NC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kind: TaskKind
+    targets_BC: Float[np.ndarray, "molecules targets"], names: Sequence[str], kind: TaskKind
 ) -> list[str]:
     """Refuse targets that can't be learned; return a notice for each that can only be learned in part.
 
@@ -171,8 +171,8 @@ def check_targets(
         InputError: a target without labels, a constant one, or no target with both classes.
     """
     notices: list[str] = []
-    for name, target_N in zip(names, targets_NC.T, strict=True):
-        values = np.unique(target_N[~np.isnan(target_N)])
+    for name, target_B in zip(names, targets_BC.T, strict=True):
+        values = np.unique(target_B[~np.isnan(target_B)])
         if len(values) == 0:
             raise InputError(f"target {name} has no label", next_step="Leave it out of --target-columns")
         if len(values) == 1 and kind == "regression":
@@ -196,7 +196,7 @@ _MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond
 _WORDS = {"log": "logarithm", "yeo-johnson": "Yeo-Johnson map"}
 
 
-def fit_transform(name: TransformName, labels_N: Float[np.ndarray, "molecules"]) -> Transform:
+def fit_transform(name: TransformName, labels_B: Float[np.ndarray, "molecules"]) -> Transform:
     """The map `name` for training labels, without NaN and not all equal."""
     if name == "none":
         return AS_IT_IS
@@ -204,17 +204,17 @@ def fit_transform(name: TransformName, labels_N: Float[np.ndarray, "molecules"])
     if name == "yeo-johnson":
         from sklearn.preprocessing import PowerTransformer  # a slow import that no prediction needs
 
-        centre, width = float(labels_N.mean()), float(labels_N.std())
-        power = PowerTransformer(standardize=False).fit(((labels_N - centre) / width)[:, None]).lambdas_[0]
+        centre, width = float(labels_B.mean()), float(labels_B.std())
+        power = PowerTransformer(standardize=False).fit(((labels_B - centre) / width)[:, None]).lambdas_[0]
         found = Transform(name, centre, width, float(np.clip(power, 0.0, 2.0)))
-    mapped_N = found.forward(labels_N)
-    margin = _MARGIN * float(mapped_N.std())
-    return replace(found, low=float(mapped_N.min()) - margin, high=float(mapped_N.max()) + margin)
+    mapped_B = found.forward(labels_B)
+    margin = _MARGIN * float(mapped_B.std())
+    return replace(found, low=float(mapped_B.min()) - margin, high=float(mapped_B.max()) + margin)
 
 
 def choose_transforms(
     choice: TransformChoice | None,
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
     kinds: Sequence[TaskKind],
     trainings: Sequence[np.ndarray],
@@ -228,7 +228,7 @@ def choose_transforms(
 
     Args:
         choice: none = no map.
-        targets_NC: labels of the training and validation parts; NaN = missing, and everywhere else.
+        targets_BC: labels of the training and validation parts; NaN = missing, and everywhere else.
         names: of the targets.
         kinds: of the targets; classes have no map.
         trainings: rows of the training part of each partition.
@@ -239,28 +239,28 @@ def choose_transforms(
     found: list[TransformName] = []
     lines: list[str] = []
     plain: list[str] = []
-    for name, kind, labels_N in zip(names, kinds, targets_NC.T, strict=True):
+    for name, kind, labels_B in zip(names, kinds, targets_BC.T, strict=True):
         if choice is None or kind != "regression":
             found.append("none")
             continue
-        known_N = labels_N[~np.isnan(labels_N)]
-        positive = bool((known_N > 0).all())
+        known_B = labels_B[~np.isnan(labels_B)]
+        positive = bool((known_B > 0).all())
         if choice == "log" and not positive:
             raise InputError(
                 f"target {name} has no logarithm",
-                found=f"the label {known_N.min():g}",
+                found=f"the label {known_B.min():g}",
                 expected="labels above 0",
                 next_step="Use transform=yeo-johnson",
             )
         own: TransformName = choice if choice != "auto" else "log" if positive else "yeo-johnson"
-        skews = [_skewness(own, labels_N[rows]) for rows in trainings]
+        skews = [_skewness(own, labels_B[rows]) for rows in trainings]
         taken = choice != "auto" or all(
             abs(before) >= SKEWED and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
         )
         found.append(own if taken else "none")
         before, after = skews[0]
         if taken:
-            count = int((~np.isnan(labels_N[trainings[0]])).sum())
+            count = int((~np.isnan(labels_B[trainings[0]])).sum())
             asked = "as asked for" if choice != "auto" else "transform=none overrules this"
             lines.append(
                 f"target {name}: learned as its {_WORDS[own]}, skewness {after:.1f} of {count} training labels instead "
@@ -273,21 +273,21 @@ def choose_transforms(
     return tuple(found), lines
 
 
-def _skewness(name: TransformName, labels_N: Float[np.ndarray, "molecules"]) -> tuple[float, float]:
+def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"]) -> tuple[float, float]:
     """Of labels before and after a map; 0 where they do not vary."""
-    known_N = labels_N[~np.isnan(labels_N)]
-    if len(known_N) < 3 or np.ptp(known_N) == 0:
+    known_B = labels_B[~np.isnan(labels_B)]
+    if len(known_B) < 3 or np.ptp(known_B) == 0:
         return 0.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # of huge labels, which `check_learnable` refuses
-        return _skew(known_N), _skew(fit_transform(name, known_N).forward(known_N))
+        return _skew(known_B), _skew(fit_transform(name, known_B).forward(known_B))
 
 
-def _skew(values_N: np.ndarray) -> float:
-    return float((((values_N - values_N.mean()) / values_N.std()) ** 3).mean())
+def _skew(values_B: np.ndarray) -> float:
+    return float((((values_B - values_B.mean()) / values_B.std()) ** 3).mean())
 
 
 def fit_targets(
-    training_NC: Float[np.ndarray, "molecules targets"],
+    training_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
     units: Sequence[str],
     kinds: Sequence[TaskKind],
@@ -298,7 +298,7 @@ def fit_targets(
     """Targets with the mean and standard deviation of the training labels (population form).
 
     Args:
-        training_NC: labels of the training part only, so that nothing of the test part leaks; NaN = missing.
+        training_BC: labels of the training part only, so that nothing of the test part leaks; NaN = missing.
         names: of the targets.
         units: of the targets; empty = none given.
         kinds: of the targets; classes have no scale.
@@ -310,10 +310,10 @@ def fit_targets(
     """
     targets = []
     columns = zip(
-        names, units or [""] * len(names), kinds, transforms or _NO_TRANSFORM * len(names), training_NC.T, strict=True
+        names, units or [""] * len(names), kinds, transforms or _NO_TRANSFORM * len(names), training_BC.T, strict=True
     )
-    for name, unit, kind, chosen, target_N in columns:
-        known = target_N[~np.isnan(target_N)]
+    for name, unit, kind, chosen, target_B in columns:
+        known = target_B[~np.isnan(target_B)]
         if not standardise or kind != "regression":
             targets.append(Target(name, unit, kind=kind))
             continue

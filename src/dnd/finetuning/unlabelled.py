@@ -3,8 +3,6 @@
 They come from tables of the user's and from the pool that ships. The rows of a table are drawn where they are too many,
 each molecule counts once, and what the model was judged by is left out, so that it can judge the student too. What the
 model says is kept in sealed pieces, so that a run that was killed asks again for one piece at most.
-
-Legend: N molecules, C targets.
 """
 
 from __future__ import annotations
@@ -43,12 +41,12 @@ class Unlabelled:
 
     Attributes:
         smiles: canonical.
-        known_N: whether the model learned a label of the molecule.
+        known_B: whether the model learned a label of the molecule.
         store: their graphs as the student sees them.
     """
 
     smiles: list[str]
-    known_N: Bool[np.ndarray, "molecules"]
+    known_B: Bool[np.ndarray, "molecules"]
     store: Store
 
 
@@ -99,9 +97,9 @@ def read_unlabelled(
             next_step=f"Add a table with --molecules, or leave it out for the {DRUGLIKE} molecules that ship",
         )
     known = teacher.knows(list(found))
-    known_N = np.zeros(len(found), bool) if known is None else np.array(known, bool)
+    known_B = np.zeros(len(found), bool) if known is None else np.array(known, bool)
     molecules = list(found.values())
-    return Unlabelled([one.smiles for one in molecules], known_N, as_store(molecules, hydrogens))
+    return Unlabelled([one.smiles for one in molecules], known_B, as_store(molecules, hydrogens))
 
 
 def _texts(table: str | Path, smiles_column: str | None, teacher: Predictor) -> list[str]:
@@ -124,8 +122,8 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
     for number, start in enumerate(range(0, len(smiles), size)):
         path, texts = folder / f"piece-{number:04d}.json", list(smiles[start : start + size])
         if not path.is_file():
-            values_NC, _ = teacher.predict_values(texts)
-            rows = [[None if math.isnan(value) else value for value in row] for row in values_NC.tolist()]
+            values_BC, _ = teacher.predict_values(texts)
+            rows = [[None if math.isnan(value) else value for value in row] for row in values_BC.tolist()]
             write_record(path, {"values": rows})
             LOGGER.info(f"the model has explained {start + len(texts)} of {len(smiles)} molecules")
         piece = np.array(read_record(path)["values"], dtype=np.float64)

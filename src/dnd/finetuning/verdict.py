@@ -8,7 +8,7 @@ of one together, and the metric of both is taken on each draw. The 95 % interval
 it is the interval over folds, corrected for their overlap (`splits.half_width`). The model is better or worse than a
 baseline where the interval leaves out 0, and level with it where it does not.
 
-Source: Efron, Annals of Statistics 7 (1979) 1. Legend: N rows, C columns, B draws; the first draw is the part itself.
+Source: Efron, Annals of Statistics 7 (1979) 1. The first draw is the part itself.
 """
 
 from __future__ import annotations
@@ -165,14 +165,14 @@ class Judged:
 
     Attributes:
         targets: of the columns.
-        labels_NC: in raw units; NaN = missing.
+        labels_BC: in raw units; NaN = missing.
         identities: of all molecules, such as canonical SMILES.
         folds: partitions and the model's predictions.
         baselines: name → predictions for each partition.
     """
 
     targets: Sequence[Target]
-    labels_NC: Array
+    labels_BC: Array
     identities: Sequence[str]
     folds: Sequence[tuple[Split, Array]]
     baselines: Mapping[str, Sequence[Array]]
@@ -229,39 +229,39 @@ class _Scaled:
     """
 
     def __init__(self, judged: Judged, fold: int, columns: list[int]) -> None:
-        part, own_NC = judged.folds[fold]
+        part, own_BC = judged.folds[fold]
         self.targets = [judged.targets[column] for column in columns]
         self.kind = self.targets[0].kind
-        systems = {"": own_NC, **{name: values[fold] for name, values in judged.baselines.items()}}
-        labels_NC = judged.labels_NC[part.test][:, columns]
-        usable_N = ~np.isnan(on_learned_scale(self.targets, labels_NC)).all(axis=1)
-        for values_NC in systems.values():
-            usable_N &= np.isfinite(values_NC[part.test][:, columns]).all(axis=1)
-        self.rows = part.test[usable_N]
+        systems = {"": own_BC, **{name: values[fold] for name, values in judged.baselines.items()}}
+        labels_BC = judged.labels_BC[part.test][:, columns]
+        usable_B = ~np.isnan(on_learned_scale(self.targets, labels_BC)).all(axis=1)
+        for values_BC in systems.values():
+            usable_B &= np.isfinite(values_BC[part.test][:, columns]).all(axis=1)
+        self.rows = part.test[usable_B]
         self.share = len(part.test) / max(1, len(part.train))
-        self.raw_NC = labels_NC[usable_N]
+        self.raw_BC = labels_BC[usable_B]
         self.predictions = {name: values[self.rows][:, columns] for name, values in systems.items()}
-        self.draws_BN = _draws([judged.identities[row] for row in self.rows])
+        self.draws_JB = _draws([judged.identities[row] for row in self.rows])
 
     def metric(self, name: str, system: str) -> Float[np.ndarray, "draws"]:
         """Of each draw; NaN where it is not defined."""
-        labels_NC, values_NC = (
-            on_learned_scale(self.targets, values) for values in (self.raw_NC, self.predictions[system])
+        labels_BC, values_BC = (
+            on_learned_scale(self.targets, values) for values in (self.raw_BC, self.predictions[system])
         )
         if name == "balanced_accuracy":
-            return _balanced_accuracy(labels_NC, values_NC, self.draws_BN)
+            return _balanced_accuracy(labels_BC, values_BC, self.draws_JB)
         of_one = _roc_auc if name == "rocauc" else _rmse
-        pairs = zip(labels_NC.T, values_NC.T, strict=True)
-        found = [of_one(labels_N, values_N, self.draws_BN) for labels_N, values_N in pairs]
+        pairs = zip(labels_BC.T, values_BC.T, strict=True)
+        found = [of_one(labels_B, values_B, self.draws_JB) for labels_B, values_B in pairs]
         counted = [one for one in found if math.isfinite(one[0])]
-        return np.asarray(np.mean(counted, axis=0)) if counted else np.full(len(self.draws_BN), np.nan)
+        return np.asarray(np.mean(counted, axis=0)) if counted else np.full(len(self.draws_JB), np.nan)
 
     def typical(self, target: Target) -> Float[np.ndarray, "draws"]:
         """Mean absolute error: of decimal logarithms where those are learned, else in the target's unit."""
-        labels_N, values_N = self.raw_NC[:, 0], self.predictions[""][:, 0]
+        labels_B, values_B = self.raw_BC[:, 0], self.predictions[""][:, 0]
         if target.transform.name == "log":
-            labels_N, values_N = target.transform.judged(labels_N), target.transform.judged(values_N)
-        return _mean_of(np.abs(values_N - labels_N), self.draws_BN)
+            labels_B, values_B = target.transform.judged(labels_B), target.transform.judged(values_B)
+        return _mean_of(np.abs(values_B - labels_B), self.draws_JB)
 
 
 def _draws(identities: Sequence[str]) -> Draws:
@@ -269,56 +269,56 @@ def _draws(identities: Sequence[str]) -> Draws:
     molecules = rows_of_molecules(identities)
     count = min(MOST_DRAWS, max(FEWEST_DRAWS, _NUMBERS // max(1, len(identities))))
     generator = np.random.default_rng(derive_seed(0, "verdict draws"))
-    place_N = np.empty(len(identities), np.int64)
+    place_B = np.empty(len(identities), np.int64)
     for place, rows in enumerate(molecules):
-        place_N[rows] = place
+        place_B[rows] = place
     drawn = np.ones((count + 1, len(molecules)))
     if len(molecules):
         shares = np.full(len(molecules), 1 / len(molecules))
         drawn[1:] = generator.multinomial(len(molecules), shares, size=count)
-    return drawn[:, place_N]
+    return drawn[:, place_B]
 
 
-def _mean_of(values_N: np.ndarray, draws_BN: Draws) -> Float[np.ndarray, "draws"]:
-    known_N = np.isfinite(values_N)
-    total_B, weight_B = draws_BN[:, known_N] @ values_N[known_N], draws_BN[:, known_N].sum(axis=1)
-    return _share(total_B, weight_B)
+def _mean_of(values_B: np.ndarray, draws_JB: Draws) -> Float[np.ndarray, "draws"]:
+    known_B = np.isfinite(values_B)
+    total_J, weight_J = draws_JB[:, known_B] @ values_B[known_B], draws_JB[:, known_B].sum(axis=1)
+    return _share(total_J, weight_J)
 
 
-def _rmse(labels_N: np.ndarray, values_N: np.ndarray, draws_BN: Draws) -> Float[np.ndarray, "draws"]:
-    return np.asarray(np.sqrt(_mean_of((values_N - labels_N) ** 2, draws_BN)))
+def _rmse(labels_B: np.ndarray, values_B: np.ndarray, draws_JB: Draws) -> Float[np.ndarray, "draws"]:
+    return np.asarray(np.sqrt(_mean_of((values_B - labels_B) ** 2, draws_JB)))
 
 
-def _roc_auc(labels_N: np.ndarray, scores_N: np.ndarray, draws_BN: Draws) -> Float[np.ndarray, "draws"]:
+def _roc_auc(labels_B: np.ndarray, scores_B: np.ndarray, draws_JB: Draws) -> Float[np.ndarray, "draws"]:
     """Chance that a positive has the larger score, ties counted half, of weighted molecules."""
-    known = np.flatnonzero(~np.isnan(labels_N))
-    order = known[np.argsort(scores_N[known], kind="stable")]
+    known = np.flatnonzero(~np.isnan(labels_B))
+    order = known[np.argsort(scores_B[known], kind="stable")]
     if not len(order):
-        return np.full(len(draws_BN), np.nan)
-    starts = np.append(0, np.flatnonzero(np.diff(scores_N[order])) + 1)
-    positive_BS = np.add.reduceat(draws_BN[:, order] * (labels_N[order] == 1), starts, axis=1)
-    negative_BS = np.add.reduceat(draws_BN[:, order] * (labels_N[order] == 0), starts, axis=1)
-    below_BS = np.cumsum(negative_BS, axis=1) - negative_BS
-    pairs_B = positive_BS.sum(axis=1) * negative_BS.sum(axis=1)
-    won_B = (positive_BS * (below_BS + negative_BS / 2)).sum(axis=1)
-    return _share(won_B, pairs_B)
+        return np.full(len(draws_JB), np.nan)
+    starts = np.append(0, np.flatnonzero(np.diff(scores_B[order])) + 1)
+    positive_JX = np.add.reduceat(draws_JB[:, order] * (labels_B[order] == 1), starts, axis=1)
+    negative_JX = np.add.reduceat(draws_JB[:, order] * (labels_B[order] == 0), starts, axis=1)
+    below_JX = np.cumsum(negative_JX, axis=1) - negative_JX
+    pairs_J = positive_JX.sum(axis=1) * negative_JX.sum(axis=1)
+    won_J = (positive_JX * (below_JX + negative_JX / 2)).sum(axis=1)
+    return _share(won_J, pairs_J)
 
 
-def _balanced_accuracy(labels_NK: np.ndarray, values_NK: np.ndarray, draws_BN: Draws) -> Float[np.ndarray, "draws"]:
+def _balanced_accuracy(labels_BK: np.ndarray, values_BK: np.ndarray, draws_JB: Draws) -> Float[np.ndarray, "draws"]:
     """Mean recall of the classes that occur in a draw."""
-    known_N = ~np.isnan(labels_NK).any(axis=1)
-    true_N, called_N = labels_NK[known_N].argmax(axis=1), values_NK[known_N].argmax(axis=1)
-    draws_BN, classes = draws_BN[:, known_N], range(labels_NK.shape[1])
-    occurs_BK = np.stack([draws_BN @ (true_N == one) for one in classes], axis=1)
-    found_BK = np.stack([draws_BN @ ((true_N == one) & (called_N == one)) for one in classes], axis=1)
-    recall_BK = np.divide(found_BK, occurs_BK, out=np.zeros_like(found_BK), where=occurs_BK > 0)
-    count_B = (occurs_BK > 0).sum(axis=1)
-    return _share(recall_BK.sum(axis=1), count_B)
+    known_B = ~np.isnan(labels_BK).any(axis=1)
+    true_B, called_B = labels_BK[known_B].argmax(axis=1), values_BK[known_B].argmax(axis=1)
+    draws_JB, classes = draws_JB[:, known_B], range(labels_BK.shape[1])
+    occurs_JK = np.stack([draws_JB @ (true_B == one) for one in classes], axis=1)
+    found_JK = np.stack([draws_JB @ ((true_B == one) & (called_B == one)) for one in classes], axis=1)
+    recall_JK = np.divide(found_JK, occurs_JK, out=np.zeros_like(found_JK), where=occurs_JK > 0)
+    count_J = (occurs_JK > 0).sum(axis=1)
+    return _share(recall_JK.sum(axis=1), count_J)
 
 
-def _share(part_B: np.ndarray, whole_B: np.ndarray) -> Float[np.ndarray, "draws"]:
+def _share(part_J: np.ndarray, whole_J: np.ndarray) -> Float[np.ndarray, "draws"]:
     """NaN where the whole is 0."""
-    found: np.ndarray = np.divide(part_B, whole_B, out=np.full(len(whole_B), np.nan), where=whole_B > 0)
+    found: np.ndarray = np.divide(part_J, whole_J, out=np.full(len(whole_J), np.nan), where=whole_J > 0)
     return found
 
 

@@ -1,8 +1,4 @@
-"""Packed batches: flat tensors and offsets, PyG's convention, so no memory goes into padding.
-
-Legend: B molecules, N graph atoms, E directed bonds, A conformer atoms, T tokens or atoms of the largest molecule,
-D width, C targets.
-"""
+"""Packed batches: flat tensors and offsets, PyG's convention, so no memory goes into padding."""
 
 from __future__ import annotations
 
@@ -131,7 +127,7 @@ def molecule_index(offsets: Int[Tensor, "boundaries"], total: int) -> Int[Tensor
 def padding_index(
     offsets: Int[Tensor, "boundaries"], length: int | None = None
 ) -> tuple[Int[Tensor, "molecules length"], Bool[Tensor, "molecules length"]]:
-    """Where each cell of a padded `(B, T)` layout reads from the packed layout.
+    """Where each cell of a padded `(B, n)` layout reads from the packed layout.
 
     Args:
         offsets: `(B + 1,)`.
@@ -142,16 +138,16 @@ def padding_index(
     """
     sizes_B = offsets.diff()
     length = length if length is not None else int(sizes_B.max())
-    position_T = torch.arange(length, device=offsets.device)
-    real_BT = position_T < sizes_B[:, None]
-    index_BT = (offsets[:-1, None] + position_T).clamp(max=int(offsets[-1]) - 1)
-    return index_BT, real_BT
+    places = torch.arange(length, device=offsets.device)
+    real_Bn = places < sizes_B[:, None]
+    index_Bn = (offsets[:-1, None] + places).clamp(max=int(offsets[-1]) - 1)
+    return index_Bn, real_Bn
 
 
 def mean_per_molecule(
-    values_ND: Float[Tensor, "items dim"], offsets: Int[Tensor, "boundaries"]
+    values_XD: Float[Tensor, "items dim"], offsets: Int[Tensor, "boundaries"]
 ) -> Float[Tensor, "molecules dim"]:
     r"""Mean of each molecule's items, :math:`\bar h_b = \frac{1}{N_b} \sum_{i \in b} h_i`; 0 where there are none."""
-    index_N = molecule_index(offsets, len(values_ND))
-    total_BD = values_ND.new_zeros(len(offsets) - 1, values_ND.shape[1]).index_add_(0, index_N, values_ND)
-    return total_BD / offsets.diff().clamp(min=1)[:, None].to(values_ND.dtype)
+    index_X = molecule_index(offsets, len(values_XD))
+    total_BD = values_XD.new_zeros(len(offsets) - 1, values_XD.shape[1]).index_add_(0, index_X, values_XD)
+    return total_BD / offsets.diff().clamp(min=1)[:, None].to(values_XD.dtype)

@@ -79,8 +79,8 @@ def featurize(mol: Chem.Mol, explicit_hydrogens: bool = False) -> MolecularGraph
     """
     if explicit_hydrogens:
         mol = Chem.AddHs(mol)
-    bonds_M2, bond_features_MF = _bonds(mol)
-    return MolecularGraph(_atom_features(mol), bonds_M2, bond_features_MF)
+    bonds_U2, bond_features_UF = _bonds(mol)
+    return MolecularGraph(_atom_features(mol), bonds_U2, bond_features_UF)
 
 
 def _atom_features(mol: Chem.Mol) -> np.ndarray:
@@ -133,8 +133,8 @@ def _bonds(mol: Chem.Mol) -> tuple[np.ndarray, np.ndarray]:
         orders = list(map(_Bond.GetBondTypeAsDouble, bonds))
         types = [_TYPE_OF_ORDER[order] for order in orders]
         stereo = [BOND_STEREO[bonds[i].GetStereo()] if order == _DOUBLE else 0 for i, order in enumerate(orders)]
-    ends_2M = [list(map(_Bond.GetBeginAtomIdx, bonds)), list(map(_Bond.GetEndAtomIdx, bonds))]
-    bonds_M2 = np.array(ends_2M, dtype=np.int64).reshape(2, num_bonds).T
+    ends_2U = [list(map(_Bond.GetBeginAtomIdx, bonds)), list(map(_Bond.GetEndAtomIdx, bonds))]
+    bonds_U2 = np.array(ends_2U, dtype=np.int64).reshape(2, num_bonds).T
     conjugated = list(map(_Bond.GetIsConjugated, bonds))
-    features_MF = np.array([types, stereo, conjugated], dtype=np.int64).reshape(NUM_BOND_FEATURES, num_bonds).T
-    return np.ascontiguousarray(bonds_M2), np.ascontiguousarray(features_MF)
+    features_UF = np.array([types, stereo, conjugated], dtype=np.int64).reshape(NUM_BOND_FEATURES, num_bonds).T
+    return np.ascontiguousarray(bonds_U2), np.ascontiguousarray(features_UF)

@@ -3,8 +3,6 @@
 Eigenvectors of a graph are fixed only up to sign, and up to rotation where eigenvalues repeat (benzene, CF3, salts).
 Two things fix them here as far as the molecule itself does: every atom has a colour, a hash of its features and of
 what it is bonded to, and the colours break ties; what symmetry leaves open, the order of the atoms decides.
-
-Legend: B molecules, N atoms, E directed bonds, K identifiers, n atoms of one molecule, G molecules of that size.
 """
 
 from __future__ import annotations
@@ -36,33 +34,33 @@ class _SameSize(NamedTuple):
 
 
 def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tensor, "atoms identifiers"]:
-    r"""The K eigenvectors of lowest eigenvalue, the trivial one included, of each molecule's normalised Laplacian.
+    r"""The eigenvectors of lowest eigenvalue, the trivial one included, of each molecule's normalised Laplacian.
 
     .. math:: L = I - D^{-1/2} A D^{-1/2}
 
     on the unweighted bonds, degrees clipped to at least 1 (so an isolated atom has eigenvalue 1, not 0). Source:
-    TokenGT (Kim et al., NeurIPS 2022). Unit columns, ascending eigenvalues, zeros where a molecule has fewer than K
+    TokenGT (Kim et al., NeurIPS 2022). Unit columns, ascending eigenvalues, zeros where a molecule has fewer
     atoms. Each sign is fixed: the projection on the atom colours is positive.
 
     Args:
         graph: B molecules; without a conformer, without padding.
-        num_identifiers: K.
+        num_identifiers: I.
 
     Returns:
-        `(N, K)` float64 on the graph's device.
+        `(N, I)` float64 on the graph's device.
     """
     colours = atom_colours(graph)
     colour_N, local_N = _unit_interval(colours), _position_in_molecule(graph)
     tie_break_N = COLOUR_TIE_BREAK * colour_N + ORDER_TIE_BREAK * _rank_among_equals(colours, graph.batch_N)
-    vectors_NK = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
+    vectors_NI = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
     for atoms_Gn, adjacency_Gnn in _by_size(graph):
         scale_Gn = adjacency_Gnn.sum(2).clamp(min=1).rsqrt()
         diagonal_Gnn = torch.diag_embed(1 + tie_break_N[atoms_Gn])
         laplacian_Gnn = diagonal_Gnn - scale_Gn[:, :, None] * adjacency_Gnn * scale_Gn[:, None, :]
-        vectors_Gnk = torch.linalg.eigh(laplacian_Gnn).eigenvectors[:, :, :num_identifiers]
-        signed_Gnk = vectors_Gnk * _sign(vectors_Gnk, colour_N[atoms_Gn], local_N[atoms_Gn])
-        vectors_NK[atoms_Gn.flatten(), : signed_Gnk.shape[2]] = signed_Gnk.flatten(0, 1)
-    return vectors_NK
+        vectors_Gni = torch.linalg.eigh(laplacian_Gnn).eigenvectors[:, :, :num_identifiers]
+        signed_Gni = vectors_Gni * _sign(vectors_Gni, colour_N[atoms_Gn], local_N[atoms_Gn])
+        vectors_NI[atoms_Gn.flatten(), : signed_Gni.shape[2]] = signed_Gni.flatten(0, 1)
+    return vectors_NI
 
 
 def orthonormal_identifiers(
@@ -72,19 +70,19 @@ def orthonormal_identifiers(
 
     The reference draws a matrix of the batch's largest molecule at every call, so its predictions are random and
     depend on the batch. Here the matrix has the molecule's own size, and with a `seed` it is drawn from the hash of the
-    molecule itself, so a molecule's result depends on nothing else. Rows are cut or zero padded to K and scaled to
+    molecule itself, so a molecule's result depends on nothing else. Rows are cut or zero padded to I and scaled to
     length 1, as in the reference.
 
     Args:
         graph: B molecules.
-        num_identifiers: K.
+        num_identifiers: I.
         seed: chooses among reproducible draws; None draws from torch's global generator (training).
 
     Returns:
-        `(N, K)` float64 on the graph's device.
+        `(N, I)` float64 on the graph's device.
     """
     colour_N = atom_colours(graph)
-    identifiers_NK = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
+    identifiers_NI = torch.zeros(len(colour_N), num_identifiers, dtype=torch.float64, device=colour_N.device)
     for atoms_Gn, _ in _by_size(graph):
         if seed is None:
             gaussian_Gnn = torch.randn(*atoms_Gn.shape, atoms_Gn.shape[1], dtype=torch.float64, device=colour_N.device)
@@ -93,29 +91,29 @@ def orthonormal_identifiers(
         orthonormal_Gnn, triangular_Gnn = torch.linalg.qr(gaussian_Gnn)
         # A positive diagonal makes the factor unique, so permuting the rows of the input permutes those of Q.
         signs_Gn = torch.where(triangular_Gnn.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0).to(torch.float64)
-        rows_Gnk = (orthonormal_Gnn * signs_Gn[:, None, :])[:, :, :num_identifiers]
-        rows_Gnk = torch.nn.functional.normalize(rows_Gnk, dim=2)
-        identifiers_NK[atoms_Gn.flatten(), : rows_Gnk.shape[2]] = rows_Gnk.flatten(0, 1)
-    return identifiers_NK
+        rows_Gni = (orthonormal_Gnn * signs_Gn[:, None, :])[:, :, :num_identifiers]
+        rows_Gni = torch.nn.functional.normalize(rows_Gni, dim=2)
+        identifiers_NI[atoms_Gn.flatten(), : rows_Gni.shape[2]] = rows_Gni.flatten(0, 1)
+    return identifiers_NI
 
 
 def random_walk_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tensor, "atoms identifiers"]:
-    r"""Chance that a random walk from an atom is back after 1, 2 … K steps: the diagonals of :math:`(D^{-1} A)^k`.
+    r"""Chance that a random walk from an atom is back after 1, 2 … I steps: the diagonals of :math:`(D^{-1} A)^k`.
 
     Source: Dwivedi et al., ICLR 2022; GPS (Rampášek et al., NeurIPS 2022). Has neither sign nor basis to choose.
 
     Returns:
-        `(N, K)` float64 on the graph's device.
+        `(N, I)` float64 on the graph's device.
     """
     device = graph.node_features_NF.device
-    chances_NK = torch.zeros(len(graph.node_features_NF), num_identifiers, dtype=torch.float64, device=device)
+    chances_NI = torch.zeros(len(graph.node_features_NF), num_identifiers, dtype=torch.float64, device=device)
     for atoms_Gn, adjacency_Gnn in _by_size(graph):
         step_Gnn = adjacency_Gnn / adjacency_Gnn.sum(2, keepdim=True).clamp(min=1)
         walk_Gnn = step_Gnn
         for column in range(num_identifiers):
-            chances_NK[atoms_Gn.flatten(), column] = walk_Gnn.diagonal(dim1=1, dim2=2).flatten()
+            chances_NI[atoms_Gn.flatten(), column] = walk_Gnn.diagonal(dim1=1, dim2=2).flatten()
             walk_Gnn = walk_Gnn @ step_Gnn
-    return chances_NK
+    return chances_NI
 
 
 def atom_colours(graph: GraphBatch) -> Int[Tensor, "atoms"]:
@@ -133,12 +131,12 @@ def atom_colours(graph: GraphBatch) -> Int[Tensor, "atoms"]:
 
 
 def flip_signs(
-    vectors_NK: Float[Tensor, "atoms identifiers"], batch_N: Int[Tensor, "atoms"]
+    vectors_NI: Float[Tensor, "atoms identifiers"], batch_N: Int[Tensor, "atoms"]
 ) -> Float[Tensor, "atoms identifiers"]:
     """Each column of each molecule times a random sign, from torch's global generator: augmentation in training."""
     num_molecules = int(batch_N[-1]) + 1
-    signs_BK = 2 * torch.randint(0, 2, (num_molecules, vectors_NK.shape[1]), device=vectors_NK.device) - 1
-    return vectors_NK * signs_BK.to(vectors_NK.dtype)[batch_N]
+    signs_BI = 2 * torch.randint(0, 2, (num_molecules, vectors_NI.shape[1]), device=vectors_NI.device) - 1
+    return vectors_NI * signs_BI.to(vectors_NI.dtype)[batch_N]
 
 
 def _by_size(graph: GraphBatch) -> Iterator[_SameSize]:
@@ -156,8 +154,8 @@ def _by_size(graph: GraphBatch) -> Iterator[_SameSize]:
     for size in torch.unique(sizes_B).tolist():
         molecules_G = torch.nonzero(sizes_B == size)[:, 0]
         atoms_Gn = graph.atom_offsets[molecules_G, None] + torch.arange(size, device=device)
-        index_Gc = first_cell_B[molecules_G, None] + torch.arange(size * size, device=device)
-        yield _SameSize(atoms_Gn, cells[index_Gc].view(-1, size, size))
+        index_GZ = first_cell_B[molecules_G, None] + torch.arange(size * size, device=device)
+        yield _SameSize(atoms_Gn, cells[index_GZ].view(-1, size, size))
 
 
 def _position_in_molecule(graph: GraphBatch) -> Tensor:
@@ -176,12 +174,12 @@ def _rank_among_equals(colour_N: Tensor, batch_N: Tensor) -> Tensor:
     return torch.empty_like(place_N).scatter_(0, order_N, place_N - starts_N.cummax(0).values)
 
 
-def _sign(vectors_Gnk: Tensor, colour_Gn: Tensor, local_Gn: Tensor) -> Tensor:
+def _sign(vectors_Gni: Tensor, colour_Gn: Tensor, local_Gn: Tensor) -> Tensor:
     """+1 or -1 per eigenvector; by the colours, or by the order of the atoms where symmetry makes those useless."""
-    by_colour_Gk = torch.einsum("gn,gnk->gk", colour_Gn - 0.5, vectors_Gnk)
-    by_order_Gk = torch.einsum("gn,gnk->gk", (1.0 + local_Gn.double()).reciprocal(), vectors_Gnk)
-    score_Gk = torch.where(by_colour_Gk.abs() > 1e-5, by_colour_Gk, by_order_Gk)
-    return torch.where(score_Gk < 0, -1.0, 1.0).to(vectors_Gnk.dtype)[:, None, :]
+    by_colour_Gi = torch.einsum("gn,gnk->gk", colour_Gn - 0.5, vectors_Gni)
+    by_order_Gi = torch.einsum("gn,gnk->gk", (1.0 + local_Gn.double()).reciprocal(), vectors_Gni)
+    score_Gi = torch.where(by_colour_Gi.abs() > 1e-5, by_colour_Gi, by_order_Gi)
+    return torch.where(score_Gi < 0, -1.0, 1.0).to(vectors_Gni.dtype)[:, None, :]
 
 
 def _gaussian_of_molecule(colour_Gn: Tensor, seed: int) -> Tensor:
@@ -195,12 +193,12 @@ def _gaussian_of_molecule(colour_Gn: Tensor, seed: int) -> Tensor:
     return torch.sqrt(-2 * torch.log(first.clamp(min=1e-12))) * torch.cos(2 * torch.pi * second)  # Box-Muller
 
 
-def _hash_rows(features_NF: Tensor) -> Tensor:
+def _hash_rows(features_XF: Tensor) -> Tensor:
     """One 64-bit hash per row of small non-negative integers."""
-    hashed_N = torch.zeros(len(features_NF), dtype=torch.int64, device=features_NF.device)
-    for column_N in features_NF.unbind(1):
-        hashed_N = _mix(hashed_N * 31 + column_N + 1)
-    return hashed_N
+    hashed_X = torch.zeros(len(features_XF), dtype=torch.int64, device=features_XF.device)
+    for column_X in features_XF.unbind(1):
+        hashed_X = _mix(hashed_X * 31 + column_X + 1)
+    return hashed_X
 
 
 def _mix(values: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ ATOM_FEATURE_NAMES = (
 """Columns of `node_features_NF`. Index 0 of `atomic_number` is hydrogen, index 5 of `formal_charge` is neutral."""
 
 BOND_FEATURE_NAMES = ("bond_type", "bond_stereo", "is_conjugated")
-"""Columns of `bond_features_MF`."""
+"""Columns of `bond_features_UF`."""
 
 ATOM_FEATURE_SIZES = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 """Number of indices of each atom feature."""
@@ -63,13 +63,13 @@ class MolecularGraph:
 
     Attributes:
         node_features_NF: `(atoms, 9)` integers, column 0 is the atomic number minus 1; see `features.py`.
-        bonds_M2: `(bonds, 2)` atom indices, each bond once, begin before end as RDKit stores it.
-        bond_features_MF: `(bonds, 3)` integers.
+        bonds_U2: `(bonds, 2)` atom indices, each bond once, begin before end as RDKit stores it.
+        bond_features_UF: `(bonds, 3)` integers.
     """
 
     node_features_NF: Int[np.ndarray, "atoms 9"]
-    bonds_M2: Int[np.ndarray, "bonds 2"]
-    bond_features_MF: Int[np.ndarray, "bonds 3"]
+    bonds_U2: Int[np.ndarray, "bonds 2"]
+    bond_features_UF: Int[np.ndarray, "bonds 3"]
 
     @property
     def num_atoms(self) -> int:
@@ -79,18 +79,18 @@ class MolecularGraph:
     @property
     def num_bonds(self) -> int:
         """Number of bonds, each counted once."""
-        return len(self.bonds_M2)
+        return len(self.bonds_U2)
 
 
 @dataclass(frozen=True)
 class Conformers:
-    """K geometries of one molecule, in the atom order of its graph.
+    """J geometries of one molecule, in the atom order of its graph.
 
     Attributes:
         atomic_numbers_A: `(conformer atoms,)` atomic numbers. Atom `i < graph.num_atoms` is graph atom `i`; atoms
             beyond are hydrogens that the graph leaves implicit.
-        positions_KA3: `(conformers, conformer atoms, 3)` in angstrom.
+        positions_JA3: `(conformers, conformer atoms, 3)` in angstrom.
     """
 
     atomic_numbers_A: Int[np.ndarray, "atoms"]
-    positions_KA3: Float[np.ndarray, "conformers atoms 3"]
+    positions_JA3: Float[np.ndarray, "conformers atoms 3"]

@@ -176,7 +176,7 @@ def explain(
         ConfigError: no such target, or more molecules than `most_molecules`.
 
     Example:
-        >>> dnd.explain("CC(=O)Oc1ccccc1C(=O)O", "esol-model")[0].atoms_A  # doctest: +SKIP
+        >>> dnd.explain("CC(=O)Oc1ccccc1C(=O)O", "esol-model")[0].atoms_N  # doctest: +SKIP
     """
     predictor, names = opened(model, device=device), [targets] if isinstance(targets, str) else list(targets)
     given = as_molecules(molecules, smiles_column, remembered=predictor.smiles_column)

@@ -71,18 +71,18 @@ class Embedder:
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
         given = as_molecules(molecules)
-        (values_ND, errors), internal = isolating(self._embed, given.texts, "")
+        (values_BD, errors), internal = isolating(self._embed, given.texts, "")
         reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
-        return values_ND, given.reasons(reasons)
+        return values_BD, given.reasons(reasons)
 
     def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = valid_molecules(smiles, self.hydrogens, self.jobs)
-        values_ND = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
+        values_BD = np.full((len(smiles), pooled_width(self.student.width, self.pooling)), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             pooled_VD = run_over(self._pooled, self.student, found.store, every)
-            values_ND[found.places] = pooled_VD if self.limits is None else self.limits.bounded(pooled_VD, self.pooling)
-        return values_ND, found.errors
+            values_BD[found.places] = pooled_VD if self.limits is None else self.limits.bounded(pooled_VD, self.pooling)
+        return values_BD, found.errors
 
     def _pooled(self, graph: GraphBatch) -> Tensor:
         return pool(self.student(graph), graph, self.pooling)

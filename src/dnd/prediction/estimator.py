@@ -87,7 +87,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
 
         Args:
             X: SMILES, one per row.
-            y: labels, `(N,)` or `(N, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
+            y: labels, `(B,)` or `(B, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
             sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
 
         Raises:
@@ -98,8 +98,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
         self._is_vector = labels.ndim == 1
-        labels_NC = labels.reshape(len(labels), -1)
-        self._finetune(X, labels_NC, target_names(y, labels_NC.shape[1]), sample_weight)
+        labels_BC = labels.reshape(len(labels), -1)
+        self._finetune(X, labels_BC, target_names(y, labels_BC.shape[1]), sample_weight)
         return self
 
     def predict(self, X: Any, return_std: bool = False, return_interval: bool = False) -> Any:
@@ -138,8 +138,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
             )
         return self._in_shape(np.stack([np.asarray(columns[name], dtype=np.float64) for name in names], axis=1))
 
-    def _in_shape(self, values_NC: Float[np.ndarray, "molecules targets"]) -> Float[np.ndarray, "molecules ..."]:
-        return values_NC[:, 0] if self._is_vector else values_NC
+    def _in_shape(self, values_BC: Float[np.ndarray, "molecules targets"]) -> Float[np.ndarray, "molecules ..."]:
+        return values_BC[:, 0] if self._is_vector else values_BC
 
     def _record(self) -> dict[str, Any]:
         return {**super()._record(), "vector": self._is_vector}
@@ -240,13 +240,13 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         return self._probabilities(X)[0]
 
     def _probabilities(self, X: Any) -> tuple[Float[np.ndarray, "molecules classes"], list[str]]:
-        values_NC, errors = self._values(X)
+        values_BC, errors = self._values(X)
         if len(self.classes_) > 2:
             # A class whose rows are all no molecules is unknown to the model.
-            found = np.where(np.isnan(values_NC[:, :1]), np.nan, np.zeros((len(values_NC), len(self.classes_))))
-            found[:, self._places()] = values_NC
+            found = np.where(np.isnan(values_BC[:, :1]), np.nan, np.zeros((len(values_BC), len(self.classes_))))
+            found[:, self._places()] = values_BC
             return found, errors
-        return np.stack([1 - values_NC[:, 0], values_NC[:, 0]], axis=1), errors
+        return np.stack([1 - values_BC[:, 0], values_BC[:, 0]], axis=1), errors
 
     def _places(self) -> list[int]:
         """The place in `classes_` of each class that the model knows."""
@@ -259,11 +259,11 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         Raises:
             ValueError: a row is no molecule; a class has no missing value. `predict_proba` has NaN there.
         """
-        values_NK, errors = self._probabilities(X)
+        values_BK, errors = self._probabilities(X)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None:
             raise ValueError(f"row {bad} is no molecule: {errors[bad]}. predict_proba has NaN for such rows")
-        found: np.ndarray = self.classes_[values_NK.argmax(axis=1)]
+        found: np.ndarray = self.classes_[values_BK.argmax(axis=1)]
         return found
 
     _is_named = False  # whether the model has the classes by their names: one of the command, not of an estimator
@@ -342,8 +342,8 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
             ValueError: a row is no molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")
-        values_ND, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
+        values_BD, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None and self.on_error == "raise":
             raise ValueError(f"row {bad} is no molecule: {errors[bad]}")
-        return values_ND
+        return values_BD

@@ -94,7 +94,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         self.verbose = verbose
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; `settings__NAME` sets one of `settings`, so that a search can have a grid of it.
+        """Set parameters by name; `settings__BAME` sets one of `settings`, so that a search can have a grid of it.
 
         Raises:
             ValueError: there is no such parameter.
@@ -106,7 +106,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; with `deep` each of `settings` too, as `settings__NAME`."""
+        """Parameters by name; with `deep` each of `settings` too, as `settings__BAME`."""
         found: dict[str, Any] = super().get_params(deep=deep)
         known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # what is wrong is said by `fit`
         return found | {f"{_SETTING}{name}": value for name, value in known.items()}
@@ -114,22 +114,22 @@ class FinetunedEstimator(SmilesEstimator, ABC):
     def _finetune(
         self,
         X: Any,
-        labels_NC: Float[np.ndarray, "molecules targets"],
+        labels_BC: Float[np.ndarray, "molecules targets"],
         names: Sequence[str],
         sample_weight: Any,
     ) -> None:
         smiles = as_molecules(X).texts
-        if len(smiles) != len(labels_NC):
-            raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_NC)}")
+        if len(smiles) != len(labels_BC):
+            raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_BC)}")
         kept = _kept_rows(sample_weight, len(smiles))
-        smiles, labels_NC = [smiles[row] for row in kept], labels_NC[kept]
+        smiles, labels_BC = [smiles[row] for row in kept], labels_BC[kept]
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         encoder, config = self._choices()
         parts = _parts(smiles, self.validation_fraction, self.random_state, config.standardize)
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
-            _write_table(table, smiles, labels_NC, names, parts)
+            _write_table(table, smiles, labels_BC, names, parts)
             finetune(
                 table, folder, names, config,
                 smiles_column=_SMILES, encoder=encoder,
@@ -270,13 +270,13 @@ def _kept_rows(sample_weight: Any, count: int) -> list[int]:
     """
     if sample_weight is None:
         return list(range(count))
-    weights_N = np.asarray(sample_weight, dtype=np.float64)
-    if weights_N.shape != (count,) or not np.isfinite(weights_N).all() or (weights_N < 0).any():
+    weights_B = np.asarray(sample_weight, dtype=np.float64)
+    if weights_B.shape != (count,) or not np.isfinite(weights_B).all() or (weights_B < 0).any():
         raise ValueError("sample_weight must be one finite number, at least 0, per row of X")
-    kept = np.flatnonzero(weights_N)
-    if len(kept) and not np.allclose(weights_N[kept], weights_N[kept[0]]):
+    kept = np.flatnonzero(weights_B)
+    if len(kept) and not np.allclose(weights_B[kept], weights_B[kept[0]]):
         raise ValueError(
-            f"sample_weight differs between rows, from {weights_N[kept].min():g} to {weights_N[kept].max():g}, and not "
+            f"sample_weight differs between rows, from {weights_B[kept].min():g} to {weights_B[kept].max():g}, and not "
             "every member of a model can weigh rows. Pass equal weights, or 0 to leave a row out"
         )
     return [int(row) for row in kept]
@@ -327,10 +327,10 @@ def plain_value(value: Any) -> Any:
 
 
 def _write_table(
-    path: Path, smiles: Sequence[str], labels_NC: np.ndarray, names: Sequence[str], parts: Sequence[str]
+    path: Path, smiles: Sequence[str], labels_BC: np.ndarray, names: Sequence[str], parts: Sequence[str]
 ) -> None:
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([_SMILES, _SPLIT, *names])
-        for text, part, labels in zip(smiles, parts, labels_NC.tolist(), strict=True):
+        for text, part, labels in zip(smiles, parts, labels_BC.tolist(), strict=True):
             writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])

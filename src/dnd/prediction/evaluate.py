@@ -76,29 +76,29 @@ def evaluate_file(
     ]
     targets = [predictor.targets[column] for column in places]
     kinds, groups = [target.kind for target in targets], groups_of(targets)
-    labels_NC = labels_of_model(replace(molecules, targets_NC=molecules.exact_NC), targets, groups)
-    classes_NC = labels_NC[:, [kind == "classification" for kind in kinds]]
-    wrong = classes_NC[~np.isnan(classes_NC) & ~np.isin(classes_NC, (0.0, 1.0))]
+    labels_BC = labels_of_model(replace(molecules, targets_BC=molecules.exact_BC), targets, groups)
+    classes_BC = labels_BC[:, [kind == "classification" for kind in kinds]]
+    wrong = classes_BC[~np.isnan(classes_BC) & ~np.isin(classes_BC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
-    values_NC, refused = predictor.predict_store(molecules.store)
-    values_NC = values_NC[:, places]
-    labels_NC[list(refused)] = np.nan
+    values_BC, refused = predictor.predict_store(molecules.store)
+    values_BC = values_BC[:, places]
+    labels_BC[list(refused)] = np.nan
     reasons = {reject.row: reject.reason for reject in molecules.rejects}
-    reasons |= {int(molecules.rows_N[place]): reason for place, reason in refused.items()}
+    reasons |= {int(molecules.rows_B[place]): reason for place, reason in refused.items()}
     knows = predictor.knows(molecules.identities)
-    new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_NC))
+    new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_BC))
     return {
         "task": task_name(kinds),
         "rows": molecules.num_rows,
-        "molecules": len(molecules.rows_N) - len(refused),
+        "molecules": len(molecules.rows_B) - len(refused),
         "rejected": len(reasons),
         "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
         "notes": [*molecules.notes, *([] if molecules.standardized is None else [standardized_line(molecules)])],
         "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
         "known_molecules": None if knows is None else sum(knows),
-        **judge_targets(targets, labels_NC, values_NC),
-        **({"unknown": judge_targets(targets, labels_NC[new], values_NC[new])} if knows and any(knows) else {}),
+        **judge_targets(targets, labels_BC, values_BC),
+        **({"unknown": judge_targets(targets, labels_BC[new], values_BC[new])} if knows and any(knows) else {}),
     }
 
 

@@ -142,8 +142,8 @@ def embed_file(
     require_other_file(source, out)
 
     def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-        values_ND, errors = embedder.embed_with_errors(smiles)
-        return {EMBEDDING: values_ND}, errors
+        values_BD, errors = embedder.embed_with_errors(smiles)
+        return {EMBEDDING: values_BD}, errors
 
     with open_molecules(source, smiles_column, or_smiles=True) as table:
         _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])

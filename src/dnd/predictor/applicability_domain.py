@@ -5,8 +5,6 @@ nearest training molecule is farther away than is usual among the training molec
 of Morgan fingerprints (radius 2, 2048 bits), or by distance of representations. Distance to the training set as a
 measure of trust: Sheridan et al., J. Chem. Inf. Comput. Sci. 44 (2004) 1912. The thresholds are the 99th percentiles of
 each training molecule's distance to its nearest other one: each calls about one in a hundred such molecules outside.
-
-Legend: R reference molecules, B judged ones, D width of a representation.
 """
 
 from __future__ import annotations
@@ -116,15 +114,15 @@ class Domain:
 
     Attributes:
         limits: the bounds.
-        fingerprints_RF: packed bits.
-        embeddings_RD: representations by the first member, each dimension divided by its scale; without dimensions
+        fingerprints_VF: packed bits.
+        embeddings_VD: representations by the first member, each dimension divided by its scale; without dimensions
             where they are not compared.
         scale_D: training deviations.
     """
 
     limits: Limits
-    fingerprints_RF: UInt8[np.ndarray, "references bytes"]
-    embeddings_RD: Float[np.ndarray, "references dim"]
+    fingerprints_VF: UInt8[np.ndarray, "references bytes"]
+    embeddings_VD: Float[np.ndarray, "references dim"]
     scale_D: Float[np.ndarray, "dim"]
 
     def reasons(self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]) -> list[str]:
@@ -152,7 +150,7 @@ class Domain:
         similarity_B = self._references.nearest(seen.bits_BF)
         distance_B = np.zeros(len(smiles))
         if self.limits.largest_distance is not None:
-            distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_RD)
+            distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_VD)
         reasons = [
             "; ".join([*_mixture(text, own), *self._judge(elements, float(similar), float(far))])
             for text, own, elements, similar, far in zip(
@@ -167,9 +165,9 @@ class Domain:
 
     def by_structure(self) -> Domain:
         """The same without representations, for a model that has others and not the training molecules."""
-        nothing_R0 = np.empty((len(self.fingerprints_RF), 0), np.float32)
+        nothing_V0 = np.empty((len(self.fingerprints_VF), 0), np.float32)
         limits = replace(self.limits, largest_distance=None)
-        return replace(self, limits=limits, embeddings_RD=nothing_R0, scale_D=np.empty(0, np.float32))
+        return replace(self, limits=limits, embeddings_VD=nothing_V0, scale_D=np.empty(0, np.float32))
 
     def _judge(self, elements: Sequence[str], similarity: float, distance: float) -> list[str]:
         limits, found = self.limits, []
@@ -190,7 +188,7 @@ class Domain:
 
     @cached_property
     def _references(self) -> BitTable:
-        return BitTable(np.unpackbits(self.fingerprints_RF, axis=1, bitorder="little").astype(bool))
+        return BitTable(np.unpackbits(self.fingerprints_VF, axis=1, bitorder="little").astype(bool))
 
     @cached_property
     def _known_elements(self) -> frozenset[str]:
@@ -204,12 +202,12 @@ class BitTable:
     times fewer bytes than comparing whole fingerprints, at the price of a byte for each bit.
 
     Args:
-        bits_RF: whether a bit is set.
+        bits_VF: whether a bit is set.
     """
 
-    def __init__(self, bits_RF: Bool[np.ndarray, "references bits"]) -> None:
-        self._table_FR = np.ascontiguousarray(bits_RF.T).astype(np.uint8)
-        self._counts_R = bits_RF.sum(axis=1, dtype=np.float32)
+    def __init__(self, bits_VF: Bool[np.ndarray, "references bits"]) -> None:
+        self._table_FV = np.ascontiguousarray(bits_VF.T).astype(np.uint8)
+        self._counts_V = bits_VF.sum(axis=1, dtype=np.float32)
 
     def nearest(
         self, bits_BF: Bool[np.ndarray, "molecules bits"], *, own: bool = False
@@ -218,20 +216,20 @@ class BitTable:
         found = np.empty(len(bits_BF))
         for number, bits_F in enumerate(bits_BF):
             places = np.flatnonzero(bits_F)
-            common_R = self._overlaps(places)
-            similarity_R = common_R / (self._counts_R + np.float32(len(places)) - common_R)
+            common_V = self._overlaps(places)
+            similarity_V = common_V / (self._counts_V + np.float32(len(places)) - common_V)
             if own:
-                similarity_R[number] = -1.0
-            found[number] = similarity_R.max()
+                similarity_V[number] = -1.0
+            found[number] = similarity_V.max()
         return found
 
     def _overlaps(self, places: np.ndarray) -> Float[np.ndarray, "references"]:
         """Bits in common with each reference, for a molecule whose set bits are at `places`."""
-        total_R: np.ndarray = np.zeros_like(self._counts_R)
+        total_V: np.ndarray = np.zeros_like(self._counts_V)
         for start in range(0, len(places), _MOST_OVERLAP):
-            rows_KR = self._table_FR.take(places[start : start + _MOST_OVERLAP], axis=0)
-            total_R += rows_KR.sum(axis=0, dtype=np.uint8)
-        return total_R
+            rows_SV = self._table_FV.take(places[start : start + _MOST_OVERLAP], axis=0)
+            total_V += rows_SV.sum(axis=0, dtype=np.uint8)
+        return total_V
 
 
 def similarity_out_of_fold(
@@ -247,15 +245,15 @@ def similarity_out_of_fold(
         folds: of each.
         others: canonical.
     """
-    bits, found_N = _bits(_parsed(smiles)), np.full(len(smiles), np.nan)
-    kept_N = np.zeros(len(smiles), bool)
-    kept_N[np.random.default_rng(derive_seed(0, "domain")).permutation(len(smiles))[:LIMIT_REFERENCES]] = True
+    bits, found_B = _bits(_parsed(smiles)), np.full(len(smiles), np.nan)
+    kept_B = np.zeros(len(smiles), bool)
+    kept_B[np.random.default_rng(derive_seed(0, "domain")).permutation(len(smiles))[:LIMIT_REFERENCES]] = True
     for fold in np.unique(folds):
-        inside_N = folds == fold
-        references = bits[kept_N & ~inside_N]
+        inside_B = folds == fold
+        references = bits[kept_B & ~inside_B]
         if len(references):
-            found_N[inside_N] = BitTable(references).nearest(bits[inside_N])
-    return found_N, BitTable(bits[kept_N]).nearest(_bits(_parsed(others)))
+            found_B[inside_B] = BitTable(references).nearest(bits[inside_B])
+    return found_B, BitTable(bits[kept_B]).nearest(_bits(_parsed(others)))
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:
@@ -271,14 +269,14 @@ def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.nda
     mols = _parsed([smiles[row] for row in rows])
     counts = [mol.GetNumHeavyAtoms() for mol in mols]
     kept = np.random.default_rng(derive_seed(0, "domain")).permutation(len(rows))[:LIMIT_REFERENCES]
-    embeddings_RD = embed(rows[kept])
-    deviation_D = embeddings_RD.std(axis=0)
+    embeddings_VD = embed(rows[kept])
+    deviation_D = embeddings_VD.std(axis=0)
     scale_D = np.where(deviation_D > 0, deviation_D, 1.0)
-    embeddings_RD = (embeddings_RD / scale_D).astype(np.float32)
+    embeddings_VD = (embeddings_VD / scale_D).astype(np.float32)
     bits = _bits([mols[place] for place in kept])
     queries = min(len(kept), LIMIT_QUERIES)
     similarity = BitTable(bits).nearest(bits[:queries], own=True)
-    distance = _nearest_distance(embeddings_RD[:queries], embeddings_RD, own=True)
+    distance = _nearest_distance(embeddings_VD[:queries], embeddings_VD, own=True)
     limits = Limits(
         elements=tuple(sorted(set().union(*map(_elements, mols)))),
         fewest_atoms=min(counts),
@@ -289,13 +287,13 @@ def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.nda
         training_molecules=len(rows),
     )
     packed = np.packbits(bits, axis=1, bitorder="little")
-    return Domain(limits, packed, embeddings_RD, scale_D.astype(np.float32))
+    return Domain(limits, packed, embeddings_VD, scale_D.astype(np.float32))
 
 
 def write_domain(folder: Path, domain: Domain) -> None:
     """Write `domain.json` and `domain.safetensors` into a MODEL folder that is not sealed yet."""
     write_json(folder / SETTINGS, {"limits": asdict(domain.limits), "sentences": domain.limits.sentences()})
-    arrays = {"fingerprints": domain.fingerprints_RF, "embeddings": domain.embeddings_RD, "scale": domain.scale_D}
+    arrays = {"fingerprints": domain.fingerprints_VF, "embeddings": domain.embeddings_VD, "scale": domain.scale_D}
     write_bytes(folder / ARRAYS, save({name: torch.from_numpy(values.copy()) for name, values in arrays.items()}))
 
 
@@ -362,9 +360,9 @@ def _bits(mols: Sequence[Chem.Mol]) -> Bool[np.ndarray, "molecules bits"]:
     return np.array([_generator.GetFingerprintAsNumPy(mol) for mol in mols], dtype=bool).reshape(-1, _BITS)
 
 
-def _nearest_distance(queries_BD: np.ndarray, references_RD: np.ndarray, *, own: bool = False) -> np.ndarray:
+def _nearest_distance(queries_BD: np.ndarray, references_VD: np.ndarray, *, own: bool = False) -> np.ndarray:
     """Smallest Euclidean distance of each query; with `own`, query k is reference k, which is left out."""
-    queries, references = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (queries_BD, references_RD))
+    queries, references = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (queries_BD, references_VD))
     found = []
     for start in range(0, len(queries), _CHUNK):
         distances = torch.cdist(queries[start : start + _CHUNK], references)

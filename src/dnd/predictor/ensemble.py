@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 # .. math:: s = \sqrt{\sum_g w_g (\hat y_g - \bar y)^2}, \qquad \bar y = \sum_g w_g \hat y_g
 #
 # Members of one name count as one, by their mean: out of fold a molecule is predicted by one student, later by the mean
-# of all, and widths that are learned from the one kind of spread must not meet another. Legend: M members, G names,
-# N molecules, C targets.
+# of all, and widths that are learned from the one kind of spread must not meet another.
 
 
 STUDENTS = "students"  # the name that all networks share
@@ -44,20 +43,20 @@ _SMALLEST = 1e-12
 
 
 def weighted_spread(
-    values_GNC: Float[np.ndarray, "names molecules targets"], weights_GC: Float[np.ndarray, "names targets"]
+    values_GBC: Float[np.ndarray, "names molecules targets"], weights_GC: Float[np.ndarray, "names targets"]
 ) -> Float[np.ndarray, "molecules targets"]:
     """The weighted deviation between values; those that are NaN take no part, and NaN where all are."""
-    known_GNC = np.isfinite(values_GNC)
-    share_GNC = np.where(known_GNC, weights_GC[:, None, :], 0.0)
-    total_NC = share_GNC.sum(axis=0)
-    share_GNC = share_GNC / total_NC.clip(_SMALLEST, None)
-    filled_GNC = np.where(known_GNC, values_GNC, 0.0)
-    away_GNC = filled_GNC - (share_GNC * filled_GNC).sum(axis=0)
-    return np.where(total_NC > 0, np.sqrt((share_GNC * away_GNC**2).sum(axis=0)), np.nan)
+    known_GBC = np.isfinite(values_GBC)
+    share_GBC = np.where(known_GBC, weights_GC[:, None, :], 0.0)
+    total_BC = share_GBC.sum(axis=0)
+    share_GBC = share_GBC / total_BC.clip(_SMALLEST, None)
+    filled_GBC = np.where(known_GBC, values_GBC, 0.0)
+    away_GBC = filled_GBC - (share_GBC * filled_GBC).sum(axis=0)
+    return np.where(total_BC > 0, np.sqrt((share_GBC * away_GBC**2).sum(axis=0)), np.nan)
 
 
 def spread_by_name(
-    members_MNC: Float[np.ndarray, "members molecules targets"],
+    members_MBC: Float[np.ndarray, "members molecules targets"],
     weights_MC: Float[np.ndarray, "members targets"],
     names: Sequence[str],
 ) -> Float[np.ndarray, "molecules targets"]:
@@ -67,7 +66,7 @@ def spread_by_name(
         own = [place for place, other in enumerate(names) if other == name]
         total_C = weights_MC[own].sum(axis=0)
         share_MC = weights_MC[own] / total_C.clip(_SMALLEST, None)
-        values.append(np.einsum("mc,mnc->nc", share_MC, members_MNC[own]))
+        values.append(np.einsum("mc,mnc->nc", share_MC, members_MBC[own]))
         weights.append(total_C)
     return weighted_spread(np.stack(values), np.stack(weights))
 
@@ -78,7 +77,6 @@ def spread_by_name(
 # gives them features lies in `embedding.safetensors`, its heads in `embedding_heads.safetensors`. All are sealed by
 # the manifest like every other file.
 #
-# Legend: N molecules, C targets, F features, M members, D width of a representation.
 
 
 BLEND_VERSION = 2
@@ -104,9 +102,9 @@ class ClassicalMember:
     targets: tuple[Target, ...]
     weights: tuple[float, ...]
 
-    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules targets"]:
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules targets"]:
         """Values in the targets' units, or probabilities of class 1."""
-        columns = [target.raw(model.predict(x_NF)) for model, target in zip(self.models, self.targets, strict=True)]
+        columns = [target.raw(model.predict(x_BF)) for model, target in zip(self.models, self.targets, strict=True)]
         return np.stack(columns, axis=1)
 
 
@@ -189,14 +187,14 @@ class Blend:
         columns = [columns_of(model) for member in self.classical for model in member.models]
         return np.unique(np.concatenate([np.empty(0, np.int64), *columns]).astype(np.int64))
 
-    def representation(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
+    def representation(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
         columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
-        return x_NF[:, columns]
+        return x_BF[:, columns]
 
     def morgan_bits(self, features: Features) -> Bool[np.ndarray, "molecules bits"] | None:
         """Which atom environments each molecule has, where the members count them; None where they do not."""
-        return features.x_NF[:, self.layout.columns(COUNTS)] > 0 if COUNTS in self.used_sets else None
+        return features.x_BF[:, self.layout.columns(COUNTS)] > 0 if COUNTS in self.used_sets else None
 
     def features(self, store: Store, jobs: int = 1) -> Features:
         """What the members see of featurised molecules."""
@@ -208,17 +206,17 @@ class Blend:
 
     def predict(self, features: Features) -> list[Float[np.ndarray, "molecules targets"]]:
         """The values of each classical member; NaN of molecules without features."""
-        values = [member.predict(features.x_NF) for member in self.classical]
-        for values_NC in values:
-            values_NC[list(features.refused)] = np.nan
+        values = [member.predict(features.x_BF) for member in self.classical]
+        for values_BC in values:
+            values_BC[list(features.refused)] = np.nan
         return values
 
 
 def columns_of(model: ArrayModel) -> np.ndarray:
     """The features that a model looks at."""
     if isinstance(model, Trees):
-        return np.unique(model.feature_M[model.feature_M >= 0])
-    return np.concatenate([model.scaling.columns_K, model.unary.columns_U if isinstance(model, Kernel) else []])
+        return np.unique(model.feature_X[model.feature_X >= 0])
+    return np.concatenate([model.scaling.columns_S, model.unary.columns_X if isinstance(model, Kernel) else []])
 
 
 def blend_config(blend: Blend) -> dict[str, Any]:

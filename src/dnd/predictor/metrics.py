@@ -23,30 +23,30 @@ from dnd.predictor.targets import ClassGroup, Target, TaskKind, groups_of, on_le
 #     \mathrm{AP} = \sum_k \frac{t_k - t_{k-1}}{P} \cdot \frac{t_k}{t_k + f_k}
 
 
-def roc_auc(labels_N: Float[np.ndarray, "labels"], scores_N: Float[np.ndarray, "labels"]) -> float:
+def roc_auc(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
     """Chance that a positive has the larger score, ties counted half; both classes must be there."""
-    true, false = _counts(labels_N, scores_N)
+    true, false = _counts(labels_B, scores_B)
     area = np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2
     return float(area / (true[-1] * false[-1]))
 
 
-def average_precision(labels_N: Float[np.ndarray, "labels"], scores_N: Float[np.ndarray, "labels"]) -> float:
+def average_precision(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
     """Precision at each distinct score, weighted by the recall it adds; a positive must be there."""
-    true, false = _counts(labels_N, scores_N)
+    true, false = _counts(labels_B, scores_B)
     return float(np.sum(np.diff(true) * true[1:] / (true[1:] + false[1:])) / true[-1])
 
 
-def _counts(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[Int[np.ndarray, "steps"], Int[np.ndarray, "steps"]]:
+def _counts(labels_B: np.ndarray, scores_B: np.ndarray) -> tuple[Int[np.ndarray, "steps"], Int[np.ndarray, "steps"]]:
     """t and f for k = 0, 1, ….
 
     Raises:
         ValueError: a score is not finite.
     """
-    if not np.isfinite(scores_N).all():
+    if not np.isfinite(scores_B).all():
         raise ValueError("scores to be ranked are not finite")
-    order = np.argsort(-scores_N, kind="stable")
-    last_of_score = np.append(np.flatnonzero(np.diff(scores_N[order])), len(order) - 1)
-    true = np.cumsum(labels_N[order] == 1)[last_of_score]
+    order = np.argsort(-scores_B, kind="stable")
+    last_of_score = np.append(np.flatnonzero(np.diff(scores_B[order])), len(order) - 1)
+    true = np.cumsum(labels_B[order] == 1)[last_of_score]
     return np.append(0, true), np.append(0, 1 + last_of_score - true)
 
 
@@ -54,21 +54,20 @@ def _counts(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[Int[np.ndarray,
 #
 # The metrics are equal to scikit-learn's where that defines them.
 #
-# Legend: N molecules, K classes.
 
 
 MULTICLASS_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "log_loss", "rocauc_ovr")
 ClassArray = Float[np.ndarray, "molecules classes"]
 
 
-def one_hot(codes_N: Float[np.ndarray, "molecules"], count: int) -> Float[np.ndarray, "molecules classes"]:
+def one_hot(codes_B: Float[np.ndarray, "molecules"], count: int) -> Float[np.ndarray, "molecules classes"]:
     """0 and 1 per class; a row of NaN where the code is NaN."""
-    found: np.ndarray = (codes_N[:, None] == np.arange(count)).astype(np.float64)
-    found[np.isnan(codes_N)] = math.nan
+    found: np.ndarray = (codes_B[:, None] == np.arange(count)).astype(np.float64)
+    found[np.isnan(codes_B)] = math.nan
     return found
 
 
-def class_scores(targets_NK: ClassArray, probabilities_NK: ClassArray) -> dict[str, float | None]:
+def class_scores(targets_BK: ClassArray, probabilities_BK: ClassArray) -> dict[str, float | None]:
     r"""All metrics of one target; None where no molecule has a label.
 
     Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean of
@@ -77,43 +76,43 @@ def class_scores(targets_NK: ClassArray, probabilities_NK: ClassArray) -> dict[s
     that occur without being all.
 
     Args:
-        targets_NK: 0 and 1, a row of NaN = missing.
-        probabilities_NK: rows that sum to 1.
+        targets_BK: 0 and 1, a row of NaN = missing.
+        probabilities_BK: rows that sum to 1.
     """
-    known_N = ~np.isnan(targets_NK).any(axis=1)
-    if not known_N.any():
+    known_B = ~np.isnan(targets_BK).any(axis=1)
+    if not known_B.any():
         return dict.fromkeys(MULTICLASS_METRICS)
-    truth_NK, probabilities_NK = targets_NK[known_N] > 0, probabilities_NK[known_N]
-    confusion_KK = confusion(truth_NK.argmax(axis=1), probabilities_NK.argmax(axis=1), truth_NK.shape[1])
+    truth_BK, probabilities_BK = targets_BK[known_B] > 0, probabilities_BK[known_B]
+    confusion_KK = confusion(truth_BK.argmax(axis=1), probabilities_BK.argmax(axis=1), truth_BK.shape[1])
     hits_K, true_K, called_K = np.diag(confusion_KK), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
     occurs_K, counts_K = true_K > 0, true_K + called_K
-    likelihood_N = probabilities_NK[truth_NK].clip(np.finfo(np.float64).eps, 1.0)
+    likelihood_B = probabilities_BK[truth_BK].clip(np.finfo(np.float64).eps, 1.0)
     return {
         "balanced_accuracy": float((hits_K[occurs_K] / true_K[occurs_K]).mean()),
-        "accuracy": float(hits_K.sum() / len(truth_NK)),
+        "accuracy": float(hits_K.sum() / len(truth_BK)),
         "macro_f1": float((2 * hits_K[counts_K > 0] / counts_K[counts_K > 0]).mean()),
-        "log_loss": float(-np.log(likelihood_N).mean()),
-        "rocauc_ovr": _one_against_rest(truth_NK, probabilities_NK),
+        "log_loss": float(-np.log(likelihood_B).mean()),
+        "rocauc_ovr": _one_against_rest(truth_BK, probabilities_BK),
     }
 
 
-def confusion(true_N: np.ndarray, called_N: np.ndarray, count: int) -> np.ndarray:
+def confusion(true_B: np.ndarray, called_B: np.ndarray, count: int) -> np.ndarray:
     """`(K, K)` counts: row = true class, column = predicted class."""
-    return np.bincount(true_N * count + called_N, minlength=count * count).reshape(count, count)
+    return np.bincount(true_B * count + called_B, minlength=count * count).reshape(count, count)
 
 
-def _one_against_rest(truth_NK: np.ndarray, probabilities_NK: np.ndarray) -> float | None:
+def _one_against_rest(truth_BK: np.ndarray, probabilities_BK: np.ndarray) -> float | None:
     values = [
-        roc_auc(truth_N.astype(np.float64), scores_N)
-        for truth_N, scores_N in zip(truth_NK.T, probabilities_NK.T, strict=True)
-        if 0 < truth_N.sum() < len(truth_N)
+        roc_auc(truth_B.astype(np.float64), scores_B)
+        for truth_B, scores_B in zip(truth_BK.T, probabilities_BK.T, strict=True)
+        if 0 < truth_B.sum() < len(truth_B)
     ]
     return float(np.mean(values)) if values and math.isfinite(sum(values)) else None
 
 
 # Metrics as OGB's evaluator computes them: per target over its labelled molecules, then the plain mean.
 #
-# Legend: B molecules of one part of the data, all at once; C targets.
+# All molecules of a part of the data are judged at once.
 
 
 Array = Float[np.ndarray, "molecules targets"]
@@ -221,8 +220,8 @@ def judge(
 
 def judge_targets(
     targets: Sequence[Target],
-    labels_NC: Float[np.ndarray, "molecules targets"],
-    predictions_NC: Float[np.ndarray, "molecules targets"],
+    labels_BC: Float[np.ndarray, "molecules targets"],
+    predictions_BC: Float[np.ndarray, "molecules targets"],
 ) -> dict[str, Any]:
     """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
 
@@ -231,16 +230,16 @@ def judge_targets(
 
     Args:
         targets: of the columns.
-        labels_NC: in their units; NaN = missing.
-        predictions_NC: in their units, or probabilities.
+        labels_BC: in their units; NaN = missing.
+        predictions_BC: in their units, or probabilities.
     """
     names, kinds, groups = [one.name for one in targets], [one.kind for one in targets], groups_of(targets)
-    scaled_NC = on_learned_scale(targets, labels_NC)
-    found = judge(names, kinds, scaled_NC, on_learned_scale(targets, predictions_NC), groups)
+    scaled_BC = on_learned_scale(targets, labels_BC)
+    found = judge(names, kinds, scaled_BC, on_learned_scale(targets, predictions_BC), groups)
     mapped = [column for column, target in enumerate(targets) if target.transform.name != "none"]
     if mapped:
         own = [names[column] for column in mapped]
-        raw = judge(own, [kinds[column] for column in mapped], labels_NC[:, mapped], predictions_NC[:, mapped])
+        raw = judge(own, [kinds[column] for column in mapped], labels_BC[:, mapped], predictions_BC[:, mapped])
         found |= {f"{metric}{RAW}": raw[metric] for metric in REGRESSION_METRICS}
         for name in own:
             found["targets"][name] |= {f"{metric}{RAW}": raw["targets"][name][metric] for metric in REGRESSION_METRICS}

@@ -26,7 +26,7 @@ HeadName = Literal["mlp", "linear", "pna"]
 def build_head(
     name: HeadName, inputs: int, num_targets: int, *, width: int | None = None, batch_norm_momentum: float | None = None
 ) -> nn.Module:
-    r"""A new prediction head `(B, I) -> (B, C)`.
+    r"""A new prediction head `(B, D) -> (B, C)`.
 
     .. math:: \text{mlp}: \hat y = W_2\, \mathrm{LN}(\mathrm{GELU}(W_1 h + b_1)) + b_2, \qquad
               \text{linear}: \hat y = W h + b
@@ -57,7 +57,6 @@ def build_head(
 
 # The network that is finetuned: prediction = head(pooling(student(graph))).
 #
-# Legend: B molecules, D width, C targets.
 
 
 PREDICTION_TOKENS = {"cpu": 4_096, "cuda": 16_384}

@@ -100,13 +100,13 @@ class PredictionTable(Mapping[str, Column]):
         return f"PredictionTable({self.num_rows} rows: {', '.join(self._columns)})"
 
 
-# Output columns of a target of several classes. Legend: M members, N molecules, K classes.
+# Output columns of a target of several classes.
 
 
 def class_columns(
     group: ClassGroup,
-    probabilities_NK: Float[np.ndarray, "molecules classes"],
-    members_MNK: Float[np.ndarray, "members molecules classes"],
+    probabilities_BK: Float[np.ndarray, "molecules classes"],
+    members_MBK: Float[np.ndarray, "members molecules classes"],
     sets: ClassSets | None = None,
 ) -> dict[str, Column]:
     """The output columns of a target of several classes.
@@ -118,21 +118,21 @@ def class_columns(
 
     Args:
         group: name and classes.
-        probabilities_NK: of the whole model; NaN rows where there is no molecule.
-        members_MNK: of each member, before calibration.
+        probabilities_BK: of the whole model; NaN rows where there is no molecule.
+        members_MBK: of each member, before calibration.
         sets: what makes sets of likely classes; None = there are none.
     """
-    known_N = ~np.isnan(probabilities_NK).any(axis=1)
-    best_N = np.where(known_N[:, None], probabilities_NK, 0.0).argmax(axis=1)
-    names = [group.classes[best] if known else "" for best, known in zip(best_N, known_N, strict=True)]
+    known_B = ~np.isnan(probabilities_BK).any(axis=1)
+    best_B = np.where(known_B[:, None], probabilities_BK, 0.0).argmax(axis=1)
+    names = [group.classes[best] if known else "" for best, known in zip(best_B, known_B, strict=True)]
     columns: dict[str, Column] = {f"{group.name}_pred": names}
-    if len(members_MNK) > 1:
-        spread_NK = members_MNK.std(axis=0, ddof=1)
-        columns[f"{group.name}_std"] = spread_NK[np.arange(len(best_N)), best_N]
+    if len(members_MBK) > 1:
+        spread_BK = members_MBK.std(axis=0, ddof=1)
+        columns[f"{group.name}_std"] = spread_BK[np.arange(len(best_B)), best_B]
     if sets is not None:
-        columns[f"{group.name}_set"] = sets.words(Predicted(probabilities_NK), group.classes)
+        columns[f"{group.name}_set"] = sets.words(Predicted(probabilities_BK), group.classes)
     for place, name in enumerate(group.classes):
-        columns[f"{group.name}_prob_{name}"] = probabilities_NK[:, place]
+        columns[f"{group.name}_prob_{name}"] = probabilities_BK[:, place]
     return columns
 
 
@@ -271,20 +271,20 @@ class Predictor:
 
     def _describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         found = self._valid(smiles)
-        members_MNC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
+        members_MBC = np.full((len(self._weights_MC), len(smiles), len(self.targets)), np.nan)
         embeddings_VD: np.ndarray = np.empty((0, 0))
         errors = list(found.errors)
         features = Features(np.empty((0, 0), np.float32))
         if len(found.places):
-            members_MNC[:, found.places], embeddings_VD, features = self._outputs(found.store)
+            members_MBC[:, found.places], embeddings_VD, features = self._outputs(found.store)
         for place, reason in features.refused.items():
             errors[found.places[place]] = reason
-        similarity_N, reasons = np.full(len(smiles), np.nan), list[str]()
+        similarity_B, reasons = np.full(len(smiles), np.nan), list[str]()
         if self.domain is not None and len(found.places):
             bits_VF = self.parts.blend.morgan_bits(features) if self.parts.blend else None
             seen = Seen.of_store(found.store, bits_VF)
-            reasons, similarity_N[found.places] = self.domain.judge(found.smiles, embeddings_VD, seen, found.given)
-        columns = self._target_columns(members_MNC, similarity_N)
+            reasons, similarity_B[found.places] = self.domain.judge(found.smiles, embeddings_VD, seen, found.given)
+        columns = self._target_columns(members_MBC, similarity_B)
         if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
             outside = {row: reason for row, reason in outside.items() if not errors[row]}
@@ -306,12 +306,12 @@ class Predictor:
         given = as_molecules(molecules, remembered=self.smiles_column)
         found = self._valid(given.texts, as_given=as_given)
         errors = list(found.errors)
-        values_NC = np.full((len(given.texts), len(self.targets)), np.nan)
+        values_BC = np.full((len(given.texts), len(self.targets)), np.nan)
         if len(found.places):
-            values_NC[found.places], refused = self.predict_store(found.store)
+            values_BC[found.places], refused = self.predict_store(found.store)
             for place, reason in refused.items():
                 errors[found.places[place]] = reason
-        return values_NC, given.reasons(errors)
+        return values_BC, given.reasons(errors)
 
     def predict_store(self, store: Store) -> tuple[Float[np.ndarray, "molecules targets"], Mapping[int, str]]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens.
@@ -324,9 +324,9 @@ class Predictor:
         if self.parts.blend:
             features = self.parts.blend.features(store, self.jobs)
             values, refused = values + self.parts.blend.predict(features), features.refused
-        values_NC = self._combined(values)
-        values_NC[list(refused)] = np.nan
-        return values_NC, refused
+        values_BC = self._combined(values)
+        values_BC[list(refused)] = np.nan
+        return values_BC, refused
 
     def _valid(self, smiles: Sequence[str], *, as_given: bool = False) -> ValidMolecules:
         """The molecules as the model sees them."""
@@ -359,32 +359,32 @@ class Predictor:
         if blend:
             features = blend.features(store, self.jobs)
             values += blend.predict(features)
-            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(features.x_NF)
-        members_MNC = np.stack(values)
-        members_MNC[:, list(features.refused)] = np.nan
-        return members_MNC, embeddings_BD, features
+            embeddings_BD = embeddings_BD if self.parts.members else blend.representation(features.x_BF)
+        members_MBC = np.stack(values)
+        members_MBC[:, list(features.refused)] = np.nan
+        return members_MBC, embeddings_BD, features
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members on the learned scale, probabilities calibrated."""
-        mean_NC = weighted_mean(self.targets, self._weights_MC, members)
-        values_NC = normalised(mean_NC, groups_of(self.targets))
-        return values_NC if self.calibration is None else self.calibration.scaled(values_NC)
+        mean_BC = weighted_mean(self.targets, self._weights_MC, members)
+        values_BC = normalised(mean_BC, groups_of(self.targets))
+        return values_BC if self.calibration is None else self.calibration.scaled(values_BC)
 
-    def _spread(self, members_MNC: np.ndarray) -> Float[np.ndarray, "molecules targets"] | None:
+    def _spread(self, members_MBC: np.ndarray) -> Float[np.ndarray, "molecules targets"] | None:
         """Deviation between members, each counting with its weight; None for a single one."""
-        if len(members_MNC) < 2:
+        if len(members_MBC) < 2:
             return None
         if self.parts.blend is None:
-            return np.asarray(members_MNC.std(axis=0, ddof=1))
-        mean_NC = np.einsum("mc,mnc->nc", self._weights_MC, members_MNC)
-        return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MNC - mean_NC) ** 2)))
+            return np.asarray(members_MBC.std(axis=0, ddof=1))
+        mean_BC = np.einsum("mc,mnc->nc", self._weights_MC, members_MBC)
+        return np.asarray(np.sqrt(np.einsum("mc,mnc->nc", self._weights_MC, (members_MBC - mean_BC) ** 2)))
 
-    def _target_columns(self, members_MNC: np.ndarray, similarity_N: np.ndarray) -> dict[str, Column]:
-        values_NC = self._combined(list(members_MNC))
-        spread_NC = self._spread(members_MNC)
+    def _target_columns(self, members_MBC: np.ndarray, similarity_B: np.ndarray) -> dict[str, Column]:
+        values_BC = self._combined(list(members_MBC))
+        spread_BC = self._spread(members_MBC)
         blend = self.parts.blend
         names = [STUDENTS] * len(self.parts.members) + [member.name for member in blend.classical] if blend else []
-        widths_NC = spread_by_name(members_MNC, self._weights_MC, names) if blend else spread_NC
+        widths_BC = spread_by_name(members_MBC, self._weights_MC, names) if blend else spread_BC
         of_groups = {one.name: one.chosen for one in self.calibration.groups} if self.calibration else {}
         columns: dict[str, Column] = {}
         groups = {group.first: group for group in groups_of(self.targets)}
@@ -392,22 +392,22 @@ class Predictor:
             if column in groups:
                 own = groups[column].span
                 sets = of_groups.get(groups[column].name, Chosen()).sets
-                columns |= class_columns(groups[column], values_NC[:, own], members_MNC[:, :, own], sets)
+                columns |= class_columns(groups[column], values_BC[:, own], members_MBC[:, :, own], sets)
             if target.group:
                 continue
             if target.classes:
-                columns |= _named_classes(target, values_NC[:, column])
+                columns |= _named_classes(target, values_BC[:, column])
             else:
-                columns[f"{target.name}_pred"] = values_NC[:, column]
-            if spread_NC is not None:
-                columns[f"{target.name}_std"] = spread_NC[:, column]
+                columns[f"{target.name}_pred"] = values_BC[:, column]
+            if spread_BC is not None:
+                columns[f"{target.name}_std"] = spread_BC[:, column]
             learned = self.calibration.targets[column].chosen if self.calibration else Chosen()
-            predicted = Predicted(values_NC[:, column], _column(widths_NC, column), target.transform, similarity_N)
+            predicted = Predicted(values_BC[:, column], _column(widths_BC, column), target.transform, similarity_B)
             if learned.sets is not None:
                 columns[f"{target.name}_set"] = learned.sets.words(predicted, target.classes or ("0", "1"))
             if learned.intervals is not None:
-                ends_2N = np.ascontiguousarray(learned.intervals.apply(predicted).T)
-                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends_2N
+                ends_2B = np.ascontiguousarray(learned.intervals.apply(predicted).T)
+                columns[f"{target.name}_low"], columns[f"{target.name}_high"] = ends_2B
         return columns
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
@@ -419,9 +419,9 @@ class Predictor:
         from dnd.tables.from_python import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
-        (values_ND, errors), internal = isolating(self._embed, given.texts, "")
+        (values_BD, errors), internal = isolating(self._embed, given.texts, "")
         reasons = [internal.get(place, reason) for place, reason in enumerate(errors)]
-        return values_ND, given.reasons(reasons)
+        return values_BD, given.reasons(reasons)
 
     def _embed(self, smiles: Sequence[str]) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         found = self._valid(smiles)
@@ -434,25 +434,25 @@ class Predictor:
                 next_step="Finetune with --encoder, or use another --recipe",
             )
         width = sum(network.width for network in networks) or (encoder.width if encoder else 0)
-        values_ND = np.full((len(smiles), width), np.nan, np.float32)
+        values_BD = np.full((len(smiles), width), np.nan, np.float32)
         if len(found.places):
             every = np.arange(len(found.store))
             parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
             if encoder is not None and not parts:
                 parts = [encoder.embed(found.store)]
-            values_ND[found.places] = np.concatenate(parts, axis=1)
-        return values_ND, found.errors
+            values_BD[found.places] = np.concatenate(parts, axis=1)
+        return values_BD, found.errors
 
 
-def _named_classes(target: Target, probability_N: Float[np.ndarray, "molecules"]) -> dict[str, Column]:
+def _named_classes(target: Target, probability_B: Float[np.ndarray, "molecules"]) -> dict[str, Column]:
     """The more probable of two classes by its name, and the probability of each."""
-    words = ["" if np.isnan(value) else target.classes[int(value > 0.5)] for value in probability_N.tolist()]
-    of_class = zip(target.classes, (1.0 - probability_N, probability_N), strict=True)
+    words = ["" if np.isnan(value) else target.classes[int(value > 0.5)] for value in probability_B.tolist()]
+    of_class = zip(target.classes, (1.0 - probability_B, probability_B), strict=True)
     return {f"{target.name}_pred": words, **{f"{target.name}_prob_{name}": values for name, values in of_class}}
 
 
-def _column(values_NC: np.ndarray | None, column: int) -> np.ndarray | None:
-    return None if values_NC is None else values_NC[:, column]
+def _column(values_BC: np.ndarray | None, column: int) -> np.ndarray | None:
+    return None if values_BC is None else values_BC[:, column]
 
 
 def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.ndarray]:

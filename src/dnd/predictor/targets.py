@@ -1,7 +1,4 @@
-r"""Targets: what is predicted, its classes, and the scale and map in which a network learns it.
-
-Legend: N molecules, C columns, K classes of one target, M members.
-"""
+r"""Targets: what is predicted, its classes, and the scale and map in which a network learns it."""
 
 from __future__ import annotations
 
@@ -142,13 +139,13 @@ class Target:
     transform: Transform = AS_IT_IS
     classes: tuple[str, ...] = ()
 
-    def scaled(self, labels_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
+    def scaled(self, labels_B: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
         """Labels as they are learned."""
-        return (self.transform.forward(labels_N) - self.mean) / self.std
+        return (self.transform.forward(labels_B) - self.mean) / self.std
 
-    def raw(self, outputs_N: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
+    def raw(self, outputs_B: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
         """What outputs mean, in `unit`."""
-        return self.transform.predicted(outputs_N * self.std + self.mean)
+        return self.transform.predicted(outputs_B * self.std + self.mean)
 
     def scale(self) -> dict[str, Any]:
         """What `with_scale` needs, as plain values."""
@@ -202,32 +199,32 @@ def groups_of(targets: Sequence[Target]) -> tuple[ClassGroup, ...]:
     return tuple(ClassGroup(name, tuple(classes[name]), column) for name, column in first.items())
 
 
-def softmax(scores_NK: Float[np.ndarray, "molecules classes"]) -> Float[np.ndarray, "molecules classes"]:
+def softmax(scores_BK: Float[np.ndarray, "molecules classes"]) -> Float[np.ndarray, "molecules classes"]:
     """Probabilities of the classes from scores, per molecule."""
-    powers_NK = np.exp(scores_NK - scores_NK.max(axis=1, keepdims=True))
-    found: np.ndarray = powers_NK / powers_NK.sum(axis=1, keepdims=True)
+    powers_BK = np.exp(scores_BK - scores_BK.max(axis=1, keepdims=True))
+    found: np.ndarray = powers_BK / powers_BK.sum(axis=1, keepdims=True)
     return found
 
 
 def normalised(
-    values_NC: Float[np.ndarray, "molecules columns"], groups: Sequence[ClassGroup]
+    values_BC: Float[np.ndarray, "molecules columns"], groups: Sequence[ClassGroup]
 ) -> Float[np.ndarray, "molecules columns"]:
     """Predictions whose classes sum to 1 in each group; equal shares where a sum is 0."""
-    found = values_NC.copy()
+    found = values_BC.copy()
     for group in groups:
-        own_NK = found[:, group.columns].clip(0.0, None)
-        total_N1 = own_NK.sum(axis=1, keepdims=True)
-        share = np.full_like(own_NK, 1 / len(group.classes))
-        share[np.isnan(total_N1[:, 0])] = math.nan
-        found[:, group.columns] = np.divide(own_NK, total_N1, out=share, where=total_N1 > 0)
+        own_BK = found[:, group.columns].clip(0.0, None)
+        total_B1 = own_BK.sum(axis=1, keepdims=True)
+        share = np.full_like(own_BK, 1 / len(group.classes))
+        share[np.isnan(total_B1[:, 0])] = math.nan
+        found[:, group.columns] = np.divide(own_BK, total_B1, out=share, where=total_B1 > 0)
     return found
 
 
 def on_learned_scale(
-    targets: Sequence[Target], values_NC: Float[np.ndarray, "molecules targets"]
+    targets: Sequence[Target], values_BC: Float[np.ndarray, "molecules targets"]
 ) -> Float[np.ndarray, "molecules targets"]:
     """Labels or predictions on the scale on which errors are judged; see `Transform.judged`."""
-    found: np.ndarray = values_NC.copy()
+    found: np.ndarray = values_BC.copy()
     for column, target in enumerate(targets):
         if target.transform.name != "none":
             found[:, column] = target.transform.judged(found[:, column])
@@ -235,10 +232,10 @@ def on_learned_scale(
 
 
 def from_learned_scale(
-    targets: Sequence[Target], judged_NC: Float[np.ndarray, "molecules targets"]
+    targets: Sequence[Target], judged_BC: Float[np.ndarray, "molecules targets"]
 ) -> Float[np.ndarray, "molecules targets"]:
     """The inverse of `on_learned_scale`: values in the targets' units."""
-    found: np.ndarray = judged_NC.copy()
+    found: np.ndarray = judged_BC.copy()
     for column, target in enumerate(targets):
         if target.transform.name != "none":
             found[:, column] = target.transform.unjudged(found[:, column])
@@ -251,5 +248,5 @@ def weighted_mean(
     members: Sequence[Float[np.ndarray, "molecules targets"]],
 ) -> Float[np.ndarray, "molecules targets"]:
     """The mean of several predictions, taken on the learned scale: members and weights are fitted there."""
-    scaled_MNC = np.stack([on_learned_scale(targets, values_NC) for values_NC in members])
-    return from_learned_scale(targets, np.einsum("mc,mnc->nc", weights_MC, scaled_MNC))
+    scaled_MBC = np.stack([on_learned_scale(targets, values_BC) for values_BC in members])
+    return from_learned_scale(targets, np.einsum("mc,mnc->nc", weights_MC, scaled_MBC))

@@ -29,8 +29,7 @@ from dnd.store.schema import FINGERPRINT_PLACES
 
 # Pair distances as classes: for each pair of atoms of a molecule, in which bin its distance lies.
 #
-# Bins rather than a regression: a flexible chain has several likely distances, and their mean is none of them. Legend:
-# N graph atoms, P unordered pairs, K bins, H width of a pair.
+# Bins rather than a regression: a flexible chain has several likely distances, and their mean is none of them.
 
 
 BIN_EDGES = tuple(1.25 + 0.5 * step for step in range(22))
@@ -80,9 +79,9 @@ class PairDistances(nn.Module):
     def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
         """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
         first_P, second_P, target_P = pairs_3P
-        state_NH = self.project(output.atoms_ND)
-        first_PH, second_PH = state_NH[first_P], state_NH[second_P]
-        logits_PK = self.network(torch.cat([first_PH + second_PH, first_PH * second_PH], dim=1)).float()
+        state_ND = self.project(output.atoms_ND)
+        first_PD, second_PD = state_ND[first_P], state_ND[second_P]
+        logits_PK = self.network(torch.cat([first_PD + second_PD, first_PD * second_PD], dim=1)).float()
         number = max(len(target_P), 1)
         loss = F.cross_entropy(logits_PK, target_P, reduction="sum") / number
         constant = -self.log_frequency_K[target_P].sum() / number
@@ -110,7 +109,6 @@ def atom_pairs(offsets: Int[Tensor, "boundaries"]) -> Int[Tensor, "2 pairs"]:
 # surface; quantum chemistry of a molecule, its atoms and its bonds. From its conformers: pair distances and principal
 # radii. From its targets: labels, where present.
 #
-# Legend: B molecules, N graph atoms, A conformer atoms, X items (molecules, atoms or bonds), F columns, S kept columns.
 
 
 # Training molecules whose statistics stand for all of them.
@@ -189,7 +187,7 @@ QUANTUM_TARGETS: dict[str, str] = {
 
 
 def quantum_targets(
-    values_BQ: Float[np.ndarray, "molecules quantities"], graph_atoms_B: Int[np.ndarray, "molecules"]
+    values_BC: Float[np.ndarray, "molecules quantities"], graph_atoms_B: Int[np.ndarray, "molecules"]
 ) -> Float[np.ndarray, "molecules quantities"]:
     """Values of a calculation as the term `quantum` teaches them: from the order of `QUANTITIES` to `QUANTUM_TARGETS`.
 
@@ -198,17 +196,17 @@ def quantum_targets(
     differences that decide a partition drown: 2,519 molecules, 12 epochs, R² held out of octanol minus water 0.86,
     taught as such 0.94; of the energy per atom 0.49 and 0.93; no other value gets worse.
     """
-    targets_BQ = np.array(values_BQ, dtype=np.float64)
-    targets_BQ[:, _OCTANOL] -= values_BQ[:, _WATER]
-    targets_BQ[:, _HEXANE] -= values_BQ[:, _OCTANOL]
-    targets_BQ[:, _ENERGY] /= graph_atoms_B
-    return targets_BQ
+    targets_BC = np.array(values_BC, dtype=np.float64)
+    targets_BC[:, _OCTANOL] -= values_BC[:, _WATER]
+    targets_BC[:, _HEXANE] -= values_BC[:, _OCTANOL]
+    targets_BC[:, _ENERGY] /= graph_atoms_B
+    return targets_BC
 
 
 def _quantum(store: Store, batch: MoleculeBatch) -> np.ndarray:
     values, _ = store.read_auxiliary("quantum", batch.rows_B.numpy())
-    values_BQ = values.reshape(batch.num_molecules, -1).astype(np.float64)
-    return quantum_targets(values_BQ, np.diff(batch.graph.atom_offsets.numpy())).astype(np.float32)
+    values_BC = values.reshape(batch.num_molecules, -1).astype(np.float64)
+    return quantum_targets(values_BC, np.diff(batch.graph.atom_offsets.numpy())).astype(np.float32)
 
 
 def _quantum_atoms(store: Store, batch: MoleculeBatch) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Numbers of bonds from the representations of their two atoms. Legend: M bonds, H width of a bond's state, F columns.
+"""Numbers of bonds from the representations of their two atoms.
 
 A file of its own, since it is the one head that reads neither atoms nor molecules.
 """
@@ -35,11 +35,11 @@ class BondHead(nn.Module):
 
     def forward(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "bonds out"]:
         """One row per bond, in the order of the graph."""
-        first_M, second_M = bonds_once(graph)
-        state_NH = self.project(output.atoms_ND)
-        first_MH, second_MH = state_NH[first_M], state_NH[second_M]
-        bond_MH = self.embedding(graph.edge_features_EF[::2]).to(state_NH.dtype)
-        found: Tensor = self.network(torch.cat([first_MH + second_MH, first_MH * second_MH, bond_MH], dim=1))
+        first_U, second_U = bonds_once(graph)
+        state_ND = self.project(output.atoms_ND)
+        first_UD, second_UD = state_ND[first_U], state_ND[second_U]
+        bond_UD = self.embedding(graph.edge_features_EF[::2]).to(state_ND.dtype)
+        found: Tensor = self.network(torch.cat([first_UD + second_UD, first_UD * second_UD, bond_UD], dim=1))
         return found
 
 

@@ -198,7 +198,7 @@ class DenoisingObjective(Objective):
     prediction of 0 scores 1, and rigid motion keeps the loss above a floor of about 2/N; both are logged with it.
 
     Args:
-        store: molecules with conformers; conformer number `epoch` modulo K in each epoch.
+        store: molecules with conformers; conformer number `epoch` modulo J in each epoch.
         config: settings.
     """
 

@@ -93,8 +93,8 @@ SizeFactor = Literal["sum", "mean", "coordinated"]
 
 
 def global_alignment_loss(
-    student_KBD: Float[Tensor, "layers molecules student_dim"],
-    teacher_KBD: Float[Tensor, "teacher_layers teacher_molecules teacher_dim"],
+    student_LBD: Float[Tensor, "layers molecules student_dim"],
+    teacher_LBD: Float[Tensor, "teacher_layers teacher_molecules teacher_dim"],
 ) -> Float[Tensor, ""]:
     r"""Distance of the molecule-level tokens, averaged over features, molecules and aligned layers.
 
@@ -105,20 +105,20 @@ def global_alignment_loss(
     (`teacher/supervised.py`), and the target of a denoiser is the mean over its atoms.
 
     Args:
-        student_KBD: state of the student's graph token (the mean over atoms where it has none) after each aligned
+        student_LBD: state of the student's graph token (the mean over atoms where it has none) after each aligned
             layer, projected where widths differ.
-        teacher_KBD: the teacher's token, or mean over atoms, after each aligned layer.
+        teacher_LBD: the teacher's token, or mean over atoms, after each aligned layer.
 
     Raises:
         ShapeError: the two differ in layers, molecules or width.
     """
-    require_same_shape(student_KBD, teacher_KBD, "global states")
-    return (student_KBD - teacher_KBD).square().mean()
+    require_same_shape(student_LBD, teacher_LBD, "global states")
+    return (student_LBD - teacher_LBD).square().mean()
 
 
 def local_alignment_loss(
-    student_KND: Float[Tensor, "layers atoms student_dim"],
-    teacher_KND: Float[Tensor, "teacher_layers teacher_atoms teacher_dim"],
+    student_LND: Float[Tensor, "layers atoms student_dim"],
+    teacher_LND: Float[Tensor, "teacher_layers teacher_atoms teacher_dim"],
     atom_offsets: Int[Tensor, "offsets"],
     size_factor: SizeFactor = "coordinated",
 ) -> Float[Tensor, ""]:
@@ -134,16 +134,16 @@ def local_alignment_loss(
     term drowns the global one as N grows and the coordinated one steps back for large molecules.
 
     Args:
-        student_KND: atom states after each aligned layer, projected where widths differ.
-        teacher_KND: the teacher's states of the same atoms.
+        student_LND: atom states after each aligned layer, projected where widths differ.
+        teacher_LND: the teacher's states of the same atoms.
         atom_offsets: `(B + 1,)` offsets of the molecules' atoms.
         size_factor: w: `sum` 1, `mean` 1/N, `coordinated` 1/N².
 
     Raises:
         ShapeError: the two differ in layers, atoms or width.
     """
-    require_same_shape(student_KND, teacher_KND, "atom states")
-    distance_N = (student_KND - teacher_KND).square().mean(dim=(0, 2))
+    require_same_shape(student_LND, teacher_LND, "atom states")
+    distance_N = (student_LND - teacher_LND).square().mean(dim=(0, 2))
     weight_N = atom_weights(atom_offsets, len(distance_N), size_factor, distance_N.dtype)
     return (weight_N * distance_N).sum() / (len(atom_offsets) - 1)
 

@@ -38,7 +38,6 @@ from dnd.training.objective import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
 #
-# Legend: K aligned layers, X items, D the teacher's width, N atoms.
 
 
 # Columns of OGB's atom features: element (atomic number minus 1), degree, membership in a ring.
@@ -55,29 +54,29 @@ class TargetMoments:
 
     weight: float = 0.0
     normaliser: float = 0.0
-    first_KD: Tensor = field(default_factory=lambda: torch.zeros(()))
-    second_KD: Tensor = field(default_factory=lambda: torch.zeros(()))
+    first_LD: Tensor = field(default_factory=lambda: torch.zeros(()))
+    second_LD: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def add(self, term: DistillationTerm, targets_KXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> None:
+    def add(self, term: DistillationTerm, targets_LXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> None:
         """Take in one batch."""
-        targets = targets_KXD.double().cpu()
-        weight_X = term.item_weights(targets_KXD, graph).double().cpu()
+        targets = targets_LXD.double().cpu()
+        weight_X = term.item_weights(targets_LXD, graph).double().cpu()
         self.weight += float(weight_X.sum())
         self.normaliser += term.normaliser(graph)
-        self.first_KD = self.first_KD + (weight_X[:, None] * targets).sum(dim=1)
-        self.second_KD = self.second_KD + (weight_X[:, None] * targets.square()).sum(dim=1)
+        self.first_LD = self.first_LD + (weight_X[:, None] * targets).sum(dim=1)
+        self.second_LD = self.second_LD + (weight_X[:, None] * targets.square()).sum(dim=1)
 
     @property
-    def mean_KD(self) -> Float[Tensor, "layers dim"]:
+    def mean_LD(self) -> Float[Tensor, "layers dim"]:
         """The best constant prediction."""
-        return self.first_KD / self.weight
+        return self.first_LD / self.weight
 
-    def constant_loss(self, constant_KD: Float[Tensor, "layers dim"]) -> float:
-        """The term's loss when every prediction is `constant_KD`; with the mean, the variance. 0 of nothing."""
+    def constant_loss(self, constant_LD: Float[Tensor, "layers dim"]) -> float:
+        """The term's loss when every prediction is `constant_LD`; with the mean, the variance. 0 of nothing."""
         if not self.normaliser:
             return 0.0
-        total_KD = self.second_KD - 2 * constant_KD * self.first_KD + constant_KD.square() * self.weight
-        return float(total_KD.mean() / self.normaliser)
+        total_LD = self.second_LD - 2 * constant_LD * self.first_LD + constant_LD.square() * self.weight
+        return float(total_LD.mean() / self.normaliser)
 
 
 def explained(loss: float, variance: float) -> float:
@@ -99,10 +98,10 @@ class AtomLookup:
 
     def add(self, features_NF: Int[Tensor, "atoms features"], targets_ND: Float[Tensor, "atoms dim"]) -> None:
         """Take in the atoms of one batch."""
-        keys_NC, targets = features_NF[:, _LOOKUP_COLUMNS].cpu(), targets_ND.double().cpu()
+        keys_NF, targets = features_NF[:, _LOOKUP_COLUMNS].cpu(), targets_ND.double().cpu()
         for length in (0, 1, len(_LOOKUP_COLUMNS)):
             if length:
-                unique, index_N = torch.unique(keys_NC[:, :length], dim=0, return_inverse=True)
+                unique, index_N = torch.unique(keys_NF[:, :length], dim=0, return_inverse=True)
             else:
                 unique, index_N = torch.empty(1, 0, dtype=torch.int64), torch.zeros(len(targets), dtype=torch.int64)
             sums = torch.zeros(len(unique), targets.shape[1], dtype=targets.dtype).index_add_(0, index_N, targets)
@@ -113,8 +112,8 @@ class AtomLookup:
 
     def predict(self, features_NF: Int[Tensor, "atoms features"]) -> Float[Tensor, "atoms dim"]:
         """The table's entry of every atom, float64 on the CPU."""
-        keys_NC = features_NF[:, _LOOKUP_COLUMNS].cpu()
-        unique, index_N = torch.unique(keys_NC, dim=0, return_inverse=True)
+        keys_NF = features_NF[:, _LOOKUP_COLUMNS].cpu()
+        unique, index_N = torch.unique(keys_NF, dim=0, return_inverse=True)
         rows = []
         for key in map(tuple, unique.tolist()):
             total, count = next(self._sums[short] for short in (key, key[:1], ()) if short in self._sums)
@@ -208,8 +207,8 @@ class DistillationObjective(PretrainingObjective):
             losses.append(self._weights["task"] * error)
             counts.append(count)
             parts["task"] = error.detach()
-        losses_T = torch.stack(losses)
-        terms = Terms(losses_T, torch.stack([torch.as_tensor(count).to(losses_T) for count in counts]))
+        losses_X = torch.stack(losses)
+        terms = Terms(losses_X, torch.stack([torch.as_tensor(count).to(losses_X) for count in counts]))
         return StepLoss(terms.loss, parts, terms=terms)
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
@@ -221,23 +220,23 @@ class DistillationObjective(PretrainingObjective):
             return DistillationBatch(**vars(batch), auxiliary=values, solid=solid)
         places = self.store.places_with_conformers(rows)
         places = places[places >= 0]
-        teacher_KND, teacher_PBD = self.cache.read(places) if len(places) else (None, None)
+        teacher_LND, teacher_LBD = self.cache.read(places) if len(places) else (None, None)
         solid = None if solid is None else solid.without_conformers()
         return DistillationBatch(
-            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_KND, teacher_PBD, values, solid
+            batch.graph, None, batch.targets_BC, batch.rows_B, teacher_LND, teacher_LBD, values, solid
         )
 
     def with_targets(self, batch: MoleculeBatch) -> DistillationBatch:
         """The batch with the teacher's outputs, which are computed now where there is no cache."""
         assert isinstance(batch, DistillationBatch)
-        if not self._frozen or batch.teacher_KND is not None:
+        if not self._frozen or batch.teacher_LND is not None:
             return batch
         molecules = batch if batch.solid is None else batch.solid.molecules
         if not molecules.num_molecules:
             return batch
         with naming_molecules(self.store, molecules.rows_B.cpu().numpy()):
-            teacher_KND, teacher_PBD = run_teacher(self._frozen[0], molecules, self.request)
-        return replace(batch, conformers=None, teacher_KND=teacher_KND, teacher_PBD=teacher_PBD)
+            teacher_LND, teacher_LBD = run_teacher(self._frozen[0], molecules, self.request)
+        return replace(batch, conformers=None, teacher_LND=teacher_LND, teacher_LBD=teacher_LBD)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -330,7 +329,7 @@ class DistillationObjective(PretrainingObjective):
             if "node" in self._terms:
                 lookup.add(batch.graph.node_features_NF, self._terms["node"].targets(batch, self.request)[0])
         for name, moment in known.items():
-            if not moment.constant_loss(moment.mean_KD) > 0:
+            if not moment.constant_loss(moment.mean_LD) > 0:
                 raise InputError(
                     f"the teacher says the same about everything: nothing to learn from it at level {name}",
                     found=f"variance 0 over {len(rows)} molecules",
@@ -345,7 +344,7 @@ class DistillationObjective(PretrainingObjective):
                     loss = node_distillation_loss(lookup.predict(batch.graph.node_features_NF), targets_ND.double())
                     floor.add("lookup_loss", loss, len(targets_ND))
             for name, moment in moments.items():
-                constants[f"{part}_{name}_variance"] = moment.constant_loss(known[name].mean_KD)
+                constants[f"{part}_{name}_variance"] = moment.constant_loss(known[name].mean_LD)
             constants |= floor.values(f"{part}_")
             if "node" in self._terms:
                 loss_of_lookup, variance = constants[f"{part}_lookup_loss"], constants[f"{part}_node_variance"]

@@ -82,9 +82,9 @@ def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None
 
 # The terms of a distillation loss: which states of student and teacher meet, and at what weight.
 #
-# Each term is a squared distance :math:`\frac{1}{M} \sum_x w_x \frac{1}{KD} \sum_k \lVert s_{kx} - t_{kx} \rVert^2`
+# Each term is a squared distance :math:`\frac{1}{M} \sum_x w_x \frac{1}{LD} \sum_k \lVert s_{kx} - t_{kx} \rVert^2`
 # over items x (atoms or molecules), so the loss of the best constant prediction, and with it R², follows from three
-# sums. Legend: K aligned layers, X items, D the teacher's width.
+# sums.
 
 
 class DistillationTerm(nn.Module, ABC):
@@ -127,15 +127,15 @@ class DistillationTerm(nn.Module, ABC):
     @abstractmethod
     def distance(
         self,
-        states_KXD: Float[Tensor, "layers items dim"],
-        targets_KXD: Float[Tensor, "layers items dim"],
+        states_LXD: Float[Tensor, "layers items dim"],
+        targets_LXD: Float[Tensor, "layers items dim"],
         graph: GraphBatch,
     ) -> Float[Tensor, ""]:
         """The loss."""
 
-    def item_weights(self, targets_KXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> Float[Tensor, "items"]:
+    def item_weights(self, targets_LXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> Float[Tensor, "items"]:
         """w of each item."""
-        return torch.ones(targets_KXD.shape[1], device=targets_KXD.device)
+        return torch.ones(targets_LXD.shape[1], device=targets_LXD.device)
 
     def normaliser(self, graph: GraphBatch) -> int:
         """M of the batch: what the sum is divided by."""
@@ -143,13 +143,13 @@ class DistillationTerm(nn.Module, ABC):
 
     def targets(self, batch: DistillationBatch, request: TargetRequest) -> Float[Tensor, "layers items dim"]:
         """The teacher's states of this term, float32."""
-        assert batch.teacher_KND is not None
-        assert batch.teacher_PBD is not None
+        assert batch.teacher_LND is not None
+        assert batch.teacher_LBD is not None
         held, wanted = (
-            (batch.teacher_KND, request.atom_layers)
+            (batch.teacher_LND, request.atom_layers)
             if self.of_atoms
             else (
-                batch.teacher_PBD,
+                batch.teacher_LBD,
                 request.pooled_layers,
             )
         )
@@ -170,11 +170,11 @@ class NodeTerm(DistillationTerm):
 
     def distance(  # noqa: D102
         self,
-        states_KXD: Float[Tensor, "layers items dim"],
-        targets_KXD: Float[Tensor, "layers items dim"],
+        states_LXD: Float[Tensor, "layers items dim"],
+        targets_LXD: Float[Tensor, "layers items dim"],
         graph: GraphBatch,
     ) -> Float[Tensor, ""]:
-        return node_distillation_loss(states_KXD[0], targets_KXD[0])
+        return node_distillation_loss(states_LXD[0], targets_LXD[0])
 
     def normaliser(self, graph: GraphBatch) -> int:  # noqa: D102
         return len(graph.node_features_NF)
@@ -190,11 +190,11 @@ class GraphTerm(DistillationTerm):
 
     def distance(  # noqa: D102
         self,
-        states_KXD: Float[Tensor, "layers items dim"],
-        targets_KXD: Float[Tensor, "layers items dim"],
+        states_LXD: Float[Tensor, "layers items dim"],
+        targets_LXD: Float[Tensor, "layers items dim"],
         graph: GraphBatch,
     ) -> Float[Tensor, ""]:
-        return graph_distillation_loss(states_KXD[0], targets_KXD[0])
+        return graph_distillation_loss(states_LXD[0], targets_LXD[0])
 
 
 class GlobalTerm(DistillationTerm):
@@ -217,11 +217,11 @@ class GlobalTerm(DistillationTerm):
 
     def distance(  # noqa: D102
         self,
-        states_KXD: Float[Tensor, "layers items dim"],
-        targets_KXD: Float[Tensor, "layers items dim"],
+        states_LXD: Float[Tensor, "layers items dim"],
+        targets_LXD: Float[Tensor, "layers items dim"],
         graph: GraphBatch,
     ) -> Float[Tensor, ""]:
-        return global_alignment_loss(states_KXD, targets_KXD)
+        return global_alignment_loss(states_LXD, targets_LXD)
 
 
 class LocalTerm(DistillationTerm):
@@ -236,14 +236,14 @@ class LocalTerm(DistillationTerm):
 
     def distance(  # noqa: D102
         self,
-        states_KXD: Float[Tensor, "layers items dim"],
-        targets_KXD: Float[Tensor, "layers items dim"],
+        states_LXD: Float[Tensor, "layers items dim"],
+        targets_LXD: Float[Tensor, "layers items dim"],
         graph: GraphBatch,
     ) -> Float[Tensor, ""]:
-        return local_alignment_loss(states_KXD, targets_KXD, graph.atom_offsets, self.size_factor)
+        return local_alignment_loss(states_LXD, targets_LXD, graph.atom_offsets, self.size_factor)
 
-    def item_weights(self, targets_KXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> Float[Tensor, "items"]:  # noqa: D102
-        return atom_weights(graph.atom_offsets, targets_KXD.shape[1], self.size_factor, torch.float32)
+    def item_weights(self, targets_LXD: Float[Tensor, "layers items dim"], graph: GraphBatch) -> Float[Tensor, "items"]:  # noqa: D102
+        return atom_weights(graph.atom_offsets, targets_LXD.shape[1], self.size_factor, torch.float32)
 
 
 TERMS: dict[str, type[DistillationTerm]] = {

@@ -48,14 +48,14 @@ class ProjectionHead(nn.Module):
 
 
 def min_max_mean_per_molecule(
-    values_ND: Float[Tensor, "items dim"], offsets: Int[Tensor, "offsets"]
+    values_XD: Float[Tensor, "items dim"], offsets: Int[Tensor, "offsets"]
 ) -> Float[Tensor, "molecules 3*dim"]:
     """[min | max | mean] over the items of each molecule; every molecule has at least one."""
-    index_ND = molecule_index(offsets, len(values_ND))[:, None].expand_as(values_ND)
-    empty_BD = values_ND.new_zeros(len(offsets) - 1, values_ND.shape[1])
-    smallest_BD = empty_BD.scatter_reduce(0, index_ND, values_ND, "amin", include_self=False)
-    largest_BD = empty_BD.scatter_reduce(0, index_ND, values_ND, "amax", include_self=False)
-    return torch.cat([smallest_BD, largest_BD, mean_per_molecule(values_ND, offsets)], dim=1)
+    index_XD = molecule_index(offsets, len(values_XD))[:, None].expand_as(values_XD)
+    empty_BD = values_XD.new_zeros(len(offsets) - 1, values_XD.shape[1])
+    smallest_BD = empty_BD.scatter_reduce(0, index_XD, values_XD, "amin", include_self=False)
+    largest_BD = empty_BD.scatter_reduce(0, index_XD, values_XD, "amax", include_self=False)
+    return torch.cat([smallest_BD, largest_BD, mean_per_molecule(values_XD, offsets)], dim=1)
 
 
 # Learning a column of the store's targets: the task term of CCMD, and the whole of ProPred.

@@ -1,7 +1,4 @@
-"""One head for all labels of a store: measured or calculated, values or classes, few known for any molecule.
-
-Legend: B molecules, C columns of the store, S columns that are learned.
-"""
+"""One head for all labels of a store: measured or calculated, values or classes, few known for any molecule."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dnd.common.errors import InputError
 
-# Losses over the entries that are known. Legend: X items, S columns.
+# Losses over the entries that are known.
 
 
 class AuxiliaryLoss(NamedTuple):
@@ -43,7 +43,6 @@ def masked_squares(
 
 # Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
 #
-# Legend: X items (molecules, atoms or bonds), F columns, S kept columns.
 
 
 CLIPPED_SHARE = 0.001

@@ -1,7 +1,4 @@
-"""Molecules with and without conformers in one batch: what asks for a conformer sees the part that has one.
-
-Legend: B molecules of the batch, N their graph atoms, S molecules with a conformer.
-"""
+"""Molecules with and without conformers in one batch: what asks for a conformer sees the part that has one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A teacher that learns a label from conformers: the teacher of CCMD.
 
 D&D's teacher never sees a label; CCMD's is trained on the property itself with 3D input and a token per molecule, and
-then frozen. Legend: B molecules, D width.
+then frozen.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class SupervisedTeacherObjective(Objective):
         return self.store.describe(rows)
 
     def _labels(self, rows: np.ndarray) -> Float[np.ndarray, "labels"]:
-        labels_N = self.store.targets_of(rows)[:, self.column].astype(np.float64)
-        known: np.ndarray = labels_N[np.isfinite(labels_N)]
+        labels_B = self.store.targets_of(rows)[:, self.column].astype(np.float64)
+        known: np.ndarray = labels_B[np.isfinite(labels_B)]
         return known
 
     def _error(self, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], int]:

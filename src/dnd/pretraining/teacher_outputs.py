@@ -53,7 +53,7 @@ class TargetCache:
         self._first_atoms = atom_counts.before(self._first_rows)
 
     def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """`(K, N, D)` atoms and `(P, B, D)` means of the molecules at `rows`, in that order, float16."""
+        """`(L, N, D)` atoms and `(L, B, D)` means of the molecules at `rows`, in that order, float16."""
         where = np.searchsorted(self._first_rows, rows, side="right") - 1
         for index in np.unique(where).tolist():
             self._blocks[index].require_unchanged()
@@ -62,8 +62,8 @@ class TargetCache:
         atoms, pooled = [], []
         for row, index, begin, end in zip(rows.tolist(), where.tolist(), begins, ends, strict=True):
             block = self._blocks[index]
-            atoms.append(block.atoms_NKD[begin:end])
-            pooled.append(block.pooled_BPD[row - block.first])
+            atoms.append(block.atoms_NLD[begin:end])
+            pooled.append(block.pooled_BLD[row - block.first])
         return (
             torch.from_numpy(np.concatenate(atoms)).transpose(0, 1),
             torch.from_numpy(np.stack(pooled)).transpose(0, 1),
@@ -166,7 +166,7 @@ def _ensure_shard(
         pass
     block = compute(span)
     with building_folder(folder) as unfinished:
-        for name, array in (("atoms", block.atoms_NKD), ("pooled", block.pooled_BPD)):
+        for name, array in (("atoms", block.atoms_NLD), ("pooled", block.pooled_BLD)):
             with replacing(unfinished / f"{name}.npy") as path, open(path, "wb") as stream:
                 np.save(stream, array)
         extra = {"key": key, "rows": list(span)}
@@ -186,7 +186,6 @@ def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
 # The teacher is frozen and its input fixed, so its outputs are a pure function of (teacher, store, request): 50,000 QM9
 # molecules of 18 atoms at width 256 are 0.46 GB, and an epoch with them runs no teacher.
 #
-# Legend: K requested atom layers, P requested pooled layers, N graph atoms, B molecules, D the teacher's width.
 
 
 # Padded atoms per teacher batch while the cache is filled: a fixed number, since the last bits of a dense teacher
@@ -219,14 +218,14 @@ class DistillationBatch(MoleculeBatch):
     """A batch with what is to be learned.
 
     Attributes:
-        teacher_KND: `(K, N, D)` atoms at `TargetRequest.atom_layers`; None until the teacher has run.
-        teacher_PBD: `(P, B, D)` means at `TargetRequest.pooled_layers`; the same.
+        teacher_LND: `(L, N, D)` atoms at `TargetRequest.atom_layers`; None until the teacher has run.
+        teacher_LBD: `(L, B, D)` means at `TargetRequest.pooled_layers`; the same.
         auxiliary: values of each auxiliary term, by name.
         solid: the molecules with conformers where not all have some; the teacher's outputs are then of these alone.
     """
 
-    teacher_KND: Float[Tensor, "layers solid_atoms dim"] | None = None
-    teacher_PBD: Float[Tensor, "pooled_layers solid_molecules dim"] | None = None
+    teacher_LND: Float[Tensor, "layers solid_atoms dim"] | None = None
+    teacher_LBD: Float[Tensor, "pooled_layers solid_molecules dim"] | None = None
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
     solid: SolidPart | None = None
 
@@ -259,8 +258,8 @@ def run_teacher(
         else mean_per_molecule(states_AD[layer] if request.pool_h else atoms_ND[layer], offsets)
         for layer in request.pooled_layers
     ]
-    atoms_KND = _stack([atoms_ND[layer] for layer in request.atom_layers], batch.graph.node_features_NF, teacher.width)
-    return atoms_KND, _stack(pooled_BD, batch.rows_B, teacher.width)
+    atoms_LND = _stack([atoms_ND[layer] for layer in request.atom_layers], batch.graph.node_features_NF, teacher.width)
+    return atoms_LND, _stack(pooled_BD, batch.rows_B, teacher.width)
 
 
 def _token_after(output: TeacherOutput, layer: int, last: int) -> Float[Tensor, "molecules dim"]:
@@ -275,18 +274,18 @@ def teacher_outputs(
     """The requested outputs for the molecules at `rows`, averaged over conformers where `request` says so."""
     counts = store.num_conformers_of(rows) if request.conformers == "mean" else np.ones(len(rows), dtype=np.int64)
     counts = counts if request.num_conformers is None else np.minimum(counts, request.num_conformers)
-    total_KND, total_PBD = None, None
+    total_LND, total_LBD = None, None
     for conformer in range(int(counts.max())):
         batch = store.read(rows, conformer=conformer).to(device)
         share_B = torch.from_numpy((conformer < counts) / counts).to(device, torch.float32)
         with naming_molecules(store, rows):
-            atoms_KND, pooled_PBD = run_teacher(teacher, batch, request)
-        atoms_KND, pooled_PBD = atoms_KND * share_B[batch.graph.batch_N, None], pooled_PBD * share_B[:, None]
-        total_KND = atoms_KND if total_KND is None else total_KND + atoms_KND
-        total_PBD = pooled_PBD if total_PBD is None else total_PBD + pooled_PBD
-    assert total_KND is not None
-    assert total_PBD is not None
-    return total_KND, total_PBD
+            atoms_LND, pooled_LBD = run_teacher(teacher, batch, request)
+        atoms_LND, pooled_LBD = atoms_LND * share_B[batch.graph.batch_N, None], pooled_LBD * share_B[:, None]
+        total_LND = atoms_LND if total_LND is None else total_LND + atoms_LND
+        total_LBD = pooled_LBD if total_LBD is None else total_LBD + pooled_LBD
+    assert total_LND is not None
+    assert total_LBD is not None
+    return total_LND, total_LBD
 
 
 @contextlib.contextmanager
@@ -304,14 +303,14 @@ class TargetBlock:
 
     Attributes:
         first: first row.
-        atoms_NKD: `(N, K, D)` float16, atom-major, so that a molecule is one contiguous piece.
-        pooled_BPD: `(B, P, D)` float16.
+        atoms_NLD: `(N, L, D)` float16, atom-major, so that a molecule is one contiguous piece.
+        pooled_BLD: `(B, L, D)` float16.
         files: that they are mapped from; none in memory.
     """
 
     first: int
-    atoms_NKD: np.ndarray
-    pooled_BPD: np.ndarray
+    atoms_NLD: np.ndarray
+    pooled_BLD: np.ndarray
     files: tuple[MappedFile, ...] = ()
 
     def require_unchanged(self) -> None:
@@ -335,21 +334,21 @@ def compute_block(
     """
     sizes = store.atom_counts[first:last]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    atoms_NKD = np.empty((int(starts[-1]), len(request.atom_layers), teacher.width), dtype=np.float16)
-    pooled_BPD = np.empty((last - first, len(request.pooled_layers), teacher.width), dtype=np.float16)
+    atoms_NLD = np.empty((int(starts[-1]), len(request.atom_layers), teacher.width), dtype=np.float16)
+    pooled_BLD = np.empty((last - first, len(request.pooled_layers), teacher.width), dtype=np.float16)
     for local in _batches(sizes):
-        atoms_KND, pooled_PBD = teacher_outputs(teacher, store, first + local, request, device)
+        atoms_LND, pooled_LBD = teacher_outputs(teacher, store, first + local, request, device)
         atoms = np.concatenate([np.arange(starts[row], starts[row + 1]) for row in local])
-        atoms_NKD[atoms] = atoms_KND.transpose(0, 1).half().cpu().numpy()
-        pooled_BPD[local] = pooled_PBD.transpose(0, 1).half().cpu().numpy()
-        finite = np.isfinite(atoms_NKD[atoms]).all() and np.isfinite(pooled_BPD[local]).all()
+        atoms_NLD[atoms] = atoms_LND.transpose(0, 1).half().cpu().numpy()
+        pooled_BLD[local] = pooled_LBD.transpose(0, 1).half().cpu().numpy()
+        finite = np.isfinite(atoms_NLD[atoms]).all() and np.isfinite(pooled_BLD[local]).all()
         if not finite:
             raise InputError(
                 "the teacher's output is not a finite number",
                 found=f"one of {store.describe(first + local[:3])} …",
                 next_step="Check the teacher with `dnd doctor`, and these conformers",
             )
-    return TargetBlock(first, atoms_NKD, pooled_BPD)
+    return TargetBlock(first, atoms_NLD, pooled_BLD)
 
 
 def _batches(sizes: np.ndarray) -> Iterator[np.ndarray]:

@@ -23,7 +23,7 @@ from dnd.store.schema import HydrogenSetting
 # Figure 4: does attention between atoms follow their distance in space?
 #
 # Source: Cho et al., D&D, Figure 4; the layout of the right panel follows the attention distances of TokenGT (Kim et
-# al., 2022). Legend: L layers, H heads, T tokens, N atoms of one molecule, P ordered atom pairs.
+# al., 2022).
 
 
 _SPECIAL = 2  # [graph] and [null] stand before the atoms
@@ -108,8 +108,8 @@ def atom_attention(
     """Scores and weights of one molecule in one layer, between its `count` atoms only."""
     atoms = slice(_SPECIAL, _SPECIAL + count)
     return (
-        layer.scores_HTT[:, atoms, atoms].double().numpy(),
-        layer.weights_HTT[:, atoms, atoms].double().numpy(),
+        layer.scores_Htt[:, atoms, atoms].double().numpy(),
+        layer.weights_Htt[:, atoms, atoms].double().numpy(),
     )
 
 
@@ -202,7 +202,6 @@ class _Sums:
 
 # Where one molecule's atoms look: attention beside distance in space, for a student that has attention.
 #
-# Legend: L layers, H heads, N atoms.
 
 
 _LIMIT_LABELLED = 40  # atoms; more symbols on the axes would touch
@@ -236,7 +235,7 @@ def map_attention(student: Student, smiles: str, hydrogens: HydrogenSetting, *, 
     (molecule,) = featurize_smiles([outcome.smiles], hydrogens)
     graph = as_store([molecule], hydrogens).read(np.arange(1)).graph
     count = len(graph.node_features_NF)
-    positions_N3 = torch.from_numpy(made.positions_KA3[0, :count]).double()
+    positions_N3 = torch.from_numpy(made.positions_JA3[0, :count]).double()
     distance_NN = torch.cdist(positions_N3, positions_N3).numpy()
     with torch.no_grad():
         maps = student.eval().attention_maps(graph)

@@ -33,7 +33,6 @@ from dnd.report.svg import drawn_svg
 # if the molecule needs it. Source: ours, after the atom-wise removal of Sheridan, J. Chem. Inf. Model. 59 (2019) 1324,
 # and the weights of RDKit's similarity maps (Riniker and Landrum, J. Cheminform. 5 (2013) 43).
 #
-# Legend: N molecules, A atoms of one molecule, C outputs of the model.
 
 
 Predict = Callable[[Sequence[str]], Float[np.ndarray, "molecules outputs"]]
@@ -50,13 +49,13 @@ class Explained:
         smiles: canonical; the atoms are in its order.
         symbols: elements of the atoms.
         output_C: what the model says of it.
-        atoms_AC: contributions, in the unit of the outputs.
+        atoms_NC: contributions, in the unit of the outputs.
     """
 
     smiles: str
     symbols: tuple[str, ...]
     output_C: Float[np.ndarray, "outputs"]
-    atoms_AC: Float[np.ndarray, "atoms outputs"]
+    atoms_NC: Float[np.ndarray, "atoms outputs"]
 
 
 def explain(predict: Predict, smiles: Sequence[str], *, standardize: bool = False) -> list[Explained | str]:
@@ -76,8 +75,8 @@ def explain(predict: Predict, smiles: Sequence[str], *, standardize: bool = Fals
     distinct = list(dict.fromkeys(asked))
     chunks = [predict(distinct[start : start + _CHUNK]) for start in range(0, len(distinct), _CHUNK)]
     place = {text: number for number, text in enumerate(distinct)}
-    outputs_NC = np.concatenate(chunks)[[place[text] for text in asked]] if distinct else np.zeros((0, 0))
-    return [plan if isinstance(plan, str) else plan.result(outputs_NC) for plan in plans]
+    outputs_BC = np.concatenate(chunks)[[place[text] for text in asked]] if distinct else np.zeros((0, 0))
+    return [plan if isinstance(plan, str) else plan.result(outputs_BC) for plan in plans]
 
 
 def variants_of(mol: Chem.Mol, atom: int) -> list[str]:
@@ -103,18 +102,18 @@ class _Plan:
     def texts(self) -> list[str]:
         return [self.smiles, *(text for own in self.variants for text in own)]
 
-    def result(self, outputs_NC: np.ndarray) -> Explained | str:
-        own_C = outputs_NC[self.start]
+    def result(self, outputs_BC: np.ndarray) -> Explained | str:
+        own_C = outputs_BC[self.start]
         if not np.isfinite(own_C).all():
             return "the model has no prediction for it"
-        atoms_AC, place = np.zeros((len(self.variants), len(own_C))), self.start + 1
+        atoms_NC, place = np.zeros((len(self.variants), len(own_C))), self.start + 1
         for atom, texts in enumerate(self.variants):
-            changed_VC = outputs_NC[place : place + len(texts)]
+            changed_VC = outputs_BC[place : place + len(texts)]
             changed_VC = changed_VC[np.isfinite(changed_VC).all(axis=1)]
             if len(changed_VC):
-                atoms_AC[atom] = own_C - changed_VC.mean(axis=0)
+                atoms_NC[atom] = own_C - changed_VC.mean(axis=0)
             place += len(texts)
-        return Explained(self.smiles, self.symbols, own_C, atoms_AC)
+        return Explained(self.smiles, self.symbols, own_C, atoms_NC)
 
 
 def _plan(outcome: Molecule | InvalidMolecule, start: int) -> _Plan | str:
@@ -163,19 +162,19 @@ _STEPS = 41
 _STRONGEST, _GAMMA = 0.85, 0.7  # a full colour would hide the symbol; small contributions still show
 
 
-def draw_svg(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> str:
+def draw_svg(mol: Chem.Mol, atoms_N: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> str:
     """An `<svg>` element.
 
     Args:
-        mol: atoms in the order of `atoms_A`.
-        atoms_A: contributions.
+        mol: atoms in the order of `atoms_N`.
+        atoms_N: contributions.
         caption: under the scale.
         limit: contribution of the strongest colour; the largest of the molecule when None.
 
     Raises:
         ValueError: there is no 2D layout.
     """
-    text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_A, limit))
+    text = str(_draw(rdMolDraw2D.MolDraw2DSVG, mol, atoms_N, limit))
     drawn = drawn_svg(text)
     written = "".join(
         f'<text x="{WIDTH / 2}" y="{_LINES_FROM + number * _LINE_HEIGHT}" text-anchor="middle" fill="#1a1a1a" '
@@ -185,12 +184,12 @@ def draw_svg(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, l
     return drawn.removesuffix("</svg>") + written + "</svg>"
 
 
-def draw_png(mol: Chem.Mol, atoms_A: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> bytes:
+def draw_png(mol: Chem.Mol, atoms_N: Float[np.ndarray, "atoms"], caption: str, limit: float | None = None) -> bytes:
     """The bytes of a PNG file; arguments as for `draw_svg`."""
     from matplotlib.font_manager import findfont
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.open(io.BytesIO(bytes(_draw(rdMolDraw2D.MolDraw2DCairo, mol, atoms_A, limit))))
+    picture = Image.open(io.BytesIO(bytes(_draw(rdMolDraw2D.MolDraw2DCairo, mol, atoms_N, limit))))
     pen, font = ImageDraw.Draw(picture), ImageFont.truetype(findfont("DejaVu Sans"), _FONT_SIZE)
     for number, line in enumerate(_lines(mol, caption)):
         place = (WIDTH / 2, _LINES_FROM + number * _LINE_HEIGHT)
@@ -217,18 +216,18 @@ def _lines(mol: Chem.Mol, caption: str) -> list[str]:
     return [_plain(caption), *([_plain(f"not coloured: {', '.join(dict.fromkeys(others))}")] if others else [])]
 
 
-def _draw(drawer_class: Any, mol: Chem.Mol, atoms_A: np.ndarray, limit: float | None) -> Any:
+def _draw(drawer_class: Any, mol: Chem.Mol, atoms_N: np.ndarray, limit: float | None) -> Any:
     coloured = largest_part(mol)[0]
-    top = limit or float(np.abs(atoms_A[coloured]).max(initial=0.0)) or 1.0
+    top = limit or float(np.abs(atoms_N[coloured]).max(initial=0.0)) or 1.0
     drawer = drawer_class(WIDTH, HEIGHT, WIDTH, HEIGHT - _SCALE_HEIGHT)
     options = drawer.drawOptions()
     options.useBWAtomPalette()
     options.highlightRadius = 0.4
     try:
         prepared: Any = rdMolDraw2D.PrepareMolForDrawing(mol, addChiralHs=False)
-        atoms = {atom: _colour(float(atoms_A[atom]) / top) for atom in coloured}
+        atoms = {atom: _colour(float(atoms_N[atom]) / top) for atom in coloured}
         bonds = {
-            bond.GetIdx(): _colour(float(atoms_A[bond.GetBeginAtomIdx()] + atoms_A[bond.GetEndAtomIdx()]) / 2 / top)
+            bond.GetIdx(): _colour(float(atoms_N[bond.GetBeginAtomIdx()] + atoms_N[bond.GetEndAtomIdx()]) / 2 / top)
             for bond in prepared.GetBonds()
             if bond.GetBeginAtomIdx() in atoms
         }

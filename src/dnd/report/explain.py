@@ -147,7 +147,7 @@ class Explanation:
         prediction: in the unit of the target, or the probability of the class; NaN where there is no explanation.
         unit: of the contributions; `log-odds` for classes.
         symbols: elements of the atoms.
-        atoms_A: contributions.
+        atoms_N: contributions.
         svg: the molecule coloured by them; empty where there is no drawing.
         error: why there is no explanation or no drawing.
     """
@@ -158,7 +158,7 @@ class Explanation:
     prediction: float = float("nan")
     unit: str = ""
     symbols: tuple[str, ...] = ()
-    atoms_A: Float[np.ndarray, "atoms"] = field(default_factory=lambda: np.empty(0))
+    atoms_N: Float[np.ndarray, "atoms"] = field(default_factory=lambda: np.empty(0))
     svg: str = ""
     error: str = ""
 
@@ -191,9 +191,9 @@ def _explanation(text: str, answer: Explained | str, question: _Question) -> Exp
         svg, error = _picture(answer, question)[0], ""
     except ValueError as problem:
         svg, error = "", f"not drawn, {problem}"
-    atoms_A = answer.atoms_AC[:, column]
+    atoms_N = answer.atoms_NC[:, column]
     return Explanation(
-        answer.smiles, question.name, class_name, prediction, question.unit, answer.symbols, atoms_A, svg, error
+        answer.smiles, question.name, class_name, prediction, question.unit, answer.symbols, atoms_N, svg, error
     )
 
 
@@ -219,7 +219,7 @@ def _write_one(
 ) -> tuple[object, str]:
     """Write the pictures and add the lines of one target; returns the prediction and what went wrong."""
     column, class_name, prediction = _answer(one, question)
-    for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_AC[:, column], strict=True)):
+    for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_NC[:, column], strict=True)):
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
     stem = f"row-{number:05d}-{question.file}"
     try:
@@ -252,8 +252,8 @@ def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
     assert outcome.ok, "it was parsed before"
     shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else significant(prediction)
     caption = f"{question.name}: {shown}; per atom" + (f", {question.unit}" if question.unit else "")
-    atoms_A = one.atoms_AC[:, column]
-    return draw_svg(outcome.mol, atoms_A, caption), draw_png(outcome.mol, atoms_A, caption)
+    atoms_N = one.atoms_NC[:, column]
+    return draw_svg(outcome.mol, atoms_N, caption), draw_png(outcome.mol, atoms_N, caption)
 
 
 def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
@@ -286,10 +286,10 @@ def _explained(predictor: Predictor, smiles: Sequence[str]) -> list[Explained | 
 
 def _log_odds(predictor: Predictor, texts: Sequence[str]) -> Float[np.ndarray, "molecules outputs"]:
     """Values on the learned scale; probabilities as log-odds, which still move where a probability is near 0 or 1."""
-    values_NC = on_learned_scale(predictor.targets, predictor.predict_values(list(texts), as_given=True)[0])
+    values_BC = on_learned_scale(predictor.targets, predictor.predict_values(list(texts), as_given=True)[0])
     classes = [column for column, target in enumerate(predictor.targets) if target.kind != "regression"]
-    values_NC[:, classes] = logit(values_NC[:, classes].clip(_EDGE, 1 - _EDGE))
-    return values_NC
+    values_BC[:, classes] = logit(values_BC[:, classes].clip(_EDGE, 1 - _EDGE))
+    return values_BC
 
 
 def _rows(source: Path | str, smiles_column: str | None, remembered: str | None) -> list[Row]:

@@ -142,8 +142,8 @@ def parity_plot(
     title: str = "",
     unit: str = "",
     logarithmic: bool = False,
-    ends_2N: np.ndarray | None = None,
-    outside_N: np.ndarray | None = None,
+    ends_2B: np.ndarray | None = None,
+    outside_B: np.ndarray | None = None,
 ) -> str:
     """SVG of predictions against measurements, one colour per model; pairs with a missing value are left out.
 
@@ -153,8 +153,8 @@ def parity_plot(
         title: of the figure.
         unit: of both axes.
         logarithmic: both axes; pairs with a value that has no logarithm are left out.
-        ends_2N: lower and upper ends of the intervals of the predictions, drawn as bars; NaN = none.
-        outside_N: molecules outside the domain of the model, which are marked.
+        ends_2B: lower and upper ends of the intervals of the predictions, drawn as bars; NaN = none.
+        outside_B: molecules outside the domain of the model, which are marked.
     """
     labels = np.asarray(measured, dtype=float)
     labels = np.where(labels > 0, labels, np.nan) if logarithmic else labels
@@ -166,11 +166,11 @@ def parity_plot(
             known = np.isfinite(labels) & np.isfinite(numbers)
             seen = [*labels[known], *numbers[known]] if known.any() and number == 0 else [*seen, *numbers[known]]
             marker = MARKERS[number % len(MARKERS)]
-            if ends_2N is not None:
-                drawn = known & np.isfinite(ends_2N).all(axis=0) & ((ends_2N > 0).all(axis=0) | (not logarithmic))
-                axes.vlines(labels[drawn], *ends_2N[:, drawn], color=PALETTE[number], linewidth=0.7, alpha=0.35)
-            if outside_N is not None and (known & outside_N).any():
-                far = known & outside_N
+            if ends_2B is not None:
+                drawn = known & np.isfinite(ends_2B).all(axis=0) & ((ends_2B > 0).all(axis=0) | (not logarithmic))
+                axes.vlines(labels[drawn], *ends_2B[:, drawn], color=PALETTE[number], linewidth=0.7, alpha=0.35)
+            if outside_B is not None and (known & outside_B).any():
+                far = known & outside_B
                 axes.scatter(labels[far], numbers[far], s=44, marker="s", facecolors="none", edgecolors=PALETTE[1])
             axes.scatter(
                 labels[known], numbers[known], s=14, alpha=0.65, marker=marker, linewidths=0,

@@ -34,13 +34,13 @@ class ClassTest:
 
     Attributes:
         classes: their names.
-        labels_NK: 0 and 1, a row of NaN = missing.
-        probabilities_NK: of each class.
+        labels_BK: 0 and 1, a row of NaN = missing.
+        probabilities_BK: of each class.
     """
 
     classes: tuple[str, ...]
-    labels_NK: Float[np.ndarray, "molecules classes"]
-    probabilities_NK: Float[np.ndarray, "molecules classes"]
+    labels_BK: Float[np.ndarray, "molecules classes"]
+    probabilities_BK: Float[np.ndarray, "molecules classes"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ModelFiles:
         rows: numbers of the test molecules in the input, from 0.
         ids: the user's names of them; empty where there are none.
         smiles: of the test part.
-        labels_NC: of the test part; NaN = missing, and for targets of several classes.
-        predictions_NC: of the test part; NaN for targets of several classes.
+        labels_BC: of the test part; NaN = missing, and for targets of several classes.
+        predictions_BC: of the test part; NaN for targets of several classes.
         classes: the test part of those, by target.
     """
 
@@ -65,8 +65,8 @@ class ModelFiles:
     rows: list[str]
     ids: list[str]
     smiles: list[str]
-    labels_NC: Float[np.ndarray, "molecules targets"]
-    predictions_NC: Float[np.ndarray, "molecules targets"]
+    labels_BC: Float[np.ndarray, "molecules targets"]
+    predictions_BC: Float[np.ndarray, "molecules targets"]
     classes: Mapping[str, ClassTest]
 
     @property
@@ -135,9 +135,9 @@ def _as_number(row: dict[str, str], target: Mapping[str, Any], end: str) -> str:
 
 def _class_test(name: str, classes: list[str], rows: list[dict[str, str]]) -> ClassTest:
     place = {one: float(number) for number, one in enumerate(classes)}
-    codes_N = np.array([place.get(row[name], np.nan) for row in rows])
-    probabilities_NK = np.array([[_number(row[f"{name}_prob_{one}"]) for one in classes] for row in rows])
-    return ClassTest(tuple(classes), one_hot(codes_N, len(classes)), probabilities_NK)
+    codes_B = np.array([place.get(row[name], np.nan) for row in rows])
+    probabilities_BK = np.array([[_number(row[f"{name}_prob_{one}"]) for one in classes] for row in rows])
+    return ClassTest(tuple(classes), one_hot(codes_B, len(classes)), probabilities_BK)
 
 
 def _number(text: str) -> float:
@@ -334,12 +334,12 @@ def _worst(model: ModelFiles) -> list[_Worst]:
         if name in model.classes:
             found += _worst_classes(model, name, start)
             continue
-        labels_N, values_N = model.labels_NC[:, column], model.predictions_NC[:, column]
-        errors_N = np.abs(transform.judged(values_N) - transform.judged(labels_N)) / scale
-        for row in np.flatnonzero(np.isfinite(errors_N)):
-            label, value = float(labels_N[row]), float(values_N[row])
+        labels_B, values_B = model.labels_BC[:, column], model.predictions_BC[:, column]
+        errors_B = np.abs(transform.judged(values_B) - transform.judged(labels_B)) / scale
+        for row in np.flatnonzero(np.isfinite(errors_B)):
+            label, value = float(labels_B[row]), float(values_B[row])
             caption = f"{_who(model, int(row))}{start}{_said(model.metrics['targets'][column], label, value)}"
-            found.append((float(errors_N[row]), _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
+            found.append((float(errors_B[row]), _Worst(int(row), name, f"{caption}. {model.smiles[row]}")))
     return [one for _, one in sorted(found, key=lambda pair: -pair[0])[:WORST]]
 
 
@@ -360,9 +360,9 @@ def _who(model: ModelFiles, row: int) -> str:
 
 def _worst_classes(model: ModelFiles, name: str, start: str) -> list[tuple[float, _Worst]]:
     found, own = [], model.classes[name]
-    for row in np.flatnonzero(~np.isnan(own.labels_NK).any(axis=1)):
-        true, called = int(own.labels_NK[row].argmax()), int(own.probabilities_NK[row].argmax())
-        share, sure = own.probabilities_NK[row, true], own.probabilities_NK[row, called]
+    for row in np.flatnonzero(~np.isnan(own.labels_BK).any(axis=1)):
+        true, called = int(own.labels_BK[row].argmax()), int(own.probabilities_BK[row].argmax())
+        share, sure = own.probabilities_BK[row, true], own.probabilities_BK[row, called]
         said = f"measured {own.classes[true]} ({share:.2f}), predicted {own.classes[called]} ({sure:.2f})"
         if true != called:
             caption = f"{_who(model, int(row))}{start}{said}. {model.smiles[row]}"
@@ -380,9 +380,9 @@ def _pictures(model: ModelFiles, worst: list[_Worst]) -> list[str]:
 
 
 def _counts(own: ClassTest) -> np.ndarray:
-    known_N = ~np.isnan(own.labels_NK).any(axis=1)
-    called_N = own.probabilities_NK[known_N].argmax(axis=1)
-    return confusion(own.labels_NK[known_N].argmax(axis=1), called_N, len(own.classes))
+    known_B = ~np.isnan(own.labels_BK).any(axis=1)
+    called_B = own.probabilities_BK[known_B].argmax(axis=1)
+    return confusion(own.labels_BK[known_B].argmax(axis=1), called_B, len(own.classes))
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -152,14 +152,14 @@ def _value_plots(model: ModelFiles) -> list[Section]:
     answers = _answers(model)
     found: list[Section] = []
     for name, (labels, predictions) in drawn.items():
-        known_N = ~np.isnan(model.labels_NC[:, model.names.index(name)])
-        ends_2N, outside_N = _interval(answers, name, known_N), _outside(answers, known_N)
+        known_B = ~np.isnan(model.labels_BC[:, model.names.index(name)])
+        ends_2B, outside_B = _interval(answers, name, known_B), _outside(answers, known_B)
         said = [f"{len(labels)} molecules; on the dotted line the prediction is the measurement."]
-        said += ["Bars are the intervals."] if ends_2N is not None else []
-        said += ["Squares are outside the domain."] if outside_N is not None and outside_N.any() else []
+        said += ["Bars are the intervals."] if ends_2B is not None else []
+        said += ["Squares are outside the domain."] if outside_B is not None and outside_B.any() else []
         plot = parity_plot(
             labels, {name: predictions}, unit=units[name], logarithmic=logarithmic[name],
-            ends_2N=ends_2N, outside_N=outside_N,
+            ends_2B=ends_2B, outside_B=outside_B,
         )  # fmt: skip
         title = f"Test part: {name}" if len(model.names) > 1 else "Test part"
         found.append(Figure(plot, title=title, caption=" ".join(said) + cut))
@@ -176,17 +176,17 @@ def _answers(model: ModelFiles) -> PredictionTable | None:
         return None
 
 
-def _interval(answers: PredictionTable | None, name: str, known_N: np.ndarray) -> np.ndarray | None:
+def _interval(answers: PredictionTable | None, name: str, known_B: np.ndarray) -> np.ndarray | None:
     if answers is None or f"{name}_low" not in answers:
         return None
-    return np.stack([np.asarray(answers[f"{name}_{end}"], dtype=float)[known_N] for end in ("low", "high")])
+    return np.stack([np.asarray(answers[f"{name}_{end}"], dtype=float)[known_B] for end in ("low", "high")])
 
 
-def _outside(answers: PredictionTable | None, known_N: np.ndarray) -> np.ndarray | None:
+def _outside(answers: PredictionTable | None, known_B: np.ndarray) -> np.ndarray | None:
     if answers is None or IN_DOMAIN not in answers:
         return None
-    outside_N: np.ndarray = np.array([word == "no" for word in answers[IN_DOMAIN]])
-    return np.asarray(outside_N[known_N])
+    outside_B: np.ndarray = np.array([word == "no" for word in answers[IN_DOMAIN]])
+    return np.asarray(outside_B[known_B])
 
 
 def _label_plots(model: ModelFiles) -> list[Section]:
@@ -207,9 +207,9 @@ def _pairs(model: ModelFiles, kind: TaskKind) -> _Pairs:
     """Known labels and their predictions by target, for the targets of a kind that have any."""
     found: _Pairs = {}
     for column in model.columns_of(kind):
-        known_N = ~np.isnan(model.labels_NC[:, column])
-        if known_N.any():
-            found[model.names[column]] = (model.labels_NC[known_N, column], model.predictions_NC[known_N, column])
+        known_B = ~np.isnan(model.labels_BC[:, column])
+        if known_B.any():
+            found[model.names[column]] = (model.labels_BC[known_B, column], model.predictions_BC[known_B, column])
     return found
 
 
@@ -217,10 +217,10 @@ def _class_pairs(model: ModelFiles) -> _Pairs:
     """Each class of a target of several against the rest."""
     found: _Pairs = {}
     for name, own in model.classes.items():
-        known_N = ~np.isnan(own.labels_NK).any(axis=1)
+        known_B = ~np.isnan(own.labels_BK).any(axis=1)
         for place, one in enumerate(own.classes):
             title = one if len(model.classes) == 1 else f"{name}: {one}"
-            found[title] = (own.labels_NK[known_N, place], own.probabilities_NK[known_N, place])
+            found[title] = (own.labels_BK[known_B, place], own.probabilities_BK[known_B, place])
     return found
 
 

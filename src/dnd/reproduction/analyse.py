@@ -133,13 +133,13 @@ def analyse_labels(
     words = next((own for own in molecules.classes if own), None)
     if words:
         raise InputError("label efficiency is for values and for classes 0 and 1", found=f"labels such as {words[0]}")
-    task, reason = choose_task(molecules.targets_NC, molecules.names, "auto")
+    task, reason = choose_task(molecules.targets_BC, molecules.names, "auto")
     if (
         task == "classification"
-        and not np.isin(molecules.targets_NC[~np.isnan(molecules.targets_NC)], (0.0, 1.0)).all()
+        and not np.isin(molecules.targets_BC[~np.isnan(molecules.targets_BC)], (0.0, 1.0)).all()
     ):
         raise InputError("label efficiency is for values and for classes 0 and 1", found=reason)
-    check_targets(molecules.targets_NC, molecules.names, task)
+    check_targets(molecules.targets_BC, molecules.names, task)
     LOGGER.info(f"task: {reason}")
     table = out / "labelled.csv"
     _write_labelled(table, molecules, partitions(split, molecules.texts)[0])
@@ -163,7 +163,7 @@ def _write_labelled(path: Path, molecules: LabelledMolecules, partition: Split) 
     part_of = {int(row): part for part in PARTS for row in getattr(partition, part)}
     rows = [
         [text, *(None if np.isnan(value) else repr(float(value)) for value in labels), part_of[row]]
-        for row, (text, labels) in enumerate(zip(molecules.texts, molecules.targets_NC, strict=True))
+        for row, (text, labels) in enumerate(zip(molecules.texts, molecules.targets_BC, strict=True))
     ]
     write_text(path, table_text(["smiles", *molecules.names, "split"], rows))
 

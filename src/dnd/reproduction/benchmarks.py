@@ -130,7 +130,6 @@ BENCHMARKS: dict[str, Benchmark] = {entry.name: entry for entry in _ENTRIES}
 
 # Reads the data sets of the paper with their splits: this repository's copies, and official archives as they come.
 #
-# Legend: N molecules, C targets.
 
 
 __all__ = ["BENCHMARKS", "PARTS", "BenchmarkData", "load_benchmark", "random_parts", "search_path"]
@@ -148,7 +147,7 @@ class BenchmarkData:
     Attributes:
         benchmark: its entry in the registry.
         smiles: N SMILES as written in the file.
-        targets_NC: labels, NaN = missing.
+        targets_BC: labels, NaN = missing.
         names: of the C targets.
         parts: `train`, `valid`, `test` → row numbers, ascending.
         path: the file that was read.
@@ -157,7 +156,7 @@ class BenchmarkData:
 
     benchmark: Benchmark
     smiles: list[str]
-    targets_NC: Float[np.ndarray, "molecules targets"]
+    targets_BC: Float[np.ndarray, "molecules targets"]
     names: tuple[str, ...]
     parts: Mapping[str, np.ndarray] = field(repr=False)
     path: Path
@@ -184,7 +183,7 @@ def load_benchmark(name: str, data_dir: Path | str | None = None) -> BenchmarkDa
     benchmark = look_up(BENCHMARKS, name, "data set")
     path, files = _open(benchmark, data_dir)
     content = files[benchmark.table if benchmark.group == "physchem" else "mapping/mol.csv.gz"]
-    smiles, targets_NC, names = _read_table(path, content, benchmark.targets)
+    smiles, targets_BC, names = _read_table(path, content, benchmark.targets)
     if benchmark.group == "ogb":
         parts = {part: _read_indices(path, part, files[f"split/scaffold/{part}.csv.gz"]) for part in PARTS}
         used = np.sort(np.concatenate([parts[part] for part in PARTS]))
@@ -195,7 +194,7 @@ def load_benchmark(name: str, data_dir: Path | str | None = None) -> BenchmarkDa
     else:
         parts = random_parts(len(smiles))
     as_shipped = hashlib.sha256(content).hexdigest() == benchmark.sha256
-    return BenchmarkData(benchmark, smiles, targets_NC, names, parts, path, as_shipped)
+    return BenchmarkData(benchmark, smiles, targets_BC, names, parts, path, as_shipped)
 
 
 def random_parts(count: int, seed: int = SPLIT_SEED) -> dict[str, np.ndarray]:

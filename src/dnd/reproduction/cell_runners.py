@@ -197,28 +197,28 @@ def classical_model(work: Work) -> Result:
     with np.load(work.file_of(work.need("features"), "features.npz"), allow_pickle=False) as arrays:
         features = {name: arrays[name] for name in ("counts", "descriptors")}
         valid = arrays["valid"]
-    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
-    predictions_NC, settings = predict(
+    targets_BC, split = table.targets_BC[valid], np.array(table.split)[valid]
+    predictions_BC, settings = predict(
         work.settings["system"],
         features,
-        targets_NC,
+        targets_BC,
         np.flatnonzero(split == "train"),
         table.task,
         work.settings["seed"],
     )
     return {
-        **part_scores(table, targets_NC, predictions_NC, split),
+        **part_scores(table, targets_BC, predictions_BC, split),
         "rejected": int((~valid).sum()),
         "model": settings,
     }
 
 
-def part_scores(table: LabelledTable, targets_NC: np.ndarray, predictions_NC: np.ndarray, split: np.ndarray) -> Result:
+def part_scores(table: LabelledTable, targets_BC: np.ndarray, predictions_BC: np.ndarray, split: np.ndarray) -> Result:
     """Description of a labelled table, and the scores of predictions on its validation and test part."""
     from dnd.predictor.metrics import score
 
     main = table.metric.removesuffix("_z")
-    found = {part: score(main, targets_NC[split == part], predictions_NC[split == part]) for part in ("valid", "test")}
+    found = {part: score(main, targets_BC[split == part], predictions_BC[split == part]) for part in ("valid", "test")}
     parts = {part: value.value for part, value in found.items()}
     return {
         **table.describe(),
@@ -233,24 +233,24 @@ def frozen_model(work: Work) -> Result:
     from dnd.reproduction.labelled import labelled_table
 
     table = labelled_table(work)
-    features_NF = frozen_features(work, list(table.smiles))
-    valid = np.isfinite(features_NF).all(axis=1)
-    targets_NC, split = table.targets_NC[valid], np.array(table.split)[valid]
+    features_BF = frozen_features(work, list(table.smiles))
+    valid = np.isfinite(features_BF).all(axis=1)
+    targets_BC, split = table.targets_BC[valid], np.array(table.split)[valid]
     train = np.flatnonzero(split == "train")
-    predictions_NC = predict_frozen(
-        work.settings["model"], features_NF[valid], targets_NC, train, table.task, work.settings["seed"]
+    predictions_BC = predict_frozen(
+        work.settings["model"], features_BF[valid], targets_BC, train, table.task, work.settings["seed"]
     )
-    return {**part_scores(table, targets_NC, predictions_NC, split), "rejected": int((~valid).sum())}
+    return {**part_scores(table, targets_BC, predictions_BC, split), "rejected": int((~valid).sum())}
 
 
 def qm9_labels(work: Work) -> Result:
     """QM9's labelled molecules, drawn and split once, in the units of Table 6."""
     from dnd.reproduction.benchmarks import draw_labelled
 
-    smiles, targets_NC, split, available = draw_labelled(
+    smiles, targets_BC, split, available = draw_labelled(
         Path(work.inputs()[0]), work.settings["molecules"], work.settings["reserved"]
     )
-    rows = [[text, *map(float, row), part] for text, row, part in zip(smiles, targets_NC, split, strict=True)]
+    rows = [[text, *map(float, row), part] for text, row, part in zip(smiles, targets_BC, split, strict=True)]
     write_text(work.folder / TABLE, table_text(["smiles", *work.settings["targets"], "split"], rows))
     return {"molecules": len(smiles), "labelled_molecules_in_file": available}
 

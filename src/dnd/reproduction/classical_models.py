@@ -24,7 +24,7 @@ _FEATURES = {
 def predict(
     name: str,
     features: Mapping[str, np.ndarray],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
     task: Literal["regression", "classification"],
     seed: int,
@@ -34,7 +34,7 @@ def predict(
     Args:
         name: one of `systems.CLASSICAL`.
         features: `counts` and `descriptors`, a row per molecule.
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         train: rows of the training part.
         task: of the targets; for classes the prediction is the probability of class 1.
         seed: of the model.
@@ -42,19 +42,19 @@ def predict(
     Returns:
         Predictions, and what was fitted.
     """
-    chosen_NF = np.hstack([features[part].astype(np.float32) for part in look_up(_FEATURES, name, "classical model")])
+    chosen_BF = np.hstack([features[part].astype(np.float32) for part in look_up(_FEATURES, name, "classical model")])
     if name.startswith("rf-"):
-        fitted = fit_forests(chosen_NF, targets_NC, train, task, seed)
-        return fitted.predictions_NC, fitted.settings
-    predictions_NC = np.tile(np.nan_to_num(np.nanmean(targets_NC[train], axis=0)), (len(targets_NC), 1))
-    for column, target_N in enumerate(targets_NC.T):
-        known = train[~np.isnan(target_N[train])]
-        if len(np.unique(target_N[known])) < 2:
+        fitted = fit_forests(chosen_BF, targets_BC, train, task, seed)
+        return fitted.predictions_BC, fitted.settings
+    predictions_BC = np.tile(np.nan_to_num(np.nanmean(targets_BC[train], axis=0)), (len(targets_BC), 1))
+    for column, target_B in enumerate(targets_BC.T):
+        known = train[~np.isnan(target_B[train])]
+        if len(np.unique(target_B[known])) < 2:
             continue
         if task == "regression":
-            model = HistGradientBoostingRegressor(random_state=seed).fit(chosen_NF[known], target_N[known])
-            predictions_NC[:, column] = model.predict(chosen_NF)
+            model = HistGradientBoostingRegressor(random_state=seed).fit(chosen_BF[known], target_B[known])
+            predictions_BC[:, column] = model.predict(chosen_BF)
         else:
-            classifier = HistGradientBoostingClassifier(random_state=seed).fit(chosen_NF[known], target_N[known])
-            predictions_NC[:, column] = classifier.predict_proba(chosen_NF)[:, 1]
-    return predictions_NC, {"boosting": "histogram, scikit-learn defaults", "training_molecules": len(train)}
+            classifier = HistGradientBoostingClassifier(random_state=seed).fit(chosen_BF[known], target_B[known])
+            predictions_BC[:, column] = classifier.predict_proba(chosen_BF)[:, 1]
+    return predictions_BC, {"boosting": "histogram, scikit-learn defaults", "training_molecules": len(train)}

@@ -146,30 +146,30 @@ def _knowledge(out: Path) -> list[Knowledge]:
     store = Store.open(out / "store")
     random = initial_student(load_config(FinetuneConfig, "finetune-demo"), RANDOM, seed=1).eval()
     networks = (load_encoder(out / "encoder")[0], random)
-    distilled_ND, untrained_ND = (FrozenEncoder(network, "mean").embed(store) for network in networks)
+    distilled_BD, untrained_BD = (FrozenEncoder(network, "mean").embed(store) for network in networks)
     return [
-        Knowledge(name, _explained(distilled_ND, labels_N), _explained(untrained_ND, labels_N))
-        for name, labels_N in zip(store.target_columns, store.targets.T.astype(np.float64), strict=True)
+        Knowledge(name, _explained(distilled_BD, labels_B), _explained(untrained_BD, labels_B))
+        for name, labels_B in zip(store.target_columns, store.targets.T.astype(np.float64), strict=True)
     ]
 
 
-def _explained(x_ND: Float[np.ndarray, "molecules dim"], labels_N: Float[np.ndarray, "molecules"]) -> float:
+def _explained(x_BD: Float[np.ndarray, "molecules dim"], labels_B: Float[np.ndarray, "molecules"]) -> float:
     """R² of a ridge regression, predicted out of fold, over the molecules whose label is known."""
-    known = np.isfinite(labels_N)
+    known = np.isfinite(labels_B)
     model = make_pipeline(StandardScaler(), RidgeCV(STRENGTHS))
     folds = KFold(FOLDS, shuffle=True, random_state=0)
-    return float(r2_score(labels_N[known], cross_val_predict(model, x_ND[known], labels_N[known], cv=folds)))
+    return float(r2_score(labels_B[known], cross_val_predict(model, x_BD[known], labels_B[known], cv=folds)))
 
 
 def _systems(out: Path, esol: Path) -> list[System]:
     """The finetuned student, and every classical model, on the same split."""
     molecules = read_labelled(esol, [TARGET], "heavy_both", extra_column="split", jobs=1)
-    split, labels_N = column_split(molecules.extra), molecules.targets_NC[:, 0]
+    split, labels_B = column_split(molecules.extra), molecules.targets_BC[:, 0]
     model = Predictor.load(out / "model", device="cpu")
     values = {FINETUNED: model.predict_store(molecules.store)[0][:, 0]}
-    found = baselines(_features(molecules), model.targets, molecules.targets_NC, split.train)
-    values |= {name.replace("_", " "): fitted.predictions_NC[:, 0] for name, fitted in found.items()}
-    return [System.of(name, own_N, labels_N, split) for name, own_N in values.items()]
+    found = baselines(_features(molecules), model.targets, molecules.targets_BC, split.train)
+    values |= {name.replace("_", " "): fitted.predictions_BC[:, 0] for name, fitted in found.items()}
+    return [System.of(name, own_B, labels_B, split) for name, own_B in values.items()]
 
 
 def _features(molecules: LabelledMolecules) -> Features:

@@ -30,23 +30,23 @@ class System:
     Attributes:
         name: of the model.
         valid_rmse: on the validation part, log mol/L.
-        errors_N: signed errors on the test part, log mol/L.
+        errors_B: signed errors on the test part, log mol/L.
     """
 
     name: str
     valid_rmse: float
-    errors_N: Float[np.ndarray, "molecules"]
+    errors_B: Float[np.ndarray, "molecules"]
 
     @classmethod
-    def of(cls, name: str, predicted_N: np.ndarray, labels_N: np.ndarray, split: Split) -> System:
+    def of(cls, name: str, predicted_B: np.ndarray, labels_B: np.ndarray, split: Split) -> System:
         """Judge predictions of all molecules."""
-        errors_N = predicted_N - labels_N
-        return cls(name, float(np.sqrt(np.mean(errors_N[split.valid] ** 2))), errors_N[split.test])
+        errors_B = predicted_B - labels_B
+        return cls(name, float(np.sqrt(np.mean(errors_B[split.valid] ** 2))), errors_B[split.test])
 
     @property
     def test_rmse(self) -> float:
         """On the test part, log mol/L."""
-        return float(np.sqrt(np.mean(self.errors_N**2)))
+        return float(np.sqrt(np.mean(self.errors_B**2)))
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def compare(systems: Sequence[System]) -> str:
 
 def paired_interval(ours: System, theirs: System) -> tuple[float, float]:
     """The 95 % interval of the difference in test RMSE, by resampling the test molecules with their errors."""
-    rows_RN = numpy_generator(0, "demo resamples").integers(len(ours.errors_N), size=(_RESAMPLES, len(ours.errors_N)))
-    rmse = [np.sqrt(np.mean(system.errors_N[rows_RN] ** 2, axis=1)) for system in (ours, theirs)]
+    rows_JB = numpy_generator(0, "demo resamples").integers(len(ours.errors_B), size=(_RESAMPLES, len(ours.errors_B)))
+    rmse = [np.sqrt(np.mean(system.errors_B[rows_JB] ** 2, axis=1)) for system in (ours, theirs)]
     low, high = np.quantile(rmse[0] - rmse[1], (0.025, 0.975))
     return float(low), float(high)
 

@@ -181,13 +181,13 @@ def _curve(curve: Sequence[Mapping[str, Any]], description: Mapping[str, Any]) -
 def _limits(store: Store, *, chiral: bool) -> Iterator[str]:
     statistics = statistics_of_store(store)
     elements = ", ".join(PERIODIC_TABLE[number - 1] for number in sorted(statistics.elements) if number <= 118)
-    low, high = np.percentile(statistics.atoms_M, [1, 99])
+    low, high = np.percentile(statistics.atoms_B, [1, 99])
     yield from (
         "## What it is bad at",
         "",
         f"- elements it has not seen: it was trained on {elements}",
         f"- sizes it has not seen: 98 % of its molecules have {low:.0f} to {high:.0f} atoms in the graph, the largest "
-        f"{int(statistics.atoms_M.max())}",
+        f"{int(statistics.atoms_B.max())}",
         *([] if chiral else ["- enantiomers: what the 3D teacher says of an atom is the same for both mirror images"]),
         "- several conformers: each molecule taught one geometry",
         "",

@@ -1,7 +1,4 @@
-"""Models on the frozen representation of an encoder, alone or beside descriptors: what it knows without finetuning.
-
-Legend: N molecules, F features, C targets.
-"""
+"""Models on the frozen representation of an encoder, alone or beside descriptors: what it knows without finetuning."""
 
 from __future__ import annotations
 
@@ -66,15 +63,15 @@ def _descriptors(smiles: list[str]) -> np.ndarray:
     outcomes = [parse_smiles(text) for text in smiles]
     places = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Molecule)]
     found = descriptors_2d([outcome.mol for outcome in outcomes if isinstance(outcome, Molecule)])
-    values_NF = np.full((len(smiles), found.shape[1]), np.nan, dtype=np.float32)
-    values_NF[places] = found
-    return values_NF
+    values_BF = np.full((len(smiles), found.shape[1]), np.nan, dtype=np.float32)
+    values_BF[places] = found
+    return values_BF
 
 
 def predict_frozen(
     model: str,
-    features_NF: Float[np.ndarray, "molecules features"],
-    targets_NC: Float[np.ndarray, "molecules targets"],
+    features_BF: Float[np.ndarray, "molecules features"],
+    targets_BC: Float[np.ndarray, "molecules targets"],
     train: np.ndarray,
     task: Task,
     seed: int,
@@ -83,30 +80,30 @@ def predict_frozen(
 
     Args:
         model: `ridge`, `gp` or `forest`, with or without `+descriptors`.
-        features_NF: of all molecules, finite.
-        targets_NC: labels; NaN = missing.
+        features_BF: of all molecules, finite.
+        targets_BC: labels; NaN = missing.
         train: rows of the training part.
         task: of the targets.
         seed: of the model.
     """
     name = model.removesuffix(BESIDE)
     if name == "forest":
-        return fit_forests(features_NF, targets_NC, train, task, seed).predictions_NC
+        return fit_forests(features_BF, targets_BC, train, task, seed).predictions_BC
     fit = look_up(_FITS, name, "frozen model")(seed)
-    scaled_NF = _scaled(features_NF, train)
-    predictions_NC = mean_prediction(targets_NC, train)
-    for column, target_N in enumerate(targets_NC.T):
-        known = train[~np.isnan(target_N[train])]
-        if len(np.unique(target_N[known])) > 1:
-            predictions_NC[:, column] = fit(scaled_NF[known], target_N[known], scaled_NF)
-    return predictions_NC
+    scaled_BF = _scaled(features_BF, train)
+    predictions_BC = mean_prediction(targets_BC, train)
+    for column, target_B in enumerate(targets_BC.T):
+        known = train[~np.isnan(target_B[train])]
+        if len(np.unique(target_B[known])) > 1:
+            predictions_BC[:, column] = fit(scaled_BF[known], target_B[known], scaled_BF)
+    return predictions_BC
 
 
-def _scaled(features_NF: np.ndarray, train: np.ndarray) -> np.ndarray:
+def _scaled(features_BF: np.ndarray, train: np.ndarray) -> np.ndarray:
     """In training deviations and cut off at five, without columns that never vary."""
     from dnd.predictor.classical.gaussian_process import Scaling
 
-    return Scaling.fit(features_NF[train]).apply(features_NF).astype(np.float64)
+    return Scaling.fit(features_BF[train]).apply(features_BF).astype(np.float64)
 
 
 def _ridge(seed: int) -> Fit:

@@ -44,14 +44,14 @@ FURTHER_SETS = (*MOLECULEACE, *BIOGEN)
 
 @dataclass(frozen=True)
 class FurtherSet:
-    """One of the sets in memory; N molecules.
+    """One of the sets in memory; B molecules.
 
     Attributes:
         name: of `FURTHER_SETS`.
         smiles: as written in the file.
         target: column of the label.
-        target_N: labels, none missing.
-        cliff_N: which molecules are on an activity cliff; none where the set does not say.
+        target_B: labels, none missing.
+        cliff_B: which molecules are on an activity cliff; none where the set does not say.
         parts: `train`, `valid` (empty where the official split has none) and `test` → rows, ascending.
         path: the file that was read.
     """
@@ -59,8 +59,8 @@ class FurtherSet:
     name: str
     smiles: list[str]
     target: str
-    target_N: Float[np.ndarray, "molecules"]
-    cliff_N: Bool[np.ndarray, "molecules"]
+    target_B: Float[np.ndarray, "molecules"]
+    cliff_B: Bool[np.ndarray, "molecules"]
     parts: Mapping[str, np.ndarray]
     path: Path
 
@@ -85,14 +85,14 @@ def load_further(name: str, data_dir: Path | str | None = None) -> FurtherSet:
 
 def _moleculeace(name: str, path: Path) -> FurtherSet:
     rows = _rows(path, ("smiles", _ACE_TARGET, _ACE_CLIFF, _ACE_SPLIT))
-    part_N = np.array([row[_ACE_SPLIT] for row in rows])
-    parts = {part: np.flatnonzero(part_N == part) for part in ("train", "valid", "test")}
+    part_B = np.array([row[_ACE_SPLIT] for row in rows])
+    parts = {part: np.flatnonzero(part_B == part) for part in ("train", "valid", "test")}
     return FurtherSet(
         name=name,
         smiles=[row["smiles"] for row in rows],
         target=_ACE_TARGET,
-        target_N=np.array([float(row[_ACE_TARGET]) for row in rows]),
-        cliff_N=np.array([row[_ACE_CLIFF] == "1" for row in rows]),
+        target_B=np.array([float(row[_ACE_TARGET]) for row in rows]),
+        cliff_B=np.array([row[_ACE_CLIFF] == "1" for row in rows]),
         parts=parts,
         path=path,
     )
@@ -107,8 +107,8 @@ def _biogen(name: str, path: Path) -> FurtherSet:
         name=name,
         smiles=smiles,
         target=target,
-        target_N=np.array([float(row[target]) for row in rows]),
-        cliff_N=np.zeros(len(rows), dtype=bool),
+        target_B=np.array([float(row[target]) for row in rows]),
+        cliff_B=np.zeros(len(rows), dtype=bool),
         parts={"train": split.train, "valid": split.valid, "test": split.test},
         path=path,
     )

@@ -1,7 +1,4 @@
-"""How good the ready-made properties of an encoder are: on held-out molecules and on validation parts of data sets.
-
-Legend: B molecules, P properties.
-"""
+"""How good the ready-made properties of an encoder are: on held-out molecules and on validation parts of data sets."""
 
 from __future__ import annotations
 
@@ -66,18 +63,18 @@ def scored_heads(
     pairs = [_Pairs() for _ in heads.properties]
     of_store = [place for place, one in enumerate(heads.properties) if data_set_of(one.name) not in measured]
     for rows in _parts(held_rows if of_store else held_rows[:0]):
-        predicted_BP = _predict(student, heads, store, rows)
-        _add(pairs, of_store, _truth(heads, store, rows)[:, of_store], predicted_BP[:, of_store])
+        predicted_BC = _predict(student, heads, store, rows)
+        _add(pairs, of_store, _truth(heads, store, rows)[:, of_store], predicted_BC[:, of_store])
     for name in measured:
         data = load_benchmark(name, data_dir)
         valid = data.parts["valid"]
         molecules = valid_molecules([data.smiles[row] for row in valid], hydrogens)
         columns = {f"{name}/{target}": place for place, target in enumerate(data.names)}
         places = [place for place, one in enumerate(heads.properties) if one.name in columns]
-        truth_BP = data.targets_NC[valid[molecules.places]][:, [columns[heads.properties[p].name] for p in places]]
+        truth_BC = data.targets_BC[valid[molecules.places]][:, [columns[heads.properties[p].name] for p in places]]
         for rows in _parts(np.arange(len(molecules.store) if places else 0)):
-            predicted_BP = _predict(student, heads, molecules.store, rows)
-            _add(pairs, places, truth_BP[rows], predicted_BP[:, places])
+            predicted_BC = _predict(student, heads, molecules.store, rows)
+            _add(pairs, places, truth_BC[rows], predicted_BC[:, places])
     scored = PropertyHeads(
         student.width, [_scored(one, pair) for one, pair in zip(heads.properties, pairs, strict=True)]
     )
@@ -103,7 +100,7 @@ def _predict(
 def _truth(heads: PropertyHeads, store: Store, rows: np.ndarray) -> Float[np.ndarray, "molecules properties"]:
     """What the store knows of the properties, NaN where it does not."""
     batch = store.read(rows)
-    truth_BP = np.full((len(rows), len(heads.properties)), np.nan)
+    truth_BC = np.full((len(rows), len(heads.properties)), np.nan)
     for term in heads.networks:
         own = [place for place, one in enumerate(heads.properties) if one.term == term]
         names = [heads.properties[place].name for place in own]
@@ -111,41 +108,41 @@ def _truth(heads: PropertyHeads, store: Store, rows: np.ndarray) -> Float[np.nda
             known, values_BC = list(store.target_columns), batch.targets_BC.numpy()
         else:
             known, values_BC = _names_of(term, store), FAMILIES[term].read(store, batch)
-        truth_BP[:, own] = values_BC[:, [known.index(name) for name in names]]
-    return truth_BP
+        truth_BC[:, own] = values_BC[:, [known.index(name) for name in names]]
+    return truth_BC
 
 
 def _names_of(term: str, store: Store) -> list[str]:
     return list(QUANTUM_TARGETS) if term == "quantum" else list(store.manifest["descriptor_names"])
 
 
-def _add(pairs: list[_Pairs], places: Sequence[int], truth_BP: np.ndarray, predicted_BP: np.ndarray) -> None:
+def _add(pairs: list[_Pairs], places: Sequence[int], truth_BC: np.ndarray, predicted_BC: np.ndarray) -> None:
     for column, place in enumerate(places):
-        known_B = np.isfinite(truth_BP[:, column])
-        pairs[place].truth.append(truth_BP[known_B, column].astype(np.float64))
-        pairs[place].predicted.append(predicted_BP[known_B, column])
+        known_B = np.isfinite(truth_BC[:, column])
+        pairs[place].truth.append(truth_BC[known_B, column].astype(np.float64))
+        pairs[place].predicted.append(predicted_BC[known_B, column])
 
 
 def _scored(one: Property, pair: _Pairs) -> Property:
-    truth_N, predicted_N = (np.concatenate([np.empty(0), *values]) for values in (pair.truth, pair.predicted))
+    truth_B, predicted_B = (np.concatenate([np.empty(0), *values]) for values in (pair.truth, pair.predicted))
     unit = one.unit or _unit_of(one)
-    if len(truth_N) < _FEWEST:
+    if len(truth_B) < _FEWEST:
         return replace(one, unit=unit)
-    scores = {"molecules": float(len(truth_N)), **dict(_scores(one.kind, truth_N, predicted_N))}
+    scores = {"molecules": float(len(truth_B)), **dict(_scores(one.kind, truth_B, predicted_B))}
     return replace(one, unit=unit, scores=scores)
 
 
-def _scores(kind: str, truth_N: np.ndarray, predicted_N: np.ndarray) -> Iterator[tuple[str, float]]:
+def _scores(kind: str, truth_B: np.ndarray, predicted_B: np.ndarray) -> Iterator[tuple[str, float]]:
     if kind == "class":
-        positive = int(truth_N.sum())
-        if min(positive, len(truth_N) - positive) >= _FEWEST:
-            yield "roc_auc", roc_auc(truth_N, predicted_N)
+        positive = int(truth_B.sum())
+        if min(positive, len(truth_B) - positive) >= _FEWEST:
+            yield "roc_auc", roc_auc(truth_B, predicted_B)
         return
-    yield "mae", float(np.abs(predicted_N - truth_N).mean())
-    if truth_N.std() > 0:
-        yield "r2", 1 - float(np.square(predicted_N - truth_N).mean() / truth_N.var())
-        if predicted_N.std() > 0:
-            yield "correlation", float(np.corrcoef(truth_N, predicted_N)[0, 1])
+    yield "mae", float(np.abs(predicted_B - truth_B).mean())
+    if truth_B.std() > 0:
+        yield "r2", 1 - float(np.square(predicted_B - truth_B).mean() / truth_B.var())
+        if predicted_B.std() > 0:
+            yield "correlation", float(np.corrcoef(truth_B, predicted_B)[0, 1])
 
 
 def _unit_of(one: Property) -> str:

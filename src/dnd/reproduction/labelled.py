@@ -1,7 +1,4 @@
-"""The labelled table of a cell: a data set, reduced to the budget's size and to a fraction of its training labels.
-
-Legend: N molecules, C targets.
-"""
+"""The labelled table of a cell: a data set, reduced to the budget's size and to a fraction of its training labels."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class LabelledTable:
 
     Attributes:
         smiles: N SMILES.
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         names: of the targets.
         split: part of each molecule.
         task: kind of targets.
@@ -39,7 +36,7 @@ class LabelledTable:
     """
 
     smiles: list[str]
-    targets_NC: Float[np.ndarray, "molecules targets"]
+    targets_BC: Float[np.ndarray, "molecules targets"]
     names: tuple[str, ...]
     split: list[str]
     task: Literal["regression", "classification"]
@@ -50,7 +47,7 @@ class LabelledTable:
 
     def text(self) -> str:
         """As CSV with the columns smiles, targets and split."""
-        return labelled_csv(self.smiles, self.targets_NC, self.names, self.split)
+        return labelled_csv(self.smiles, self.targets_BC, self.names, self.split)
 
     def describe(self) -> dict[str, Any]:
         """Sizes, for the record of a cell."""
@@ -58,11 +55,11 @@ class LabelledTable:
         return {"molecules": sizes, "available": dict(self.available), "as_shipped": self.as_shipped}
 
 
-def labelled_csv(smiles: Sequence[str], targets_NC: np.ndarray, names: Sequence[str], split: Sequence[str]) -> str:
+def labelled_csv(smiles: Sequence[str], targets_BC: np.ndarray, names: Sequence[str], split: Sequence[str]) -> str:
     """Molecules, their labels with all digits (empty = missing) and their part, as CSV."""
     rows = [
         [text, *(None if np.isnan(value) else repr(float(value)) for value in row), part]
-        for text, row, part in zip(smiles, targets_NC, split, strict=True)
+        for text, row, part in zip(smiles, targets_BC, split, strict=True)
     ]
     return table_text(["smiles", *names, "split"], rows)
 
@@ -81,7 +78,7 @@ def labelled_table(work: Work) -> LabelledTable:
         rows = np.concatenate([parts[part] for part in PARTS])
         table = LabelledTable(
             [data.smiles[row] for row in rows],
-            data.targets_NC[rows],
+            data.targets_BC[rows],
             data.names,
             [part for part in PARTS for _ in parts[part]],
             data.benchmark.task,
@@ -106,17 +103,17 @@ def reduced(parts: Mapping[str, np.ndarray], most: int | None, seed: int = 0) ->
     return chosen
 
 
-def nested_subset(targets_NC: np.ndarray, fraction: float, seed: int, task: str) -> np.ndarray:
+def nested_subset(targets_BC: np.ndarray, fraction: float, seed: int, task: str) -> np.ndarray:
     """Rows of a random subset; a smaller fraction of the same seed is always part of a larger one.
 
     For classes, the first molecule of each class of every target comes first in the order, so that small subsets can
     be learned from, as long as there are at most 30 targets.
     """
-    order = numpy_generator(seed, "label fraction").permutation(len(targets_NC))
-    if task == "classification" and targets_NC.shape[1] <= _MOST_BALANCED_TARGETS:
+    order = numpy_generator(seed, "label fraction").permutation(len(targets_BC))
+    if task == "classification" and targets_BC.shape[1] <= _MOST_BALANCED_TARGETS:
         firsts = [
-            order[np.flatnonzero(targets_NC[order, column] == label)[:1]]
-            for column in range(targets_NC.shape[1])
+            order[np.flatnonzero(targets_BC[order, column] == label)[:1]]
+            for column in range(targets_BC.shape[1])
             for label in (1.0, 0.0)
         ]
         order = np.array(list(dict.fromkeys([*np.concatenate(firsts).tolist(), *order.tolist()])), dtype=np.int64)
@@ -129,19 +126,19 @@ def _with_fraction(table: LabelledTable, fraction: float, seed: int) -> Labelled
         return table
     split = np.array(table.split)
     train = np.flatnonzero(split == "train")
-    kept = train[nested_subset(table.targets_NC[train], fraction, seed, table.task)]
+    kept = train[nested_subset(table.targets_BC[train], fraction, seed, table.task)]
     rows = np.sort(np.concatenate([kept, np.flatnonzero(split != "train")]))
     return _select(table, rows, np.arange(len(table.names)))
 
 
 def _with_scale(table: LabelledTable) -> LabelledTable:
     """Drop targets without a training label, and set the scale of a single regression target."""
-    train_NC = table.targets_NC[np.array(table.split) == "train"]
-    known = np.flatnonzero((~np.isnan(train_NC)).any(axis=0))
+    train_BC = table.targets_BC[np.array(table.split) == "train"]
+    known = np.flatnonzero((~np.isnan(train_BC)).any(axis=0))
     table = _select(table, np.arange(len(table.smiles)), known)
     if table.task == "classification" or len(table.names) != 1:
         return table
-    return LabelledTable(**{**vars(table), "scale": float(np.nanstd(train_NC[:, known[0]]))})
+    return LabelledTable(**{**vars(table), "scale": float(np.nanstd(train_BC[:, known[0]]))})
 
 
 def _select(table: LabelledTable, rows: np.ndarray, columns: Sequence[int] | np.ndarray) -> LabelledTable:
@@ -149,7 +146,7 @@ def _select(table: LabelledTable, rows: np.ndarray, columns: Sequence[int] | np.
         **{
             **vars(table),
             "smiles": [table.smiles[row] for row in rows],
-            "targets_NC": table.targets_NC[rows][:, columns],
+            "targets_BC": table.targets_BC[rows][:, columns],
             "names": tuple(table.names[column] for column in columns),
             "split": [table.split[row] for row in rows],
         }

@@ -1,7 +1,7 @@
 """Whether a property's locality says which distillation suits it, NODE or GRAPH (open question 3 of D&D).
 
 A property is local as far as a sum over atoms explains it: each atom adds what its type is worth, whatever the rest of
-the molecule. Legend: N molecules, T atom types, C targets.
+the molecule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FEWEST_LABELS = 4 * _FOLDS
 _FEWEST_SETS = 4  # for a correlation over data sets
 
 
-def additive_share(smiles: Sequence[str], targets_NC: Float[np.ndarray, "molecules targets"]) -> float:
+def additive_share(smiles: Sequence[str], targets_BC: Float[np.ndarray, "molecules targets"]) -> float:
     r"""Share of the labels' variance that an atom-additive model explains, out of fold, the mean over targets.
 
     .. math:: \hat y = b + \sum_{i} w_{\mathrm{type}(i)}, \qquad
@@ -36,8 +36,8 @@ def additive_share(smiles: Sequence[str], targets_NC: Float[np.ndarray, "molecul
     classes are taken as 0 and 1. A negative share counts as 0.
 
     Args:
-        smiles: N molecules; unreadable ones are left out.
-        targets_NC: labels; NaN = missing.
+        smiles: B molecules; unreadable ones are left out.
+        targets_BC: labels; NaN = missing.
 
     Raises:
         InputError: no target has enough labels.
@@ -45,16 +45,16 @@ def additive_share(smiles: Sequence[str], targets_NC: Float[np.ndarray, "molecul
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import KFold, cross_val_predict
 
-    counts_NT, valid = atom_type_counts(smiles)
+    counts_BK, valid = atom_type_counts(smiles)
     shares = []
-    for target_N in targets_NC[valid].T:
-        known_N = np.isfinite(target_N)
-        if known_N.sum() < _FEWEST_LABELS or np.ptp(target_N[known_N]) == 0:
+    for target_B in targets_BC[valid].T:
+        known_B = np.isfinite(target_B)
+        if known_B.sum() < _FEWEST_LABELS or np.ptp(target_B[known_B]) == 0:
             continue
         folds = KFold(_FOLDS, shuffle=True, random_state=int(numpy_generator(0, "locality").integers(2**31)))
-        predicted_N = cross_val_predict(RidgeCV(_PENALTIES), counts_NT[known_N], target_N[known_N], cv=folds)
-        residual = float(np.square(target_N[known_N] - predicted_N).mean())
-        shares.append(max(0.0, 1 - residual / float(target_N[known_N].var())))
+        predicted_B = cross_val_predict(RidgeCV(_PENALTIES), counts_BK[known_B], target_B[known_B], cv=folds)
+        residual = float(np.square(target_B[known_B] - predicted_B).mean())
+        shares.append(max(0.0, 1 - residual / float(target_B[known_B].var())))
     if not shares:
         raise InputError("no target has enough labels to fit a sum over atoms", expected=f"{_FEWEST_LABELS} or more")
     return float(np.mean(shares))
@@ -80,10 +80,10 @@ def atom_type_counts(smiles: Sequence[str]) -> tuple[Float[np.ndarray, "valid ty
                 for a in outcome.mol.GetAtoms()
             ]
             rows.append([types.setdefault(one, len(types)) for one in own])
-    counts_NT = np.zeros((len(rows), len(types)))
-    for row, columns in zip(counts_NT, rows, strict=True):
+    counts_BK = np.zeros((len(rows), len(types)))
+    for row, columns in zip(counts_BK, rows, strict=True):
         np.add.at(row, columns, 1.0)
-    return counts_NT, valid
+    return counts_BK, valid
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def multitask_student(work: Work) -> dict[str, Any]:
         table, rows = tables[name], kept[name]
         names = _target_names(name, table)
         smiles, split = [table.smiles[row] for row in rows], [table.split[row] for row in rows]
-        write_text(work.folder / f"{name}.csv", labelled_csv(smiles, table.targets_NC[rows], names, split))
+        write_text(work.folder / f"{name}.csv", labelled_csv(smiles, table.targets_BC[rows], names, split))
         files.append(LabelledFile(work.folder / f"{name}.csv", names, "smiles"))
     encoder = next(folder / ENCODER for folder in work.needs.values())
     config = load_config(FinetuneConfig, settings["recipe"], settings["config"])

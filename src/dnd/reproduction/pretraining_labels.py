@@ -1,6 +1,6 @@
 """Which molecules a pretraining must not see, and the measured labels it may: one table of all data sets by molecule.
 
-A molecule is recognised by the connectivity block of its InChIKey, whatever its stereochemistry. Legend: C columns.
+A molecule is recognised by the connectivity block of its InChIKey, whatever its stereochemistry.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _collect(
         if not key or key in forbidden:
             continue
         molecule = molecules.setdefault(key, _Molecule(text))
-        for place in np.flatnonzero(np.isfinite(data.targets_NC[row])).tolist():
-            molecule.values.setdefault(first + place, []).append(float(data.targets_NC[row, place]))
+        for place in np.flatnonzero(np.isfinite(data.targets_BC[row])).tolist():
+            molecule.values.setdefault(first + place, []).append(float(data.targets_BC[row, place]))
 
 
 def _lines(columns: Sequence[str], molecules: dict[str, _Molecule], classes: set[int]) -> Iterator[str]:

@@ -131,7 +131,7 @@ def _locality(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     for cell in cells:
         if cell.kind == "finetune" and cell.settings["dataset"] not in shares:
             table = labelled_table(Work(cell.settings, cell.paths, {}, out))
-            shares[cell.settings["dataset"]] = additive_share(table.smiles, table.targets_NC)
+            shares[cell.settings["dataset"]] = additive_share(table.smiles, table.targets_BC)
     return draw_locality(entries(summary.records.values()), shares)
 
 

@@ -1,7 +1,7 @@
 """Statistics of data sets (Table 4) and the overlap of a labelled set with pretraining molecules (Table 3).
 
 Source: Cho et al., D&D, Tables 3 and 4. Atoms and bonds are those of the graph, so hydrogens count only where a store
-makes them explicit; bonds are counted once. Legend: M molecules, 119 classes of elements as OGB has them.
+makes them explicit; bonds are counted once. Elements are the 119 classes that OGB has.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class SetStatistics:
     """Sizes of the molecules of one set.
 
     Attributes:
-        atoms_M: graph atoms of each molecule.
-        bonds_M: bonds of each molecule, counted once.
+        atoms_B: graph atoms of each molecule.
+        bonds_B: bonds of each molecule, counted once.
         elements: atomic numbers that occur.
         unreadable: rows without a molecule.
     """
 
-    atoms_M: Int[np.ndarray, "molecules"]
-    bonds_M: Int[np.ndarray, "molecules"]
+    atoms_B: Int[np.ndarray, "molecules"]
+    bonds_B: Int[np.ndarray, "molecules"]
     elements: frozenset[int]
     unreadable: int = 0
 
     def row(self, name: str) -> list[object]:
         """A line of Table 4: molecules, mean atoms, mean bonds, elements, unreadable rows."""
-        means = (float(self.atoms_M.mean()), float(self.bonds_M.mean()))
-        return [name, len(self.atoms_M), *means, len(self.elements), self.unreadable]
+        means = (float(self.atoms_B.mean()), float(self.bonds_B.mean()))
+        return [name, len(self.atoms_B), *means, len(self.elements), self.unreadable]
 
 
 def statistics_of_smiles(smiles: Iterable[str]) -> SetStatistics:
@@ -66,8 +66,8 @@ def statistics_of_smiles(smiles: Iterable[str]) -> SetStatistics:
 def statistics_of_store(store: Store) -> SetStatistics:
     """Statistics of a store."""
     elements: set[int] = set()
-    for counts_ME in _element_counts(store):
-        elements |= {int(place) + 1 for place in np.flatnonzero(counts_ME.any(axis=0))}
+    for counts_BK in _element_counts(store):
+        elements |= {int(place) + 1 for place in np.flatnonzero(counts_BK.any(axis=0))}
     return SetStatistics(store.atom_counts[:], store.bond_counts[:], frozenset(elements))
 
 
@@ -77,7 +77,7 @@ def draw_statistics(sets: Mapping[str, SetStatistics]) -> Finding:
     with drawing(height=1.0 + 0.3 * len(sets)) as (figure, grid):
         axes = grid[0, 0]
         boxes = axes.boxplot(
-            [statistics.atoms_M for statistics in sets.values()],
+            [statistics.atoms_B for statistics in sets.values()],
             orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True,
             tick_labels=[plain(name) for name in sets], medianprops={"color": "black"},
         )  # fmt: skip
@@ -85,7 +85,7 @@ def draw_statistics(sets: Mapping[str, SetStatistics]) -> Finding:
             box.set_facecolor(PALETTE[5])
         axes.invert_yaxis()
         axes.set(xlabel="atoms per molecule", title="Size of the molecules")
-    means = {name: float(statistics.atoms_M.mean()) for name, statistics in sets.items()}
+    means = {name: float(statistics.atoms_B.mean()) for name, statistics in sets.items()}
     smallest, largest = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     sentence = (
         f"{len(sets)} set(s); molecules have {means[smallest]:.1f} atoms on average in {smallest} and "
@@ -125,24 +125,24 @@ def overlap_with_store(smiles: Sequence[str], store: Store) -> Overlap:
     molecules = [outcome for text in smiles if isinstance(outcome := parse_smiles(text), Molecule)]
     if not molecules:
         raise InputError("there is no valid molecule", found=f"{len(smiles)} rows")
-    counts_ME = np.stack([_heavy_counts([atom.GetAtomicNum() for atom in one.mol.GetAtoms()]) for one in molecules])
-    formulas = {row.tobytes() for row in counts_ME}
-    seen_E, seen_formulas, candidates = np.zeros(_ELEMENTS, bool), set(), []
-    for chunk, store_ME in enumerate(_element_counts(store)):
-        store_ME[:, 0] = 0  # hydrogens
-        seen_E |= store_ME.any(axis=0)
-        for place, row in enumerate(store_ME):
+    counts_BK = np.stack([_heavy_counts([atom.GetAtomicNum() for atom in one.mol.GetAtoms()]) for one in molecules])
+    formulas = {row.tobytes() for row in counts_BK}
+    seen_K, seen_formulas, candidates = np.zeros(_ELEMENTS, bool), set(), []
+    for chunk, store_BK in enumerate(_element_counts(store)):
+        store_BK[:, 0] = 0  # hydrogens
+        seen_K |= store_BK.any(axis=0)
+        for place, row in enumerate(store_BK):
             if (key := row.tobytes()) in formulas:
                 seen_formulas.add(key)
                 candidates.append(chunk * _CHUNK + place)
     known = store.smiles(np.array(candidates, dtype=np.int64)) if candidates else []
     exact, constitutions = set(known), {_constitution(text) for text in known}
     in_constitution = [_constitution(molecule.smiles) in constitutions for molecule in molecules]
-    own_E = counts_ME.any(axis=0)
+    own_K = counts_BK.any(axis=0)
     return Overlap(
         molecules=len(molecules),
-        elements=float(seen_E[own_E].mean()) if own_E.any() else 0.0,
-        composition=float(np.mean([row.tobytes() in seen_formulas for row in counts_ME])),
+        elements=float(seen_K[own_K].mean()) if own_K.any() else 0.0,
+        composition=float(np.mean([row.tobytes() in seen_formulas for row in counts_BK])),
         exact=float(np.mean([molecule.smiles in exact for molecule in molecules])),
         constitution=float(np.mean(in_constitution)),
         known_rows=tuple(int(place) for place in np.flatnonzero(in_constitution)),
@@ -176,9 +176,9 @@ def _element_counts(store: Store) -> Iterator[Int[np.ndarray, "molecules element
     """How often each class of elements occurs in each molecule, a chunk of molecules at a time."""
     for start in range(0, len(store), _CHUNK):
         graph = store.read(np.arange(start, min(start + _CHUNK, len(store)))).graph
-        counts_ME = np.zeros((graph.num_molecules, _ELEMENTS), np.int64)
-        np.add.at(counts_ME, (graph.batch_N.numpy(), graph.node_features_NF[:, 0].numpy()), 1)
-        yield counts_ME
+        counts_BK = np.zeros((graph.num_molecules, _ELEMENTS), np.int64)
+        np.add.at(counts_BK, (graph.batch_N.numpy(), graph.node_features_NF[:, 0].numpy()), 1)
+        yield counts_BK
 
 
 def _heavy_counts(atomic_numbers: Sequence[int]) -> Int[np.ndarray, "elements"]:

@@ -87,7 +87,7 @@ class ServedModel:
             prediction=_number(one.prediction),
             unit=one.unit,
             atoms=list(one.symbols),
-            contributions=[float(value) for value in one.atoms_A],
+            contributions=[float(value) for value in one.atoms_N],
             svg=one.svg,
             error=one.error,
         )

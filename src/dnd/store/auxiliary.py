@@ -1,7 +1,6 @@
 """Auxiliary columns of a store: what RDKit knows of a molecule and a student can learn beside its teacher.
 
-Computed in the worker processes of `dnd prepare`, so that training from a store needs no RDKit. Legend: n graph atoms,
-A atoms of the conformer with all hydrogens, F descriptors.
+Computed in the worker processes of `dnd prepare`, so that training from a store needs no RDKit.
 """
 
 from __future__ import annotations

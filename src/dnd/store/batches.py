@@ -43,7 +43,7 @@ class MoleculeSource(Protocol):
         ...
 
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
-        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K."""
+        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo J."""
         ...
 
     def describe(self, rows: np.ndarray) -> list[str]:

@@ -93,7 +93,7 @@ def _auxiliary_maker(
     from dnd.store.auxiliary import auxiliary_values
 
     return lambda mol, full, explicit: auxiliary_values(
-        names, mol, None if full is None else full.positions_KA3[0], explicit_hydrogens=explicit
+        names, mol, None if full is None else full.positions_JA3[0], explicit_hydrogens=explicit
     )
 
 
@@ -137,43 +137,43 @@ def _conformers(
     if source == "file":
         if placed.positions_A3 is None:
             return "no 3D coordinates; --conformers etkdg makes some"
-        numbers_A, positions_KA3, method = placed.atomic_numbers_A, placed.positions_A3[None], record.method
+        numbers_A, positions_JA3, method = placed.atomic_numbers_A, placed.positions_A3[None], record.method
     else:
         elements = [atom.GetAtomicNum() for atom in placed.molecule.mol.GetAtoms()]
         numbers_A = np.array(elements + [1] * hidden, dtype=np.int64)
-        generated = _sound(record.generated_KA3, record.method, placed.molecule)
+        generated = _sound(record.generated_JA3, record.method, placed.molecule)
         if not isinstance(generated, Generated):  # RDKit does what was not done beforehand, or not well
             made = generate_conformers(placed.molecule, num_conformers, seed, relax=source == "etkdg")
-            generated = made if isinstance(made, str) else _sound(made.positions_KA3, made.method, placed.molecule)
+            generated = made if isinstance(made, str) else _sound(made.positions_JA3, made.method, placed.molecule)
         if isinstance(generated, str):
             return generated
-        positions_KA3, method = generated.positions_KA3, generated.method
+        positions_JA3, method = generated.positions_JA3, generated.method
     if heavy < len(numbers_A) < heavy + hidden:
         found = f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates"
         return f"{found}: is a charge or a radical lost, or a hydrogen?"
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
-    return Conformers(numbers_A.astype(np.int64), positions_KA3), method
+    return Conformers(numbers_A.astype(np.int64), positions_JA3), method
 
 
 def _sound(
-    positions_KA3: Float[np.ndarray, "conformers atoms 3"] | None, method: str, molecule: Molecule
+    positions_JA3: Float[np.ndarray, "conformers atoms 3"] | None, method: str, molecule: Molecule
 ) -> Generated | str:
     """The generated conformers whose bonds are possible; what is wrong with the first where none is."""
-    if positions_KA3 is None:
+    if positions_JA3 is None:
         return "none was generated"
     graph = featurize(molecule.mol, explicit_hydrogens=True)
-    if positions_KA3.shape[1] != graph.num_atoms:
-        return f"{positions_KA3.shape[1]} atoms were generated of {graph.num_atoms}"
+    if positions_JA3.shape[1] != graph.num_atoms:
+        return f"{positions_JA3.shape[1]} atoms were generated of {graph.num_atoms}"
     numbers_A = graph.node_features_NF[:, 0].astype(np.int64) + 1
-    problems = [geometry_problem(positions, numbers_A, graph.bonds_M2) for positions in positions_KA3]
+    problems = [geometry_problem(positions, numbers_A, graph.bonds_U2) for positions in positions_JA3]
     if all(problems):
         return f"generated geometry is broken: {problems[0]}"
-    return Generated(positions_KA3[[number for number, problem in enumerate(problems) if not problem]], method)
+    return Generated(positions_JA3[[number for number, problem in enumerate(problems) if not problem]], method)
 
 
 def _wanted_atoms(full: Conformers | None, hydrogens: HydrogenSetting, heavy: int) -> Conformers | None:
     """The atoms that the hydrogen setting wants."""
     if full is None or hydrogens != "heavy_both":
         return full
-    return Conformers(full.atomic_numbers_A[:heavy], full.positions_KA3[:, :heavy])
+    return Conformers(full.atomic_numbers_A[:heavy], full.positions_JA3[:, :heavy])

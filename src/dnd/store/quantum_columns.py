@@ -1,7 +1,6 @@
 """The quantum columns of a molecule: calculated now in a worker process, or taken from a file of labels.
 
 A molecule is never lost for them: where there is no calculation its columns are NaN, and the reason is counted.
-Legend: N graph atoms, M bonds of the graph.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def quantum_columns(
     return {
         "quantum": np.full(len(QUANTITIES), np.nan),
         "quantum_atoms": np.full((graph.num_atoms, len(ATOM_QUANTITIES)), np.nan),
-        "quantum_bonds": np.full(len(graph.bonds_M2), np.nan),
+        "quantum_bonds": np.full(len(graph.bonds_U2), np.nan),
     }, found
 
 
@@ -140,10 +139,10 @@ def describe_quantum() -> dict[str, Any]:
 
 
 def _calculated(molecule: Molecule, full: Conformers, explicit_hydrogens: bool) -> dict[str, np.ndarray] | str:
-    values = quantum_values(molecule.mol, full.positions_KA3[0], explicit_hydrogens=explicit_hydrogens)
+    values = quantum_values(molecule.mol, full.positions_JA3[0], explicit_hydrogens=explicit_hydrogens)
     if isinstance(values, str):
         return values
-    return {"quantum": values.molecule(), "quantum_atoms": values.atoms(), "quantum_bonds": values.bond_orders_M}
+    return {"quantum": values.molecule(), "quantum_atoms": values.atoms(), "quantum_bonds": values.bond_orders_U}
 
 
 def _of_label(
@@ -152,12 +151,12 @@ def _of_label(
     """A label in the order of the graph: atoms by where they stood in the source, bonds by their pairs of atoms."""
     if label.smiles_crc != smiles_crc(record.smiles[0]):
         return "the label is of another molecule"
-    if placed.source_A is None or len(label.atoms_N2) != graph.num_atoms or len(label.bonds_M) != len(graph.bonds_M2):
+    if placed.source_A is None or len(label.atoms_N2) != graph.num_atoms or len(label.bonds_U) != len(graph.bonds_U2):
         return "the label has other atoms or bonds than the graph"
     source_N = placed.source_A[: graph.num_atoms]
     if source_N.max(initial=0) >= graph.num_atoms:
         return "the label has other atoms or bonds than the graph"
-    low_M, high_M = np.sort(source_N[graph.bonds_M2.astype(np.int64)], axis=1).T
-    bonds_M = np.empty(len(graph.bonds_M2))
-    bonds_M[np.lexsort((high_M, low_M))] = label.bonds_M
-    return {"quantum": label.molecule_Q, "quantum_atoms": label.atoms_N2[source_N], "quantum_bonds": bonds_M}
+    low_U, high_U = np.sort(source_N[graph.bonds_U2.astype(np.int64)], axis=1).T
+    bonds_U = np.empty(len(graph.bonds_U2))
+    bonds_U[np.lexsort((high_U, low_U))] = label.bonds_U
+    return {"quantum": label.molecule_C, "quantum_atoms": label.atoms_N2[source_N], "quantum_bonds": bonds_U}

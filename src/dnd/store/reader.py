@@ -222,11 +222,11 @@ class Store:
         return list(self._batches)
 
     def num_conformers_of(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
-        """K of each of `rows`."""
+        """J of each of `rows`."""
         return pick(self._num_conformers, self._select(rows))
 
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
-        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo K.
+        """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo J.
 
         There are conformers where every one of these molecules has some.
 
@@ -307,11 +307,11 @@ class Store:
         bonds, bond_counts = self._all("bonds", selection)
         features, _ = self._all("bond_features", selection)
         atom_offsets = offsets_of(atom_counts)
-        ends_M2 = bonds.astype(np.int64)
-        ends_M2 += np.repeat(atom_offsets[:-1], bond_counts)[:, None]
-        edges_2E = np.empty((2, 2 * len(ends_M2)), dtype=np.int64)
-        edges_2E[0, 0::2], edges_2E[0, 1::2] = ends_M2[:, 0], ends_M2[:, 1]
-        edges_2E[1, 0::2], edges_2E[1, 1::2] = ends_M2[:, 1], ends_M2[:, 0]
+        ends_U2 = bonds.astype(np.int64)
+        ends_U2 += np.repeat(atom_offsets[:-1], bond_counts)[:, None]
+        edges_2E = np.empty((2, 2 * len(ends_U2)), dtype=np.int64)
+        edges_2E[0, 0::2], edges_2E[0, 1::2] = ends_U2[:, 0], ends_U2[:, 1]
+        edges_2E[1, 0::2], edges_2E[1, 1::2] = ends_U2[:, 1], ends_U2[:, 0]
         return GraphBatch(
             torch.from_numpy(nodes.astype(np.int64)),
             torch.from_numpy(edges_2E),

@@ -1,7 +1,7 @@
 """The Arrow schema of a store: one row per molecule, every column with its shape, type and unit.
 
-Legend: n graph atoms, m bonds, A conformer atoms, K conformers, C targets. List columns are flat values and offsets, so
-a memory-mapped shard is a handful of NumPy arrays, and pandas, polars or DuckDB read it as it is.
+List columns are flat values and offsets, so a memory-mapped shard is a handful of NumPy arrays, and pandas, polars or
+DuckDB read it as it is.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),  # file name of the source
         pa.field("smiles", pa.string(), nullable=False),  # canonical SMILES
         pa.field("node_features", pa.list_(pa.uint8()), nullable=False),  # (n, 9) flat, OGB's atom features
-        pa.field("bonds", pa.list_(pa.uint16()), nullable=False),  # (m, 2) flat, atom indices, each bond once
-        pa.field("bond_features", pa.list_(pa.uint8()), nullable=False),  # (m, 3) flat, OGB's bond features
+        pa.field("bonds", pa.list_(pa.uint16()), nullable=False),  # (u, 2) flat, atom indices, each bond once
+        pa.field("bond_features", pa.list_(pa.uint8()), nullable=False),  # (u, 3) flat, OGB's bond features
         pa.field("atomic_numbers", pa.list_(pa.uint8()), nullable=False),  # (A,); atom i < n is graph atom i
-        pa.field("positions", pa.list_(pa.float32()), nullable=False),  # (K, A, 3) flat, angstrom
-        pa.field("num_conformers", pa.uint8(), nullable=False),  # K
+        pa.field("positions", pa.list_(pa.float32()), nullable=False),  # (J, A, 3) flat, angstrom
+        pa.field("num_conformers", pa.uint8(), nullable=False),  # J
         pa.field("conformer_method", pa.string(), nullable=False),  # as in StoreRow
         pa.field("targets", pa.list_(pa.float32()), nullable=False),  # (C,), NaN = missing
     ]
@@ -108,7 +108,7 @@ class StoreRow:
         source: file name of the source.
         smiles: canonical SMILES.
         graph: the 2D graph; its atoms are all atoms or the heavy ones, as the store's hydrogen setting says.
-        conformers: K geometries whose first `graph.num_atoms` atoms are the graph's, or None.
+        conformers: J geometries whose first `graph.num_atoms` atoms are the graph's, or None.
         conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `nvmolkit+mmff94s`, `nvmolkit`, `file`, `none`.
         targets: C values, NaN = missing.
         auxiliary: values of further columns by name; all rows of a store have the same ones.
@@ -135,11 +135,11 @@ def record_batch(rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> pa.
         _texts([row.source for row in rows]),
         _texts([row.smiles for row in rows]),
         _lists([row.graph.node_features_NF for row in rows], np.uint8, pa.uint8()),
-        _lists([row.graph.bonds_M2 for row in rows], np.uint16, pa.uint16()),
-        _lists([row.graph.bond_features_MF for row in rows], np.uint8, pa.uint8()),
+        _lists([row.graph.bonds_U2 for row in rows], np.uint16, pa.uint16()),
+        _lists([row.graph.bond_features_UF for row in rows], np.uint8, pa.uint8()),
         _lists([_NO_ATOMS if c is None else c.atomic_numbers_A for c in conformers], np.uint8, pa.uint8()),
-        _lists([_NO_ATOMS if c is None else c.positions_KA3 for c in conformers], np.float32, pa.float32()),
-        _numbers(np.array([0 if c is None else len(c.positions_KA3) for c in conformers], dtype=np.uint8)),
+        _lists([_NO_ATOMS if c is None else c.positions_JA3 for c in conformers], np.float32, pa.float32()),
+        _numbers(np.array([0 if c is None else len(c.positions_JA3) for c in conformers], dtype=np.uint8)),
         _texts([row.conformer_method for row in rows]),
         _lists([row.targets for row in rows], np.float32, pa.float32()),
     ]

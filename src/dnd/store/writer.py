@@ -119,22 +119,22 @@ def row_problem(row: StoreRow, hydrogens: str) -> str | None:
     element_problem = _element_problem(row, hydrogens)
     if element_problem:
         return element_problem
-    if not np.isfinite(conformers.positions_KA3).all():
+    if not np.isfinite(conformers.positions_JA3).all():
         return "a coordinate is not finite"
-    bonds_M2 = _with_hidden_bonds(row) if hydrogens != "heavy_both" else graph.bonds_M2
-    for number, positions_A3 in enumerate(conformers.positions_KA3):
-        problem = geometry_problem(positions_A3, conformers.atomic_numbers_A, bonds_M2)
+    bonds_U2 = _with_hidden_bonds(row) if hydrogens != "heavy_both" else graph.bonds_U2
+    for number, positions_A3 in enumerate(conformers.positions_JA3):
+        problem = geometry_problem(positions_A3, conformers.atomic_numbers_A, bonds_U2)
         if problem:
-            return problem if len(conformers.positions_KA3) == 1 else f"conformer {number}: {problem}"
+            return problem if len(conformers.positions_JA3) == 1 else f"conformer {number}: {problem}"
     return None
 
 
 def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
     assert row.conformers is not None
-    numbers_A, positions_KA3 = row.conformers.atomic_numbers_A, row.conformers.positions_KA3
+    numbers_A, positions_JA3 = row.conformers.atomic_numbers_A, row.conformers.positions_JA3
     elements_N, num_atoms = row.graph.node_features_NF[:, 0], row.graph.num_atoms
-    if positions_KA3.ndim != 3 or positions_KA3.shape[1:] != (len(numbers_A), 3) or not len(positions_KA3):
-        return f"{len(numbers_A)} atoms but positions of shape {positions_KA3.shape}"
+    if positions_JA3.ndim != 3 or positions_JA3.shape[1:] != (len(numbers_A), 3) or not len(positions_JA3):
+        return f"{len(numbers_A)} atoms but positions of shape {positions_JA3.shape}"
     extra = len(numbers_A) - num_atoms
     hidden = int(row.graph.node_features_NF[:, _NUM_HYDROGENS].sum()) if hydrogens != "heavy_both" else 0
     if extra != hidden:
@@ -151,20 +151,20 @@ def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
 
 def _with_hidden_bonds(row: StoreRow) -> Int[np.ndarray, "bonds 2"]:
     """The bonds of the graph, then those of the hydrogens that it leaves out, which stand behind its atoms."""
-    parents_H = np.repeat(
+    parents_X = np.repeat(
         np.arange(row.graph.num_atoms), row.graph.node_features_NF[:, _NUM_HYDROGENS].astype(np.int64)
     )
-    hidden_H2 = np.stack([parents_H, row.graph.num_atoms + np.arange(len(parents_H))], axis=1)
-    return np.concatenate([row.graph.bonds_M2.astype(np.int64), hidden_H2])
+    hidden_X2 = np.stack([parents_X, row.graph.num_atoms + np.arange(len(parents_X))], axis=1)
+    return np.concatenate([row.graph.bonds_U2.astype(np.int64), hidden_X2])
 
 
 def geometry_problem(
     positions_A3: Float[np.ndarray, "atoms 3"],
     numbers_A: Int[np.ndarray, "atoms"],
-    bonds_M2: Int[np.ndarray, "bonds 2"],
+    bonds_U2: Int[np.ndarray, "bonds 2"],
 ) -> str | None:
     """Why one geometry can't be right for these elements and bonds, None when it can; angstrom."""
-    begin, end = bonds_M2.T.astype(np.int64)
+    begin, end = bonds_U2.T.astype(np.int64)
     lengths = np.linalg.norm(positions_A3[begin] - positions_A3[end], axis=1)
     wrong = impossible_bonds(lengths, numbers_A.astype(np.int64)[np.stack([begin, end], axis=1)])
     if wrong.any():
@@ -233,7 +233,7 @@ class Journal:
         entry = ShardEntry(
             records=len(rows) + len(rejects),
             molecules=len(rows),
-            conformers=sum(len(row.conformers.positions_KA3) for row in rows if row.conformers is not None),
+            conformers=sum(len(row.conformers.positions_JA3) for row in rows if row.conformers is not None),
             atoms=sum(row.graph.num_atoms for row in rows),
             sha256=sha256_file(path),
             rejects=rejects,

@@ -85,11 +85,11 @@ class World:
         if self.size == 1:
             return result.loss
         terms = result.terms or Terms(result.loss[None], result.weight[None])
-        weights_T = torch.zeros_like(terms.losses_T) if borrowed else terms.weights_T.detach().to(terms.losses_T)
-        total_T = weights_T.clone()
-        dist.all_reduce(total_T)
-        losses_T = terms.losses_T * weights_T * (self.size / total_T.clamp(min=torch.finfo(total_T.dtype).tiny))
-        return replace(terms, losses_T=losses_T).combined(total_T)
+        weights_X = torch.zeros_like(terms.losses_X) if borrowed else terms.weights_X.detach().to(terms.losses_X)
+        total_X = weights_X.clone()
+        dist.all_reduce(total_X)
+        losses_X = terms.losses_X * weights_X * (self.size / total_X.clamp(min=torch.finfo(total_X.dtype).tiny))
+        return replace(terms, losses_X=losses_X).combined(total_X)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a scalar over ranks."""

@@ -22,25 +22,25 @@ class Terms:
     """A loss of several means, each over things of its own (atoms, molecules, the labels of a target).
 
     Attributes:
-        losses_T: the means, differentiable, multiplied with the factors that they have in the loss.
-        weights_T: how many things each mean had, or the sum of their weights; 0 where there was none, and then its
+        losses_X: the means, differentiable, multiplied with the factors that they have in the loss.
+        weights_X: how many things each mean had, or the sum of their weights; 0 where there was none, and then its
             loss must be 0, not NaN.
         averaged: the loss is the mean of the terms that have a weight; else the sum of all.
     """
 
-    losses_T: Float[Tensor, "terms"]
-    weights_T: Float[Tensor, "terms"]
+    losses_X: Float[Tensor, "terms"]
+    weights_X: Float[Tensor, "terms"]
     averaged: bool = False
 
     @property
     def loss(self) -> Float[Tensor, ""]:
         """The sum or the mean."""
-        return self.combined(self.weights_T)
+        return self.combined(self.weights_X)
 
-    def combined(self, weights_T: Float[Tensor, "terms"]) -> Float[Tensor, ""]:
+    def combined(self, weights_X: Float[Tensor, "terms"]) -> Float[Tensor, ""]:
         """The sum or the mean, where the weights say which terms there are."""
-        total: Tensor = self.losses_T.sum()
-        return total / (weights_T > 0).sum().clamp(min=1) if self.averaged else total
+        total: Tensor = self.losses_X.sum()
+        return total / (weights_X > 0).sum().clamp(min=1) if self.averaged else total
 
 
 @dataclass

@@ -107,7 +107,7 @@ def test_hydrogens_of_a_conformer_follow_in_the_order_of_the_explicit_graph() ->
     assert [shuffled.GetAtomWithIdx(int(old)).GetAtomicNum() for old in every] == (
         explicit.node_features_NF[:, 0] + 1
     ).tolist()
-    for begin, end in explicit.bonds_M2:
+    for begin, end in explicit.bonds_U2:
         assert shuffled.GetBondBetweenAtoms(int(every[begin]), int(every[end])) is not None
 
 
@@ -139,7 +139,7 @@ def test_no_text_raises(text: str) -> None:
         assert 0 < outcome.mol.GetNumAtoms() <= LIMITS.heavy_atoms
         graph = featurize(outcome.mol)
         assert (graph.node_features_NF >= 0).all()
-        assert (graph.bond_features_MF >= 0).all()
+        assert (graph.bond_features_UF >= 0).all()
     else:
         assert outcome.reason
         assert not outcome.ok

@@ -102,7 +102,7 @@ def test_every_way_to_a_prediction_standardizes(folder: Path) -> None:
     explained = explain_molecules(predictor, [salt])[0]
     assert explained.smiles == plain
     assert explained.prediction == pytest.approx(value, rel=1e-5)
-    assert np.allclose(explained.atoms_A, explain_molecules(predictor, [plain])[0].atoms_A)
+    assert np.allclose(explained.atoms_N, explain_molecules(predictor, [plain])[0].atoms_N)
     assert dnd.load(folder / "model").predict(salt)["y_pred"][0] == pytest.approx(value, rel=1e-5)
     found = evaluate_file(predictor, folder / "salts.csv")
     assert "standardized: 14 rows changed to their largest organic part, neutral" in found["notes"]

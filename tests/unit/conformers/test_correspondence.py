@@ -42,9 +42,9 @@ def bond_lengths(placed: Placed) -> np.ndarray:
     """Sorted lengths of the heavy bonds by bond order and elements: a wrong map can't have the same."""
     assert placed.positions_A3 is not None
     graph = featurize(placed.molecule.mol)
-    begin, end = graph.bonds_M2.T
+    begin, end = graph.bonds_U2.T
     lengths = np.linalg.norm(placed.positions_A3[begin] - placed.positions_A3[end], axis=1)
-    kinds = np.sort(graph.node_features_NF[graph.bonds_M2, 0], axis=1) @ [1000, 10] + graph.bond_features_MF[:, 0]
+    kinds = np.sort(graph.node_features_NF[graph.bonds_U2, 0], axis=1) @ [1000, 10] + graph.bond_features_UF[:, 0]
     return np.array(sorted(zip(kinds.tolist(), lengths.round(3).tolist(), strict=True)))
 
 
@@ -57,7 +57,7 @@ def test_given_coordinates_follow_their_atoms_into_canonical_order(qm9: list[Rec
         assert record.positions_A3 is not None
         with_hydrogens = featurize(placed.molecule.mol, explicit_hydrogens=True)
         assert np.array_equal(placed.atomic_numbers_A - 1, with_hydrogens.node_features_NF[:, 0])
-        begin, end = with_hydrogens.bonds_M2.T
+        begin, end = with_hydrogens.bonds_U2.T
         lengths = np.linalg.norm(placed.positions_A3[begin] - placed.positions_A3[end], axis=1)
         assert lengths.min() > 0.9
         assert lengths.max() < 1.8

@@ -25,9 +25,9 @@ def test_spelling_and_repetition_do_not_matter_but_the_seed_does() -> None:
     assert isinstance(one, Generated)
     assert isinstance(same, Generated)
     assert isinstance(other, Generated)
-    assert one.positions_KA3.shape == (2, 9, 3)
-    assert np.array_equal(one.positions_KA3, same.positions_KA3)
-    assert not np.array_equal(one.positions_KA3, other.positions_KA3)
+    assert one.positions_JA3.shape == (2, 9, 3)
+    assert np.array_equal(one.positions_JA3, same.positions_JA3)
+    assert not np.array_equal(one.positions_JA3, other.positions_JA3)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_geometries_are_sound(smiles: str, method: str) -> None:
     assert generated.method == method
     graph = featurize(molecule(smiles).mol, explicit_hydrogens=True)
     numbers_A = graph.node_features_NF[:, 0] + 1
-    assert geometry_problem(generated.positions_KA3[0], numbers_A, graph.bonds_M2) is None
+    assert geometry_problem(generated.positions_JA3[0], numbers_A, graph.bonds_U2) is None
 
 
 def test_impossible_and_too_large_molecules_have_a_reason() -> None:

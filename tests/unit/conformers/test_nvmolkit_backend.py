@@ -69,7 +69,7 @@ def records() -> list[Record]:
 def test_what_the_gpu_did_is_kept_and_the_rest_goes_to_rdkit(nvmolkit: list[Any]) -> None:
     done = list(with_conformers(iter(records()), num_conformers=2, seed=5, relax=True, chunk=4))
     assert [record.row for record in done] == list(range(len(SMILES)))
-    assert [record.generated_KA3 is not None for record in done] == [True, True, False, False, False, False, True]
+    assert [record.generated_JA3 is not None for record in done] == [True, True, False, False, False, False, True]
     assert [call[:3] for call in nvmolkit] == [("embed", 2, 2), ("relax", 2, 400), ("embed", 2, 2), ("relax", 1, 400)]
     convert = make_converter("teacher_all_student_heavy", "etkdg", 2, 5, False)
     outcomes = [convert(record)[0] for record in done]
@@ -79,7 +79,7 @@ def test_what_the_gpu_did_is_kept_and_the_rest_goes_to_rdkit(nvmolkit: list[Any]
     ethanol = outcomes[0]
     assert isinstance(ethanol, StoreRow)
     assert ethanol.conformers is not None
-    assert ethanol.conformers.positions_KA3.shape == (2, 9, 3)
+    assert ethanol.conformers.positions_JA3.shape == (2, 9, 3)
 
 
 def test_a_chunk_that_starts_at_the_same_record_has_the_same_seed(nvmolkit: list[Any]) -> None:
@@ -94,7 +94,7 @@ def test_broken_geometry_and_a_broken_driver_are_rdkits_work(
     nvmolkit: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     convert = make_converter("heavy_both", "etkdg", 1, 0, False)
-    crushed = Record(0, "x", "smiles", ("CCO",), generated_KA3=np.zeros((1, 9, 3), np.float32), method="nvmolkit")
+    crushed = Record(0, "x", "smiles", ("CCO",), generated_JA3=np.zeros((1, 9, 3), np.float32), method="nvmolkit")
     row = convert(crushed)[0]
     assert isinstance(row, StoreRow)
     assert row.conformer_method == "etkdg+mmff94s"
@@ -104,7 +104,7 @@ def test_broken_geometry_and_a_broken_driver_are_rdkits_work(
 
     monkeypatch.setattr(sys.modules["nvmolkit.embedMolecules"], "EmbedMolecules", fail)
     done = list(with_conformers(iter(records()), num_conformers=1, seed=0, relax=True, chunk=10))
-    assert all(record.generated_KA3 is None for record in done)
+    assert all(record.generated_JA3 is None for record in done)
     assert "RDKit makes 7 conformers: CUDA error: out of memory" in caplog.text
 
 

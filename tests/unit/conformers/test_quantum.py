@@ -60,7 +60,7 @@ def test_values_are_those_recorded_of_tblite() -> None:
         [-9.0722, -6.3440, -0.6783, -12.1769, 2.4528, 14.6297, 2.2711, 2.0833, -322.5299], abs=2e-3
     )
     assert found.charges_N == pytest.approx([-0.5635, 0.28175, 0.28175], abs=1e-4)
-    assert found.bond_orders_M == pytest.approx([0.9202, 0.9202], abs=1e-3)
+    assert found.bond_orders_U == pytest.approx([0.9202, 0.9202], abs=1e-3)
     loose = quantum_values(Chem.MolFromSmiles("O"), water, accuracy=ACCURACY)
     assert isinstance(loose, QuantumValues)
     assert loose.molecule() == pytest.approx(found.molecule(), abs=0.01)
@@ -72,7 +72,7 @@ def test_moments_and_bonds_are_of_the_size_that_the_textbook_has() -> None:
     assert carbon_dioxide.dipole == pytest.approx(0.0, abs=1e-3)
     assert carbon_dioxide.quadrupole == pytest.approx(4.3, abs=2.0)  # measured: -4.3 debye angstrom
     assert calculated("O").dipole == pytest.approx(1.85, abs=0.6)
-    orders = [calculated(smiles).bond_orders_M[0] for smiles in ("CC", "c1ccccc1", "C=C", "C#C")]
+    orders = [calculated(smiles).bond_orders_U[0] for smiles in ("CC", "c1ccccc1", "C=C", "C#C")]
     assert orders == pytest.approx([1.0, 1.44, 2.0, 3.0], abs=0.1)
     ethanol = calculated("CCO")
     assert ethanol.gap == pytest.approx(ethanol.lumo - ethanol.homo)
@@ -87,9 +87,9 @@ def test_charges_sum_to_the_total_charge_and_shares_to_the_energy(smiles: str, c
     assert isinstance(heavy, QuantumValues)
     assert isinstance(every, QuantumValues)
     assert len(heavy.charges_N) == mol.GetNumAtoms()
-    assert len(heavy.bond_orders_M) == mol.GetNumBonds()
+    assert len(heavy.bond_orders_U) == mol.GetNumBonds()
     assert len(every.charges_N) == len(positions)
-    assert len(every.bond_orders_M) == Chem.AddHs(mol).GetNumBonds()
+    assert len(every.bond_orders_U) == Chem.AddHs(mol).GetNumBonds()
     for found in (heavy, every):
         assert found.charges_N.sum() == pytest.approx(charge, abs=1e-6)
         assert found.energy_shares_N.sum() == pytest.approx(found.energy, abs=1e-6)
@@ -121,7 +121,7 @@ def test_place_direction_and_atom_order_do_not_matter(smiles: str) -> None:
     assert found.atoms() == pytest.approx(reference.atoms()[order], abs=1e-5)
     at = {frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())): b.GetIdx() for b in mol.GetBonds()}
     same = [at[frozenset((order[b.GetBeginAtomIdx()], order[b.GetEndAtomIdx()]))] for b in shuffled.GetBonds()]
-    assert found.bond_orders_M == pytest.approx(reference.bond_orders_M[same], abs=1e-5)
+    assert found.bond_orders_U == pytest.approx(reference.bond_orders_U[same], abs=1e-5)
 
 
 def test_a_radical_has_its_unpaired_electron_and_bonds_like_the_others() -> None:
@@ -131,7 +131,7 @@ def test_a_radical_has_its_unpaired_electron_and_bonds_like_the_others() -> None
     )
     methyl = quantum_values(Chem.MolFromSmiles("[CH3]"), positions, explicit_hydrogens=True)
     assert isinstance(methyl, QuantumValues)
-    assert methyl.bond_orders_M == pytest.approx([0.995] * 3, abs=0.01)
+    assert methyl.bond_orders_U == pytest.approx([0.995] * 3, abs=0.01)
     assert methyl.energy < -250  # bound
     assert methyl.gap > 5  # between the half-filled orbital and the first empty one
     assert isolated_atom_energy(1) * KCAL_PER_MOL == pytest.approx(-246.9, abs=0.1)

@@ -18,12 +18,12 @@ FAST = ("blend.students=false", "blend.classical=ridge", "blend.folds=3", "split
 def test_the_expected_value_is_that_of_a_normal_distribution_that_is_cut_off() -> None:
     drawn = np.random.default_rng(0).normal(2.0, 1.5, 400_000)
     above, below = drawn[drawn > 3.0].mean(), drawn[drawn < 3.0].mean()
-    limits_N, sides_N, means_N = np.array([3.0, 3.0]), np.array([1, -1]), np.array([2.0, 2.0])
-    found_N = expected_beyond(limits_N, sides_N, means_N, 1.5)
-    assert found_N == pytest.approx([above, below], abs=0.01)
-    far_N = expected_beyond(np.array([100.0, -50.0]), np.array([1, 1]), np.array([0.0, 0.0]), 1.0)
-    assert far_N[0] == pytest.approx(100.01, abs=0.01)  # just beyond, and finite
-    assert far_N[1] == pytest.approx(0.0, abs=1e-9)  # a limit that says nothing
+    limits_B, sides_B, means_B = np.array([3.0, 3.0]), np.array([1, -1]), np.array([2.0, 2.0])
+    found_B = expected_beyond(limits_B, sides_B, means_B, 1.5)
+    assert found_B == pytest.approx([above, below], abs=0.01)
+    far_B = expected_beyond(np.array([100.0, -50.0]), np.array([1, 1]), np.array([0.0, 0.0]), 1.0)
+    assert far_B[0] == pytest.approx(100.01, abs=0.01)  # just beyond, and finite
+    assert far_B[1] == pytest.approx(0.0, abs=1e-9)  # a limit that says nothing
 
 
 def test_a_limit_counts_as_the_chance_of_a_truth_beyond_it() -> None:

@@ -14,16 +14,16 @@ LAYOUT = Layout()
 def training(*, balanced: bool, classes: bool = True, seed: int = 0) -> Training:
     """150 molecules of which a tenth is of class 1, told from the others by weak descriptors and counts."""
     generator = np.random.default_rng(seed)
-    rare_N = (np.arange(150) % 10 == 0).astype(float)
-    x_NF = np.zeros((150, LAYOUT.width), np.float32)
+    rare_B = (np.arange(150) % 10 == 0).astype(float)
+    x_BF = np.zeros((150, LAYOUT.width), np.float32)
     for name in (DESCRIPTORS, COUNTS):
         columns = LAYOUT.columns(name)[:12]
-        x_NF[:, columns] = generator.poisson(2 + 0.7 * rare_N[:, None], size=(150, 12))
-    labels_N = rare_N if classes else rare_N - rare_N.mean()
-    return Training(x_NF, labels_N, LAYOUT, classes, 1, 0, FitOptions(trees=30, balanced=balanced))
+        x_BF[:, columns] = generator.poisson(2 + 0.7 * rare_B[:, None], size=(150, 12))
+    labels_B = rare_B if classes else rare_B - rare_B.mean()
+    return Training(x_BF, labels_B, LAYOUT, classes, 1, 0, FitOptions(trees=30, balanced=balanced))
 
 
-NEW = training(balanced=False, seed=1).x_NF
+NEW = training(balanced=False, seed=1).x_BF
 
 
 @pytest.mark.parametrize("name", ["ridge", "boosting", "forest_counts"])

@@ -40,18 +40,18 @@ def test_features_do_not_depend_on_the_spelling(features):
 def test_forest_beats_the_mean_which_has_no_skill():
     features = Features({"descriptors": descriptors_2d(MOLS)}, np.arange(len(MOLS)))
     found = baselines(features, [Target("size")], SIZE, TRAIN)
-    mean, forest = (score("rmse", SIZE[TEST], found[name].predictions_NC[TEST]).value for name in found)
+    mean, forest = (score("rmse", SIZE[TEST], found[name].predictions_BC[TEST]).value for name in found)
     assert list(found) == ["mean", "random_forest_descriptors"]
     assert forest < 0.3 * mean
-    assert np.unique(found["mean"].predictions_NC) == pytest.approx(SIZE[TRAIN].mean())
+    assert np.unique(found["mean"].predictions_BC) == pytest.approx(SIZE[TRAIN].mean())
 
 
 def test_classes_with_missing_labels_and_a_target_of_one_class():
     targets = np.column_stack([SIZE[:, 0] > 7, np.ones(len(SIZE))]).astype(float)
     targets[::5, 0] = math.nan
     found = fit_forests(descriptors_2d(MOLS), targets, TRAIN, "classification")
-    assert score("rocauc", targets[TEST], found.predictions_NC[TEST]).per_target[0] > 0.95
-    assert (found.predictions_NC[:, 1] == 1).all()
+    assert score("rocauc", targets[TEST], found.predictions_BC[TEST]).per_target[0] > 0.95
+    assert (found.predictions_BC[:, 1] == 1).all()
 
 
 def test_many_targets_get_smaller_forests_and_say_so():

@@ -48,7 +48,7 @@ def esol() -> tuple[np.ndarray, np.ndarray]:
         rows = list(csv.DictReader(stream))[::6]
     smiles = [Chem.CanonSmiles(row["smiles"]) for row in rows]
     labels = np.array([float(row["measured log solubility in mols per litre"]) for row in rows])
-    return features_of(smiles, None).x_NF, (labels - labels.mean()) / labels.std()
+    return features_of(smiles, None).x_BF, (labels - labels.mean()) / labels.std()
 
 
 def through_a_file(model):
@@ -112,7 +112,7 @@ def test_boosted_trees_send_values_at_a_threshold_where_lightgbm_sends_them(esol
     column = LAYOUT.columns(DESCRIPTORS)[:1]
     booster = boosted(x[:, column], y, "regression")
     trees = from_lightgbm(booster.dump_model(), np.array([0]))
-    at = np.unique(trees.number_M[trees.feature_M >= 0])
+    at = np.unique(trees.number_X[trees.feature_X >= 0])
     near = np.concatenate([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(9))])[:, None]
     np.testing.assert_allclose(trees.predict(near), booster.predict(near), atol=1e-6)
 
@@ -175,7 +175,7 @@ def test_the_gaussian_process_is_kernel_ridge_with_its_kernel(esol):
     kernel = fitted.share * tanimoto(bits, bits) + (1 - fitted.share) * rbf_kernel(z, z, gamma=gamma)
     train = kernel[:100, :100]
     # alpha = scale (scale K + noise)^-1 (y - m) = (K + noise / scale)^-1 (y - m)
-    strength = float(np.median((y[:100] - fitted.mean - train @ fitted.alpha_R) / fitted.alpha_R))
+    strength = float(np.median((y[:100] - fitted.mean - train @ fitted.alpha_V) / fitted.alpha_V))
     ridge = KernelRidge(alpha=strength, kernel="precomputed").fit(train, y[:100] - fitted.mean)
     predicted = through_a_file(fitted).predict(x)
     np.testing.assert_allclose(predicted, ridge.predict(kernel[:, :100]) + fitted.mean, atol=1e-6)
@@ -219,7 +219,7 @@ def test_arrays_that_lead_nowhere_are_refused(esol):
     columns = LAYOUT.columns(DESCRIPTORS)
     trees = from_forest(ExtraTreesRegressor(3, random_state=0).fit(x[:, columns], y), columns, classes=False)
     arrays = trees.arrays()
-    inner = int(np.flatnonzero(trees.feature_M >= 0)[0])
+    inner = int(np.flatnonzero(trees.feature_X >= 0)[0])
     far, none, wide = arrays["skip"].copy(), arrays["skip"].copy(), arrays["feature"].copy()
     far[inner], none[inner], wide[inner] = 60_000, 0, LAYOUT.width
     broken = [{"skip": far}, {"skip": none}, {"feature": wide}, {"starts": arrays["starts"] + 1}]
@@ -244,7 +244,7 @@ def test_the_layout_says_where_each_set_is():
     }  # fmt: skip
     assert Layout().sets_of(np.array([0])) == {DESCRIPTORS}
     wanted = (COUNTS, "avalon")
-    x = features_of(["CCO", "c1ccccc1"], np.ones((2, 16), np.float32), layout, wanted=wanted).x_NF
+    x = features_of(["CCO", "c1ccccc1"], np.ones((2, 16), np.float32), layout, wanted=wanted).x_BF
     assert x.shape == (2, layout.width)
     assert (x[:, layout.columns(DESCRIPTORS)] == 0).all()
     for name in wanted:
@@ -258,6 +258,6 @@ def test_a_molecule_that_a_feature_is_refused_for_has_a_reason_and_the_others_ha
     found = features_of(["CCO", crowded, "CCN"], None, layout)
     assert list(found.refused) == [1]
     assert "Avalon" in found.refused[1]
-    assert (found.x_NF[1] == 0).all()
-    np.testing.assert_array_equal(found.x_NF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_NF)
+    assert (found.x_BF[1] == 0).all()
+    np.testing.assert_array_equal(found.x_BF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_BF)
     assert not features_of([crowded], None, layout, wanted=FIRST_SETS).refused

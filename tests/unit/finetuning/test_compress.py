@@ -141,8 +141,8 @@ def test_a_run_that_was_killed_goes_on_and_asks_the_teacher_nothing_again(
 
 def test_a_piece_that_was_altered_is_no_lesson(made: Path, tmp_path: Path) -> None:
     teacher = Predictor.load(made / "blend", device="cpu")
-    values_NC = taught_values(teacher, ["CCO", "CCCO"], tmp_path)
-    assert values_NC == pytest.approx(teacher.predict_values(["CCO", "CCCO"])[0])
+    values_BC = taught_values(teacher, ["CCO", "CCCO"], tmp_path)
+    assert values_BC == pytest.approx(teacher.predict_values(["CCO", "CCCO"])[0])
     (piece,) = tmp_path.iterdir()
     piece.write_bytes(piece.read_bytes().replace(b"1", b"2", 1))
     with pytest.raises(DndError):
@@ -165,7 +165,7 @@ def test_without_the_labelled_table_the_domain_goes_by_structure(made: Path, tmp
     folder = run(made / "blend", tmp_path / "small", [made / "library.csv"], "loop.epochs=1").folder
     own, before = (read_domain(read_model(path, kind="predictor")) for path in (folder, made / "blend"))
     assert own.limits == replace(before.limits, largest_distance=None)
-    assert own.embeddings_RD.shape == (len(before.fingerprints_RF), 0)
+    assert own.embeddings_VD.shape == (len(before.fingerprints_VF), 0)
     assert "representation" not in own.limits.sentences()[0]
     reasons, similarity = own.judge(["CCc1ccccc1", "[Na+].[Cl-]"], np.zeros((2, 16)))
     assert similarity[0] == 1.0
@@ -177,9 +177,9 @@ def test_intervals_widen_with_the_distance_to_the_teacher() -> None:
     generator, teacher = np.random.default_rng(0), ConformalIntervals(2.0, None, (0.3, 0.7), (1.2, 0.8))
     said, near = generator.standard_normal(2_000), np.full(2_000, 0.5)
     low, high = said - 2.0, said + 2.0
-    same = widened(teacher, low, high, Predicted(said, None, similarity_N=near), 0)
+    same = widened(teacher, low, high, Predicted(said, None, similarity_B=near), 0)
     away = said + 2.0 / 1.6449 * generator.standard_normal(2_000)
-    other = widened(teacher, low, high, Predicted(away, None, similarity_N=near), 0)
+    other = widened(teacher, low, high, Predicted(away, None, similarity_B=near), 0)
     assert same.half_width == pytest.approx(2.0, rel=0.03)
     assert same.similarity_knots == teacher.similarity_knots
     assert other.half_width == pytest.approx(2.0 * 2**0.5, rel=0.03)

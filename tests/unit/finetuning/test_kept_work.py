@@ -81,14 +81,14 @@ def test_what_took_no_time_is_not_kept(tmp_path: Path) -> None:
 def test_features_come_back_bit_for_bit_by_molecule(tmp_path: Path) -> None:
     smiles = molecules()[:20]
     cache = KeptFeatures(KeptWork(tmp_path), FIRST_SETS)
-    expected = features_of(smiles, None, cache=cache).x_NF
+    expected = features_of(smiles, None, cache=cache).x_BF
     cache.put(["odd"], Features(np.full((1, expected.shape[1]), -0.0, np.float32), {0: "too dense"}))
     cache.keep()
     again = KeptFeatures(KeptWork(tmp_path), FIRST_SETS)
     found = again.get([*reversed(smiles), "odd"])
     assert found is not None
-    assert found.x_NF.view(np.uint32).tolist()[:20] == expected.view(np.uint32)[::-1].tolist()
-    assert np.signbit(found.x_NF[20]).all()
+    assert found.x_BF.view(np.uint32).tolist()[:20] == expected.view(np.uint32)[::-1].tolist()
+    assert np.signbit(found.x_BF[20]).all()
     assert found.refused == {20: "too dense"}
     assert again.get(["CCCCCCCC"]) is None
     assert KeptFeatures(KeptWork(tmp_path), ("counts",)).get(smiles) is None

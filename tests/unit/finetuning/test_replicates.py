@@ -56,9 +56,9 @@ def test_without_replicates_a_split_is_what_it_was():
 def test_folds_of_a_blend_and_halves_keep_them_together():
     smiles = [*RING_FREE, *["c1ccccc1C", "c1ccccc1O", "c1ccccc1N"] * 2] * 3
     for seed in range(5):
-        fold_N = scaffold_folds(smiles, 3, seed, smiles)
-        assert all(len({fold for fold, own in zip(fold_N, smiles, strict=True) if own == one}) == 1 for one in smiles)
-        assert min(np.bincount(fold_N)) >= 9
+        fold_B = scaffold_folds(smiles, 3, seed, smiles)
+        assert all(len({fold for fold, own in zip(fold_B, smiles, strict=True) if own == one}) == 1 for one in smiles)
+        assert min(np.bincount(fold_B)) >= 9
         first, second = HalfChoice(len(smiles), 1, seed, smiles).halves
         assert {smiles[row] for row in first}.isdisjoint(smiles[row] for row in second)
 

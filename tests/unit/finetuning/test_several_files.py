@@ -45,9 +45,9 @@ def test_a_molecule_of_both_files_is_one_row(tmp_path: Path) -> None:
     assert len(set(found.smiles)) == len(found.smiles) == len(SMILES)
     assert tasks.kinds == ("regression", "classification")
     assert tasks.balanced
-    known_NC = ~np.isnan(found.targets_NC)
-    assert known_NC.sum(axis=0).tolist() == [36, 36]
-    assert known_NC.all(axis=1).sum() == 18
+    known_BC = ~np.isnan(found.targets_BC)
+    assert known_BC.sum(axis=0).tolist() == [36, 36]
+    assert known_BC.all(axis=1).sum() == 18
     assert "18 of 54 molecules are in more than one file" in lines
     assert found.origins[20] == ((20,), (2,))
     assert found.origins[0] == ((0,), ())
@@ -61,8 +61,8 @@ def test_repeats_in_one_file_are_averaged_and_contradicting_classes_left_out(tmp
     files = [LabelledFile(values, ("y",)), LabelledFile(classes, ("z",))]
     with said(lines):
         found, _ = read_several(files, "heavy_both", choices=["auto"])
-    assert found.targets_NC[3, 0] == 4.0
-    assert math.isnan(found.targets_NC[2, 1])
+    assert found.targets_BC[3, 0] == 4.0
+    assert math.isnan(found.targets_BC[2, 1])
     told = f"1 classes left out that contradict each other, the first of {found.smiles[2]}"
     assert f"note: molecules twice in one file: 1 values averaged, {told}" in lines
 

@@ -60,7 +60,7 @@ def test_the_interval_of_a_difference_is_paired():
 def test_rows_of_a_molecule_are_drawn_together():
     own = LABELS + GENERATOR.normal(size=COUNT)
     single = judged([Target("y")], LABELS, own)
-    repeated = Judged(single.targets, single.labels_NC, [f"m{row // 10}" for row in range(COUNT)], single.folds, {})
+    repeated = Judged(single.targets, single.labels_BC, [f"m{row // 10}" for row in range(COUNT)], single.folds, {})
     (alone,), (together,) = (judge_beside_baselines(one, per_target=False) for one in (single, repeated))
     assert (alone.molecules, together.molecules) == (150, 15)
     assert alone.own.value == together.own.value

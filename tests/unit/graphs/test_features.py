@@ -48,9 +48,9 @@ def test_sizes_are_ogbs() -> None:
 def test_columns_of_a_known_molecule() -> None:
     graph = featurize(Chem.MolFromSmiles("Cl[C@H](/C=C/C)Br"))
     assert graph.node_features_NF[1].tolist() == [5, 2, 4, NEUTRAL_CHARGE_INDEX, 1, 0, 2, 0, 0]
-    assert graph.bond_features_MF[2].tolist() == [1, 2, 0]
-    assert graph.bonds_M2.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [1, 5]]
-    assert graph.node_features_NF.dtype == graph.bonds_M2.dtype == graph.bond_features_MF.dtype == np.int64
+    assert graph.bond_features_UF[2].tolist() == [1, 2, 0]
+    assert graph.bonds_U2.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [1, 5]]
+    assert graph.node_features_NF.dtype == graph.bonds_U2.dtype == graph.bond_features_UF.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -79,23 +79,23 @@ def test_bond_stereo_unknown_to_ogb_is_none() -> None:
         next(a.GetIdx() for a in bond.GetEndAtom().GetNeighbors() if a.GetIdx() != bond.GetBeginAtomIdx()),
     )
     bond.SetStereo(Chem.BondStereo.STEREOATROPCW)
-    assert featurize(mol).bond_features_MF[bond.GetIdx(), 1] == 0
+    assert featurize(mol).bond_features_UF[bond.GetIdx(), 1] == 0
 
 
 def test_uncommon_bonds_take_the_last_index() -> None:
-    assert featurize(Chem.MolFromSmiles("[NH3]->[Fe]")).bond_features_MF.tolist() == [[4, 0, 0]]
-    assert featurize(Chem.MolFromSmiles("C$C")).bond_features_MF.tolist() == [[4, 0, 0]]
+    assert featurize(Chem.MolFromSmiles("[NH3]->[Fe]")).bond_features_UF.tolist() == [[4, 0, 0]]
+    assert featurize(Chem.MolFromSmiles("C$C")).bond_features_UF.tolist() == [[4, 0, 0]]
 
 
 def test_one_atom_has_empty_bond_arrays() -> None:
     graph = featurize(Chem.MolFromSmiles("[Na+]"))
     assert graph.node_features_NF.shape == (1, 9)
-    assert graph.bonds_M2.shape == (0, 2)
-    assert graph.bond_features_MF.shape == (0, 3)
+    assert graph.bonds_U2.shape == (0, 2)
+    assert graph.bond_features_UF.shape == (0, 3)
 
 
 def test_explicit_hydrogens_follow_the_atoms_grouped_by_their_neighbour() -> None:
     graph = featurize(Chem.MolFromSmiles("OCC"), explicit_hydrogens=True)
     assert (graph.node_features_NF[:, 0] + 1).tolist() == [8, 6, 6] + [1] * 6
-    assert graph.bonds_M2[2:, 0].tolist() == [0, 1, 1, 2, 2, 2]
-    assert graph.bonds_M2[2:, 1].tolist() == [3, 4, 5, 6, 7, 8]
+    assert graph.bonds_U2[2:, 0].tolist() == [0, 1, 1, 2, 2, 2]
+    assert graph.bonds_U2[2:, 1].tolist() == [3, 4, 5, 6, 7, 8]

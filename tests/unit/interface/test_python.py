@@ -127,7 +127,7 @@ def test_an_evaluation_is_that_of_the_verb(made, tmp_path: Path):
 def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
     found = dnd.explain(["CCO", "no molecule"], made, out=tmp_path / "out")
     assert found[0].symbols == ("C", "C", "O")
-    assert np.isfinite(found[0].atoms_A).all()
+    assert np.isfinite(found[0].atoms_N).all()
     assert found[0].svg.startswith("<svg")
     assert found[0].prediction == pytest.approx(dnd.predict("CCO", made)["size_pred"][0], rel=1e-4)
     assert found[1].error

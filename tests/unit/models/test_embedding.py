@@ -13,7 +13,7 @@ from dnd.models.students.layers import FeatureEmbedding
 def test_the_sum_of_one_vector_per_feature_and_its_gradient(sizes, looked_up):
     torch.manual_seed(0)
     embedding = FeatureEmbedding(sizes, 5)
-    assert bool(len(embedding.combinations_KF)) == looked_up
+    assert bool(len(embedding.combinations_XF)) == looked_up
     features = torch.stack([torch.randint(size, (40,)) for size in sizes], dim=1)
     table = embedding.table.detach().clone().requires_grad_()
     tables, weight = torch.split(table, list(sizes)), torch.randn(40, 5)

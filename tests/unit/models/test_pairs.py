@@ -31,13 +31,13 @@ def test_pairs_equal_brute_force(cells_per_block: int, rows_per_tile: int | None
     molecule = conformers.batch_A
     distance = torch.cdist(conformers.positions_A3, conformers.positions_A3)
     expected = ((molecule[:, None] == molecule) & (distance < 4.0)).triu(1)
-    first, second = near.packed_R[near.first_P], near.packed_R[near.second_P]
+    first, second = near.packed_Z[near.first_P], near.packed_Z[near.second_P]
     found = torch.zeros_like(expected)
     found[torch.minimum(first, second), torch.maximum(first, second)] = True
     assert torch.equal(found, expected)
     assert len(first) == int(expected.sum())
     torch.testing.assert_close(near.distances[near.is_pair], distance[first, second])
-    assert torch.equal(near.packed_R[near.slot_A], torch.arange(29))
+    assert torch.equal(near.packed_Z[near.slot_A], torch.arange(29))
     assert all(block.shape[0] * block.shape[1] ** 2 <= max(cells_per_block, 81) for block in near.blocks)
 
 
@@ -59,8 +59,8 @@ def test_tiles_hold_every_pair_twice_and_every_atom_once() -> None:
         places = block.mirror_P[tile.source[tile.lower]]
         assert torch.equal(places, torch.arange(tile.mirrored.start, tile.mirrored.stop))
         upper, lower = tile.cells.start + tile.upper, tile.cells.start + tile.lower
-        torch.testing.assert_close(block.cutoff_M[upper], block.cutoff_P[tile.pairs])
-        torch.testing.assert_close(block.cutoff_M[lower], block.cutoff_P[tile.source[tile.lower]])
+        torch.testing.assert_close(block.cutoff_Z[upper], block.cutoff_P[tile.pairs])
+        torch.testing.assert_close(block.cutoff_Z[lower], block.cutoff_P[tile.source[tile.lower]])
 
 
 def test_closest_approach_names_the_closest_pair() -> None:
@@ -92,7 +92,7 @@ def test_gradients_of_pair_messages(rows_per_tile: int | None) -> None:
     atoms = (*block.shape, width)
     workspace = torch.empty(block.largest_tile * WORKSPACE_WIDTHS * width, dtype=torch.float64)
     inputs = (draw(block.num_pairs + 1, 4 * width), draw(*atoms), draw(*atoms), draw(*atoms))
-    inputs += (draw(*block.shape, 3, width), draw(*atoms), draw(len(block.cutoff_M)))
+    inputs += (draw(*block.shape, 3, width), draw(*atoms), draw(len(block.cutoff_Z)))
 
     def messages(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return pair_messages(*tensors, block, heads, workspace)

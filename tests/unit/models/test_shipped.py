@@ -137,11 +137,11 @@ def test_representations_are_bounded_for_any_molecule(name: str, pooling: Poolin
     assert limits is not None
     centre_D, deviation_D = (limits.tensors[f"{pooling}.{part}"].numpy() for part in ("centre", "deviation"))
     embedder = Embedder.load(name, pooling=pooling, device="cpu")
-    values_ND = embedder.embed(ODD)
-    assert np.isfinite(values_ND).all()
-    assert (np.abs(values_ND - centre_D) <= DEVIATIONS * deviation_D * 1.001 + 1e-6).all()
+    values_XD = embedder.embed(ODD)
+    assert np.isfinite(values_XD).all()
+    assert (np.abs(values_XD - centre_D) <= DEVIATIONS * deviation_D * 1.001 + 1e-6).all()
     free = Embedder(embedder.student, embedder.hydrogens, pooling=pooling, device="cpu")
-    assert np.array_equal(values_ND[-1], free.embed(ODD)[-1]), "a drug is what it was"
+    assert np.array_equal(values_XD[-1], free.embed(ODD)[-1]), "a drug is what it was"
 
 
 def test_an_encoder_without_limits_is_as_it_was(toy_base: torch.nn.Module) -> None:

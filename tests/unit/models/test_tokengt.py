@@ -39,17 +39,17 @@ def test_attention_maps_are_in_the_order_of_the_batch(graph):
     student = TokenGT(CONFIG).eval()
     maps = student.attention_maps(graph)
     tokens = (graph.atoms_per_molecule_B + graph.edge_offsets.diff() + 2).tolist()
-    assert [attention.weights_HTT.shape for attention in maps[0]] == [(4, count, count) for count in tokens]
+    assert [attention.weights_Htt.shape for attention in maps[0]] == [(4, count, count) for count in tokens]
     alone = student.attention_maps(batch_of([random_molecule(14, 4)]))
-    torch.testing.assert_close(maps[1][4].weights_HTT, alone[1][0].weights_HTT, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(maps[1][4].weights_HTT.sum(2), torch.ones(4, tokens[4]))
+    torch.testing.assert_close(maps[1][4].weights_Htt, alone[1][0].weights_Htt, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(maps[1][4].weights_Htt.sum(2), torch.ones(4, tokens[4]))
 
 
 def test_no_position_is_padding(graph):
     """Packed: as many rows as tokens, each used once, and runs that cover them."""
     layout = token_layout(graph)
     total = int(layout.lengths.sum())
-    assert sorted(layout.source_S.tolist()) == list(range(total))
+    assert sorted(layout.source_T.tolist()) == list(range(total))
     assert sum(count * length for count, length in layout.runs) == total
     assert [length for _, length in layout.runs] == sorted({length for _, length in layout.runs})
 

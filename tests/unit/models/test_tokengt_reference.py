@@ -56,7 +56,7 @@ def test_laplacian_states(dtype):
         expected = recording[f"out64.state.{layer}"] * ~mask[:, :, None]
         np.testing.assert_allclose(padded(state, layout, mask), expected, atol=TOLERANCE[dtype])
         state = student.layers[layer](state, layout) if layer < 3 else state
-    output = student(graph, identifiers_NK=identifiers)
+    output = student(graph, identifiers_NI=identifiers)
     atoms = [recording["out64.state.3"][b, 2 : 2 + n] for b, n in enumerate(recording["in.n_nodes"])]
     np.testing.assert_allclose(output.atoms_ND.detach(), np.concatenate(atoms), atol=TOLERANCE[dtype])
     np.testing.assert_allclose(output.virtual_BD.detach(), recording["out64.state.3"][:, 0], atol=TOLERANCE[dtype])
@@ -68,7 +68,7 @@ def test_property_head_on_the_graph_token(dtype):
     weights = reference_weights(recording)
     student = student_of(weights, dtype, identifiers="laplacian", columns=8)
     identifiers = torch.from_numpy(recording["in.lap_eigvec"][:, :8]).to(dtype)
-    state = student(recorded_batch(recording), identifiers_NK=identifiers).virtual_BD
+    state = student(recorded_batch(recording), identifiers_NI=identifiers).virtual_BD
     head = {name.removeprefix("encoder."): weight.to(dtype) for name, weight in weights.items()}
     state = state @ head["lm_head_transform_weight.weight"].T + head["lm_head_transform_weight.bias"]
     state = torch.nn.functional.gelu(state)
@@ -84,8 +84,8 @@ def test_attention_maps():
     maps = student.attention_maps(recorded_batch(recording), identifiers)
     for layer in (0, 2):
         for molecule, attention in enumerate(maps[layer]):
-            tokens = attention.scores_HTT.shape[1]
-            for name, values in (("attn_pre", attention.scores_HTT), ("attn_post", attention.weights_HTT)):
+            tokens = attention.scores_Htt.shape[1]
+            for name, values in (("attn_pre", attention.scores_Htt), ("attn_post", attention.weights_Htt)):
                 expected = recording[f"out64.{name}.{layer}"][molecule, :, :tokens, :tokens]
                 np.testing.assert_allclose(values.detach(), expected, atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_orf_states(kind, columns, dtype):
     rows = [matrix[:n] for matrix, n in zip(recording["in.orf_matrix"], recording["in.n_nodes"], strict=True)]
     rows = np.pad(np.concatenate(rows), ((0, 0), (0, 10)))[:, :columns].astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    output = student(recorded_batch(recording), identifiers_NK=torch.from_numpy(rows))
+    output = student(recorded_batch(recording), identifiers_NI=torch.from_numpy(rows))
     expected = recording[f"out64.{kind}.state.3"]
     atoms = np.concatenate([expected[b, 2 : 2 + n] for b, n in enumerate(recording["in.n_nodes"])])
     np.testing.assert_allclose(output.atoms_ND.detach(), atoms, atol=TOLERANCE[dtype])

@@ -91,12 +91,12 @@ def test_descriptors_that_no_member_looks_at_are_not_computed(model: Path):
     used = [DESCRIPTOR_NAMES.index(name) for name in blend.used_descriptors]
     columns = blend.layout.columns("descriptors")
     assert 0 < len(used) < len(DESCRIPTOR_NAMES)
-    np.testing.assert_array_equal(own.x_NF[:, columns[used]], every.x_NF[:, used])
-    assert not own.x_NF[:, np.delete(columns, used)].any()
+    np.testing.assert_array_equal(own.x_BF[:, columns[used]], every.x_BF[:, used])
+    assert not own.x_BF[:, np.delete(columns, used)].any()
     for member in blend.classical:
-        whole = own.x_NF.copy()
-        whole[:, columns] = every.x_NF[:, : len(columns)]
-        np.testing.assert_array_equal(member.predict(own.x_NF), member.predict(whole))
+        whole = own.x_BF.copy()
+        whole[:, columns] = every.x_BF[:, : len(columns)]
+        np.testing.assert_array_equal(member.predict(own.x_BF), member.predict(whole))
 
 
 def test_the_folder_says_who_is_in_it_and_what_each_reached(model: Path):
@@ -245,8 +245,8 @@ def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monk
 def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyPatch):
     fitted: list[tuple[int, int]] = []
     targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
-    x_NF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
-    bench = Workbench(x_NF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
+    x_BF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
+    bench = Workbench(x_BF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
     moments = iter([0.0, 2.0])
     monkeypatch.setattr("time.monotonic", lambda: next(moments))
     monkeypatch.setattr(

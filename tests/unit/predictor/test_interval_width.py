@@ -91,14 +91,14 @@ def test_the_test_part_judges_the_widths_that_a_new_molecule_would_get():
     rows = np.arange(900)
     split = Split(rows[:1], rows[1:500], rows[500:])
     given = [(split, errors[:, None])]
-    _, found = calibrate(given, np.zeros((900, 1)), ["regression"], spread_NC=spread[:, None])
+    _, found = calibrate(given, np.zeros((900, 1)), ["regression"], spread_BC=spread[:, None])
     intervals = found.targets[0].chosen.intervals
     assert intervals.spread_floor is not None
     low, high = intervals.apply(Predicted(errors[500:], spread[500:])).T
     assert found.targets[0].judged.measured == pytest.approx(((low <= 0) & (high >= 0)).mean())
     assert "× (spread of the members + " in sentences(found, ["y"], ["regression"], "somewhere")[0]
     log = [Transform("log")]
-    _, mapped = calibrate(given, np.ones((900, 1)), ["regression"], spread_NC=spread[:, None], transforms=log)
+    _, mapped = calibrate(given, np.ones((900, 1)), ["regression"], spread_BC=spread[:, None], transforms=log)
     assert mapped.targets[0].chosen.intervals.spread_floor is None
 
 

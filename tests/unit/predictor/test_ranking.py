@@ -19,10 +19,10 @@ from dnd.predictor.metrics import average_precision, roc_auc
 @settings(max_examples=200, deadline=None)
 def test_as_scikit_learn(labels: list[int], data: st.DataObject, distinct: int) -> None:
     steps = st.lists(st.integers(0, distinct), min_size=len(labels), max_size=len(labels))
-    scores_N, labels_N = np.array(data.draw(steps)) / distinct, np.array(labels, dtype=np.float64)
-    assert roc_auc(labels_N, scores_N) == pytest.approx(metrics.roc_auc_score(labels_N, scores_N), abs=1e-12)
-    expected = metrics.average_precision_score(labels_N, scores_N)
-    assert average_precision(labels_N, scores_N) == pytest.approx(expected, abs=1e-12)
+    scores_B, labels_B = np.array(data.draw(steps)) / distinct, np.array(labels, dtype=np.float64)
+    assert roc_auc(labels_B, scores_B) == pytest.approx(metrics.roc_auc_score(labels_B, scores_B), abs=1e-12)
+    expected = metrics.average_precision_score(labels_B, scores_B)
+    assert average_precision(labels_B, scores_B) == pytest.approx(expected, abs=1e-12)
 
 
 def test_scores_that_are_not_finite_have_no_rank() -> None:

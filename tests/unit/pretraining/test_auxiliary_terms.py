@@ -54,7 +54,7 @@ def rich_store(molecules: int = 60, spoil: int | None = None) -> Store:
 
 def quantum_values_of(row: StoreRow, elements: np.ndarray, *, failed: bool) -> dict[str, np.ndarray]:
     """Quantum columns that follow from the graph; NaN where the calculation is said to have failed."""
-    first, second = row.graph.bonds_M2.T
+    first, second = row.graph.bonds_U2.T
     values = {
         "quantum": np.outer(np.arange(1, 10), [elements.sum()]).ravel(),
         "quantum_atoms": np.stack([elements - 6, -50 * elements], axis=1),

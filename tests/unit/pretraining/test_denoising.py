@@ -144,7 +144,7 @@ def test_bad_stores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without a conformer"):
         denoise(Store.from_rows([bare] * 4), tmp_path / "a", config_of())
     broken = molecule(1, 5)
-    broken.conformers.positions_KA3[0, 3] = broken.conformers.positions_KA3[0, 2] + 0.01
+    broken.conformers.positions_JA3[0, 3] = broken.conformers.positions_JA3[0, 2] + 0.01
     rows = [molecule(row, 6) for row in range(5)] + [broken]
     with pytest.raises(CoincidentAtomsError, match=r"C1 \(toy row 1\): atoms 2 and 3 coincide"):
         denoise(Store.from_rows(rows), tmp_path / "b", config_of())

@@ -73,11 +73,11 @@ def test_r2_of_the_mean_is_zero_and_of_the_target_one() -> None:
             moments.add(term, term.targets(batch, objective.request), batch.graph)
         for batch in batches:
             targets = term.targets(batch, objective.request)
-            constant = moments.mean_KD[:, None].expand_as(targets).float()
+            constant = moments.mean_LD[:, None].expand_as(targets).float()
             total += term.distance(constant, targets, batch.graph).item() * term.normaliser(batch.graph)
             count += term.normaliser(batch.graph)
             assert term.distance(targets, targets, batch.graph).item() == 0.0
-        assert total / count == pytest.approx(moments.constant_loss(moments.mean_KD), rel=1e-4), name
+        assert total / count == pytest.approx(moments.constant_loss(moments.mean_LD), rel=1e-4), name
 
 
 def test_lookup_falls_back_from_key_to_element_to_mean() -> None:

@@ -57,7 +57,7 @@ def test_distillation_takes_the_first_conformer_or_the_mean_over_all(store: Stor
         config = toy_config(level=level, conformers=conformers)
         objective = DistillationObjective(store, teacher, config)
         batch = objective.with_targets(objective.load_batch(rows, 1))
-        targets[conformers] = batch.teacher_KND if level == "node" else batch.teacher_PBD
+        targets[conformers] = batch.teacher_LND if level == "node" else batch.teacher_LBD
         each = [run_teacher(teacher, store.read(rows, conformer=k), objective.request) for k in range(3)]
         wanted = [one[0 if level == "node" else 1] for one in each]
         expected = wanted[0] if conformers == "first" else torch.stack(wanted).mean(0)

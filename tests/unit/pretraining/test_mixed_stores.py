@@ -33,7 +33,7 @@ def solid_row(index: int) -> StoreRow:
     quantum = {
         "quantum": np.outer(np.arange(1, 10), [elements.sum()]).ravel(),
         "quantum_atoms": np.stack([elements, elements], axis=1),
-        "quantum_bonds": np.ones(len(row.graph.bonds_M2)),
+        "quantum_bonds": np.ones(len(row.graph.bonds_U2)),
     }
     return replace(row, auxiliary={"surface": elements, "avalon": np.sort(elements.astype(np.uint16)), **quantum})
 
@@ -96,7 +96,7 @@ def test_molecules_without_a_conformer_do_not_count_where_one_is_needed() -> Non
             assert found.parts[name].item() == pytest.approx(alone.parts[name].item(), rel=1e-5), name
     assert found.terms is not None
     assert alone.terms is not None
-    assert found.terms.weights_T.tolist() == alone.terms.weights_T.tolist()
+    assert found.terms.weights_X.tolist() == alone.terms.weights_X.tolist()
 
 
 def test_cached_teacher_outputs_of_a_mixed_store_are_those_computed_at_once() -> None:
@@ -169,11 +169,11 @@ def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -
     assert [one.unit for one in heads.properties[:4]] == ["", "", "", "kcal/mol"]
     graph = store.read(np.arange(20)).graph
     with torch.no_grad():
-        values_BP = heads(student(graph), graph)
-    assert values_BP.shape == (20, len(heads.names))
-    assert bool(((values_BP[:, 2] > 0) & (values_BP[:, 2] < 1)).all())  # a probability
+        values_BC = heads(student(graph), graph)
+    assert values_BC.shape == (20, len(heads.names))
+    assert bool(((values_BC[:, 2] > 0) & (values_BC[:, 2] < 1)).all())  # a probability
     energy = store.targets_of(np.arange(SOLID))[:, 0]
-    assert abs(values_BP[:, 0].mean().item() - energy.mean()) < 4 * energy.std()  # in the unit of the label
+    assert abs(values_BC[:, 0].mean().item() - energy.mean()) < 4 * energy.std()  # in the unit of the label
     plain = toy_config(level="custom", terms=TERMS)
     distill(store, teacher, tmp_path / "plain", plain)
     assert load_heads(tmp_path / "plain") is None

@@ -44,12 +44,12 @@ def several_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_last_layer_is_the_teachers_output_and_others_are_layer_normalised() -> None:
     teacher, batch = toy_teacher(), toy_store(4).read(np.arange(4))
-    atoms_KND, pooled_PBD = run_teacher(teacher, batch, REQUEST)
+    atoms_LND, pooled_LBD = run_teacher(teacher, batch, REQUEST)
     output = teacher(batch.conformers, collect_layers=True)
-    torch.testing.assert_close(atoms_KND[1], output.scalars_AD)
-    torch.testing.assert_close(pooled_PBD[0], mean_per_molecule(output.scalars_AD, batch.graph.atom_offsets))
-    torch.testing.assert_close(atoms_KND[0].mean(1), torch.zeros(len(atoms_KND[0])), atol=1e-5, rtol=0)
-    assert not atoms_KND.requires_grad
+    torch.testing.assert_close(atoms_LND[1], output.scalars_AD)
+    torch.testing.assert_close(pooled_LBD[0], mean_per_molecule(output.scalars_AD, batch.graph.atom_offsets))
+    torch.testing.assert_close(atoms_LND[0].mean(1), torch.zeros(len(atoms_LND[0])), atol=1e-5, rtol=0)
+    assert not atoms_LND.requires_grad
 
 
 @pytest.mark.parametrize("pool_h", [False, True])
@@ -57,14 +57,14 @@ def test_hydrogens_of_the_teacher_are_left_out_unless_asked_for(pool_h: bool) ->
     store = toy_store(5, hydrogens="teacher_all_student_heavy")
     batch = store.read(np.array([3, 0, 4]))
     teacher = toy_teacher()
-    atoms_KND, pooled_PBD = run_teacher(teacher, batch, TargetRequest((LAST,), (LAST,), pool_h))
+    atoms_LND, pooled_LBD = run_teacher(teacher, batch, TargetRequest((LAST,), (LAST,), pool_h))
     states_AD = teacher(batch.conformers).scalars_AD
     offsets, heavy = batch.conformers.atom_offsets.tolist(), batch.graph.atoms_per_molecule_B.tolist()
     for molecule, count in enumerate(heavy):
         start = batch.graph.atom_offsets[molecule]
         own = states_AD[offsets[molecule] : offsets[molecule + 1]]
-        torch.testing.assert_close(atoms_KND[0, start : start + count], own[:count])
-        torch.testing.assert_close(pooled_PBD[0, molecule], (own if pool_h else own[:count]).mean(0))
+        torch.testing.assert_close(atoms_LND[0, start : start + count], own[:count])
+        torch.testing.assert_close(pooled_LBD[0, molecule], (own if pool_h else own[:count]).mean(0))
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -74,11 +74,11 @@ def test_the_cache_returns_what_the_teacher_says_in_any_order(
     store = toy_store(30)
     cache = cache_of(store, tmp_path / "targets" if on_disk else None)
     rows = np.array([29, 3, 3, 17, 0, 11])
-    atoms_KND, pooled_PBD = cache.read(rows)
+    atoms_LND, pooled_LBD = cache.read(rows)
     expected = teacher_outputs(toy_teacher(), store, rows, REQUEST, CPU)
-    torch.testing.assert_close(atoms_KND.float(), expected[0], atol=2e-3, rtol=1e-3)
-    torch.testing.assert_close(pooled_PBD.float(), expected[1], atol=2e-3, rtol=1e-3)
-    assert atoms_KND.dtype == torch.float16
+    torch.testing.assert_close(atoms_LND.float(), expected[0], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(pooled_LBD.float(), expected[1], atol=2e-3, rtol=1e-3)
+    assert atoms_LND.dtype == torch.float16
 
 
 def test_cached_bytes_are_a_pure_function(tmp_path: Path, several_shards: None) -> None:
@@ -132,16 +132,16 @@ def test_shards_of_another_teacher_or_store_are_not_used(tmp_path: Path, several
 def test_mean_over_conformers_is_the_mean_of_the_outputs() -> None:
     store, rows = toy_store(6, conformers=3), np.arange(6)
     request = TargetRequest((LAST,), (LAST,), conformers="mean")
-    mean_KND, mean_PBD = teacher_outputs(toy_teacher(), store, rows, request, CPU)
+    mean_LND, mean_LBD = teacher_outputs(toy_teacher(), store, rows, request, CPU)
     each = [run_teacher(toy_teacher(), store.read(rows, conformer=k), request) for k in range(3)]
-    torch.testing.assert_close(mean_KND, torch.stack([atoms for atoms, _ in each]).mean(0))
-    torch.testing.assert_close(mean_PBD, torch.stack([pooled for _, pooled in each]).mean(0))
+    torch.testing.assert_close(mean_LND, torch.stack([atoms for atoms, _ in each]).mean(0))
+    torch.testing.assert_close(mean_LBD, torch.stack([pooled for _, pooled in each]).mean(0))
 
 
 def test_size_is_counted_in_bytes_and_non_finite_outputs_are_refused() -> None:
     store = toy_store(10)
-    atoms_KND, pooled_PBD = cache_of(store, None).read(np.arange(10))
-    assert cache_bytes(toy_teacher(), store, REQUEST) == 2 * (atoms_KND.numel() + pooled_PBD.numel())
+    atoms_LND, pooled_LBD = cache_of(store, None).read(np.arange(10))
+    assert cache_bytes(toy_teacher(), store, REQUEST) == 2 * (atoms_LND.numel() + pooled_LBD.numel())
     teacher = toy_teacher()
     with torch.no_grad():
         next(parameter for name, parameter in teacher.named_parameters() if "norm" in name).fill_(float("inf"))

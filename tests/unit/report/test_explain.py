@@ -65,7 +65,7 @@ def network(molecules: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 def agreement(predict: object, smiles: list[str]) -> float:
     """Pearson r between contributions and Crippen's, over the atoms of held-out molecules."""
     found = explain(predict, smiles)
-    contributions = np.concatenate([one.atoms_AC[:, 0] for one in found])
+    contributions = np.concatenate([one.atoms_NC[:, 0] for one in found])
     return float(np.corrcoef(contributions, np.concatenate([crippen_atoms(one.smiles) for one in found]))[0, 1])
 
 
@@ -91,7 +91,7 @@ def test_what_is_explained_is_exact_for_a_count_of_oxygens():
         return np.array([[float(text.count("O"))] for text in texts])
 
     (found,) = explain(oxygens, ["OCCN"])
-    by_element = dict(zip(found.symbols, found.atoms_AC[:, 0], strict=True))
+    by_element = dict(zip(found.symbols, found.atoms_NC[:, 0], strict=True))
     assert by_element["O"] == 1  # none of its alternatives is an oxygen
     assert by_element["N"] == pytest.approx(-1 / 3)  # one of C, O and F is
     assert by_element["C"] == pytest.approx(-1 / 2)  # F has no room for two bonds

@@ -100,9 +100,9 @@ def test_a_page_prints_and_its_tables_show_that_they_scroll() -> None:
 def test_a_parity_plot_marks_intervals_and_molecules_outside() -> None:
     measured, predicted = np.array([1.0, 10.0, 100.0]), np.array([2.0, 9.0, np.nan])
     plain = parity_plot(measured, {"model": predicted}, logarithmic=True)
-    ends_2N = np.array([[1.0, np.nan, 1.0], [4.0, 20.0, 9.0]])
+    ends_2B = np.array([[1.0, np.nan, 1.0], [4.0, 20.0, 9.0]])
     drawn = parity_plot(
-        measured, {"model": predicted}, logarithmic=True, ends_2N=ends_2N, outside_N=np.array([False, True, True])
+        measured, {"model": predicted}, logarithmic=True, ends_2B=ends_2B, outside_B=np.array([False, True, True])
     )
     assert "#d55e00" in drawn.lower()  # the frame of the one that is outside
     assert "#d55e00" not in plain.lower()

@@ -17,20 +17,20 @@ SMALL = [name for name in BENCHMARKS if name != "toxcast"]
 def test_a_shipped_set_is_what_the_registry_says(name: str) -> None:
     data = load_benchmark(name)
     assert data.as_shipped
-    assert data.targets_NC.shape == (data.benchmark.molecules, len(data.names))
+    assert data.targets_BC.shape == (data.benchmark.molecules, len(data.names))
     assert all(text == text.strip() and text for text in data.smiles)
     sizes = [len(data.parts[part]) for part in PARTS]
     assert sum(sizes) == len(data.smiles)
     assert abs(sizes[0] - 0.8 * len(data.smiles)) <= 1
     if data.benchmark.task == "classification":
-        assert set(np.unique(data.targets_NC[~np.isnan(data.targets_NC)])) <= {0.0, 1.0}
+        assert set(np.unique(data.targets_BC[~np.isnan(data.targets_BC)])) <= {0.0, 1.0}
 
 
 def test_known_numbers() -> None:
-    assert load_benchmark("tox21").targets_NC.shape[1] == 12
-    assert np.isnan(load_benchmark("tox21").targets_NC).mean() == pytest.approx(0.171, abs=0.001)
+    assert load_benchmark("tox21").targets_BC.shape[1] == 12
+    assert np.isnan(load_benchmark("tox21").targets_BC).mean() == pytest.approx(0.171, abs=0.001)
     assert len(load_benchmark("sider").names) == 27
-    assert load_benchmark("esol").targets_NC[0, 0] == -0.77
+    assert load_benchmark("esol").targets_BC[0, 0] == -0.77
 
 
 def test_an_ogb_archive_is_read_as_it_comes(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def tokengt(seed: int = 0) -> TokenGT:
 class DistanceStudent(TokenGT):
     """Layer 0 scores fall with distance, layer 1 is constant and looks at itself only."""
 
-    def attention_maps(self, graph, identifiers_NK=None):
+    def attention_maps(self, graph, identifiers_NI=None):
         maps = [[], []]
         for number in range(graph.num_molecules):
             first, last = graph.atom_offsets[number], graph.atom_offsets[number + 1]

@@ -28,9 +28,9 @@ SIGNS = np.where(np.arange(100) % 2, 1.0, -1.0)
 
 
 def system(name: str, rmse: float, valid: float | None = None, noise: float = 0.0) -> System:
-    errors_N = SIGNS * (1 + noise * np.sin(np.arange(100)))
-    errors_N *= rmse / np.sqrt(np.mean(errors_N**2))
-    return System(name, rmse if valid is None else valid, errors_N)
+    errors_B = SIGNS * (1 + noise * np.sin(np.arange(100)))
+    errors_B *= rmse / np.sqrt(np.mean(errors_B**2))
+    return System(name, rmse if valid is None else valid, errors_B)
 
 
 def systems(finetuned: float, forest: float, noise: float = 0.0) -> list[System]:

@@ -15,10 +15,10 @@ from dnd.reproduction.further_sets import BIOGEN, FURTHER_SETS, MOLECULEACE, loa
 
 def test_the_official_split_and_the_cliffs_of_moleculeace() -> None:
     data = load_further("CHEMBL4203_Ki")
-    assert len(data.smiles) == len(data.target_N) == 731
+    assert len(data.smiles) == len(data.target_B) == 731
     assert {part: len(rows) for part, rows in data.parts.items()} == {"train": 582, "valid": 0, "test": 149}
-    assert data.cliff_N[data.parts["test"]].sum() == 13
-    assert data.target_N[0] == pytest.approx(-np.log10(94.8e-9), abs=1e-6)  # pKi of 94.8 nM
+    assert data.cliff_B[data.parts["test"]].sum() == 13
+    assert data.target_B[0] == pytest.approx(-np.log10(94.8e-9), abs=1e-6)  # pKi of 94.8 nM
 
 
 def test_an_endpoint_of_biogen_has_its_labelled_molecules_split_by_scaffold() -> None:
@@ -27,7 +27,7 @@ def test_an_endpoint_of_biogen_has_its_labelled_molecules_split_by_scaffold() ->
     assert np.array_equal(rows, np.arange(len(data.smiles)))
     assert len(data.smiles) == 168
     assert len(data.parts["train"]) == 134
-    assert np.isfinite(data.target_N).all()
+    assert np.isfinite(data.target_B).all()
 
 
 def test_names_and_damage_are_told(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_labelled_tables_reduce_in_proportion(tmp_path: Path) -> None:
     assert small.describe()["available"] == {"train": 902, "valid": 113, "test": 113}
     assert small.smiles == labelled_table(work(tmp_path, most_molecules=200, seed=2)).smiles
     data = load_benchmark("esol")
-    assert whole.scale == pytest.approx(data.targets_NC[data.parts["train"]].std())
+    assert whole.scale == pytest.approx(data.targets_BC[data.parts["train"]].std())
     assert whole.text().splitlines()[0] == "smiles,measured log solubility in mols per litre,split"
     assert set(small.smiles) <= set(whole.smiles)
     assert reduced({"train": np.arange(9), "valid": np.arange(9, 10)}, 100)["train"].tolist() == list(range(9))
@@ -141,8 +141,8 @@ def test_labelled_tables_reduce_in_proportion(tmp_path: Path) -> None:
 def test_targets_without_a_training_label_are_left_out(tmp_path: Path) -> None:
     table = labelled_table(work(tmp_path, dataset="tox21", most_molecules=60))
     train = np.array(table.split) == "train"
-    assert table.targets_NC.shape[1] == len(table.names) <= 12
-    assert (~np.isnan(table.targets_NC[train])).any(axis=0).all()
+    assert table.targets_BC.shape[1] == len(table.names) <= 12
+    assert (~np.isnan(table.targets_BC[train])).any(axis=0).all()
 
 
 def test_subsets_are_nested_and_hold_both_classes() -> None:

@@ -37,17 +37,17 @@ def test_statistics_of_the_ogb_sets_equal_table_4(name: str) -> None:
     statistics = statistics_of_smiles(load_benchmark(name).smiles)
     molecules, atoms, bonds, elements = TABLE_4[name]
     assert statistics.unreadable == 0
-    assert len(statistics.atoms_M) == molecules
-    assert round(statistics.atoms_M.mean(), 1) == atoms
-    assert round(statistics.bonds_M.mean(), 1) == bonds
+    assert len(statistics.atoms_B) == molecules
+    assert round(statistics.atoms_B.mean(), 1) == atoms
+    assert round(statistics.bonds_B.mean(), 1) == bonds
     assert len(statistics.elements) == elements
 
 
 def test_a_store_and_its_smiles_have_the_same_statistics(tmp_path: Path) -> None:
     smiles = ["CCO", "c1ccccc1Cl", "CC(=O)[O-].[Na+]"]
     from_store, from_text = statistics_of_store(store_of(smiles)), statistics_of_smiles([*smiles, "C1CC"])
-    assert (from_store.atoms_M == from_text.atoms_M).all()
-    assert (from_store.bonds_M == from_text.bonds_M).all()
+    assert (from_store.atoms_B == from_text.atoms_B).all()
+    assert (from_store.bonds_B == from_text.bonds_B).all()
     assert from_store.elements == from_text.elements == {6, 8, 11, 17}
     assert from_text.unreadable == 1
     finding = draw_statistics({"store": from_store, "text": from_text})

@@ -60,7 +60,7 @@ def test_values_come_back_in_the_order_of_the_graph(store: Store) -> None:
         assert not isinstance(expected, str)
         assert found["quantum"] == pytest.approx(expected.molecule(), rel=1e-5, abs=1e-4)
         assert found["quantum_atoms"].reshape(-1, 2) == pytest.approx(expected.atoms(), abs=1e-3)
-        assert found["quantum_bonds"] == pytest.approx(expected.bond_orders_M, abs=2e-3)
+        assert found["quantum_bonds"] == pytest.approx(expected.bond_orders_U, abs=2e-3)
 
 
 def test_the_manifest_has_names_units_and_version(store: Store) -> None:
@@ -118,7 +118,7 @@ def test_files_of_labels_join_and_damage_is_said(labels: Path, tmp_path: Path) -
     for row, label in whole.items():
         assert isinstance(label, QuantumLabel)
         assert np.array_equal(label.atoms_N2, items[row].atoms_N2)
-        assert np.array_equal(label.bonds_M, items[row].bonds_M)
+        assert np.array_equal(label.bonds_U, items[row].bonds_U)
     with pytest.raises(InputError, match="differ in how they were made"):
         joined([parts[0], QuantumLabels.of("another.npz", 3, {})])
     (tmp_path / "torn.npz").write_bytes(labels.read_bytes()[:-300])

@@ -54,11 +54,11 @@ def test_a_batch_holds_its_rows(qm9_rows: list[StoreRow]) -> None:
         begin, end = batch.graph.atom_offsets[place : place + 2].tolist()
         assert np.array_equal(batch.graph.node_features_NF[begin:end], row.graph.node_features_NF)
         edges = slice(*batch.graph.edge_offsets[place : place + 2].tolist())
-        both_ways = np.stack([row.graph.bonds_M2, row.graph.bonds_M2[:, ::-1]], axis=1).reshape(-1, 2)
+        both_ways = np.stack([row.graph.bonds_U2, row.graph.bonds_U2[:, ::-1]], axis=1).reshape(-1, 2)
         assert np.array_equal(batch.graph.edge_index_2E[:, edges].T - begin, both_ways)
-        assert np.array_equal(batch.graph.edge_features_EF[edges], np.repeat(row.graph.bond_features_MF, 2, axis=0))
+        assert np.array_equal(batch.graph.edge_features_EF[edges], np.repeat(row.graph.bond_features_UF, 2, axis=0))
         first, last = batch.conformers.atom_offsets[place : place + 2].tolist()
-        assert np.array_equal(batch.conformers.positions_A3[first:last], row.conformers.positions_KA3[0])
+        assert np.array_equal(batch.conformers.positions_A3[first:last], row.conformers.positions_JA3[0])
         assert np.array_equal(batch.conformers.atomic_numbers_A[first:last], row.conformers.atomic_numbers_A)
         assert np.array_equal(batch.conformers.graph_atoms_N[begin:end], first + np.arange(end - begin))
     elements = batch.conformers.atomic_numbers_A[batch.conformers.graph_atoms_N]
@@ -83,7 +83,7 @@ def test_shards_do_not_show(tmp_path: Path, qm9_rows: list[StoreRow], shard_size
 def test_conformers_are_taken_modulo_their_number(qm9_rows: list[StoreRow]) -> None:
     def with_conformers(row: StoreRow, count: int) -> StoreRow:
         assert row.conformers is not None
-        positions = np.concatenate([row.conformers.positions_KA3 + 10 * number for number in range(count)])
+        positions = np.concatenate([row.conformers.positions_JA3 + 10 * number for number in range(count)])
         return dataclasses.replace(row, conformers=Conformers(row.conformers.atomic_numbers_A, positions))
 
     counts = [3, 1, 2]

@@ -21,7 +21,7 @@ HYDROGENS = "teacher_all_student_heavy"
 
 def changed(row: StoreRow, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> StoreRow:
     assert row.conformers is not None
-    numbers, positions = change(row.conformers.atomic_numbers_A.copy(), row.conformers.positions_KA3.copy())
+    numbers, positions = change(row.conformers.atomic_numbers_A.copy(), row.conformers.positions_JA3.copy())
     return dataclasses.replace(row, conformers=Conformers(numbers, positions))
 
 

@@ -104,7 +104,7 @@ def check_positions(molecule: Molecule, positions_A3: np.ndarray, numbers_A: np.
     graph = featurize(molecule.mol, explicit_hydrogens=len(numbers_A) > molecule.mol.GetNumAtoms())
     assert graph.num_atoms == len(numbers_A)
     assert (graph.node_features_NF[:, 0] + 1).tolist() == numbers_A.tolist()
-    for begin, end in graph.bonds_M2:
+    for begin, end in graph.bonds_U2:
         assert source.GetBondBetweenAtoms(int(match[begin]), int(match[end])) is not None
 
 

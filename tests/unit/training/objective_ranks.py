@@ -73,12 +73,12 @@ def finetuning(targets: list[Target], **settings: Any) -> Objective:
         values = np.sin(rows * (number + 1.0))
         labels = values if target.kind == "regression" else (values > 0.4).astype(float)
         columns.append(np.where((rows + number) % 3 == 1, np.nan, labels))
-    labels_NC = np.stack(columns, axis=1)
+    labels_BC = np.stack(columns, axis=1)
     if targets[-1].group:  # a row has one class or no label at all
-        labels_NC[:, -3:] = np.where((rows % 4 == 3)[:, None], np.nan, np.eye(3)[rows * 7 % 5 % 3])
+        labels_BC[:, -3:] = np.where((rows % 4 == 3)[:, None], np.nan, np.eye(3)[rows * 7 % 5 % 3])
     network = PropertyNetwork(build_student(STUDENT), "mean", "mlp", len(targets))
     parts = Split(rows[:48], rows[48:54], rows[54:])
-    return SupervisedObjective(network, store, labels_NC, targets, parts, loop=LOOP, layer_decay=1.0, **settings)
+    return SupervisedObjective(network, store, labels_BC, targets, parts, loop=LOOP, layer_decay=1.0, **settings)
 
 
 VALUE, CLASS = Target("a"), Target("b", kind="classification")

@@ -62,16 +62,16 @@ class FlatGraphs:
         atom_offsets: `(molecules + 1,)` where the atoms of each begin.
         bond_offsets: `(molecules + 1,)` where the bonds of each begin.
         node_features_NF: as in `MolecularGraph`.
-        bonds_M2: atom indices within the molecule.
-        bond_features_MF: as in `MolecularGraph`.
+        bonds_U2: atom indices within the molecule.
+        bond_features_UF: as in `MolecularGraph`.
         readable_B: of which molecules the rest is true; of the others it's noise.
     """
 
     atom_offsets: Int[np.ndarray, "offsets"]
     bond_offsets: Int[np.ndarray, "offsets"]
     node_features_NF: Int[np.ndarray, "atoms 9"]
-    bonds_M2: Int[np.ndarray, "bonds 2"]
-    bond_features_MF: Int[np.ndarray, "bonds 3"]
+    bonds_U2: Int[np.ndarray, "bonds 2"]
+    bond_features_UF: Int[np.ndarray, "bonds 3"]
     readable_B: Bool[np.ndarray, "molecules"]
 
 
@@ -87,16 +87,16 @@ def read_binaries(binaries: Sequence[bytes]) -> FlatGraphs:
     bond_at, end = _walk(end + 1, bonds_B, lambda at: _bond_lengths(data, at))
     readable &= (data[end] == _BEFORE_RINGS) & (data[end + 2] == 0)  # fewer than 256 rings
     columns_9N, known_N = _atoms(data, atom_at)
-    bonds_M2, bond_features_MF, known_M = _bonds(data, bond_at)
-    molecule_N, molecule_M = np.repeat(np.arange(len(binaries)), atoms_B), np.repeat(np.arange(len(binaries)), bonds_B)
+    bonds_U2, bond_features_UF, known_U = _bonds(data, bond_at)
+    molecule_N, molecule_U = np.repeat(np.arange(len(binaries)), atoms_B), np.repeat(np.arange(len(binaries)), bonds_B)
     readable[molecule_N[~known_N]] = False
-    readable[molecule_M[~known_M | (bonds_M2.max(1, initial=0) >= atoms_B[molecule_M])]] = False
+    readable[molecule_U[~known_U | (bonds_U2.max(1, initial=0) >= atoms_B[molecule_U])]] = False
     atom_offsets = offsets_of(atoms_B)
-    ends = (bonds_M2 + atom_offsets[molecule_M, None])[readable[molecule_M]]
+    ends = (bonds_U2 + atom_offsets[molecule_U, None])[readable[molecule_U]]
     columns_9N[DEGREE] += np.bincount(ends.ravel(), minlength=len(atom_at))
     columns_9N[RING, _ring_atoms(data, np.where(readable, end, 0), atom_offsets)] = 1
     features_NF = indices_of_values(columns_9N)
-    return FlatGraphs(atom_offsets, offsets_of(bonds_B), features_NF, bonds_M2, bond_features_MF, readable)
+    return FlatGraphs(atom_offsets, offsets_of(bonds_B), features_NF, bonds_U2, bond_features_UF, readable)
 
 
 def _counts(binary: bytes) -> tuple[int, int]:
@@ -117,12 +117,12 @@ def _walk(
     steps = np.arange(int(counts_B.max(initial=0)))
     active = np.searchsorted(-counts_B[order], -steps)  # molecules with more records than there were steps before
     here = starts_B[order]
-    at_SB = np.zeros((len(steps), len(starts_B)), dtype=np.int64)
+    at_XB = np.zeros((len(steps), len(starts_B)), dtype=np.int64)
     for step, count in enumerate(active.tolist()):
-        at = at_SB[step, :count] = here[:count]
+        at = at_XB[step, :count] = here[:count]
         here[:count] = at + lengths(at)
     back = np.argsort(order, kind="stable")
-    return at_SB.T[back][steps < counts_B[:, None]], here[back]
+    return at_XB.T[back][steps < counts_B[:, None]], here[back]
 
 
 def _bond_lengths(data: UInt8[np.ndarray, "bytes"], at: Int[np.ndarray, "active"]) -> Int[np.ndarray, "active"]:
@@ -167,8 +167,8 @@ def _bonds(
     kind[typed] = data[at[typed] + 3]
     stereo[marked] = data[at[marked] + _BOND_LENGTH[flags[marked]] - 2]
     features = [_BOND_TYPE_INDEX[kind], _BOND_STEREO_INDEX[stereo], (flags & _CONJUGATED) != 0]
-    ends_M2 = np.stack([data[at], data[at + 1]], axis=1).astype(np.int64)
-    return ends_M2, np.stack(features, axis=1).astype(np.int64), other == 0
+    ends_U2 = np.stack([data[at], data[at + 1]], axis=1).astype(np.int64)
+    return ends_U2, np.stack(features, axis=1).astype(np.int64), other == 0
 
 
 def _ring_atoms(
@@ -225,19 +225,19 @@ class _Texts:
 
     Attributes:
         atoms_B: atoms written in each text.
-        digits_D: the atom before each ring digit, in the order of the texts.
-        ranks_D: the place of the bond it closes among all such bonds, in the parser's order.
-        closures_R2: earlier and later atom of these bonds, in that order.
-        marks_H: atoms with `@` or `@@`.
-        doubled_H: which of them have `@@`.
+        digits_X: the atom before each ring digit, in the order of the texts.
+        ranks_X: the place of the bond it closes among all such bonds, in the parser's order.
+        closures_X2: earlier and later atom of these bonds, in that order.
+        marks_X: atoms with `@` or `@@`.
+        doubled_X: which of them have `@@`.
     """
 
     atoms_B: Int[np.ndarray, "molecules"]
-    digits_D: Int[np.ndarray, "digits"]
-    ranks_D: Int[np.ndarray, "digits"]
-    closures_R2: Int[np.ndarray, "closures 2"]
-    marks_H: Int[np.ndarray, "marks"]
-    doubled_H: Bool[np.ndarray, "marks"]
+    digits_X: Int[np.ndarray, "digits"]
+    ranks_X: Int[np.ndarray, "digits"]
+    closures_X2: Int[np.ndarray, "closures 2"]
+    marks_X: Int[np.ndarray, "marks"]
+    doubled_X: Bool[np.ndarray, "marks"]
 
 
 def in_written_order(graphs: FlatGraphs, order_N: Int[np.ndarray, "atoms"], smiles: Sequence[str]) -> FlatGraphs | None:
@@ -258,25 +258,25 @@ def in_written_order(graphs: FlatGraphs, order_N: Int[np.ndarray, "atoms"], smil
     source_N = order_N + np.repeat(first_B, atoms_B)
     place_N = np.empty_like(source_N)
     place_N[source_N] = np.arange(len(source_N))
-    molecule_M = np.repeat(np.arange(len(smiles)), np.diff(graphs.bond_offsets))
-    ends_M2 = np.sort(place_N[graphs.bonds_M2 + first_B[molecule_M, None]], axis=1)
-    rank_M = _closure_ranks(ends_M2, texts.closures_R2, len(source_N))
-    if rank_M is None:
+    molecule_U = np.repeat(np.arange(len(smiles)), np.diff(graphs.bond_offsets))
+    ends_U2 = np.sort(place_N[graphs.bonds_U2 + first_B[molecule_U, None]], axis=1)
+    rank_U = _closure_ranks(ends_U2, texts.closures_X2, len(source_N))
+    if rank_U is None:
         return None
-    closes_M = rank_M >= 0
-    last_M = graphs.atom_offsets[molecule_M + 1] - 1
-    after = len(texts.closures_R2) + 1
-    order_M = np.argsort(np.where(closes_M, last_M * after + rank_M + 1, ends_M2[:, 1] * after))
-    bonds_M2 = np.where(closes_M[:, None], ends_M2[:, ::-1], ends_M2)[order_M] - first_B[molecule_M, None]
+    closes_U = rank_U >= 0
+    last_U = graphs.atom_offsets[molecule_U + 1] - 1
+    after = len(texts.closures_X2) + 1
+    order_U = np.argsort(np.where(closes_U, last_U * after + rank_U + 1, ends_U2[:, 1] * after))
+    bonds_U2 = np.where(closes_U[:, None], ends_U2[:, ::-1], ends_U2)[order_U] - first_B[molecule_U, None]
     features_NF = graphs.node_features_NF[source_N]
     features_NF[:, _CHIRALITY_COLUMN] = 0
-    features_NF[texts.marks_H, _CHIRALITY_COLUMN] = _tags(texts, ends_M2, closes_M, features_NF[:, _HYDROGENS_COLUMN])
+    features_NF[texts.marks_X, _CHIRALITY_COLUMN] = _tags(texts, ends_U2, closes_U, features_NF[:, _HYDROGENS_COLUMN])
     return FlatGraphs(
         graphs.atom_offsets,
         graphs.bond_offsets,
         features_NF,
-        bonds_M2,
-        graphs.bond_features_MF[order_M],
+        bonds_U2,
+        graphs.bond_features_UF[order_U],
         graphs.readable_B,
     )
 
@@ -295,13 +295,13 @@ def _read(smiles: Sequence[str]) -> _Texts | None:
     )
     if not same:  # a digit without a partner
         return None
-    ranks_D = np.empty(len(at), dtype=np.int64)
-    ranks_D[opening] = ranks_D[closing] = np.arange(len(opening))
+    ranks_X = np.empty(len(at), dtype=np.int64)
+    ranks_X[opening] = ranks_X[closing] = np.arange(len(opening))
     marks = np.flatnonzero((characters[1:] == ord("@")) & (characters[:-1] != ord("@"))) + 1
     return _Texts(
         np.bincount(text[starts], minlength=len(smiles)),
         atom[at],
-        ranks_D,
+        ranks_X,
         np.stack([atom[at[opening]], atom[at[closing]]], axis=1),
         atom[marks],
         characters[marks + 1] == ord("@"),
@@ -309,34 +309,34 @@ def _read(smiles: Sequence[str]) -> _Texts | None:
 
 
 def _closure_ranks(
-    ends_M2: Int[np.ndarray, "bonds 2"], closures_R2: Int[np.ndarray, "closures 2"], atoms: int
+    ends_U2: Int[np.ndarray, "bonds 2"], closures_X2: Int[np.ndarray, "closures 2"], atoms: int
 ) -> Int[np.ndarray, "bonds"] | None:
     """Which ring bond of the text each bond is, -1 for the others; None where the text has another bond."""
-    rank_M = np.full(len(ends_M2), -1)
-    codes_M, wanted_R = ends_M2 @ [1, atoms], closures_R2 @ [1, atoms]
-    order = np.argsort(codes_M)
-    found = np.searchsorted(codes_M, wanted_R, sorter=order)
-    if (found == len(order)).any() or (codes_M[order[found]] != wanted_R).any():
+    rank_U = np.full(len(ends_U2), -1)
+    codes_U, wanted_X = ends_U2 @ [1, atoms], closures_X2 @ [1, atoms]
+    order = np.argsort(codes_U)
+    found = np.searchsorted(codes_U, wanted_X, sorter=order)
+    if (found == len(order)).any() or (codes_U[order[found]] != wanted_X).any():
         return None
-    rank_M[order[found]] = np.arange(len(wanted_R))
-    behind = ends_M2[rank_M < 0, 1]
-    return None if len(np.unique(behind)) < len(behind) else rank_M
+    rank_U[order[found]] = np.arange(len(wanted_X))
+    behind = ends_U2[rank_U < 0, 1]
+    return None if len(np.unique(behind)) < len(behind) else rank_U
 
 
 def _tags(
     texts: _Texts,
-    ends_M2: Int[np.ndarray, "bonds 2"],
-    closes_M: Bool[np.ndarray, "bonds"],
+    ends_U2: Int[np.ndarray, "bonds 2"],
+    closes_U: Bool[np.ndarray, "bonds"],
     hydrogens_N: Int[np.ndarray, "atoms"],
 ) -> Int[np.ndarray, "marks"]:
     """RDKit's tags: from text to bond order, ring bonds move behind branches, and among themselves by rank."""
-    atoms, digits_D, ranks_D = len(hydrogens_N), texts.digits_D, texts.ranks_D
-    degree_N, rings_N = np.bincount(ends_M2.ravel(), minlength=atoms), np.bincount(digits_D, minlength=atoms)
-    behind_N = np.bincount(ends_M2[~closes_M, 1], minlength=atoms)
+    atoms, digits_X, ranks_X = len(hydrogens_N), texts.digits_X, texts.ranks_X
+    degree_N, rings_N = np.bincount(ends_U2.ravel(), minlength=atoms), np.bincount(digits_X, minlength=atoms)
+    behind_N = np.bincount(ends_U2[~closes_U, 1], minlength=atoms)
     swaps_N = rings_N * (degree_N - rings_N - behind_N)
     for gap in range(1, int(rings_N.max(initial=0))):
-        swapped = (digits_D[gap:] == digits_D[:-gap]) & (ranks_D[:-gap] > ranks_D[gap:])
-        swaps_N += np.bincount(digits_D[gap:][swapped], minlength=atoms)
+        swapped = (digits_X[gap:] == digits_X[:-gap]) & (ranks_X[:-gap] > ranks_X[gap:])
+        swaps_N += np.bincount(digits_X[gap:][swapped], minlength=atoms)
     swaps_N += (behind_N == 0) & (degree_N == 3) & (hydrogens_N == 1)  # its hydrogen comes before all others
-    clockwise = texts.doubled_H ^ (swaps_N[texts.marks_H] % 2 == 1)
+    clockwise = texts.doubled_X ^ (swaps_N[texts.marks_X] % 2 == 1)
     return np.where(clockwise, _CLOCKWISE, _COUNTERCLOCKWISE)

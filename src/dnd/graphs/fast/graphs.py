@@ -89,9 +89,9 @@ def _orders(rewritten: Sequence[Rewritten]) -> Int[np.ndarray, "atoms"]:
 
 def _split(graphs: FlatGraphs) -> list[MolecularGraph]:
     atoms, bonds = graphs.atom_offsets.tolist(), graphs.bond_offsets.tolist()
-    features_NF, bonds_M2, bond_features_MF = graphs.node_features_NF, graphs.bonds_M2, graphs.bond_features_MF
+    features_NF, bonds_U2, bond_features_UF = graphs.node_features_NF, graphs.bonds_U2, graphs.bond_features_UF
     return [
-        MolecularGraph(features_NF[a:b], bonds_M2[c:d], bond_features_MF[c:d])
+        MolecularGraph(features_NF[a:b], bonds_U2[c:d], bond_features_UF[c:d])
         for a, b, c, d in zip(atoms[:-1], atoms[1:], bonds[:-1], bonds[1:], strict=True)
     ]
 

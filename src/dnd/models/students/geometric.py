@@ -1,8 +1,6 @@
 """GCN, GraphSAGE, GATv2 and GPS from torch-geometric's layers, the maintained form of the published ones.
 
 Needs the `gnn` extra; torch-geometric is imported when such a student is built.
-
-Legend: B molecules, N atoms, E directed bonds, D width.
 """
 
 from __future__ import annotations
@@ -116,9 +114,9 @@ class GPS(Student):
     def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:
         """Atoms after the last layer."""
         with torch.no_grad():
-            walks_NK = random_walk_identifiers(graph, known(self.config.num_identifiers))
-        walks_NK = walks_NK.to(self.identifiers.weight.dtype)
-        atoms_ND = self.atom(graph.node_features_NF) + self.identifiers(walks_NK)
+            walks_NI = random_walk_identifiers(graph, known(self.config.num_identifiers))
+        walks_NI = walks_NI.to(self.identifiers.weight.dtype)
+        atoms_ND = self.atom(graph.node_features_NF) + self.identifiers(walks_NI)
         bonds_ED, batch_N = self.bond(graph.edge_features_EF), graph.batch_N
         states: list[tuple[Tensor, Tensor | None]] = []
         for layer in self.layers:

@@ -1,7 +1,4 @@
-"""GINE with a virtual node, the architecture of OGB's `gin-virtual` baseline (Hu et al., NeurIPS 2020).
-
-Legend: B molecules, N atoms, E directed bonds, D width.
-"""
+"""GINE with a virtual node, the architecture of OGB's `gin-virtual` baseline (Hu et al., NeurIPS 2020)."""
 
 from __future__ import annotations
 
@@ -124,8 +121,8 @@ class NormedMLP(nn.Module):
         self.second, self.second_norm = nn.Linear(2 * width, width), PackedBatchNorm(width, momentum=momentum)
         self.last_relu = last_relu
 
-    def forward(self, values_ND: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+    def forward(self, values_XD: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
         """Row by row in evaluation mode."""
-        hidden_NF = F.relu(linear_then_norm(self.first, self.first_norm, values_ND), inplace=True)
-        out_ND = linear_then_norm(self.second, self.second_norm, hidden_NF)
+        hidden_XD = F.relu(linear_then_norm(self.first, self.first_norm, values_XD), inplace=True)
+        out_ND = linear_then_norm(self.second, self.second_norm, hidden_XD)
         return F.relu(out_ND) if self.last_relu else out_ND

@@ -29,12 +29,12 @@ class PackedBatchNorm(nn.BatchNorm1d):
     evaluation mode a row's result never depends on the other rows.
     """
 
-    def forward(self, values_ND: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+    def forward(self, values_XD: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
         """Normalise each column."""
-        if len(values_ND) > 1 or not self.training:
-            return super().forward(values_ND)
+        if len(values_XD) > 1 or not self.training:
+            return super().forward(values_XD)
         return F.batch_norm(
-            values_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            values_XD, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
 
 
@@ -59,7 +59,7 @@ def fixed_weights() -> Iterator[None]:
 
 
 def linear_then_norm(
-    linear: nn.Linear, norm: PackedBatchNorm, values_ND: Float[Tensor, "items dim"]
+    linear: nn.Linear, norm: PackedBatchNorm, values_XD: Float[Tensor, "items dim"]
 ) -> Float[Tensor, "items other_dim"]:
     r"""Batch norm of a linear map; in evaluation mode one linear map with the norm folded into its weights.
 
@@ -68,16 +68,16 @@ def linear_then_norm(
     Args:
         linear: W and b.
         norm: γ, β and the running statistics μ, σ².
-        values_ND: x.
+        values_XD: x.
     """
     if norm.training:
-        return norm(linear(values_ND))  # type: ignore[no-any-return]
+        return norm(linear(values_XD))  # type: ignore[no-any-return]
     folds = _folds.get()
     if folds is None:
-        return F.linear(values_ND, *folded(linear, norm))
+        return F.linear(values_XD, *folded(linear, norm))
     if linear not in folds:
         folds[linear] = folded(linear, norm)
-    return F.linear(values_ND, *folds[linear])
+    return F.linear(values_XD, *folds[linear])
 
 
 def folded(linear: nn.Linear, norm: PackedBatchNorm) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ class FeatureEmbedding(nn.Module):
     """
 
     row_of_feature_F: Tensor
-    combinations_KF: Tensor
+    combinations_XF: Tensor
 
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class FeatureEmbedding(nn.Module):
         self.register_buffer("row_of_feature_F", torch.tensor(first_rows), persistent=False)
         few = math.prod(sizes) <= _MOST_COMBINATIONS
         combinations = list(product(*map(range, sizes))) if few else []
-        self.register_buffer("combinations_KF", torch.tensor(combinations, dtype=torch.long), persistent=False)
+        self.register_buffer("combinations_XF", torch.tensor(combinations, dtype=torch.long), persistent=False)
         self.reset_xavier()
 
     def reset_xavier(self) -> None:
@@ -129,19 +129,19 @@ class FeatureEmbedding(nn.Module):
         """N(0, deviation), as TokenGT's tables start."""
         nn.init.normal_(self.table, std=deviation)
 
-    def forward(self, features_NF: Int[Tensor, "items features"]) -> Float[Tensor, "items dim"]:
+    def forward(self, features_XF: Int[Tensor, "items features"]) -> Float[Tensor, "items dim"]:
         """`(items, D)` for `(items, F)` integer features; values must lie within the vocabulary."""
-        if features_NF.shape[1] != len(self.sizes):
-            raise ShapeError("wrong number of features", found=features_NF.shape[1], expected=len(self.sizes))
-        if not len(self.combinations_KF):
-            return self._sums(features_NF)
-        number_N = features_NF[:, 0]
+        if features_XF.shape[1] != len(self.sizes):
+            raise ShapeError("wrong number of features", found=features_XF.shape[1], expected=len(self.sizes))
+        if not len(self.combinations_XF):
+            return self._sums(features_XF)
+        number_X = features_XF[:, 0]
         for column, size in enumerate(self.sizes[1:], start=1):
-            number_N = number_N * size + features_NF[:, column]
-        return F.embedding(number_N, self._sums(self.combinations_KF))
+            number_X = number_X * size + features_XF[:, column]
+        return F.embedding(number_X, self._sums(self.combinations_XF))
 
-    def _sums(self, features_NF: Tensor) -> Tensor:
-        return F.embedding_bag(features_NF + self.row_of_feature_F, self.table, mode="sum")
+    def _sums(self, features_XF: Tensor) -> Tensor:
+        return F.embedding_bag(features_XF + self.row_of_feature_F, self.table, mode="sum")
 
 
 # From atoms to a molecule: +MP and +VN of the paper, and the four aggregates of 3DInfomax's protocol on QM9.

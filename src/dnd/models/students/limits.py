@@ -9,8 +9,6 @@ m the median over molecules that the encoder was trained on and s their robust d
 over 1.349). Both are stored with the encoder, for each pooling; an encoder of before has none and is left as it was.
 The limits are of what `embed` gives; finetuning and its classical members, which have limits of their own, see the
 representation itself.
-
-Legend: B molecules, D width of the pooled representation.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Every atom combines 4 aggregates of its messages (mean, max, min, standard devia
 Atoms are kept sorted by degree, so that each degree is one dense block: aggregates are elementwise operations on
 `(atoms, degree, D)`, and since a scale depends on the degree alone, the 12-block linear map becomes a 4-block map per
 degree. Same function, 2.3 times fewer operations than the equations as written.
-
-Legend: B molecules, N atoms, E directed bonds, D width, n atoms of one degree.
 """
 
 from __future__ import annotations
@@ -81,7 +79,7 @@ class PNALayer(nn.Module):
         self, atoms_ND: Float[Tensor, "atoms dim"], bonds_ED: Float[Tensor, "edges dim"], layout: DegreeLayout
     ) -> Float[Tensor, "atoms dim"]:
         """Update of every atom, atoms and bonds in the order of `layout`."""
-        own_DD, *scaled_DA = self._update_blocks()
+        own_DD, *scaled_DD = self._update_blocks()
         messages_ED = self._messages(atoms_ND, bonds_ED, layout)
         blocks = torch.split(messages_ED, [degree * count for degree, count in layout.runs])
         updates = []
@@ -90,8 +88,8 @@ class PNALayer(nn.Module):
                 updates.append(atoms_ND.new_zeros(count, atoms_ND.shape[1]))
                 continue
             scale = math.log(degree + 1)
-            weight_DA = scaled_DA[0] + scale * scaled_DA[1] + scaled_DA[2] / scale
-            updates.append(F.linear(aggregates(block.view(count, degree, -1)), weight_DA))
+            weight_DD = scaled_DD[0] + scale * scaled_DD[1] + scaled_DD[2] / scale
+            updates.append(F.linear(aggregates(block.view(count, degree, -1)), weight_DD))
         update_ND = F.linear(atoms_ND, own_DD, self.update.bias) + torch.cat(updates)
         return self.update_norm(self.dropout(update_ND))  # type: ignore[no-any-return]
 
@@ -130,21 +128,21 @@ class PNAHead(nn.Module):
         self.norm = PackedBatchNorm(width, momentum=batch_norm_momentum)
         self.out = _linear(width, num_targets)
 
-    def forward(self, pooled_BI: Float[Tensor, "molecules inputs"]) -> Float[Tensor, "molecules targets"]:
+    def forward(self, pooled_BD: Float[Tensor, "molecules inputs"]) -> Float[Tensor, "molecules targets"]:
         """Predictions from pooled vectors."""
-        return self.out(self.norm(F.relu(self.hidden(pooled_BI))))  # type: ignore[no-any-return]
+        return self.out(self.norm(F.relu(self.hidden(pooled_BD))))  # type: ignore[no-any-return]
 
 
-def aggregates(messages_ndD: Float[Tensor, "atoms degree dim"]) -> Float[Tensor, "atoms four_dim"]:
+def aggregates(messages_SeD: Float[Tensor, "atoms degree dim"]) -> Float[Tensor, "atoms four_dim"]:
     """Mean, max, min and population standard deviation of each atom's messages, side by side."""
-    parts = messages_ndD.unbind(1)  # a chain of elementwise operations is faster than a reduction over a short axis
-    total_nD, squares_nD, high_nD, low_nD = parts[0], parts[0] ** 2, parts[0], parts[0]
-    for part_nD in parts[1:]:
-        total_nD, squares_nD = total_nD + part_nD, squares_nD + part_nD**2
-        high_nD, low_nD = torch.maximum(high_nD, part_nD), torch.minimum(low_nD, part_nD)
-    mean_nD = total_nD / len(parts)
-    deviation_nD = torch.sqrt(F.relu(squares_nD / len(parts) - mean_nD**2) + VARIANCE_FLOOR)
-    return torch.cat([mean_nD, high_nD, low_nD, deviation_nD], dim=1)
+    parts = messages_SeD.unbind(1)  # a chain of elementwise operations is faster than a reduction over a short axis
+    total_SD, squares_SD, high_SD, low_SD = parts[0], parts[0] ** 2, parts[0], parts[0]
+    for part_SD in parts[1:]:
+        total_SD, squares_SD = total_SD + part_SD, squares_SD + part_SD**2
+        high_SD, low_SD = torch.maximum(high_SD, part_SD), torch.minimum(low_SD, part_SD)
+    mean_SD = total_SD / len(parts)
+    deviation_SD = torch.sqrt(F.relu(squares_SD / len(parts) - mean_SD**2) + VARIANCE_FLOOR)
+    return torch.cat([mean_SD, high_SD, low_SD, deviation_SD], dim=1)
 
 
 @dataclass(frozen=True)

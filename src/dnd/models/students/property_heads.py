@@ -1,7 +1,4 @@
-"""Ready-made properties: heads that stay with an encoder, from a molecule's representation to values with units.
-
-Legend: B molecules, D width, P properties.
-"""
+"""Ready-made properties: heads that stay with an encoder, from a molecule's representation to values with units."""
 
 from __future__ import annotations
 
@@ -54,9 +51,9 @@ class PropertyHeads(nn.Module):
         properties: in order; those of a term follow each other, and share its network.
     """
 
-    mean_P: Tensor
-    deviation_P: Tensor
-    class_P: Tensor
+    mean_C: Tensor
+    deviation_C: Tensor
+    class_C: Tensor
 
     def __init__(self, width: int, properties: Sequence[Property]) -> None:
         super().__init__()
@@ -70,9 +67,9 @@ class PropertyHeads(nn.Module):
         )
         for name in ("mean", "deviation"):
             values = torch.tensor([getattr(one, name) for one in self.properties], dtype=torch.float32)
-            self.register_buffer(f"{name}_P", values, persistent=False)
+            self.register_buffer(f"{name}_C", values, persistent=False)
         classes = torch.tensor([one.kind == "class" for one in self.properties])
-        self.register_buffer("class_P", classes, persistent=False)
+        self.register_buffer("class_C", classes, persistent=False)
 
     @property
     def names(self) -> list[str]:
@@ -86,8 +83,8 @@ class PropertyHeads(nn.Module):
 
     def forward(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "molecules properties"]:
         """Values in their units, and probabilities of classes."""
-        raw_BP = self.standardised(output, graph)
-        return torch.where(self.class_P, raw_BP.sigmoid(), raw_BP * self.deviation_P + self.mean_P)
+        raw_BC = self.standardised(output, graph)
+        return torch.where(self.class_C, raw_BC.sigmoid(), raw_BC * self.deviation_C + self.mean_C)
 
     def of_terms(self, terms: Collection[str]) -> PropertyHeads | None:
         """The heads of some terms, with the same weights; None where there are none."""

@@ -22,7 +22,6 @@ from dnd.models.students.layers import FeatureEmbedding
 # and norms see no padding at all; sorted by T, each run of equal T is a dense block that attention takes without a mask
 # and without a copy.
 #
-# Legend: B molecules, N atoms, E directed bonds, S tokens of the whole batch, T tokens of one molecule.
 
 
 NUM_SPECIAL_TOKENS = 2  # [graph], [null]
@@ -30,7 +29,7 @@ NUM_SPECIAL_TOKENS = 2  # [graph], [null]
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Positions of all tokens of a batch in the packed `(S, D)` layout.
+    """Positions of all tokens of a batch in the packed `(T, D)` layout.
 
     Attributes:
         graph_B: `(B,)` position of each molecule's [graph] token; [null] follows it.
@@ -49,31 +48,31 @@ class TokenLayout:
     molecules: Int[Tensor, "molecules"]
 
     @cached_property
-    def source_S(self) -> Tensor:
+    def source_T(self) -> Tensor:
         """`(S,)` where each packed token lies in the order [graph]s, [null]s, atoms, bonds."""
-        position_S = torch.cat([self.graph_B, self.graph_B + 1, self.atoms_N, self.edges_E])
-        return torch.empty_like(position_S).scatter_(
-            0, position_S, torch.arange(len(position_S), device=position_S.device)
+        position_T = torch.cat([self.graph_B, self.graph_B + 1, self.atoms_N, self.edges_E])
+        return torch.empty_like(position_T).scatter_(
+            0, position_T, torch.arange(len(position_T), device=position_T.device)
         )
 
     @cached_property
-    def molecule_S(self) -> Tensor:
+    def molecule_T(self) -> Tensor:
         """`(S,)` molecule of each token, in packed order."""
-        return torch.repeat_interleave(self.molecules, self.lengths, output_size=len(self.source_S))
+        return torch.repeat_interleave(self.molecules, self.lengths, output_size=len(self.source_T))
 
     @cached_property
     def padding(self) -> tuple[Tensor, Tensor]:
-        """Packed position behind each cell of a padded `(B, T)` layout, and which cells are real."""
+        """Packed position behind each cell of a padded `(B, t)` layout, and which cells are real."""
         ends_B = torch.cumsum(self.lengths, 0)
         return padding_index(torch.cat([ends_B.new_zeros(1), ends_B]), self.runs[-1][1])
 
     @cached_property
-    def padded_S(self) -> Tensor:
+    def padded_T(self) -> Tensor:
         """`(S,)` cell of the flattened padded layout of each packed token."""
         rows = torch.arange(len(self.lengths), device=self.lengths.device)
         length, first = self.runs[-1][1], torch.cumsum(self.lengths, 0) - self.lengths
-        row_S = torch.repeat_interleave(rows, self.lengths, output_size=len(self.source_S))
-        return row_S * length + torch.arange(len(row_S), device=rows.device) - first[row_S]
+        row_T = torch.repeat_interleave(rows, self.lengths, output_size=len(self.source_T))
+        return row_T * length + torch.arange(len(row_T), device=rows.device) - first[row_T]
 
 
 def token_layout(graph: GraphBatch) -> TokenLayout:
@@ -98,7 +97,6 @@ def token_layout(graph: GraphBatch) -> TokenLayout:
 
 # Multi-head self-attention over packed tokens, each molecule attending to itself.
 #
-# Legend: S tokens of the whole batch, G molecules with T tokens each, H heads, d = D / H.
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,12 @@ class AttentionMap:
     """Attention of one layer within one molecule.
 
     Attributes:
-        scores_HTT: `(H, T, T)` q·k/√d, query by key, before the softmax.
-        weights_HTT: `(H, T, T)` its softmax; each row sums to 1.
+        scores_Htt: `(H, t, t)` q·k/√d, query by key, before the softmax.
+        weights_Htt: `(H, t, t)` its softmax; each row sums to 1.
     """
 
-    scores_HTT: Float[Tensor, "heads tokens tokens"]
-    weights_HTT: Float[Tensor, "heads tokens tokens"]
+    scores_Htt: Float[Tensor, "heads tokens tokens"]
+    weights_Htt: Float[Tensor, "heads tokens tokens"]
 
 
 class PackedAttention(nn.Module):
@@ -133,43 +131,42 @@ class PackedAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, tokens_SD: Float[Tensor, "tokens dim"], layout: TokenLayout, maps: list[AttentionMap] | None = None
+        self, tokens_TD: Float[Tensor, "tokens dim"], layout: TokenLayout, maps: list[AttentionMap] | None = None
     ) -> Float[Tensor, "tokens dim"]:
         """Attend; with `maps`, by the explicit path, which appends each molecule's map in packed order."""
-        query_key_value_SF = self.query_key_value(tokens_SD)
-        if tokens_SD.is_cuda and maps is None:
-            return self.out(self._attend_padded(query_key_value_SF, layout))  # type: ignore[no-any-return]
-        blocks = query_key_value_SF.split([count * length for count, length in layout.runs])
+        query_key_value_TD = self.query_key_value(tokens_TD)
+        if tokens_TD.is_cuda and maps is None:
+            return self.out(self._attend_padded(query_key_value_TD, layout))  # type: ignore[no-any-return]
+        blocks = query_key_value_TD.split([count * length for count, length in layout.runs])
         attended = [
             self._attend(block, count, length, maps) for block, (count, length) in zip(blocks, layout.runs, strict=True)
         ]
         return self.out(torch.cat(attended))  # type: ignore[no-any-return]
 
     def _attend(self, block: Tensor, count: int, length: int, maps: list[AttentionMap] | None) -> Tensor:
-        query_GHTd, key_GHTd, value_GHTd = block.view(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query_GHtd, key_GHtd, value_GHtd = block.view(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         if maps is None:
-            out_GHTd = F.scaled_dot_product_attention(query_GHTd, key_GHTd, value_GHTd, dropout_p=dropout)
+            out_GHtd = F.scaled_dot_product_attention(query_GHtd, key_GHtd, value_GHtd, dropout_p=dropout)
         else:
-            scores_GHTT = (query_GHTd * query_GHTd.shape[-1] ** -0.5) @ key_GHTd.transpose(-1, -2)
-            weights_GHTT = torch.softmax(scores_GHTT, dim=-1)
-            maps += [AttentionMap(*pair) for pair in zip(scores_GHTT.detach(), weights_GHTT.detach(), strict=True)]
-            out_GHTd = F.dropout(weights_GHTT, dropout) @ value_GHTd
-        return out_GHTd.transpose(1, 2).reshape(count * length, -1)
+            scores_GHtt = (query_GHtd * query_GHtd.shape[-1] ** -0.5) @ key_GHtd.transpose(-1, -2)
+            weights_GHtt = torch.softmax(scores_GHtt, dim=-1)
+            maps += [AttentionMap(*pair) for pair in zip(scores_GHtt.detach(), weights_GHtt.detach(), strict=True)]
+            out_GHtd = F.dropout(weights_GHtt, dropout) @ value_GHtd
+        return out_GHtd.transpose(1, 2).reshape(count * length, -1)
 
-    def _attend_padded(self, query_key_value_SF: Tensor, layout: TokenLayout) -> Tensor:
+    def _attend_padded(self, query_key_value_TD: Tensor, layout: TokenLayout) -> Tensor:
         """One call for the whole batch, with a key mask: on a GPU, launches cost more than padding."""
-        index_BT, real_BT = layout.padding
-        padded = query_key_value_SF.index_select(0, index_BT.flatten()).view(*index_BT.shape, 3, self.num_heads, -1)
-        query_BHTd, key_BHTd, value_BHTd = padded.permute(2, 0, 3, 1, 4)
-        dropout, mask_B11T = self.dropout if self.training else 0.0, real_BT[:, None, None, :]
-        out_BHTd = F.scaled_dot_product_attention(query_BHTd, key_BHTd, value_BHTd, mask_B11T, dropout)
-        return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, layout.padded_S)
+        index_Bt, real_Bt = layout.padding
+        padded = query_key_value_TD.index_select(0, index_Bt.flatten()).view(*index_Bt.shape, 3, self.num_heads, -1)
+        query_BHtd, key_BHtd, value_BHtd = padded.permute(2, 0, 3, 1, 4)
+        dropout, mask_B11t = self.dropout if self.training else 0.0, real_Bt[:, None, None, :]
+        out_BHtd = F.scaled_dot_product_attention(query_BHtd, key_BHtd, value_BHtd, mask_B11t, dropout)
+        return out_BHtd.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, layout.padded_T)
 
 
 # TokenGT: a plain Transformer over atoms and bonds as tokens (Kim et al., NeurIPS 2022). The paper's student.
 #
-# Legend: B molecules, N atoms, E directed bonds, S tokens of the whole batch, D width, K identifiers.
 
 
 INITIAL_DEVIATION = 0.02
@@ -198,27 +195,27 @@ class TokenGT(Student):
         graph: GraphBatch,
         *,
         collect_layers: bool = False,
-        identifiers_NK: Float[Tensor, "atoms identifiers"] | None = None,
+        identifiers_NI: Float[Tensor, "atoms identifiers"] | None = None,
     ) -> StudentOutput:
         """Z2D and the [graph] token.
 
         Args:
             graph: B molecules.
             collect_layers: also return the states after every layer, before the final norm.
-            identifiers_NK: node identifiers to use instead of those computed from `graph`.
+            identifiers_NI: node identifiers to use instead of those computed from `graph`.
         """
         layout = token_layout(graph)
-        tokens_SD = self.embedding(graph, layout, self._identifiers(graph, identifiers_NK))
+        tokens_TD = self.embedding(graph, layout, self._identifiers(graph, identifiers_NI))
         states = []
         for layer in self.layers:
-            tokens_SD = layer(tokens_SD, layout)
+            tokens_TD = layer(tokens_TD, layout)
             if collect_layers:
-                states.append((tokens_SD[layout.atoms_N], tokens_SD[layout.graph_B]))
-        atoms_ND = self.final_norm(tokens_SD.index_select(0, layout.atoms_N))
-        return StudentOutput(atoms_ND, self.final_norm(tokens_SD.index_select(0, layout.graph_B)), states)
+                states.append((tokens_TD[layout.atoms_N], tokens_TD[layout.graph_B]))
+        atoms_ND = self.final_norm(tokens_TD.index_select(0, layout.atoms_N))
+        return StudentOutput(atoms_ND, self.final_norm(tokens_TD.index_select(0, layout.graph_B)), states)
 
     def attention_maps(
-        self, graph: GraphBatch, identifiers_NK: Float[Tensor, "atoms identifiers"] | None = None
+        self, graph: GraphBatch, identifiers_NI: Float[Tensor, "atoms identifiers"] | None = None
     ) -> list[list[AttentionMap]]:
         """The attention of every layer within every molecule, by the explicit path: `maps[layer][molecule]`.
 
@@ -226,12 +223,12 @@ class TokenGT(Student):
         molecule, so use it on few molecules at a time.
         """
         layout = token_layout(graph)
-        tokens_SD = self.embedding(graph, layout, self._identifiers(graph, identifiers_NK))
+        tokens_TD = self.embedding(graph, layout, self._identifiers(graph, identifiers_NI))
         batch_order = torch.argsort(layout.molecules).tolist()
         result = []
         for layer in self.layers:
             packed: list[AttentionMap] = []
-            tokens_SD = layer(tokens_SD, layout, packed)
+            tokens_TD = layer(tokens_TD, layout, packed)
             result.append([packed[position] for position in batch_order])
         return result
 
@@ -246,19 +243,19 @@ class TokenGT(Student):
         """Choose another reproducible draw of the ORF identifiers in evaluation mode."""
         self._sampling_seed = seed
 
-    def _identifiers(self, graph: GraphBatch, given_NK: Tensor | None) -> Tensor:
+    def _identifiers(self, graph: GraphBatch, given_NI: Tensor | None) -> Tensor:
         dtype = self.embedding.identifiers.weight.dtype
-        if given_NK is not None:
-            return given_NK.to(dtype)
+        if given_NI is not None:
+            return given_NI.to(dtype)
         columns = known(self.config.num_identifiers)
         with torch.no_grad():
             if self.config.identifiers == "orf":
                 seed = None if self.training else self._sampling_seed
                 return orthonormal_identifiers(graph, columns, seed=seed).to(dtype)
-            vectors_NK = laplacian_identifiers(graph, columns).to(dtype)
+            vectors_NI = laplacian_identifiers(graph, columns).to(dtype)
             if self.training:
-                vectors_NK = flip_signs(vectors_NK, graph.batch_N)
-            return F.dropout(vectors_NK, known(self.config.identifier_dropout), self.training)
+                vectors_NI = flip_signs(vectors_NI, graph.batch_N)
+            return F.dropout(vectors_NI, known(self.config.identifier_dropout), self.training)
 
 
 class TokenEmbedding(nn.Module):
@@ -279,24 +276,24 @@ class TokenEmbedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, graph: GraphBatch, layout: TokenLayout, identifiers_NK: Float[Tensor, "atoms identifiers"]
+        self, graph: GraphBatch, layout: TokenLayout, identifiers_NI: Float[Tensor, "atoms identifiers"]
     ) -> Float[Tensor, "tokens dim"]:
         """Packed tokens after the embedding norm."""
-        return self.dropout(self.norm(self.tokens(graph, layout, identifiers_NK)))  # type: ignore[no-any-return]
+        return self.dropout(self.norm(self.tokens(graph, layout, identifiers_NI)))  # type: ignore[no-any-return]
 
     def tokens(
-        self, graph: GraphBatch, layout: TokenLayout, identifiers_NK: Float[Tensor, "atoms identifiers"]
+        self, graph: GraphBatch, layout: TokenLayout, identifiers_NI: Float[Tensor, "atoms identifiers"]
     ) -> Float[Tensor, "tokens dim"]:
         """Packed sums of features, identifiers and types, before the norm."""
-        first_DK, second_DK = self.identifiers.weight.chunk(2, dim=1)
-        as_source_ND, as_target_ND = F.linear(identifiers_NK, first_DK), F.linear(identifiers_NK, second_DK)
+        first_DI, second_DI = self.identifiers.weight.chunk(2, dim=1)
+        as_source_ND, as_target_ND = F.linear(identifiers_NI, first_DI), F.linear(identifiers_NI, second_DI)
         source_E, target_E = graph.edge_index_2E
         bond_type_D, atom_type_D = self.token_types
         atoms_ND = self.atom(graph.node_features_NF) + as_source_ND + as_target_ND + atom_type_D
         identified_ED = as_source_ND.index_select(0, source_E) + as_target_ND.index_select(0, target_E)
         bonds_ED = self.bond(graph.edge_features_EF) + identified_ED + bond_type_D
         special_BD = self.special_tokens.repeat_interleave(graph.num_molecules, dim=0)
-        return torch.cat([special_BD.to(atoms_ND.dtype), atoms_ND, bonds_ED]).index_select(0, layout.source_S)
+        return torch.cat([special_BD.to(atoms_ND.dtype), atoms_ND, bonds_ED]).index_select(0, layout.source_T)
 
 
 class TransformerLayer(nn.Module):
@@ -313,20 +310,20 @@ class TransformerLayer(nn.Module):
         self.drop_path = drop_path
 
     def forward(
-        self, tokens_SD: Float[Tensor, "tokens dim"], layout: TokenLayout, maps: list[AttentionMap] | None = None
+        self, tokens_TD: Float[Tensor, "tokens dim"], layout: TokenLayout, maps: list[AttentionMap] | None = None
     ) -> Float[Tensor, "tokens dim"]:
         """One layer; `maps` collects the attention of every molecule."""
-        attended_SD = self.dropout(self.attention(self.attention_norm(tokens_SD), layout, maps))
-        tokens_SD = tokens_SD + self._drop_path(attended_SD, layout)
-        hidden_SF = self.activation_dropout(F.gelu(self.feed_forward_in(self.feed_forward_norm(tokens_SD))))
-        return tokens_SD + self._drop_path(self.dropout(self.feed_forward_out(hidden_SF)), layout)
+        attended_TD = self.dropout(self.attention(self.attention_norm(tokens_TD), layout, maps))
+        tokens_TD = tokens_TD + self._drop_path(attended_TD, layout)
+        hidden_TD = self.activation_dropout(F.gelu(self.feed_forward_in(self.feed_forward_norm(tokens_TD))))
+        return tokens_TD + self._drop_path(self.dropout(self.feed_forward_out(hidden_TD)), layout)
 
-    def _drop_path(self, branch_SD: Tensor, layout: TokenLayout) -> Tensor:
+    def _drop_path(self, branch_TD: Tensor, layout: TokenLayout) -> Tensor:
         """Skip the branch for whole molecules (stochastic depth), rescaled so that its mean stays."""
         if not self.training or self.drop_path == 0.0:
-            return branch_SD
-        kept_B = torch.rand(len(layout.lengths), device=branch_SD.device) >= self.drop_path
-        return branch_SD * (kept_B.to(branch_SD.dtype) / (1 - self.drop_path))[layout.molecule_S, None]
+            return branch_TD
+        kept_B = torch.rand(len(layout.lengths), device=branch_TD.device) >= self.drop_path
+        return branch_TD * (kept_B.to(branch_TD.dtype) / (1 - self.drop_path))[layout.molecule_T, None]
 
 
 def _initialise(module: nn.Module) -> None:

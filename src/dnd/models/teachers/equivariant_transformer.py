@@ -58,8 +58,8 @@ class EquivariantAttention(nn.Module):
 
     def forward(
         self,
-        scalars_RF: Float[Tensor, "cells width"],
-        vectors_R3F: Float[Tensor, "cells 3 width"],
+        scalars_ZD: Float[Tensor, "cells width"],
+        vectors_Z3D: Float[Tensor, "cells 3 width"],
         radial: tuple[Float[Tensor, "_rows rbf"], ...],
         near: Neighbourhood,
         workspace: Float[Tensor, "numbers"],
@@ -67,44 +67,44 @@ class EquivariantAttention(nn.Module):
         """Updates (Δx, Δv), to be added by the caller.
 
         Args:
-            scalars_RF: x in the padded layout of `near`.
-            vectors_R3F: v in the same layout.
+            scalars_ZD: x in the padded layout of `near`.
+            vectors_Z3D: v in the same layout.
             radial: radial functions of each block's rows.
             near: pairs.
             workspace: scratch memory for `pair_messages`.
         """
-        message_RF, gathered_R3F = self._messages(self.layernorm(scalars_RF), vectors_R3F, radial, near, workspace)
-        o1_RF, o2_RF, o3_RF = self.o_proj(message_RF).chunk(3, dim=-1)
-        p1_R3F, p2_R3F, p3_R3F = self.vec_proj(vectors_R3F).chunk(3, dim=-1)
-        delta_scalars_RF = torch.addcmul(o3_RF, (p1_R3F * p2_R3F).sum(1), o2_RF)
-        return delta_scalars_RF, torch.addcmul(gathered_R3F, p3_R3F, o1_RF[:, None])
+        message_ZD, gathered_Z3D = self._messages(self.layernorm(scalars_ZD), vectors_Z3D, radial, near, workspace)
+        o1_ZD, o2_ZD, o3_ZD = self.o_proj(message_ZD).chunk(3, dim=-1)
+        p1_Z3D, p2_Z3D, p3_Z3D = self.vec_proj(vectors_Z3D).chunk(3, dim=-1)
+        delta_scalars_ZD = torch.addcmul(o3_ZD, (p1_Z3D * p2_Z3D).sum(1), o2_ZD)
+        return delta_scalars_ZD, torch.addcmul(gathered_Z3D, p3_Z3D, o1_ZD[:, None])
 
     def _messages(
         self,
-        hidden_RF: Float[Tensor, "cells width"],
-        vectors_R3F: Float[Tensor, "cells 3 width"],
+        hidden_ZD: Float[Tensor, "cells width"],
+        vectors_Z3D: Float[Tensor, "cells 3 width"],
         radial: tuple[Float[Tensor, "_rows rbf"], ...],
         near: Neighbourhood,
         workspace: Float[Tensor, "numbers"],
     ) -> tuple[Float[Tensor, "cells width"], Float[Tensor, "cells 3 width"]]:
-        v0_RF, v1_RF, v2_RF = nn.functional.linear(hidden_RF, *self._by_piece(self.v_proj)).chunk(3, dim=-1)
-        per_atom = (self.q_proj(hidden_RF), self.k_proj(hidden_RF), v0_RF, vectors_R3F * v1_RF[:, None], v2_RF)
+        v0_ZD, v1_ZD, v2_ZD = nn.functional.linear(hidden_ZD, *self._by_piece(self.v_proj)).chunk(3, dim=-1)
+        per_atom = (self.q_proj(hidden_ZD), self.k_proj(hidden_ZD), v0_ZD, vectors_Z3D * v1_ZD[:, None], v2_ZD)
         cells = near.cells_per_block()
         weight, bias = self._by_piece(self.dv_proj)
         # (inputs, outputs) in memory: the gradient of the weight is then the faster of two products
         weight = torch.cat([self.dk_proj.weight, weight]).t().contiguous()
         bias = torch.cat([self.dk_proj.bias, bias])
         messages, gathered = [], []
-        for block, radial_PK, *parts in zip(
+        for block, radial_PR, *parts in zip(
             near.blocks, radial, *(torch.split(part, cells) for part in per_atom), strict=True
         ):
-            filters = nn.functional.silu(torch.addmm(bias, radial_PK, weight))
-            cutoff_M = block.cutoff_M
+            filters = nn.functional.silu(torch.addmm(bias, radial_PR, weight))
+            cutoff_Z = block.cutoff_Z
             if self.vector_cutoff:
-                filters, cutoff_M = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_M)
+                filters, cutoff_Z = self._cut_values(filters, block.pair_cutoff()), torch.ones_like(cutoff_Z)
             query, key, scalar, vector, directed = (part.view(*block.shape, *part.shape[1:]) for part in parts)
             message, gather = pair_messages(
-                filters, query, key, scalar, vector, directed, cutoff_M, block, self.num_heads, workspace
+                filters, query, key, scalar, vector, directed, cutoff_Z, block, self.num_heads, workspace
             )
             messages.append(message.flatten(0, 1))
             gathered.append(gather.flatten(0, 1))
@@ -154,19 +154,19 @@ class NeighbourEmbedding(nn.Module):
 
     def forward(
         self,
-        atomic_numbers_R: Int[Tensor, "cells"],
-        scalars_RF: Float[Tensor, "cells width"],
-        radial_PK: Float[Tensor, "pairs rbf"],
+        atomic_numbers_Z: Int[Tensor, "cells"],
+        scalars_ZD: Float[Tensor, "cells width"],
+        radial_PR: Float[Tensor, "pairs rbf"],
         cutoff_P: Float[Tensor, "pairs"],
         near: Neighbourhood,
     ) -> Float[Tensor, "cells width"]:
-        """New scalars; `radial_PK` and `cutoff_P` without the atoms themselves."""
-        filters_PF = self.distance_proj(radial_PK) * cutoff_P[:, None]
-        elements_RF = self.embedding(atomic_numbers_R)
-        around_RF = torch.zeros_like(elements_RF)
-        around_RF = around_RF.index_add(0, near.first_P, filters_PF * elements_RF[near.second_P])
-        around_RF = around_RF.index_add(0, near.second_P, filters_PF * elements_RF[near.first_P])
-        combined: Tensor = self.combine(torch.cat([scalars_RF, around_RF], dim=1))
+        """New scalars; `radial_PR` and `cutoff_P` without the atoms themselves."""
+        filters_PD = self.distance_proj(radial_PR) * cutoff_P[:, None]
+        elements_ZD = self.embedding(atomic_numbers_Z)
+        around_ZD = torch.zeros_like(elements_ZD)
+        around_ZD = around_ZD.index_add(0, near.first_P, filters_PD * elements_ZD[near.second_P])
+        around_ZD = around_ZD.index_add(0, near.second_P, filters_PD * elements_ZD[near.first_P])
+        combined: Tensor = self.combine(torch.cat([scalars_ZD, around_ZD], dim=1))
         return combined
 
 
@@ -222,18 +222,18 @@ class EquivariantTransformer(Teacher):
         check_closest_approach(conformers, self.closest_approach)
         positions_A3 = conformers.positions_A3.to(self.embedding.weight.dtype)
         edges = find_edges(positions_A3, conformers.atom_offsets, self.cutoff, self.distance_expansion)
-        x_AF = self.embedding(conformers.atomic_numbers_A)
-        x_AF = embed_neighbours(self.neighbor_embedding, conformers.atomic_numbers_A, x_AF, edges)
-        v_A3F = x_AF.new_zeros(len(x_AF), 3, self.width)
+        x_AD = self.embedding(conformers.atomic_numbers_A)
+        x_AD = embed_neighbours(self.neighbor_embedding, conformers.atomic_numbers_A, x_AD, edges)
+        v_A3D = x_AD.new_zeros(len(x_AD), 3, self.width)
         layers = []
         for number, layer in enumerate(self.attention_layers):
             assert isinstance(layer, EquivariantAttention)
-            delta_x_AF, delta_v_A3F = attend(layer, x_AF, v_A3F, edges)
-            x_AF, v_A3F = x_AF + delta_x_AF, v_A3F + delta_v_A3F
+            delta_x_AD, delta_v_A3D = attend(layer, x_AD, v_A3D, edges)
+            x_AD, v_A3D = x_AD + delta_x_AD, v_A3D + delta_v_A3D
             if self.config.chiral:
-                x_AF = x_AF + self.handedness_layers[number](v_A3F)
-            layers.append(x_AF)
-        return self._output(x_AF, v_A3F, layers if collect_layers else [], conformers)
+                x_AD = x_AD + self.handedness_layers[number](v_A3D)
+            layers.append(x_AD)
+        return self._output(x_AD, v_A3D, layers if collect_layers else [], conformers)
 
     def _in_tiles(self, conformers: ConformerBatch, collect_layers: bool) -> TeacherOutput:
         dtype, device = self.embedding.weight.dtype, conformers.positions_A3.device
@@ -246,36 +246,36 @@ class EquivariantTransformer(Teacher):
         radial = self.distance_expansion(distances)
         per_block = torch.split(radial, near.rows_per_block())
 
-        numbers_R = conformers.atomic_numbers_A[near.packed_R]
+        numbers_Z = conformers.atomic_numbers_A[near.packed_Z]
         pair_distances_P = distances[near.is_pair]
-        x_RF = self.neighbor_embedding(
-            numbers_R,
-            self.embedding(numbers_R),
+        x_ZD = self.neighbor_embedding(
+            numbers_Z,
+            self.embedding(numbers_Z),
             radial[near.is_pair],
             cosine_cutoff(pair_distances_P, self.cutoff),
             near,
         )
-        v_R3F = x_RF.new_zeros(len(x_RF), 3, self.width)
-        workspace = x_RF.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
+        v_Z3D = x_ZD.new_zeros(len(x_ZD), 3, self.width)
+        workspace = x_ZD.new_empty(max(block.largest_tile for block in near.blocks) * WORKSPACE_WIDTHS * self.width)
         layers = []
         for number, layer in enumerate(self.attention_layers):
-            delta_x_RF, delta_v_R3F = layer(x_RF, v_R3F, per_block, near, workspace)
-            x_RF, v_R3F = x_RF + delta_x_RF, v_R3F + delta_v_R3F
+            delta_x_ZD, delta_v_Z3D = layer(x_ZD, v_Z3D, per_block, near, workspace)
+            x_ZD, v_Z3D = x_ZD + delta_x_ZD, v_Z3D + delta_v_Z3D
             if self.config.chiral:
-                x_RF = x_RF + self.handedness_layers[number](v_R3F)
+                x_ZD = x_ZD + self.handedness_layers[number](v_Z3D)
             if collect_layers:
-                layers.append(x_RF[near.slot_A])
-        return self._output(x_RF[near.slot_A], v_R3F[near.slot_A], layers, conformers)
+                layers.append(x_ZD[near.slot_A])
+        return self._output(x_ZD[near.slot_A], v_Z3D[near.slot_A], layers, conformers)
 
     def _output(
         self,
-        x_AF: Float[Tensor, "conformer_atoms width"],
-        v_A3F: Float[Tensor, "conformer_atoms 3 width"],
+        x_AD: Float[Tensor, "conformer_atoms width"],
+        v_A3D: Float[Tensor, "conformer_atoms 3 width"],
         layers: list[Tensor],
         conformers: ConformerBatch,
     ) -> TeacherOutput:
         tokens = self.token(layers, conformers.batch_A, conformers.num_molecules) if layers and self.has_token else []
-        return TeacherOutput(self.out_norm(x_AF), self.out_norm_vec(v_A3F), layers, tokens)
+        return TeacherOutput(self.out_norm(x_AD), self.out_norm_vec(v_A3D), layers, tokens)
 
 
 @dataclass(frozen=True)
@@ -284,14 +284,14 @@ class Edges:
 
     Attributes:
         receiver_E, sender_E: atoms i and j.
-        radial_EK: e(d_ij).
+        radial_ER: e(d_ij).
         cutoff_E: C(d_ij).
         direction_E3: u_ij, the unit vector from i to j; 0 for an atom with itself.
     """
 
     receiver_E: Int[Tensor, "edges"]
     sender_E: Int[Tensor, "edges"]
-    radial_EK: Float[Tensor, "edges rbf"]
+    radial_ER: Float[Tensor, "edges rbf"]
     cutoff_E: Float[Tensor, "edges"]
     direction_E3: Float[Tensor, "edges 3"]
 
@@ -312,13 +312,13 @@ def find_edges(
         cutoff: :math:`r_c`, angstrom.
         basis: radial functions.
     """
-    index_BT, real_BT = padding_index(atom_offsets)
-    placed_BT3 = positions_A3.detach()[index_BT]
-    near_BTT = (placed_BT3[:, None] - placed_BT3[:, :, None]).norm(dim=-1) < cutoff
-    near_BTT &= real_BT[:, :, None] & real_BT[:, None]
-    molecule, first, second = near_BTT.nonzero().unbind(1)
+    index_Bn, real_Bn = padding_index(atom_offsets)
+    placed_Bn3 = positions_A3.detach()[index_Bn]
+    near_Bnn = (placed_Bn3[:, None] - placed_Bn3[:, :, None]).norm(dim=-1) < cutoff
+    near_Bnn &= real_Bn[:, :, None] & real_Bn[:, None]
+    molecule, first, second = near_Bnn.nonzero().unbind(1)
     molecule, first, second = (index[first != second] for index in (molecule, first, second))
-    i, j = index_BT[molecule, first], index_BT[molecule, second]
+    i, j = index_Bn[molecule, first], index_Bn[molecule, second]
     r_E3 = positions_A3[j] - positions_A3[i]
     d_E = r_E3.norm(dim=1)
     itself_A = torch.arange(len(positions_A3), device=positions_A3.device)
@@ -326,7 +326,7 @@ def find_edges(
     return Edges(
         receiver_E=torch.cat([i, itself_A]),
         sender_E=torch.cat([j, itself_A]),
-        radial_EK=basis(distance_E),
+        radial_ER=basis(distance_E),
         cutoff_E=cosine_cutoff(distance_E, cutoff),
         direction_E3=torch.cat([r_E3 / d_E[:, None], torch.zeros_like(positions_A3)]),
     )
@@ -335,21 +335,21 @@ def find_edges(
 def embed_neighbours(
     embedding: NeighbourEmbedding,
     atomic_numbers_A: Int[Tensor, "conformer_atoms"],
-    x_AF: Float[Tensor, "conformer_atoms width"],
+    x_AD: Float[Tensor, "conformer_atoms width"],
     edges: Edges,
 ) -> Float[Tensor, "conformer_atoms width"]:
     """Scalars before the first layer: the equation of `NeighbourEmbedding` ("embedding layer" of the publication)."""
     i, j = edges.receiver_E, edges.sender_E
-    filter_EF = embedding.distance_proj(edges.radial_EK) * (edges.cutoff_E * (i != j))[:, None]
-    around_AF = torch.zeros_like(x_AF).index_add(0, i, embedding.embedding(atomic_numbers_A)[j] * filter_EF)
-    combined_AF: Tensor = embedding.combine(torch.cat([x_AF, around_AF], dim=1))
-    return combined_AF
+    filter_ED = embedding.distance_proj(edges.radial_ER) * (edges.cutoff_E * (i != j))[:, None]
+    around_AD = torch.zeros_like(x_AD).index_add(0, i, embedding.embedding(atomic_numbers_A)[j] * filter_ED)
+    combined_AD: Tensor = embedding.combine(torch.cat([x_AD, around_AD], dim=1))
+    return combined_AD
 
 
 def attend(
     layer: EquivariantAttention,
-    x_AF: Float[Tensor, "conformer_atoms width"],
-    v_A3F: Float[Tensor, "conformer_atoms 3 width"],
+    x_AD: Float[Tensor, "conformer_atoms width"],
+    v_A3D: Float[Tensor, "conformer_atoms 3 width"],
     edges: Edges,
 ) -> tuple[Float[Tensor, "conformer_atoms width"], Float[Tensor, "conformer_atoms 3 width"]]:
     """(Δx, Δv) of a layer: the equations of `EquivariantAttention` in their order.
@@ -358,24 +358,24 @@ def attend(
     """
     i, j, heads = edges.receiver_E, edges.sender_E, layer.num_heads
     cutoff_E1 = edges.cutoff_E[:, None]
-    h_AF = layer.layernorm(x_AF)
-    q_AHF, k_AHF, val_AHF = (
-        linear(h_AF).view(len(h_AF), heads, -1) for linear in (layer.q_proj, layer.k_proj, layer.v_proj)
+    h_AD = layer.layernorm(x_AD)
+    q_AHd, k_AHd, val_AHd = (
+        linear(h_AD).view(len(h_AD), heads, -1) for linear in (layer.q_proj, layer.k_proj, layer.v_proj)
     )
-    dk_EHF, dv_EHF = (
-        silu(linear(edges.radial_EK)).view(len(i), heads, -1) for linear in (layer.dk_proj, layer.dv_proj)
+    dk_EHd, dv_EHd = (
+        silu(linear(edges.radial_ER)).view(len(i), heads, -1) for linear in (layer.dk_proj, layer.dv_proj)
     )
-    a_EH = silu((q_AHF[i] * k_AHF[j] * dk_EHF).sum(-1))
-    value_EHF = val_AHF[j] * dv_EHF
+    a_EH = silu((q_AHd[i] * k_AHd[j] * dk_EHd).sum(-1))
+    value_EHd = val_AHd[j] * dv_EHd
     if layer.vector_cutoff:
-        value_EHF = value_EHF * cutoff_E1[..., None]
+        value_EHd = value_EHd * cutoff_E1[..., None]
     else:
         a_EH = a_EH * cutoff_E1
-    s0_EHF, s1_EHF, s2_EHF = value_EHF.chunk(3, dim=-1)
-    m_AF = torch.zeros_like(x_AF).index_add(0, i, (a_EH[..., None] * s0_EHF).flatten(1))
-    s1_E1F, s2_E1F = s1_EHF.flatten(1)[:, None], s2_EHF.flatten(1)[:, None]
-    w_E3F = v_A3F[j] * s1_E1F + s2_E1F * edges.direction_E3[..., None]
-    w_A3F = torch.zeros_like(v_A3F).index_add(0, i, w_E3F)
-    o1_AF, o2_AF, o3_AF = layer.o_proj(m_AF).chunk(3, dim=-1)
-    p1_A3F, p2_A3F, p3_A3F = layer.vec_proj(v_A3F).chunk(3, dim=-1)
-    return (p1_A3F * p2_A3F).sum(1) * o2_AF + o3_AF, p3_A3F * o1_AF[:, None] + w_A3F
+    s0_EHd, s1_EHd, s2_EHd = value_EHd.chunk(3, dim=-1)
+    m_AD = torch.zeros_like(x_AD).index_add(0, i, (a_EH[..., None] * s0_EHd).flatten(1))
+    s1_E1D, s2_E1D = s1_EHd.flatten(1)[:, None], s2_EHd.flatten(1)[:, None]
+    w_E3D = v_A3D[j] * s1_E1D + s2_E1D * edges.direction_E3[..., None]
+    w_A3D = torch.zeros_like(v_A3D).index_add(0, i, w_E3D)
+    o1_AD, o2_AD, o3_AD = layer.o_proj(m_AD).chunk(3, dim=-1)
+    p1_A3D, p2_A3D, p3_A3D = layer.vec_proj(v_A3D).chunk(3, dim=-1)
+    return (p1_A3D * p2_A3D).sum(1) * o2_AD + o3_AD, p3_A3D * o1_AD[:, None] + w_A3D

@@ -21,7 +21,7 @@ class Handedness(nn.Module):
     The vectors of atom i are learned sums over the directions of its neighbours. With their root mean square over
     features as the unit of length, and three learned combinations of them,
 
-    .. math:: \hat v_i = v_i / \sqrt{\epsilon + \tfrac1F \textstyle\sum_f \lVert v_{if} \rVert^2}, \quad
+    .. math:: \hat v_i = v_i / \sqrt{\epsilon + \tfrac1D \textstyle\sum_f \lVert v_{if} \rVert^2}, \quad
         (t_1, t_2, t_3) = W_t \hat v_i, \quad \chi_i = t_1 \cdot (t_2 \times t_3), \quad
         \Delta x_i = W_\chi \chi_i, \quad \epsilon = 10^{-4}
 
@@ -40,11 +40,11 @@ class Handedness(nn.Module):
         self.mix = nn.Linear(width, width, bias=False)
         initialise_linear(self)
 
-    def forward(self, vectors_A3F: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms width"]:
+    def forward(self, vectors_A3D: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms width"]:
         """Δx, to be added by the caller."""
-        squared_A = vectors_A3F.square().sum(1).mean(1)
-        unit_A3F = vectors_A3F * (squared_A + EPSILON).rsqrt()[:, None, None]
-        t1_A3F, t2_A3F, t3_A3F = self.combine(unit_A3F).chunk(3, dim=-1)
-        chi_AF = (t1_A3F * torch.linalg.cross(t2_A3F, t3_A3F, dim=1)).sum(1)
-        mixed_AF: Tensor = self.mix(chi_AF)
-        return mixed_AF
+        squared_A = vectors_A3D.square().sum(1).mean(1)
+        unit_A3D = vectors_A3D * (squared_A + EPSILON).rsqrt()[:, None, None]
+        t1_A3D, t2_A3D, t3_A3D = self.combine(unit_A3D).chunk(3, dim=-1)
+        chi_AD = (t1_A3D * torch.linalg.cross(t2_A3D, t3_A3D, dim=1)).sum(1)
+        mixed_AD: Tensor = self.mix(chi_AD)
+        return mixed_AD

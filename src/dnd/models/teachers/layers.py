@@ -48,11 +48,11 @@ class ExpNormBasis(nn.Module):
     .. math:: e_k(d) = C(d) \exp(-\beta_k (\exp(-\alpha d) - \mu_k)^2), \quad \alpha = 5\,\text{Å} / r_c
 
     with :math:`\mu_k` evenly spaced from :math:`\exp(-r_c)` to 1 and all
-    :math:`\beta_k = (\tfrac2K (1 - \exp(-r_c)))^{-2}`. Source: Unke and Meuwly, "PhysNet", 2019, Eq. 7, in
+    :math:`\beta_k = (\tfrac2R (1 - \exp(-r_c)))^{-2}`. Source: Unke and Meuwly, "PhysNet", 2019, Eq. 7, in
     TorchMD-NET's form. Centres and widths are buffers, not trained, and saved with the weights.
 
     Args:
-        num_rbf: K.
+        num_rbf: R.
         cutoff: angstrom.
     """
 
@@ -68,8 +68,8 @@ class ExpNormBasis(nn.Module):
 
     def forward(self, distances_P: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs rbf"]:
         """Values of all functions at each distance (angstrom)."""
-        shifted_PK = torch.exp(distances_P * (-5.0 / self.cutoff))[:, None] - self.means
-        return cosine_cutoff(distances_P, self.cutoff)[:, None] * torch.exp(-self.betas * shifted_PK.square())
+        shifted_PR = torch.exp(distances_P * (-5.0 / self.cutoff))[:, None] - self.means
+        return cosine_cutoff(distances_P, self.cutoff)[:, None] * torch.exp(-self.betas * shifted_PR.square())
 
 
 # Whitening norm of vector features, as the published denoising checkpoints use it.
@@ -82,7 +82,7 @@ class WhiteningNorm(nn.Module):
     r"""Centre the vectors of an atom over features and make their covariance the identity.
 
     .. math:: v' = (S + \epsilon I)^{-1/2} (v - \bar v) \circ w, \quad
-        S = \tfrac1F (v - \bar v)(v - \bar v)^\top + \epsilon\, \mathrm{diag}(1, 2, 3), \quad \epsilon = 10^{-5}
+        S = \tfrac1D (v - \bar v)(v - \bar v)^\top + \epsilon\, \mathrm{diag}(1, 2, 3), \quad \epsilon = 10^{-5}
 
     Source: Zaidi et al., "Pre-training via Denoising", ICLR 2023, "layernorm on vectors: whitened". Because of
     diag(1, 2, 3) it is not strictly equivariant: exactly so in the limit of large vectors, visibly not for linear and
@@ -94,14 +94,14 @@ class WhiteningNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, vectors_A3F: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms 3 width"]:
+    def forward(self, vectors_A3D: Float[Tensor, "atoms 3 width"]) -> Float[Tensor, "atoms 3 width"]:
         """Whitened vectors, same dtype."""
-        double = vectors_A3F.double()
+        double = vectors_A3D.double()
         centred = double - double.mean(-1, keepdim=True)
         axes = torch.arange(1, 4, dtype=torch.float64, device=double.device)
         covariance_A33 = centred @ centred.mT / centred.shape[-1] + torch.diag(REGULARISATION * axes)
         whitened = inverse_square_root(covariance_A33, REGULARISATION) @ centred
-        return whitened.to(vectors_A3F.dtype) * self.weight
+        return whitened.to(vectors_A3D.dtype) * self.weight
 
 
 def inverse_square_root(matrices: Float[Tensor, "*batch n n"], epsilon: float) -> Float[Tensor, "*batch n n"]:

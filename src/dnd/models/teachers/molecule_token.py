@@ -1,7 +1,4 @@
-"""A token per molecule that reads the atoms after every layer of a teacher.
-
-Legend: B molecules, A conformer atoms, D width, H heads, d = D / H.
-"""
+"""A token per molecule that reads the atoms after every layer of a teacher."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class _Gate(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * out_width))
 
-    def forward(self, features_AF: Float[Tensor, "atoms inputs"]) -> Float[Tensor, "atoms outputs"]:
-        mixed: Tensor = self.layers(features_AF)
+    def forward(self, features_AD: Float[Tensor, "atoms inputs"]) -> Float[Tensor, "atoms outputs"]:
+        mixed: Tensor = self.layers(features_AD)
         return mixed
 
 
@@ -39,16 +39,16 @@ class GatedEquivariantBlock(nn.Module):
         initialise_linear(self)
 
     def forward(
-        self, scalars_AF: Float[Tensor, "atoms width"], vectors_A3F: Float[Tensor, "atoms 3 width"]
+        self, scalars_AD: Float[Tensor, "atoms width"], vectors_A3D: Float[Tensor, "atoms 3 width"]
     ) -> tuple[Float[Tensor, "atoms out"], Float[Tensor, "atoms 3 out"]]:
         """New scalars and vectors."""
         # the epsilon keeps the gradient of the norm finite where all vectors are 0 (an atom without neighbour)
-        norms_AF = (self.vec1_proj(vectors_A3F).square().sum(1) + NORM_EPSILON).sqrt()
-        mixed = self.update_net(torch.cat([scalars_AF, norms_AF], dim=1))
+        norms_AD = (self.vec1_proj(vectors_A3D).square().sum(1) + NORM_EPSILON).sqrt()
+        mixed = self.update_net(torch.cat([scalars_AD, norms_AD], dim=1))
         out_scalars, gates = mixed.chunk(2, dim=1)
         if self.activate_scalars:
             out_scalars = nn.functional.silu(out_scalars)
-        return out_scalars, gates[:, None] * self.vec2_proj(vectors_A3F)
+        return out_scalars, gates[:, None] * self.vec2_proj(vectors_A3D)
 
 
 class NoiseHead(nn.Module):

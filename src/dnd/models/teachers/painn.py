@@ -25,14 +25,14 @@ class _Edges:
     Attributes:
         sender_E: j.
         receiver_E: i.
-        radial_PK: radial functions of each pair.
+        radial_PR: radial functions of each pair.
         cutoff_P: C(d) of each pair.
         direction_E3: unit vectors from i to j.
     """
 
     sender_E: Int[Tensor, "edges"]
     receiver_E: Int[Tensor, "edges"]
-    radial_PK: Float[Tensor, "pairs rbf"]
+    radial_PR: Float[Tensor, "pairs rbf"]
     cutoff_P: Float[Tensor, "pairs"]
     direction_E3: Float[Tensor, "edges 3"]
 
@@ -40,7 +40,7 @@ class _Edges:
 class PaiNNLayer(nn.Module):
     r"""Message and update block (Schütt et al., 2021, Eq. 7-10 and Figure 2).
 
-    With :math:`\phi, W, a` split into three pieces of width F:
+    With :math:`\phi, W, a` split into three pieces of width D:
 
     .. math::
         \Delta s_i &= \textstyle\sum_j \phi_s(s_j) \circ W_s(d_{ij}), \quad
@@ -59,30 +59,30 @@ class PaiNNLayer(nn.Module):
         initialise_linear(self)
 
     def forward(
-        self, scalars_AF: Float[Tensor, "atoms width"], vectors_A3F: Float[Tensor, "atoms 3 width"], edges: _Edges
+        self, scalars_AD: Float[Tensor, "atoms width"], vectors_A3D: Float[Tensor, "atoms 3 width"], edges: _Edges
     ) -> tuple[Float[Tensor, "atoms width"], Float[Tensor, "atoms 3 width"]]:
         """New scalars and vectors."""
-        scalars_AF, vectors_A3F = self._receive(scalars_AF, vectors_A3F, edges)
-        left_A3F, right_A3F = self.mix(vectors_A3F).chunk(2, dim=-1)
+        scalars_AD, vectors_A3D = self._receive(scalars_AD, vectors_A3D, edges)
+        left_A3D, right_A3D = self.mix(vectors_A3D).chunk(2, dim=-1)
         # the epsilon keeps the gradient of the norm finite where all vectors are 0
-        norms_AF = (right_A3F.square().sum(1) + NORM_EPSILON).sqrt()
-        to_vectors, coupling, to_scalars = self.update(torch.cat([scalars_AF, norms_AF], dim=1)).chunk(3, dim=-1)
-        scalars_AF = scalars_AF + to_scalars + coupling * (left_A3F * right_A3F).sum(1)
-        return scalars_AF, vectors_A3F + to_vectors[:, None] * left_A3F
+        norms_AD = (right_A3D.square().sum(1) + NORM_EPSILON).sqrt()
+        to_vectors, coupling, to_scalars = self.update(torch.cat([scalars_AD, norms_AD], dim=1)).chunk(3, dim=-1)
+        scalars_AD = scalars_AD + to_scalars + coupling * (left_A3D * right_A3D).sum(1)
+        return scalars_AD, vectors_A3D + to_vectors[:, None] * left_A3D
 
     def _receive(
-        self, scalars_AF: Float[Tensor, "atoms width"], vectors_A3F: Float[Tensor, "atoms 3 width"], edges: _Edges
+        self, scalars_AD: Float[Tensor, "atoms width"], vectors_A3D: Float[Tensor, "atoms 3 width"], edges: _Edges
     ) -> tuple[Float[Tensor, "atoms width"], Float[Tensor, "atoms 3 width"]]:
-        filters_PG = self.filter(edges.radial_PK) * edges.cutoff_P[:, None]
-        weighted_EG = self.message(scalars_AF)[edges.sender_E] * filters_PG.repeat(2, 1)
-        scalar_EF, transport_EF, directed_EF = weighted_EG.chunk(3, dim=-1)
+        filters_PD = self.filter(edges.radial_PR) * edges.cutoff_P[:, None]
+        weighted_ED = self.message(scalars_AD)[edges.sender_E] * filters_PD.repeat(2, 1)
+        scalar_ED, transport_ED, directed_ED = weighted_ED.chunk(3, dim=-1)
         gathered = []
         for axis in range(3):  # axis by axis, so that no tensor of edges x 3 x width is made
-            message_EF = vectors_A3F[edges.sender_E, axis] * transport_EF
-            message_EF = message_EF + directed_EF * edges.direction_E3[:, axis, None]
-            gathered.append(torch.zeros_like(scalars_AF).index_add(0, edges.receiver_E, message_EF))
-        scalars_AF = scalars_AF.index_add(0, edges.receiver_E, scalar_EF)
-        return scalars_AF, vectors_A3F + torch.stack(gathered, dim=1)
+            message_ED = vectors_A3D[edges.sender_E, axis] * transport_ED
+            message_ED = message_ED + directed_ED * edges.direction_E3[:, axis, None]
+            gathered.append(torch.zeros_like(scalars_AD).index_add(0, edges.receiver_E, message_ED))
+        scalars_AD = scalars_AD.index_add(0, edges.receiver_E, scalar_ED)
+        return scalars_AD, vectors_A3D + torch.stack(gathered, dim=1)
 
 
 class PaiNN(Teacher):
@@ -114,29 +114,29 @@ class PaiNN(Teacher):
         check_elements(conformers, self.config.max_atomic_number)
         with torch.autocast(conformers.positions_A3.device.type, enabled=False):
             edges = self._edges(conformers)
-            scalars_AF = self.embedding(conformers.atomic_numbers_A)
-            vectors_A3F = scalars_AF.new_zeros(len(scalars_AF), 3, self.width)
+            scalars_AD = self.embedding(conformers.atomic_numbers_A)
+            vectors_A3D = scalars_AD.new_zeros(len(scalars_AD), 3, self.width)
             collected = []
             for layer in self.layers:
-                scalars_AF, vectors_A3F = layer(scalars_AF, vectors_A3F, edges)
+                scalars_AD, vectors_A3D = layer(scalars_AD, vectors_A3D, edges)
                 if collect_layers:
-                    collected.append(scalars_AF)
-            return TeacherOutput(self.out_norm(scalars_AF), vectors_A3F, collected)
+                    collected.append(scalars_AD)
+            return TeacherOutput(self.out_norm(scalars_AD), vectors_A3D, collected)
 
     def _edges(self, conformers: ConformerBatch) -> _Edges:
         with torch.no_grad():
             near = find_pairs(conformers, self.cutoff, cells_per_block=CELLS_PER_BLOCK, closest=self.closest_approach)
-        first_P, second_P = near.packed_R[near.first_P], near.packed_R[near.second_P]
+        first_P, second_P = near.packed_Z[near.first_P], near.packed_Z[near.second_P]
         positions_A3 = conformers.positions_A3.to(self.embedding.weight.dtype)
         offset_P3 = positions_A3[second_P] - positions_A3[first_P]
         distance_P = offset_P3.norm(dim=-1)
-        order_K = torch.arange(1, self.config.num_rbf + 1, device=distance_P.device, dtype=distance_P.dtype)
-        radial_PK = torch.sin(distance_P[:, None] * order_K * (math.pi / self.cutoff)) / distance_P[:, None]
+        order_R = torch.arange(1, self.config.num_rbf + 1, device=distance_P.device, dtype=distance_P.dtype)
+        radial_PR = torch.sin(distance_P[:, None] * order_R * (math.pi / self.cutoff)) / distance_P[:, None]
         direction_P3 = offset_P3 / distance_P[:, None]
         return _Edges(
             sender_E=torch.cat([second_P, first_P]),
             receiver_E=torch.cat([first_P, second_P]),
-            radial_PK=radial_PK,
+            radial_PR=radial_PR,
             cutoff_P=cosine_cutoff(distance_P, self.cutoff),
             direction_E3=torch.cat([direction_P3, -direction_P3]),
         )

@@ -124,11 +124,11 @@ class Features:
     """The feature matrix of some molecules.
 
     Attributes:
-        x_NF: in the order of a `Layout`.
+        x_BF: in the order of a `Layout`.
         refused: reasons of the molecules that a feature could not be computed for, by row; theirs are 0.
     """
 
-    x_NF: Float32[np.ndarray, "molecules features"]
+    x_BF: Float32[np.ndarray, "molecules features"]
     refused: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -147,7 +147,7 @@ class FeatureCache(Protocol):
 
 def features_of(
     smiles: Sequence[str],
-    embedding_ND: Float32[np.ndarray, "molecules dim"] | None,
+    embedding_BD: Float32[np.ndarray, "molecules dim"] | None,
     layout: Layout | None = None,
     *,
     jobs: int = 1,
@@ -160,7 +160,7 @@ def features_of(
 
     Args:
         smiles: canonical, all molecules.
-        embedding_ND: representations; None = there are none.
+        embedding_BD: representations; None = there are none.
         layout: of the columns; None = that of the representation and `FIRST_SETS`.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
@@ -168,12 +168,12 @@ def features_of(
         descriptors: that are computed where `descriptors` is wanted; the columns of the others stay 0.
         say_progress: receives the number of molecules done, now and then.
     """
-    width = 0 if embedding_ND is None else embedding_ND.shape[1]
+    width = 0 if embedding_BD is None else embedding_BD.shape[1]
     layout = layout or Layout(width)
     assert layout.embedding_width == width, "the representation is that of the layout"
     names = tuple(name for name in layout.sets if wanted is None or name in wanted)
-    x_NF, refused = np.zeros((len(smiles), layout.width), np.float32), {}
-    x_NF[:, :width] = 0 if embedding_ND is None else embedding_ND
+    x_BF, refused = np.zeros((len(smiles), layout.width), np.float32), {}
+    x_BF[:, :width] = 0 if embedding_BD is None else embedding_BD
     own = np.array([_PLACE_OF_DESCRIPTOR[name] for name in descriptors], np.int64)
     columns = [layout.columns(name)[own] if name == DESCRIPTORS else layout.columns(name) for name in names]
     places = np.concatenate([np.empty(0, np.int64), *columns])
@@ -185,9 +185,9 @@ def features_of(
 
     def keep(part: Features) -> None:
         nonlocal done
-        x_NF[done : done + len(part.x_NF), places] = part.x_NF
+        x_BF[done : done + len(part.x_BF), places] = part.x_BF
         refused.update({done + row: reason for row, reason in part.refused.items()})
-        done += len(part.x_NF)
+        done += len(part.x_BF)
         say_progress(done)
 
     with _computing(missing, names, descriptors, jobs) as computed:
@@ -197,7 +197,7 @@ def features_of(
                 if cache is not None:
                     cache.put(chunk, part)
             keep(part)
-    return Features(x_NF, refused)
+    return Features(x_BF, refused)
 
 
 @contextmanager
@@ -215,19 +215,19 @@ def _computing(
 def _computed(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
     """The sets `names` of all molecules, side by side."""
     width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
-    x_NF = np.zeros((len(smiles), width), np.float32)
+    x_BF = np.zeros((len(smiles), width), np.float32)
     refused = {}
     for row, text in enumerate(smiles):
         try:
             read = read_smiles(text)  # canonical, so its atoms are in canonical order
             assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
             found = (_values(name, read[0], descriptors) for name in names)
-            x_NF[row] = np.concatenate([np.empty(0, np.float32), *found])
+            x_BF[row] = np.concatenate([np.empty(0, np.float32), *found])
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
         except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
             refused[row] = internal_reason(error)
-    return Features(x_NF, refused)
+    return Features(x_BF, refused)
 
 
 def _values(name: str, mol: Chem.Mol, descriptors: tuple[str, ...]) -> Float32[np.ndarray, "columns"]:

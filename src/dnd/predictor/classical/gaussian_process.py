@@ -8,8 +8,6 @@ The process has the training molecules and a weight for each:
 T is the Tanimoto similarity of count fingerprints, Σ min(aᵢ, bᵢ) / Σ max(aᵢ, bᵢ) (Ralaivola et al., Neural Networks 18
 (2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
 training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
-
-Legend: N molecules, R training molecules, F features, K scaled columns, U unary bits.
 """
 
 from __future__ import annotations
@@ -44,43 +42,43 @@ class Unary:
     """Counts as bits: one bit for each place of the fingerprint and each level that a training molecule reaches.
 
     Attributes:
-        columns_U: feature of each bit.
-        levels_U: the bit is set when the count is at least this.
+        columns_X: feature of each bit.
+        levels_X: the bit is set when the count is at least this.
     """
 
-    columns_U: Int64[np.ndarray, "bits"]
-    levels_U: Float32[np.ndarray, "bits"]
+    columns_X: Int64[np.ndarray, "bits"]
+    levels_X: Float32[np.ndarray, "bits"]
 
     @classmethod
-    def fit(cls, x_NF: np.ndarray, columns: np.ndarray) -> Unary:
+    def fit(cls, x_BF: np.ndarray, columns: np.ndarray) -> Unary:
         """Bits that two training molecules or more have."""
         pairs = [
             (column, level)
             for level in range(1, LIMIT_LEVELS + 1)
-            for column in columns[(x_NF[:, columns] >= level).sum(axis=0) >= 2]
+            for column in columns[(x_BF[:, columns] >= level).sum(axis=0) >= 2]
         ]
         return cls(np.array([c for c, _ in pairs], np.int64), np.array([level for _, level in pairs], np.float32))
 
-    def bits(self, x_NF: np.ndarray) -> Float32[np.ndarray, "molecules bits"]:
+    def bits(self, x_BF: np.ndarray) -> Float32[np.ndarray, "molecules bits"]:
         """0 and 1 as float32, ready for a matrix product."""
-        found: np.ndarray = (x_NF[:, self.columns_U] >= self.levels_U).astype(np.float32)
+        found: np.ndarray = (x_BF[:, self.columns_X] >= self.levels_X).astype(np.float32)
         return found
 
 
-def tanimoto(a_NU: Float32[np.ndarray, "molecules bits"], b_RU: Float32[np.ndarray, "training bits"]) -> np.ndarray:
+def tanimoto(a_BX: Float32[np.ndarray, "molecules bits"], b_VX: Float32[np.ndarray, "training bits"]) -> np.ndarray:
     """Σ min / Σ max of counts, from their bits; 1 for two molecules without any."""
-    common_NR = (a_NU @ b_RU.T).astype(np.float64)
-    either_NR = a_NU.sum(axis=1, dtype=np.float64)[:, None] + b_RU.sum(axis=1, dtype=np.float64) - common_NR
-    return np.where(either_NR > 0, common_NR / np.maximum(either_NR, 1.0), 1.0)
+    common_BV = (a_BX @ b_VX.T).astype(np.float64)
+    either_BV = a_BX.sum(axis=1, dtype=np.float64)[:, None] + b_VX.sum(axis=1, dtype=np.float64) - common_BV
+    return np.where(either_BV > 0, common_BV / np.maximum(either_BV, 1.0), 1.0)
 
 
-def squared_distance(a_NK: np.ndarray, b_RK: np.ndarray) -> np.ndarray:
+def squared_distance(a_BS: np.ndarray, b_VS: np.ndarray) -> np.ndarray:
     """Mean over columns of squared differences.
 
     A matrix product rounds by the order in memory. Selected columns lie one behind the other, those that come from a
     file do not; with one order for both, a model predicts the same bits before and after it was stored.
     """
-    a, b = (np.asfortranarray(own, np.float64) for own in (a_NK, b_RK))
+    a, b = (np.asfortranarray(own, np.float64) for own in (a_BS, b_VS))
     total = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
     found: np.ndarray = np.maximum(total, 0.0) / max(1, a.shape[1])
     return found
@@ -93,9 +91,9 @@ class Kernel:
     Attributes:
         unary: of the fingerprints.
         scaling: of the descriptors.
-        bits_RU: of the training molecules.
-        scaled_RK: descriptors of the training molecules.
-        alpha_R: weights, with s in them.
+        bits_VX: of the training molecules.
+        scaled_VS: descriptors of the training molecules.
+        alpha_V: weights, with s in them.
         share: w.
         length: ℓ.
         mean: m.
@@ -106,9 +104,9 @@ class Kernel:
 
     unary: Unary
     scaling: Scaling
-    bits_RU: Float32[np.ndarray, "training bits"]
-    scaled_RK: Float32[np.ndarray, "training columns"]
-    alpha_R: Float[np.ndarray, "training"]
+    bits_VX: Float32[np.ndarray, "training bits"]
+    scaled_VS: Float32[np.ndarray, "training columns"]
+    alpha_V: Float[np.ndarray, "training"]
     share: float
     length: float
     mean: float
@@ -117,24 +115,24 @@ class Kernel:
     @property
     def num_bytes(self) -> int:
         """Of the arrays, the bits packed."""
-        return self.bits_RU.size // 8 + 4 * self.scaled_RK.size + 8 * len(self.alpha_R)
+        return self.bits_VX.size // 8 + 4 * self.scaled_VS.size + 8 * len(self.alpha_V)
 
-    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The mean of the process for each row."""
-        similar_NR = tanimoto(self.unary.bits(x_NF), self.bits_RU)
-        near_NR = np.exp(-squared_distance(self.scaling.apply(x_NF), self.scaled_RK) / (2 * self.length**2))
-        kernel_NR = self.share * similar_NR + (1 - self.share) * near_NR
-        return linked(kernel_NR @ self.alpha_R + self.mean, self.link)
+        similar_BV = tanimoto(self.unary.bits(x_BF), self.bits_VX)
+        near_BV = np.exp(-squared_distance(self.scaling.apply(x_BF), self.scaled_VS) / (2 * self.length**2))
+        kernel_BV = self.share * similar_BV + (1 - self.share) * near_BV
+        return linked(kernel_BV @ self.alpha_V + self.mean, self.link)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored; the inverse of `from_arrays`."""
         return {
             **self.scaling.arrays(),
-            "bit_columns": self.unary.columns_U,
-            "bit_levels": self.unary.levels_U,
-            "bits": np.packbits(self.bits_RU.astype(bool), axis=1),
-            "scaled": self.scaled_RK,
-            "alpha": self.alpha_R,
+            "bit_columns": self.unary.columns_X,
+            "bit_levels": self.unary.levels_X,
+            "bits": np.packbits(self.bits_VX.astype(bool), axis=1),
+            "scaled": self.scaled_VS,
+            "alpha": self.alpha_V,
             "numbers": np.array([self.share, self.length, self.mean]),
         }
 
@@ -144,22 +142,22 @@ class Kernel:
         sizes = check_arrays(arrays, _STORED)
         check_arrays(arrays, {"bits": ("u", (sizes["training"], packed_size(sizes["bits"])))})
         unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
-        if len(unary.columns_U) and not 0 <= unary.columns_U.min() <= unary.columns_U.max() < width:
+        if len(unary.columns_X) and not 0 <= unary.columns_X.min() <= unary.columns_X.max() < width:
             raise CorruptFileError(
                 "a classical model uses a feature that there is not",
-                found=f"columns {int(unary.columns_U.min())} to {int(unary.columns_U.max())}",
+                found=f"columns {int(unary.columns_X.min())} to {int(unary.columns_X.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",
             )
-        bits = np.unpackbits(arrays["bits"], axis=1, count=len(unary.columns_U)).astype(np.float32)
+        bits = np.unpackbits(arrays["bits"], axis=1, count=len(unary.columns_X)).astype(np.float32)
         share, length, mean = map(float, arrays["numbers"])
         scaling = Scaling.from_arrays(arrays, width)
         return cls(unary, scaling, bits, arrays["scaled"], arrays["alpha"], share, length, mean, link)
 
 
 def fit_kernel(
-    x_NF: Float32[np.ndarray, "molecules features"],
-    y_N: Float[np.ndarray, "molecules"],
+    x_BF: Float32[np.ndarray, "molecules features"],
+    y_B: Float[np.ndarray, "molecules"],
     counts: Int64[np.ndarray, "counts"],
     others: Int64[np.ndarray, "others"],
     *,
@@ -172,8 +170,8 @@ def fit_kernel(
     to f, but it never leaves 0 to 1 and keeps every order.
 
     Args:
-        x_NF: features of the training molecules.
-        y_N: their labels, of about unit deviation.
+        x_BF: features of the training molecules.
+        y_B: their labels, of about unit deviation.
         counts: columns that are counts of fingerprints.
         others: columns of descriptors and representations.
         classes: whether the labels are 0 and 1.
@@ -182,21 +180,21 @@ def fit_kernel(
     from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
     from scipy.special import expit
 
-    unary, scaling = Unary.fit(x_NF, counts), Scaling.fit(x_NF[:, others])
-    scaling = Scaling(others[scaling.columns_K], scaling.mean_K, scaling.std_K)
-    bits_RU, scaled_RK = unary.bits(x_NF), scaling.apply(x_NF)
-    mean = float(y_N.mean())
-    similar, distance = tanimoto(bits_RU, bits_RU), squared_distance(scaled_RK, scaled_RK)
-    few = np.random.default_rng(seed).permutation(len(y_N))[:_LIKELIHOOD_MOLECULES]
-    found = _most_likely(similar[np.ix_(few, few)], distance[np.ix_(few, few)], y_N[few] - mean)
+    unary, scaling = Unary.fit(x_BF, counts), Scaling.fit(x_BF[:, others])
+    scaling = Scaling(others[scaling.columns_S], scaling.mean_S, scaling.std_S)
+    bits_VX, scaled_VS = unary.bits(x_BF), scaling.apply(x_BF)
+    mean = float(y_B.mean())
+    similar, distance = tanimoto(bits_VX, bits_VX), squared_distance(scaled_VS, scaled_VS)
+    few = np.random.default_rng(seed).permutation(len(y_B))[:_LIKELIHOOD_MOLECULES]
+    found = _most_likely(similar[np.ix_(few, few)], distance[np.ix_(few, few)], y_B[few] - mean)
     scale, share, length, noise = np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3])
-    kernel_RR = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
-    factor = cho_factor(kernel_RR + noise * np.eye(len(y_N)), lower=True)
-    alpha_R = scale * cho_solve(factor, y_N - mean)
+    kernel_VV = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
+    factor = cho_factor(kernel_VV + noise * np.eye(len(y_B)), lower=True)
+    alpha_V = scale * cho_solve(factor, y_B - mean)
     if classes:
-        alpha_R, mean = _STEEPNESS * alpha_R, _STEEPNESS * (mean - 0.5)
+        alpha_V, mean = _STEEPNESS * alpha_V, _STEEPNESS * (mean - 0.5)
     link: Link = "logit" if classes else "identity"
-    return Kernel(unary, scaling, bits_RU, scaled_RK, alpha_R, float(share), float(length), mean, link)
+    return Kernel(unary, scaling, bits_VX, scaled_VS, alpha_V, float(share), float(length), mean, link)
 
 
 def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -222,7 +220,6 @@ def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np
 
 # Ridge and logistic regression as arrays: which columns, how they are scaled, and a weight for each.
 #
-# Legend: N molecules, F features, K used columns.
 
 
 CLIP = 5.0
@@ -242,30 +239,30 @@ class Scaling:
     molecule) would decide a prediction alone.
 
     Attributes:
-        columns_K: that are used.
-        mean_K: of the training molecules.
-        std_K: of the training molecules.
+        columns_S: that are used.
+        mean_S: of the training molecules.
+        std_S: of the training molecules.
     """
 
-    columns_K: Int64[np.ndarray, "columns"]
-    mean_K: Float32[np.ndarray, "columns"]
-    std_K: Float32[np.ndarray, "columns"]
+    columns_S: Int64[np.ndarray, "columns"]
+    mean_S: Float32[np.ndarray, "columns"]
+    std_S: Float32[np.ndarray, "columns"]
 
     @classmethod
-    def fit(cls, x_NF: Float32[np.ndarray, "molecules features"]) -> Scaling:
+    def fit(cls, x_BF: Float32[np.ndarray, "molecules features"]) -> Scaling:
         """Columns that are not constant."""
-        mean_F, std_F = x_NF.mean(axis=0, dtype=np.float64), x_NF.std(axis=0, dtype=np.float64)
-        columns_K = np.flatnonzero(std_F > 1e-6 * (1 + np.abs(mean_F)))
-        return cls(columns_K, mean_F[columns_K].astype(np.float32), std_F[columns_K].astype(np.float32))
+        mean_F, std_F = x_BF.mean(axis=0, dtype=np.float64), x_BF.std(axis=0, dtype=np.float64)
+        columns_S = np.flatnonzero(std_F > 1e-6 * (1 + np.abs(mean_F)))
+        return cls(columns_S, mean_F[columns_S].astype(np.float32), std_F[columns_S].astype(np.float32))
 
-    def apply(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules columns"]:
+    def apply(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules columns"]:
         """`(x - mean) / std`, between -5 and 5."""
-        scaled_NK: np.ndarray = (x_NF[:, self.columns_K] - self.mean_K) / self.std_K
-        return scaled_NK.clip(-CLIP, CLIP)
+        scaled_BS: np.ndarray = (x_BF[:, self.columns_S] - self.mean_S) / self.std_S
+        return scaled_BS.clip(-CLIP, CLIP)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored."""
-        return {"columns": self.columns_K, "mean": self.mean_K, "std": self.std_K}
+        return {"columns": self.columns_S, "mean": self.mean_S, "std": self.std_S}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], width: int) -> Scaling:
@@ -275,15 +272,15 @@ class Scaling:
             CorruptFileError: an array is missing or of the wrong kind, or a column that there is not.
         """
         check_arrays(arrays, _STORED_SCALING)
-        columns_K = arrays["columns"]
-        if len(columns_K) and not 0 <= columns_K.min() <= columns_K.max() < width:
+        columns_S = arrays["columns"]
+        if len(columns_S) and not 0 <= columns_S.min() <= columns_S.max() < width:
             raise CorruptFileError(
                 "a classical model uses a feature that there is not",
-                found=f"columns {int(columns_K.min())} to {int(columns_K.max())}",
+                found=f"columns {int(columns_S.min())} to {int(columns_S.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",
             )
-        return cls(columns_K, arrays["mean"], arrays["std"])
+        return cls(columns_S, arrays["mean"], arrays["std"])
 
 
 @dataclass(frozen=True)
@@ -294,7 +291,7 @@ class Linear:
 
     Attributes:
         scaling: z.
-        weights_K: w.
+        weights_S: w.
         intercept: b.
         link: g.
     """
@@ -302,22 +299,22 @@ class Linear:
     kind: ClassVar[str] = "linear"
 
     scaling: Scaling
-    weights_K: Float[np.ndarray, "columns"]
+    weights_S: Float[np.ndarray, "columns"]
     intercept: float
     link: Link
 
     @property
     def num_bytes(self) -> int:
         """Of the arrays."""
-        return 24 * len(self.weights_K)
+        return 24 * len(self.weights_S)
 
-    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The prediction for each row."""
-        return linked(self.scaling.apply(x_NF).astype(np.float64) @ self.weights_K + self.intercept, self.link)
+        return linked(self.scaling.apply(x_BF).astype(np.float64) @ self.weights_S + self.intercept, self.link)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored; the inverse of `from_arrays`."""
-        return {**self.scaling.arrays(), "weights": self.weights_K, "intercept": np.array([self.intercept])}
+        return {**self.scaling.arrays(), "weights": self.weights_S, "intercept": np.array([self.intercept])}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Linear:

@@ -3,8 +3,6 @@
 A node is three numbers: the column it looks at, its threshold (a leaf: its value), and how far the next node is when
 the column's value is larger; when it is not, the next node is the one that follows. So trees lie one behind the other,
 each in the order in which a depth-first walk that goes left first meets its nodes.
-
-Legend: N molecules, F features, M nodes of all trees, T trees.
 """
 
 from __future__ import annotations
@@ -35,13 +33,13 @@ _STORED: dict[str, Expected] = {
 }
 
 
-def linked(raw_N: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
+def linked(raw_B: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
     """From a model's raw sum to its prediction: as it is, or through the logistic function."""
     if link == "identity":
-        return raw_N
+        return raw_B
     from scipy.special import expit  # not every prediction has to load it
 
-    found: np.ndarray = expit(raw_N)
+    found: np.ndarray = expit(raw_B)
     return found
 
 
@@ -52,11 +50,11 @@ class Trees:
     .. math:: \hat y(x) = g\Big(b + s \sum_t \mathrm{leaf}_t(x)\Big)
 
     Attributes:
-        feature_M: column of an inner node, -1 of a leaf.
-        number_M: threshold of an inner node, value of a leaf.
-        skip_M: nodes from an inner node to its right child.
-        missing_left_M: where a missing value goes.
-        starts_T: first node of each tree.
+        feature_X: column of an inner node, -1 of a leaf.
+        number_X: threshold of an inner node, value of a leaf.
+        skip_X: nodes from an inner node to its right child.
+        missing_left_X: where a missing value goes.
+        starts_M: first node of each tree.
         scale: s.
         base: b.
         link: g.
@@ -64,19 +62,19 @@ class Trees:
 
     kind: ClassVar[str] = "trees"
 
-    feature_M: Int16[np.ndarray, "nodes"]
-    number_M: Float32[np.ndarray, "nodes"]
-    skip_M: UInt16[np.ndarray, "nodes"]
-    missing_left_M: Bool[np.ndarray, "nodes"]
-    starts_T: Int64[np.ndarray, "trees"]
+    feature_X: Int16[np.ndarray, "nodes"]
+    number_X: Float32[np.ndarray, "nodes"]
+    skip_X: UInt16[np.ndarray, "nodes"]
+    missing_left_X: Bool[np.ndarray, "nodes"]
+    starts_M: Int64[np.ndarray, "trees"]
     scale: float
     base: float
     link: Link
 
     @property
     def num_trees(self) -> int:
-        """T."""
-        return len(self.starts_T)
+        """M."""
+        return len(self.starts_M)
 
     @property
     def is_mean(self) -> bool:
@@ -86,23 +84,23 @@ class Trees:
     @property
     def num_bytes(self) -> int:
         """Of the arrays."""
-        return _NODE_BYTES * len(self.feature_M)
+        return _NODE_BYTES * len(self.feature_X)
 
-    def predict(self, x_NF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The prediction for each row; NaN is a missing value."""
         rows = min(_ROWS_AT_ONCE, max(1, _WALKS_AT_ONCE // max(1, self.num_trees)))
-        raw = [self._sum(x_NF[start : start + rows]) for start in range(0, len(x_NF), rows)]
+        raw = [self._sum(x_BF[start : start + rows]) for start in range(0, len(x_BF), rows)]
         return linked(self.base + self.scale * np.concatenate([np.zeros(0), *raw]), self.link)
 
-    def _sum(self, x_NF: np.ndarray) -> np.ndarray:
+    def _sum(self, x_BF: np.ndarray) -> np.ndarray:
         """Walk all rows down all trees at once, a level per pass; who has reached a leaf is done."""
-        count, width = x_NF.shape
-        flat, has_missing = np.ascontiguousarray(x_NF).ravel(), bool(np.isnan(x_NF).any())
-        node = np.repeat(self.starts_T, count)
-        row = np.tile(np.arange(count), len(self.starts_T))
+        count, width = x_BF.shape
+        flat, has_missing = np.ascontiguousarray(x_BF).ravel(), bool(np.isnan(x_BF).any())
+        node = np.repeat(self.starts_M, count)
+        row = np.tile(np.arange(count), len(self.starts_M))
         total = np.zeros(count)
         while len(node):
-            feature, number = self.feature_M[node], self.number_M[node]
+            feature, number = self.feature_X[node], self.number_X[node]
             inner = feature >= 0
             if not inner.all():
                 done = ~inner
@@ -111,25 +109,25 @@ class Trees:
             value = flat[row * width + feature]
             left = value <= number
             if has_missing:
-                left |= np.isnan(value) & self.missing_left_M[node]
-            node = node + np.where(left, 1, self.skip_M[node])
+                left |= np.isnan(value) & self.missing_left_X[node]
+            node = node + np.where(left, 1, self.skip_X[node])
         return total
 
     def first(self, count: int) -> Trees:
         """The first `count` trees of a forest, at least one, in place of all of them."""
-        end = int(self.starts_T[count]) if count < len(self.starts_T) else len(self.feature_M)
-        scale = self.scale * len(self.starts_T) / count
-        parts = (self.feature_M[:end], self.number_M[:end], self.skip_M[:end], self.missing_left_M[:end])
-        return Trees(*parts, self.starts_T[:count], scale, self.base, self.link)
+        end = int(self.starts_M[count]) if count < len(self.starts_M) else len(self.feature_X)
+        scale = self.scale * len(self.starts_M) / count
+        parts = (self.feature_X[:end], self.number_X[:end], self.skip_X[:end], self.missing_left_X[:end])
+        return Trees(*parts, self.starts_M[:count], scale, self.base, self.link)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored; the inverse of `from_arrays`."""
         return {
-            "feature": self.feature_M,
-            "number": self.number_M,
-            "skip": self.skip_M,
-            "missing_left": np.packbits(self.missing_left_M),
-            "starts": self.starts_T,
+            "feature": self.feature_X,
+            "number": self.number_X,
+            "skip": self.skip_X,
+            "missing_left": np.packbits(self.missing_left_X),
+            "starts": self.starts_M,
             "affine": np.array([self.scale, self.base]),
         }
 
@@ -202,15 +200,15 @@ def mean_of(boosted: Sequence[Trees]) -> Trees:
     """The mean of the raw sums of several boosted models; the leaves hold it, so that no tree can be left out."""
     first = boosted[0]
     assert all((one.scale, one.base, one.link) == (1.0, 0.0, first.link) for one in boosted)
-    ends = np.cumsum([0, *(len(one.feature_M) for one in boosted)])
-    feature_M = np.concatenate([one.feature_M for one in boosted])
-    number_M = np.concatenate([one.number_M for one in boosted])
+    ends = np.cumsum([0, *(len(one.feature_X) for one in boosted)])
+    feature_X = np.concatenate([one.feature_X for one in boosted])
+    number_X = np.concatenate([one.number_X for one in boosted])
     return Trees(
-        feature_M,
-        np.where(feature_M < 0, number_M / len(boosted), number_M).astype(np.float32),
-        np.concatenate([one.skip_M for one in boosted]),
-        np.concatenate([one.missing_left_M for one in boosted]),
-        np.concatenate([one.starts_T + start for one, start in zip(boosted, ends[:-1], strict=True)]),
+        feature_X,
+        np.where(feature_X < 0, number_X / len(boosted), number_X).astype(np.float32),
+        np.concatenate([one.skip_X for one in boosted]),
+        np.concatenate([one.missing_left_X for one in boosted]),
+        np.concatenate([one.starts_M + start for one, start in zip(boosted, ends[:-1], strict=True)]),
         scale=1.0,
         base=0.0,
         link=first.link,

@@ -208,11 +208,11 @@ class Calibration:
         intervals = [one.chosen.intervals for one in self.targets]
         return any(own is not None and own.similarity_knots is not None for own in intervals)
 
-    def scaled(self, predictions_NC: Array) -> Array:
+    def scaled(self, predictions_BC: Array) -> Array:
         """Calibrated probabilities; unchanged where no scaling was learned."""
         columns = [
-            one.chosen.scaled(Predicted(column_N)).values
-            for one, column_N in zip(self.targets, predictions_NC.T, strict=True)
+            one.chosen.scaled(Predicted(column_B)).values
+            for one, column_B in zip(self.targets, predictions_BC.T, strict=True)
         ]
         found = np.stack(columns, axis=1)
         for group in self.groups:

@@ -1,7 +1,4 @@
-"""Classes: probabilities that are frequencies, and sets that hold the true class as often as promised.
-
-Legend: N molecules, K classes of one target.
-"""
+"""Classes: probabilities that are frequencies, and sets that hold the true class as often as promised."""
 
 from __future__ import annotations
 
@@ -36,14 +33,14 @@ class Probabilities(Calibrator):
     def evaluate(self, data: HeldOut) -> dict[str, float]:
         """Log loss and Brier score, before and after, and the expected calibration error (`ece`) after."""
         own = Predicted(self.apply(data.predicted))
-        return super().evaluate(data) | {"ece": calibration_error(data.places_N, own.by_class_NK)}
+        return super().evaluate(data) | {"ece": calibration_error(data.places_B, own.by_class_BK)}
 
     def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
         """Log loss and squared error of each molecule, of the model's and of the calibrated probabilities."""
         before, after = _with_sum_1(data.predicted), Predicted(self.apply(data.predicted))
         return {
-            "log_loss_before": log_losses(data.labels_N, before),
-            "log_loss": log_losses(data.labels_N, after),
+            "log_loss_before": log_losses(data.labels_B, before),
+            "log_loss": log_losses(data.labels_B, after),
             "brier_before": _squared_errors(data, before),
             "brier": _squared_errors(data, after),
         }
@@ -72,18 +69,18 @@ class Platt(Probabilities):
         from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
         from scipy.special import expit, logit
 
-        labels_N, probabilities_N = data.labels_N, data.predicted.values
-        positive, count = int(labels_N.sum()), len(labels_N)
+        labels_B, probabilities_B = data.labels_B, data.predicted.values
+        positive, count = int(labels_B.sum()), len(labels_B)
         if min(positive, count - positive) < FEWEST_PER_CLASS:
             return None
-        scores_N = logit(probabilities_N.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
-        wanted_N = np.where(labels_N > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
+        scores_B = logit(probabilities_B.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
+        wanted_B = np.where(labels_B > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
 
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            outputs_N = parameters[0] * scores_N + parameters[1]
-            errors_N = expit(outputs_N) - wanted_N
-            value = (np.logaddexp(0, outputs_N) - wanted_N * outputs_N).sum()
-            return float(value), np.array([(errors_N * scores_N).sum(), errors_N.sum()])
+            outputs_B = parameters[0] * scores_B + parameters[1]
+            errors_B = expit(outputs_B) - wanted_B
+            value = (np.logaddexp(0, outputs_B) - wanted_B * outputs_B).sum()
+            return float(value), np.array([(errors_B * scores_B).sum(), errors_B.sum()])
 
         slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
         return cls(slope, intercept) if slope > 0 and math.isfinite(intercept) else None
@@ -92,8 +89,8 @@ class Platt(Probabilities):
         """σ(slope · logit p + intercept)."""
         from scipy.special import expit, logit
 
-        scores_N = logit(predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
-        return np.asarray(expit(self.slope * scores_N + self.intercept))
+        scores_B = logit(predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
+        return np.asarray(expit(self.slope * scores_B + self.intercept))
 
     def describe(self) -> str:
         """The name of the scaling."""
@@ -123,14 +120,14 @@ class Isotonic(Probabilities):
 
         if len(data) < 2:
             return None
-        probabilities_N = data.predicted.values
-        steps_N = IsotonicRegression(y_min=_KNOT_EDGE, y_max=1 - _KNOT_EDGE).fit_transform(
-            probabilities_N, data.labels_N
+        probabilities_B = data.predicted.values
+        steps_B = IsotonicRegression(y_min=_KNOT_EDGE, y_max=1 - _KNOT_EDGE).fit_transform(
+            probabilities_B, data.labels_B
         )
-        values = np.unique(steps_N)
+        values = np.unique(steps_B)
         if len(values) < 2:
             return None
-        centres = np.array([probabilities_N[steps_N == value].mean() for value in values])
+        centres = np.array([probabilities_B[steps_B == value].mean() for value in values])
         inner = (centres > 0) & (centres < 1)
         centres, values = centres[inner], values[inner]
         if len(values) < 2 or (np.diff(centres) <= 0).any():
@@ -169,10 +166,10 @@ class Temperature(Probabilities):
 
         if len(data) < FEWEST_FOR_TEMPERATURE:
             return None
-        logs_NK, true = _logarithms(data.predicted), (np.arange(len(data)), data.places_N)
+        logs_BK, true = _logarithms(data.predicted), (np.arange(len(data)), data.places_B)
 
         def loss(log_temperature: float) -> float:
-            return float(-np.log(softmax(logs_NK / np.exp(log_temperature)).clip(LOGIT_EDGE, 1.0))[true].mean())
+            return float(-np.log(softmax(logs_BK / np.exp(log_temperature)).clip(LOGIT_EDGE, 1.0))[true].mean())
 
         best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
         return cls(float(np.exp(best.x)))
@@ -186,34 +183,34 @@ class Temperature(Probabilities):
         return f"temperature {self.value:.2f}"
 
 
-def log_losses(labels_N: Float[np.ndarray, "molecules"], predicted: Predicted) -> Float[np.ndarray, "molecules"]:
+def log_losses(labels_B: Float[np.ndarray, "molecules"], predicted: Predicted) -> Float[np.ndarray, "molecules"]:
     """-log of the probability of each molecule's class."""
     if predicted.values.ndim == 1:
-        inside_N = predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE)
-        return np.asarray(-(labels_N * np.log(inside_N) + (1 - labels_N) * np.log1p(-inside_N)))
-    inside_N = predicted.values[np.arange(len(labels_N)), labels_N.astype(int)].clip(LOGIT_EDGE, 1.0)
-    return np.asarray(-np.log(inside_N))
+        inside_B = predicted.values.clip(LOGIT_EDGE, 1 - LOGIT_EDGE)
+        return np.asarray(-(labels_B * np.log(inside_B) + (1 - labels_B) * np.log1p(-inside_B)))
+    inside_B = predicted.values[np.arange(len(labels_B)), labels_B.astype(int)].clip(LOGIT_EDGE, 1.0)
+    return np.asarray(-np.log(inside_B))
 
 
-def calibration_error(places_N: np.ndarray, probabilities_NK: Float[np.ndarray, "molecules classes"]) -> float:
+def calibration_error(places_B: np.ndarray, probabilities_BK: Float[np.ndarray, "molecules classes"]) -> float:
     r"""Expected calibration error of the most probable class.
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \lvert \mathrm{accuracy}_b - \mathrm{confidence}_b \rvert
 
     over ten bins b of equal width of the confidence. Source: Naeini et al., AAAI 2015.
     """
-    confidence_N, right_N = probabilities_NK.max(axis=1), probabilities_NK.argmax(axis=1) == places_N
-    bin_N = (confidence_N * _CONFIDENCE_BINS).astype(int).clip(0, _CONFIDENCE_BINS - 1)
-    gaps = np.bincount(bin_N, weights=right_N - confidence_N, minlength=_CONFIDENCE_BINS)
-    return float(np.abs(gaps).sum() / max(1, len(places_N)))
+    confidence_B, right_B = probabilities_BK.max(axis=1), probabilities_BK.argmax(axis=1) == places_B
+    bin_B = (confidence_B * _CONFIDENCE_BINS).astype(int).clip(0, _CONFIDENCE_BINS - 1)
+    gaps = np.bincount(bin_B, weights=right_B - confidence_B, minlength=_CONFIDENCE_BINS)
+    return float(np.abs(gaps).sum() / max(1, len(places_B)))
 
 
 def _squared_errors(data: HeldOut, predicted: Predicted) -> Float[np.ndarray, "molecules"]:
     """(p - y)² of class 1, or its sum over several classes (Brier, Monthly Weather Review 78 (1950) 1)."""
     if predicted.values.ndim == 1:
-        return np.asarray((predicted.values - data.labels_N) ** 2)
-    truth_NK = np.eye(predicted.values.shape[1])[data.places_N]
-    return np.asarray(((predicted.values - truth_NK) ** 2).sum(axis=1))
+        return np.asarray((predicted.values - data.labels_B) ** 2)
+    truth_BK = np.eye(predicted.values.shape[1])[data.places_B]
+    return np.asarray(((predicted.values - truth_BK) ** 2).sum(axis=1))
 
 
 def _with_sum_1(predicted: Predicted) -> Predicted:
@@ -233,7 +230,6 @@ def _logarithms(predicted: Predicted) -> Float[np.ndarray, "molecules classes"]:
 # may keep it by naming the common class every time. For exchangeable molecules P(true class in the set) ≥ coverage.
 #
 # Source: Sadinle, Lei and Wasserman, JASA 114 (2019) 223 (least ambiguous sets, class-wise and marginal).
-# Legend: N molecules, K classes.
 
 
 FEWEST_EACH = 20  # of a class, or a threshold of its own would be one of its two most extreme molecules
@@ -257,16 +253,16 @@ class ClassSets(Calibrator):
     @classmethod
     def fit(cls, data: HeldOut) -> ClassSets | None:
         """None where every class has too few molecules."""
-        found = cls.quantiles(data.places_N, data.predicted.by_class_NK, data.weights_N)
+        found = cls.quantiles(data.places_B, data.predicted.by_class_BK, data.weights_B)
         return None if all(value == ALWAYS for value in found) else cls(found)
 
     @classmethod
     @abstractmethod
     def quantiles(
         cls,
-        places_N: Int[np.ndarray, "molecules"],
-        probabilities_NK: Float[np.ndarray, "molecules classes"],
-        weights_N: Float[np.ndarray, "molecules"] | None = None,
+        places_B: Int[np.ndarray, "molecules"],
+        probabilities_BK: Float[np.ndarray, "molecules classes"],
+        weights_B: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The threshold of each class, `ALWAYS` where there are too few molecules."""
 
@@ -275,12 +271,12 @@ class ClassSets(Calibrator):
 
         A set that would be empty holds the most probable class; where there is no prediction, the set is empty.
         """
-        probabilities_NK = predicted.by_class_NK
-        known_N = np.isfinite(probabilities_NK).all(axis=1)
-        inside_NK = 1 - probabilities_NK <= np.asarray(self.thresholds) + _SLACK
-        empty_N = known_N & ~inside_NK.any(axis=1)
-        inside_NK[empty_N, probabilities_NK[empty_N].argmax(axis=1)] = True
-        return np.asarray(inside_NK & known_N[:, None])
+        probabilities_BK = predicted.by_class_BK
+        known_B = np.isfinite(probabilities_BK).all(axis=1)
+        inside_BK = 1 - probabilities_BK <= np.asarray(self.thresholds) + _SLACK
+        empty_B = known_B & ~inside_BK.any(axis=1)
+        inside_BK[empty_B, probabilities_BK[empty_B].argmax(axis=1)] = True
+        return np.asarray(inside_BK & known_B[:, None])
 
     def words(self, predicted: Predicted, names: Sequence[str]) -> list[str]:
         """The names in each set, as in `0|1`; empty where there is no prediction."""
@@ -291,9 +287,9 @@ class ClassSets(Calibrator):
 
     def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
         """`coverage`: whether the true class is in the set; `size` of the set; `single`: whether it names one class."""
-        inside_NK = self.apply(data.predicted)
-        size_N = inside_NK.sum(axis=1)
-        return {"coverage": inside_NK[np.arange(len(data)), data.places_N], "size": size_N, "single": size_N == 1}
+        inside_BK = self.apply(data.predicted)
+        size_B = inside_BK.sum(axis=1)
+        return {"coverage": inside_BK[np.arange(len(data)), data.places_B], "size": size_B, "single": size_B == 1}
 
     def describe(self) -> str:
         """What the coverage is promised for."""
@@ -309,16 +305,16 @@ class ClassWiseSets(ClassSets):
     @classmethod
     def quantiles(
         cls,
-        places_N: Int[np.ndarray, "molecules"],
-        probabilities_NK: Float[np.ndarray, "molecules classes"],
-        weights_N: Float[np.ndarray, "molecules"] | None = None,
+        places_B: Int[np.ndarray, "molecules"],
+        probabilities_BK: Float[np.ndarray, "molecules classes"],
+        weights_B: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The conformal quantile of 1 - p over the molecules of each class."""
-        count = probabilities_NK.shape[1]
+        count = probabilities_BK.shape[1]
         found = []
         for place in range(count):
-            own = places_N == place
-            found.append(_quantile(1 - probabilities_NK[own, place], None if weights_N is None else weights_N[own]))
+            own = places_B == place
+            found.append(_quantile(1 - probabilities_BK[own, place], None if weights_B is None else weights_B[own]))
         return tuple(found)
 
 
@@ -331,16 +327,16 @@ class MarginalSets(ClassSets):
     @classmethod
     def quantiles(
         cls,
-        places_N: Int[np.ndarray, "molecules"],
-        probabilities_NK: Float[np.ndarray, "molecules classes"],
-        weights_N: Float[np.ndarray, "molecules"] | None = None,
+        places_B: Int[np.ndarray, "molecules"],
+        probabilities_BK: Float[np.ndarray, "molecules classes"],
+        weights_B: Float[np.ndarray, "molecules"] | None = None,
     ) -> tuple[float, ...]:
         """The conformal quantile of 1 - p of the true class over all molecules."""
-        shared = _quantile(1 - probabilities_NK[np.arange(len(places_N)), places_N], weights_N)
-        return tuple(shared for _ in range(probabilities_NK.shape[1]))
+        shared = _quantile(1 - probabilities_BK[np.arange(len(places_B)), places_B], weights_B)
+        return tuple(shared for _ in range(probabilities_BK.shape[1]))
 
 
-def _quantile(scores_N: Float[np.ndarray, "molecules"], weights_N: Float[np.ndarray, "molecules"] | None) -> float:
-    share_N = weights_N / weights_N.sum() if weights_N is not None and len(weights_N) else None
-    found = conformal_quantile(scores_N, share_N)
+def _quantile(scores_B: Float[np.ndarray, "molecules"], weights_B: Float[np.ndarray, "molecules"] | None) -> float:
+    share_B = weights_B / weights_B.sum() if weights_B is not None and len(weights_B) else None
+    found = conformal_quantile(scores_B, share_B)
     return ALWAYS if found is None else found

@@ -4,8 +4,6 @@ With one partition it learns from the validation part, which also chose the epoc
 development molecules that were predicted out of fold. With folds it learns from each fold's test part, predicted by
 members that never saw it. Which calibrators a target gets, every choice between
 two of a kind, is decided here, from held-out molecules alone.
-
-Legend: N molecules, C columns.
 """
 
 from __future__ import annotations
@@ -53,21 +51,21 @@ class Lesson:
 
     Attributes:
         rows: molecules that teach.
-        values_NC: predictions for all molecules.
+        values_BC: predictions for all molecules.
         partition: of the molecules.
         mixed: its validation part weighs as much as its training part, for intervals and sets.
-        spread_NC: of the members for all molecules; None = widths do not go with it.
-        similarity_N: of all molecules to the nearest one that their predictions were learned from; None = not known.
-        molecule_N: number of the molecule of each row, the same for replicates; None = every row is a molecule.
+        spread_BC: of the members for all molecules; None = widths do not go with it.
+        similarity_B: of all molecules to the nearest one that their predictions were learned from; None = not known.
+        molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
 
     rows: np.ndarray
-    values_NC: Array
+    values_BC: Array
     partition: Split
     mixed: bool = False
-    spread_NC: Array | None = None
-    similarity_N: np.ndarray | None = None
-    molecule_N: np.ndarray | None = None
+    spread_BC: Array | None = None
+    similarity_B: np.ndarray | None = None
+    molecule_B: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -91,34 +89,34 @@ class Column:
         """Whether it is one class of a target that is calibrated as a whole."""
         return self.kind == "multiclass" and self.group is None
 
-    def held_out(self, lesson: Lesson, rows: np.ndarray, targets_NC: Array) -> tuple[HeldOut, np.ndarray]:
+    def held_out(self, lesson: Lesson, rows: np.ndarray, targets_BC: Array) -> tuple[HeldOut, np.ndarray]:
         """Those of `rows` that have a label and a prediction, without weights; and which rows they are."""
         if self.group is not None:
-            labels_NK, values = targets_NC[rows, self.group.span], lesson.values_NC[rows, self.group.span]
-            known_N = np.isfinite(labels_NK).all(axis=1) & np.isfinite(values).all(axis=1)
-            labels_N = labels_NK.argmax(axis=1).astype(float)
+            labels_BK, values = targets_BC[rows, self.group.span], lesson.values_BC[rows, self.group.span]
+            known_B = np.isfinite(labels_BK).all(axis=1) & np.isfinite(values).all(axis=1)
+            labels_B = labels_BK.argmax(axis=1).astype(float)
         else:
-            labels_N, values = targets_NC[rows, self.place], lesson.values_NC[rows, self.place]
-            known_N = ~np.isnan(labels_N) & np.isfinite(values)
-        own = rows[known_N]
-        by_spread = lesson.spread_NC is not None and self.transform.name == "none"
-        spread_N = lesson.spread_NC[own, self.place] if by_spread and lesson.spread_NC is not None else None
-        similarity_N = None if lesson.similarity_N is None else lesson.similarity_N[own]
-        predicted = Predicted(values[known_N], spread_N, self.transform, similarity_N)
-        molecule_N = None if lesson.molecule_N is None else lesson.molecule_N[own]
-        return HeldOut(labels_N[known_N], predicted, molecule_N=molecule_N), own
+            labels_B, values = targets_BC[rows, self.place], lesson.values_BC[rows, self.place]
+            known_B = ~np.isnan(labels_B) & np.isfinite(values)
+        own = rows[known_B]
+        by_spread = lesson.spread_BC is not None and self.transform.name == "none"
+        spread_B = lesson.spread_BC[own, self.place] if by_spread and lesson.spread_BC is not None else None
+        similarity_B = None if lesson.similarity_B is None else lesson.similarity_B[own]
+        predicted = Predicted(values[known_B], spread_B, self.transform, similarity_B)
+        molecule_B = None if lesson.molecule_B is None else lesson.molecule_B[own]
+        return HeldOut(labels_B[known_B], predicted, molecule_B=molecule_B), own
 
 
 def calibrate(
     folds: Folds,
-    targets_NC: Array,
+    targets_BC: Array,
     kinds: Sequence[TaskKind],
     teachers: Sequence[np.ndarray] | None = None,
     *,
     groups: Sequence[ClassGroup] = (),
     transforms: Sequence[Transform] = (),
-    spread_NC: Array | None = None,
-    similarity_N: np.ndarray | None = None,
+    spread_BC: Array | None = None,
+    similarity_B: np.ndarray | None = None,
     identities: Sequence[str] = (),
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
@@ -128,16 +126,16 @@ def calibrate(
 
     Args:
         folds: partitions and their predictions for all molecules.
-        targets_NC: labels; NaN = missing.
+        targets_BC: labels; NaN = missing.
         kinds: of the targets.
         teachers: per partition the molecules that teach, predicted out of fold; for intervals and sets of a single
             partition its validation part weighs as much as its training part. None = its validation part, or with
             folds its test part.
         groups: columns that are the classes of one target.
         transforms: of the targets; empty = none.
-        spread_NC: of a single partition's members, for all molecules as the model will have it for new ones; the
+        spread_BC: of a single partition's members, for all molecules as the model will have it for new ones; the
             intervals may then go with it, but for targets with a transform. None = they do not.
-        similarity_N: of a single partition's molecules, all of them, to the nearest one that their prediction was
+        similarity_B: of a single partition's molecules, all of them, to the nearest one that their prediction was
             learned from; the intervals then go with it. None = they do not.
         identities: of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
@@ -145,26 +143,26 @@ def calibrate(
     single, given = len(folds) == 1, teachers is not None
     if teachers is None:
         teachers = [part.valid if single else part.test for part, _ in folds]
-    molecule_N = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
-    known = (spread_NC, similarity_N) if single else (None, None)
+    molecule_B = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
+    known = (spread_BC, similarity_B) if single else (None, None)
     lessons = [
-        Lesson(rows, values, part, single and given, *known, molecule_N)
+        Lesson(rows, values, part, single and given, *known, molecule_B)
         for rows, (part, values) in zip(teachers, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
     columns = [Column(kind, own, place) for place, (kind, own) in enumerate(zip(kinds, maps, strict=True))]
     columns += [Column("multiclass", AS_IT_IS, group.first, group) for group in groups]
-    final = [_learn(column, lessons, targets_NC) for column in columns]
+    final = [_learn(column, lessons, targets_BC) for column in columns]
     own = [
-        final if single else [_learn(column, _without(lessons, part.test), targets_NC) for column in columns]
+        final if single else [_learn(column, _without(lessons, part.test), targets_BC) for column in columns]
         for part, _ in folds
     ]
     judged = [
-        _judge(column, [(lesson, learned[place]) for lesson, learned in zip(lessons, own, strict=True)], targets_NC)
+        _judge(column, [(lesson, learned[place]) for lesson, learned in zip(lessons, own, strict=True)], targets_BC)
         for place, column in enumerate(columns)
     ]
     judged = [
-        replace(one, molecules=_count(column, lessons, targets_NC)) for column, one in zip(columns, judged, strict=True)
+        replace(one, molecules=_count(column, lessons, targets_BC)) for column, one in zip(columns, judged, strict=True)
     ]
     unjudged = [Judged()] * len(columns)
     calibrated = [
@@ -186,21 +184,21 @@ def _without(lessons: Sequence[Lesson], judged: np.ndarray) -> list[Lesson]:
     return [replace(one, rows=one.rows[~np.isin(one.rows, judged)]) for one in lessons]
 
 
-def _count(column: Column, lessons: Sequence[Lesson], targets_NC: Array) -> int:
+def _count(column: Column, lessons: Sequence[Lesson], targets_BC: Array) -> int:
     """How many molecules teach."""
-    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_NC)[1] for own in lessons])))
+    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_BC)[1] for own in lessons])))
 
 
-def _learn(column: Column, lessons: Sequence[Lesson], targets_NC: Array) -> Chosen:
+def _learn(column: Column, lessons: Sequence[Lesson], targets_BC: Array) -> Chosen:
     """The calibrators of a column; several lessons count alike, a single one may mix its parts or know the spread."""
     if column.is_class:
         return Chosen()
-    found = [column.held_out(lesson, lesson.rows, targets_NC) for lesson in lessons]
+    found = [column.held_out(lesson, lesson.rows, targets_BC) for lesson in lessons]
     if len(found) > 1:
         return choose(column.kind, _joined([data for data, _ in found]))
     ((data, rows),), (lesson,) = found, lessons
     if lesson.mixed:
-        data = replace(data, weights_N=mixing_weights(np.isin(rows, lesson.partition.valid)))
+        data = replace(data, weights_B=mixing_weights(np.isin(rows, lesson.partition.valid)))
     return choose(column.kind, data)
 
 
@@ -208,18 +206,18 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
     """All molecules one behind the other, without spread and similarity."""
     first = parts[0].predicted
     values = np.concatenate([one.predicted.values for one in parts])
-    known = parts[0].molecule_N is not None
+    known = parts[0].molecule_B is not None
     return HeldOut(
-        np.concatenate([one.labels_N for one in parts]),
-        replace(first, values=values, spread_N=None, similarity_N=None),
-        molecule_N=np.concatenate([one.molecule_N for one in parts if one.molecule_N is not None]) if known else None,
+        np.concatenate([one.labels_B for one in parts]),
+        replace(first, values=values, spread_B=None, similarity_B=None),
+        molecule_B=np.concatenate([one.molecule_B for one in parts if one.molecule_B is not None]) if known else None,
     )
 
 
-def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_NC: Array) -> Judged:
+def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_BC: Array) -> Judged:
     """What each fold's own calibrators reached on its test part, all parts together."""
     found = Judged()
-    data = [(column.held_out(lesson, lesson.partition.test, targets_NC)[0], own) for lesson, own in tests]
+    data = [(column.held_out(lesson, lesson.partition.test, targets_BC)[0], own) for lesson, own in tests]
     widths = pooled_scores([(own.intervals, test) for test, own in data])
     scaling = pooled_scores([(own.scaling, test) for test, own in data])
     sets = pooled_scores([(own.sets, replace(test, predicted=own.scaled(test.predicted))) for test, own in data])
@@ -253,16 +251,16 @@ def choose(kind: TaskKind, data: HeldOut) -> Chosen:
 
     Args:
         kind: of the target.
-        data: held-out molecules; `predicted.spread_N` allows widths by it.
+        data: held-out molecules; `predicted.spread_B` allows widths by it.
     """
     if kind == "regression":
-        one = ConformalIntervals.fit(replace(data, predicted=replace(data.predicted, spread_N=None)))
-        by_spread = ConformalIntervals.fit(data) if data.predicted.spread_N is not None else None
+        one = ConformalIntervals.fit(replace(data, predicted=replace(data.predicted, spread_B=None)))
+        by_spread = ConformalIntervals.fit(data) if data.predicted.spread_B is not None else None
         return Chosen(by_spread if _is_narrower(by_spread, one, data) else one)
     if kind == "multiclass":
         found = Chosen(temperature=Temperature.fit(data))
-        places_N, classes = data.places_N, data.predicted.values.shape[1]
-        enough = bool(np.bincount(places_N, minlength=classes).min() >= FEWEST_EACH)
+        places_B, classes = data.places_B, data.predicted.values.shape[1]
+        enough = bool(np.bincount(places_B, minlength=classes).min() >= FEWEST_EACH)
         own: type[ClassSets] = ClassWiseSets if enough else MarginalSets
     else:
         platt = Platt.fit(data)
@@ -274,7 +272,7 @@ def choose(kind: TaskKind, data: HeldOut) -> Chosen:
 def _is_narrower(by_spread: ConformalIntervals | None, one: ConformalIntervals | None, data: HeldOut) -> bool:
     if by_spread is None or one is None or len(data) < FEWEST_FOR_SPREAD:
         return False
-    means = [float(np.average(own.half_widths(data.predicted), weights=data.weights_N)) for own in (by_spread, one)]
+    means = [float(np.average(own.half_widths(data.predicted), weights=data.weights_B)) for own in (by_spread, one)]
     return means[0] < NARROWER * means[1]
 
 
@@ -283,17 +281,17 @@ def isotonic_is_better(data: HeldOut) -> bool:
 
     Replicates of a molecule are in one fifth.
     """
-    labels_N = data.labels_N
-    if min(labels_N.sum(), len(labels_N) - labels_N.sum()) < FEWEST_FOR_ISOTONIC:
+    labels_B = data.labels_B
+    if min(labels_B.sum(), len(labels_B) - labels_B.sum()) < FEWEST_FOR_ISOTONIC:
         return False
-    given_N = np.arange(len(labels_N)) if data.molecule_N is None else data.molecule_N
-    molecule_N = np.unique(given_N, return_inverse=True)[1]
-    fold_N = (np.random.default_rng(0).permutation(molecule_N.max() + 1) % _FOLDS)[molecule_N]
+    given_B = np.arange(len(labels_B)) if data.molecule_B is None else data.molecule_B
+    molecule_B = np.unique(given_B, return_inverse=True)[1]
+    fold_B = (np.random.default_rng(0).permutation(molecule_B.max() + 1) % _FOLDS)[molecule_B]
     losses = np.zeros(2)
     for fold in range(_FOLDS):
-        taught, judged = data[fold_N != fold], data[fold_N == fold]
+        taught, judged = data[fold_B != fold], data[fold_B == fold]
         line, scaling = Isotonic.fit(taught), Platt.fit(taught)
         if line is None or scaling is None:
             return False
-        losses += [log_losses(judged.labels_N, Predicted(own.apply(judged.predicted))).sum() for own in (scaling, line)]
+        losses += [log_losses(judged.labels_B, Predicted(own.apply(judged.predicted))).sum() for own in (scaling, line)]
     return bool(losses[1] < (1 - GAIN) * losses[0])

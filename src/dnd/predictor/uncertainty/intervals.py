@@ -64,42 +64,42 @@ class ConformalIntervals(Calibrator):
         None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
         for half of them. Fewer than 200 molecules say nothing about the similarity.
         """
-        found, spread_N = cls(1.0), data.predicted.spread_N
-        if spread_N is not None:
-            floor = float(np.median(spread_N)) if len(spread_N) else 0.0
+        found, spread_B = cls(1.0), data.predicted.spread_B
+        if spread_B is not None:
+            floor = float(np.median(spread_B)) if len(spread_B) else 0.0
             if not 0 < floor < math.inf:
                 return None
             found = cls(1.0, floor)
-        ratios_N = data.residuals_N / found.half_widths(data.predicted)
-        if data.predicted.similarity_N is not None:
-            line = error_by_similarity(data.predicted.similarity_N, ratios_N, data.weights_N)
+        ratios_B = data.residuals_B / found.half_widths(data.predicted)
+        if data.predicted.similarity_B is not None:
+            line = error_by_similarity(data.predicted.similarity_B, ratios_B, data.weights_B)
             if line is not None:
                 found = replace(found, similarity_knots=line[0], similarity_factors=line[1])
-                ratios_N = data.residuals_N / found.half_widths(data.predicted)
-        half = conformal_quantile(ratios_N, data.weights_N)
+                ratios_B = data.residuals_B / found.half_widths(data.predicted)
+        half = conformal_quantile(ratios_B, data.weights_B)
         return None if half is None else replace(found, half_width=half)
 
     def half_widths(self, predicted: Predicted) -> Vector:
         """Half the width for each molecule, in the scale of the transform."""
-        half_N = np.full(len(predicted), self.half_width)
+        half_B = np.full(len(predicted), self.half_width)
         if self.spread_floor is not None:
-            assert predicted.spread_N is not None, "a width by the spread needs the spread"
-            half_N = half_N * (predicted.spread_N + self.spread_floor)
+            assert predicted.spread_B is not None, "a width by the spread needs the spread"
+            half_B = half_B * (predicted.spread_B + self.spread_floor)
         if self.similarity_knots is not None and self.similarity_factors is not None:
-            assert predicted.similarity_N is not None, "a width by the similarity needs the similarity"
-            half_N = half_N * np.interp(predicted.similarity_N, self.similarity_knots, self.similarity_factors)
-        return half_N
+            assert predicted.similarity_B is not None, "a width by the similarity needs the similarity"
+            half_B = half_B * np.interp(predicted.similarity_B, self.similarity_knots, self.similarity_factors)
+        return half_B
 
     def apply(self, predicted: Predicted) -> Float[np.ndarray, "molecules ends"]:
         """Lower and upper end in the target's unit."""
-        transform, half_N = predicted.transform, self.half_widths(predicted)
-        centre_N = transform.forward(predicted.values)
-        return np.stack([transform.inverse(centre_N - half_N), transform.inverse(centre_N + half_N)], axis=1)
+        transform, half_B = predicted.transform, self.half_widths(predicted)
+        centre_B = transform.forward(predicted.values)
+        return np.stack([transform.inverse(centre_B - half_B), transform.inverse(centre_B + half_B)], axis=1)
 
     def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
         """`coverage`: whether the label is inside; `width`: from end to end, in the scale of the transform."""
-        half_N = self.half_widths(data.predicted)
-        return {"coverage": data.residuals_N <= half_N, "width": 2 * half_N}
+        half_B = self.half_widths(data.predicted)
+        return {"coverage": data.residuals_B <= half_B, "width": 2 * half_B}
 
     def describe(self, transform: Transform = AS_IT_IS) -> str:
         """The width in words, for a target with `transform`."""
@@ -124,7 +124,7 @@ class ConformalIntervals(Calibrator):
 
 
 def error_by_similarity(
-    similarity_N: Vector, errors_N: Vector, weights_N: Vector | None = None, fewest: int = FEWEST_PER_BIN
+    similarity_B: Vector, errors_B: Vector, weights_B: Vector | None = None, fewest: int = FEWEST_PER_BIN
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """A falling line through the mean errors of molecules that are about as similar to their nearest training molecule.
 
@@ -135,15 +135,15 @@ def error_by_similarity(
         Mean similarity of each bin, and its error over the mean of all; None where there are too few molecules for two
         bins, or where the error does not fall.
     """
-    bins = min(SIMILARITY_BINS, len(similarity_N) // fewest)
-    mean = float(np.average(errors_N, weights=weights_N)) if bins > 1 else 0.0
+    bins = min(SIMILARITY_BINS, len(similarity_B) // fewest)
+    mean = float(np.average(errors_B, weights=weights_B)) if bins > 1 else 0.0
     if bins < 2 or not 0 < mean < math.inf:
         return None
-    order = np.argsort(similarity_N, kind="stable")
+    order = np.argsort(similarity_B, kind="stable")
     knots, means = [], []
     for own in np.array_split(order, bins):
-        knots.append(float(similarity_N[own].mean()))
-        means.append(float(np.average(errors_N[own], weights=None if weights_N is None else weights_N[own])))
+        knots.append(float(similarity_B[own].mean()))
+        means.append(float(np.average(errors_B[own], weights=None if weights_B is None else weights_B[own])))
     factors = np.maximum(_falling(np.array(means)) / mean, _LEAST_FACTOR)
     if not (np.diff(knots) > 0).all() or factors[0] == factors[-1]:
         return None
@@ -162,36 +162,36 @@ def _falling(values: np.ndarray) -> np.ndarray:
     return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
 
 
-def conformal_half_width(residuals_N: Vector, coverage: float = COVERAGE) -> float | None:
+def conformal_half_width(residuals_B: Vector, coverage: float = COVERAGE) -> float | None:
     """The ⌈(n + 1) · coverage⌉-th smallest absolute residual; None where n is too small for that coverage."""
-    place = math.ceil((len(residuals_N) + 1) * coverage)
-    return float(np.sort(np.abs(residuals_N))[place - 1]) if 0 < place <= len(residuals_N) else None
+    place = math.ceil((len(residuals_B) + 1) * coverage)
+    return float(np.sort(np.abs(residuals_B))[place - 1]) if 0 < place <= len(residuals_B) else None
 
 
-def weighted_half_width(residuals_N: Vector, weights_N: Vector, coverage: float = COVERAGE) -> float | None:
+def weighted_half_width(residuals_B: Vector, weights_B: Vector, coverage: float = COVERAGE) -> float | None:
     """`conformal_half_width` where molecules count with weights that sum to 1; None where they reach no such coverage.
 
     Source: weighted conformal prediction (Tibshirani et al., NeurIPS 2019).
     """
-    order = np.argsort(residuals_N, kind="stable")
-    wanted = coverage * (1 + 1 / len(residuals_N)) - 1e-12
-    place = int(np.searchsorted(np.cumsum(weights_N[order]), wanted))
-    return float(residuals_N[order[place]]) if place < len(residuals_N) else None
+    order = np.argsort(residuals_B, kind="stable")
+    wanted = coverage * (1 + 1 / len(residuals_B)) - 1e-12
+    place = int(np.searchsorted(np.cumsum(weights_B[order]), wanted))
+    return float(residuals_B[order[place]]) if place < len(residuals_B) else None
 
 
-def mixing_weights(is_valid_N: np.ndarray) -> Vector | None:
+def mixing_weights(is_valid_B: np.ndarray) -> Vector | None:
     """Weights for a molecule that is as likely to be of the training part's kind as of the validation part's.
 
     A scaffold split gives the rare scaffolds to the validation and the test part, so that the errors of all development
     molecules together promise too much; those of the validation part alone are few. None where either is too small.
     """
-    valid, train = int(is_valid_N.sum()), int((~is_valid_N).sum())
+    valid, train = int(is_valid_B.sum()), int((~is_valid_B).sum())
     if not train or valid < FEWEST_FOR_MIXING:
         return None
-    return np.where(is_valid_N, 0.5 / valid, 0.5 / train)
+    return np.where(is_valid_B, 0.5 / valid, 0.5 / train)
 
 
-def conformal_quantile(residuals_N: Vector, weights_N: Vector | None) -> float | None:
+def conformal_quantile(residuals_B: Vector, weights_B: Vector | None) -> float | None:
     """`weighted_half_width` where there are weights that reach the coverage, else `conformal_half_width`."""
-    mixed = None if weights_N is None else weighted_half_width(residuals_N, weights_N)
-    return conformal_half_width(residuals_N) if mixed is None else mixed
+    mixed = None if weights_B is None else weighted_half_width(residuals_B, weights_B)
+    return conformal_half_width(residuals_B) if mixed is None else mixed

@@ -4,8 +4,6 @@ A calibrator is a frozen dataclass of numbers. It learns from molecules that the
 to the model's predictions for any molecules, it is evaluated on labelled molecules, and it describes itself in words.
 Conformal intervals are in `intervals.py`, calibrated probabilities and sets of likely classes in `classes.py`; which of
 them suits given molecules is decided in `fitting.py`.
-
-Legend: N molecules, K classes of one target.
 """
 
 from __future__ import annotations
@@ -30,24 +28,24 @@ class Predicted:
     """What a model says of molecules about one target.
 
     Attributes:
-        values: values in the target's unit or probabilities of class 1, (N,); or probabilities of each class, (N, K).
-        spread_N: deviation between the members of the model, in the target's unit; None = not known.
+        values: values in the target's unit or probabilities of class 1, (B,); or probabilities of each class, (B, K).
+        spread_B: deviation between the members of the model, in the target's unit; None = not known.
         transform: of the target; errors are measured in its scale.
-        similarity_N: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
+        similarity_B: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
             domain measures it; None = not known.
     """
 
     values: Float[np.ndarray, "molecules *classes"]
-    spread_N: Float[np.ndarray, "molecules"] | None = None
+    spread_B: Float[np.ndarray, "molecules"] | None = None
     transform: Transform = AS_IT_IS
-    similarity_N: Float[np.ndarray, "molecules"] | None = None
+    similarity_B: Float[np.ndarray, "molecules"] | None = None
 
     def __len__(self) -> int:
         """Number of molecules."""
         return len(self.values)
 
     @property
-    def by_class_NK(self) -> Float[np.ndarray, "molecules classes"]:
+    def by_class_BK(self) -> Float[np.ndarray, "molecules classes"]:
         """Probabilities of each class; of class 0 and class 1 where the values are those of class 1."""
         return self.values if self.values.ndim == 2 else np.stack([1 - self.values, self.values], axis=1)
 
@@ -57,43 +55,43 @@ class HeldOut:
     """Labelled molecules that the model was not trained on.
 
     Attributes:
-        labels_N: values in the target's unit, or the place of the true class; none is NaN.
+        labels_B: values in the target's unit, or the place of the true class; none is NaN.
         predicted: what the model says of them.
-        weights_N: how much each counts, with the sum 1; None = all alike.
-        molecule_N: number of the molecule of each row, the same for replicates; None = every row is a molecule.
+        weights_B: how much each counts, with the sum 1; None = all alike.
+        molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
 
-    labels_N: Float[np.ndarray, "molecules"]
+    labels_B: Float[np.ndarray, "molecules"]
     predicted: Predicted
-    weights_N: Float[np.ndarray, "molecules"] | None = None
-    molecule_N: Int[np.ndarray, "molecules"] | None = None
+    weights_B: Float[np.ndarray, "molecules"] | None = None
+    molecule_B: Int[np.ndarray, "molecules"] | None = None
 
     def __len__(self) -> int:
         """Number of molecules."""
-        return len(self.labels_N)
+        return len(self.labels_B)
 
     @property
-    def places_N(self) -> np.ndarray:
+    def places_B(self) -> np.ndarray:
         """Places of the true classes as integers."""
-        return self.labels_N.astype(int)
+        return self.labels_B.astype(int)
 
     @property
-    def residuals_N(self) -> Float[np.ndarray, "molecules"]:
+    def residuals_B(self) -> Float[np.ndarray, "molecules"]:
         """Absolute errors, in the scale of the transform."""
         forward = self.predicted.transform.forward
-        return np.asarray(np.abs(forward(self.labels_N) - forward(self.predicted.values)))
+        return np.asarray(np.abs(forward(self.labels_B) - forward(self.predicted.values)))
 
     def __getitem__(self, rows: np.ndarray) -> HeldOut:
         """Some of the molecules, without weights: those of a part would not sum to 1."""
-        own, spread_N, similarity_N = self.predicted, self.predicted.spread_N, self.predicted.similarity_N
+        own, spread_B, similarity_B = self.predicted, self.predicted.spread_B, self.predicted.similarity_B
         part = replace(
             own,
             values=own.values[rows],
-            spread_N=None if spread_N is None else spread_N[rows],
-            similarity_N=None if similarity_N is None else similarity_N[rows],
+            spread_B=None if spread_B is None else spread_B[rows],
+            similarity_B=None if similarity_B is None else similarity_B[rows],
         )
-        molecule_N = None if self.molecule_N is None else self.molecule_N[rows]
-        return HeldOut(self.labels_N[rows], part, molecule_N=molecule_N)
+        molecule_B = None if self.molecule_B is None else self.molecule_B[rows]
+        return HeldOut(self.labels_B[rows], part, molecule_B=molecule_B)
 
 
 class Calibrator(ABC):
@@ -128,7 +126,7 @@ class Calibrator(ABC):
         Args:
             data: at least one molecule.
         """
-        return {name: float(values_N.mean()) for name, values_N in self.scores(data).items()}
+        return {name: float(values_B.mean()) for name, values_B in self.scores(data).items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, ready for JSON."""

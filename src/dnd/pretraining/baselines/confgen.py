@@ -6,8 +6,6 @@ torsion terms. Here noise and atom states give coordinates by a few equivariant 
 generated, and the cost of a pair is the mean error of the interatomic distances, so mirror images cost nothing. The
 matching is the exact optimal transport for uniform weights. With one reference per molecule, all generated conformers
 are drawn to it, and the objective teaches no diversity.
-
-Legend: G generated, R references, N atoms, E ordered pairs, D width.
 """
 
 from __future__ import annotations
@@ -37,10 +35,10 @@ class ReferenceBatch(MoleculeBatch):
     """A batch with several conformers per molecule.
 
     Attributes:
-        references_RN3: `(R, N, 3)` positions of the graph's atoms, angstrom; a molecule with fewer conformers repeats.
+        references_VN3: `(V, N, 3)` positions of the graph's atoms, angstrom; a molecule with fewer conformers repeats.
     """
 
-    references_RN3: Float[Tensor, "references atoms 3"]
+    references_VN3: Float[Tensor, "references atoms 3"]
 
 
 class ConformerDecoder(nn.Module):
@@ -65,20 +63,20 @@ class ConformerDecoder(nn.Module):
     def forward(
         self,
         atoms_ND: Float[Tensor, "atoms dim"],
-        noise_GN3: Float[Tensor, "generated atoms 3"],
+        noise_JN3: Float[Tensor, "generated atoms 3"],
         offsets: Int[Tensor, "offsets"],
     ) -> Float[Tensor, "generated atoms 3"]:
         """G conformers of every molecule, angstrom up to rotation, reflection and translation."""
         source_E, target_E = ordered_pairs(offsets)
         size_N1 = offsets.diff()[molecule_index(offsets, len(atoms_ND))][:, None]
-        states_E = torch.cat([atoms_ND[target_E], atoms_ND[source_E]], dim=1).expand(len(noise_GN3), -1, -1)
-        x_GN3 = noise_GN3 * size_N1.sqrt()  # a molecule's extent grows with its atoms
+        states_E = torch.cat([atoms_ND[target_E], atoms_ND[source_E]], dim=1).expand(len(noise_JN3), -1, -1)
+        x_JN3 = noise_JN3 * size_N1.sqrt()  # a molecule's extent grows with its atoms
         for step in self.steps:
-            offset_GE3 = x_GN3[:, target_E] - x_GN3[:, source_E]
-            distance_GE1 = safe_norm(offset_GE3)[..., None]
-            push_GE3 = offset_GE3 / (1 + distance_GE1) * step(torch.cat([states_E, distance_GE1], dim=-1)).float()
-            x_GN3 = x_GN3 + torch.zeros_like(x_GN3).index_add(1, target_E, push_GE3) / size_N1
-        return x_GN3
+            offset_JE3 = x_JN3[:, target_E] - x_JN3[:, source_E]
+            distance_JE1 = safe_norm(offset_JE3)[..., None]
+            push_JE3 = offset_JE3 / (1 + distance_JE1) * step(torch.cat([states_E, distance_JE1], dim=-1)).float()
+            x_JN3 = x_JN3 + torch.zeros_like(x_JN3).index_add(1, target_E, push_JE3) / size_N1
+        return x_JN3
 
 
 def safe_norm(vectors: Float[Tensor, "*items 3"]) -> Float[Tensor, "*items"]:
@@ -87,35 +85,35 @@ def safe_norm(vectors: Float[Tensor, "*items 3"]) -> Float[Tensor, "*items"]:
 
 
 def distance_cost(
-    generated_GN3: Float[Tensor, "generated atoms 3"],
-    references_RN3: Float[Tensor, "references atoms 3"],
+    generated_JN3: Float[Tensor, "generated atoms 3"],
+    references_VN3: Float[Tensor, "references atoms 3"],
     offsets: Int[Tensor, "offsets"],
 ) -> Float[Tensor, "molecules generated references"]:
     r"""Mean over pairs of :math:`|\hat d_{ij} - d_{ij}|`, angstrom, of each generated and reference conformer."""
     source_E, target_E = ordered_pairs(offsets)
-    pair_molecule_E = molecule_index(offsets, len(references_RN3[0]))[source_E]
-    generated_GE = safe_norm(generated_GN3[:, source_E] - generated_GN3[:, target_E])
-    references_RE = safe_norm(references_RN3[:, source_E] - references_RN3[:, target_E])
-    error_EGR = (generated_GE.T[:, :, None] - references_RE.T[:, None, :]).abs()
-    total_BGR = error_EGR.new_zeros(len(offsets) - 1, *error_EGR.shape[1:]).index_add(0, pair_molecule_E, error_EGR)
+    pair_molecule_E = molecule_index(offsets, len(references_VN3[0]))[source_E]
+    generated_JE = safe_norm(generated_JN3[:, source_E] - generated_JN3[:, target_E])
+    references_VE = safe_norm(references_VN3[:, source_E] - references_VN3[:, target_E])
+    error_EJV = (generated_JE.T[:, :, None] - references_VE.T[:, None, :]).abs()
+    total_BJV = error_EJV.new_zeros(len(offsets) - 1, *error_EJV.shape[1:]).index_add(0, pair_molecule_E, error_EJV)
     size_B = offsets.diff()
-    return total_BGR / (size_B * (size_B - 1)).clamp(min=1)[:, None, None]
+    return total_BJV / (size_B * (size_B - 1)).clamp(min=1)[:, None, None]
 
 
-def transport_loss(cost_BGR: Float[Tensor, "molecules generated references"]) -> Float[Tensor, ""]:
+def transport_loss(cost_BJV: Float[Tensor, "molecules generated references"]) -> Float[Tensor, ""]:
     """Mean cost of the cheapest matching in which every reference is used equally often, up to one.
 
     For uniform weights an optimal transport plan is a one-to-one assignment, found here by trying all of them, so G is
     at most 5. References are repeated up to G.
 
     Args:
-        cost_BGR: cost of each generated and each reference conformer, R at most G.
+        cost_BJV: cost of each generated and each reference conformer, V at most J.
     """
-    generated, references = cost_BGR.shape[1:]
+    generated, references = cost_BJV.shape[1:]
     columns = [index % references for index in range(generated)]
-    orders = torch.tensor(list(permutations(columns)), device=cost_BGR.device)
-    cost_BPG = cost_BGR[:, torch.arange(generated, device=cost_BGR.device), orders]
-    cheapest_B = cost_BPG.mean(dim=2).min(dim=1).values
+    orders = torch.tensor(list(permutations(columns)), device=cost_BJV.device)
+    cost_BXJ = cost_BJV[:, torch.arange(generated, device=cost_BJV.device), orders]
+    cheapest_B = cost_BXJ.mean(dim=2).min(dim=1).values
     return cheapest_B.mean()
 
 
@@ -151,11 +149,11 @@ class ConfGenObjective(PretrainingObjective):
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Transport cost in angstrom per pair; `parts` has that of the raw noise, which needs no learning."""
         assert isinstance(batch, ReferenceBatch)
-        offsets, references_RN3 = batch.graph.atom_offsets, batch.references_RN3
-        shape = (self.num_generated, references_RN3.shape[1], 3)
-        noise_GN3 = torch.randn(shape, generator=torch_generator(seed, "conformer noise")).to(references_RN3)
-        generated_GN3 = self.decoder(self.student(batch.graph).atoms_ND, noise_GN3, offsets)
-        loss = transport_loss(distance_cost(generated_GN3, references_RN3, offsets))
+        offsets, references_VN3 = batch.graph.atom_offsets, batch.references_VN3
+        shape = (self.num_generated, references_VN3.shape[1], 3)
+        noise_JN3 = torch.randn(shape, generator=torch_generator(seed, "conformer noise")).to(references_VN3)
+        generated_JN3 = self.decoder(self.student(batch.graph).atoms_ND, noise_JN3, offsets)
+        loss = transport_loss(distance_cost(generated_JN3, references_VN3, offsets))
         size_N1 = batch.graph.atoms_per_molecule_B[batch.graph.batch_N][:, None]
-        raw = transport_loss(distance_cost(noise_GN3 * size_N1.sqrt(), references_RN3, offsets))
+        raw = transport_loss(distance_cost(noise_JN3 * size_N1.sqrt(), references_VN3, offsets))
         return StepLoss(loss, {"loss_of_noise": raw.detach()}, torch.tensor(float(batch.num_molecules)))

@@ -109,7 +109,7 @@ def contrastive_step(
 
 # Net3D, the 3D encoder of 3DInfomax: a complete graph of distances, no atom types, trained from scratch.
 #
-# Legend: A conformer atoms, E ordered pairs without loops, H hidden width.
+# Pairs are ordered, and no atom is paired with itself.
 
 
 NUM_FREQUENCIES = 4
@@ -159,27 +159,27 @@ class Net3D(nn.Module):
         """State of every atom after the message layer. A lone atom has no pair and receives the zero message."""
         source_E, target_E = ordered_pairs(conformers.atom_offsets)
         offset_E3 = conformers.positions_A3[source_E] - conformers.positions_A3[target_E]
-        edge_EH = self.pair_states(offset_E3.norm(dim=1, keepdim=True))
-        h_AH = self.node_embedding.expand(len(conformers.positions_A3), -1)
-        message_EH = F.silu(self.message_linear(torch.cat([h_AH[source_E], h_AH[target_E], edge_EH], dim=1)))
-        message_EH = _normalised(self.message_norm, message_EH)
-        message_EH = message_EH * torch.sigmoid(self.gate(message_EH))
+        edge_ED = self.pair_states(offset_E3.norm(dim=1, keepdim=True))
+        h_AD = self.node_embedding.expand(len(conformers.positions_A3), -1)
+        message_ED = F.silu(self.message_linear(torch.cat([h_AD[source_E], h_AD[target_E], edge_ED], dim=1)))
+        message_ED = _normalised(self.message_norm, message_ED)
+        message_ED = message_ED * torch.sigmoid(self.gate(message_ED))
         neighbours_A = (conformers.atom_offsets.diff() - 1)[conformers.batch_A].clamp(min=1)
-        total_AH = torch.zeros_like(h_AH, dtype=message_EH.dtype).index_add(0, target_E, message_EH)
-        mean_AH = total_AH / neighbours_A[:, None].to(total_AH.dtype)
-        return _normalised(self.update_norm, self.update_linear(mean_AH + h_AH)) + h_AH
+        total_AD = torch.zeros_like(h_AD, dtype=message_ED.dtype).index_add(0, target_E, message_ED)
+        mean_AD = total_AD / neighbours_A[:, None].to(total_AD.dtype)
+        return _normalised(self.update_norm, self.update_linear(mean_AD + h_AD)) + h_AD
 
     def pair_states(self, distance_E1: Float[Tensor, "pairs 1"]) -> Float[Tensor, "pairs hidden"]:
         """Encoded distances after linear map, SiLU, batch norm and SiLU again."""
-        hidden_EH = F.silu(self.edge_linear(fourier_encoding(distance_E1)))
-        return F.silu(_normalised(self.edge_norm, hidden_EH))
+        hidden_ED = F.silu(self.edge_linear(fourier_encoding(distance_E1)))
+        return F.silu(_normalised(self.edge_norm, hidden_ED))
 
 
 def fourier_encoding(distance_E1: Float[Tensor, "pairs 1"]) -> Float[Tensor, "pairs codes"]:
     r""":math:`[\sin(d / 2^k) \mid \cos(d / 2^k) \mid d]`, k = 0..3, for distances in angstrom: 9 numbers."""
-    scale_K = 2.0 ** torch.arange(NUM_FREQUENCIES, device=distance_E1.device, dtype=distance_E1.dtype)
-    angle_EK = distance_E1 / scale_K
-    return torch.cat([angle_EK.sin(), angle_EK.cos(), distance_E1], dim=1)
+    scale_R = 2.0 ** torch.arange(NUM_FREQUENCIES, device=distance_E1.device, dtype=distance_E1.dtype)
+    angle_ER = distance_E1 / scale_R
+    return torch.cat([angle_ER.sin(), angle_ER.cos(), distance_E1], dim=1)
 
 
 def ordered_pairs(offsets: Int[Tensor, "offsets"]) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:

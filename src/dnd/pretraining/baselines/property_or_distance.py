@@ -78,9 +78,9 @@ class DistanceHead(nn.Module):
         self, atoms_ND: Float[Tensor, "atoms dim"], graph: GraphBatch, pairs_2P: Int[Tensor, "2 pairs"]
     ) -> Float[Tensor, "pairs"]:
         """Distance in angstrom of every pair in `pairs_2P`, numbered over the batch."""
-        index_BT, real_BT = padding_index(graph.atom_offsets)
-        attended_BTD = self.attention(atoms_ND[index_BT], src_key_padding_mask=~real_BT)
-        states_ND = attended_BTD[real_BT]
+        index_Bn, real_Bn = padding_index(graph.atom_offsets)
+        attended_BnD = self.attention(atoms_ND[index_Bn], src_key_padding_mask=~real_Bn)
+        states_ND = attended_BnD[real_Bn]
         first_PD, second_PD = states_ND[pairs_2P[0]], states_ND[pairs_2P[1]]
         both = self.network(torch.cat([first_PD, second_PD], 1)) + self.network(torch.cat([second_PD, first_PD], 1))
         return nn.functional.softplus(both[:, 0].float())

@@ -11,9 +11,6 @@ Automatic differentiation would keep about fifteen tensors of size (ordered pair
 that size is kept: both passes gather the filters of a tile anew from one row per unordered pair, into a workspace
 that all tiles and layers share and that fits the cache of a core. On a CPU elementwise products in the cache are
 faster than small matrix products (measured: 85 against 280 µs for the scores of five molecules at width 128).
-
-Legend: B molecules of the block, T atoms of the largest, I x J atoms of a tile (rows i, columns j), M cells of all
-tiles, P unordered pairs, F width, H heads.
 """
 
 from __future__ import annotations
@@ -33,12 +30,12 @@ WORKSPACE_WIDTHS = 6
 
 def pair_messages(
     filters: Float[Tensor, "rows filters"],
-    query_BTF: Float[Tensor, "molecules atoms width"],
-    key_BTF: Float[Tensor, "molecules atoms width"],
-    scalar_BTF: Float[Tensor, "molecules atoms width"],
-    vector_BT3F: Float[Tensor, "molecules atoms 3 width"],
-    directed_BTF: Float[Tensor, "molecules atoms width"],
-    attention_cutoff_M: Float[Tensor, "cells"],
+    query_BnD: Float[Tensor, "molecules atoms width"],
+    key_BnD: Float[Tensor, "molecules atoms width"],
+    scalar_BnD: Float[Tensor, "molecules atoms width"],
+    vector_Bn3D: Float[Tensor, "molecules atoms 3 width"],
+    directed_BnD: Float[Tensor, "molecules atoms width"],
+    attention_cutoff_Z: Float[Tensor, "cells"],
     block: PairBlock,
     num_heads: int,
     workspace: Float[Tensor, "numbers"],
@@ -46,19 +43,19 @@ def pair_messages(
     """Scalar messages m and vector messages w, see the top of the file. First derivatives only.
 
     Args:
-        filters: `(P + 1, 4 F)`: :math:`D^K, D^0, D^1, D^2` of each pair of the block, then of the atom itself.
-        query_BTF: q.
-        key_BTF: k.
-        scalar_BTF: s.
-        vector_BT3F: x.
-        directed_BTF: t.
-        attention_cutoff_M: C.
+        filters: `(P + 1, 4 D)`: :math:`D^K, D^0, D^1, D^2` of each pair of the block, then of the atom itself.
+        query_BnD: q.
+        key_BnD: k.
+        scalar_BnD: s.
+        vector_Bn3D: x.
+        directed_BnD: t.
+        attention_cutoff_Z: C.
         block: which cells hold which pair, and the unit vectors u.
         num_heads: H.
-        workspace: `WORKSPACE_WIDTHS` x F numbers for each cell of the largest tile, overwritten in both passes.
+        workspace: `WORKSPACE_WIDTHS` x D numbers for each cell of the largest tile, overwritten in both passes.
     """
     messages: tuple[Tensor, Tensor] = _PairMessages.apply(  # type: ignore[no-untyped-call]
-        filters, query_BTF, key_BTF, scalar_BTF, vector_BT3F, directed_BTF, attention_cutoff_M, block.direction_M3,
+        filters, query_BnD, key_BnD, scalar_BnD, vector_Bn3D, directed_BnD, attention_cutoff_Z, block.direction_Z3,
         block, num_heads, workspace,
     )  # fmt: skip
     return messages
@@ -77,15 +74,15 @@ class _PairMessages(torch.autograd.Function):
             rows, columns = tile.rows, tile.columns
             cells, product, _ = _views(workspace, tile, q.shape[-1])
             dk, d0, d1, d2 = _gather_cells(filters, tile, out=cells).chunk(4, dim=-1)
-            cutoff_BIJ1, direction_BIJ3 = _own_cells(tile, cutoff)[..., None], _own_cells(tile, direction)
+            cutoff_Brc1, direction_Brc3 = _own_cells(tile, cutoff)[..., None], _own_cells(tile, direction)
 
             torch.mul(dk, k[:, None, columns], out=product)
-            attention = silu(_sum_heads(product.mul_(q[:, rows, None]), num_heads)).mul_(cutoff_BIJ1)
+            attention = silu(_sum_heads(product.mul_(q[:, rows, None]), num_heads)).mul_(cutoff_Brc1)
             torch.mul(d0, s[:, None, columns], out=product)
             _by_head(product, num_heads).mul_(attention[..., None])
             message[:, rows] = product.sum(2)
             torch.mul(d2, t[:, None, columns], out=product)
-            vectors = (direction_BIJ3.mT.flatten(0, 1) @ product.flatten(0, 1)).view(*tile.shape[:2], 3, -1)
+            vectors = (direction_Brc3.mT.flatten(0, 1) @ product.flatten(0, 1)).view(*tile.shape[:2], 3, -1)
             for axis in range(3):
                 torch.mul(d1, x[:, None, columns, axis], out=product)
                 vectors[:, :, axis] += product.sum(2)
@@ -108,15 +105,15 @@ class _PairMessages(torch.autograd.Function):
             # each filter is replaced by its gradient as soon as it is used up
             dk, d0, d1, d2 = _gather_cells(filters, tile, out=cells).chunk(4, dim=-1)
             qi, kj, sj, xj, tj = q[:, rows], k[:, columns], s[:, columns], x[:, columns], t[:, columns]
-            grad_message_BIF, grad_vector_BI3F = grad_message[:, rows], grad_gathered[:, rows]
-            grad_vector_N3F = grad_vector_BI3F.flatten(0, 1)
-            cutoff_BIJ1, direction_BIJ3 = _own_cells(tile, cutoff)[..., None], _own_cells(tile, direction)
+            grad_message_BrD, grad_vector_Br3D = grad_message[:, rows], grad_gathered[:, rows]
+            grad_vector_X3D = grad_vector_Br3D.flatten(0, 1)
+            cutoff_Brc1, direction_Brc3 = _own_cells(tile, cutoff)[..., None], _own_cells(tile, direction)
 
             # directed vectors, u (D2 t)
             if grad_direction is not None:
                 torch.mul(d2, tj[:, None], out=product)
-                grad_direction[tile.cells] = (product.flatten(0, 1) @ grad_vector_N3F.mT).view(-1, 3)
-            torch.matmul(direction_BIJ3.flatten(0, 1), grad_vector_N3F, out=product.flatten(0, 1))
+                grad_direction[tile.cells] = (product.flatten(0, 1) @ grad_vector_X3D.mT).view(-1, 3)
+            torch.matmul(direction_Brc3.flatten(0, 1), grad_vector_X3D, out=product.flatten(0, 1))
             grad_t[:, columns] += d2.mul_(product).sum(1)
             torch.mul(product, tj[:, None], out=d2)
 
@@ -125,15 +122,15 @@ class _PairMessages(torch.autograd.Function):
             score = _sum_heads(torch.mul(product, qi[:, :, None], out=other), num_heads)
             activated = silu(score)
             torch.mul(d0, sj[:, None], out=other)
-            grad_attention = _sum_heads(other.mul_(grad_message_BIF[:, :, None]), num_heads)
+            grad_attention = _sum_heads(other.mul_(grad_message_BrD[:, :, None]), num_heads)
             if grad_cutoff is not None:
                 grad_cutoff[tile.cells] = (grad_attention * activated).sum(-1).flatten()
-            _outer(grad_message_BIF, activated.mul_(cutoff_BIJ1), out=other)
+            _outer(grad_message_BrD, activated.mul_(cutoff_Brc1), out=other)
             grad_s[:, columns] += d0.mul_(other).sum(1)
             torch.mul(other, sj[:, None], out=d0)
 
             # scores, sum over a head of q (DK k)
-            grad_score = torch.ops.aten.silu_backward(grad_attention.mul_(cutoff_BIJ1), score)
+            grad_score = torch.ops.aten.silu_backward(grad_attention.mul_(cutoff_Brc1), score)
             _by_head(product, num_heads).mul_(grad_score[..., None])
             grad_q[:, rows] = product.sum(2)
             _outer(qi, grad_score, out=product)
@@ -142,11 +139,11 @@ class _PairMessages(torch.autograd.Function):
 
             # transported vectors, D1 x
             for axis in range(3):
-                torch.mul(d1, grad_vector_BI3F[:, :, None, axis], out=product)
+                torch.mul(d1, grad_vector_Br3D[:, :, None, axis], out=product)
                 grad_x[:, columns, axis] += product.sum(1)
-            torch.mul(xj[:, None, :, 0], grad_vector_BI3F[:, :, None, 0], out=d1)
+            torch.mul(xj[:, None, :, 0], grad_vector_Br3D[:, :, None, 0], out=d1)
             for axis in (1, 2):
-                d1.addcmul_(xj[:, None, :, axis], grad_vector_BI3F[:, :, None, axis])
+                d1.addcmul_(xj[:, None, :, axis], grad_vector_Br3D[:, :, None, axis])
 
             _reduce_cells(cells, tile, grad_filters, mirrored)
         grad_filters[:-1] += mirrored.index_select(0, block.mirror_P)
@@ -154,7 +151,7 @@ class _PairMessages(torch.autograd.Function):
 
 
 def _views(workspace: Tensor, tile: PairTile, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Filter cells `(B, I, J, 4 F)` and two products `(B, I, J, F)` in the workspace."""
+    """Filter cells `(B, r, c, 4 D)` and two products `(B, r, c, D)` in the workspace."""
     cells = len(tile.source)
     parts = torch.split(
         workspace[: cells * WORKSPACE_WIDTHS * width], [4 * cells * width, cells * width, cells * width]
@@ -163,7 +160,7 @@ def _views(workspace: Tensor, tile: PairTile, width: int) -> tuple[Tensor, Tenso
 
 
 def _own_cells(tile: PairTile, values: Tensor) -> Tensor:
-    """`(M, …)` as `(B, I, J, …)` of the tile."""
+    """`(Z, …)` as `(B, r, c, …)` of the tile."""
     return values[tile.cells].view(*tile.shape, *values.shape[1:])
 
 
@@ -184,7 +181,7 @@ def _reduce_cells(cells: Tensor, tile: PairTile, grad_filters: Tensor, mirrored:
 
 
 def _by_head(values: Tensor, num_heads: int) -> Tensor:
-    """`(…, F)` as `(…, H, F / H)`."""
+    """`(…, D)` as `(…, H, d)`."""
     return values.view(*values.shape[:-1], num_heads, -1)
 
 
@@ -193,7 +190,7 @@ def _sum_heads(values: Tensor, num_heads: int) -> Tensor:
     return _by_head(values, num_heads).sum(-1)
 
 
-def _outer(per_atom_BIF: Tensor, per_head_BIJH: Tensor, *, out: Tensor) -> None:
+def _outer(per_atom_BrD: Tensor, per_head_BrcH: Tensor, *, out: Tensor) -> None:
     """Cell (i, j) of `out` is the features of atom i times the numbers of the cell, head by head."""
-    heads = per_head_BIJH.shape[-1]
-    torch.mul(_by_head(per_atom_BIF, heads)[:, :, None], per_head_BIJH[..., None], out=_by_head(out, heads))
+    heads = per_head_BrcH.shape[-1]
+    torch.mul(_by_head(per_atom_BrD, heads)[:, :, None], per_head_BrcH[..., None], out=_by_head(out, heads))

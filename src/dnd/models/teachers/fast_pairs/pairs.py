@@ -3,9 +3,6 @@
 Distances are symmetric, so whatever depends on the distance alone is computed once per unordered pair and mirrored
 into dense tiles of atoms i and j. Blocks hold a few molecules of similar size, so that on a CPU one block of small
 molecules stays in the cache and on any device the memory of the dense form is bounded.
-
-Legend: B molecules of a block, T atoms of its largest molecule, P unordered pairs within the cutoff, R cells of the
-padded layout of all atoms.
 """
 
 from __future__ import annotations
@@ -50,10 +47,10 @@ class CoincidentAtomsError(InputError):
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """All pairs of a batch in blocks, and the padded layout `(R, ...)` in which the blocks follow one another.
+    """All pairs of a batch in blocks, and the padded layout `(Z, ...)` in which the blocks follow one another.
 
     Attributes:
-        packed_R: for each cell of the padded layout the packed atom it copies (some atom of its block if padding).
+        packed_Z: for each cell of the padded layout the packed atom it copies (some atom of its block if padding).
         slot_A: for each packed atom its cell in the padded layout.
         blocks: in the order of the padded layout.
         distances: angstrom; block by block its P distances and then one 0 for the atom itself.
@@ -61,7 +58,7 @@ class Neighbourhood:
         is_pair: which entries of `distances` are pairs.
     """
 
-    packed_R: Int[Tensor, "cells"]
+    packed_Z: Int[Tensor, "cells"]
     slot_A: Int[Tensor, "conformer_atoms"]
     blocks: list[PairBlock]
     distances: Float[Tensor, "rows"]
@@ -91,7 +88,7 @@ def find_pairs(
     Args:
         conformers: packed batch; gradients flow to its positions.
         cutoff: angstrom.
-        cells_per_block: at most so many B·T·T per block (one molecule at least).
+        cells_per_block: at most so many B·n·n per block (one molecule at least).
         rows_per_tile: rows of a tile of molecules with more than `FEWEST_TILES` times as many atoms; None = every block
             is one tile.
         closest: pairs below this distance (angstrom) are refused.
@@ -103,33 +100,33 @@ def find_pairs(
     blocks, distances, packed, first, second = [], [], [], [], []
     start = 0
     for molecules in _group_by_size(np.diff(offsets), cells_per_block):
-        index_BT, real_BT = _padded_index(offsets, molecules, conformers.positions_A3.device)
-        size = rows = index_BT.shape[1]
+        index_Bn, real_Bn = _padded_index(offsets, molecules, conformers.positions_A3.device)
+        size = rows = index_Bn.shape[1]
         if rows_per_tile is not None and size > FEWEST_TILES * rows_per_tile:
             rows = rows_per_tile
-            index_BT = index_BT.gather(1, along_axis(conformers.positions_A3[index_BT], real_BT))
-        pairs = list_pairs(conformers.positions_A3[index_BT], real_BT, cutoff, rows)
+            index_Bn = index_Bn.gather(1, along_axis(conformers.positions_A3[index_Bn], real_Bn))
+        pairs = list_pairs(conformers.positions_A3[index_Bn], real_Bn, cutoff, rows)
         if len(pairs.distance_P) and float(pairs.distance_P.detach().min()) < closest:
-            _refuse_closest(pairs, index_BT.cpu().numpy() - offsets[molecules][:, None], molecules)
-        blocks.append(cut_tiles(pairs, real_BT, cutoff))
-        packed.append(torch.where(real_BT, index_BT, -1 - index_BT).flatten())
+            _refuse_closest(pairs, index_Bn.cpu().numpy() - offsets[molecules][:, None], molecules)
+        blocks.append(cut_tiles(pairs, real_Bn, cutoff))
+        packed.append(torch.where(real_Bn, index_Bn, -1 - index_Bn).flatten())
         distances += [pairs.distance_P, pairs.distance_P.new_zeros(1)]
         first.append(start + pairs.molecule_P * size + pairs.first_P)
         second.append(start + pairs.molecule_P * size + pairs.second_P)
-        start += index_BT.numel()
-    signed_R = torch.cat(packed)
-    cells_A = (signed_R >= 0).nonzero()[:, 0]
-    slot_A = torch.empty_like(cells_A).index_copy_(0, signed_R[cells_A], cells_A)
+        start += index_Bn.numel()
+    signed_Z = torch.cat(packed)
+    cells_A = (signed_Z >= 0).nonzero()[:, 0]
+    slot_A = torch.empty_like(cells_A).index_copy_(0, signed_Z[cells_A], cells_A)
     counts = torch.tensor([block.num_pairs + 1 for block in blocks])
     is_pair = torch.ones(int(counts.sum()), dtype=torch.bool).index_fill_(0, counts.cumsum(0) - 1, False)
     return Neighbourhood(
-        packed_R=torch.where(signed_R >= 0, signed_R, -1 - signed_R),
+        packed_Z=torch.where(signed_Z >= 0, signed_Z, -1 - signed_Z),
         slot_A=slot_A,
         blocks=blocks,
         distances=torch.cat(distances),
         first_P=torch.cat(first),
         second_P=torch.cat(second),
-        is_pair=is_pair.to(signed_R.device),
+        is_pair=is_pair.to(signed_Z.device),
     )
 
 
@@ -163,9 +160,9 @@ def _padded_index(
 
 
 def _refuse_closest(
-    pairs: PairList, atom_BT: Int[np.ndarray, "molecules atoms"], molecules: Int[np.ndarray, "molecules"]
+    pairs: PairList, atom_Bn: Int[np.ndarray, "molecules atoms"], molecules: Int[np.ndarray, "molecules"]
 ) -> None:
     worst = int(pairs.distance_P.detach().argmin())
     molecule = int(pairs.molecule_P[worst])
-    first, second = sorted(int(atom_BT[molecule, int(atom[worst])]) for atom in (pairs.first_P, pairs.second_P))
+    first, second = sorted(int(atom_Bn[molecule, int(atom[worst])]) for atom in (pairs.first_P, pairs.second_P))
     raise CoincidentAtomsError(int(molecules[molecule]), (first, second), float(pairs.distance_P[worst].detach()))
