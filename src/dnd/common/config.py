@@ -45,6 +45,7 @@ C = TypeVar("C")
 
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "base": ("cpu", "cpu-long", "gpu", "tiny"),
+    "compress": ("small",),
     "contrast": ("tiny", "small", "paper", "qm9"),
     "denoise": ("tiny", "small", "gpu", "paper"),
     "distill": ("tiny", "small", "gpu", "paper", "coordinated"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from dnd.common.log import told
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.distributed import World
 from dnd.training.loop import LoopConfig, train
@@ -81,7 +83,8 @@ def rank_run(
     objective.poison_step = poison
     plain = {"epochs": 2, "checkpoint_every": 1, "log_every": 1, "warmup_epochs": 1, "learning_rate": 0.3}
     config = LoopConfig(**{**plain, "device": "cpu", "threads": 1, **changes})
-    result = train(objective, config, Path(folder), resume=True, settings={"kind": kind})
+    with told(logging.INFO):
+        result = train(objective, config, Path(folder), resume=True, settings={"kind": kind})
     world = World.join(torch.device("cpu"))
     digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in objective.state_dict().values())).hexdigest()
     record = {"read": objective.read, "steps": result.steps, "best": result.best, "weights": digest}
