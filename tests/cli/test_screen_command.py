@@ -51,7 +51,8 @@ def test_the_same_as_predict(folder: Path):
     found = pq.read_table(folder / "out" / "part-00000.parquet", page_checksum_verification=True)
     assert dnd("predict", inputs[0], "-m", folder / "model", "-o", folder / "predicted.parquet").returncode == 0
     expected = pq.read_table(folder / "predicted.parquet").drop_columns(["id"])
-    assert found.column_names == ["row", *expected.column_names]
+    assert found.column_names == ["row", "id", "title", *expected.column_names]  # what names a molecule in any input
+    assert found["id"].to_pylist()[:count] == [str(number) for number in range(count)]
     assert found["row"].to_pylist() == list(range(count + 6))
     for name in expected.column_names:
         screened, predicted = found[name].to_pylist(), expected[name].to_pylist()

@@ -122,12 +122,18 @@ def stages(folder: Path, student: tuple[str, ...] = ()) -> Iterator[Stage]:
     yield Stage("reproduce", "reproduce", REPRODUCE, task="grid", resume=())
 
 
-def result(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a finished folder, what it says about itself and the time it took left out."""
+def result(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """SHA-256 of every file of a finished folder, what it says about itself and the time it took left out.
+
+    Args:
+        folder: of the run.
+        without: names of files that are not looked at.
+    """
+    private = (*PRIVATE, *without)
     return {
         str(path.relative_to(folder)): _digest(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path.name not in PRIVATE and path.suffix != ".html"
+        if path.is_file() and not path.name.startswith(".") and path.name not in private and path.suffix != ".html"
     }
 
 

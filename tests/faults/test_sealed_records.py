@@ -83,7 +83,7 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, f
 
     run(scratch / "whole")
     with monkeypatch.context() as patch:
-        stop_after(patch, ScreenJournal, "seal", 2)
+        stop_after(patch, ScreenJournal, "finish", 2)
         with pytest.raises(Killed):
             run(scratch / "stopped")
     counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))

@@ -52,8 +52,7 @@ def after_the_seal(patch: pytest.MonkeyPatch) -> None:
 
 def numbers(folder: Path) -> dict[str, str]:
     """What a finished run is worth: everything but its log, which may have lost lines, and what it needed meanwhile."""
-    found = stage_runs.result(folder)
-    return {name: digest for name, digest in found.items() if not name.endswith("metrics.jsonl")}
+    return stage_runs.result(folder, without=("metrics.jsonl",))
 
 
 def damage_all(run: Run, scratch: Path, stop: Stop, total: int, result: Run = numbers) -> dict[str, int]:

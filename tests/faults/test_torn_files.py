@@ -78,7 +78,8 @@ def make_screen(folder: Path, seed: int) -> Path:
     journal = ScreenJournal(folder)
     for _ in range(2):
         values = draw.normal(size=30)
-        journal.seal([{"smiles": ["CCO"] * 30, "y_pred": values, "error": [""] * 30}])
+        journal.add({"smiles": ["CCO"] * 30, "y_pred": values, "error": [""] * 30})
+        journal.finish()
     journal.remove()
     write_manifest(folder, kind="screen", format_version=1)
     return folder

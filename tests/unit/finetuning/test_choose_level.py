@@ -61,7 +61,9 @@ def test_the_kept_encoder_is_the_better_one_and_its_folder_says_why(
     assert all(line in card and line in lines for line in found.lines())
     assert "toy.csv" in card
     manifest = verify_folder(tmp_path / "out", kind="encoder", format_version=1)
-    assert {"card.md", "config.json", "holdout.json", "model.safetensors", "run.json"} == set(manifest["files"])
+    assert {"card.md", "config.json", "holdout.json", "limits.safetensors", "model.safetensors", "run.json"} == set(
+        manifest["files"]
+    )
     assert not (tmp_path / "out" / "levels").exists()
     with said(lines):
         assert run(tmp_path, resume=True) == found

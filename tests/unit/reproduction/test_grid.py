@@ -107,8 +107,9 @@ def test_a_torn_line_is_cut_off_and_a_damaged_one_left_out(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_grid_leaves_no_cell_behind_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys\n"
         "from pathlib import Path\n"
+        "sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parents[1])]\n"
         "from test_grid import *\n"
         "cells = [Cell('first', 'ok'), Cell('slow', 'ok', {'seconds': 60}, ('first',))]\n"
         "run(cells, Path(sys.argv[2]))\n"

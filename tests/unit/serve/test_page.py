@@ -42,6 +42,7 @@ def browser():
 def page(browser, address: str, request: pytest.FixtureRequest):
     context = browser.new_context(viewport=DESKTOP if request.param == "desktop" else PHONE)
     own = context.new_page()
+    own.set_default_timeout(90_000)  # of a busy machine
     asked, wrong = [], []
     own.on("request", lambda one: asked.append(one.url))
     own.on("console", lambda line: wrong.append(line.text) if line.type in ("error", "warning") else None)
