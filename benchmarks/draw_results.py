@@ -53,8 +53,8 @@ def main() -> None:
         sys.exit("run python benchmarks/draw_results.py")
 
 
-# Drawn by the scripts that measure, `handedness.py`, `feature_ablation.py` and `compress.py`, whose tests compare them.
-DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md", "compress.md"})
+# Drawn by the scripts that measure, such as `handedness.py` and `encoder_value.py`, whose tests compare them.
+DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md", "compress.md", "encoder-value.md"})
 
 
 def pages() -> list[Path]:

@@ -47,4 +47,4 @@ def test_the_page_in_the_documentation_is_that_of_its_lines(value: ModuleType) -
     results = BENCHMARKS.parent / "docs" / "results"
     lines = value.read_lines(results / "encoder" / "scores.csv")
     assert (results / "encoder-value.md").read_text() == value.page(lines)
-    assert len({line["set"] for line in lines}) == 35
+    assert len({line["set"] for line in lines}) > 30
