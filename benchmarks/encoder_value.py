@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from dnd.reproduction.frozen_models import predict_frozen
 from dnd.reproduction.further_sets import FURTHER_SETS, load_further
 from dnd.reproduction.labelled import reduced
 from dnd.store.featurize import valid_molecules
+from dnd.store.reader import Store
 
 FIELDS = ("set", "task", "features", "model", "seed", "molecules", "test_molecules", "out_of_fold", "test", "versions")
 DESCRIPTORS, BESIDE = "descriptors", "descriptors+"
@@ -106,7 +107,7 @@ def features_named(encoder: str, folder: str) -> list[str]:
     ]
 
 
-def represented(folder: str, terms: str, store) -> np.ndarray:
+def represented(folder: str, terms: str, store: Store) -> np.ndarray:
     """Representations of all molecules, with the properties of some terms."""
     heads = load_heads(folder) if terms else None
     chosen = heads.of_terms(terms.split(",")) if heads else None
@@ -211,7 +212,8 @@ def _about(lines: Sequence[dict[str, str]]) -> Iterator[str]:
         yield f"Versions: {versions}."
 
 
-def _comparisons(features: Sequence[str]):
+def _comparisons(features: Sequence[str]) -> Iterator[tuple[str, Callable[[str], str | None]]]:
+    """What is compared with what: a title, and the control of each kind of features."""
     first = next((one for one in features if one != DESCRIPTORS), None)
     yield "descriptors alone", lambda one: DESCRIPTORS
     if first is not None:

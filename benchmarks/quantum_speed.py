@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -109,7 +110,7 @@ def long_way(smiles: str) -> np.ndarray | None:
     return quantum_targets(values.molecule()[None], np.array([molecule.mol.GetNumAtoms()]))[0]
 
 
-def short_way(encoder: str):
+def short_way(encoder: str) -> Callable[[list[str]], tuple[np.ndarray, np.ndarray]]:
     """A function from SMILES to the quantum properties, in the order of `QUANTUM_TARGETS`, and their places."""
     student, description = load_encoder(encoder)
     heads = load_heads(encoder)
