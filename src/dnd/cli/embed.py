@@ -24,15 +24,23 @@ def embed(
     raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    ] = None,
 ) -> None:
     """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
     from dnd.common.randomness import set_threads
     from dnd.models.students.encoders import DEFAULT_ENCODER
     from dnd.models.students.layers import pooling_named
-    from dnd.prediction.embedder import load_embedder
-    from dnd.prediction.files import embed_file
+    from dnd.prediction.embedder import ClusterEmbedder, load_embedder
+    from dnd.prediction.files import ChunkEmbedder, MoleculeEmbedder, embed_file
 
     set_threads()
     chosen = pooling_named(pooling) if pooling else None
-    embedder = load_embedder(encoder or DEFAULT_ENCODER, pooling=chosen, device=device, jobs=jobs)
+    folder = encoder or DEFAULT_ENCODER
+    embedder: MoleculeEmbedder | ChunkEmbedder
+    if ray is None:
+        embedder = load_embedder(folder, pooling=chosen, device=device, jobs=jobs)
+    else:
+        embedder = ClusterEmbedder.at(ray, folder, pooling=chosen, device=device, jobs=jobs)
     LOGGER.log(PROGRESS, embed_file(embedder, source, out, smiles_column=smiles_column, raw=raw).line())

@@ -54,6 +54,9 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of generated conformers and of --sample.")] = 0,
     timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
     exclude: Exclude = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
 ) -> None:
     """Make a store: graphs, conformers and targets, checked, in memory-mapped shards, rejects beside."""
@@ -77,7 +80,7 @@ def prepare(
         "timeout_s": timeout_s,
         "exclude": [str(path) for path in exclude or ()],
     }
-    summary = make_store(inputs, out, from_dict(PrepareConfig, values), resume=resume)
+    summary = make_store(inputs, out, from_dict(PrepareConfig, values), resume=resume, ray=ray)
     LOGGER.log(
         RESULT,
         f"{summary.store}: {summary.molecules:,} molecules, {summary.conformers:,} conformers, "

@@ -29,11 +29,12 @@ _PACKAGES = ("torch", "rdkit", "pyarrow", "numpy", "safetensors", "scikit-learn"
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape a result; read from metadata, so nothing heavy is imported."""
-    return {"python": platform.python_version(), "dnd": __version__, **{name: _version(name) for name in _PACKAGES}}
+    return {"python": platform.python_version(), "dnd": __version__, **{name: version_of(name) for name in _PACKAGES}}
 
 
 @cache
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The version of a package that is installed, else `not installed`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # a machine without RDKit

@@ -1,13 +1,15 @@
 """Native code in child processes with a time and a memory limit: a hang or a crash costs one item, not the run.
 
 A child is a fresh interpreter that talks over a socket, so nothing of the parent's threads or `__main__` leaks into it
-and it ends when the parent does.
+and it ends when the parent does. `Work` says what children do with an item, `Here` runs it on this machine; the same
+work on the machines of a cluster is `common.cluster`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import resource
 import signal
 import socket
@@ -15,10 +17,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -232,6 +235,83 @@ class WorkerPool:
         return _Child(process, connection)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What worker processes do with each item of a run, and what stands for an item that they fail at.
+
+    It is pure: every process of every machine gives the same result for an item, so a run has the same results, in the
+    order of its items, wherever it is done. A verb that needs more than a `Failure` for a bad item overrides
+    `recovered`.
+
+    Attributes:
+        function: see `WorkerPool`.
+        settings: see `WorkerPool`.
+        folders: settings that are sealed folders, such as a MODEL; the function is given a path, and a machine that
+            does not have the folder is sent its files.
+        timeout_s: seconds that one item may take.
+        limit_bytes: memory that a process may take on top of what it has after its imports.
+        ahead: for each process, items done that may wait for a slow one before them.
+        block: items that are sent to another machine together; one that dies costs at most a block for each process.
+        packages: packages whose versions shape a result; another machine must have the same.
+    """
+
+    function: str
+    settings: Mapping[str, Any] | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    timeout_s: float = 30.0
+    limit_bytes: int = 2**30
+    ahead: int = 256
+    block: int = 1
+    packages: tuple[str, ...] = ("rdkit",)
+
+    def pool(self, jobs: int = 1, *, timeout_s: float | None = None) -> WorkerPool:
+        """Processes of this machine for such items; to be closed."""
+        paths = {name: str(path) for name, path in self.folders.items()}
+        return WorkerPool(
+            self.function,
+            jobs=jobs,
+            settings=None if self.settings is None else {**self.settings, **paths},
+            timeout_s=self.timeout_s if timeout_s is None else timeout_s,
+            limit_bytes=self.limit_bytes,
+            reordered=self.ahead * jobs,
+        )
+
+    def recovered(self, item: Any, failure: Failure) -> Any:
+        """The result of an item that a worker died of, hung at or raised for; called on the machine where it did."""
+        return failure
+
+    def results(self, pool: WorkerPool, items: Iterable[Any]) -> Iterator[Any]:
+        """The result of every item, in order, from the workers of `pool`.
+
+        Raises:
+            DndError: see `WorkerPool.map`.
+        """
+        sent, kept = itertools.tee(items)  # what is between the two waits for its result
+        for result in pool.map(sent):
+            item = next(kept)
+            yield self.recovered(item, result) if isinstance(result, Failure) else result
+
+
+@dataclass(frozen=True)
+class Here:
+    """Worker processes of this machine; see `cluster.RayCluster` for others.
+
+    Attributes:
+        jobs: how many.
+    """
+
+    jobs: int = 1
+
+    def run(self, work: Work, items: Iterable[Any]) -> Generator[Any, None, None]:
+        """The result of every item, in order; reads only a little ahead.
+
+        Raises:
+            DndError: a worker can't start, or three items in a row killed theirs, which is the machine's doing.
+        """
+        with work.pool(self.jobs) as pool:
+            yield from work.results(pool, items)
+
+
 def serve(descriptor: int) -> None:
     """The child: load the function, then answer one message per item until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
@@ -239,7 +319,7 @@ def serve(descriptor: int) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         name, settings, limit_bytes = connection.recv()
         try:
-            function = _load(name, settings)
+            function = load_function(name, settings)
         except Exception as error:
             connection.send(Failure(f"{type(error).__name__}: {error}"))
             return
@@ -249,7 +329,8 @@ def serve(descriptor: int) -> None:
             connection.send(_outcome(function, connection.recv(), limit_bytes))
 
 
-def _load(name: str, settings: Mapping[str, Any] | None) -> Callable[[Any], Any]:
+def load_function(name: str, settings: Mapping[str, Any] | None) -> Callable[[Any], Any]:
+    """The function of one item that a `WorkerPool` names."""
     module, _, attribute = name.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     loaded: Callable[[Any], Any] = function if settings is None else function(**settings)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from dnd.common.errors import InputError, isolating
+from dnd.common.cluster import RayCluster, machines
+from dnd.common.errors import ConfigError, InputError, isolating
 from dnd.common.files import MANIFEST, read_json
+from dnd.common.randomness import set_threads
+from dnd.common.workers import Here
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import encoder_folder, load_encoder, load_limits
 from dnd.models.students.layers import Pooling, pool, pooled_width
 from dnd.models.students.limits import RepresentationLimits
-from dnd.prediction.files import MoleculeEmbedder
+from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
-from dnd.predictor.predictor import Predictor
+from dnd.predictor.predictor import ERROR, Column, Predictor
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.from_python import as_molecules
 from dnd.training.device import choose_device
+
+if TYPE_CHECKING:
+    from dnd.prediction.screen.source import Candidate
 
 
 class Embedder:
@@ -109,3 +116,69 @@ def load_embedder(
             raise InputError(f"{folder} is a finetuned model with its own pooling", next_step="Leave --pooling out")
         return Predictor.load(folder, device=device, jobs=jobs)
     return Embedder.load(folder, pooling=pooling or "mean", device=device, jobs=jobs)
+
+
+# The same on the machines of a cluster: chunks of rows as a screen has them, with an embedder in place of a model.
+
+
+@dataclass(frozen=True)
+class ClusterEmbedder:
+    """An encoder or a model on the processors of a cluster; one that kills or hangs a worker costs its row only.
+
+    Attributes:
+        folder: see `load_embedder`; its files are sent to the machines.
+        where: the cluster, or processes here.
+        pooling: see `load_embedder`.
+        worker: function that embeds a chunk; see `WorkerPool`.
+    """
+
+    folder: Path | str
+    where: Here | RayCluster
+    pooling: Pooling | None = None
+    worker: str = f"{__name__}:make_embedder"
+
+    @classmethod
+    def at(cls, address: str, folder: Path | str, *, pooling: Pooling | None, device: str, jobs: int) -> Self:
+        """An encoder or a model, loaded once here to see that it can be, and a Ray cluster.
+
+        Raises:
+            ConfigError: a device or a number of processes, which are those of this machine; Ray is not installed.
+            InputError, CorruptFileError: see `load_embedder`.
+        """
+        where = machines(jobs, address, usual_jobs=1)
+        if device not in ("auto", "cpu"):
+            raise ConfigError("machines of a Ray cluster embed on their processors", found=f"--device {device}")
+        load_embedder(folder, pooling=pooling, device="cpu")
+        return cls(folder, where, pooling)
+
+    def embed_chunks(
+        self, chunks: Iterator[list[str]]
+    ) -> Iterator[tuple[Float[np.ndarray, "molecules dim"], list[str]]]:
+        """The vectors of each chunk and the reasons of their NaN rows, in order; some chunks are under way at a time.
+
+        Raises:
+            DndError: see `RayCluster.run`.
+        """
+        from dnd.prediction.screen.source import Candidate
+        from dnd.prediction.screen.workers import ChunkWork
+
+        folders = {"folder": encoder_folder(self.folder)}
+        work = ChunkWork.of(self.worker, CHUNK_ROWS, folders=folders, pooling=self.pooling)
+        for columns in self.where.run(work, ([Candidate(text) for text in chunk] for chunk in chunks)):
+            yield cast(np.ndarray, columns[EMBEDDING]), list(columns[ERROR])
+
+
+def make_embedder(folder: str, pooling: Pooling | None) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+    """Load an encoder or a model, once per process, and return the function of a chunk; one thread, on the CPU.
+
+    A candidate with a problem is not looked at; its problem is its error.
+    """
+    set_threads(1)
+    embedder = load_embedder(folder, pooling=pooling, device="cpu")
+
+    def embed_chunk(chunk: Sequence[Candidate]) -> dict[str, Column]:
+        values_BD, errors = embedder.embed_with_errors(["" if one.problem else one.text for one in chunk])
+        reasons = [one.problem or error for one, error in zip(chunk, errors, strict=True)]
+        return {EMBEDDING: values_BD, ERROR: reasons}
+
+    return embed_chunk

@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -60,6 +61,17 @@ class MoleculeEmbedder(Protocol):
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """One vector per molecule, NaN where there is none, and the reasons; see `as_molecules`."""
+        ...
+
+
+@runtime_checkable
+class ChunkEmbedder(Protocol):
+    """Whatever turns chunks of molecules into vectors, several at a time: a `ClusterEmbedder`."""
+
+    def embed_chunks(
+        self, chunks: Iterator[list[str]]
+    ) -> Iterator[tuple[Float[np.ndarray, "molecules dim"], list[str]]]:
+        """What `MoleculeEmbedder.embed_with_errors` gives for each chunk, in order."""
         ...
 
 
@@ -122,16 +134,21 @@ def predict_file(
     require_other_file(source, out)
     with open_molecules(source, smiles_column, remembered=predictor.smiles_column, or_smiles=True) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
-        return _stream(table, source, out, predictor.describe, raw)
+        return _stream(table, source, out, partial(map, predictor.describe), raw)
 
 
 def embed_file(
-    embedder: MoleculeEmbedder, source: Path | str, out: str, *, smiles_column: str | None = None, raw: bool = False
+    embedder: MoleculeEmbedder | ChunkEmbedder,
+    source: Path | str,
+    out: str,
+    *,
+    smiles_column: str | None = None,
+    raw: bool = False,
 ) -> FileSummary:
     """Write one vector per input row.
 
     Args:
-        embedder: the encoder.
+        embedder: the encoder, here or on the machines of a cluster.
         source: see `predict_file`.
         out: `.csv` or `.tsv` with columns `embedding_0` …; `.parquet` with one list column `embedding`; `.npy` with the
             vectors alone, NaN rows for bad molecules; `-`.
@@ -141,9 +158,12 @@ def embed_file(
     _check_output(out, (*TABLE_FORMATS, ARRAY_FORMAT), raw)
     require_other_file(source, out)
 
-    def compute(smiles: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-        values_BD, errors = embedder.embed_with_errors(smiles)
-        return {EMBEDDING: values_BD}, errors
+    def compute(chunks: Iterator[list[str]]) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
+        each = (
+            embedder.embed_chunks if isinstance(embedder, ChunkEmbedder) else partial(map, embedder.embed_with_errors)
+        )
+        for values_BD, errors in each(chunks):
+            yield {EMBEDDING: values_BD}, errors
 
     with open_molecules(source, smiles_column, or_smiles=True) as table:
         _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
@@ -161,7 +181,7 @@ def _stream(
     table: TableReader,
     source: Path | str,
     out: str,
-    compute: Callable[[Sequence[str]], tuple[Mapping[str, Cells], list[str]]],
+    compute: Callable[[Iterator[list[str]]], Iterator[tuple[Mapping[str, Cells], list[str]]]],
     raw: bool,
 ) -> FileSummary:
     rows = errors_so_far = 0
@@ -169,9 +189,10 @@ def _stream(
     chunks = _chunks(table)
     start = next(chunks, [])  # the notation of the input is seen from its first rows
     with open_writer(out, raw=raw, style=_style(table, start, source)) as writer:
-        for chunk in itertools.chain([start], chunks):
-            # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
-            found, reasons = compute([row.smiles if row.problem is None else "" for row in chunk])
+        sent, kept = itertools.tee(itertools.chain([start], chunks))  # what is between the two waits for its result
+        # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
+        texts = ([row.smiles if row.problem is None else "" for row in chunk] for chunk in sent)
+        for (found, reasons), chunk in zip(compute(texts), kept, strict=False):
             reasons = [row.problem or reason for row, reason in zip(chunk, reasons, strict=True)]
             note_rows(reasons)
             bad = [place for place, reason in enumerate(reasons) if reason]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -12,13 +12,72 @@ from rdkit import Chem
 from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
 from dnd.graphs.molecular_graph import Conformers
+from dnd.store.quantum_columns import CALCULATE
 from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
+from dnd.store.settings import PrepareConfig
 from dnd.store.writer import Reject, geometry_problem, row_problem
+
+_BLOCK = 32  # records that are sent to another machine together: from 0.05 s of work to a minute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion(Work):
+    """Records to rows or rejects, each with its connectivity key.
+
+    Attributes:
+        calculates: whether quantum values are calculated where a record has none.
+    """
+
+    calculates: bool = False
+
+    @classmethod
+    def of(cls, config: PrepareConfig, *, connectivity: bool) -> Conversion:
+        """The conversion of a run.
+
+        Args:
+            config: its settings, resolved.
+            connectivity: compute the connectivity keys too.
+        """
+        settings = {
+            "hydrogens": config.hydrogens,
+            "conformers": config.conformers,
+            "num_conformers": config.num_conformers,
+            "seed": config.seed,
+            "connectivity": connectivity,
+            "auxiliary": config.auxiliary,
+            "quantum": bool(config.quantum),
+        }
+        calculates = CALCULATE in config.quantum
+        return cls(
+            function=f"{__name__}:make_converter",
+            settings=settings,
+            timeout_s=config.timeout_s,
+            block=_BLOCK,
+            packages=("rdkit", "numpy", *(["tblite"] if calculates else [])),
+            calculates=calculates,
+        )
+
+    def recovered(self, item: Record, failure: Failure) -> tuple[StoreRow | Reject, str]:
+        """The row of a record that a worker failed at, without its quantum values, or a reject of stage `worker`."""
+        result: tuple[StoreRow | Reject, str] | Failure = failure
+        if self.calculates and item.quantum is None:
+            # The calculation may be what took too long, or died: the molecule is kept without it.
+            with self.pool() as pool:
+                result = next(pool.map([replace(item, quantum=failure.reason)]))
+        if isinstance(result, Failure):
+            return Reject(item.row, item.source, "".join(item.smiles[:1]), "worker", result.reason), ""
+        return result
+
+
+def keys_of_records(timeout_s: float) -> Work:
+    """The work of `key_of_record`, with seconds for each; a record that fails has a `Failure`."""
+    return Work(function=f"{__name__}:key_of_record", timeout_s=timeout_s, block=_BLOCK)
 
 
 def make_converter(

@@ -9,27 +9,29 @@ from __future__ import annotations
 import collections
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from dnd.common.cluster import RayCluster, machines
 from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.log import Progress
 from dnd.common.randomness import numpy_generator
 from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.watched_inputs import WatchedInputs
-from dnd.common.workers import Failure, WorkerPool
+from dnd.common.workers import Here
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources, refuse_unused_column
 from dnd.conformers.quantum_labels import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.store.convert import Conversion, keys_of_records
 from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
 from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
@@ -71,6 +73,7 @@ def prepare(
     config: PrepareConfig | None = None,
     *,
     resume: bool = False,
+    ray: str | None = None,
 ) -> PrepareSummary:
     """Make a store of molecules.
 
@@ -79,6 +82,7 @@ def prepare(
         out: folder of the store.
         config: settings.
         resume: go on with a run that stopped; its finished shards are not made again.
+        ray: address of a Ray cluster that does the work in place of processes here; see `RayCluster`.
 
     Raises:
         InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
@@ -90,6 +94,7 @@ def prepare(
         >>> prepare(["qm9_3d.npz"], "store", PrepareConfig(hydrogens="all_both", jobs=2))  # doctest: +SKIP
     """
     started, folder, config = time.monotonic(), Path(out), config or PrepareConfig()
+    where = machines(config.jobs, ray, usual_jobs=PrepareConfig.jobs)
     if not inputs:
         raise ConfigError("no input to prepare", expected="at least one file")
     refuse_unused_column([*inputs, *config.exclude], config.smiles_column)
@@ -103,7 +108,7 @@ def prepare(
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
             journal = Journal(folder, config.further_columns)
-            _make_shards(journal, inputs, sources, config)
+            _make_shards(journal, inputs, sources, config, where)
             watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
@@ -116,25 +121,27 @@ def _make_shards(
     inputs: Sequence[str | Path],
     sources: Sequence[RecordSource],
     config: PrepareConfig,
+    where: Here | RayCluster,
 ) -> None:
     shard_size = config.shard_size or SHARD_SIZE
-    excluded = _keys_to_exclude(config)
-    total, records = _chosen(inputs, sources, config, excluded)
+    excluded = _keys_to_exclude(config, where)
+    total, records = _chosen(inputs, sources, config, excluded, where)
     if journal.entries and journal.entries[-1].records < shard_size:
         return  # the last shard is there; only the seal was missing
     done = shard_size * len(journal.entries)
     rows: list[StoreRow] = []
     rejects: list[Reject] = []
     progress = Progress("prepare", unit="record", total=total, first=done)
-    for outcome in _converted(itertools.islice(records, done, None), config, excluded):
-        if isinstance(outcome, Reject):
-            rejects.append(outcome)
-        else:
-            rows.append(outcome)
-        progress.advance()
-        if len(rows) + len(rejects) == shard_size:
-            journal.seal(rows, rejects)
-            rows, rejects = [], []
+    with closing(_converted(itertools.islice(records, done, None), config, excluded, where)) as outcomes:
+        for outcome in outcomes:
+            if isinstance(outcome, Reject):
+                rejects.append(outcome)
+            else:
+                rows.append(outcome)
+            progress.advance()
+            if len(rows) + len(rejects) == shard_size:
+                journal.seal(rows, rejects)
+                rows, rejects = [], []
     if rows or rejects:
         journal.seal(rows, rejects)
     progress.close()
@@ -145,12 +152,13 @@ def _chosen(
     sources: Sequence[RecordSource],
     config: PrepareConfig,
     excluded: frozenset[str],
+    where: Here | RayCluster,
 ) -> tuple[int | None, Iterator[Record]]:
     """The records to use, and how many they are where that is known."""
     total = _total(sources)
     records: Iterator[Record] = itertools.chain.from_iterable(source.records for source in sources)
     if config.sample is not None:
-        wanted = _drawn(inputs, config, excluded, total)
+        wanted = _drawn(inputs, config, excluded, total, where)
         records, total = itertools.compress(records, wanted), int(wanted.sum())
     if config.limit is not None:
         records = itertools.islice(records, config.limit)
@@ -164,7 +172,11 @@ def _total(sources: Sequence[RecordSource]) -> int | None:
 
 
 def _drawn(
-    inputs: Sequence[str | Path], config: PrepareConfig, excluded: frozenset[str], total: int | None
+    inputs: Sequence[str | Path],
+    config: PrepareConfig,
+    excluded: frozenset[str],
+    total: int | None,
+    where: Here | RayCluster,
 ) -> Bool[np.ndarray, "records"]:
     """Which records are the first `sample` of a random order that are of no excluded molecule.
 
@@ -182,7 +194,7 @@ def _drawn(
         order = np.concatenate((order[(known := _labelled(inputs, config, total))[order]], order[~known[order]]))
     looked_at, free = min(total, config.sample + len(excluded)), order
     while excluded:
-        free = order[:looked_at][_usable(inputs, config, excluded, order[:looked_at], total)]
+        free = order[:looked_at][_usable(inputs, config, excluded, order[:looked_at], total, where)]
         if len(free) >= config.sample or looked_at == total:
             break
         looked_at = min(total, 2 * looked_at)
@@ -198,15 +210,20 @@ def _labelled(inputs: Sequence[str | Path], config: PrepareConfig, total: int) -
 
 
 def _usable(
-    inputs: Sequence[str | Path], config: PrepareConfig, excluded: frozenset[str], rows: np.ndarray, total: int
+    inputs: Sequence[str | Path],
+    config: PrepareConfig,
+    excluded: frozenset[str],
+    rows: np.ndarray,
+    total: int,
+    where: Here | RayCluster,
 ) -> Bool[np.ndarray, "rows"]:
     """Whether the records at `rows` are molecules, and none that is excluded."""
     candidate = np.zeros(total, dtype=bool)
     candidate[rows] = True
     found = np.zeros(total, dtype=bool)
     records = itertools.compress(_records_again(inputs, config), candidate)
-    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
-        for row, key in zip(np.flatnonzero(candidate), pool.map(records), strict=True):
+    with closing(where.run(keys_of_records(config.timeout_s), records)) as keys:
+        for row, key in zip(np.flatnonzero(candidate), keys, strict=True):
             found[row] = isinstance(key, str) and key_digest(key) not in excluded
     usable: np.ndarray = found[rows]
     return usable
@@ -218,18 +235,9 @@ def _records_again(inputs: Sequence[str | Path], config: PrepareConfig) -> Itera
 
 
 def _converted(
-    records: Iterator[Record], config: PrepareConfig, excluded: frozenset[str]
-) -> Iterator[StoreRow | Reject]:
+    records: Iterator[Record], config: PrepareConfig, excluded: frozenset[str], where: Here | RayCluster
+) -> Generator[StoreRow | Reject, None, None]:
     """Rows and rejects in the order of the records, made in worker processes."""
-    settings = {
-        "hydrogens": config.hydrogens,
-        "conformers": config.conformers,
-        "num_conformers": config.num_conformers,
-        "seed": config.seed,
-        "connectivity": bool(excluded),
-        "auxiliary": config.auxiliary,
-        "quantum": bool(config.quantum),
-    }
     if config.conformer_backend == "nvmolkit":
         records = nvmolkit_backend.with_conformers(
             records,
@@ -240,36 +248,20 @@ def _converted(
         )
     if config.quantum:
         records = with_labels(records, config.quantum)
-    waiting: collections.deque[Record] = collections.deque()
-
-    def remembered() -> Iterator[Record]:
-        for record in records:
-            waiting.append(record)
-            yield record
-
-    def new_pool(jobs: int) -> WorkerPool:
-        return WorkerPool("dnd.store.convert:make_converter", jobs=jobs, settings=settings, timeout_s=config.timeout_s)
-
-    with ExitStack() as stack:
-        pool, spare = stack.enter_context(new_pool(config.jobs)), stack.enter_context(new_pool(1))
-        for result in pool.map(remembered()):
-            record = waiting.popleft()
-            smiles = "".join(record.smiles[:1])
-            if isinstance(result, Failure) and CALCULATE in config.quantum and record.quantum is None:
-                # The calculation may be what took too long, or died: the molecule is kept without it.
-                result = next(spare.map([replace(record, quantum=result.reason)]))
-            if isinstance(result, Failure):
-                note_rows([result.reason])
-                yield Reject(record.row, record.source, smiles, "worker", result.reason)
-                continue
-            outcome, connectivity = result
+    sent, kept = itertools.tee(records)  # what is between the two waits for its outcome
+    work = Conversion.of(config, connectivity=bool(excluded))
+    with closing(where.run(work, sent)) as outcomes:
+        for (outcome, connectivity), record in zip(outcomes, kept, strict=False):
+            if isinstance(outcome, Reject) and outcome.stage == "worker":
+                note_rows([outcome.reason])
             if connectivity and key_digest(connectivity) in excluded:
+                smiles = "".join(record.smiles[:1])
                 yield Reject(record.row, record.source, smiles, "exclude", "molecule is in an --exclude file")
             else:
                 yield outcome
 
 
-def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
+def _keys_to_exclude(config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
     """Digests of the molecules to leave out: of lists as they are, of files of molecules computed."""
     paths = [Path(path) for path in config.exclude]
     listed = [path for path in paths if is_key_list(path)]
@@ -279,8 +271,8 @@ def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
     sources = open_sources([path for path in paths if path not in listed], smiles_column=config.smiles_column)
     records = itertools.chain.from_iterable(source.records for source in sources)
     problems, rows = list[str](), itertools.count()
-    with WorkerPool("dnd.store.convert:key_of_record", jobs=config.jobs, timeout_s=config.timeout_s) as pool:
-        for row, key in zip(rows, pool.map(records), strict=False):
+    with closing(where.run(keys_of_records(config.timeout_s), records)) as keys:
+        for row, key in zip(rows, keys, strict=False):
             if isinstance(key, str):
                 digests |= {key_digest(key)}
             elif isinstance(key, Reject):
@@ -299,8 +291,8 @@ def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
 
 def key_digests(records: Iterable[Record], *, jobs: int = 1, timeout_s: float = 30.0) -> Iterator[str]:
     """`key_digest` of every record, in order, made in worker processes; empty where a molecule has no key."""
-    with WorkerPool("dnd.store.convert:key_of_record", jobs=jobs, timeout_s=timeout_s) as pool:
-        for key in pool.map(records):
+    with closing(Here(jobs).run(keys_of_records(timeout_s), records)) as keys:
+        for key in keys:
             yield key_digest(key) if isinstance(key, str) and key else ""
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dnd.common.cluster import machines
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import (
@@ -28,7 +27,6 @@ from dnd.common.files import (
 from dnd.common.log import LOGGER, Progress
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
-from dnd.prediction.screen.ray import RayScreener, require_ray
 from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
 from dnd.prediction.screen.source import (
     Candidate,
@@ -38,7 +36,7 @@ from dnd.prediction.screen.source import (
     in_chunks,
     read_candidates,
 )
-from dnd.prediction.screen.workers import WORKER, Screener
+from dnd.prediction.screen.workers import WORKER, ChunkWork
 from dnd.predictor.predictor import Column
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
@@ -119,7 +117,7 @@ def screen(
         out: folder of the shards.
         config: settings.
         resume: go on with a run that stopped; its finished shards are not made again.
-        ray: address of a Ray cluster that does the work in place of processes here; see `RayScreener`.
+        ray: address of a Ray cluster that does the work in place of processes here; see `RayCluster`.
         worker: function that predicts a chunk; see `WorkerPool`.
 
     Raises:
@@ -130,9 +128,9 @@ def screen(
         >>> screen(["library.smi.gz"], "esol-model", "hits", ScreenConfig(top=1000))  # doctest: +SKIP
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
-    _require_free_choice(config, ray)
+    where = machines(config.jobs, ray, usual_jobs=ScreenConfig.jobs)
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
+    work = ChunkWork.of(worker, config.chunk, folders={"model": Path(model)}, digest=str(sealed["digest"]))
     saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
     remembered = saved.get("training", {}).get("smiles_column")
     names = check_inputs(inputs, config.smiles_column, remembered)
@@ -159,7 +157,7 @@ def screen(
         if not finished:
             read = partial(read_candidates, inputs, config.smiles_column, remembered, names)
             progress = Progress("screen", unit="row", total=rows, first=journal.rows, about=True)
-            _make_shards(journal, read, names, config.chunk, screener, progress)
+            _make_shards(journal, read, names, config.chunk, partial(where.run, work), progress)
             watched.require_unchanged()
             _seal(folder, journal, settings, config, column)
         journal.remove()
@@ -180,20 +178,6 @@ def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
         f"hint: the model is a blend and computes descriptors of all of about {rows:,} rows. "
         "`dnd compress MODEL -o SMALL` makes one student of it first, which predicts several times as fast"
     )
-
-
-def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:
-    if ray is not None and config.jobs:
-        raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
-    if ray is not None:
-        require_ray()
-
-
-def _screener(model: Path, digest: str, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
-    if ray is not None:
-        return RayScreener(model, digest, ray, worker)
-    jobs = config.jobs or len(os.sched_getaffinity(0))
-    return Screener({"model": str(model), "digest": digest}, jobs, worker)
 
 
 def _column_of(model: Mapping[str, Any], config: ScreenConfig) -> str:
@@ -218,29 +202,22 @@ def _make_shards(
     read: Callable[[], Generator[Candidate, None, None]],
     names: Sequence[str],
     chunk_rows: int,
-    screener: Screener | RayScreener,
+    run: Callable[[Iterator[list[Candidate]]], Generator[dict[str, Column], None, None]],
     progress: Progress,
 ) -> None:
-    waiting: collections.deque[list[Candidate]] = collections.deque()
     with closing(read()) as candidates:
-        chunks = in_chunks(itertools.islice(candidates, journal.rows, None), chunk_rows)
-        with closing(screener.run(_noted(chunks, waiting), chunk_rows)) as results:
+        # What is between the two waits for its columns.
+        sent, kept = itertools.tee(in_chunks(itertools.islice(candidates, journal.rows, None), chunk_rows))
+        with closing(run(sent)) as results:
             try:
-                for columns in results:
-                    journal.add(_with_names(columns, waiting.popleft(), names))
+                for columns, chunk in zip(results, kept, strict=False):
+                    journal.add(_with_names(columns, chunk, names))
                     progress.advance(len(columns["smiles"]))
             except KeyboardInterrupt:
                 journal.keep()
                 raise
     journal.finish()
     progress.close()
-
-
-def _noted(chunks: Iterator[list[Candidate]], waiting: collections.deque[list[Candidate]]) -> Iterator[list[Candidate]]:
-    """The chunks; each also waits for its columns, which come in the same order."""
-    for chunk in chunks:
-        waiting.append(chunk)
-        yield chunk
 
 
 def _with_names(columns: Mapping[str, Column], chunk: Sequence[Candidate], names: Sequence[str]) -> dict[str, Column]:

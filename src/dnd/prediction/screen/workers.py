@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Self
 
 from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import DndError
 from dnd.common.model_folder import read_model
 from dnd.common.randomness import set_threads
-from dnd.common.workers import Failure, WorkerPool
+from dnd.common.workers import Failure, Work
 from dnd.prediction.screen.source import Candidate
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import ERROR, Column, Predictor
@@ -64,83 +64,55 @@ WORKER = "dnd.prediction.screen.workers:make_screener"
 ROW_LIMIT_S = 30.0
 _CHUNK_LIMIT_S, _SHARE_S = 60.0, 0.25  # a chunk may take 60 s and a quarter of a second for each of its rows
 _LIMIT_BYTES = 4 * 2**30
-_WAITING_PER_JOB = 4  # chunks done that wait for a slow one before them
+_AHEAD = 4  # chunks done that wait for a slow one before them, for each process
 
 
-@dataclass(frozen=True)
-class Screener:
-    """Predicts chunks in order.
+@dataclass(frozen=True, kw_only=True)
+class ChunkWork(Work):
+    """Chunks of candidates to columns, of a screen and of an embedding; a row that kills or hangs costs that row."""
 
-    Attributes:
-        settings: keywords of the worker's function.
-        jobs: worker processes.
-        worker: `"module:name"`; see `WorkerPool`.
-    """
-
-    settings: Mapping[str, Any]
-    jobs: int
-    worker: str = WORKER
-
-    def run(self, chunks: Iterator[list[Candidate]], rows: int) -> Generator[dict[str, Column], None, None]:
-        """The columns of every chunk, a few chunks in memory at a time.
+    @classmethod
+    def of(cls, function: str, rows: int, *, folders: Mapping[str, Path], **settings: object) -> Self:
+        """Work on chunks of at most `rows` candidates.
 
         Args:
-            chunks: at most `rows` candidates each.
-            rows: see `chunks`; sets the time that one may take.
-
-        Raises:
-            DndError: a worker can't start, or three chunks in a row killed theirs, which is the machine's doing.
+            function: takes the folders and the settings as keywords; see `WorkerPool`.
+            rows: sets the time that a chunk may take.
+            folders: see `Work`.
+            settings: further keywords.
         """
-        waiting: collections.deque[list[Candidate]] = collections.deque()
-
-        def remembered() -> Iterator[list[Candidate]]:
-            for chunk in chunks:
-                waiting.append(chunk)
-                yield chunk
-
-        with self.pool(rows) as pool:
-            for result in pool.map(remembered()):
-                chunk = waiting.popleft()
-                yield self._isolate(chunk) if isinstance(result, Failure) else result
-
-    def pool(self, rows: int) -> WorkerPool:
-        """Workers for chunks of at most `rows`; to be closed."""
-        return self._pool(self.jobs, _limit_s(rows))
-
-    def predict(self, pool: WorkerPool, chunk: list[Candidate]) -> dict[str, Column]:
-        """The columns of one chunk from a worker of `pool`, which stays open; see `run`."""
-        (result,) = pool.map([chunk])
-        return self._isolate(chunk) if isinstance(result, Failure) else result
-
-    def _pool(self, jobs: int, timeout_s: float) -> WorkerPool:
-        return WorkerPool(
-            self.worker,
-            jobs=jobs,
-            settings=self.settings,
-            timeout_s=timeout_s,
+        return cls(
+            function=function,
+            settings=settings,
+            folders=folders,
+            timeout_s=_limit_s(rows),
             limit_bytes=_LIMIT_BYTES,
-            reordered=_WAITING_PER_JOB * jobs,
+            ahead=_AHEAD,
+            packages=("torch", "rdkit"),
         )
 
-    def _isolate(self, chunk: list[Candidate]) -> dict[str, Column]:
-        """A chunk that failed twice: find the rows to blame one by one, then predict the others as the chunk they are.
+    def recovered(self, item: list[Candidate], failure: Failure) -> dict[str, Column]:
+        """The columns of a chunk that failed: find the rows to blame one by one, then compute the others as the chunk.
 
         The others are batched as ever, so a worker that somebody else killed changes no bit of the result.
+
+        Raises:
+            DndError: the chunk fails without the rows to blame, too.
         """
-        reasons = self._try_each(chunk)
+        reasons = self._try_each(item)
         spared = [
             candidate if reason is None else replace(candidate, problem=reason)
-            for candidate, reason in zip(chunk, reasons, strict=True)
+            for candidate, reason in zip(item, reasons, strict=True)
         ]
         result = self._once(spared)
         if isinstance(result, Failure):  # each row alone is well, together they are not
             result = self._once([replace(one, problem=one.problem or result.reason) for one in spared])
         if isinstance(result, Failure):
-            raise DndError("a chunk can't be screened", found=result.reason, next_step="Report it with the input")
+            raise DndError("a chunk can't be computed", found=result.reason, next_step="Report it with the input")
         return result
 
     def _once(self, chunk: list[Candidate]) -> dict[str, Column] | Failure:
-        with self._pool(1, _limit_s(len(chunk))) as pool:
+        with self.pool(timeout_s=_limit_s(len(chunk))) as pool:
             result: dict[str, Column] | Failure = next(pool.map([chunk]))
             return result
 
@@ -150,7 +122,7 @@ class Screener:
         while len(reasons) < len(chunk):
             known = len(reasons)
             try:
-                with self._pool(1, ROW_LIMIT_S) as pool:
+                with self.pool(timeout_s=ROW_LIMIT_S) as pool:
                     for result in pool.map([one] for one in chunk[known:]):
                         reasons.append(result.reason if isinstance(result, Failure) else None)
             except DndError as error:  # the third killer in a row, which isn't the machine's doing here
