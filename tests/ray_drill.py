@@ -1,16 +1,15 @@
-"""A screen on a Ray cluster of two nodes on this machine, one of which is killed half-way; run as a process.
+"""Runs of `screen`, `prepare` and `embed` on a Ray cluster of two nodes on this machine; the second is killed in each.
 
-python tests/ray_drill.py INPUT MODEL OUT [--worker MODULE:NAME] [--chunk ROWS] [--kill]
+python tests/ray_drill.py PLAN.json: a list of objects with the `verb`, its arguments, and `kill_at`, the number of
+results after which every process of the second node is ended by SIGKILL. Prints what was seen of each as JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-import threading
-import time
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +19,57 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(
 import ray
 from ray.cluster_utils import Cluster
 
+from dnd.common.cluster import RayCluster
+from dnd.common.workers import Work
+from dnd.prediction import files
+from dnd.prediction.embedder import ClusterEmbedder
 from dnd.prediction.screen.screen import ScreenConfig, screen
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
+
+NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
-def kill_half_way(cluster: Any, node: Any, out: Path, said: dict[str, Any]) -> None:
-    """When the second shard is there, end every process of `node` with SIGKILL."""
-    while not (out / "part-00001.parquet").exists():
-        time.sleep(0.01)
-    said["busy_processors"] = 2 - ray.available_resources().get("CPU", 0)
-    cluster.remove_node(node, allow_graceful=False)
-    said["killed_after_shards"] = len(list(out.glob("part-*.parquet")))
+def killing(cluster: Any, node: Any, kill_at: int, said: dict[str, Any]) -> Callable[..., Generator[Any, None, None]]:
+    """`RayCluster.run` that loses `node` after so many results of the last work of the verb."""
+    plain = RayCluster.run
+
+    def run(self: RayCluster, work: Work, items: Iterable[Any]) -> Generator[Any, None, None]:
+        for number, result in enumerate(plain(self, work, items), 1):
+            if number == kill_at:
+                said["busy_processors"] = 2 - ray.available_resources().get("CPU", 0)
+                cluster.remove_node(node, allow_graceful=False)
+            said["results"] = number
+            yield result
+
+    return run
+
+
+def carry_out(step: dict[str, Any], address: str) -> None:
+    match step["verb"]:
+        case "screen":
+            config = ScreenConfig(chunk=4, top=5)
+            worker = {"worker": step["worker"]} if "worker" in step else {}
+            screen([step["input"]], step["model"], step["out"], config, ray=address, **worker)
+        case "prepare":
+            prepare([step["input"]], step["out"], PrepareConfig(**step["settings"]), ray=address)
+        case "embed":
+            files.CHUNK_ROWS = 16
+            embedder = ClusterEmbedder.at(address, step["encoder"], pooling=None, device="auto", jobs=1)
+            files.embed_file(embedder, step["input"], step["out"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("input", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--worker", default="dnd.prediction.screen.workers:make_screener")
-    parser.add_argument("--chunk", type=int, default=4)
-    parser.add_argument("--kill", action="store_true")
-    words = parser.parse_args()
-    quiet_head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=quiet_head)
-    second = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    said: dict[str, Any] = {}
-    killer = threading.Thread(target=kill_half_way, args=(cluster, second, words.out, said))
-    if words.kill:
-        killer.start()
-    config = ScreenConfig(chunk=words.chunk, top=5)
-    done = screen([words.input], words.model, words.out, config, ray=cluster.address, worker=words.worker)
-    if words.kill:
-        killer.join()
+    plan, plain = json.loads(Path(sys.argv[1]).read_text()), RayCluster.run
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    for step in plan:
+        step["said"] = {}
+        second = cluster.add_node(**NODE)
+        RayCluster.run = killing(cluster, second, step["kill_at"], step["said"])  # type: ignore[method-assign]
+        carry_out(step, cluster.address)
+        RayCluster.run = plain  # type: ignore[method-assign]
     cluster.shutdown()
-    print(json.dumps({**said, "rows": done.rows, "shards": done.shards, "seconds": done.seconds}))
+    print(json.dumps([step["said"] for step in plan]))
 
 
 if __name__ == "__main__":

@@ -38,3 +38,14 @@ def make_stub(model: str, digest: str) -> Callable[[Sequence[Candidate]], dict[s
         return {"smiles": [one.text for one in chunk], "size_pred": np.array(numbers), "error": errors}
 
     return chunk_columns
+
+
+def make_vectors(folder: str, pooling: str | None) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
+    """The same for `dnd embed`: one number for each row."""
+    columns = make_stub(folder, "")
+
+    def chunk_vectors(chunk: Sequence[Candidate]) -> dict[str, Column]:
+        found = columns(chunk)
+        return {"embedding": np.array(found["size_pred"])[:, None], "error": found["error"]}
+
+    return chunk_vectors
