@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ MARK = " no-run"  # behind the language of a block: what the tests do with it, a
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with blocks that have a language alone."""
-    lines = markdown.split("\n")
-    return "\n".join(line.partition(MARK)[0] if line.startswith("```") else line for line in lines)
+    """The page with blocks that have a language alone, and with links to the pages of notebooks."""
+    lines = [line.partition(MARK)[0] if line.startswith("```") else line for line in markdown.split("\n")]
+    return re.sub(r"(notebooks/[\w-]+)\.ipynb\)", r"\1.md)", "\n".join(lines))
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:

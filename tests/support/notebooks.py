@@ -35,10 +35,26 @@ def executed(notebook: Any) -> Any:
     del fresh.cells[0]
     for number, cell in enumerate((cell for cell in fresh.cells if cell.cell_type == "code"), 1):
         cell.execution_count, cell.metadata = number, {}
+        cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
             if "execution_count" in output:
                 output["execution_count"] = number
     return fresh
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """The outputs with the pieces of a stream as one; how many pieces there are is chance."""
+    whole: list[Any] = []
+    for output in outputs:
+        if (
+            whole
+            and output["output_type"] == whole[-1]["output_type"] == "stream"
+            and output["name"] == whole[-1]["name"]
+        ):
+            whole[-1]["text"] += output["text"]
+        else:
+            whole.append(output)
+    return whole
 
 
 def kinds(cell: Any) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from support.docs_site import on_page_markdown
+from support.docs_site import notebook_page, on_page_markdown
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 BLOCK = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # Results hold the commands of runs that took hours; what they show is recorded, not repeated here.
@@ -67,6 +69,25 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_the_site_shows_blocks_by_their_language_alone() -> None:
     page = "```sh no-run: needs a GPU\ndnd predict no-run\n```\n```python\n```"
     assert on_page_markdown(page) == "```sh\ndnd predict no-run\n```\n```python\n```"
+    assert on_page_markdown("[a](notebooks/first-model.ipynb)") == "[a](notebooks/first-model.md)"
+
+
+def test_a_notebook_is_a_page_with_its_cells_and_what_they_gave() -> None:
+    page = notebook_page(json.loads(NOTEBOOKS[0].read_text(encoding="utf-8")), "first-model.ipynb")
+    assert page.startswith("# A chemist's first model\n")
+    assert "[This page as a notebook](first-model.ipynb)" in page
+    assert "```python\nmade = dnd.finetune(" in page
+    assert page.count("](data:image/png;base64,iVBOR") == 1
+    assert "<table" in page and "<svg" in page
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_runs_and_gives_what_is_kept_with_it(path: Path) -> None:
+    pytest.importorskip("nbclient", reason="nbclient, of the extra `test`, is not installed")
+    command = [sys.executable, str(ROOT / "tests" / "support" / "notebooks.py"), "--check", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
 
 
 def test_the_tracked_tree_stays_small() -> None:

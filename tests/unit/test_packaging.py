@@ -1,4 +1,4 @@
-"""What is handed out: wheel and sdist as they are built, the Dockerfile's steps, the conda recipe, one version everywhere.
+"""What is handed out: wheel and sdist as built, the Dockerfile's steps, the conda recipe, one version everywhere.
 
 The image itself is built where an engine is, the conda package where a channel is; neither is here.
 """
@@ -191,7 +191,7 @@ def test_the_image_is_built_from_files_that_are_there_with_the_tested_torch() ->
 @needs_build
 @pytest.mark.timeout(900)
 def test_the_steps_of_the_image_make_a_dnd_that_predicts_and_serves(tmp_path: Path) -> None:
-    """The first stage runs here as it stands, in folders of its own; packages of this environment stand in for an index."""
+    """The first stage runs as it stands, in folders of its own; packages of this environment stand in for an index."""
     places = {"/opt/dnd": tmp_path / "opt" / "dnd", "/source": tmp_path / "source"}
     plain = os.pathsep.join([str(places["/opt/dnd"] / "bin"), str(Path(sys.executable).parent), "/usr/bin", "/bin"])
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
