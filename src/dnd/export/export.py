@@ -69,7 +69,7 @@ def _one_student(predictor: Predictor) -> Member:
         raise ConfigError(
             "only a model of one student can be written as ONNX",
             found=f"{len(parts.members)} students and {len(classical)} classical members",
-            next_step="Finetune with --recipe small",
+            next_step="Make one student of it with `dnd compress`, or finetune with --recipe small",
         )
     return parts.members[0]
 

@@ -18,12 +18,14 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 import onnxruntime
 
 from dnd.cli.main import main
+from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.export import featurizer
 from dnd.export.export import export_onnx
 from dnd.export.graph import Graph
 from dnd.export.outputs import value_nodes
 from dnd.export.students import network_nodes
+from dnd.finetuning.compress import CompressConfig, compress
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
@@ -32,7 +34,7 @@ from dnd.predictor.targets import Target, Transform
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, GroupCalibration, TargetCalibration
 from dnd.predictor.uncertainty.classes import Isotonic, Platt, Temperature
 from dnd.store.featurize import valid_molecules
-from finetuning_toys import quietly, tiny_model, write_classes
+from finetuning_toys import quietly, tiny_model, write_classes, write_regression
 
 DIVERSE = Path(__file__).parents[2] / "data" / "diverse_20000.smi.gz"
 # Single atoms, no bond, stereo, charges, salts, metals, isotopes, atom maps, relaxed valences, radicals, large.
@@ -196,6 +198,28 @@ def test_the_files_alone_predict_as_dnd_does(model: Path, tmp_path: Path, studen
     assert off.max() <= 1e-2
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "student", [("encoder=random", "student.name=gine", "student.width=16"), ("encoder=dnd-base",)]
+)
+def test_a_compressed_blend_is_exported_as_any_other_model(tmp_path: Path, student: tuple[str, ...]):
+    blend = ("blend.classical=ridge,forest_descriptors", "blend.students=false", "blend.folds=2", "blend.trees=5")
+    quietly(write_regression(tmp_path), tmp_path / "blend", ["size"], *blend)
+    brief = ("loop.epochs=1", "loop.batch_size=16", "jobs=1", "loop.device=cpu", *student)
+    config = load_config(CompressConfig, None, brief)
+    small = compress(tmp_path / "blend", tmp_path / "small", [tmp_path / "toy.csv"], config).folder
+    export_onnx(small, tmp_path / "away")
+    smiles = [
+        text for text in [*SPECIAL, *diverse(60)] if student[0] == "encoder=random" or not has_equal_eigenvalues(text)
+    ]
+    assert len(smiles) > 80
+    values, reasons = away(tmp_path / "away", smiles)
+    wanted = np.asarray(Predictor.load(small, device="cpu").predict(smiles)["size_pred"])
+    std = Predictor.load(small, device="cpu").parts.members[0].targets[0].std
+    assert not any(reasons)
+    assert (np.abs(values[:, 0] - wanted) / np.maximum(std, np.abs(wanted))).max() <= 1e-5
+
+
 def has_equal_eigenvalues(text: str) -> bool:
     """Whether symmetry leaves some of TokenGT's identifiers to the library of linear algebra, in dnd as here."""
     own = featurizer.graph(featurizer.read(text, SETTINGS["limits"]), {**SETTINGS, "identifiers": 0})
@@ -225,7 +249,10 @@ def test_probabilities_of_two_targets(tmp_path: Path):
 def test_blends_and_taken_folders_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     blend = Path(__file__).parents[2] / "golden" / "predictor-blend"
     main_exits(["export", str(blend), "-o", str(tmp_path / "away")], 2)
-    assert "found 1 students and 1 classical members. Finetune with --recipe small" in capsys.readouterr().err
+    assert (
+        "found 1 students and 1 classical members. Make one student of it with `dnd compress`"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "away").exists()
     with pytest.raises(InputError, match="exists already"):
         export_onnx(model, tmp_path)
