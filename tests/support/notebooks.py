@@ -37,6 +37,8 @@ def executed(notebook: Any) -> Any:
         cell.execution_count, cell.metadata = number, {}
         cell.outputs = joined(cell.outputs)
         for output in cell.outputs:
+            if "text/html" in output.get("data", {}):
+                output["data"] = {"text/html": output["data"]["text/html"]}  # its text says the same at length
             if "execution_count" in output:
                 output["execution_count"] = number
     return fresh
@@ -46,12 +48,9 @@ def joined(outputs: list[Any]) -> list[Any]:
     """The outputs with the pieces of a stream as one; how many pieces there are is chance."""
     whole: list[Any] = []
     for output in outputs:
-        if (
-            whole
-            and output["output_type"] == whole[-1]["output_type"] == "stream"
-            and output["name"] == whole[-1]["name"]
-        ):
-            whole[-1]["text"] += output["text"]
+        last = whole[-1] if whole else {}
+        if output["output_type"] == "stream" and output.get("name") == last.get("name"):
+            last["text"] += output["text"]
         else:
             whole.append(output)
     return whole
