@@ -31,13 +31,13 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 def killing(cluster: Any, node: Any, kill_at: int, said: dict[str, Any]) -> Callable[..., Generator[Any, None, None]]:
-    """`RayCluster.run` that loses `node` after so many results of the last work of the verb."""
+    """`RayCluster.run` that loses `node` after so many results, as soon as both nodes are at work."""
     plain = RayCluster.run
 
     def run(self: RayCluster, work: Work, items: Iterable[Any]) -> Generator[Any, None, None]:
         for number, result in enumerate(plain(self, work, items), 1):
-            if number == kill_at:
-                said["busy_processors"] = 2 - ray.available_resources().get("CPU", 0)
+            if number >= kill_at and "killed_after" not in said and ray.available_resources().get("CPU", 0) == 0:
+                said["killed_after"] = number
                 cluster.remove_node(node, allow_graceful=False)
             said["results"] = number
             yield result

@@ -34,7 +34,7 @@ from dnd.predictor.targets import Target, Transform
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, GroupCalibration, TargetCalibration
 from dnd.predictor.uncertainty.classes import Isotonic, Platt, Temperature
 from dnd.store.featurize import valid_molecules
-from finetuning_toys import quietly, tiny_model, write_classes, write_regression
+from finetuning_toys import quietly, tiny_model, write_classes, write_csv, write_regression
 
 DIVERSE = Path(__file__).parents[2] / "data" / "diverse_20000.smi.gz"
 # Single atoms, no bond, stereo, charges, salts, metals, isotopes, atom maps, relaxed valences, radicals, large.
@@ -207,7 +207,8 @@ def test_a_compressed_blend_is_exported_as_any_other_model(tmp_path: Path, stude
     quietly(write_regression(tmp_path), tmp_path / "blend", ["size"], *blend)
     brief = ("loop.epochs=1", "loop.batch_size=16", "jobs=1", "loop.device=cpu", *student)
     config = load_config(CompressConfig, None, brief)
-    small = compress(tmp_path / "blend", tmp_path / "small", [tmp_path / "toy.csv"], config).folder
+    library = write_csv(tmp_path / "library.csv", {"smiles": diverse(80)})
+    small = compress(tmp_path / "blend", tmp_path / "small", [library], config).folder
     export_onnx(small, tmp_path / "away")
     smiles = [
         text for text in [*SPECIAL, *diverse(60)] if student[0] == "encoder=random" or not has_equal_eigenvalues(text)
