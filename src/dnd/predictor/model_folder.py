@@ -205,7 +205,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
 
 
-def training_of(config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What the configuration of a model says of its training; empty where it says nothing.
 
     Raises:
@@ -213,9 +213,9 @@ def training_of(config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """
     training = config.get("training", {})
     settings = training.get("settings", {}) if isinstance(training, dict) else None
-    if not isinstance(settings, dict) or not isinstance(settings.get("labels", {}), dict):
-        raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found="a training that is no object")
-    return training
+    if isinstance(training, dict) and isinstance(settings, dict) and isinstance(settings.get("labels", {}), dict):
+        return training
+    raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found="a training that is no object")
 
 
 def _require_size(config: Mapping[str, Any]) -> None:
