@@ -1,4 +1,4 @@
-"""A MODEL or ENCODER folder of which a value is what no run of ours writes, sealed by its sender: refused in one line."""
+"""A folder of which one value is what no run of ours writes, sealed by its sender: refused in one line, or harmless."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -26,6 +25,7 @@ from dnd.common.files import (
     write_manifest,
 )
 from dnd.common.log import LOGGER, Progress
+from dnd.common.processes import process_count
 from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
 from dnd.common.watched_inputs import WatchedInputs
 from dnd.prediction.screen.ray import RayScreener, require_ray
@@ -193,7 +193,7 @@ def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:
 def _screener(model: Path, digest: str, config: ScreenConfig, ray: str | None, worker: str) -> Screener | RayScreener:
     if ray is not None:
         return RayScreener(model, digest, ray, worker)
-    jobs = config.jobs or len(os.sched_getaffinity(0))
+    jobs = process_count(config.jobs)
     return Screener({"model": str(model), "digest": digest}, jobs, worker)
 
 
