@@ -399,7 +399,7 @@ def _shard_problem(batch: pa.RecordBatch) -> str | None:
     if any(column.null_count for column in batch.columns):
         return "a row without a value"
     names = ("node_features", "bonds", "bond_features", "atomic_numbers", "positions")
-    lengths = {name: np.diff(np.from_dlpack(batch.column(name).offsets).astype(np.int64)) for name in names}
+    lengths = {name: np.diff(np.from_dlpack(batch.column(name).offsets)).astype(np.int64) for name in names}
     values = {name: batch.column(name).flatten().to_numpy() for name in names}
     conformers_B = batch.column("num_conformers").to_numpy().astype(np.int64)
     atoms_B, bonds_B = lengths["node_features"] // NUM_ATOM_FEATURES, lengths["bonds"] // 2
