@@ -95,6 +95,25 @@ def test_percent_is_a_unit():
         column("93.5%", "13.4%", "0.5")
 
 
+@pytest.mark.parametrize(
+    "cells", [["10 nM", "2.5 nM"], ["1,5 µM", "3µM"], ["5 mg/mL", "<3 mg/mL"], ["20 °C", "-5 °C"], ["5 mg", "3 mg"]]
+)
+def test_numbers_with_units_are_no_classes(cells: list[str]):
+    with pytest.raises(InputError, match=r"column y holds numbers with their units.*'y \(nM\)'"):
+        column(*cells)
+
+
+@pytest.mark.parametrize("cells", [["phase 1", "phase 2"], ["1 star", "2 stars"], ["1-2", "2-3"]])
+def test_classes_may_begin_with_a_number(cells: list[str]):
+    assert column(*cells).words == tuple(cells)
+
+
+@pytest.mark.parametrize("choice", ["keep", "drop", "limit"])
+def test_a_limit_is_no_class(choice: str):
+    with pytest.raises(InputError, match=r"column y has limits, and two values only.*'>1'"):
+        column("0", "1", ">1", censored=choice)
+
+
 def test_limits():
     cells = (">10", "<0,1", "\u226520", "1,5")
     assert column(*cells, censored="keep").sides == [1, -1, 1, 0]

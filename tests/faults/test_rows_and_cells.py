@@ -13,6 +13,8 @@ from dnd.finetuning.splits import partitions
 from dnd.prediction.files import embed_file, predict_file
 from dnd.predictor.predictor import Predictor
 from dnd.report.explain import explain_file
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import read_table
 from dnd.tables.smiles_column import look_like_smiles
@@ -155,6 +157,27 @@ def test_a_row_that_the_table_has_not_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"row 30 of .*test is not in the table: found rows 0 to 29"):
         partitions(split, ["C"] * 30)
     assert len(partitions(split, ["C"] * 31)[0].test) == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "is_header"), [("row", True), ("", True), ("20.0", False), ("20,21", False), ("-1", False)]
+)
+def test_only_words_are_the_header_of_a_list_of_rows(tmp_path: Path, first: str, is_header: bool):
+    (tmp_path / "train").write_text("".join(f"{row}\n" for row in range(20)))
+    (tmp_path / "valid").write_text(f"{first}\n21\n22\n")
+    (tmp_path / "test").write_text("23\n24\n")
+    split = "index:" + ",".join(str(tmp_path / name) for name in ("train", "valid", "test"))
+    if is_header:
+        assert partitions(split, ["C"] * 25)[0].valid.tolist() == [21, 22]
+        return
+    with pytest.raises(InputError, match=f"valid is no list of row numbers: found '{first}'"):
+        partitions(split, ["C"] * 25)
+
+
+def test_the_reason_why_nothing_was_kept_is_shown_as_it_is(tmp_path: Path):
+    (tmp_path / "a.xyz").write_text("-3\n\n")
+    with pytest.raises(InputError, match="found 1 x read: number of atoms is '-3', expected 1 to 2048"):
+        prepare([tmp_path / "a.xyz"], tmp_path / "store", PrepareConfig())
 
 
 def test_a_text_that_is_neither_file_nor_smiles_says_why(model: Predictor, tmp_path: Path):

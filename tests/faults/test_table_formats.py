@@ -44,6 +44,10 @@ PACKED = {
     "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
     "utf-16": lambda text: text.encode("utf-16"),
     "utf-16 big": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "utf-16 without a mark": lambda text: text.encode("utf-16-le"),
+    "utf-16 big without a mark": lambda text: text.encode("utf-16-be"),
+    "utf-32": lambda text: text.encode("utf-32"),
+    "utf-32 without a mark": lambda text: text.encode("utf-32-le"),
     "latin-1": lambda text: text.encode("latin-1"),
     "cr": lambda text: text.replace("\n", "\r").encode(),
     "crlf": lambda text: text.replace("\n", "\r\n").encode(),
@@ -111,6 +115,45 @@ def test_parquet_under_another_name_is_refused_by_its_first_bytes(tmp_path: Path
     pq.write_table(pa.table({"smiles": ["CCO"]}), tmp_path / name)
     with pytest.raises(InputError, match=r"is a Parquet file.*ends in \.parquet"):
         list(open_sources([tmp_path / name])[0].records)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (gzip.compress(b"smiles\nCCO\n"), "gzip inside of gzip"),
+        (b"PK\x03\x04 rest of a workbook", "workbook inside of gzip"),
+        (b"BZh91AY", "bzip2 archive inside of gzip"),
+    ],
+)
+def test_what_is_packed_twice_is_named(tmp_path: Path, data: bytes, found: str):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(InputError, match=f"{found}.*Unpack it"):
+        rows_of(tmp_path / "a.csv.gz")
+
+
+def test_bytes_in_a_parquet_column_are_text(tmp_path: Path):
+    columns = {"smiles": [b"CCO", b"CCN", None], "name": ["µ".encode(), "µ".encode("latin-1"), b""]}
+    pq.write_table(pa.table({name: pa.array(cells, pa.binary()) for name, cells in columns.items()}), tmp_path / "a.pq")
+    assert rows_of(tmp_path / "a.pq") == [["CCO", "CCO", "µ"], ["CCN", "CCN", "µ"], ["", "", ""]]
+
+
+def test_a_data_field_that_a_record_has_twice_is_no_label(tmp_path: Path):
+    fields = ">  <y>\n1\n\n>  <y>\n2\n\n>  <z>\n3\n\n>  <z>\n3\n\n"
+    (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=fields))
+    assert rows_of(tmp_path / "a.sdf") == [["CCO", "CCO", "a", "1\n2", "3"]]
+    (record,) = open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records
+    assert record.problem == r"target y is not a finite number: '1\n2'"
+    (record,) = open_sources([tmp_path / "a.sdf"], target_columns=["z"])[0].records
+    assert record.problem is None
+    assert record.targets == (3.0,)
+
+
+def test_labels_beside_that_are_of_another_molecule_are_refused(tmp_path: Path):
+    (tmp_path / "a.sdf").write_text(ETHANOL + ETHANOL)
+    (tmp_path / "a.sdf.csv").write_text("smiles,y\nCCN,2\nOCC,1\n")
+    first, second = open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records
+    assert first.problem == "its row of a.sdf.csv is another molecule: CCN"
+    assert (second.problem, second.targets) == (None, (1.0,))
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a.xls", "a.csv"])

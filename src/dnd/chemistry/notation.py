@@ -14,6 +14,10 @@ _SMARTS = re.compile(r"\[[^\]]{0,40}[;,!&][^\]]{0,40}\]|\[#\d+\]|~|\$\(")
 _PEPTIDE = re.compile(r"[ACDEFGHIKLMNPQRSTVWY]{3,}")
 _PEPTIDE_CODES = re.compile(r"(?:[A-Z][a-z]{2})(?:-[A-Z][a-z]{2})+")
 _FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*){1,20}")
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
+_DATABASE = re.compile(
+    r"(?:CHEMBL|CID|SID|DB|ZINC|DTXSID|DTXCID|CHEBI:|NSC|MFCD|SCHEMBL|BDBM)[ -]?\d{2,15}", re.IGNORECASE
+)
 _ONLY_PEPTIDE, _HYDROGENS = re.compile(r"[ADEGHKLMQRTVWY]"), re.compile(r"H\d|H(?![a-z])")
 _SMILES_AND_MORE = re.compile(r"(?:Br|Cl|[BCNOPSFIbcnops*]|\[[^\]\s]{1,40}\]|[-=#$:/\\.()]|%\d\d|\d)+\s")
 _NO_NAMES = {"nan", "none", "null", "n/a", "missing"}
@@ -37,6 +41,8 @@ def foreign_notation(text: str) -> str | None:
         return "an InChIKey"
     if _CAS.fullmatch(text):
         return "a CAS number"
+    if _DATABASE.fullmatch(text):
+        return "a number of a database"
     if text.startswith(("PEPTIDE", "RNA1", "CHEM1")) and "{" in text:
         return "a peptide in HELM"
     if is_selfies(text) or (_SELFIES.fullmatch(text) and _SELFIES_TOKEN.search(text)):
@@ -61,6 +67,14 @@ def _word(text: str) -> str | None:
         return "a peptide"
     if _NAME.fullmatch(text) and not _SMILES_SIGNS.search(text):
         return "a name"
-    if _FORMULA.fullmatch(text) and _HYDROGENS.search(text) and any(map(str.isdigit, text)):
-        return "a formula"
-    return None
+    return "a formula" if _is_formula(text) else None
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text is made of symbols of elements and numbers, with hydrogen among them."""
+    if not _FORMULA.fullmatch(text) or not _HYDROGENS.search(text) or not any(map(str.isdigit, text)):
+        return False
+    from rdkit import Chem  # few texts come so far
+
+    elements = {Chem.GetPeriodicTable().GetElementSymbol(number) for number in range(1, 119)}
+    return elements.issuperset(_SYMBOL.findall(text))

@@ -24,6 +24,7 @@ from typing import Any
 from dnd import __version__
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import MANIFEST, read_manifest, version_of
+from dnd.common.processes import process_count
 from dnd.common.workers import Here, Work, WorkerPool, load_function
 
 _RETRIES = 5  # of a block whose process or machine died
@@ -46,7 +47,7 @@ def machines(jobs: int, ray: str | None, *, usual_jobs: int) -> Here | RayCluste
         ConfigError: both were given, or the package `ray` is not installed.
     """
     if ray is None:
-        return Here(jobs or len(os.sched_getaffinity(0)))
+        return Here(process_count(jobs))
     if jobs != usual_jobs:
         raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
     require_ray()

@@ -55,6 +55,19 @@ def code_command(code: str) -> list[str]:
     return python_command("-c", f"import sys; sys.path[:] = {trusted_path()!r}; {code}")
 
 
+def process_count(jobs: int) -> int:
+    """How many processes `--jobs` asks for; 0 = one per processor.
+
+    Raises:
+        ConfigError: it is negative.
+    """
+    if jobs < 0:
+        from dnd.common.errors import ConfigError
+
+        raise ConfigError("jobs must be at least 0", found=jobs, expected="a number of processes; 0, one per processor")
+    return jobs or len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def process_pool(jobs: int, *, fresh: bool = False) -> Iterator[ProcessPoolExecutor]:
     """Processes for pure functions of this package.

@@ -18,7 +18,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import LIMITS
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.conformers.records import (
     ATOMIC_NUMBERS,
@@ -30,8 +32,8 @@ from dnd.conformers.records import (
 )
 from dnd.tables.molecules import field_names, standard_input_head
 from dnd.tables.readers import Row, TableReader, kind_of, read_plain_table
-from dnd.tables.sdf import SdfBlock, read_sdf_blocks
-from dnd.tables.smiles_column import require_columns
+from dnd.tables.sdf import SdfBlock, parse_molblock, read_sdf_blocks
+from dnd.tables.smiles_column import column_by_name, require_columns
 from dnd.tables.streams import SAVE_AS_CSV, STANDARD_INPUT, is_counts_line, is_sdf, is_workbook, open_bytes, text_lines
 
 # SDF files as records: any SDF, QM9's `gdb9.sdf` with its table, PCQM4Mv2's training SDF with its table.
@@ -161,13 +163,17 @@ def _with_labels_beside(
 ) -> Iterator[Record]:
     """Records with the rows of a table beside them: by id where titles are ids of the table, else one by one.
 
+    Where the table has a column of SMILES, a record and its row are one molecule, or the record is rejected.
+
     Raises:
         InputError: a column there is not, an id that two rows have; or no ids, and other numbers of rows and records.
     """
     with read_plain_table(table) as rows:
         require_columns(table.name, rows.columns, wanted)
         ids = next((name for name in rows.columns if name.lower() in _IDS and name not in wanted), None)
-        kept = [(row.values.get(ids or "", ""), {name: row.values[name] for name in wanted}) for row in rows]
+        (told, *_) = [*(rows.columns[place] for place in column_by_name(rows.columns)), ""]
+        read = [*wanted, *([told] if told else [])]
+        kept = [(row.values.get(ids or "", ""), {name: row.values[name] for name in read}) for row in rows]
         comma_file = rows.style.delimiter == ";"
     reader = TargetReader([values for _, values in kept[:_ROWS_TO_SETTLE]], wanted, comma_file=comma_file)
     by_id = {one: values for one, values in kept if one}
@@ -175,7 +181,9 @@ def _with_labels_beside(
         if len(by_id) < len(kept):
             raise InputError(f"{table} has an id in two rows, or none in one", found=f"{len(kept)} rows, column {ids}")
         return (
-            _sdf_record(path.name, block, reader, by_id[block.title])
+            _sdf_record(
+                path.name, block, reader, row := by_id[block.title], _other_molecule(block, row.get(told), table)
+            )
             if block.title in by_id
             else _sdf_record(path.name, block, reader, {}, f"{table.name} has no row {block.title[:40]!r}")
             for block in blocks
@@ -186,7 +194,20 @@ def _with_labels_beside(
             f"{path.name} and {table.name} can't be joined", found=f"{count} records and {len(kept)} rows",
             expected="titles of the records in a column of ids, or as many rows as records",
         )  # fmt: skip
-    return (_sdf_record(path.name, block, reader, values) for block, (_, values) in zip(blocks, kept, strict=True))
+    return (
+        _sdf_record(path.name, block, reader, row, _other_molecule(block, row.get(told), table))
+        for block, (_, row) in zip(blocks, kept, strict=True)
+    )
+
+
+def _other_molecule(block: SdfBlock, smiles: str | None, table: Path) -> str | None:
+    """Why the row beside a record is not that of the record; None where both are one molecule, or one can't be read."""
+    told, own = parse_smiles(smiles or ""), parse_molblock(block.molblock).outcome
+    if not (told.ok and own.ok):
+        return None
+    if told.smiles == own.smiles or connectivity_key(told.mol) == connectivity_key(own.mol):
+        return None
+    return f"its row of {table.name} is another molecule: {told.smiles[:100]}"
 
 
 def _archive_blocks(path: Path) -> Iterator[SdfBlock]:

@@ -132,7 +132,7 @@ def _nearest(changes: Int[np.ndarray, "changes"], wanted: int) -> int:
 
 def _row_numbers(path: Path) -> list[int]:
     lines = [line.strip() for line in text_lines(open_bytes(path), path)]
-    if lines and not lines[0].isdecimal():
+    if lines and any(map(str.isalpha, lines[0])):  # a header; `20.0` and `20,21` are none
         lines = lines[1:]
     bad = next((number for number, line in enumerate(lines) if line and not line.isdecimal()), None)
     if bad is not None:

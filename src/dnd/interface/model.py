@@ -183,7 +183,7 @@ class Predictor(core.Predictor):
 
     def _repr_html_(self) -> str:
         """What it predicts, what it is made of, and how good it was on its own test part."""
-        counts, training = self.metrics.get("counts", {}), self.parts.config.get("training", {})
+        counts, training = _inside(self.metrics, "counts"), _inside(self.parts.config, "training")
         classical = self.parts.blend.classical if self.parts.blend else ()
         facts: dict[str, object] = {
             "targets": ", ".join(_with_unit(target.name, target.unit) for target in self.targets),
@@ -194,10 +194,17 @@ class Predictor(core.Predictor):
             "molecules": counts.get("molecules"),
             "split": self.metrics.get("split"),
         }
-        test = self.metrics.get("parts", {}).get("test", {})
-        for name, values in list(test.get("targets", {}).items())[:_BRIEF]:
-            facts[f"test part, {name}"] = _numbers(values)
+        targets = _inside(self.metrics, "parts", "test", "targets")
+        for name in list(targets)[:_BRIEF]:
+            facts[f"test part, {name}"] = _numbers(_inside(targets, name))
         return facts_view("dnd model", facts)
+
+
+def _inside(value: Any, *path: str) -> Mapping[str, Any]:
+    """The object that a folder's file has at `path`; an empty one where it has something else there."""
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def _with_unit(name: str, unit: str) -> str:

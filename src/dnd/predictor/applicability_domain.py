@@ -311,7 +311,7 @@ def read_domain(model: ModelFolder) -> Domain | None:
         if not len(tensors["fingerprints"]) == len(tensors["embeddings"]) <= LIMIT_REFERENCES:
             raise CorruptFileError(f"the domain of {model.path} has another size than domains have")
         return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
-    except (KeyError, TypeError, ConfigError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(
             f"{model.path / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
         ) from error

@@ -186,6 +186,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
             expected=f"version {FEATURE_VERSION}",
             next_step="Finetune it again",
         )
+    training_of(config, folder)
     try:
         # Models of before mixed tasks say the kind once, for all targets.
         _require_size(config)
@@ -200,8 +201,21 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
             raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+
+
+def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What the configuration of a model says of its training; empty where it says nothing.
+
+    Raises:
+        CorruptFileError: it is no object, or its settings or their labels are none.
+    """
+    training = config.get("training", {})
+    settings = training.get("settings", {}) if isinstance(training, dict) else None
+    if isinstance(training, dict) and isinstance(settings, dict) and isinstance(settings.get("labels", {}), dict):
+        return training
+    raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found="a training that is no object")
 
 
 def _require_size(config: Mapping[str, Any]) -> None:

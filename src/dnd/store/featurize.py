@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from jaxtyping import Int
 
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
-from dnd.common.processes import process_pool
+from dnd.common.processes import process_count, process_pool
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
 from dnd.graphs.molecular_graph import MolecularGraph
@@ -59,7 +58,7 @@ def featurize_smiles(
         jobs: worker processes; used from 2,000 molecules on. 0 = one per processor.
     """
     explicit = hydrogens == "all_both"
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = process_count(jobs)
     if len(texts) < PARALLEL_FROM or jobs < 2:
         return _featurize_all(texts, explicit, standardize)
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]

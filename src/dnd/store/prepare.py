@@ -296,6 +296,12 @@ def key_digests(records: Iterable[Record], *, jobs: int = 1, timeout_s: float = 
             yield key_digest(key) if isinstance(key, str) and key else ""
 
 
+def _shown(rejects: Sequence[Reject], kind: str, count: int) -> str:
+    """A kind of rejects by its first one, as it stands in the file: `2 x read: number of atoms is '-3' …`."""
+    first = next(reject for reject in rejects if kind in count_reasons([reject]))
+    return f"{count} x {first.stage}: {first.reason[:200]}"
+
+
 def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: PrepareConfig) -> None:
     rejects = [reject for entry in journal.entries for reject in entry.rejects]
     reasons = dict(count_reasons(rejects).most_common())
@@ -305,7 +311,7 @@ def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: Prep
         for path in [*folder.glob("shard-*.arrow"), folder / RUN_RECORD]:
             path.unlink(missing_ok=True)
         journal.remove()
-        common = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:3]) or "no record"
+        common = "; ".join(_shown(rejects, kind, count) for kind, count in list(reasons.items())[:3]) or "no record"
         raise InputError("no valid molecule in the input", found=common, next_step=f"See {folder / REJECTS}")
     counts = {
         "molecules": molecules,

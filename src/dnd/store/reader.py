@@ -20,7 +20,13 @@ from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.molecular_graph import FEATURE_VERSION, NUM_ATOM_FEATURES
+from dnd.graphs.molecular_graph import (
+    ATOM_FEATURE_SIZES,
+    BOND_FEATURE_SIZES,
+    FEATURE_VERSION,
+    NUM_ATOM_FEATURES,
+    NUM_BOND_FEATURES,
+)
 from dnd.store.schema import (
     FURTHER_FIELDS,
     ITEM_WIDTH,
@@ -378,9 +384,42 @@ def _map_shard(path: Path) -> pa.RecordBatch:
             schema = reader.schema.remove_metadata()
             if schema != schema_with(schema.names) or reader.num_record_batches != 1:
                 raise CorruptFileError(f"{path} has other columns than a store", found=reader.schema.names)
-            return reader.get_batch(0)
+            batch = reader.get_batch(0)
+            batch.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptFileError(f"{path} is not a readable Arrow file", found=str(error)) from error
+    problem = _shard_problem(batch)
+    if problem is not None:
+        raise CorruptFileError(f"{path} holds what no molecule has", found=problem, next_step="Make the store again")
+    return batch
+
+
+def _shard_problem(batch: pa.RecordBatch) -> str | None:
+    """Why the rows of a shard, whoever wrote it, are no graphs with their conformers; None where they are."""
+    if any(column.null_count for column in batch.columns):
+        return "a row without a value"
+    names = ("node_features", "bonds", "bond_features", "atomic_numbers", "positions")
+    lengths = {name: np.diff(np.from_dlpack(batch.column(name).offsets)).astype(np.int64) for name in names}
+    values = {name: batch.column(name).flatten().to_numpy() for name in names}
+    conformers_B = batch.column("num_conformers").to_numpy().astype(np.int64)
+    atoms_B, bonds_B = lengths["node_features"] // NUM_ATOM_FEATURES, lengths["bonds"] // 2
+    expected = {
+        "node_features": atoms_B * NUM_ATOM_FEATURES,
+        "bonds": bonds_B * 2,
+        "bond_features": bonds_B * NUM_BOND_FEATURES,
+        "positions": lengths["atomic_numbers"] * conformers_B * 3,
+    }
+    for name, wanted_B in expected.items():
+        if not np.array_equal(lengths[name], wanted_B):
+            return f"{name} of another length than its row has"
+    if (atoms_B < 1).any():
+        return "a row without atoms"
+    if (values["bonds"] >= np.repeat(atoms_B, lengths["bonds"])).any():
+        return "a bond to an atom that there is not"
+    for name, sizes in (("node_features", ATOM_FEATURE_SIZES), ("bond_features", BOND_FEATURE_SIZES)):
+        if (values[name].reshape(-1, len(sizes)) >= np.array(sizes)).any():
+            return f"{name} beyond their range"
+    return None if np.isfinite(values["positions"]).all() else "a position that is no finite number"
 
 
 # Several stores read as one, without a copy: what a pretraining on data of several kinds trains from.

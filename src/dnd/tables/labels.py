@@ -43,6 +43,11 @@ _PAIRS = (
 )  # fmt: skip
 _NINES = re.compile(r"[+-]?(?:9{3,9}|1e(?:20|30|35|38))(?:[.,]0*)?", re.IGNORECASE)
 _SHOWN = 3
+_WITH_UNIT = re.compile(
+    r"[<>~=\u2264\u2265+\-\u2212 ]{0,4}\d[\d.,]{0,20}(?:[eE][+\-]?\d{1,3})? ?"
+    r"(?:[fpnu\u00b5\u03bcm]M|[fpnu\u00b5\u03bcm]?mol/[lL]|[pnu\u00b5\u03bcmk]?g(?:/(?:[mud]?[lL]|k?g))?|k?cal/mol|k?J/mol|m?eV"
+    r"|\u00b0[CF]|\u00c5|nm|ppm|ppb|k?Da|k?Pa|mmHg|min|m[lL]/min(?:/k?g)?|[u\u00b5\u03bc][lL]/min/mg)",
+)
 _WORD, _LIMIT = "a word", "a limit"  # kinds of cells that are no numbers; other kinds say what is wrong
 
 CensoredChoice = Literal["keep", "drop", "limit"]
@@ -247,6 +252,12 @@ class _Column:
         if bad:
             raise self._refusal(bad)
         self._refuse_placeholders(numbers)
+        if censored and len({number.value for number in numbers.values()}) <= 2:
+            raise InputError(
+                f"column {self.name} has limits, and two values only, which would be classes",
+                found="; ".join(self._shown(text, _LIMIT) for text in list(censored)[:_SHOWN]),
+                expected="values, or classes without > and <", next_step="Correct the cells",
+            )  # fmt: skip
         further, unread = self._other_numbers(numbers, bool(with_sign))
         self._note_missing([text for text in self._may_be_missing() if text not in numbers])
         self._note_censored({**censored, **{text: one for text, one in further.items() if one.side}})
@@ -359,6 +370,7 @@ class _Column:
     def _classes(self, words: Sequence[str]) -> LabelColumn:
         missing = _missing_beside_pair({class_key(text) for text in words})
         kept = [text for text in words if class_key(text) not in missing]
+        self._refuse_units(kept)
         spellings: dict[str, collections.Counter[str]] = {}
         for text in kept:
             spellings.setdefault(class_key(text), collections.Counter())[" ".join(text.split())] += self.counts[text]
@@ -387,6 +399,17 @@ class _Column:
         place_of |= further
         values = [place_of.get(text, math.nan) for text in self.texts]
         return LabelColumn(values, [0] * len(values), tuple(names[key] for key in order), tuple(self.notes))
+
+    def _refuse_units(self, words: Sequence[str]) -> None:
+        """`10 nM` and `2.5 nM` are two values, and no classes."""
+        if words and all(map(_WITH_UNIT.fullmatch, words)):
+            common = sorted(words, key=lambda text: -self.counts[text])
+            raise InputError(
+                f"column {self.name} holds numbers with their units",
+                found="; ".join(self._shown(text, _WORD) for text in common[:_SHOWN]),
+                expected="numbers, all in one unit",
+                next_step=f"Take the unit out of the cells and into the name of the column, as in '{self.name} (nM)'",
+            )
 
     # What is said of a column
 

@@ -49,12 +49,12 @@ from dnd.tables.streams import (
     is_pipe,
     is_sdf,
     open_bytes,
+    wide_encoding,
 )
 
 LIMIT_SDF_COLUMNS = 10_000
 SDF_COLUMNS = ("smiles", "title")
 _LINES_TO_TELL = 4  # the counts line of an SDF
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @contextmanager
@@ -163,8 +163,9 @@ def standard_input_head(path: Path | str) -> tuple[list[bytes], BinaryIO]:
     raw = [stream.readline(LIMIT_LINE) for _ in range(_LINES_TO_TELL)]
     start = b"".join(raw)
     head = raw
-    if start[:2] in _UTF16_MARKS:
-        head = [line.encode() for line in start.decode("utf-16", errors="ignore").splitlines()]
+    wide = wide_encoding(start)
+    if wide is not None:
+        head = [line.encode() for line in start.decode(wide, errors="ignore").splitlines()]
     elif b"\r" in start[:-1]:
         head = start.splitlines()[:_LINES_TO_TELL]
     return head, cast(BinaryIO, Replayed.buffered(start, stream))

@@ -182,7 +182,9 @@ def _texts(column: Any) -> list[str]:
 
 
 def _cells(values: Any) -> list[str]:
-    """Values as text: what is null or not a number is an empty cell, 32-bit numbers have their own digits."""
+    """Values as text: null and not-a-number are empty cells, 32-bit numbers have their own digits, bytes are UTF-8."""
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):  # text that its writer did not mark
+        return ["" if value is None else value.decode("utf-8", "dnd_latin_1") for value in values.to_pylist()]
     short = pa.types.is_float32(values.type) or pa.types.is_float16(values.type)
     return [
         "" if value is None or value != value else f"{np.float32(value)!s}" if short else str(value)

@@ -122,7 +122,10 @@ def field_name(line: str) -> str | None:
 
 
 def _properties(lines: list[str]) -> dict[str, str]:
-    """Data fields: a line `> <name>`, then lines of text up to a blank one. A repeated name keeps its first value."""
+    """Data fields: a line `> <name>`, then lines of text up to a blank one.
+
+    A name that a record has twice keeps both values, a line each: none is chosen, and as a label they are refused.
+    """
     properties: dict[str, str] = {}
     name, text = None, list[str]()
     for line in [*lines, ""]:
@@ -132,7 +135,9 @@ def _properties(lines: list[str]) -> dict[str, str]:
         elif name is not None and line.strip():
             text.append(line)
         elif name is not None:
-            properties.setdefault(name, "\n".join(text))
+            value = "\n".join(text)
+            before = properties.get(name, value)
+            properties[name] = value if before == value else f"{before}\n{value}"
             name = None
     return properties
 

@@ -35,7 +35,10 @@ _REFUSED = {
 }
 _WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 SAVE_AS_CSV = "Save the sheet as 'CSV UTF-8' in the spreadsheet program, and give that file"
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARKS = {  # the four bytes first: UTF-32 begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
 _HEAD_BYTES = 8192
 PARQUET = b"PAR1"  # its first bytes
 
@@ -64,12 +67,24 @@ def open_bytes(path: str | Path) -> BinaryIO:
     if not head:
         raw.close()
         raise empty_input(path)
-    for magic, name in _REFUSED.items():
-        if head.startswith(magic):
-            raw.close()
-            step = SAVE_AS_CSV if "Excel" in name else "Unpack it, or pack it with gzip"
-            raise InputError(f"{path} can't be read", found=name, expected="text, gzip or Parquet", next_step=step)
-    return cast(BinaryIO, io.BufferedReader(_Gunzip(raw))) if head.startswith(_GZIP) else raw
+    _refuse_other_packing(raw, path, head)
+    if not head.startswith(_GZIP):
+        return raw
+    unpacked = cast(BinaryIO, io.BufferedReader(_Gunzip(raw)))
+    _refuse_other_packing(unpacked, path, peeked(unpacked, path, _MAGIC_BYTES), packed=True)
+    return unpacked
+
+
+def _refuse_other_packing(stream: BinaryIO, path: str | Path, head: bytes, *, packed: bool = False) -> None:
+    """Refuse what is neither text nor Parquet by its first bytes, and what is packed twice."""
+    known = {**_REFUSED, _GZIP: "gzip"} if packed else _REFUSED
+    name = next((name for magic, name in known.items() if head.startswith(magic)), None)
+    if name is not None:
+        stream.close()
+        step = SAVE_AS_CSV if "Excel" in name else "Unpack it, or pack it with gzip"
+        step = "Unpack it" if packed else step
+        found = f"{name} inside of gzip" if packed else name
+        raise InputError(f"{path} can't be read", found=found, expected="text, gzip or Parquet", next_step=step)
 
 
 def is_sdf(path: str | Path) -> bool:
@@ -87,6 +102,23 @@ def is_counts_line(line: bytes) -> bool:
 def is_workbook(path: str | Path) -> bool:
     """Whether the name of a file is that of a spreadsheet program's own format."""
     return str(path).lower().endswith(_WORKBOOK_ENDINGS)
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, by the mark or by the zeros between Latin letters; None for text of single bytes.
+
+    Args:
+        head: the first eight bytes, or more.
+    """
+    marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    if marked is not None or len(head) < _MAGIC_BYTES:
+        return marked
+    if head[0] and head[4] and not any(head[1:4] + head[5:8]):
+        return "utf-32-le"
+    even, odd = head[:_MAGIC_BYTES:2], head[1:_MAGIC_BYTES:2]
+    if all(even) and not any(odd):
+        return "utf-16-le"
+    return "utf-16-be" if all(odd) and not any(even) else None
 
 
 def peeked(stream: BinaryIO, path: str | Path, count: int) -> bytes:
@@ -176,14 +208,14 @@ def _open_file(path: Path) -> io.BufferedReader:
 
 
 def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
-    """Lines of text with their ends: UTF-8 with or without a byte order mark, UTF-16 with one, else Latin-1.
+    """Lines of text with their ends: UTF-8, UTF-16 or UTF-32, with or without a byte order mark, else Latin-1.
 
     Raises:
         CorruptFileError: the gzip stream is damaged or cut off.
         InputError: a line is longer than `LIMIT_LINE`.
     """
     _refuse_parquet(stream, path)
-    encoding = "utf-16" if peeked(stream, path, 2) in _UTF16 else "utf-8-sig"
+    encoding = wide_encoding(peeked(stream, path, _MAGIC_BYTES)) or "utf-8-sig"
     # newline="" splits at \n, \r\n and \r and leaves them in place, as the csv module wants them.
     with io.TextIOWrapper(stream, encoding=encoding, errors="dnd_latin_1", newline="") as text:
         yield from _bounded(text, path)
@@ -196,7 +228,7 @@ def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
     """
     _refuse_parquet(stream, path)
     head = peeked(stream, path, _HEAD_BYTES)
-    if head[:2] in _UTF16:
+    if wide_encoding(head):
         yield from (line.encode() for line in text_lines(stream, path))
         return
     mark = codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""

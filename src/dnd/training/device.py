@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 
 import torch
 
 from dnd.common.errors import ConfigError
 
+_KNOWN = re.compile(r"cpu|cuda(?::\d{1,3})?")
+
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own."""
+    """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -19,6 +26,8 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(name)
+    if not _KNOWN.fullmatch(name):
+        raise ConfigError("unknown device", found=repr(name[:40]), expected="auto, cpu, cuda or cuda:NUMBER")
     return torch.device(name)
 
 

@@ -105,11 +105,12 @@ def _split(graphs: FlatGraphs) -> list[MolecularGraph]:
 
 MAX_ATOMS = 100
 
-# What an ordinary text has none of: maps, dummies, isotopes and hydrogens as atoms. The pattern looks for a single
+# What an ordinary text has none of: maps, dummies, isotopes, hydrogens as atoms, and carbon atoms that have none, as in
+# SELFIES. The pattern looks for a single
 # character: with a longer one `re` allocates so much that the C library tidies its free lists before every parse, up to
 # a tenth of its time.
 _UNUSUAL = re.compile(r"[^A-Za-z0-9@+\-\[\]()=#/\\.%]")
-_ISOTOPES_AND_HYDROGENS = tuple(f"[{sign}" for sign in "H0123456789")
+_UNUSUAL_ATOMS = (*(f"[{sign}" for sign in "H0123456789"), "[C]")
 _MAX_LENGTH, _MAX_DOTS = 256, 20  # within every limit on texts
 _MARK = re.compile("@@?")
 
@@ -193,7 +194,7 @@ def _parsed(text: str) -> Chem.Mol | None:
         return None
     if "." in text and text.count(".") > _MAX_DOTS:
         return None
-    if "[" in text and any(sign in text for sign in _ISOTOPES_AND_HYDROGENS):
+    if "[" in text and any(sign in text for sign in _UNUSUAL_ATOMS):
         return None
     mol = Chem.MolFromSmiles(text, _UNSANITIZED)
     return mol if mol is not None and 0 < mol.GetNumAtoms() <= MAX_ATOMS else None

@@ -37,6 +37,7 @@ from dnd.prediction.screen.source import (
     read_candidates,
 )
 from dnd.prediction.screen.workers import WORKER, ChunkWork
+from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
@@ -132,7 +133,7 @@ def screen(
     sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
     work = ChunkWork.of(worker, config.chunk, folders={"model": Path(model)}, digest=str(sealed["digest"]))
     saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
-    remembered = saved.get("training", {}).get("smiles_column")
+    remembered = training_of(saved, Path(model)).get("smiles_column")
     names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     column = _column_of(saved, config)

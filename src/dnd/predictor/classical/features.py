@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
 from dnd.common.errors import internal_reason
-from dnd.common.processes import process_pool
+from dnd.common.processes import process_count, process_pool
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
@@ -177,7 +176,7 @@ def features_of(
     own = np.array([_PLACE_OF_DESCRIPTOR[name] for name in descriptors], np.int64)
     columns = [layout.columns(name)[own] if name == DESCRIPTORS else layout.columns(name) for name in names]
     places = np.concatenate([np.empty(0, np.int64), *columns])
-    jobs = jobs or len(os.sched_getaffinity(0))
+    jobs = process_count(jobs)
     chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
     kept = [None if cache is None else cache.get(chunk) for chunk in chunks]
     missing = [chunk for chunk, part in zip(chunks, kept, strict=True) if part is None]

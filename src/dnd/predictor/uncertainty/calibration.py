@@ -258,7 +258,7 @@ def read_calibration(model: ModelFolder) -> Calibration | None:
         return None
     try:
         return Calibration.from_dict(model.json(CALIBRATION)["calibration"])
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise CorruptFileError(
             f"{model.path / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
         ) from error
