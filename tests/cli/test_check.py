@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import statistics
@@ -17,9 +18,10 @@ import pytest
 
 from dnd.common.errors import InputError
 from dnd.finetuning import check_data as checks
-from dnd.finetuning.check_data import check_data
+from dnd.finetuning.check_data import check_data, first_look
 from dnd.finetuning.check_facts import DataFacts, TargetFacts, next_line
-from dnd.finetuning.check_text import check_lines
+from dnd.finetuning.check_text import check_lines, first_lines
+from dnd.finetuning.splits import TableSettings
 from dnd.tables.labels import LabelRules
 
 DIRTY = Path(__file__).parents[1] / "data" / "dirty"
@@ -206,6 +208,62 @@ def test_the_command_loads_no_torch(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "found.json").read_text())
     assert written["targets"][0]["unit"] == "nM"
     assert f"next: {written['next']}" in found.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("Ki", "has no column 'Ki': found columns canonical_smiles, Ki (nM)"),
+        ("canonical_smiles", "is the column of SMILES, not of labels"),
+    ],
+)
+def test_a_finetuning_refuses_a_column_before_it_loads_torch(tmp_path: Path, column: str, said: str) -> None:
+    found = finetune_without_torch(tmp_path, DIRTY / "ki_nM.csv", "--target-columns", column)
+    assert said in found.stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_finetuning_refuses_labels_before_it_loads_torch(tmp_path: Path) -> None:
+    found = finetune_without_torch(
+        tmp_path, DIRTY / "solubility_semicolon_comma.csv", "--target-columns", SOLUBILITY, "--split", "random"
+    )
+    # Of the 26 labels 4 are limits; those of the test part are not counted, as they decide nothing.
+    assert re.search(r"[1-4] of \d\d cells are no numbers that can be learned: found '>", found.stderr), found.stderr
+    assert "--censored keep, drop or limit" in found.stderr
+
+
+def finetune_without_torch(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """`dnd finetune` that must end with an error of the user's before torch is loaded."""
+    code = (
+        "import sys; from dnd.cli.main import main\n"
+        "try: main(['finetune', *sys.argv[1:]])\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, words), "-o", str(folder / "model")]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+def test_unreadable_labels_of_test_molecules_stop_no_finetuning(tmp_path: Path) -> None:
+    labels: list[object] = [0.1 * place for place in range(30)]
+    parts: list[object] = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
+    settings = TableSettings(split="column:part")
+    junk = table(tmp_path, ("y", [*labels[:27], "junk", *labels[28:]]), ("part", parts))
+    assert first_look(junk, ["y"], None, settings).targets[0].labels == 29
+    junk = table(tmp_path, ("y", [*labels[:3], "junk", *labels[4:]]), ("part", parts))
+    with pytest.raises(InputError, match=r"1 cell is no number that can be learned: found 'junk' \(row 5\)"):
+        first_look(junk, ["y"], None, settings)
+
+
+def test_the_first_lines_of_a_finetuning_say_what_the_table_holds() -> None:
+    facts = first_look(DIRTY / "ki_nM.csv", ["Ki (nM)"], None, TableSettings())
+    lines = list(first_lines(facts))
+    assert lines[1] == "SMILES in column canonical_smiles"
+    assert "target Ki (nM): 30 labels, in nM" in lines
+    assert sum(int(line.split()[-1]) for line in lines if " |" in line) == 30
+    assert not any("next:" in line or "task:" in line for line in lines)
 
 
 def test_names_reach_no_terminal_raw_and_the_input_is_kept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dnd.cli.main import VERBS, build_app, main
+from dnd.cli.main import VERBS, _Verbs, build_app, main
 from dnd.common import files
 from dnd.common.files import folder_lock, write_bytes, write_manifest
 
@@ -49,6 +49,19 @@ def test_verbs_of_a_verb_have_the_options_of_all(verb: str) -> None:
     for command in import_module(f"dnd.cli.{verb}").app.registered_commands:
         assert list(inspect.signature(command.callback).parameters)[-3:] == ["quiet", "verbose", "log_file"]
         assert not hasattr(command.callback.__wrapped__, "__wrapped__")
+
+
+def test_an_interrupt_before_the_verb_is_reached_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Verbs, "make_context", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "data.csv", "-m", "model"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "dnd: stopped before its end, so there is no whole result; run it again\n"
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnd.common.errors import InputError
-from dnd.finetuning.labelled_data import resolve_columns
 from dnd.report.model_report import write_model_report
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
-from dnd.tables.molecules import open_molecules
+from dnd.tables.molecules import open_molecules, resolve_columns
 from dnd.tables.readers import read_table, unique_names
 from dnd.tables.writers import csv_rows, csv_text, guarded
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv

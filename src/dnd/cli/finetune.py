@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -108,15 +109,8 @@ def finetune(
     ] = None,
 ) -> None:
     """Make a model of labelled molecules, and print it beside classical baselines."""
-    from dnd.common.config import load_config
-    from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig
-    from dnd.finetuning.students import encoder_choice, student_settings
     from dnd.finetuning.time_limit import read_duration
-    from dnd.models.students.encoders import RANDOM
 
-    words = [*student_settings(student, encoder or RANDOM), *(settings or [])]
-    encoder = encoder_choice(encoder, words)
     options = {
         "pooling": pooling,
         "tasks" if task and "," in task else "task": task,
@@ -133,13 +127,25 @@ def finetune(
     options |= {
         f"labels.{name}": value if isinstance(value, str) else ",".join(value) for name, value in labels.items()
     }
+    words = settings or []
     overrides = [
         *(f"{key}={value}" for key, value in options.items() if value is not None),
         *loop_words(skip_nonfinite, allow_change, device),
         *(word for word in words if "=" in word),
     ]
-    config = load_config(FinetuneConfig, recipe, overrides, stage="finetune")
     columns = [*target_columns, *(word for word in words if "=" not in word)]
+    if not (also or resume):
+        _look_at(data, columns, smiles_column, recipe, overrides)
+    # Torch is loaded from here on.
+    from dnd.common.config import load_config
+    from dnd.finetuning.finetune import finetune as run
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.students import encoder_choice, student_settings
+    from dnd.models.students.encoders import RANDOM
+
+    own = student_settings(student, encoder or RANDOM)
+    encoder = encoder_choice(encoder, [*own, *words])
+    config = load_config(FinetuneConfig, recipe, [*own, *overrides], stage="finetune")
     files = []
     if also:
         from dnd.finetuning.several_files import labelled_file
@@ -153,3 +159,24 @@ def finetune(
         from dnd.report.model_report import write_model_report
 
         echo(f"report: {write_model_report(out)}")
+
+
+def _look_at(
+    data: str, columns: Sequence[str], smiles_column: str | None, recipe: str, overrides: Sequence[str]
+) -> None:
+    """Say what the table holds, and refuse columns and labels that can't be learned, in a second or two."""
+    from dnd.common.log import LOGGER
+    from dnd.tables.molecules import require_labelled_columns
+    from dnd.tables.streams import STANDARD_INPUT, is_pipe
+
+    if data == STANDARD_INPUT or is_pipe(data):  # can be read once only
+        return
+    require_labelled_columns(data, columns, smiles_column)
+    from dnd.common.config import load_part
+    from dnd.finetuning.check_data import first_look
+    from dnd.finetuning.check_text import first_lines
+    from dnd.finetuning.splits import TableSettings
+
+    facts = first_look(data, columns, smiles_column, load_part(TableSettings, recipe, overrides, stage="finetune"))
+    for line in first_lines(facts):
+        LOGGER.info(line)

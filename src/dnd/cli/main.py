@@ -142,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         build_app(verb)(args=words, prog_name="dnd")
     except SystemExit as end:
+        if end.code == 128 + signal.SIGINT:  # Typer's, of a Ctrl-C before the verb was reached
+            _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
         if not end.code and (count := noted_rows()):
             rows = "a row" if count == 1 else f"{count} rows"
             _stop(f"{rows} with an internal error, which their reason tells; the others are done", EXIT_ROWS)

@@ -69,6 +69,20 @@ def load_config(
     Raises:
         ConfigError: no such recipe, a key that the stage does not have, a value of another type.
     """
+    return from_dict(cls, _given(recipe, overrides, stage))
+
+
+def load_part(cls: type[C], recipe: str | Path, overrides: Sequence[str], *, stage: str) -> C:
+    """`load_config` of the settings that `cls` has, for what is settled before the modules of the others are loaded.
+
+    Raises:
+        ConfigError: no such recipe, or a value of another type; unknown keys are left to who loads all settings.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return from_dict(cls, {key: value for key, value in _given(recipe, overrides, stage).items() if key in known})
+
+
+def _given(recipe: str | Path | None, overrides: Sequence[str], stage: str | None) -> dict[str, Any]:
     if stage is not None and recipe is not None:
         recipe = _recipe_of_stage(str(recipe), stage)
     values: dict[str, Any] = read_recipe(recipe) if recipe is not None else {}
@@ -77,7 +91,7 @@ def load_config(
         if not equals:
             raise ConfigError(f"setting {word!r} has no value", expected="key=value")
         _set_dotted(values, key.strip(), text.strip())
-    return from_dict(cls, values)
+    return values
 
 
 def _recipe_of_stage(recipe: str, stage: str) -> str:

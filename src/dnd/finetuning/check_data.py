@@ -15,26 +15,28 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, part_named, rows_of_molecules
 from dnd.chemistry.standardize import is_mixture, standard_form
-from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.check_facts import SPLITS, DataFacts, TargetFacts, option
 from dnd.finetuning.repeats import Repeats, pooled_deviation
-from dnd.finetuning.splits import partitions
+from dnd.finetuning.splits import TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, rank_correlation
 from dnd.predictor.targets import Transform
-from dnd.tables.labels import ColumnCells, DrawnRows, LabelColumn, LabelRules, column_cells, read_column
-from dnd.tables.molecules import open_molecules
-from dnd.tables.readers import Row, TableReader
+from dnd.tables.labels import ColumnCells, DrawnRows, LabelColumn, LabelRules, column_cells, is_missing, read_column
+from dnd.tables.molecules import labelled_columns, open_molecules
+from dnd.tables.readers import Row
 from dnd.tables.smiles_column import id_column_of, look_like_smiles
 
 MOST_ROWS = 20_000
 """Rows that are parsed; of more, so many are drawn at random."""
+FIRST_ROWS = 2_000
+"""The same at the start of a finetuning, which reads all rows later."""
 MOST_COLUMNS = 200
 """Columns that are looked at as targets where none is named."""
 FEWEST_MOLECULES = 10
@@ -66,9 +68,43 @@ def check_data(
     Raises:
         InputError: the table can't be read, has no such column, or has no molecule.
     """
+    return _looked_at(path, target_columns, smiles_column, rules or LabelRules(), standardize, MOST_ROWS)[0]
+
+
+def first_look(
+    path: Path | str, target_columns: Sequence[str], smiles_column: str | None, settings: TableSettings
+) -> DataFacts:
+    """The same for a finetuning that is about to begin, of fewer rows; what it would refuse is refused here.
+
+    Args:
+        path: CSV, TSV, SMI, SDF or Parquet.
+        target_columns: columns with labels.
+        smiles_column: where the SMILES are; None = find the column.
+        settings: of the finetuning.
+
+    Raises:
+        InputError: as `check_data`, and where labels of the training or validation part can't be read.
+    """
+    rules, standardize = settings.labels, settings.standardize
+    facts, kept = _looked_at(path, target_columns, smiles_column, rules, standardize, FIRST_ROWS)
+    troubled = [target.name for target in facts.targets if target.problem or target.added]
+    if troubled and facts.looked_at == facts.rows:
+        _require_readable(facts, kept, troubled, settings)
+    return facts
+
+
+def _looked_at(
+    path: Path | str,
+    target_columns: Sequence[str],
+    smiles_column: str | None,
+    rules: LabelRules,
+    standardize: bool,
+    most: int,
+) -> tuple[DataFacts, _Kept]:
+    """What `most` rows of a table hold, and these rows."""
     with open_molecules(path, smiles_column) as table:
-        names = _named(path, table, target_columns)
-        drawn: DrawnRows[Row] = DrawnRows(MOST_ROWS)
+        names = labelled_columns(path, table, target_columns) if target_columns else []
+        drawn: DrawnRows[Row] = DrawnRows(most)
         for row in table:
             drawn.add(row)
         smiles, comma_file, columns = table.smiles_column, table.style.delimiter == ";", table.columns
@@ -85,7 +121,7 @@ def check_data(
         first = next(iter(invalid), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
     seen = [_seen(one, standardize) for _, one in good]
-    kept = _Kept([row for row, _ in good], seen, rules or LabelRules(), comma_file)
+    kept = _Kept([row for row, _ in good], seen, rules, comma_file)
     identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
     targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
     salts, mixtures = _several_parts(good)
@@ -113,7 +149,7 @@ def check_data(
         others=others,
         leaks=_leaks(values, names),
     )
-    return _planned(facts, kept, names, values)
+    return _planned(facts, kept, names, values), kept
 
 
 @dataclass(frozen=True)
@@ -127,27 +163,6 @@ class _Kept:
 
     def cells(self, name: str) -> list[str]:
         return [row.values[name] for row in self.rows]
-
-
-def _named(path: Path | str, table: TableReader, wanted: Sequence[str]) -> list[str]:
-    """The columns that the user names; a word with commas may be several.
-
-    Raises:
-        InputError: there is none of that name, or there are two, or it is that of the SMILES.
-    """
-    names: list[str] = []
-    for word in wanted:
-        names += [word] if word in table.columns else [piece.strip() for piece in word.split(",")]
-    for name in names:
-        if name in table.repeated:
-            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
-        if name not in table.columns:
-            listed = ", ".join(table.columns[:30])
-            hint = nearest(name, table.columns)
-            raise InputError(f"{path} has no column {name!r}", found=f"columns {listed}", next_step=hint)
-        if name == table.smiles_column:
-            raise InputError(f"{name!r} is the column of SMILES, not of labels", next_step="Check --target-columns")
-    return list(dict.fromkeys(names))
 
 
 # Molecules
@@ -380,6 +395,39 @@ def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split |
             continue
         return part, replace(facts, split_name=name)
     return None, facts
+
+
+def _require_readable(facts: DataFacts, kept: _Kept, names: Sequence[str], settings: TableSettings) -> None:
+    """Refuse labels as `finetune` does: test molecules have no say in how a column is read."""
+    targets, column = [target.name for target in facts.targets], split_column(settings.split)
+    extra = kept.cells(column) if column else [""] * len(kept.rows)
+    rows = [
+        place
+        for place, row in enumerate(kept.rows)
+        if is_test_word(settings.split, extra[place]) or not all(is_missing(row.values[name]) for name in targets)
+    ]
+    part = partitions(
+        settings.split,
+        [kept.smiles[row] if settings.standardize else kept.rows[row].smiles for row in rows],
+        identities=identities_of([kept.smiles[row] for row in rows]),
+        column_values=[extra[row] for row in rows],
+        rows_B=np.array([kept.rows[row].number for row in rows]),
+        num_rows=facts.rows,
+        places=[kept.rows[row].place for row in rows],
+        fractions=(settings.fractions[0], settings.fractions[1], settings.fractions[2]),
+        seed=settings.split_seed,
+        folds=settings.folds,
+    )
+    learned = {int(row) for one in part for row in np.concatenate([one.train, one.valid])}
+    for name in names:
+        read_column(
+            [kept.rows[row].values[name] for row in rows],
+            places=[kept.rows[row].place for row in rows],
+            column=name,
+            rules=settings.labels,
+            comma_file=kept.comma_file,
+            learned=[place in learned for place in range(len(rows))],
+        )
 
 
 def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np.ndarray, part: Split) -> TargetFacts:

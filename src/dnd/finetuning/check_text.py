@@ -36,6 +36,14 @@ def check_lines(facts: DataFacts) -> Iterator[str]:
     yield from _plan_lines(facts)
 
 
+def first_lines(facts: DataFacts) -> Iterator[str]:
+    """The same at the start of a finetuning, without what it says itself when it has read all rows."""
+    yield from _molecule_lines(facts)
+    for target in facts.targets[:_MOST_TARGETS]:
+        if not target.problem:
+            yield from _range_lines(target)
+
+
 def _molecule_lines(facts: DataFacts) -> Iterator[str]:
     drawn = f", {facts.looked_at} of them drawn at random and looked at" if facts.looked_at < facts.rows else ""
     yield f"{facts.path}: {facts.rows} rows{drawn}"
@@ -63,29 +71,36 @@ def _rows(places: Sequence[int]) -> str:
 
 
 def _target_lines(target: TargetFacts) -> Iterator[str]:
-    unit = f", in {target.unit}" if target.unit and target.classes is None else ""
     if target.problem:
         yield f"target {target.name}: can't be learned as it is"
         yield f"  {target.problem}"
         return
-    yield f"target {target.name}: {target.labels} labels{unit}"
+    first, *bars = _range_lines(target)
+    yield first
     for note in target.notes:
         yield f"  {note}"
     if target.added:
         yield f"  finetune stops here without {' '.join(target.added)}"
-    if target.classes is not None:
-        yield from _bars(target.classes)
-    else:
-        low, median, high = map(significant, (target.low, target.median, target.high))
-        yield f"  {low} to {high}, median {median}"
-        edges = [significant(edge) for edge in target.edges]
-        named = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
-        yield from _bars(dict(zip(named, target.counts, strict=True)) if len(set(named)) == len(named) else {})
+    yield from bars
     if target.repeats is not None:
         yield f"  replicates: {target.repeats.sentence().removeprefix(target.name + ': ')}"
     yield f"  task: {target.task}"
     if target.transform_reason:
         yield f"  {target.transform_reason}"
+
+
+def _range_lines(target: TargetFacts) -> Iterator[str]:
+    """How many labels there are, and how they are spread."""
+    unit = f", in {target.unit}" if target.unit and target.classes is None else ""
+    yield f"target {target.name}: {target.labels} labels{unit}"
+    if target.classes is not None:
+        yield from _bars(target.classes)
+        return
+    low, median, high = map(significant, (target.low, target.median, target.high))
+    yield f"  {low} to {high}, median {median}"
+    edges = [significant(edge) for edge in target.edges]
+    named = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
+    yield from _bars(dict(zip(named, target.counts, strict=True)) if len(set(named)) == len(named) else {})
 
 
 def _bars(counts: Mapping[str, int]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from dnd.chemistry.identity import identities_of
@@ -29,6 +30,7 @@ from dnd.finetuning.outcome import training_facts
 from dnd.finetuning.unlabelled import Unlabelled
 from dnd.finetuning.verdict import Judged as JudgedModels
 from dnd.finetuning.verdict import judge_beside_baselines
+from dnd.models.students.limits import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import FEWEST_REFERENCES, Domain, fit_domain, write_domain
 from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KNOWN, Member, predictor_config, write_predictor
@@ -169,6 +171,7 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
         folder,
         [made.member],
         config,
+        limits=_limits(made),
         card=_card(config, metrics),
         metrics=metrics,
         splits={"split": metrics["split"], "train": [], "valid": [], "test": [int(row) for row in test.rows_B]},
@@ -180,6 +183,12 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
     )
     LOGGER.log(RESULT, f"model: {folder}")
     return metrics
+
+
+def _limits(made: Compressed) -> RepresentationLimits:
+    """Of the student's representations, from molecules that it was taught."""
+    rows = made.part.train[:: max(1, -(-len(made.part.train) // MOST_MOLECULES))]
+    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(made.embed(rows))})
 
 
 def _training(made: Compressed) -> dict[str, Any]:

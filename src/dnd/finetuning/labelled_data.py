@@ -23,9 +23,9 @@ from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
-from dnd.tables.molecules import open_molecules
+from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import TableReader
-from dnd.tables.smiles_column import id_column_of, require_columns
+from dnd.tables.smiles_column import id_column_of
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
@@ -476,18 +476,8 @@ def read_labels(
     Raises:
         InputError: a column is missing, or there is no label at all.
     """
-    if not file.target_columns:
-        raise InputError("no target column is named", next_step="Add --target-columns NAME")
     with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as source:
-        names = resolve_columns(source.columns, file.target_columns)
-        wanted = [*names, *([extra_column] if extra_column else [])]
-        require_columns(file.path, source.columns, wanted, what="column")
-        refuse_repeated(file.path, source, wanted)
-        if source.smiles_column in names:
-            raise InputError(
-                f"{source.smiles_column!r} is the column of SMILES, not of labels",
-                next_step="Name the column of SMILES with --smiles-column, or another target",
-            )
+        names = labelled_columns(file.path, source, file.target_columns, (extra_column,) if extra_column else ())
         found = _rows_of(source, names, extra_column, most, is_test, file.rules)
     if not found.numbers:
         unread = next((reject for reject in found.rejects if reject.stage != "labels"), None)
@@ -557,36 +547,6 @@ def _is_no_label(cell: str, asked: set[str]) -> bool:
 
 def _without_label(number: int, text: str, place: int) -> Reject:
     return Reject(number, text, "labels", "no label", place=place)
-
-
-def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Column names as given; a word that names no column is split at its commas where all its pieces do.
-
-    Raises:
-        InputError: a column is named twice, or a word is the name of a column and a list of others as well.
-    """
-    found: list[str] = []
-    for word in wanted:
-        pieces = [piece.strip() for piece in word.split(",")]
-        is_list = len(pieces) > 1 and all(piece in columns for piece in pieces)
-        if is_list and word in columns:
-            raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
-        found += pieces if is_list else [word]
-    repeated = [name for name in found if found.count(name) > 1]
-    if repeated:
-        raise InputError(f"target column {repeated[0]!r} is named twice")
-    return found
-
-
-def refuse_repeated(path: Path | str, source: TableReader, wanted: Sequence[str]) -> None:
-    """Refuse a column whose name the header repeats, so that no wrong column is used silently.
-
-    Raises:
-        InputError: there are two of that name.
-    """
-    for name in wanted:
-        if name in source.repeated:
-            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
 
 
 def _no_label(target_columns: Sequence[str], num_rows: int) -> InputError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
@@ -24,6 +25,7 @@ from dnd.finetuning.replicates import find_repeats
 from dnd.finetuning.splits import PARTS, over_folds
 from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
+from dnd.models.students.limits import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import fit_domain, write_domain
 from dnd.predictor.ensemble import Blend
 from dnd.predictor.metrics import RAW_METRICS, metric_names
@@ -178,6 +180,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         fitted.members,
         saved,
         blend=fitted.blend,
+        limits=_representation_limits(fitted, molecules),
         card=model_card(saved, metrics),
         metrics=metrics,
         splits=_splits([partition for partition, _ in folds], molecules.rows_B, config.split),
@@ -190,6 +193,17 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     )
     LOGGER.log(RESULT, f"model: {folder}")
     return metrics
+
+
+def _representation_limits(fitted: Fitted, molecules: LabelledMolecules) -> RepresentationLimits | None:
+    """Where the representations that `Predictor.embed` gives of the learned molecules lie; None without any."""
+    rows, networks = fitted.domain_rows, [member.network for member in fitted.members]
+    rows = rows[:: max(1, -(-len(rows) // MOST_MOLECULES))]
+    if not len(rows) or not (networks or (fitted.blend and fitted.blend.encoder)):
+        return None
+    parts = [run_over(network.embed, network.student, molecules.store, rows) for network in networks]
+    whole_BD = np.concatenate(parts or [fitted.embed(rows)], axis=1)
+    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(whole_BD)})
 
 
 def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, Any]:

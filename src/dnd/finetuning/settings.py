@@ -10,13 +10,13 @@ from dnd.common.errors import ConfigError
 from dnd.finetuning.blend_weights import Metric
 from dnd.finetuning.losses import ValueLoss
 from dnd.finetuning.replicates import Aggregation
+from dnd.finetuning.splits import TableSettings
 from dnd.finetuning.tasks import TaskChoice, TransformChoice
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.layers import Pooling
 from dnd.predictor.classical.features import FURTHER
 from dnd.predictor.network import HeadName
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.labels import LabelRules
 from dnd.training.settings import LoopConfig
 
 RECIPE = "finetune-small"
@@ -112,8 +112,8 @@ class BlendConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """Settings of a finetuning.
+class FinetuneConfig(TableSettings):
+    """Settings of a finetuning, beside those of its table.
 
     Attributes:
         loop: epochs, rates, batch size, seed of the training.
@@ -129,10 +129,6 @@ class FinetuneConfig:
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
         task: `auto` looks at the labels of each target.
         tasks: the same for each target, in their order; none = `task` for all.
-        split: see `partitions`.
-        fractions: of training, validation and test part, for the splits that draw them.
-        folds: of the k-fold split; each fold trains a member.
-        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
         hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
         units: of the targets, in their order; empty = none given.
@@ -144,11 +140,8 @@ class FinetuneConfig:
         loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
         metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
             none = the squared error and the log loss.
-        labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
-            `>10`, the decimal mark.
         transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
-        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
     """
 
@@ -163,10 +156,6 @@ class FinetuneConfig:
     probe_steps: int = 0
     layer_decay: float = 0.65
     task: TaskChoice = "auto"
-    split: str = "scaffold"
-    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
-    folds: int = 5
-    split_seed: int = 0
     ensemble: int = 1
     hydrogens: HydrogenSetting | None = None
     units: tuple[str, ...] = ()
@@ -178,14 +167,13 @@ class FinetuneConfig:
     loss: ValueLoss | None = None
     metric: Metric | None = None
     transform: TransformChoice | None = None
-    standardize: bool = False
     replicates: Aggregation = "keep"
-    labels: LabelRules = field(default_factory=LabelRules)
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
-        if self.ensemble < 1 or self.folds < 3:
-            raise ConfigError("ensemble must be at least 1 and folds at least 3", found=(self.ensemble, self.folds))
+        super().__post_init__()
+        if self.ensemble < 1:
+            raise ConfigError("ensemble must be at least 1", found=self.ensemble)
         if not 0 < self.layer_decay <= 1:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if self.batch_norm == "fresh" and self.probe_steps:
@@ -194,7 +182,5 @@ class FinetuneConfig:
                 found=f"batch_norm=fresh, probe_steps={self.probe_steps}",
                 next_step="Use probe_steps=0",
             )
-        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
-            raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):
             raise ConfigError("targets=raw goes without a transform", found=f"transform={self.transform}")

@@ -6,7 +6,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,39 @@ from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.log import LOGGER
 from dnd.common.randomness import numpy_generator
+from dnd.tables.labels import LabelRules
 from dnd.tables.numbers import Notation, settle_notation
 from dnd.tables.streams import open_bytes, text_lines
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """How a labelled table is read and dealt into parts: what a finetuning settles before it loads anything else.
+
+    Attributes:
+        split: see `partitions`.
+        fractions: of training, validation and test part, for the splits that draw them.
+        folds: of the k-fold split; each fold trains a member.
+        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
+        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
+        labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
+            `>10`, the decimal mark.
+    """
+
+    split: str = "scaffold"
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1)
+    folds: int = 5
+    split_seed: int = 0
+    standardize: bool = False
+    labels: LabelRules = field(default_factory=LabelRules)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can't work before any work starts."""
+        if self.folds < 3:
+            raise ConfigError("folds must be at least 3", found=self.folds)
+        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
+            raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
+
 
 # Splits that the data give: by the order of a column, such as a date, or by files of row numbers.
 

@@ -7,7 +7,7 @@ that model as a MODEL folder, which every verb and `from_folder` open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.common.errors import InputError
 from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
-from dnd.prediction.estimator_base import FinetunedEstimator, SmilesEstimator, is_no_label, plain_value, target_names
-from dnd.predictor.targets import groups_of
+from dnd.prediction.estimator_base import (
+    FinetunedEstimator,
+    SmilesEstimator,
+    class_words,
+    is_no_label,
+    plain_value,
+    target_names,
+)
+from dnd.predictor.targets import Target, groups_of
 from dnd.tables.from_python import as_molecules
 from dnd.tables.labels import MOST_CLASSES
 
@@ -232,7 +239,9 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         if not 2 <= len(self.classes_) <= MOST_CLASSES:
             raise ValueError(f"found {len(self.classes_)} classes, expected 2 to {MOST_CLASSES}")
         self._task = "classification" if len(self.classes_) == 2 else "multiclass"
-        self._finetune(X, places.astype(np.float64)[:, None], target_names(y, 1), sample_weight)
+        words = class_words(self.classes_.tolist())
+        self._is_named = bool(words)
+        self._finetune(X, places.astype(np.float64)[:, None], target_names(y, 1), sample_weight, words)
         return self
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "molecules classes"]:
@@ -241,17 +250,17 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
 
     def _probabilities(self, X: Any) -> tuple[Float[np.ndarray, "molecules classes"], list[str]]:
         values_BC, errors = self._values(X)
-        if len(self.classes_) > 2:
-            # A class whose rows are all no molecules is unknown to the model.
-            found = np.where(np.isnan(values_BC[:, :1]), np.nan, np.zeros((len(values_BC), len(self.classes_))))
-            found[:, self._places()] = values_BC
-            return found, errors
-        return np.stack([1 - values_BC[:, 0], values_BC[:, 0]], axis=1), errors
+        known_BK = values_BC if values_BC.shape[1] > 1 else np.hstack([1 - values_BC, values_BC])
+        # A class whose rows are all no molecules is unknown to the model.
+        found = np.where(np.isnan(known_BK[:, :1]), np.nan, np.zeros((len(known_BK), len(self.classes_))))
+        found[:, self._places()] = known_BK
+        return found, errors
 
     def _places(self) -> list[int]:
-        """The place in `classes_` of each class that the model knows."""
-        names = [target.class_name for target in self.predictor_.targets]
-        return list(range(len(names))) if self._is_named else [int(name) for name in names]
+        """The place in `classes_` of each class that the model knows, in the model's order."""
+        names = _classes_of(self.predictor_.targets)
+        own = [str(label) for label in self.classes_.tolist()]
+        return [own.index(name) if self._is_named else int(name) for name in names]
 
     def predict(self, X: Any) -> np.ndarray:
         """The more probable class.
@@ -266,7 +275,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         found: np.ndarray = self.classes_[values_BK.argmax(axis=1)]
         return found
 
-    _is_named = False  # whether the model has the classes by their names: one of the command, not of an estimator
+    _is_named = False  # whether the model has the classes by their names, or by their places in `classes_`
 
     def _record(self) -> dict[str, Any]:
         classes = [plain_value(label) for label in self.classes_.tolist()]
@@ -283,8 +292,16 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
             self.classes_ = np.array(record["classes"], dtype=np.dtype(record["dtype"]))
             self._is_named = bool(record["named"])
             return
-        self.classes_ = np.array(groups[0].classes) if groups else np.array([0, 1])
+        names = _classes_of(targets)
+        self.classes_ = np.array(sorted(names) if groups or targets[0].classes else [0, 1])
         self._is_named = True
+
+
+def _classes_of(targets: Sequence[Target]) -> list[str]:
+    """Names of the classes of a model of one target, in its order."""
+    if len(targets) > 1:
+        return [target.class_name for target in targets]
+    return list(targets[0].classes) or ["0", "1"]
 
 
 class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstimator):  # type: ignore[misc]

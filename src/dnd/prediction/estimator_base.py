@@ -29,6 +29,8 @@ from dnd.finetuning.time_limit import read_duration
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
 from dnd.tables.from_python import as_molecules
+from dnd.tables.labels import MISSING_WORDS, class_key
+from dnd.tables.numbers import is_number
 
 FEWEST = 10
 ESTIMATOR = "estimator.json"  # of a MODEL folder that an estimator saved
@@ -117,6 +119,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         labels_BC: Float[np.ndarray, "molecules targets"],
         names: Sequence[str],
         sample_weight: Any,
+        words: Sequence[str] = (),
     ) -> None:
         smiles = as_molecules(X).texts
         if len(smiles) != len(labels_BC):
@@ -129,7 +132,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         parts = _parts(smiles, self.validation_fraction, self.random_state, config.standardize)
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
-            _write_table(table, smiles, labels_BC, names, parts)
+            _write_table(table, smiles, labels_BC, names, parts, words)
             finetune(
                 table, folder, names, config,
                 smiles_column=_SMILES, encoder=encoder,
@@ -326,11 +329,27 @@ def plain_value(value: Any) -> Any:
     raise ConfigError("a value can't be saved", found=repr(value)[:80], expected="text, a number, true or false")
 
 
+def class_words(classes: Sequence[Any]) -> tuple[str, ...]:
+    """Classes as the cells of a table, so that a model keeps the user's words; empty where they'd be read otherwise."""
+    if not all(isinstance(label, str) and label == " ".join(label.split()) for label in classes):
+        return ()
+    keys = {class_key(label) for label in classes}
+    return () if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)) else tuple(classes)
+
+
 def _write_table(
-    path: Path, smiles: Sequence[str], labels_BC: np.ndarray, names: Sequence[str], parts: Sequence[str]
+    path: Path,
+    smiles: Sequence[str],
+    labels_BC: np.ndarray,
+    names: Sequence[str],
+    parts: Sequence[str],
+    words: Sequence[str],
 ) -> None:
+    def cell(label: float) -> str:
+        return "" if math.isnan(label) else words[int(label)] if words else repr(label)
+
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([_SMILES, _SPLIT, *names])
         for text, part, labels in zip(smiles, parts, labels_BC.tolist(), strict=True):
-            writer.writerow([text, part, *("" if math.isnan(label) else repr(label) for label in labels)])
+            writer.writerow([text, part, *map(cell, labels)])

@@ -109,9 +109,10 @@ class FileSummary:
 
     def line(self) -> str:
         """The same in words."""
+        said = "1 row" if self.rows == 1 else f"{self.rows} rows"
         if not self.errors:
-            return f"{self.rows} rows"
-        return f"{self.rows} rows, {self.errors} without a result (see the column {ERROR}); first: {self.first_error}"
+            return said
+        return f"{said}, {self.errors} without a result (see the column {ERROR}); first: {self.first_error}"
 
 
 def predict_file(

@@ -25,6 +25,7 @@ from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import pooling_named
+from dnd.models.students.limits import LIMITS, RepresentationLimits
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
 from dnd.predictor.targets import Target, TaskName, task_name
@@ -66,6 +67,7 @@ class PredictorParts:
         hydrogens: as the students saw molecules in training.
         config: the content of `config.json`.
         blend: the classical part and the weights of all members; None = the networks' own weights.
+        limits: of its representations; None = the model is one of before, which has none.
     """
 
     members: tuple[Member, ...]
@@ -74,6 +76,7 @@ class PredictorParts:
     hydrogens: HydrogenSetting
     config: Mapping[str, Any]
     blend: Blend | None = None
+    limits: RepresentationLimits | None = None
 
     @property
     def standardize(self) -> bool:
@@ -120,6 +123,7 @@ def write_predictor(
     config: Mapping[str, Any],
     *,
     blend: Blend | None = None,
+    limits: RepresentationLimits | None = None,
     card: str,
     metrics: Mapping[str, Any],
     splits: Mapping[str, Any],
@@ -132,6 +136,7 @@ def write_predictor(
         members: the networks.
         config: see `predictor_config`.
         blend: the classical part.
+        limits: of its representations, within which `embed` keeps them.
         card: Markdown.
         metrics: plain values for `metrics.json`.
         splits: plain values for `splits.json`.
@@ -144,6 +149,8 @@ def write_predictor(
     tensors = {_stem(number): member.network.state_dict() for number, member in enumerate(members)}
     if blend is not None:
         tensors |= blend_tensors(blend)
+    if limits is not None:
+        tensors[LIMITS] = dict(limits.tensors)
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
 
 
@@ -200,7 +207,10 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
             raise CorruptFileError(f"{folder}/config.json has other members than weights")
         if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
             raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
-        return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
+        limits = None
+        if model.holds(f"{LIMITS}.safetensors"):
+            limits = RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{folder}/{LIMITS}.safetensors")
+        return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend, limits)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
+from dnd.models.students.limits import WHOLE
 from dnd.predictor.applicability_domain import Domain, Seen, read_domain
 from dnd.predictor.classical.features import Features
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
@@ -440,7 +441,8 @@ class Predictor:
             parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
             if encoder is not None and not parts:
                 parts = [encoder.embed(found.store)]
-            values_BD[found.places] = np.concatenate(parts, axis=1)
+            whole_VD, limits = np.concatenate(parts, axis=1), self.parts.limits
+            values_BD[found.places] = whole_VD if limits is None else limits.bounded(whole_VD, WHOLE)
         return values_BD, found.errors
 
 

@@ -281,12 +281,20 @@ def _six_digits(row: Sequence[object]) -> list[object]:
 
 
 Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]
+CLASSES = ("class 0", "class 1")
+"""How figures call two classes without names of their own."""
 BINS = 10
 _LIMIT_NUMBERED = 25  # classes; more numbers could not be read
 
 
-def roc_plot(pairs: Pairs) -> str:
-    """SVG of one ROC curve per target; `pairs` are labels (0, 1) and probabilities without missing values."""
+def roc_plot(pairs: Pairs, words: tuple[str, str] = CLASSES) -> str:
+    """SVG of one ROC curve per target; `pairs` are labels (0, 1) and probabilities without missing values.
+
+    Args:
+        pairs: by the name of the target.
+        words: how the axes call the classes 0 and 1.
+    """
+    negative, positive = map(plain, words)
     with drawing(width=3.9, height=3.7) as (figure, grid):
         axes = grid[0, 0]
         for number, (name, (labels, probabilities)) in enumerate(pairs.items()):
@@ -294,14 +302,15 @@ def roc_plot(pairs: Pairs) -> str:
             style, colour = LINES[number % len(LINES)], PALETTE[number % len(PALETTE)]
             axes.plot(false_rate, true_rate, style, color=colour, label=plain(name))
         axes.plot([0, 1], [0, 1], ":", color=PALETTE[-1], linewidth=1)
-        axes.set(xlabel="share of class 0 called 1", ylabel="share of class 1 found")
+        axes.set(xlabel=f"share of {negative} called {positive}", ylabel=f"share of {positive} found")
         if len(pairs) > 1:
             axes.legend()
         return to_svg(figure)
 
 
-def calibration_plot(pairs: Pairs) -> str:
-    """SVG of how often class 1 occurs among molecules with about the same predicted probability."""
+def calibration_plot(pairs: Pairs, positive: str = CLASSES[1]) -> str:
+    """SVG of how often the class `positive` occurs among molecules with about the same predicted probability."""
+    positive = plain(positive)
     with drawing(width=3.9, height=3.7) as (figure, grid):
         axes = grid[0, 0]
         for number, (name, (labels, probabilities)) in enumerate(pairs.items()):
@@ -311,7 +320,7 @@ def calibration_plot(pairs: Pairs) -> str:
             marker = MARKERS[number % len(MARKERS)]
             axes.scatter(predicted, observed, s=10 + 60 * counts / counts.max(), marker=marker, color=colour)
         axes.plot([0, 1], [0, 1], ":", color=PALETTE[-1], linewidth=1)
-        axes.set(xlabel="predicted probability of class 1", ylabel="observed share of class 1")
+        axes.set(xlabel=f"predicted probability of {positive}", ylabel=f"observed share of {positive}")
         if len(pairs) > 1:
             axes.legend()
         return to_svg(figure)

@@ -316,7 +316,7 @@ def worst_sections(model: ModelFiles) -> list[Section]:
     note = (
         "Orange atoms raise the prediction over what it is with another element in their place, blue ones lower it; "
         "classes in log-odds. A contribution says what the model does, not why the molecule is so. "
-        "All errors: test_predictions.csv; other molecules: dnd explain."
+        "All errors: test_predictions.csv, whose rows count from 0 as here; other molecules: dnd explain."
     )
     texts = [model.smiles[one.row] for one in worst]
     if any("." in text for text in texts):

@@ -20,7 +20,7 @@ from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import IN_DOMAIN, PredictionTable, Predictor
 from dnd.predictor.targets import TaskKind
-from dnd.report.figures import calibration_plot, label_histogram, loss_curves, parity_plot, roc_plot
+from dnd.report.figures import CLASSES, calibration_plot, label_histogram, loss_curves, parity_plot, roc_plot
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.report.model_metrics import (
     ModelFiles,
@@ -137,12 +137,22 @@ def _class_plots(model: ModelFiles) -> list[Section]:
     if not pairs:
         return []
     drawn, cut = _first(pairs)
-    rest = " Class 1 is the class, class 0 the rest." if model.classes else ""
-    points = "Points on the dotted line are calibrated; their size is the number of molecules."
+    words = _two_classes(model, list(drawn))
+    points = f"Points on the dotted line are calibrated; their size is the number of molecules.{cut}"
     return [
-        Figure(roc_plot(drawn), title="ROC, test part", caption=f"The dotted line is chance.{rest}{cut}"),
-        Figure(calibration_plot(drawn), title="Calibration, test part", caption=points + cut),
+        Figure(roc_plot(drawn, words), title="ROC, test part", caption=f"The dotted line is chance.{cut}"),
+        Figure(calibration_plot(drawn, words[1]), title="Calibration, test part", caption=points),
     ]
+
+
+def _two_classes(model: ModelFiles, drawn: Sequence[str]) -> tuple[str, str]:
+    """How the axes call the classes 0 and 1: as the user does where all curves have the same two."""
+    of = {target["name"]: tuple(target.get("class_names") or ()) for target in model.metrics["targets"]}
+    if not any(name in of for name in drawn):
+        return "the rest", "the class"  # each class of several against the others
+    found = {of.get(name, ()) for name in drawn}
+    words = found.pop() if len(found) == 1 else ()
+    return (words[0], words[1]) if words else CLASSES
 
 
 def _value_plots(model: ModelFiles) -> list[Section]:

@@ -23,6 +23,7 @@ ACCEPTED = (
 )
 _SUFFIXES = (".csv", ".tsv", ".txt", ".smi", ".smiles", ".sdf", ".sd", ".mol", ".parquet")
 _SMILES = "smiles"
+_NO_TEXT = "not a SMILES but "
 
 
 class NoMolecules(InputError, TypeError):
@@ -52,7 +53,8 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
     """The molecules of whatever a caller has.
 
     Args:
-        given: see `ACCEPTED`; a missing value or an object of another kind within a list is a row without a molecule.
+        given: see `ACCEPTED`; a missing value or an object of another kind within a list is a row without a molecule,
+            but where all are of another kind, such as numbers, nothing of it is molecules.
         smiles_column: of a file or a table; None = found by name or content in a file; in a table `smiles`, the only
             column, or the only one whose name has `smiles` in it.
         remembered: a column of a file that is taken where none is asked for and the file has it.
@@ -94,6 +96,8 @@ def _of_values(values: Sequence[object], index: Any = None) -> GivenMolecules:
         text, problem = _text(value)
         texts.append(text)
         problems.append(problem)
+    if values and all(problem.startswith(_NO_TEXT) for problem in problems):
+        raise _refused(values[0], f"{len(values)} values of type ")  # the wrong column, more likely than bad rows
     return GivenMolecules(texts, problems, index)
 
 
@@ -116,7 +120,7 @@ def _text(value: object) -> tuple[str, str]:
         raise NoMolecules(
             f"a row holds {len(value)} values", expected="one SMILES per row", next_step="Select the column with SMILES"
         )
-    return "", f"not a SMILES but {type(value).__name__}"
+    return "", f"{_NO_TEXT}{type(value).__name__}"
 
 
 def _is_missing(value: object) -> bool:
@@ -164,5 +168,5 @@ def _column_place(names: list[str], wanted: str | None) -> int:
     return found[0]
 
 
-def _refused(given: object) -> NoMolecules:
-    return NoMolecules("no molecules are given", found=type(given).__name__, expected=ACCEPTED)
+def _refused(given: object, of: str = "") -> NoMolecules:
+    return NoMolecules("no molecules are given", found=f"{of}{type(given).__name__}", expected=ACCEPTED)

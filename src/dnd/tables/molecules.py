@@ -33,13 +33,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.tables.readers import Row, TableReader, read_table, unique_names
+from dnd.tables.smiles_column import require_columns
 from dnd.tables.streams import (
     LIMIT_LINE,
     STANDARD_INPUT,
@@ -89,6 +90,64 @@ def open_molecules(
             if isinstance(rows, Generator):
                 rows.close()
             table.close()
+
+
+def require_labelled_columns(path: Path | str, wanted: Sequence[str], smiles_column: str | None = None) -> None:
+    """Refuse columns of labels that a file does not have, by its first lines alone.
+
+    Raises:
+        InputError: see `labelled_columns` and `open_molecules`.
+    """
+    with open_molecules(path, smiles_column) as table:
+        labelled_columns(path, table, wanted)
+
+
+def labelled_columns(
+    path: Path | str, table: TableReader, wanted: Sequence[str], further: Sequence[str] = ()
+) -> list[str]:
+    """The columns of labels that were asked for, by the names that the table has.
+
+    Args:
+        path: of the table.
+        table: opened.
+        wanted: names; one that names no column may be several with commas between.
+        further: names of columns that must be there too, such as that of a split.
+
+    Raises:
+        InputError: no column is named, there is none of a name, or two, or it is the column of SMILES.
+    """
+    if not wanted:
+        raise InputError("no target column is named", next_step="Add --target-columns NAME")
+    names = resolve_columns(table.columns, wanted)
+    require_columns(path, table.columns, [*names, *further], what="column")
+    for name in [*names, *further]:
+        if name in table.repeated:  # so that no wrong column is used silently
+            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+    if table.smiles_column in names:
+        raise InputError(
+            f"{table.smiles_column!r} is the column of SMILES, not of labels",
+            next_step="Name the column of SMILES with --smiles-column, or another target",
+        )
+    return names
+
+
+def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Column names as given; a word that names no column is split at its commas where all its pieces do.
+
+    Raises:
+        InputError: a column is named twice, or a word is the name of a column and a list of others as well.
+    """
+    found: list[str] = []
+    for word in wanted:
+        pieces = [piece.strip() for piece in word.split(",")]
+        is_list = len(pieces) > 1 and all(piece in columns for piece in pieces)
+        if is_list and word in columns:
+            raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
+        found += pieces if is_list else [word]
+    repeated = [name for name in found if found.count(name) > 1]
+    if repeated:
+        raise InputError(f"target column {repeated[0]!r} is named twice")
+    return found
 
 
 def _exists(text: str) -> bool:

@@ -22,8 +22,13 @@ from sklearn.utils import estimator_checks
 import dnd
 from dnd import DndClassifier, DndEmbedder, DndRegressor
 from dnd.common.errors import InputError
+from dnd.common.files import write_manifest
+from dnd.common.model_folder import FORMAT_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
+from dnd.prediction.estimator_base import class_words
+from dnd.predictor.model_folder import KIND
+from dnd.predictor.predictor import Predictor
 from finetuning_toys import TINY, heavy_atoms, molecules, tiny_model
 
 SETTINGS = dict(word.split("=") for word in TINY if word.split("=")[0] not in ("split", "baselines", "loop.device"))
@@ -141,6 +146,26 @@ def test_what_holds_no_molecules_is_a_type_error_and_a_missing_class_is_named():
     for missing in (float("nan"), None):
         with pytest.raises(ValueError, match="missing label in row 3"):
             DndClassifier(settings=SETTINGS).fit(SMILES[:20], ["low", "high", "low", missing, *["high"] * 16])
+
+
+def test_the_words_of_classes_are_in_the_model(tmp_path: Path):
+    labels = np.where(np.median(SIZES) < SIZES, "active", "inactive")
+    model = DndClassifier(recipe="small", settings=SETTINGS, device="cpu").fit(SMILES, labels)
+    assert model.classes_.tolist() == ["active", "inactive"]  # by the alphabet, the model has inactive first
+    table = Predictor.load(model.save(tmp_path / "model")).predict(SMILES[:5])
+    assert table["y_pred"] == model.predict(SMILES[:5]).tolist()
+    assert np.allclose(table["y_prob_active"], model.predict_proba(SMILES[:5])[:, 0])
+    (tmp_path / "model" / "estimator.json").unlink()
+    write_manifest(tmp_path / "model", kind=KIND, format_version=FORMAT_VERSION)
+    again = DndClassifier.from_folder(tmp_path / "model")  # as one that the command made
+    assert again.classes_.tolist() == ["active", "inactive"]
+    assert np.array_equal(again.predict_proba(SMILES[:5]), model.predict_proba(SMILES[:5]))
+
+
+def test_words_that_a_table_would_change_stay_places():
+    assert class_words(["high", "low"]) == ("high", "low")
+    for classes in (["high", "High"], ["none", "some"], ["1", "2"], [" a", "b"], [0, 1], [">5", "b"]):
+        assert class_words(classes) == (), classes
 
 
 def test_more_than_two_classes():

@@ -12,7 +12,7 @@ from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, write_manifest
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
-from dnd.report.figures import calibration_bins
+from dnd.report.figures import calibration_bins, roc_plot
 from dnd.report.model_report import write_model_report
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
 
@@ -46,6 +46,18 @@ def test_classes_have_roc_and_calibration(tmp_path: Path) -> None:
     assert "<h2>ROC" in page
     assert "<h2>Calibration" in page
     assert "<h2>By target" in page
+
+
+def test_axes_of_two_classes_have_the_names_of_the_user(tmp_path: Path) -> None:
+    calls = [("inactive", "active")[place % 2] for place in range(len(molecules()))]
+    data = write_csv(tmp_path / "calls.csv", {"smiles": molecules(), "call": calls})
+    quietly(data, tmp_path / "model", ["call"])
+    page = write_model_report(tmp_path / "model").read_text()
+    for label in ("share of inactive called active", "share of active found", "predicted probability of active"):
+        assert label in page, label
+    assert "class 1" not in page
+    both = roc_plot({"y": (np.array([0, 1]), np.array([0.2, 0.7]))})
+    assert "share of class 0 called class 1" in both
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ def test_an_object_of_another_kind_is_a_row_with_a_reason() -> None:
     assert found.reasons(["", "empty SMILES", ""]) == ["", "not a SMILES but int", ""]
     with pytest.raises(TypeError, match="one SMILES per row"):
         as_molecules([["C", "CC"]])
+    for numbers, kind in (([1, 2], "int"), (np.array([0.5, 1.5, 2.5]), "float")):  # a column that was mistaken
+        with pytest.raises(TypeError, match=f"found {len(numbers)} values of type {kind}, expected one SMILES; the"):
+            as_molecules(numbers)
+    assert as_molecules([None, float("nan")]).texts == ["", ""]
 
 
 def test_no_library_of_tables_is_imported() -> None:

@@ -7,8 +7,8 @@ such row decides a regression on representations. So each component of a pooled 
 
 m the median over molecules that the encoder was trained on and s their robust deviation (the distance of the quartiles
 over 1.349). Both are stored with the encoder, for each pooling; an encoder of before has none and is left as it was.
-The limits are of what `embed` gives; finetuning and its classical members, which have limits of their own, see the
-representation itself.
+A MODEL has those of its own representation, from the molecules that it learned from. The limits are of what `embed`
+gives; finetuning and its classical members, which have limits of their own, see the representation itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from dnd.store.reader import Store
 
 LIMITS = "limits"
 """Stem of the file in an ENCODER folder."""
+WHOLE = "whole"
+"""Name of the limits of a MODEL folder."""
 DEVIATIONS = 10.0
 MOST_MOLECULES = 4_000
 _QUARTILES = 1.349  # distance of the quartiles of a normal distribution, in its deviations
@@ -42,7 +44,8 @@ class RepresentationLimits:
     """Where the components of representations lie.
 
     Attributes:
-        tensors: `<pooling>.centre` and `<pooling>.deviation`, a number per component.
+        tensors: `<name>.centre` and `<name>.deviation`, a number per component; of an encoder for each pooling, of a
+            model for `whole`, the representations of all its members side by side.
     """
 
     tensors: Mapping[str, Tensor]
@@ -67,11 +70,17 @@ class RepresentationLimits:
                 for pooling in _POOLINGS:
                     if pooling != "virtual_node" or output.virtual_BD is not None:
                         parts.setdefault(pooling, []).append(pool(output, graph, pooling).double().cpu())
+        return cls.of_values({pooling: torch.cat(values) for pooling, values in parts.items()})
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Tensor]) -> RepresentationLimits:
+        """The limits from representations [molecules, dim], by their names."""
         found: dict[str, Tensor] = {}
-        for pooling, values in parts.items():
-            low_D, centre_D, high_D = torch.quantile(torch.cat(values), torch.tensor([0.25, 0.5, 0.75]).double(), dim=0)
-            found[f"{pooling}.centre"] = centre_D.float()
-            found[f"{pooling}.deviation"] = ((high_D - low_D) / _QUARTILES).float()
+        for name, values_BD in values.items():
+            quarters = torch.tensor([0.25, 0.5, 0.75]).double()
+            low_D, centre_D, high_D = torch.quantile(values_BD.double(), quarters, dim=0)
+            found[f"{name}.centre"] = centre_D.float()
+            found[f"{name}.deviation"] = ((high_D - low_D) / _QUARTILES).float()
         return cls(found)
 
     @classmethod
@@ -87,16 +96,14 @@ class RepresentationLimits:
                 raise CorruptFileError(f"{what}: {name} are no limits of representations")
         return cls(dict(tensors))
 
-    def bounded(
-        self, values_BD: Float[np.ndarray, "molecules dim"], pooling: Pooling
-    ) -> Float[np.ndarray, "molecules dim"]:
+    def bounded(self, values_BD: Float[np.ndarray, "molecules dim"], name: str) -> Float[np.ndarray, "molecules dim"]:
         """Representations within the limits; as they are where a component has none.
 
         Raises:
             ConfigError: the limits are of another width.
         """
-        centre = self.tensors.get(f"{pooling}.centre")
-        deviation = self.tensors.get(f"{pooling}.deviation")
+        centre = self.tensors.get(f"{name}.centre")
+        deviation = self.tensors.get(f"{name}.deviation")
         if centre is None or deviation is None:
             return values_BD
         if len(centre) != values_BD.shape[1] or len(deviation) != values_BD.shape[1]:
