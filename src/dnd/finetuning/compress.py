@@ -192,7 +192,7 @@ def _compress(
         resume=resume, settings=settings, title=f"compress, seed {config.loop.seed}",
     )  # fmt: skip
     if not result.finished:
-        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues")
         return FinetuneSummary(out, {}, False)
     objective.to("cpu")
     network = objective.network

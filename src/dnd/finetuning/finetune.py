@@ -113,9 +113,7 @@ def _finetune(plan: Plan, out: Path, clock: Clock, search: int, resume: bool) ->
 
         found = searched(plan, search, out, clock)
         if found is None:
-            LOGGER.log(
-                RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on with the search"
-            )
+            LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues the search")
             return FinetuneSummary(out, {}, False)
         plan = found
     if plan.config.blend.classical:
@@ -143,7 +141,9 @@ def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
             resume=resume, weight=1 / len(members), held=folder == out,
         )  # fmt: skip
         if result is None:
-            LOGGER.log(RESULT, f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
+            LOGGER.log(
+                RESULT, f"stopped after loop.stop_after_s; the same command with --resume continues from {folder}"
+            )
             return FinetuneSummary(out, {}, False)
         results.append(result)
     if not is_main_rank():
@@ -166,7 +166,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
     fitted = fit_blend(plan, out, clock, resume=resume)
     if fitted is None:
-        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues")
         return FinetuneSummary(out, {}, False)
     metrics = write_outcome(out, plan, fitted)
     drop_scaffolding(out)

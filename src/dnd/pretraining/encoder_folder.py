@@ -149,7 +149,7 @@ _PARTS = (("valid", "held-out"), ("train", "training"))
 def report(summary: PretrainSummary) -> str:
     """A table of the kept weights' metrics: one row per term and part, then all other numbers."""
     if not summary.finished:
-        return f"{summary.folder}: stopped by loop.stop_after_s; the same command with --resume goes on"
+        return f"{summary.folder}: stopped by loop.stop_after_s; the same command with --resume continues"
     metrics = dict(summary.metrics)
     lines = []
     for part, what in _PARTS:

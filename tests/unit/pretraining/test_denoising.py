@@ -177,6 +177,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert stopped.value.code == 0
     out = capsys.readouterr().out
     assert "a finished teacher" in out
-    assert "a prediction of zero has 1.0000" in out
+    assert "predicting zero gives 1.0000" in out
     lines = (tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()
     assert {"loss", "trivial", "floor"} <= json.loads(lines[0]).keys()

@@ -1,4 +1,4 @@
-"""3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel. Store → ENCODER folder."""
+"""3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules. Store → ENCODER folder."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _normalised(norm: nn.BatchNorm1d, values: Tensor) -> Tensor:
     return normalised
 
 
-# Store → ENCODER folder by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel.
+# Store → ENCODER folder by 3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules.
 
 
 @dataclass(frozen=True)
