@@ -94,7 +94,7 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
         ("prepare", "smiles\nC1CC\nxx\n", "no valid molecule", "rejects.csv"),
         ("finetune", "smiles,y\nC1CC,1\nxx,2\n", "no valid molecule: found row 2: unclosed ring", "--smiles-column"),
         ("prepare with target", "smiles,y\nC,low\n", "target y is not a finite number", "rejects.csv"),
-        ("finetune", "smiles,y\nC,1\nCC,low\n", "column y: 1 cell is no number", "--missing low"),
+        ("finetune", "smiles,y\nC,1\nCC,low\n", "column y: 1 cell is not a number", "--missing low"),
         ("finetune", "smiles,y\nC,\nCC,nan\n", "all labels of y are missing", "--target-columns"),
     ],
 )

@@ -59,7 +59,7 @@ def test_numbers(cells: list[str], values: list[float]):
      "1.2.3", "1,2,3", "\u0663", "5 mg"],
 )  # fmt: skip
 def test_a_cell_that_is_no_number_is_refused_with_its_row(bad: str):
-    with pytest.raises(InputError, match=r"column y: 1 cell is no number") as error:
+    with pytest.raises(InputError, match=r"column y: 1 cell is not a number") as error:
         column("1", "2.5", bad, "3")
     assert f"{bad!r} (row 4" in str(error.value)
 
@@ -114,7 +114,7 @@ def test_a_placeholder_stops_or_is_missing_or_was_measured(text: str):
         column(*cells)
     assert np.isnan(column(*cells, missing=(text.split(".")[0].split(",")[0],)).values[2:]).all()
     assert len(set(column(*cells, measured=(text.split(".")[0].split(",")[0],)).values)) == 3
-    with pytest.raises(ConfigError, match="either missing or measured"):
+    with pytest.raises(ConfigError, match="both missing and measured"):
         LabelRules(missing=("-999",), measured=("-999",))
 
 

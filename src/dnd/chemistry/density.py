@@ -67,7 +67,7 @@ def refuse_dense(mol: Chem.Mol, what: str, most_walks: float = MOST_WALKS) -> No
     found = walks(mol)
     if found > most_walks:
         raise TooDenseError(
-            f"{what} of so densely bound a molecule can't be computed in bounded time",
+            f"{what} of such a densely bonded molecule can't be computed in bounded time",
             found=f"{mol.GetNumAtoms()} atoms with {mol.GetNumBonds()} bonds and {found:.2g} walks of {WALK} bonds",
             expected=f"at most {most_walks:.2g}",
             next_step="Leave the molecule out.",

@@ -274,10 +274,10 @@ def _settle_extension(mol: Chem.Mol) -> str | None:
     An atom of a racemate, or of an enantiomer that is not known which, has no configuration of its own.
     """
     if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
-        return "CXSMILES with a bond to a place that is left open is no single molecule"
+        return "CXSMILES with a bond to an open position is not a single molecule"
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
     if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
-        return "CXSMILES of a polymer or of repeated parts is no single molecule"
+        return "CXSMILES of a polymer or of repeated parts is not a single molecule"
     for group in mol.GetStereoGroups():
         if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE:
             for atom in group.GetAtoms():

@@ -209,7 +209,7 @@ def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
         parts[_PART_NAMES[word]].append(row)
     for name in ("train", "test"):
         if not parts[name]:
-            raise InputError(f"the split column names no row {name!r}")
+            raise InputError(f"no row of the split column says {name!r}")
     return as_split(*parts.values())
 
 
@@ -243,7 +243,7 @@ def check_fractions(fractions: tuple[float, float, float]) -> None:
     """Refuse fractions of training, validation and test that are no shares of one whole."""
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-9):
         raise ConfigError(
-            "fractions of train, valid and test", found=fractions, expected="three numbers from 0 that sum to 1"
+            "fractions of train, valid and test", found=fractions, expected="three numbers of at least 0 that sum to 1"
         )
 
 

@@ -144,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit as end:
         if not end.code and (count := noted_rows()):
             rows = "a row" if count == 1 else f"{count} rows"
-            _stop(f"{rows} failed with an internal error, which is the row's reason; all other rows are done", EXIT_ROWS)
+            _stop(
+                f"{rows} failed with an internal error, which is the row's reason; all other rows are done", EXIT_ROWS
+            )
         raise
     except Interrupted as error:
         _stop(_what_is_kept(verb, words), error.exit_code)

@@ -76,7 +76,7 @@ class Interrupted(DndError):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
+        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved; resume with --resume")
         self.exit_code = 128 + number
 
 

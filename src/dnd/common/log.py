@@ -155,7 +155,7 @@ class _LogFile(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:
         """Say once that the file stops."""
         LOGGER.removeHandler(self)
-        LOGGER.warning(f"warning: the log file {self._path} stops here: {sys.exc_info()[1]}")
+        LOGGER.warning(f"warning: can't write to the log file {self._path} any more: {sys.exc_info()[1]}")
 
     def close(self) -> None:
         """Close the file."""
@@ -173,7 +173,9 @@ def _require_log(path: Path) -> None:
     try:
         time.strptime(first, _TIME)
     except ValueError as error:
-        raise InputError(f"{path} is no log file", found=repr(first), next_step="Choose another --log-file") from error
+        raise InputError(
+            f"{path} is not a log file", found=repr(first), next_step="Choose another --log-file"
+        ) from error
 
 
 def is_shown(level: int) -> bool:

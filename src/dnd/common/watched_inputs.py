@@ -87,7 +87,8 @@ class MappedFile:
 
     def _changed(self) -> CorruptFileError:
         return CorruptFileError(
-            f"{self._path} changed while it was read", next_step="Restore it or make it again, then go on with --resume"
+            f"{self._path} changed while it was read",
+            next_step="Restore it or make it again, then continue with --resume",
         )
 
 

@@ -204,7 +204,7 @@ def _columns(
         if labels is not None:
             values[name] = labels
     if not names and len(columns) > MOST_COLUMNS:
-        others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are looked at"
+        others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are examined"
     for name in [name for name in columns[:MOST_COLUMNS] if names and name not in names]:
         labels = _target(kept, name)[1]  # beside named targets the others may be leaks
         if labels is not None:

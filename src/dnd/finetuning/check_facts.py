@@ -72,7 +72,7 @@ class DataFacts:
         different: molecules among them, each once.
         invalid: for each reason the rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
-        mixtures: rows of several molecules of like size.
+        mixtures: rows of several molecules of similar size.
         standardized: rows that standardization changes; None = it was not asked for.
         duplicates: for molecules in several rows the SMILES and these rows, those with most rows first.
         targets: the columns of labels.

@@ -63,7 +63,7 @@ class ChoiceConfig:
             raise ConfigError("too few seeds to tell a difference from chance", found=self.seeds, expected="2 or more")
         if self.finetune.split == "kfold" or self.finetune.ensemble > 1:
             raise ConfigError(
-                "the choice between levels needs one partition and one member", next_step="Leave both out"
+                "the choice between levels needs one partition and one member", next_step="Leave out kfold and ensemble"
             )
 
 
@@ -196,7 +196,9 @@ def _refuse_unsuited(config: DistillConfig) -> None:
         raise ConfigError("--level auto runs in one process", next_step="Distil each level by itself, then finetune")
     terms = asdict(config.terms)
     if any(terms[name] for name in terms if name != "task"):
-        raise ConfigError("weights of terms do not go with --level auto", found=terms, next_step="Leave terms.* out")
+        raise ConfigError(
+            "weights of terms can't be combined with --level auto", found=terms, next_step="Leave terms.* out"
+        )
 
 
 def _settings(

@@ -226,7 +226,7 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
         words = molecules.classes[column] if molecules.classes else ()
         if not target.group and not target.classes:
             if words:
-                raise InputError(f"target {target.name} has words for labels", found=words[0], expected="numbers")
+                raise InputError(f"target {target.name} has words as labels", found=words[0], expected="numbers")
             columns.append(values_B)
         elif target.classes:
             columns.append(_places(values_B, words, target.name, target.classes))
@@ -243,7 +243,7 @@ def _places(values_B: np.ndarray, words: Sequence[str], name: str, of_model: Seq
     unknown = next((one for one in classes if class_key(one) not in keys), None)
     if unknown is not None:
         known = ", ".join(of_model[:10])
-        raise InputError(f"a label of {name} is no class of the model", found=unknown, expected=known)
+        raise InputError(f"a label of {name} is not a class of the model", found=unknown, expected=known)
     place = np.array([keys.index(class_key(one)) for one in classes], dtype=np.float64)
     own_B = np.full(len(codes_B), math.nan)
     known_B = ~np.isnan(codes_B)

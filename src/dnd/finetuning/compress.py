@@ -94,10 +94,12 @@ class CompressConfig:
         """Refuse settings that can't work before any work starts."""
         if not 0 < self.held_out <= 0.5 or not 0 <= self.known_share < 1:
             found = (self.held_out, self.known_share)
-            raise ConfigError("held_out is above 0, up to 0.5, and known_share from 0 to below 1", found=found)
+            raise ConfigError(
+                "held_out must be above 0 and at most 0.5, known_share at least 0 and below 1", found=found
+            )
         if not 0 < self.layer_decay <= 1 or self.most_rows < 100:
             found = (self.layer_decay, self.most_rows)
-            raise ConfigError("layer_decay is above 0, up to 1, and most_rows at least 100", found=found)
+            raise ConfigError("layer_decay must be above 0 and at most 1, most_rows at least 100", found=found)
 
 
 class Apprentice(SupervisedObjective):
@@ -156,7 +158,7 @@ def _require_several(teacher: Predictor, saved: ModelFolder) -> None:
     blend = teacher.parts.blend
     if len(teacher.parts.members) + len(blend.classical if blend else ()) < 2:
         raise InputError(
-            f"{saved.path} has one member, which no student would be faster than",
+            f"{saved.path} has a single member, so no student would be faster",
             expected="a model of several, such as those of --recipe best and fast",
         )
 

@@ -221,10 +221,10 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, own in found["targets"].items():
         share = "none" if own["r2"] is None or own["r2"] <= 0 else format(own["r2"], ".1%")
+        unit = f" {units[name]}" if units.get(name) else ""
         lines.append(
-            f"{name}: on {found['held_out']} molecules that it did not learn from the student is "
-            f"{significant(own['mae'])}{' ' + units[name] if units.get(name) else ''} away from its model on average "
-            f"and has {share} of the variance of its predictions"
+            f"{name}: on {found['held_out']} molecules that it did not learn from, the student differs from "
+            f"its model by {significant(own['mae'])}{unit} on average and reproduces {share} of the variance of its predictions"
         )
     return lines
 
@@ -328,7 +328,7 @@ def _calibration_words(made: Compressed, calibration: Calibration) -> list[str]:
             lines.append(line + (held if one.judged.measured is not None else ""))
         if one.chosen.sets is not None:
             line = f"{target.name}: sets of classes made for {calibration.coverage:.0%} coverage as those of the model "
-            held = f"; {one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            held = f"; {one.judged.set_coverage:.1%} of the test molecules have their class in the set"
             lines.append(line + "that taught the student" + (held if one.judged.set_coverage is not None else ""))
     return lines
 

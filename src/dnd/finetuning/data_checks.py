@@ -136,7 +136,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
         if abs(correlation) >= SUSPICIOUS:
             found.append(
                 f"warning: column {other} orders the molecules as target {name} does (rank correlation "
-                f"{correlation:.3f}); it is not learned from, but is {name} not known already?"
+                f"{correlation:.3f}); it is not a feature, but {name} may already be known"
             )
     return found
 
@@ -198,7 +198,7 @@ def check_learnable(
             name, values = next(iter(single.items()))
             found = f"only {values[0]:g} for {name}" if len(values) else f"no label of {name}"
             next_step = "Use another --split, such as random"
-            raise InputError(f"{where} of the split holds one class only", found=found, next_step=next_step)
+            raise InputError(f"{where} of the split has one class only", found=found, next_step=next_step)
         for name, values in single.items():
             what = f"one class only ({values[0]:g})" if len(values) else "no label"
             notices[f"target {name} has {what} in {where}: it can't be learned"] = None

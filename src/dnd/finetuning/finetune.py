@@ -186,13 +186,15 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
 def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -> Plan:
     if config.replicates != "keep" and len(files) > 1:
         raise ConfigError(
-            "several files are read with the mean of each molecule already",
+            "replicates can't be set for several files, which take the mean of each molecule",
             found=f"replicates={config.replicates}",
             next_step="Leave it out",
         )
     if needs_one_file(config.split) and len(files) > 1:
         raise ConfigError(
-            "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
+            "a split by row numbers needs a single table",
+            found=f"{len(files)} files",
+            next_step="Use --split column:NAME",
         )
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
@@ -244,12 +246,12 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
     if config.metric is None:
         return
     if not config.blend.classical:
-        raise ConfigError("a metric is what a blend is chosen for", next_step="Use --recipe best or fast")
+        raise ConfigError("--metric is for recipes that make a blend", next_step="Use --recipe best or fast")
     of_values = "regression" in tasks.kinds
     expected = (VALUE_METRICS if of_values else ()) + (CLASS_METRICS if set(tasks.kinds) != {"regression"} else ())
     if config.metric not in expected:
         raise ConfigError(
-            f"the metric {config.metric} is not one of this task",
+            f"metric {config.metric} does not fit this task",
             found=f"targets of {tasks.name}",
             expected=f"one of {', '.join(expected)}",
             next_step="Use another --metric, or --task",

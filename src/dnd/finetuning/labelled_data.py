@@ -570,7 +570,9 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
         pieces = [piece.strip() for piece in word.split(",")]
         is_list = len(pieces) > 1 and all(piece in columns for piece in pieces)
         if is_list and word in columns:
-            raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
+            raise InputError(
+                f"{word!r} is the name of a column, and also a list of other columns", next_step="Rename that column"
+            )
         found += pieces if is_list else [word]
     repeated = [name for name in found if found.count(name) > 1]
     if repeated:

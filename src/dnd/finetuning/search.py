@@ -130,7 +130,7 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
     if clock.is_limited and not done:
         cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
         if cost > clock.share(_SHARE):
-            LOGGER.info(f"plan: left out the search: a trial takes about {cost:.0f} s, time limit")
+            LOGGER.info(f"plan: left out the search: a trial takes about {cost:.0f} s (time limit)")
             return plan
     if done.get("asked") == asked:
         config, record = (
@@ -159,7 +159,7 @@ def _result(out: Path) -> dict[str, Any]:
     try:
         return read_record(out / RESULT) if (out / RESULT).is_file() else {}
     except CorruptFileError as error:
-        LOGGER.info(f"search: its result is read from the trials again: {error}")
+        LOGGER.info(f"search: the result is read from the trials again, because {error}")
         return {}
 
 
@@ -217,7 +217,7 @@ def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
     first = records[0] if records else {}
     if first.get("asked", asked) != asked:
         raise InputError(
-            f"{out} holds the search of other data or settings",
+            f"{out} contains a search with other data or settings",
             next_step="Use those it was started with, or another folder",
         )
     trials = records[1:] if "asked" in first else []

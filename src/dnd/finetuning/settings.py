@@ -98,13 +98,13 @@ class BlendConfig:
             look_up(dict.fromkeys(PROPERTY_TERMS), name, "term of the encoder's heads")
         if self.trees < 1 or self.boosting_seeds < 1:
             found = (self.trees, self.boosting_seeds)
-            raise ConfigError("blend.trees and boosting_seeds are at least 1", found=found)
+            raise ConfigError("blend.trees and boosting_seeds must be at least 1", found=found)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
-            raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
+            raise ConfigError("blend.folds must be at least 2, classical_rows at least 100, passes at least 1")
         if self.most_rows < 100:
-            raise ConfigError("blend.most_rows is at least 100", found=self.most_rows)
+            raise ConfigError("blend.most_rows must be at least 100", found=self.most_rows)
         if not self.classical and not self.students:
-            raise ConfigError("a blend without members", next_step="Name some in blend.classical")
+            raise ConfigError("the blend has no members", next_step="Name some in blend.classical")
         if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
             raise ConfigError(
                 "a time limit needs classical members to fall back on", next_step="Use --recipe best or fast"
@@ -190,11 +190,11 @@ class FinetuneConfig:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if self.batch_norm == "fresh" and self.probe_steps:
             raise ConfigError(
-                "probe_steps learn from representations that fresh batch norms take away",
+                "probe_steps can't be combined with fresh batch norms, which change the representations",
                 found=f"batch_norm=fresh, probe_steps={self.probe_steps}",
                 next_step="Use probe_steps=0",
             )
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
-            raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
+            raise ConfigError("fractions must be three positive numbers that sum to 1", found=self.fractions)
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):
-            raise ConfigError("targets=raw goes without a transform", found=f"transform={self.transform}")
+            raise ConfigError("targets=raw can't be combined with a transform", found=f"transform={self.transform}")

@@ -136,7 +136,9 @@ def _row_numbers(path: Path) -> list[int]:
         lines = lines[1:]
     bad = next((number for number, line in enumerate(lines) if line and not line.isdecimal()), None)
     if bad is not None:
-        raise InputError(f"{path} is no list of row numbers", found=repr(lines[bad][:40]), expected="a number per line")
+        raise InputError(
+            f"{path} is not a list of row numbers", found=repr(lines[bad][:40]), expected="a number per line"
+        )
     return [int(line) for line in lines if line]
 
 
@@ -221,7 +223,7 @@ def partitions(
         given, lost = index_split(wish.argument.split(","), numbers_B, num_rows or count)
         found = [given]
         if lost:
-            LOGGER.info(f"note: {lost} rows of the index files hold no usable molecule and are left out")
+            LOGGER.info(f"note: {lost} rows of the index files have no usable molecule and are left out")
     else:
         rule = splits.cluster_split if wish.kind == "cluster" else splits.balanced_scaffold_split
         found = [rule(smiles, fractions, seed, identities)]

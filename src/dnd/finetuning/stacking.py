@@ -119,7 +119,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     x_BF, place_B = features.x_BF, np.full(len(has_features_B), -1)
     place_B[every] = np.arange(len(every))
     for place, reason in features.refused.items():
-        left = "left to the students" if config.blend.students else "left out"
+        left = "predicted by the students alone" if config.blend.students else "left out"
         LOGGER.info(f"row {plan.molecules.rows_B[every[place]]} is {left}: {reason}")
         place_B[every[place]] = -1
     parts: list[_Part] = []

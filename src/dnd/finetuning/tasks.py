@@ -69,7 +69,7 @@ def choose_task(
     known = targets_BC[~np.isnan(targets_BC)]
     if words:
         if choice == "regression":
-            raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
+            raise InputError(f"target {names[0]} has words as labels", found=words[0], expected="numbers")
         listed = ", ".join(words[:5]) + (" …" if len(words) > 5 else "")
         kind: TaskKind = "classification" if len(words) == 2 and choice != "multiclass" else "multiclass"
         return kind, f"{kind}, because the labels of {names[0]} are {len(words)} words: {listed}"
@@ -247,7 +247,7 @@ def choose_transforms(
         positive = bool((known_B > 0).all())
         if choice == "log" and not positive:
             raise InputError(
-                f"target {name} has no logarithm",
+                f"target {name} can't be log-transformed",
                 found=f"the label {known_B.min():g}",
                 expected="labels above 0",
                 next_step="Use transform=yeo-johnson",

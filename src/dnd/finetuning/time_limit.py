@@ -21,7 +21,7 @@ def read_duration(text: str) -> float:
     found = _FORM.fullmatch(text.strip().lower())
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not 0 < seconds < math.inf:
-        raise ConfigError("no time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
+        raise ConfigError("not a time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
     return seconds
 
 

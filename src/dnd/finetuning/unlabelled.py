@@ -125,7 +125,7 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
             values_BC, _ = teacher.predict_values(texts)
             rows = [[None if math.isnan(value) else value for value in row] for row in values_BC.tolist()]
             write_record(path, {"values": rows})
-            LOGGER.info(f"the model has explained {start + len(texts)} of {len(smiles)} molecules")
+            LOGGER.info(f"the model has predicted {start + len(texts)} of {len(smiles)} molecules")
         piece = np.array(read_record(path)["values"], dtype=np.float64)
         if piece.shape != (len(texts), targets):
             raise CorruptFileError(

@@ -182,7 +182,7 @@ def explain(
     given = as_molecules(molecules, smiles_column, remembered=predictor.smiles_column)
     if len(given.texts) > most_molecules:
         raise ConfigError(
-            "these are many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",
+            "there are too many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",
             next_step="Raise most_molecules, or pass fewer",
         )  # fmt: skip
     if out is not None:

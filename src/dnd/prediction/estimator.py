@@ -131,7 +131,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         names = [f"{target.name}_{what}" for target in self.predictor_.targets]
         if any(name not in columns for name in names):
             raise ValueError(
-                "the model has one member, so nothing deviates. Fit with ensemble=3, or recipe='best'"
+                "the model has a single member, so there is no deviation between members. "
+                "Fit with ensemble=3, or recipe='best'"
                 if what == "std"
                 else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
                 "or raise validation_fraction"
@@ -262,7 +263,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         values_BK, errors = self._probabilities(X)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None:
-            raise ValueError(f"row {bad} is no molecule: {errors[bad]}. predict_proba has NaN for such rows")
+            raise ValueError(f"row {bad} is not a valid molecule: {errors[bad]}. predict_proba has NaN for such rows")
         found: np.ndarray = self.classes_[values_BK.argmax(axis=1)]
         return found
 
@@ -345,5 +346,5 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         values_BD, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None and self.on_error == "raise":
-            raise ValueError(f"row {bad} is no molecule: {errors[bad]}")
+            raise ValueError(f"row {bad} is not a valid molecule: {errors[bad]}")
         return values_BD

@@ -80,7 +80,7 @@ def evaluate_file(
     classes_BC = labels_BC[:, [kind == "classification" for kind in kinds]]
     wrong = classes_BC[~np.isnan(classes_BC) & ~np.isin(classes_BC, (0.0, 1.0))]
     if len(wrong):
-        raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
+        raise InputError("a label is not a class", found=f"{wrong[0]:g}", expected="0 or 1")
     values_BC, refused = predictor.predict_store(molecules.store)
     values_BC = values_BC[:, places]
     labels_BC[list(refused)] = np.nan

@@ -153,7 +153,7 @@ def embed_file(
 def _check_output(out: str, known: Sequence[str], raw: bool) -> None:
     """Refuse an output that can't be written, or an option that does nothing for it, before any work."""
     if raw and output_format(out, known) in (".parquet", ARRAY_FORMAT):
-        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are as they were", next_step="Leave it out")
+        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are never escaped", next_step="Leave it out")
     output_format(out, known)
 
 
@@ -216,7 +216,7 @@ def _require_new_names(table: TableReader, names: Sequence[str]) -> None:
     taken = [name for name in names if name in table.columns]
     if taken:
         raise InputError(
-            f"the input has a column {taken[0]!r} already",
+            f"the input already has a column {taken[0]!r}",
             found="perhaps the output of an earlier run",
             next_step="Rename or remove it",
         )

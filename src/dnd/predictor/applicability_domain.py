@@ -80,7 +80,7 @@ class Limits:
             f"{'This threshold is that' if far is None else 'The two thresholds are those'} that {QUANTILE:.0%} of the "
             f"training molecules keep among themselves; "
             f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
-            "domain a prediction can still be wrong. A mixture of organic molecules of like size is outside.",
+            "domain a prediction can still be wrong. A mixture of organic molecules of similar size is outside.",
         ]
 
 
@@ -309,11 +309,13 @@ def read_domain(model: ModelFolder) -> Domain | None:
     try:
         limits = from_dict(Limits, model.json(SETTINGS)["limits"])
         if not len(tensors["fingerprints"]) == len(tensors["embeddings"]) <= LIMIT_REFERENCES:
-            raise CorruptFileError(f"the domain of {model.path} has another size than domains have")
+            raise CorruptFileError(f"the domain of {model.path} has the wrong size")
         return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CorruptFileError(
-            f"{model.path / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / SETTINGS} does not describe a domain",
+            found=repr(error),
+            next_step="Finetune the model again",
         ) from error
 
 

@@ -196,12 +196,12 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         )
         blend = read_blend(model, targets)
         if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
-            raise CorruptFileError(f"{folder}/config.json has other members than weights")
+            raise CorruptFileError(f"{folder}/config.json lists a different number of members than of weights")
         if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
             raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+        raise CorruptFileError(f"{folder}/config.json does not describe a predictor", found=repr(error)) from error
 
 
 def _require_size(config: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ def _require_size(config: Mapping[str, Any]) -> None:
         ("members", len(config["members"]) + len(classical), LIMIT_MEMBERS),
     ):
         if found > limit:
-            raise CorruptFileError(f"a model of too many {name}", found=found, expected=f"at most {limit}")
+            raise CorruptFileError(f"a model has too many {name}", found=found, expected=f"at most {limit}")
 
 
 def _read_member(

@@ -183,7 +183,7 @@ class Predictor:
             )
         if domain is None and calibration is not None and calibration.needs_similarity:
             raise CorruptFileError(
-                "the intervals of a model go with the similarity to its training molecules, which it has not",
+                "the intervals of a model need the similarity to its training molecules, which it does not have",
                 found="no domain.json",
                 next_step="Finetune the model again",
             )

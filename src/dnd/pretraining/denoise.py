@@ -399,7 +399,7 @@ def _card_metrics(metrics: dict[str, Any]) -> list[str]:
     if not metrics:
         return ["- held-out loss: nothing was held out"]
     return [
-        f"- held-out loss: {metrics['held_out_loss']:.4f}; a prediction of zero has {metrics['trivial']:.4f}, and "
-        f"rigid motion allows none below about {metrics['floor']:.4f}",
+        f"- held-out loss: {metrics['held_out_loss']:.4f}; predicting zero gives {metrics['trivial']:.4f}, and "
+        f"rigid motion allows no model below about {metrics['floor']:.4f}",
         f"- explained: {100 * metrics['explained']:.1f} % of what can be predicted",
     ]

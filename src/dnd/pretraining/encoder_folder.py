@@ -64,7 +64,9 @@ def refuse_other_run(out: Path, settings: Mapping[str, Any], *, resume: bool, al
     if not Checkpoints(out, "").exist():
         return
     if not resume:
-        raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
+        raise InputError(
+            f"{out} already contains a run", next_step="Add --resume to continue it, or choose another folder"
+        )
     require_same_run(out, settings, allow_change=allow_change)
 
 

@@ -132,12 +132,14 @@ class DistillConfig:
                 next_step="Set terms.node=1 or terms.descriptors=1, or a level other than custom",
             )
         if ("task" in weights) != (self.task_target is not None):
-            raise ConfigError("terms.task and task_target belong together", found=f"{weights}, {self.task_target}")
+            raise ConfigError(
+                "terms.task and task_target must be given together", found=f"{weights}, {self.task_target}"
+            )
         if self.select_by == "task" and "task" not in weights:
             raise ConfigError("select_by=task needs the task term", next_step="Set terms.task=1 and task_target=NAME")
         if self.num_conformers is not None and (self.num_conformers < 1 or self.conformers != "mean"):
             raise ConfigError(
-                "num_conformers is a number for conformers=mean", found=(self.num_conformers, self.conformers)
+                "num_conformers is for conformers=mean only", found=(self.num_conformers, self.conformers)
             )
         if self.conformers == "mean" and self.cache == "off":
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
@@ -146,7 +148,7 @@ class DistillConfig:
         for name in self.heads:
             if name not in SHIPPABLE or name not in weights:
                 raise ConfigError(
-                    f"the head of {name} can't stay with the encoder",
+                    f"the head of {name} can't be kept with the encoder",
                     found=f"terms: {', '.join(weights)}",
                     expected=f"one of {', '.join(SHIPPABLE)}, with a weight",
                 )

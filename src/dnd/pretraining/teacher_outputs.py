@@ -178,7 +178,7 @@ def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
         raise FileNotFoundError(folder)
     manifest = verify_folder(folder, kind=_KIND, format_version=FORMAT_VERSION)
     if manifest.get("key") != key or manifest.get("rows") != list(span):
-        raise CorruptFileError(f"{folder} is of another teacher, store or request")
+        raise CorruptFileError(f"{folder} belongs to another teacher, store or request")
 
 
 # What the frozen teacher says: computed once per store, kept as float16 in memory or in checksummed shards.

@@ -76,7 +76,7 @@ class ExplainSummary:
         """The same in words."""
         found = [f"{self.explained} of {self.rows} molecules explained"]
         if self.skipped:
-            found.append(f"{self.skipped} rows were left out; --most-molecules draws more")
+            found.append(f"{self.skipped} rows were left out; --most-molecules raises the limit")
         if self.first_error:
             found.append(f"first row without an explanation (all: {MOLECULES}): {self.first_error}")
         return [*found, f"attention: {self.attention}"]
@@ -275,7 +275,7 @@ def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
         if name not in by_name:
             raise ConfigError(f"the model has no target {name!r}", next_step=nearest(name, by_name))
     if not wanted and len(by_name) > LIMIT_TARGETS:
-        LOGGER.info(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; --target-columns names others")
+        LOGGER.info(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; choose others with --target-columns")
     return [by_name[name] for name in wanted or list(by_name)[:LIMIT_TARGETS]]
 
 

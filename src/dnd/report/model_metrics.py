@@ -152,7 +152,7 @@ LIMIT_FOLDS, LIMIT_TRIALS, LIMIT_COMPARED = 50, 30, 60
 
 def verdict_sections(model: ModelFiles) -> list[Section]:
     """The sentences to quote first, then the model beside each baseline on the same test molecules."""
-    found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="What came out")]
+    found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="Results")]
     rows: list[list[object]] = []
     for one in model.metrics.get("verdicts", ()):
         metric = METRIC_WORDS[one["metric"]]
@@ -166,8 +166,8 @@ def verdict_sections(model: ModelFiles) -> list[Section]:
             rows.append([one["target"] or "mean of all targets", metric, *said])
     if rows:
         columns = ["target", "test metric", "the model is", "baseline", "model", "baseline's", "difference"]
-        note = "The interval is of the difference on the same molecules; where it holds 0, the two are level."
-        title = "Beside what anyone can have"
+        note = "The interval is of the difference on the same molecules; where it contains 0, the two are level."
+        title = "Compared with simple baselines"
         found.append(Table([*columns, "95 % interval"], rows[:LIMIT_COMPARED], title=title, note=note))
     return found
 
@@ -264,7 +264,7 @@ def _in_units(systems: Mapping[str, Mapping[str, Any]]) -> Table:
         [label, *(_cell(parts[part], name) for part in ("test", "valid") for name in RAW_METRICS)]
         for label, parts in systems.items()
     ]
-    note = "A few molecules with large values decide such numbers; the learned scale counts them all alike."
+    note = "A few molecules with large values decide such numbers; the learned scale weighs all molecules alike."
     return Table(columns, rows, title="In the unit of the target", note=note)
 
 

@@ -72,7 +72,7 @@ class BaseConfig:
             look_up(known, name, "encoder")
         if tested := sorted(set(self.measured) - set(self.excluded_benchmarks())):
             raise ConfigError(
-                "measured labels of a data set are learned and its validation and test molecules are not left out",
+                "measured labels of a data set are learned, but its validation and test molecules are not left out",
                 found=", ".join(tested),
                 next_step="Add it to benchmarks",
             )
@@ -81,7 +81,7 @@ class BaseConfig:
             for name in config.weights().keys() & FURTHER_FIELDS.keys() - columns:
                 setting = "quantum" if name in QUANTUM_FIELDS else "auxiliary"
                 raise ConfigError(
-                    f"the term {name} of {student} has a weight and the stores will have no such column",
+                    f"the term {name} of {student} has a weight, but the stores will have no such column",
                     found=f"{setting} = {list(getattr(self, setting))}",
                     next_step=f"Add it to {setting}, or set its weight to 0",
                 )

@@ -84,7 +84,7 @@ def pretrain_base(
             change is recorded in `run.json`.
 
     Raises:
-        InputError: a file is missing, a benchmark is not found, or `out` holds a run with other settings.
+        InputError: a file is missing, a benchmark is not found, or `out` contains a run with other settings.
         ConfigError: it is run by `torchrun`, whose processes would all prepare the same stores.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

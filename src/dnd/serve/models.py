@@ -116,7 +116,7 @@ class ServedModels:
             raise ConfigError(
                 "each model that is served needs a name of its own, that of its folder",
                 found=", ".join(names) or "no model",
-                next_step="Give one or several MODEL folders with -m; rename those that are called alike",
+                next_step="Give one or several MODEL folders with -m; rename folders with equal names",
             )
         return cls(
             [

@@ -289,10 +289,10 @@ def _keys_to_exclude(config: PrepareConfig) -> frozenset[str]:
                 problems.append(f"record {row}: {key.reason}")
     if problems:
         raise InputError(
-            "molecules to exclude can't be read, and would stay in the store unseen",
+            "molecules to exclude can't be read, so they would stay in the store",
             found=f"{len(problems)} of them, the first in {problems[0]}",
             expected="a molecule in every row",
-            next_step="Mend these rows or take them out",
+            next_step="Correct or remove these rows",
         )  # fmt: skip
     return digests
 

@@ -102,7 +102,7 @@ class Store:
         manifest = verify_folder(folder, kind="store", format_version=SCHEMA_VERSION)
         if manifest.get("feature_version") != FEATURE_VERSION:
             raise CorruptFileError(
-                f"{folder} holds features of another version",
+                f"{folder} contains features of another version",
                 found=manifest.get("feature_version"),
                 expected=FEATURE_VERSION,
                 next_step="Make it again with `dnd prepare`",

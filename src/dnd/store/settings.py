@@ -104,7 +104,11 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
         )
     generated = conformers in ("etkdg", "etkdg_raw")
     if not generated and config.num_conformers > 1:
-        raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
+        raise ConfigError(
+            "more than one conformer per molecule must be generated",
+            found=f"--conformers {conformers}",
+            expected="etkdg",
+        )
     require_possible(config.quantum, conformers, config.hydrogens, [source.name for source in sources])
     usual = SHARD_SIZE_GENERATED if generated else SHARD_SIZE
     shard_size = config.shard_size or (SHARD_SIZE_CALCULATED if CALCULATE in config.quantum else usual)

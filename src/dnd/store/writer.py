@@ -140,7 +140,7 @@ def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
     if extra != hidden:
         return f"conformer has {extra} atoms beyond the graph's {num_atoms}, expected {hidden} hydrogens"
     if (numbers_A[num_atoms:] != 1).any():
-        return "a conformer atom beyond the graph's is no hydrogen"
+        return "an extra atom of the conformer is not a hydrogen"
     differs = (elements_N + 1 != numbers_A[:num_atoms]) & (elements_N != _UNKNOWN_ELEMENT)
     if differs.any():
         atom = int(differs.argmax())

@@ -69,7 +69,7 @@ class LabelRules:
         """Refuse a value that is said to be both."""
         both = set(map(class_key, self.missing)) & set(map(class_key, self.measured))
         if both:
-            raise ConfigError("a value is either missing or measured", found=min(both))
+            raise ConfigError("a value can't be both missing and measured", found=min(both))
 
 
 @dataclass(frozen=True)
@@ -309,12 +309,12 @@ class _Column:
         kinds, steps = set(bad.values()), ["Correct the cells"]
         word = next((text for text in common if bad[text] == _WORD and "," not in text), None)
         if word is not None:
-            steps.append(f"add --missing {_quoted(word)} to take a word for a missing label")
+            steps.append(f"add --missing {_quoted(word)} if the word means a missing label")
         if _LIMIT in kinds:
-            steps.append("say with --censored keep, drop or limit what becomes of > and <")
+            steps.append("choose how to read > and < with --censored keep, drop or limit")
         if any(bad[text] == _WORD and "," in text for text in common):
-            steps.append("say with --decimal comma or --decimal point which mark is which")
-        what = "1 cell is no number" if count == 1 else f"{count} of {total} cells are no numbers"
+            steps.append("name the decimal mark with --decimal comma or --decimal point")
+        what = "1 cell is not a number" if count == 1 else f"{count} of {total} cells are not numbers"
         return InputError(
             f"column {self.name}: {what} that can be learned", found="; ".join(shown) + more,
             expected="finite numbers, or words throughout", next_step=", or ".join(steps),
@@ -349,7 +349,7 @@ class _Column:
             others = [one.value for other, one in numbers.items() if other not in far]
             low, high = min(others), max(others)
             raise InputError(
-                f"column {self.name}: a value looks like a placeholder for a missing one",
+                f"column {self.name}: a value looks like a placeholder for a missing label",
                 found=f"{self._shown(text, _LIMIT)}, the others are {low:g} to {high:g}",
                 next_step=f"Add --missing {_quoted(text)}, or --measured {_quoted(text)} if that was measured",
             )

@@ -335,7 +335,7 @@ def read_table(
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
         raise InputError(
-            f"{path} is of no known kind",
+            f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
         )
     stream = stream or open_bytes(path)

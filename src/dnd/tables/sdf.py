@@ -306,7 +306,7 @@ def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfR
     blocks = read_sdf_blocks(path, stream)
     first = next(blocks, None)
     if first is None:
-        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+        raise InputError(f"{path} contains no record", next_step="Check how it was made or copied")
     for block in itertools.chain([first], blocks):
         yield _record(block)
 

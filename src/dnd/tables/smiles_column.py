@@ -77,7 +77,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         )
     if look_like_smiles(list(header)) or any(look_like_smiles([name]) and len(name) > 2 for name in header):
         raise InputError(
-            f"the first line of {path} is no header", found=listed, expected="names of the columns, such as smiles,y"
+            f"the first line of {path} is not a header", found=listed, expected="names of the columns, such as smiles,y"
         )
     raise InputError(
         f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",

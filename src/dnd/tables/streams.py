@@ -171,7 +171,7 @@ def _open_file(path: Path) -> io.BufferedReader:
         return open(path, "rb")
     except OSError as error:
         raise InputError(
-            f"{path} can't be opened", found=error.strerror, next_step="Check the name and who may read it"
+            f"{path} can't be opened", found=error.strerror, next_step="Check the name and the permissions"
         ) from error
 
 

@@ -135,7 +135,7 @@ class RunLog:
         try:
             action()
         except OSError as error:
-            LOGGER.warning(f"warning: the log {self.path} stops here: {error.strerror}")
+            LOGGER.warning(f"warning: can't write to the log {self.path} any more: {error.strerror}")
             self._end()
 
     def _end(self) -> None:

@@ -82,7 +82,7 @@ class LoopConfig:
                 found=f"plateau_factor {self.plateau_factor}, plateau_patience {self.plateau_patience}",
             )
         if len(self.betas) != 2:
-            raise ConfigError("betas are two numbers", found=self.betas)
+            raise ConfigError("betas must be two numbers", found=self.betas)
 
 
 @dataclass

@@ -68,7 +68,7 @@ def test_what_no_recipe_can_learn_is_refused_before_any_work(tmp_path: Path, rec
         tmp_path, {"smiles": SMILES, "y": [*SIZES[:-1], 1e300], "part": PARTS[::-1]}, "split=column:part", *recipe
     )
     assert huge.startswith(
-        "column y: 1 cell is no number that can be learned: found '1e+300' (row 55, beyond the range"
+        "column y: 1 cell is not a number that can be learned: found '1e+300' (row 55, beyond the range"
     )
 
 
@@ -117,7 +117,7 @@ def test_of_too_many_rows_some_are_drawn_at_random_and_it_is_said(tmp_path: Path
     again.mkdir()
     run(again, columns, "blend.most_rows=100", *FAST)
     assert read_json(again / "model" / "splits.json") == splits
-    with pytest.raises(ConfigError, match=r"blend\.most_rows is at least 100"):
+    with pytest.raises(ConfigError, match=r"blend\.most_rows must be at least 100"):
         tiny_config("blend.most_rows=99")
 
 

@@ -142,7 +142,7 @@ def test_a_run_goes_on_here_that_began_on_ray(fake: LocalRay, model: Path, sourc
 def test_refusals_are_one_line(
     fake: LocalRay, model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="--jobs counts processes of this machine"):
+    with pytest.raises(ConfigError, match="--jobs is for processes of this machine, not of a Ray cluster"):
         stubbed(source, model, tmp_path / "out", jobs=2)
     with pytest.raises(InputError, match=r"no Ray cluster at nowhere:1: found cannot connect\. Start one"):
         stubbed(source, model, tmp_path / "a", ray="nowhere:1")

@@ -51,7 +51,7 @@ def encoder_folder(choice: str | Path) -> Path:
     if str(choice) in names:
         if path.is_dir():
             raise InputError(
-                f"{choice} is an encoder that ships with dnd, and a folder here",
+                f"{choice} is both an encoder that ships with dnd and a folder here",
                 next_step=f"Write ./{choice} for the folder, or work elsewhere",
             )
         return FOLDER / str(choice)

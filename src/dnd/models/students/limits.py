@@ -84,7 +84,7 @@ class RepresentationLimits:
         for name, values in tensors.items():
             wrong = not bool(torch.isfinite(values).all()) or (name.endswith(".deviation") and bool((values < 0).any()))
             if wrong or values.ndim != 1:
-                raise CorruptFileError(f"{what}: {name} are no limits of representations")
+                raise CorruptFileError(f"{what}: {name} are not limits of representations")
         return cls(dict(tensors))
 
     def bounded(

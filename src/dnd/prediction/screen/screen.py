@@ -79,7 +79,7 @@ class ScreenConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} is too small", found=value, expected=f"at least {least}")
         if self.top is None and (self.by is not None or self.ascending):
-            raise ConfigError("an order without a number of rows", next_step="Add --top K")
+            raise ConfigError("--by and --ascending need --top", next_step="Add --top K")
 
 
 @dataclass(frozen=True)
@@ -177,14 +177,16 @@ def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
     if rows <= ROWS_OF_A_BLEND or not (model.get("blend") or {}).get("classical"):
         return ""
     return (
-        f"hint: the model is a blend and computes descriptors of all of about {rows:,} rows. "
-        "`dnd compress MODEL -o SMALL` makes one student of it first, which predicts several times as fast"
+        f"hint: the model is a blend, so it computes descriptors of all rows (about {rows:,}). "
+        "First compress it: `dnd compress MODEL -o SMALL` makes one student of it, which predicts several times as fast"
     )
 
 
 def _require_free_choice(config: ScreenConfig, ray: str | None) -> None:
     if ray is not None and config.jobs:
-        raise ConfigError("--jobs counts processes of this machine", next_step="Leave it out with --ray")
+        raise ConfigError(
+            "--jobs is for processes of this machine, not of a Ray cluster", next_step="Leave it out with --ray"
+        )
     if ray is not None:
         require_ray()
 
@@ -252,7 +254,7 @@ def _with_names(columns: Mapping[str, Column], chunk: Sequence[Candidate], names
     taken = [name for name in names if name in (ROW, *columns)]
     if taken:
         raise InputError(
-            f"the inputs have a column {taken[0]!r}, as the result has", next_step="Rename it in the inputs"
+            f"the inputs have a column {taken[0]!r}, which the result needs", next_step="Rename it in the inputs"
         )
     return {**{name: [one.names.get(name, "") for one in chunk] for name in names}, **columns}
 

@@ -66,7 +66,7 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
         if is_sdf(path):
             with open_bytes(path) as stream:
                 if next(read_sdf_blocks(path, stream), None) is None:
-                    raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+                    raise InputError(f"{path} contains no record", next_step="Check how it was made or copied")
             with open_bytes(path) as stream:
                 columns = [_TITLE, *field_names(path, stream)]
         else:

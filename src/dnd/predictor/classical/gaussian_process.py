@@ -144,7 +144,7 @@ class Kernel:
         unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
         if len(unary.columns_X) and not 0 <= unary.columns_X.min() <= unary.columns_X.max() < width:
             raise CorruptFileError(
-                "a classical model uses a feature that there is not",
+                "a classical model uses a feature that does not exist",
                 found=f"columns {int(unary.columns_X.min())} to {int(unary.columns_X.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",
@@ -275,7 +275,7 @@ class Scaling:
         columns_S = arrays["columns"]
         if len(columns_S) and not 0 <= columns_S.min() <= columns_S.max() < width:
             raise CorruptFileError(
-                "a classical model uses a feature that there is not",
+                "a classical model uses a feature that does not exist",
                 found=f"columns {int(columns_S.min())} to {int(columns_S.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",

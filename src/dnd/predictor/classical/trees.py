@@ -144,7 +144,7 @@ class Trees:
         check_arrays(arrays, {"missing_left": ("u", (packed_size(sizes["nodes"]),))})
         feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
         if len(starts) > LIMIT_TREES:
-            raise CorruptFileError("a classical model of too many trees", found=len(starts), expected=LIMIT_TREES)
+            raise CorruptFileError("a classical model has too many trees", found=len(starts), expected=LIMIT_TREES)
         ends = np.append(starts[1:], len(feature))
         places, inner = np.arange(len(feature)), feature >= 0
         end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
@@ -156,7 +156,9 @@ class Trees:
             and bool((places[inner] + skip[inner] < end_of[inner]).all())
         )
         if not sound:
-            raise CorruptFileError("the trees of a classical model lead nowhere", next_step="Finetune the model again")
+            raise CorruptFileError(
+                "a tree of a classical model contains an invalid index", next_step="Finetune the model again"
+            )
         missing = np.unpackbits(arrays["missing_left"], count=len(feature)).astype(bool)
         scale, base = map(float, arrays["affine"])
         return cls(feature, arrays["number"], skip, missing, starts, scale, base, link)

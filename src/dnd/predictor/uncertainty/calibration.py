@@ -260,7 +260,7 @@ def read_calibration(model: ModelFolder) -> Calibration | None:
         return Calibration.from_dict(model.json(CALIBRATION)["calibration"])
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CorruptFileError(
-            f"{model.path / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / CALIBRATION} is not a calibration", found=repr(error), next_step="Finetune the model again"
         ) from error
 
 
@@ -309,7 +309,7 @@ def sentences(
         found.append(f"{name}: {_column_words(calibration, one, kind, source, own)}")
         if one.chosen.sets is not None and one.judged.set_coverage is not None:
             made = f"sets of classes made for {calibration.coverage:.0%} coverage {one.chosen.sets.describe()}"
-            held = f"{one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            held = f"{one.judged.set_coverage:.1%} of the test molecules have their class in the set"
             found.append(f"{name}: {made}; {held}, {one.judged.set_single:.0%} of the sets name one class")
     found += [f"{group.name}: {_temperature_words(group, source)}" for group in calibration.groups]
     return [*found, *(f"{group.name}: {_set_words(calibration, group)}" for group in calibration.groups)]
@@ -351,6 +351,6 @@ def _set_words(calibration: Calibration, group: GroupCalibration) -> str:
     made = f"{calibration.coverage:.0%} coverage {sets.describe()}"
     line = f"sets of classes made for {made}, from {judged.molecules} molecules"
     if judged.set_coverage is not None and judged.set_size is not None:
-        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have theirs in the set"
+        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have their class in the set"
         line += f"; {held}, which names {judged.set_size:.1f} of {len(sets.thresholds)} classes on average"
     return line
