@@ -224,7 +224,8 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
         unit = f" {units[name]}" if units.get(name) else ""
         lines.append(
             f"{name}: on {found['held_out']} molecules that it did not learn from, the student differs from "
-            f"its model by {significant(own['mae'])}{unit} on average and reproduces {share} of the variance of its predictions"
+            f"its model by {significant(own['mae'])}{unit} on average and reproduces {share} of the variance "
+            "of its predictions"
         )
     return lines
 
