@@ -75,7 +75,7 @@ def bench_scaling(sizes: Sequence[int], repetitions: int) -> Iterator[list[Point
 
     Args:
         sizes: molecules of the synthetic stores.
-        repetitions: of every measurement; the median is kept.
+        repetitions: number of repetitions of every measurement; the median is kept.
     """
     for network in NETWORKS:
         yield [Point(**point) for point in added_memory(f"{_HERE}atoms_work", network=network, repetitions=repetitions)]

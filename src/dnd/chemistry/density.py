@@ -3,7 +3,7 @@
 Searches for paths take longer by the number of neighbours with each bond: 14 atoms bound all to all keep RDKit's Chi4n
 busy for 10 minutes, and Avalon's fingerprint did not end in 90 seconds. Chemistry is far from there: C60 has 44,000
 walks of six bonds and ferrocene 64,000, where 10 atoms bound all to all have 5 million.
-The parser refuses such molecules, so that every command says the same of them.
+The parser refuses such molecules, so that every command treats them alike.
 """
 
 from __future__ import annotations

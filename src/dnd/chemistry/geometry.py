@@ -81,7 +81,7 @@ def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) ->
 
     Args:
         mol: hydrogens implicit, sanitised.
-        positions_A3: angstrom; row i is atom i, further rows are not looked at.
+        positions_A3: angstrom; row i is atom i, further rows are ignored.
     """
     for atom in mol.GetAtoms():
         sign = _tetrahedral_sign(atom)

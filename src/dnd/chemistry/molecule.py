@@ -134,7 +134,7 @@ class Molecule:
 
 @dataclass(frozen=True)
 class InvalidMolecule:
-    """A text that is no molecule for us.
+    """A text that is not accepted as a molecule.
 
     Attributes:
         reason: what is wrong, in words for the `error` column.

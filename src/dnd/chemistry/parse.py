@@ -83,7 +83,7 @@ VALENCE_IS_STRICT = frozenset({1, 6, 7, 8, 9})
 
 
 def sanitize_without_valence(mol: Chem.Mol) -> None:
-    """Sanitise in place as `Chem.MolFromSmiles` does, but for the valence check.
+    """Sanitise in place as `Chem.MolFromSmiles` does, except for the valence check.
 
     Raises:
         Chem.MolSanitizeException: something else is wrong, such as aromaticity.
@@ -148,7 +148,7 @@ def canonical_form(
         text: what `mol` was parsed from, in case it's canonical already; empty when it's from elsewhere.
 
     Returns:
-        Molecule and order, or why there is no canonical form.
+        Molecule and order, or the reason why there is no canonical form.
     """
     problem = molecule_problem(mol.GetNumAtoms()) or density_problem(mol)
     if problem is not None:

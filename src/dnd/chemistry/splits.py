@@ -115,8 +115,8 @@ def scaffold_split(
 
     Args:
         smiles: one SMILES per row, all of which parse.
-        fractions: of train, valid and test; they sum to 1.
-        identities: of the molecules; two spellings of one may have scaffolds that differ in chirality.
+        fractions: fractions of train, valid and test; they sum to 1.
+        identities: identities of the molecules; two spellings of one may have scaffolds that differ in chirality.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.

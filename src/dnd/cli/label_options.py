@@ -1,4 +1,4 @@
-"""Options that say how cells are read; `finetune`, `check` and `evaluate` share them, so they stand in neither."""
+"""Options that say how cells are read, shared by `finetune`, `check` and `evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several verbs that train have, and the settings that they stand for."""
+"""Options shared by verbs that train, and the settings that they set."""
 
 from __future__ import annotations
 

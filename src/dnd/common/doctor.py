@@ -24,7 +24,7 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
         Lines that describe it and lines that name damage; no damage means it is fit for use.
 
     Raises:
-        InputError: `folder` is no folder, or nothing in it was written by `dnd`.
+        InputError: `folder` is not a folder, or `dnd` wrote nothing in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")

@@ -213,7 +213,7 @@ def read_plain_file(path: Path, limit_bytes: int) -> bytes:
 
 
 def _finite(text: str) -> float:
-    """A number of a JSON; `NaN` and `1e999` are none, since we write none."""
+    """A number of a JSON file; `NaN` and `1e999` are rejected, since we never write them."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")

@@ -40,7 +40,7 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def level_of(verbose: int) -> int | None:
-    """The level that `verbose` stands for in Python: 0 or False nothing, 1 or True as the command, 2 as with `-v`."""
+    """The log level of `verbose` in Python: 0 or False nothing, 1 or True as the command, 2 as with `-v`."""
     return None if not verbose else PROGRESS if verbose == 1 else logging.DEBUG
 
 
@@ -193,7 +193,7 @@ class Progress:
 
     Args:
         title: names the work: stage and member.
-        unit: of what is counted.
+        unit: name of the things counted.
         total: how many there are, where it is known.
         first: how many were done before.
         about: whether the total is an estimate.

@@ -36,7 +36,7 @@ class ModelFolder:
     """A verified model folder.
 
     Attributes:
-        path: where it lies; later changes there change nothing here.
+        path: its folder; later changes of the folder have no effect here.
         config: the content of `config.json`.
         manifest: the content of `manifest.json`.
     """

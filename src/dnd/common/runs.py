@@ -55,7 +55,7 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
     """Refuse to resume a run under other settings or other package versions.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         settings: those of now.
         allow_change: return the differences instead.
 
@@ -99,7 +99,7 @@ def begin_or_go_on(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
 
 
 def record_change(folder: Path, settings: Mapping[str, Any], differences: list[str]) -> None:
-    """Record that the run in `folder` goes on under `settings`; what it was before stays in `changes`."""
+    """Record that the run in `folder` continues with `settings`; the earlier settings stay in `changes`."""
     record = _read_record(folder)
     changed = {"at": _now(), "command": _command(), "differences": differences}
     record |= {"settings": dict(settings), "versions": package_versions()}
@@ -139,7 +139,7 @@ def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str
 
     Args:
         folder: to be made, to be resumed, or finished: see `already_finished` for the last.
-        kind: of what is made, for the message.
+        kind: kind of folder that is made, for the message.
         resume: whether a run may be gone on with.
         beside: names that may be there before a run begins.
 

@@ -347,7 +347,7 @@ def open_xyz(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
 
     Raises:
         InputError: no frame, or a target column there is not.
-        CorruptFileError: a damaged archive, or a file in it that is no XYZ.
+        CorruptFileError: the archive is damaged, or a file in it is not XYZ.
     """
     frames = _frames_of(path) if stream is None else _frames(text_lines(stream, path))
     first = next(frames, None)

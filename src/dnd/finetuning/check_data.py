@@ -188,7 +188,7 @@ def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], lis
 def _columns(
     kept: _Kept, names: Sequence[str], columns: Sequence[str]
 ) -> tuple[list[TargetFacts], dict[str, str], dict[str, LabelColumn]]:
-    """Targets, other columns with the reason why they are none, and the labels of the targets."""
+    """Targets, other columns with the reason why they can't be targets, and the labels of the targets."""
     targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
     for name in names or columns[:MOST_COLUMNS]:
         why = "" if names else _no_target(kept.cells(name))
@@ -213,7 +213,7 @@ def _columns(
 
 
 def _no_target(cells: Sequence[str]) -> str:
-    """Why a column that nobody named is no target; empty where it may be one."""
+    """Why a column that nobody named can't be a target; empty if it can."""
     known = [cell for cell in cells if cell.strip()]
     if not known:
         return "empty"
@@ -296,7 +296,7 @@ def _with_transform(
 
 
 def _repeats(kept: _Kept, facts: TargetFacts, labels: LabelColumn) -> Repeats | None:
-    """How far the repeated measurements of a target are apart; limits are none."""
+    """How far the repeated measurements of a target are apart; limits do not count as measurements."""
     is_factor = facts.transform == "log"
     values_B = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
     values_B = Transform("log").judged(values_B) if is_factor else values_B

@@ -212,11 +212,11 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
 
     Args:
         molecules: a column per target of the user, in the model's order.
-        targets: of the model.
-        groups: of the model.
+        targets: targets of the model.
+        groups: groups of the model.
 
     Raises:
-        InputError: a label is no class of the model, or words stand where numbers are expected.
+        InputError: a label is not a class of the model, or is a word where a number is expected.
     """
     columns: list[np.ndarray] = []
     wanted = [target for column, target in enumerate(targets) if not is_later_class(groups, column)]

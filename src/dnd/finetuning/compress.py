@@ -70,11 +70,11 @@ class CompressConfig:
         encoder: what the student starts from.
         pooling: see `FinetuneConfig`.
         layer_decay: learning rate multiplier per layer; 1 = one rate for all.
-        loss: of values.
-        most_rows: of a table that are read; of more, so many are drawn at random.
+        loss: loss for values.
+        most_rows: largest number of rows read from a table; larger tables are subsampled at random.
         held_out: share of the molecules that the student does not learn from; they say how far it is from the model
             and how wide its intervals are.
-        known_share: of an epoch that molecules with a label are to have, if some are among the tables; each is taken
+        known_share: share of an epoch for molecules with a label, if some are among the tables; each is taken
             ten times at most.
         jobs: processes for parsing and descriptors; 0 = one per processor.
     """
@@ -132,8 +132,8 @@ def compress(
             model was made of belongs among them: the student should be best where the labels are, and its applicability
             domain is measured there.
         config: the settings; those of the recipe `compress-small` when None.
-        smiles_column: of the tables.
-        resume: go on where an interrupted run stopped.
+        smiles_column: SMILES column of the tables.
+        resume: continue an interrupted run.
 
     Raises:
         InputError: the model is one network already, or the molecules are too few.

@@ -72,10 +72,10 @@ class Compressed:
         training: how its training went.
         unlabelled: molecules that it was taught.
         part: which of them it learned from, and which were held out.
-        values_BC: what the teacher says of them.
+        values_BC: the teacher's predictions for them.
         test: the teacher's test part.
         hydrogens: as the student sees molecules.
-        record: of the run.
+        record: record of the run.
     """
 
     saved: ModelFolder
@@ -102,7 +102,7 @@ class Compressed:
 
 
 def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int) -> LabelledMolecules:
-    """The labelled molecules that a model was judged by and did not learn from; none where it was made of folds."""
+    """The labelled test molecules of a model, which it was not fitted on; none if it was made of folds."""
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
@@ -290,8 +290,8 @@ def widened(
     Args:
         teacher: intervals of the teacher.
         low_V, high_V: its ends for molecules that the student did not learn from, in the target's unit.
-        predicted: what the student says of them.
-        place: of the target, for the draw.
+        predicted: the student's predictions for them.
+        place: index of the target, for the draw.
     """
     start = ConformalIntervals(1.0, None, teacher.similarity_knots, teacher.similarity_factors)
     forward = predicted.transform.forward

@@ -38,7 +38,7 @@ def audit_duplicates(
 
     Args:
         partitions: one, or one per fold.
-        smiles: of the molecules, as `molecule_identity` gives them.
+        smiles: SMILES of the molecules, as `molecule_identity` gives them.
         rows_B: row number of each in the input.
 
     Returns:
@@ -172,11 +172,11 @@ def check_learnable(
 
     Args:
         targets_BC: labels; NaN = missing.
-        names: of the columns.
-        kinds: of the columns.
+        names: names of the columns.
+        kinds: tasks of the columns.
         parts: partitions.
         with_valid: the validation part is learned from too, as by a blend.
-        transforms: of the columns; empty = none.
+        transforms: transforms of the columns; empty = none.
 
     Returns:
         A notice for each column of 0 and 1 with a single one of them.

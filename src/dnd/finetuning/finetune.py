@@ -80,7 +80,7 @@ def finetune(
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
         search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.

@@ -49,9 +49,9 @@ class Score:
 
     Attributes:
         metric: that chose the epoch, such as `valid_rmse`.
-        value: of the best epoch.
+        value: value of the best epoch.
         epoch_scores: all validation scores of that epoch.
-        seconds: of the training.
+        seconds: duration of the training.
     """
 
     metric: str
@@ -81,7 +81,7 @@ def search_settings(
         trials: N, finished ones of an earlier call included.
         out: the MODEL folder; not sealed yet.
         run: trains one student and scores it; None when its own time limit stopped it.
-        digest: of the data, by which a search that goes on knows its own.
+        digest: digest of the data, by which a resumed search recognises its trials.
         seconds: no trial is started that would end after them, by the longest so far; the first one always is.
 
     Returns:

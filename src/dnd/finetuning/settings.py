@@ -68,10 +68,10 @@ class BlendConfig:
             representation; an encoder without heads has none to give.
         boosting_seeds: fits of the boosting that are averaged.
         folds: scaffold folds of the predictions out of fold.
-        trees: of a forest, at most; many targets get fewer.
+        trees: largest number of trees in a forest; many targets get fewer.
         classical_rows: molecules that a classical member learns from at most; more are thinned at random.
         passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
-        most_rows: with a label that are read; of more, so many are drawn at random, and memory and time are bounded.
+        most_rows: largest number of labelled rows. Larger tables are subsampled at random, to bound memory and time.
         time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
     """
 
@@ -125,28 +125,29 @@ class FinetuneConfig:
             3DInfomax does on QM9.
         select_by: what chooses the epoch on the validation part: the `metric`, or the `loss`.
         targets: train in units of the training standard deviation, or on `raw` labels.
-        probe_steps: of training the head alone before the whole network; for pretrained encoders only.
+        probe_steps: number of steps that train the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
         task: `auto` looks at the labels of each target.
         tasks: the same for each target, in their order; none = `task` for all.
         split: see `partitions`.
-        fractions: of training, validation and test part, for the splits that draw them.
-        folds: of the k-fold split; each fold trains a member.
-        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
+        fractions: fractions of training, validation and test part, for the splits that draw them.
+        folds: number of folds of the k-fold split; each fold trains a member.
+        split_seed: random seed of the split, if it draws anything. It differs from `loop.seed`, so that training seeds
+            share a split.
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
         hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
-        units: of the targets, in their order; empty = none given.
+        units: units of the targets, in their order; empty = none given.
         class_weights: `balanced` lets the classes of a target weigh the same, however rare they are, in the students'
             loss and in the classical members but the Gaussian process.
         baselines: fit the random forests that are printed beside the model.
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
-        loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        loss: loss for values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
         metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
             none = the squared error and the log loss.
         labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
             `>10`, the decimal mark.
-        transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
+        transform: transform of skewed values before fitting: `log`, `yeo-johnson`, or `auto`, which looks at the
             training labels (see `choose_transforms`); none = values as they are.
         standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
         replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.

@@ -287,10 +287,10 @@ def compress(
         out: the MODEL folder of the student.
         molecules: what it is taught, without labels: `druglike` for the 20,000 molecules that ship, a path, or a list
             of them. The table that the model was made of belongs among them.
-        smiles_column: of the tables; that of the model, or found by name or content, when None.
+        smiles_column: SMILES column of the tables; that of the model, or found by name or content, when None.
         recipe: `small` or a TOML file.
         encoder: what the student starts from; the recipe's when None.
-        seed: of the training and of what is held out.
+        seed: random seed of the training and of the held-out molecules.
         device: `cpu`, `cuda` or `auto`.
         settings: further settings by their names, such as `{"loop.epochs": 30}`.
         resume: resume an interrupted run.

@@ -83,7 +83,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         self.transform = transform
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Finetune on SMILES and labels; a row that is no molecule is left out.
+        """Finetune on SMILES and labels; rows without a valid molecule are left out.
 
         Args:
             X: SMILES, one per row.
@@ -212,7 +212,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Finetune on SMILES and two or more classes of any type; a row that is no molecule is left out.
+        """Finetune on SMILES and two or more classes of any type; rows without a valid molecule are left out.
 
         Args:
             X: SMILES, one per row.
@@ -258,7 +258,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         """The more probable class.
 
         Raises:
-            ValueError: a row is no molecule; a class has no missing value. `predict_proba` has NaN there.
+            ValueError: a row is not a valid molecule, and a class has no missing value. `predict_proba` has NaN there.
         """
         values_BK, errors = self._probabilities(X)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
@@ -296,7 +296,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         pooling: `mean` (+MP) or `virtual_node` (+VN) of an encoder; +MP when None.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
-        on_error: `nan` gives a row that is no molecule NaN, which an imputer would fill; `raise` refuses it.
+        on_error: `nan` gives a row without a valid molecule NaN, which an imputer would fill; `raise` raises an error.
 
     Example:
         >>> make_pipeline(DndEmbedder("encoder", on_error="raise"), Ridge()).fit(smiles, y)  # doctest: +SKIP
@@ -317,7 +317,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         self.on_error = on_error
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Open the folder; `X` is looked at only for its form, `y` not at all.
+        """Open the folder; only the form of `X` is checked, and `y` is ignored.
 
         Raises:
             ValueError: `on_error` is neither `nan` nor `raise`.
@@ -340,7 +340,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
 
         Raises:
             NotFittedError: it is not fitted.
-            ValueError: a row is no molecule, with `on_error="raise"`.
+            ValueError: a row is not a valid molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")
         values_BD, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)

@@ -142,7 +142,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             del self.feature_names_in_  # of an earlier fit
 
     def _choices(self) -> tuple[str, FinetuneConfig]:
-        """The encoder, and the settings of the finetuning that the parameters stand for."""
+        """The encoder, and the settings of the finetuning that correspond to the parameters."""
         words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
         own = [f"task={self._task}", f"split=column:{_SPLIT}", "baselines=false"]
         for name, setting in _DIRECT.items():

@@ -49,7 +49,7 @@ def evaluate_file(
         why rows were left out.
 
     Raises:
-        InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
+        InputError: a column is missing, a label is not a number (or not a class of the model), or no row is left.
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]

@@ -54,9 +54,10 @@ class Limits:
     Attributes:
         elements: symbols of the training molecules, hydrogen always.
         fewest_atoms: heavy atoms of the smallest training molecule.
-        most_atoms: of the largest.
+        most_atoms: number of heavy atoms of the largest.
         least_similarity: Tanimoto similarity to the nearest training molecule.
-        largest_distance: of representations, in training deviations per dimension; None = they are not compared.
+        largest_distance: largest distance between representations, in training deviations per dimension; None = they
+            are not compared.
         references: training molecules that are compared with.
         training_molecules: distinct ones there were.
     """
@@ -89,7 +90,7 @@ class Seen:
     """What the domain looks at in molecules, where a prediction has it already: they are not parsed again.
 
     Attributes:
-        bits_BF: of their Morgan fingerprints, radius 2, 2048 bits.
+        bits_BF: bits of their Morgan fingerprints, radius 2, 2048 bits.
         elements: symbols of the atoms of each, hydrogen only where it is an atom of the graph.
     """
 
@@ -242,7 +243,7 @@ def similarity_out_of_fold(
 
     Args:
         smiles: canonical, of the molecules that the model learns from.
-        folds: of each.
+        folds: fold of each molecule.
         others: canonical.
     """
     bits, found_B = _bits(_parsed(smiles)), np.full(len(smiles), np.nan)

@@ -192,8 +192,8 @@ def judge(
     """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind.
 
     Args:
-        names: of the columns.
-        kinds: of the columns.
+        names: names of the columns.
+        kinds: tasks of the columns.
         targets_BC: NaN = missing.
         predictions_BC: values, or probabilities that sum to 1 in each group.
         groups: the columns that are the classes of one target; it has one entry, by its own name.
@@ -226,10 +226,10 @@ def judge_targets(
     """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
 
     An error of a Ki of 10 nM and one of a Ki of 1 mM are the same factor, but the second alone would decide a mean of
-    errors in nM: a target that is learned as its logarithm is judged by factors.
+    errors in nM: a target that is learned as its logarithm is evaluated by factors.
 
     Args:
-        targets: of the columns.
+        targets: targets of the columns.
         labels_BC: in their units; NaN = missing.
         predictions_BC: in their units, or probabilities.
     """

@@ -41,10 +41,10 @@ class Member:
     Attributes:
         network: in evaluation mode.
         targets: names, units and kinds, and the scale its outputs are in.
-        seed: of its training.
+        seed: random seed of its training.
         weight: its share of the prediction; the shares sum to 1.
         student: settings of its student.
-        head: of its network.
+        head: head of its network.
     """
 
     network: PropertyNetwork

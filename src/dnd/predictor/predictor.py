@@ -51,7 +51,7 @@ class PredictionTable(Mapping[str, Column]):
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
-        index: of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
+        index: index of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
 
     Example:
         >>> table = PredictionTable({"smiles": ["CCO"], "logS_pred": np.array([0.1]), "error": [""]})
@@ -118,9 +118,9 @@ def class_columns(
 
     Args:
         group: name and classes.
-        probabilities_BK: of the whole model; NaN rows where there is no molecule.
-        members_MBK: of each member, before calibration.
-        sets: what makes sets of likely classes; None = there are none.
+        probabilities_BK: probabilities of the whole model; NaN rows where there is no molecule.
+        members_MBK: probabilities of each member, before calibration.
+        sets: what makes sets of likely classes; None = no sets.
     """
     known_B = ~np.isnan(probabilities_BK).any(axis=1)
     best_B = np.where(known_B[:, None], probabilities_BK, 0.0).argmax(axis=1)
@@ -245,7 +245,7 @@ class Predictor:
         Args:
             molecules: one SMILES in any spelling, the path of a file, a table, or a list, array or Series of SMILES or
                 of RDKit molecules; see `as_molecules`. The index of a table or Series is that of the result.
-            smiles_column: of a file or table; found by its name when None.
+            smiles_column: SMILES column of a file or table; found by its name when None.
 
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of the

@@ -120,12 +120,12 @@ class Target:
     Attributes:
         name: the column of the training data.
         unit: as the user gave it; empty = not given.
-        mean: of the training labels, in `unit` or mapped; 0 for classes and for `raw` targets.
-        std: of the training labels, in `unit` or mapped; 1 for classes and for `raw` targets.
+        mean: mean of the training labels, in `unit` or mapped; 0 for classes and for `raw` targets.
+        std: standard deviation of the training labels, in `unit` or mapped; 1 for classes and for `raw` targets.
         kind: value, class, or one of several classes.
         group: the column of the training data, where this target is one of its classes.
         class_name: which.
-        transform: of the labels, before `mean` and `std`.
+        transform: transform of the labels, before `mean` and `std`.
         classes: names of the two classes of a binary target, class 0 first, where the user has names for them.
     """
 
@@ -168,7 +168,7 @@ class ClassGroup:
     """A target of several classes and its columns; see `classes.py`.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         classes: their names, in the order of the columns.
         first: the first of the columns.
     """

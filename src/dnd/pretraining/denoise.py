@@ -48,7 +48,7 @@ def gaussian_noise(
     which molecules are in it, on their order, on a worker or on a rank.
 
     Args:
-        seed: of the run.
+        seed: random seed of the run.
         epoch: a new draw each epoch; `HELD_OUT` for evaluation.
         rows_B: row of each molecule in its store.
         offsets: `(B + 1,)` atoms of each molecule.
@@ -155,7 +155,8 @@ class DenoiseConfig:
             et al. for PCQM4Mv2.
         remove_mean: take the translation out of the noise; not in the paper.
         holdout_fraction: share of the molecules that is held out to select the weights.
-        num_conformers: of each molecule that are used, the first so many, one after the other by epoch; none = all.
+        num_conformers: number of conformers of each molecule to use, the first ones, one after the other by epoch; none
+            = all.
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -323,7 +324,7 @@ def denoise(
         store: a store or its folder.
         out: the TEACHER folder.
         config: settings; the defaults of `DenoiseConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: the store has molecules without a conformer, or `out` holds something else.

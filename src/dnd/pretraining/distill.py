@@ -37,7 +37,7 @@ def distill(
         teacher: the TEACHER folder; None where all terms are auxiliary.
         out: the ENCODER folder.
         config: settings; the defaults of `DistillConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
         cache_folder: for a cache of the teacher's outputs on disk that several students share; None = in `out`, and
             removed at the end.
 

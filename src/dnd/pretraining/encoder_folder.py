@@ -33,7 +33,7 @@ class PretrainSummary:
 
     Attributes:
         folder: the ENCODER folder.
-        metrics: of the kept weights, held-out and training; empty if the run was stopped.
+        metrics: metrics of the kept weights, held-out and training; empty if the run was stopped.
         finished: False when `loop.stop_after_s` ended it early.
     """
 

@@ -94,7 +94,7 @@ class DistillConfig:
         conformers: `first`, or `mean` for the mean of the teacher's outputs over all conformers of a molecule. For a
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
             its noise.
-        num_conformers: of each molecule that the mean is of, the first so many; none = all.
+        num_conformers: number of conformers of each molecule that are averaged, the first ones; none = all.
         cache: where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not at
             all for a single epoch, in which each is used once.
         cache_memory_mb: largest cache in memory, in MiB.

@@ -43,7 +43,7 @@ class TargetCache:
     """The teacher's outputs for every molecule of a store.
 
     Args:
-        blocks: of consecutive rows, together all of them.
+        blocks: blocks of consecutive rows, which together are all rows.
         atom_counts: graph atoms of each row.
     """
 

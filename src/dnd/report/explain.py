@@ -38,10 +38,10 @@ class _Question:
     """One target, and which column of the model's outputs is explained.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
-        unit: of the contributions.
+        unit: unit of the contributions.
         file: what the names of its files have in place of its name.
         transform: through which the target is learned; its contributions are on the learned scale.
     """
@@ -145,7 +145,7 @@ class Explanation:
         target: name of the target.
         class_name: the predicted class of a target of several; empty for others.
         prediction: in the unit of the target, or the probability of the class; NaN where there is no explanation.
-        unit: of the contributions; `log-odds` for classes.
+        unit: unit of the contributions; `log-odds` for classes.
         symbols: elements of the atoms.
         atoms_N: contributions.
         svg: the molecule coloured by them; empty where there is no drawing.

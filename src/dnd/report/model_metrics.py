@@ -35,7 +35,7 @@ class ClassTest:
     Attributes:
         classes: their names.
         labels_BK: 0 and 1, a row of NaN = missing.
-        probabilities_BK: of each class.
+        probabilities_BK: probabilities of each class.
     """
 
     classes: tuple[str, ...]
@@ -53,9 +53,9 @@ class ModelFiles:
         metrics: `metrics.json`.
         rows: numbers of the test molecules in the input, from 0.
         ids: the user's names of them; empty where there are none.
-        smiles: of the test part.
-        labels_BC: of the test part; NaN = missing, and for targets of several classes.
-        predictions_BC: of the test part; NaN for targets of several classes.
+        smiles: SMILES of the test part.
+        labels_BC: labels of the test part; NaN = missing, and for targets of several classes.
+        predictions_BC: predictions of the test part; NaN for targets of several classes.
         classes: the test part of those, by target.
     """
 

@@ -59,7 +59,7 @@ def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
 
 
 def _leaderboards(metrics: Mapping[str, Any]) -> list[Section]:
-    """Each member alone, and how far the blend is from it; models of before have none."""
+    """Each member alone, and how far the blend is from it; older models do not record it."""
     found: list[Section] = []
     for one in metrics.get("leaderboard", [])[:LIMIT_DRAWN_TARGETS]:
         metric = METRIC_WORDS[one["metric"]]
@@ -167,7 +167,7 @@ def _value_plots(model: ModelFiles) -> list[Section]:
 
 
 def _answers(model: ModelFiles) -> PredictionTable | None:
-    """What the model says of its test molecules; None where it has learned from some of them, or can't be opened."""
+    """The model's predictions for its test molecules; None if it was fitted on some of them, or can't be opened."""
     if "folds" in model.metrics or len(model.smiles) > LIMIT_ANSWERS:
         return None
     try:
@@ -190,7 +190,7 @@ def _outside(answers: PredictionTable | None, known_B: np.ndarray) -> np.ndarray
 
 
 def _label_plots(model: ModelFiles) -> list[Section]:
-    """How the labels are spread; models of before do not know it."""
+    """How the labels are distributed; older models do not record it."""
     logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
     units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
     found: list[Section] = []

@@ -20,7 +20,7 @@ class BaseConfig:
     """Settings of the pretraining of the shipped encoders.
 
     Attributes:
-        hydrogens: of all stores.
+        hydrogens: hydrogen setting of all stores.
         auxiliary: auxiliary columns of the stores.
         quantum: `gfn2`, files of quantum labels (or their names in the folder of the data sets), or both; see
             `PrepareConfig`. A file concerns the input that it names.
@@ -31,11 +31,12 @@ class BaseConfig:
         most_molecules: largest number of molecules of one input file; none = all.
         most_smiles: the same of a table of SMILES, which costs less; none = as `most_molecules`.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
-        table_conformers: of inputs without coordinates: `etkdg` generates some, with `none` they teach nothing in 3D.
+        table_conformers: conformers of inputs without coordinates: `etkdg` generates some, with `none` they teach
+            nothing in 3D.
         conformer_backend: what generates them: `rdkit`, `nvmolkit` or `auto`.
         teacher_first: the teacher learns from stores of conformers alone, so that it need not wait for slow columns.
         jobs: processes of `prepare`.
-        seed: of the drawing of molecules and of generated conformers.
+        seed: random seed of the drawn molecules and of generated conformers.
         encoders: the students that are made.
         denoise: the teacher.
         base: the student `dnd-base`.

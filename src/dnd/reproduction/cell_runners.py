@@ -1,6 +1,6 @@
 """What each kind of cell does. A stage gets its settings, paths, the folders of what it needs, and its own folder.
 
-Everything resumes: a cell that was killed goes on where its stage can, since its folder is named by its digest.
+Everything resumes: a killed cell continues where its stage can, since its folder is named by its digest.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class System:
     """What one way to a model reached on ESOL.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         valid_rmse: on the validation part, log mol/L.
         errors_B: signed errors on the test part, log mol/L.
     """

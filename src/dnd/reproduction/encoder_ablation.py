@@ -59,12 +59,12 @@ class Ablation:
         base: folder of `dnd pretrain-base`, whose stores and teacher are used.
         student: the settings that all variants share, with the weights of all terms.
         shipped: student of `base` that stands in for the variant with exactly its settings, if there is one.
-        variants: of `VARIANTS`; `neither` is the control.
+        variants: names of `VARIANTS`; `neither` is the control.
         datasets: labelled sets.
-        fractions: of the training labels.
+        fractions: fractions of the training labels.
         seeds: number of finetuning seeds, from 1, of each data set; small sets need more.
         most_molecules: largest number of molecules of a data set, over all parts; none = all.
-        recipe: of finetuning.
+        recipe: recipe of finetuning.
         finetune: further finetuning settings, `key=value`.
         frozen: models on frozen representations, of `FROZEN_MODELS`.
         finetuned: whether students are finetuned.
@@ -214,7 +214,7 @@ class Scores:
 
     Attributes:
         parts: `valid` or `test` → (data set, variant, fraction) → score by seed.
-        metrics: of each data set.
+        metrics: metrics of each data set.
         sizes: training molecules by (data set, fraction).
         failed: keys of cells that failed, with the reason.
     """
@@ -259,7 +259,7 @@ def scores_of(records: Sequence[Record], model: str | None = None) -> Scores:
     """Scores of the finished cells of a grid.
 
     Args:
-        records: of the cells.
+        records: records of the cells.
         model: on frozen representations; the finetunings when None.
     """
     parts: dict[str, dict[Key, dict[int, float]]] = {"valid": {}, "test": {}}

@@ -25,7 +25,7 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         folders: MODEL folders.
         host: address to listen at.
         port: likewise; 0 = one that is free.
-        limits: of every request.
+        limits: limits that every request must keep.
         device: `cpu`, `cuda` or `auto`.
 
     Raises:

@@ -78,7 +78,7 @@ def prepare(
         inputs: files; see `conformers.datasets.open_sources`.
         out: folder of the store.
         config: settings.
-        resume: go on with a run that stopped; its finished shards are not made again.
+        resume: continue an interrupted run; its finished shards are kept.
 
     Raises:
         InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,

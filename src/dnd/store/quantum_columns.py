@@ -82,7 +82,7 @@ def with_labels(records: Iterator[Record], quantum: Sequence[str]) -> Iterator[R
     """The records with what the files of labels know of them.
 
     Args:
-        records: of any source.
+        records: records of any source.
         quantum: words of `--quantum`; without `gfn2` a record that no file has gets that as its reason.
     """
     known: dict[tuple[str, int], QuantumLabel | str] = {}

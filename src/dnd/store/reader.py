@@ -93,7 +93,7 @@ class Store:
 
         Raises:
             InputError: there is no such folder.
-            CorruptFileError: it is no finished store, damaged, or of a newer format.
+            CorruptFileError: the store is unfinished, damaged, or of a newer format.
         """
         from dnd.common.watched_inputs import MappedFile  # a store in memory, as predictions have it, needs none
 

@@ -43,8 +43,8 @@ class PrepareConfig:
         num_conformers: K per molecule, for generated ones.
         conformer_backend: what generates them; `auto` takes nvMolKit where it is installed and there is a GPU.
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
-        seed: of generated conformers and of `sample`.
-        limit: read the first so many records.
+        seed: random seed of generated conformers and of `sample`.
+        limit: number of records to read, from the first on.
         sample: draw so many records at random, none of them of an excluded molecule; those that a file of quantum
             labels knows first.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
@@ -132,7 +132,7 @@ def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dic
     """All that the shards depend on; a resumed run must have the same.
 
     Args:
-        identities: of the inputs, then of the files to exclude and of quantum labels; see `identity`.
+        identities: identities of the inputs, then of the files to exclude and of quantum labels; see `identity`.
         config: settings.
     """
     settings = asdict(config)

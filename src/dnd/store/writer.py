@@ -194,7 +194,7 @@ class ShardEntry:
         molecules: rows it has.
         conformers: conformers of all rows.
         atoms: graph atoms of all rows.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         rejects: the records that gave no row.
         quantum_failures: rows whose quantum columns are NaN, by reason.
     """

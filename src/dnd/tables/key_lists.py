@@ -43,7 +43,7 @@ def read_key_list(path: Path) -> frozenset[str]:
 
     Raises:
         InputError: there is no such file.
-        CorruptFileError: it can't be read, or a line is no digest.
+        CorruptFileError: the file can't be read, or a line is not a digest.
     """
     try:
         lines = _text(path).splitlines()

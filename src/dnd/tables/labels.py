@@ -66,7 +66,7 @@ class LabelRules:
     decimal: DecimalMark = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a value that is said to be both."""
+        """Raise an error for a value that is named as both."""
         both = set(map(class_key, self.missing)) & set(map(class_key, self.measured))
         if both:
             raise ConfigError("a value can't be both missing and measured", found=min(both))
@@ -102,7 +102,7 @@ def is_missing(text: str) -> bool:
 
 
 def holds_numbers(cells: Iterable[str]) -> bool:
-    """Whether a cell of a column is a number in any notation, so that words such as `none` are no classes there."""
+    """Whether a cell of a column is a number in any notation, so that words such as `none` are not classes there."""
     return any(map(is_number, cells))
 
 
@@ -121,7 +121,7 @@ def read_column(
     what is refused. The others are read in the same way, and one that can't be counts as missing, with a note.
 
     Args:
-        cells: as they stand in the table.
+        cells: cells as written in the table.
         places: row of each, as messages say it.
         column: its name.
         rules: what the user says.
@@ -146,7 +146,7 @@ class ColumnCells:
         above: limits such as `>10`.
         below: limits such as `<0.1`.
         missing: cells that hold no label, by what stands there; the empty ones as an empty text.
-        words: other cells that are no numbers, by what stands there.
+        words: other cells that are not numbers, by their text.
         placeholders: numbers such as -999 far outside the others, by what stands there.
     """
 
@@ -161,10 +161,10 @@ class ColumnCells:
 
 
 def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_file: bool = False) -> ColumnCells:
-    """Sort the cells of a column by their kind; nothing but a comma that may be either mark is refused.
+    """Sort the cells of a column by their kind; only an ambiguous comma is an error.
 
     Args:
-        cells: as they stand in the table.
+        cells: cells as written in the table.
         column: its name.
         rules: what the user says.
         comma_file: see `settle_notation`.
@@ -225,7 +225,7 @@ class _Column:
         )
 
     def _is_asked(self, text: str) -> bool:
-        """Whether the user says that a text stands for no label."""
+        """Whether the user named a text as a missing label."""
         if class_key(text) in self.asked:
             return True
         number = self.notation.read(text) if self.asked_values else None

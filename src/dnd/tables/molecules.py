@@ -19,7 +19,7 @@ what its cells look like; where two would do, the choice is the user's.
 
 **Labels** (`labels.py`). One function reads a column of labels for every verb. A column holds numbers or words, never
 both. Numbers may have a decimal comma, thousands separators or a percent sign, all cells of a column alike; `>10` and
-`<0.1` are censored, and what becomes of them is said by `--censored`; words for "no value" are missing, and counted.
+`<0.1` are censored, and `--censored` says how to treat them; words for "no value" are missing, and counted.
 In a column of words only an empty cell is missing; words that differ in letter case or blanks alone are one class. All
 bad cells are in one message. Python's estimators and commands write and read the same columns.
 
@@ -74,7 +74,7 @@ def open_molecules(
 
     Raises:
         InputError: see `read_table` and `read_sdf`; a column is asked for in an SDF, whose structures are its own; with
-            `or_smiles`, there is no such file and the text is no SMILES.
+            `or_smiles`, there is no such file and the text is not a SMILES.
         ConfigError: a column is asked for in a single SMILES.
     """
     if or_smiles and isinstance(path, str) and path != STANDARD_INPUT and not _exists(path):

@@ -73,7 +73,7 @@ class RowCells:
 
 
 def is_blank(line: str) -> bool:
-    """Whether a line is no row. One of tabs or commas alone is a row of empty cells."""
+    """Whether a line is not a row. One of tabs or commas alone is a row of empty cells."""
     return not line.strip(" \r\n")
 
 
@@ -86,7 +86,7 @@ def read_rows(lines: Iterator[str], delimiter: str, width: int, first_place: int
         lines: lines after the header, with their ends.
         delimiter: one character.
         width: cells of the header; cells over several lines that don't add up to it are taken for an open quote.
-        first_place: of the first line.
+        first_place: line number of the first line.
     """
     waiting: deque[str] = deque()
     for place in itertools.count(first_place):

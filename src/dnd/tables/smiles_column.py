@@ -51,7 +51,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
     """Place of the SMILES column where none was asked for.
 
     Args:
-        path: of the table, for messages.
+        path: path of the table, for messages.
         header: names of the columns.
         rows: cells of the first rows.
 
@@ -125,7 +125,7 @@ def listed_columns(names: Sequence[str]) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name as it can stand in one line on a terminal."""
+    """A name in a form that fits into one line on a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
 
 

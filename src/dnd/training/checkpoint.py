@@ -40,8 +40,8 @@ class Checkpoint:
 
     Attributes:
         state: plain values, as `Checkpoints.save` got them.
-        weights: of the objective.
-        moments: of the optimizer.
+        weights: weights of the objective.
+        moments: state of the optimizer.
         best: the best weights so far; None where they are `weights` or nothing was evaluated yet.
     """
 

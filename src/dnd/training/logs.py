@@ -73,7 +73,7 @@ class RunLog:
 
     Args:
         folder: the run folder; None on the ranks that write nothing.
-        total_steps: of the whole run.
+        total_steps: number of steps of the whole run.
         first_step: steps taken before; lines of later steps are dropped, as they will be taken again.
         title: names the stage in messages.
     """

@@ -48,7 +48,7 @@ class Position:
         stale: evaluations since the best.
         done: whether the run is complete.
         ranks: processes that the run went on with last.
-        cuts: of the learning rate by the plateau schedule.
+        cuts: number of times the learning rate was cut by the plateau schedule.
         skipped: batches left out because a loss or gradient was not finite.
     """
 
@@ -142,7 +142,7 @@ def nonfinite_error(
     """Record a batch that would ruin the run, and say so.
 
     Args:
-        loss: of the global batch.
+        loss: loss of the global batch.
         gradient_norm: over all parameters.
         step: steps before.
         molecules: a line for each of the batch.
@@ -205,7 +205,7 @@ def train(
         objective: modules, data and loss.
         config: the loop's settings.
         folder: run folder; gets `run.json`, `metrics.jsonl` and `checkpoints/`.
-        resume: go on from the newest intact checkpoint; without it a folder that holds a run is refused.
+        resume: continue from the newest intact checkpoint; without it a folder that contains a run is an error.
         settings: the stage's whole resolved configuration and the digests of its inputs; a resumed run must have the
             same.
         title: names the stage in messages.

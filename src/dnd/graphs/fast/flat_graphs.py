@@ -64,7 +64,7 @@ class FlatGraphs:
         node_features_NF: as in `MolecularGraph`.
         bonds_U2: atom indices within the molecule.
         bond_features_UF: as in `MolecularGraph`.
-        readable_B: of which molecules the rest is true; of the others it's noise.
+        readable_B: whether the other arrays are valid for each molecule; where not, they hold noise.
     """
 
     atom_offsets: Int[np.ndarray, "offsets"]

@@ -133,7 +133,7 @@ def save_encoder(
         card: the model card, Markdown.
         half: keep matrices in half precision; they are float32 again when loaded.
         heads: ready-made properties that stay with the encoder; see `load_heads`.
-        limits: of its representations, which stay with it; see `load_limits`.
+        limits: limits of its representations, which are stored with it; see `load_limits`.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
@@ -179,7 +179,7 @@ def load_encoder(
 
 
 def load_limits(folder: Path | str) -> RepresentationLimits | None:
-    """The limits of the representations of an ENCODER folder; None where it has none, as those of before.
+    """The limits of the representations of an ENCODER folder; None if it has none, as older ones.
 
     Args:
         folder: as `load_encoder` takes it.

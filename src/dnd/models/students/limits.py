@@ -6,7 +6,7 @@ such row decides a regression on representations. So each component of a pooled 
 .. math:: m_d \pm 10\, s_d,
 
 m the median over molecules that the encoder was trained on and s their robust deviation (the distance of the quartiles
-over 1.349). Both are stored with the encoder, for each pooling; an encoder of before has none and is left as it was.
+over 1.349). Both are stored with the encoder, for each pooling; an older encoder has none and stays as it was.
 The limits are of what `embed` gives; finetuning and its classical members, which have limits of their own, see the
 representation itself.
 """
@@ -54,7 +54,7 @@ class RepresentationLimits:
         Args:
             student: in evaluation mode.
             store: with the student's graphs.
-            rows: of the molecules, at least one.
+            rows: row numbers of the molecules, at least one.
         """
         rows = rows[:: -(-len(rows) // MOST_MOLECULES)]
         parts: dict[Pooling, list[Tensor]] = {}

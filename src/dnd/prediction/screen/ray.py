@@ -51,7 +51,7 @@ class RayScreener:
 
     Attributes:
         model: MODEL folder; its files are sent to the machines, which need `dnd` but no common disk.
-        digest: of its manifest, which names the model.
+        digest: digest of its manifest, which names the model.
         address: as `ray.init` takes it: `auto`, `HOST:PORT`, `ray://HOST:PORT`; `local` starts a cluster here.
         worker: as `Screener.worker`.
     """

@@ -61,7 +61,7 @@ class ScreenConfig:
         smiles_column: column of SMILES in tables; None = the model's, else found by name or content.
         jobs: worker processes; 0 = one per processor.
         chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
-        top: write the so many best rows to `top.csv`; None = don't.
+        top: number of the best rows to write to `top.csv`; None = no such file.
         by: target that `top` goes by; None = the only one.
         ascending: the smallest are the best.
     """
@@ -87,7 +87,7 @@ class ScreenSummary:
     """What a finished screen holds.
 
     Attributes:
-        folder: of the shards.
+        folder: folder of the shards.
         rows: rows in them, as many as the inputs have.
         errors: rows without a prediction.
         shards: number of shards.
@@ -118,8 +118,8 @@ def screen(
         model: MODEL folder.
         out: folder of the shards.
         config: settings.
-        resume: go on with a run that stopped; its finished shards are not made again.
-        ray: address of a Ray cluster that does the work in place of processes here; see `RayScreener`.
+        resume: continue an interrupted run; its finished shards are kept.
+        ray: address of a Ray cluster that runs the work instead of local processes; see `RayScreener`.
         worker: function that predicts a chunk; see `WorkerPool`.
 
     Raises:
@@ -168,7 +168,7 @@ def screen(
 
 
 def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
-    """What to do first where a blend is to predict many rows; empty where nothing.
+    """The hint to compress a blend before it predicts many rows; empty if there is nothing to hint at.
 
     Args:
         model: `config.json` of the model.

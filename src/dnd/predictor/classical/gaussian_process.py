@@ -89,15 +89,15 @@ class Kernel:
     """A fitted Gaussian process.
 
     Attributes:
-        unary: of the fingerprints.
-        scaling: of the descriptors.
-        bits_VX: of the training molecules.
+        unary: unary encoding of the fingerprints.
+        scaling: scaling of the descriptors.
+        bits_VX: fingerprint bits of the training molecules.
         scaled_VS: descriptors of the training molecules.
         alpha_V: weights, with s in them.
         share: w.
         length: ℓ.
         mean: m.
-        link: of the prediction.
+        link: link function of the prediction.
     """
 
     kind: ClassVar[str] = "kernel"
@@ -175,7 +175,7 @@ def fit_kernel(
         counts: columns that are counts of fingerprints.
         others: columns of descriptors and representations.
         classes: whether the labels are 0 and 1.
-        seed: of the molecules that the likelihood looks at.
+        seed: random seed of the molecules that the likelihood is computed on.
     """
     from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
     from scipy.special import expit
@@ -240,8 +240,8 @@ class Scaling:
 
     Attributes:
         columns_S: that are used.
-        mean_S: of the training molecules.
-        std_S: of the training molecules.
+        mean_S: means of the training molecules.
+        std_S: standard deviations of the training molecules.
     """
 
     columns_S: Int64[np.ndarray, "columns"]

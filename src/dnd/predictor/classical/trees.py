@@ -114,7 +114,7 @@ class Trees:
         return total
 
     def first(self, count: int) -> Trees:
-        """The first `count` trees of a forest, at least one, in place of all of them."""
+        """The first `count` trees of a forest, at least one, instead of all."""
         end = int(self.starts_M[count]) if count < len(self.starts_M) else len(self.feature_X)
         scale = self.scale * len(self.starts_M) / count
         parts = (self.feature_X[:end], self.number_X[:end], self.skip_X[:end], self.missing_left_X[:end])
@@ -169,7 +169,7 @@ def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
 
     Args:
         forest: fitted on one target, or on two classes.
-        columns: of the features that its own columns are.
+        columns: for each column of the model, its index in the features.
         classes: the value is the share of class 1 in a leaf.
     """
     trees = []
@@ -189,7 +189,7 @@ def from_lightgbm(dump: Mapping[str, Any], columns: np.ndarray) -> Trees:
 
     Args:
         dump: without categorical features, fitted without `zero_as_missing`.
-        columns: of the features that its own columns are.
+        columns: for each column of the model, its index in the features.
     """
     objective = str(dump["objective"]).split()
     link: Link = "logit" if objective[0] == "binary" else "identity"

@@ -34,11 +34,11 @@ class Chosen:
     """The calibrators of one target; None where there were too few molecules, or where the kind has none.
 
     Attributes:
-        intervals: of a regression.
-        platt: of two classes; kept beside an isotonic line that takes its place.
-        isotonic: of two classes, where it is better than Platt's scaling.
-        temperature: of several classes.
-        sets: of two classes or several.
+        intervals: intervals of a regression.
+        platt: Platt scaling of two classes; kept even if an isotonic line replaces it.
+        isotonic: isotonic line of two classes, if it is better than Platt's scaling.
+        temperature: temperature of several classes.
+        sets: sets for two or more classes.
     """
 
     intervals: ConformalIntervals | None = None
@@ -64,7 +64,7 @@ class Judged:
     Attributes:
         molecules: that they were learned from.
         judged_on: molecules that judged them.
-        before: of probabilities: Brier score (several classes: log loss) of the raw ones on those molecules.
+        before: Brier score (several classes: log loss) of the raw probabilities on those molecules.
         measured: coverage of the intervals, or the score of the calibrated probabilities, on those molecules.
         set_judged_on: molecules that judged the sets.
         set_coverage: how often the true class was in the set, on those molecules.
@@ -125,7 +125,7 @@ class GroupCalibration:
     """What was learned for one target of several classes.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         first: the first of its columns.
         classes: how many there are.
         chosen: its calibrators.
@@ -163,7 +163,7 @@ class GroupCalibration:
 
     @classmethod
     def from_dicts(cls, scaling: Mapping[str, Any], sets: Mapping[str, Any] | None) -> GroupCalibration:
-        """The inverse of `to_dicts`; models of before there were sets have none."""
+        """The inverse of `to_dicts`; older models have no sets."""
         _refuse_others(scaling, {"name", "first", "classes", "value", *_SCORED})
         value = scaling.get("value")
         chosen = Chosen(temperature=None if value is None else Temperature.from_dict({"value": value}))

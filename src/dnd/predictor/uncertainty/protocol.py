@@ -30,7 +30,7 @@ class Predicted:
     Attributes:
         values: values in the target's unit or probabilities of class 1, (B,); or probabilities of each class, (B, K).
         spread_B: deviation between the members of the model, in the target's unit; None = not known.
-        transform: of the target; errors are measured in its scale.
+        transform: transform of the target; errors are measured in its scale.
         similarity_B: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
             domain measures it; None = not known.
     """
@@ -56,7 +56,7 @@ class HeldOut:
 
     Attributes:
         labels_B: values in the target's unit, or the place of the true class; none is NaN.
-        predicted: what the model says of them.
+        predicted: the model's predictions for them.
         weights_B: how much each counts, with the sum 1; None = all alike.
         molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
