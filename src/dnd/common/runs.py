@@ -165,7 +165,7 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
 
     Raises:
         InputError: it does and `resume` is not set: a result is never overwritten.
-        CorruptFileError: what is there is damaged or of another kind.
+        CorruptFileError: the folder is damaged or of another kind.
     """
     if not (folder / MANIFEST).exists():
         return False

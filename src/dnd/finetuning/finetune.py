@@ -44,12 +44,12 @@ from dnd.training.distributed import is_main_rank, num_ranks, run_lock
 
 @dataclass(frozen=True)
 class FinetuneSummary:
-    """How a finetuning ended.
+    """Result of a finetuning.
 
     Attributes:
         folder: the MODEL folder.
         metrics: the content of `metrics.json`; empty when the run was stopped by `loop.stop_after_s`.
-        finished: False when it was.
+        finished: False if it was stopped.
     """
 
     folder: Path
@@ -76,15 +76,16 @@ def finetune(
         out: the MODEL folder.
         target_columns: columns with labels; an empty cell is a missing label.
         config: the settings; the defaults of `FinetuneConfig` when None. Its `student` is for random weights.
-        smiles_column: where the SMILES are; None = found by name or content, and remembered by the model.
+        smiles_column: SMILES column; None = found by name or content. The model remembers it.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
-        search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
+        search: number of trials that first choose a few settings, scored on the validation part; see `search.py`. 0 =
+            none.
         resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
-        ConfigError: settings that are at odds, such as hydrogens other than the encoder's.
+        ConfigError: settings that contradict each other, such as hydrogens other than the encoder's.
 
     Example:
         >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
@@ -174,7 +175,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
 
 
 def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig) -> None:
-    """Refuse what `finetune` would refuse, for a caller whose encoder is yet to be made; writes nothing.
+    """Raise the errors that `finetune` would raise, for a caller that has no encoder yet; writes nothing.
 
     Raises:
         InputError, ConfigError: see `finetune`.

@@ -27,10 +27,10 @@ CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boostin
 
 @dataclass(frozen=True)
 class Regularization:
-    """Training settings of the student that change no weight.
+    """Dropout and batch-norm momentum of the student during finetuning.
 
-    None is the default of the student's architecture (no dropout but 0.2 on Laplacian identifiers, momentum 0.1), or
-    what `student` says of a student with random weights. How an encoder was pretrained plays no part, so students
+    None is the default of the student's architecture (no dropout except 0.2 on Laplacian identifiers, momentum 0.1), or
+    the value in `student` for a student with random weights. The values used in pretraining are ignored, so students
     from different pretrainings are finetuned alike.
 
     Attributes:
@@ -61,18 +61,19 @@ class BlendConfig:
 
     Attributes:
         classical: members, of `CLASSICAL_MEMBERS`; none = students only.
-        students: whether the blend has any; `ensemble` says how many.
+        students: whether the blend has students; `ensemble` is their number.
         second: another architecture for every second student, with `--encoder random`; none = all are alike.
-        fingerprints: that the members look at beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
+        fingerprints: fingerprints that the members use beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
         properties: terms of the encoder's ready-made heads, of `quantum` and `labels`, whose values join the
             representation; an encoder without heads has none to give.
-        boosting_seeds: fits of the boosting that are averaged.
-        folds: scaffold folds of the predictions out of fold.
+        boosting_seeds: number of boosting fits that are averaged.
+        folds: number of scaffold folds for the out-of-fold predictions.
         trees: largest number of trees in a forest; many targets get fewer.
-        classical_rows: molecules that a classical member learns from at most; more are thinned at random.
-        passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
+        classical_rows: largest number of molecules that a classical member is fitted on; more are subsampled at random.
+        passes: largest number of molecules that pass through the students' training in all; larger tables get fewer
+            epochs.
         most_rows: largest number of labelled rows. Larger tables are subsampled at random, to bound memory and time.
-        time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
+        time_limit_s: seconds for everything, from reading to writing; work that does not fit is left out and logged.
     """
 
     classical: tuple[str, ...] = ()
@@ -119,38 +120,38 @@ class FinetuneConfig:
         loop: epochs, rates, batch size, seed of the training.
         student: architecture with `--encoder random`; a pretrained encoder brings its own.
         regularization: dropout rates of the student.
-        pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as 3DInfomax has it on QM9.
+        pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as in 3DInfomax on QM9.
         head: `mlp`, `linear`, or `pna`, which goes with it.
-        batch_norm: `kept` takes weights and statistics of the encoder's batch norms over; `fresh` starts them anew, as
+        batch_norm: `kept` keeps weights and statistics of the encoder's batch norms; `fresh` resets them, as
             3DInfomax does on QM9.
-        select_by: what chooses the epoch on the validation part: the `metric`, or the `loss`.
+        select_by: criterion that chooses the epoch on the validation part: the `metric`, or the `loss`.
         targets: train in units of the training standard deviation, or on `raw` labels.
         probe_steps: number of steps that train the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
-        task: `auto` looks at the labels of each target.
-        tasks: the same for each target, in their order; none = `task` for all.
+        task: task of all targets; `auto` infers it from the labels of each target.
+        tasks: one task for each target, in their order; none = `task` for all.
         split: see `partitions`.
         fractions: fractions of training, validation and test part, for the splits that draw them.
         folds: number of folds of the k-fold split; each fold trains a member.
         split_seed: random seed of the split, if it draws anything. It differs from `loop.seed`, so that training seeds
             share a split.
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
-        hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
+        hydrogens: hydrogen setting of the student's graphs; none = that of the encoder, `heavy_both` for a random one.
         units: units of the targets, in their order; empty = none given.
-        class_weights: `balanced` lets the classes of a target weigh the same, however rare they are, in the students'
-            loss and in the classical members but the Gaussian process.
-        baselines: fit the random forests that are printed beside the model.
+        class_weights: `balanced` gives the classes of a target the same total weight, however rare they are, in the
+            students' loss and in the classical members except the Gaussian process.
+        baselines: whether to fit the random forests that the model is compared with.
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
         loss: loss for values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
-        metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
+        metric: metric that the blend optimises: `mae`, `rmse` or `spearman` for values, `auroc` or `auprc` for classes;
             none = the squared error and the log loss.
-        labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
-            `>10`, the decimal mark.
-        transform: transform of skewed values before fitting: `log`, `yeo-johnson`, or `auto`, which looks at the
+        labels: rules for reading cells as labels: words for missing labels, how to treat `>10`, the decimal mark.
+        transform: transform of skewed values before fitting: `log`, `yeo-johnson`, or `auto`, which depends on the
             training labels (see `choose_transforms`); none = values as they are.
-        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
-        replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
+        standardize: whether to reduce each molecule to its largest organic part, neutralised, in training and
+            prediction.
+        replicates: rows of one molecule: `keep` them, or use their `mean`, `median` or `geometric-mean`.
     """
 
     loop: LoopConfig = field(default_factory=LoopConfig)

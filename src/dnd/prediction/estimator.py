@@ -32,11 +32,11 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
-            own in a search, as `settings__blend.trees`.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
+            each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's own when None, as are all the following.
         epochs: passes over the training molecules.
-        learning_rate: peak rate.
+        learning_rate: peak learning rate.
         batch_size: molecules per step.
         loss: `l1`, `huber` or `mse`.
         transform: `auto`, `log` or `yeo-johnson`, of skewed labels.
@@ -88,10 +88,11 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         Args:
             X: SMILES, one per row.
             y: labels, `(B,)` or `(B, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
+                weights.
 
         Raises:
-            ValueError: too few molecules, other lengths, infinite labels, unequal weights.
+            ValueError: too few molecules, `X` and `y` of different length, infinite labels, unequal weights.
             InputError: labels that can't be learned, such as constant ones.
         """
         labels = np.asarray(y, dtype=np.float64)
@@ -111,10 +112,10 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
             return_interval: return the ends of the interval made for 90 % coverage too, `(..., 2)`.
 
         Returns:
-            The values in the shape of `y`, NaN where there is no molecule; with the others a tuple in this order.
+            The values in the shape of `y`, NaN where there is no molecule; a tuple in this order if more is asked for.
 
         Raises:
-            NotFittedError: it is not fitted.
+            NotFittedError: the estimator is not fitted.
             ValueError: the model has one member, or learned no interval.
         """
         if not (return_std or return_interval):
@@ -163,13 +164,13 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
-            own in a search, as `settings__blend.trees`.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
+            each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's own when None, as are all the following.
         epochs: passes over the training molecules.
-        learning_rate: peak rate.
+        learning_rate: peak learning rate.
         batch_size: molecules per step.
-        class_weight: `balanced` lets the classes weigh the same, however rare they are.
+        class_weight: `balanced` gives all classes the same total weight, however rare they are.
         time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
         validation_fraction: share of the molecules that choose the epoch and calibrate the probabilities.
         random_state: seed of the training and of the choice of the validation molecules.
@@ -217,10 +218,12 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         Args:
             X: SMILES, one per row.
             y: classes, `(N,)`; the name of a Series names the target.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
+                weights.
 
         Raises:
-            ValueError: too few molecules, other lengths, missing labels, one class, more than 50, unequal weights.
+            ValueError: too few molecules, `X` and `y` of different length, missing labels, one class, more than 50,
+                unequal weights.
         """
         # An array of words turns NaN into the word nan: missing labels are looked for before.
         missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
@@ -339,7 +342,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         """One vector per row, float32; NaN rows where there is no molecule.
 
         Raises:
-            NotFittedError: it is not fitted.
+            NotFittedError: the estimator is not fitted.
             ValueError: a row is not a valid molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")

@@ -165,7 +165,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             folder: to be made.
 
         Raises:
-            NotFittedError: it is not fitted.
+            NotFittedError: the estimator is not fitted.
             InputError: the folder holds something already.
         """
         check_is_fitted(self, "predictor_")

@@ -411,7 +411,7 @@ class Predictor:
         return columns
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
-        """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
+        """Pooled representations, of several members side by side; a row of NaN where there is no molecule."""
         return self.embed_with_errors(molecules)[0]
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:

@@ -47,7 +47,7 @@ def finished_before(out: Path, *, resume: bool) -> PretrainSummary | None:
 
     Raises:
         InputError: there is a finished encoder and `resume` is not set.
-        CorruptFileError: what is there is damaged or of another kind.
+        CorruptFileError: the folder is damaged or of another kind.
     """
     if not already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
         return None

@@ -44,7 +44,7 @@ from dnd.tables.key_lists import is_key_list, key_digest, read_key_list
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What a finished `prepare` did.
+    """Summary of a finished `prepare`.
 
     Attributes:
         store: the folder.
@@ -81,9 +81,9 @@ def prepare(
         resume: continue an interrupted run; its finished shards are kept.
 
     Raises:
-        InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
+        InputError: an input can't be read, nothing in it is a molecule, a requested column is in no input,
             or `out` holds something else.
-        ConfigError: settings that are at odds with each other or with the inputs.
+        ConfigError: settings that contradict each other or the inputs.
         StorageError: the disk is full or read-only; finished shards stay.
 
     Example:

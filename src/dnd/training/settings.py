@@ -19,13 +19,13 @@ class LoopConfig:
         epochs: passes over the training molecules.
         batch_size: molecules per step, over all ranks.
         max_tokens: if set, fills batches up to this many padded atoms instead of `batch_size` molecules.
-        learning_rate: peak rate.
-        min_learning_rate: rate at the end of the cosine.
+        learning_rate: peak learning rate.
+        min_learning_rate: learning rate at the end of the cosine.
         warmup_epochs: linear warm-up, in epochs, may be fractional.
-        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`;
-            `plateau`, which cuts the rate where evaluations stop getting better.
+        schedule: `cosine` by fractional epoch; `stepwise_cosine` as in the denoising reference; `constant`;
+            `plateau`, which cuts the rate when evaluations stop improving.
         plateau_factor: factor of the learning rate at each cut, for `plateau`, down to `min_learning_rate`.
-        plateau_patience: evaluations without a better one that a rate is kept for, for `plateau`.
+        plateau_patience: number of evaluations without improvement that are tolerated before a cut, for `plateau`.
         weight_decay: weight decay of AdamW, on matrices only.
         betas: betas of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
