@@ -101,7 +101,7 @@ def relax(raw: Chem.Mol, parse: Callable[[], object]) -> Chem.Mol | str:
         parse: the call that refused it, for its message.
 
     Returns:
-        The molecule, or the reason why it stays refused.
+        The molecule, or the reason why it is still rejected.
     """
     raw.UpdatePropertyCache(strict=False)
     problems = Chem.DetectChemistryProblems(raw)
@@ -145,7 +145,7 @@ def canonical_form(
     Args:
         mol: sanitised, hydrogens implicit, no atom maps.
         relaxed: whether the SMILES has to be reparsed without the valence check.
-        text: what `mol` was parsed from, in case it's canonical already; empty when it's from elsewhere.
+        text: the text that `mol` was parsed from, which may be canonical already; empty if there is none.
 
     Returns:
         Molecule and order, or the reason why there is no canonical form.
@@ -316,10 +316,10 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
 def without_isotopes(molecule: Molecule | InvalidMolecule) -> Molecule | InvalidMolecule:
     """The molecule of the usual isotopes: what models see, so that `CC[18OH]`, `[2H]OCC` and `CCO` are one.
 
-    A centre that only isotopes make chiral is none then, and deuterium is a hydrogen like others.
+    A centre that is chiral only by isotopes loses its configuration, and deuterium counts as hydrogen.
 
     Returns:
-        `molecule` itself where it has no isotope.
+        `molecule` itself if it has no isotope.
     """
     if isinstance(molecule, InvalidMolecule) or not any(atom.GetIsotope() for atom in molecule.mol.GetAtoms()):
         return molecule

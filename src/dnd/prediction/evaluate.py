@@ -36,7 +36,7 @@ def evaluate_file(
     Args:
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
         target_columns: columns with the labels, in the order of the model's targets. When empty, those of the targets'
             names; a target of several that has no column in the file is left out, and `absent_targets` says so.
         rules: what the user says of the labels; None = what was said in training.

@@ -83,7 +83,7 @@ class MoleculePredictor(Protocol):
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What became of a file.
+    """Result of explaining a file.
 
     Attributes:
         rows: rows written; as many as were read.
@@ -111,7 +111,7 @@ def predict_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input, or a single SMILES.
         out: `.csv`, `.tsv` (also `.gz`), `.parquet`, or `-` for CSV on standard output.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
         raw: leave cells alone that a spreadsheet would run as a formula.
 
     Raises:

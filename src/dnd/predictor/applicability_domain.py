@@ -55,11 +55,11 @@ class Limits:
         elements: symbols of the training molecules, hydrogen always.
         fewest_atoms: heavy atoms of the smallest training molecule.
         most_atoms: number of heavy atoms of the largest.
-        least_similarity: Tanimoto similarity to the nearest training molecule.
+        least_similarity: smallest Tanimoto similarity to the nearest training molecule.
         largest_distance: largest distance between representations, in training deviations per dimension; None = they
             are not compared.
-        references: training molecules that are compared with.
-        training_molecules: distinct ones there were.
+        references: number of training molecules to compare with.
+        training_molecules: number of distinct training molecules.
     """
 
     elements: tuple[str, ...]
@@ -87,7 +87,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the domain looks at in molecules, where a prediction has it already: they are not parsed again.
+    """Features of molecules that the domain needs; a prediction that has them need not parse the molecules again.
 
     Attributes:
         bits_BF: bits of their Morgan fingerprints, radius 2, 2048 bits.
@@ -99,19 +99,19 @@ class Seen:
 
     @classmethod
     def of_texts(cls, smiles: Sequence[str]) -> Seen:
-        """What canonical SMILES say."""
+        """Features from canonical SMILES."""
         mols = _parsed(smiles)
         return cls(_bits(mols), [[atom.GetSymbol() for atom in mol.GetAtoms()] for mol in mols])
 
     @classmethod
     def of_store(cls, store: Store, bits_BF: Bool[np.ndarray, "molecules bits"] | None) -> Seen:
-        """What featurised molecules say; without bits they are parsed for them."""
+        """Features from featurised molecules; without bits these are computed by parsing."""
         return cls(_bits(_parsed(store.smiles())) if bits_BF is None else bits_BF, _elements_of(store))
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The training molecules as far as others are compared with them.
+    """The data of the training molecules that new molecules are compared with.
 
     Attributes:
         limits: the bounds.
@@ -127,7 +127,7 @@ class Domain:
     scale_D: Float[np.ndarray, "dim"]
 
     def reasons(self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]) -> list[str]:
-        """Per valid molecule why it is outside; empty where it is inside. See `judge`."""
+        """For each valid molecule the reason why it is outside, or empty if it is inside. See `judge`."""
         return self.judge(smiles, embeddings_BD)[0]
 
     def judge(
@@ -137,13 +137,13 @@ class Domain:
         seen: Seen | None = None,
         given: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "molecules"]]:
-        """Per valid molecule why it is outside, empty where it is inside, and its similarity to the nearest reference.
+        """For each valid molecule why it is outside (empty if inside), and its similarity to the nearest reference.
 
         Args:
             smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
-            seen: what is known of them; None = they are parsed.
-            given: canonical SMILES of what was given, where the model sees another form; None = it sees them as given.
+            seen: their features, if known; None = they are parsed.
+            given: canonical SMILES of the input, if the model sees another form; None = it sees the input.
         """
         if not smiles:
             return [], np.empty(0)
@@ -258,7 +258,7 @@ def similarity_out_of_fold(
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:
-    """The domain of training molecules; None where there are too few distinct ones to say what is usual.
+    """The domain of training molecules; None if there are too few distinct ones.
 
     Args:
         smiles: canonical, of the training molecules; duplicates count once.
@@ -299,7 +299,7 @@ def write_domain(folder: Path, domain: Domain) -> None:
 
 
 def read_domain(model: ModelFolder) -> Domain | None:
-    """The domain of a MODEL folder; None where it was made without one.
+    """The domain of a MODEL folder; None if it was made without one.
 
     Raises:
         CorruptFileError: its files are not what `write_domain` writes.

@@ -47,7 +47,7 @@ Column = np.ndarray | list[str]
 
 
 class PredictionTable(Mapping[str, Column]):
-    """Columns by name, in order; as many rows as molecules were asked for.
+    """Columns by name, in order; one row per input molecule.
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
@@ -114,7 +114,7 @@ def class_columns(
     `<target>_pred`, the most probable class; `<target>_std`, with several members; `<target>_set`, the likely classes,
     where such sets were learned; `<target>_prob_<class>`.
 
-    The deviation is that between the members' probabilities of the class that is predicted.
+    The standard deviation is that of the members' probabilities of the predicted class.
 
     Args:
         group: name and classes.
@@ -149,9 +149,9 @@ class Predictor:
     Args:
         parts: members, task, hydrogens.
         calibration: intervals or scaling of probabilities; None = none.
-        domain: where the model may be used; None = not known.
-        metrics: what `metrics.json` says, the verdict in words under `verdicts`; empty = not known.
-        known: digests of the molecules that it learned from; None = not known.
+        domain: applicability domain of the model; None = not known.
+        metrics: content of `metrics.json`, with the verdict in words under `verdicts`; empty = not known.
+        known: digests of the molecules that it was fitted on; None = not known.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
 
@@ -203,7 +203,7 @@ class Predictor:
 
     @classmethod
     def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Predictor:
-        """The model of a folder that was opened; what changes in the folder later changes nothing.
+        """The model of an opened folder; later changes of the folder have no effect.
 
         Raises:
             CorruptFileError: see `read_predictor`.
@@ -230,13 +230,13 @@ class Predictor:
 
     @property
     def smiles_column(self) -> str | None:
-        """The column of SMILES that the model was trained from, where that is known."""
+        """The SMILES column of the training data, if known."""
         found = self.parts.config.get("training", {}).get("smiles_column")
         return found if isinstance(found, str) else None
 
     @property
     def columns(self) -> list[str]:
-        """Every output column but `error`, in order; those that the model has nothing for are left out."""
+        """Every output column except `error`, in order, as far as the model has them."""
         return list(self.describe([])[0])
 
     def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:

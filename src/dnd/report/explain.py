@@ -56,14 +56,14 @@ class _Question:
 
 @dataclass(frozen=True)
 class ExplainSummary:
-    """What became of a file.
+    """Result of explaining a file.
 
     Attributes:
-        rows: read.
-        explained: with contributions.
+        rows: number of rows read.
+        explained: number of rows with contributions.
         skipped: rows beyond the limit.
         first_error: the first row without contributions and its reason; empty when there is none.
-        attention: what the attention map shows, or why there is none.
+        attention: what the attention map shows, or the reason why there is none.
     """
 
     rows: int
@@ -94,13 +94,13 @@ def explain_file(
     """Draw the molecules of a file, or a single one, with the contributions of their atoms.
 
     Args:
-        predictor: the model; networks, classical models and blends are asked in the same way.
+        predictor: the model; networks, classical models and blends are treated alike.
         source: a file of molecules, or a SMILES.
         out: folder for the pictures (`row-00000-<target>.svg` and `.png`), `contributions.csv` (an atom per line),
             `molecules.csv` (a row of the input per line, with the reason where there is nothing) and `attention.*`.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
-        targets: to explain; the first four when empty.
-        most_molecules: rows that are explained; the others are listed only.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
+        targets: targets to explain; the first four when empty.
+        most_molecules: largest number of explained rows; further rows are listed only.
 
     Raises:
         InputError: the input can't be read.

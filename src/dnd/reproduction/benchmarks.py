@@ -172,7 +172,7 @@ def load_benchmark(name: str, data_dir: Path | str | None = None) -> BenchmarkDa
             an `ogb/` above them, and OGB's zip archives are read as they come.
 
     Raises:
-        ConfigError: there is no such data set; the message holds the nearest names.
+        ConfigError: there is no such data set; the message names the nearest ones.
         InputError: a file is missing; the message says which and where it is to be had.
         CorruptFileError: a file is damaged, or its rows and its split do not fit each other.
 

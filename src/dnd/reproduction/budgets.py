@@ -221,6 +221,6 @@ def budget(name: str) -> Budget:
     """The budget of that name.
 
     Raises:
-        ConfigError: there is none; the message holds the nearest names.
+        ConfigError: there is no such name; the message lists the nearest ones.
     """
     return look_up(BUDGETS, name, "budget")

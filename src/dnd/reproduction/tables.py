@@ -136,7 +136,7 @@ def system(name: str) -> System:
     """The system of that name.
 
     Raises:
-        ConfigError: there is none; the message holds the nearest names.
+        ConfigError: there is no such name; the message lists the nearest ones.
     """
     return look_up(SYSTEMS, name, "system")
 

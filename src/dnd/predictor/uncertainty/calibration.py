@@ -31,7 +31,7 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The calibrators of one target; None where there were too few molecules, or where the kind has none.
+    """The calibrators of one target; None if there were too few molecules, or the kind of target has none.
 
     Attributes:
         intervals: intervals of a regression.
@@ -49,7 +49,7 @@ class Chosen:
 
     @property
     def scaling(self) -> Platt | Isotonic | Temperature | None:
-        """What calibrates the probabilities."""
+        """The calibrator of the probabilities."""
         return self.temperature or self.isotonic or self.platt
 
     def scaled(self, predicted: Predicted) -> Predicted:
@@ -59,15 +59,15 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Judged:
-    """How many molecules taught and judged the calibrators of a target, and what came of it; None = nothing judged.
+    """Evaluation of the calibrators of a target, with the numbers of molecules; None = not evaluated.
 
     Attributes:
-        molecules: that they were learned from.
-        judged_on: molecules that judged them.
+        molecules: number of molecules that they were fitted on.
+        judged_on: number of molecules that they were evaluated on.
         before: Brier score (several classes: log loss) of the raw probabilities on those molecules.
         measured: coverage of the intervals, or the score of the calibrated probabilities, on those molecules.
-        set_judged_on: molecules that judged the sets.
-        set_coverage: how often the true class was in the set, on those molecules.
+        set_judged_on: number of molecules that the sets were evaluated on.
+        set_coverage: share of those molecules whose true class was in the set.
         set_single: share of sets with one class.
         set_size: mean number of classes in a set.
     """
@@ -88,7 +88,7 @@ class TargetCalibration:
 
     Attributes:
         chosen: its calibrators.
-        judged: how they did.
+        judged: their evaluation.
     """
 
     chosen: Chosen = field(default_factory=Chosen)
@@ -127,9 +127,9 @@ class GroupCalibration:
     Attributes:
         name: name of the target.
         first: the first of its columns.
-        classes: how many there are.
+        classes: number of classes.
         chosen: its calibrators.
-        judged: how they did.
+        judged: their evaluation.
     """
 
     name: str
@@ -194,7 +194,7 @@ class Calibration:
 
     Attributes:
         targets: one entry per column, in the order of the model's; those of several classes are empty.
-        coverage: that intervals and sets are made for.
+        coverage: coverage that intervals and sets are made for.
         groups: one entry per target of several classes.
     """
 
@@ -204,7 +204,7 @@ class Calibration:
 
     @property
     def needs_similarity(self) -> bool:
-        """Whether some intervals go with the similarity to the nearest training molecule."""
+        """Whether some intervals depend on the similarity to the nearest training molecule."""
         intervals = [one.chosen.intervals for one in self.targets]
         return any(own is not None and own.similarity_knots is not None for own in intervals)
 
@@ -249,7 +249,7 @@ def write_calibration(folder: Path, calibration: Calibration, lines: Sequence[st
 
 
 def read_calibration(model: ModelFolder) -> Calibration | None:
-    """The calibration of a MODEL folder; None where it was made without one.
+    """The calibration of a MODEL folder; None if it was made without one.
 
     Raises:
         CorruptFileError: the file is not what `write_calibration` writes.
@@ -300,7 +300,7 @@ def sentences(
     source: str,
     transforms: Sequence[Transform] = (),
 ) -> list[str]:
-    """What was learned from the molecules of `source` and how it did, one line per target."""
+    """One line per target: the calibration learned from the molecules of `source`, and its evaluation."""
     found = []
     maps = list(transforms) or [AS_IT_IS] * len(names)
     for name, kind, one, own in zip(names, kinds, calibration.targets, maps, strict=True):
