@@ -59,7 +59,7 @@ def check_data(
     Args:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; empty = every column that can be learned is one.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         rules: what the user says of the labels.
         standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 

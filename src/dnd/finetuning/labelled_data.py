@@ -182,7 +182,7 @@ def read_labelled(
         path: the file.
         target_columns: columns with labels.
         hydrogens: as the student sees molecules.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         extra_column: a further column to keep, such as that of a split.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
@@ -322,7 +322,7 @@ class LabelledFile:
     Attributes:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; an empty cell is a missing label.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
     """

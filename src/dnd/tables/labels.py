@@ -50,14 +50,14 @@ CensoredChoice = Literal["keep", "drop", "limit"]
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the user says of the labels, beyond what the cells say themselves.
+    """The user's rules for reading labels.
 
     Attributes:
         missing: further words or values for a missing label, such as -999; they count in columns of words too.
-        measured: values that look like placeholders, such as 9999, and were measured.
-        censored: what becomes of labels such as `>10`: `keep` the limit as a limit, `drop` them, or take the `limit`
-            for the value. None = refuse them.
-        decimal: mark of all columns; `auto` = seen from each.
+        measured: values that look like placeholders, such as 9999, but were measured.
+        censored: how to read labels such as `>10`: `keep` them as limits, `drop` them, or use the `limit` as the
+            value. None = they are an error.
+        decimal: decimal mark of all columns; `auto` = inferred for each.
     """
 
     missing: tuple[str, ...] = ()
@@ -80,8 +80,8 @@ class LabelColumn:
         values: numbers, NaN where missing; for words, places in `words`.
         sides: 1 or -1 where a label is a limit and the truth is above or below it, else 0.
         words: names of the classes where the labels are words, class 0 first; empty where they are numbers.
-        notes: what was understood that a reader might want to know, a line each.
-        unit: `%` where the cells say so.
+        notes: notes on how the cells were read, a line each.
+        unit: `%` if the cells have it.
     """
 
     values: list[float]
@@ -92,7 +92,7 @@ class LabelColumn:
 
 
 def class_key(text: str) -> str:
-    """What two spellings of one class have in common: letter case and blanks don't count."""
+    """A key that is equal for all spellings of a class: letter case and blanks don't count."""
     return " ".join(text.split()).casefold()
 
 
@@ -117,14 +117,14 @@ def read_column(
 ) -> LabelColumn:
     """The labels of one column: numbers, or classes where no label is a number.
 
-    The cells of the rows that are learned decide everything: notation, classes, which words stand for a missing label,
-    what is refused. The others are read in the same way, and one that can't be counts as missing, with a note.
+    The cells of the rows that are learned decide everything: notation, classes, the words for a missing label,
+    the errors. Other cells are read in the same way; one that can't be read counts as missing, with a note.
 
     Args:
         cells: cells as written in the table.
-        places: row of each, as messages say it.
-        column: its name.
-        rules: what the user says.
+        places: row number of each cell, for messages.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
         learned: whether each cell is that of a training or validation molecule; empty = all are.
 
@@ -137,17 +137,17 @@ def read_column(
 
 @dataclass(frozen=True)
 class ColumnCells:
-    """What kinds of cells a column has, those that a reader would refuse among them.
+    """The cells of a column by kind, including those that a reader would reject.
 
     Attributes:
-        decimal: mark of its numbers.
-        numbers: cells that are one, limits and placeholders included.
+        decimal: decimal mark of its numbers.
+        numbers: cells that are a number, including limits and placeholders.
         percent: those with a percent sign.
         above: limits such as `>10`.
         below: limits such as `<0.1`.
-        missing: cells that hold no label, by what stands there; the empty ones as an empty text.
+        missing: cells without a label, by their text; the empty ones as an empty text.
         words: other cells that are not numbers, by their text.
-        placeholders: numbers such as -999 far outside the others, by what stands there.
+        placeholders: numbers such as -999 far outside the others, by their text.
     """
 
     decimal: Literal["point", "comma"]
@@ -165,8 +165,8 @@ def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_
 
     Args:
         cells: cells as written in the table.
-        column: its name.
-        rules: what the user says.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
 
     Raises:
@@ -450,9 +450,9 @@ class NumberReader:
     """Labels of one column as numbers, row by row; words only where they are a pair such as no and yes, as 0 and 1.
 
     Args:
-        sample: cells of the first rows, which settle how the column is written.
-        column: its name.
-        rules: what the user says.
+        sample: cells of the first rows, which decide the notation of the column.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
 
     Raises:
@@ -499,8 +499,8 @@ class DrawnRows(Generic[T]):
     """At most `most` of the rows that were added, each with the same probability.
 
     Attributes:
-        most: rows; None = all.
-        seen: rows that were added.
+        most: largest number of rows; None = all.
+        seen: number of rows that were added.
     """
 
     most: int | None = None
@@ -509,7 +509,7 @@ class DrawnRows(Generic[T]):
     _random: random.Random = field(default_factory=lambda: random.Random(derive_seed(0, "drawn rows")))
 
     def add(self, row: T) -> None:
-        """Look at a row, and keep it or not."""
+        """Add a row, which may be kept or not."""
         if self.most is None or len(self._kept) < self.most:
             self._kept.append((self.seen, row))
         else:
