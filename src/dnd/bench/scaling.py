@@ -166,7 +166,7 @@ def _stores(sizes: Sequence[int]) -> Iterator[list[Point]]:
 
 
 def repeat_store(source: Path, target: Path, times: int) -> None:
-    """A store that has the first shard of `source` so many times, as hard links: it takes no further space."""
+    """A store with the first shard of `source` repeated as hard links, which take no further space."""
     manifest = read_json(source / MANIFEST)
     target.mkdir()
     for number in range(times):

@@ -309,7 +309,7 @@ def read_sealed(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     """The content of a file of a sealed folder as its manifest vouches for it, whatever happens to the file later.
 
     Raises:
-        CorruptFileError: the manifest does not list the file, or the file is no longer what it was.
+        CorruptFileError: the manifest does not list the file, or the file has changed.
     """
     entry = manifest["files"].get(name)
     if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):

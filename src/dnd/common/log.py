@@ -115,7 +115,7 @@ class Console(logging.Handler):
         return level >= self.level and (self.hidden is None or not self.hidden[0] <= level <= self.hidden[1])
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line; an account that can't be written is an error, any other line is no reason to stop a run."""
+        """Show a line; a result that can't be written is an error, any other line does not stop a run."""
         if not self.shows(record.levelno) or (record.levelno == PROGRESS and self.bar is not None):
             return
         account = logging.INFO <= record.levelno < logging.WARNING

@@ -200,5 +200,5 @@ def check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Expect
 
 
 def packed_size(bits: int) -> int:
-    """Bytes that so many bits take."""
+    """Number of bytes that hold this number of bits."""
     return -(-bits // 8)

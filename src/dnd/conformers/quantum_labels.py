@@ -206,7 +206,7 @@ def joined(parts: Sequence[QuantumLabels]) -> QuantumLabels:
     """The labels of several files of one source, by row; a row that two have counts once.
 
     Raises:
-        InputError: they differ in source, method or accuracy, or there is none.
+        InputError: the files differ in source, method or accuracy, or there is no file.
     """
     if not parts:
         raise InputError("there are no quantum labels to join")

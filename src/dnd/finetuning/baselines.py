@@ -68,7 +68,7 @@ def baselines(
         targets: targets of the columns.
         targets_BC: labels; NaN = missing.
         train: rows that the model learned from.
-        budget_s: a forest that a pilot says does not fit into so many seconds is left out.
+        budget_s: time in seconds; a forest that does not fit into it by a pilot is left out.
     """
     labels_BC, groups = on_learned_scale(targets, targets_BC), groups_of(targets)
     found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_BC, train)), {})}

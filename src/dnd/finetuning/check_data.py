@@ -1,7 +1,7 @@
 """What a labelled table holds and what a finetuning would make of it, found in seconds and without torch.
 
 It reads as `finetune` does: the same front door, reader of labels, parser, split and transform. Where `finetune` would
-stop, such as at `>10` or -999, it looks on under the option that would let it go on, and names that option.
+stop, such as at `>10` or -999, it continues under the option that would let `finetune` continue, and names that option.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def trees_of(options: FitOptions, targets: int) -> int:
 
 
 def seeds_of(options: FitOptions, targets: int) -> int:
-    """Fits of the boosting that are averaged for each of so many targets."""
+    """Number of boosting fits that are averaged for each of `num_targets` targets."""
     return max(1, min(options.boosting_seeds, LIMIT_BOOSTING_WORK // targets))
 
 
@@ -304,7 +304,8 @@ class Workbench:
         seed: random seed of the fits.
         options: settings of the fits.
         identity_B: a number for each molecule, the same for all its rows.
-        exact_BC: `targets_BC` without limits, which can teach but not judge; None = there is no limit.
+        exact_BC: `targets_BC` without limits, which are used for fitting but not for evaluation; None = there is no
+            limit.
     """
 
     x_BF: Float32[np.ndarray, "known features"]

@@ -118,7 +118,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
 
     Only the SMILES are ever learned from, so such a column does no harm here. But it often means that the target is
     known already, in another unit, or was computed from that column, and then a model of it is of little use. The first
-    5,000 rows are looked at; standard input, which can be read once only, is not.
+    5,000 rows are examined; standard input, which can be read once only, is not.
 
     Args:
         file: the table.
@@ -142,7 +142,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
 
 
 def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
-    """The columns of numbers, NaN where a cell is none; one that may be read in two ways is left out."""
+    """The columns of numbers, NaN where a cell is not a number; ambiguous columns are left out."""
     with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as table:
         names = [name for name in table.columns if name != table.smiles_column][:LIMIT_COLUMNS]
         rows = list(itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS))

@@ -471,7 +471,7 @@ def read_labels(
     most: int | None = None,
     is_test: Callable[[str], bool] = _never,
 ) -> LabelledRows:
-    """The rows of a file that have a label or are named for the test part; of more than `most`, so many at random.
+    """The rows of a file that have a label or are named for the test part, at most `most`, sampled at random.
 
     Raises:
         InputError: a column is missing, or there is no label at all.

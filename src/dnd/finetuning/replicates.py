@@ -119,7 +119,7 @@ def weightiest(
         sides: see `LabelledMolecules`.
 
     Returns:
-        The exact values, or the limits where there are no others, and the side of what is returned.
+        The exact values, or the limits if there are no exact values, and the side of the returned labels.
     """
     known = ~np.isnan(values)
     exact = known & (sides == 0)

@@ -265,7 +265,7 @@ def _merged(
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
-    Values that are the truth outweigh limits, which take part only where there are no others.
+    Exact values take precedence over limits, which are used only if there is no exact value.
     """
     firsts = [places[0] for places in groups]
     sides_BC = np.zeros_like(stacked.values_BC, np.int8) if stacked.sides_BC is None else stacked.sides_BC

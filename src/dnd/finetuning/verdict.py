@@ -142,7 +142,7 @@ class Verdict:
         return min(self.comparisons, key=lambda one: sign * one.value)
 
     def ranked(self) -> dict[str, Any]:
-        """The others by their metric, the best first, without a verdict: they are parts of what they stand beside."""
+        """The members by their metric, the best first, without a verdict, as they are parts of the model."""
         sign = -1.0 if self.metric in LARGER_IS_BETTER else 1.0
         found = sorted(self.comparisons, key=lambda one: sign * one.value)
         members = [{"member": one.baseline, "value": one.value, "difference": asdict(one.difference)} for one in found]

@@ -32,7 +32,7 @@ from dnd.tables.writers import (
 
 @contextmanager
 def kept_to_the_end() -> Iterator[None]:
-    """Modules and models that are loaded within it are no longer looked through for garbage.
+    """The garbage collector no longer scans modules and models that are loaded within it.
 
     The collector goes through every object that is alive each time enough new ones were made, and a prediction loads
     some 180,000, most of them torch's: 0.05 s each time, a fortieth of a prediction of 4,200 molecules in all.

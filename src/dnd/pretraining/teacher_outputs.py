@@ -203,7 +203,7 @@ class TargetRequest:
         pooled_layers: layers whose molecule tokens are needed, or means over atoms where the teacher has no token.
         pool_h: whether the means run over atoms that the graph does not have.
         conformers: `first`, or `mean` over the conformers of a molecule.
-        num_conformers: that the mean is of, the first so many; None = all.
+        num_conformers: number of conformers that are averaged, the first ones; None = all.
     """
 
     atom_layers: tuple[int, ...]

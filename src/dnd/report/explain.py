@@ -42,7 +42,7 @@ class _Question:
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
         unit: unit of the contributions.
-        file: what the names of its files have in place of its name.
+        file: its name in the names of files.
         transform: through which the target is learned; its contributions are on the learned scale.
     """
 

@@ -277,7 +277,7 @@ LIMIT_CONFUSIONS = 4
 
 @dataclass(frozen=True)
 class _Worst:
-    """One of the largest errors: its place in the test part, its target, and how it is said."""
+    """One of the largest errors: its place in the test part, its target, and its caption."""
 
     row: int
     target: str

@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 
 def prepare_store(work: Work) -> Result:
-    """Files with conformers → a store of so many molecules, none of them in the labelled table where there is one."""
+    """Files with conformers → a store of a given number of molecules, without those of the labelled table, if any."""
     from dnd.store.prepare import prepare
     from dnd.store.settings import PrepareConfig
 

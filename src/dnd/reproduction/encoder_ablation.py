@@ -58,7 +58,7 @@ class Ablation:
     Attributes:
         base: folder of `dnd pretrain-base`, whose stores and teacher are used.
         student: the settings that all variants share, with the weights of all terms.
-        shipped: student of `base` that stands in for the variant with exactly its settings, if there is one.
+        shipped: student of `base` that replaces the variant with exactly its settings, if there is one.
         variants: names of `VARIANTS`; `neither` is the control.
         datasets: labelled sets.
         fractions: fractions of the training labels.
@@ -229,7 +229,7 @@ class Scores:
         return float(np.mean(list(self.parts[part][key].values()))) if key in self.parts[part] else float("nan")
 
     def kinds(self) -> dict[str, list[str]]:
-        """Data sets with errors and data sets with ROC-AUC; a kind that there is none of is left out."""
+        """Data sets with errors and data sets with ROC-AUC; an empty kind is left out."""
         larger = {name: metric in LARGER_IS_BETTER for name, metric in self.metrics.items()}
         kinds = {REGRESSION: False, CLASSIFICATION: True}
         found = {kind: [name for name in larger if larger[name] == wanted] for kind, wanted in kinds.items()}

@@ -84,7 +84,7 @@ class Request:
 def plan(request: Request) -> list[Cell]:
     """Cells of `request` in an order where needs come first.
 
-    A missing data file is no error here: the cell that reads it fails with the file's name and source.
+    A missing data file is not an error here: the cell that reads it fails with the file's name and source.
     """
     return list({cell.key: cell for cell in _PLANS[request.what](request)}.values())
 

@@ -26,7 +26,7 @@ _PIECE = 128  # rows between two looks at the clock
 
 
 class UnknownJobError(Exception):
-    """There is no such file, or no longer."""
+    """There is no such file, or it is no longer kept."""
 
 
 class _Stopped(Exception):
@@ -118,7 +118,7 @@ class Jobs:
         """The file of that id.
 
         Raises:
-            UnknownJobError: there is none.
+            UnknownJobError: there is no such job.
         """
         self._forget_old()
         job = self._jobs.get(job_id)

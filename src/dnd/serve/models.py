@@ -108,7 +108,7 @@ class ServedModels:
         """Open MODEL folders, which are named as they are called.
 
         Raises:
-            ConfigError: there is none, or two have one name.
+            ConfigError: there is no model, or two have the same name.
             InputError, CorruptFileError: see `Predictor.load`.
         """
         names = [folder.resolve().name for folder in folders]
@@ -133,7 +133,7 @@ class ServedModels:
         """The model of a name.
 
         Raises:
-            UnknownModelError: there is none.
+            UnknownModelError: there is no such model.
         """
         if name is None:
             return next(iter(self._by_name.values()))

@@ -176,7 +176,7 @@ def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_
 
 
 class _Column:
-    """One column while it's read; the texts of its cells are looked at once each, however often they stand there."""
+    """One column while it's read; each distinct text is examined once, however often it occurs."""
 
     def __init__(
         self,

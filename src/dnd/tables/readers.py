@@ -460,7 +460,7 @@ def _table(
 
 
 def _first_rows(cells: Iterator[RowCells], most: int) -> list[RowCells]:
-    """The rows whose cells are looked at; fewer than `most` where they are long, since they are held all together."""
+    """The rows whose cells are examined; fewer than `most` if they are long, since all are held in memory."""
     rows, characters = list[RowCells](), 0
     while len(rows) < most and characters < LIMIT_LINE and (row := next(cells, None)) is not None:
         rows.append(row)

@@ -221,7 +221,7 @@ def is_plain(smiles: str) -> bool:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the texts of a batch say; atoms are counted over all of them.
+    """The parsed texts of a batch; atoms are counted over all texts.
 
     Attributes:
         atoms_B: atoms written in each text.

@@ -49,7 +49,7 @@ class RepresentationLimits:
 
     @classmethod
     def measured(cls, student: Student, store: Store, rows: np.ndarray) -> RepresentationLimits:
-        """The limits from molecules that the encoder was trained on; of more than 4,000 so many, evenly spread.
+        """The limits from molecules that the encoder was trained on, at most 4,000 of them, evenly spread.
 
         Args:
             student: in evaluation mode.

@@ -1,4 +1,4 @@
-"""Inputs of a screen: checked before any work, then one stream of rows in chunks that depend on nothing but them."""
+"""Inputs of a screen: checked before any work, then one stream of rows in chunks that depend on the inputs alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
 
     Raises:
         ConfigError: no input, or standard input, which can't be read again on a resume.
-        InputError, CorruptFileError: see `read_table`; an SDF without a record; a column for nothing but SDF.
+        InputError, CorruptFileError: see `read_table`; an SDF without a record; a SMILES column though all inputs are
+            SDF.
     """
     if not inputs:
         raise ConfigError("no input to screen", expected="at least one file")

@@ -135,9 +135,9 @@ def calibrate(
         groups: columns that are the classes of one target.
         transforms: transforms of the targets; empty = none.
         spread_BC: spread of a single partition's members, for all molecules as the model will have it for new ones; the
-            intervals may then go with it, but for targets with a transform. None = they do not.
+            intervals may then depend on it, except for targets with a transform. None = they do not.
         similarity_B: similarity of a single partition's molecules, all of them, to the nearest one that their
-            prediction was learned from; the intervals then go with it. None = they do not.
+            prediction was learned from; the intervals then depend on it. None = they do not.
         identities: identities of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
