@@ -128,7 +128,7 @@ def test_a_teacher_whose_configuration_is_not_that_of_its_weights(made: Path, tm
     assert "dnd doctor" in edited
     write_manifest(tmp_path / "wide", kind="teacher", format_version=FORMAT_VERSION)
     line = refused("distill", made / "store", "--teacher", tmp_path / "wide", "-o", tmp_path / "encoder")
-    assert "has another shape than its configuration says: found (" in line
+    assert "does not have the shape in its configuration: found (" in line
     assert "Copy the whole folder again" in line
     assert not (tmp_path / "encoder").exists()
 

@@ -68,7 +68,7 @@ def test_all_bad_cells_are_in_one_message_with_the_options_that_help():
     with pytest.raises(InputError) as error:
         column("1", "a", "a", "b", "<0.1", "c", "d", "1")
     line = str(error.value)
-    assert "6 of 8 cells are no numbers" in line
+    assert "6 of 8 cells are not numbers" in line
     assert "'a' (2 times, first in row 3); 'b' (row 5); '<0.1' (row 6) and 2 others" in line
     assert "--missing a" in line
     assert "--censored keep, drop or limit" in line
@@ -224,7 +224,7 @@ def test_the_report_and_evaluate_read_the_words(binary: Path, tmp_path: Path):
     other = write_csv(tmp_path / "o.csv", {"smiles": ["CCO", "CCN"], "word": ["YES", "no"]})
     assert evaluate_file(model, other, target_columns=[])["molecules"] == 2
     wrong = write_csv(tmp_path / "w.csv", {"smiles": ["CCO", "CCN"], "word": ["yes", "perhaps"]})
-    with pytest.raises(InputError, match="no class of the model: found perhaps"):
+    with pytest.raises(InputError, match="not a class of the model: found perhaps"):
         evaluate_file(model, wrong)
 
 

@@ -144,7 +144,7 @@ def test_a_full_disk_behind_the_log_file_stops_nothing(
         LOGGER.info("two")
     found = capsys.readouterr()
     assert found.out == "one\ntwo\n"
-    assert found.err.count("stops here") == 1
+    assert found.err.count("any more") == 1
     assert "No space left" in found.err
 
 

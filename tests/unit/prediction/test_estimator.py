@@ -205,7 +205,7 @@ def test_a_saved_regressor_is_a_model_folder(regressor: DndRegressor, tmp_path: 
     )
     with pytest.raises(InputError, match="is not empty"):
         regressor.save(folder)
-    with pytest.raises(InputError, match="not one of a DndClassifier"):
+    with pytest.raises(InputError, match="does not fit a DndClassifier"):
         DndClassifier.from_folder(folder)
     with pytest.raises(NotFittedError):
         DndRegressor().save(tmp_path / "unfitted")

@@ -127,7 +127,7 @@ def test_auto_explains_itself():
     assert "--task multiclass" in reason
     assert choose_task(codes, ["grade"], "multiclass")[0] == "multiclass"
     assert choose_task(codes, ["grade"], "classification")[0] == "multiclass"
-    with pytest.raises(InputError, match="words for labels"):
+    with pytest.raises(InputError, match="words as labels"):
         choose_task(codes, ["phase"], "regression", ("gas", "liquid", "solid"))
     with pytest.raises(InputError, match="up to 50 classes"):
         choose_task(np.arange(60.0)[:, None], ["id"], "multiclass")
