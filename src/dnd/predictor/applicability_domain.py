@@ -75,13 +75,13 @@ class Limits:
         far = self.largest_distance
         within = "" if far is None else f" and a representation within {far:.2f} training deviations"
         return [
-            f"In the domain are molecules of {', '.join(self.elements)} with {self.fewest_atoms} to {self.most_atoms} "
-            f"heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
+            f"The domain contains molecules of {', '.join(self.elements)} with {self.fewest_atoms} to "
+            f"{self.most_atoms} heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
             f"{self.least_similarity:.2f}{within}.",
-            f"{'This threshold is that' if far is None else 'The two thresholds are those'} that {QUANTILE:.0%} of the "
-            f"training molecules keep among themselves; "
-            f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
-            "domain a prediction can still be wrong. A mixture of organic molecules of similar size is outside.",
+            f"{QUANTILE:.0%} of the training molecules satisfy {'this' if far is None else 'each'} threshold among "
+            f"themselves. New molecules are compared with {self.references} of {self.training_molecules} distinct "
+            "training molecules. Inside the domain a prediction can still be wrong. A mixture of organic molecules of "
+            "similar size is outside.",
         ]
 
 
