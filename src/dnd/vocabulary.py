@@ -52,10 +52,10 @@ class Array(NamedTuple):
     """An array that crosses a room.
 
     Attributes:
-        name: of the field, property, argument or function (then with `()`) that hands it over.
+        name: name of the field, property, argument or function (then with `()`) that hands it over.
         kind: `float`, `int` or `bool`.
         axes: a letter or a number each; `B + 1` are boundaries: item b lies between entries b and b + 1.
-        unit: of its values; empty = without one.
+        unit: unit of its values; empty = without one.
         meaning: what an entry is.
     """
 

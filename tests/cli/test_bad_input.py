@@ -94,7 +94,7 @@ VERBS: dict[str, Callable[[Path, Path], list[object]]] = {
         ("prepare", "smiles\nC1CC\nxx\n", "no valid molecule", "rejects.csv"),
         ("finetune", "smiles,y\nC1CC,1\nxx,2\n", "no valid molecule: found row 2: unclosed ring", "--smiles-column"),
         ("prepare with target", "smiles,y\nC,low\n", "target y is not a finite number", "rejects.csv"),
-        ("finetune", "smiles,y\nC,1\nCC,low\n", "column y: 1 cell is no number", "--missing low"),
+        ("finetune", "smiles,y\nC,1\nCC,low\n", "column y: 1 cell is not a number", "--missing low"),
         ("finetune", "smiles,y\nC,\nCC,nan\n", "all labels of y are missing", "--target-columns"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_teacher_whose_configuration_is_not_that_of_its_weights(made: Path, tm
     assert "dnd doctor" in edited
     write_manifest(tmp_path / "wide", kind="teacher", format_version=FORMAT_VERSION)
     line = refused("distill", made / "store", "--teacher", tmp_path / "wide", "-o", tmp_path / "encoder")
-    assert "has another shape than its configuration says: found (" in line
+    assert "does not have the shape in its configuration: found (" in line
     assert "Copy the whole folder again" in line
     assert not (tmp_path / "encoder").exists()
 

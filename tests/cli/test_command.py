@@ -167,9 +167,9 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").touch()
     said = interrupted(verb, words, monkeypatch, tmp_path / "out")
-    assert said == f"dnd: stopped; what is done is kept in {tmp_path / 'out'}. To resume: dnd {line}{more}\n"
+    assert said == f"dnd: stopped; finished work is kept in {tmp_path / 'out'}. To resume: dnd {line}{more}\n"
     said = interrupted(verb, words, monkeypatch, tmp_path / "empty")
-    assert said == "dnd: stopped before its end, so there is no whole result; run it again\n"
+    assert said == "dnd: stopped before the end, so there is no complete result; run the command again\n"
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_ctrl_c_says_what_is_kept_and_how_to_resume(
 def test_ctrl_c_in_a_verb_that_keeps_nothing(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verb, *words = shlex.split(line)
     said = interrupted(verb, words, monkeypatch, None)
-    assert said == "dnd: stopped before its end, so there is no whole result; run it again\n"
+    assert said == "dnd: stopped before the end, so there is no complete result; run the command again\n"

@@ -71,7 +71,7 @@ def test_contrast_and_pretrain_leave_encoders(tmp_path: Path, capsys: pytest.Cap
         (["--student", "tokengpt"], "tokengt"),
         (["--recipe", "smal"], "distill-small|unknown recipe"),
         (["loop.epoch=3"], "epochs"),
-        (["terms.task=1"], "belong together"),
+        (["terms.task=1"], "must be given together"),
     ],
 )
 def test_a_wrong_word_is_one_line_with_exit_code_2(

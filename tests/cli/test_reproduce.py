@@ -55,7 +55,7 @@ def test_classical_cells_with_a_missing_data_set(capsys: pytest.CaptureFixture[s
     assert done["result"]["molecules"] == {"train": 120, "valid": 15, "test": 15}
     assert {"rdkit", "torch", "scikit-learn"} <= done["versions"].keys()
     code, output, _ = run(capsys, *words, "-o", tmp_path / "out")
-    assert "2 were there" in output
+    assert "2 were finished before" in output
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class TreesSuite(ArrayModelSuite):
         leaf[inner] = -1  # what is below it belongs to no tree
         broken = [{"skip": far}, {"skip": back}, {"feature": leaf}, {"starts": arrays["starts"] + 1}]
         for change in broken:
-            with pytest.raises(CorruptFileError, match="lead nowhere"):
+            with pytest.raises(CorruptFileError, match="contains an invalid index"):
                 Trees.from_arrays({**arrays, **change}, model.link, WIDTH)
 
 

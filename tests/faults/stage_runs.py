@@ -126,7 +126,7 @@ def result(folder: Path, without: tuple[str, ...] = ()) -> dict[str, str]:
     """SHA-256 of every file of a finished folder, what it says about itself and the time it took left out.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         without: names of files that are not looked at.
     """
     private = (*PRIVATE, *without)

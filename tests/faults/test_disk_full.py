@@ -43,7 +43,7 @@ def test_a_full_log_disk_does_not_stop_the_training(
     monkeypatch.setattr("dnd.training.logs.open_own", lambda path, flags: os.open("/dev/full", flags))
     assert training(scratch).finished
     assert "the log" in (said := caplog.text)
-    assert said.count("stops here: No space left on device") == 1
+    assert said.count("any more: No space left on device") == 1
     assert {**outcome(scratch), "metrics.jsonl": ""} == {**uninterrupted, "metrics.jsonl": ""}
 
 
@@ -64,7 +64,7 @@ def test_a_full_disk_behind_stderr_does_not_stop_the_training(scratch: Path, mon
 
 def test_a_run_that_would_fill_the_disk_does_not_begin(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, 0))
-    with pytest.raises(StorageError, match=r"too little space.*found 0 bytes free"):
+    with pytest.raises(StorageError, match=r"not enough disk space.*found 0 bytes free"):
         training(scratch / "run")
     assert not (scratch / "run" / "run.json").exists()
 

@@ -34,7 +34,7 @@ def test_sound_folders_are_described(scratch: Path, run_folder: Path) -> None:
     facts, damage = diagnose(run_folder)
     assert damage == []
     assert ["checkpoint, format 1" in line for line in facts] == [True, True, False]
-    assert "has not finished" in facts[-1]
+    assert "an unfinished run" in facts[-1]
     assert diagnose(run_folder / "checkpoints" / "step-00000003")[1] == []
 
 
@@ -42,7 +42,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_no_damage(scratch:
     write_run_record(scratch / "run", {})
     facts, damage = diagnose(scratch / "run")
     assert damage == []
-    assert "has not finished" in facts[0]
+    assert "an unfinished run" in facts[0]
 
 
 def swap_seals(folder: Path) -> None:
@@ -79,7 +79,7 @@ DEEDS: dict[Callable[[Path], None], str] = {
     link: "is a symbolic link",
     unknown_file: "extra.pkl was not written by dnd and is never opened",
     file_for_a_checkpoint: "step-00000009",
-    newer_kind: "is of another run",
+    newer_kind: "belongs to another run",
     outside: "manifest.json was altered",
 }
 

@@ -59,7 +59,7 @@ def test_numbers(cells: list[str], values: list[float]):
      "1.2.3", "1,2,3", "\u0663", "5 mg"],
 )  # fmt: skip
 def test_a_cell_that_is_no_number_is_refused_with_its_row(bad: str):
-    with pytest.raises(InputError, match=r"column y: 1 cell is no number") as error:
+    with pytest.raises(InputError, match=r"column y: 1 cell is not a number") as error:
         column("1", "2.5", bad, "3")
     assert f"{bad!r} (row 4" in str(error.value)
 
@@ -68,7 +68,7 @@ def test_all_bad_cells_are_in_one_message_with_the_options_that_help():
     with pytest.raises(InputError) as error:
         column("1", "a", "a", "b", "<0.1", "c", "d", "1")
     line = str(error.value)
-    assert "6 of 8 cells are no numbers" in line
+    assert "6 of 8 cells are not numbers" in line
     assert "'a' (2 times, first in row 3); 'b' (row 5); '<0.1' (row 6) and 2 others" in line
     assert "--missing a" in line
     assert "--censored keep, drop or limit" in line
@@ -133,7 +133,7 @@ def test_a_placeholder_stops_or_is_missing_or_was_measured(text: str):
         column(*cells)
     assert np.isnan(column(*cells, missing=(text.split(".")[0].split(",")[0],)).values[2:]).all()
     assert len(set(column(*cells, measured=(text.split(".")[0].split(",")[0],)).values)) == 3
-    with pytest.raises(ConfigError, match="either missing or measured"):
+    with pytest.raises(ConfigError, match="both missing and measured"):
         LabelRules(missing=("-999",), measured=("-999",))
 
 
@@ -243,7 +243,7 @@ def test_the_report_and_evaluate_read_the_words(binary: Path, tmp_path: Path):
     other = write_csv(tmp_path / "o.csv", {"smiles": ["CCO", "CCN"], "word": ["YES", "no"]})
     assert evaluate_file(model, other, target_columns=[])["molecules"] == 2
     wrong = write_csv(tmp_path / "w.csv", {"smiles": ["CCO", "CCN"], "word": ["yes", "perhaps"]})
-    with pytest.raises(InputError, match="no class of the model: found perhaps"):
+    with pytest.raises(InputError, match="not a class of the model: found perhaps"):
         evaluate_file(model, wrong)
 
 

@@ -79,7 +79,7 @@ def test_an_output_takes_the_place_of_plain_files_only(tmp_path: Path, name: str
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/null" if name == "device.csv" else tmp_path / "x.csv")
-    with pytest.raises(InputError, match="link or no regular file"), open_writer(str(path)) as writer:
+    with pytest.raises(InputError, match="link or not a regular file"), open_writer(str(path)) as writer:
         writer.write({"a": ["1"]})
     assert path.is_symlink() or path.is_fifo()
 

@@ -122,5 +122,5 @@ def test_a_model_of_too_many_trees_is_refused_and_many_trees_take_few_rows_at_a_
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_a_configuration_holds_finite_numbers_only(text: str) -> None:
-    with pytest.raises(CorruptFileError, match="no finite number"):
+    with pytest.raises(CorruptFileError, match="not a finite number"):
         parse_json(f'{{"weight": {text}}}'.encode(), Path("config.json"))

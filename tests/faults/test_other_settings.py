@@ -27,7 +27,7 @@ from dnd.common.files import package_versions, read_json
 def test_other_settings_are_refused_and_listed(scratch: Path, changes: dict[str, Any], said: str) -> None:
     training(scratch, stop_after_s=0.0)
     before = outcome(scratch)
-    with pytest.raises(InputError, match=f"holds a run with other settings: found {said}"):
+    with pytest.raises(InputError, match=f"contains a run with other settings: found {said}"):
         training(scratch, **changes)
     assert outcome(scratch) == before
 
@@ -49,7 +49,7 @@ def test_settings_that_change_no_bit_may_differ(scratch: Path, uninterrupted: di
 
 def test_without_resume_a_folder_that_holds_a_run_is_refused(scratch: Path) -> None:
     training(scratch, stop_after_s=0.0)
-    with pytest.raises(InputError, match="Add --resume to go on"):
+    with pytest.raises(InputError, match="Add --resume to continue"):
         training(scratch, resume=False)
 
 
@@ -60,7 +60,7 @@ def test_an_allowed_change_is_made_recorded_and_said(scratch: Path, caplog: pyte
     assert result.finished
     assert result.steps == 5 + 3 * 4  # the second epoch begins again
     said = "batch_size 8 → 4; epochs 3 → 4; seed 1 → 2"
-    assert f"goes on with other settings: {said}" in caplog.text
+    assert f"continues with other settings: {said}" in caplog.text
     record = read_json(scratch / "run.json")
     assert [change["differences"] for change in record["changes"]] == [said.split("; ")]
     assert record["settings"] == {"seed": 2, "epochs": 4, "batch_size": 4, "rows": 32}

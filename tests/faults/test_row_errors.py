@@ -78,7 +78,7 @@ def test_a_mistake_of_ours_costs_its_row_and_the_command_has_its_own_exit_code(
     with pytest.raises(SystemExit) as end:
         main(["predict", str(table), "-m", str(MODEL), "-o", str(out), "--device", "cpu"])
     assert end.value.code == 5
-    assert "2 rows with an internal error" in capsys.readouterr().err
+    assert "2 rows failed with an internal error" in capsys.readouterr().err
     with open(out, newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["smiles"] for row in rows] == ["CCO", "CCCl", "CCN", "C1CC", "CCCl"]

@@ -112,7 +112,7 @@ def test_the_column_is_found(tmp_path: Path, text: str, column: str):
     [
         ("a,b\nCCO,CCN\nCCC,CCCC\n", "several columns.*'a' and 'b'.*--smiles-column"),
         ("id,name\n1,ethanol\n", "no column 'smiles': found columns id, name"),
-        ("CCO,1.5\nCCN,2.5\n", "first line of .* is no header"),
+        ("CCO,1.5\nCCN,2.5\n", "first line of .* is not a header"),
         ("ligand_smiles,product_smiles\nCCO,CCN\n", "several columns"),
     ],
 )

@@ -238,7 +238,7 @@ def test_labels_beside_are_joined_by_id(tmp_path: Path):
     found = beside(tmp_path, "abc", "\ufeffmol_id;y\nc;3,5\nb;2,5\nx;9,5\n")
     assert found[1:] == [(2.5, None), (3.5, None)]
     assert "no row 'a'" in str(found[0][1])
-    with pytest.raises(InputError, match="an id in two rows"):
+    with pytest.raises(InputError, match="a repeated or an empty id"):
         beside(tmp_path, "ab", "id,y\na,1\na,2\n")
 
 

@@ -182,9 +182,9 @@ def test_a_whole_checkpoint_of_another_run_is_refused(scratch: Path) -> None:
     own, foreign = make_checkpoint(scratch / "one", 1), make_checkpoint(scratch / "two", 2)
     shutil.rmtree(own.parent)
     shutil.copytree(foreign, own)
-    with pytest.raises(CorruptFileError, match="is of another run"):
+    with pytest.raises(CorruptFileError, match="belongs to another run"):
         training(scratch / "one", **SHORT, seed=1)
-    assert any("is of another run" in line for line in diagnose(scratch / "one")[1])
+    assert any("belongs to another run" in line for line in diagnose(scratch / "one")[1])
 
 
 def test_a_renamed_checkpoint_is_refused(scratch: Path) -> None:

@@ -41,7 +41,7 @@ class Line:
     """What was measured of one variant.
 
     Attributes:
-        name: of the variant.
+        name: name of the variant.
         seconds: CPU seconds per item, one value per repetition.
         wall_seconds: the same by the clock, where it was read.
         peak_mb: MiB that the work added to a fresh process at its peak, where that was measured.

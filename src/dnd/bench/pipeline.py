@@ -35,7 +35,7 @@ def bench_pipeline(molecules: int, repetitions: int) -> Iterator[Table]:
 
     Args:
         molecules: in the store.
-        repetitions: of every variant.
+        repetitions: number of repetitions of every variant.
     """
     set_threads()
     with tempfile.TemporaryDirectory() as name:

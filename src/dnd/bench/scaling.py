@@ -75,7 +75,7 @@ def bench_scaling(sizes: Sequence[int], repetitions: int) -> Iterator[list[Point
 
     Args:
         sizes: molecules of the synthetic stores.
-        repetitions: of every measurement; the median is kept.
+        repetitions: number of repetitions of every measurement; the median is kept.
     """
     for network in NETWORKS:
         yield [Point(**point) for point in added_memory(f"{_HERE}atoms_work", network=network, repetitions=repetitions)]
@@ -166,7 +166,7 @@ def _stores(sizes: Sequence[int]) -> Iterator[list[Point]]:
 
 
 def repeat_store(source: Path, target: Path, times: int) -> None:
-    """A store that has the first shard of `source` so many times, as hard links: it takes no further space."""
+    """A store with the first shard of `source` repeated as hard links, which take no further space."""
     manifest = read_json(source / MANIFEST)
     target.mkdir()
     for number in range(times):

@@ -19,7 +19,7 @@ def bench_startup(repetitions: int) -> Iterator[Table]:
     """CPU time, clock and memory of whole processes.
 
     Args:
-        repetitions: of every command, after one that fills the caches.
+        repetitions: number of repetitions of every command, after one that fills the caches.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

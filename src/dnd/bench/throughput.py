@@ -38,7 +38,7 @@ def bench_throughput(molecules: int, repetitions: int) -> Iterator[Table]:
 
     Args:
         molecules: per repetition; a 25th of them, at least 4, goes the 3D route.
-        repetitions: of every variant.
+        repetitions: number of repetitions of every variant.
     """
     set_threads()
     texts, name = drug_like_smiles(molecules)

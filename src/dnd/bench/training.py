@@ -65,7 +65,7 @@ def tokengt_forward(config: StudentConfig, tokens_B: Int[np.ndarray, "molecules"
     (4 D), out (2 D), two residual sums (6 D), feed-forward (2 D + 4 F with its GELU).
 
     Args:
-        config: of the student; identifiers and embeddings are left out.
+        config: configuration of the student; identifiers and embeddings are left out.
         tokens_B: tokens of each molecule.
     """
     width, inner, layers = config.width, known(config.ffn_width), config.num_layers
@@ -88,8 +88,8 @@ def transformer_forward(config: TeacherConfig, atoms: int, pairs: int) -> Count:
     Ours computes the filters once per unordered pair, so it needs about half of the second term.
 
     Args:
-        config: of the teacher; embeddings and `chiral` are left out.
-        atoms: of all molecules.
+        config: configuration of the teacher; embeddings and `chiral` are left out.
+        atoms: number of atoms of all molecules.
         pairs: ordered pairs within the cutoff, each atom with itself included.
     """
     width, radial, layers = config.width, config.num_rbf, config.num_layers
@@ -115,7 +115,7 @@ def bench_training(molecules: int, repetitions: int) -> Iterator[Table]:
     Args:
         molecules: per repetition for the small TokenGT; a quarter of them for the deep one and for the teacher on
             QM9, a 32nd for the teacher on drug-like molecules.
-        repetitions: of every variant.
+        repetitions: number of repetitions of every variant.
     """
     set_threads()
     for name, count in (("tokengt-small", molecules), ("tokengt-table5b", molecules // 4)):

@@ -3,7 +3,7 @@
 Searches for paths take longer by the number of neighbours with each bond: 14 atoms bound all to all keep RDKit's Chi4n
 busy for 10 minutes, and Avalon's fingerprint did not end in 90 seconds. Chemistry is far from there: C60 has 44,000
 walks of six bonds and ferrocene 64,000, where 10 atoms bound all to all have 5 million.
-The parser refuses such molecules, so that every command says the same of them.
+The parser refuses such molecules, so that every command treats them alike.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def refuse_dense(mol: Chem.Mol, what: str, most_walks: float = MOST_WALKS) -> No
     found = walks(mol)
     if found > most_walks:
         raise TooDenseError(
-            f"{what} of so densely bound a molecule can't be computed in bounded time",
+            f"{what} of such a densely bonded molecule can't be computed in bounded time",
             found=f"{mol.GetNumAtoms()} atoms with {mol.GetNumBonds()} bonds and {found:.2g} walks of {WALK} bonds",
             expected=f"at most {most_walks:.2g}",
             next_step="Leave the molecule out.",

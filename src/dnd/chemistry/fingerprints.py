@@ -107,7 +107,7 @@ def fingerprint(name: str, mol: Chem.Mol) -> Float[np.ndarray, " size"]:
         mol: sanitised molecule.
 
     Returns:
-        Its values, float32: whole numbers, but for `erg`.
+        Its values, float32: whole numbers, except for `erg`.
 
     Raises:
         InputError: there is no such kind.

@@ -70,7 +70,7 @@ def flat_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) -> s
         seen = atom.GetDegree() + (atom.GetTotalNumHs() if hidden else 0)
         saturated = atom.GetTotalDegree() == 4 and atom.GetTotalValence() == 4
         if saturated and seen >= 3 and atom.GetAtomicNum() in (6, 7, 14):
-            return f"all atoms lie in a plane, which atom {atom.GetIdx()} with its four bonds can't: it is a drawing"
+            return f"all atoms lie in a plane, but atom {atom.GetIdx()} has four bonds: this is a 2D drawing"
     return None
 
 
@@ -81,7 +81,7 @@ def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) ->
 
     Args:
         mol: hydrogens implicit, sanitised.
-        positions_A3: angstrom; row i is atom i, further rows are not looked at.
+        positions_A3: angstrom; row i is atom i, further rows are ignored.
     """
     for atom in mol.GetAtoms():
         sign = _tetrahedral_sign(atom)

@@ -70,7 +70,7 @@ def text_problem(text: str, limits: Limits = LIMITS) -> str | None:
     if odd is not None:
         return f"character {odd.group()!a} at position {odd.start() + 1} is not printable ASCII"
     if "~" in text:
-        return "~ stands for a bond of any kind, which makes it a query and no molecule"
+        return "~ stands for a bond of any kind, so this is a query, not a molecule"
     tokens = len(_ATOM_TOKEN.findall(text))
     if tokens == 0:
         return "no atom in the SMILES"
@@ -134,7 +134,7 @@ class Molecule:
 
 @dataclass(frozen=True)
 class InvalidMolecule:
-    """A text that is no molecule for us.
+    """A text that is not accepted as a molecule.
 
     Attributes:
         reason: what is wrong, in words for the `error` column.

@@ -1,4 +1,4 @@
-"""What a text is that is no SMILES: a name, an InChI, a CAS number, SELFIES … said in the reason of its row."""
+"""Recognise a text that is not a SMILES (a name, an InChI, a CAS number, SELFIES …) for the reason of its row."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ VALENCE_IS_STRICT = frozenset({1, 6, 7, 8, 9})
 
 
 def sanitize_without_valence(mol: Chem.Mol) -> None:
-    """Sanitise in place as `Chem.MolFromSmiles` does, but for the valence check.
+    """Sanitise in place as `Chem.MolFromSmiles` does, except for the valence check.
 
     Raises:
         Chem.MolSanitizeException: something else is wrong, such as aromaticity.
@@ -101,7 +101,7 @@ def relax(raw: Chem.Mol, parse: Callable[[], object]) -> Chem.Mol | str:
         parse: the call that refused it, for its message.
 
     Returns:
-        The molecule, or the reason why it stays refused.
+        The molecule, or the reason why it is still rejected.
     """
     raw.UpdatePropertyCache(strict=False)
     problems = Chem.DetectChemistryProblems(raw)
@@ -145,10 +145,10 @@ def canonical_form(
     Args:
         mol: sanitised, hydrogens implicit, no atom maps.
         relaxed: whether the SMILES has to be reparsed without the valence check.
-        text: what `mol` was parsed from, in case it's canonical already; empty when it's from elsewhere.
+        text: the text that `mol` was parsed from, which may be canonical already; empty if there is none.
 
     Returns:
-        Molecule and order, or why there is no canonical form.
+        Molecule and order, or the reason why there is no canonical form.
     """
     problem = molecule_problem(mol.GetNumAtoms()) or density_problem(mol)
     if problem is not None:
@@ -274,10 +274,10 @@ def _settle_extension(mol: Chem.Mol) -> str | None:
     An atom of a racemate, or of an enantiomer that is not known which, has no configuration of its own.
     """
     if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
-        return "CXSMILES with a bond to a place that is left open is no single molecule"
+        return "CXSMILES with a bond to an open position is not a single molecule"
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
     if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
-        return "CXSMILES of a polymer or of repeated parts is no single molecule"
+        return "CXSMILES of a polymer or of repeated parts is not a single molecule"
     for group in mol.GetStereoGroups():
         if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE:
             for atom in group.GetAtoms():
@@ -316,10 +316,10 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
 def without_isotopes(molecule: Molecule | InvalidMolecule) -> Molecule | InvalidMolecule:
     """The molecule of the usual isotopes: what models see, so that `CC[18OH]`, `[2H]OCC` and `CCO` are one.
 
-    A centre that only isotopes make chiral is none then, and deuterium is a hydrogen like others.
+    A centre that is chiral only by isotopes loses its configuration, and deuterium counts as hydrogen.
 
     Returns:
-        `molecule` itself where it has no isotope.
+        `molecule` itself if it has no isotope.
     """
     if isinstance(molecule, InvalidMolecule) or not any(atom.GetIsotope() for atom in molecule.mol.GetAtoms()):
         return molecule

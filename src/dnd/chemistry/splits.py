@@ -115,8 +115,8 @@ def scaffold_split(
 
     Args:
         smiles: one SMILES per row, all of which parse.
-        fractions: of train, valid and test; they sum to 1.
-        identities: of the molecules; two spellings of one may have scaffolds that differ in chirality.
+        fractions: fractions of train, valid and test; they sum to 1.
+        identities: identities of the molecules; two spellings of one may have scaffolds that differ in chirality.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
@@ -189,7 +189,7 @@ def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
 
     Args:
         values: one cell per row; a row whose cell is empty is in no part.
-        places: rows as messages say them; none = counted from 0.
+        places: row numbers for messages; none = counted from 0.
 
     Raises:
         InputError: another word, or no row for training or test.
@@ -209,7 +209,7 @@ def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
         parts[_PART_NAMES[word]].append(row)
     for name in ("train", "test"):
         if not parts[name]:
-            raise InputError(f"the split column names no row {name!r}")
+            raise InputError(f"no row of the split column says {name!r}")
     return as_split(*parts.values())
 
 
@@ -222,7 +222,7 @@ def rows_of_molecules(identities: Iterable[Hashable]) -> list[list[int]]:
 
 
 def molecule_scaffolds(smiles: Sequence[str], identities: Sequence[str] = ()) -> list[str]:
-    """`scaffolds_of`, but every row of a molecule has the scaffold of its first one."""
+    """`scaffolds_of`, but every row of a molecule has the scaffold of the molecule's first row."""
     scaffolds = scaffolds_of(smiles)
     first: dict[str, str] = {}
     for identity, scaffold in zip(identities, scaffolds, strict=bool(identities)):
@@ -240,10 +240,10 @@ def as_split(*parts: Sequence[int] | Int[np.ndarray, "rows"]) -> Split:
 
 
 def check_fractions(fractions: tuple[float, float, float]) -> None:
-    """Refuse fractions of training, validation and test that are no shares of one whole."""
+    """Raise an error if the fractions of training, validation and test are negative or do not sum to 1."""
     if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-9):
         raise ConfigError(
-            "fractions of train, valid and test", found=fractions, expected="three numbers from 0 that sum to 1"
+            "fractions of train, valid and test", found=fractions, expected="three numbers of at least 0 that sum to 1"
         )
 
 

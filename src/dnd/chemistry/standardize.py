@@ -58,6 +58,6 @@ def organic_parts(mol: Chem.Mol) -> list[int]:
 
 
 def is_mixture(mol: Chem.Mol) -> bool:
-    """Whether two different parts have carbon, the second half as large as the first; a salt or solvate is none."""
+    """Whether two different parts have carbon, the second half as large as the first; no salts or solvates."""
     sizes = organic_parts(mol)
     return len(sizes) > 1 and sizes[1] >= _LIKE_SIZE * sizes[0]

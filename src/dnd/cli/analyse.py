@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the picture, the CSV and the sentence.")]
 Datasets = Annotated[str, typer.Option(help="Data sets of the paper, separated by commas, or `all`.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder that is looked at first for data sets.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder to search first for data sets.")]
 SmilesColumn = Annotated[str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")]
 Molecules = Annotated[list[Path] | None, typer.Argument(metavar="[IN]...", help="Tables, SDF files or stores.")]
 
@@ -63,7 +63,7 @@ def attention(
     out: Out,
     encoder: Annotated[list[str], typer.Option(help="ENCODER folder, or `random`; may be repeated.")],
     molecules: Annotated[int, typer.Option(min=1, help="Molecules drawn from the held-out ones.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the draw, the permutations and the random student.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the draw, the permutations and the random student.")] = 0,
 ) -> None:
     """Attention against distance in space, and how far each head looks (Figure 4)."""
     from dnd.reproduction.analyse import analyse_attention_of
@@ -76,16 +76,18 @@ def labels(
     data: Annotated[Path, typer.Argument(help="Labelled table.")],
     out: Out,
     target_columns: Annotated[list[str], typer.Option(help="Column with labels; may be repeated.")],
-    encoder: Annotated[Path, typer.Option(help="ENCODER folder; RandInit of its architecture stands beside it.")],
+    encoder: Annotated[Path, typer.Option(help="ENCODER folder; compared with RandInit of the same architecture.")],
     settings: Annotated[list[str] | None, typer.Argument(help="key=value settings of the finetuning.")] = None,
     smiles_column: SmilesColumn = None,
-    fractions: Annotated[str, typer.Option(help="Of the training labels, separated by commas.")] = "0.1,0.2,0.4,1",
+    fractions: Annotated[
+        str, typer.Option(help="Fractions of the training labels, separated by commas.")
+    ] = "0.1,0.2,0.4,1",
     seeds: Annotated[int, typer.Option(min=1, help="Number of finetuning seeds.")] = 3,
     split: Annotated[str, typer.Option(help="scaffold, random or kfold (its first fold).")] = "scaffold",
     recipe: Annotated[str, typer.Option(help="Finetuning recipe.")] = "finetune-small",
-    jobs: Annotated[int, typer.Option(help="Finetunings at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of finetunings at once.")] = 1,
 ) -> None:
-    """Label efficiency with nested subsets of the training labels (Figure 5); goes on where it was stopped."""
+    """Label efficiency with nested subsets of the training labels (Figure 5); the same command resumes after a stop."""
     from dnd.common.errors import ConfigError
     from dnd.reproduction.analyse import analyse_labels
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from dnd.bench.measure import Table
 
 app = typer.Typer()
-Repetitions = Annotated[int, typer.Option(min=1, help="Of every variant; they alternate, medians are compared.")]
+Repetitions = Annotated[
+    int, typer.Option(min=1, help="Repetitions of each variant; variants alternate, medians are compared.")
+]
 Molecules = Annotated[int, typer.Option(min=8, help="Molecules per repetition.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON with every repetition.")]
 
@@ -46,7 +48,9 @@ def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out 
 def scaling(
     repetitions: Repetitions = 3,
     largest: Annotated[int, typer.Option(min=1000, help="Molecules of the largest synthetic store.")] = 1_000_000,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON; a CSV and a picture go beside it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="JSON file; a CSV and a picture are written beside it.")
+    ] = None,
 ) -> None:
     """Time and memory against atoms per molecule, molecules per store, rows of a file, and threads."""
     from dnd.bench.measure import machine

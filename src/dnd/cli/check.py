@@ -13,7 +13,7 @@ from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standard
 def check(
     data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns with labels; every column that can be learned if not given.")
+        list[str] | None, typer.Option(help="Columns with labels; by default every column that can be learned.")
     ] = None,
     smiles_column: Annotated[
         str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
@@ -23,9 +23,9 @@ def check(
     censored: Censored = None,
     decimal: Decimal = None,
     standardize: Standardize = False,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="JSON file to write as well.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="JSON file for all findings.")] = None,
 ) -> None:
-    """Say in seconds what a table holds, what is wrong with it, and what to type next."""
+    """Summarise a labelled table in seconds, with its problems and the command to run next."""
     from dnd.common.config import from_dict
     from dnd.common.files import write_json
     from dnd.finetuning.check_data import check_data

@@ -11,7 +11,7 @@ from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite,
 
 
 def compress(
-    model: Annotated[Path, typer.Argument(help="MODEL folder of `dnd finetune`, of several members.")],
+    model: Annotated[Path, typer.Argument(help="MODEL folder of `dnd finetune` with several members.")],
     settings: Annotated[
         list[str] | None, typer.Argument(help="key=value settings, such as loop.epochs=30 or held_out=0.1.")
     ] = None,
@@ -19,19 +19,19 @@ def compress(
     molecules: Annotated[
         list[str] | None,
         typer.Option(
-            help="Table of molecules without labels, or `druglike` for the 20,000 that ship; repeat for more. "
-            "Add the table that the model was made of."
+            help="Table of molecules without labels, or `druglike` for the 20,000 that ship; may be repeated. "
+            "Include the model's own training table."
         ),
     ] = None,
     smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. That of the model, or found by name or content.")
+        str | None, typer.Option(help="Column with SMILES. By default that of the model, or found by name or content.")
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="What the student starts from: a shipped encoder, an ENCODER folder, or `random`."),
+        typer.Option(help="Starting point of the student: a shipped encoder, an ENCODER folder, or `random`."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="small, or a TOML file.")] = "small",
-    seed: Annotated[int | None, typer.Option(help="Seed of the training and of what is held out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the training and of the held-out molecules.")] = None,
     device: Device = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes for parsing and descriptors; 0 = one per processor.")
@@ -40,7 +40,7 @@ def compress(
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
 ) -> None:
-    """Teach one student what a blend predicts, so that a screen takes a fraction of the time."""
+    """Train one student to imitate a blend, so that screening takes a fraction of the time."""
     from dnd.common.config import load_config
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run

@@ -33,7 +33,7 @@ def contrast(
     allow_change: AllowChange = False,
     device: Device = None,
 ) -> None:
-    """Pretrain a student by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel."""
+    """Pretrain a student by 3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules."""
     from dnd.common.config import load_config
     from dnd.pretraining.baselines.infomax3d import ContrastConfig
     from dnd.pretraining.baselines.infomax3d import contrast as run

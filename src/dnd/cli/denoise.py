@@ -22,7 +22,7 @@ def denoise(
     allow_change: AllowChange = False,
     device: Device = None,
 ) -> None:
-    """Train a 3D teacher to predict the noise added to conformers; print its loss between trivial value and floor."""
+    """Train a 3D teacher to predict the noise added to conformers; print its loss, the trivial loss and the floor."""
     from dnd.common.config import load_config
     from dnd.pretraining.denoise import DenoiseConfig
     from dnd.pretraining.denoise import denoise as run
@@ -31,12 +31,12 @@ def denoise(
     config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:
-        echo(f"stopped after loop.stop_after_s; the same command with --resume goes on from {summary.folder}")
+        echo(f"stopped after loop.stop_after_s; the same command with --resume continues from {summary.folder}")
         return
     echo(f"{summary.folder}: a finished teacher")
     if summary.metrics:
         found = summary.metrics
         echo(
             f"held-out loss {found['held_out_loss']:.4f} ({100 * found['explained']:.1f} % of what can be predicted); "
-            f"a prediction of zero has {found['trivial']:.4f}, and none can go below about {found['floor']:.4f}"
+            f"predicting zero gives {found['trivial']:.4f}, and no model can go below about {found['floor']:.4f}"
         )

@@ -29,12 +29,12 @@ def distill(
         ),
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="TEACHER folder, from `dnd denoise`; not needed where all terms are auxiliary.")
+        Path | None, typer.Option(help="TEACHER folder, from `dnd denoise`; not needed if all terms are auxiliary.")
     ] = None,
     out: EncoderOut = ...,  # type: ignore[assignment]
     level: Annotated[str | None, typer.Option(help="node, graph, coordinated, custom, or auto.")] = None,
     validate: Annotated[
-        Path | None, typer.Option(help="With --level auto: labelled molecules; the validation part decides.")
+        Path | None, typer.Option(help="With --level auto: labelled table; its validation part decides.")
     ] = None,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="With --level auto: columns with labels; repeat, or separate by commas.")
@@ -49,7 +49,7 @@ def distill(
     allow_change: AllowChange = False,
     device: Device = None,
 ) -> None:
-    """Teach a 2D student what a frozen 3D teacher says about clean conformers."""
+    """Train a 2D student to reproduce a frozen 3D teacher's representations of clean conformers."""
     from dnd.common.config import load_config
     from dnd.common.errors import ConfigError
     from dnd.pretraining.distill import distill as run
@@ -58,7 +58,7 @@ def distill(
 
     automatic = level == "auto"
     if automatic != (validate is not None) or automatic != bool(target_columns):
-        raise ConfigError("--level auto, --validate and --target-columns belong together")
+        raise ConfigError("--level auto, --validate and --target-columns must be given together")
     of_choice = [word for word in settings or () if automatic and word.startswith(("finetune.", "seeds="))]
     of_choice = [*([f"finetune.loop.device={device}"] if device else []), *of_choice]
     overrides = [

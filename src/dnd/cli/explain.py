@@ -16,7 +16,7 @@ def explain(
         str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
     ] = None,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Target to explain; may be repeated. The first four when left out.")
+        list[str] | None, typer.Option(help="Target to explain; may be repeated. By default the first four.")
     ] = None,
     most_molecules: Annotated[int, typer.Option(min=1, help="Rows to explain.")] = 100,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -13,7 +13,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
     format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
 ) -> None:
-    """Write the model, the settings of its inputs, and a module that makes them with RDKit and NumPy alone."""
+    """Write the model, the settings of its inputs, and a module that computes the inputs with RDKit and NumPy."""
     from dnd.common.config import look_up
     from dnd.export.export import FORMATS, export_onnx
 

@@ -24,24 +24,25 @@ Settings = Annotated[
     list[str] | None,
     typer.Argument(
         help="key=value settings, such as loop.epochs=30, loss=huber, transform=auto or class_weights=balanced; "
-        "further target columns."
+        "a word without = is a further target column."
     ),
 ]
 TargetColumns = Annotated[
-    list[str], typer.Option(help="Column with labels; give it again for more. Empty cells are missing labels.")
+    list[str], typer.Option(help="Column with labels; may be repeated. Empty cells are missing labels.")
 ]
 Also = Annotated[
     list[str] | None,
-    typer.Option(help="FILE:COLUMN[,COLUMN]: a further table whose targets the same model learns; repeat for more."),
+    typer.Option(help="FILE:COLUMN[,COLUMN]: another table, whose targets the same model learns; may be repeated."),
 ]
 Encoder = Annotated[str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or `random` for RandInit.")]
 Student = Annotated[
-    str | None, typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder to copy.")
+    str | None,
+    typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder for its architecture."),
 ]
 Task = Annotated[
     str | None,
     typer.Option(
-        help="auto, regression, classification or multiclass; one per target, with commas.",
+        help="auto, regression, classification or multiclass; one for all targets, or one each with commas.",
         autocompletion=completed_by("auto regression classification multiclass"),
     ),
 ]
@@ -56,15 +57,16 @@ Split = Annotated[
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="mae, rmse, spearman, auroc or auprc: what recipes best and fast are chosen for.",
+        help="Metric that recipes best and fast optimise: mae, rmse, spearman, auroc or auprc.",
         autocompletion=completed_by("mae rmse spearman auroc auprc"),
     ),
 ]
 TimeLimit = Annotated[
-    str | None, typer.Option(help="90s, 10m or 1h, for recipes best and fast: what does not fit is left out.")
+    str | None, typer.Option(help="90s, 10m or 1h, for recipes best and fast: work that does not fit is left out.")
 ]
 Search = Annotated[
-    int, typer.Option(metavar="N", help="First choose a few settings in N trials, by the validation part (Optuna).")
+    int,
+    typer.Option(metavar="N", help="Search a few settings in N trials first, scored on the validation part (Optuna)."),
 ]
 
 
@@ -90,25 +92,25 @@ def finetune(
     replicates: Annotated[
         str | None,
         typer.Option(
-            help="Rows of one molecule: keep, mean, median or geometric-mean; keep if not given.",
+            help="How to merge rows of one molecule: keep (default), mean, median or geometric-mean.",
             autocompletion=completed_by("keep mean median geometric-mean"),
         ),
     ] = None,
-    ensemble: Annotated[int | None, typer.Option(help="Number of members, seeds in a row.")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="Number of members, trained with consecutive seeds.")] = None,
     recipe: Annotated[str, recipe_option("finetune")] = "best",
     metric: Metric = None,
     time_limit: TimeLimit = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training; the split has its own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the training; the split has split_seed.")] = None,
     search: Search = 0,
     resume: Resume = False,
     skip_nonfinite: SkipNonfinite = None,
     allow_change: AllowChange = False,
     device: Device = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes for parsing and descriptors; 0, one per processor, if not given.")
+        int | None, typer.Option(help="Processes for parsing and descriptors; 0 (default) = one per processor.")
     ] = None,
 ) -> None:
-    """Make a model of labelled molecules, and print it beside classical baselines."""
+    """Train a model on labelled molecules and compare it with classical baselines."""
     from dnd.finetuning.time_limit import read_duration
 
     options = {

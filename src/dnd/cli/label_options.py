@@ -1,4 +1,4 @@
-"""Options that say how cells are read; `finetune`, `check` and `evaluate` share them, so they stand in neither."""
+"""Options that say how cells are read, shared by `finetune`, `check` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import typer
 
 Missing = Annotated[
     list[str] | None,
-    typer.Option(metavar="WORDS", help="Further words or values for a missing label, such as -999 or n.d.,BLQ."),
+    typer.Option(metavar="WORDS", help="Further words or values that mean a missing label, such as -999 or n.d.,BLQ."),
 ]
 Measured = Annotated[
     list[str] | None,
-    typer.Option(metavar="VALUES", help="Values such as 9999 that look like placeholders and were measured."),
+    typer.Option(metavar="VALUES", help="Values such as 9999 that look like placeholders but were measured."),
 ]
 Censored = Annotated[
     str | None,
     typer.Option(
-        help="Labels such as >10 and <0.1: keep them as limits, drop them, or take the limit for the value.",
+        help="Labels such as >10 and <0.1: keep (learn as limits), drop, or limit (learn the limit as a value).",
         autocompletion=lambda: ["keep", "drop", "limit"],
     ),
 ]
 Decimal = Annotated[
-    str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells leave it open.")
+    str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells are ambiguous.")
 ]
 
 Standardize = Annotated[
     bool,
     typer.Option(
-        "--standardize", help="Take the largest organic part of each molecule, neutral, here and in predictions."
+        "--standardize", help="Reduce each molecule to its largest organic part, neutralised, here and in predictions."
     ),
 ]
 

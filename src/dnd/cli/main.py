@@ -37,39 +37,39 @@ from dnd.common.terminal import show_from_now_on, show_no_more, shown
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
 # verb has a `-`, module and function have a `_`.
 VERBS = {
-    "demo": "The main job, small, on shipped data: denoise, distill, finetune, predict, report.",
+    "demo": "Run all stages on small shipped data: denoise, distill, finetune, predict, report.",
     "prepare": "Molecules with or without conformers → a store.",
     "denoise": "Store → teacher: a 3D network that predicts the noise added to conformers.",
-    "distill": "Store and teacher → encoder: a 2D student that has what the teacher knew.",
+    "distill": "Store and teacher → encoder: a 2D student that learned the teacher's representations.",
     "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
     "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
     "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
-    "check": "Labelled molecules → what the table holds, in seconds, and what to type next.",
+    "check": "Labelled molecules → a summary of the table, its problems, and the command to run next.",
     "finetune": "Labelled molecules and an encoder → a model.",
-    "compress": "A model of several members → one student that predicts the same, several times as fast.",
+    "compress": "A model of several members → one student that imitates it and predicts several times as fast.",
     "predict": "Molecules and a model → predictions, row by row.",
-    "screen": "Any number of molecules and a model → sharded Parquet, resumable, in constant memory.",
+    "screen": "Any number of molecules and a model → sharded Parquet, in constant memory; can be resumed.",
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
     "explain": "Molecules and a model → pictures of what each atom adds to a prediction.",
-    "export": "A model of one student → ONNX, with what makes its inputs; runs without torch.",
-    "serve": "Models → a page to paste SMILES or send a file, and an interface for programs.",
+    "export": "A model of one student → ONNX, with the code that makes its inputs; runs without torch.",
+    "serve": "Models → a web page for SMILES and files, and a JSON interface for programs.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
     "reproduce": "The tables and figures of the paper, ours beside theirs.",
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
-    "info": "Versions, device and shipped encoders; or what a folder is and how it was made.",
+    "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
 }
 _RUN_ALONE = ("demo", "info")  # verbs that do something without an argument
 
 
-_OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; what was saved before is intact"
+_OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; everything saved before is intact"
 
 # What every verb shows of its work.
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show the results and warnings only.")]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every epoch, too.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and warnings.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show every epoch.")]
 _LogFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Append all lines, those of -v too, with their time.")
+    Path | None, typer.Option(metavar="FILE", help="Append every line with its time, as -v shows them.")
 ]
 _LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
 
@@ -87,7 +87,7 @@ class _Verbs(typer.core.TyperGroup):
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
     app = typer.Typer(name="dnd", cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback(help="Denoise and distill: molecular properties from SMILES with what a 3D teacher knew.")(_root)
+    app.callback(help="Denoise and distill: molecular properties from SMILES, with a student of a 3D teacher.")(_root)
     for name, line in VERBS.items():
         if name != verb:
             app.command(name, help=line)(_not_loaded)
@@ -146,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
         if not end.code and (count := noted_rows()):
             rows = "a row" if count == 1 else f"{count} rows"
-            _stop(f"{rows} with an internal error, which their reason tells; the others are done", EXIT_ROWS)
+            _stop(
+                f"{rows} failed with an internal error, which is the row's reason; all other rows are done", EXIT_ROWS
+            )
         raise
     except Interrupted as error:
         _stop(_what_is_kept(verb, words), error.exit_code)
@@ -174,11 +176,11 @@ def _what_is_kept(verb: str | None, words: Sequence[str]) -> str:
     """What a command that was asked to stop leaves behind, and the line that resumes it."""
     folder = last_held_folder()
     if folder is None or not any(path.name != ".lock" for path in folder.iterdir()):
-        return "stopped before its end, so there is no whole result; run it again"
+        return "stopped before the end, so there is no complete result; run the command again"
     command = typer.main.get_group(build_app(verb)).commands[verb or ""]
     can_resume = any("--resume" in option.opts for option in command.params)
     line = ["dnd", *words, *["--resume"] * (can_resume and "--resume" not in words)]
-    return f"stopped; what is done is kept in {folder}. To resume: {shlex.join(line)}"
+    return f"stopped; finished work is kept in {folder}. To resume: {shlex.join(line)}"
 
 
 def _internal_error(error: Exception) -> NoReturn:

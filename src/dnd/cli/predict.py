@@ -19,7 +19,9 @@ def predict(
     smiles_column: Annotated[
         str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Leave cells that start with = + - @ as they are.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Do not escape cells that start with = + - @ (spreadsheet formulas).")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
 ) -> None:

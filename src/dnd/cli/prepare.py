@@ -13,9 +13,11 @@ TargetColumns = Annotated[
     list[str] | None, typer.Option(help="Columns or labels kept as targets; repeat, or separate by commas.")
 ]
 Conformers = Annotated[
-    str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: the file's if it has coordinates.")
+    str, typer.Option(help="none, file, etkdg, etkdg_raw (not relaxed), or auto: from the file if it has coordinates.")
 ]
-Backend = Annotated[str, typer.Option(help="rdkit, nvmolkit (extra `gpu`, NVIDIA GPU; RDKit for what fails), or auto.")]
+Backend = Annotated[
+    str, typer.Option(help="rdkit, nvmolkit (extra `gpu`; NVIDIA GPU, RDKit for molecules that fail), or auto.")
+]
 Hydrogens = Annotated[str, typer.Option(help="Explicit hydrogens: heavy_both, all_both or teacher_all_student_heavy.")]
 Auxiliary = Annotated[
     list[str] | None,
@@ -29,7 +31,7 @@ Quantum = Annotated[
 ]
 Exclude = Annotated[
     list[Path] | None,
-    typer.Option(help="File whose molecules are left out, by InChIKey connectivity block; may be repeated."),
+    typer.Option(help="File of molecules to leave out, compared by InChIKey connectivity block; may be repeated."),
 ]
 
 
@@ -49,17 +51,17 @@ def prepare(
     auxiliary: Auxiliary = None,
     quantum: Quantum = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-    limit: Annotated[int | None, typer.Option(help="Read the first so many records.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Draw so many records at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of generated conformers and of --sample.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Number of records to read, from the first on.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Number of records to draw at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of generated conformers and of --sample.")] = 0,
     timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
     exclude: Exclude = None,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
-    """Make a store: graphs, conformers and targets, checked, in memory-mapped shards, rejects beside."""
+    """Make a store: checked graphs, conformers and targets in memory-mapped shards, and a list of rejects."""
     from dnd.common.config import from_dict
     from dnd.store.prepare import prepare as make_store
     from dnd.store.settings import PrepareConfig
@@ -92,7 +94,7 @@ def prepare(
         LOGGER.log(RESULT, f"  {count:>9,}  {reason}")
     if quantum:
         without = sum(summary.quantum_failures.values())
-        LOGGER.log(RESULT, f"quantum values of {summary.molecules - without:,} molecules, none of {without:,}")
+        LOGGER.log(RESULT, f"quantum values for {summary.molecules - without:,} molecules, none for {without:,}")
         for reason, count in summary.quantum_failures.items():
             LOGGER.log(RESULT, f"  {count:>9,}  {reason}")
 

@@ -15,23 +15,23 @@ def pretrain_base(
         list[str] | None, typer.Argument(help="key=value settings, such as most_molecules=5000 or base.loop.epochs=2.")
     ] = None,
     inputs: Annotated[
-        list[Path], typer.Option(help="Conformers (.npz, SDF, XYZ), or SMILES (CSV, SMI); repeat.")
+        list[Path], typer.Option(help="File of conformers (.npz, SDF, XYZ) or SMILES (CSV, SMI); may be repeated.")
     ] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for stores, teacher, students and encoders.")] = ...,  # type: ignore[assignment]
     recipe: Annotated[str, recipe_option("base")] = "cpu",
     exclude: Annotated[
-        list[Path] | None, typer.Option(help="Further file whose molecules are left out; may be repeated.")
+        list[Path] | None, typer.Option(help="Further file of molecules to leave out; may be repeated.")
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the data sets whose validation and test molecules are left out.")
     ] = None,
     allow_change: Annotated[
-        bool, typer.Option("--allow-change", help="Go on with other settings; finished stages stay as they are.")
+        bool, typer.Option("--allow-change", help="Resume with other settings; finished stages stay as they are.")
     ] = False,
     device: Device = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that prepare stores; the recipe's if not given.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes that prepare stores; by default the recipe's.")] = None,
 ) -> None:
-    """Train dnd-base and its like from data to weights; the same command goes on after a stop."""
+    """Train the encoders that ship, from data to weights; the same command resumes after a stop."""
     from dnd.common.config import load_config
     from dnd.common.log import LOGGER, RESULT
     from dnd.reproduction.base_settings import BaseConfig
@@ -42,4 +42,4 @@ def pretrain_base(
     config = load_config(BaseConfig, recipe, [*words, *(settings or [])], stage="base")
     done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, allow_change=allow_change)
     if not done.finished:
-        LOGGER.log(RESULT, "stopped by a loop's stop_after_s; the same command goes on")
+        LOGGER.log(RESULT, "stopped after stop_after_s of a loop; run the same command to resume")

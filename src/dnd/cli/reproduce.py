@@ -19,7 +19,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of results; default runs/reproduce-BUDGET.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Cells at a time, each a process of its own.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of cells to run at once, each in its own process.")] = 1,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with QM9, PCQM4Mv2 or archives of OGB.")] = None,
     datasets: Annotated[str, typer.Option(help="Data sets, or targets of tables 2 and 6, separated by commas.")] = "",
     systems: Annotated[str, typer.Option(help="Systems, separated by commas; all of the table by default.")] = "",
@@ -30,9 +30,11 @@ def reproduce(
     pretraining: Annotated[
         list[Path] | None, typer.Option(help="File to pretrain on instead of QM9 or PCQM4Mv2; may be repeated.")
     ] = None,
-    hydrogens: Annotated[str, typer.Option(help="Of the pretraining for Table 1 and the figures.")] = "heavy_both",
+    hydrogens: Annotated[
+        str, typer.Option(help="Hydrogens of the pretraining for Table 1 and the figures.")
+    ] = "heavy_both",
 ) -> None:
-    """Run what is missing of a table or figure and write it; the same command goes on where it was stopped."""
+    """Run the missing cells of a table or figure and write it; the same command resumes after a stop."""
     from dnd.common.config import look_up
     from dnd.common.errors import ConfigError
     from dnd.reproduction.budgets import budget as find_budget
@@ -56,7 +58,9 @@ def reproduce(
     )
     outcome = run(request, out or Path("runs") / f"reproduce-{budget}", jobs=jobs)
     typer.echo(outcome.text)
-    typer.echo(f"{outcome.summary.ran} cells ran, {outcome.summary.reused} were there; all in {outcome.folder}")
+    typer.echo(
+        f"{outcome.summary.ran} cells ran, {outcome.summary.reused} were finished before; results in {outcome.folder}"
+    )
     for key in outcome.summary.failed:
         typer.echo(f"failed: {key}: {outcome.summary.records[key].reason}", err=True)
 

@@ -17,13 +17,15 @@ def screen(
     ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one per processor.")] = 0,
     top: Annotated[int | None, typer.Option(metavar="K", help="Write the best K rows to top.csv.")] = None,
-    by: Annotated[str | None, typer.Option(metavar="TARGET", help="Target of --top, if there are several.")] = None,
-    ascending: Annotated[bool, typer.Option("--ascending", help="The smallest are the best.")] = False,
-    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per piece of work; a shard has 32.")] = 1024,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    by: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="Target that --top ranks by, if there are several.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that stopped.")] = False,
+    ascending: Annotated[bool, typer.Option("--ascending", help="With --top: the smallest are the best.")] = False,
+    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per chunk of work; a shard has 32 chunks.")] = 1024,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
 ) -> None:
     """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
     from dnd.common.log import LOGGER, RESULT
@@ -38,4 +40,4 @@ def screen(
         f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s",
     )
     if top is not None:
-        LOGGER.log(RESULT, f"{summary.folder / 'top.csv'}: the best of them")
+        LOGGER.log(RESULT, f"{summary.folder / 'top.csv'}: the best rows")

@@ -11,14 +11,14 @@ import typer
 def serve(
     model: Annotated[list[Path], typer.Option("--model", "-m", help="MODEL folder; may be repeated.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen at; only this machine reaches the default.")
+        str, typer.Option(help="Address to listen on; the default is reachable from this machine only.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = one that is free.")] = 8000,
-    most_rows: Annotated[int, typer.Option(min=1, help="Rows of a file that is sent.")] = 20_000,
-    most_megabytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 8,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
+    most_rows: Annotated[int, typer.Option(min=1, help="Maximum number of rows in a file.")] = 20_000,
+    most_megabytes: Annotated[int, typer.Option(min=1, help="Maximum size of a request.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Serve models: a page to paste SMILES or send a file, and JSON under /api/v1."""
+    """Serve models: a web page for SMILES and files, and JSON under /api/v1."""
     from importlib.util import find_spec
 
     from dnd.common.errors import ConfigError

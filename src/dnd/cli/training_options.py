@@ -1,4 +1,4 @@
-"""Options that several verbs that train have, and the settings that they stand for."""
+"""Options shared by verbs that train, and the settings that they set."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from dnd.common.log import LOGGER, RESULT
 
 EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]
 StudentName = Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where this run stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")]
 
 SkipNonfinite = Annotated[
     int | None,
-    typer.Option(
-        "--skip-nonfinite", metavar="N", help="Leave out up to N batches whose loss or gradient is not finite."
-    ),
+    typer.Option("--skip-nonfinite", metavar="N", help="Skip up to N batches whose loss or gradient is not finite."),
 ]
 AllowChange = Annotated[
     bool,
-    typer.Option("--allow-change", help="With --resume: go on under other settings, data or versions; it is recorded."),
+    typer.Option("--allow-change", help="With --resume: accept other settings, data or versions, and record them."),
 ]
 
 
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; auto, CUDA if there is one, if not given.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or auto (default): CUDA if there is a GPU.")]
 
 
 def recipe_option(stage: str) -> Any:

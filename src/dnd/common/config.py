@@ -155,7 +155,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     try:
         return cls(**built)
     except ValueError as error:  # raised by a `__post_init__`
-        raise ConfigError(f"settings of {cls.__name__} are at odds", found=str(error)) from error
+        raise ConfigError(f"settings of {cls.__name__} contradict each other", found=str(error)) from error
 
 
 def _nearest_setting(cls: type[Any], path: str, key: str) -> str:
@@ -190,7 +190,7 @@ def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"setting {key} goes through {table}, which is no table")
+            raise ConfigError(f"setting {key}: {table} is not a table of settings")
     values[last] = value
 
 

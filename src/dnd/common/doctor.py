@@ -24,7 +24,7 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
         Lines that describe it and lines that name damage; no damage means it is fit for use.
 
     Raises:
-        InputError: `folder` is no folder, or nothing in it was written by `dnd`.
+        InputError: `folder` is not a folder, or `dnd` wrote nothing in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
@@ -41,16 +41,16 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
     own_id = _own_id(folder, damage) if is_run else None
     for part in checkpoints:
         if ".tmp-" in part.name:
-            facts.append(f"{part}: left half-written by a run that was killed; it is never read")
+            facts.append(f"{part}: incomplete, from a run that was killed; it is never read")
             continue
         manifest = _check_sealed(part, facts, damage)
         if own_id is not None and manifest is not None and manifest.get("run") != own_id:
-            damage.append(f"{part} is of another run: found {manifest.get('run')}, expected {own_id}")
+            damage.append(f"{part} belongs to another run: found {manifest.get('run')}, expected {own_id}")
     unfinished = checkpoints or (folder / ".progress").is_dir() or not _results(folder)
     if not is_sealed and unfinished:
-        facts.append(f"{folder}: a run that has not finished; the command that started it goes on with --resume")
+        facts.append(f"{folder}: an unfinished run; add --resume to the command that started it")
     elif not is_sealed:
-        damage.append(f"{folder} has lost its {MANIFEST}: nothing vouches for {', '.join(_results(folder))}")
+        damage.append(f"{folder} has lost its {MANIFEST}, so these can't be checked: {', '.join(_results(folder))}")
     return facts, damage
 
 

@@ -76,7 +76,7 @@ class Interrupted(DndError):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved, --resume goes on from it")
+        super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved; resume with --resume")
         self.exit_code = 128 + number
 
 
@@ -99,7 +99,7 @@ def internal_reason(error: Exception) -> str:
     """The reason of a row that raised `error`.
 
     Raises:
-        Exception: `error` itself, where it says that the memory is full: that is no fault of the row.
+        Exception: `error` itself, if it says that the memory is full, which is not the fault of the row.
     """
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         raise error

@@ -161,7 +161,8 @@ def _require_plain_target(path: Path) -> None:
 
 def _not_plain(path: Path) -> InputError:
     return InputError(
-        f"{path} is a link or no regular file, so it is not written to", next_step="Remove it or choose another path"
+        f"{path} is a link or not a regular file, so dnd does not write to it",
+        next_step="Remove it or choose another path",
     )
 
 
@@ -199,7 +200,7 @@ def read_plain_file(path: Path, limit_bytes: int) -> bytes:
         # Not blocking, so that a named pipe is seen to be one and not waited for.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise CorruptFileError(f"{path} is no regular file")
+                raise CorruptFileError(f"{path} is not a regular file")
             content = stream.read(limit_bytes + 1)
     except FileNotFoundError as error:
         raise CorruptFileError(
@@ -213,10 +214,10 @@ def read_plain_file(path: Path, limit_bytes: int) -> bytes:
 
 
 def _finite(text: str) -> float:
-    """A number of a JSON; `NaN` and `1e999` are none, since we write none."""
+    """A number of a JSON file; `NaN` and `1e999` are rejected, since we never write them."""
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return value
 
 
@@ -301,7 +302,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except ValueError:  # it holds what no JSON of ours holds, such as a lone surrogate or 1e999
         intact = False
     if not intact:
-        raise CorruptFileError(f"{path} was altered", expected="what its own digest says")
+        raise CorruptFileError(f"{path} was altered", expected="contents that match its digest")
     return manifest
 
 
@@ -309,11 +310,11 @@ def read_sealed(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     """The content of a file of a sealed folder as its manifest vouches for it, whatever happens to the file later.
 
     Raises:
-        CorruptFileError: the manifest does not list the file, or the file is no longer what it was.
+        CorruptFileError: the manifest does not list the file, or the file has changed.
     """
     entry = manifest["files"].get(name)
     if not isinstance(entry, dict) or not isinstance(entry.get("bytes"), int):
-        raise CorruptFileError(f"{folder} holds no sealed {name}")
+        raise CorruptFileError(f"the manifest of {folder} does not list {name}")
     content = read_plain_file(safe_join(folder, name), entry["bytes"])
     if hashlib.sha256(content).hexdigest() != entry.get("sha256"):
         raise CorruptFileError(
@@ -335,7 +336,7 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
         raise CorruptFileError(
             f"{folder} is not a finished {kind}",
             found="no manifest.json",
-            next_step=f"{_where_from(kind)}; a run that stopped goes on with --resume",
+            next_step=f"{_where_from(kind)}; resume an interrupted run with --resume",
         )
     manifest = read_manifest(folder)
     if manifest.get("kind") != kind:
@@ -403,7 +404,9 @@ def check_free_space(folder: Path, needed_bytes: int) -> None:
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
-        raise StorageError(f"too little space for {folder}", found=f"{free:,} bytes free", expected=f"{needed_bytes:,}")
+        raise StorageError(
+            f"not enough disk space for {folder}", found=f"{free:,} bytes free", expected=f"{needed_bytes:,}"
+        )
 
 
 # One process per run folder; what a killed one left half-written in it goes when the next one comes.
@@ -435,8 +438,8 @@ def _require_no_links(folder: Path) -> None:
             path = Path(parent, name)
             if path.is_symlink():
                 raise InputError(
-                    f"{path} is a symbolic link", expected="a folder without links, since it is written to",
-                    next_step="Remove it, or put in its place what it leads to",
+                    f"{path} is a symbolic link", expected="a real folder, since dnd writes to it",
+                    next_step="Remove the link, or replace it with the folder that it points to",
                 )  # fmt: skip
 
 

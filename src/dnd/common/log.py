@@ -40,7 +40,7 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def level_of(verbose: int) -> int | None:
-    """The level that `verbose` stands for in Python: 0 or False nothing, 1 or True as the command, 2 as with `-v`."""
+    """The log level of `verbose` in Python: 0 or False nothing, 1 or True as the command, 2 as with `-v`."""
     return None if not verbose else PROGRESS if verbose == 1 else logging.DEBUG
 
 
@@ -115,7 +115,7 @@ class Console(logging.Handler):
         return level >= self.level and (self.hidden is None or not self.hidden[0] <= level <= self.hidden[1])
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line; an account that can't be written is an error, any other line is no reason to stop a run."""
+        """Show a line; a result that can't be written is an error, any other line does not stop a run."""
         if not self.shows(record.levelno) or (record.levelno == PROGRESS and self.bar is not None):
             return
         account = logging.INFO <= record.levelno < logging.WARNING
@@ -155,7 +155,7 @@ class _LogFile(logging.StreamHandler[Any]):
     def handleError(self, record: logging.LogRecord) -> None:
         """Say once that the file stops."""
         LOGGER.removeHandler(self)
-        LOGGER.warning(f"warning: the log file {self._path} stops here: {sys.exc_info()[1]}")
+        LOGGER.warning(f"warning: can't write to the log file {self._path} any more: {sys.exc_info()[1]}")
 
     def close(self) -> None:
         """Close the file."""
@@ -173,7 +173,9 @@ def _require_log(path: Path) -> None:
     try:
         time.strptime(first, _TIME)
     except ValueError as error:
-        raise InputError(f"{path} is no log file", found=repr(first), next_step="Choose another --log-file") from error
+        raise InputError(
+            f"{path} is not a log file", found=repr(first), next_step="Choose another --log-file"
+        ) from error
 
 
 def is_shown(level: int) -> bool:
@@ -191,7 +193,7 @@ class Progress:
 
     Args:
         title: names the work: stage and member.
-        unit: of what is counted.
+        unit: name of the things counted.
         total: how many there are, where it is known.
         first: how many were done before.
         about: whether the total is an estimate.

@@ -36,7 +36,7 @@ class ModelFolder:
     """A verified model folder.
 
     Attributes:
-        path: where it lies; later changes there change nothing here.
+        path: its folder; later changes of the folder have no effect here.
         config: the content of `config.json`.
         manifest: the content of `manifest.json`.
     """
@@ -154,7 +154,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise CorruptFileError(
-                f"weight {name} of {what} has another shape than its configuration says",
+                f"weight {name} of {what} does not have the shape in its configuration",
                 found=tuple(tensor.shape),
                 expected=tuple(own[name].shape),
                 next_step=_COPY_AGAIN,
@@ -191,7 +191,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Expect
         if not agrees:
             known = " × ".join(str(sizes.get(axis, axis)) if isinstance(axis, str) else str(axis) for axis in axes)
             raise CorruptFileError(
-                f"array {name} of a classical model is not what it should be",
+                f"array {name} of a classical model is missing or has the wrong shape or type",
                 found="nothing" if found is None else f"{' × '.join(map(str, lengths))} {found.dtype}",
                 expected=f"{known} {_WORDS[kind]}",
                 next_step="Finetune the model again",
@@ -200,5 +200,5 @@ def check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Expect
 
 
 def packed_size(bits: int) -> int:
-    """Bytes that so many bits take."""
+    """Number of bytes that hold this number of bits."""
     return -(-bits // 8)

@@ -1,4 +1,4 @@
-"""Where our processes import from: never the folder they stand in, which may be one that somebody sent.
+"""Where our processes import from: never the current folder, which may come from somebody else.
 
 Python puts the current folder on the path of imports for `python -m` and `python -c`, and for every empty entry of
 `PYTHONPATH` (`PYTHONPATH=$PYTHONPATH:/mine` has one where the variable was unset). A `numpy.py` in a received folder

@@ -86,7 +86,7 @@ class Missing:
 
     Attributes:
         offsets: where each row's values would begin, and where the last one's end.
-        dtype: of the values.
+        dtype: dtype of the values.
     """
 
     offsets: Int[np.ndarray, "boundaries"]

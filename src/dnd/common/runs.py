@@ -55,7 +55,7 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
     """Refuse to resume a run under other settings or other package versions.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         settings: those of now.
         allow_change: return the differences instead.
 
@@ -73,9 +73,10 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
             differences.append(f"{name} {record['versions'].get(name)} → {version}")
     if differences and not allow_change:
         raise InputError(
-            f"{folder} holds a run with other settings",
+            f"{folder} contains a run with other settings",
             found="; ".join(differences[:8]),
-            next_step="Use the settings it was started with, or another folder; a training goes on with --allow-change",
+            next_step="Use the settings it was started with, or another folder; "
+            "a training accepts others with --allow-change",
         )
     return differences
 
@@ -91,12 +92,14 @@ def begin_or_go_on(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
         write_run_record(folder, settings)
         return
     if not resume:
-        raise InputError(f"{folder} holds a run", next_step="Add --resume to go on, or choose another folder")
+        raise InputError(
+            f"{folder} already contains a run", next_step="Add --resume to continue it, or choose another folder"
+        )
     require_same_run(folder, settings)
 
 
 def record_change(folder: Path, settings: Mapping[str, Any], differences: list[str]) -> None:
-    """Record that the run in `folder` goes on under `settings`; what it was before stays in `changes`."""
+    """Record that the run in `folder` continues with `settings`; the earlier settings stay in `changes`."""
     record = _read_record(folder)
     changed = {"at": _now(), "command": _command(), "differences": differences}
     record |= {"settings": dict(settings), "versions": package_versions()}
@@ -117,7 +120,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     parts = {"id": str, "settings": dict, "versions": dict}
     wrong = [name for name, kind in parts.items() if not isinstance(record.get(name), kind)]
     if wrong:
-        raise CorruptFileError(f"{folder / RUN_RECORD} is no run record", found=f"no {wrong[0]}")
+        raise CorruptFileError(f"{folder / RUN_RECORD} is not a run record", found=f"no {wrong[0]}")
     return record
 
 
@@ -136,7 +139,7 @@ def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str
 
     Args:
         folder: to be made, to be resumed, or finished: see `already_finished` for the last.
-        kind: of what is made, for the message.
+        kind: kind of folder that is made, for the message.
         resume: whether a run may be gone on with.
         beside: names that may be there before a run begins.
 
@@ -149,7 +152,7 @@ def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str
     if MANIFEST in names:
         return
     if RUN_RECORD in names and not resume:
-        raise InputError(f"{folder} holds an unfinished {kind}", next_step="Add --resume, or choose another folder")
+        raise InputError(f"{folder} contains an unfinished {kind}", next_step="Add --resume, or choose another folder")
     if names and RUN_RECORD not in names:
         found = ", ".join(sorted(names)[:5])
         raise InputError(f"{folder} is not empty", found=found, next_step="Choose another folder")
@@ -162,13 +165,13 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
 
     Raises:
         InputError: it does and `resume` is not set: a result is never overwritten.
-        CorruptFileError: what is there is damaged or of another kind.
+        CorruptFileError: the folder is damaged or of another kind.
     """
     if not (folder / MANIFEST).exists():
         return False
     verify_folder(folder, kind=kind, format_version=format_version)
     if not resume:
-        raise InputError(f"{folder} already holds a finished {kind}", next_step="Choose another folder")
+        raise InputError(f"{folder} already contains a finished {kind}", next_step="Choose another folder")
     drop_scaffolding(folder)
     return True
 

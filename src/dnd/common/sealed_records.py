@@ -64,7 +64,7 @@ def read_record(path: Path) -> dict[str, Any]:
         return record
     old = parse_json(content, path)  # says more where it is no JSON at all
     if _CHECK in old or json_text(old).encode() != content:
-        raise CorruptFileError(f"{path} was altered", expected="what its own checksum says")
+        raise CorruptFileError(f"{path} was altered", expected="contents that match its checksum")
     return old
 
 

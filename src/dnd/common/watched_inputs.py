@@ -21,7 +21,7 @@ class WatchedInputs:
         describe: gives name, size and digest of one.
 
     Attributes:
-        descriptions: of all, in order.
+        descriptions: descriptions of all inputs, in order.
 
     Raises:
         InputError: one is a named pipe or a device, or changes already.
@@ -36,7 +36,7 @@ class WatchedInputs:
         self.require_unchanged()
 
     def require_unchanged(self) -> None:
-        """Refuse to go on when a file was written to since the beginning.
+        """Raise an error if a file was written to since the beginning.
 
         Raises:
             InputError: a file has another size or time of change; which one.
@@ -87,7 +87,8 @@ class MappedFile:
 
     def _changed(self) -> CorruptFileError:
         return CorruptFileError(
-            f"{self._path} changed while it was read", next_step="Restore it or make it again, then go on with --resume"
+            f"{self._path} changed while it was read",
+            next_step="Restore it or make it again, then continue with --resume",
         )
 
 

@@ -110,7 +110,7 @@ def open_pcqm4mv2(
 def _peeked(path: Path, blocks: Iterator[SdfBlock], count: int) -> tuple[Iterator[SdfBlock], list[SdfBlock]]:
     first = list(itertools.islice(blocks, count))
     if not first:
-        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+        raise InputError(f"{path} contains no record", next_step="Check how it was made or copied")
     return itertools.chain(first, blocks), first
 
 
@@ -141,7 +141,7 @@ def _joined(
             raise InputError(f"{path} has more records than {table} has rows", found=f"record {block.number}")
         if row.values.get("idx", str(block.number)) != str(block.number):
             raise InputError(
-                f"row {row.place} of {table} is not that of record {block.number} of {path}",
+                f"row {row.place} of {table} does not belong to record {block.number} of {path}",
                 found=f"idx {row.values['idx']}",
                 expected="the rows in the order of the records, none left out",
             )
@@ -179,7 +179,7 @@ def _with_labels_beside(
     by_id = {one: values for one, values in kept if one}
     if any(block.title in by_id for block in first if block.title):
         if len(by_id) < len(kept):
-            raise InputError(f"{table} has an id in two rows, or none in one", found=f"{len(kept)} rows, column {ids}")
+            raise InputError(f"{table} has a repeated or an empty id", found=f"{len(kept)} rows, column {ids}")
         return (
             _sdf_record(
                 path.name, block, reader, row := by_id[block.title], _other_molecule(block, row.get(told), table)
@@ -252,7 +252,9 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
     positions, total = arrays["R"], int(counts.sum())
     if positions.shape != (total, 3) or arrays["Z"].shape != (total,) or len(arrays["smiles"]) != len(counts):
         shapes = f"R {positions.shape}, Z {arrays['Z'].shape}, {len(arrays['smiles'])} SMILES"
-        raise CorruptFileError(f"arrays of {path} do not fit", found=shapes, expected=f"{total} atoms of {len(counts)}")
+        raise CorruptFileError(
+            f"arrays of {path} do not fit together", found=shapes, expected=f"{total} atoms of {len(counts)} molecules"
+        )
     if positions.dtype != np.int16 and positions.dtype.kind != "f":
         raise InputError(f"{path} has positions of an unknown unit", found=positions.dtype, expected="float32 or int16")
     targets = _targets(path, arrays, target_columns)
@@ -366,12 +368,14 @@ def open_xyz(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
 
     Raises:
         InputError: no frame, or a target column there is not.
-        CorruptFileError: a damaged archive, or a file in it that is no XYZ.
+        CorruptFileError: the archive is damaged, or a file in it is not XYZ.
     """
     frames = _frames_of(path) if stream is None else _frames(text_lines(stream, path))
     first = next(frames, None)
     if first is None:
-        raise InputError(f"{path} holds no XYZ frame", expected="a line with the number of atoms, a comment, the atoms")
+        raise InputError(
+            f"{path} contains no XYZ frame", expected="a line with the number of atoms, a comment, the atoms"
+        )
     is_qm9 = _is_qm9(first[1]) if len(first) > 1 else False
     require_columns(path.name, QM9_PROPERTIES if is_qm9 else (), target_columns)
     return RecordSource(path.name, _xyz_records(path.name, first, frames, tuple(target_columns)), True)
@@ -558,7 +562,9 @@ def _open(path: Path, smiles_column: str | None, target_columns: Sequence[str]) 
         if is_workbook(path):
             raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI or Parquet", next_step=SAVE_AS_CSV)
         known = "npz, sdf, xyz, csv, tsv, smi, parquet, tar"
-        raise InputError(f"{path} is of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}")
+        raise InputError(
+            f"{path} is a file of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}"
+        )
     return _table_source(path, smiles_column, target_columns)
 
 

@@ -39,7 +39,7 @@ def with_conformers(
     """The records, those that the GPU could do with `generated_JA3`.
 
     Args:
-        records: of any layout; those without a SMILES pass as they are.
+        records: records of any layout; those without a SMILES pass as they are.
         num_conformers: K wanted.
         seed: the run's seed.
         relax: minimise MMFF94s energies.

@@ -69,7 +69,7 @@ class QuantumValues:
             nuclear charge, debye angstrom. It's the same in every orientation, and of a linear molecule it's the size
             of the textbook's one number.
         energy: against the isolated neutral atoms of the same method, kcal/mol; negative = bound.
-        charges_N: Mulliken charge of each graph atom, e, with those of its hydrogens that are no graph atoms.
+        charges_N: Mulliken charge of each graph atom, e, with those of its hydrogens that are not graph atoms.
         energy_shares_N: share of each graph atom in `energy`, kcal/mol, with its hydrogens' likewise.
         bond_orders_U: Wiberg bond order of each bond of the graph.
     """

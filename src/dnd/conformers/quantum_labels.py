@@ -165,7 +165,7 @@ class QuantumLabels:
         except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
             raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)) from error
         if not isinstance(about, dict) or about.get("kind") != _KIND:
-            raise InputError(f"{path} holds no quantum labels", found=sorted(arrays), expected=_KIND)
+            raise InputError(f"{path} contains no quantum labels", found=sorted(arrays), expected=_KIND)
         reasons = arrays.pop("failed_reasons", np.empty(0, dtype="S1"))
         if not _fit(arrays) or len(reasons) != len(arrays["failed_rows"]):
             raise CorruptFileError(f"the arrays of {path} do not fit together")
@@ -206,7 +206,7 @@ def joined(parts: Sequence[QuantumLabels]) -> QuantumLabels:
     """The labels of several files of one source, by row; a row that two have counts once.
 
     Raises:
-        InputError: they differ in source, method or accuracy, or there is none.
+        InputError: the files differ in source, method or accuracy, or there is no file.
     """
     if not parts:
         raise InputError("there are no quantum labels to join")

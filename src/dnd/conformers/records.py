@@ -31,8 +31,8 @@ class Record:
     Attributes:
         row: place in its source, from 0.
         source: file name of the source.
-        layout: what there is and how it belongs together. `smiles`: no coordinates. `smiles_with_hydrogens`: row i of
-            the coordinates is atom i of `AddHs(MolFromSmiles(smiles))`. `coordinates`: elements and positions in any
+        layout: which data there are and how atoms correspond. `smiles`: no coordinates. `smiles_with_hydrogens`: row i
+            of the coordinates is atom i of `AddHs(MolFromSmiles(smiles))`. `coordinates`: elements and positions in any
             order, SMILES perhaps. `molblock`: graph and conformer are both in the block. `molblock_for_smiles`: the
             graph is the SMILES', the block holds its coordinates in another atom order.
         smiles: one SMILES, or several of which the first that fits the coordinates counts.
@@ -43,7 +43,7 @@ class Record:
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
         generated_JA3: J conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
-        quantum: what is known of the conformer's electrons: a label, or why there is none; None = not looked for.
+        quantum: quantum label of the conformer, or the reason why there is none; None = not requested.
         problem: why the record can't be used, found while reading; None for a good one.
     """
 

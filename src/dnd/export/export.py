@@ -37,7 +37,7 @@ def export_onnx(model: Path | str, out: Path) -> list[Path]:
     Raises:
         ConfigError: the model is a blend or several students, or its student has no form in ONNX; the package `onnx` is
             not installed.
-        InputError: `out` exists; the folder is no MODEL folder.
+        InputError: `out` exists, or the folder is not a MODEL folder.
     """
     try:
         from dnd.export.graph import Graph

@@ -42,7 +42,7 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, _TYPES[kind], shape))
 
     def constant(self, value: Tensor | np.ndarray | float | list[int], kind: str | None = None) -> str:
-        """A constant: weights as they are, numbers as `kind`, integers where nothing is said."""
+        """A constant: weights unchanged, numbers as `kind`, which is integer by default."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=kind)
         name = f"c{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))

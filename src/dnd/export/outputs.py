@@ -20,9 +20,9 @@ def value_nodes(graph: Graph, outputs: str, targets: tuple[Target, ...], calibra
 
     Args:
         graph: to build in.
-        outputs: of the network.
+        outputs: outputs of the network.
         targets: in the scale of the network.
-        calibration: of the model; None = none.
+        calibration: calibration of the model, or None.
     """
     double = graph("Cast", outputs, to=_DOUBLE)
     groups, columns = {group.first: group for group in groups_of(targets)}, []

@@ -64,11 +64,11 @@ def baselines(
     A target with a transform is learned on the same scale as the model learns it.
 
     Args:
-        features: of the molecules.
-        targets: of the columns.
+        features: features of the molecules.
+        targets: targets of the columns.
         targets_BC: labels; NaN = missing.
         train: rows that the model learned from.
-        budget_s: a forest that a pilot says does not fit into so many seconds is left out.
+        budget_s: time in seconds; a forest that does not fit into it by a pilot is left out.
     """
     labels_BC, groups = on_learned_scale(targets, targets_BC), groups_of(targets)
     found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_BC, train)), {})}
@@ -116,11 +116,11 @@ def fit_forests(
     """One random forest per target on its labelled training molecules; a target with one class gets that class.
 
     Args:
-        features_BF: of all molecules.
+        features_BF: features of all molecules.
         targets_BC: labels; NaN = missing.
         train: rows of the training part.
         kinds: one for all targets, or one for each.
-        seed: of the forests.
+        seed: random seed of the forests.
         groups: columns that are the classes of one target; they share a forest.
     """
     num_targets = targets_BC.shape[1]

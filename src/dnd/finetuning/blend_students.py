@@ -66,12 +66,12 @@ class _School:
     """What the students of a partition share.
 
     Attributes:
-        plan: of the finetuning, with this partition's epochs.
-        number: of the partition.
+        plan: plan of the finetuning, with this partition's epochs.
+        number: index of the partition.
         bench: folds and labels.
         partition: training, validation and test part.
-        folders: of the students that are trained.
-        resume: go on where one stopped.
+        folders: folders of the students that are trained.
+        resume: continue interrupted trainings.
         unfinished: whether one that was stopped is used as it is.
         scale_C: deviation of the labels of each target on the learned scale, 1 for classes.
     """
@@ -162,12 +162,12 @@ def train_students(
         plan: what is settled.
         bench: data of the partition.
         partition: its parts.
-        number: of the partition.
+        number: index of the partition.
         fits: the classical members, whose predictions out of fold the first student has to better.
         students: how many and for how long.
         folders: one for each.
         scale_C: deviation of the labels of each target, 1 for classes.
-        resume: go on where a student stopped.
+        resume: continue an interrupted student.
     """
     if not students.count:
         return BlendStudents()

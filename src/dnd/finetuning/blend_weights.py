@@ -47,7 +47,7 @@ def fit_weights(
     Args:
         predictions_MBC: out of fold; NaN where a member has none.
         targets_BC: labels; NaN = missing.
-        kinds: of the targets.
+        kinds: tasks of the targets.
         scale_C: deviation of the labels of each target, 1 for classes.
         metric: that they are chosen for, of the kinds that it is for; None = the loss alone.
     """

@@ -10,7 +10,7 @@ distribution Φ:
 fitting take turns, which is the EM algorithm for censored regression (Tobin, Econometrica 26 (1958) 24; Dempster et
 al., J. R. Stat. Soc. B 39 (1977) 1) with predictions out of fold in place of fitted ones. Whether limits are filled,
 left out or taken for values is decided by the likelihood of all labels out of fold, in which a limit counts as the
-chance of a truth beyond it. No test label is looked at.
+chance of a truth beyond it. No test label is used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a labelled table holds and what a finetuning would make of it, found in seconds and without torch.
 
 It reads as `finetune` does: the same front door, reader of labels, parser, split and transform. Where `finetune` would
-stop, such as at `>10` or -999, it looks on under the option that would let it go on, and names that option.
+stop, such as at `>10` or -999, it continues under the option that would let `finetune` continue, and names that option.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check_data(
     Args:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; empty = every column that can be learned is one.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         rules: what the user says of the labels.
         standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 
@@ -203,7 +203,7 @@ def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], lis
 def _columns(
     kept: _Kept, names: Sequence[str], columns: Sequence[str]
 ) -> tuple[list[TargetFacts], dict[str, str], dict[str, LabelColumn]]:
-    """Targets, other columns with the reason why they are none, and the labels of the targets."""
+    """Targets, other columns with the reason why they can't be targets, and the labels of the targets."""
     targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
     for name in names or columns[:MOST_COLUMNS]:
         why = "" if names else _no_target(kept.cells(name))
@@ -219,7 +219,7 @@ def _columns(
         if labels is not None:
             values[name] = labels
     if not names and len(columns) > MOST_COLUMNS:
-        others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are looked at"
+        others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are examined"
     for name in [name for name in columns[:MOST_COLUMNS] if names and name not in names]:
         labels = _target(kept, name)[1]  # beside named targets the others may be leaks
         if labels is not None:
@@ -228,7 +228,7 @@ def _columns(
 
 
 def _no_target(cells: Sequence[str]) -> str:
-    """Why a column that nobody named is no target; empty where it may be one."""
+    """Why a column that nobody named can't be a target; empty if it can."""
     known = [cell for cell in cells if cell.strip()]
     if not known:
         return "empty"
@@ -311,7 +311,7 @@ def _with_transform(
 
 
 def _repeats(kept: _Kept, facts: TargetFacts, labels: LabelColumn) -> Repeats | None:
-    """How far the repeated measurements of a target are apart; limits are none."""
+    """How far the repeated measurements of a target are apart; limits do not count as measurements."""
     is_factor = facts.transform == "log"
     values_B = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
     values_B = Transform("log").judged(values_B) if is_factor else values_B

@@ -17,7 +17,7 @@ class TargetFacts:
     """What one column of labels holds.
 
     Attributes:
-        name: of the column.
+        name: name of the column.
         unit: by its name or its cells; empty = not known.
         cells: the kinds of its cells.
         rules: under which it was read: the user's, and what had to be added.
@@ -26,14 +26,14 @@ class TargetFacts:
         notes: what was understood of its cells.
         labels: how many molecules have one, limits included.
         low: smallest label.
-        median: of the labels.
+        median: median of the labels.
         high: largest label.
         classes: labels of each class, in their order; empty for values.
         task: what `finetune` would do, and why.
-        transform: of the labels before they are learned.
+        transform: transform of the labels before fitting.
         transform_reason: why.
-        edges: of the bins of the histogram, in the unit of the target.
-        counts: of the bins.
+        edges: edges of the bins of the histogram, in the unit of the target.
+        counts: counts of the bins.
         repeats: molecules that were measured more than once; None where there are none.
     """
 
@@ -72,11 +72,11 @@ class DataFacts:
         different: molecules among them, each once.
         invalid: for each reason the rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
-        mixtures: rows of several molecules of like size.
+        mixtures: rows of several molecules of similar size.
         standardized: rows that standardization changes; None = it was not asked for.
         duplicates: for molecules in several rows the SMILES and these rows, those with most rows first.
         targets: the columns of labels.
-        others: columns that are no labels, and why.
+        others: columns that can't be labels, and why.
         leaks: pairs of columns that order the molecules alike, with the rank correlation.
         chosen: the targets that `next_line` names.
         split: sizes of training, validation and test part; None where no split can be drawn.

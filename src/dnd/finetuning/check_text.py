@@ -30,7 +30,7 @@ def check_lines(facts: DataFacts) -> Iterator[str]:
     for first, second, correlation in facts.leaks:
         yield (
             f"warning: columns {first} and {second} order the molecules alike (rank correlation {correlation:.3f}): "
-            f"is one of them the other in another unit, or computed from it?"
+            f"one may be the other in another unit, or computed from it"
         )
     yield ""
     yield from _plan_lines(facts)
@@ -45,7 +45,7 @@ def first_lines(facts: DataFacts) -> Iterator[str]:
 
 
 def _molecule_lines(facts: DataFacts) -> Iterator[str]:
-    drawn = f", {facts.looked_at} of them drawn at random and looked at" if facts.looked_at < facts.rows else ""
+    drawn = f", {facts.looked_at} of them drawn at random and examined" if facts.looked_at < facts.rows else ""
     yield f"{facts.path}: {facts.rows} rows{drawn}"
     named = f"; names of the molecules in {facts.id_column}" if facts.id_column else ""
     yield f"SMILES in column {facts.smiles_column}{named}"
@@ -56,7 +56,7 @@ def _molecule_lines(facts: DataFacts) -> Iterator[str]:
         hint = "; --standardize learns their largest organic part, neutral" if facts.standardized is None else ""
         yield f"salts and solvates: {_rows(facts.salts)}{hint}"
     if facts.mixtures:
-        yield f"mixtures of molecules of like size: {_rows(facts.mixtures)}"
+        yield f"mixtures of molecules of similar size: {_rows(facts.mixtures)}"
     if facts.standardized is not None:
         yield f"standardized: {_rows(facts.standardized)} changed to their largest organic part, neutral"
     if facts.duplicates:

@@ -1,7 +1,7 @@
 """`--level auto`: distil both at the level of atoms and of molecules, finetune both briefly, keep the better encoder.
 
 Source: D&D leaves open when GRAPH is better and when NODE (its open question 3), and no rule is known; so the data at
-hand decides. Only the validation part is looked at. The test part of the same split stays unseen, so that a model
+hand decides. Only the validation part is used. The test part of the same split stays unseen, so that a model
 finetuned from the kept encoder can still be judged by it.
 """
 
@@ -63,7 +63,7 @@ class ChoiceConfig:
             raise ConfigError("too few seeds to tell a difference from chance", found=self.seeds, expected="2 or more")
         if self.finetune.split == "kfold" or self.finetune.ensemble > 1:
             raise ConfigError(
-                "the choice between levels needs one partition and one member", next_step="Leave both out"
+                "the choice between levels needs one partition and one member", next_step="Leave out kfold and ensemble"
             )
 
 
@@ -80,12 +80,12 @@ class LevelChoice:
     """What the validation part said about the two levels.
 
     Attributes:
-        metric: of the validation part, at the best epoch.
-        seeds: of the finetunings.
+        metric: metric on the validation part, at the best epoch.
+        seeds: random seeds of the finetunings.
         scores: per level one value per seed.
         kept: the level with the better mean.
         margin: by how much its mean is better.
-        half_width: of the 95 % interval of the margin over the seeds (paired, Student's t).
+        half_width: half-width of the 95 % interval of the margin over the seeds (paired, Student's t).
         data: name of the labelled file.
         split: how it was cut.
     """
@@ -142,7 +142,7 @@ def distill_best_level(
         data: labelled molecules; `choice.finetune.split` cuts them, and only the validation part is compared.
         config: settings of both distillations; their `level` is not used.
         choice: settings of the comparison.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Returns:
         What the choice was; None when a training was stopped by `loop.stop_after_s`.
@@ -196,7 +196,9 @@ def _refuse_unsuited(config: DistillConfig) -> None:
         raise ConfigError("--level auto runs in one process", next_step="Distil each level by itself, then finetune")
     terms = asdict(config.terms)
     if any(terms[name] for name in terms if name != "task"):
-        raise ConfigError("weights of terms do not go with --level auto", found=terms, next_step="Leave terms.* out")
+        raise ConfigError(
+            "weights of terms can't be combined with --level auto", found=terms, next_step="Leave terms.* out"
+        )
 
 
 def _settings(
@@ -222,7 +224,7 @@ def choose(
     Args:
         metric: what was measured on the validation part.
         scores: per level one value per seed.
-        seeds: of the values.
+        seeds: random seeds of the values.
         data: name of the labelled file.
         split: how it was cut.
     """

@@ -212,11 +212,11 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
 
     Args:
         molecules: a column per target of the user, in the model's order.
-        targets: of the model.
-        groups: of the model.
+        targets: targets of the model.
+        groups: groups of the model.
 
     Raises:
-        InputError: a label is no class of the model, or words stand where numbers are expected.
+        InputError: a label is not a class of the model, or is a word where a number is expected.
     """
     columns: list[np.ndarray] = []
     wanted = [target for column, target in enumerate(targets) if not is_later_class(groups, column)]
@@ -226,7 +226,7 @@ def labels_of_model(molecules: LabelledMolecules, targets: Sequence[Target], gro
         words = molecules.classes[column] if molecules.classes else ()
         if not target.group and not target.classes:
             if words:
-                raise InputError(f"target {target.name} has words for labels", found=words[0], expected="numbers")
+                raise InputError(f"target {target.name} has words as labels", found=words[0], expected="numbers")
             columns.append(values_B)
         elif target.classes:
             columns.append(_places(values_B, words, target.name, target.classes))
@@ -243,7 +243,7 @@ def _places(values_B: np.ndarray, words: Sequence[str], name: str, of_model: Seq
     unknown = next((one for one in classes if class_key(one) not in keys), None)
     if unknown is not None:
         known = ", ".join(of_model[:10])
-        raise InputError(f"a label of {name} is no class of the model", found=unknown, expected=known)
+        raise InputError(f"a label of {name} is not a class of the model", found=unknown, expected=known)
     place = np.array([keys.index(class_key(one)) for one in classes], dtype=np.float64)
     own_B = np.full(len(codes_B), math.nan)
     known_B = ~np.isnan(codes_B)

@@ -60,7 +60,7 @@ class FitOptions:
 
     Attributes:
         threads: that a forest may use.
-        trees: of a forest, at most.
+        trees: largest number of trees in a forest.
         balanced: both labels weigh the same, however rare one is; the Gaussian process knows no such weights.
         boosting_seeds: fits of the boosting that are averaged, at most.
     """
@@ -80,8 +80,8 @@ class Training:
         y_B: labels: scaled values, or 0 and 1.
         layout: which columns are which set.
         classes: whether the labels are 0 and 1.
-        num_targets: of the whole table; many targets get smaller models.
-        seed: of this fit.
+        num_targets: number of targets of the whole table; many targets get smaller models.
+        seed: random seed of this fit.
         options: threads, trees and weights of labels.
         identity_B: a number for each molecule; its rows are held out together. None = all rows are different ones.
     """
@@ -110,12 +110,12 @@ def fit_member(name: str, training: Training) -> ArrayModel:
 
 
 def trees_of(options: FitOptions, targets: int) -> int:
-    """Trees of a forest for each of so many targets."""
+    """Number of trees of a forest for each of `num_targets` targets."""
     return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
 
 
 def seeds_of(options: FitOptions, targets: int) -> int:
-    """Fits of the boosting that are averaged for each of so many targets."""
+    """Number of boosting fits that are averaged for each of `num_targets` targets."""
     return max(1, min(options.boosting_seeds, LIMIT_BOOSTING_WORK // targets))
 
 
@@ -125,7 +125,7 @@ def is_forest(name: str) -> bool:
 
 
 def suits(name: str, molecules: int, targets: int) -> bool:
-    """Whether a member can be fitted on so many molecules and targets in sensible time."""
+    """Whether a member can be fitted on this number of molecules and targets in reasonable time."""
     if name == "gaussian_process":
         return molecules <= LIMIT_KERNEL_MOLECULES and targets <= LIMIT_KERNEL_TARGETS
     return name != "boosting" or targets <= LIMIT_BOOSTED_TARGETS
@@ -164,7 +164,7 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
 
     Args:
         training: what a fit gets.
-        changes: of LightGBM's parameters.
+        changes: changes of LightGBM's parameters.
         rounds: trees of each seed.
     """
     import lightgbm  # a slow import that no prediction needs
@@ -300,11 +300,12 @@ class Workbench:
         layout: columns of `x_BF`.
         rows: development molecules with features.
         folds: the fold of each of `rows`.
-        num_folds: of them.
-        seed: of the fits.
-        options: of the fits.
+        num_folds: number of folds.
+        seed: random seed of the fits.
+        options: settings of the fits.
         identity_B: a number for each molecule, the same for all its rows.
-        exact_BC: `targets_BC` without limits, which can teach but not judge; None = there is no limit.
+        exact_BC: `targets_BC` without limits, which are used for fitting but not for evaluation; None = there is no
+            limit.
     """
 
     x_BF: Float32[np.ndarray, "known features"]
@@ -322,7 +323,7 @@ class Workbench:
 
     @property
     def judged_BC(self) -> Array:
-        """The labels that members are judged by."""
+        """The labels that members are evaluated on."""
         return self.targets_BC if self.exact_BC is None else self.exact_BC
 
     def known(self, rows: np.ndarray) -> np.ndarray:
@@ -387,7 +388,7 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, kept:
 
     Args:
         bench: data of the partition.
-        names: of the members, the most important first.
+        names: names of the members, the most important first.
         budget_s: seconds; infinite = no limit.
         kept: fits of an earlier call that was stopped.
     """

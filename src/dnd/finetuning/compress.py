@@ -70,11 +70,11 @@ class CompressConfig:
         encoder: what the student starts from.
         pooling: see `FinetuneConfig`.
         layer_decay: learning rate multiplier per layer; 1 = one rate for all.
-        loss: of values.
-        most_rows: of a table that are read; of more, so many are drawn at random.
+        loss: loss for values.
+        most_rows: largest number of rows read from a table; larger tables are subsampled at random.
         held_out: share of the molecules that the student does not learn from; they say how far it is from the model
             and how wide its intervals are.
-        known_share: of an epoch that molecules with a label are to have, if some are among the tables; each is taken
+        known_share: share of an epoch for molecules with a label, if some are among the tables; each is taken
             ten times at most.
         jobs: processes for parsing and descriptors; 0 = one per processor.
     """
@@ -94,10 +94,12 @@ class CompressConfig:
         """Refuse settings that can't work before any work starts."""
         if not 0 < self.held_out <= 0.5 or not 0 <= self.known_share < 1:
             found = (self.held_out, self.known_share)
-            raise ConfigError("held_out is above 0, up to 0.5, and known_share from 0 to below 1", found=found)
+            raise ConfigError(
+                "held_out must be above 0 and at most 0.5, known_share at least 0 and below 1", found=found
+            )
         if not 0 < self.layer_decay <= 1 or self.most_rows < 100:
             found = (self.layer_decay, self.most_rows)
-            raise ConfigError("layer_decay is above 0, up to 1, and most_rows at least 100", found=found)
+            raise ConfigError("layer_decay must be above 0 and at most 1, most_rows at least 100", found=found)
 
 
 class Apprentice(SupervisedObjective):
@@ -130,8 +132,8 @@ def compress(
             model was made of belongs among them: the student should be best where the labels are, and its applicability
             domain is measured there.
         config: the settings; those of the recipe `compress-small` when None.
-        smiles_column: of the tables.
-        resume: go on where an interrupted run stopped.
+        smiles_column: SMILES column of the tables.
+        resume: continue an interrupted run.
 
     Raises:
         InputError: the model is one network already, or the molecules are too few.
@@ -156,7 +158,7 @@ def _require_several(teacher: Predictor, saved: ModelFolder) -> None:
     blend = teacher.parts.blend
     if len(teacher.parts.members) + len(blend.classical if blend else ()) < 2:
         raise InputError(
-            f"{saved.path} has one member, which no student would be faster than",
+            f"{saved.path} has a single member, so no student would be faster",
             expected="a model of several, such as those of --recipe best and fast",
         )
 
@@ -192,7 +194,7 @@ def _compress(
         resume=resume, settings=settings, title=f"compress, seed {config.loop.seed}",
     )  # fmt: skip
     if not result.finished:
-        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues")
         return FinetuneSummary(out, {}, False)
     objective.to("cpu")
     network = objective.network

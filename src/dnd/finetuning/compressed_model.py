@@ -74,10 +74,10 @@ class Compressed:
         training: how its training went.
         unlabelled: molecules that it was taught.
         part: which of them it learned from, and which were held out.
-        values_BC: what the teacher says of them.
+        values_BC: the teacher's predictions for them.
         test: the teacher's test part.
         hydrogens: as the student sees molecules.
-        record: of the run.
+        record: record of the run.
     """
 
     saved: ModelFolder
@@ -104,7 +104,7 @@ class Compressed:
 
 
 def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int) -> LabelledMolecules:
-    """The labelled molecules that a model was judged by and did not learn from; none where it was made of folds."""
+    """The labelled test molecules of a model, which it was not fitted on; none if it was made of folds."""
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
     found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
     knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
@@ -230,10 +230,11 @@ def agreement_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, own in found["targets"].items():
         share = "none" if own["r2"] is None or own["r2"] <= 0 else format(own["r2"], ".1%")
+        unit = f" {units[name]}" if units.get(name) else ""
         lines.append(
-            f"{name}: on {found['held_out']} molecules that it did not learn from the student is "
-            f"{significant(own['mae'])}{' ' + units[name] if units.get(name) else ''} away from its model on average "
-            f"and has {share} of the variance of its predictions"
+            f"{name}: on {found['held_out']} molecules that it did not learn from, the student differs from "
+            f"its model by {significant(own['mae'])}{unit} on average and reproduces {share} of the variance "
+            "of its predictions"
         )
     return lines
 
@@ -298,8 +299,8 @@ def widened(
     Args:
         teacher: intervals of the teacher.
         low_V, high_V: its ends for molecules that the student did not learn from, in the target's unit.
-        predicted: what the student says of them.
-        place: of the target, for the draw.
+        predicted: the student's predictions for them.
+        place: index of the target, for the draw.
     """
     start = ConformalIntervals(1.0, None, teacher.similarity_knots, teacher.similarity_factors)
     forward = predicted.transform.forward
@@ -337,7 +338,7 @@ def _calibration_words(made: Compressed, calibration: Calibration) -> list[str]:
             lines.append(line + (held if one.judged.measured is not None else ""))
         if one.chosen.sets is not None:
             line = f"{target.name}: sets of classes made for {calibration.coverage:.0%} coverage as those of the model "
-            held = f"; {one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            held = f"; {one.judged.set_coverage:.1%} of the test molecules have their class in the set"
             lines.append(line + "that taught the student" + (held if one.judged.set_coverage is not None else ""))
     return lines
 

@@ -38,7 +38,7 @@ def audit_duplicates(
 
     Args:
         partitions: one, or one per fold.
-        smiles: of the molecules, as `molecule_identity` gives them.
+        smiles: SMILES of the molecules, as `molecule_identity` gives them.
         rows_B: row number of each in the input.
 
     Returns:
@@ -118,7 +118,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
 
     Only the SMILES are ever learned from, so such a column does no harm here. But it often means that the target is
     known already, in another unit, or was computed from that column, and then a model of it is of little use. The first
-    5,000 rows are looked at; standard input, which can be read once only, is not.
+    5,000 rows are examined; standard input, which can be read once only, is not.
 
     Args:
         file: the table.
@@ -136,13 +136,13 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
         if abs(correlation) >= SUSPICIOUS:
             found.append(
                 f"warning: column {other} orders the molecules as target {name} does (rank correlation "
-                f"{correlation:.3f}); it is not learned from, but is {name} not known already?"
+                f"{correlation:.3f}); it is not a feature, but {name} may already be known"
             )
     return found
 
 
 def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
-    """The columns of numbers, NaN where a cell is none; one that may be read in two ways is left out."""
+    """The columns of numbers, NaN where a cell is not a number; ambiguous columns are left out."""
     with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as table:
         names = [name for name in table.columns if name != table.smiles_column][:LIMIT_COLUMNS]
         rows = list(itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS))
@@ -172,11 +172,11 @@ def check_learnable(
 
     Args:
         targets_BC: labels; NaN = missing.
-        names: of the columns.
-        kinds: of the columns.
+        names: names of the columns.
+        kinds: tasks of the columns.
         parts: partitions.
         with_valid: the validation part is learned from too, as by a blend.
-        transforms: of the columns; empty = none.
+        transforms: transforms of the columns; empty = none.
 
     Returns:
         A notice for each column of 0 and 1 with a single one of them.
@@ -198,7 +198,7 @@ def check_learnable(
             name, values = next(iter(single.items()))
             found = f"only {values[0]:g} for {name}" if len(values) else f"no label of {name}"
             next_step = "Use another --split, such as random"
-            raise InputError(f"{where} of the split holds one class only", found=found, next_step=next_step)
+            raise InputError(f"{where} of the split has one class only", found=found, next_step=next_step)
         for name, values in single.items():
             what = f"one class only ({values[0]:g})" if len(values) else "no label"
             notices[f"target {name} has {what} in {where}: it can't be learned"] = None

@@ -174,8 +174,8 @@ def label_counts(
 
     Args:
         molecules: with a column per class for targets of several classes.
-        kinds: of the columns.
-        transforms: of the columns.
+        kinds: tasks of the columns.
+        transforms: transforms of the columns.
         parts: partitions; with several of them all labels are counted together.
     """
     rows = {"all": np.arange(len(molecules.smiles))} if len(parts) > 1 else parts[0].parts()

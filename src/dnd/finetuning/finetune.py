@@ -44,12 +44,12 @@ from dnd.training.distributed import is_main_rank, num_ranks, run_lock
 
 @dataclass(frozen=True)
 class FinetuneSummary:
-    """How a finetuning ended.
+    """Result of a finetuning.
 
     Attributes:
         folder: the MODEL folder.
         metrics: the content of `metrics.json`; empty when the run was stopped by `loop.stop_after_s`.
-        finished: False when it was.
+        finished: False if it was stopped.
     """
 
     folder: Path
@@ -76,15 +76,16 @@ def finetune(
         out: the MODEL folder.
         target_columns: columns with labels; an empty cell is a missing label.
         config: the settings; the defaults of `FinetuneConfig` when None. Its `student` is for random weights.
-        smiles_column: where the SMILES are; None = found by name or content, and remembered by the model.
+        smiles_column: SMILES column; None = found by name or content. The model remembers it.
         also: further tables, whose targets the same model learns; see `several_files`.
         encoder: the name of a shipped encoder, an ENCODER folder, or `random` for RandInit.
-        search: trials that choose a few settings first, by the validation part; see `search.py`. 0 = none.
-        resume: go on where an interrupted run of the same settings stopped.
+        search: number of trials that first choose a few settings, scored on the validation part; see `search.py`. 0 =
+            none.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
-        ConfigError: settings that are at odds, such as hydrogens other than the encoder's.
+        ConfigError: settings that contradict each other, such as hydrogens other than the encoder's.
 
     Example:
         >>> finetune("esol.csv", "esol-model", ["logS"], encoder="encoder")  # doctest: +SKIP
@@ -113,9 +114,7 @@ def _finetune(plan: Plan, out: Path, clock: Clock, search: int, resume: bool) ->
 
         found = searched(plan, search, out, clock)
         if found is None:
-            LOGGER.log(
-                RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on with the search"
-            )
+            LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues the search")
             return FinetuneSummary(out, {}, False)
         plan = found
     if plan.config.blend.classical:
@@ -143,7 +142,9 @@ def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
             resume=resume, weight=1 / len(members), held=folder == out,
         )  # fmt: skip
         if result is None:
-            LOGGER.log(RESULT, f"stopped after loop.stop_after_s; the same command with --resume goes on from {folder}")
+            LOGGER.log(
+                RESULT, f"stopped after loop.stop_after_s; the same command with --resume continues from {folder}"
+            )
             return FinetuneSummary(out, {}, False)
         results.append(result)
     if not is_main_rank():
@@ -166,7 +167,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
         return FinetuneSummary(out, read_json(out / "metrics.json"), True)
     fitted = fit_blend(plan, out, clock, resume=resume)
     if fitted is None:
-        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume goes on")
+        LOGGER.log(RESULT, "stopped after loop.stop_after_s; the same command with --resume continues")
         return FinetuneSummary(out, {}, False)
     metrics = write_outcome(out, plan, fitted)
     drop_scaffolding(out)
@@ -174,7 +175,7 @@ def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> Finetu
 
 
 def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig) -> None:
-    """Refuse what `finetune` would refuse, for a caller whose encoder is yet to be made; writes nothing.
+    """Raise the errors that `finetune` would raise, for a caller that has no encoder yet; writes nothing.
 
     Raises:
         InputError, ConfigError: see `finetune`.
@@ -186,13 +187,15 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
 def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -> Plan:
     if config.replicates != "keep" and len(files) > 1:
         raise ConfigError(
-            "several files are read with the mean of each molecule already",
+            "replicates can't be set for several files, which take the mean of each molecule",
             found=f"replicates={config.replicates}",
             next_step="Leave it out",
         )
     if needs_one_file(config.split) and len(files) > 1:
         raise ConfigError(
-            "row numbers need one table", found=f"{len(files)} files", next_step="Use --split column:NAME"
+            "a split by row numbers needs a single table",
+            found=f"{len(files)} files",
+            next_step="Use --split column:NAME",
         )
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
@@ -244,12 +247,12 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
     if config.metric is None:
         return
     if not config.blend.classical:
-        raise ConfigError("a metric is what a blend is chosen for", next_step="Use --recipe best or fast")
+        raise ConfigError("--metric is for recipes that make a blend", next_step="Use --recipe best or fast")
     of_values = "regression" in tasks.kinds
     expected = (VALUE_METRICS if of_values else ()) + (CLASS_METRICS if set(tasks.kinds) != {"regression"} else ())
     if config.metric not in expected:
         raise ConfigError(
-            f"the metric {config.metric} is not one of this task",
+            f"metric {config.metric} does not fit this task",
             found=f"targets of {tasks.name}",
             expected=f"one of {', '.join(expected)}",
             next_step="Use another --metric, or --task",

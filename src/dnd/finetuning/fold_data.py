@@ -38,10 +38,10 @@ def scaffold_folds(
     one molecule are never apart: what is predicted out of fold would come from a model that knows the copy.
 
     Args:
-        smiles: of all rows.
+        smiles: SMILES of all rows.
         folds: at most the number of molecules.
-        seed: of the order among equally large scaffolds.
-        identities: of the molecules; empty = every row is a molecule of its own.
+        seed: random seed of the order among equally large scaffolds.
+        identities: identities of the molecules; empty = every row is a molecule of its own.
     """
     known: Sequence[Hashable] = identities or range(len(smiles))
     scaffolds = molecule_scaffolds(smiles, identities)
@@ -157,7 +157,7 @@ def workbench(
 def similarity_to_training(
     smiles: Sequence[str], bench: Workbench, judged: Int64[np.ndarray, "rows"]
 ) -> Float[np.ndarray, "molecules"]:
-    """Similarity of each molecule to the nearest one that its prediction is learned from; NaN where there is none.
+    """Similarity of each molecule to the nearest one that its prediction is learned from; NaN if there is none.
 
     Args:
         smiles: canonical, all molecules.

@@ -55,11 +55,11 @@ class KeptWork:
             return None
 
     def put(self, name: str, arrays: Arrays, about: Mapping[str, Any], seconds: float) -> None:
-        """Keep a piece that took so many seconds, if they are worth a file.
+        """Keep a piece of work if the seconds it took are worth a file.
 
         Args:
             name: fit for a file.
-            arrays: of any shape; those of no entries too.
+            arrays: arrays of any shape, also empty ones.
             about: plain values.
         """
         if self._folder is None or seconds < KEEP_FROM_S:

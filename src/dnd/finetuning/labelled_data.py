@@ -1,4 +1,4 @@
-"""A labelled table to molecules with targets; everything that can be wrong with it is said before training starts.
+"""Read a labelled table into molecules with targets; every error in it is raised before training starts.
 
 Over 500 lines, since a row goes from text to label in one pass whose steps share what was left out and why.
 """
@@ -62,7 +62,7 @@ class LabelledMolecules:
         texts: SMILES as written.
         smiles: canonical SMILES.
         targets_BC: labels in raw units; NaN = missing, at least one known per row.
-        names: of the targets.
+        names: names of the targets.
         extra: values of the further column that was asked for, such as that of a split.
         num_rows: rows of the input, usable or not.
         rejects: the others.
@@ -76,9 +76,9 @@ class LabelledMolecules:
         places: row of each as messages say it.
         sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all labels are exact.
         class_names: for each target of two classes with names of their own these, class 0 first; empty = 0 and 1.
-        units: of the user's targets, where the cells say them.
+        units: units of the user's targets, if the cells name them.
         notes: what was understood of the labels and what was left out of them, a line each.
-        smiles_column: of the first input.
+        smiles_column: SMILES column of the first input.
         standardized: molecules that standardization changed; None = it was not asked for.
     """
 
@@ -182,18 +182,18 @@ def read_labelled(
         path: the file.
         target_columns: columns with labels.
         hydrogens: as the student sees molecules.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         extra_column: a further column to keep, such as that of a split.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
         standardize: see `featurize_smiles`.
         jobs: worker processes for many molecules; 0 = one per processor.
         fewest: molecules that must be left.
-        most: rows with a label that are read; of more, so many are drawn at random. None = all.
+        most: largest number of labelled rows; larger tables are subsampled at random. None = all.
         dealing: the split; none = every label is read as those of a training part are.
 
     Raises:
-        InputError: a column is missing, a label is no number, there is no label, or too few molecules are left.
+        InputError: a column is missing, a label is not a number, there is no label, or too few molecules are left.
     """
     is_test = dealing.is_test if dealing else _never
     file = LabelledFile(path, tuple(target_columns), smiles_column, rules or LabelRules(), remembered)
@@ -255,7 +255,7 @@ def read_labelled(
 
 
 def standardized_line(molecules: LabelledMolecules) -> str:
-    """What is said of standardization."""
+    """The line about standardization."""
     return f"standardized: {molecules.standardized} rows changed to their largest organic part, neutral"
 
 
@@ -322,7 +322,7 @@ class LabelledFile:
     Attributes:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; an empty cell is a missing label.
-        smiles_column: where the SMILES are; None = find the column.
+        smiles_column: SMILES column; None = find it.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
     """
@@ -351,10 +351,10 @@ class LabelledRows:
     """Rows with a label, before their molecules are parsed.
 
     Attributes:
-        names: of the target columns.
+        names: names of the target columns.
         numbers: row numbers, from 0.
         texts: SMILES as written.
-        cells: of the targets, as written.
+        cells: cells of the targets, as written.
         extra: values of the further column.
         ids: values of the column that names the molecules; empty where there is none.
         rejects: rows without a label, or that can't be read.
@@ -415,7 +415,7 @@ class Labels:
         values_BC: NaN = missing; where the labels are words, their places in `classes`.
         sides_BC: see `LabelledMolecules`.
         classes: for each target its labels, where they are words.
-        units: of the targets, where the cells say them.
+        units: units of the targets, if the cells name them.
         notes: what was understood of the cells, and which were left out.
     """
 
@@ -471,7 +471,7 @@ def read_labels(
     most: int | None = None,
     is_test: Callable[[str], bool] = _never,
 ) -> LabelledRows:
-    """The rows of a file that have a label or are named for the test part; of more than `most`, so many at random.
+    """The rows of a file that have a label or are named for the test part, at most `most`, sampled at random.
 
     Raises:
         InputError: a column is missing, or there is no label at all.
@@ -489,7 +489,7 @@ def read_labels(
 
 
 def drawn_line(kept: int, left_out: int, where: str = "the table") -> str:
-    """What is said of rows that are too many."""
+    """The line about subsampled rows."""
     return f"plan: {kept} of {kept + left_out} rows with a label of {where} drawn at random (blend.most_rows={kept})"
 
 

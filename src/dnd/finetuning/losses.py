@@ -101,8 +101,8 @@ def balanced_terms(
         targets_BC: standardised values, or 0 and 1; NaN = missing.
         is_class_C: which targets are classes.
         groups: columns that are the classes of one target; each group counts as one target, by its cross-entropy.
-        weights_2C: of the two labels of each column; None = 1.
-        value_loss: of values; see `masked_values`.
+        weights_2C: weights of the two labels of each column; None = 1.
+        value_loss: loss for values; see `masked_values`.
 
     Returns:
         A term for each column and for each group; columns of a group have weight 0. Their mean is L.
@@ -192,7 +192,7 @@ def masked_bce(
     Args:
         logits_BC: z, before the sigmoid.
         targets_BC: 0, 1 or NaN = missing.
-        weights_2C: of the two labels of each column; None = 1.
+        weights_2C: weights of the two labels of each column; None = 1.
 
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.

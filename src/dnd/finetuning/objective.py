@@ -55,7 +55,7 @@ class HalfChoice(nn.Module):
     Args:
         molecules: V.
         targets: C.
-        seed: of the halving.
+        seed: random seed of the halving.
         identities: which of the V rows are one molecule: those are in one half. Empty = all are different.
     """
 
@@ -78,9 +78,9 @@ class HalfChoice(nn.Module):
         """Look at an epoch.
 
         Args:
-            predictions_VC: of the part after it.
-            goodness: of given molecules of the part, larger is better; NaN = can't be said, and then the last epoch
-                is taken.
+            predictions_VC: predictions for the part after the epoch.
+            goodness: score of given molecules of the part, larger is better; NaN = can't be said, and then the last
+                epoch is taken.
         """
         for number, half in enumerate(self.halves):
             value = goodness(half)
@@ -119,7 +119,7 @@ def decayed_groups(
         layer_of: depth of a parameter by its name, 0 to `num_layers + 1`.
         num_layers: L.
         decay: 0.65 in the paper; 1 gives one rate to all.
-        weight_decay: of the matrices.
+        weight_decay: weight decay of the matrices.
 
     Returns:
         Groups with `params`, `weight_decay` and `multiplier`, lowest depth first.
@@ -157,7 +157,7 @@ class SupervisedObjective(Objective):
             what `HalfChoice` compares. Empty = all are different.
         layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
         class_weights: let the classes of a target weigh the same in the loss, however rare they are.
-        value_loss: of values.
+        value_loss: loss for values.
         select_by_loss: the validation loss chooses the epoch, whatever the metrics say.
         sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
             prediction beyond a limit, on the side of the truth, costs nothing; one on the other side costs what it

@@ -57,9 +57,9 @@ def write_trust(
         rows: molecules that were trained on.
         molecules: the data.
         calibration: see `calibrate`.
-        kinds: of the targets.
+        kinds: tasks of the targets.
         source: what the calibration was learned from, in words.
-        transforms: of the targets.
+        transforms: transforms of the targets.
 
     Returns:
         What was learned, in words.
@@ -93,14 +93,14 @@ class Fitted:
         blend: the classical part; None = networks only.
         lessons: per partition the molecules that teach the calibration; None = its validation part, or with folds its
             test part.
-        features: of the molecules, where they are computed already, for the baselines.
+        features: features of the molecules, where they are computed already, for the baselines.
         alone: per member of a blend its own predictions for each partition.
-        deadline: of `time.monotonic`, by which the baselines are to be fitted.
+        deadline: value of `time.monotonic` by which the baselines must be fitted.
         about: further entries of `metrics.json`.
         spread_BC: how far the members disagree about each molecule, as the model will say it of a new one; None where
             there is one member or several partitions.
-        similarity_B: of a blend's molecules to the nearest one that their prediction was learned from; None where the
-            intervals do not go with it.
+        similarity_B: similarity of a blend's molecules to the nearest one that their prediction was learned from; None
+            where the intervals do not go with it.
     """
 
     members: tuple[Member, ...]

@@ -27,10 +27,10 @@ class Repeats:
     Attributes:
         target: as the user knows it.
         molecules: with two labels or more.
-        rows: of those.
+        rows: number of rows of these molecules.
         deviation: pooled; a factor where `is_factor`; None for classes.
         is_factor: whether the logarithm is learned.
-        unit: of `deviation`.
+        unit: unit of `deviation`.
         contradicting: molecules of several classes at once.
         first: the first of these.
     """

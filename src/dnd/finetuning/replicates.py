@@ -33,9 +33,9 @@ def find_repeats(
 
     Args:
         molecules: with a column per class for targets of several classes.
-        kinds: of the columns.
-        transforms: of the columns.
-        units: of the columns; empty = none given.
+        kinds: tasks of the columns.
+        transforms: transforms of the columns.
+        units: units of the columns; empty = none given.
     """
     repeated = [rows for rows in rows_of_molecules(molecules.identities) if len(rows) > 1]
     spans = {group.first: (group.name, list(group.columns)) for group in molecules.groups}
@@ -75,7 +75,7 @@ def aggregated(
     Args:
         molecules: with parts; a column per target of the user.
         how: `keep` changes nothing.
-        kinds: of the targets.
+        kinds: tasks of the targets.
 
     Returns:
         The molecules, and a line that says what was done.
@@ -119,7 +119,7 @@ def weightiest(
         sides: see `LabelledMolecules`.
 
     Returns:
-        The exact values, or the limits where there are no others, and the side of what is returned.
+        The exact values, or the limits if there are no exact values, and the side of the returned labels.
     """
     known = ~np.isnan(values)
     exact = known & (sides == 0)

@@ -49,9 +49,9 @@ class Score:
 
     Attributes:
         metric: that chose the epoch, such as `valid_rmse`.
-        value: of the best epoch.
+        value: value of the best epoch.
         epoch_scores: all validation scores of that epoch.
-        seconds: of the training.
+        seconds: duration of the training.
     """
 
     metric: str
@@ -81,7 +81,7 @@ def search_settings(
         trials: N, finished ones of an earlier call included.
         out: the MODEL folder; not sealed yet.
         run: trains one student and scores it; None when its own time limit stopped it.
-        digest: of the data, by which a search that goes on knows its own.
+        digest: digest of the data, by which a resumed search recognises its trials.
         seconds: no trial is started that would end after them, by the longest so far; the first one always is.
 
     Returns:
@@ -130,7 +130,7 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
     if clock.is_limited and not done:
         cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
         if cost > clock.share(_SHARE):
-            LOGGER.info(f"plan: left out the search: a trial takes about {cost:.0f} s, time limit")
+            LOGGER.info(f"plan: left out the search: a trial takes about {cost:.0f} s (time limit)")
             return plan
     if done.get("asked") == asked:
         config, record = (
@@ -159,7 +159,7 @@ def _result(out: Path) -> dict[str, Any]:
     try:
         return read_record(out / RESULT) if (out / RESULT).is_file() else {}
     except CorruptFileError as error:
-        LOGGER.info(f"search: its result is read from the trials again: {error}")
+        LOGGER.info(f"search: the result is read from the trials again, because {error}")
         return {}
 
 
@@ -217,7 +217,7 @@ def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
     first = records[0] if records else {}
     if first.get("asked", asked) != asked:
         raise InputError(
-            f"{out} holds the search of other data or settings",
+            f"{out} contains a search with other data or settings",
             next_step="Use those it was started with, or another folder",
         )
     trials = records[1:] if "asked" in first else []

@@ -27,10 +27,10 @@ CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boostin
 
 @dataclass(frozen=True)
 class Regularization:
-    """Training settings of the student that change no weight.
+    """Dropout and batch-norm momentum of the student during finetuning.
 
-    None is the default of the student's architecture (no dropout but 0.2 on Laplacian identifiers, momentum 0.1), or
-    what `student` says of a student with random weights. How an encoder was pretrained plays no part, so students
+    None is the default of the student's architecture (no dropout except 0.2 on Laplacian identifiers, momentum 0.1), or
+    the value in `student` for a student with random weights. The values used in pretraining are ignored, so students
     from different pretrainings are finetuned alike.
 
     Attributes:
@@ -61,18 +61,19 @@ class BlendConfig:
 
     Attributes:
         classical: members, of `CLASSICAL_MEMBERS`; none = students only.
-        students: whether the blend has any; `ensemble` says how many.
+        students: whether the blend has students; `ensemble` is their number.
         second: another architecture for every second student, with `--encoder random`; none = all are alike.
-        fingerprints: that the members look at beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
+        fingerprints: fingerprints that the members use beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
         properties: terms of the encoder's ready-made heads, of `quantum` and `labels`, whose values join the
             representation; an encoder without heads has none to give.
-        boosting_seeds: fits of the boosting that are averaged.
-        folds: scaffold folds of the predictions out of fold.
-        trees: of a forest, at most; many targets get fewer.
-        classical_rows: molecules that a classical member learns from at most; more are thinned at random.
-        passes: molecules that go through the students' training in all, at most; larger tables get fewer epochs.
-        most_rows: with a label that are read; of more, so many are drawn at random, and memory and time are bounded.
-        time_limit_s: seconds for everything, from reading to writing; what does not fit is left out, and said.
+        boosting_seeds: number of boosting fits that are averaged.
+        folds: number of scaffold folds for the out-of-fold predictions.
+        trees: largest number of trees in a forest; many targets get fewer.
+        classical_rows: largest number of molecules that a classical member is fitted on; more are subsampled at random.
+        passes: largest number of molecules that pass through the students' training in all; larger tables get fewer
+            epochs.
+        most_rows: largest number of labelled rows. Larger tables are subsampled at random, to bound memory and time.
+        time_limit_s: seconds for everything, from reading to writing; work that does not fit is left out and logged.
     """
 
     classical: tuple[str, ...] = ()
@@ -98,13 +99,13 @@ class BlendConfig:
             look_up(dict.fromkeys(PROPERTY_TERMS), name, "term of the encoder's heads")
         if self.trees < 1 or self.boosting_seeds < 1:
             found = (self.trees, self.boosting_seeds)
-            raise ConfigError("blend.trees and boosting_seeds are at least 1", found=found)
+            raise ConfigError("blend.trees and boosting_seeds must be at least 1", found=found)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
-            raise ConfigError("blend.folds is at least 2, classical_rows at least 100, passes at least 1")
+            raise ConfigError("blend.folds must be at least 2, classical_rows at least 100, passes at least 1")
         if self.most_rows < 100:
-            raise ConfigError("blend.most_rows is at least 100", found=self.most_rows)
+            raise ConfigError("blend.most_rows must be at least 100", found=self.most_rows)
         if not self.classical and not self.students:
-            raise ConfigError("a blend without members", next_step="Name some in blend.classical")
+            raise ConfigError("the blend has no members", next_step="Name some in blend.classical")
         if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
             raise ConfigError(
                 "a time limit needs classical members to fall back on", next_step="Use --recipe best or fast"
@@ -119,30 +120,30 @@ class FinetuneConfig(TableSettings):
         loop: epochs, rates, batch size, seed of the training.
         student: architecture with `--encoder random`; a pretrained encoder brings its own.
         regularization: dropout rates of the student.
-        pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as 3DInfomax has it on QM9.
+        pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as in 3DInfomax on QM9.
         head: `mlp`, `linear`, or `pna`, which goes with it.
-        batch_norm: `kept` takes weights and statistics of the encoder's batch norms over; `fresh` starts them anew, as
+        batch_norm: `kept` keeps weights and statistics of the encoder's batch norms; `fresh` resets them, as
             3DInfomax does on QM9.
-        select_by: what chooses the epoch on the validation part: the `metric`, or the `loss`.
+        select_by: criterion that chooses the epoch on the validation part: the `metric`, or the `loss`.
         targets: train in units of the training standard deviation, or on `raw` labels.
-        probe_steps: of training the head alone before the whole network; for pretrained encoders only.
+        probe_steps: number of steps that train the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.
-        task: `auto` looks at the labels of each target.
-        tasks: the same for each target, in their order; none = `task` for all.
+        task: task of all targets; `auto` infers it from the labels of each target.
+        tasks: one task for each target, in their order; none = `task` for all.
         ensemble: members with seeds `loop.seed`, `loop.seed + 1`, …; their predictions are averaged.
-        hydrogens: as the student sees molecules; none = as the encoder was trained, `heavy_both` for a random one.
-        units: of the targets, in their order; empty = none given.
-        class_weights: `balanced` lets the classes of a target weigh the same, however rare they are, in the students'
-            loss and in the classical members but the Gaussian process.
-        baselines: fit the random forests that are printed beside the model.
+        hydrogens: hydrogen setting of the student's graphs; none = that of the encoder, `heavy_both` for a random one.
+        units: units of the targets, in their order; empty = none given.
+        class_weights: `balanced` gives the classes of a target the same total weight, however rare they are, in the
+            students' loss and in the classical members except the Gaussian process.
+        baselines: whether to fit the random forests that the model is compared with.
         jobs: processes for parsing and descriptors; 0 = one per processor.
         blend: classical members beside the students.
-        loss: of values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
-        metric: that the blend is chosen for: `mae`, `rmse` or `spearman` of values, `auroc` or `auprc` of classes;
+        loss: loss for values in the students' training: `l1`, `huber` or `mse`; none = `l1`, as in D&D.
+        metric: metric that the blend optimises: `mae`, `rmse` or `spearman` for values, `auroc` or `auprc` for classes;
             none = the squared error and the log loss.
-        transform: of skewed values before anything learns them: `log`, `yeo-johnson`, or `auto`, which looks at the
+        transform: transform of skewed values before fitting: `log`, `yeo-johnson`, or `auto`, which depends on the
             training labels (see `choose_transforms`); none = values as they are.
-        replicates: rows of one molecule: `keep` them, or learn and judge their `mean`, `median` or `geometric-mean`.
+        replicates: rows of one molecule: `keep` them, or use their `mean`, `median` or `geometric-mean`.
     """
 
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -178,9 +179,9 @@ class FinetuneConfig(TableSettings):
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if self.batch_norm == "fresh" and self.probe_steps:
             raise ConfigError(
-                "probe_steps learn from representations that fresh batch norms take away",
+                "probe_steps can't be combined with fresh batch norms, which change the representations",
                 found=f"batch_norm=fresh, probe_steps={self.probe_steps}",
                 next_step="Use probe_steps=0",
             )
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):
-            raise ConfigError("targets=raw goes without a transform", found=f"transform={self.transform}")
+            raise ConfigError("targets=raw can't be combined with a transform", found=f"transform={self.transform}")

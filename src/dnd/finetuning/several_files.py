@@ -67,7 +67,7 @@ def read_several(
     """Read, check and featurise several tables, and lay them side by side.
 
     Where a file has a molecule twice, the mean of its values is the label; classes that contradict each other are left
-    out. The line that says how many of them there were goes to `say`.
+    out. A line says how many of them there were.
 
     Args:
         files: at least two; the order of their targets is that of the model.
@@ -162,7 +162,7 @@ def _read_tables(
     most: int | None,
     is_test: Callable[[str], bool],
 ) -> list[LabelledRows]:
-    """The labelled rows of each file; a file from which rows were drawn is said."""
+    """The labelled rows of each file; a line names a file from which rows were drawn."""
     tables = [read_labels(file, extra_column, most, is_test) for file in files]
     for table, label in zip(tables, labels, strict=True):
         if table.not_drawn:
@@ -265,7 +265,7 @@ def _merged(
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
-    Values that are the truth outweigh limits, which take part only where there are no others.
+    Exact values take precedence over limits, which are used only if there is no exact value.
     """
     firsts = [places[0] for places in groups]
     sides_BC = np.zeros_like(stacked.values_BC, np.int8) if stacked.sides_BC is None else stacked.sides_BC

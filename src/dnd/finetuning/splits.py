@@ -67,7 +67,7 @@ def ordered_split(
 
     Args:
         values: one cell per row, all numbers or all ISO dates; a row whose cell is empty is in no part.
-        fractions: of the rows that have a value.
+        fractions: fractions of the rows that have a value.
         places: rows as messages say them.
 
     Raises:
@@ -91,7 +91,7 @@ def index_split(
     A file has a row number per line, with a heading or without, as OGB's split files have it; `.gz` is read too.
 
     Args:
-        paths: of the three files.
+        paths: paths of the three files.
         rows_B: row number of each molecule, ascending.
         num_rows: rows of the input, usable or not; None = not known.
 
@@ -167,7 +167,9 @@ def _row_numbers(path: Path) -> list[int]:
         lines = lines[1:]
     bad = next((number for number, line in enumerate(lines) if line and not line.isdecimal()), None)
     if bad is not None:
-        raise InputError(f"{path} is no list of row numbers", found=repr(lines[bad][:40]), expected="a number per line")
+        raise InputError(
+            f"{path} is not a list of row numbers", found=repr(lines[bad][:40]), expected="a number per line"
+        )
     return [int(line) for line in lines if line]
 
 
@@ -218,15 +220,15 @@ def partitions(
         split: `scaffold` (OGB's rule), `scaffold-balanced` (chemprop's), `random`, `cluster` (Butina), `kfold`,
             `kfold:KxREPEATS`, `column:NAME` (train, valid, test; without valid a tenth of train), `time:NAME` (smallest
             values to training), or `index:TRAIN,VALID,TEST` (files of row numbers).
-        identities: of the molecules, such as canonical SMILES; the rules that draw keep the rows of one molecule in one
-            part. A given column, files of row numbers and the order of `time` are taken as they are, and a molecule
-            that is in two parts by them is said before training. Empty = every row is a molecule of its own.
-        column_values: of the column that `column:NAME` or `time:NAME` names.
+        identities: identities of the molecules, such as canonical SMILES; the rules that draw keep the rows of one
+            molecule in one part. A given column, files of row numbers and the order of `time` are taken as they are;
+            a warning names a molecule that they put into two parts. Empty = every row is a molecule of its own.
+        column_values: cells of the column that `column:NAME` or `time:NAME` names.
         rows_B: row numbers of the molecules in the input, for `index`; none = counted from 0.
         num_rows: rows of the input, usable or not; None = as many as molecules.
         places: rows of the molecules as messages say them; none = counted from 0.
-        fractions: of the parts, where the rule has any.
-        seed: of the draw; the same whatever the training seed is.
+        fractions: fractions of the parts, where the rule has any.
+        seed: random seed of the draw, independent of the training seed.
         folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and
             learned from the others.
 
@@ -252,7 +254,7 @@ def partitions(
         given, lost = index_split(wish.argument.split(","), numbers_B, num_rows or count)
         found = [given]
         if lost:
-            LOGGER.info(f"note: {lost} rows of the index files hold no usable molecule and are left out")
+            LOGGER.info(f"note: {lost} rows of the index files have no usable molecule and are left out")
     else:
         rule = splits.cluster_split if wish.kind == "cluster" else splits.balanced_scaffold_split
         found = [rule(smiles, fractions, seed, identities)]

@@ -60,10 +60,10 @@ class _Part:
         partition: it.
         students: its students.
         fits: its classical members, their forests cut to what a MODEL folder may hold.
-        weights_MC: of the students together, if there are any, then of the classical members.
+        weights_MC: weights of the students together, if there are any, then of the classical members.
         targets: scale of the classical members.
         values: per member predictions for all molecules, out of fold for development molecules.
-        similarity_B: of each to the nearest molecule that its prediction was learned from.
+        similarity_B: similarity of each molecule to the nearest molecule that its prediction was learned from.
     """
 
     partition: Split
@@ -99,7 +99,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         plan: what is settled.
         out: the MODEL folder; a student trains in `member-<number>`.
         clock: counts down the time limit.
-        resume: go on where a student stopped, with the features and classical members that are kept.
+        resume: continue an interrupted run, with the features and classical members that it kept.
     """
     config = plan.config
     if config.blend.second is not None and plan.encoder != RANDOM:
@@ -119,7 +119,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     x_BF, place_B = features.x_BF, np.full(len(has_features_B), -1)
     place_B[every] = np.arange(len(every))
     for place, reason in features.refused.items():
-        left = "left to the students" if config.blend.students else "left out"
+        left = "predicted by the students alone" if config.blend.students else "left out"
         LOGGER.info(f"row {plan.molecules.rows_B[every[place]]} is {left}: {reason}")
         place_B[every[place]] = -1
     parts: list[_Part] = []

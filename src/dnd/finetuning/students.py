@@ -80,8 +80,8 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
 
     Args:
         objective: its network is changed in place.
-        steps: of AdamW.
-        seed: of the batches.
+        steps: number of steps of AdamW.
+        seed: random seed of the batches.
         keep_last: leave the head as it is after all steps instead.
     """
     network, partition = objective.network.eval(), objective.partition
@@ -185,8 +185,8 @@ class Plan:
         tasks: kinds of the targets.
         hydrogens: as the student sees molecules.
         parts: one partition, or one per fold.
-        record: of the run, for `run.json`.
-        transforms: of the targets; empty = none.
+        record: record of the run, for `run.json`.
+        transforms: transforms of the targets; empty = none.
     """
 
     config: FinetuneConfig
@@ -371,8 +371,8 @@ class StudentPlan:
     """The students of one partition.
 
     Attributes:
-        count: of them; may be 0.
-        epochs: of each.
+        count: number of students; may be 0.
+        epochs: number of epochs of each student.
         limit_s: seconds after which each training is stopped; None = never.
         is_cut: whether one that was stopped is used as it is.
     """
@@ -384,13 +384,13 @@ class StudentPlan:
 
 
 def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> StudentPlan:
-    """Students that fit; fewer epochs first, then fewer students, then none, and each cut is said.
+    """Students that fit into the time; fewer epochs first, then fewer students, then none. Each cut is logged.
 
     Args:
         plan: what was asked for.
         partition: that of the first of them.
         clock: counts down the time limit.
-        share: of the time left that this partition may have.
+        share: share of the remaining time that this partition may have.
     """
     config = plan.config
     asked = config.ensemble if config.blend.students else 0

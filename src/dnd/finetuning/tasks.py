@@ -28,7 +28,7 @@ class Tasks:
     """What the targets of one model are.
 
     Attributes:
-        kinds: of each target.
+        kinds: tasks of each target.
         reason: one sentence that says why.
         balanced: the loss is the mean over targets of each target's own loss; else the mean over all labels.
     """
@@ -58,18 +58,18 @@ def choose_task(
 
     Args:
         targets_BC: labels as numbers; places in `words` where the labels are words.
-        names: of the targets.
+        names: names of the targets.
         choice: what the user asked for.
         words: the labels of a single target, where they are words.
 
     Raises:
-        InputError: classes were asked for and the labels are no classes, or numbers and the labels are words.
+        InputError: the labels are not classes though classes were requested, or words though numbers were requested.
     """
 
     known = targets_BC[~np.isnan(targets_BC)]
     if words:
         if choice == "regression":
-            raise InputError(f"target {names[0]} has words for labels", found=words[0], expected="numbers")
+            raise InputError(f"target {names[0]} has words as labels", found=words[0], expected="numbers")
         listed = ", ".join(words[:5]) + (" …" if len(words) > 5 else "")
         kind: TaskKind = "classification" if len(words) == 2 and choice != "multiclass" else "multiclass"
         return kind, f"{kind}, because the labels of {names[0]} are {len(words)} words: {listed}"
@@ -117,7 +117,7 @@ def choose_tasks(
 
     Args:
         targets_BC: labels; NaN = missing.
-        names: of the targets.
+        names: names of the targets.
         choices: one for all targets, or one for each.
         words: for each target its labels, where they are words.
         several_files: the targets come from more than one file.
@@ -229,8 +229,8 @@ def choose_transforms(
     Args:
         choice: none = no map.
         targets_BC: labels of the training and validation parts; NaN = missing, and everywhere else.
-        names: of the targets.
-        kinds: of the targets; classes have no map.
+        names: names of the targets.
+        kinds: tasks of the targets; classes have no map.
         trainings: rows of the training part of each partition.
 
     Raises:
@@ -247,7 +247,7 @@ def choose_transforms(
         positive = bool((known_B > 0).all())
         if choice == "log" and not positive:
             raise InputError(
-                f"target {name} has no logarithm",
+                f"target {name} can't be log-transformed",
                 found=f"the label {known_B.min():g}",
                 expected="labels above 0",
                 next_step="Use transform=yeo-johnson",
@@ -299,11 +299,11 @@ def fit_targets(
 
     Args:
         training_BC: labels of the training part only, so that nothing of the test part leaks; NaN = missing.
-        names: of the targets.
-        units: of the targets; empty = none given.
-        kinds: of the targets; classes have no scale.
+        names: names of the targets.
+        units: units of the targets; empty = none given.
+        kinds: tasks of the targets; classes have no scale.
         standardise: False for `raw` regression.
-        transforms: of the targets; empty = none.
+        transforms: transforms of the targets; empty = none.
 
     Raises:
         InputError: a target has no label, or a single value, in the training part.

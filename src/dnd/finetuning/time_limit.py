@@ -16,12 +16,12 @@ def read_duration(text: str) -> float:
     """Seconds of `90`, `90s`, `10m` or `1.5h`.
 
     Raises:
-        ConfigError: it is none of these, or zero.
+        ConfigError: `text` is not one of these, or is zero.
     """
     found = _FORM.fullmatch(text.strip().lower())
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not 0 < seconds < math.inf:
-        raise ConfigError("no time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
+        raise ConfigError("not a time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
     return seconds
 
 

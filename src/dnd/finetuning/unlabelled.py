@@ -1,7 +1,7 @@
-"""Molecules without labels that a model explains to a student: which they are, and what the model says of them.
+"""Molecules without labels that a model teaches a student: how they are chosen, and the model's predictions for them.
 
 They come from tables of the user's and from the pool that ships. The rows of a table are drawn where they are too many,
-each molecule counts once, and what the model was judged by is left out, so that it can judge the student too. What the
+each molecule counts once, and the model's test molecules are left out, so that they can test the student too. What the
 model says is kept in sealed pieces, so that a run that was killed asks again for one piece at most.
 """
 
@@ -65,12 +65,12 @@ def read_unlabelled(
 
     Args:
         tables: files of any format that `dnd` reads, or `druglike` for the pool that ships.
-        teacher: says which of them it knows.
+        teacher: model that tells which of them it was trained or tested on.
         hydrogens: as the student sees molecules.
         judged: identities that are left out.
-        smiles_column: of the tables; None = where the model's were, else found by name or content.
-        most: rows of a table that are read; of more, so many are drawn at random.
-        seed: of that.
+        smiles_column: SMILES column of the tables; None = that of the model, else found by name or content.
+        most: largest number of rows of a table; larger tables are subsampled at random.
+        seed: random seed of the draw.
         jobs: worker processes.
 
     Raises:
@@ -114,7 +114,7 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
     Args:
         teacher: the model.
         smiles: canonical.
-        folder: of the pieces; those that are there are not computed again.
+        folder: folder of the pieces; existing pieces are not computed again.
     """
     targets = len(teacher.targets)
     size = min(_MOST_IN_A_PIECE, max(100, _NUMBERS // targets))
@@ -125,7 +125,7 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
             values_BC, _ = teacher.predict_values(texts)
             rows = [[None if math.isnan(value) else value for value in row] for row in values_BC.tolist()]
             write_record(path, {"values": rows})
-            LOGGER.info(f"the model has explained {start + len(texts)} of {len(smiles)} molecules")
+            LOGGER.info(f"the model has predicted {start + len(texts)} of {len(smiles)} molecules")
         piece = np.array(read_record(path)["values"], dtype=np.float64)
         if piece.shape != (len(texts), targets):
             raise CorruptFileError(

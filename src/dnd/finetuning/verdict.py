@@ -63,7 +63,7 @@ class Comparison:
 
     Attributes:
         baseline: its name in `metrics.json`.
-        value: of its metric.
+        value: value of its metric.
         difference: the model's metric less that.
         relation: None where there are too few molecules to say.
     """
@@ -85,7 +85,7 @@ class Verdict:
         typical: mean absolute error of a single target of values: a factor where its logarithm is learned, else in its
             unit.
         is_factor: whether `typical` is one.
-        unit: of `typical`.
+        unit: unit of `typical`.
         molecules: distinct ones with a label in the test part.
         folds: test parts; 1 = a single one.
         comparisons: with each baseline.
@@ -142,7 +142,7 @@ class Verdict:
         return min(self.comparisons, key=lambda one: sign * one.value)
 
     def ranked(self) -> dict[str, Any]:
-        """The others by their metric, the best first, without a verdict: they are parts of what they stand beside."""
+        """The members by their metric, the best first, without a verdict, as they are parts of the model."""
         sign = -1.0 if self.metric in LARGER_IS_BETTER else 1.0
         found = sorted(self.comparisons, key=lambda one: sign * one.value)
         members = [{"member": one.baseline, "value": one.value, "difference": asdict(one.difference)} for one in found]
@@ -155,7 +155,7 @@ class Verdict:
 
 
 def sentences(metrics: Mapping[str, Any]) -> list[str]:
-    """The verdicts of a finished model in words; models of before have none."""
+    """The verdicts of a finished model in words; older models have none."""
     return [one["sentence"] for one in metrics.get("verdicts", ())]
 
 
@@ -164,9 +164,9 @@ class Judged:
     """What is judged: labels and, per fold, predictions of the model and of each baseline.
 
     Attributes:
-        targets: of the columns.
+        targets: targets of the columns.
         labels_BC: in raw units; NaN = missing.
-        identities: of all molecules, such as canonical SMILES.
+        identities: identities of all molecules, such as canonical SMILES.
         folds: partitions and the model's predictions.
         baselines: name → predictions for each partition.
     """
@@ -225,7 +225,7 @@ class _Scaled:
     Args:
         judged: everything.
         fold: its number.
-        columns: of the targets.
+        columns: columns of the targets.
     """
 
     def __init__(self, judged: Judged, fold: int, columns: list[int]) -> None:

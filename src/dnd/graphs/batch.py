@@ -102,7 +102,7 @@ class MoleculeBatch(_Packed):
 
     Attributes:
         graph: the 2D graphs.
-        conformers: one conformer per molecule, or None where the source has none.
+        conformers: one conformer per molecule, or None if the source has none.
         targets_BC: `(B, C)` float32, NaN = missing; C may be 0.
         rows_B: `(B,)` int64, positions in the source, for messages that name molecules.
     """
@@ -127,14 +127,14 @@ def molecule_index(offsets: Int[Tensor, "boundaries"], total: int) -> Int[Tensor
 def padding_index(
     offsets: Int[Tensor, "boundaries"], length: int | None = None
 ) -> tuple[Int[Tensor, "molecules length"], Bool[Tensor, "molecules length"]]:
-    """Where each cell of a padded `(B, n)` layout reads from the packed layout.
+    """Index into the packed layout for each cell of a padded `(B, n)` layout.
 
     Args:
         offsets: `(B + 1,)`.
         length: T; the largest molecule when None.
 
     Returns:
-        Indices into the packed axis, clamped to a valid item where there is padding, and the mask of real cells.
+        Indices into the packed axis, clamped to a valid item in the padding, and the mask of real cells.
     """
     sizes_B = offsets.diff()
     length = length if length is not None else int(sizes_B.max())

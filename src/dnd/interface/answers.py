@@ -31,7 +31,7 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
         jobs: number of processes that parse many molecules; 0 = one per processor.
 
     Raises:
-        InputError, CorruptFileError: it is missing, damaged, of another kind, or made with other features.
+        InputError, CorruptFileError: the folder is missing, damaged, of another kind, or made with other features.
 
     Example:
         >>> dnd.load("esol-model").predict(["CCO"]).to_pandas()  # doctest: +SKIP
@@ -55,7 +55,7 @@ def predict(
         A row per molecule, in order; see `Predictor.predict`.
 
     Raises:
-        TypeError: what was passed can't be molecules.
+        TypeError: the argument can't be read as molecules.
         InputError, CorruptFileError: the model or a file can't be read.
 
     Example:
@@ -87,7 +87,7 @@ def embed(
         One vector per molecule, float32; NaN rows where there is no molecule.
 
     Raises:
-        TypeError: what was passed can't be molecules.
+        TypeError: the argument can't be read as molecules.
         InputError, CorruptFileError: the encoder or a file can't be read.
 
     Example:
@@ -125,10 +125,10 @@ def screen(
         out: folder of the shards.
         smiles_column: column of SMILES of tables; when None, that of the training, else found by name or content.
         top: number of best rows that are written to `top.csv`.
-        by: target that `top` goes by, where there are several.
+        by: target that `top` ranks by, if there are several.
         ascending: whether the smallest are the best.
         jobs: number of worker processes; 0 = one per processor.
-        chunk: rows per piece of work.
+        chunk: number of rows that a worker predicts at a time.
         resume: resume an interrupted run.
         verbose: whether to show progress.
 
@@ -182,7 +182,7 @@ def explain(
     given = as_molecules(molecules, smiles_column, remembered=predictor.smiles_column)
     if len(given.texts) > most_molecules:
         raise ConfigError(
-            "these are many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",
+            "there are too many molecules to explain", found=len(given.texts), expected=f"at most {most_molecules}",
             next_step="Raise most_molecules, or pass fewer",
         )  # fmt: skip
     if out is not None:

@@ -27,11 +27,11 @@ _BRIEF = 4  # targets whose metrics a notebook shows
 
 
 class Predictions(PredictionTable):
-    """Columns by name, in order; a row per molecule that was asked for.
+    """Columns by name, in order; one row per input molecule.
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
-        index: labels of the rows, as the caller's Series or DataFrame has them; None = counted from 0.
+        index: labels of the rows, from the caller's Series or DataFrame; None = counted from 0.
     """
 
     def __init__(self, columns: Mapping[str, Column], index: Any = None) -> None:
@@ -39,7 +39,7 @@ class Predictions(PredictionTable):
         self.index = index
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The same as a pandas DataFrame, with the index of the input where it had one."""
+        """The same as a pandas DataFrame, with the index of the input if it had one."""
         frame = super().to_pandas()
         if self.index is not None:
             frame.index = self.index
@@ -84,7 +84,7 @@ class Predictor(core.Predictor):
 
     Attributes:
         folder: the MODEL folder it was loaded from.
-        metrics: the content of `metrics.json`: every part of the split judged, beside the baselines.
+        metrics: the content of `metrics.json`: metrics of every part of the split and of the baselines.
         card: the model card, Markdown.
 
     Example:
@@ -108,7 +108,7 @@ class Predictor(core.Predictor):
             jobs: number of processes that parse many molecules; 0 = one per processor.
 
         Raises:
-            InputError, CorruptFileError: it is missing, damaged, of another kind, or made with other features.
+            InputError, CorruptFileError: the folder is missing, damaged, of another kind, or made with other features.
         """
         model = super().load(folder, device=device, jobs=jobs)
         assert isinstance(model, cls)
@@ -130,7 +130,7 @@ class Predictor(core.Predictor):
             `error`, the reason where there is no molecule. `to_pandas()` keeps the index of a Series or a DataFrame.
 
         Raises:
-            TypeError: what was passed can't be molecules.
+            TypeError: the argument can't be read as molecules.
             InputError: a file can't be read, or a table has no such column.
         """
         given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
@@ -138,13 +138,13 @@ class Predictor(core.Predictor):
         return Predictions({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
     def embed(self, molecules: Any, *, smiles_column: str | None = None) -> Float[np.ndarray, "molecules dim"]:
-        """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
+        """Pooled representations, of several members side by side; a row of NaN where there is no molecule."""
         return self.embed_with_errors(as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts)[0]
 
     def evaluate(
         self, data: Any, *, smiles_column: str | None = None, target_columns: str | Sequence[str] = ()
     ) -> Evaluation:
-        """Metrics on labelled molecules, as `dnd evaluate` has them.
+        """Metrics on labelled molecules, as `dnd evaluate` computes them.
 
         Args:
             data: a path, a DataFrame, or a mapping of columns.
@@ -216,7 +216,7 @@ def _numbers(values: Mapping[str, Any]) -> str:
 
 
 def opened(model: Any, *, device: str = "auto", jobs: int = 1) -> Predictor:
-    """A model by its folder, by what `dnd.finetune` returned, or opened already."""
+    """Open a model from its folder or from the result of `dnd.finetune`; an opened model is returned as it is."""
     if isinstance(model, Predictor):
         return model
     made = getattr(model, "predictor", None)

@@ -20,13 +20,13 @@ Settings = Mapping[str, object]
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage left; it can be passed on wherever a folder is expected.
+    """The result of a stage; it can be passed wherever a folder is expected.
 
     Attributes:
         folder: the STORE, TEACHER, ENCODER, MODEL or screen folder.
-        kind: which of them.
-        metrics: numbers that say how it went.
-        finished: False where `loop.stop_after_s` ended it early; the same call with `resume=True` resumes it.
+        kind: which kind of folder it is.
+        metrics: metrics of the run.
+        finished: False if `loop.stop_after_s` ended it early; the same call with `resume=True` resumes it.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ def prepare(
         out: folder of the store.
         smiles_column: column of SMILES of tables; found by name or content when None.
         target_columns: columns that are kept as targets.
-        conformers: `none`, `file`, `etkdg`, `etkdg_raw`, or `auto`: the file's where it has coordinates.
+        conformers: `none`, `file`, `etkdg`, `etkdg_raw`, or `auto`: from the file if it has coordinates.
         hydrogens: `heavy_both`, `all_both` or `teacher_all_student_heavy`.
         jobs: number of worker processes.
         resume: resume an interrupted run.
@@ -161,11 +161,11 @@ def distill(
     resume: bool = False,
     verbose: bool | int = True,
 ) -> StageResult:
-    """Store and teacher → encoder: a 2D student that has what the teacher knew.
+    """Store and teacher → encoder: a 2D student that learned the teacher's representations.
 
     Args:
         store: the STORE folder, or what `dnd.prepare` returned.
-        teacher: the TEACHER folder, or what `dnd.denoise` returned; None where all terms are auxiliary.
+        teacher: the TEACHER folder, or what `dnd.denoise` returned; None if all terms are auxiliary.
         out: ENCODER folder.
         level: `node`, `graph`, `coordinated` or `custom`; the recipe's when None.
         recipe: `tiny`, `small`, `gpu`, `paper`, or a TOML file.
@@ -280,17 +280,17 @@ def compress(
     resume: bool = False,
     verbose: bool | int = True,
 ) -> FinetuneResult:
-    """A model of several members → one student that predicts what they predict, as `dnd compress` makes it.
+    """A model of several members → one student that imitates it, as `dnd compress` makes it.
 
     Args:
         model: the MODEL folder, or what `dnd.finetune` returned.
         out: the MODEL folder of the student.
-        molecules: what it is taught, without labels: `druglike` for the 20,000 molecules that ship, a path, or a list
-            of them. The table that the model was made of belongs among them.
-        smiles_column: of the tables; that of the model, or found by name or content, when None.
+        molecules: molecules to train on, without labels: `druglike` for the 20,000 molecules that ship, a path, or a
+            list of them. Include the table that the model was fitted on.
+        smiles_column: SMILES column of the tables; that of the model, or found by name or content, when None.
         recipe: `small` or a TOML file.
-        encoder: what the student starts from; the recipe's when None.
-        seed: of the training and of what is held out.
+        encoder: starting point of the student; the recipe's when None.
+        seed: random seed of the training and of the held-out molecules.
         device: `cpu`, `cuda` or `auto`.
         settings: further settings by their names, such as `{"loop.epochs": 30}`.
         resume: resume an interrupted run.

@@ -23,7 +23,7 @@ def molecules_view(smiles: Sequence[str], columns: Mapping[str, Sequence[object]
     Args:
         smiles: one per row; one that can't be drawn is shown as text.
         columns: further columns, in order.
-        labels: of the rows.
+        labels: labels of the rows.
     """
     names = ["", "molecule", *columns]
     head = "".join(f"<th>{escape(str(name))}</th>" for name in names)

@@ -102,7 +102,7 @@ def load_embedder(
 
     Args:
         folder: either, or the name of a shipped encoder.
-        pooling: of an encoder, +MP when None; a finetuned model has its own.
+        pooling: pooling of an encoder, +MP when None; a finetuned model has its own.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules.
 

@@ -39,11 +39,11 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
-            own in a search, as `settings__blend.trees`.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
+            each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's own when None, as are all the following.
         epochs: passes over the training molecules.
-        learning_rate: peak rate.
+        learning_rate: peak learning rate.
         batch_size: molecules per step.
         loss: `l1`, `huber` or `mse`.
         transform: `auto`, `log` or `yeo-johnson`, of skewed labels.
@@ -90,15 +90,16 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         self.transform = transform
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Finetune on SMILES and labels; a row that is no molecule is left out.
+        """Finetune on SMILES and labels; rows without a valid molecule are left out.
 
         Args:
             X: SMILES, one per row.
             y: labels, `(B,)` or `(B, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
+                weights.
 
         Raises:
-            ValueError: too few molecules, other lengths, infinite labels, unequal weights.
+            ValueError: too few molecules, `X` and `y` of different length, infinite labels, unequal weights.
             InputError: labels that can't be learned, such as constant ones.
         """
         labels = np.asarray(y, dtype=np.float64)
@@ -118,10 +119,10 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
             return_interval: return the ends of the interval made for 90 % coverage too, `(..., 2)`.
 
         Returns:
-            The values in the shape of `y`, NaN where there is no molecule; with the others a tuple in this order.
+            The values in the shape of `y`, NaN where there is no molecule; a tuple in this order if more is asked for.
 
         Raises:
-            NotFittedError: it is not fitted.
+            NotFittedError: the estimator is not fitted.
             ValueError: the model has one member, or learned no interval.
         """
         if not (return_std or return_interval):
@@ -138,7 +139,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         names = [f"{target.name}_{what}" for target in self.predictor_.targets]
         if any(name not in columns for name in names):
             raise ValueError(
-                "the model has one member, so nothing deviates. Fit with ensemble=3, or recipe='best'"
+                "the model has a single member, so there is no deviation between members. "
+                "Fit with ensemble=3, or recipe='best'"
                 if what == "std"
                 else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
                 "or raise validation_fraction"
@@ -169,13 +171,13 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
-        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; each is a parameter of its
-            own in a search, as `settings__blend.trees`.
+        settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
+            each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's own when None, as are all the following.
         epochs: passes over the training molecules.
-        learning_rate: peak rate.
+        learning_rate: peak learning rate.
         batch_size: molecules per step.
-        class_weight: `balanced` lets the classes weigh the same, however rare they are.
+        class_weight: `balanced` gives all classes the same total weight, however rare they are.
         time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
         validation_fraction: share of the molecules that choose the epoch and calibrate the probabilities.
         random_state: seed of the training and of the choice of the validation molecules.
@@ -218,15 +220,17 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Finetune on SMILES and two or more classes of any type; a row that is no molecule is left out.
+        """Finetune on SMILES and two or more classes of any type; rows without a valid molecule are left out.
 
         Args:
             X: SMILES, one per row.
             y: classes, `(N,)`; the name of a Series names the target.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model can weigh.
+            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
+                weights.
 
         Raises:
-            ValueError: too few molecules, other lengths, missing labels, one class, more than 50, unequal weights.
+            ValueError: too few molecules, `X` and `y` of different length, missing labels, one class, more than 50,
+                unequal weights.
         """
         # An array of words turns NaN into the word nan: missing labels are looked for before.
         missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
@@ -266,12 +270,12 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         """The more probable class.
 
         Raises:
-            ValueError: a row is no molecule; a class has no missing value. `predict_proba` has NaN there.
+            ValueError: a row is not a valid molecule, and a class has no missing value. `predict_proba` has NaN there.
         """
         values_BK, errors = self._probabilities(X)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None:
-            raise ValueError(f"row {bad} is no molecule: {errors[bad]}. predict_proba has NaN for such rows")
+            raise ValueError(f"row {bad} is not a valid molecule: {errors[bad]}. predict_proba has NaN for such rows")
         found: np.ndarray = self.classes_[values_BK.argmax(axis=1)]
         return found
 
@@ -312,7 +316,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         pooling: `mean` (+MP) or `virtual_node` (+VN) of an encoder; +MP when None.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
-        on_error: `nan` gives a row that is no molecule NaN, which an imputer would fill; `raise` refuses it.
+        on_error: `nan` gives a row without a valid molecule NaN, which an imputer would fill; `raise` raises an error.
 
     Example:
         >>> make_pipeline(DndEmbedder("encoder", on_error="raise"), Ridge()).fit(smiles, y)  # doctest: +SKIP
@@ -333,7 +337,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         self.on_error = on_error
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Open the folder; `X` is looked at only for its form, `y` not at all.
+        """Open the folder; only the form of `X` is checked, and `y` is ignored.
 
         Raises:
             ValueError: `on_error` is neither `nan` nor `raise`.
@@ -355,12 +359,12 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         """One vector per row, float32; NaN rows where there is no molecule.
 
         Raises:
-            NotFittedError: it is not fitted.
-            ValueError: a row is no molecule, with `on_error="raise"`.
+            NotFittedError: the estimator is not fitted.
+            ValueError: a row is not a valid molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")
         values_BD, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None and self.on_error == "raise":
-            raise ValueError(f"row {bad} is no molecule: {errors[bad]}")
+            raise ValueError(f"row {bad} is not a valid molecule: {errors[bad]}")
         return values_BD

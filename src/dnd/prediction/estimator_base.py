@@ -145,7 +145,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             del self.feature_names_in_  # of an earlier fit
 
     def _choices(self) -> tuple[str, FinetuneConfig]:
-        """The encoder, and the settings of the finetuning that the parameters stand for."""
+        """The encoder, and the settings of the finetuning that correspond to the parameters."""
         words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
         own = [f"task={self._task}", f"split=column:{_SPLIT}", "baselines=false"]
         for name, setting in _DIRECT.items():
@@ -168,13 +168,13 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             folder: to be made.
 
         Raises:
-            NotFittedError: it is not fitted.
+            NotFittedError: the estimator is not fitted.
             InputError: the folder holds something already.
         """
         check_is_fitted(self, "predictor_")
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} holds something already", next_step="Choose another folder")
+            raise InputError(f"{folder} is not empty", next_step="Choose another folder")
         for name, data in self._files.items():
             write_bytes(folder / name, data)
         write_json(folder / ESTIMATOR, self._record())
@@ -221,7 +221,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
     def _require_kind(self, record: Mapping[str, Any], *tasks: str) -> None:
         name, task = record.get("estimator", type(self).__name__), self.predictor_.kind
         if name != type(self).__name__ or task not in tasks:
-            raise InputError(f"the model is not one of a {type(self).__name__}", found=f"{name}, {task}")
+            raise InputError(f"the model does not fit a {type(self).__name__}", found=f"{name}, {task}")
 
     def _smiles(self, X: Any) -> list[str]:
         check_is_fitted(self, "predictor_")

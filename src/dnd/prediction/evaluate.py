@@ -36,7 +36,7 @@ def evaluate_file(
     Args:
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
         target_columns: columns with the labels, in the order of the model's targets. When empty, those of the targets'
             names; a target of several that has no column in the file is left out, and `absent_targets` says so.
         rules: what the user says of the labels; None = what was said in training.
@@ -49,7 +49,7 @@ def evaluate_file(
         why rows were left out.
 
     Raises:
-        InputError: a column is missing, a label is no number (no class of the model), or nothing is left.
+        InputError: a column is missing, a label is not a number (or not a class of the model), or no row is left.
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
@@ -80,7 +80,7 @@ def evaluate_file(
     classes_BC = labels_BC[:, [kind == "classification" for kind in kinds]]
     wrong = classes_BC[~np.isnan(classes_BC) & ~np.isin(classes_BC, (0.0, 1.0))]
     if len(wrong):
-        raise InputError("a label is no class", found=f"{wrong[0]:g}", expected="0 or 1")
+        raise InputError("a label is not a class", found=f"{wrong[0]:g}", expected="0 or 1")
     values_BC, refused = predictor.predict_store(molecules.store)
     values_BC = values_BC[:, places]
     labels_BC[list(refused)] = np.nan

@@ -33,7 +33,7 @@ from dnd.tables.writers import (
 
 @contextmanager
 def kept_to_the_end() -> Iterator[None]:
-    """Modules and models that are loaded within it are no longer looked through for garbage.
+    """The garbage collector no longer scans modules and models that are loaded within it.
 
     The collector goes through every object that is alive each time enough new ones were made, and a prediction loads
     some 180,000, most of them torch's: 0.05 s each time, a fortieth of a prediction of 4,200 molecules in all.
@@ -95,7 +95,7 @@ class MoleculePredictor(Protocol):
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What became of a file.
+    """Result of explaining a file.
 
     Attributes:
         rows: rows written; as many as were read.
@@ -124,7 +124,7 @@ def predict_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet, `.gz` or not, `-` for standard input, or a single SMILES.
         out: `.csv`, `.tsv` (also `.gz`), `.parquet`, or `-` for CSV on standard output.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
         raw: leave cells alone that a spreadsheet would run as a formula.
 
     Raises:
@@ -174,7 +174,7 @@ def embed_file(
 def _check_output(out: str, known: Sequence[str], raw: bool) -> None:
     """Refuse an output that can't be written, or an option that does nothing for it, before any work."""
     if raw and output_format(out, known) in (".parquet", ARRAY_FORMAT):
-        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are as they were", next_step="Leave it out")
+        raise ConfigError(f"--raw is for CSV and TSV; cells of {out} are never escaped", next_step="Leave it out")
     output_format(out, known)
 
 
@@ -238,7 +238,7 @@ def _require_new_names(table: TableReader, names: Sequence[str]) -> None:
     taken = [name for name in names if name in table.columns]
     if taken:
         raise InputError(
-            f"the input has a column {taken[0]!r} already",
+            f"the input already has a column {taken[0]!r}",
             found="perhaps the output of an earlier run",
             next_step="Rename or remove it",
         )

@@ -54,11 +54,12 @@ class Limits:
     Attributes:
         elements: symbols of the training molecules, hydrogen always.
         fewest_atoms: heavy atoms of the smallest training molecule.
-        most_atoms: of the largest.
-        least_similarity: Tanimoto similarity to the nearest training molecule.
-        largest_distance: of representations, in training deviations per dimension; None = they are not compared.
-        references: training molecules that are compared with.
-        training_molecules: distinct ones there were.
+        most_atoms: number of heavy atoms of the largest.
+        least_similarity: smallest Tanimoto similarity to the nearest training molecule.
+        largest_distance: largest distance between representations, in training deviations per dimension; None = they
+            are not compared.
+        references: number of training molecules to compare with.
+        training_molecules: number of distinct training molecules.
     """
 
     elements: tuple[str, ...]
@@ -74,22 +75,22 @@ class Limits:
         far = self.largest_distance
         within = "" if far is None else f" and a representation within {far:.2f} training deviations"
         return [
-            f"In the domain are molecules of {', '.join(self.elements)} with {self.fewest_atoms} to {self.most_atoms} "
-            f"heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
+            f"The domain contains molecules of {', '.join(self.elements)} with {self.fewest_atoms} to "
+            f"{self.most_atoms} heavy atoms whose nearest training molecule has a Tanimoto similarity of at least "
             f"{self.least_similarity:.2f}{within}.",
-            f"{'This threshold is that' if far is None else 'The two thresholds are those'} that {QUANTILE:.0%} of the "
-            f"training molecules keep among themselves; "
-            f"{self.references} of {self.training_molecules} distinct training molecules are compared with. Inside the "
-            "domain a prediction can still be wrong. A mixture of organic molecules of like size is outside.",
+            f"{QUANTILE:.0%} of the training molecules satisfy {'this' if far is None else 'each'} threshold among "
+            f"themselves. New molecules are compared with {self.references} of {self.training_molecules} distinct "
+            "training molecules. Inside the domain a prediction can still be wrong. A mixture of organic molecules of "
+            "similar size is outside.",
         ]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the domain looks at in molecules, where a prediction has it already: they are not parsed again.
+    """Features of molecules that the domain needs; a prediction that has them need not parse the molecules again.
 
     Attributes:
-        bits_BF: of their Morgan fingerprints, radius 2, 2048 bits.
+        bits_BF: bits of their Morgan fingerprints, radius 2, 2048 bits.
         elements: symbols of the atoms of each, hydrogen only where it is an atom of the graph.
     """
 
@@ -98,19 +99,19 @@ class Seen:
 
     @classmethod
     def of_texts(cls, smiles: Sequence[str]) -> Seen:
-        """What canonical SMILES say."""
+        """Features from canonical SMILES."""
         mols = _parsed(smiles)
         return cls(_bits(mols), [[atom.GetSymbol() for atom in mol.GetAtoms()] for mol in mols])
 
     @classmethod
     def of_store(cls, store: Store, bits_BF: Bool[np.ndarray, "molecules bits"] | None) -> Seen:
-        """What featurised molecules say; without bits they are parsed for them."""
+        """Features from featurised molecules; without bits these are computed by parsing."""
         return cls(_bits(_parsed(store.smiles())) if bits_BF is None else bits_BF, _elements_of(store))
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The training molecules as far as others are compared with them.
+    """The data of the training molecules that new molecules are compared with.
 
     Attributes:
         limits: the bounds.
@@ -126,7 +127,7 @@ class Domain:
     scale_D: Float[np.ndarray, "dim"]
 
     def reasons(self, smiles: Sequence[str], embeddings_BD: Float[np.ndarray, "molecules dim"]) -> list[str]:
-        """Per valid molecule why it is outside; empty where it is inside. See `judge`."""
+        """For each valid molecule the reason why it is outside, or empty if it is inside. See `judge`."""
         return self.judge(smiles, embeddings_BD)[0]
 
     def judge(
@@ -136,13 +137,13 @@ class Domain:
         seen: Seen | None = None,
         given: Sequence[str] | None = None,
     ) -> tuple[list[str], Float[np.ndarray, "molecules"]]:
-        """Per valid molecule why it is outside, empty where it is inside, and its similarity to the nearest reference.
+        """For each valid molecule why it is outside (empty if inside), and its similarity to the nearest reference.
 
         Args:
             smiles: canonical; all must be molecules.
             embeddings_BD: their representations by the first member.
-            seen: what is known of them; None = they are parsed.
-            given: canonical SMILES of what was given, where the model sees another form; None = it sees them as given.
+            seen: their features, if known; None = they are parsed.
+            given: canonical SMILES of the input, if the model sees another form; None = it sees the input.
         """
         if not smiles:
             return [], np.empty(0)
@@ -242,7 +243,7 @@ def similarity_out_of_fold(
 
     Args:
         smiles: canonical, of the molecules that the model learns from.
-        folds: of each.
+        folds: fold of each molecule.
         others: canonical.
     """
     bits, found_B = _bits(_parsed(smiles)), np.full(len(smiles), np.nan)
@@ -257,7 +258,7 @@ def similarity_out_of_fold(
 
 
 def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.ndarray, "rows dim"]]) -> Domain | None:
-    """The domain of training molecules; None where there are too few distinct ones to say what is usual.
+    """The domain of training molecules; None if there are too few distinct ones.
 
     Args:
         smiles: canonical, of the training molecules; duplicates count once.
@@ -298,7 +299,7 @@ def write_domain(folder: Path, domain: Domain) -> None:
 
 
 def read_domain(model: ModelFolder) -> Domain | None:
-    """The domain of a MODEL folder; None where it was made without one.
+    """The domain of a MODEL folder; None if it was made without one.
 
     Raises:
         CorruptFileError: its files are not what `write_domain` writes.
@@ -309,11 +310,13 @@ def read_domain(model: ModelFolder) -> Domain | None:
     try:
         limits = from_dict(Limits, model.json(SETTINGS)["limits"])
         if not len(tensors["fingerprints"]) == len(tensors["embeddings"]) <= LIMIT_REFERENCES:
-            raise CorruptFileError(f"the domain of {model.path} has another size than domains have")
+            raise CorruptFileError(f"the domain of {model.path} has the wrong size")
         return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
     except (AttributeError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(
-            f"{model.path / SETTINGS} is not that of a domain", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / SETTINGS} does not describe a domain",
+            found=repr(error),
+            next_step="Finetune the model again",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A blend: its members that are no networks, their weights, their spread, and their files in a MODEL folder."""
+"""A blend: its members that are not networks, their weights, their spread, and their files in a MODEL folder."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class FrozenEncoder:
 
     Attributes:
         student: in evaluation mode.
-        pooling: of its atoms.
+        pooling: pooling of its atoms.
         heads: ready-made properties whose values follow the pooled atoms; None = the representation is these alone.
     """
 
@@ -149,7 +149,7 @@ class Blend:
         classical: the members; may be none.
         network_weights: for each network its share of each target's prediction.
         encoder: gives the members a representation; None = they see descriptors and counts only.
-        sets: of features that there are beside it.
+        sets: further sets of features.
     """
 
     classical: tuple[ClassicalMember, ...]
@@ -169,13 +169,13 @@ class Blend:
 
     @cached_property
     def used_sets(self) -> set[str]:
-        """The feature sets that a member looks at, or that stand in for a representation."""
+        """The feature sets that a member uses, or that replace a representation."""
         used = self.layout.sets_of(self._columns)
         return used if self.network_weights or self.encoder else {*used, DESCRIPTORS}
 
     @cached_property
     def used_descriptors(self) -> tuple[str, ...]:
-        """The descriptors that a member looks at; all where they stand in for a representation."""
+        """The descriptors that a member uses; all if they replace a representation."""
         if not (self.network_weights or self.encoder):
             return DESCRIPTOR_NAMES
         used = np.isin(self.layout.columns(DESCRIPTORS), self._columns)

@@ -24,14 +24,14 @@ from dnd.predictor.targets import ClassGroup, Target, TaskKind, groups_of, on_le
 
 
 def roc_auc(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
-    """Chance that a positive has the larger score, ties counted half; both classes must be there."""
+    """Probability that a positive has the larger score, ties counted half; both classes must occur."""
     true, false = _counts(labels_B, scores_B)
     area = np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2
     return float(area / (true[-1] * false[-1]))
 
 
 def average_precision(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
-    """Precision at each distinct score, weighted by the recall it adds; a positive must be there."""
+    """Precision at each distinct score, weighted by the recall it adds; there must be a positive."""
     true, false = _counts(labels_B, scores_B)
     return float(np.sum(np.diff(true) * true[1:] / (true[1:] + false[1:])) / true[-1])
 
@@ -68,7 +68,7 @@ def one_hot(codes_B: Float[np.ndarray, "molecules"], count: int) -> Float[np.nda
 
 
 def class_scores(targets_BK: ClassArray, probabilities_BK: ClassArray) -> dict[str, float | None]:
-    r"""All metrics of one target; None where no molecule has a label.
+    r"""All metrics of one target; None if no molecule has a label.
 
     Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean of
     :math:`2 TP / (2 TP + FP + FN)` over the classes that occur or are predicted; log loss the mean of
@@ -131,7 +131,7 @@ class Score:
     Attributes:
         value: mean over the counted targets; None when none could be counted.
         per_target: each target's value, None where it was skipped.
-        skipped: how many targets had too few labels or a single class.
+        skipped: number of targets with too few labels or a single class.
     """
 
     value: float | None
@@ -192,8 +192,8 @@ def judge(
     """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind.
 
     Args:
-        names: of the columns.
-        kinds: of the columns.
+        names: names of the columns.
+        kinds: tasks of the columns.
         targets_BC: NaN = missing.
         predictions_BC: values, or probabilities that sum to 1 in each group.
         groups: the columns that are the classes of one target; it has one entry, by its own name.
@@ -226,10 +226,10 @@ def judge_targets(
     """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
 
     An error of a Ki of 10 nM and one of a Ki of 1 mM are the same factor, but the second alone would decide a mean of
-    errors in nM: a target that is learned as its logarithm is judged by factors.
+    errors in nM: a target that is learned as its logarithm is evaluated by factors.
 
     Args:
-        targets: of the columns.
+        targets: targets of the columns.
         labels_BC: in their units; NaN = missing.
         predictions_BC: in their units, or probabilities.
     """
@@ -252,7 +252,7 @@ _FEWEST_ROWS = 20
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's of the rows that have both; 0 for fewer than 20 of them, and where one does not vary."""
+    """Spearman's rank correlation over rows with both values; 0 for fewer than 20 rows, or if one does not vary."""
     from scipy import stats  # a slow import that no prediction needs
 
     known = ~np.isnan(first) & ~np.isnan(second)
@@ -263,7 +263,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def significant(value: float | int | None) -> str:
-    """A number with three significant digits, as every table has it: `0.712`, `12.3`, `6310`; `-` for None.
+    """A number with three significant digits, as in every table: `0.712`, `12.3`, `6310`; `-` for None.
 
     Numbers below 0.0001 and from a million on have an exponent.
     """

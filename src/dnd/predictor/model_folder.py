@@ -42,10 +42,10 @@ class Member:
     Attributes:
         network: in evaluation mode.
         targets: names, units and kinds, and the scale its outputs are in.
-        seed: of its training.
+        seed: random seed of its training.
         weight: its share of the prediction; the shares sum to 1.
         student: settings of its student.
-        head: of its network.
+        head: head of its network.
     """
 
     network: PropertyNetwork
@@ -204,7 +204,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         )
         blend = read_blend(model, targets)
         if len(blend.network_weights if blend else members) != len(members) or not (members or blend):
-            raise CorruptFileError(f"{folder}/config.json has other members than weights")
+            raise CorruptFileError(f"{folder}/config.json lists a different number of members than of weights")
         if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
             raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
         limits = None
@@ -212,7 +212,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
             limits = RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{folder}/{LIMITS}.safetensors")
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend, limits)
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
-        raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error
+        raise CorruptFileError(f"{folder}/config.json does not describe a predictor", found=repr(error)) from error
 
 
 def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _require_size(config: Mapping[str, Any]) -> None:
         ("members", len(config["members"]) + len(classical), LIMIT_MEMBERS),
     ):
         if found > limit:
-            raise CorruptFileError(f"a model of too many {name}", found=found, expected=f"at most {limit}")
+            raise CorruptFileError(f"a model has too many {name}", found=found, expected=f"at most {limit}")
 
 
 def _read_member(

@@ -40,7 +40,7 @@ def build_head(
         inputs: I, the width of the pooled vector.
         num_targets: C.
         width: inner width; I when None.
-        batch_norm_momentum: of `pna`'s batch norm; 0.1 when None.
+        batch_norm_momentum: momentum of `pna`'s batch norm; 0.1 when None.
     """
     width = width or inputs
     if name == "pna":
@@ -72,7 +72,7 @@ class PropertyNetwork(nn.Module):
         pooling: see `pool`.
         head: see `build_head`.
         num_targets: C.
-        seed: of the head's initial weights.
+        seed: random seed of the head's initial weights.
     """
 
     def __init__(self, student: Student, pooling: Pooling, head: HeadName, num_targets: int, seed: int = 0) -> None:

@@ -48,11 +48,11 @@ Column = np.ndarray | list[str]
 
 
 class PredictionTable(Mapping[str, Column]):
-    """Columns by name, in order; as many rows as molecules were asked for.
+    """Columns by name, in order; one row per input molecule.
 
     Args:
         columns: arrays of numbers or lists of text, all of one length.
-        index: of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
+        index: index of the table that the molecules came from; `to_pandas` has it. None = rows from 0.
 
     Example:
         >>> table = PredictionTable({"smiles": ["CCO"], "logS_pred": np.array([0.1]), "error": [""]})
@@ -115,13 +115,13 @@ def class_columns(
     `<target>_pred`, the most probable class; `<target>_std`, with several members; `<target>_set`, the likely classes,
     where such sets were learned; `<target>_prob_<class>`.
 
-    The deviation is that between the members' probabilities of the class that is predicted.
+    The standard deviation is that of the members' probabilities of the predicted class.
 
     Args:
         group: name and classes.
-        probabilities_BK: of the whole model; NaN rows where there is no molecule.
-        members_MBK: of each member, before calibration.
-        sets: what makes sets of likely classes; None = there are none.
+        probabilities_BK: probabilities of the whole model; NaN rows where there is no molecule.
+        members_MBK: probabilities of each member, before calibration.
+        sets: what makes sets of likely classes; None = no sets.
     """
     known_B = ~np.isnan(probabilities_BK).any(axis=1)
     best_B = np.where(known_B[:, None], probabilities_BK, 0.0).argmax(axis=1)
@@ -150,9 +150,9 @@ class Predictor:
     Args:
         parts: members, task, hydrogens.
         calibration: intervals or scaling of probabilities; None = none.
-        domain: where the model may be used; None = not known.
-        metrics: what `metrics.json` says, the verdict in words under `verdicts`; empty = not known.
-        known: digests of the molecules that it learned from; None = not known.
+        domain: applicability domain of the model; None = not known.
+        metrics: content of `metrics.json`, with the verdict in words under `verdicts`; empty = not known.
+        known: digests of the molecules that it was fitted on; None = not known.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.
 
@@ -184,7 +184,7 @@ class Predictor:
             )
         if domain is None and calibration is not None and calibration.needs_similarity:
             raise CorruptFileError(
-                "the intervals of a model go with the similarity to its training molecules, which it has not",
+                "the intervals of a model need the similarity to its training molecules, which it does not have",
                 found="no domain.json",
                 next_step="Finetune the model again",
             )
@@ -204,7 +204,7 @@ class Predictor:
 
     @classmethod
     def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Predictor:
-        """The model of a folder that was opened; what changes in the folder later changes nothing.
+        """The model of an opened folder; later changes of the folder have no effect.
 
         Raises:
             CorruptFileError: see `read_predictor`.
@@ -231,13 +231,13 @@ class Predictor:
 
     @property
     def smiles_column(self) -> str | None:
-        """The column of SMILES that the model was trained from, where that is known."""
+        """The SMILES column of the training data, if known."""
         found = self.parts.config.get("training", {}).get("smiles_column")
         return found if isinstance(found, str) else None
 
     @property
     def columns(self) -> list[str]:
-        """Every output column but `error`, in order; those that the model has nothing for are left out."""
+        """Every output column except `error`, in order, as far as the model has them."""
         return list(self.describe([])[0])
 
     def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
@@ -246,7 +246,7 @@ class Predictor:
         Args:
             molecules: one SMILES in any spelling, the path of a file, a table, or a list, array or Series of SMILES or
                 of RDKit molecules; see `as_molecules`. The index of a table or Series is that of the result.
-            smiles_column: of a file or table; found by its name when None.
+            smiles_column: SMILES column of a file or table; found by its name when None.
 
         Returns:
             `smiles`; per target `<target>_pred` (in the target's unit, the probability of class 1, or the name of the
@@ -412,7 +412,7 @@ class Predictor:
         return columns
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
-        """Pooled representations, those of several members side by side; NaN rows where there is no molecule."""
+        """Pooled representations, of several members side by side; a row of NaN where there is no molecule."""
         return self.embed_with_errors(molecules)[0]
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:

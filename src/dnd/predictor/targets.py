@@ -40,11 +40,11 @@ class Transform:
 
     Attributes:
         name: `none`, `log` or `yeo-johnson`.
-        centre: that a Yeo-Johnson map subtracts first, in the target's unit.
-        width: that it then divides by.
-        power: its λ.
+        centre: value that a Yeo-Johnson map subtracts first, in the target's unit.
+        width: value that it then divides by.
+        power: λ of the map.
         low: the smallest mapped value that a prediction may have.
-        high: the largest. An output that is a little too large would be a hundredfold value after an exponential.
+        high: the largest. Without it, a slightly too large output would be a hundredfold value after an exponential.
     """
 
     name: TransformName = "none"
@@ -55,7 +55,7 @@ class Transform:
     high: float | None = None
 
     def forward(self, values: Values) -> Values:
-        """Mapped values; NaN stays NaN, and what has no logarithm becomes NaN."""
+        """Mapped values; NaN stays NaN, and a value without a logarithm becomes NaN."""
         if self.name == "none":
             return values
         if self.name == "log":
@@ -76,7 +76,7 @@ class Transform:
             return np.asarray(self.centre + self.width * np.where(mapped < 0, lower, upper))
 
     def judged(self, values: Values) -> Values:
-        """Values on the scale on which errors are measured: decimal logarithms for `log`, else as they are mapped."""
+        """Values on the scale on which errors are measured: decimal logarithms for `log`, else the mapped values."""
         return self.forward(values) / LN_10 if self.name == "log" else self.forward(values)
 
     def unjudged(self, judged: Values) -> Values:
@@ -84,7 +84,7 @@ class Transform:
         return self.inverse(judged * LN_10 if self.name == "log" else judged)
 
     def judged_unit(self, unit: str) -> str:
-        """What errors on the scale of `judged` are measured in, for a target in `unit`."""
+        """The unit of errors on the scale of `judged`, for a target in `unit`."""
         if self.name == "none":
             return unit
         return "log10 units" if self.name == "log" else "deviations after the Yeo-Johnson map"
@@ -119,14 +119,14 @@ class Target:
 
     Attributes:
         name: the column of the training data.
-        unit: as the user gave it; empty = not given.
-        mean: of the training labels, in `unit` or mapped; 0 for classes and for `raw` targets.
-        std: of the training labels, in `unit` or mapped; 1 for classes and for `raw` targets.
-        kind: value, class, or one of several classes.
-        group: the column of the training data, where this target is one of its classes.
-        class_name: which.
-        transform: of the labels, before `mean` and `std`.
-        classes: names of the two classes of a binary target, class 0 first, where the user has names for them.
+        unit: unit as the user gave it; empty = not given.
+        mean: mean of the training labels, in `unit` or mapped; 0 for classes and for `raw` targets.
+        std: standard deviation of the training labels, in `unit` or mapped; 1 for classes and for `raw` targets.
+        kind: whether it is a value, a class, or one of several classes.
+        group: the column of the training data, if this target is one of its classes.
+        class_name: name of that class.
+        transform: transform of the labels, before `mean` and `std`.
+        classes: names of the two classes of a binary target, class 0 first, if the user has names for them.
     """
 
     name: str
@@ -140,26 +140,26 @@ class Target:
     classes: tuple[str, ...] = ()
 
     def scaled(self, labels_B: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
-        """Labels as they are learned."""
+        """Labels on the scale that the networks are fitted on."""
         return (self.transform.forward(labels_B) - self.mean) / self.std
 
     def raw(self, outputs_B: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
-        """What outputs mean, in `unit`."""
+        """Network outputs mapped back to `unit`."""
         return self.transform.predicted(outputs_B * self.std + self.mean)
 
     def scale(self) -> dict[str, Any]:
-        """What `with_scale` needs, as plain values."""
+        """The arguments of `with_scale`, as plain values."""
         mapped = {} if self.transform.name == "none" else {"transform": asdict(self.transform)}
         return {"mean": self.mean, "std": self.std, **mapped}
 
     def with_scale(self, scale: Mapping[str, Any]) -> Target:
-        """The same target in the scale of another member."""
+        """The same target with the scale of another member."""
         transform = from_dict(Transform, scale.get("transform", {}))
         return replace(self, mean=float(scale["mean"]), std=float(scale["std"]), transform=transform)
 
 
 def task_name(kinds: Sequence[TaskKind]) -> TaskName:
-    """The kind that all targets have, or `mixed`."""
+    """The common kind of all targets, or `mixed`."""
     return kinds[0] if len(set(kinds)) == 1 else "mixed"
 
 
@@ -168,7 +168,7 @@ class ClassGroup:
     """A target of several classes and its columns; see `classes.py`.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         classes: their names, in the order of the columns.
         first: the first of the columns.
     """
@@ -223,7 +223,7 @@ def normalised(
 def on_learned_scale(
     targets: Sequence[Target], values_BC: Float[np.ndarray, "molecules targets"]
 ) -> Float[np.ndarray, "molecules targets"]:
-    """Labels or predictions on the scale on which errors are judged; see `Transform.judged`."""
+    """Labels or predictions on the scale on which errors are measured; see `Transform.judged`."""
     found: np.ndarray = values_BC.copy()
     for column, target in enumerate(targets):
         if target.transform.name != "none":
@@ -247,6 +247,6 @@ def weighted_mean(
     weights_MC: Float[np.ndarray, "members targets"],
     members: Sequence[Float[np.ndarray, "molecules targets"]],
 ) -> Float[np.ndarray, "molecules targets"]:
-    """The mean of several predictions, taken on the learned scale: members and weights are fitted there."""
+    """The mean of several predictions on the learned scale, on which members and weights are fitted."""
     scaled_MBC = np.stack([on_learned_scale(targets, values_BC) for values_BC in members])
     return from_learned_scale(targets, np.einsum("mc,mnc->nc", weights_MC, scaled_MBC))

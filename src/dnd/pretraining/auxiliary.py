@@ -267,7 +267,7 @@ class AuxiliaryTerm(nn.Module):
     """One family of numbers, from the representations of their items, in units of their training deviation.
 
     Args:
-        name: of the family.
+        name: name of the family.
         student: gives the width.
         store: holds the values.
         rows: training rows, which alone decide the scale.
@@ -331,7 +331,7 @@ def build_auxiliary(
     """The auxiliary terms by name.
 
     Args:
-        names: of the terms.
+        names: names of the terms.
         student: gives the width.
         store: holds the values.
         train_rows: training rows; at most 20,000 of them decide the scales.

@@ -48,7 +48,7 @@ def gaussian_noise(
     which molecules are in it, on their order, on a worker or on a rank.
 
     Args:
-        seed: of the run.
+        seed: random seed of the run.
         epoch: a new draw each epoch; `HELD_OUT` for evaluation.
         rows_B: row of each molecule in its store.
         offsets: `(B + 1,)` atoms of each molecule.
@@ -71,7 +71,7 @@ def gaussian_noise(
 def remove_mean(
     noise_A3: Float[np.ndarray, "atoms 3"], offsets: Int[np.ndarray, "offsets"]
 ) -> Float[np.ndarray, "atoms 3"]:
-    """Noise without its translation: the mean over each molecule's atoms is taken away."""
+    """Noise without its translation: the mean over each molecule's atoms is subtracted."""
     counts_B = np.diff(offsets)
     mean_B3 = np.add.reduceat(noise_A3, offsets[:-1], axis=0) / counts_B[:, None]
     return (noise_A3 - np.repeat(mean_B3, counts_B, axis=0)).astype(np.float32)
@@ -114,7 +114,7 @@ def rotational_freedom(
 def denoising_bounds(
     rotations_B: Int[np.ndarray, "molecules"], counts_B: Int[np.ndarray, "molecules"], *, centred: bool
 ) -> tuple[float, float]:
-    r"""Loss of a denoiser that predicts 0, and the loss that none can undercut.
+    r"""Loss of a denoiser that predicts 0, and the lower bound of the loss.
 
     The noise of a molecule of N atoms has 3N directions. A denoiser sees the noisy conformer and is equivariant, so to
     first order in sigma it can't see the noise along translations (3) and rotations (r = 3, fewer if linear): there
@@ -151,11 +151,12 @@ class DenoiseConfig:
     Attributes:
         teacher: architecture.
         loop: training; the recipes `denoise-*` have the settings that suit each size.
-        sigma: standard deviation of the noise per coordinate, angstrom. D&D does not state it; 0.04 is that of Zaidi
-            et al. for PCQM4Mv2.
-        remove_mean: take the translation out of the noise; not in the paper.
+        sigma: standard deviation of the noise per coordinate, angstrom. D&D does not state it; 0.04 is the value of
+            Zaidi et al. for PCQM4Mv2.
+        remove_mean: whether to remove the translation from the noise; not in the paper.
         holdout_fraction: share of the molecules that is held out to select the weights.
-        num_conformers: of each molecule that are used, the first so many, one after the other by epoch; none = all.
+        num_conformers: number of conformers of each molecule to use, the first ones, one after the other by epoch; none
+            = all.
     """
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -195,7 +196,7 @@ class DenoisingObjective(Objective):
         L = \frac{1}{3 \sum_b N_b} \sum_{i, c} (\hat\epsilon_{ic}(\tilde R) - \epsilon_{ic})^2
 
     Source: D&D, Eq. 3-5; Zaidi et al., ICLR 2023. The target is :math:`\epsilon` itself: no running normaliser. A
-    prediction of 0 scores 1, and rigid motion keeps the loss above a floor of about 2/N; both are logged with it.
+    prediction of 0 has loss 1, and rigid motion keeps the loss above a floor of about 2/N; both are logged.
 
     Args:
         store: molecules with conformers; conformer number `epoch` modulo J in each epoch.
@@ -258,12 +259,12 @@ class DenoisingObjective(Objective):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Held-out loss with fixed noise, its bounds, and `explained`: the share of what can be predicted that is."""
+        """Held-out loss with fixed noise, its bounds, and `explained`: the predicted share of what can be predicted."""
         return self.measure(self.held_out_rows)
 
     @torch.no_grad()
     def measure(self, rows: np.ndarray) -> dict[str, float]:
-        """`evaluate` of any rows; nothing where there are none. The noise of a row does not depend on the others."""
+        """`evaluate` on any rows; an empty result for no rows. The noise of a row does not depend on the others."""
         if not len(rows):
             return {}
         device = next(self.parameters()).device
@@ -296,7 +297,7 @@ class DenoisingObjective(Objective):
 
 @dataclass(frozen=True)
 class DenoiseSummary:
-    """How a denoising ended.
+    """Result of a denoising.
 
     Attributes:
         folder: the TEACHER folder.
@@ -323,7 +324,7 @@ def denoise(
         store: a store or its folder.
         out: the TEACHER folder.
         config: settings; the defaults of `DenoiseConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: the store has molecules without a conformer, or `out` holds something else.
@@ -345,11 +346,11 @@ def denoise(
 
 
 def taught_before(out: Path, *, resume: bool) -> DenoiseSummary | None:
-    """The summary of a finished TEACHER in `out`, None where there is still work to do.
+    """The summary of a finished TEACHER in `out`, or None if there is still work to do.
 
     Raises:
         InputError: there is a finished teacher and `resume` is not set.
-        CorruptFileError: what is there is damaged or of another kind.
+        CorruptFileError: the folder is damaged or of another kind.
     """
     if not already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
         return None
@@ -399,7 +400,7 @@ def _card_metrics(metrics: dict[str, Any]) -> list[str]:
     if not metrics:
         return ["- held-out loss: nothing was held out"]
     return [
-        f"- held-out loss: {metrics['held_out_loss']:.4f}; a prediction of zero has {metrics['trivial']:.4f}, and "
-        f"rigid motion allows none below about {metrics['floor']:.4f}",
+        f"- held-out loss: {metrics['held_out_loss']:.4f}; predicting zero gives {metrics['trivial']:.4f}, and "
+        f"rigid motion allows no model below about {metrics['floor']:.4f}",
         f"- explained: {100 * metrics['explained']:.1f} % of what can be predicted",
     ]

@@ -30,14 +30,14 @@ def distill(
     resume: bool = False,
     cache_folder: Path | None = None,
 ) -> PretrainSummary:
-    """Teach a 2D student what a frozen 3D teacher says about clean conformers.
+    """Train a 2D student to reproduce a frozen 3D teacher's representations of clean conformers.
 
     Args:
         store: a store with conformers, or its folder.
-        teacher: the TEACHER folder; None where all terms are auxiliary.
+        teacher: the TEACHER folder; None if all terms are auxiliary.
         out: the ENCODER folder.
         config: settings; the defaults of `DistillConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
         cache_folder: for a cache of the teacher's outputs on disk that several students share; None = in `out`, and
             removed at the end.
 

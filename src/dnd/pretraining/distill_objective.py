@@ -331,7 +331,7 @@ class DistillationObjective(PretrainingObjective):
         for name, moment in known.items():
             if not moment.constant_loss(moment.mean_LD) > 0:
                 raise InputError(
-                    f"the teacher says the same about everything: nothing to learn from it at level {name}",
+                    f"the teacher's outputs are all equal: there is nothing to learn at level {name}",
                     found=f"variance 0 over {len(rows)} molecules",
                 )
         for part, part_rows in (("valid", self.holdout_rows), ("train", self.train_sample)):

@@ -45,7 +45,7 @@ def projection(student_width: int, teacher_width: int) -> nn.Module:
 
 
 def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None:
-    """Refuse a store that the teacher can't read as it was trained to; molecules without conformers are no matter.
+    """Raise an error if the teacher was trained for another kind of store; molecules without conformers are allowed.
 
     Which student atom is which teacher atom needs no map: the store's writer checks that conformer atom `i` is graph
     atom `i`, and `ConformerBatch.graph_atoms_N` numbers them over a batch.
@@ -53,7 +53,7 @@ def require_suitable(store: Store, config: Mapping[str, Any], name: str) -> None
     Args:
         store: the molecules.
         config: the teacher's configuration, with `hydrogens` and the table's size under `teacher`.
-        name: of the teacher, for messages.
+        name: name of the teacher, for messages.
 
     Raises:
         InputError: the store has no conformers, another hydrogen setting, or elements that the teacher's table lacks.
@@ -258,7 +258,7 @@ def build_terms(student: Student, teacher: Teacher | None, config: DistillConfig
     """The alignment terms that have a weight, by name.
 
     Raises:
-        ConfigError: there are some and there is no teacher.
+        ConfigError: some terms need a teacher and there is none.
     """
     wanted = [name for name in config.weights() if name in ALIGNMENT]
     if wanted and teacher is None:

@@ -33,7 +33,7 @@ class PretrainSummary:
 
     Attributes:
         folder: the ENCODER folder.
-        metrics: of the kept weights, held-out and training; empty if the run was stopped.
+        metrics: metrics of the kept weights, held-out and training; empty if the run was stopped.
         finished: False when `loop.stop_after_s` ended it early.
     """
 
@@ -47,7 +47,7 @@ def finished_before(out: Path, *, resume: bool) -> PretrainSummary | None:
 
     Raises:
         InputError: there is a finished encoder and `resume` is not set.
-        CorruptFileError: what is there is damaged or of another kind.
+        CorruptFileError: the folder is damaged or of another kind.
     """
     if not already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume):
         return None
@@ -64,7 +64,9 @@ def refuse_other_run(out: Path, settings: Mapping[str, Any], *, resume: bool, al
     if not Checkpoints(out, "").exist():
         return
     if not resume:
-        raise InputError(f"{out} holds a run", next_step="Add --resume to go on, or choose another folder")
+        raise InputError(
+            f"{out} already contains a run", next_step="Add --resume to continue it, or choose another folder"
+        )
     require_same_run(out, settings, allow_change=allow_change)
 
 
@@ -149,7 +151,7 @@ _PARTS = (("valid", "held-out"), ("train", "training"))
 def report(summary: PretrainSummary) -> str:
     """A table of the kept weights' metrics: one row per term and part, then all other numbers."""
     if not summary.finished:
-        return f"{summary.folder}: stopped by loop.stop_after_s; the same command with --resume goes on"
+        return f"{summary.folder}: stopped by loop.stop_after_s; the same command with --resume continues"
     metrics = dict(summary.metrics)
     lines = []
     for part, what in _PARTS:

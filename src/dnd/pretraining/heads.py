@@ -73,8 +73,8 @@ class LabelHead(nn.Module):
         readout: how atoms are pooled.
 
     Attributes:
-        mean: of the training labels, in the column's unit.
-        deviation: of the training labels, in the column's unit.
+        mean: mean of the training labels, in the column's unit.
+        deviation: standard deviation of the training labels, in the column's unit.
 
     Raises:
         InputError: no such column, fewer than two different training labels in it, or no held-out one.

@@ -46,7 +46,7 @@ class PretrainingObjective(Objective):
         super().__init__()
         self.store, self.loop, self.contrastive = store, loop, contrastive
         if len(store) < 2:
-            raise InputError(f"{store.path or 'the store'} is too small to hold a part out", found=len(store))
+            raise InputError(f"{store.path or 'the store'} is too small to hold out molecules", found=len(store))
         self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed)
         self.holdout_rows = self.train_rows.held_out
         sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows.sample())

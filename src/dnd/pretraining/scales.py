@@ -58,10 +58,10 @@ class Standardiser(nn.Module):
     from their 0.1 % and 99.9 % quantiles, so that one broken value can't set the scale of a column.
 
     Args:
-        values_XF: of training rows, NaN = missing; or the known values of each column, where few are known.
+        values_XF: values of training rows, NaN = missing; or the known values of each column, where few are known.
         what: for messages.
         pooled: keep one deviation for all columns, the root of their mean variance, and no limits: columns then count
-            by how much they vary, and a place that is nearly always 0 is no louder than the others.
+            by how much they vary, and a place that is nearly always 0 does not outweigh the others.
 
     Raises:
         InputError: no column varies.

@@ -26,7 +26,7 @@ class TermWeights:
         graph: Eq. 6 of D&D.
         global_tokens: CCMD's alignment of the molecule's token at every layer.
         local_atoms: CCMD's alignment of the atoms at every layer.
-        task: L1 on a column of the store's targets, as CCMD has it and D&D does not.
+        task: L1 on a column of the store's targets; part of CCMD, not of D&D.
         descriptors: RDKit's 2D descriptors; these and the following are further teachers, see `auxiliary`.
         fingerprints: Morgan counts, folded.
         avalon: counts of Avalon's features, folded.
@@ -83,23 +83,24 @@ class DistillConfig:
 
     Attributes:
         level: which terms have weight 1: `node`, `graph`, `coordinated` (global tokens and local atoms), or `custom`
-            for none.
+            (no term).
         terms: weights that replace those of the level where they are not 0.
         layers: which layers the coordinated terms align.
         size_factor: weight of a molecule of N atoms in the local term: 1, 1/N or 1/N².
         task_target: column of the store for the task term.
-        task_readout: what the task term reads: the `mean` over atoms, or the `virtual_node`, which CCMD aligns.
-        select_by: what chooses the epoch on the held-out part: the whole `loss`, or the `task` term alone.
-        pool_h: whether the teacher's mean runs over its hydrogens too where the student has none.
+        task_readout: representation that the task term reads: the `mean` over atoms, or the `virtual_node`, which CCMD
+            aligns.
+        select_by: criterion that chooses the epoch on the held-out part: the whole `loss`, or the `task` term alone.
+        pool_h: whether the teacher's mean includes hydrogens if the student has none.
         conformers: `first`, or `mean` for the mean of the teacher's outputs over all conformers of a molecule. For a
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
             its noise.
-        num_conformers: of each molecule that the mean is of, the first so many; none = all.
-        cache: where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not at
-            all for a single epoch, in which each is used once.
+        num_conformers: number of conformers of each molecule that are averaged, the first ones; none = all.
+        cache: place where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not
+            at all for a single epoch, in which each is used once.
         cache_memory_mb: largest cache in memory, in MiB.
         holdout_fraction: share of the molecules that is held out.
-        heads: terms of the molecule whose heads stay with the encoder, as ready-made properties.
+        heads: terms whose heads are kept in the encoder, as ready-made molecular properties.
         student: the student.
         loop: the training loop.
     """
@@ -132,12 +133,14 @@ class DistillConfig:
                 next_step="Set terms.node=1 or terms.descriptors=1, or a level other than custom",
             )
         if ("task" in weights) != (self.task_target is not None):
-            raise ConfigError("terms.task and task_target belong together", found=f"{weights}, {self.task_target}")
+            raise ConfigError(
+                "terms.task and task_target must be given together", found=f"{weights}, {self.task_target}"
+            )
         if self.select_by == "task" and "task" not in weights:
             raise ConfigError("select_by=task needs the task term", next_step="Set terms.task=1 and task_target=NAME")
         if self.num_conformers is not None and (self.num_conformers < 1 or self.conformers != "mean"):
             raise ConfigError(
-                "num_conformers is a number for conformers=mean", found=(self.num_conformers, self.conformers)
+                "num_conformers is for conformers=mean only", found=(self.num_conformers, self.conformers)
             )
         if self.conformers == "mean" and self.cache == "off":
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
@@ -146,7 +149,7 @@ class DistillConfig:
         for name in self.heads:
             if name not in SHIPPABLE or name not in weights:
                 raise ConfigError(
-                    f"the head of {name} can't stay with the encoder",
+                    f"the head of {name} can't be kept with the encoder",
                     found=f"terms: {', '.join(weights)}",
                     expected=f"one of {', '.join(SHIPPABLE)}, with a weight",
                 )

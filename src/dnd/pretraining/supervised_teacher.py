@@ -159,7 +159,7 @@ def supervise(
         store: a store with conformers and the label, or its folder.
         out: the TEACHER folder.
         config: settings.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: the store lacks conformers or labels, or `out` holds something else.

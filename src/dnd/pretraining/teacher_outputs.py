@@ -43,7 +43,7 @@ class TargetCache:
     """The teacher's outputs for every molecule of a store.
 
     Args:
-        blocks: of consecutive rows, together all of them.
+        blocks: blocks of consecutive rows, which together are all rows.
         atom_counts: graph atoms of each row.
     """
 
@@ -178,7 +178,7 @@ def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
         raise FileNotFoundError(folder)
     manifest = verify_folder(folder, kind=_KIND, format_version=FORMAT_VERSION)
     if manifest.get("key") != key or manifest.get("rows") != list(span):
-        raise CorruptFileError(f"{folder} is of another teacher, store or request")
+        raise CorruptFileError(f"{folder} belongs to another teacher, store or request")
 
 
 # What the frozen teacher says: computed once per store, kept as float16 in memory or in checksummed shards.
@@ -203,7 +203,7 @@ class TargetRequest:
         pooled_layers: layers whose molecule tokens are needed, or means over atoms where the teacher has no token.
         pool_h: whether the means run over atoms that the graph does not have.
         conformers: `first`, or `mean` over the conformers of a molecule.
-        num_conformers: that the mean is of, the first so many; None = all.
+        num_conformers: number of conformers that are averaged, the first ones; None = all.
     """
 
     atom_layers: tuple[int, ...]

@@ -64,7 +64,7 @@ def analyse_attention(student: Student, store: Store, rows: np.ndarray, *, seed:
         student: a TokenGT.
         store: molecules with conformers.
         rows: positions in the store; hold them out of pretraining.
-        seed: of the permutations.
+        seed: random seed of the permutations.
 
     Raises:
         InputError: another student, no conformers, or no molecule with three atoms.
@@ -219,7 +219,7 @@ def map_attention(student: Student, smiles: str, hydrogens: HydrogenSetting, *, 
         student: a TokenGT.
         smiles: the molecule.
         hydrogens: as the student sees molecules.
-        seed: of the conformer.
+        seed: random seed of the conformer.
 
     Raises:
         InputError: another student, no molecule, or no conformer.

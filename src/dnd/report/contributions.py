@@ -128,7 +128,7 @@ def _plan(outcome: Molecule | InvalidMolecule, start: int) -> _Plan | str:
 
 
 def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
-    """The molecule with another element at `place`, without the atom for 0; None where that is no molecule."""
+    """The molecule with another element at `place`, without the atom for 0; None if that is not a valid molecule."""
     changed = Chem.RWMol(mol)
     try:
         if number == 0:

@@ -38,11 +38,11 @@ class _Question:
     """One target, and which column of the model's outputs is explained.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
-        unit: of the contributions.
-        file: what the names of its files have in place of its name.
+        unit: unit of the contributions.
+        file: its name in the names of files.
         transform: through which the target is learned; its contributions are on the learned scale.
     """
 
@@ -56,14 +56,14 @@ class _Question:
 
 @dataclass(frozen=True)
 class ExplainSummary:
-    """What became of a file.
+    """Result of explaining a file.
 
     Attributes:
-        rows: read.
-        explained: with contributions.
+        rows: number of rows read.
+        explained: number of rows with contributions.
         skipped: rows beyond the limit.
         first_error: the first row without contributions and its reason; empty when there is none.
-        attention: what the attention map shows, or why there is none.
+        attention: what the attention map shows, or the reason why there is none.
     """
 
     rows: int
@@ -76,7 +76,7 @@ class ExplainSummary:
         """The same in words."""
         found = [f"{self.explained} of {self.rows} molecules explained"]
         if self.skipped:
-            found.append(f"{self.skipped} rows were left out; --most-molecules draws more")
+            found.append(f"{self.skipped} rows were left out; --most-molecules raises the limit")
         if self.first_error:
             found.append(f"first row without an explanation (all: {MOLECULES}): {self.first_error}")
         return [*found, f"attention: {self.attention}"]
@@ -94,13 +94,13 @@ def explain_file(
     """Draw the molecules of a file, or a single one, with the contributions of their atoms.
 
     Args:
-        predictor: the model; networks, classical models and blends are asked in the same way.
+        predictor: the model; networks, classical models and blends are treated alike.
         source: a file of molecules, or a SMILES.
         out: folder for the pictures (`row-00000-<target>.svg` and `.png`), `contributions.csv` (an atom per line),
             `molecules.csv` (a row of the input per line, with the reason where there is nothing) and `attention.*`.
-        smiles_column: where the SMILES are; None = where they were in training, else found by name or content.
-        targets: to explain; the first four when empty.
-        most_molecules: rows that are explained; the others are listed only.
+        smiles_column: SMILES column; None = that of the training data, else found by name or content.
+        targets: targets to explain; the first four when empty.
+        most_molecules: largest number of explained rows; further rows are listed only.
 
     Raises:
         InputError: the input can't be read.
@@ -145,7 +145,7 @@ class Explanation:
         target: name of the target.
         class_name: the predicted class of a target of several; empty for others.
         prediction: in the unit of the target, or the probability of the class; NaN where there is no explanation.
-        unit: of the contributions; `log-odds` for classes.
+        unit: unit of the contributions; `log-odds` for classes.
         symbols: elements of the atoms.
         atoms_N: contributions.
         svg: the molecule coloured by them; empty where there is no drawing.
@@ -275,7 +275,7 @@ def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
         if name not in by_name:
             raise ConfigError(f"the model has no target {name!r}", next_step=nearest(name, by_name))
     if not wanted and len(by_name) > LIMIT_TARGETS:
-        LOGGER.info(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; --target-columns names others")
+        LOGGER.info(f"the first {LIMIT_TARGETS} of {len(by_name)} targets; choose others with --target-columns")
     return [by_name[name] for name in wanted or list(by_name)[:LIMIT_TARGETS]]
 
 

@@ -150,8 +150,8 @@ def parity_plot(
     Args:
         measured: labels.
         predicted: model name to its predictions of the same molecules.
-        title: of the figure.
-        unit: of both axes.
+        title: title of the figure.
+        unit: unit of both axes.
         logarithmic: both axes; pairs with a value that has no logarithm are left out.
         ends_2B: lower and upper ends of the intervals of the predictions, drawn as bars; NaN = none.
         outside_B: molecules outside the domain of the model, which are marked.

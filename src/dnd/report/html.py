@@ -80,7 +80,7 @@ class Gallery:
     Attributes:
         svgs: the drawings.
         captions: as many.
-        texts: what stands in place of an empty drawing.
+        texts: what is shown instead of an empty drawing.
         title: heading of the section.
         note: a line under the drawings.
     """
@@ -232,7 +232,7 @@ def draw_molecule(smiles: str, *, width: int = 220, height: int = 160) -> str | 
 def _own_svg(svg: str) -> str:
     """`svg` if it is one element that refers to nothing outside itself; figures are ours, so this catches slips.
 
-    Its tags and attributes are looked at and not its text: a name of the user's may hold anything.
+    Its tags and attributes are checked, but not its text: a name from the user may contain anything.
     """
     found = SvgCheck.of(svg)
     if found:

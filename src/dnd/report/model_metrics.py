@@ -35,7 +35,7 @@ class ClassTest:
     Attributes:
         classes: their names.
         labels_BK: 0 and 1, a row of NaN = missing.
-        probabilities_BK: of each class.
+        probabilities_BK: probabilities of each class.
     """
 
     classes: tuple[str, ...]
@@ -53,9 +53,9 @@ class ModelFiles:
         metrics: `metrics.json`.
         rows: numbers of the test molecules in the input, from 0.
         ids: the user's names of them; empty where there are none.
-        smiles: of the test part.
-        labels_BC: of the test part; NaN = missing, and for targets of several classes.
-        predictions_BC: of the test part; NaN for targets of several classes.
+        smiles: SMILES of the test part.
+        labels_BC: labels of the test part; NaN = missing, and for targets of several classes.
+        predictions_BC: predictions of the test part; NaN for targets of several classes.
         classes: the test part of those, by target.
     """
 
@@ -152,7 +152,7 @@ LIMIT_FOLDS, LIMIT_TRIALS, LIMIT_COMPARED = 50, 30, 60
 
 def verdict_sections(model: ModelFiles) -> list[Section]:
     """The sentences to quote first, then the model beside each baseline on the same test molecules."""
-    found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="What came out")]
+    found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="Results")]
     rows: list[list[object]] = []
     for one in model.metrics.get("verdicts", ()):
         metric = METRIC_WORDS[one["metric"]]
@@ -166,8 +166,8 @@ def verdict_sections(model: ModelFiles) -> list[Section]:
             rows.append([one["target"] or "mean of all targets", metric, *said])
     if rows:
         columns = ["target", "test metric", "the model is", "baseline", "model", "baseline's", "difference"]
-        note = "The interval is of the difference on the same molecules; where it holds 0, the two are level."
-        title = "Beside what anyone can have"
+        note = "The interval is of the difference on the same molecules; where it contains 0, the two are level."
+        title = "Compared with simple baselines"
         found.append(Table([*columns, "95 % interval"], rows[:LIMIT_COMPARED], title=title, note=note))
     return found
 
@@ -264,7 +264,7 @@ def _in_units(systems: Mapping[str, Mapping[str, Any]]) -> Table:
         [label, *(_cell(parts[part], name) for part in ("test", "valid") for name in RAW_METRICS)]
         for label, parts in systems.items()
     ]
-    note = "A few molecules with large values decide such numbers; the learned scale counts them all alike."
+    note = "A few molecules with large values decide such numbers; the learned scale weighs all molecules alike."
     return Table(columns, rows, title="In the unit of the target", note=note)
 
 
@@ -277,7 +277,7 @@ LIMIT_CONFUSIONS = 4
 
 @dataclass(frozen=True)
 class _Worst:
-    """One of the largest errors: its place in the test part, its target, and how it is said."""
+    """One of the largest errors: its place in the test part, its target, and its caption."""
 
     row: int
     target: str

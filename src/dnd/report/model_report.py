@@ -55,11 +55,11 @@ def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
     left_out = dict.fromkeys(line for part in parts for line in part["left_out"])
     note = _NOTE + (f" Left out: {'; '.join(left_out)}." if left_out else "")
     columns = ["member", "weight", f"test {metrics['metric']} alone", "seconds"]
-    return [Table(columns, rows, title="Who is in the blend", note=note), *_leaderboards(metrics)]
+    return [Table(columns, rows, title="Members of the blend", note=note), *_leaderboards(metrics)]
 
 
 def _leaderboards(metrics: Mapping[str, Any]) -> list[Section]:
-    """Each member alone, and how far the blend is from it; models of before have none."""
+    """Each member alone, and how far the blend is from it; older models do not record it."""
     found: list[Section] = []
     for one in metrics.get("leaderboard", [])[:LIMIT_DRAWN_TARGETS]:
         metric = METRIC_WORDS[one["metric"]]
@@ -70,7 +70,7 @@ def _leaderboards(metrics: Mapping[str, Any]) -> list[Section]:
             name = str(member["member"]).replace("_", " ")
             rows.append([name, member["value"], member["difference"]["value"], interval])
         title = f"Members alone: {one['target']}" if one["target"] else "Members alone"
-        note = f"Of {one['molecules']} test molecules. The difference is the blend's {metric} less the member's."
+        note = f"On {one['molecules']} test molecules. The difference is the blend's {metric} minus the member's."
         columns = ["member", f"test {metric}", "difference", "95 % interval"]
         found += [Table(columns, rows, title=title, note=note)] if rows else []
     return found
@@ -164,7 +164,7 @@ def _value_plots(model: ModelFiles) -> list[Section]:
     for name, (labels, predictions) in drawn.items():
         known_B = ~np.isnan(model.labels_BC[:, model.names.index(name)])
         ends_2B, outside_B = _interval(answers, name, known_B), _outside(answers, known_B)
-        said = [f"{len(labels)} molecules; on the dotted line the prediction is the measurement."]
+        said = [f"{len(labels)} molecules; on the dotted line prediction and measurement are equal."]
         said += ["Bars are the intervals."] if ends_2B is not None else []
         said += ["Squares are outside the domain."] if outside_B is not None and outside_B.any() else []
         plot = parity_plot(
@@ -177,7 +177,7 @@ def _value_plots(model: ModelFiles) -> list[Section]:
 
 
 def _answers(model: ModelFiles) -> PredictionTable | None:
-    """What the model says of its test molecules; None where it has learned from some of them, or can't be opened."""
+    """The model's predictions for its test molecules; None if it was fitted on some of them, or can't be opened."""
     if "folds" in model.metrics or len(model.smiles) > LIMIT_ANSWERS:
         return None
     try:
@@ -200,7 +200,7 @@ def _outside(answers: PredictionTable | None, known_B: np.ndarray) -> np.ndarray
 
 
 def _label_plots(model: ModelFiles) -> list[Section]:
-    """How the labels are spread; models of before do not know it."""
+    """How the labels are distributed; older models do not record it."""
     logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
     units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
     found: list[Section] = []

@@ -20,7 +20,7 @@ class BaseConfig:
     """Settings of the pretraining of the shipped encoders.
 
     Attributes:
-        hydrogens: of all stores.
+        hydrogens: hydrogen setting of all stores.
         auxiliary: auxiliary columns of the stores.
         quantum: `gfn2`, files of quantum labels (or their names in the folder of the data sets), or both; see
             `PrepareConfig`. A file concerns the input that it names.
@@ -31,11 +31,12 @@ class BaseConfig:
         most_molecules: largest number of molecules of one input file; none = all.
         most_smiles: the same of a table of SMILES, which costs less; none = as `most_molecules`.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
-        table_conformers: of inputs without coordinates: `etkdg` generates some, with `none` they teach nothing in 3D.
+        table_conformers: conformers of inputs without coordinates: `etkdg` generates some, with `none` they teach
+            nothing in 3D.
         conformer_backend: what generates them: `rdkit`, `nvmolkit` or `auto`.
         teacher_first: the teacher learns from stores of conformers alone, so that it need not wait for slow columns.
         jobs: processes of `prepare`.
-        seed: of the drawing of molecules and of generated conformers.
+        seed: random seed of the drawn molecules and of generated conformers.
         encoders: the students that are made.
         denoise: the teacher.
         base: the student `dnd-base`.
@@ -72,7 +73,7 @@ class BaseConfig:
             look_up(known, name, "encoder")
         if tested := sorted(set(self.measured) - set(self.excluded_benchmarks())):
             raise ConfigError(
-                "measured labels of a data set are learned and its validation and test molecules are not left out",
+                "measured labels of a data set are learned, but its validation and test molecules are not left out",
                 found=", ".join(tested),
                 next_step="Add it to benchmarks",
             )
@@ -81,7 +82,7 @@ class BaseConfig:
             for name in config.weights().keys() & FURTHER_FIELDS.keys() - columns:
                 setting = "quantum" if name in QUANTUM_FIELDS else "auxiliary"
                 raise ConfigError(
-                    f"the term {name} of {student} has a weight and the stores will have no such column",
+                    f"the term {name} of {student} has a weight, but the stores will have no such column",
                     found=f"{setting} = {list(getattr(self, setting))}",
                     next_step=f"Add it to {setting}, or set its weight to 0",
                 )

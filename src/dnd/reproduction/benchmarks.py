@@ -41,12 +41,12 @@ class Benchmark:
         task: kind of targets.
         metric: the one the paper reports: `rmse`, `rocauc`, or `mae_z`, the MAE in standard deviations of the labels.
         targets: target columns; empty = every column but SMILES and identifiers.
-        unit: of the targets.
+        unit: unit of the targets.
         split: rule that made the parts.
         molecules: rows of the table.
-        sha256: of the decompressed table that ships with this repository.
+        sha256: SHA-256 of the decompressed table that ships with this repository.
         licence: what its source states.
-        source: where it is to be had.
+        source: where to get it.
         paper_molecules: rows that the paper's Table 4 gives.
     """
 
@@ -148,7 +148,7 @@ class BenchmarkData:
         benchmark: its entry in the registry.
         smiles: N SMILES as written in the file.
         targets_BC: labels, NaN = missing.
-        names: of the C targets.
+        names: names of the C targets.
         parts: `train`, `valid`, `test` → row numbers, ascending.
         path: the file that was read.
         as_shipped: whether the table's content is that of the repository's copy.
@@ -168,11 +168,11 @@ def load_benchmark(name: str, data_dir: Path | str | None = None) -> BenchmarkDa
 
     Args:
         name: see `BENCHMARKS`.
-        data_dir: looked at first; then `data/` here and the repository's own `data/`. OGB's folders, with or without
+        data_dir: searched first; then `data/` here and the repository's own `data/`. OGB's folders, with or without
             an `ogb/` above them, and OGB's zip archives are read as they come.
 
     Raises:
-        ConfigError: there is no such data set; the message holds the nearest names.
+        ConfigError: there is no such data set; the message names the nearest ones.
         InputError: a file is missing; the message says which and where it is to be had.
         CorruptFileError: a file is damaged, or its rows and its split do not fit each other.
 
@@ -206,7 +206,7 @@ def random_parts(count: int, seed: int = SPLIT_SEED) -> dict[str, np.ndarray]:
 
 
 def search_path(data_dir: Path | str | None) -> list[Path]:
-    """Folders that are looked at for data: the given one, `data/` here, and that of a source checkout."""
+    """Folders that are searched for data: the given one, `data/` here, and that of a source checkout."""
     folders = [Path(data_dir)] if data_dir is not None else []
     folders += [Path("data"), Path(__file__).resolve().parents[3] / "data"]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]

@@ -37,7 +37,7 @@ class Budget:
         seeds: finetuning seeds 1, 2, … of each pretraining.
         qm9_pretraining: molecules of QM9, drawn at random, to pretrain on for Tables 2 and 6.
         qm9_molecules: training, validation and test molecules of Tables 2 and 6.
-        fractions: of the training labels, for Figure 5.
+        fractions: fractions of the training labels, for Figure 5.
         attention_molecules: held-out molecules of Figure 4.
         upstream_recipes: recipe that a training starts from, by stage, or by `stage/track` where tracks differ.
     """
@@ -221,6 +221,6 @@ def budget(name: str) -> Budget:
     """The budget of that name.
 
     Raises:
-        ConfigError: there is none; the message holds the nearest names.
+        ConfigError: there is no such name; the message lists the nearest ones.
     """
     return look_up(BUDGETS, name, "budget")

@@ -90,7 +90,7 @@ class AlignmentScore:
     """The held-out error of one alignment.
 
     Attributes:
-        name: of `ALIGNMENTS`, or `supervise` for the teacher.
+        name: a name of `ALIGNMENTS`, or `supervise` for the teacher.
         by_seed: upstream seed (and 1, as nothing is finetuned) → error in label deviations.
         unit_value: mean error in the unit of Table 6, None where no teacher has told the deviation.
         test: against labels alone.

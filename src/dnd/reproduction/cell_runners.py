@@ -1,6 +1,6 @@
 """What each kind of cell does. A stage gets its settings, paths, the folders of what it needs, and its own folder.
 
-Everything resumes: a cell that was killed goes on where its stage can, since its folder is named by its digest.
+Everything resumes: a killed cell continues where its stage can, since its folder is named by its digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 
 def prepare_store(work: Work) -> Result:
-    """Files with conformers → a store of so many molecules, none of them in the labelled table where there is one."""
+    """Files with conformers → a store of a given number of molecules, without those of the labelled table, if any."""
     from dnd.store.prepare import prepare
     from dnd.store.settings import PrepareConfig
 

@@ -36,8 +36,8 @@ def predict(
         features: `counts` and `descriptors`, a row per molecule.
         targets_BC: labels; NaN = missing.
         train: rows of the training part.
-        task: of the targets; for classes the prediction is the probability of class 1.
-        seed: of the model.
+        task: task of the targets; for classes the prediction is the probability of class 1.
+        seed: random seed of the model.
 
     Returns:
         Predictions, and what was fitted.

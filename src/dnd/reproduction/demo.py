@@ -187,13 +187,13 @@ def _predict(out: Path) -> list[dict[str, str]]:
 
 def _denoising_line(metrics: dict[str, float]) -> str:
     return (
-        f"   held-out loss {metrics['held_out_loss']:.3f}; predicting zero has {metrics['trivial']:.3f}, rigid motion "
-        f"allows none below {metrics['floor']:.3f}"
+        f"   held-out loss {metrics['held_out_loss']:.3f}; predicting zero gives {metrics['trivial']:.3f}, rigid "
+        f"motion allows no model below {metrics['floor']:.3f}"
     )
 
 
 def _distillation_line(metrics: dict[str, float]) -> str:
     return (
         f"   held-out R² of the teacher's atom representations {metrics['valid_node_r2']:.3f}; a lookup by element, "
-        f"degree and ring has {metrics['valid_lookup_r2']:.3f}"
+        f"degree and ring reaches {metrics['valid_lookup_r2']:.3f}"
     )

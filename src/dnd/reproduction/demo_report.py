@@ -28,7 +28,7 @@ class System:
     """What one way to a model reached on ESOL.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         valid_rmse: on the validation part, log mol/L.
         errors_B: signed errors on the test part, log mol/L.
     """
@@ -130,7 +130,7 @@ def write_demo_report(
 ) -> Path:
     """Write `report.html` into the demo's folder and return its path."""
     sections: list[Section] = [
-        Text(sentence, title="What came out"),
+        Text(sentence, title="Results"),
         _systems_table(systems),
         Figure(
             bar_chart([s.name for s in systems], [s.test_rmse for s in systems], axis_label="test RMSE, log mol/L"),
@@ -212,7 +212,7 @@ def _parity(model: Path) -> list[Section]:
         Figure(
             parity_plot(measured, {FINETUNED: predicted}, unit="log mol/L"),
             title="Test part, finetuned student",
-            caption="On the dotted line the prediction is the measurement. The model's own page, model/report.html, "
+            caption="On the dotted line prediction and measurement are equal. The model's own page, model/report.html, "
             "has its intervals, its domain and its settings.",
         ),
         Molecules([rows[row]["smiles"] for row in worst], captions, title="Worst errors of the finetuned student"),
@@ -233,5 +233,5 @@ def _new_molecules(predictions: list[dict[str, str]]) -> Molecules:
         [row["smiles"] for row in predictions],
         captions,
         title="New molecules",
-        note="A row that is no molecule keeps its place and gets a reason.",
+        note="A row without a valid molecule keeps its place and gets a reason.",
     )

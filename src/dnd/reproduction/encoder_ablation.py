@@ -58,13 +58,13 @@ class Ablation:
     Attributes:
         base: folder of `dnd pretrain-base`, whose stores and teacher are used.
         student: the settings that all variants share, with the weights of all terms.
-        shipped: student of `base` that stands in for the variant with exactly its settings, if there is one.
-        variants: of `VARIANTS`; `neither` is the control.
+        shipped: student of `base` that replaces the variant with exactly its settings, if there is one.
+        variants: names of `VARIANTS`; `neither` is the control.
         datasets: labelled sets.
-        fractions: of the training labels.
+        fractions: fractions of the training labels.
         seeds: number of finetuning seeds, from 1, of each data set; small sets need more.
         most_molecules: largest number of molecules of a data set, over all parts; none = all.
-        recipe: of finetuning.
+        recipe: recipe of finetuning.
         finetune: further finetuning settings, `key=value`.
         frozen: models on frozen representations, of `FROZEN_MODELS`.
         finetuned: whether students are finetuned.
@@ -214,7 +214,7 @@ class Scores:
 
     Attributes:
         parts: `valid` or `test` → (data set, variant, fraction) → score by seed.
-        metrics: of each data set.
+        metrics: metrics of each data set.
         sizes: training molecules by (data set, fraction).
         failed: keys of cells that failed, with the reason.
     """
@@ -229,7 +229,7 @@ class Scores:
         return float(np.mean(list(self.parts[part][key].values()))) if key in self.parts[part] else float("nan")
 
     def kinds(self) -> dict[str, list[str]]:
-        """Data sets with errors and data sets with ROC-AUC; a kind that there is none of is left out."""
+        """Data sets with errors and data sets with ROC-AUC; an empty kind is left out."""
         larger = {name: metric in LARGER_IS_BETTER for name, metric in self.metrics.items()}
         kinds = {REGRESSION: False, CLASSIFICATION: True}
         found = {kind: [name for name in larger if larger[name] == wanted] for kind, wanted in kinds.items()}
@@ -259,7 +259,7 @@ def scores_of(records: Sequence[Record], model: str | None = None) -> Scores:
     """Scores of the finished cells of a grid.
 
     Args:
-        records: of the cells.
+        records: records of the cells.
         model: on frozen representations; the finetunings when None.
     """
     parts: dict[str, dict[Key, dict[int, float]]] = {"valid": {}, "test": {}}

@@ -39,7 +39,7 @@ class StoreFacts:
 
     Attributes:
         name: file name.
-        counts: of its store's manifest.
+        counts: counts of its store's manifest.
         conformers: where its conformers come from.
     """
 
@@ -74,7 +74,7 @@ def encoder_card(
     Args:
         name: that the encoder ships under.
         description: `config.json` of its student.
-        facts: of each input.
+        facts: facts about each input.
         measured: wall seconds by stage, the machine, and the teacher's held-out loss by source.
         store: that everything was trained on.
         config: settings of the run.

@@ -80,11 +80,11 @@ def predict_frozen(
 
     Args:
         model: `ridge`, `gp` or `forest`, with or without `+descriptors`.
-        features_BF: of all molecules, finite.
+        features_BF: features of all molecules, finite.
         targets_BC: labels; NaN = missing.
         train: rows of the training part.
-        task: of the targets.
-        seed: of the model.
+        task: task of the targets.
+        seed: random seed of the model.
     """
     name = model.removesuffix(BESIDE)
     if name == "forest":

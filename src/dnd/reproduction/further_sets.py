@@ -47,7 +47,7 @@ class FurtherSet:
     """One of the sets in memory; B molecules.
 
     Attributes:
-        name: of `FURTHER_SETS`.
+        name: a name of `FURTHER_SETS`.
         smiles: as written in the file.
         target: column of the label.
         target_B: labels, none missing.
@@ -69,8 +69,8 @@ def load_further(name: str, data_dir: Path | str | None = None) -> FurtherSet:
     """Read one of the sets with its split.
 
     Args:
-        name: of `FURTHER_SETS`.
-        data_dir: looked at first; then `data/` here and the repository's own.
+        name: a name of `FURTHER_SETS`.
+        data_dir: searched first; then `data/` here and the repository's own.
 
     Raises:
         ConfigError: there is no such set.

@@ -52,13 +52,13 @@ def scored_heads(
     their data sets, of which no term has seen a molecule.
 
     Args:
-        student: of the encoder, in evaluation mode.
+        student: student of the encoder, in evaluation mode.
         heads: its properties.
         store: that it was trained on.
         held_rows: rows that were held out.
         measured: data sets whose labels were learned.
         data_dir: where these are looked for first.
-        hydrogens: of the student.
+        hydrogens: hydrogen setting of the student.
     """
     pairs = [_Pairs() for _ in heads.properties]
     of_store = [place for place, one in enumerate(heads.properties) if data_set_of(one.name) not in measured]

@@ -26,7 +26,7 @@ class LabelledTable:
     Attributes:
         smiles: N SMILES.
         targets_BC: labels; NaN = missing.
-        names: of the targets.
+        names: names of the targets.
         split: part of each molecule.
         task: kind of targets.
         metric: `rmse`, `rocauc`, `mae` or `mae_z`.

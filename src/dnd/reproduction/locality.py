@@ -105,8 +105,8 @@ def draw_locality(entries: Sequence[Entry], shares: Mapping[str, float]) -> Find
     """Gain of NODE over GRAPH against locality, a point per data set, and whether there is a pattern.
 
     Args:
-        entries: of `dnd-node` and `dnd-graph` on at least four data sets.
-        shares: of the variance that is additive, by data set.
+        entries: entries of `dnd-node` and `dnd-graph` on at least four data sets.
+        shares: additive share of the variance, by data set.
 
     Raises:
         InputError: fewer data sets have both.

@@ -110,8 +110,8 @@ class Curve:
 
     Attributes:
         dataset: name shown.
-        label: of the system.
-        metric: of the scores.
+        label: label of the system.
+        metric: metric of the scores.
         points: fraction → (training molecules, score by upstream and finetuning seed).
     """
 

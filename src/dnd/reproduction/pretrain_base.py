@@ -1,6 +1,6 @@
 """The encoders that ship, from data to weights: stores → teacher → students → half-precision encoders with their cards.
 
-Every stage resumes, so the same command goes on after a kill; a finished stage is not repeated.
+Every stage can be resumed, so the same command continues after a kill; a finished stage is not repeated.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pretrain_base(
     data_dir: Path | str | None = None,
     allow_change: bool = False,
 ) -> BaseResult:
-    """Train the shipped encoders, from files of molecules to ENCODER folders; a second call goes on.
+    """Train the shipped encoders, from files of molecules to ENCODER folders; a second call resumes.
 
     Args:
         inputs: files with conformers, which are used, and tables of SMILES; see `BaseConfig.table_conformers`.
@@ -80,11 +80,11 @@ def pretrain_base(
         config: settings.
         exclude: files whose molecules are left out, beside the benchmarks of `config`.
         data_dir: where the benchmarks are looked for first.
-        allow_change: go on with other settings than the run was started with. Finished stages stay as they are; the
+        allow_change: continue with other settings than the run was started with. Finished stages stay as they are; the
             change is recorded in `run.json`.
 
     Raises:
-        InputError: a file is missing, a benchmark is not found, or `out` holds a run with other settings.
+        InputError: a file is missing, a benchmark is not found, or `out` contains a run with other settings.
         ConfigError: it is run by `torchrun`, whose processes would all prepare the same stores.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

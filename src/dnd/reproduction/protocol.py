@@ -48,11 +48,11 @@ class Request:
         budget: sizes, epochs, seeds.
         data_dir: where to look for data first.
         pretraining: files to pretrain on; empty = QM9, or PCQM4Mv2 for the paper's budget.
-        datasets: of Table 1 and Figure 5, targets for Tables 2 and 6; empty = all of it.
+        datasets: data sets of Table 1 and Figure 5, targets for Tables 2 and 6; empty = all of it.
         systems: empty = all of the table.
-        hydrogens: of pretraining for Table 1 and the figures.
-        seeds: of finetuning; empty = the budget's.
-        upstream_seeds: of the pretrainings; empty = the budget's.
+        hydrogens: hydrogen setting of the pretraining for Table 1 and the figures.
+        seeds: finetuning seeds; empty = the budget's.
+        upstream_seeds: seeds of the pretrainings; empty = the budget's.
     """
 
     what: str
@@ -84,7 +84,7 @@ class Request:
 def plan(request: Request) -> list[Cell]:
     """Cells of `request` in an order where needs come first.
 
-    A missing data file is no error here: the cell that reads it fails with the file's name and source.
+    A missing data file is not an error here: the cell that reads it fails with the file's name and source.
     """
     return list({cell.key: cell for cell in _PLANS[request.what](request)}.values())
 

@@ -35,7 +35,7 @@ class Reproduction:
 
     Attributes:
         folder: where the results file, tables and figures are.
-        summary: of the grid.
+        summary: summary of the grid.
         text: what there is to say: a table in Markdown, or the figure's sentence.
     """
 
@@ -61,7 +61,7 @@ def reproduce(
 
     Raises:
         InputError: no cell gave a result; the message holds the first reason.
-        StorageError: the disk is full; finished cells stay, and the same command goes on.
+        StorageError: the disk is full; finished cells are kept, and the same command resumes.
 
     Example:
         >>> reproduce(Request("table1", budget("tiny")), "runs/tiny", jobs=2)  # doctest: +SKIP

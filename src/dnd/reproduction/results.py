@@ -27,7 +27,7 @@ class Work:
     """One cell at work.
 
     Attributes:
-        settings: of the cell.
+        settings: settings of the cell.
         paths: files and folders that it reads; not part of its digest.
         needs: kind of need to the folder of the cell that made it.
         folder: its own.
@@ -100,18 +100,18 @@ class Record:
     """The outcome of a cell, a line of the results file.
 
     Attributes:
-        key: of the cell.
-        digest: of the cell's settings and of all it needs; a cell with another digest is another cell.
+        key: key of the cell.
+        digest: digest of the cell's settings and of all it needs; it identifies the cell.
         status: `done` or `failed`.
-        kind: of the cell.
-        settings: of the cell.
+        kind: kind of the cell.
+        settings: settings of the cell.
         result: what the stage reports: metrics, counts.
         reason: why it failed.
         seconds: wall time.
         peak_memory_mb: largest resident memory of its process, MiB.
         started: UTC.
         command: that repeats this one cell.
-        versions: of the packages.
+        versions: versions of the packages.
         machine: processor count and accelerator.
     """
 

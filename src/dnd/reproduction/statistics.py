@@ -100,7 +100,7 @@ class Overlap:
     """How much of a labelled set the pretraining molecules cover; shares from 0 to 1.
 
     Attributes:
-        molecules: of the labelled set.
+        molecules: molecules of the labelled set.
         elements: share of its elements that occur in pretraining.
         composition: share of its molecules whose heavy-atom formula occurs there.
         exact: share of its molecules that occur there, canonical SMILES with stereo.

@@ -38,8 +38,8 @@ class System:
         words: settings of the pretraining, `key=value`, beside those that `variant` stands for.
         student: name of its student; empty = the table's.
         teacher: name of its teacher; empty = the equivariant transformer.
-        num_conformers: of `MOST_CONFORMERS` generated ones of each pretraining molecule that are used; 0 = what the
-            file has.
+        num_conformers: number of the `MOST_CONFORMERS` generated ones of each pretraining molecule that are used; 0 =
+            what the file has.
         passes: times as many epochs of denoising and distillation as the budget has.
         control: the system that it is compared with first.
     """
@@ -136,7 +136,7 @@ def system(name: str) -> System:
     """The system of that name.
 
     Raises:
-        ConfigError: there is none; the message holds the nearest names.
+        ConfigError: there is no such name; the message lists the nearest ones.
     """
     return look_up(SYSTEMS, name, "system")
 
@@ -160,7 +160,7 @@ class Entry:
 
     Attributes:
         dataset, system, pooling: which.
-        metric: of the values.
+        metric: metric of the values.
         by_seed: upstream and finetuning seed → test score; the upstream seed of a classical model is 0.
         sizes: training, validation and test molecules.
         full: the same before the budget reduced them.
@@ -216,7 +216,7 @@ class Comparison:
 
     Attributes:
         gain: relative improvement of the first over the second, positive = better.
-        test: of the difference, over the seeds that both have.
+        test: test of the difference, over the seeds that both have.
         corrected: its p-value corrected for the comparisons made beside it; None where there is none.
     """
 
@@ -264,7 +264,7 @@ def _mean_valid(records: Iterable[Record]) -> float:
 
 
 def seeds_of(record: Record) -> Seeds:
-    """Upstream and finetuning seed of a cell; cells of before the upstream seeds have the first."""
+    """Upstream and finetuning seed of a cell; older cells, without an upstream seed, have the first."""
     upstream = 0 if record.kind == "classical" else record.settings.get("upstream_seed", 1)
     return int(upstream), int(record.settings["seed"])
 

@@ -72,7 +72,7 @@ def build_app(models: ServedModels, limits: Limits, hosts: Sequence[str] = ()) -
 
     Args:
         models: that are asked.
-        limits: of every request.
+        limits: limits that every request must keep.
         hosts: names under which it answers; empty = any.
     """
 

@@ -40,7 +40,7 @@ class Guard:
 
     Args:
         app: what lies behind.
-        limits: of a body.
+        limits: limits on the size of a request.
         hosts: names under which the server answers, so that another site's name can't be pointed at it; empty = any.
     """
 

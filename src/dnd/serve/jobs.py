@@ -26,7 +26,7 @@ _PIECE = 128  # rows between two looks at the clock
 
 
 class UnknownJobError(Exception):
-    """There is no such file, or no longer."""
+    """There is no such file, or it is no longer kept."""
 
 
 class _Stopped(Exception):
@@ -39,10 +39,10 @@ class Job:
 
     Attributes:
         id: by which it is asked for; nobody can guess it.
-        name: of the file, as it was sent.
+        name: name of the file, as it was uploaded.
         model: that predicts it.
         column: with the SMILES; None = found.
-        folder: of the file and its results.
+        folder: folder of the file and its results.
         state: `waiting`, `running`, `done` or `failed`.
         total: rows; None until they have been counted.
         rows: that have been predicted.
@@ -82,7 +82,7 @@ class Jobs:
 
     Args:
         folder: for files and results; emptied at the end.
-        limits: of rows, time and numbers.
+        limits: limits on rows, time and numbers.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -118,7 +118,7 @@ class Jobs:
         """The file of that id.
 
         Raises:
-            UnknownJobError: there is none.
+            UnknownJobError: there is no such job.
         """
         self._forget_old()
         job = self._jobs.get(job_id)

@@ -19,10 +19,10 @@ class Limits:
     """Bounds on what is asked.
 
     Attributes:
-        body_bytes: of a request, a file that is sent included.
+        body_bytes: largest size of a request, including an uploaded file.
         body_seconds: between two parts of a request that is being sent.
         smiles: in one request that is answered at once.
-        rows: of a file.
+        rows: largest number of rows in a file.
         seconds: that a request may take once its turn has come.
         job_seconds: that a file may take.
         running: requests that are computed at the same time.

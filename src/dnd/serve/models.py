@@ -108,7 +108,7 @@ class ServedModels:
         """Open MODEL folders, which are named as they are called.
 
         Raises:
-            ConfigError: there is none, or two have one name.
+            ConfigError: there is no model, or two have the same name.
             InputError, CorruptFileError: see `Predictor.load`.
         """
         names = [folder.resolve().name for folder in folders]
@@ -116,7 +116,7 @@ class ServedModels:
             raise ConfigError(
                 "each model that is served needs a name of its own, that of its folder",
                 found=", ".join(names) or "no model",
-                next_step="Give one or several MODEL folders with -m; rename those that are called alike",
+                next_step="Give one or several MODEL folders with -m; rename folders with equal names",
             )
         return cls(
             [
@@ -133,7 +133,7 @@ class ServedModels:
         """The model of a name.
 
         Raises:
-            UnknownModelError: there is none.
+            UnknownModelError: there is no such model.
         """
         if name is None:
             return next(iter(self._by_name.values()))

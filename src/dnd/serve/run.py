@@ -25,7 +25,7 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         folders: MODEL folders.
         host: address to listen at.
         port: likewise; 0 = one that is free.
-        limits: of every request.
+        limits: limits that every request must keep.
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
@@ -49,7 +49,7 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # which uvicorn raises again once it has stopped
     if not local:
         LOGGER.warning(
-            f"{host} is no loopback address: whoever reaches this machine can ask the models, without a password"
+            f"{host} is not a loopback address: anyone who can reach this machine can use the models without a password"
         )
     LOGGER.info(f"serving {', '.join(model.name for model in models)}; Ctrl-C stops")
     _Server(config).run()

@@ -38,7 +38,9 @@ class ModelInfo(BaseModel):
 class Ask(Strict):
     """Molecules to predict."""
 
-    smiles: Annotated[list[str], Field(min_length=1, description="in any spelling; a bad one costs only its own row")]
+    smiles: Annotated[
+        list[str], Field(min_length=1, description="valid in any spelling; an invalid one affects only its own row")
+    ]
     model: Annotated[str | None, Field(description="name of a model; the first one when left out")] = None
 
 

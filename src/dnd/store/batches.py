@@ -180,7 +180,7 @@ class TrainingRows:
     """Rows of a store that train, and those that are held out.
 
     Args:
-        num_rows: of the store.
+        num_rows: number of molecules in the store.
         fraction: share that is held out, see `split_holdout`.
         seed: the run's seed; rows are a pure function of these three.
         section: rows that are planned together, at most.

@@ -209,7 +209,7 @@ def _conformers(
         positions_JA3, method = generated.positions_JA3, generated.method
     if heavy < len(numbers_A) < heavy + hidden:
         found = f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates"
-        return f"{found}: is a charge or a radical lost, or a hydrogen?"
+        return f"{found}: a charge, a radical or a hydrogen may be lost"
     if hydrogens != "heavy_both" and len(numbers_A) < heavy + hidden:
         return f"{len(numbers_A) - heavy} of {hidden} hydrogens have coordinates; --hydrogens heavy_both needs none"
     return Conformers(numbers_A.astype(np.int64), positions_JA3), method
@@ -220,7 +220,7 @@ def _sound(
 ) -> Generated | str:
     """The generated conformers whose bonds are possible; what is wrong with the first where none is."""
     if positions_JA3 is None:
-        return "none was generated"
+        return "no conformer was generated"
     graph = featurize(molecule.mol, explicit_hydrogens=True)
     if positions_JA3.shape[1] != graph.num_atoms:
         return f"{positions_JA3.shape[1]} atoms were generated of {graph.num_atoms}"

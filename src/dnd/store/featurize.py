@@ -34,7 +34,7 @@ class Featurized:
     Attributes:
         graph: None where there is no molecule.
         smiles: canonical SMILES, or the text as given.
-        stage: where it failed; empty when it did not.
+        stage: stage in which it failed; empty if it did not.
         reason: why it failed; empty when it did not.
         given: canonical SMILES of what was given, where standardization made another molecule of it.
     """

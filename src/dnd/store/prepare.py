@@ -46,7 +46,7 @@ from dnd.tables.key_lists import is_key_list, key_digest, read_key_list
 
 @dataclass(frozen=True)
 class PrepareSummary:
-    """What a finished `prepare` did.
+    """Summary of a finished `prepare`.
 
     Attributes:
         store: the folder.
@@ -81,13 +81,13 @@ def prepare(
         inputs: files; see `conformers.datasets.open_sources`.
         out: folder of the store.
         config: settings.
-        resume: go on with a run that stopped; its finished shards are not made again.
-        ray: address of a Ray cluster that does the work in place of processes here; see `RayCluster`.
+        resume: continue an interrupted run; its finished shards are kept.
+        ray: address of a Ray cluster that runs the work instead of local processes; see `RayCluster`.
 
     Raises:
-        InputError: an input can't be read, nothing in it is a molecule, a column is asked for that no input can have,
+        InputError: an input can't be read, nothing in it is a molecule, a requested column is in no input,
             or `out` holds something else.
-        ConfigError: settings that are at odds with each other or with the inputs.
+        ConfigError: settings that contradict each other or the inputs.
         StorageError: the disk is full or read-only; finished shards stay.
 
     Example:
@@ -281,10 +281,10 @@ def _keys_to_exclude(config: PrepareConfig, where: Here | RayCluster) -> frozens
                 problems.append(f"record {row}: {key.reason}")
     if problems:
         raise InputError(
-            "molecules to exclude can't be read, and would stay in the store unseen",
+            "molecules to exclude can't be read, so they would stay in the store",
             found=f"{len(problems)} of them, the first in {problems[0]}",
             expected="a molecule in every row",
-            next_step="Mend these rows or take them out",
+            next_step="Correct or remove these rows",
         )  # fmt: skip
     return digests
 

@@ -55,7 +55,7 @@ def require_possible(
     files = [word for word in quantum if word != CALCULATE]
     if files and (conformers != "file" or hydrogens == "all_both"):
         raise ConfigError(
-            f"the labels of {files[0]} are of the file's conformers, hydrogens added to their heavy atoms",
+            f"the labels of {files[0]} are for the file's conformers, with hydrogens added to their heavy atoms",
             found=f"--conformers {conformers} --hydrogens {hydrogens}",
             expected="--conformers file --hydrogens teacher_all_student_heavy or heavy_both",
             next_step=f"Or calculate with --quantum {CALCULATE}",
@@ -73,7 +73,7 @@ def words_of_sources(quantum: Sequence[str], sources: Sequence[str]) -> dict[str
     for word in quantum:
         own = sources if word == CALCULATE else [QuantumLabels.read(Path(word)).about["source"]]
         if not set(own) <= words.keys():
-            raise InputError(f"the labels of {word} are of none of the inputs", found=own[0], expected=list(sources))
+            raise InputError(f"the labels of {word} belong to none of the inputs", found=own[0], expected=list(sources))
         words |= {source: (*words[source], word) for source in own}
     return words
 
@@ -82,7 +82,7 @@ def with_labels(records: Iterator[Record], quantum: Sequence[str]) -> Iterator[R
     """The records with what the files of labels know of them.
 
     Args:
-        records: of any source.
+        records: records of any source.
         quantum: words of `--quantum`; without `gfn2` a record that no file has gets that as its reason.
     """
     known: dict[tuple[str, int], QuantumLabel | str] = {}

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """Molecules that are read by position; a `MoleculeSource` of the training loop.
+    """Molecules that are read by row number; a `MoleculeSource` of the training loop.
 
     Args:
-        target_places: for each shard, which of the store's targets its own are; None = all of them, in order.
-        files: that the shards are mapped from; none in memory.
+        target_places: for each shard, the indices of its targets among those of the store; None = all, in order.
+        files: files that the shards are mapped from; none in memory.
 
     Attributes:
         path: the folder, None for a store in memory.
@@ -99,7 +99,7 @@ class Store:
 
         Raises:
             InputError: there is no such folder.
-            CorruptFileError: it is no finished store, damaged, or of a newer format.
+            CorruptFileError: the store is unfinished, damaged, or of a newer format.
         """
         from dnd.common.watched_inputs import MappedFile  # a store in memory, as predictions have it, needs none
 
@@ -108,7 +108,7 @@ class Store:
         manifest = verify_folder(folder, kind="store", format_version=SCHEMA_VERSION)
         if manifest.get("feature_version") != FEATURE_VERSION:
             raise CorruptFileError(
-                f"{folder} holds features of another version",
+                f"{folder} contains features of another version",
                 found=manifest.get("feature_version"),
                 expected=FEATURE_VERSION,
                 next_step="Make it again with `dnd prepare`",
@@ -156,8 +156,8 @@ class Store:
     def with_conformers(self) -> Store:
         """The molecules that have conformers, as a store of their own, in the same order.
 
-        A shard has conformers for all of its molecules or for none, so no molecule is copied. In a store that is
-        all conformers it is the store itself.
+        A shard has conformers for all of its molecules or for none, so no molecule is copied. If all molecules have
+        conformers it is the store itself.
         """
         if self.has_conformers:
             return self
@@ -234,7 +234,7 @@ class Store:
     def read(self, rows: np.ndarray, *, conformer: int = 0) -> MoleculeBatch:
         """The molecules at `rows`, in that order, each with its conformer number `conformer` modulo J.
 
-        There are conformers where every one of these molecules has some.
+        The batch has conformers only if each of these molecules has some.
 
         Raises:
             IndexError: a row that the store does not have.
@@ -341,7 +341,7 @@ class Store:
 
 
 def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model") -> None:
-    """Refuse a store made with another hydrogen setting.
+    """Raise an error for a store with another hydrogen setting.
 
     Raises:
         ConfigError: the settings differ.
@@ -428,11 +428,11 @@ def _shard_problem(batch: pa.RecordBatch) -> str | None:
 def union(stores: Sequence[Store]) -> Store:
     """The molecules of all stores, one store after the other.
 
-    It has every target column and every further column that one of them has, NaN where a store lacks it.
+    The union has every target column and every further column of any of the stores, with NaN where a store lacks it.
 
     Raises:
         InputError: there is no store.
-        ConfigError: they differ in hydrogens.
+        ConfigError: the stores differ in hydrogens.
     """
     if not stores:
         raise InputError("there is no store to read from")

@@ -112,7 +112,7 @@ class StoreRow:
         conformer_method: `dft`, `etkdg+mmff94s`, `etkdg+uff`, `etkdg`, `nvmolkit+mmff94s`, `nvmolkit`, `file`, `none`.
         targets: C values, NaN = missing.
         auxiliary: values of further columns by name; all rows of a store have the same ones.
-        quantum_failure: why the quantum columns are NaN; None where they are not, or there are none. Not packed.
+        quantum_failure: why the quantum columns are NaN; None if they are not, or are missing. Not packed.
     """
 
     row: int

@@ -39,20 +39,20 @@ class PrepareConfig:
         smiles_column: column of SMILES in tables; None = found by name or content.
         target_columns: columns, data fields or labels kept as targets.
         conformers: `none`, those of the `file`, `etkdg` (embedded and relaxed by a force field), or `etkdg_raw` (only
-            embedded); `auto` takes the file's where its format has coordinates.
-        num_conformers: K per molecule, for generated ones.
-        conformer_backend: what generates them; `auto` takes nvMolKit where it is installed and there is a GPU.
+            embedded); `auto` takes those of the file if its format has coordinates.
+        num_conformers: number of generated conformers per molecule.
+        conformer_backend: program that generates them; `auto` takes nvMolKit if it is installed and there is a GPU.
         hydrogens: which hydrogens are explicit in the graph and in the conformer.
-        seed: of generated conformers and of `sample`.
-        limit: read the first so many records.
-        sample: draw so many records at random, none of them of an excluded molecule; those that a file of quantum
-            labels knows first.
+        seed: random seed of generated conformers and of `sample`.
+        limit: number of records to read, from the first on.
+        sample: number of records to draw at random, without excluded molecules; records with labels in a file of
+            quantum labels are taken first.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
             their digests, see `tables.key_lists`.
         timeout_s: seconds per molecule.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
-        quantum: where the quantum columns come from: `gfn2` for a calculation of the first conformer, files of labels,
-            or both for a calculation of what no file has. None of them: no such columns.
+        quantum: source of the quantum columns: `gfn2` for a calculation of the first conformer, files of labels,
+            or both to calculate what no file has. Empty = no such columns.
         jobs: worker processes.
         shard_size: records per shard; None takes 32,768, 4,096 where conformers are generated, 1,024 with `gfn2`.
     """
@@ -104,7 +104,11 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
         )
     generated = conformers in ("etkdg", "etkdg_raw")
     if not generated and config.num_conformers > 1:
-        raise ConfigError("more than one conformer per molecule", found=f"--conformers {conformers}", expected="etkdg")
+        raise ConfigError(
+            "more than one conformer per molecule must be generated",
+            found=f"--conformers {conformers}",
+            expected="etkdg",
+        )
     require_possible(config.quantum, conformers, config.hydrogens, [source.name for source in sources])
     usual = SHARD_SIZE_GENERATED if generated else SHARD_SIZE
     shard_size = config.shard_size or (SHARD_SIZE_CALCULATED if CALCULATE in config.quantum else usual)
@@ -125,10 +129,10 @@ def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
 
 
 def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dict[str, Any]:
-    """All that the shards depend on; a resumed run must have the same.
+    """Everything that the shards depend on; it must be the same in a resumed run.
 
     Args:
-        identities: of the inputs, then of the files to exclude and of quantum labels; see `identity`.
+        identities: identities of the inputs, then of the files to exclude and of quantum labels; see `identity`.
         config: settings.
     """
     settings = asdict(config)
@@ -142,7 +146,7 @@ def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dic
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Name and size of an input and the SHA-256 of it, of its ends where it is large."""
+    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends."""
     if not path.is_file():
         return {"name": path.name}
     size = path.stat().st_size

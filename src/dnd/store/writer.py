@@ -140,7 +140,7 @@ def _element_problem(row: StoreRow, hydrogens: str) -> str | None:
     if extra != hidden:
         return f"conformer has {extra} atoms beyond the graph's {num_atoms}, expected {hidden} hydrogens"
     if (numbers_A[num_atoms:] != 1).any():
-        return "a conformer atom beyond the graph's is no hydrogen"
+        return "an extra atom of the conformer is not a hydrogen"
     differs = (elements_N + 1 != numbers_A[:num_atoms]) & (elements_N != _UNKNOWN_ELEMENT)
     if differs.any():
         atom = int(differs.argmax())
@@ -194,7 +194,7 @@ class ShardEntry:
         molecules: rows it has.
         conformers: conformers of all rows.
         atoms: graph atoms of all rows.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         rejects: the records that gave no row.
         quantum_failures: rows whose quantum columns are NaN, by reason.
     """

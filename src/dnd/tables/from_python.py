@@ -37,7 +37,7 @@ class GivenMolecules:
     Attributes:
         texts: SMILES as written; empty where there is none, such as for a missing value.
         problems: why a row has no SMILES, where that can be said; else empty.
-        index: of the table or Series that they come from; None where it has none.
+        index: index of the table or Series that they come from; None if it has none.
     """
 
     texts: list[str]
@@ -54,9 +54,9 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
 
     Args:
         given: see `ACCEPTED`; a missing value or an object of another kind within a list is a row without a molecule,
-            but where all are of another kind, such as numbers, nothing of it is molecules.
-        smiles_column: of a file or a table; None = found by name or content in a file; in a table `smiles`, the only
-            column, or the only one whose name has `smiles` in it.
+            but a list of such objects alone, such as numbers, is refused.
+        smiles_column: SMILES column of a file or a table; None = found by name or content in a file; in a table
+            `smiles`, the only column, or the only one whose name has `smiles` in it.
         remembered: a column of a file that is taken where none is asked for and the file has it.
 
     Raises:

@@ -43,7 +43,7 @@ def read_key_list(path: Path) -> frozenset[str]:
 
     Raises:
         InputError: there is no such file.
-        CorruptFileError: it can't be read, or a line is no digest.
+        CorruptFileError: the file can't be read, or a line is not a digest.
     """
     try:
         lines = _text(path).splitlines()
@@ -54,7 +54,7 @@ def read_key_list(path: Path) -> frozenset[str]:
     for number, line in enumerate(lines, start=1):
         if not _LINE.fullmatch(line):
             raise CorruptFileError(
-                f"line {number} of {path} is no digest of a molecule",
+                f"line {number} of {path} is not a digest of a molecule",
                 found=line[:40],
                 expected=f"{_DIGITS} hex digits: the SHA-256 of the first 14 characters of the InChIKey, cut",
             )

@@ -55,14 +55,14 @@ CensoredChoice = Literal["keep", "drop", "limit"]
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What the user says of the labels, beyond what the cells say themselves.
+    """The user's rules for reading labels.
 
     Attributes:
         missing: further words or values for a missing label, such as -999; they count in columns of words too.
-        measured: values that look like placeholders, such as 9999, and were measured.
-        censored: what becomes of labels such as `>10`: `keep` the limit as a limit, `drop` them, or take the `limit`
-            for the value. None = refuse them.
-        decimal: mark of all columns; `auto` = seen from each.
+        measured: values that look like placeholders, such as 9999, but were measured.
+        censored: how to read labels such as `>10`: `keep` them as limits, `drop` them, or use the `limit` as the
+            value. None = they are an error.
+        decimal: decimal mark of all columns; `auto` = inferred for each.
     """
 
     missing: tuple[str, ...] = ()
@@ -71,10 +71,10 @@ class LabelRules:
     decimal: DecimalMark = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a value that is said to be both."""
+        """Raise an error for a value that is named as both."""
         both = set(map(class_key, self.missing)) & set(map(class_key, self.measured))
         if both:
-            raise ConfigError("a value is either missing or measured", found=min(both))
+            raise ConfigError("a value can't be both missing and measured", found=min(both))
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class LabelColumn:
         values: numbers, NaN where missing; for words, places in `words`.
         sides: 1 or -1 where a label is a limit and the truth is above or below it, else 0.
         words: names of the classes where the labels are words, class 0 first; empty where they are numbers.
-        notes: what was understood that a reader might want to know, a line each.
-        unit: `%` where the cells say so.
+        notes: notes on how the cells were read, a line each.
+        unit: `%` if the cells have it.
     """
 
     values: list[float]
@@ -97,7 +97,7 @@ class LabelColumn:
 
 
 def class_key(text: str) -> str:
-    """What two spellings of one class have in common: letter case and blanks don't count."""
+    """A key that is equal for all spellings of a class: letter case and blanks don't count."""
     return " ".join(text.split()).casefold()
 
 
@@ -107,7 +107,7 @@ def is_missing(text: str) -> bool:
 
 
 def holds_numbers(cells: Iterable[str]) -> bool:
-    """Whether a cell of a column is a number in any notation, so that words such as `none` are no classes there."""
+    """Whether a cell of a column is a number in any notation, so that words such as `none` are not classes there."""
     return any(map(is_number, cells))
 
 
@@ -122,14 +122,14 @@ def read_column(
 ) -> LabelColumn:
     """The labels of one column: numbers, or classes where no label is a number.
 
-    The cells of the rows that are learned decide everything: notation, classes, which words stand for a missing label,
-    what is refused. The others are read in the same way, and one that can't be counts as missing, with a note.
+    The cells of the rows that are learned decide everything: notation, classes, the words for a missing label,
+    the errors. Other cells are read in the same way; one that can't be read counts as missing, with a note.
 
     Args:
-        cells: as they stand in the table.
-        places: row of each, as messages say it.
-        column: its name.
-        rules: what the user says.
+        cells: cells as written in the table.
+        places: row number of each cell, for messages.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
         learned: whether each cell is that of a training or validation molecule; empty = all are.
 
@@ -142,17 +142,17 @@ def read_column(
 
 @dataclass(frozen=True)
 class ColumnCells:
-    """What kinds of cells a column has, those that a reader would refuse among them.
+    """The cells of a column by kind, including those that a reader would reject.
 
     Attributes:
-        decimal: mark of its numbers.
-        numbers: cells that are one, limits and placeholders included.
+        decimal: decimal mark of its numbers.
+        numbers: cells that are a number, including limits and placeholders.
         percent: those with a percent sign.
         above: limits such as `>10`.
         below: limits such as `<0.1`.
-        missing: cells that hold no label, by what stands there; the empty ones as an empty text.
-        words: other cells that are no numbers, by what stands there.
-        placeholders: numbers such as -999 far outside the others, by what stands there.
+        missing: cells without a label, by their text; the empty ones as an empty text.
+        words: other cells that are not numbers, by their text.
+        placeholders: numbers such as -999 far outside the others, by their text.
     """
 
     decimal: Literal["point", "comma"]
@@ -166,12 +166,12 @@ class ColumnCells:
 
 
 def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_file: bool = False) -> ColumnCells:
-    """Sort the cells of a column by their kind; nothing but a comma that may be either mark is refused.
+    """Sort the cells of a column by their kind; only an ambiguous comma is an error.
 
     Args:
-        cells: as they stand in the table.
-        column: its name.
-        rules: what the user says.
+        cells: cells as written in the table.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
 
     Raises:
@@ -181,7 +181,7 @@ def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_
 
 
 class _Column:
-    """One column while it's read; the texts of its cells are looked at once each, however often they stand there."""
+    """One column while it's read; each distinct text is examined once, however often it occurs."""
 
     def __init__(
         self,
@@ -230,7 +230,7 @@ class _Column:
         )
 
     def _is_asked(self, text: str) -> bool:
-        """Whether the user says that a text stands for no label."""
+        """Whether the user named a text as a missing label."""
         if class_key(text) in self.asked:
             return True
         number = self.notation.read(text) if self.asked_values else None
@@ -320,12 +320,12 @@ class _Column:
         kinds, steps = set(bad.values()), ["Correct the cells"]
         word = next((text for text in common if bad[text] == _WORD and "," not in text), None)
         if word is not None:
-            steps.append(f"add --missing {_quoted(word)} to take a word for a missing label")
+            steps.append(f"add --missing {_quoted(word)} if the word means a missing label")
         if _LIMIT in kinds:
-            steps.append("say with --censored keep, drop or limit what becomes of > and <")
+            steps.append("choose how to read > and < with --censored keep, drop or limit")
         if any(bad[text] == _WORD and "," in text for text in common):
-            steps.append("say with --decimal comma or --decimal point which mark is which")
-        what = "1 cell is no number" if count == 1 else f"{count} of {total} cells are no numbers"
+            steps.append("name the decimal mark with --decimal comma or --decimal point")
+        what = "1 cell is not a number" if count == 1 else f"{count} of {total} cells are not numbers"
         return InputError(
             f"column {self.name}: {what} that can be learned", found="; ".join(shown) + more,
             expected="finite numbers, or words throughout", next_step=", or ".join(steps),
@@ -360,7 +360,7 @@ class _Column:
             others = [one.value for other, one in numbers.items() if other not in far]
             low, high = min(others), max(others)
             raise InputError(
-                f"column {self.name}: a value looks like a placeholder for a missing one",
+                f"column {self.name}: a value looks like a placeholder for a missing label",
                 found=f"{self._shown(text, _LIMIT)}, the others are {low:g} to {high:g}",
                 next_step=f"Add --missing {_quoted(text)}, or --measured {_quoted(text)} if that was measured",
             )
@@ -473,9 +473,9 @@ class NumberReader:
     """Labels of one column as numbers, row by row; words only where they are a pair such as no and yes, as 0 and 1.
 
     Args:
-        sample: cells of the first rows, which settle how the column is written.
-        column: its name.
-        rules: what the user says.
+        sample: cells of the first rows, which decide the notation of the column.
+        column: name of the column.
+        rules: the user's rules.
         comma_file: see `settle_notation`.
 
     Raises:
@@ -522,8 +522,8 @@ class DrawnRows(Generic[T]):
     """At most `most` of the rows that were added, each with the same probability.
 
     Attributes:
-        most: rows; None = all.
-        seen: rows that were added.
+        most: largest number of rows; None = all.
+        seen: number of rows that were added.
     """
 
     most: int | None = None
@@ -532,7 +532,7 @@ class DrawnRows(Generic[T]):
     _random: random.Random = field(default_factory=lambda: random.Random(derive_seed(0, "drawn rows")))
 
     def add(self, row: T) -> None:
-        """Look at a row, and keep it or not."""
+        """Add a row, which may be kept or not."""
         if self.most is None or len(self._kept) < self.most:
             self._kept.append((self.seen, row))
         else:

@@ -19,7 +19,7 @@ what its cells look like; where two would do, the choice is the user's.
 
 **Labels** (`labels.py`). One function reads a column of labels for every verb. A column holds numbers or words, never
 both. Numbers may have a decimal comma, thousands separators or a percent sign, all cells of a column alike; `>10` and
-`<0.1` are censored, and what becomes of them is said by `--censored`; words for "no value" are missing, and counted.
+`<0.1` are censored, and `--censored` says how to treat them; words for "no value" are missing, and counted.
 In a column of words only an empty cell is missing; words that differ in letter case or blanks alone are one class. All
 bad cells are in one message. Python's estimators and commands write and read the same columns.
 
@@ -64,18 +64,18 @@ def open_molecules(
 ) -> Iterator[TableReader]:
     """Rows of a CSV, TSV, SMI, Parquet or SDF file, `.gz` or not; `-` is any of them on standard input.
 
-    The file is closed at the end of the block, read to its end or not. The columns of an SDF are `smiles` (canonical,
-    of the structure), `title` and its data fields.
+    The file is closed at the end of the block, even if it was not read to its end. The columns of an SDF are `smiles`
+    (canonical, of the structure), `title` and its data fields.
 
     Args:
         path: the file.
-        smiles_column: where the SMILES are; None = find the column.
-        remembered: a column that is taken where none is asked for and the table has it.
-        or_smiles: whether a text that names no file may be a SMILES, a table of one row then.
+        smiles_column: SMILES column; None = find it.
+        remembered: default column, used if the table has it.
+        or_smiles: whether a text that is not the name of a file may be a SMILES, read as a table of one row.
 
     Raises:
         InputError: see `read_table` and `read_sdf`; a column is asked for in an SDF, whose structures are its own; with
-            `or_smiles`, there is no such file and the text is no SMILES.
+            `or_smiles`, there is no such file and the text is not a SMILES.
         ConfigError: a column is asked for in a single SMILES.
     """
     if or_smiles and isinstance(path, str) and path != STANDARD_INPUT and not _exists(path):
@@ -180,7 +180,7 @@ def _one_molecule(text: str, smiles_column: str | None) -> TableReader:
 
 
 def refuse_column_of_sdf(path: Path | str, smiles_column: str | None) -> None:
-    """Refuse a SMILES column for an SDF: nothing would be read from it.
+    """Raise an error for a SMILES column of an SDF, which would not be read.
 
     Raises:
         InputError: one is asked for that isn't `smiles`, the name of the structures among the columns.

@@ -59,10 +59,10 @@ def split_header(line: str, delimiter: str) -> list[str]:
 
 @dataclass(frozen=True)
 class RowCells:
-    """One row as it was read.
+    """One row of a file.
 
     Attributes:
-        place: the row as a spreadsheet numbers it: the header is row 1, blank lines count.
+        place: row number as in a spreadsheet: the header is row 1, blank lines count.
         texts: the cells.
         problem: what is wrong with its quotes, if anything.
     """
@@ -73,20 +73,21 @@ class RowCells:
 
 
 def is_blank(line: str) -> bool:
-    """Whether a line is no row. One of tabs or commas alone is a row of empty cells."""
+    """Whether a line is not a row. One of tabs or commas alone is a row of empty cells."""
     return not line.strip(" \r\n")
 
 
 def read_rows(lines: Iterator[str], delimiter: str, width: int, first_place: int = 2) -> Iterator[RowCells]:
     """Cells of each row; blank lines are left out.
 
-    A quote that is never closed costs the row it's in and no other: the lines after it are read as rows again.
+    A quote that is never closed only spoils its own row: the lines after it are read as rows again.
 
     Args:
         lines: lines after the header, with their ends.
         delimiter: one character.
-        width: cells of the header; cells over several lines that don't add up to it are taken for an open quote.
-        first_place: of the first line.
+        width: number of cells in the header; a cell over several lines that gives another number is taken for an open
+            quote.
+        first_place: line number of the first line.
     """
     waiting: deque[str] = deque()
     for place in itertools.count(first_place):
@@ -225,9 +226,9 @@ class Row:
     Attributes:
         number: place among the data rows, from 0; blank lines don't count.
         smiles: text of the SMILES column.
-        values: every cell by column name, as text; empty where there is none.
+        values: every cell by column name, as text; empty if it is missing.
         problem: why the row can't be trusted, such as too many cells; None for a good row.
-        place: the row as a spreadsheet numbers it, for messages: the header is row 1.
+        place: row number as in a spreadsheet, for messages: the header is row 1.
     """
 
     number: int
@@ -242,7 +243,7 @@ class TextStyle:
     """How a table of text is written.
 
     Attributes:
-        delimiter: between cells; None where the format has none of its own (SMI, SDF, Parquet).
+        delimiter: delimiter of the cells; None if the format has none of its own (SMI, SDF, Parquet).
     """
 
     delimiter: str | None = None
@@ -256,7 +257,7 @@ class TableReader:
     Attributes:
         columns: names of the columns, in order, each once; see `unique_names`.
         smiles_column: the column that holds the SMILES.
-        repeated: names that the header has more than once, so that asking for them would be a guess.
+        repeated: names that occur more than once in the header, so that they are ambiguous.
         style: how the table is written.
     """
 
@@ -289,7 +290,7 @@ class TableReader:
 
 
 def kind_of(path: str | Path) -> TableKind | None:
-    """Kind of a table by the end of its name, `.gz` left aside; None when the name doesn't say."""
+    """Kind of a table by the end of its name, ignoring `.gz`; None when the name doesn't tell."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -314,18 +315,18 @@ def read_table(
     Args:
         path: CSV or TSV (also separated by `;` or `|`), SMI, Parquet; each may be gzipped. `-` is standard input.
             Parquet is known by its first bytes, whatever the name is.
-        smiles_column: the column of SMILES; letter case matters only where two columns differ in nothing else. SMI
+        smiles_column: the column of SMILES; letter case matters only if it alone distinguishes two columns. SMI
             files have the columns `smiles` and `name`. None = find it, see `smiles_column.find_column`.
-        remembered: a column that is taken where none is asked for and the table has it, such as a model's.
-        kind: what the file is, where its name doesn't say. Standard input is taken for CSV when its first line names
+        remembered: default column, used if the table has it, such as that of a model.
+        kind: kind of the file, if its name doesn't tell. Standard input is taken for CSV when its first line names
             a column of SMILES, else for SMI.
-        stream: where to read instead of opening `path`, which then only serves messages.
+        stream: stream to read instead of opening `path`, which is then used in messages only.
 
     Returns:
         The reader; its rows are read as it's iterated.
 
     Raises:
-        InputError: no such file, an empty file, a header and nothing else, no SMILES column or two of that name.
+        InputError: no such file, an empty file, a header without rows, no SMILES column or two of that name.
         CorruptFileError: damaged gzip or Parquet, here or while iterating.
 
     Example:
@@ -337,7 +338,7 @@ def read_table(
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
         raise InputError(
-            f"{path} is of no known kind",
+            f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
         )
     stream = stream or open_bytes(path)
@@ -461,7 +462,7 @@ def _table(
 
 
 def _first_rows(cells: Iterator[RowCells], most: int) -> list[RowCells]:
-    """The rows whose cells are looked at; fewer than `most` where they are long, since they are held all together."""
+    """The rows whose cells are examined; fewer than `most` if they are long, since all are held in memory."""
     rows, characters = list[RowCells](), 0
     while len(rows) < most and characters < LIMIT_LINE and (row := next(cells, None)) is not None:
         rows.append(row)
@@ -492,7 +493,7 @@ def _row(number: int, cells: RowCells, columns: list[str], place: int) -> Row:
 def unique_names(header: Sequence[str]) -> list[str]:
     """Names of columns, each once: a repeated one gets `.2`, `.3`, an empty one is `column_<place>`.
 
-    A name that is made here is one that no column of the header has: of `y, y.2, y` the last becomes `y.3`.
+    A new name never equals a name in the header: of `y, y.2, y` the last becomes `y.3`.
     """
     given, found = set(header), set[str]()
     following: dict[str, int] = {}

@@ -35,9 +35,9 @@ class SdfBlock:
     Attributes:
         number: place in the file, from 0.
         title: first line of the record.
-        molblock: text from the title to `M  END`, empty where there is a problem.
+        molblock: text from the title to `M  END`, empty if there is a problem.
         properties: data fields by name, as text.
-        problem: why the record can't be parsed, where that is seen from its shape; None for a good one.
+        problem: why the record can't be parsed, if its form shows it; None for a good one.
     """
 
     number: int
@@ -52,7 +52,7 @@ def read_sdf_blocks(path: str | Path, stream: IO[bytes] | None = None) -> Iterat
 
     Args:
         path: the file, gzipped or not; `-` is standard input.
-        stream: where to read instead of opening `path`, which then only serves messages.
+        stream: stream to read instead of opening `path`, which is then used in messages only.
 
     Raises:
         InputError: no such file; at the first step of the iteration.
@@ -113,7 +113,7 @@ def _block(number: int, raw_lines: list[bytes], problem: str | None) -> SdfBlock
 def field_name(line: str) -> str | None:
     """The name of the data field that a line `> 1 <name>` begins: between its first `<` and its last `>`; else None.
 
-    By searches from both ends and not by a regular expression, which takes hours for a million `<` in a line.
+    It searches from both ends; a regular expression would take hours for a million `<` in a line.
     """
     start, end = line.find("<"), line.rfind(">")
     if not line.startswith(">") or not 0 < start < end or end - start > LIMIT_FIELD_NAME:
@@ -156,10 +156,10 @@ _V3000_COUNTS = re.compile(r"M  V30 COUNTS {1,8}(\d{1,9}) {1,8}(\d{1,9})(?!\d)")
 
 @dataclass(frozen=True)
 class ParsedBlock:
-    """What a mol block holds.
+    """The content of a mol block.
 
     Attributes:
-        outcome: the molecule, or why there is none.
+        outcome: the molecule, or the reason why there is none.
         dimension: `3d`, `2d` or `none`.
         positions_A3: `(atoms, 3)` in angstrom, or None where `dimension` isn't `3d`; graph atoms first, then hydrogens.
         atomic_numbers_A: `(atoms,)`, the element of each position.
@@ -279,12 +279,12 @@ class SdfRecord:
 
     Attributes:
         number: place in the file, from 0.
-        outcome: the molecule, or why there is none.
+        outcome: the molecule, or the reason why there is none.
         title: first line of the record.
         properties: data fields by name, as text.
         dimension: `3d`, `2d` (a drawing: every z is 0) or `none` (no or coinciding coordinates).
-        positions_A3: `(atoms, 3)` in angstrom, or None where `dimension` isn't `3d`. Atom `i` is atom `i` of
-            `outcome.mol` as far as that goes; then the hydrogens of the file, grouped by the atom they're bound to.
+        positions_A3: `(atoms, 3)` in angstrom, or None where `dimension` isn't `3d`. The first atoms are those of
+            `outcome.mol`, in its order; then come the hydrogens of the file, grouped by the atom they're bound to.
         atomic_numbers_A: `(atoms,)`, the element of each position.
     """
 
@@ -302,7 +302,7 @@ def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfR
 
     Args:
         path: the file, gzipped or not; `-` is standard input.
-        stream: where to read instead of opening `path`, which then only serves messages.
+        stream: stream to read instead of opening `path`, which is then used in messages only.
 
     Raises:
         InputError: no such file, or no record in it; at the first step of the iteration.
@@ -311,7 +311,7 @@ def read_sdf(path: str | Path, stream: IO[bytes] | None = None) -> Iterator[SdfR
     blocks = read_sdf_blocks(path, stream)
     first = next(blocks, None)
     if first is None:
-        raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+        raise InputError(f"{path} contains no record", next_step="Check how it was made or copied")
     for block in itertools.chain([first], blocks):
         yield _record(block)
 

@@ -51,7 +51,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
     """Place of the SMILES column where none was asked for.
 
     Args:
-        path: of the table, for messages.
+        path: path of the table, for messages.
         header: names of the columns.
         rows: cells of the first rows.
 
@@ -77,7 +77,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         )
     if look_like_smiles(list(header)) or any(look_like_smiles([name]) and len(name) > 2 for name in header):
         raise InputError(
-            f"the first line of {path} is no header", found=listed, expected="names of the columns, such as smiles,y"
+            f"the first line of {path} is not a header", found=listed, expected="names of the columns, such as smiles,y"
         )
     raise InputError(
         f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",
@@ -125,7 +125,7 @@ def listed_columns(names: Sequence[str]) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name as it can stand in one line on a terminal."""
+    """A name in a form that fits into one line on a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in name[:60])
 
 

@@ -132,7 +132,7 @@ def peeked(stream: BinaryIO, path: str | Path, count: int) -> bytes:
 
 
 def empty_input(path: str | Path) -> InputError:
-    """What is said about an input without content."""
+    """The error for an empty input."""
     return InputError(f"{path} is empty", next_step="Check how it was made or copied")
 
 
@@ -203,7 +203,7 @@ def _open_file(path: Path) -> io.BufferedReader:
         return open(path, "rb")
     except OSError as error:
         raise InputError(
-            f"{path} can't be opened", found=error.strerror, next_step="Check the name and who may read it"
+            f"{path} can't be opened", found=error.strerror, next_step="Check the name and the permissions"
         ) from error
 
 
@@ -222,7 +222,7 @@ def text_lines(stream: BinaryIO, path: str | Path) -> Iterator[str]:
 
 
 def byte_lines(stream: BinaryIO, path: str | Path) -> Iterator[bytes]:
-    """The same as UTF-8 bytes; text that is no UTF-8 is left as it is. Raises as `text_lines` does.
+    """The same as UTF-8 bytes; text that is not UTF-8 is left as it is. Raises as `text_lines` does.
 
     Files with newlines, which is nearly all, are never decoded.
     """

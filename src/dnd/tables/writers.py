@@ -152,7 +152,7 @@ def open_writer(path: str, *, raw: bool = False, style: CsvStyle | None = None) 
     Args:
         path: `.csv`, `.tsv` (also `.gz`), `.parquet`, `.npy`, or `-` for CSV on standard output.
         raw: leave cells alone that a spreadsheet would run as a formula.
-        style: of CSV; TSV has its own delimiter.
+        style: delimiter and decimal mark of CSV; TSV has its own delimiter.
     """
     ending, style = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT)), style or CsvStyle()
     if path == STANDARD_OUTPUT:

@@ -40,8 +40,8 @@ class Checkpoint:
 
     Attributes:
         state: plain values, as `Checkpoints.save` got them.
-        weights: of the objective.
-        moments: of the optimizer.
+        weights: weights of the objective.
+        moments: state of the optimizer.
         best: the best weights so far; None where they are `weights` or nothing was evaluated yet.
     """
 
@@ -118,7 +118,7 @@ class Checkpoints:
     def _read(self, folder: Path) -> Checkpoint:
         manifest = verify_folder(folder, kind="checkpoint", format_version=FORMAT_VERSION)
         if manifest.get("run") != self.run_id:
-            raise CorruptFileError(f"{folder} is of another run", found=manifest.get("run"), expected=self.run_id)
+            raise CorruptFileError(f"{folder} belongs to another run", found=manifest.get("run"), expected=self.run_id)
         state = parse_json(read_sealed(folder, manifest, "state.json"), folder / "state.json")
         if folder.name != f"step-{state['step']:08d}":
             raise CorruptFileError(f"{folder} was renamed", expected=f"step-{state['step']:08d}")

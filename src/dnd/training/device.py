@@ -36,7 +36,7 @@ def choose_bf16(precision: str, device: torch.device, gaining: Collection[str]) 
 
     Args:
         precision: `fp32`, `bf16`, or `auto`: bf16 where the network is faster for it and the device has it in hardware.
-        device: of the run.
+        device: device of the run.
         gaining: kinds of device on which the network was measured to be faster, `Objective.bf16_devices`.
     """
     if precision == "auto":

@@ -108,14 +108,14 @@ class World:
         return int(shared)
 
     def from_main(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Rank 0's plain values; the argument of the others is not looked at."""
+        """Rank 0's plain values; the argument of the other ranks is ignored."""
         if self.size == 1:
             return dict(value)
         received: dict[str, Any] = json.loads(self._bytes_from_main(json.dumps(value).encode()))
         return received
 
     def tensors_from_main(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rank 0's tensors, on the CPU; the argument of the others is not looked at."""
+        """Rank 0's tensors, on the CPU; the argument of the other ranks is ignored."""
         if self.size == 1:
             return dict(tensors)
         return dict(load(self._bytes_from_main(save(dict(tensors)) if self.is_main else b"")))
@@ -165,7 +165,7 @@ def gather_rows(rows_BD: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows d
               = \frac{\mathrm{d} L}{\mathrm{d} \theta}
 
     Args:
-        rows_BD: of this rank; ranks may have different numbers of rows. All ranks must call this together.
+        rows_BD: rows of this rank; ranks may have different numbers of rows. All ranks must call this together.
     """
     if not dist.is_initialized():
         return rows_BD

@@ -73,7 +73,7 @@ class RunLog:
 
     Args:
         folder: the run folder; None on the ranks that write nothing.
-        total_steps: of the whole run.
+        total_steps: number of steps of the whole run.
         first_step: steps taken before; lines of later steps are dropped, as they will be taken again.
         title: names the stage in messages.
     """
@@ -135,7 +135,7 @@ class RunLog:
         try:
             action()
         except OSError as error:
-            LOGGER.warning(f"warning: the log {self.path} stops here: {error.strerror}")
+            LOGGER.warning(f"warning: can't write to the log {self.path} any more: {error.strerror}")
             self._end()
 
     def _end(self) -> None:

@@ -48,7 +48,7 @@ class Position:
         stale: evaluations since the best.
         done: whether the run is complete.
         ranks: processes that the run went on with last.
-        cuts: of the learning rate by the plateau schedule.
+        cuts: number of times the learning rate was cut by the plateau schedule.
         skipped: batches left out because a loss or gradient was not finite.
     """
 
@@ -142,7 +142,7 @@ def nonfinite_error(
     """Record a batch that would ruin the run, and say so.
 
     Args:
-        loss: of the global batch.
+        loss: loss of the global batch.
         gradient_norm: over all parameters.
         step: steps before.
         molecules: a line for each of the batch.
@@ -159,7 +159,7 @@ def nonfinite_error(
         f"step {step} was not taken",
         found=f"loss {loss}, gradient norm {gradient_norm}",
         next_step=f"{name} in the run folder lists its {len(molecules)} molecules; the last checkpoint is intact; "
-        "--skip-nonfinite N goes on without up to N such batches",
+        "--skip-nonfinite N skips up to N such batches",
     )
 
 
@@ -205,7 +205,7 @@ def train(
         objective: modules, data and loss.
         config: the loop's settings.
         folder: run folder; gets `run.json`, `metrics.jsonl` and `checkpoints/`.
-        resume: go on from the newest intact checkpoint; without it a folder that holds a run is refused.
+        resume: continue from the newest intact checkpoint; without it a folder that contains a run is an error.
         settings: the stage's whole resolved configuration and the digests of its inputs; a resumed run must have the
             same.
         title: names the stage in messages.
@@ -297,12 +297,15 @@ class _Run:
             self.position.adapt(self.config.epochs)
             if self.world.is_main:  # recorded once the weights are known to fit
                 record_change(self.folder, settings, self.changes)
-                LOGGER.warning(f"note: {self.folder} goes on with other settings: {'; '.join(self.changes)}")
+                LOGGER.warning(f"note: {self.folder} continues with other settings: {'; '.join(self.changes)}")
 
     def _read_checkpoint(self, resume: bool, settings: dict[str, Any]) -> Checkpoint | None:
         exist = Checkpoints(self.folder, "").exist()
         if exist and not resume:
-            raise InputError(f"{self.folder} holds a run", next_step="Add --resume to go on, or choose another folder")
+            raise InputError(
+                f"{self.folder} already contains a run",
+                next_step="Add --resume to continue it, or choose another folder",
+            )
         if not exist:
             check_free_space(self.folder, 12 * sum(p.numel() * 4 for p in self.objective.parameters()))
             self.checkpoints = Checkpoints(self.folder, write_run_record(self.folder, settings))

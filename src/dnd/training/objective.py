@@ -19,12 +19,11 @@ from dnd.graphs.batch import MoleculeBatch
 
 @dataclass
 class Terms:
-    """A loss of several means, each over things of its own (atoms, molecules, the labels of a target).
+    """A loss of several means, each over its own items (atoms, molecules, the labels of a target).
 
     Attributes:
-        losses_X: the means, differentiable, multiplied with the factors that they have in the loss.
-        weights_X: how many things each mean had, or the sum of their weights; 0 where there was none, and then its
-            loss must be 0, not NaN.
+        losses_X: the means, differentiable, multiplied by their factors in the loss.
+        weights_X: number of items of each mean, or the sum of their weights; if it is 0, the loss must be 0, not NaN.
         averaged: the loss is the mean of the terms that have a weight; else the sum of all.
     """
 
@@ -50,10 +49,10 @@ class StepLoss:
     Attributes:
         loss: scalar, differentiable, a mean over something.
         parts: further numbers for the log, such as the separate terms; detached scalars.
-        weight: scalar, how many things the mean had (atoms, molecules, labels); 0 where there was none, and then
+        weight: scalar, number of items of the mean (atoms, molecules, labels); if it is 0,
             `loss` must be 0, not NaN. Ranks of a distributed run weigh their losses with it, so that together they
             have the loss of one process with the whole batch. One process does not use it.
-        terms: where `loss` is made of several means; then they are weighed one by one and `weight` is not used.
+        terms: set if `loss` consists of several means; these are then weighted one by one and `weight` is not used.
     """
 
     loss: Tensor
@@ -65,7 +64,8 @@ class StepLoss:
 class Objective(nn.Module, ABC):
     """A loss over batches of molecules with everything that is trained as submodules.
 
-    Frozen networks must not be submodules: what `state_dict` holds is what checkpoints hold. `forward` must draw all
+    Frozen networks must not be submodules: checkpoints contain exactly the content of `state_dict`. `forward` must draw
+        all
     its randomness from `seed` or from torch's global generator, which the loop seeds before each step, so that a
     resumed run repeats the interrupted one bit for bit.
 
@@ -96,7 +96,7 @@ class Objective(nn.Module, ABC):
         """Held-out metrics, the same for the same weights (fixed noise, no dropout); called in evaluation mode."""
 
     def of_the_run(self) -> dict[str, Tensor]:
-        """State that belongs to the run and not to an epoch: it stays when the best weights come back."""
+        """State that belongs to the run and not to an epoch: it is kept when the best weights are restored."""
         return {}
 
     def describe(self, rows: np.ndarray) -> list[str]:

@@ -19,27 +19,27 @@ class LoopConfig:
         epochs: passes over the training molecules.
         batch_size: molecules per step, over all ranks.
         max_tokens: if set, fills batches up to this many padded atoms instead of `batch_size` molecules.
-        learning_rate: peak rate.
-        min_learning_rate: rate at the end of the cosine.
+        learning_rate: peak learning rate.
+        min_learning_rate: learning rate at the end of the cosine.
         warmup_epochs: linear warm-up, in epochs, may be fractional.
-        schedule: `cosine` by fractional epoch; `stepwise_cosine` as the denoising reference has it; `constant`;
-            `plateau`, which cuts the rate where evaluations stop getting better.
-        plateau_factor: of the rate at each cut, for `plateau`, down to `min_learning_rate`.
-        plateau_patience: evaluations without a better one that a rate is kept for, for `plateau`.
-        weight_decay: of AdamW, on matrices only.
-        betas: of AdamW.
+        schedule: `cosine` by fractional epoch; `stepwise_cosine` as in the denoising reference; `constant`;
+            `plateau`, which cuts the rate when evaluations stop improving.
+        plateau_factor: factor of the learning rate at each cut, for `plateau`, down to `min_learning_rate`.
+        plateau_patience: number of evaluations without improvement that are tolerated before a cut, for `plateau`.
+        weight_decay: weight decay of AdamW, on matrices only.
+        betas: betas of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
         precision: `fp32`, `bf16` for autocast, or `auto` for bf16 where that is faster (`precision.py`).
-        seed: of everything random.
+        seed: random seed of the run.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stops after this many evaluations without a better one; none = never.
         checkpoint_every: steps between checkpoints, beside `checkpoint_seconds`; none = by time only.
         checkpoint_seconds: seconds between checkpoints.
-        stop_after_s: stop with a checkpoint after this many seconds of this call; resume to go on.
+        stop_after_s: stop with a checkpoint after this many seconds of this call; the run can be resumed.
         threads: OpenMP threads; none = 1 unless OMP_NUM_THREADS or DND_THREADS says otherwise.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         log_every: steps between writes of the step log; each step is in it all the same.
-        skip_nonfinite: so many batches with a loss or gradient that is not finite are left out, each named and
+        skip_nonfinite: number of batches with a non-finite loss or gradient that may be skipped, each named and
             recorded; the next one stops the run. A batch left out uses up its step number.
         allow_change: a run may be resumed under other settings, data or versions; the change is recorded in `run.json`
             and the epoch under way begins again.
@@ -82,7 +82,7 @@ class LoopConfig:
                 found=f"plateau_factor {self.plateau_factor}, plateau_patience {self.plateau_patience}",
             )
         if len(self.betas) != 2:
-            raise ConfigError("betas are two numbers", found=self.betas)
+            raise ConfigError("betas must be two numbers", found=self.betas)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class TrainResult:
         best: its evaluation.
         last: the last evaluation.
         finished: False when `stop_after_s` ended it early.
-        seconds: of this call.
+        seconds: duration of this call.
         skipped: batches left out since the beginning because a loss or gradient was not finite.
     """
 
@@ -171,7 +171,7 @@ def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoc
         config: the loop's settings.
         epoch: fractional epoch at the step.
         step: optimizer steps taken before.
-        steps_per_epoch: of the first epoch; the stepwise schedule counts with it.
+        steps_per_epoch: number of steps in the first epoch, which the stepwise schedule uses.
         cuts: plateaus so far, for `plateau`.
     """
     if config.schedule == "plateau":

@@ -13,7 +13,7 @@ OUT_OF_TIME = 1
 
 
 class StopRequests:
-    """Collects requests to stop while it is entered; the handlers of before are back afterwards."""
+    """Collects requests to stop while it is entered; the previous handlers are restored afterwards."""
 
     def __init__(self, limit_s: float | None) -> None:
         self._limit_s, self._started = limit_s, time.monotonic()
@@ -32,7 +32,7 @@ class StopRequests:
             signal.signal(number, handler)
 
     def reason(self) -> int:
-        """0 to go on, the number of a signal, or `OUT_OF_TIME`."""
+        """0 to continue, the number of a signal, or `OUT_OF_TIME`."""
         if self._signal == 0 and self._limit_s is not None and time.monotonic() - self._started > self._limit_s:
             return OUT_OF_TIME
         return self._signal

@@ -68,7 +68,7 @@ def test_what_no_recipe_can_learn_is_refused_before_any_work(tmp_path: Path, rec
         tmp_path, {"smiles": SMILES, "y": [*SIZES[:-1], 1e300], "part": PARTS[::-1]}, "split=column:part", *recipe
     )
     assert huge.startswith(
-        "column y: 1 cell is no number that can be learned: found '1e+300' (row 55, beyond the range"
+        "column y: 1 cell is not a number that can be learned: found '1e+300' (row 55, beyond the range"
     )
 
 
@@ -77,13 +77,13 @@ def test_a_column_that_is_the_answer_gives_a_warning(tmp_path: Path, recipe: tup
     lines = run(tmp_path, {"smiles": SMILES, "y": SIZES, "percent": [100 * size for size in SIZES]}, *recipe)
     (warning,) = (line for line in lines if line.startswith("warning: column percent"))
     assert "orders the molecules as target y does (rank correlation 1.000)" in warning
-    assert "is y not known already?" in warning
+    assert "y may already be known" in warning
 
 
 def test_a_training_part_with_one_class_is_refused_for_a_student_and_named_beside_others(tmp_path: Path):
     labels = [0] * 36 + [0, 1, 1] * 6
     line = refused(tmp_path, {"smiles": SMILES, "y": labels, "part": PARTS}, "split=column:part")
-    assert line.startswith("the training part of the split holds one class only: found only 0 for y")
+    assert line.startswith("the training part of the split has one class only: found only 0 for y")
     assert "Use another --split" in line
     lines = run(tmp_path, {"smiles": SMILES, "y": labels, "part": PARTS}, "split=column:part", *FAST)
     assert not any("can't be learned" in said for said in lines)  # it learns from the validation part too
@@ -117,7 +117,7 @@ def test_of_too_many_rows_some_are_drawn_at_random_and_it_is_said(tmp_path: Path
     again.mkdir()
     run(again, columns, "blend.most_rows=100", *FAST)
     assert read_json(again / "model" / "splits.json") == splits
-    with pytest.raises(ConfigError, match=r"blend\.most_rows is at least 100"):
+    with pytest.raises(ConfigError, match=r"blend\.most_rows must be at least 100"):
         tiny_config("blend.most_rows=99")
 
 

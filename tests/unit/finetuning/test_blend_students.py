@@ -169,5 +169,5 @@ def test_a_metric_that_the_task_has_not_is_refused(tmp_path: Path):
         quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *blend, "metric=auroc")
     with pytest.raises(ConfigError, match=r"metric mae.*auroc, auprc"):
         quietly(write_classes(tmp_path), tmp_path / "model", ["ring"], *blend, "metric=mae")
-    with pytest.raises(ConfigError, match="what a blend is chosen for"):
+    with pytest.raises(ConfigError, match="recipes that make a blend"):
         quietly(write_regression(tmp_path), tmp_path / "model", ["size"], "metric=mae")

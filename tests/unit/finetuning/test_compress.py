@@ -87,7 +87,7 @@ def test_it_says_how_far_it_is_from_its_teacher(made: Path, small: Path) -> None
     assert found["molecules"] + found["held_out"] == len(texts - test)
     assert found["targets"]["size"]["r2"] <= 1
     assert found["targets"]["size"]["mae"] <= found["targets"]["size"]["rmse"]
-    assert "away from its model on average" in (small / "card.md").read_text()
+    assert "the student differs from its model by" in (small / "card.md").read_text()
     beside = read_json(made / "blend" / "metrics.json")["parts"]["test"]
     own = metrics["baselines"]["the_model_it_was_made_of"]["parts"]["test"]
     assert own["molecules"] == metrics["parts"]["test"]["molecules"] == beside["molecules"]

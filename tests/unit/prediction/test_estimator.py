@@ -99,7 +99,7 @@ def test_classes_of_any_type():
     assert np.allclose(probabilities[:4].sum(axis=1), 1)
     assert np.isnan(probabilities[4]).all()
     assert set(model.predict(SMILES)) <= {"aromatic", "other"}
-    with pytest.raises(ValueError, match="row 1 is no molecule"):
+    with pytest.raises(ValueError, match="row 1 is not a valid molecule"):
         model.predict(["C", "x"])
 
 
@@ -228,9 +228,9 @@ def test_a_saved_regressor_is_a_model_folder(regressor: DndRegressor, tmp_path: 
     assert np.array_equal(
         DndRegressor.from_folder(again.save(tmp_path / "twice")).predict(SMILES), again.predict(SMILES)
     )
-    with pytest.raises(InputError, match="holds something already"):
+    with pytest.raises(InputError, match="is not empty"):
         regressor.save(folder)
-    with pytest.raises(InputError, match="not one of a DndClassifier"):
+    with pytest.raises(InputError, match="does not fit a DndClassifier"):
         DndClassifier.from_folder(folder)
     with pytest.raises(NotFittedError):
         DndRegressor().save(tmp_path / "unfitted")
@@ -296,7 +296,7 @@ def test_rdkit_molecules_are_molecules(regressor: DndRegressor):
 
 
 def test_an_embedder_may_refuse_bad_rows(encoder: Path):
-    with pytest.raises(ValueError, match="row 1 is no molecule"):
+    with pytest.raises(ValueError, match="row 1 is not a valid molecule"):
         DndEmbedder(encoder, on_error="raise").fit(SMILES).transform(["C", "x"])
     with pytest.raises(ValueError, match="'nan' or 'raise'"):
         DndEmbedder(encoder, on_error="drop").fit(SMILES)

@@ -251,7 +251,7 @@ def test_refusals(model: Path, tmp_path: Path):
     assert not out.exists()
     stubbed([source], model, out)
     assert stubbed([source], model, out, resume=True).rows == 10
-    with pytest.raises(InputError, match="already holds a finished screen"):
+    with pytest.raises(InputError, match="already contains a finished screen"):
         stubbed([source], model, out)
     write_smi(source, texts(11))
     with pytest.raises(InputError, match=r"other settings.*inputs"):

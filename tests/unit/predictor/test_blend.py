@@ -326,7 +326,7 @@ def test_a_clock_without_a_limit_never_ends():
 def test_settings_that_are_at_odds_are_refused():
     with pytest.raises(ConfigError, match="fall back"):
         BlendConfig(time_limit_s=10.0)
-    with pytest.raises(ConfigError, match="without members"):
+    with pytest.raises(ConfigError, match="has no members"):
         BlendConfig(students=False)
     with pytest.raises(ConfigError, match="unknown classical member"):
         BlendConfig(classical=("wood",))

@@ -137,7 +137,7 @@ def test_it_is_kept_and_damage_is_named(tmp_path: Path):
     for damage in ("x", [half], [wrong], [{**entry["targets"][0], "depth": 1}], [None]):
         write_json(tmp_path / CALIBRATION, {"calibration": {**entry, "targets": damage}})
         write_manifest(tmp_path, kind="predictor", format_version=1)
-        with pytest.raises(CorruptFileError, match="no calibration"):
+        with pytest.raises(CorruptFileError, match="not a calibration"):
             read_calibration(opened(tmp_path))
     (tmp_path / CALIBRATION).unlink()
     write_manifest(tmp_path, kind="predictor", format_version=1)

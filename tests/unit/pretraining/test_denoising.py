@@ -110,7 +110,7 @@ def test_denoise_learns_and_leaves_a_teacher(tmp_path: Path) -> None:
     card = (tmp_path / "teacher" / "card.md").read_text()
     assert f"{summary.metrics['held_out_loss']:.4f}" in card
     assert "0.2500" in card
-    with pytest.raises(InputError, match="already holds"):
+    with pytest.raises(InputError, match="already contains"):
         denoise(store, tmp_path / "teacher", config_of())
     again = denoise(store, tmp_path / "teacher", config_of(), resume=True)
     assert again.metrics == summary.metrics
@@ -177,6 +177,6 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert stopped.value.code == 0
     out = capsys.readouterr().out
     assert "a finished teacher" in out
-    assert "a prediction of zero has 1.0000" in out
+    assert "predicting zero gives 1.0000" in out
     lines = (tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()
     assert {"loss", "trivial", "floor"} <= json.loads(lines[0]).keys()

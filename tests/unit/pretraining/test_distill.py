@@ -162,7 +162,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 def test_a_finished_encoder_is_not_overwritten_and_resume_returns_it(tmp_path: Path) -> None:
     teacher = toy_teacher_folder(tmp_path / "teacher")
     first = distill(toy_store(), teacher, tmp_path / "e", toy_config())
-    with pytest.raises(InputError, match="already holds"):
+    with pytest.raises(InputError, match="already contains"):
         distill(toy_store(), teacher, tmp_path / "e", toy_config())
     assert distill(toy_store(), teacher, tmp_path / "e", toy_config(), resume=True).metrics == first.metrics
 
@@ -179,8 +179,8 @@ def test_another_hydrogen_setting_is_refused(tmp_path: Path, store_setting: str)
     ("changes", "words"),
     [
         ({"level": "custom"}, "no term"),
-        ({"terms": TermWeights(task=1.0)}, "belong together"),
-        ({"task_target": "energy"}, "belong together"),
+        ({"terms": TermWeights(task=1.0)}, "must be given together"),
+        ({"task_target": "energy"}, "must be given together"),
         ({"terms": TermWeights(graph=-1.0)}, "negative"),
         ({"conformers": "mean", "cache": "off"}, "needs the cache"),
         ({"holdout_fraction": 0.0}, "out of range"),
@@ -207,7 +207,7 @@ def test_an_unfinished_run_is_refused_before_the_teacher_runs(tmp_path: Path, mo
     summary = distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop))
     assert not summary.finished
     monkeypatch.setattr(DistillationObjective, "__init__", lambda *_, **__: pytest.fail("work began"))
-    with pytest.raises(InputError, match="holds a run"):
+    with pytest.raises(InputError, match="already contains a run"):
         distill(toy_store(), teacher, tmp_path / "e", toy_config(loop=loop))
     other = replace(toy_config(loop=loop), level="graph")
     with pytest.raises(InputError, match=r"other settings.*level 'node' → 'graph'"):

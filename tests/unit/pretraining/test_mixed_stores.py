@@ -180,7 +180,7 @@ def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -
     before, after = (sha256_file(tmp_path / name / "model.safetensors") for name in ("encoder", "plain"))
     assert before == after
     assert not (tmp_path / "plain" / "heads.safetensors").exists()
-    with pytest.raises(ConfigError, match="can't stay"):
+    with pytest.raises(ConfigError, match="can't be kept"):
         DistillConfig(level="custom", terms=TERMS, heads=("charges",))
 
 

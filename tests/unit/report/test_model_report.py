@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_holds_every_part_and_the_folder_stays_sealed(model: Path) -> None:
     page = write_model_report(model).read_text()
-    for title in ("What came out", "Metrics", "Test part", "Data and split", "Worst errors", "Training", "Environment"):
+    for title in ("Results", "Metrics", "Test part", "Data and split", "Worst errors", "Training", "Environment"):
         assert f"<h2>{title}" in page, title
     metrics = read_json(model / "metrics.json")
     assert significant(metrics["parts"]["test"]["rmse"]) in page

@@ -115,7 +115,7 @@ def test_a_killed_process_leaves_what_resume_needs(tmp_path: Path, qm9_path: Pat
 def test_a_finished_store_is_not_overwritten(reference: Path, qm9_path: Path, tmp_path: Path) -> None:
     before = shards(reference)
     assert prepare([qm9_path], reference, SMALL, resume=True).molecules == 150
-    with pytest.raises(InputError, match="already holds a finished store"):
+    with pytest.raises(InputError, match="already contains a finished store"):
         prepare([qm9_path], reference, SMALL)
     assert shards(reference) == before
     (tmp_path / "notes.txt").write_text("mine")

@@ -192,7 +192,7 @@ def test_the_command_says_how_many_have_values(tmp_path: Path) -> None:
     arguments = ["prepare", str(tmp_path / "m.csv"), "-o", str(tmp_path / "s"), "--conformers", "etkdg_raw"]
     result = CliRunner().invoke(build_app("prepare"), [*arguments, "--hydrogens", "all_both", "--quantum", "gfn2"])
     assert result.exit_code == 0, result.output
-    assert "quantum values of 1 molecules, none of 1" in result.output
+    assert "quantum values for 1 molecules, none for 1" in result.output
     assert "1  GFN2-xTB has no parameters for atomic number #" in result.output
     assert len(columns_of(Store.open(tmp_path / "s"), 0)["quantum_atoms"]) == 2 * 9
 

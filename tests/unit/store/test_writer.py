@@ -45,7 +45,7 @@ def test_real_rows_pass(qm9_rows: list[StoreRow]) -> None:
         (move(0, 100.0), "bonded atoms"),
         (move(-1, -2), "angstrom apart"),
         (lambda numbers, positions: (np.where(numbers == 8, 7, numbers), positions), "is element"),
-        (lambda numbers, positions: (np.where(numbers == 1, 2, numbers), positions), "no hydrogen"),
+        (lambda numbers, positions: (np.where(numbers == 1, 2, numbers), positions), "not a hydrogen"),
         (lambda numbers, positions: (numbers[:-1], positions[:, :-1]), "expected 6 hydrogens"),
         (lambda numbers, positions: (numbers, positions[:0]), "positions of shape"),
     ],

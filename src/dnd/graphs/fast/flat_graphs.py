@@ -64,7 +64,7 @@ class FlatGraphs:
         node_features_NF: as in `MolecularGraph`.
         bonds_U2: atom indices within the molecule.
         bond_features_UF: as in `MolecularGraph`.
-        readable_B: of which molecules the rest is true; of the others it's noise.
+        readable_B: whether the other arrays are valid for each molecule; where not, they hold noise.
     """
 
     atom_offsets: Int[np.ndarray, "offsets"]
@@ -221,7 +221,7 @@ def is_plain(smiles: str) -> bool:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What the texts of a batch say; atoms are counted over all of them.
+    """The parsed texts of a batch; atoms are counted over all texts.
 
     Attributes:
         atoms_B: atoms written in each text.

@@ -76,7 +76,7 @@ class StudentConfig:
             representations end in one, so a distilled student should have it.
         virtual_node: whether GINE has a virtual node.
         residual: whether GINE adds a layer's input to its output.
-        bounded: whether GINE normalises what it has summed, so that no molecule is too large for its representation.
+        bounded: whether GINE normalises its sums, so that no molecule is too large for its representation.
         batch_norm_momentum: weight of the newest batch in the running statistics.
     """
 
@@ -141,7 +141,7 @@ class StudentConfig:
             raise ConfigError(f"student width {self.width} is not a multiple of num_heads", found=self.num_heads)
 
     def with_training_settings(self, **changes: Any) -> StudentConfig:
-        """The same student with other dropout or batch norm momentum; anything else would not fit its weights.
+        """The same student with another dropout or batch norm momentum, the only settings that do not shape weights.
 
         Raises:
             ConfigError: a setting that shapes weights, or that this student does not have.
@@ -154,7 +154,7 @@ class StudentConfig:
         return replace(self, **changes)
 
     def without_training_settings(self) -> StudentConfig:
-        """The same student with the training settings of its architecture's defaults, whatever it was trained with."""
+        """The same student with the default training settings of its architecture, whatever it was trained with."""
         defaults: dict[str, Any] = {**dict.fromkeys(TRAINING_SETTINGS), "dropout": 0.0}
         return replace(self, **defaults)
 
@@ -187,7 +187,7 @@ def preset(name: str) -> StudentConfig:
     """The student settings of a name in `PRESETS`.
 
     Raises:
-        ConfigError: there is no such preset; the message holds the nearest names.
+        ConfigError: there is no such preset; the message names the nearest ones.
     """
     return look_up(PRESETS, name, "student preset")
 
@@ -231,11 +231,11 @@ class Student(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, graph: GraphBatch, *, collect_layers: bool = False) -> StudentOutput:
-        """Representations of every atom and, where the student has one, of the virtual node."""
+        """Representations of every atom and, if the student has one, of the virtual node."""
 
     @abstractmethod
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter for layer decay: 0 embeddings, `i + 1` layer `i`, `num_layers + 1` the final norm."""
 
     def reset_sampling(self, seed: int) -> None:  # most students draw nothing
-        """Seed what a student draws in evaluation mode (ORF identifiers); nothing for deterministic students."""
+        """Seed the random draws of a student in evaluation mode (ORF identifiers); a deterministic student has none."""

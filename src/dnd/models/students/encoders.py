@@ -45,13 +45,13 @@ def encoder_folder(choice: str | Path) -> Path:
         choice: the name of a shipped encoder, or a folder.
 
     Raises:
-        InputError: there is neither; or there are both, and the word could mean either.
+        InputError: there is neither, or both exist, so that the name is ambiguous.
     """
     names, path = shipped_encoders(), Path(choice)
     if str(choice) in names:
         if path.is_dir():
             raise InputError(
-                f"{choice} is an encoder that ships with dnd, and a folder here",
+                f"{choice} is both an encoder that ships with dnd and a folder here",
                 next_step=f"Write ./{choice} for the folder, or work elsewhere",
             )
         return FOLDER / str(choice)
@@ -65,7 +65,7 @@ def encoder_folder(choice: str | Path) -> Path:
 
 
 def half_precision(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices in half precision, all else as it is: norms and biases are small, and running variances may be tiny.
+    """Matrices in half precision, all else unchanged: norms and biases are small, and running variances may be tiny.
 
     Raises:
         CorruptFileError: a weight is beyond the range of half precision.
@@ -124,7 +124,7 @@ def save_encoder(
     heads: PropertyHeads | None = None,
     limits: RepresentationLimits | None = None,
 ) -> None:
-    """Write an ENCODER folder; `config` is what the stage recorded, the student's own settings are added to it.
+    """Write an ENCODER folder; `config` is the record of the stage, to which the student's own settings are added.
 
     Args:
         folder: created if missing.
@@ -132,8 +132,8 @@ def save_encoder(
         config: plain values such as `hydrogens`, `level` and `teacher`.
         card: the model card, Markdown.
         half: keep matrices in half precision; they are float32 again when loaded.
-        heads: ready-made properties that stay with the encoder; see `load_heads`.
-        limits: of its representations, which stay with it; see `load_limits`.
+        heads: ready-made properties that are stored with the encoder; see `load_heads`.
+        limits: limits of its representations, which are stored with it; see `load_limits`.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
@@ -161,7 +161,7 @@ def load_encoder(
         folder: what `save_encoder` wrote, or the name of an encoder that ships with the package.
         as_pretrained: whether dropout rates and batch norm momentum are those of the pretraining; else they are the
             defaults of the architecture.
-        training_settings: dropout rates or batch norm momentum that are to differ from either.
+        training_settings: dropout rates or batch norm momentum that override both.
 
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
@@ -179,7 +179,7 @@ def load_encoder(
 
 
 def load_limits(folder: Path | str) -> RepresentationLimits | None:
-    """The limits of the representations of an ENCODER folder; None where it has none, as those of before.
+    """The limits of the representations of an ENCODER folder; None if it has none, as older ones.
 
     Args:
         folder: as `load_encoder` takes it.
@@ -196,7 +196,7 @@ def load_limits(folder: Path | str) -> RepresentationLimits | None:
 
 
 def load_heads(folder: Path | str) -> PropertyHeads | None:
-    """The ready-made properties of an ENCODER folder, in evaluation mode; None where it has none.
+    """The ready-made properties of an ENCODER folder, in evaluation mode; None if it has none.
 
     Args:
         folder: as `load_encoder` takes it, which reads the same folder without them.

@@ -156,7 +156,7 @@ def pooling_named(name: str) -> Pooling:
     """The pooling of that name.
 
     Raises:
-        ConfigError: there is none; the message holds the nearest names.
+        ConfigError: there is no such name; the message lists the nearest ones.
     """
     return look_up({str(known): known for known in _POOLED_WIDTHS}, name, "pooling")
 

@@ -6,7 +6,7 @@ such row decides a regression on representations. So each component of a pooled 
 .. math:: m_d \pm 10\, s_d,
 
 m the median over molecules that the encoder was trained on and s their robust deviation (the distance of the quartiles
-over 1.349). Both are stored with the encoder, for each pooling; an encoder of before has none and is left as it was.
+over 1.349). Both are stored with the encoder, for each pooling; an older encoder has none and stays as it was.
 A MODEL has those of its own representation, from the molecules that it learned from. The limits are of what `embed`
 gives; finetuning and its classical members, which have limits of their own, see the representation itself.
 """
@@ -52,12 +52,12 @@ class RepresentationLimits:
 
     @classmethod
     def measured(cls, student: Student, store: Store, rows: np.ndarray) -> RepresentationLimits:
-        """The limits from molecules that the encoder was trained on; of more than 4,000 so many, evenly spread.
+        """The limits from molecules that the encoder was trained on, at most 4,000 of them, evenly spread.
 
         Args:
             student: in evaluation mode.
             store: with the student's graphs.
-            rows: of the molecules, at least one.
+            rows: row numbers of the molecules, at least one.
         """
         rows = rows[:: -(-len(rows) // MOST_MOLECULES)]
         parts: dict[Pooling, list[Tensor]] = {}
@@ -93,7 +93,7 @@ class RepresentationLimits:
         for name, values in tensors.items():
             wrong = not bool(torch.isfinite(values).all()) or (name.endswith(".deviation") and bool((values < 0).any()))
             if wrong or values.ndim != 1:
-                raise CorruptFileError(f"{what}: {name} are no limits of representations")
+                raise CorruptFileError(f"{what}: {name} are not limits of representations")
         return cls(dict(tensors))
 
     def bounded(self, values_BD: Float[np.ndarray, "molecules dim"], name: str) -> Float[np.ndarray, "molecules dim"]:

@@ -25,12 +25,12 @@ class Property:
     """One number of a molecule.
 
     Attributes:
-        name: of the property; of a measured one `SET/TARGET`.
-        term: of the distillation that taught it.
-        unit: of the value; empty for a class.
+        name: name of the property; for a measured one `SET/TARGET`.
+        term: term of the distillation that trained it.
+        unit: unit of the value; empty for a class.
         kind: a value, or the probability of a class.
-        mean: of the training values, in the unit; 0 for a class.
-        deviation: of the training values, in the unit; 1 for a class.
+        mean: mean of the training values, in the unit; 0 for a class.
+        deviation: standard deviation of the training values, in the unit; 1 for a class.
         scores: held-out scores by name, with the number of molecules; empty until they are measured.
     """
 

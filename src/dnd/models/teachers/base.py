@@ -17,7 +17,7 @@ from dnd.graphs.batch import ConformerBatch
 
 
 def check_elements(conformers: ConformerBatch, max_atomic_number: int) -> None:
-    """Refuse elements that the tables do not hold.
+    """Raise an error for elements that are not in the tables.
 
     Raises:
         InputError: an atomic number outside `0 .. max_atomic_number - 1`.
@@ -107,7 +107,7 @@ class Teacher(nn.Module, ABC):
         num_layers: number of interaction layers.
         cutoff: interaction radius in angstrom.
         has_token: whether it has a molecule token.
-        closest_approach: two atoms of a molecule closer than this (angstrom) are refused as a broken conformer.
+        closest_approach: smallest distance of two atoms, in angstrom; a conformer with closer atoms is an error.
             Denoising lowers it, because it checks the clean conformer instead of the noisy one.
     """
 

@@ -182,7 +182,7 @@ class EquivariantTransformer(Teacher):
     3.1's `TorchMD_ET` on the same weights. Always computed in the precision of its weights, also under autocast.
 
     Args:
-        config: architecture; `config.name` is not looked at.
+        config: architecture; `config.name` is ignored.
         kernel: `tiles` for speed; `plain` for the definition, which can also be differentiated twice. A choice of how
             to compute, not of what: it is no setting, it can be changed at any time, and weights do not depend on it.
     """

@@ -1,6 +1,6 @@
 """What tells mirror images apart: a pseudoscalar per atom, added to the scalars of the equivariant transformer.
 
-A file of its own because it is no part of the published network, and off by default.
+A file of its own because it is not part of the published network, and off by default.
 """
 
 from __future__ import annotations

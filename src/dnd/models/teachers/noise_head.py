@@ -57,7 +57,7 @@ class NoiseHead(nn.Module):
     The prediction rotates with the molecule and is 0 for an atom without neighbours.
 
     Args:
-        width: of the teacher; even.
+        width: width of the teacher; even.
     """
 
     def __init__(self, width: int) -> None:

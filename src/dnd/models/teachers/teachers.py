@@ -60,7 +60,7 @@ def load_teacher(folder: Path | str) -> tuple[Teacher, dict[str, Any]]:
 
 
 def load_noise_head(folder: Path | str) -> NoiseHead:
-    """The noise head that was trained with the teacher of `folder`, to go on denoising or to measure its loss.
+    """The noise head that was trained with the teacher of `folder`, to continue denoising or to measure its loss.
 
     Raises:
         InputError, CorruptFileError: see `load_teacher`.

@@ -60,7 +60,7 @@ class ScreenConfig:
         smiles_column: column of SMILES in tables; None = the model's, else found by name or content.
         jobs: worker processes; 0 = one per processor.
         chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
-        top: write the so many best rows to `top.csv`; None = don't.
+        top: number of the best rows to write to `top.csv`; None = no such file.
         by: target that `top` goes by; None = the only one.
         ascending: the smallest are the best.
     """
@@ -78,7 +78,7 @@ class ScreenConfig:
             if value is not None and value < least:
                 raise ConfigError(f"{name} is too small", found=value, expected=f"at least {least}")
         if self.top is None and (self.by is not None or self.ascending):
-            raise ConfigError("an order without a number of rows", next_step="Add --top K")
+            raise ConfigError("--by and --ascending need --top", next_step="Add --top K")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ScreenSummary:
     """What a finished screen holds.
 
     Attributes:
-        folder: of the shards.
+        folder: folder of the shards.
         rows: rows in them, as many as the inputs have.
         errors: rows without a prediction.
         shards: number of shards.
@@ -117,8 +117,8 @@ def screen(
         model: MODEL folder.
         out: folder of the shards.
         config: settings.
-        resume: go on with a run that stopped; its finished shards are not made again.
-        ray: address of a Ray cluster that does the work in place of processes here; see `RayCluster`.
+        resume: continue an interrupted run; its finished shards are kept.
+        ray: address of a Ray cluster that runs the work instead of local processes; see `RayCluster`.
         worker: function that predicts a chunk; see `WorkerPool`.
 
     Raises:
@@ -167,7 +167,7 @@ def screen(
 
 
 def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
-    """What to do first where a blend is to predict many rows; empty where nothing.
+    """The hint to compress a blend before it predicts many rows; empty if there is nothing to hint at.
 
     Args:
         model: `config.json` of the model.
@@ -176,8 +176,8 @@ def hint_to_compress(model: Mapping[str, Any], rows: int) -> str:
     if rows <= ROWS_OF_A_BLEND or not (model.get("blend") or {}).get("classical"):
         return ""
     return (
-        f"hint: the model is a blend and computes descriptors of all of about {rows:,} rows. "
-        "`dnd compress MODEL -o SMALL` makes one student of it first, which predicts several times as fast"
+        f"hint: the model is a blend, so it computes descriptors of all rows (about {rows:,}). "
+        "First compress it: `dnd compress MODEL -o SMALL` makes one student of it, which predicts several times as fast"
     )
 
 
@@ -230,7 +230,7 @@ def _with_names(columns: Mapping[str, Column], chunk: Sequence[Candidate], names
     taken = [name for name in names if name in (ROW, *columns)]
     if taken:
         raise InputError(
-            f"the inputs have a column {taken[0]!r}, as the result has", next_step="Rename it in the inputs"
+            f"the inputs have a column {taken[0]!r}, which the result needs", next_step="Rename it in the inputs"
         )
     return {**{name: [one.names.get(name, "") for one in chunk] for name in names}, **columns}
 

@@ -38,7 +38,7 @@ class ShardEntry:
     Attributes:
         rows: rows in it.
         errors: those without a prediction.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         chunks: in it; a full shard has `CHUNKS_PER_SHARD`.
     """
 

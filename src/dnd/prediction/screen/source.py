@@ -1,4 +1,4 @@
-"""Inputs of a screen: checked before any work, then one stream of rows in chunks that depend on nothing but them."""
+"""Inputs of a screen: checked before any work, then one stream of rows in chunks that depend on the inputs alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
 
     Raises:
         ConfigError: no input, or standard input, which can't be read again on a resume.
-        InputError, CorruptFileError: see `read_table`; an SDF without a record; a column for nothing but SDF.
+        InputError, CorruptFileError: see `read_table`; an SDF without a record; a SMILES column though all inputs are
+            SDF.
     """
     if not inputs:
         raise ConfigError("no input to screen", expected="at least one file")
@@ -66,7 +67,7 @@ def check_inputs(inputs: Sequence[str | Path], smiles_column: str | None, rememb
         if is_sdf(path):
             with open_bytes(path) as stream:
                 if next(read_sdf_blocks(path, stream), None) is None:
-                    raise InputError(f"{path} holds no record", next_step="Check how it was made or copied")
+                    raise InputError(f"{path} contains no record", next_step="Check how it was made or copied")
             with open_bytes(path) as stream:
                 columns = [_TITLE, *field_names(path, stream)]
         else:

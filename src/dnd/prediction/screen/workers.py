@@ -23,12 +23,12 @@ from dnd.tables.sdf import parse_molblock
 def make_screener(model: str, digest: str) -> Callable[[Sequence[Candidate]], dict[str, Column]]:
     """Load the model, once per process, and return the function of a chunk; one thread, on the CPU.
 
-    The function's columns are those of `Predictor.predict`. A row with a problem is not looked at; its problem is its
+    The function's columns are those of `Predictor.predict`. A row with a problem is not predicted; its problem is its
     error. SMILES of mol blocks are canonical; those too long to be read are cut off.
 
     Args:
         model: MODEL folder.
-        digest: of its manifest when the screen began; a worker that starts later must have the same model.
+        digest: digest of its manifest when the screen began; a worker that starts later must have the same model.
 
     Raises:
         DndError: the folder holds another model now.

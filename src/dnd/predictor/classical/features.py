@@ -49,7 +49,7 @@ def descriptors_2d(
 
     Args:
         molecules: sanitised.
-        names: of the descriptors; all by default.
+        names: names of the descriptors; all by default.
 
     Raises:
         TooDenseError: see `dnd.chemistry.descriptors`.
@@ -89,7 +89,7 @@ class Layout:
     """The columns of the feature matrix.
 
     Attributes:
-        embedding_width: of the representation; 0 = there is none.
+        embedding_width: width of the representation; 0 = no representation.
         sets: what follows it, in order.
     """
 
@@ -160,10 +160,10 @@ def features_of(
     Args:
         smiles: canonical, all molecules.
         embedding_BD: representations; None = there are none.
-        layout: of the columns; None = that of the representation and `FIRST_SETS`.
+        layout: layout of the columns; None = that of the representation and `FIRST_SETS`.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
-        cache: of what was computed before, without the representation; None = there is none.
+        cache: features computed before, without the representation; None = no cache.
         descriptors: that are computed where `descriptors` is wanted; the columns of the others stay 0.
         say_progress: receives the number of molecules done, now and then.
     """

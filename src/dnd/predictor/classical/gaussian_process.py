@@ -89,15 +89,15 @@ class Kernel:
     """A fitted Gaussian process.
 
     Attributes:
-        unary: of the fingerprints.
-        scaling: of the descriptors.
-        bits_VX: of the training molecules.
+        unary: unary encoding of the fingerprints.
+        scaling: scaling of the descriptors.
+        bits_VX: fingerprint bits of the training molecules.
         scaled_VS: descriptors of the training molecules.
         alpha_V: weights, with s in them.
         share: w.
         length: ℓ.
         mean: m.
-        link: of the prediction.
+        link: link function of the prediction.
     """
 
     kind: ClassVar[str] = "kernel"
@@ -144,7 +144,7 @@ class Kernel:
         unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
         if len(unary.columns_X) and not 0 <= unary.columns_X.min() <= unary.columns_X.max() < width:
             raise CorruptFileError(
-                "a classical model uses a feature that there is not",
+                "a classical model uses a feature that does not exist",
                 found=f"columns {int(unary.columns_X.min())} to {int(unary.columns_X.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",
@@ -175,7 +175,7 @@ def fit_kernel(
         counts: columns that are counts of fingerprints.
         others: columns of descriptors and representations.
         classes: whether the labels are 0 and 1.
-        seed: of the molecules that the likelihood looks at.
+        seed: random seed of the molecules that the likelihood is computed on.
     """
     from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
     from scipy.special import expit
@@ -240,8 +240,8 @@ class Scaling:
 
     Attributes:
         columns_S: that are used.
-        mean_S: of the training molecules.
-        std_S: of the training molecules.
+        mean_S: means of the training molecules.
+        std_S: standard deviations of the training molecules.
     """
 
     columns_S: Int64[np.ndarray, "columns"]
@@ -275,7 +275,7 @@ class Scaling:
         columns_S = arrays["columns"]
         if len(columns_S) and not 0 <= columns_S.min() <= columns_S.max() < width:
             raise CorruptFileError(
-                "a classical model uses a feature that there is not",
+                "a classical model uses a feature that does not exist",
                 found=f"columns {int(columns_S.min())} to {int(columns_S.max())}",
                 expected=f"0 to {width - 1}",
                 next_step="Finetune the model again",

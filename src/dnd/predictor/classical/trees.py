@@ -114,7 +114,7 @@ class Trees:
         return total
 
     def first(self, count: int) -> Trees:
-        """The first `count` trees of a forest, at least one, in place of all of them."""
+        """The first `count` trees of a forest, at least one, instead of all."""
         end = int(self.starts_M[count]) if count < len(self.starts_M) else len(self.feature_X)
         scale = self.scale * len(self.starts_M) / count
         parts = (self.feature_X[:end], self.number_X[:end], self.skip_X[:end], self.missing_left_X[:end])
@@ -144,7 +144,7 @@ class Trees:
         check_arrays(arrays, {"missing_left": ("u", (packed_size(sizes["nodes"]),))})
         feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
         if len(starts) > LIMIT_TREES:
-            raise CorruptFileError("a classical model of too many trees", found=len(starts), expected=LIMIT_TREES)
+            raise CorruptFileError("a classical model has too many trees", found=len(starts), expected=LIMIT_TREES)
         ends = np.append(starts[1:], len(feature))
         places, inner = np.arange(len(feature)), feature >= 0
         end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
@@ -156,7 +156,9 @@ class Trees:
             and bool((places[inner] + skip[inner] < end_of[inner]).all())
         )
         if not sound:
-            raise CorruptFileError("the trees of a classical model lead nowhere", next_step="Finetune the model again")
+            raise CorruptFileError(
+                "a tree of a classical model contains an invalid index", next_step="Finetune the model again"
+            )
         missing = np.unpackbits(arrays["missing_left"], count=len(feature)).astype(bool)
         scale, base = map(float, arrays["affine"])
         return cls(feature, arrays["number"], skip, missing, starts, scale, base, link)
@@ -167,7 +169,7 @@ def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
 
     Args:
         forest: fitted on one target, or on two classes.
-        columns: of the features that its own columns are.
+        columns: for each column of the model, its index in the features.
         classes: the value is the share of class 1 in a leaf.
     """
     trees = []
@@ -187,7 +189,7 @@ def from_lightgbm(dump: Mapping[str, Any], columns: np.ndarray) -> Trees:
 
     Args:
         dump: without categorical features, fitted without `zero_as_missing`.
-        columns: of the features that its own columns are.
+        columns: for each column of the model, its index in the features.
     """
     objective = str(dump["objective"]).split()
     link: Link = "logit" if objective[0] == "binary" else "identity"

@@ -31,14 +31,14 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The calibrators of one target; None where there were too few molecules, or where the kind has none.
+    """The calibrators of one target; None if there were too few molecules, or the kind of target has none.
 
     Attributes:
-        intervals: of a regression.
-        platt: of two classes; kept beside an isotonic line that takes its place.
-        isotonic: of two classes, where it is better than Platt's scaling.
-        temperature: of several classes.
-        sets: of two classes or several.
+        intervals: intervals of a regression.
+        platt: Platt scaling of two classes; kept even if an isotonic line replaces it.
+        isotonic: isotonic line of two classes, if it is better than Platt's scaling.
+        temperature: temperature of several classes.
+        sets: sets for two or more classes.
     """
 
     intervals: ConformalIntervals | None = None
@@ -49,7 +49,7 @@ class Chosen:
 
     @property
     def scaling(self) -> Platt | Isotonic | Temperature | None:
-        """What calibrates the probabilities."""
+        """The calibrator of the probabilities."""
         return self.temperature or self.isotonic or self.platt
 
     def scaled(self, predicted: Predicted) -> Predicted:
@@ -59,15 +59,15 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Judged:
-    """How many molecules taught and judged the calibrators of a target, and what came of it; None = nothing judged.
+    """Evaluation of the calibrators of a target, with the numbers of molecules; None = not evaluated.
 
     Attributes:
-        molecules: that they were learned from.
-        judged_on: molecules that judged them.
-        before: of probabilities: Brier score (several classes: log loss) of the raw ones on those molecules.
+        molecules: number of molecules that they were fitted on.
+        judged_on: number of molecules that they were evaluated on.
+        before: Brier score (several classes: log loss) of the raw probabilities on those molecules.
         measured: coverage of the intervals, or the score of the calibrated probabilities, on those molecules.
-        set_judged_on: molecules that judged the sets.
-        set_coverage: how often the true class was in the set, on those molecules.
+        set_judged_on: number of molecules that the sets were evaluated on.
+        set_coverage: share of those molecules whose true class was in the set.
         set_single: share of sets with one class.
         set_size: mean number of classes in a set.
     """
@@ -88,7 +88,7 @@ class TargetCalibration:
 
     Attributes:
         chosen: its calibrators.
-        judged: how they did.
+        judged: their evaluation.
     """
 
     chosen: Chosen = field(default_factory=Chosen)
@@ -125,11 +125,11 @@ class GroupCalibration:
     """What was learned for one target of several classes.
 
     Attributes:
-        name: of the target.
+        name: name of the target.
         first: the first of its columns.
-        classes: how many there are.
+        classes: number of classes.
         chosen: its calibrators.
-        judged: how they did.
+        judged: their evaluation.
     """
 
     name: str
@@ -163,7 +163,7 @@ class GroupCalibration:
 
     @classmethod
     def from_dicts(cls, scaling: Mapping[str, Any], sets: Mapping[str, Any] | None) -> GroupCalibration:
-        """The inverse of `to_dicts`; models of before there were sets have none."""
+        """The inverse of `to_dicts`; older models have no sets."""
         _refuse_others(scaling, {"name", "first", "classes", "value", *_SCORED})
         value = scaling.get("value")
         chosen = Chosen(temperature=None if value is None else Temperature.from_dict({"value": value}))
@@ -194,7 +194,7 @@ class Calibration:
 
     Attributes:
         targets: one entry per column, in the order of the model's; those of several classes are empty.
-        coverage: that intervals and sets are made for.
+        coverage: coverage that intervals and sets are made for.
         groups: one entry per target of several classes.
     """
 
@@ -204,7 +204,7 @@ class Calibration:
 
     @property
     def needs_similarity(self) -> bool:
-        """Whether some intervals go with the similarity to the nearest training molecule."""
+        """Whether some intervals depend on the similarity to the nearest training molecule."""
         intervals = [one.chosen.intervals for one in self.targets]
         return any(own is not None and own.similarity_knots is not None for own in intervals)
 
@@ -249,7 +249,7 @@ def write_calibration(folder: Path, calibration: Calibration, lines: Sequence[st
 
 
 def read_calibration(model: ModelFolder) -> Calibration | None:
-    """The calibration of a MODEL folder; None where it was made without one.
+    """The calibration of a MODEL folder; None if it was made without one.
 
     Raises:
         CorruptFileError: the file is not what `write_calibration` writes.
@@ -260,7 +260,7 @@ def read_calibration(model: ModelFolder) -> Calibration | None:
         return Calibration.from_dict(model.json(CALIBRATION)["calibration"])
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise CorruptFileError(
-            f"{model.path / CALIBRATION} is no calibration", found=repr(error), next_step="Finetune the model again"
+            f"{model.path / CALIBRATION} is not a calibration", found=repr(error), next_step="Finetune the model again"
         ) from error
 
 
@@ -300,7 +300,7 @@ def sentences(
     source: str,
     transforms: Sequence[Transform] = (),
 ) -> list[str]:
-    """What was learned from the molecules of `source` and how it did, one line per target."""
+    """One line per target: the calibration learned from the molecules of `source`, and its evaluation."""
     found = []
     maps = list(transforms) or [AS_IT_IS] * len(names)
     for name, kind, one, own in zip(names, kinds, calibration.targets, maps, strict=True):
@@ -309,7 +309,7 @@ def sentences(
         found.append(f"{name}: {_column_words(calibration, one, kind, source, own)}")
         if one.chosen.sets is not None and one.judged.set_coverage is not None:
             made = f"sets of classes made for {calibration.coverage:.0%} coverage {one.chosen.sets.describe()}"
-            held = f"{one.judged.set_coverage:.1%} of the test molecules have theirs in the set"
+            held = f"{one.judged.set_coverage:.1%} of the test molecules have their class in the set"
             found.append(f"{name}: {made}; {held}, {one.judged.set_single:.0%} of the sets name one class")
     found += [f"{group.name}: {_temperature_words(group, source)}" for group in calibration.groups]
     return [*found, *(f"{group.name}: {_set_words(calibration, group)}" for group in calibration.groups)]
@@ -351,6 +351,6 @@ def _set_words(calibration: Calibration, group: GroupCalibration) -> str:
     made = f"{calibration.coverage:.0%} coverage {sets.describe()}"
     line = f"sets of classes made for {made}, from {judged.molecules} molecules"
     if judged.set_coverage is not None and judged.set_size is not None:
-        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have theirs in the set"
+        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have their class in the set"
         line += f"; {held}, which names {judged.set_size:.1f} of {len(sets.thresholds)} classes on average"
     return line

@@ -269,7 +269,7 @@ class ClassSets(Calibrator):
     def apply(self, predicted: Predicted) -> Bool[np.ndarray, "molecules classes"]:
         """Which classes are in the set of each molecule.
 
-        A set that would be empty holds the most probable class; where there is no prediction, the set is empty.
+        A set that would be empty contains the most probable class; where there is no prediction, the set is empty.
         """
         probabilities_BK = predicted.by_class_BK
         known_B = np.isfinite(probabilities_BK).all(axis=1)

@@ -47,15 +47,16 @@ Folds = Sequence[tuple[Split, Array]]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a partition teaches or is judged by.
+    """What a partition is fitted on or evaluated on.
 
     Attributes:
         rows: molecules that teach.
         values_BC: predictions for all molecules.
-        partition: of the molecules.
+        partition: partition of the molecules.
         mixed: its validation part weighs as much as its training part, for intervals and sets.
-        spread_BC: of the members for all molecules; None = widths do not go with it.
-        similarity_B: of all molecules to the nearest one that their predictions were learned from; None = not known.
+        spread_BC: spread of the members for all molecules; None = widths do not depend on it.
+        similarity_B: similarity of all molecules to the nearest one that their predictions were learned from; None =
+            not known.
         molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
 
@@ -73,10 +74,10 @@ class Column:
     """A target as the calibration sees it: one column, or those of its classes.
 
     Attributes:
-        kind: of the target.
-        transform: of the target.
+        kind: kind of the target.
+        transform: transform of the target.
         group: its classes; None = one column.
-        place: of the column.
+        place: index of the column.
     """
 
     kind: TaskKind
@@ -127,17 +128,17 @@ def calibrate(
     Args:
         folds: partitions and their predictions for all molecules.
         targets_BC: labels; NaN = missing.
-        kinds: of the targets.
+        kinds: tasks of the targets.
         teachers: per partition the molecules that teach, predicted out of fold; for intervals and sets of a single
             partition its validation part weighs as much as its training part. None = its validation part, or with
             folds its test part.
         groups: columns that are the classes of one target.
-        transforms: of the targets; empty = none.
-        spread_BC: of a single partition's members, for all molecules as the model will have it for new ones; the
-            intervals may then go with it, but for targets with a transform. None = they do not.
-        similarity_B: of a single partition's molecules, all of them, to the nearest one that their prediction was
-            learned from; the intervals then go with it. None = they do not.
-        identities: of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
+        transforms: transforms of the targets; empty = none.
+        spread_BC: spread of a single partition's members, for all molecules as the model will have it for new ones; the
+            intervals may then depend on it, except for targets with a transform. None = they do not.
+        similarity_B: similarity of a single partition's molecules, all of them, to the nearest one that their
+            prediction was learned from; the intervals then depend on it. None = they do not.
+        identities: identities of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, teachers is not None
@@ -250,7 +251,7 @@ def choose(kind: TaskKind, data: HeldOut) -> Chosen:
       classes always one for each.
 
     Args:
-        kind: of the target.
+        kind: kind of the target.
         data: held-out molecules; `predicted.spread_B` allows widths by it.
     """
     if kind == "regression":

@@ -55,7 +55,7 @@ class ConformalIntervals(Calibrator):
     def __post_init__(self) -> None:
         """A line needs both coordinates of each point."""
         if len(self.similarity_knots or ()) != len(self.similarity_factors or ()):
-            raise ValueError("as many similarities as factors")
+            raise ValueError("similarities and factors differ in number")
 
     @classmethod
     def fit(cls, data: HeldOut) -> ConformalIntervals | None:

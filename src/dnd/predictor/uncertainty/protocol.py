@@ -25,12 +25,12 @@ C = TypeVar("C", bound="Calibrator")
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a model says of molecules about one target.
+    """Predictions of a model for one target.
 
     Attributes:
         values: values in the target's unit or probabilities of class 1, (B,); or probabilities of each class, (B, K).
         spread_B: deviation between the members of the model, in the target's unit; None = not known.
-        transform: of the target; errors are measured in its scale.
+        transform: transform of the target; errors are measured in its scale.
         similarity_B: Tanimoto similarity to the nearest molecule that the model learned from, as the applicability
             domain measures it; None = not known.
     """
@@ -56,8 +56,8 @@ class HeldOut:
 
     Attributes:
         labels_B: values in the target's unit, or the place of the true class; none is NaN.
-        predicted: what the model says of them.
-        weights_B: how much each counts, with the sum 1; None = all alike.
+        predicted: the model's predictions for them.
+        weights_B: weight of each label, with the sum 1; None = equal weights.
         molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
     """
 
@@ -95,7 +95,7 @@ class HeldOut:
 
 
 class Calibrator(ABC):
-    """What was learned for one target about how sure the model is.
+    """Uncertainty of a model for one target, learned from held-out molecules.
 
     Subclasses are frozen dataclasses whose fields are numbers and tuples of numbers; the fields are what
     `calibration.json` holds.
@@ -106,22 +106,22 @@ class Calibrator(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, data: HeldOut) -> Calibrator | None:
-        """Learn from held-out molecules; None where they are too few or too unlike what the calibrator needs."""
+        """Fit to held-out molecules; None if they are too few or do not suit the calibrator."""
 
     @abstractmethod
     def apply(self, predicted: Predicted) -> np.ndarray:
-        """What the calibrator makes of predictions, one row per molecule; NaN rows stay NaN or empty."""
+        """The calibrated predictions, one row per molecule; NaN rows stay NaN or empty."""
 
     @abstractmethod
     def scores(self, data: HeldOut) -> Mapping[str, np.ndarray]:
-        """How well it does on each molecule, (N,) per measure."""
+        """Scores of the calibrator on each molecule, (B,) per measure."""
 
     @abstractmethod
     def describe(self) -> str:
         """What was learned, in a few words that fit into a sentence."""
 
     def evaluate(self, data: HeldOut) -> dict[str, float]:
-        """Means of `scores` over molecules it did not learn from; measures of all molecules together join them.
+        """Means of `scores` over molecules it was not fitted on, and measures of all molecules together.
 
         Args:
             data: at least one molecule.
@@ -150,7 +150,7 @@ class Calibrator(ABC):
 
 
 def pooled_scores(tests: Sequence[tuple[Calibrator | None, HeldOut]]) -> dict[str, np.ndarray]:
-    """The scores of several pairs of a calibrator and what judges it, one behind the other; None has none."""
+    """The concatenated scores of several calibrators, each on its own molecules; None has none."""
     found = [own.scores(data) for own, data in tests if own is not None]
     names = found[0].keys() if found else ()
     return {name: np.concatenate([scores[name] for scores in found]) for name in names}

@@ -51,7 +51,7 @@ class ConformerDecoder(nn.Module):
     chemistry, and what they lack shows in the loss.
 
     Args:
-        width: of the student.
+        width: width of the student.
     """
 
     def __init__(self, width: int) -> None:

@@ -25,7 +25,7 @@ def drop_atoms(graph: GraphBatch, share: float, generator: torch.Generator) -> G
 
     Args:
         graph: B molecules on any device.
-        share: of the atoms of each molecule, 0 to below 1, so at least one stays.
+        share: share of the atoms of each molecule, 0 to below 1, so at least one stays.
         generator: on the CPU, so that a device does not change the draw.
     """
     batch_N, size_B = graph.batch_N, graph.atoms_per_molecule_B

@@ -1,4 +1,4 @@
-"""3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel. Store → ENCODER folder."""
+"""3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules. Store → ENCODER folder."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ class Net3D(nn.Module):
 
     Args:
         hidden: H, 20.
-        width: of the output, 256.
-        momentum: of the batch norms; 0.93 makes the statistics follow the newest batch.
+        width: width of the output, 256.
+        momentum: momentum of the batch norms; 0.93 makes the statistics follow the newest batch.
     """
 
     def __init__(self, hidden: int = 20, width: int = 256, momentum: float = 0.93) -> None:
@@ -203,7 +203,7 @@ def _normalised(norm: nn.BatchNorm1d, values: Tensor) -> Tensor:
     return normalised
 
 
-# Store → ENCODER folder by 3DInfomax: 2D and 3D vectors of one molecule attract, those of others repel.
+# Store → ENCODER folder by 3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules.
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class ContrastConfig:
         readout: from the student's atoms to a molecule.
         conformers: `first`, or `each` to go through a molecule's conformers from epoch to epoch.
         hidden_3d: hidden width of Net3D.
-        momentum_3d: of Net3D's batch norms.
+        momentum_3d: momentum of Net3D's batch norms.
         holdout_fraction: share of the molecules that is held out.
         teacher: architecture of the 3D encoder with `encoder_3d="teacher"`.
         student: the student.
@@ -313,7 +313,7 @@ def contrast(
         store: a store with conformers, or its folder.
         out: the ENCODER folder.
         config: settings; the defaults of `ContrastConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         InputError: the store has no conformers or too few molecules, or `out` holds something else.

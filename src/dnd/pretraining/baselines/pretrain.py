@@ -37,7 +37,7 @@ def pretrain(
         store: a store or its folder; with conformers for `dispred` and `confgen`, with labels for `propred`.
         out: the ENCODER folder.
         config: settings; the defaults of `PretrainConfig` when None.
-        resume: go on where an interrupted run of the same settings stopped.
+        resume: continue an interrupted run with the same settings.
 
     Raises:
         ConfigError: there is no such method.

@@ -66,7 +66,7 @@ class DistanceHead(nn.Module):
     heads, then an MLP on concatenated atom states, made symmetric.
 
     Args:
-        width: of the student, even.
+        width: width of the student, even.
     """
 
     def __init__(self, width: int) -> None:

@@ -88,7 +88,7 @@ def find_pairs(
     Args:
         conformers: packed batch; gradients flow to its positions.
         cutoff: angstrom.
-        cells_per_block: at most so many B·n·n per block (one molecule at least).
+        cells_per_block: largest number of cells B·n·n per block (one molecule at least).
         rows_per_tile: rows of a tile of molecules with more than `FEWEST_TILES` times as many atoms; None = every block
             is one tile.
         closest: pairs below this distance (angstrom) are refused.

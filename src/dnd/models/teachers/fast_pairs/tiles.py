@@ -86,11 +86,11 @@ class PairList:
     """The unordered pairs of a block, tile after tile.
 
     Attributes:
-        molecule_P: of the block.
+        molecule_P: molecule of each pair of the block.
         first_P, second_P: atoms i < j of the molecule, in the block's order.
         distance_P: angstrom.
         offset_P3: from i to j, angstrom.
-        rows: of each tile but the last.
+        rows: number of rows of each tile except the last.
     """
 
     molecule_P: Int[Tensor, "pairs"]
