@@ -111,7 +111,7 @@ def test_words_and_numbers_as_labels():
     found = labels("1", "2.5", "?")
     assert (found.values[:2], found.words) == ([1.0, 2.5], ())
     for cells in (["low", "3"], [">10", "high"]):
-        with pytest.raises(InputError, match="not (a number|numbers)"):
+        with pytest.raises(InputError, match=r"not (a number|numbers)"):
             labels(*cells)
     with pytest.raises(InputError, match="51 different words"):
         labels(*(f"word {place}" for place in range(51)))
