@@ -1,19 +1,19 @@
-"""Make `dnd-properties`, the ready-made properties that ship: denoise, distill, blends, and one student of them all.
+"""Make `dnd-properties`, the properties that ship ready-made: from encoder, labels and blends to one student.
 
-    python benchmarks/properties.py all DATA OUT               every step that is not done yet; some 60 minutes of a core
-    python benchmarks/properties.py STEP DATA OUT              one of: collect, blends, forests, soft, student, write
-    python benchmarks/properties.py draw                       the table of docs/results/properties.md
+    python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 25 minutes of a core
+    python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, labels, student or write
+    python benchmarks/properties.py draw               the table of docs/results/properties.md
 
-DATA has qm9/qm9_3d.npz with qm9_props.npz and druglike_etkdg/druglike_etkdg.npz (data/README.md says what they are); all
-else is in the repository. `properties_data.py` says which labels teach, which judge, and what is left out.
+DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.npz (data/README.md says what they are);
+all else is in the repository. `properties_data.py` says which labels teach, which judge, and what is left out.
 
 1. collect: every molecule, its labels, and the part that each label is in.
-2. blends: the recipe `fast` on the training labels of each measured data set.
+2. blends: the recipe `fast` on the training labels of each measured data set of few molecules.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
-4. soft: what every blend says of the training molecules of all sets and of the pool of molecules without labels.
-5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
-   what the blends say elsewhere. The validation parts choose its epoch.
-6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
+4. soft: what every blend says of the training molecules of all small sets and of the pool of unlabelled molecules.
+5. labels: from the body of `dnd-base`, one network learns measured and calculated values.
+6. student: the same network learns on, now also what the blends say where there is no label.
+7. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
    not better than the mean of its training part is dropped, and the MODEL folder is written with its card.
 """
 
@@ -25,7 +25,7 @@ import gzip
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ from properties_data import (
     collect,
     data_of,
 )
+from safetensors.torch import save
 
 from dnd.chemistry.parse import read_smiles
 from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
 from dnd.common.files import package_versions, sha256_file, write_bytes, write_text
 from dnd.common.log import LOGGER, PROGRESS, told
+from dnd.common.model_folder import load_strictly, read_tensors
 from dnd.common.sealed_records import read_record, write_record
 from dnd.finetuning.baselines import fit_forests, mean_prediction
 from dnd.finetuning.class_labels import describe_targets
@@ -56,7 +58,7 @@ from dnd.finetuning.evaluation import part_metrics
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.outcome import training_facts
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.students import initial_student
+from dnd.finetuning.students import initial_student, probe_head
 from dnd.finetuning.verdict import Judged, Verdict, judge_beside_baselines
 from dnd.models.students.encoders import encoder_folder, half_precision
 from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
@@ -81,9 +83,9 @@ PAGE = ROOT / "docs" / "results" / "properties.md"
 BEGIN, END = "<!-- drawn from properties/properties.csv -->", "<!-- end of properties -->"
 FOREST_ROWS = 1_500
 """Training molecules that a forest learns from at most."""
-FEWEST_ROWS, MOST_REPEATS = 3_000, 5
+FEWEST_ROWS, MOST_REPEATS = 3_000, 3
 """A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""
-POOL_ROWS, SMALL_ROWS = 6_000, 8_000
+POOL_ROWS, SMALL_ROWS = 3_000, 8_000
 """Molecules of the pool that the blends explain, and calculated ones of QM9's size that teach."""
 PIECE = 500
 hydrogens: HydrogenSetting = HYDROGENS  # type: ignore[assignment]
@@ -259,50 +261,82 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-def teach(molecules: Molecules, out: Path, epochs: int) -> None:
-    """Train the student; its weights lie in `student/` of the folder."""
-    if (out / "student.pt.json").is_file():
+@dataclass(frozen=True)
+class Course:
+    """How a network is taught.
+
+    Attributes:
+        name: of its files in OUT.
+        start: the course before it, whose weights it starts from; empty = the encoder, and the head is fitted first.
+        with_blends: whether what the blends say is taught beside labels.
+        epochs, learning_rate, min_learning_rate: of the training.
+    """
+
+    name: str
+    start: str
+    with_blends: bool
+    epochs: int
+    learning_rate: float
+    min_learning_rate: float
+
+
+COURSES = {
+    "labels": Course("labels", "", False, 1, 1e-3, 1e-4),
+    "student": Course("student", "labels", True, 1, 5e-4, 1e-6),
+}
+PROBE_STEPS = 400
+
+
+def teach(molecules: Molecules, out: Path, course: Course) -> None:
+    """Train a network on what a course teaches; the validation parts choose its epoch."""
+    if (out / f"{course.name}.json").is_file():
         return
-    rows, values_BC = lessons(molecules, soft_labels(molecules, out))
+    soft_BC = soft_labels(molecules, out) if course.with_blends else np.full(molecules.labels_BC.shape, np.nan)
+    rows, values_BC = lessons(molecules, soft_BC)
     valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
     distinct, places = np.unique(rows, return_inverse=True)
     valid_BC = np.where(molecules.part_BC[valid] == 2, molecules.labels_BC[valid], np.nan)
     texts = [molecules.smiles[row] for row in [*distinct, *valid]]
     found = valid_molecules(texts, hydrogens)
     assert len(found.places) == len(texts), "every molecule was parsed before"
-    targets = targets_of(values_BC[rows])
-    network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
+    if course.start:
+        member, _ = student_of(out, course.start)
+        network, targets = member.network.train(), list(member.targets)
+    else:
+        targets = targets_of(values_BC[rows])
+        network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
     part = Split(places, np.arange(len(distinct), len(texts)), np.empty(0, np.int64))
     loop = LoopConfig(
-        epochs=epochs, batch_size=128, learning_rate=1e-3, min_learning_rate=1e-6, warmup_epochs=0.3, schedule="cosine",
-        weight_decay=0.05, clip_norm=5.0, seed=1,
+        epochs=course.epochs, batch_size=128, learning_rate=course.learning_rate, warmup_epochs=0.1, schedule="cosine",
+        min_learning_rate=course.min_learning_rate, weight_decay=0.05, clip_norm=5.0, seed=1,
     )  # fmt: skip
     objective = Apprentice(
         network, found.store, np.concatenate([values_BC[distinct], valid_BC]), targets, part, True, loop, 0.85,
         value_loss="huber", select_by_loss=True,
     )  # fmt: skip
-    LOGGER.log(PROGRESS, f"{len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} choose the epoch")
-    record = {"molecules": sha256_file(out / "molecules.npz"), "epochs": epochs}
-    result = train(objective, loop, out / "student", resume=True, settings=record, title="dnd-properties")
+    LOGGER.log(
+        PROGRESS, f"{course.name}: {len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge epochs"
+    )
+    if not course.start and not (out / course.name).is_dir():
+        probe = probe_head(objective, PROBE_STEPS, 1)
+        LOGGER.log(PROGRESS, f"head fitted: validation loss {probe.loss:.4f} after {probe.steps} steps")
+    record = {"molecules": sha256_file(out / "molecules.npz"), "course": asdict(course)}
+    result = train(objective, loop, out / course.name, resume=True, settings=record, title=course.name)
     objective.to("cpu")
-    from safetensors.torch import save
-
     weights = {name: value.contiguous() for name, value in half_precision(network.state_dict()).items()}
-    write_bytes(out / "student.safetensors", save(weights))
+    write_bytes(out / f"{course.name}.safetensors", save(weights))
     member = Member(network, tuple(targets), 1, 1.0, network.student.config, "mlp")
     facts = {"scale": [target.scale() for target in targets], "facts": training_facts(member, result)}
-    write_record(out / "student.pt.json", facts | {"rows": len(rows), "molecules": len(distinct)})
+    write_record(out / f"{course.name}.json", facts | {"rows": len(rows), "molecules": len(distinct)})
 
 
-def student_of(out: Path) -> tuple[Member, dict[str, Any]]:
-    """The student as it ships, matrices rounded to half precision."""
-    from dnd.common.model_folder import load_strictly, read_tensors
-
-    record = read_record(out / "student.pt.json")
+def student_of(out: Path, name: str = "student") -> tuple[Member, dict[str, Any]]:
+    """The network of a course, matrices rounded to half precision as it ships."""
+    record = read_record(out / f"{name}.json")
     targets = [Target(one.name, one.unit, kind=one.kind).with_scale(scale)
                for one, scale in zip(PROPERTIES, record["scale"], strict=True)]  # fmt: skip
     network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
-    load_strictly(network, read_tensors(out / "student.safetensors"), "the student")
+    load_strictly(network, read_tensors(out / f"{name}.safetensors"), "the student")
     return Member(network.eval(), tuple(targets), 1, 1.0, network.student.config, "mlp"), record
 
 
@@ -594,11 +628,12 @@ def draw() -> None:
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["all", "collect", "blends", "forests", "soft", "student", "write", "draw"])
+    parser.add_argument(
+        "step", choices=["all", "collect", "blends", "forests", "soft", "labels", "student", "write", "draw"]
+    )
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--most", type=int, help="of each part of each source, for a rehearsal that writes into OUT")
-    parser.add_argument("--epochs", type=int, default=4)
     given = parser.parse_args()
     if given.step == "draw":
         draw()
@@ -614,7 +649,8 @@ def main() -> None:
         "blends": lambda: fit_blends(molecules, out),
         "forests": lambda: fit_each_forest(molecules, out),
         "soft": lambda: ask_blends(molecules, out),
-        "student": lambda: teach(molecules, out, given.epochs),
+        "labels": lambda: teach(molecules, out, COURSES["labels"]),
+        "student": lambda: teach(molecules, out, COURSES["student"]),
         "write": lambda: write(
             molecules, out, out / "model" if rehearsal else MODEL, out / "results" if rehearsal else RESULTS
         ),

@@ -20,6 +20,7 @@ DEFAULT_MODEL = "dnd-properties"
 """What predicts where no model is named."""
 
 FOLDER = Path(str(resources.files("dnd") / "data" / "models"))
+DEFAULT = FOLDER / DEFAULT_MODEL
 PROPERTIES_FILE = "properties.json"
 LIMITS = "most_atoms"
 """Key in `config.json`: target → heavy atoms of the largest molecule that it is predicted for."""
@@ -120,11 +121,7 @@ def chosen_names(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
     names = [name.strip() for word in wanted for name in word.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise ConfigError(
-                f"the model has no property {name!r}",
-                expected=f"some of: {', '.join(known)}",
-                next_step=nearest(name, list(known)),
-            )
+            raise ConfigError(f"the model has no property {name!r}", next_step=nearest(name, list(known)))
     if not names:
         raise ConfigError("no property is named", expected=f"some of: {', '.join(known)}")
     return [name for name in known if name in names]

@@ -40,6 +40,7 @@ from dnd.prediction.screen.source import (
 )
 from dnd.prediction.screen.workers import WORKER, Screener
 from dnd.predictor.predictor import Column
+from dnd.predictor.ready_made import model_folder
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
@@ -131,9 +132,10 @@ def screen(
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     _require_free_choice(config, ray)
-    sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    screener = _screener(Path(model), str(sealed["digest"]), config, ray, worker)
-    saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
+    model = model_folder(model)
+    sealed = verify_folder(model, kind="predictor", format_version=_MODEL_FORMAT)
+    screener = _screener(model, str(sealed["digest"]), config, ray, worker)
+    saved = parse_json(read_sealed(model, sealed, "config.json"), model / "config.json")
     remembered = saved.get("training", {}).get("smiles_column")
     names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
