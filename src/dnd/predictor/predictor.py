@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Column = np.ndarray | list[str]
+P = TypeVar("P", bound="Predictor")
 
 
 class PredictionTable(Mapping[str, Column]):
@@ -340,7 +341,7 @@ class Predictor:
         values_BC[self._too_large(store)] = np.nan
         return values_BC, refused
 
-    def showing(self, names: Sequence[str]) -> Self:
+    def showing(self: P, names: Sequence[str]) -> P:
         """The same model, whose tables have the columns of some targets only.
 
         Args:
@@ -359,7 +360,7 @@ class Predictor:
         most_C = self.parts.most_atoms_C
         if most_C is None:
             return np.zeros((len(store), len(self.targets)), bool)
-        return np.asarray(store.atom_counts[:, None] > most_C)
+        return np.asarray(store.atom_counts[np.arange(len(store))][:, None] > most_C)
 
     def _valid(self, smiles: Sequence[str], *, as_given: bool = False) -> ValidMolecules:
         """The molecules as the model sees them."""
