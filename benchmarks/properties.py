@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,63 +30,47 @@ from typing import Any
 import numpy as np
 import torch
 from properties_data import (
-    DFT,
+    ENCODER,
+    FEWEST_ROWS,
+    FOREST_ROWS,
+    HYDROGENS,
     MEASURED,
+    MOST_REPEATS,
     PROPERTIES,
-    ROOT,
     SMALL_MOLECULES,
     Molecules,
-    Property,
     collect,
-    data_of,
+    heavy_atoms,
 )
+from properties_folder import MODEL, PAGE, RESULTS, drawn, judge, lines_of, read_raw, write_folder, write_raw
 from safetensors.torch import save
 
 from dnd.chemistry.parse import read_smiles
 from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
-from dnd.common.files import package_versions, sha256_file, write_bytes, write_text
+from dnd.common.files import sha256_file, write_bytes, write_text
 from dnd.common.log import LOGGER, PROGRESS, told
 from dnd.common.model_folder import load_strictly, read_tensors
 from dnd.common.sealed_records import read_record, write_record
-from dnd.finetuning.baselines import fit_forests, mean_prediction
-from dnd.finetuning.class_labels import describe_targets
+from dnd.finetuning.baselines import fit_forests
 from dnd.finetuning.compress import Apprentice
-from dnd.finetuning.evaluation import part_metrics
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.outcome import training_facts
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import initial_student, probe_head
-from dnd.finetuning.verdict import Judged, Verdict, judge_beside_baselines
-from dnd.models.students.encoders import encoder_folder, half_precision
-from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
+from dnd.models.students.encoders import half_precision
 from dnd.predictor.classical.features import count_fingerprints, features_of
-from dnd.predictor.metrics import metric_names, score, significant
-from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
-from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
+from dnd.predictor.model_folder import Member
+from dnd.predictor.network import PropertyNetwork
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.ready_made import LIMITS, PROPERTIES_FILE, ReadyMade, properties_text
 from dnd.predictor.targets import Target
-from dnd.predictor.uncertainty.calibration import Calibration, write_calibration
-from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
-from dnd.store.schema import HydrogenSetting
 from dnd.training.loop import train
 from dnd.training.settings import LoopConfig
 
-ENCODER, HYDROGENS = "dnd-base", "teacher_all_student_heavy"
-MODEL = ROOT / "src" / "dnd" / "data" / "models" / "dnd-properties"
-RESULTS = ROOT / "docs" / "results" / "properties"
-PAGE = ROOT / "docs" / "results" / "properties.md"
-BEGIN, END = "<!-- drawn from properties/properties.csv -->", "<!-- end of properties -->"
-FOREST_ROWS = 1_500
-"""Training molecules that a forest learns from at most."""
-FEWEST_ROWS, MOST_REPEATS = 3_000, 3
-"""A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""
 POOL_ROWS, SMALL_ROWS = 3_000, 8_000
 """Molecules of the pool that the blends explain, and calculated ones of QM9's size that teach."""
 PIECE = 500
-hydrogens: HydrogenSetting = HYDROGENS  # type: ignore[assignment]
 
 
 def places_of(source: str) -> list[int]:
@@ -105,11 +87,6 @@ def training_rows(molecules: Molecules, source: str, most: int | None = None) ->
 def blended(molecules: Molecules) -> list[str]:
     """The sets of few molecules; the others teach by their labels alone."""
     return [name for name in MEASURED if 0 < len(training_rows(molecules, name)) < FEWEST_ROWS]
-
-
-def heavy_atoms(molecules: Molecules) -> np.ndarray:
-    """Of each molecule."""
-    return np.array([read_smiles(text)[0].GetNumHeavyAtoms() for text in molecules.smiles])
 
 
 def without_surplus(molecules: Molecules) -> Molecules:
@@ -210,7 +187,7 @@ def ask_blends(molecules: Molecules, out: Path) -> None:
             continue
         blends = blends or {name: Predictor.load(out / "blends" / name) for name in blended(molecules)}
         own = rows[start : start + PIECE]
-        found = valid_molecules([molecules.smiles[row] for row in own], hydrogens)
+        found = valid_molecules([molecules.smiles[row] for row in own], HYDROGENS)
         blend = next(iter(blends.values())).parts.blend
         assert blend is not None
         assert blend.encoder is not None
@@ -307,7 +284,7 @@ def teach(molecules: Molecules, out: Path, course: Course) -> None:
     distinct, places = np.unique(rows, return_inverse=True)
     valid_BC = np.where(molecules.part_BC[valid] == 2, molecules.labels_BC[valid], np.nan)
     texts = [molecules.smiles[row] for row in [*distinct, *valid]]
-    found = valid_molecules(texts, hydrogens)
+    found = valid_molecules(texts, HYDROGENS)
     assert len(found.places) == len(texts), "every molecule was parsed before"
     if course.start:
         member, _ = student_of(out, course.start)
@@ -350,293 +327,24 @@ def student_of(out: Path, name: str = "student") -> tuple[Member, dict[str, Any]
     return Member(network.eval(), tuple(targets), 1, 1.0, network.student.config, "mlp"), record
 
 
-def of_columns(member: Member, kept: Sequence[int]) -> Member:
-    """The student with some of its outputs."""
-    network = PropertyNetwork(member.network.student, "mean", "mlp", len(kept), 1)
-    state = member.network.state_dict()
-    last = max(int(name.split(".")[1]) for name in state if name.startswith("head."))
-    for end in ("weight", "bias"):
-        state[f"head.{last}.{end}"] = state[f"head.{last}.{end}"][list(kept)]
-    network.load_state_dict(state)
-    return replace(member, network=network.eval(), targets=tuple(member.targets[place] for place in kept))
+def best_course(out: Path) -> str:
+    """The course whose network has the lower loss on the validation parts."""
+    done = [name for name in COURSES if (out / f"{name}.json").is_file()]
+    return min(done, key=lambda name: read_record(out / f"{name}.json")["facts"]["best_epoch"]["valid_loss"])
 
 
-# 6. Judged and written.
-
-
-def judged_rows(molecules: Molecules) -> tuple[np.ndarray, np.ndarray, Split]:
-    """Rows of the validation parts and of the test parts, one behind the other, with their labels of that part alone."""
-    rows, labels = [], []
-    for part in (2, 3):
-        own = np.flatnonzero((molecules.part_BC == part).any(axis=1))
-        rows.append(own)
-        labels.append(np.where(molecules.part_BC[own] == part, molecules.labels_BC[own], np.nan))
-    edge, end = len(rows[0]), len(rows[0]) + len(rows[1])
-    return np.concatenate(rows), np.concatenate(labels), Split(np.arange(0), np.arange(edge), np.arange(edge, end))
+# 7. Judged and written.
 
 
 def write(molecules: Molecules, out: Path, folder: Path, results: Path) -> None:
     """Calibrate, judge, and write the MODEL folder and the raw lines."""
-    member, record = student_of(out)
-    rows, labels_BC, part = judged_rows(molecules)
-    found = valid_molecules([molecules.smiles[row] for row in rows], hydrogens)
-    assert len(found.places) == len(rows)
-    outputs = run_over(member.network, member.network.student, found.store, np.arange(len(rows)))
-    values_BC = to_raw_units(outputs, member.targets)
-    domain = domain_of(molecules)
-    similarity_B = domain.similarity(found.smiles)
-    kinds = [one.kind for one in PROPERTIES]
-    folds, calibration = calibrate(
-        [(part, values_BC)], labels_BC, kinds, similarity_B=similarity_B, identities=found.smiles
-    )
-    beside = baselines_of(molecules, out, rows)
-    judged = Judged(member.targets, labels_BC, found.smiles, folds, {name: [one] for name, one in beside.items()})
-    verdicts = judge_beside_baselines(judged, per_target=True)
-    lines = [
-        line_of(molecules, place, verdicts[place], calibration, folds[0][1], labels_BC, part, beside, record)
-        for place in range(len(PROPERTIES))
-    ]
-    kept = [place for place, line in enumerate(lines) if line["ships"] == "yes"]
-    write_lines(results / "properties.csv", lines)
-    write_predictions(results / "test_predictions.csv.gz", found.smiles, labels_BC, folds[0][1], part, kept)
-    write_model_folder(folder, molecules, of_columns(member, kept), calibration, verdicts, kept, lines, domain, record,
-                       (labels_BC, folds[0], beside))  # fmt: skip
-
-
-def domain_of(molecules: Molecules) -> Domain:
-    """Of molecules with a measured training label and of calculated ones beyond QM9's size, by structure alone."""
-    teaches_B = (molecules.part_BC == 1).any(axis=1)
-    own_B = teaches_B & ~(molecules.calculated_B & (heavy_atoms(molecules) <= SMALL_MOLECULES))
-    smiles = [molecules.smiles[row] for row in np.flatnonzero(own_B)]
-    found = fit_domain(smiles, lambda rows: np.zeros((len(rows), 1), np.float32))
-    assert found is not None
-    return found.by_structure()
-
-
-def baselines_of(molecules: Molecules, out: Path, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What the training mean and a forest say of the judged rows."""
-    train_BC = np.where(molecules.part_BC == 1, molecules.labels_BC, np.nan)
-    mean_BC = mean_prediction(train_BC, np.arange(len(train_BC)))[: len(rows)]
-    return {"mean": mean_BC, "random_forest_counts": forest_predictions(molecules, out)[rows]}
-
-
-def line_of(
-    molecules: Molecules,
-    place: int,
-    verdict: Verdict,
-    calibration: Calibration,
-    values_BC: np.ndarray,
-    labels_BC: np.ndarray,
-    part: Split,
-    beside: dict[str, np.ndarray],
-    record: dict[str, Any],
-) -> dict[str, Any]:
-    """The raw line of a property."""
-    one, own = PROPERTIES[place], calibration.targets[place]
-    relation = {comparison.baseline: comparison.relation or "" for comparison in verdict.comparisons}
-    test = part.test[np.isfinite(labels_BC[part.test, place])]
-    scores = {
-        f"{system}_{metric}": _score(metric, labels_BC[test, place], values[test, place])
-        for metric in (("rmse", "mae", "r2") if one.kind == "regression" else ("rocauc", "ap"))
-        for system, values in (("student", values_BC), *beside.items())
-    }
-    data, licence = data_of(one.source)
-    judged = own.judged
-    return {
-        "property": one.name, "unit": one.unit, "kind": one.kind, "data": data, "licence": licence,
-        "training": int((molecules.part_BC[:, place] == 1).sum()),
-        "validation": int((molecules.part_BC[:, place] == 2).sum()), "test": len(test),
-        **scores,
-        "beside_mean": relation.get("mean", ""), "beside_forest": relation.get("random_forest_counts", ""),
-        "low": _cell(verdict.own.low if verdict.own else None), "high": _cell(verdict.own.high if verdict.own else None),
-        "coverage": _cell(judged.measured if own.chosen.intervals else None),
-        "brier_before": _cell(judged.before if own.chosen.scaling else None),
-        "brier": _cell(judged.measured if own.chosen.scaling else None),
-        "set_coverage": _cell(judged.set_coverage),
-        "ships": "yes" if relation.get("mean") == "better than" else "no",
-        "seed": 1, "taught_molecules": record["molecules"],
-        "versions": " ".join(f"{key}={value}" for key, value in package_versions().items()),
-    }  # fmt: skip
-
-
-def _score(metric: str, labels_B: np.ndarray, values_B: np.ndarray) -> str:
-    known_B = np.isfinite(values_B)
-    return _cell(score(metric, labels_B[known_B, None], values_B[known_B, None]).value if known_B.any() else None)
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
-
-
-def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """The raw lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def write_predictions(
-    path: Path, smiles: Sequence[str], labels_BC: np.ndarray, values_BC: np.ndarray, part: Split, kept: Sequence[int]
-) -> None:
-    """Every test label beside what the student says."""
-    lines = ["property,smiles,label,predicted"]
-    for place in kept:
-        for row in part.test[np.isfinite(labels_BC[part.test, place])].tolist():
-            lines.append(
-                f"{PROPERTIES[place].name},{smiles[row]},{labels_BC[row, place]:.6g},{values_BC[row, place]:.6g}"
-            )
-    write_bytes(path, gzip.compress("\n".join([*lines, ""]).encode(), 9, mtime=0))
-
-
-def write_model_folder(
-    folder: Path,
-    molecules: Molecules,
-    member: Member,
-    calibration: Calibration,
-    verdicts: Sequence[Verdict],
-    kept: Sequence[int],
-    lines: Sequence[dict[str, Any]],
-    domain: Domain,
-    record: dict[str, Any],
-    judged: tuple[np.ndarray, tuple[Split, np.ndarray], dict[str, np.ndarray]],
-) -> None:
-    """The MODEL folder with the properties that ship."""
-    shutil.rmtree(folder, ignore_errors=True)
-    own = Calibration(tuple(calibration.targets[place] for place in kept), calibration.coverage)
-    entries = [ready_made(PROPERTIES[place], lines[place]) for place in kept]
-    labels_BC, (part, values_BC), beside = judged
-    metrics = metrics_of(member, [verdicts[place] for place in kept], record, part, labels_BC[:, kept],
-                         values_BC[:, kept], {name: one[:, kept] for name, one in beside.items()}, molecules)  # fmt: skip
-    small = {PROPERTIES[place].name: SMALL_MOLECULES for place in kept if PROPERTIES[place].source == DFT}
-    training = {"encoder": ENCODER, "encoder_sha256": sha256_file(encoder_folder(ENCODER) / "model.safetensors"),
-                "made_by": "benchmarks/properties.py"}  # fmt: skip
-    config = predictor_config([member], member.targets, hydrogens, training) | {LIMITS: small}
-    write_calibration(folder, own, [verdicts[place].sentence() for place in kept])
-    write_domain(folder, domain)
-    learned_B = ((molecules.part_BC == 1) | (molecules.part_BC == 2)).any(axis=1)
-    write_predictor(
-        folder, [member], config, card=card(entries, [lines[p] for p in range(len(lines)) if p not in kept], record),
-        metrics=metrics, splits={"split": "of each property its own", "train": [], "valid": [], "test": []},
-        tables={PROPERTIES_FILE: properties_text(entries),
-                KNOWN: known_molecules(molecules.smiles[row] for row in np.flatnonzero(learned_B))},
-        half=True,
-    )  # fmt: skip
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {len(kept)} properties, {size:,} bytes")
-
-
-def ready_made(one: Property, line: dict[str, Any]) -> ReadyMade:
-    """What `dnd properties` says of a property."""
-    metric = "rmse" if one.kind == "regression" else "rocauc"
-    return ReadyMade(
-        name=one.name, title=one.title, unit=one.unit, kind=one.kind, data=line["data"], licence=line["licence"],
-        training=line["training"], test=line["test"], metric=metric, score=float(line[f"student_{metric}"]),
-        forest=float(line[f"random_forest_counts_{metric}"]), beside_forest=line["beside_forest"],
-        mean=float(line[f"mean_{metric}"]), bad_at=one.bad_at,
-        most_atoms=SMALL_MOLECULES if one.source == DFT else 0,
-    )  # fmt: skip
-
-
-def metrics_of(
-    member: Member,
-    verdicts: Sequence[Verdict],
-    record: dict[str, Any],
-    part: Split,
-    labels_BC: np.ndarray,
-    values_BC: np.ndarray,
-    beside: dict[str, np.ndarray],
-    molecules: Molecules,
-) -> dict[str, Any]:
-    """`metrics.json` as of any model."""
-    kinds = [target.kind for target in member.targets]
-    return {
-        "task": "mixed", "task_reason": "values and classes of several data sets", "per_target": True,
-        "metric": metric_names(kinds)[0], "metrics": list(metric_names(kinds)),
-        "targets": describe_targets(member.targets, ()), "files": [], "split": "of each property its own",
-        "counts": {"rows": record["molecules"], "molecules": record["molecules"], "rejected": 0,
-                   "labels": int(((molecules.part_BC == 1) | (molecules.part_BC == 2)).sum())},
-        "replicates": [], "members": [record["facts"]],
-        "parts": part_metrics(part, labels_BC, values_BC, member.targets),
-        "baselines": {
-            name: {"settings": {}, "parts": part_metrics(part, np.where(np.isfinite(one), labels_BC, np.nan), one, member.targets)}
-            for name, one in beside.items()
-        },
-        "verdicts": [one.as_dict() for one in verdicts],
-    }  # fmt: skip
-
-
-def card(entries: Sequence[ReadyMade], dropped: Sequence[dict[str, Any]], record: dict[str, Any]) -> str:
-    """The card: a line per property, what judged it, and how it was made."""
-    rows = "\n".join(
-        f"| `{one.name}` | {one.title} | {one.unit or '–'} | {one.data} | {one.licence} | {one.training:,} / {one.test:,} "
-        f"| {one.metric} {significant(one.score)} | {significant(one.forest)} ({one.beside_forest}) "
-        f"| {significant(one.mean)} | {one.bad_at} |"
-        for one in entries
-    )
-    words = ", ".join(f"`{line['property']}`" for line in dropped) or "none"
-    return f"""# dnd-properties: {len(entries)} ready-made properties from SMILES
-
-One student, a gine of 5 layers of 192 from the encoder `{ENCODER}`, which was taught by a 3D denoiser and by quantum
-chemistry. No conformer is needed. It answers `dnd predict molecules.csv` where no model is named.
-
-| property | what | unit | data | licence | training / test molecules | test part | forest on counts (ours is) | mean | bad at |
-|---|---|---|---|---|---|---|---|---|---|
-{rows}
-
-Not better than the mean of the training part, and so not in the model: {words}.
-
-- Test part: the official or rebuilt split of each data set (scaffolds for those of OGB, random for boiling and melting
-  points, refractive index and logP; drug-like molecules that `dnd-base` had no such label of for GFN2-xTB; random for QM9).
-  No molecule of a test part taught any property, whatever its stereochemistry; the validation parts chose the epoch and
-  taught intervals and probabilities.
-- RMSE in the unit; ROC-AUC of classes. The forest learned from at most {FOREST_ROWS:,} training molecules of the same part.
-- Intervals are made for 90 % and are wider for molecules unlike those that taught. Probabilities are calibrated.
-- {record["molecules"]:,} molecules taught the student: measured and calculated values where there are some; for data sets of fewer
-  than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the recipe `fast`, fitted on the set, says.
-- `in_domain` compares with the molecules that have a measured label or a calculation of drug-like size; one answer for
-  all properties. Values of QM9 are given for at most {SMALL_MOLECULES} heavy atoms and are empty beyond.
-- One seed. Mixtures and salts are predicted as drawn.
-
-Made by `python benchmarks/properties.py all DATA OUT` of the source repository, where `docs/results/properties/` has the raw
-lines. Hydrogens: `{HYDROGENS}`. Weights are kept in half precision.
-"""
-
-
-# The page.
-
-
-def table(lines: Sequence[dict[str, str]]) -> str:
-    """A line per property."""
-    found = [
-        "| property | unit | data | training / test | metric | student | forest on counts | mean | beside the forest | "
-        "coverage, made for 90 % | ships |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for line in lines:
-        metric = "rmse" if line["kind"] == "regression" else "rocauc"
-        values = [line[f"{system}_{metric}"] for system in ("student", "random_forest_counts", "mean")]
-        covered = f"{float(line['coverage']):.0%}" if line["coverage"] else "–"
-        cells = [line["property"], line["unit"] or "–", line["data"], f"{line['training']} / {line['test']}", metric]
-        cells += [f"{float(value):.3g}" for value in values]
-        found.append(
-            f"| {' | '.join([*cells, line['beside_forest'].removesuffix(' than').removesuffix(' with'), covered, line['ships']])} |"
-        )
-    return "\n".join(found)
-
-
-def drawn(page: str, lines: Sequence[dict[str, str]]) -> str:
-    """The page with its table drawn anew."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table(lines)}\n{END}{rest.partition(END)[2]}"
-
-
-def draw() -> None:
-    """Put the table into the page."""
-    with open(RESULTS / "properties.csv", newline="", encoding="utf-8") as stream:
-        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), list(csv.DictReader(stream))))
+    course = best_course(out)
+    member, record = student_of(out, course)
+    record["course"] = course
+    judged = judge(molecules, member, forest_predictions(molecules, out))
+    lines = lines_of(molecules, judged, record)
+    write_raw(results, lines, judged)
+    write_folder(folder, molecules, member, judged, lines, record)
 
 
 def main() -> None:
@@ -650,7 +358,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="of each part of each source, for a rehearsal that writes into OUT")
     given = parser.parse_args()
     if given.step == "draw":
-        draw()
+        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), read_raw()))
         return
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)

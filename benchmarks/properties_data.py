@@ -17,15 +17,22 @@ from typing import Literal
 import numpy as np
 
 from dnd.chemistry.identity import connectivity_key, molecule_identity
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, read_smiles
 from dnd.common.randomness import numpy_generator
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
+from dnd.store.schema import HydrogenSetting
 from dnd.tables.from_python import as_molecules
 from dnd.tables.key_lists import key_digest, read_key_list
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = ROOT / "data" / "held_out_molecules.txt.gz"
 POOL = ROOT / "src" / "dnd" / "data" / "druglike.smi.gz"
+ENCODER = "dnd-base"
+HYDROGENS: HydrogenSetting = "teacher_all_student_heavy"
+FOREST_ROWS = 1_500
+"""Training molecules that a forest learns from at most."""
+FEWEST_ROWS, MOST_REPEATS = 3_000, 3
+"""A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""
 PARTS = ("train", "valid", "test")
 XTB, DFT = "xtb", "qm9"
 SMALL_MOLECULES = 9
@@ -110,7 +117,8 @@ PROPERTIES: tuple[Property, ...] = (
     _xtb("homo", "energy of the highest occupied orbital, GFN2-xTB", "eV", _ORBITALS),
     _xtb("lumo", "energy of the lowest empty orbital, GFN2-xTB", "eV", _ORBITALS),
     _xtb("gap", "gap between both orbitals, GFN2-xTB", "eV", _ORBITALS),
-    _xtb("dipole", "dipole moment of one conformer, GFN2-xTB", "debye", "Flexible molecules: it hangs on the conformer."),
+    _xtb("dipole", "dipole moment of one conformer, GFN2-xTB", "debye",
+         "Flexible molecules: it hangs on the conformer."),
     Property("polarisability", DFT, "alpha", "isotropic polarisability, B3LYP/6-31G(2df,p)", "bohr³",
              bad_at="For molecules of at most 9 heavy atoms of C, N, O only."),
     Property("heat_capacity", DFT, "cv", "heat capacity at 298 K, gas, B3LYP/6-31G(2df,p)", "cal/(mol K)",
@@ -168,6 +176,11 @@ class Molecules:
         with np.load(path, allow_pickle=False) as found:
             smiles, keys = json.loads(found["text"].tobytes())
             return cls(smiles, keys, found["labels"], found["part"], found["pooled"], found["calculated"])
+
+
+def heavy_atoms(molecules: Molecules) -> np.ndarray:
+    """Of each molecule."""
+    return np.array([read_smiles(text)[0].GetNumHeavyAtoms() for text in molecules.smiles])
 
 
 @dataclass
