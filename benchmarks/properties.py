@@ -1,7 +1,7 @@
 """Make `dnd-properties`, the properties that ship ready-made: from encoder, labels and blends to one student.
 
     python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 25 minutes of a core
-    python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, labels, student or write
+    python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, student or write
     python benchmarks/properties.py draw               the table of docs/results/properties.md
 
 DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.npz (data/README.md says what they are);
@@ -11,9 +11,9 @@ all else is in the repository. `properties_data.py` says which labels teach, whi
 2. blends: the recipe `fast` on the training labels of each measured data set of few molecules.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
 4. soft: what every blend says of the training molecules of all small sets and of the pool of unlabelled molecules.
-5. labels: from the body of `dnd-base`, one network learns measured and calculated values.
-6. student: the same network learns on, now also what the blends say where there is no label.
-7. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
+5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
+   what the blends say elsewhere.
+6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
    not better than the mean of its training part is dropped, and the MODEL folder is written with its card.
 """
 
@@ -23,7 +23,7 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,13 @@ def without_surplus(molecules: Molecules) -> Molecules:
     is_small_B = molecules.calculated_B & (heavy_atoms(molecules) <= SMALL_MOLECULES)
     small = np.flatnonzero(is_small_B & (molecules.part_BC == 1).any(axis=1))
     surplus = np.random.default_rng(7).permutation(small)[SMALL_ROWS:]
+    return without_labels(molecules, surplus)
+
+
+def without_labels(molecules: Molecules, rows: np.ndarray) -> Molecules:
+    """The same without the training labels of some rows."""
     part_BC = molecules.part_BC.copy()
-    part_BC[surplus] = np.where(part_BC[surplus] == 1, 0, part_BC[surplus])
+    part_BC[rows] = np.where(part_BC[rows] == 1, 0, part_BC[rows])
     return replace(molecules, part_BC=part_BC, labels_BC=np.where(part_BC > 0, molecules.labels_BC, np.nan))
 
 
@@ -246,101 +251,65 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-@dataclass(frozen=True)
-class Course:
-    """How a network is taught.
-
-    Attributes:
-        name: of its files in OUT.
-        start: the course before it, whose weights it starts from; empty = the encoder, and the head is fitted first.
-        with_blends: whether what the blends say is taught beside labels.
-        others: molecules of which no blend says anything that teach at most; None = all.
-        epochs, learning_rate, min_learning_rate: of the training.
-    """
-
-    name: str
-    start: str
-    with_blends: bool
-    others: int | None
-    epochs: int
-    learning_rate: float
-    min_learning_rate: float
+STUDENT, PROBE_STEPS = "student", 400
+OTHER_ROWS = 24_000
+"""Molecules of which no blend says anything that teach, of some 49,000."""
 
 
-COURSES = {
-    "labels": Course("labels", "", False, None, 1, 1e-3, 1e-4),
-    "student": Course("student", "labels", True, 15_000, 1, 5e-4, 1e-6),
-}
-PROBE_STEPS = 400
-
-
-def teach(molecules: Molecules, out: Path, course: Course) -> None:
-    """Train a network on what a course teaches; the validation parts choose its epoch."""
-    if (out / f"{course.name}.json").is_file():
+def teach(molecules: Molecules, out: Path) -> None:
+    """Fit a head on the encoder, then train the whole network; the validation parts judge it."""
+    if (out / f"{STUDENT}.json").is_file():
         return
-    soft_BC = soft_labels(molecules, out) if course.with_blends else np.full(molecules.labels_BC.shape, np.nan)
-    rows, values_BC = lessons(molecules, soft_BC, course.others)
+    rows, values_BC = lessons(molecules, soft_labels(molecules, out), OTHER_ROWS)
     valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
     distinct, places = np.unique(rows, return_inverse=True)
     valid_BC = np.where(molecules.part_BC[valid] == 2, molecules.labels_BC[valid], np.nan)
     texts = [molecules.smiles[row] for row in [*distinct, *valid]]
     found = valid_molecules(texts, HYDROGENS)
     assert len(found.places) == len(texts), "every molecule was parsed before"
-    if course.start:
-        member, _ = student_of(out, course.start)
-        network, targets = member.network.train(), list(member.targets)
-    else:
-        targets = targets_of(values_BC[rows])
-        network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
+    targets = targets_of(values_BC[rows])
+    network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
     part = Split(places, np.arange(len(distinct), len(texts)), np.empty(0, np.int64))
     loop = LoopConfig(
-        epochs=course.epochs, batch_size=128, learning_rate=course.learning_rate, warmup_epochs=0.1, schedule="cosine",
-        min_learning_rate=course.min_learning_rate, weight_decay=0.05, clip_norm=5.0, seed=1,
+        epochs=1, batch_size=128, learning_rate=1e-3, min_learning_rate=1e-6, warmup_epochs=0.1, schedule="cosine",
+        weight_decay=0.05, clip_norm=5.0, seed=1,
     )  # fmt: skip
+    taught_BC = np.concatenate([values_BC[distinct], valid_BC])
     objective = Apprentice(
-        network, found.store, np.concatenate([values_BC[distinct], valid_BC]), targets, part, True, loop, 0.85,
-        value_loss="huber", select_by_loss=True,
-    )  # fmt: skip
-    LOGGER.log(
-        PROGRESS, f"{course.name}: {len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge epochs"
+        network, found.store, taught_BC, targets, part, True, loop, 0.85, value_loss="huber", select_by_loss=True
     )
-    if not course.start and not (out / course.name).is_dir():
+    LOGGER.log(PROGRESS, f"{len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge")
+    if not (out / STUDENT).is_dir():
         probe = probe_head(objective, PROBE_STEPS, 1)
         LOGGER.log(PROGRESS, f"head fitted: validation loss {probe.loss:.4f} after {probe.steps} steps")
-    record = {"molecules": sha256_file(out / "molecules.npz"), "course": asdict(course)}
-    result = train(objective, loop, out / course.name, resume=True, settings=record, title=course.name)
+    record = {"molecules": sha256_file(out / "molecules.npz"), "others": OTHER_ROWS}
+    result = train(objective, loop, out / STUDENT, resume=True, settings=record, title=STUDENT)
     objective.to("cpu")
     weights = {name: value.contiguous() for name, value in half_precision(network.state_dict()).items()}
-    write_bytes(out / f"{course.name}.safetensors", save(weights))
+    write_bytes(out / f"{STUDENT}.safetensors", save(weights))
     member = Member(network, tuple(targets), 1, 1.0, network.student.config, "mlp")
     facts = {"scale": [target.scale() for target in targets], "facts": training_facts(member, result)}
-    write_record(out / f"{course.name}.json", facts | {"rows": len(rows), "molecules": len(distinct)})
+    write_record(out / f"{STUDENT}.json", facts | {"rows": len(rows), "molecules": len(distinct)})
 
 
-def student_of(out: Path, name: str = "student") -> tuple[Member, dict[str, Any]]:
-    """The network of a course, matrices rounded to half precision as it ships."""
-    record = read_record(out / f"{name}.json")
+def student_of(out: Path) -> tuple[Member, dict[str, Any]]:
+    """The student as it ships, matrices rounded to half precision, and the record of its training."""
+    record = read_record(out / f"{STUDENT}.json")
     targets = [Target(one.name, one.unit, kind=one.kind).with_scale(scale)
                for one, scale in zip(PROPERTIES, record["scale"], strict=True)]  # fmt: skip
     network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
-    load_strictly(network, read_tensors(out / f"{name}.safetensors"), "the student")
+    load_strictly(network, read_tensors(out / f"{STUDENT}.safetensors"), "the student")
     return Member(network.eval(), tuple(targets), 1, 1.0, network.student.config, "mlp"), record
 
 
-def best_course(out: Path) -> str:
-    """The course whose network has the lower loss on the validation parts."""
-    done = [name for name in COURSES if (out / f"{name}.json").is_file()]
-    return min(done, key=lambda name: read_record(out / f"{name}.json")["facts"]["best_epoch"]["valid_loss"])
-
-
-# 7. Judged and written.
+# 6. Judged and written.
 
 
 def write(molecules: Molecules, out: Path, folder: Path, results: Path) -> None:
     """Calibrate, judge, and write the MODEL folder and the raw lines."""
-    course = best_course(out)
-    member, record = student_of(out, course)
-    record["course"] = course
+    member, record = student_of(out)
+    rows, _ = lessons(molecules, soft_labels(molecules, out), OTHER_ROWS)
+    molecules = without_labels(molecules, np.setdiff1d(np.arange(len(molecules.smiles)), rows))
     judged = judge(molecules, member, forest_predictions(molecules, out))
     lines = lines_of(molecules, judged, record)
     write_raw(results, lines, judged)
@@ -350,9 +319,7 @@ def write(molecules: Molecules, out: Path, folder: Path, results: Path) -> None:
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "step", choices=["all", "collect", "blends", "forests", "soft", "labels", "student", "write", "draw"]
-    )
+    parser.add_argument("step", choices=["all", "collect", "blends", "forests", "soft", "student", "write", "draw"])
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--most", type=int, help="of each part of each source, for a rehearsal that writes into OUT")
@@ -371,8 +338,7 @@ def main() -> None:
         "blends": lambda: fit_blends(molecules, out),
         "forests": lambda: fit_each_forest(molecules, out),
         "soft": lambda: ask_blends(molecules, out),
-        "labels": lambda: teach(molecules, out, COURSES["labels"]),
-        "student": lambda: teach(molecules, out, COURSES["student"]),
+        "student": lambda: teach(molecules, out),
         "write": lambda: write(
             molecules, out, out / "model" if rehearsal else MODEL, out / "results" if rehearsal else RESULTS
         ),

@@ -165,7 +165,7 @@ def _line(molecules: Molecules, judged: Judgement, place: int, record: Mapping[s
         "brier": _cell(own.judged.measured if is_scaled else None),
         "set_coverage": _cell(own.judged.set_coverage),
         "ships": "yes" if relation.get("mean") == "better than" else "no",
-        "seed": 1, "taught_molecules": record["molecules"], "course": record["course"],
+        "seed": 1, "taught_molecules": record["molecules"],
         "versions": " ".join(f"{key}={value}" for key, value in package_versions().items()),
     }  # fmt: skip
 
@@ -315,13 +315,13 @@ chemistry. It needs no conformer. `dnd predict molecules.csv` asks it where no m
 Not better than the mean of the training labels, and so not in the model: {", ".join(dropped) or "none"}.
 
 - *Test part*: RMSE in the unit, or ROC-AUC. It is the official or rebuilt split of each data set: scaffolds for those
-  of OGB, random for boiling and melting points, refractive index, logP and QM9. GFN2-xTB is judged by drug-like molecules
-  whose calculation `{ENCODER}` had not seen. No molecule of a test part taught any property, whatever its
+  of OGB, random for boiling and melting points, refractive index, logP and QM9. GFN2-xTB is judged by drug-like
+  molecules whose calculation `{ENCODER}` had not seen. No molecule of a test part taught any property, whatever its
   stereochemistry. The validation parts judged epochs and taught intervals and probabilities.
 - *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules.
-- {record["molecules"]:,} molecules taught the student in its last course (`{record["course"]}`).
-- What taught it: measured and calculated values; where a data set has fewer than {FEWEST_ROWS:,} training molecules and
-  the course is `student`, elsewhere what a blend of the recipe `fast`, fitted on that set, says.
+- {record["molecules"]:,} molecules taught the student, a random part of those with a label among them: measured and
+  calculated values, and of data sets with fewer than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the
+  recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
   calibrated.
 - `in_domain` compares with molecules that have a measured label, or a calculation and more than {SMALL_MOLECULES} heavy
