@@ -37,10 +37,9 @@ from properties_data import (
     MEASURED,
     MOST_REPEATS,
     PROPERTIES,
-    SMALL_MOLECULES,
     Molecules,
     collect,
-    heavy_atoms,
+    small_and_calculated,
 )
 from properties_folder import MODEL, PAGE, RESULTS, drawn, judge, lines_of, read_raw, write_folder, write_raw
 from safetensors.torch import save
@@ -91,8 +90,7 @@ def blended(molecules: Molecules) -> list[str]:
 
 def without_surplus(molecules: Molecules) -> Molecules:
     """The same, where of QM9's molecules no more teach than there are to."""
-    is_small_B = molecules.calculated_B & (heavy_atoms(molecules) <= SMALL_MOLECULES)
-    small = np.flatnonzero(is_small_B & (molecules.part_BC == 1).any(axis=1))
+    small = np.flatnonzero(small_and_calculated(molecules) & (molecules.part_BC == 1).any(axis=1))
     surplus = np.random.default_rng(7).permutation(small)[SMALL_ROWS:]
     return without_labels(molecules, surplus)
 

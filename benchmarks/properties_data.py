@@ -178,9 +178,12 @@ class Molecules:
             return cls(smiles, keys, found["labels"], found["part"], found["pooled"], found["calculated"])
 
 
-def heavy_atoms(molecules: Molecules) -> np.ndarray:
-    """Of each molecule."""
-    return np.array([read_smiles(text)[0].GetNumHeavyAtoms() for text in molecules.smiles])
+def small_and_calculated(molecules: Molecules) -> np.ndarray:
+    """Which molecules are there for a calculation alone, and are no larger than those of QM9."""
+    found_B = molecules.calculated_B.copy()
+    for row in np.flatnonzero(found_B):
+        found_B[row] = read_smiles(molecules.smiles[row])[0].GetNumHeavyAtoms() <= SMALL_MOLECULES
+    return found_B
 
 
 @dataclass

@@ -26,7 +26,7 @@ from properties_data import (
     Molecules,
     Property,
     data_of,
-    heavy_atoms,
+    small_and_calculated,
 )
 
 from dnd.chemistry.splits import Split
@@ -127,7 +127,7 @@ def judged_rows(molecules: Molecules) -> tuple[np.ndarray, np.ndarray, Split]:
 def domain_of(molecules: Molecules) -> Domain:
     """Of molecules with a measured training label and of calculated ones beyond QM9's size, by structure alone."""
     teaches_B = (molecules.part_BC == 1).any(axis=1)
-    own_B = teaches_B & ~(molecules.calculated_B & (heavy_atoms(molecules) <= SMALL_MOLECULES))
+    own_B = teaches_B & ~small_and_calculated(molecules)
     smiles = [molecules.smiles[row] for row in np.flatnonzero(own_B)]
     found = fit_domain(smiles, lambda rows: np.zeros((len(rows), 1), np.float32))
     assert found is not None, "there are thousands of molecules"

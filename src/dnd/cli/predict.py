@@ -48,5 +48,5 @@ def predict(
         if properties:
             predictor = predictor.showing(properties)
     if model is None:
-        LOGGER.info(f"model: {DEFAULT.name}, ready-made; `dnd properties` lists what it predicts and how well")
+        LOGGER.log(PROGRESS, f"model: {DEFAULT.name}, ready-made; `dnd properties` says what it predicts, and how well")
     LOGGER.log(PROGRESS, predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line())
