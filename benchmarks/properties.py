@@ -12,7 +12,7 @@ all else is in the repository. `properties_data.py` says which labels teach, whi
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
 4. soft: what every blend says of the training molecules of all small sets and of the pool of unlabelled molecules.
 5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
-   what the blends say elsewhere.
+   what the blends say elsewhere, in two courses with different molecules.
 6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
    not better than the mean of its training part is dropped, and the MODEL folder is written with its card.
 """
@@ -216,7 +216,7 @@ def soft_labels(molecules: Molecules, out: Path) -> np.ndarray:
 # 5. The student.
 
 
-def lessons(molecules: Molecules, soft_BC: np.ndarray, others: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def lessons(molecules: Molecules, soft_BC: np.ndarray, course: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Rows that teach, some repeated, and their values: known ones where there are some, else what the blends say.
 
     Where a label is in a validation or test part nothing is said of it, not even by a blend.
@@ -224,13 +224,13 @@ def lessons(molecules: Molecules, soft_BC: np.ndarray, others: int | None = None
     Args:
         molecules: all of them.
         soft_BC: what the blends say; NaN = nothing.
-        others: molecules of which no blend says anything that teach at most; None = all.
+        course: number of it; each has other ones of the molecules of which no blend says anything.
     """
     values_BC = np.where(molecules.part_BC == 1, molecules.labels_BC, np.where(molecules.part_BC == 0, soft_BC, np.nan))
     teaches_B = np.isfinite(values_BC).any(axis=1)
-    if others is not None:
-        silent = np.flatnonzero(teaches_B & ~np.isfinite(soft_BC).any(axis=1))
-        teaches_B[np.random.default_rng(8).permutation(silent)[others:]] = False
+    silent = np.random.default_rng(8).permutation(np.flatnonzero(teaches_B & ~np.isfinite(soft_BC).any(axis=1)))
+    teaches_B[silent] = False
+    teaches_B[silent[course * OTHER_ROWS : (course + 1) * OTHER_ROWS]] = True
     repeated = []
     for name in blended(molecules):
         own = training_rows(molecules, name)
@@ -249,55 +249,80 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-STUDENT, PROBE_STEPS = "student", 400
+RATES = (1e-3, 5e-4)
+"""Highest learning rate of each course."""
+PROBE_STEPS = 400
 OTHER_ROWS = 24_000
-"""Molecules of which no blend says anything that teach, of some 49,000."""
+"""Molecules of which no blend says anything that teach in a course, of some 48,000."""
 
 
-def teach(molecules: Molecules, out: Path) -> None:
-    """Fit a head on the encoder, then train the whole network; the validation parts judge it."""
-    if (out / f"{STUDENT}.json").is_file():
+def teach(molecules: Molecules, out: Path, course: int) -> None:
+    """Train the whole network for an epoch, before the first course its head alone; the validation parts judge it.
+
+    Args:
+        molecules: all of them.
+        out: folder of the run.
+        course: number of it; the second starts from what the first one left.
+    """
+    name = f"student-{course}"
+    if (out / f"{name}.json").is_file():
         return
-    rows, values_BC = lessons(molecules, soft_labels(molecules, out), OTHER_ROWS)
+    rows, values_BC = lessons(molecules, soft_labels(molecules, out), course)
     valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
     distinct, places = np.unique(rows, return_inverse=True)
     valid_BC = np.where(molecules.part_BC[valid] == 2, molecules.labels_BC[valid], np.nan)
     texts = [molecules.smiles[row] for row in [*distinct, *valid]]
     found = valid_molecules(texts, HYDROGENS)
     assert len(found.places) == len(texts), "every molecule was parsed before"
-    targets = targets_of(values_BC[rows])
-    network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
+    if course:
+        before, _ = student_of(out, course - 1)
+        network, targets = before.network.train(), list(before.targets)
+    else:
+        targets = targets_of(values_BC[rows])
+        network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
     part = Split(places, np.arange(len(distinct), len(texts)), np.empty(0, np.int64))
     loop = LoopConfig(
-        epochs=1, batch_size=128, learning_rate=1e-3, min_learning_rate=1e-6, warmup_epochs=0.1, schedule="cosine",
-        weight_decay=0.05, clip_norm=5.0, seed=1,
+        epochs=1, batch_size=128, learning_rate=RATES[course], min_learning_rate=1e-6, warmup_epochs=0.1, seed=1,
     )  # fmt: skip
     taught_BC = np.concatenate([values_BC[distinct], valid_BC])
     objective = Apprentice(
         network, found.store, taught_BC, targets, part, True, loop, 0.85, value_loss="huber", select_by_loss=True
     )
-    LOGGER.log(PROGRESS, f"{len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge")
-    if not (out / STUDENT).is_dir():
+    LOGGER.log(PROGRESS, f"{name}: {len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge")
+    if not course and not (out / name).is_dir():
         probe = probe_head(objective, PROBE_STEPS, 1)
         LOGGER.log(PROGRESS, f"head fitted: validation loss {probe.loss:.4f} after {probe.steps} steps")
-    record = {"molecules": sha256_file(out / "molecules.npz"), "others": OTHER_ROWS}
-    result = train(objective, loop, out / STUDENT, resume=True, settings=record, title=STUDENT)
+    record = {"molecules": sha256_file(out / "molecules.npz"), "others": OTHER_ROWS, "course": course}
+    result = train(objective, loop, out / name, resume=True, settings=record, title=name)
     objective.to("cpu")
-    weights = {name: value.contiguous() for name, value in half_precision(network.state_dict()).items()}
-    write_bytes(out / f"{STUDENT}.safetensors", save(weights))
+    weights = {key: value.contiguous() for key, value in half_precision(network.state_dict()).items()}
+    write_bytes(out / f"{name}.safetensors", save(weights))
     member = Member(network, tuple(targets), 1, 1.0, network.student.config, "mlp")
     facts = {"scale": [target.scale() for target in targets], "facts": training_facts(member, result)}
-    write_record(out / f"{STUDENT}.json", facts | {"rows": len(rows), "molecules": len(distinct)})
+    write_record(out / f"{name}.json", facts | {"rows": len(rows), "molecules": len(distinct)})
 
 
-def student_of(out: Path) -> tuple[Member, dict[str, Any]]:
-    """The student as it ships, matrices rounded to half precision, and the record of its training."""
-    record = read_record(out / f"{STUDENT}.json")
-    targets = [Target(one.name, one.unit, kind=one.kind).with_scale(scale)
-               for one, scale in zip(PROPERTIES, record["scale"], strict=True)]  # fmt: skip
+def teach_all(molecules: Molecules, out: Path) -> None:
+    """Every course that is not done."""
+    for course in range(len(RATES)):
+        teach(molecules, out, course)
+
+
+def student_of(out: Path, course: int) -> tuple[Member, dict[str, Any]]:
+    """The network after a course, matrices rounded to half precision as it ships, and the record of its training."""
+    record = read_record(out / f"student-{course}.json")
+    targets = [
+        Target(one.name, one.unit, kind=one.kind).with_scale(scale)
+        for one, scale in zip(PROPERTIES, record["scale"], strict=True)
+    ]
     network = PropertyNetwork(initial_student(FinetuneConfig(), ENCODER, 1), "mean", "mlp", len(targets), 1)
-    load_strictly(network, read_tensors(out / f"{STUDENT}.safetensors"), "the student")
+    load_strictly(network, read_tensors(out / f"student-{course}.safetensors"), "the student")
     return Member(network.eval(), tuple(targets), 1, 1.0, network.student.config, "mlp"), record
+
+
+def last_course(out: Path) -> int:
+    """The last course that is done."""
+    return max(course for course in range(len(RATES)) if (out / f"student-{course}.json").is_file())
 
 
 # 6. Judged and written.
@@ -305,9 +330,12 @@ def student_of(out: Path) -> tuple[Member, dict[str, Any]]:
 
 def write(molecules: Molecules, out: Path, folder: Path, results: Path) -> None:
     """Calibrate, judge, and write the MODEL folder and the raw lines."""
-    member, record = student_of(out)
-    rows, _ = lessons(molecules, soft_labels(molecules, out), OTHER_ROWS)
-    molecules = without_labels(molecules, np.setdiff1d(np.arange(len(molecules.smiles)), rows))
+    last = last_course(out)
+    member, record = student_of(out, last)
+    soft_BC = soft_labels(molecules, out)
+    taught = np.unique(np.concatenate([lessons(molecules, soft_BC, course)[0] for course in range(last + 1)]))
+    record["molecules"] = len(taught)
+    molecules = without_labels(molecules, np.setdiff1d(np.arange(len(molecules.smiles)), taught))
     judged = judge(molecules, member, forest_predictions(molecules, out))
     lines = lines_of(molecules, judged, record)
     write_raw(results, lines, judged)
@@ -336,7 +364,7 @@ def main() -> None:
         "blends": lambda: fit_blends(molecules, out),
         "forests": lambda: fit_each_forest(molecules, out),
         "soft": lambda: ask_blends(molecules, out),
-        "student": lambda: teach(molecules, out),
+        "student": lambda: teach_all(molecules, out),
         "write": lambda: write(
             molecules, out, out / "model" if rehearsal else MODEL, out / "results" if rehearsal else RESULTS
         ),
