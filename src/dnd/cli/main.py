@@ -47,7 +47,8 @@ VERBS = {
     "check": "Labelled molecules → a summary of the table, its problems, and the command to run next.",
     "finetune": "Labelled molecules and an encoder → a model.",
     "compress": "A model of several members → one student that imitates it and predicts several times as fast.",
-    "predict": "Molecules and a model → predictions, row by row.",
+    "predict": "Molecules → predictions, row by row: by a model, or ready-made properties.",
+    "properties": "The ready-made properties that predict returns when no model is named.",
     "screen": "Any number of molecules and a model → sharded Parquet, in constant memory; can be resumed.",
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
@@ -60,7 +61,7 @@ VERBS = {
     "doctor": "Check a store, a checkpoint or a model for damage.",
     "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
 }
-_RUN_ALONE = ("demo", "info")  # verbs that do something without an argument
+_RUN_ALONE = ("demo", "info", "properties")  # verbs that do something without an argument
 
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; everything saved before is intact"

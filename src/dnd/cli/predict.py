@@ -14,8 +14,19 @@ def predict(
     source: Annotated[
         str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", help="MODEL folder of `dnd finetune`. If not given, the ready-made `dnd-properties`."
+        ),
+    ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help=".csv, .tsv, .parquet, .csv.gz; - = stdout.")] = "-",
+    properties: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...", help="Targets to write, such as solubility,logd. All if not given; see dnd properties."
+        ),
+    ] = None,
     smiles_column: Annotated[
         str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
     ] = None,
@@ -32,7 +43,12 @@ def predict(
         from dnd.common.randomness import set_threads
         from dnd.prediction.files import predict_file
         from dnd.predictor.predictor import Predictor
+        from dnd.predictor.ready_made import DEFAULT
 
         set_threads()
-        predictor = Predictor.load(model, device=device, jobs=jobs)
+        predictor = Predictor.load(DEFAULT if model is None else model, device=device, jobs=jobs)
+        if properties:
+            predictor = predictor.showing(properties)
+    if model is None:
+        LOGGER.log(PROGRESS, f"model: {DEFAULT.name}, ready-made; `dnd properties` says what it predicts, and how well")
     LOGGER.log(PROGRESS, predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line())

@@ -22,7 +22,7 @@ _WIDTH = 14  # of the first column
 
 
 def about_installation() -> Iterator[str]:
-    """Versions, device, threads, shipped encoders, and what is there of the optional extras."""
+    """Versions, device, threads, shipped encoders and models, and what is there of the optional extras."""
     versions = package_versions()
     yield f"dnd {versions.pop('dnd')}, {Path(str(resources.files('dnd')))}"
     for name, version in versions.items():
@@ -33,6 +33,10 @@ def about_installation() -> Iterator[str]:
     encoders = Path(str(resources.files("dnd") / "data" / "encoders"))
     for manifest in sorted(encoders.glob(f"*/{MANIFEST}")):
         yield _line(f"  {manifest.parent.name}", _student(read_json(manifest.parent / "config.json")))
+    yield "shipped models"
+    for manifest in sorted(Path(str(resources.files("dnd") / "data" / "models")).glob(f"*/{MANIFEST}")):
+        count = len(read_json(manifest.parent / "config.json")["targets"])
+        yield _line(f"  {manifest.parent.name}", f"{count} ready-made properties; `dnd properties` lists them")
     yield "optional extras"
     for extra, packages in _extras().items():
         found = [f"{name} {_version(name) or 'not installed'}" for name in packages]

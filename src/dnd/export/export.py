@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -14,6 +14,7 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import building_folder, write_bytes, write_json, write_text
 from dnd.predictor.model_folder import Member
 from dnd.predictor.predictor import Predictor
+from dnd.predictor.ready_made import LIMITS as LIMITS_OF_SIZE
 from dnd.predictor.targets import Target
 
 FORMATS = {"onnx": "ONNX"}
@@ -81,13 +82,14 @@ def _settings(predictor: Predictor, member: Member) -> dict[str, Any]:
         "explicit_hydrogens": predictor.parts.hydrogens == "all_both",
         "identifiers": (member.student.num_identifiers or 0) if member.student.name == "tokengt" else 0,
         "limits": {name: value for name, value in asdict(LIMITS).items() if name in ("text_bytes", "heavy_atoms")},
-        "targets": _targets(predictor.targets),
+        "targets": _targets(predictor.targets, predictor.parts.config.get(LIMITS_OF_SIZE) or {}),
     }
 
 
-def _targets(targets: Sequence[Target]) -> list[dict[str, Any]]:
+def _targets(targets: Sequence[Target], most_atoms: Mapping[str, int]) -> list[dict[str, Any]]:
     return [
         {"name": one.group or one.name, "unit": one.unit, "kind": one.kind, "classes": list(one.classes)}
         | ({"class": one.class_name} if one.group else {})
+        | ({LIMITS_OF_SIZE: most_atoms[one.name]} if one.name in most_atoms else {})
         for one in targets
     ]

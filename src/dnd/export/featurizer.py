@@ -48,13 +48,20 @@ class Exported:
         )
 
     def predict(self, smiles: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """Values `(len(smiles), C)` float64, NaN where there is no molecule, and the reason of each NaN row."""
+        """Values `(len(smiles), C)` float64, NaN where there is no molecule, and the reason of each NaN row.
+
+        A target that is for molecules of so many heavy atoms only is NaN for larger ones.
+        """
         molecules = [read(text, self.settings["limits"]) for text in smiles]
         reasons = [found if isinstance(found, str) else "" for found in molecules]
         graphs = {row: graph(found, self.settings) for row, found in enumerate(molecules) if not isinstance(found, str)}
         values_BC = np.full((len(smiles), len(self.settings["targets"])), np.nan)
         for rows in batches({row: len(own["atoms"]) + len(own["bonds"]) for row, own in graphs.items()}):
             values_BC[rows] = self.session.run(["values"], pack([graphs[row] for row in rows]))[0]
+        for column, target in enumerate(self.settings["targets"]):
+            if "most_atoms" in target:
+                large = [row for row, own in graphs.items() if len(own["atoms"]) > target["most_atoms"]]
+                values_BC[large, column] = np.nan
         return values_BC, reasons
 
 

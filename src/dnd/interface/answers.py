@@ -16,6 +16,7 @@ from dnd.interface.model import Explanations, Predictions, Predictor, opened
 from dnd.interface.molecules import as_file, as_files
 from dnd.interface.stages import StageResult
 from dnd.models.students.encoders import DEFAULT_ENCODER
+from dnd.predictor.ready_made import DEFAULT
 from dnd.tables.from_python import as_molecules
 
 if TYPE_CHECKING:
@@ -40,13 +41,21 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
 
 
 def predict(
-    molecules: Any, model: Any, *, smiles_column: str | None = None, device: str = "auto", jobs: int = 1
+    molecules: Any,
+    model: Any = DEFAULT,
+    *,
+    properties: str | Sequence[str] = (),
+    smiles_column: str | None = None,
+    device: str = "auto",
+    jobs: int = 1,
 ) -> Predictions:
     """Predict the targets of molecules.
 
     Args:
         molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
-        model: a MODEL folder, an opened model, or what `dnd.finetune` returned.
+        model: a MODEL folder, an opened model, or what `dnd.finetune` returned; when left out, `dnd-properties`, the
+            ready-made properties that ship.
+        properties: names of the targets whose columns are wanted, as `solubility,logd` or a list; all when empty.
         smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
         device: `cpu`, `cuda` or `auto`, for a model that is opened here.
         jobs: number of processes that parse many molecules; 0 = one per processor.
@@ -56,12 +65,17 @@ def predict(
 
     Raises:
         TypeError: the argument can't be read as molecules.
+        ConfigError: the model has no such property.
         InputError, CorruptFileError: the model or a file can't be read.
 
     Example:
+        >>> dnd.predict(["CCO"], properties="solubility")["solubility_pred"]  # doctest: +SKIP
         >>> dnd.predict(["CCO", "c1ccccc1"], "esol-model")["logS_pred"]  # doctest: +SKIP
     """
-    return opened(model, device=device, jobs=jobs).predict(molecules, smiles_column=smiles_column)
+    predictor = opened(model, device=device, jobs=jobs)
+    names = [properties] if isinstance(properties, str) else list(properties)
+    shown = predictor.showing(names) if names else predictor
+    return shown.predict(molecules, smiles_column=smiles_column)
 
 
 def embed(

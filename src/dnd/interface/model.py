@@ -15,6 +15,7 @@ from dnd.interface.views import facts_view, figures_view, molecules_view
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
+from dnd.predictor.ready_made import model_folder
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.tables.from_python import as_molecules
 
@@ -112,7 +113,7 @@ class Predictor(core.Predictor):
         """
         model = super().load(folder, device=device, jobs=jobs)
         assert isinstance(model, cls)
-        model.folder = Path(folder)
+        model.folder = model_folder(folder)
         # They are read now: an estimator's folder is gone once it is loaded.
         model.metrics = read_json(model.folder / "metrics.json")
         model.card = (model.folder / "card.md").read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
 from dnd.predictor.predictor import ERROR, Column, Predictor
+from dnd.predictor.ready_made import model_folder, shipped_models
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.from_python import as_molecules
@@ -101,7 +102,7 @@ def load_embedder(
     """An ENCODER folder as an `Embedder`, or a MODEL folder as a `Predictor`.
 
     Args:
-        folder: either, or the name of a shipped encoder.
+        folder: either, or the name of a shipped encoder or model.
         pooling: pooling of an encoder, +MP when None; a finetuned model has its own.
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules.
@@ -109,7 +110,7 @@ def load_embedder(
     Raises:
         InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model.
     """
-    folder = encoder_folder(folder)
+    folder = model_folder(folder) if str(folder) in shipped_models() else encoder_folder(folder)
     manifest = folder / MANIFEST
     if manifest.is_file() and read_json(manifest).get("kind") == KIND:
         if pooling is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
@@ -23,15 +24,17 @@ from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import ModelFolder, load_strictly, write_model
 from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
-from dnd.models.students.encoders import build_student
+from dnd.models.students.encoders import build_student, half_precision
 from dnd.models.students.layers import pooling_named
 from dnd.models.students.limits import LIMITS, RepresentationLimits
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
+from dnd.predictor.ready_made import LIMITS
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
 KIND, METRICS = "predictor", "metrics.json"
+_NO_LIMIT = 2**31
 LIMIT_TARGETS, LIMIT_MEMBERS = 4096, 256  # of a model that is loaded; ToxCast has 617 targets
 
 
@@ -83,6 +86,14 @@ class PredictorParts:
         """Whether the model sees the largest organic part of a molecule, neutral; see `chemistry/standardize.py`."""
         return bool(self.config.get("standardize", False))
 
+    @property
+    def most_atoms_C(self) -> Int64[np.ndarray, "targets"] | None:
+        """Heavy atoms of the largest molecule that each target is predicted for; None = no target has such a limit."""
+        limits = self.config.get(LIMITS) or {}
+        if not limits:
+            return None
+        return np.array([limits.get(target.name, _NO_LIMIT) for target in self.targets], np.int64)
+
 
 def predictor_config(
     members: Sequence[Member],
@@ -128,6 +139,7 @@ def write_predictor(
     metrics: Mapping[str, Any],
     splits: Mapping[str, Any],
     tables: Mapping[str, str],
+    half: bool = False,
 ) -> None:
     """Write a MODEL folder and seal it; the manifest comes last.
 
@@ -140,13 +152,15 @@ def write_predictor(
         card: Markdown.
         metrics: plain values for `metrics.json`.
         splits: plain values for `splits.json`.
-        tables: file name to CSV text.
+        tables: file name to its text.
+        half: keep matrices of the networks in half precision; they are float32 again when loaded.
     """
     write_json(folder / METRICS, metrics)
     write_json(folder / "splits.json", splits)
     for name, text in tables.items():
         write_text(folder / name, text)
-    tensors = {_stem(number): member.network.state_dict() for number, member in enumerate(members)}
+    states = [member.network.state_dict() for member in members]
+    tensors = {_stem(number): half_precision(one) if half else one for number, one in enumerate(states)}
     if blend is not None:
         tensors |= blend_tensors(blend)
     if limits is not None:
@@ -198,6 +212,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         # Models of before mixed tasks say the kind once, for all targets.
         _require_size(config)
         targets = [from_dict(Target, {"kind": config["task"], **target}) for target in config["targets"]]
+        _require_limits(config, targets)
         members = tuple(
             _read_member(entry, targets, model.tensors(entry["weights"]), f"{folder}, member {number}")
             for number, entry in enumerate(config["members"])
@@ -226,6 +241,14 @@ def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(training, dict) and isinstance(settings, dict) and isinstance(settings.get("labels", {}), dict):
         return training
     raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found="a training that is no object")
+
+
+def _require_limits(config: Mapping[str, Any], targets: Sequence[Target]) -> None:
+    """Refuse a limit that is not a number of atoms, or is of no target."""
+    limits, names = config.get(LIMITS) or {}, {target.name for target in targets}
+    for name, value in limits.items():
+        if name not in names or isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{LIMITS} of {name}: {value}")
 
 
 def _require_size(config: Mapping[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError, InputError, isolating
@@ -29,6 +30,7 @@ from dnd.predictor.model_folder import (
     read_predictor,
 )
 from dnd.predictor.network import run_over, to_raw_units
+from dnd.predictor.ready_made import chosen_names, model_folder
 from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Column = np.ndarray | list[str]
+P = TypeVar("P", bound="Predictor")
 
 
 class PredictionTable(Mapping[str, Column]):
@@ -175,6 +178,7 @@ class Predictor:
     ) -> None:
         self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
         self.metrics, self.known = dict(metrics or {}), known
+        self._shown: frozenset[str] | None = None
         if calibration is not None and len(calibration.targets) != len(self.targets):
             raise CorruptFileError(
                 "calibration and targets of a model differ in number",
@@ -195,12 +199,12 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
-        """Open a MODEL folder.
+        """Open a MODEL folder, or a model that ships by its name.
 
         Raises:
-            InputError, CorruptFileError: see `read_model` and `read_predictor`.
+            InputError, CorruptFileError: see `read_model`, `read_predictor` and `model_folder`.
         """
-        return cls.of(read_model(folder, kind=KIND), device=device, jobs=jobs)
+        return cls.of(read_model(model_folder(folder), kind=KIND), device=device, jobs=jobs)
 
     @classmethod
     def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Predictor:
@@ -285,6 +289,8 @@ class Predictor:
             bits_VF = self.parts.blend.morgan_bits(features) if self.parts.blend else None
             seen = Seen.of_store(found.store, bits_VF)
             reasons, similarity_B[found.places] = self.domain.judge(found.smiles, embeddings_VD, seen, found.given)
+        for place, column in np.argwhere(self._too_large(found.store)) if len(found.places) else ():
+            members_MBC[:, found.places[place], column] = np.nan
         columns = self._target_columns(members_MBC, similarity_B)
         if self.domain is not None:
             outside = dict(zip(found.places.tolist(), reasons, strict=True))
@@ -314,8 +320,14 @@ class Predictor:
                 errors[found.places[place]] = reason
         return values_BC, given.reasons(errors)
 
-    def predict_store(self, store: Store) -> tuple[Float[np.ndarray, "molecules targets"], Mapping[int, str]]:
+    def predict_store(
+        self, store: Store, features: Features | None = None
+    ) -> tuple[Float[np.ndarray, "molecules targets"], Mapping[int, str]]:
         """The predicted values for featurised molecules, at least one, with this model's hydrogens.
+
+        Args:
+            store: the molecules.
+            features: what the classical members see of them, where it is computed already; None = it is computed.
 
         Returns:
             The values, and by row the reasons of those that are NaN, because a feature can't be computed.
@@ -323,11 +335,33 @@ class Predictor:
         values = [_raw_outputs(member, store) for member in self.parts.members]
         refused: Mapping[int, str] = {}
         if self.parts.blend:
-            features = self.parts.blend.features(store, self.jobs)
+            features = self.parts.blend.features(store, self.jobs) if features is None else features
             values, refused = values + self.parts.blend.predict(features), features.refused
         values_BC = self._combined(values)
         values_BC[list(refused)] = np.nan
+        values_BC[self._too_large(store)] = np.nan
         return values_BC, refused
+
+    def showing(self: P, names: Sequence[str]) -> P:
+        """The same model, whose tables have the columns of some targets only.
+
+        Args:
+            names: of targets, some of which may stand in one text with commas between them, as `solubility,logd`.
+
+        Raises:
+            ConfigError: the model has no such target.
+        """
+        known = dict.fromkeys(target.group or target.name for target in self.targets)
+        found = copy.copy(self)
+        found._shown = frozenset(chosen_names(names, list(known)))
+        return found
+
+    def _too_large(self, store: Store) -> Bool[np.ndarray, "molecules targets"]:
+        """Which targets are for smaller molecules only."""
+        most_C = self.parts.most_atoms_C
+        if most_C is None:
+            return np.zeros((len(store), len(self.targets)), bool)
+        return np.asarray(store.atom_counts[np.arange(len(store))][:, None] > most_C)
 
     def _valid(self, smiles: Sequence[str], *, as_given: bool = False) -> ValidMolecules:
         """The molecules as the model sees them."""
@@ -390,6 +424,8 @@ class Predictor:
         columns: dict[str, Column] = {}
         groups = {group.first: group for group in groups_of(self.targets)}
         for column, target in enumerate(self.targets):
+            if self._shown is not None and (target.group or target.name) not in self._shown:
+                continue
             if column in groups:
                 own = groups[column].span
                 sets = of_groups.get(groups[column].name, Chosen()).sets

@@ -247,6 +247,16 @@ def test_probabilities_of_two_targets(tmp_path: Path):
     ]
 
 
+def test_what_ships_has_the_same_values_and_the_same_empty_cells(tmp_path: Path):
+    export_onnx("dnd-properties", tmp_path / "away")
+    smiles = ["CCO", "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "no molecule"]
+    values, reasons = away(tmp_path / "away", smiles)
+    expected, why = Predictor.load("dnd-properties", device="cpu").predict_values(smiles)
+    assert [bool(reason) for reason in reasons] == [bool(reason) for reason in why] == [False, False, True]
+    assert np.allclose(values, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert np.isnan(expected).sum(axis=1)[:2].tolist() == [0, 2]  # polarisability and heat capacity of caffeine
+
+
 def test_blends_and_taken_folders_are_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     blend = Path(__file__).parents[2] / "golden" / "predictor-blend"
     main_exits(["export", str(blend), "-o", str(tmp_path / "away")], 2)

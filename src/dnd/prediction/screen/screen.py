@@ -39,6 +39,7 @@ from dnd.prediction.screen.source import (
 from dnd.prediction.screen.workers import WORKER, ChunkWork
 from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
+from dnd.predictor.ready_made import model_folder
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
@@ -130,10 +131,11 @@ def screen(
     """
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     where = machines(config.jobs, ray, usual_jobs=ScreenConfig.jobs)
-    sealed = verify_folder(Path(model), kind="predictor", format_version=_MODEL_FORMAT)
-    work = ChunkWork.of(worker, config.chunk, folders={"model": Path(model)}, digest=str(sealed["digest"]))
-    saved = parse_json(read_sealed(Path(model), sealed, "config.json"), Path(model) / "config.json")
-    remembered = training_of(saved, Path(model)).get("smiles_column")
+    model = model_folder(model)
+    sealed = verify_folder(model, kind="predictor", format_version=_MODEL_FORMAT)
+    work = ChunkWork.of(worker, config.chunk, folders={"model": model}, digest=str(sealed["digest"]))
+    saved = parse_json(read_sealed(model, sealed, "config.json"), model / "config.json")
+    remembered = training_of(saved, model).get("smiles_column")
     names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
     column = _column_of(saved, config)

@@ -1,0 +1,149 @@
+"""Models that ship with the package, by name, and the list of ready-made properties: neither loads torch.
+
+Apart from `model_folder.py`, which loads it: `dnd properties` answers at once, and a wrong name of a model is said
+before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+from dnd.common.config import from_dict, nearest
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.common.files import MANIFEST, parse_json, read_manifest, read_sealed
+
+DEFAULT_MODEL = "dnd-properties"
+"""What predicts where no model is named."""
+
+FOLDER = Path(str(resources.files("dnd") / "data" / "models"))
+DEFAULT = FOLDER / DEFAULT_MODEL
+PROPERTIES_FILE = "properties.json"
+LIMITS = "most_atoms"
+"""Key in `config.json`: target → heavy atoms of the largest molecule that it is predicted for."""
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """A property of a model that ships.
+
+    Attributes:
+        name: of the target.
+        title: what it is, in a few words.
+        unit: of the values; empty for a class or a ratio.
+        kind: `regression`, or `classification`: then the value is the probability of class 1.
+        data: that taught it.
+        licence: of these data.
+        training: molecules with a label that taught it.
+        test: molecules of the test part, which taught nothing.
+        metric: `rmse` in the unit, or `rocauc`.
+        score: of the model on the test part.
+        forest: of a random forest on counts there.
+        mean: of the training mean there.
+        beside_forest: `better than`, `level with` or `worse than`; empty where it can't be said.
+        bad_at: where not to trust it.
+        most_atoms: heavy atoms of the largest molecule that it is predicted for; 0 = no limit.
+    """
+
+    name: str
+    title: str
+    unit: str
+    kind: str
+    data: str
+    licence: str
+    training: int
+    test: int
+    metric: str
+    score: float
+    forest: float
+    mean: float
+    beside_forest: str
+    bad_at: str
+    most_atoms: int = 0
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{MANIFEST}"))
+
+
+def model_folder(choice: str | Path) -> Path:
+    """The folder of a model that is named, or given as a folder.
+
+    Args:
+        choice: the name of a model that ships, or a MODEL folder.
+
+    Raises:
+        InputError: a shipped model and a folder here have this name, so that it could mean either.
+    """
+    if str(choice) not in shipped_models():
+        return Path(choice)
+    if Path(choice).is_dir():
+        raise InputError(
+            f"{choice} is a model that ships with dnd, and a folder here",
+            next_step=f"Write ./{choice} for the folder, or work elsewhere",
+        )
+    return FOLDER / str(choice)
+
+
+def properties_text(entries: Sequence[ReadyMade]) -> str:
+    """The file `properties.json` of a MODEL folder."""
+    return json.dumps({"properties": [asdict(one) for one in entries]}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_properties(model: str | Path = DEFAULT_MODEL) -> list[ReadyMade]:
+    """The properties of a model that ships.
+
+    Raises:
+        CorruptFileError: the installation is damaged.
+    """
+    folder = FOLDER / model
+    try:
+        found = parse_json(read_sealed(folder, read_manifest(folder), PROPERTIES_FILE), folder / PROPERTIES_FILE)
+        return [from_dict(ReadyMade, entry) for entry in found["properties"]]
+    except (KeyError, TypeError, ConfigError, FileNotFoundError) as error:
+        raise CorruptFileError(f"{folder} is damaged", found=repr(error), next_step="Install dnd again") from error
+
+
+def chosen_names(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names out of some lists with commas, each once, in the order of `known`.
+
+    Args:
+        wanted: words such as `solubility,logd`.
+        known: names that there are.
+
+    Raises:
+        ConfigError: there is no such name, or none is given.
+    """
+    names = [name.strip() for word in wanted for name in word.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"the model has no property {name!r}", next_step=nearest(name, list(known)))
+    if not names:
+        raise ConfigError("no property is named", expected=f"some of: {', '.join(known)}")
+    return [name for name in known if name in names]
+
+
+def properties_lines(entries: Sequence[ReadyMade]) -> Iterator[str]:
+    """A line per property, in columns: name, unit, data, molecules, score on the test part beside the forest's."""
+    names = {"rmse": "RMSE", "rocauc": "ROC-AUC"}
+    header = ("property", "unit", "data", "training", "test", "test part", "forest", "what it is")
+    rows = [
+        (
+            one.name,
+            one.unit or ("probability" if one.kind == "classification" else "-"),
+            one.data,
+            f"{one.training:,}",
+            f"{one.test:,}",
+            f"{names.get(one.metric, one.metric)} {one.score:.3g}",
+            f"{one.forest:.3g}",
+            one.title + (f", up to {one.most_atoms} heavy atoms" if one.most_atoms else ""),
+        )
+        for one in entries
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
