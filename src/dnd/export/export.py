@@ -14,7 +14,7 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import building_folder, write_bytes, write_json, write_text
 from dnd.predictor.model_folder import Member
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.ready_made import LIMITS as LIMITS_OF_SIZE
+from dnd.predictor.ready_made import MOST_ATOMS
 from dnd.predictor.targets import Target
 
 FORMATS = {"onnx": "ONNX"}
@@ -82,7 +82,7 @@ def _settings(predictor: Predictor, member: Member) -> dict[str, Any]:
         "explicit_hydrogens": predictor.parts.hydrogens == "all_both",
         "identifiers": (member.student.num_identifiers or 0) if member.student.name == "tokengt" else 0,
         "limits": {name: value for name, value in asdict(LIMITS).items() if name in ("text_bytes", "heavy_atoms")},
-        "targets": _targets(predictor.targets, predictor.parts.config.get(LIMITS_OF_SIZE) or {}),
+        "targets": _targets(predictor.targets, predictor.parts.config.get(MOST_ATOMS) or {}),
     }
 
 
@@ -90,6 +90,6 @@ def _targets(targets: Sequence[Target], most_atoms: Mapping[str, int]) -> list[d
     return [
         {"name": one.group or one.name, "unit": one.unit, "kind": one.kind, "classes": list(one.classes)}
         | ({"class": one.class_name} if one.group else {})
-        | ({LIMITS_OF_SIZE: most_atoms[one.name]} if one.name in most_atoms else {})
+        | ({MOST_ATOMS: most_atoms[one.name]} if one.name in most_atoms else {})
         for one in targets
     ]

@@ -29,7 +29,7 @@ from dnd.models.students.layers import pooling_named
 from dnd.models.students.limits import LIMITS, RepresentationLimits
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
-from dnd.predictor.ready_made import LIMITS
+from dnd.predictor.ready_made import MOST_ATOMS
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
@@ -89,7 +89,7 @@ class PredictorParts:
     @property
     def most_atoms_C(self) -> Int64[np.ndarray, "targets"] | None:
         """Heavy atoms of the largest molecule that each target is predicted for; None = no target has such a limit."""
-        limits = self.config.get(LIMITS) or {}
+        limits = self.config.get(MOST_ATOMS) or {}
         if not limits:
             return None
         return np.array([limits.get(target.name, _NO_LIMIT) for target in self.targets], np.int64)
@@ -245,10 +245,10 @@ def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _require_limits(config: Mapping[str, Any], targets: Sequence[Target]) -> None:
     """Refuse a limit that is not a number of atoms, or is of no target."""
-    limits, names = config.get(LIMITS) or {}, {target.name for target in targets}
+    limits, names = config.get(MOST_ATOMS) or {}, {target.name for target in targets}
     for name, value in limits.items():
         if name not in names or isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{LIMITS} of {name}: {value}")
+            raise ValueError(f"{MOST_ATOMS} of {name}: {value}")
 
 
 def _require_size(config: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ DEFAULT_MODEL = "dnd-properties"
 FOLDER = Path(str(resources.files("dnd") / "data" / "models"))
 DEFAULT = FOLDER / DEFAULT_MODEL
 PROPERTIES_FILE = "properties.json"
-LIMITS = "most_atoms"
+MOST_ATOMS = "most_atoms"
 """Key in `config.json`: target → heavy atoms of the largest molecule that it is predicted for."""
 
 
