@@ -40,7 +40,7 @@ from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
 from dnd.predictor.metrics import metric_names, score, significant
 from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.ready_made import LIMITS, PROPERTIES_FILE, ReadyMade, properties_text
+from dnd.predictor.ready_made import MOST_ATOMS, PROPERTIES_FILE, ReadyMade, properties_text
 from dnd.predictor.uncertainty.calibration import Calibration, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
@@ -234,7 +234,7 @@ def write_folder(
     write_predictor(
         folder,
         [student],
-        predictor_config([student], student.targets, HYDROGENS, training) | {LIMITS: small},
+        predictor_config([student], student.targets, HYDROGENS, training) | {MOST_ATOMS: small},
         card=card(entries, dropped, record),
         metrics=metrics_of(student, own, record),
         splits={"split": "of each property its own", "train": [], "valid": [], "test": []},

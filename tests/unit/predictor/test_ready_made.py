@@ -14,7 +14,7 @@ from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.ready_made import DEFAULT, LIMITS, chosen_names, model_folder, read_properties, shipped_models
+from dnd.predictor.ready_made import DEFAULT, MOST_ATOMS, chosen_names, model_folder, read_properties, shipped_models
 from finetuning_toys import tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -63,7 +63,7 @@ def test_a_shown_target_has_all_its_columns_and_no_other(ready_made: Predictor):
 def limited(folder: Path, limits: object) -> Path:
     """A model of `size` that is for small molecules only."""
     model = tiny_model(folder)
-    write_json(model / "config.json", read_json(model / "config.json") | {LIMITS: limits})
+    write_json(model / "config.json", read_json(model / "config.json") | {MOST_ATOMS: limits})
     write_manifest(model, kind=KIND, format_version=FORMAT_VERSION)
     return model
 
@@ -89,7 +89,7 @@ def test_the_list_is_that_of_the_model(ready_made: Predictor):
     entries = read_properties()
     assert [one.name for one in entries] == [target.name for target in ready_made.targets]
     assert [(one.unit, one.kind) for one in entries] == [(target.unit, target.kind) for target in ready_made.targets]
-    limits = ready_made.parts.config[LIMITS]
+    limits = ready_made.parts.config[MOST_ATOMS]
     assert {one.name: one.most_atoms for one in entries if one.most_atoms} == limits
     card = (DEFAULT / "card.md").read_text(encoding="utf-8")
     assert all(f"| `{one.name}` |" in card and one.licence in card and one.bad_at for one in entries)
