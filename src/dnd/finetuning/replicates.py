@@ -1,6 +1,6 @@
 """Molecules that were measured more than once: how many, how far their values are apart, and their rows as one.
 
-How far these are apart is computed in `repeats.py`.
+How far these are apart is computed in `dnd.predictor.metrics`.
 
 No rule that draws a split puts two rows of a molecule into different parts, see `chemistry/splits.py`.
 """
