@@ -1,6 +1,6 @@
 """Quantum-chemical values of many conformers in one small file, so that hours of calculation are done once.
 
-The file is an .npz that names its source, the .npz of conformers that `arrays.open_arrays` reads, and the
+The file is an .npz that names its source, the .npz of conformers that `dnd.conformers.formats` reads, and the
 row of each molecule in it. Atoms are those of `Chem.MolFromSmiles(smiles)` with the source's own SMILES, in its order,
 hydrogens added to the atom they're bound to; bonds are pairs of such atoms (i < j), ascending by i, then j. A CRC of
 each SMILES guards against a source that has changed.

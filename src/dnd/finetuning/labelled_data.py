@@ -69,7 +69,7 @@ class LabelledMolecules:
         files: names of the inputs.
         origins: where there are several inputs, for each molecule its row numbers in each of them.
         classes: for each target its labels, where they are words; `targets_BC` has their places then.
-        groups: columns that are the classes of one target; see `classes.py`.
+        groups: columns that are the classes of one target; see `dnd.predictor.targets`.
         not_drawn: rows that are too many, see `read_labelled`.
         parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
         ids: the user's own names of the molecules; empty where the table has none.

@@ -1,4 +1,4 @@
-r"""How far repeated measurements of one molecule are apart; apart from `replicates.py`, since it needs no torch.
+r"""How far repeated measurements of one molecule are apart.
 
 The repeat deviation of a target is pooled over the molecules with several values,
 

@@ -212,7 +212,7 @@ class MemberResult:
         fold: which partition it was trained on.
         partition: that partition.
         predictions_BC: for all molecules, raw units or probabilities.
-        halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers, see `half_choice.py`.
+        halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers.
         training: how the loop ended.
         best_epoch: epochs (of a head alone, steps) after which the network is as it is here.
     """

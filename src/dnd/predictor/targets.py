@@ -165,7 +165,7 @@ def task_name(kinds: Sequence[TaskKind]) -> TaskName:
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """A target of several classes and its columns; see `classes.py`.
+    """A target of several classes and its columns.
 
     Attributes:
         name: name of the target.

@@ -1,6 +1,6 @@
 """Runs the cells of a grid as parallel processes; what is finished stays, and one bad cell stops no other.
 
-A cell runs in a process of its own (see `cell_process.py`), so a crash, a kill by the system or a memory leak costs
+A cell runs in a process of its own (see `cells.py`), so a crash, a kill by the system or a memory leak costs
 that cell only. The parent is the only writer of the results file.
 """
 
@@ -57,7 +57,7 @@ def run_grid(
         cells: those that a cell needs come before it.
         folder: results file, and a folder per cell.
         jobs: processes at a time.
-        worker: command of a worker, see `cell_process.serve`; another one in tests.
+        worker: command of a worker, see `cells.serve`; another one in tests.
 
     Raises:
         ConfigError: cells that don't fit each other, or `jobs` below 1.

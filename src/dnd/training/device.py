@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
-
-import torch
+from typing import TYPE_CHECKING
 
 from dnd.common.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _KNOWN = re.compile(r"cpu|cuda(?::\d{1,3})?")
 
@@ -19,6 +21,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -45,6 +49,8 @@ def choose_bf16(precision: str, device: torch.device, gaining: Collection[str]) 
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # older torch has no such table: then fp32, as without the instructions

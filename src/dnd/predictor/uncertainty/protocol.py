@@ -2,7 +2,7 @@
 
 A calibrator is a frozen dataclass of numbers. It learns from molecules that the model was not trained on, it is applied
 to the model's predictions for any molecules, it is evaluated on labelled molecules, and it describes itself in words.
-Conformal intervals are in `intervals.py`, calibrated probabilities and sets of likely classes in `classes.py`; which of
+Conformal intervals are in this file, calibrated probabilities and sets of likely classes in `classes.py`; which of
 them suits given molecules is decided in `fitting.py`.
 """
 
