@@ -185,10 +185,10 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
     return metrics
 
 
-def _limits(made: Compressed) -> RepresentationLimits:
+def _limits(made: Compressed) -> Mapping[str, torch.Tensor]:
     """Of the student's representations, from molecules that it was taught."""
     rows = made.part.train[:: max(1, -(-len(made.part.train) // MOST_MOLECULES))]
-    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(made.embed(rows))})
+    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(made.embed(rows))}).tensors
 
 
 def _training(made: Compressed) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     return metrics
 
 
-def _representation_limits(fitted: Fitted, molecules: LabelledMolecules) -> RepresentationLimits | None:
+def _representation_limits(fitted: Fitted, molecules: LabelledMolecules) -> Mapping[str, torch.Tensor] | None:
     """Where the representations that `Predictor.embed` gives of the learned molecules lie; None without any."""
     rows, networks = fitted.domain_rows, [member.network for member in fitted.members]
     rows = rows[:: max(1, -(-len(rows) // MOST_MOLECULES))]
@@ -203,7 +203,7 @@ def _representation_limits(fitted: Fitted, molecules: LabelledMolecules) -> Repr
         return None
     parts = [run_over(network.embed, network.student, molecules.store, rows) for network in networks]
     whole_BD = np.concatenate(parts or [fitted.embed(rows)], axis=1)
-    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(whole_BD)})
+    return RepresentationLimits.of_values({WHOLE: torch.from_numpy(whole_BD)}).tensors
 
 
 def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, Any]:

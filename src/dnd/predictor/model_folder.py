@@ -25,13 +25,12 @@ from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.layers import pooling_named
-from dnd.models.students.limits import LIMITS, RepresentationLimits
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
-KIND, METRICS = "predictor", "metrics.json"
+KIND, METRICS, LIMITS = "predictor", "metrics.json", "limits"
 LIMIT_TARGETS, LIMIT_MEMBERS = 4096, 256  # of a model that is loaded; ToxCast has 617 targets
 
 
@@ -67,7 +66,7 @@ class PredictorParts:
         hydrogens: as the students saw molecules in training.
         config: the content of `config.json`.
         blend: the classical part and the weights of all members; None = the networks' own weights.
-        limits: of its representations; None = the model is one of before, which has none.
+        limits: of its representations, see `models/students/limits`; None = the model is one of before, without any.
     """
 
     members: tuple[Member, ...]
@@ -76,7 +75,7 @@ class PredictorParts:
     hydrogens: HydrogenSetting
     config: Mapping[str, Any]
     blend: Blend | None = None
-    limits: RepresentationLimits | None = None
+    limits: Mapping[str, torch.Tensor] | None = None
 
     @property
     def standardize(self) -> bool:
@@ -123,7 +122,7 @@ def write_predictor(
     config: Mapping[str, Any],
     *,
     blend: Blend | None = None,
-    limits: RepresentationLimits | None = None,
+    limits: Mapping[str, torch.Tensor] | None = None,
     card: str,
     metrics: Mapping[str, Any],
     splits: Mapping[str, Any],
@@ -150,7 +149,7 @@ def write_predictor(
     if blend is not None:
         tensors |= blend_tensors(blend)
     if limits is not None:
-        tensors[LIMITS] = dict(limits.tensors)
+        tensors[LIMITS] = dict(limits)
     write_model(folder, kind=KIND, config=config, tensors=tensors, card=card)
 
 
@@ -206,9 +205,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
             raise CorruptFileError(f"{folder}/config.json has other members than weights")
         if blend is None and not np.isclose(sum(member.weight for member in members), 1, atol=1e-6):
             raise CorruptFileError(f"the weights of the members of {folder} do not sum to 1")
-        limits = None
-        if model.holds(f"{LIMITS}.safetensors"):
-            limits = RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{folder}/{LIMITS}.safetensors")
+        limits = model.tensors(LIMITS) if model.holds(f"{LIMITS}.safetensors") else None
         return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend, limits)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found=repr(error)) from error

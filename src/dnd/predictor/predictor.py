@@ -15,7 +15,6 @@ from torch import Tensor
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.limits import WHOLE
 from dnd.predictor.applicability_domain import Domain, Seen, read_domain
 from dnd.predictor.classical.features import Features
 from dnd.predictor.ensemble import STUDENTS, spread_by_name
@@ -441,9 +440,15 @@ class Predictor:
             parts = [run_over(network.embed, network.student, found.store, every) for network in networks]
             if encoder is not None and not parts:
                 parts = [encoder.embed(found.store)]
-            whole_VD, limits = np.concatenate(parts, axis=1), self.parts.limits
-            values_BD[found.places] = whole_VD if limits is None else limits.bounded(whole_VD, WHOLE)
+            values_BD[found.places] = self._bounded(np.concatenate(parts, axis=1))
         return values_BD, found.errors
+
+    def _bounded(self, whole_VD: Float[np.ndarray, "valid dim"]) -> Float[np.ndarray, "valid dim"]:
+        if self.parts.limits is None:
+            return whole_VD
+        from dnd.models.students.limits import WHOLE, RepresentationLimits  # a prediction has no use for them
+
+        return RepresentationLimits.of_tensors(self.parts.limits, "limits of the model").bounded(whole_VD, WHOLE)
 
 
 def _named_classes(target: Target, probability_B: Float[np.ndarray, "molecules"]) -> dict[str, Column]:

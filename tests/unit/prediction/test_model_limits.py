@@ -24,7 +24,7 @@ def test_embed_is_bounded_by_the_molecules_that_were_learned(tmp_path: Path) -> 
     training = read_json(tmp_path / "model" / "splits.json")["train"]
     learned_BD = model.embed([molecules()[row] for row in training])
     low_D, centre_D, high_D = np.quantile(learned_BD.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
-    assert np.allclose(limits.tensors[f"{WHOLE}.centre"].numpy(), centre_D, atol=1e-6)
+    assert np.allclose(limits[f"{WHOLE}.centre"].numpy(), centre_D, atol=1e-6)
     reach_D = DEVIATIONS * (high_D - low_D) / 1.349
     far_D = model.embed(CHAIN)[0]
     assert len(far_D) == learned_BD.shape[1] == 2 * 16  # both members side by side
