@@ -1,6 +1,6 @@
 """Make `dnd-properties`, the properties that ship ready-made: from encoder, labels and blends to one student.
 
-    python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 25 minutes of a core
+    python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 20 minutes of a core
     python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, student or write
     python benchmarks/properties.py draw               the table of docs/results/properties.md
 
