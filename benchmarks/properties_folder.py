@@ -38,9 +38,9 @@ from dnd.finetuning.verdict import Judged, Verdict, judge_beside_baselines
 from dnd.models.students.encoders import encoder_folder
 from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
 from dnd.predictor.metrics import metric_names, score, significant
-from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
+from dnd.predictor.model_folder import KNOWN, MOST_ATOMS, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.ready_made import MOST_ATOMS, PROPERTIES_FILE, ReadyMade, properties_text
+from dnd.predictor.ready_made import PROPERTIES_FILE, ReadyMade, properties_text
 from dnd.predictor.uncertainty.calibration import Calibration, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules

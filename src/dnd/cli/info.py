@@ -18,7 +18,7 @@ def info(
 ) -> None:
     """Print versions, device, threads, shipped encoders and extras; or the kind, origin and settings of a folder."""
     from dnd.common.about import about_folder, about_installation
-    from dnd.predictor.ready_made import model_folder
+    from dnd.common.config import model_folder
 
     for line in about_installation() if folder is None else about_folder(model_folder(folder)):
         typer.echo(line)

@@ -40,15 +40,15 @@ def predict(
     from dnd.prediction.files import kept_to_the_end
 
     with kept_to_the_end():
+        from dnd.common.config import DEFAULT_FOLDER, DEFAULT_MODEL
         from dnd.common.randomness import set_threads
         from dnd.prediction.files import predict_file
         from dnd.predictor.predictor import Predictor
-        from dnd.predictor.ready_made import DEFAULT
 
         set_threads()
-        predictor = Predictor.load(DEFAULT if model is None else model, device=device, jobs=jobs)
+        predictor = Predictor.load(DEFAULT_FOLDER if model is None else model, device=device, jobs=jobs)
         if properties:
             predictor = predictor.showing(properties)
     if model is None:
-        LOGGER.log(PROGRESS, f"model: {DEFAULT.name}, ready-made; `dnd properties` says what it predicts, and how well")
+        LOGGER.log(PROGRESS, f"model: {DEFAULT_MODEL}, ready-made; `dnd properties` lists its targets and their scores")
     LOGGER.log(PROGRESS, predict_file(predictor, source, out, smiles_column=smiles_column, raw=raw).line())

@@ -1,4 +1,4 @@
-"""Names to things, where a misspelling answers with the nearest names."""
+"""Names to things: settings, recipes, models that ship. A misspelling answers with the nearest names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dnd.common.errors import ConfigError
+from dnd.common.errors import ConfigError, InputError
+
+DEFAULT_MODEL = "dnd-properties"
+"""What predicts where no model is named."""
+
+SHIPPED_MODELS = Path(str(resources.files("dnd") / "data" / "models"))
+DEFAULT_FOLDER = SHIPPED_MODELS / DEFAULT_MODEL
 
 T = TypeVar("T")
 
@@ -248,3 +254,30 @@ def _convert_plain(hint: Any, value: Any, key: str) -> Any:
 
 def _name(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+# Models that ship with the package, by name.
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED_MODELS.glob("*/manifest.json"))
+
+
+def model_folder(choice: str | Path) -> Path:
+    """The folder of a model that is named, or given as a folder.
+
+    Args:
+        choice: the name of a model that ships, or a MODEL folder.
+
+    Raises:
+        InputError: a shipped model and a folder here have this name, so that it could mean either.
+    """
+    if str(choice) not in shipped_models():
+        return Path(choice)
+    if Path(choice).is_dir():
+        raise InputError(
+            f"{choice} is a model that ships with dnd, and a folder here",
+            next_step=f"Write ./{choice} for the folder, or work elsewhere",
+        )
+    return SHIPPED_MODELS / str(choice)

@@ -12,9 +12,8 @@ from dnd import __version__
 from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import building_folder, write_bytes, write_json, write_text
-from dnd.predictor.model_folder import Member
+from dnd.predictor.model_folder import MOST_ATOMS, Member
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.ready_made import MOST_ATOMS
 from dnd.predictor.targets import Target
 
 FORMATS = {"onnx": "ONNX"}

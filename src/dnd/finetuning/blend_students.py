@@ -5,7 +5,7 @@ beyond the first student only if that one lowers the error of the blend on its f
 are trained anew on all development molecules, for the mean of the best epochs, with no part held out.
 
 A fold that stops a student's training would flatter that student's predictions for it, and with them its weight and
-the calibration: of its two halves each is predicted at the epoch that the other prefers (cross-fitted early stopping in `students.py`).
+the calibration: of its two halves each is predicted at the epoch that the other prefers (cross-fitted early stopping).
 
 Of few labels a pretrained body is better left as it is, more often than not: there the first student is made twice, as
 a head on the frozen body and with all of it trained, and the others are of the kind that errs less on the fold.

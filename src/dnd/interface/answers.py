@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from dnd.common.config import DEFAULT_FOLDER
 from dnd.common.errors import ConfigError
 from dnd.common.log import level_of, told
 from dnd.interface.model import Explanations, Predictions, Predictor, opened
 from dnd.interface.molecules import as_file, as_files
 from dnd.interface.stages import StageResult
 from dnd.models.students.encoders import DEFAULT_ENCODER
-from dnd.predictor.ready_made import DEFAULT
 from dnd.tables.from_python import as_molecules
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
 
 def predict(
     molecules: Any,
-    model: Any = DEFAULT,
+    model: Any = DEFAULT_FOLDER,
     *,
     properties: str | Sequence[str] = (),
     smiles_column: str | None = None,

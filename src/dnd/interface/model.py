@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from dnd.common.config import model_folder
 from dnd.common.files import read_json
 from dnd.interface.molecules import as_file
 from dnd.interface.views import facts_view, figures_view, molecules_view
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
-from dnd.predictor.ready_made import model_folder
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.tables.from_python import as_molecules
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.cluster import RayCluster, machines
+from dnd.common.config import model_folder, shipped_models
 from dnd.common.errors import ConfigError, InputError, isolating
 from dnd.common.files import MANIFEST, read_json
 from dnd.common.randomness import set_threads
@@ -25,7 +26,6 @@ from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.network import run_over
 from dnd.predictor.predictor import ERROR, Column, Predictor
-from dnd.predictor.ready_made import model_folder, shipped_models
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.from_python import as_molecules

@@ -29,11 +29,12 @@ from dnd.models.students.layers import pooling_named
 from dnd.models.students.limits import LIMITS, RepresentationLimits
 from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
 from dnd.predictor.network import HeadName, PropertyNetwork
-from dnd.predictor.ready_made import MOST_ATOMS
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
 KIND, METRICS = "predictor", "metrics.json"
+MOST_ATOMS = "most_atoms"
+"""Key in `config.json`: target → heavy atoms of the largest molecule that it is predicted for."""
 _NO_LIMIT = 2**31
 LIMIT_TARGETS, LIMIT_MEMBERS = 4096, 256  # of a model that is loaded; ToxCast has 617 targets
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dnd.common.config import model_folder
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
@@ -30,7 +31,6 @@ from dnd.predictor.model_folder import (
     read_predictor,
 )
 from dnd.predictor.network import run_over, to_raw_units
-from dnd.predictor.ready_made import chosen_names, model_folder
 from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
@@ -351,6 +351,8 @@ class Predictor:
         Raises:
             ConfigError: the model has no such target.
         """
+        from dnd.predictor.ready_made import chosen_names  # most tables have all columns
+
         known = dict.fromkeys(target.group or target.name for target in self.targets)
         found = copy.copy(self)
         found._shown = frozenset(chosen_names(names, list(known)))

@@ -1,29 +1,17 @@
-"""Models that ship with the package, by name, and the list of ready-made properties: neither loads torch.
-
-Apart from `model_folder.py`, which loads it: `dnd properties` answers at once, and a wrong name of a model is said
-before anything heavy is loaded.
-"""
+"""The list of ready-made properties, in `properties.json` of a model that ships; read without torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
-from dnd.common.config import from_dict, nearest
-from dnd.common.errors import ConfigError, CorruptFileError, InputError
-from dnd.common.files import MANIFEST, parse_json, read_manifest, read_sealed
+from dnd.common.config import DEFAULT_MODEL, SHIPPED_MODELS, from_dict, nearest
+from dnd.common.errors import ConfigError, CorruptFileError
+from dnd.common.files import parse_json, read_manifest, read_sealed
 
-DEFAULT_MODEL = "dnd-properties"
-"""What predicts where no model is named."""
-
-FOLDER = Path(str(resources.files("dnd") / "data" / "models"))
-DEFAULT = FOLDER / DEFAULT_MODEL
 PROPERTIES_FILE = "properties.json"
-MOST_ATOMS = "most_atoms"
-"""Key in `config.json`: target → heavy atoms of the largest molecule that it is predicted for."""
 
 
 @dataclass(frozen=True)
@@ -65,30 +53,6 @@ class ReadyMade:
     most_atoms: int = 0
 
 
-def shipped_models() -> list[str]:
-    """Names of the models that ship with the package."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{MANIFEST}"))
-
-
-def model_folder(choice: str | Path) -> Path:
-    """The folder of a model that is named, or given as a folder.
-
-    Args:
-        choice: the name of a model that ships, or a MODEL folder.
-
-    Raises:
-        InputError: a shipped model and a folder here have this name, so that it could mean either.
-    """
-    if str(choice) not in shipped_models():
-        return Path(choice)
-    if Path(choice).is_dir():
-        raise InputError(
-            f"{choice} is a model that ships with dnd, and a folder here",
-            next_step=f"Write ./{choice} for the folder, or work elsewhere",
-        )
-    return FOLDER / str(choice)
-
-
 def properties_text(entries: Sequence[ReadyMade]) -> str:
     """The file `properties.json` of a MODEL folder."""
     return json.dumps({"properties": [asdict(one) for one in entries]}, indent=1, ensure_ascii=False) + "\n"
@@ -100,7 +64,7 @@ def read_properties(model: str | Path = DEFAULT_MODEL) -> list[ReadyMade]:
     Raises:
         CorruptFileError: the installation is damaged.
     """
-    folder = FOLDER / model
+    folder = SHIPPED_MODELS / model
     try:
         found = parse_json(read_sealed(folder, read_manifest(folder), PROPERTIES_FILE), folder / PROPERTIES_FILE)
         return [from_dict(ReadyMade, entry) for entry in found["properties"]]

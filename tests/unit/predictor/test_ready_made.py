@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.common.config import DEFAULT_FOLDER, model_folder, shipped_models
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
-from dnd.predictor.model_folder import KIND
+from dnd.predictor.model_folder import KIND, MOST_ATOMS
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.ready_made import DEFAULT, MOST_ATOMS, chosen_names, model_folder, read_properties, shipped_models
+from dnd.predictor.ready_made import chosen_names, read_properties
 from finetuning_toys import tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +45,7 @@ def test_a_name_that_there_is_not_is_one_clear_line(words: list[str], said: str)
 def test_a_shipped_name_is_a_folder_and_any_other_word_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert shipped_models() == ["dnd-properties"]
-    assert model_folder("dnd-properties") == DEFAULT
+    assert model_folder("dnd-properties") == DEFAULT_FOLDER
     assert model_folder("model") == Path("model")
     (tmp_path / "dnd-properties").mkdir()
     with pytest.raises(InputError, match="is a model that ships with dnd, and a folder here"):
@@ -91,12 +92,12 @@ def test_the_list_is_that_of_the_model(ready_made: Predictor):
     assert [(one.unit, one.kind) for one in entries] == [(target.unit, target.kind) for target in ready_made.targets]
     limits = ready_made.parts.config[MOST_ATOMS]
     assert {one.name: one.most_atoms for one in entries if one.most_atoms} == limits
-    card = (DEFAULT / "card.md").read_text(encoding="utf-8")
+    card = (DEFAULT_FOLDER / "card.md").read_text(encoding="utf-8")
     assert all(f"| `{one.name}` |" in card and one.licence in card and one.bad_at for one in entries)
 
 
 def test_what_ships_is_small_and_better_than_the_mean():
-    assert sum(path.stat().st_size for path in DEFAULT.iterdir()) <= 8 * 2**20
+    assert sum(path.stat().st_size for path in DEFAULT_FOLDER.iterdir()) <= 8 * 2**20
     for one in read_properties():
         assert one.score < one.mean if one.metric == "rmse" else one.score > 0.5, one.name
 
@@ -129,6 +130,6 @@ def test_values_that_a_chemist_knows(ready_made: Predictor):
 
 def test_no_molecule_and_no_label_is_in_the_folder():
     named = {"CCO", BENZENE, CAFFEINE}
-    for path in DEFAULT.glob("*.json"):
+    for path in DEFAULT_FOLDER.glob("*.json"):
         assert not named & set(json.dumps(read_json(path)).split('"')), path.name
-    assert not (DEFAULT / "test_predictions.csv").exists()
+    assert not (DEFAULT_FOLDER / "test_predictions.csv").exists()

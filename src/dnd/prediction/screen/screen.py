@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.cluster import machines
-from dnd.common.config import nearest
+from dnd.common.config import model_folder, nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import (
     MANIFEST,
@@ -39,7 +39,6 @@ from dnd.prediction.screen.source import (
 from dnd.prediction.screen.workers import WORKER, ChunkWork
 from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
-from dnd.predictor.ready_made import model_folder
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
