@@ -46,5 +46,5 @@ def test_what_ended_in_an_internal_error(tmp_path: Path, path: tuple[str | int, 
     write_manifest(
         folder, kind="predictor", format_version=json.loads((folder / "manifest.json").read_text())["format_version"]
     )
-    with pytest.raises(CorruptFileError, match=r"config\.json is not that of a predictor"):
+    with pytest.raises(CorruptFileError, match=r"config\.json does not describe a predictor"):
         dnd.load(folder, device="cpu")

@@ -241,7 +241,7 @@ def training_of(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     settings = training.get("settings", {}) if isinstance(training, dict) else None
     if isinstance(training, dict) and isinstance(settings, dict) and isinstance(settings.get("labels", {}), dict):
         return training
-    raise CorruptFileError(f"{folder}/config.json is not that of a predictor", found="a training that is no object")
+    raise CorruptFileError(f"{folder}/config.json does not describe a predictor", found="a training that is no object")
 
 
 def _require_limits(config: Mapping[str, Any], targets: Sequence[Target]) -> None:

@@ -82,7 +82,7 @@ def test_a_target_for_small_molecules_is_empty_for_larger_ones(tmp_path: Path):
 
 @pytest.mark.parametrize("limits", [{"size": 0}, {"size": "9"}, {"weight": 9}, {"size": True}])
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, limits: object):
-    with pytest.raises(CorruptFileError, match="is not that of a predictor"):
+    with pytest.raises(CorruptFileError, match="does not describe a predictor"):
         Predictor.load(limited(tmp_path, limits), device="cpu")
 
 
