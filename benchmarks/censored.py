@@ -25,8 +25,8 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from dnd.chemistry.splits import balanced_scaffold_split
+from dnd.common.compute import numpy_generator
 from dnd.common.config import load_config
-from dnd.common.randomness import numpy_generator
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.predictor.predictor import Predictor

@@ -33,7 +33,7 @@ from dnd.common.files import package_versions
 from dnd.predictor.metrics import score
 from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, load_benchmark
 from dnd.reproduction.further_sets import FURTHER_SETS, load_further
-from dnd.reproduction.labelled import labelled_csv, reduced
+from dnd.reproduction.multitask import labelled_csv, reduced
 
 DATASETS = (*BENCHMARKS, *FURTHER_SETS)
 OURS = ("best", "fast")
@@ -180,7 +180,7 @@ def _run_ours(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.
 
 def _run_classical(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, Layout, features_of
-    from dnd.reproduction.classical_models import predict
+    from dnd.reproduction.frozen_models import predict
 
     rows = np.concatenate([parts[part] for part in PARTS])
     features = features_of([data.smiles[row] for row in rows], None, jobs=0).x_BF

@@ -24,12 +24,12 @@ import numpy as np
 from dnd.common.config import load_config
 from dnd.common.files import package_versions
 from dnd.finetuning.compress import CompressConfig, compress
+from dnd.finetuning.compressed_model import POOL
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.unlabelled import POOL
 from dnd.predictor.predictor import Predictor
 from dnd.reproduction.benchmarks import load_benchmark
-from dnd.tables.from_python import as_molecules
+from dnd.tables.molecules import as_molecules
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "docs" / "results" / "compress" / "compress.csv"

@@ -22,12 +22,12 @@ from pathlib import Path
 from dnd.common.config import from_dict, load_config
 from dnd.common.files import package_versions, read_json, write_text
 from dnd.common.runs import RUN_RECORD
-from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, qm9_slice
 from dnd.reproduction.encoder_ablation import FOUR, VARIANTS, Ablation, ablation_page, plan, scores_of
 from dnd.reproduction.frozen_models import FROZEN_MODELS
 from dnd.reproduction.grid import run_grid
 from dnd.reproduction.pretrain_base import pretrain_base
+from dnd.reproduction.pretraining_labels import BaseConfig
 
 
 def main() -> None:

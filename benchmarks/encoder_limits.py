@@ -23,8 +23,14 @@ import numpy as np
 from rdkit import Chem
 
 from dnd.common.model_folder import read_model
-from dnd.models.students.encoders import load_encoder, load_heads, load_limits, save_encoder
-from dnd.models.students.limits import DEVIATIONS, RepresentationLimits
+from dnd.models.students.encoders import (
+    DEVIATIONS,
+    RepresentationLimits,
+    load_encoder,
+    load_heads,
+    load_limits,
+    save_encoder,
+)
 from dnd.prediction.embedder import Embedder
 from dnd.store.featurize import as_store, featurize_smiles
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.common.randomness import derive_seed, numpy_generator
+from dnd.common.compute import derive_seed, numpy_generator
 from dnd.finetuning.classical import EVERY_SET, FitOptions, Training, boosting, fit_member, forest_on
 from dnd.finetuning.fold_data import scaffold_folds
 from dnd.models.students.encoders import encoder_folder, load_encoder

@@ -25,7 +25,7 @@ from dnd.finetuning.settings import FinetuneConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.demo_report import paired_change
 from dnd.reproduction.encoder_ablation import REGRESSION_SETS
-from dnd.reproduction.labelled import labelled_csv, nested_subset, reduced
+from dnd.reproduction.multitask import labelled_csv, nested_subset, reduced
 
 ENCODERS = ("dnd-base", "random")
 KEYS = ("data", "encoder", "seed")

@@ -34,9 +34,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dnd.common.compute import derive_seed, numpy_generator, set_threads
 from dnd.common.config import from_dict
 from dnd.common.files import replacing, write_text
-from dnd.common.randomness import derive_seed, numpy_generator, set_threads
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import Teacher, TeacherConfig
 from dnd.models.teachers.teachers import build_teacher, load_teacher
@@ -243,7 +243,7 @@ def page(lines: Sequence[dict[str, str]]) -> str:
     text = f"""# Handedness: can R and S be read from the teacher?
 
 The scalars of the equivariant transformer are the same for both mirror images of a molecule. With `teacher.chiral=true`
-each layer adds triple products of an atom's vectors to them (`dnd.models.teachers.handedness`), and the images
+each layer adds triple products of an atom's vectors to them (`dnd.models.teachers.layers`), and the images
 differ. Measured here is how much of a stereocentre's CIP label, R or S, can be read from its representation in the
 frozen teacher.
 

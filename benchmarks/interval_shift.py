@@ -25,10 +25,9 @@ import numpy as np
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, balanced_scaffold_split, scaffold_split, scaffolds_of
-from dnd.common.randomness import numpy_generator
-from dnd.finetuning.classical import FitOptions, Workbench, fit_classical
+from dnd.common.compute import numpy_generator
+from dnd.finetuning.classical import FitOptions, KeptWork, Workbench, fit_classical
 from dnd.finetuning.fold_data import development, scaffold_folds, similarity_to_training
-from dnd.finetuning.kept_work import KeptWork
 from dnd.finetuning.stacking import fit_weights
 from dnd.finetuning.tasks import fit_targets
 from dnd.predictor.classical.features import Layout, features_of
@@ -37,12 +36,13 @@ from dnd.predictor.targets import TaskKind
 from dnd.predictor.uncertainty.classes import ALWAYS, ClassWiseSets
 from dnd.predictor.uncertainty.fitting import choose
 from dnd.predictor.uncertainty.intervals import (
+    HeldOut,
+    Predicted,
     conformal_quantile,
     error_by_similarity,
     mixing_weights,
     weighted_half_width,
 )
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
 from dnd.reproduction.benchmarks import load_benchmark
 
 DATA: Mapping[str, str | None] = {  # data set: its target; None = the first one

@@ -50,17 +50,17 @@ from dnd.common.config import load_config
 from dnd.common.files import sha256_file, write_bytes, write_text
 from dnd.common.log import LOGGER, PROGRESS, told
 from dnd.common.model_folder import load_strictly, read_tensors
-from dnd.common.sealed_records import read_record, write_record
-from dnd.finetuning.baselines import fit_forests
+from dnd.common.runs import read_record, write_record
 from dnd.finetuning.compress import Apprentice
+from dnd.finetuning.evaluation import fit_forests
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.outcome import training_facts
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import initial_student, probe_head
 from dnd.models.students.encoders import half_precision
 from dnd.predictor.classical.features import count_fingerprints, features_of
+from dnd.predictor.ensemble import PropertyNetwork
 from dnd.predictor.model_folder import Member
-from dnd.predictor.network import PropertyNetwork
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import valid_molecules

@@ -18,11 +18,10 @@ import numpy as np
 
 from dnd.chemistry.identity import connectivity_key, molecule_identity
 from dnd.chemistry.parse import parse_smiles, read_smiles
-from dnd.common.randomness import numpy_generator
+from dnd.common.compute import numpy_generator
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.from_python import as_molecules
-from dnd.tables.key_lists import key_digest, read_key_list
+from dnd.tables.molecules import as_molecules, key_digest, read_key_list
 
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = ROOT / "data" / "held_out_molecules.txt.gz"

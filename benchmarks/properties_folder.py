@@ -31,15 +31,14 @@ from properties_data import (
 
 from dnd.chemistry.splits import Split
 from dnd.common.files import package_versions, sha256_file, write_bytes
-from dnd.finetuning.baselines import mean_prediction
-from dnd.finetuning.class_labels import describe_targets
-from dnd.finetuning.evaluation import part_metrics
+from dnd.finetuning.evaluation import mean_prediction, part_metrics
+from dnd.finetuning.prepared_labels import describe_targets
 from dnd.finetuning.verdict import Judged, Verdict, judge_beside_baselines
 from dnd.models.students.encoders import encoder_folder
 from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
+from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import metric_names, score, significant
 from dnd.predictor.model_folder import KNOWN, MOST_ATOMS, Member, known_molecules, predictor_config, write_predictor
-from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.ready_made import PROPERTIES_FILE, ReadyMade, properties_text
 from dnd.predictor.uncertainty.calibration import Calibration, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate

@@ -23,13 +23,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import ConfigError
 from dnd.common.files import folder_lock, read_json, sha256_file, write_json
-from dnd.common.randomness import numpy_generator
 from dnd.common.workers import Failure, WorkerPool
 from dnd.conformers.formats import open_arrays
-from dnd.conformers.quantum import ACCURACY, require_tblite
-from dnd.conformers.quantum_labels import QuantumLabel, QuantumLabels, joined
+from dnd.conformers.quantum import ACCURACY, QuantumLabel, QuantumLabels, joined, require_tblite
 
 SETTINGS = "labels.json"
 
@@ -117,7 +116,7 @@ def _make_piece(path: Path, source: Source, rows: np.ndarray, timeout_s: float) 
     records = itertools.compress(open_arrays(source.path).records, wanted)
     outcomes: dict[int, QuantumLabel | str] = {}
     with WorkerPool(
-        "dnd.conformers.quantum_labels:make_labeller", settings={"accuracy": ACCURACY}, timeout_s=timeout_s
+        "dnd.conformers.quantum:make_labeller", settings={"accuracy": ACCURACY}, timeout_s=timeout_s
     ) as pool:
         for row, outcome in zip(rows.tolist(), pool.map(records), strict=True):
             outcomes[row] = outcome.reason if isinstance(outcome, Failure) else outcome

@@ -26,12 +26,12 @@ from scipy import stats
 
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.compute import numpy_generator, set_threads
 from dnd.common.files import package_versions, write_text
-from dnd.common.randomness import numpy_generator, set_threads
 from dnd.conformers.generate import generate_conformers
 from dnd.conformers.quantum import quantum_values
 from dnd.models.students.encoders import load_encoder, load_heads
-from dnd.predictor.network import run_over
+from dnd.predictor.ensemble import run_over
 from dnd.pretraining.auxiliary import QUANTUM_TARGETS, quantum_targets
 from dnd.reproduction.benchmarks import load_benchmark
 from dnd.store.featurize import valid_molecules

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from dnd.common.compute import set_threads
 from dnd.common.config import load_config
-from dnd.common.randomness import set_threads
 from dnd.common.runs import run_id
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
@@ -39,7 +39,7 @@ from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.training.checkpoint import Checkpoints
+from dnd.training.logs import Checkpoints
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 ANSWERS = "answers.json"

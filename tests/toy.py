@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from dnd.common.randomness import numpy_generator
+from dnd.common.compute import numpy_generator
 from dnd.graphs.batch import GraphBatch, MoleculeBatch
-from dnd.training.objective import Objective, StepLoss
+from dnd.training.settings import Objective, StepLoss
 
 
 class ToyObjective(Objective):

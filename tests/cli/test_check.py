@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from dnd.cli.check import check_lines, first_lines
 from dnd.common.errors import InputError
 from dnd.finetuning import check_data as checks
-from dnd.finetuning.check_data import check_data, first_look
-from dnd.finetuning.check_facts import DataFacts, TargetFacts, next_line
-from dnd.finetuning.check_text import check_lines, first_lines
+from dnd.finetuning.check_data import DataFacts, TargetFacts, check_data, first_look, next_line
 from dnd.finetuning.splits import TableSettings
 from dnd.tables.labels import LabelRules
 

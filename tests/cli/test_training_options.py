@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from dnd.cli.training_options import loop_words
+from dnd.cli.options import loop_words
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
 from dnd.pretraining.denoise import DenoiseConfig

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 
 from dnd.common.errors import CorruptFileError, DndError
-from dnd.predictor.classical.gaussian_process import constant
+from dnd.predictor.classical.array_models import constant
 from dnd.predictor.ensemble import ArrayModel
 
 COUNTS, OTHERS = 24, 16

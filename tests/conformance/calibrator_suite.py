@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import ConfigError
-from dnd.predictor.uncertainty.protocol import Calibrator, HeldOut, Predicted, pooled_scores
+from dnd.predictor.uncertainty.intervals import Calibrator, HeldOut, Predicted, pooled_scores
 
 
 def some(predicted: Predicted, rows: np.ndarray) -> Predicted:

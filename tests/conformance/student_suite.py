@@ -11,9 +11,8 @@ import torch
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.base import Student, StudentConfig, StudentOutput
+from dnd.models.students.base import Student, StudentConfig, StudentOutput, pool
 from dnd.models.students.encoders import build_student, load_encoder, save_encoder
-from dnd.models.students.layers import pool
 from student_batches import Molecule, batch_of, permuted, random_molecule, unbonded
 
 TOLERANCE = 1e-5

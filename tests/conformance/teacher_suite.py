@@ -13,10 +13,9 @@ import torch
 
 from dnd.common.errors import InputError
 from dnd.graphs.batch import ConformerBatch
-from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput
+from dnd.models.teachers.base import NoiseHead, Teacher, TeacherConfig, TeacherOutput
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer, Kernel
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
-from dnd.models.teachers.noise_head import NoiseHead
 from dnd.models.teachers.teachers import build_teacher, load_noise_head, load_teacher, save_teacher
 
 EXACT = 1e-10  # float64

@@ -16,8 +16,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.predictor.classical.gaussian_process import LIMIT_LEVELS, Linear, Scaling, fit_kernel
-from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm
+from dnd.predictor.classical.array_models import (
+    LIMIT_LEVELS,
+    Linear,
+    Scaling,
+    Trees,
+    fit_kernel,
+    from_forest,
+    from_lightgbm,
+)
 
 COLUMNS = np.arange(WIDTH)
 

@@ -17,8 +17,13 @@ from dnd.predictor.uncertainty.classes import (
     Temperature,
     calibration_error,
 )
-from dnd.predictor.uncertainty.intervals import ConformalIntervals, error_by_similarity, mixing_weights
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import (
+    ConformalIntervals,
+    HeldOut,
+    Predicted,
+    error_by_similarity,
+    mixing_weights,
+)
 
 
 def too_sure(count: int, seed: int) -> HeldOut:
@@ -239,7 +244,7 @@ def test_the_suite_of_the_contract_names_every_calibrator() -> None:
     def leaves(kind: type) -> set[type]:
         return set().union(*map(leaves, kind.__subclasses__())) if kind.__subclasses__() else {kind}
 
-    from dnd.predictor.uncertainty.protocol import Calibrator
+    from dnd.predictor.uncertainty.intervals import Calibrator
 
     tested = {own.kind for own in leaves(CalibratorSuite) if hasattr(own, "kind")}
     assert {kind for kind in leaves(Calibrator) if kind.__module__.startswith("dnd.")} <= tested

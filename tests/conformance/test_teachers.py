@@ -8,9 +8,8 @@ import torch
 from teacher_suite import ROUNDED, KernelSuite, TeacherSuite, assert_close, conformers_of, placed, random_molecule
 
 from dnd.graphs.batch import ConformerBatch
-from dnd.models.teachers.base import Teacher, TeacherConfig
+from dnd.models.teachers.base import NoiseHead, Teacher, TeacherConfig
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
-from dnd.models.teachers.noise_head import NoiseHead
 from dnd.models.teachers.teachers import build_teacher, load_teacher, save_teacher
 
 SMALL = {"width": 16, "num_layers": 2, "num_heads": 4, "num_rbf": 16}

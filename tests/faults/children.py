@@ -14,7 +14,7 @@ from torch import nn
 from dnd.common.model_folder import write_model
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.loop import LoopConfig, TrainResult, train
-from dnd.training.objective import StepLoss
+from dnd.training.settings import StepLoss
 from nursery import end_like_the_command
 from toy import ToyObjective
 

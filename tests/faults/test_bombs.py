@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from dnd.common.errors import DndError
 from dnd.common.files import write_manifest
 from dnd.predictor.predictor import Predictor

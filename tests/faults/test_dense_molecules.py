@@ -11,9 +11,8 @@ import pytest
 from rdkit import Chem
 from typer.testing import CliRunner, Result
 
-from dnd.chemistry.density import MOST_WALKS, density_problem, may_be_dense, walks
 from dnd.chemistry.molecule import LIMITS
-from dnd.chemistry.parse import molecule_from_mol, parse_smiles
+from dnd.chemistry.parse import MOST_WALKS, density_problem, may_be_dense, molecule_from_mol, parse_smiles, walks
 from dnd.cli.main import build_app
 from dnd.graphs.fast.graphs import rewritten_graphs
 from finetuning_toys import TINY, heavy_atoms, molecules, write_csv

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from children import model, training
 
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from dnd.common.errors import InputError
 from dnd.common.files import write_bytes, write_manifest
 from dnd.common.runs import write_run_record

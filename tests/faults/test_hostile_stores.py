@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from dnd.common.compute import choose_device
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_manifest
 from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.training.device import choose_device
 
 
 def everywhere(new: Any) -> Callable[[list[Any]], list[Any]]:

@@ -12,15 +12,14 @@ import torch
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.labelled_data import read_labelled
-from dnd.finetuning.losses import ValueLoss, beyond_limits, masked_values
+from dnd.finetuning.objective import ValueLoss, beyond_limits, masked_values
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
 from dnd.report.model_report import write_model_report
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.tables.labels import LabelColumn, LabelRules, read_column
-from dnd.tables.numbers import Notation, settle_notation
+from dnd.tables.labels import LabelColumn, LabelRules, Notation, read_column, settle_notation
 from dnd.tables.writers import csv_rows
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 

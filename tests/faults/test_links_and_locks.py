@@ -15,7 +15,7 @@ from distillation_toys import STUDENT, TEACHER, toy_config, toy_store, toy_teach
 from dnd.common.config import load_config
 from dnd.common.errors import InputError
 from dnd.common.files import folder_lock, write_text
-from dnd.common.sealed_records import append_line
+from dnd.common.runs import append_line
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.pretraining.baselines.infomax3d import ContrastConfig, contrast

@@ -15,7 +15,7 @@ import torch
 from distillation_toys import toy_row, toy_store, toy_teacher
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import write_manifest
-from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.graphs.batch import FEATURE_VERSION
 from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.reader import Store, union
 from dnd.store.schema import PLAIN_SCHEMA_VERSION

@@ -12,7 +12,7 @@ import pytest
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import parse_json
 from dnd.prediction.files import CHUNK_CELLS, CHUNK_CHARACTERS, _chunks
-from dnd.predictor.classical.trees import LIMIT_TREES, Trees
+from dnd.predictor.classical.array_models import LIMIT_TREES, Trees
 from dnd.tables.readers import LIMIT_CELL, LIMIT_COLUMNS, read_table
 from dnd.tables.sdf import parse_molblock
 

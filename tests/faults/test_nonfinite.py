@@ -16,7 +16,7 @@ from dnd.common.errors import NonFiniteError
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.logs import read_log
 from dnd.training.loop import Buffers, TrainResult
-from dnd.training.objective import StepLoss
+from dnd.training.settings import StepLoss
 
 
 class Poisoned(Toy):

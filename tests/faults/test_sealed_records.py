@@ -12,7 +12,7 @@ from stopped_runs import Killed, files_of, flipped, same_or_noticed, stop_after
 import screen_toys
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import write_json
-from dnd.common.sealed_records import append_line, read_line, read_lines, read_record, sealed_line, write_record
+from dnd.common.runs import append_line, read_line, read_lines, read_record, sealed_line, write_record
 from dnd.finetuning.search import JOURNAL, Score, search_settings
 from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.reproduction.results import Record, ResultsFile

@@ -11,11 +11,10 @@ import pytest
 
 from dnd.cli.main import main
 from dnd.common.errors import InputError
+from dnd.common.log import shown
 from dnd.common.model_folder import write_model
-from dnd.common.terminal import shown
-from dnd.report.figures import drawing, plain, to_svg
+from dnd.report.figures import SvgCheck, drawing, drawn_svg, plain, to_svg
 from dnd.report.html import Figure, Report, Table, Text, render
-from dnd.report.svg import SvgCheck, drawn_svg
 
 MODEL = Path(__file__).parents[1] / "golden" / "predictor-regression"
 ESCAPES = ["\x1b]0;OWNED\x07", "\x1b[2J", "\x9b2J", "a\rb", "\x08\x7f", "‮eman", " x", "\ud800", "\x00"]

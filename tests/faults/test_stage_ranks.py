@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stage_runs import Stage, result, stages
 
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from dnd.training.logs import read_log
 from nursery import Child, Nursery
 

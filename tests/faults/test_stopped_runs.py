@@ -24,10 +24,10 @@ from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
 from dnd.common.errors import DndError
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
-from dnd.reproduction import classical_models, grid
+from dnd.reproduction import frozen_models, grid
 from dnd.reproduction.cells import run_and_write
 from dnd.reproduction.results import Cell
-from dnd.training.checkpoint import Checkpoints
+from dnd.training.logs import Checkpoints
 from dnd.training.settings import LoopConfig
 from finetuning_toys import quietly, write_regression
 
@@ -168,7 +168,7 @@ def sums_of_counts(
 @pytest.mark.parametrize("total", FLIPS_IN_ALL)
 def test_reproduce(scratch: Path, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "subprocess", SimpleNamespace(Popen=WorkerAtHome, PIPE=-1, TimeoutExpired=TimeoutError))
-    monkeypatch.setattr(classical_models, "predict", sums_of_counts)
+    monkeypatch.setattr(frozen_models, "predict", sums_of_counts)
     molecules = scratch / "molecules.npz"
     shutil.copy(stage_runs.DATA, molecules)
     cells = grid_cells(molecules)

@@ -10,11 +10,10 @@ import torch
 
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers import equivariant_transformer
-from dnd.models.teachers.base import TeacherConfig, TeacherOutput
+from dnd.models.teachers.base import NoiseHead, TeacherConfig, TeacherOutput
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
 from dnd.models.teachers.layers import ExpNormBasis, cosine_cutoff
-from dnd.models.teachers.noise_head import NoiseHead
-from dnd.models.teachers.torchmd_weights import load_torchmd_state
+from dnd.models.teachers.teachers import load_torchmd_state
 
 FOLDER = Path(__file__).parent
 SMALL = {"width": 32, "num_layers": 3, "num_heads": 4, "num_rbf": 16, "max_atomic_number": 20}

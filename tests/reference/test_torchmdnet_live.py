@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from dnd.graphs.batch import ConformerBatch
-from dnd.models.teachers.base import TeacherConfig
+from dnd.models.teachers.base import NoiseHead, TeacherConfig
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
-from dnd.models.teachers.noise_head import NoiseHead
-from dnd.models.teachers.torchmd_weights import load_torchmd_state
+from dnd.models.teachers.teachers import load_torchmd_state
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

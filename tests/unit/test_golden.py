@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from make_golden import ANSWERS, GOLDEN, answers
 
 VERSIONS = sorted(path.parent.name for path in GOLDEN.glob(f"*/{ANSWERS}"))

@@ -17,7 +17,7 @@ pytest.importorskip("tblite", reason="needs the extra `quantum`")
 
 from benchmark_scripts import BENCHMARKS, load_script
 from dnd.common.errors import ConfigError
-from dnd.conformers.quantum_labels import QuantumLabels
+from dnd.conformers.quantum import QuantumLabels
 
 QM9 = Path(__file__).parents[1] / "data" / "qm9_300.npz"
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnd.bench.fresh import added_memory, memory_mb, peak_mb
-from dnd.bench.molecules import SEED, drug_like_smiles, graph_store, qm9_store, random_predictor, random_student
+from dnd.bench.measure import SEED, drug_like_smiles, graph_store, qm9_store, random_predictor, random_student
+from dnd.bench.startup import added_memory, memory_mb, peak_mb
+from dnd.common.compute import numpy_generator, set_threads
 from dnd.common.files import MANIFEST, read_json, write_manifest, write_text
-from dnd.common.randomness import numpy_generator, set_threads
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
@@ -29,8 +29,7 @@ from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
 from dnd.report.figures import LINES, MARKERS, PALETTE, drawing, save_figure
 from dnd.store.reader import Store
 from dnd.store.schema import SCHEMA_VERSION
-from dnd.training.objective import Objective
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective
 
 # How time and memory grow with the atoms of a molecule, the molecules of a store, the rows of a file, and threads.
 

@@ -24,9 +24,10 @@ from rdkit.Chem import QED, Descriptors, MolSurf, rdFingerprintGenerator, rdMolD
 from rdkit.Chem.EState import EState_VSA
 from rdkit.rdBase import BlockLogs
 
-from dnd.chemistry.density import refuse_dense
-from dnd.chemistry.descriptor_graph import (
+from dnd.chemistry.descriptor_parts import (
+    Answers,
     Paths,
+    QuerySet,
     balaban_j,
     bertz_complexity,
     characteristic_coefficients,
@@ -35,10 +36,11 @@ from dnd.chemistry.descriptor_graph import (
     path_sums,
     recursive_coefficients,
     ring_count,
+    rings_of,
     rotatable_bonds,
     two_bond_paths,
 )
-from dnd.chemistry.descriptor_queries import Answers, QuerySet, rings_of
+from dnd.chemistry.parse import refuse_dense
 from dnd.common.errors import InputError
 
 DESCRIPTOR_NAMES: tuple[str, ...] = tuple(name for name, _ in Descriptors.descList)

@@ -15,7 +15,7 @@ from rdkit import Chem, DataStructs
 from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import rdFingerprintGenerator, rdReducedGraphs
 
-from dnd.chemistry.density import TooDenseError, refuse_dense
+from dnd.chemistry.parse import TooDenseError, refuse_dense
 from dnd.common.errors import InputError
 
 _AVALON_PLACES = 1024

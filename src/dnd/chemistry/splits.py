@@ -20,9 +20,9 @@ from rdkit.ML.Cluster import Butina
 
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import VALENCE_IS_STRICT, read_smiles
+from dnd.common.compute import numpy_generator
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.randomness import numpy_generator
 
 # Bemis-Murcko scaffolds.
 

@@ -39,7 +39,7 @@ def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out 
 @app.command()
 def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out = None) -> None:
     """The share of a training step that reading from the store costs."""
-    from dnd.bench.pipeline import bench_pipeline
+    from dnd.bench.throughput import bench_pipeline
 
     _report(bench_pipeline(molecules, repetitions), out)
 

@@ -2,12 +2,145 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standardize, label_settings
+from dnd.cli.options import Censored, Decimal, Measured, Missing, Standardize, label_settings
+from dnd.finetuning.check_data import DataFacts, TargetFacts, next_line
+from dnd.predictor.metrics import significant
+
+# What `dnd check` prints: the facts of a table in plain lines, with a histogram for each target.
+
+_WIDTH = 40  # of the longest bar
+_SHOWN = 5
+_MOST_TARGETS = 20  # that are described in full
+
+
+def check_lines(facts: DataFacts) -> Iterator[str]:
+    """One line at a time."""
+    yield from _molecule_lines(facts)
+    for target in facts.targets[:_MOST_TARGETS]:
+        yield ""
+        yield from _target_lines(target)
+    if len(facts.targets) > _MOST_TARGETS:
+        more = facts.targets[_MOST_TARGETS:]
+        yield ""
+        yield f"{len(more)} more columns may be targets: {', '.join(target.name for target in more)}"
+    for name, why in facts.others.items():
+        yield f"no target: {name}: {_first(why)}"
+    for first, second, correlation in facts.leaks:
+        yield (
+            f"warning: columns {first} and {second} order the molecules alike (rank correlation {correlation:.3f}): "
+            f"one may be the other in another unit, or computed from it"
+        )
+    yield ""
+    yield from _plan_lines(facts)
+
+
+def first_lines(facts: DataFacts) -> Iterator[str]:
+    """The same at the start of a finetuning, without what it says itself when it has read all rows."""
+    yield from _molecule_lines(facts)
+    for target in facts.targets[:_MOST_TARGETS]:
+        if not target.problem:
+            yield from _range_lines(target)
+
+
+def _molecule_lines(facts: DataFacts) -> Iterator[str]:
+    drawn = f", {facts.looked_at} of them drawn at random and examined" if facts.looked_at < facts.rows else ""
+    yield f"{facts.path}: {facts.rows} rows{drawn}"
+    named = f"; names of the molecules in {facts.id_column}" if facts.id_column else ""
+    yield f"SMILES in column {facts.smiles_column}{named}"
+    yield f"{facts.molecules} rows with a molecule, {facts.different} different molecules"
+    for reason, places in facts.invalid.items():
+        yield f"left out: {_rows(places)}: {reason}"
+    if facts.salts:
+        hint = "; --standardize learns their largest organic part, neutral" if facts.standardized is None else ""
+        yield f"salts and solvates: {_rows(facts.salts)}{hint}"
+    if facts.mixtures:
+        yield f"mixtures of molecules of similar size: {_rows(facts.mixtures)}"
+    if facts.standardized is not None:
+        yield f"standardized: {_rows(facts.standardized)} changed to their largest organic part, neutral"
+    if facts.duplicates:
+        smiles, places = facts.duplicates[0]
+        many = "molecule is" if len(facts.duplicates) == 1 else "molecules are"
+        yield f"{len(facts.duplicates)} {many} in more than one row, such as {smiles[:60]} ({_rows(places)})"
+
+
+def _rows(places: Sequence[int]) -> str:
+    listed = ", ".join(map(str, places[:_SHOWN])) + (" ..." if len(places) > _SHOWN else "")
+    return f"{len(places)} {'row' if len(places) == 1 else 'rows'} ({listed})"
+
+
+def _target_lines(target: TargetFacts) -> Iterator[str]:
+    if target.problem:
+        yield f"target {target.name}: can't be learned as it is"
+        yield f"  {target.problem}"
+        return
+    first, *bars = _range_lines(target)
+    yield first
+    for note in target.notes:
+        yield f"  {note}"
+    if target.added:
+        yield f"  finetune stops here without {' '.join(target.added)}"
+    yield from bars
+    if target.repeats is not None:
+        yield f"  replicates: {target.repeats.sentence().removeprefix(target.name + ': ')}"
+    yield f"  task: {target.task}"
+    if target.transform_reason:
+        yield f"  {target.transform_reason}"
+
+
+def _range_lines(target: TargetFacts) -> Iterator[str]:
+    """How many labels there are, and how they are spread."""
+    unit = f", in {target.unit}" if target.unit and target.classes is None else ""
+    yield f"target {target.name}: {target.labels} labels{unit}"
+    if target.classes is not None:
+        yield from _bars(target.classes)
+        return
+    low, median, high = map(significant, (target.low, target.median, target.high))
+    yield f"  {low} to {high}, median {median}"
+    edges = [significant(edge) for edge in target.edges]
+    named = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
+    yield from _bars(dict(zip(named, target.counts, strict=True)) if len(set(named)) == len(named) else {})
+
+
+def _bars(counts: Mapping[str, int]) -> Iterator[str]:
+    """A bar for each name, of one sign at least where there is a label; ASCII, for terminals of every encoding."""
+    width, most = max(map(len, counts), default=0), max(counts.values(), default=0)
+    width = min(width, _WIDTH)
+    for name, count in counts.items():
+        bar = "#" * max(round(_WIDTH * count / most), 1) if count else ""
+        yield f"  {name[:_WIDTH]:>{width}} |{bar} {count}".rstrip()
+
+
+def _plan_lines(facts: DataFacts) -> Iterator[str]:
+    if facts.split is not None:
+        train, valid, test = facts.split
+        if facts.split_problem:
+            yield f"note: {facts.split_problem}"
+        yield (
+            f"finetune would learn {', '.join(facts.chosen)}; split: {facts.split_name}, training / validation / test: "
+            f"{train} / {valid} / {test}"
+        )
+    else:
+        yield f"finetune would stop: {facts.split_problem}"
+    line = next_line(facts)
+    if line:
+        yield f"next: {line}"
+
+
+def _first(text: str) -> str:
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def check_json(facts: DataFacts) -> dict[str, Any]:
+    """The facts as plain values, the next line with them."""
+    return {**asdict(facts), "next": next_line(facts)}
 
 
 def check(
@@ -29,7 +162,6 @@ def check(
     from dnd.common.config import from_dict
     from dnd.common.files import write_json
     from dnd.finetuning.check_data import check_data
-    from dnd.finetuning.check_text import check_json, check_lines
     from dnd.tables.labels import LabelRules
     from dnd.tables.writers import require_other_file
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
+from dnd.cli.options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words
 
 
 def compress(
@@ -44,7 +44,7 @@ def compress(
     from dnd.common.config import load_config
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
-    from dnd.finetuning.unlabelled import DRUGLIKE
+    from dnd.finetuning.compressed_model import DRUGLIKE
 
     options = {"encoder": encoder, "loop.seed": seed, "jobs": jobs}
     words = [f"{key}={value}" for key, value in options.items() if value is not None]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words, recipe_option
+from dnd.cli.options import AllowChange, Device, Resume, SkipNonfinite, echo, loop_words, recipe_option
 
 
 def denoise(

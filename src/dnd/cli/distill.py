@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import (
+from dnd.cli.options import (
     AllowChange,
     Device,
     EncoderOut,

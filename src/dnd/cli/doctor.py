@@ -10,7 +10,7 @@ import typer
 
 def doctor(folder: Annotated[Path, typer.Argument(help="A store, a model, a checkpoint or a run folder.")]) -> None:
     """Check every file of a folder against its manifest; exit code 1 if anything is damaged."""
-    from dnd.common.doctor import diagnose
+    from dnd.common.about import diagnose
 
     facts, damage = diagnose(folder)
     for line in facts:

@@ -31,9 +31,9 @@ def embed(
     ] = None,
 ) -> None:
     """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
-    from dnd.common.randomness import set_threads
+    from dnd.common.compute import set_threads
+    from dnd.models.students.base import pooling_named
     from dnd.models.students.encoders import DEFAULT_ENCODER
-    from dnd.models.students.layers import pooling_named
     from dnd.prediction.embedder import ClusterEmbedder, load_embedder
     from dnd.prediction.files import ChunkEmbedder, MoleculeEmbedder, embed_file
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, label_settings
+from dnd.cli.options import Censored, Decimal, Measured, Missing, label_settings
 
 
 def evaluate(
@@ -31,8 +31,8 @@ def evaluate(
     import json
     from dataclasses import asdict
 
+    from dnd.common.compute import set_threads
     from dnd.common.config import from_dict
-    from dnd.common.randomness import set_threads
     from dnd.prediction.evaluate import evaluate_file, label_rules_of, metric_lines
     from dnd.predictor.predictor import Predictor
     from dnd.tables.labels import LabelRules

@@ -23,7 +23,7 @@ def explain(
     jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
 ) -> None:
     """Draw each molecule with the contributions of its atoms, SVG and PNG, and write the numbers as CSV."""
-    from dnd.common.randomness import set_threads
+    from dnd.common.compute import set_threads
     from dnd.predictor.predictor import Predictor
     from dnd.report.explain import explain_file
 

@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.label_options import Censored, Decimal, Measured, Missing, Standardize, label_settings
-from dnd.cli.training_options import (
+from dnd.cli.options import (
     AllowChange,
+    Censored,
+    Decimal,
     Device,
+    Measured,
+    Missing,
     Resume,
     SkipNonfinite,
+    Standardize,
     completed_by,
     echo,
+    label_settings,
     loop_words,
     recipe_option,
 )
@@ -111,7 +116,7 @@ def finetune(
     ] = None,
 ) -> None:
     """Train a model on labelled molecules and compare it with classical baselines."""
-    from dnd.finetuning.time_limit import read_duration
+    from dnd.finetuning.settings import read_duration
 
     options = {
         "pooling": pooling,
@@ -174,9 +179,9 @@ def _look_at(
     if data == STANDARD_INPUT or is_pipe(data):  # can be read once only
         return
     require_labelled_columns(data, columns, smiles_column)
+    from dnd.cli.check import first_lines
     from dnd.common.config import load_part
     from dnd.finetuning.check_data import first_look
-    from dnd.finetuning.check_text import first_lines
     from dnd.finetuning.splits import TableSettings
 
     facts = first_look(data, columns, smiles_column, load_part(TableSettings, recipe, overrides, stage="finetune"))

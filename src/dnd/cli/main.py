@@ -30,9 +30,8 @@ from dnd.common.errors import (
     noted_rows,
 )
 from dnd.common.files import STORAGE_ERRNO, last_held_folder
-from dnd.common.log import LOGGER, PROGRESS, RESULT, told
+from dnd.common.log import LOGGER, PROGRESS, RESULT, show_from_now_on, show_no_more, shown, told
 from dnd.common.processes import forget_current_folder
-from dnd.common.terminal import show_from_now_on, show_no_more, shown
 
 # Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
 # verb has a `-`, module and function have a `_`.

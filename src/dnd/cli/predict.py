@@ -40,8 +40,8 @@ def predict(
     from dnd.prediction.files import kept_to_the_end
 
     with kept_to_the_end():
+        from dnd.common.compute import set_threads
         from dnd.common.config import DEFAULT_FOLDER, DEFAULT_MODEL
-        from dnd.common.randomness import set_threads
         from dnd.prediction.files import predict_file
         from dnd.predictor.predictor import Predictor
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dnd.cli.training_options import Device, recipe_option
+from dnd.cli.options import Device, recipe_option
 
 
 def pretrain_base(
@@ -34,8 +34,8 @@ def pretrain_base(
     """Train the encoders that ship, from data to weights; the same command resumes after a stop."""
     from dnd.common.config import load_config
     from dnd.common.log import LOGGER, RESULT
-    from dnd.reproduction.base_settings import BaseConfig
     from dnd.reproduction.pretrain_base import pretrain_base as run
+    from dnd.reproduction.pretraining_labels import BaseConfig
 
     words = [f"{stage}.loop.device={device}" for stage in ("denoise", "base", "large", "tokengt") if device]
     words += [] if jobs is None else [f"jobs={jobs}"]

@@ -26,8 +26,8 @@ def serve(
     missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"serve needs the package {missing[0]}", next_step="pip install 'dnd-mol[serve]'")
-    from dnd.serve.limits import Limits
-    from dnd.serve.run import serve as run
+    from dnd.serve.app import serve as run
+    from dnd.serve.guard import Limits
 
     limits = Limits(body_bytes=most_megabytes * 2**20, rows=most_rows)
     run(model, host, port, limits, device)

@@ -24,7 +24,7 @@ from dnd.common.files import (
     write_manifest,
     write_text,
 )
-from dnd.common.terminal import markdown_safe
+from dnd.common.log import markdown_safe
 
 FORMAT_VERSION = 1
 LIMIT_TENSOR_BYTES = 16 * 2**30

@@ -1,18 +1,247 @@
-"""What a run was: its command, resolved settings, seeds and versions, in `run.json` of its folder."""
+"""What a run was, in `run.json` of its folder; records with a checksum; inputs, watched while they are read."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import stat
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import MANIFEST, package_versions, verify_folder
-from dnd.common.sealed_records import read_record, write_record
+from dnd.common.files import (
+    LIMIT_JSON_BYTES,
+    MANIFEST,
+    json_text,
+    open_own,
+    package_versions,
+    parse_json,
+    read_plain_file,
+    storage_errors,
+    verify_folder,
+    write_bytes,
+)
+
+# Records that carry their own checksum: what a run that stopped left behind is believed only with one.
+#
+# A record is a JSON object with an entry `check`, the first digits of the SHA-256 of the object without it, written in
+# one form only; a file of version 0.1.0 has none and is known by its other form. So a flipped bit anywhere in it is
+# seen, and so is a line that a kill cut off. A folder that is finished has a manifest for that; these are the journals,
+# logs and progress files of one that is not.
+
+_CHECK = "check"
+_DIGITS = 16
+LIMIT_LOG_BYTES = 2**31
+
+
+def sealed_line(record: Mapping[str, Any]) -> bytes:
+    """One line with `record` and its checksum; NaN and infinity are refused."""
+    return _text({**record, _CHECK: _digest(record)})
+
+
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """The record of a line, with its end; None where the line is not, byte for byte, what `sealed_line` makes."""
+    try:
+        value = json.loads(line)
+        if not isinstance(value, dict) or _text(value) != line or value.pop(_CHECK, None) != _digest(value):
+            return None
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write one record as a file of its own, atomically."""
+    write_bytes(path, sealed_line(record))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a file that `write_record` wrote.
+
+    Raises:
+        CorruptFileError: the file is missing or is not, byte for byte, what was written.
+    """
+    content = read_plain_file(path, LIMIT_JSON_BYTES)
+    record = read_line(content)
+    if record is not None:
+        return record
+    old = parse_json(content, path)  # says more where it is no JSON at all
+    if _CHECK in old or json_text(old).encode() != content:
+        raise CorruptFileError(f"{path} was altered", expected="contents that match its checksum")
+    return old
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The sound records of a file of lines, in order, and the number of lines that are damaged; none without a file."""
+    if not path.exists():
+        return [], 0
+    lines = read_plain_file(path, LIMIT_LOG_BYTES).splitlines(keepends=True)
+    records = [record for line in lines if (record := read_line(line)) is not None]
+    if not records:
+        records = [record for line in lines if (record := _read_old_line(line)) is not None]
+    return records, len(lines) - len(records)
+
+
+def _read_old_line(line: bytes) -> dict[str, Any] | None:
+    """A line of version 0.1.0, which had no checksums; it is believed only where no line of the file has one."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and _CHECK not in value else None
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one record durably, with one write.
+
+    Raises:
+        StorageError: the disk is full or read-only; earlier lines are intact.
+        InputError: the file is a link.
+    """
+    line = sealed_line(record)
+    with storage_errors(path):
+        descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def lines_of(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """The content of a file of lines."""
+    return b"".join(map(sealed_line, records))
+
+
+def _text(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(record)).hexdigest()[:_DIGITS]
+
+
+# Inputs that must not change while they are read: what is sealed under their digests has to be what came of them.
+
+_State = tuple[int, int, int]
+
+
+class WatchedInputs:
+    """Files and what describes each, taken at the start of a run and compared at its end.
+
+    Args:
+        paths: files or folders; of a folder nothing is watched.
+        describe: gives name, size and digest of one.
+
+    Attributes:
+        descriptions: descriptions of all inputs, in order.
+
+    Raises:
+        InputError: one is a named pipe or a device, or changes already.
+    """
+
+    def __init__(self, paths: Sequence[Path], describe: Callable[[Path], dict[str, Any]]) -> None:
+        self._paths, self._describe = paths, describe
+        for path in paths:
+            require_file(path)
+        self._states = [_state(path) for path in paths]
+        self.descriptions = [describe(path) for path in paths]
+        self.require_unchanged()
+
+    def require_unchanged(self) -> None:
+        """Raise an error if a file was written to since the beginning.
+
+        Raises:
+            InputError: a file has another size or time of change; which one.
+        """
+        for path, before, description in zip(self._paths, self._states, self.descriptions, strict=True):
+            now = _state(path)
+            # The time of the inode changes with rights and links as well; then the content decides.
+            if now == before or (now and before and now[:2] == before[:2] and self._describe(path) == description):
+                continue
+            raise InputError(
+                f"{path} changed while it was read",
+                next_step="Wait until nothing writes to it, then start again in another folder",
+            )
+
+
+class MappedFile:
+    """A file whose verified content is mapped into memory, and which somebody may write to meanwhile.
+
+    Another file in its place changes nothing, since a map keeps the one that it was made of. One that is cut short in
+    place would end the process by a signal when the lost part is read, and one that is overwritten would change what
+    was verified; so the state of the file is compared before each batch is read from it.
+
+    Args:
+        path: before its content is verified.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._before = path, _place_and_state(path)
+
+    def require_mapped(self) -> None:
+        """Make sure that what was mapped is what was verified.
+
+        Raises:
+            CorruptFileError: there is another file now, or it was written to.
+        """
+        if self._before is None or _place_and_state(self._path) != self._before:
+            raise self._changed()
+
+    def require_unchanged(self) -> None:
+        """Refuse to read on from a file that was written to; one that was removed or replaced is still as it was.
+
+        Raises:
+            CorruptFileError: it has another size or time of change.
+        """
+        now = _place_and_state(self._path)
+        if now != self._before and now and self._before and now[:2] == self._before[:2]:
+            raise self._changed()
+
+    def _changed(self) -> CorruptFileError:
+        return CorruptFileError(
+            f"{self._path} changed while it was read",
+            next_step="Restore it or make it again, then continue with --resume",
+        )
+
+
+def require_file(path: Path) -> None:
+    """Refuse what can be read once only, where it has to be read more than once.
+
+    Raises:
+        InputError: `path` is a named pipe, a device or a socket.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"{path} is a named pipe or a device",
+            expected="a file, which can be read more than once",
+            next_step="Save it to a file first",
+        )
+
+
+def _state(path: Path) -> _State | None:
+    """Size, time of the content and time of the inode; None where there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else (0, 0, 0)
+
+
+def _place_and_state(path: Path) -> tuple[int, int, int, int] | None:
+    """Device, inode, size and time of the content; None where there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
 
 RUN_RECORD = "run.json"
 # Settings that change neither the data, the order nor the arithmetic, so a resumed run may have others.

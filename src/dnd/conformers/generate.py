@@ -14,7 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from dnd.chemistry.molecule import Molecule
-from dnd.common.randomness import derive_seed
+from dnd.common.compute import derive_seed
 
 LIMIT_HEAVY_ATOMS = 128
 """Larger molecules are refused: their embedding takes minutes and a random fold says little."""

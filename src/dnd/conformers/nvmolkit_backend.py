@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dnd.common.compute import derive_seed
 from dnd.common.log import LOGGER
-from dnd.common.randomness import derive_seed
 from dnd.conformers.records import Record
 
 METHOD = "nvmolkit"

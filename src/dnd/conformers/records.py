@@ -19,7 +19,7 @@ from dnd.tables.readers import TableReader, read_table
 from dnd.tables.smiles_column import require_columns
 
 if TYPE_CHECKING:
-    from dnd.conformers.quantum_labels import QuantumLabel
+    from dnd.conformers.quantum import QuantumLabel
 
 Layout = Literal["smiles", "smiles_with_hydrogens", "coordinates", "molblock", "molblock_for_smiles"]
 

@@ -43,7 +43,7 @@ def export_onnx(model: Path | str, out: Path) -> list[Path]:
         from dnd.export.graph import Graph
     except ModuleNotFoundError as error:
         raise ConfigError("export needs the package onnx", next_step="pip install 'dnd-mol[onnx]'") from error
-    from dnd.export.outputs import value_nodes
+    from dnd.export.graph import value_nodes
     from dnd.export.students import network_nodes
 
     if out.exists():

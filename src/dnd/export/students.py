@@ -11,12 +11,11 @@ from torch import nn
 
 from dnd.common.errors import ConfigError
 from dnd.export.graph import Graph
-from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
-from dnd.models.students.base import known
+from dnd.graphs.batch import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
+from dnd.models.students.base import FeatureEmbedding, folded, known
 from dnd.models.students.gine import Gine, GineLayer, NormedMLP
-from dnd.models.students.layers import FeatureEmbedding, folded
 from dnd.models.students.tokengt import PackedAttention, TokenGT, TransformerLayer
-from dnd.predictor.network import PropertyNetwork
+from dnd.predictor.ensemble import PropertyNetwork
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from dnd.common.randomness import numpy_generator
+from dnd.common.compute import numpy_generator
 from dnd.predictor.metrics import average_precision, roc_auc
 from dnd.predictor.targets import TaskKind
 

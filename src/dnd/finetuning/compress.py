@@ -28,25 +28,30 @@ import torch
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
+from dnd.common.compute import numpy_generator, set_threads
 from dnd.common.config import load_config, to_dict
 from dnd.common.errors import ConfigError, InputError, NonFiniteError
 from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT
 from dnd.common.model_folder import FORMAT_VERSION, ModelFolder, read_model
-from dnd.common.randomness import numpy_generator, set_threads
 from dnd.common.runs import already_finished, begin_or_go_on
-from dnd.finetuning.compressed_model import Compressed, read_test_part, write_compressed
+from dnd.finetuning.compressed_model import (
+    DRUGLIKE,
+    Compressed,
+    Unlabelled,
+    read_test_part,
+    read_unlabelled,
+    taught_values,
+    write_compressed,
+)
 from dnd.finetuning.finetune import FinetuneSummary
-from dnd.finetuning.losses import ValueLoss
-from dnd.finetuning.objective import SupervisedObjective
+from dnd.finetuning.objective import SupervisedObjective, ValueLoss
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import initial_student
-from dnd.finetuning.unlabelled import DRUGLIKE, Unlabelled, read_unlabelled, taught_values
-from dnd.models.students.base import StudentConfig
+from dnd.models.students.base import Pooling, StudentConfig
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
-from dnd.models.students.layers import Pooling
+from dnd.predictor.ensemble import PropertyNetwork, run_over
 from dnd.predictor.model_folder import KIND, Member
-from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.schema import HydrogenSetting

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
-from dnd.finetuning.class_labels import class_counts, user_names
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, standardized_line
-from dnd.finetuning.replicates import find_repeats
+from dnd.finetuning.prepared_labels import class_counts, find_repeats, user_names
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.finetuning.tasks import fit_targets

@@ -15,27 +15,25 @@ import numpy as np
 
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
+from dnd.common.compute import set_threads
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.randomness import set_threads
 from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
-from dnd.finetuning.class_labels import expand_classes, require_unique_outputs, spread_units
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
-from dnd.finetuning.replicates import aggregated
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.prepared_labels import aggregated, expand_classes, require_unique_outputs, spread_units
+from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms
-from dnd.finetuning.time_limit import Clock
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
+from dnd.predictor.ensemble import PropertyNetwork, run_over
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.network import PropertyNetwork, run_over
 from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.streams import is_sdf

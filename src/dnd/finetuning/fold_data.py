@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
+from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
-from dnd.common.randomness import numpy_generator
-from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.classical import FitOptions, Workbench
+from dnd.finetuning.prepared_labels import with_groups
+from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
 from dnd.finetuning.tasks import fit_targets
-from dnd.finetuning.time_limit import Clock
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM, load_heads
 from dnd.predictor.applicability_domain import similarity_out_of_fold

@@ -1,39 +1,319 @@
-"""The supervised objective: losses of values and classes on scaled targets, judged in raw units on whole parts."""
+"""The supervised objective: losses of values, classes and censored labels, and their judgement in raw units.
+
+Over 500 lines because each loss has its equation and its source."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dnd.chemistry.splits import Split, rows_of_molecules
+from dnd.common.compute import derive_seed
 from dnd.common.errors import NonFiniteError
-from dnd.common.randomness import derive_seed
-from dnd.finetuning.losses import (
-    DEFAULT_LOSS,
-    ValueLoss,
-    balanced_terms,
-    balanced_weights,
-    beyond_limits,
-    class_weights,
-    cross_entropy,
-    label_weights,
-    masked_bce,
-    masked_values,
-)
+from dnd.common.log import LOGGER
+from dnd.finetuning.classical import Workbench
 from dnd.graphs.batch import MoleculeBatch
+from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import LARGER_IS_BETTER, judge_targets, metric_names, score
-from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
-from dnd.predictor.targets import Target, groups_of, on_learned_scale
+from dnd.predictor.targets import ClassGroup, Target, groups_of, on_learned_scale
 from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
-from dnd.training.objective import Objective, StepLoss, Terms
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective, StepLoss, Terms
+
+# Losses that leave missing labels out before anything is computed from them.
+#
+# Where classes are weighted, `weights_2C` has the weight of label 0 in its first row and of label 1 in its second, and
+# a loss is the weighted mean of its terms.
+
+ValueLoss = Literal["l1", "huber", "mse"]
+DEFAULT_LOSS: ValueLoss = "l1"  # of D&D, §5
+# Of differences, elementwise. Huber's goes from squares to absolute values at one standard deviation of the labels.
+_OF_DIFFERENCE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "l1": torch.abs,
+    "huber": lambda difference: F.huber_loss(difference, torch.zeros_like(difference), reduction="none"),
+    "mse": torch.square,
+}
+_SMALLEST = 1e-12  # keeps the loss of a batch without labels at 0
+
+
+def masked_values(
+    predictions_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    loss: ValueLoss = DEFAULT_LOSS,
+) -> Float[Tensor, ""]:
+    r"""Mean loss of values over the labelled entries of a batch.
+
+    .. math:: L = \frac{1}{|M|} \sum_{(b, c) \in M} \ell(\hat y_{bc} - y_{bc}), \qquad M = \{ y_{bc} \text{ is known} \}
+
+    .. math:: \ell_1(d) = |d|, \qquad \ell_\text{mse}(d) = d^2, \qquad
+              \ell_\text{Huber}(d) = \tfrac12 d^2 \ (|d| \le 1), \quad |d| - \tfrac12 \ (|d| > 1)
+
+    Source: D&D §5 (L1 for regression); Huber, Ann. Math. Stat. 35 (1964) 73. NaN never enters the arithmetic (NaN · 0
+    is NaN, in the gradient too); a batch without labels gives 0 with zero gradient.
+
+    Args:
+        predictions_BC: in the unit of the targets, usually standard deviations.
+        targets_BC: NaN = missing.
+        loss: ℓ.
+
+    Returns:
+        Scalar loss.
+    """
+    known_BC = ~targets_BC.isnan()
+    difference_BC = predictions_BC - torch.where(known_BC, targets_BC, predictions_BC.detach())
+    return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
+
+
+def beyond_limits(
+    outputs_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    sides_BC: Int[Tensor, "molecules targets"],
+) -> Float[Tensor, "molecules targets"]:
+    r"""Targets for the losses above, of which limits that an output keeps to are that output, so that it costs nothing.
+
+    .. math:: \ell(\hat y, y, s) = \ell\bigl(\min(s (\hat y - y), 0)\bigr) \quad (s = \pm 1), \qquad
+              \ell(\hat y - y) \quad (s = 0)
+
+    A hinge: of a label such as `>10` all that is known is that the truth is above. Unlike the Tobit likelihood it needs
+    no deviation of the errors, and it goes with every loss of values.
+
+    Args:
+        outputs_BC: predictions in the unit of the targets.
+        targets_BC: values or limits; NaN = missing.
+        sides_BC: 1 where the truth is above the limit, -1 where it's below, 0 where the target is the truth.
+    """
+    keeps_BC = (outputs_BC.detach() - targets_BC) * sides_BC > 0  # false where a label is missing or exact
+    return torch.where(keeps_BC, outputs_BC.detach(), targets_BC)
+
+
+def balanced_terms(
+    outputs_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    is_class_C: Bool[Tensor, "targets"],
+    groups: Sequence[ClassGroup] = (),
+    weights_2C: Float[Tensor, "2 targets"] | None = None,
+    value_loss: ValueLoss = DEFAULT_LOSS,
+) -> Terms:
+    r"""Mean over the targets of each target's own mean loss: of values, or binary cross-entropy for classes.
+
+    .. math:: L = \frac{1}{|T|} \sum_{c \in T} \frac{1}{|M_c|} \sum_{b \in M_c} \ell_c(\hat y_{bc}, y_{bc}),
+              \qquad T = \{ c : |M_c| > 0 \}
+
+    Source: ours, for targets of several files or kinds (multitask finetuning, which D&D leaves to future work).
+    Values are in standard deviations of the training labels, so an untrained network has about 0.8 for a value and
+    0.7 for a class, and no target outweighs another by its unit or its number of labels. A target without a label in
+    the batch takes no part; a batch without labels gives 0 with zero gradient.
+
+    Args:
+        outputs_BC: standardised values, or logits for classes.
+        targets_BC: standardised values, or 0 and 1; NaN = missing.
+        is_class_C: which targets are classes.
+        groups: columns that are the classes of one target; each group counts as one target, by its cross-entropy.
+        weights_2C: weights of the two labels of each column; None = 1.
+        value_loss: loss for values; see `masked_values`.
+
+    Returns:
+        A term for each column and for each group; columns of a group have weight 0. Their mean is L.
+    """
+    filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
+    error_BC = _OF_DIFFERENCE[value_loss](outputs_BC - filled_BC)
+    entropy_BC = F.binary_cross_entropy_with_logits(outputs_BC, filled_BC, reduction="none")
+    weight_BC = label_weights(targets_BC, weights_2C)
+    for group in groups:
+        weight_BC[:, group.span] = 0.0
+    loss_BC = torch.where(is_class_C, entropy_BC, error_BC) * weight_BC
+    weight_C = weight_BC.sum(dim=0)
+    losses, weights = [loss_BC.sum(dim=0) / weight_C.clamp(min=_SMALLEST)], [weight_C]
+    for group in groups:
+        own_K, truth_BK = None if weights_2C is None else weights_2C[1, group.span], targets_BC[:, group.span]
+        losses.append(cross_entropy(outputs_BC[:, group.span], truth_BK, own_K)[None])
+        weights.append(class_weights(truth_BK, own_K).sum()[None])
+    return Terms(torch.cat(losses), torch.cat(weights), averaged=True)
+
+
+def cross_entropy(
+    scores_BK: Float[Tensor, "molecules classes"],
+    targets_BK: Float[Tensor, "molecules classes"],
+    weights_K: Float[Tensor, "classes"] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Cross-entropy of one target of several classes, mean over its labelled molecules.
+
+    .. math:: L = -\frac{1}{\sum_{b \in M} w_{y_b}} \sum_{b \in M} w_{y_b} \log \mathrm{softmax}(z_b)_{y_b}
+
+    Args:
+        scores_BK: z, before the softmax.
+        targets_BK: 0 and 1, a row of NaN = missing.
+        weights_K: w of each class; None = 1.
+
+    Returns:
+        Scalar loss; 0 with zero gradient for a batch without labels.
+    """
+    weight_BK = class_weights(targets_BK, weights_K)
+    loss = -(weight_BK * F.log_softmax(scores_BK, dim=1)).sum()
+    return loss / weight_BK.sum().clamp(min=_SMALLEST)
+
+
+def balanced_weights(targets_BC: Float[Tensor, "molecules targets"]) -> Float[Tensor, "2 targets"]:
+    """Weights that let both labels of a column weigh the same in the training part: n / (2 n_label), 1 where n is 0.
+
+    The weights of the second row are, up to a factor, those that let the classes of a group weigh the same. They are
+    scikit-learn's `class_weight="balanced"`.
+
+    Args:
+        targets_BC: labels of the training part; NaN = missing.
+    """
+    known_BC = ~targets_BC.isnan()
+    counts_2C = torch.stack([(known_BC & (targets_BC == label)).sum(dim=0) for label in (0, 1)])
+    weights_2C = known_BC.sum(dim=0) / (2.0 * counts_2C.clamp(min=1))
+    return torch.where(counts_2C > 0, weights_2C, torch.ones_like(weights_2C))
+
+
+def label_weights(
+    targets_BC: Float[Tensor, "molecules targets"], weights_2C: Float[Tensor, "2 targets"] | None = None
+) -> Float[Tensor, "molecules targets"]:
+    """Weight of each label; 0 where it is missing."""
+    if weights_2C is None:
+        return (~targets_BC.isnan()).to(targets_BC)
+    own_BC = torch.where(targets_BC > 0.5, weights_2C[1], weights_2C[0]).to(targets_BC)
+    return torch.where(targets_BC.isnan(), torch.zeros_like(own_BC), own_BC)
+
+
+def class_weights(
+    targets_BK: Float[Tensor, "molecules classes"], weights_K: Float[Tensor, "classes"] | None = None
+) -> Float[Tensor, "molecules classes"]:
+    """Weight of the class that each molecule has, 0 for the others and where it is missing."""
+    truth_BK = torch.where(targets_BK.isnan(), torch.zeros_like(targets_BK), targets_BK)
+    return truth_BK if weights_K is None else truth_BK * weights_K
+
+
+def masked_bce(
+    logits_BC: Float[Tensor, "molecules targets"],
+    targets_BC: Float[Tensor, "molecules targets"],
+    weights_2C: Float[Tensor, "2 targets"] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Binary cross-entropy, mean over the labelled entries of a batch.
+
+    .. math:: L = -\frac{1}{|M|} \sum_{(b, c) \in M} y \log \sigma(z) + (1 - y) \log (1 - \sigma(z))
+
+    Source: D&D §5 (BCE for classification), averaged over the batch's labelled entries as OGB's examples do.
+
+    Args:
+        logits_BC: z, before the sigmoid.
+        targets_BC: 0, 1 or NaN = missing.
+        weights_2C: weights of the two labels of each column; None = 1.
+
+    Returns:
+        Scalar loss; 0 with zero gradient for a batch without labels.
+    """
+    filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
+    loss_BC = F.binary_cross_entropy_with_logits(logits_BC, filled_BC, reduction="none")
+    weight_BC = label_weights(targets_BC, weights_2C)
+    return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=_SMALLEST)
+
+
+# What classical members learn of a limit such as `>10`: the value that is expected beyond it.
+#
+# They know values only. A limit taken for a value pulls their predictions to it, from where the truth is not. So limits
+# are filled by the mean of a normal distribution that they cut off, of a limit L from above with the density φ and the
+# distribution Φ:
+#
+# .. math:: \mathrm{E}[y \mid y > L] = \mu + \sigma \frac{\varphi(a)}{1 - \Phi(a)}, \qquad a = (L - \mu) / \sigma
+#
+# μ is predicted out of fold by ridge regression, σ the deviation of its errors on labels that are values; filling and
+# fitting take turns, which is the EM algorithm for censored regression (Tobin, Econometrica 26 (1958) 24; Dempster et
+# al., J. R. Stat. Soc. B 39 (1977) 1) with predictions out of fold in place of fitted ones. Whether limits are filled,
+# left out or taken for values is decided by the likelihood of all labels out of fold, in which a limit counts as the
+# chance of a truth beyond it. No test label is used.
+
+MODEL = "ridge"
+ROUNDS = 3
+FEWEST_LABELS = 20  # that are values; from fewer no deviation is learned
+Values = Float[np.ndarray, "molecules"]
+Sides = Int[np.ndarray, "molecules"]
+
+
+def expected_beyond(limits_B: Values, sides_B: Sides, means_B: Values, deviation: float) -> Values:
+    """The mean of a normal distribution above (side 1) or below (side -1) a limit."""
+    a_B = sides_B * (limits_B - means_B) / deviation
+    return np.asarray(means_B + sides_B * deviation * np.exp(norm.logpdf(a_B) - norm.logsf(a_B)))
+
+
+def log_likelihood(labels_B: Values, sides_B: Sides, means_B: Values, deviation: float) -> float:
+    """Of values and limits, if errors are normal: a limit counts as the chance of a truth beyond it."""
+    z_B = (labels_B - means_B) / deviation
+    return float(np.where(sides_B == 0, norm.logpdf(z_B) - np.log(deviation), norm.logsf(sides_B * z_B)).sum())
+
+
+def with_limits_filled(bench: Workbench, sides_BC: Int[np.ndarray, "molecules targets"]) -> Workbench:
+    """The workbench with labels that classical members do best with.
+
+    Args:
+        bench: `targets_BC` has the limits as values.
+        sides_BC: 1 where the truth is above a label, -1 where it is below, 0 for values.
+    """
+    targets_BC = bench.targets_BC.copy()
+    for column, target in enumerate(bench.targets):
+        rows = bench.rows[~np.isnan(bench.targets_BC[bench.rows, column])]
+        limits = rows[sides_BC[rows, column] != 0]
+        if target.kind != "regression" or not len(limits) or len(rows) - len(limits) < FEWEST_LABELS:
+            continue
+        chosen, values_B = _chosen(bench, column, rows, limits, sides_BC[:, column])
+        targets_BC[limits, column] = values_B
+        LOGGER.info(
+            f"classical members: {len(limits)} limits of {target.name} {chosen}, by their likelihood out of fold"
+        )
+    return replace(bench, targets_BC=targets_BC)
+
+
+def _chosen(
+    bench: Workbench, column: int, rows: np.ndarray, limits: np.ndarray, sides_B: Sides
+) -> tuple[str, Float[np.ndarray, "limits"]]:
+    """What is done with the limits, in words, and the labels in raw units that they get."""
+    target, labels_B = bench.targets[column], bench.targets_BC[:, column]
+    scaled_B = np.full(len(labels_B), np.nan)
+    scaled_B[rows] = target.scaled(labels_B[rows])
+
+    def judged(own_B: np.ndarray) -> tuple[float, np.ndarray, float]:
+        """Likelihood, means and deviation, where the limits have the labels `own_B` in raw units."""
+        filled_BC = bench.targets_BC.copy()
+        filled_BC[limits, column] = own_B
+        means_B = _out_of_fold(replace(bench, targets_BC=filled_BC), column, rows)
+        exact = rows[sides_B[rows] == 0]
+        deviation = float(np.sqrt(np.mean((scaled_B[exact] - means_B[exact]) ** 2))) or 1.0
+        return log_likelihood(scaled_B[rows], sides_B[rows], means_B[rows], deviation), means_B, deviation
+
+    as_values = labels_B[limits]
+    found = {"taken for values": (judged(as_values)[0], as_values)}
+    likelihood, means_B, deviation = judged(np.full(len(limits), np.nan))
+    found["left out"] = likelihood, np.full(len(limits), np.nan)
+    for _ in range(ROUNDS):
+        beyond_B = expected_beyond(scaled_B[limits], sides_B[limits], means_B[limits], deviation)
+        filled_B = target.transform.inverse(beyond_B * target.std + target.mean)
+        likelihood, means_B, deviation = judged(filled_B)
+        found["filled by the values expected beyond them"] = likelihood, filled_B
+    name = max(found, key=lambda one: found[one][0])
+    return name, found[name][1]
+
+
+def _out_of_fold(bench: Workbench, column: int, rows: np.ndarray) -> Values:
+    """Predictions for `rows` on the scale that is learned."""
+    found_B, fold_of = np.full(len(bench.targets_BC), np.nan), np.full(len(bench.targets_BC), -1)
+    fold_of[bench.rows] = bench.folds
+    for fold in range(bench.num_folds):
+        inside = rows[fold_of[rows] == fold]
+        (model,) = bench.fit(MODEL, rows[fold_of[rows] != fold], fold, [column])
+        found_B[inside] = model.predict(bench.features(inside))
+    return found_B
+
 
 # What a part that stops a training says of it without flattery.
 #

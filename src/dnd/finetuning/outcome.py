@@ -15,22 +15,27 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.common.log import LOGGER, RESULT
-from dnd.finetuning.baselines import Baseline, Features, baselines
-from dnd.finetuning.class_labels import describe_targets, label_count
 from dnd.finetuning.data_checks import audit_duplicates
-from dnd.finetuning.evaluation import comparison_table, label_counts, model_card, part_metrics, predictions_table
+from dnd.finetuning.evaluation import (
+    Baseline,
+    Features,
+    baselines,
+    comparison_table,
+    label_counts,
+    model_card,
+    part_metrics,
+    predictions_table,
+)
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.repeats import Repeats
-from dnd.finetuning.replicates import find_repeats
+from dnd.finetuning.prepared_labels import describe_targets, find_repeats, label_count
 from dnd.finetuning.splits import PARTS, over_folds
 from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
-from dnd.models.students.limits import MOST_MOLECULES, WHOLE, RepresentationLimits
+from dnd.models.students.encoders import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import fit_domain, write_domain
-from dnd.predictor.ensemble import Blend
-from dnd.predictor.metrics import RAW_METRICS, metric_names
+from dnd.predictor.ensemble import Blend, run_over
+from dnd.predictor.metrics import RAW_METRICS, Repeats, metric_names
 from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
-from dnd.predictor.network import run_over
 from dnd.predictor.targets import Target, TaskKind, Transform, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate

@@ -20,16 +20,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dnd.common.compute import derive_seed
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_bytes
 from dnd.common.log import LOGGER
-from dnd.common.randomness import derive_seed
-from dnd.common.sealed_records import append_line, lines_of, read_lines, read_record, write_record
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.common.runs import append_line, lines_of, read_lines, read_record, write_record
+from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.splits import has_folds
 from dnd.finetuning.students import Plan, objective_of, seconds_per_epoch
-from dnd.finetuning.time_limit import Clock
 from dnd.predictor.metrics import LARGER_IS_BETTER
 from dnd.training.loop import train
 

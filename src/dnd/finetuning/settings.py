@@ -1,23 +1,73 @@
-"""Settings of `dnd finetune`."""
+"""Settings of `dnd finetune`, and the clock of `--time-limit`."""
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
 from dnd.finetuning.blend_weights import Metric
-from dnd.finetuning.losses import ValueLoss
-from dnd.finetuning.replicates import Aggregation
+from dnd.finetuning.objective import ValueLoss
+from dnd.finetuning.prepared_labels import Aggregation
 from dnd.finetuning.splits import TableSettings
 from dnd.finetuning.tasks import TaskChoice, TransformChoice
-from dnd.models.students.base import StudentConfig
-from dnd.models.students.layers import Pooling
+from dnd.models.students.base import Pooling, StudentConfig
 from dnd.predictor.classical.features import FURTHER
-from dnd.predictor.network import HeadName
+from dnd.predictor.ensemble import HeadName
 from dnd.store.schema import HydrogenSetting
 from dnd.training.settings import LoopConfig
+
+# `--time-limit`: how much of it is left, and what fits into that.
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
+
+
+def read_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`.
+
+    Raises:
+        ConfigError: `text` is not one of these, or is zero.
+    """
+    found = _FORM.fullmatch(text.strip().lower())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError("not a time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
+    return seconds
+
+
+class Clock:
+    """Counts a time limit down from when it is made.
+
+    Args:
+        limit_s: seconds; None = no limit.
+    """
+
+    def __init__(self, limit_s: float | None) -> None:
+        self.limit_s = limit_s
+        self._started = time.monotonic()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit."""
+        return self.limit_s is not None
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def left(self) -> float:
+        """Seconds until the limit, infinite without one; negative once it is over."""
+        return math.inf if self.limit_s is None else self.limit_s - self.spent()
+
+    def share(self, fraction: float) -> float:
+        """A fraction of what is left, at least nothing."""
+        return max(0.0, fraction * self.left())
+
 
 RECIPE = "finetune-small"
 # In the order in which a time limit keeps them; see `classical_fits.py`.

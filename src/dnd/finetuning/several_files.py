@@ -33,7 +33,7 @@ from dnd.finetuning.labelled_data import (
     read_labels,
     require_enough,
 )
-from dnd.finetuning.replicates import weightiest
+from dnd.finetuning.prepared_labels import weightiest
 from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
 from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles

@@ -17,12 +17,11 @@ from scipy import stats
 
 from dnd.chemistry import splits
 from dnd.chemistry.splits import Split, as_split, check_fractions
+from dnd.common.compute import numpy_generator
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.log import LOGGER
-from dnd.common.randomness import numpy_generator
-from dnd.tables.labels import LabelRules
-from dnd.tables.numbers import Notation, settle_notation
+from dnd.tables.labels import LabelRules, Notation, settle_notation
 from dnd.tables.streams import open_bytes, text_lines
 
 

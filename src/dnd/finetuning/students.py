@@ -17,19 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.chemistry.splits import Split
+from dnd.common.compute import choose_bf16, choose_device, derive_seed, set_threads, torch_generator
 from dnd.common.config import from_dict, nearest
 from dnd.common.errors import ConfigError
 from dnd.common.log import LOGGER
 from dnd.common.model_folder import read_model
-from dnd.common.randomness import derive_seed, set_threads, torch_generator
-from dnd.finetuning.class_labels import with_groups
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.losses import DEFAULT_LOSS
-from dnd.finetuning.objective import HalfChoice, SupervisedObjective
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.objective import DEFAULT_LOSS, HalfChoice, SupervisedObjective
+from dnd.finetuning.prepared_labels import with_groups
+from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.tasks import Tasks, fit_targets
-from dnd.finetuning.time_limit import Clock
-from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig
+from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig, start_norms_anew
 from dnd.models.students.encoders import (
     DEFAULT_ENCODER,
     RANDOM,
@@ -38,12 +36,10 @@ from dnd.models.students.encoders import (
     load_encoder,
     shipped_encoders,
 )
-from dnd.models.students.layers import start_norms_anew
+from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.model_folder import Member
-from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
-from dnd.training.device import choose_bf16, choose_device
 from dnd.training.loop import train
 from dnd.training.settings import TrainResult
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split, rows_of_molecules
-from dnd.common.randomness import derive_seed
+from dnd.common.compute import derive_seed
 from dnd.finetuning.splits import half_width
 from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, significant
 from dnd.predictor.targets import Target, groups_of, on_learned_scale

@@ -13,14 +13,13 @@ from jaxtyping import Float
 from dnd.common.config import DEFAULT_FOLDER
 from dnd.common.errors import ConfigError
 from dnd.common.log import level_of, told
-from dnd.interface.model import Explanations, Predictions, Predictor, opened
-from dnd.interface.molecules import as_file, as_files
+from dnd.interface.model import Explanations, Predictions, Predictor, as_file, as_files, opened
 from dnd.interface.stages import StageResult
 from dnd.models.students.encoders import DEFAULT_ENCODER
-from dnd.tables.from_python import as_molecules
+from dnd.tables.molecules import as_molecules
 
 if TYPE_CHECKING:
-    from dnd.models.students.layers import Pooling
+    from dnd.models.students.base import Pooling
 
 
 def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:

@@ -1,8 +1,14 @@
-"""A finetuned model as Python callers meet it: predictions, metrics, explanations, and how each looks in a notebook."""
+"""A finetuned model as Python callers meet it: what it takes as molecules, what it answers, how a notebook shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +16,158 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.config import model_folder
+from dnd.common.errors import InputError
 from dnd.common.files import read_json
-from dnd.interface.molecules import as_file
-from dnd.interface.views import facts_view, figures_view, molecules_view
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
-from dnd.tables.from_python import as_molecules
+from dnd.report.html import draw_molecule
+from dnd.tables.molecules import as_molecules
 
 if TYPE_CHECKING:
     import pandas
 
     from dnd.predictor.model_folder import PredictorParts
+
+
+# What a Python caller passed, a table or a list, → a file that every verb can read.
+
+SMILES = "smiles"
+
+
+def is_path(value: Any) -> bool:
+    """Whether `value` names a file: a path object, or a text that is the name of an existing one."""
+    if isinstance(value, os.PathLike):
+        return True
+    try:
+        return isinstance(value, str) and Path(value).exists()
+    except (OSError, ValueError):  # a long SMILES is too long for a name
+        return False
+
+
+@contextmanager
+def as_file(value: Any, smiles_column: str | None = None) -> Iterator[tuple[Path, str | None]]:
+    """A file with what a caller passed, and its column of SMILES; a temporary one where no path was passed.
+
+    Its name depends on nothing, so that a run that is resumed knows its input again by its content.
+
+    Args:
+        value: a path, a DataFrame, a mapping of columns, or molecules as `as_molecules` takes them.
+        smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
+            table it is `smiles`, or the only one of that name in any case.
+
+    Raises:
+        InputError: the table has no such column, or columns of different lengths.
+        TypeError: it is nothing of these.
+    """
+    if is_path(value) or (isinstance(value, str) and Path(value).suffix):
+        yield Path(value), smiles_column
+        return
+    if isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__getitem__")):
+        names = list(value) if isinstance(value, Mapping) else list(value.columns)
+        column, table = _column_of(names, smiles_column), {str(name): list(value[name]) for name in names}
+    else:
+        column, table = smiles_column or SMILES, {}
+    lengths = {name: len(cells) for name, cells in table.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError("the columns of the table differ in length", found=lengths)
+    table[column] = list(as_molecules(table.get(column, value)).texts)
+    with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
+        path = Path(temporary) / "molecules.csv"
+        with open(path, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(table)
+            writer.writerows([_cell(cell) for cell in row] for row in zip(*table.values(), strict=True))
+        yield path, column
+
+
+@contextmanager
+def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
+    """`as_file` of one input or, where all of a list are paths, of each."""
+    if isinstance(values, Sequence) and not isinstance(values, str) and values and all(map(is_path, values)):
+        yield [Path(value) for value in values], smiles_column
+        return
+    with as_file(values, smiles_column) as (path, column):
+        yield [path], column
+
+
+def _column_of(names: Sequence[Any], wanted: str | None) -> str:
+    found = [name for name in names if str(name) == (wanted or SMILES)]
+    found = found or [name for name in names if wanted is None and str(name).casefold() == SMILES]
+    if len(found) != 1:
+        raise InputError(
+            f"the table has no column {wanted or SMILES!r}",
+            found=", ".join(map(str, names[:12])) or "no column",
+            next_step="Name the column of SMILES with smiles_column=",
+        )
+    return str(found[0])
+
+
+def _cell(value: Any) -> Any:
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return "" if value is None or is_nan or type(value).__name__ in ("NAType", "NaTType") else value
+
+
+# How results look in a notebook: small tables and drawn molecules as HTML, with everything of the user's escaped.
+
+LIMIT_ROWS = 20
+_PICTURE = (150, 110)  # pixels
+
+
+def facts_view(title: str, facts: Mapping[str, object]) -> str:
+    """A heading and a line per fact."""
+    rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th>{_html_cell(v)}</tr>" for k, v in facts.items())
+    return f"<div><b>{escape(title)}</b><table>{rows}</table></div>"
+
+
+def molecules_view(smiles: Sequence[str], columns: Mapping[str, Sequence[object]], labels: Iterable[object]) -> str:
+    """A table with a drawn molecule in front of each row; the first `LIMIT_ROWS` rows.
+
+    Args:
+        smiles: one per row; one that can't be drawn is shown as text.
+        columns: further columns, in order.
+        labels: labels of the rows.
+    """
+    names = ["", "molecule", *columns]
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
+    shown = zip(range(LIMIT_ROWS), labels, smiles, strict=False)
+    rows = "".join(
+        f"<tr><th>{escape(str(label))}</th><td style='background:#fff'>{_picture(text)}</td>"
+        + "".join(_html_cell(cells[row]) for cells in columns.values())
+        + "</tr>"
+        for row, label, text in shown
+    )
+    more = len(smiles) - LIMIT_ROWS
+    note = f"<p>{more:,} more rows: to_pandas() has them all</p>" if more > 0 else ""
+    return f"<div><table><tr>{head}</tr>{rows}</table>{note}</div>"
+
+
+def figures_view(svgs: Sequence[str], captions: Sequence[str]) -> str:
+    """Drawings of ours side by side, each with a caption; the first `LIMIT_ROWS`."""
+    cards = "".join(
+        f"<figure style='display:inline-block;margin:4px;background:#fff;color:#222'>{svg}"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for svg, caption in list(zip(svgs, captions, strict=True))[:LIMIT_ROWS]
+    )
+    more = len(svgs) - LIMIT_ROWS
+    return f"<div>{cards}{f'<p>{more:,} more</p>' if more > 0 else ''}</div>"
+
+
+def _picture(smiles: str) -> str:
+    drawing = draw_molecule(smiles, width=_PICTURE[0], height=_PICTURE[1]) if smiles else None
+    return drawing or f"<code>{escape(smiles)}</code>"
+
+
+def _html_cell(value: object) -> str:
+    """A number with three significant digits to the right, text to the left."""
+    if isinstance(value, float) or type(value).__name__.startswith("float"):
+        number = float(str(value))
+        return f"<td style='text-align:right'>{'' if number != number else f'{number:.3g}'}</td>"
+    if isinstance(value, int):
+        return f"<td style='text-align:right'>{value:,}</td>"
+    return f"<td style='text-align:left'>{'' if value is None else escape(str(value))}</td>"
+
 
 _BRIEF = 4  # targets whose metrics a notebook shows
 

@@ -11,9 +11,7 @@ from typing import Any
 
 from dnd.common.config import from_dict, load_config
 from dnd.common.log import LOGGER, RESULT, level_of, told
-from dnd.interface.model import Predictor
-from dnd.interface.molecules import as_file, as_files
-from dnd.interface.views import facts_view
+from dnd.interface.model import Predictor, as_file, as_files, facts_view
 
 Settings = Mapping[str, object]
 
@@ -239,9 +237,8 @@ def finetune(
         >>> dnd.finetune("esol.csv", "logS", "model").predictor.predict("CCO")  # doctest: +SKIP
     """
     from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.settings import FinetuneConfig, read_duration
     from dnd.finetuning.students import encoder_choice
-    from dnd.finetuning.time_limit import read_duration
     from dnd.report.model_report import REPORT, write_model_report
 
     words = _words(settings)

@@ -12,24 +12,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dnd.common.cluster import RayCluster, machines
+from dnd.common.compute import choose_device, set_threads
 from dnd.common.config import model_folder, shipped_models
 from dnd.common.errors import ConfigError, InputError, isolating
 from dnd.common.files import MANIFEST, read_json
-from dnd.common.randomness import set_threads
 from dnd.common.workers import Here
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.base import Student
-from dnd.models.students.encoders import encoder_folder, load_encoder, load_limits
-from dnd.models.students.layers import Pooling, pool, pooled_width
-from dnd.models.students.limits import RepresentationLimits
+from dnd.models.students.base import Pooling, Student, pool, pooled_width
+from dnd.models.students.encoders import RepresentationLimits, encoder_folder, load_encoder, load_limits
 from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
+from dnd.predictor.ensemble import run_over
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.network import run_over
 from dnd.predictor.predictor import ERROR, Column, Predictor
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.from_python import as_molecules
-from dnd.training.device import choose_device
+from dnd.tables.molecules import as_molecules
 
 if TYPE_CHECKING:
     from dnd.prediction.screen.source import Candidate

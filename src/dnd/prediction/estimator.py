@@ -28,8 +28,8 @@ from dnd.prediction.estimator_base import (
     target_names,
 )
 from dnd.predictor.targets import Target, groups_of
-from dnd.tables.from_python import as_molecules
 from dnd.tables.labels import MOST_CLASSES
+from dnd.tables.molecules import as_molecules
 
 
 class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]

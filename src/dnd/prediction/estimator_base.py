@@ -15,22 +15,20 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from dnd.chemistry.standardize import molecule_for_model
+from dnd.chemistry.identity import molecule_for_model
+from dnd.common.compute import derive_seed
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
-from dnd.common.randomness import derive_seed
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.settings import FinetuneConfig, read_duration
 from dnd.finetuning.students import encoder_choice
-from dnd.finetuning.time_limit import read_duration
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.tables.from_python import as_molecules
-from dnd.tables.labels import MISSING_WORDS, class_key
-from dnd.tables.numbers import is_number
+from dnd.tables.labels import MISSING_WORDS, class_key, is_number
+from dnd.tables.molecules import as_molecules
 
 FEWEST = 10
 ESTIMATOR = "estimator.json"  # of a MODEL folder that an estimator saved

@@ -11,8 +11,8 @@ import numpy as np
 
 from dnd.common.config import from_dict
 from dnd.common.errors import InputError
-from dnd.finetuning.class_labels import is_later_class, labels_of_model
 from dnd.finetuning.labelled_data import read_labelled, standardized_line
+from dnd.finetuning.prepared_labels import is_later_class, labels_of_model
 from dnd.predictor.metrics import RAW, judge_targets, significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name

@@ -212,7 +212,7 @@ def _style(table: TableReader, rows: Sequence[Row], source: Path | str) -> CsvSt
         return CsvStyle()  # the name of the output says what it is to be
     if delimiter == ",":
         return CsvStyle()
-    from dnd.tables.numbers import is_decimal_comma, is_decimal_point  # a comma between cells is none within them
+    from dnd.tables.labels import is_decimal_comma, is_decimal_point  # a comma between cells is none within them
 
     commas = points = 0
     for row in rows:

@@ -24,11 +24,11 @@ from safetensors.torch import save
 
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import read_smiles
+from dnd.common.compute import derive_seed
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.common.randomness import derive_seed
 from dnd.graphs.fast.graphs import parse_canonical
 from dnd.store.reader import Store
 
@@ -324,7 +324,7 @@ def _mixture(given: str, seen: str) -> list[str]:
     """Why a mixture is outside: a prediction is of one molecule."""
     if "." not in given:
         return []
-    from dnd.chemistry.standardize import is_mixture  # few molecules have several parts
+    from dnd.chemistry.identity import is_mixture  # few molecules have several parts
 
     if not is_mixture(_molecule(given)):
         return []

@@ -22,13 +22,10 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import ModelFolder, load_strictly, write_model
-from dnd.graphs.molecular_graph import FEATURE_VERSION
-from dnd.models.students.base import StudentConfig
-from dnd.models.students.encoders import build_student, half_precision
-from dnd.models.students.layers import pooling_named
-from dnd.models.students.limits import LIMITS, RepresentationLimits
-from dnd.predictor.ensemble import Blend, blend_config, blend_tensors, read_blend
-from dnd.predictor.network import HeadName, PropertyNetwork
+from dnd.graphs.batch import FEATURE_VERSION
+from dnd.models.students.base import StudentConfig, pooling_named
+from dnd.models.students.encoders import LIMITS, RepresentationLimits, build_student, half_precision
+from dnd.predictor.ensemble import Blend, HeadName, PropertyNetwork, blend_config, blend_tensors, read_blend
 from dnd.predictor.targets import Target, TaskName, task_name
 from dnd.store.schema import HydrogenSetting
 
@@ -84,7 +81,7 @@ class PredictorParts:
 
     @property
     def standardize(self) -> bool:
-        """Whether the model sees the largest organic part of a molecule, neutral; see `chemistry/standardize.py`."""
+        """Whether the model sees the largest organic part of a molecule, neutral; see `chemistry/identity.py`."""
         return bool(self.config.get("standardize", False))
 
     @property

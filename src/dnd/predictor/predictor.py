@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dnd.common.compute import choose_device
 from dnd.common.config import model_folder
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.limits import WHOLE
+from dnd.models.students.encoders import WHOLE
 from dnd.predictor.applicability_domain import Domain, Seen, read_domain
 from dnd.predictor.classical.features import Features
-from dnd.predictor.ensemble import STUDENTS, spread_by_name
+from dnd.predictor.ensemble import STUDENTS, run_over, spread_by_name, to_raw_units
 from dnd.predictor.model_folder import (
     KIND,
     METRICS,
@@ -30,14 +31,12 @@ from dnd.predictor.model_folder import (
     read_known,
     read_predictor,
 )
-from dnd.predictor.network import run_over, to_raw_units
 from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
-from dnd.predictor.uncertainty.protocol import Predicted
+from dnd.predictor.uncertainty.intervals import Predicted
 from dnd.store.featurize import ValidMolecules, valid_molecules
 from dnd.store.reader import Store
-from dnd.training.device import choose_device
 
 # A table of predictions without pandas: named columns of equal length.
 
@@ -263,7 +262,7 @@ class Predictor:
             TypeError: what is given holds no molecules.
             InputError: a file can't be read, or it is not clear which column has the SMILES.
         """
-        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+        from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, smiles_column, remembered=self.smiles_column)
         columns, errors = self.describe(given.texts)
@@ -308,7 +307,7 @@ class Predictor:
             molecules: see `predict`.
             as_given: do not standardize them, whatever the model does: they are in the form that it sees.
         """
-        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+        from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
         found = self._valid(given.texts, as_given=as_given)
@@ -455,7 +454,7 @@ class Predictor:
 
     def embed_with_errors(self, molecules: object) -> tuple[Float[np.ndarray, "molecules dim"], list[str]]:
         """`embed`, and the reasons of the NaN rows."""
-        from dnd.tables.from_python import as_molecules  # files of molecules do not come here
+        from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
         (values_BD, errors), internal = isolating(self._embed, given.texts, "")

@@ -12,18 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.common.compute import numpy_generator
 from dnd.common.config import look_up
-from dnd.common.randomness import numpy_generator
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.students.base import Student, StudentOutput
 from dnd.pretraining.baselines.infomax3d import ordered_pairs
-from dnd.pretraining.bond_head import BondHead
-from dnd.pretraining.heads import ProjectionHead
-from dnd.pretraining.label_term import LabelTerm
+from dnd.pretraining.distill_losses import SolidPart, with_conformers
+from dnd.pretraining.heads import AuxiliaryLoss, BondHead, LabelTerm, ProjectionHead, Standardiser, masked_squares
 from dnd.pretraining.objective import require_conformers
-from dnd.pretraining.scales import AuxiliaryLoss, Standardiser, masked_squares
-from dnd.pretraining.solid_part import SolidPart, with_conformers
 from dnd.store.reader import Store
 from dnd.store.schema import FINGERPRINT_PLACES
 

@@ -12,22 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dnd.common.compute import derive_seed
 from dnd.common.config import to_dict
 from dnd.common.errors import InputError
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.randomness import derive_seed
 from dnd.common.runs import already_finished, drop_scaffolding
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
-from dnd.models.teachers.base import TeacherConfig
+from dnd.models.teachers.base import NoiseHead, TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError, check_closest_approach
-from dnd.models.teachers.noise_head import NoiseHead
 from dnd.models.teachers.teachers import KIND, build_teacher, save_teacher
 from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import TrainResult, train
-from dnd.training.objective import Objective, StepLoss
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective, StepLoss
 
 # Gaussian noise for denoising, a pure function of (seed, epoch, molecule): whatever batch a molecule is in.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dnd.common.compute import choose_device
 from dnd.common.config import to_dict
 from dnd.common.files import write_json
 from dnd.models.teachers.base import Teacher
@@ -16,7 +17,6 @@ from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, ref
 from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
-from dnd.training.device import choose_device
 from dnd.training.distributed import run_lock
 from dnd.training.loop import train
 

@@ -11,20 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
-from dnd.common.randomness import numpy_generator
 from dnd.graphs.batch import GraphBatch, MoleculeBatch
 from dnd.models.students.base import StudentOutput
-from dnd.models.students.encoders import build_student
-from dnd.models.students.property_heads import Property, PropertyHeads
+from dnd.models.students.encoders import Property, PropertyHeads, build_student
 from dnd.models.teachers.base import Teacher
 from dnd.pretraining.auxiliary import build_auxiliary
-from dnd.pretraining.distill_losses import node_distillation_loss
+from dnd.pretraining.distill_losses import node_distillation_loss, solid_part, with_conformers
 from dnd.pretraining.distill_terms import DistillationTerm, build_terms, request_of
 from dnd.pretraining.heads import LabelHead, ProjectionHead
 from dnd.pretraining.objective import PretrainingObjective, RunningMean, initial_weights
 from dnd.pretraining.settings import AUXILIARY, DistillConfig
-from dnd.pretraining.solid_part import solid_part, with_conformers
 from dnd.pretraining.teacher_outputs import (
     DistillationBatch,
     TargetCache,
@@ -34,7 +32,7 @@ from dnd.pretraining.teacher_outputs import (
     run_teacher,
 )
 from dnd.store.reader import Store
-from dnd.training.objective import StepLoss, Terms
+from dnd.training.settings import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
 #

@@ -12,12 +12,10 @@ from dnd.common.files import write_json
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, drop_scaffolding, require_same_run
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import save_encoder
-from dnd.models.students.limits import RepresentationLimits
-from dnd.models.students.property_heads import PropertyHeads
+from dnd.models.students.encoders import PropertyHeads, RepresentationLimits, save_encoder
 from dnd.pretraining.objective import PretrainingObjective
-from dnd.training.checkpoint import Checkpoints
 from dnd.training.distributed import World
+from dnd.training.logs import Checkpoints
 from dnd.training.loop import TrainResult
 
 # How every pretraining stage ends: an ENCODER folder with the held-out list, the metrics and a card.

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dnd.common.compute import derive_seed, numpy_generator
 from dnd.common.errors import ConfigError, InputError
-from dnd.common.randomness import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import Student
 from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows
 from dnd.store.reader import Store
 from dnd.training.distributed import num_ranks
-from dnd.training.objective import Objective
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective
 
 # Training molecules of the evaluation that stands beside the held-out one.
 MAX_TRAIN_SAMPLE = 2000

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dnd.common.compute import derive_seed
 from dnd.common.config import look_up, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.model_folder import write_model
-from dnd.common.randomness import derive_seed
 from dnd.common.runs import drop_scaffolding
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.teachers.base import TeacherConfig
@@ -28,8 +28,7 @@ from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
-from dnd.training.objective import Objective, StepLoss
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective, StepLoss
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import building_folder, check_free_space, replacing, verify_folder, write_manifest
 from dnd.common.log import LOGGER, Progress
 from dnd.common.ragged import RaggedCounts
-from dnd.common.watched_inputs import MappedFile
+from dnd.common.runs import MappedFile
 from dnd.graphs.batch import MoleculeBatch, mean_per_molecule
 from dnd.models.teachers.base import Teacher, TeacherOutput
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
-from dnd.pretraining.solid_part import SolidPart
+from dnd.pretraining.distill_losses import SolidPart
 from dnd.store.reader import Store
 from dnd.training.distributed import World
 

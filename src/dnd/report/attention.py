@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 
 from dnd.chemistry.parse import parse_smiles, without_isotopes
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
-from dnd.common.randomness import numpy_generator
 from dnd.conformers.generate import generate_conformers
 from dnd.models.students.base import Student
 from dnd.models.students.tokengt import AttentionMap, TokenGT

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dnd.common.errors import InputError
 from dnd.common.files import package_versions, write_text
-from dnd.common.terminal import shown
+from dnd.common.log import shown
 from dnd.predictor.metrics import significant
-from dnd.report.svg import SvgCheck, drawn_svg
+from dnd.report.figures import SvgCheck, drawn_svg
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from dnd.common.errors import DndError
 from dnd.common.files import folder_lock, read_json, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
-from dnd.common.sealed_records import read_record
+from dnd.common.runs import read_record
 from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import METRIC_WORDS
 from dnd.predictor.metrics import significant

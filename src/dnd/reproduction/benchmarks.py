@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from dnd.common.compute import numpy_generator
 from dnd.common.config import look_up
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.randomness import numpy_generator
 from dnd.conformers.formats import open_sources
 
 # The registry of the paper's data sets: files, targets, metric, unit, checksum, licence and source of each.

@@ -22,7 +22,7 @@ from dnd.common.files import write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import TARGETS, find_qm9
 from dnd.reproduction.results import Cell, Record
-from dnd.reproduction.significance import Seeds, Significance, holm, paired
+from dnd.reproduction.statistics import Seeds, Significance, holm, paired
 from dnd.reproduction.upstream import STORE_SEED, identities, input_paths, located
 
 if TYPE_CHECKING:

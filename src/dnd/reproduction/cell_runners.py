@@ -18,7 +18,7 @@ from dnd.report.figures import table_text
 from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
 
 if TYPE_CHECKING:
-    from dnd.reproduction.labelled import LabelledTable
+    from dnd.reproduction.multitask import LabelledTable
 
 Result = dict[str, Any]
 
@@ -48,7 +48,7 @@ def random_encoder(work: Work) -> Result:
     """A student with random weights as an encoder, so that it goes through the finetuning of any other."""
     import torch
 
-    from dnd.common.randomness import derive_seed
+    from dnd.common.compute import derive_seed
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.models.students.encoders import build_student, save_encoder
 
@@ -130,7 +130,7 @@ def finetune_student(work: Work) -> Result:
     """A labelled table and an encoder, or random weights → test score."""
     from dnd.finetuning.finetune import finetune
     from dnd.finetuning.settings import FinetuneConfig
-    from dnd.reproduction.labelled import labelled_table
+    from dnd.reproduction.multitask import labelled_table
 
     table = labelled_table(work)
     write_text(work.folder / TABLE, table.text())
@@ -176,7 +176,7 @@ def classical_features(work: Work) -> Result:
     from dnd.chemistry.parse import parse_smiles
     from dnd.common.files import replacing
     from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
-    from dnd.reproduction.labelled import labelled_table
+    from dnd.reproduction.multitask import labelled_table
 
     table = labelled_table(work)
     outcomes = [parse_smiles(text) for text in table.smiles]
@@ -190,8 +190,8 @@ def classical_features(work: Work) -> Result:
 
 def classical_model(work: Work) -> Result:
     """A classical model on the features of a labelled table → test score; unreadable molecules are left out."""
-    from dnd.reproduction.classical_models import predict
-    from dnd.reproduction.labelled import labelled_table
+    from dnd.reproduction.frozen_models import predict
+    from dnd.reproduction.multitask import labelled_table
 
     table = labelled_table(work)
     with np.load(work.file_of(work.need("features"), "features.npz"), allow_pickle=False) as arrays:
@@ -230,7 +230,7 @@ def part_scores(table: LabelledTable, targets_BC: np.ndarray, predictions_BC: np
 def frozen_model(work: Work) -> Result:
     """A model on the frozen representation of an encoder → test score."""
     from dnd.reproduction.frozen_models import frozen_features, predict_frozen
-    from dnd.reproduction.labelled import labelled_table
+    from dnd.reproduction.multitask import labelled_table
 
     table = labelled_table(work)
     features_BF = frozen_features(work, list(table.smiles))

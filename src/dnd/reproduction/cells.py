@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from dnd.common.errors import DndError, Interrupted
 from dnd.common.files import open_own
 from dnd.common.log import PROGRESS, told
-from dnd.common.sealed_records import read_record, write_record
+from dnd.common.runs import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, digests_of_files
 
 _POLL_S = 0.02
@@ -34,8 +34,8 @@ _PRELOAD = (
     "dnd.store.prepare",
     "dnd.pretraining.denoise",
     "dnd.pretraining.distill",
-    "dnd.reproduction.classical_models",
-    "dnd.reproduction.labelled",
+    "dnd.reproduction.frozen_models",
+    "dnd.reproduction.multitask",
     # Imported by the first optimizer and the first metric: four seconds that every cell would pay.
     "torch._dynamo",
     "sklearn.metrics",

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
-from dnd.common.randomness import numpy_generator
+from dnd.common.compute import numpy_generator
 from dnd.report.figures import bar_chart, loss_curves, parity_plot
 from dnd.report.html import Code, Figure, Molecules, Report, Section, Table, Text, write_report
 from dnd.training.logs import read_log

@@ -19,9 +19,9 @@ from dnd.common.errors import ConfigError, Interrupted
 from dnd.common.files import folder_lock, package_versions
 from dnd.common.log import LOGGER
 from dnd.common.processes import child_environment, code_command
-from dnd.common.sealed_records import read_record, write_record
+from dnd.common.runs import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
-from dnd.training.stopping import StopRequests
+from dnd.training.loop import StopRequests
 
 _POLL_S = 0.05
 WORKER = (*code_command("from dnd.reproduction.cells import main; main()"), "--serve")

@@ -14,10 +14,10 @@ from jaxtyping import Float
 
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
-from dnd.common.randomness import numpy_generator
 from dnd.report.figures import PALETTE, Finding, drawing, plain
-from dnd.reproduction.significance import by_pretraining
+from dnd.reproduction.statistics import by_pretraining
 from dnd.reproduction.tables import Entry, gain_by_pretraining
 
 _FOLDS = 5

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from dnd.common.compute import choose_device, set_threads
 from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, folder_lock, read_json
 from dnd.common.log import LOGGER
-from dnd.common.randomness import set_threads
-from dnd.common.runs import RUN_RECORD, record_change, require_same_run, write_run_record
-from dnd.common.sealed_records import read_record, write_record
+from dnd.common.runs import RUN_RECORD, read_record, record_change, require_same_run, write_record, write_run_record
 from dnd.conformers.formats import label_names
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import half_precision, load_encoder, load_heads, load_limits, save_encoder
@@ -32,16 +31,13 @@ from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
 from dnd.pretraining.distill import distill, taught_molecules
 from dnd.pretraining.encoder_folder import HOLDOUT
-from dnd.reproduction.base_settings import BaseConfig
-from dnd.reproduction.encoder_card import StoreFacts, encoder_card
-from dnd.reproduction.head_scores import scored_heads
-from dnd.reproduction.pretraining_labels import MEASURED, excluded_keys, find_files, measured_table
+from dnd.reproduction.encoder_card import StoreFacts, encoder_card, scored_heads
+from dnd.reproduction.pretraining_labels import MEASURED, BaseConfig, excluded_keys, find_files, measured_table
+from dnd.store.auxiliary import CALCULATE, words_of_sources
 from dnd.store.prepare import prepare
-from dnd.store.quantum_columns import CALCULATE, words_of_sources
 from dnd.store.reader import Store, union
 from dnd.store.settings import PrepareConfig
 from dnd.tables.readers import kind_of
-from dnd.training.device import choose_device
 from dnd.training.logs import LOG, read_log
 
 STORES, TEACHER, STUDENTS, ENCODERS, TARGETS = "stores", "teacher", "students", "encoders", "targets"

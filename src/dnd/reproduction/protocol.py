@@ -16,7 +16,7 @@ from dnd.common.errors import ConfigError
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS, find_qm9
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.ccmd import ccmd_cells
-from dnd.reproduction.classical_models import MOST_BOOSTED_TARGETS
+from dnd.reproduction.frozen_models import MOST_BOOSTED_TARGETS
 from dnd.reproduction.multitask import multitask_cells
 from dnd.reproduction.results import Cell
 from dnd.reproduction.tables import CONFORMERS, LOCALITY, STUDENTS, TABLE_1, TABLE_2, TABLE_6, TEACHERS, System, system

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
 from dnd.common.files import read_json, write_json
-from dnd.common.randomness import numpy_generator
 from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_attention
 from dnd.report.figures import Finding
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.grid import WORKER, GridSummary, run_grid
-from dnd.reproduction.labelled import labelled_table
 from dnd.reproduction.locality import additive_share, draw_locality
-from dnd.reproduction.multitask import write_multitask
+from dnd.reproduction.multitask import labelled_table, write_multitask
 from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
 from dnd.reproduction.protocol import Request, plan, systems_of
 from dnd.reproduction.results import ENCODER, STORE, Cell, Work, digests

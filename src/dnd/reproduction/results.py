@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import open_own, sha256_file, storage_errors
-from dnd.common.sealed_records import append_line, read_lines, read_record
+from dnd.common.runs import append_line, read_lines, read_record
 
 # What a cell of a grid is given, and the names of what it leaves in its folder.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dnd.common.config import load_config
 from dnd.common.files import write_text
-from dnd.common.terminal import markdown_safe
+from dnd.common.log import markdown_safe
 from dnd.pretraining.baselines.infomax3d import ContrastConfig
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig, PretrainConfig
@@ -20,7 +20,7 @@ from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_re
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Record
-from dnd.reproduction.significance import Significance, holm, mean_over_sets
+from dnd.reproduction.statistics import Significance, holm, mean_over_sets
 from dnd.reproduction.tables import (
     CLASSICAL,
     LEVEL,

@@ -15,7 +15,7 @@ import numpy as np
 from dnd.common.config import look_up
 from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, QM9_PREFIX
 from dnd.reproduction.results import Record
-from dnd.reproduction.significance import Seeds, Significance, by_pretraining, holm, paired, unpaired
+from dnd.reproduction.statistics import Seeds, Significance, by_pretraining, holm, paired, unpaired
 
 # The systems that the tables compare, by their names on the command line and in the paper.
 

@@ -16,9 +16,8 @@ import numpy as np
 from dnd.common.errors import DndError, InputError
 from dnd.prediction.files import predict_file
 from dnd.predictor.predictor import Column
-from dnd.serve.limits import BusyError, Limits
-from dnd.serve.models import ServedModel, reasons_of
-from dnd.serve.schemas import JobInfo, JobRows, Row
+from dnd.serve.guard import BusyError, Limits
+from dnd.serve.models import JobInfo, JobRows, Row, ServedModel, reasons_of
 from dnd.tables.molecules import open_molecules
 
 _ENDINGS = (".csv", ".tsv", ".txt", ".smi", ".smiles", ".sdf", ".parquet")

@@ -10,9 +10,9 @@ from typing import Protocol, overload, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from dnd.common.compute import derive_seed, numpy_generator
 from dnd.common.errors import ConfigError
 from dnd.common.ragged import RaggedCounts
-from dnd.common.randomness import derive_seed, numpy_generator
 from dnd.graphs.batch import MoleculeBatch
 
 # Which molecules form a batch: length-sorted pools, a token budget, and an order that is a pure function of its seed.

@@ -16,9 +16,9 @@ from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
+from dnd.graphs.batch import Conformers
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import Conformers
-from dnd.store.quantum_columns import CALCULATE
+from dnd.store.auxiliary import CALCULATE
 from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
 from dnd.store.settings import PrepareConfig
 from dnd.store.writer import Reject, geometry_problem, row_problem
@@ -160,7 +160,7 @@ def _quantum_maker(wanted: bool) -> Callable[..., tuple[dict[str, np.ndarray], s
     """`quantum_columns`, or what makes no column where none are wanted."""
     if not wanted:
         return lambda record, placed, graph, full, explicit_hydrogens: ({}, None)
-    from dnd.store.quantum_columns import quantum_columns
+    from dnd.store.auxiliary import quantum_columns
 
     return quantum_columns
 

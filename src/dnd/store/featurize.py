@@ -13,9 +13,9 @@ from jaxtyping import Int
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_count, process_pool
+from dnd.graphs.batch import MolecularGraph
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import MolecularGraph
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting, StoreRow
 
@@ -54,7 +54,7 @@ def featurize_smiles(
     Args:
         texts: SMILES.
         hydrogens: a student sees explicit hydrogens with `all_both` only.
-        standardize: take the largest organic part of each, neutral; see `chemistry/standardize.py`.
+        standardize: take the largest organic part of each, neutral; see `chemistry/identity.py`.
         jobs: worker processes; used from 2,000 molecules on. 0 = one per processor.
     """
     explicit = hydrogens == "all_both"
@@ -80,7 +80,7 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 def _featurize_all(texts: Sequence[str], explicit: bool, standardize: bool) -> list[Featurized]:
     quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
     if standardize:
-        from dnd.chemistry.standardize import may_change  # few models ask for it
+        from dnd.chemistry.identity import may_change  # few models ask for it
 
         quick = [None if outcome is None or may_change(outcome[0]) else outcome for outcome in quick]
     return [
@@ -98,7 +98,7 @@ def _rewritten(texts: Sequence[str]) -> Sequence[tuple[str, MolecularGraph] | No
 def _featurize(text: str, explicit: bool, standardize: bool) -> Featurized:
     molecule = given = without_isotopes(parse_smiles(text))
     if standardize:
-        from dnd.chemistry.standardize import standard_form  # few models ask for it
+        from dnd.chemistry.identity import standard_form  # few models ask for it
 
         molecule = standard_form(given)
     if not molecule.ok:

@@ -19,24 +19,23 @@ import numpy as np
 from jaxtyping import Bool
 
 from dnd.common.cluster import RayCluster, machines
+from dnd.common.compute import numpy_generator
 from dnd.common.errors import ConfigError, InputError, note_rows
 from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.log import Progress
-from dnd.common.randomness import numpy_generator
-from dnd.common.runs import RUN_RECORD, already_finished, begin_or_go_on, require_free, require_same_run
-from dnd.common.watched_inputs import WatchedInputs
+from dnd.common.runs import RUN_RECORD, WatchedInputs, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.workers import Here
 from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import open_sources, refuse_unused_column
-from dnd.conformers.quantum_labels import QuantumLabel
+from dnd.conformers.quantum import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
-from dnd.graphs.molecular_graph import FEATURE_VERSION
+from dnd.graphs.batch import FEATURE_VERSION
+from dnd.store.auxiliary import CALCULATE, describe_quantum, with_labels
 from dnd.store.convert import Conversion, keys_of_records
-from dnd.store.quantum_columns import CALCULATE, describe_quantum, with_labels
 from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
-from dnd.tables.key_lists import is_key_list, key_digest, read_key_list
+from dnd.tables.molecules import is_key_list, key_digest, read_key_list
 
 # Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
 #

@@ -19,13 +19,15 @@ from jaxtyping import Float, Int
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
-from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.molecular_graph import (
+from dnd.graphs.batch import (
     ATOM_FEATURE_SIZES,
     BOND_FEATURE_SIZES,
     FEATURE_VERSION,
     NUM_ATOM_FEATURES,
     NUM_BOND_FEATURES,
+    ConformerBatch,
+    GraphBatch,
+    MoleculeBatch,
 )
 from dnd.store.schema import (
     FURTHER_FIELDS,
@@ -39,7 +41,7 @@ from dnd.store.schema import (
 )
 
 if TYPE_CHECKING:
-    from dnd.common.watched_inputs import MappedFile
+    from dnd.common.runs import MappedFile
 
 # Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
 #
@@ -101,7 +103,7 @@ class Store:
             InputError: there is no such folder.
             CorruptFileError: the store is unfinished, damaged, or of a newer format.
         """
-        from dnd.common.watched_inputs import MappedFile  # a store in memory, as predictions have it, needs none
+        from dnd.common.runs import MappedFile  # a store in memory, as predictions have it, needs none
 
         folder = Path(path)
         before = {path.name: MappedFile(path) for path in folder.glob("shard-*")}

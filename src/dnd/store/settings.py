@@ -15,7 +15,7 @@ from dnd.common.files import package_versions, sha256_file
 from dnd.conformers.nvmolkit_backend import is_available
 from dnd.conformers.quantum import require_tblite
 from dnd.conformers.records import RecordSource
-from dnd.store.quantum_columns import CALCULATE, require_possible
+from dnd.store.auxiliary import CALCULATE, require_possible
 from dnd.store.schema import AUXILIARY_FIELDS, QUANTUM_FIELDS, ConformerBackend, ConformerSource, HydrogenSetting
 
 SHARD_SIZE = 32768

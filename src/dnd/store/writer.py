@@ -18,8 +18,8 @@ from dnd.chemistry.geometry import impossible_bonds
 from dnd.chemistry.molecule import CLOSEST_APPROACH
 from dnd.common.errors import CorruptFileError, StorageError
 from dnd.common.files import replacing, sha256_file, storage_errors, write_text
-from dnd.common.sealed_records import read_record, write_record
-from dnd.graphs.molecular_graph import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
+from dnd.common.runs import read_record, write_record
+from dnd.graphs.batch import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import StoreRow, record_batch, schema_with
 from dnd.tables.writers import csv_text
 

@@ -22,7 +22,7 @@ import pyarrow.parquet
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.common.files import replacing
-from dnd.common.terminal import data_stream
+from dnd.common.log import data_stream
 
 # CSV cells that a spreadsheet must not take for a formula.
 

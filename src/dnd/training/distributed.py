@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dnd.common.errors import DndError
 from dnd.common.files import folder_lock
-from dnd.training.objective import StepLoss, Terms
+from dnd.training.settings import StepLoss, Terms
 
 # The others wait in a collective while rank 0 evaluates or saves, which may take longer than the default allows.
 _PATIENCE = timedelta(hours=2)

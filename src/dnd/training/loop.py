@@ -1,14 +1,17 @@
-"""The one training loop: step, log, evaluate, save, stop, and resume to the same bits."""
+"""The one training loop: step, log, evaluate, save, stop on request, and resume to the same bits."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,20 +19,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from dnd.common.compute import choose_bf16, choose_device, derive_seed, set_threads
 from dnd.common.errors import InputError, Interrupted, NonFiniteError
 from dnd.common.files import check_free_space, folder_lock, write_json
 from dnd.common.log import LOGGER
 from dnd.common.model_folder import load_strictly
-from dnd.common.randomness import derive_seed, set_threads
 from dnd.common.runs import record_change, require_same_run, run_id, write_run_record
 from dnd.graphs.batch import MoleculeBatch
-from dnd.training.checkpoint import Checkpoint, Checkpoints, load_optimizer, tensors_on_cpu
-from dnd.training.device import choose_bf16, choose_device
 from dnd.training.distributed import World
-from dnd.training.logs import RunLog
-from dnd.training.objective import Objective
-from dnd.training.settings import LoopConfig, TrainResult, learning_rate
-from dnd.training.stopping import OUT_OF_TIME, StopRequests
+from dnd.training.logs import Checkpoint, Checkpoints, RunLog, load_optimizer, tensors_on_cpu
+from dnd.training.settings import LoopConfig, Objective, TrainResult, learning_rate
+
+# How a run is asked to stop before its end: SIGINT, SIGTERM, a time limit; noticed between two steps.
+
+# No signal that is handled has this number, and every one of them is larger: over ranks the largest reason wins.
+OUT_OF_TIME = 1
+
+
+class StopRequests:
+    """Collects requests to stop while it is entered; the previous handlers are restored afterwards."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._limit_s, self._started = limit_s, time.monotonic()
+        self._signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def reason(self) -> int:
+        """0 to continue, the number of a signal, or `OUT_OF_TIME`."""
+        if self._signal == 0 and self._limit_s is not None and time.monotonic() - self._started > self._limit_s:
+            return OUT_OF_TIME
+        return self._signal
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
 
 # Where a run is: everything about it that is not a tensor.
 

@@ -13,9 +13,9 @@ import pytest
 from rdkit import Chem, RDLogger
 from rdkit.Chem import Descriptors, Lipinski
 
-from dnd.chemistry.density import MOST_WALKS, TooDenseError, walks
-from dnd.chemistry.descriptor_graph import path_sums, two_bond_paths
+from dnd.chemistry.descriptor_parts import path_sums, two_bond_paths
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, MOST_ATOMS_BY_RECURSION, DescriptorCalculator
+from dnd.chemistry.parse import MOST_WALKS, TooDenseError, walks
 from dnd.common.errors import InputError
 
 DIVERSE = Path(__file__).parents[2] / "data" / "diverse_20000.smi.gz"

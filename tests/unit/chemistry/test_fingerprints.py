@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.chemistry.density import TooDenseError
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
+from dnd.chemistry.parse import TooDenseError
 from dnd.common.errors import InputError
 from dnd.predictor.classical.features import count_fingerprints
 

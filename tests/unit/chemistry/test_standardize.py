@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import dnd
+from dnd.chemistry.identity import is_mixture, molecule_for_model
 from dnd.chemistry.parse import parse_smiles
-from dnd.chemistry.standardize import is_mixture, molecule_for_model
+from dnd.cli.check import check_lines
 from dnd.common.errors import InputError
 from dnd.common.files import read_json
-from dnd.finetuning.check_data import check_data
-from dnd.finetuning.check_facts import next_line
-from dnd.finetuning.check_text import check_lines
+from dnd.finetuning.check_data import check_data, next_line
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.predictor.predictor import Predictor

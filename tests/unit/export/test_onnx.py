@@ -22,13 +22,12 @@ from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.export import featurizer
 from dnd.export.export import export_onnx
-from dnd.export.graph import Graph
-from dnd.export.outputs import value_nodes
+from dnd.export.graph import Graph, value_nodes
 from dnd.export.students import network_nodes
 from dnd.finetuning.compress import CompressConfig, compress
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
-from dnd.predictor.network import PropertyNetwork, run_over, to_raw_units
+from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, Transform
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, GroupCalibration, TargetCalibration

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json
-from dnd.finetuning import blend_students
+from dnd.finetuning import stacking
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
@@ -47,15 +47,15 @@ def test_the_kept_students_learn_from_all_molecules_but_those_of_the_test_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen = []
-    real = blend_students.train_member
+    real = stacking.train_member
 
     def train_member(plan, number, seed, partition, folder, **options):
         result = real(plan, number, seed, partition, folder, **options)
         seen.append((folder.name, partition, plan.config.loop, result.best_epoch))
         return result
 
-    monkeypatch.setattr(blend_students, "train_member", train_member)
-    monkeypatch.setattr(blend_students, "lowers_error", lambda *_: (True, 0.0, 1.0))
+    monkeypatch.setattr(stacking, "train_member", train_member)
+    monkeypatch.setattr(stacking, "lowers_error", lambda *_: (True, 0.0, 1.0))
     monkeypatch.setattr(
         "dnd.finetuning.stacking.fit_weights", lambda values, *_: np.full(values.shape[::2], 1 / len(values))
     )
@@ -79,7 +79,7 @@ def test_the_kept_students_learn_from_all_molecules_but_those_of_the_test_part(
 
 
 def test_a_first_student_that_does_not_help_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(blend_students, "lowers_error", lambda *_: (False, 0.75, 0.5))
+    monkeypatch.setattr(stacking, "lowers_error", lambda *_: (False, 0.75, 0.5))
     model, lines = made(tmp_path)
     said = "error of the blend out of fold 0.7500 with the first one, 0.5000 without"
     assert any(said in line and "no further ones are trained" in line for line in lines)
@@ -97,8 +97,8 @@ def test_of_few_labels_the_body_is_trained_only_if_that_is_better_out_of_fold(
     student = build_student(StudentConfig("gine", width=16, num_layers=2))
     save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder")
     errors = iter([1.0, 2.0] if better == "head" else [2.0, 1.0])
-    monkeypatch.setattr(blend_students, "blend_loss", lambda *_: next(errors))
-    monkeypatch.setattr(blend_students, "lowers_error", lambda *_: (True, 0.0, 1.0))
+    monkeypatch.setattr(stacking, "blend_loss", lambda *_: next(errors))
+    monkeypatch.setattr(stacking, "lowers_error", lambda *_: (True, 0.0, 1.0))
     monkeypatch.setattr(
         "dnd.finetuning.stacking.fit_weights", lambda values, *_: np.full(values.shape[::2], 1 / len(values))
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnd.finetuning.censored import expected_beyond, log_likelihood
+from dnd.finetuning.objective import expected_beyond, log_likelihood
 from dnd.predictor.predictor import Predictor
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 

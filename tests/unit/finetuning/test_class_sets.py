@@ -9,8 +9,7 @@ from dnd.chemistry.splits import Split
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.classes import ALWAYS, ClassWiseSets, Isotonic
 from dnd.predictor.uncertainty.fitting import calibrate, isotonic_is_better
-from dnd.predictor.uncertainty.intervals import mixing_weights, weighted_half_width
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import HeldOut, Predicted, mixing_weights, weighted_half_width
 
 
 def labelled(count: int, seed: int, rare: float = 0.1) -> tuple[np.ndarray, np.ndarray]:

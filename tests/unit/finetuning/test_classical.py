@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.finetuning.baselines import LIMIT_FOREST_WORK, Features, baselines, fit_forests
+from dnd.finetuning.evaluation import LIMIT_FOREST_WORK, Features, baselines, fit_forests
 from dnd.predictor.classical.features import LIMIT_DESCRIPTOR, NUM_BITS, count_fingerprints, descriptors_2d
 from dnd.predictor.metrics import score
 from dnd.predictor.targets import Target

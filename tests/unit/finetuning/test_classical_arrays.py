@@ -24,18 +24,21 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.classical import FitOptions, Training, fit_member
-from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, FURTHER, Layout, features_of
-from dnd.predictor.classical.gaussian_process import (
+from dnd.predictor.classical.array_models import (
     Kernel,
     Linear,
     Scaling,
+    Trees,
     Unary,
     constant,
     fit_kernel,
+    from_forest,
+    from_lightgbm,
+    mean_of,
     squared_distance,
     tanimoto,
 )
-from dnd.predictor.classical.trees import Trees, from_forest, from_lightgbm, mean_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, FURTHER, Layout, features_of
 
 ESOL = Path(__file__).parents[3] / "data/ogb/ogbg_molesol/mapping/mol.csv.gz"
 LAYOUT = Layout()

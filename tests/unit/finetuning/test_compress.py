@@ -17,17 +17,15 @@ from dnd.common.files import folder_lock, read_json
 from dnd.common.model_folder import read_model
 from dnd.finetuning import compress as module
 from dnd.finetuning.compress import CompressConfig, compress
-from dnd.finetuning.compressed_model import widened
-from dnd.finetuning.unlabelled import POOL, taught_values
+from dnd.finetuning.compressed_model import POOL, taught_values, widened
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import hint_to_compress
 from dnd.predictor.applicability_domain import read_domain
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Transform
-from dnd.predictor.uncertainty.intervals import ConformalIntervals
-from dnd.predictor.uncertainty.protocol import Predicted
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, Predicted
 from dnd.report.model_report import write_model_report
-from dnd.tables.from_python import as_molecules
+from dnd.tables.molecules import as_molecules
 from finetuning_toys import molecules, quietly, write_classes, write_csv, write_regression
 
 BLEND = ("blend.classical=ridge,forest_descriptors", "blend.students=false", "blend.folds=2", "blend.trees=5")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dnd.finetuning import kept_work
-from dnd.finetuning.classical import Workbench
-from dnd.finetuning.kept_work import FOLDER, KeptFeatures, KeptWork
+from dnd.finetuning import classical
+from dnd.finetuning.classical import FOLDER, KeptFeatures, KeptWork, Workbench
 from dnd.predictor.classical import features as features_module
 from dnd.predictor.classical.features import FIRST_SETS, Features, features_of
 from dnd.predictor.ensemble import ArrayModel, models_to_store, stored_models
@@ -42,7 +41,7 @@ class Counted:
 
 @pytest.fixture
 def kept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_work, "KEEP_FROM_S", 0.0)
+    monkeypatch.setattr(classical, "KEEP_FROM_S", 0.0)
 
 
 @pytest.mark.usefixtures("kept_at_once")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dnd.finetuning.losses import balanced_terms, masked_bce, masked_values
+from dnd.finetuning.objective import balanced_terms, masked_bce, masked_values
 
 NAN = math.nan
 

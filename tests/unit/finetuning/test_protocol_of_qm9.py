@@ -10,11 +10,10 @@ from dnd.common.errors import ConfigError
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig, Regularization
 from dnd.finetuning.students import initial_student, student_to_train
-from dnd.models.students.base import StudentConfig
+from dnd.models.students.base import StudentConfig, pool_four
 from dnd.models.students.encoders import build_student, load_encoder, save_encoder
-from dnd.models.students.layers import pool_four
 from dnd.prediction.embedder import Embedder
-from dnd.predictor.network import PropertyNetwork
+from dnd.predictor.ensemble import PropertyNetwork
 from dnd.predictor.predictor import Predictor
 from dnd.training.loop import Position
 from dnd.training.settings import LoopConfig, learning_rate

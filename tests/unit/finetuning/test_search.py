@@ -14,8 +14,7 @@ from dnd.finetuning import search
 from dnd.finetuning.finetune import _plan
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.search import JOURNAL, Score, search_settings
-from dnd.finetuning.settings import FinetuneConfig
-from dnd.finetuning.time_limit import Clock
+from dnd.finetuning.settings import Clock, FinetuneConfig
 from finetuning_toys import quietly, tiny_config, write_regression
 from support.said import said
 

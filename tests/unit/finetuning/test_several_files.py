@@ -13,7 +13,7 @@ import torch
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.finetuning.labelled_data import LabelledFile
-from dnd.finetuning.losses import balanced_terms
+from dnd.finetuning.objective import balanced_terms
 from dnd.finetuning.several_files import labelled_file, read_several
 from dnd.finetuning.tasks import choose_tasks
 from dnd.prediction.evaluate import evaluate_file, metric_lines

@@ -9,8 +9,15 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.graphs.fast import graphs as canonical
-from dnd.graphs.fast.flat_graphs import is_plain, read_binaries
-from dnd.graphs.fast.graphs import parse_canonical, parse_ordinary, rewrite, rewritten_graphs, written_graphs
+from dnd.graphs.fast.graphs import (
+    is_plain,
+    parse_canonical,
+    parse_ordinary,
+    read_binaries,
+    rewrite,
+    rewritten_graphs,
+    written_graphs,
+)
 from dnd.graphs.features import featurize
 from dnd.store.featurize import featurize_smiles
 from ogb_reference import SETS, assert_same, same_graph, sample, smiles2graph, smiles_of
@@ -124,7 +131,7 @@ def test_noise_after_a_good_head_never_raises() -> None:
 
 def test_another_rdkit_changes_nothing_but_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = featurize_smiles(MARKED, "heavy_both")
-    monkeypatch.setattr("dnd.graphs.fast.flat_graphs._HEADS", ())
+    monkeypatch.setattr("dnd.graphs.fast.graphs._HEADS", ())
     assert canonical.rewritten_graphs(MARKED) == [None] * len(MARKED)
     for slow, quick in zip(featurize_smiles(MARKED, "heavy_both"), expected, strict=True):
         assert slow.graph is not None

@@ -9,9 +9,8 @@ import torch
 
 from dnd.conformers.records import PERIODIC_TABLE
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.base import Student, StudentConfig
+from dnd.models.students.base import Student, StudentConfig, pool
 from dnd.models.students.encoders import build_student, half_precision
-from dnd.models.students.layers import pool
 from dnd.store.featurize import as_store, featurize_smiles
 from student_batches import batch_of, random_molecule
 

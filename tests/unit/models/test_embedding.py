@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
-from dnd.models.students.layers import FeatureEmbedding
+from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
+from dnd.models.students.base import FeatureEmbedding
 
 
 @pytest.mark.parametrize(("sizes", "looked_up"), [(BOND_FEATURE_SIZES, True), (ATOM_FEATURE_SIZES, False)])

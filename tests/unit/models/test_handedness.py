@@ -10,7 +10,7 @@ from dnd.common.errors import ConfigError
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
-from dnd.models.teachers.handedness import Handedness
+from dnd.models.teachers.layers import Handedness
 
 SMALL = {"width": 16, "num_layers": 2, "num_heads": 4, "num_rbf": 16}
 MIRROR = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dnd.models.students.layers import PackedBatchNorm, fixed_weights, linear_then_norm
+from dnd.models.students.base import PackedBatchNorm, fixed_weights, linear_then_norm
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from dnd.common.errors import CorruptFileError
-from dnd.models.students.base import StudentConfig
-from dnd.models.students.layers import pool_four
+from dnd.models.students.base import StudentConfig, pool_four
 from dnd.models.students.pna import PNA, PNAHead, aggregates
 from dnd.models.students.reference_weights import rename_pna_weights as rename_reference_weights
 from student_batches import batch_of, recorded_batch, unbonded

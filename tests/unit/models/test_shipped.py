@@ -11,9 +11,11 @@ import torch
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.finetuning.students import encoder_choice
 from dnd.models.students import encoders as shipped
-from dnd.models.students.base import StudentConfig
+from dnd.models.students.base import Pooling, StudentConfig
 from dnd.models.students.encoders import (
     DEFAULT_ENCODER,
+    DEVIATIONS,
+    RepresentationLimits,
     build_student,
     encoder_folder,
     half_precision,
@@ -22,8 +24,6 @@ from dnd.models.students.encoders import (
     save_encoder,
     shipped_encoders,
 )
-from dnd.models.students.layers import Pooling
-from dnd.models.students.limits import DEVIATIONS, RepresentationLimits
 from dnd.prediction.embedder import Embedder, load_embedder
 from dnd.prediction.estimator import DndRegressor
 from dnd.store.featurize import as_store, featurize_smiles

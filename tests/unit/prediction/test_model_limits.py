@@ -10,7 +10,7 @@ import pytest
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json
-from dnd.models.students.limits import DEVIATIONS, WHOLE
+from dnd.models.students.encoders import DEVIATIONS, WHOLE
 from dnd.predictor.predictor import Predictor
 from finetuning_toys import molecules, tiny_model
 

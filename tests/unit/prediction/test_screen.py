@@ -19,7 +19,7 @@ import pytest
 from rdkit import Chem
 
 import screen_toys
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.log import Progress

@@ -19,11 +19,9 @@ from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import MEMBERS, FitOptions, Workbench, _pilot
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.fold_data import scaffold_folds
-from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, FinetuneConfig
-from dnd.finetuning.time_limit import Clock, read_duration
+from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig, read_duration
 from dnd.models.students.base import StudentConfig
-from dnd.models.students.encoders import build_student, save_encoder
-from dnd.models.students.property_heads import Property, PropertyHeads
+from dnd.models.students.encoders import Property, PropertyHeads, build_student, save_encoder
 from dnd.prediction.embedder import Embedder
 from dnd.predictor.classical.features import Layout, features_of
 from dnd.predictor.predictor import Predictor
@@ -53,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(
             "dnd.finetuning.stacking.fit_weights", lambda values, *_: np.full(values.shape[::2], 1 / len(values))
         )
-        patch.setattr("dnd.finetuning.blend_students.lowers_error", lambda *_: (True, 0.0, 1.0))
+        patch.setattr("dnd.finetuning.stacking.lowers_error", lambda *_: (True, 0.0, 1.0))
         quietly(write_regression(folder), folder / "model", ["size"], *BLEND)
     return folder / "model"
 

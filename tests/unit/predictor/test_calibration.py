@@ -27,8 +27,7 @@ from dnd.predictor.uncertainty.calibration import (
 )
 from dnd.predictor.uncertainty.classes import Platt
 from dnd.predictor.uncertainty.fitting import calibrate
-from dnd.predictor.uncertainty.intervals import ConformalIntervals, conformal_half_width
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, HeldOut, Predicted, conformal_half_width
 from make_golden import GOLDEN
 
 

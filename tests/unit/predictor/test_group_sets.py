@@ -15,7 +15,7 @@ from dnd.predictor.targets import ClassGroup, softmax
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.classes import ClassWiseSets, MarginalSets
 from dnd.predictor.uncertainty.fitting import calibrate, choose
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import HeldOut, Predicted
 from finetuning_toys import molecules, quietly, write_csv
 
 GROUP = ClassGroup("grade", ("a", "b", "c", "d"), 0)

@@ -18,8 +18,7 @@ from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Transform
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, TargetCalibration, sentences
 from dnd.predictor.uncertainty.fitting import calibrate, choose
-from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, HeldOut, Predicted, mixing_weights
 from finetuning_toys import heavy_atoms, quietly, write_csv
 from make_golden import GOLDEN
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import dnd
 from dnd.common.errors import ConfigError, InputError
-from dnd.finetuning.losses import balanced_terms, balanced_weights, cross_entropy
+from dnd.finetuning.objective import balanced_terms, balanced_weights, cross_entropy
 from dnd.finetuning.tasks import choose_task, choose_tasks
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import ScreenConfig, _column_of
@@ -23,7 +23,7 @@ from dnd.predictor.metrics import class_scores, judge, one_hot
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import ClassGroup, normalised, softmax
 from dnd.predictor.uncertainty.classes import Temperature
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import HeldOut, Predicted
 from dnd.tables.labels import LabelColumn, LabelRules, read_column
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv
 

@@ -17,7 +17,7 @@ from dnd.predictor.metrics import significant
 from dnd.predictor.targets import Target, Transform
 from dnd.predictor.uncertainty.calibration import sentences
 from dnd.predictor.uncertainty.fitting import calibrate
-from dnd.predictor.uncertainty.protocol import Predicted
+from dnd.predictor.uncertainty.intervals import Predicted
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_csv
 
 GENERATOR = np.random.default_rng(0)

@@ -22,10 +22,9 @@ from dnd.pretraining.auxiliary import (
     atom_pairs,
     principal_radii,
 )
-from dnd.pretraining.bond_head import BondHead, bonds_once
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import DistillationObjective
-from dnd.pretraining.scales import Standardiser, masked_squares
+from dnd.pretraining.heads import BondHead, Standardiser, bonds_once, masked_squares
 from dnd.pretraining.settings import AUXILIARY, DistillConfig, TermWeights
 from dnd.store.reader import Store, union
 from dnd.store.schema import FINGERPRINT_PLACES, QUANTUM_FIELDS, StoreRow

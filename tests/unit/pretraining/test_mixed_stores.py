@@ -15,7 +15,7 @@ from dnd.common.files import sha256_file
 from dnd.models.students.encoders import build_student, load_encoder, load_heads
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import DistillationObjective
-from dnd.pretraining.label_term import LabelTerm, is_class, known_labels
+from dnd.pretraining.heads import LabelTerm, is_class, known_labels
 from dnd.pretraining.settings import DistillConfig, TermWeights
 from dnd.store.reader import Store, union
 from dnd.store.schema import StoreRow

@@ -11,7 +11,7 @@ from conformance.teacher_suite import conformers_of, random_molecule, rotation
 from dnd.common.errors import ConfigError
 from dnd.models.students.base import StudentConfig
 from dnd.models.teachers.base import TeacherConfig
-from dnd.models.teachers.molecule_token import MoleculeToken
+from dnd.models.teachers.layers import MoleculeToken
 from dnd.models.teachers.teachers import build_teacher, load_teacher
 from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig, TermWeights

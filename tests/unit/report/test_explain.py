@@ -21,8 +21,7 @@ from dnd.models.students.encoders import build_student
 from dnd.predictor.classical.features import count_fingerprints
 from dnd.predictor.predictor import Predictor
 from dnd.report.attention import map_attention
-from dnd.report.contributions import draw_png, draw_svg, explain, largest_part, variants_of
-from dnd.report.explain import explain_file
+from dnd.report.explain import draw_png, draw_svg, explain, explain_file, largest_part, variants_of
 from finetuning_toys import heavy_atoms, quietly, tiny_model, write_csv
 from finetuning_toys import molecules as toy_molecules
 

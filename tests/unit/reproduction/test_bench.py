@@ -11,16 +11,25 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dnd.bench import fresh, pipeline, scaling
-from dnd.bench.fresh import added_memory, run_command
-from dnd.bench.measure import Line, Table, Variant, machine, measure
-from dnd.bench.molecules import drug_like_smiles, graph_store, qm9_store, random_student, tokens_of
-from dnd.bench.references import PackedTokenGT, PaddedTokenGT
+from dnd.bench import scaling, startup, throughput
+from dnd.bench.measure import (
+    Line,
+    Table,
+    Variant,
+    drug_like_smiles,
+    graph_store,
+    machine,
+    measure,
+    qm9_store,
+    random_student,
+    tokens_of,
+)
 from dnd.bench.scaling import Point, chain, packing, points_csv, repeat_store, write_points
-from dnd.bench.training import tokengt_forward, transformer_forward
+from dnd.bench.startup import added_memory, run_command
+from dnd.bench.training import PackedTokenGT, PaddedTokenGT, tokengt_forward, transformer_forward
 from dnd.chemistry.parse import parse_smiles
 from dnd.cli import bench as command
-from dnd.common.doctor import diagnose
+from dnd.common.about import diagnose
 from dnd.common.errors import DndError
 from dnd.models.students.base import StudentConfig, preset
 from dnd.models.students.encoders import build_student
@@ -67,7 +76,7 @@ def test_the_report_names_machine_and_versions(tmp_path: Path) -> None:
 
 def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scaling, "ATOMS", (10, 31))
-    fresh.main("dnd.bench.scaling:atoms_work", json.dumps({"network": "gine-small", "repetitions": 1}))
+    startup.main("dnd.bench.scaling:atoms_work", json.dumps({"network": "gine-small", "repetitions": 1}))
     points = json.loads(capsys.readouterr().out)
     assert [(point["axis"], point["value"]) for point in points] == [("atoms", 10), ("atoms", 31)]
 
@@ -75,7 +84,7 @@ def test_work_is_prepared_then_measured(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_a_file_is_predicted_and_its_rows_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("smiles\nCCO\nc1ccccc1\nCC(=O)N", encoding="utf-8")
-    fresh.main("dnd.bench.scaling:rows_work", json.dumps({"table": str(table), "network": "gine-small"}))
+    startup.main("dnd.bench.scaling:rows_work", json.dumps({"table": str(table), "network": "gine-small"}))
     point = json.loads(capsys.readouterr().out)
     assert (point["axis"], point["value"], point["per"]) == ("rows", 3, "row")
     assert point["cpu_ms"] > 0
@@ -132,8 +141,8 @@ def test_wider_networks_do_more_per_byte() -> None:
 
 
 def test_a_pipeline_table_has_the_step_as_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "LOOP", LoopConfig(batch_size=4))
-    first = next(iter(pipeline.bench_pipeline(12, 1)))
+    monkeypatch.setattr(throughput, "LOOP", LoopConfig(batch_size=4))
+    first = next(iter(throughput.bench_pipeline(12, 1)))
     assert first.share
     assert [line.name for line in first.lines] == [
         "training step",

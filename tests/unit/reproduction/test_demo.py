@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from dnd.common.log import LOGGER, PROGRESS, RESULT, told
-from dnd.reproduction import demo_progress
-from dnd.reproduction.demo import run_demo
-from dnd.reproduction.demo_progress import Progress
+from dnd.reproduction import demo
+from dnd.reproduction.demo import Progress, run_demo
 from dnd.reproduction.demo_report import (
     FINETUNED,
     Knowledge,
@@ -106,7 +105,7 @@ def test_on_a_terminal_the_line_is_rewritten_and_goes_away() -> None:
     assert "\n" not in text
     assert text.count("\r\x1b[K   prepare") > 1
     assert text.endswith("\r\x1b[K")
-    assert max(demo_progress.TERMINAL_EVERY_S, demo_progress.ELSEWHERE_EVERY_S) < 5
+    assert max(demo.TERMINAL_EVERY_S, demo.ELSEWHERE_EVERY_S) < 5
 
 
 def test_a_stream_that_is_closed_stops_nothing() -> None:

@@ -13,7 +13,6 @@ from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.settings import ALIGNMENT, AUXILIARY, TermWeights
-from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.cell_runners import STAGES
 from dnd.reproduction.encoder_ablation import (
@@ -28,6 +27,7 @@ from dnd.reproduction.encoder_ablation import (
     scores_of,
     variant_config,
 )
+from dnd.reproduction.pretraining_labels import BaseConfig
 from dnd.reproduction.results import ENCODER, Cell, Record, Work, digests
 from dnd.reproduction.tables import paper_best
 from dnd.store.prepare import prepare

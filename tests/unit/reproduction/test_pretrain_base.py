@@ -14,12 +14,12 @@ from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
 from dnd.conformers.formats import open_arrays
-from dnd.conformers.quantum_labels import QuantumLabels, make_labeller
+from dnd.conformers.quantum import QuantumLabels, make_labeller
 from dnd.models.students.encoders import load_encoder
 from dnd.prediction.embedder import Embedder
 from dnd.pretraining.settings import AUXILIARY
-from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.pretrain_base import BaseResult, pretrain_base
+from dnd.reproduction.pretraining_labels import BaseConfig
 from dnd.store.reader import Store, union
 from dnd.store.schema import QUANTUM_FIELDS
 from support.said import said

@@ -21,12 +21,11 @@ from dnd.prediction.embedder import Embedder
 from dnd.pretraining.denoise import denoise
 from dnd.pretraining.distill_objective import _name_and_unit
 from dnd.pretraining.settings import TermWeights
-from dnd.reproduction.base_settings import BaseConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.pretrain_base import BaseResult, pretrain_base
-from dnd.reproduction.pretraining_labels import measured_table
+from dnd.reproduction.pretraining_labels import BaseConfig, measured_table
 from dnd.store.reader import Store, union
-from dnd.tables.key_lists import key_digest, read_key_list
+from dnd.tables.molecules import key_digest, read_key_list
 
 QM9 = Path(__file__).parents[2] / "data" / "qm9_300.npz"
 HELD_OUT = Path(__file__).parents[3] / "data" / "held_out_molecules.txt.gz"

@@ -8,7 +8,7 @@ from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
-from dnd.common.sealed_records import write_record
+from dnd.common.runs import write_record
 from dnd.reproduction.benchmarks import _fitting, draw_labelled, qm9_slice
 from dnd.reproduction.cell_runners import prepare_store, qm9_labels
 from dnd.reproduction.results import OUTCOME_FILE, STORE, TABLE, Work

@@ -25,8 +25,7 @@ from dnd.common.errors import ConfigError
 from dnd.predictor.predictor import Predictor
 from dnd.serve import guard
 from dnd.serve.app import build_app
-from dnd.serve.guard import Receive, Send, problem
-from dnd.serve.limits import BusyError, Limits, TooSlowError, Turns
+from dnd.serve.guard import BusyError, Limits, Receive, Send, TooSlowError, Turns, problem
 from dnd.serve.models import ServedModels, reasons_of
 from finetuning_toys import molecules
 from serve_toys import two_models

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import checks
 
 from dnd.serve.app import VERSION, build_app
-from dnd.serve.limits import Limits
+from dnd.serve.guard import Limits
 from dnd.serve.models import ServedModels
 from finetuning_toys import tiny_model
 

@@ -16,10 +16,17 @@ pytest.importorskip("tblite", reason="needs the extra `quantum`")
 from dnd.cli.main import build_app
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.conformers.formats import open_arrays
-from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES, quantum_values
-from dnd.conformers.quantum_labels import QuantumLabel, QuantumLabels, joined, make_labeller
+from dnd.conformers.quantum import (
+    ATOM_QUANTITIES,
+    QUANTITIES,
+    QuantumLabel,
+    QuantumLabels,
+    joined,
+    make_labeller,
+    quantum_values,
+)
+from dnd.store.auxiliary import NO_LABEL
 from dnd.store.prepare import prepare
-from dnd.store.quantum_columns import NO_LABEL
 from dnd.store.reader import Store
 from dnd.store.schema import NUM_QUANTUM, NUM_QUANTUM_ATOM, QUANTUM_FIELDS, format_version
 from dnd.store.settings import PrepareConfig

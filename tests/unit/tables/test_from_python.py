@@ -14,7 +14,7 @@ import pytest
 from rdkit import Chem
 
 from dnd.common.errors import InputError
-from dnd.tables.from_python import as_molecules
+from dnd.tables.molecules import as_molecules
 
 ETHANOL = Chem.MolFromSmiles("CCO")
 
@@ -113,7 +113,7 @@ def test_an_object_of_another_kind_is_a_row_with_a_reason() -> None:
 
 def test_no_library_of_tables_is_imported() -> None:
     code = (
-        "import sys, json; from dnd.tables.from_python import as_molecules; as_molecules(['C']);"
+        "import sys, json; from dnd.tables.molecules import as_molecules; as_molecules(['C']);"
         "print(json.dumps(sorted({'pandas', 'polars', 'torch'} & set(sys.modules))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from dnd.chemistry.identity import connectivity_key
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.tables.key_lists import is_key_list, key_digest, key_list_text, read_key_list
+from dnd.tables.molecules import is_key_list, key_digest, key_list_text, read_key_list
 
 
 def digest_of(smiles: str) -> str:

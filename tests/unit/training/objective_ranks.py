@@ -16,7 +16,7 @@ from dnd.finetuning.objective import SupervisedObjective
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
-from dnd.predictor.network import PropertyNetwork
+from dnd.predictor.ensemble import PropertyNetwork
 from dnd.predictor.targets import Target
 from dnd.pretraining.baselines.infomax3d import ContrastConfig, ContrastiveObjective, contrastive_step
 from dnd.pretraining.baselines.property_or_distance import DisPredObjective, ProPredObjective
@@ -24,8 +24,7 @@ from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
 from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.settings import PretrainConfig, TermWeights
 from dnd.training.distributed import World
-from dnd.training.objective import Objective, StepLoss
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, Objective, StepLoss
 from nursery import end_like_the_command
 from toy import ToyObjective
 

@@ -18,7 +18,7 @@ from dnd.common.log import told
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.distributed import World
 from dnd.training.loop import LoopConfig, train
-from dnd.training.objective import StepLoss
+from dnd.training.settings import StepLoss
 from nursery import end_like_the_command
 from toy import ToyObjective
 

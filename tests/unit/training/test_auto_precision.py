@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 
+from dnd.common.compute import choose_bf16
 from dnd.models.students.gine import Gine
 from dnd.models.students.tokengt import TokenGT
-from dnd.training.device import choose_bf16
-from dnd.training.objective import Objective
+from dnd.training.settings import Objective
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def test_bf16_on_a_cpu_does_not_grow_with_the_shapes_it_meets() -> None:
     """A fresh process, since caches are sized at the first product: 300 shapes cost 200 MB without a bound."""
     script = """
 import resource, torch
-from dnd.common.randomness import set_threads
+from dnd.common.compute import set_threads
 set_threads(1)
 weight = torch.randn(512, 512)
 def products(shapes):

@@ -1,22 +1,353 @@
-"""SMILES to graphs, many at a time: a quick way for ordinary molecules, the parser and calls per atom for others."""
+"""SMILES to graphs, many at a time: a quick way for ordinary molecules, the parser and calls per atom for others.
+
+Over 500 lines: the quick way reads RDKit's binary form, and what it can't read must be known exactly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from rdkit import Chem
 from rdkit.Chem import rdqueries
 
-from dnd.chemistry.density import may_be_dense
 from dnd.chemistry.molecule import InvalidMolecule
-from dnd.chemistry.parse import read_smiles
-from dnd.graphs.fast.flat_graphs import DEGREE, FlatGraphs, in_written_order, is_plain, read_binaries
-from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import MolecularGraph
+from dnd.chemistry.parse import may_be_dense, read_smiles
+from dnd.common.ragged import offsets_of, ragged_range
+from dnd.graphs.batch import CHIRALITY_NAMES, MolecularGraph
+from dnd.graphs.features import BOND_STEREO, BOND_TYPE, CHIRALITY, HYBRIDIZATION, featurize, indices_of_values
+
+# Features of many molecules at once, from RDKit's binary form of each: no call per atom or bond.
+#
+# The layout (versions 16.2 to 16.4 of the form, RDKit 2025.09 to 2026.09, `Code/GraphMol/MolPickler.cpp`), little-
+# endian, for up to 255 atoms:
+#
+# - head: mark, 0, three numbers of the version, atoms, bonds (4 bytes each), two bytes of flags.
+# - atom: atomic number, flags, 4 bytes that say which of these follow, a byte each: mass, charge, chirality,
+#   hybridisation (left out for SP3), hydrogens in brackets, explicit valence, implicit hydrogens, radical electrons.
+# - bond: its two atoms, flags, and as these say: type (left out for a single bond), direction, stereo with its atoms.
+# - rings: their number in 4 bytes; of each its size and its atoms.
+#
+# Records differ in length, so where one starts is known from the one before. All molecules are walked side by side: a
+# step reads one record of each. A molecule with anything else in it (isotopes, queries, atom maps) is not readable and
+# left to the calls per atom; so is every molecule, should another RDKit write another version.
+
+_MOST_COUNTED_ATOMS = 255
+DEGREE, RING = 2, 8  # columns that need more than the atom's own record
+
+_HEADS = tuple(struct.pack("<5i", -559038737, 0, 16, minor, 0) for minor in (2, 3, 4))
+_COUNTS = struct.Struct("<2i")
+_MOLECULE_FLAGS, _FIRST_ATOM = b"\x80\x01", 30
+_BEFORE_BONDS, _BEFORE_RINGS = 11, 66
+_LONGEST_RECORD = 256 + 6  # a bond whose stereo claims 255 atoms: where a walk that goes astray may end
+_AROMATIC_ATOM, _NO_IMPLICIT = 0x40, 0x20
+_AROMATIC_BOND, _CONJUGATED, _TYPE, _DIRECTION, _STEREO = 0x40, 0x20, 0x08, 0x04, 0x02
+_MASS, _CHARGE, _CHIRALITY, _HYBRIDIZATION, _BRACKET_H, _VALENCE, _IMPLICIT_H, _RADICALS = range(8)
+_SINGLE, _SP3 = 1, 4
+
+
+def _by_byte(table: Sequence[int]) -> Int[np.ndarray, "256"]:
+    return np.array([*table, *[table[-1]] * (256 - len(table))], dtype=np.int64)
+
+
+_CHIRALITY_INDEX, _HYBRIDIZATION_INDEX = _by_byte(CHIRALITY), _by_byte(HYBRIDIZATION)
+_BOND_TYPE_INDEX, _BOND_STEREO_INDEX = _by_byte(BOND_TYPE), _by_byte(BOND_STEREO)
+_BITS = np.array([[byte >> bit & 1 for bit in range(8)] for byte in range(256)], dtype=np.int64)
+_ATOM_LENGTH = 6 + _BITS.sum(1)
+_ATOM_FIELD = 6 + np.cumsum(_BITS, axis=1) - _BITS  # where in the record a field is that is there
+_BOND_LENGTH = 3 + _BITS[:, 3] + _BITS[:, 2] + 2 * _BITS[:, 1]  # the atoms of the stereo come on top
+
+
+@dataclass(frozen=True)
+class FlatGraphs:
+    """Graphs of several molecules end to end.
+
+    Attributes:
+        atom_offsets: `(molecules + 1,)` where the atoms of each begin.
+        bond_offsets: `(molecules + 1,)` where the bonds of each begin.
+        node_features_NF: as in `MolecularGraph`.
+        bonds_U2: atom indices within the molecule.
+        bond_features_UF: as in `MolecularGraph`.
+        readable_B: whether the other arrays are valid for each molecule; where not, they hold noise.
+    """
+
+    atom_offsets: Int[np.ndarray, "offsets"]
+    bond_offsets: Int[np.ndarray, "offsets"]
+    node_features_NF: Int[np.ndarray, "atoms 9"]
+    bonds_U2: Int[np.ndarray, "bonds 2"]
+    bond_features_UF: Int[np.ndarray, "bonds 3"]
+    readable_B: Bool[np.ndarray, "molecules"]
+
+
+def read_binaries(binaries: Sequence[bytes]) -> FlatGraphs:
+    """Graphs from `mol.ToBinary(0)` of sanitised molecules, equal to `featurize(mol)` where they are readable."""
+    counts_B2 = np.array([_counts(binary) for binary in binaries], dtype=np.int64).reshape(len(binaries), 2)
+    atoms_B, bonds_B = counts_B2[:, 0], counts_B2[:, 1]
+    spare = bytes((int(counts_B2.max(initial=0)) + 2) * _LONGEST_RECORD)
+    data = np.frombuffer(b"".join([*binaries, spare]), dtype=np.uint8)
+    starts_B = offsets_of(np.fromiter(map(len, binaries), dtype=np.int64, count=len(binaries)))[:-1]
+    atom_at, end = _walk(starts_B + _FIRST_ATOM, atoms_B, lambda at: _ATOM_LENGTH[data[at + 2]])
+    readable = (atoms_B > 0) & (data[end] == _BEFORE_BONDS)
+    bond_at, end = _walk(end + 1, bonds_B, lambda at: _bond_lengths(data, at))
+    readable &= (data[end] == _BEFORE_RINGS) & (data[end + 2] == 0)  # fewer than 256 rings
+    columns_9N, known_N = _atoms(data, atom_at)
+    bonds_U2, bond_features_UF, known_U = _bonds(data, bond_at)
+    molecule_N, molecule_U = np.repeat(np.arange(len(binaries)), atoms_B), np.repeat(np.arange(len(binaries)), bonds_B)
+    readable[molecule_N[~known_N]] = False
+    readable[molecule_U[~known_U | (bonds_U2.max(1, initial=0) >= atoms_B[molecule_U])]] = False
+    atom_offsets = offsets_of(atoms_B)
+    ends = (bonds_U2 + atom_offsets[molecule_U, None])[readable[molecule_U]]
+    columns_9N[DEGREE] += np.bincount(ends.ravel(), minlength=len(atom_at))
+    columns_9N[RING, _ring_atoms(data, np.where(readable, end, 0), atom_offsets)] = 1
+    features_NF = indices_of_values(columns_9N)
+    return FlatGraphs(atom_offsets, offsets_of(bonds_B), features_NF, bonds_U2, bond_features_UF, readable)
+
+
+def _counts(binary: bytes) -> tuple[int, int]:
+    """Atoms and bonds, 0 and 0 where the form is not the one that can be read."""
+    if binary[:20] not in _HEADS or binary[28:30] != _MOLECULE_FLAGS:
+        return 0, 0
+    atoms, bonds = _COUNTS.unpack_from(binary, 20)
+    return (atoms, bonds) if atoms <= _MOST_COUNTED_ATOMS else (0, 0)
+
+
+def _walk(
+    starts_B: Int[np.ndarray, "molecules"],
+    counts_B: Int[np.ndarray, "molecules"],
+    lengths: Callable[[Int[np.ndarray, "active"]], Int[np.ndarray, "active"]],
+) -> tuple[Int[np.ndarray, "records"], Int[np.ndarray, "molecules"]]:
+    """Where each record is, molecule after molecule, and where the records of each molecule end."""
+    order = np.argsort(-counts_B, kind="stable")
+    steps = np.arange(int(counts_B.max(initial=0)))
+    active = np.searchsorted(-counts_B[order], -steps)  # molecules with more records than there were steps before
+    here = starts_B[order]
+    at_XB = np.zeros((len(steps), len(starts_B)), dtype=np.int64)
+    for step, count in enumerate(active.tolist()):
+        at = at_XB[step, :count] = here[:count]
+        here[:count] = at + lengths(at)
+    back = np.argsort(order, kind="stable")
+    return at_XB.T[back][steps < counts_B[:, None]], here[back]
+
+
+def _bond_lengths(data: UInt8[np.ndarray, "bytes"], at: Int[np.ndarray, "active"]) -> Int[np.ndarray, "active"]:
+    flags = data[at + 2]
+    lengths: np.ndarray = _BOND_LENGTH[flags]
+    stereo = np.flatnonzero(flags & _STEREO)
+    lengths[stereo] += data[(at + lengths)[stereo] - 1]
+    return lengths
+
+
+def _atoms(
+    data: UInt8[np.ndarray, "bytes"], at: Int[np.ndarray, "atoms"]
+) -> tuple[Int[np.ndarray, "9 atoms"], Bool[np.ndarray, "atoms"]]:
+    """Values of the features as far as an atom's own record has them, and which records have nothing else."""
+    flags, present = data[at + 1], data[at + 2]
+    other = data[at + 3] | data[at + 4] | data[at + 5] | (present & (1 << _MASS))
+    other |= flags & np.uint8(0xFF ^ _AROMATIC_ATOM ^ _NO_IMPLICIT)
+
+    def field(number: int, absent: int) -> Int[np.ndarray, "atoms"]:
+        values = np.full(len(at), absent, dtype=np.int64)
+        those = np.flatnonzero(present & (1 << number))
+        values[those] = data[at[those] + _ATOM_FIELD[present[those], number]]
+        return values
+
+    hydrogens = field(_BRACKET_H, 0) + field(_IMPLICIT_H, 0)
+    none = np.zeros(len(at), dtype=np.int64)
+    columns_9N = np.stack([
+        data[at], _CHIRALITY_INDEX[field(_CHIRALITY, 0)], hydrogens, field(_CHARGE, 0).astype(np.int8), hydrogens,
+        field(_RADICALS, 0), _HYBRIDIZATION_INDEX[field(_HYBRIDIZATION, _SP3)], flags & _AROMATIC_ATOM != 0, none,
+    ])  # fmt: skip
+    return columns_9N, other == 0
+
+
+def _bonds(
+    data: UInt8[np.ndarray, "bytes"], at: Int[np.ndarray, "bonds"]
+) -> tuple[Int[np.ndarray, "bonds 2"], Int[np.ndarray, "bonds 3"], Bool[np.ndarray, "bonds"]]:
+    """Ends and features of bonds, and which records have nothing else."""
+    flags = data[at + 2]
+    other = flags & np.uint8(0xFF ^ _AROMATIC_BOND ^ _CONJUGATED ^ _TYPE ^ _DIRECTION ^ _STEREO)
+    kind, stereo = np.full(len(at), _SINGLE), np.zeros(len(at), dtype=np.int64)
+    typed, marked = np.flatnonzero(flags & _TYPE), np.flatnonzero(flags & _STEREO)
+    kind[typed] = data[at[typed] + 3]
+    stereo[marked] = data[at[marked] + _BOND_LENGTH[flags[marked]] - 2]
+    features = [_BOND_TYPE_INDEX[kind], _BOND_STEREO_INDEX[stereo], (flags & _CONJUGATED) != 0]
+    ends_U2 = np.stack([data[at], data[at + 1]], axis=1).astype(np.int64)
+    return ends_U2, np.stack(features, axis=1).astype(np.int64), other == 0
+
+
+def _ring_atoms(
+    data: UInt8[np.ndarray, "bytes"], at: Int[np.ndarray, "molecules"], atom_offsets: Int[np.ndarray, "offsets"]
+) -> Int[np.ndarray, "members"]:
+    """Atoms in rings, counted over all molecules, once per ring.
+
+    Args:
+        data: all bytes.
+        at: where the rings of each molecule begin; 0 for a molecule whose rings are not wanted.
+        atom_offsets: where its atoms begin.
+    """
+    rings_B = np.where(at > 0, data[at + 1], 0).astype(np.int64)
+    ring_at, _ = _walk(at + 5, rings_B, lambda here: 1 + data[here].astype(np.int64))
+    sizes = data[ring_at].astype(np.int64)
+    first = np.repeat(atom_offsets[:-1], rings_B)
+    members: np.ndarray = data[ragged_range(ring_at + 1, sizes)] + np.repeat(first, sizes)
+    return members
+
+
+# Graphs in the atom and bond order of a canonical SMILES, without parsing it.
+#
+# RDKit's parser numbers atoms as they're written. Bonds: first each atom's bond to the atom it's written behind, in the
+# order of the atoms, then the bonds that ring digits close, by digit and of one digit as they're written; these begin
+# at the later atom (`SmilesParseOps::CloseMolRings`). `@` says how neighbours turn in the order of the text, RDKit's
+# tag how bonds turn in the order of their numbers (`AdjustAtomChiralityFlags`): between the two are as many swaps as
+# are counted here. A SMILES is a depth-first walk, so of an atom's neighbours before it the last is the one it's
+# written behind, and all others are joined by ring digits.
+#
+# This holds for the texts that `is_plain` lets through; all others have to be parsed.
+
+
+_CHIRALITY_COLUMN, _DEGREE_COLUMN, _HYDROGENS_COLUMN = 1, 2, 4  # columns
+_CLOCKWISE = CHIRALITY_NAMES.index("CHI_TETRAHEDRAL_CW")
+_COUNTERCLOCKWISE = CHIRALITY_NAMES.index("CHI_TETRAHEDRAL_CCW")
+
+# Rings with two-digit numbers, ring bonds with a symbol of their own (they may begin at the earlier atom), isotopes,
+# hydrogens and dummies as atoms, coordinate bonds, and marks of chirality at anything but carbon or of another kind.
+_SPECIAL = re.compile(r"%|[-=#:/\\$~]\d|\[\d|\[H|\*|[<>~]|\[(?!C@)[^\[\]@]*@|@[A-GI-Z]")
+
+_BYTES = np.arange(256)
+_STARTS_ATOM = np.isin(_BYTES, list(b"[BCNOPSFIbcnops"))
+_DIGIT = np.isin(_BYTES, list(b"0123456789"))
+
+
+def is_plain(smiles: str) -> bool:
+    """Whether the rules above cover a canonical SMILES."""
+    return _SPECIAL.search(smiles) is None
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The parsed texts of a batch; atoms are counted over all texts.
+
+    Attributes:
+        atoms_B: atoms written in each text.
+        digits_X: the atom before each ring digit, in the order of the texts.
+        ranks_X: the place of the bond it closes among all such bonds, in the parser's order.
+        closures_X2: earlier and later atom of these bonds, in that order.
+        marks_X: atoms with `@` or `@@`.
+        doubled_X: which of them have `@@`.
+    """
+
+    atoms_B: Int[np.ndarray, "molecules"]
+    digits_X: Int[np.ndarray, "digits"]
+    ranks_X: Int[np.ndarray, "digits"]
+    closures_X2: Int[np.ndarray, "closures 2"]
+    marks_X: Int[np.ndarray, "marks"]
+    doubled_X: Bool[np.ndarray, "marks"]
+
+
+def in_written_order(graphs: FlatGraphs, order_N: Int[np.ndarray, "atoms"], smiles: Sequence[str]) -> FlatGraphs | None:
+    """Renumber atoms and bonds, and set the tags of chirality, as in canonical SMILES.
+
+    Args:
+        graphs: in any other order, all readable.
+        order_N: for each molecule the indices of its atoms as they are written (`_smilesAtomOutputOrder`).
+        smiles: the canonical SMILES, all plain.
+
+    Returns:
+        The graphs that parsing the texts would give; None where a text and its graph don't fit together.
+    """
+    texts = _read(smiles)
+    atoms_B, first_B = np.diff(graphs.atom_offsets), graphs.atom_offsets[:-1]
+    if texts is None or not np.array_equal(texts.atoms_B, atoms_B):
+        return None
+    source_N = order_N + np.repeat(first_B, atoms_B)
+    place_N = np.empty_like(source_N)
+    place_N[source_N] = np.arange(len(source_N))
+    molecule_U = np.repeat(np.arange(len(smiles)), np.diff(graphs.bond_offsets))
+    ends_U2 = np.sort(place_N[graphs.bonds_U2 + first_B[molecule_U, None]], axis=1)
+    rank_U = _closure_ranks(ends_U2, texts.closures_X2, len(source_N))
+    if rank_U is None:
+        return None
+    closes_U = rank_U >= 0
+    last_U = graphs.atom_offsets[molecule_U + 1] - 1
+    after = len(texts.closures_X2) + 1
+    order_U = np.argsort(np.where(closes_U, last_U * after + rank_U + 1, ends_U2[:, 1] * after))
+    bonds_U2 = np.where(closes_U[:, None], ends_U2[:, ::-1], ends_U2)[order_U] - first_B[molecule_U, None]
+    features_NF = graphs.node_features_NF[source_N]
+    features_NF[:, _CHIRALITY_COLUMN] = 0
+    features_NF[texts.marks_X, _CHIRALITY_COLUMN] = _tags(texts, ends_U2, closes_U, features_NF[:, _HYDROGENS_COLUMN])
+    return FlatGraphs(
+        graphs.atom_offsets,
+        graphs.bond_offsets,
+        features_NF,
+        bonds_U2,
+        graphs.bond_features_UF[order_U],
+        graphs.readable_B,
+    )
+
+
+def _read(smiles: Sequence[str]) -> _Texts | None:
+    characters = np.frombuffer("\n".join([*smiles, ""]).encode(), dtype=np.uint8)
+    opens = characters == ord("[")
+    inside = (np.cumsum(opens) - np.cumsum(characters == ord("]"))) > 0
+    starts = _STARTS_ATOM[characters] & (opens | ~inside)
+    atom, text = np.cumsum(starts) - 1, np.cumsum(characters == ord("\n"))
+    at = np.flatnonzero(_DIGIT[characters] & ~inside)
+    order = np.lexsort((at, characters[at], text[at]))
+    opening, closing = order[0::2], order[1::2]
+    same = len(opening) == len(closing) and all(
+        np.array_equal(values[at[opening]], values[at[closing]]) for values in (characters, text)
+    )
+    if not same:  # a digit without a partner
+        return None
+    ranks_X = np.empty(len(at), dtype=np.int64)
+    ranks_X[opening] = ranks_X[closing] = np.arange(len(opening))
+    marks = np.flatnonzero((characters[1:] == ord("@")) & (characters[:-1] != ord("@"))) + 1
+    return _Texts(
+        np.bincount(text[starts], minlength=len(smiles)),
+        atom[at],
+        ranks_X,
+        np.stack([atom[at[opening]], atom[at[closing]]], axis=1),
+        atom[marks],
+        characters[marks + 1] == ord("@"),
+    )
+
+
+def _closure_ranks(
+    ends_U2: Int[np.ndarray, "bonds 2"], closures_X2: Int[np.ndarray, "closures 2"], atoms: int
+) -> Int[np.ndarray, "bonds"] | None:
+    """Which ring bond of the text each bond is, -1 for the others; None where the text has another bond."""
+    rank_U = np.full(len(ends_U2), -1)
+    codes_U, wanted_X = ends_U2 @ [1, atoms], closures_X2 @ [1, atoms]
+    order = np.argsort(codes_U)
+    found = np.searchsorted(codes_U, wanted_X, sorter=order)
+    if (found == len(order)).any() or (codes_U[order[found]] != wanted_X).any():
+        return None
+    rank_U[order[found]] = np.arange(len(wanted_X))
+    behind = ends_U2[rank_U < 0, 1]
+    return None if len(np.unique(behind)) < len(behind) else rank_U
+
+
+def _tags(
+    texts: _Texts,
+    ends_U2: Int[np.ndarray, "bonds 2"],
+    closes_U: Bool[np.ndarray, "bonds"],
+    hydrogens_N: Int[np.ndarray, "atoms"],
+) -> Int[np.ndarray, "marks"]:
+    """RDKit's tags: from text to bond order, ring bonds move behind branches, and among themselves by rank."""
+    atoms, digits_X, ranks_X = len(hydrogens_N), texts.digits_X, texts.ranks_X
+    degree_N, rings_N = np.bincount(ends_U2.ravel(), minlength=atoms), np.bincount(digits_X, minlength=atoms)
+    behind_N = np.bincount(ends_U2[~closes_U, 1], minlength=atoms)
+    swaps_N = rings_N * (degree_N - rings_N - behind_N)
+    for gap in range(1, int(rings_N.max(initial=0))):
+        swapped = (digits_X[gap:] == digits_X[:-gap]) & (ranks_X[:-gap] > ranks_X[gap:])
+        swaps_N += np.bincount(digits_X[gap:][swapped], minlength=atoms)
+    swaps_N += (behind_N == 0) & (degree_N == 3) & (hydrogens_N == 1)  # its hydrogen comes before all others
+    clockwise = texts.doubled_X ^ (swaps_N[texts.marks_X] % 2 == 1)
+    return np.where(clockwise, _CLOCKWISE, _COUNTERCLOCKWISE)
+
 
 BATCH = 512
 """Molecules at a time; their bytes and arrays stay in the processor's cache."""

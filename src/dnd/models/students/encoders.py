@@ -1,25 +1,235 @@
-"""Students by name, ENCODER folders, and the encoders that ship."""
+"""Students by name, ENCODER folders with the heads and limits that they keep, and the encoders that ship."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import import_module, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dnd.common.config import from_dict, nearest
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import MANIFEST
 from dnd.common.model_folder import load_strictly, read_model, write_model
-from dnd.models.students.base import Student, StudentConfig
+from dnd.graphs.batch import GraphBatch
+from dnd.models.students.base import Pooling, Student, StudentConfig, StudentOutput, pool
+from dnd.store.batches import plan_batches
+from dnd.store.reader import Store
 
-if TYPE_CHECKING:
-    from dnd.models.students.limits import RepresentationLimits
-    from dnd.models.students.property_heads import PropertyHeads
+# Limits of representations: what an encoder says of any molecule stays where it says things of molecules it knows.
+#
+# A sum over atoms grows with the molecule: of 200 atoms `dnd-base` says hundreds of times what it says of a drug, and
+# one such row decides a regression on representations. So each component of a pooled representation is kept within
+#
+# .. math:: m_d \pm 10\, s_d,
+#
+# m the median over molecules that the encoder was trained on and s their robust deviation (the distance of the
+# quartiles over 1.349). Both are stored with the encoder, for each pooling; an older encoder has none and stays as it
+# was. A MODEL has those of its own representation, from the molecules that it learned from. The limits are of what
+# `embed` gives; finetuning and its classical members, which have limits of their own, see the representation itself.
+
+LIMITS = "limits"
+"""Stem of the file in an ENCODER folder."""
+WHOLE = "whole"
+"""Name of the limits of a MODEL folder."""
+DEVIATIONS = 10.0
+MOST_MOLECULES = 4_000
+_QUARTILES = 1.349  # distance of the quartiles of a normal distribution, in its deviations
+_BATCH = 256
+_POOLINGS: tuple[Pooling, ...] = ("mean", "virtual_node", "min_max_mean_sum")
+
+
+@dataclass(frozen=True)
+class RepresentationLimits:
+    """Where the components of representations lie.
+
+    Attributes:
+        tensors: `<name>.centre` and `<name>.deviation`, a number per component; of an encoder for each pooling, of a
+            model for `whole`, the representations of all its members side by side.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def measured(cls, student: Student, store: Store, rows: np.ndarray) -> RepresentationLimits:
+        """The limits from molecules that the encoder was trained on, at most 4,000 of them, evenly spread.
+
+        Args:
+            student: in evaluation mode.
+            store: with the student's graphs.
+            rows: row numbers of the molecules, at least one.
+        """
+        rows = rows[:: -(-len(rows) // MOST_MOLECULES)]
+        parts: dict[Pooling, list[Tensor]] = {}
+        device = next(student.parameters()).device
+        student.reset_sampling(0)
+        with torch.no_grad():
+            for batch in plan_batches(store.atom_counts[rows], batch_size=_BATCH, seed=0, epoch=0):
+                graph: GraphBatch = store.read(rows[batch]).graph.to(device)
+                output = student(graph)
+                for pooling in _POOLINGS:
+                    if pooling != "virtual_node" or output.virtual_BD is not None:
+                        parts.setdefault(pooling, []).append(pool(output, graph, pooling).double().cpu())
+        return cls.of_values({pooling: torch.cat(values) for pooling, values in parts.items()})
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Tensor]) -> RepresentationLimits:
+        """The limits from representations [molecules, dim], by their names."""
+        found: dict[str, Tensor] = {}
+        for name, values_BD in values.items():
+            quarters = torch.tensor([0.25, 0.5, 0.75]).double()
+            low_D, centre_D, high_D = torch.quantile(values_BD.double(), quarters, dim=0)
+            found[f"{name}.centre"] = centre_D.float()
+            found[f"{name}.deviation"] = ((high_D - low_D) / _QUARTILES).float()
+        return cls(found)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], what: str) -> RepresentationLimits:
+        """The limits of an ENCODER folder.
+
+        Raises:
+            CorruptFileError: they are not finite, or a deviation is negative.
+        """
+        for name, values in tensors.items():
+            wrong = not bool(torch.isfinite(values).all()) or (name.endswith(".deviation") and bool((values < 0).any()))
+            if wrong or values.ndim != 1:
+                raise CorruptFileError(f"{what}: {name} are not limits of representations")
+        return cls(dict(tensors))
+
+    def bounded(self, values_BD: Float[np.ndarray, "molecules dim"], name: str) -> Float[np.ndarray, "molecules dim"]:
+        """Representations within the limits; as they are where a component has none.
+
+        Raises:
+            ConfigError: the limits are of another width.
+        """
+        centre = self.tensors.get(f"{name}.centre")
+        deviation = self.tensors.get(f"{name}.deviation")
+        if centre is None or deviation is None:
+            return values_BD
+        if len(centre) != values_BD.shape[1] or len(deviation) != values_BD.shape[1]:
+            raise ConfigError(
+                "limits and representations differ in width", found=len(centre), expected=values_BD.shape[1]
+            )
+        reach_D = DEVIATIONS * deviation.double().numpy()
+        centre_D = centre.double().numpy()
+        kept_BD: np.ndarray = values_BD.clip(centre_D - reach_D, centre_D + reach_D)
+        return kept_BD
+
+
+# Ready-made properties: heads that stay with an encoder, from a molecule's representation to values with units.
+
+HEADS = "heads"
+"""Stem of the file in an ENCODER folder, and key in its configuration."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """One number of a molecule.
+
+    Attributes:
+        name: name of the property; for a measured one `SET/TARGET`.
+        term: term of the distillation that trained it.
+        unit: unit of the value; empty for a class.
+        kind: a value, or the probability of a class.
+        mean: mean of the training values, in the unit; 0 for a class.
+        deviation: standard deviation of the training values, in the unit; 1 for a class.
+        scores: held-out scores by name, with the number of molecules; empty until they are measured.
+    """
+
+    name: str
+    term: str
+    unit: str = ""
+    kind: Literal["value", "class"] = "value"
+    mean: float = 0.0
+    deviation: float = 1.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class PropertyHeads(nn.Module):
+    r"""Mean over atoms → two layers → :math:`\mu + s\,y` of a value, :math:`\sigma(y)` of a class.
+
+    Args:
+        width: D of the encoder.
+        properties: in order; those of a term follow each other, and share its network.
+    """
+
+    mean_C: Tensor
+    deviation_C: Tensor
+    class_C: Tensor
+
+    def __init__(self, width: int, properties: Sequence[Property]) -> None:
+        super().__init__()
+        self.properties = tuple(properties)
+        terms = [one.term for one in self.properties]
+        self.networks = nn.ModuleDict(
+            {
+                term: nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, terms.count(term)))
+                for term in dict.fromkeys(terms)
+            }
+        )
+        for name in ("mean", "deviation"):
+            values = torch.tensor([getattr(one, name) for one in self.properties], dtype=torch.float32)
+            self.register_buffer(f"{name}_C", values, persistent=False)
+        classes = torch.tensor([one.kind == "class" for one in self.properties])
+        self.register_buffer("class_C", classes, persistent=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the properties, in order."""
+        return [one.name for one in self.properties]
+
+    def standardised(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "molecules properties"]:
+        """Values in training deviations from the training mean, and logits of classes."""
+        pooled_BD = pool(output, graph, "mean").float()
+        return torch.cat([network(pooled_BD) for network in self.networks.values()], dim=1)
+
+    def forward(self, output: StudentOutput, graph: GraphBatch) -> Float[Tensor, "molecules properties"]:
+        """Values in their units, and probabilities of classes."""
+        raw_BC = self.standardised(output, graph)
+        return torch.where(self.class_C, raw_BC.sigmoid(), raw_BC * self.deviation_C + self.mean_C)
+
+    def of_terms(self, terms: Collection[str]) -> PropertyHeads | None:
+        """The heads of some terms, with the same weights; None where there are none."""
+        kept = [one for one in self.properties if one.term in terms]
+        if not kept:
+            return None
+        width: int = next(iter(self.networks.values()))[0].in_features  # type: ignore[index]
+        heads = PropertyHeads(width, kept)
+        heads.networks.load_state_dict(
+            {key: value for key, value in self.networks.state_dict().items() if key.partition(".")[0] in terms}
+        )
+        return heads.eval()
+
+    def description(self) -> list[dict[str, Any]]:
+        """The properties as plain values, for `config.json`."""
+        return [asdict(one) for one in self.properties]
+
+    @classmethod
+    def of_description(cls, description: object, width: int) -> PropertyHeads:
+        """The inverse of `description`, with fresh weights.
+
+        Raises:
+            CorruptFileError: it's not such a description.
+        """
+        try:
+            assert isinstance(description, list)
+            return cls(width, [_property(one) for one in description])
+        except (AssertionError, ConfigError, TypeError, ValueError) as error:
+            raise CorruptFileError("the encoder's heads are not described as they should be", found=error) from error
+
+
+def _property(values: Mapping[str, Any]) -> Property:
+    scores = {str(name): float(value) for name, value in values.get("scores", {}).items()}
+    plain: Property = from_dict(Property, {name: value for name, value in values.items() if name != "scores"})
+    return Property(**{**vars(plain), "scores": scores})
+
 
 # Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
 
@@ -138,16 +348,12 @@ def save_encoder(
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
     if heads is not None:
-        from dnd.models.students.property_heads import HEADS
-
         config["heads"], networks[HEADS] = heads.description(), heads
     tensors = {
         name: half_precision(network.state_dict()) if half else network.state_dict()
         for name, network in networks.items()
     }
     if limits is not None:
-        from dnd.models.students.limits import LIMITS
-
         tensors[LIMITS] = dict(limits.tensors)
     write_model(folder, kind="encoder", config=config, tensors=tensors, card=card)
 
@@ -187,7 +393,6 @@ def load_limits(folder: Path | str) -> RepresentationLimits | None:
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
     """
-    from dnd.models.students.limits import LIMITS, RepresentationLimits  # a finetuning has no use for them
 
     model = read_model(encoder_folder(folder), kind="encoder")
     if not model.holds(f"{LIMITS}.safetensors"):
@@ -204,7 +409,6 @@ def load_heads(folder: Path | str) -> PropertyHeads | None:
     Raises:
         InputError, CorruptFileError: the folder is missing, damaged or of another kind.
     """
-    from dnd.models.students.property_heads import HEADS, PropertyHeads  # few encoders have them
 
     model = read_model(encoder_folder(folder), kind="encoder")
     if model.config.get("heads") is None:

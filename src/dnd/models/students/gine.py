@@ -7,10 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dnd.graphs.batch import GraphBatch, mean_per_molecule
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
-from dnd.models.students.base import Student, StudentConfig, StudentOutput, known
-from dnd.models.students.layers import FeatureEmbedding, PackedBatchNorm, linear_then_norm
+from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, GraphBatch, mean_per_molecule
+from dnd.models.students.base import (
+    FeatureEmbedding,
+    PackedBatchNorm,
+    Student,
+    StudentConfig,
+    StudentOutput,
+    known,
+    linear_then_norm,
+)
 
 
 class Gine(Student):

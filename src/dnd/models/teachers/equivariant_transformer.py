@@ -14,9 +14,14 @@ from dnd.graphs.batch import ConformerBatch, padding_index
 from dnd.models.teachers.base import Teacher, TeacherConfig, TeacherOutput, check_elements
 from dnd.models.teachers.fast_pairs.messages import WORKSPACE_WIDTHS, pair_messages
 from dnd.models.teachers.fast_pairs.pairs import Neighbourhood, check_closest_approach, find_pairs
-from dnd.models.teachers.handedness import Handedness
-from dnd.models.teachers.layers import ExpNormBasis, WhiteningNorm, cosine_cutoff, initialise_linear
-from dnd.models.teachers.molecule_token import MoleculeToken
+from dnd.models.teachers.layers import (
+    ExpNormBasis,
+    Handedness,
+    MoleculeToken,
+    WhiteningNorm,
+    cosine_cutoff,
+    initialise_linear,
+)
 
 # One equivariant attention layer of TorchMD-NET's equivariant transformer.
 

@@ -25,8 +25,14 @@ from dnd.common.files import (
     write_manifest,
 )
 from dnd.common.log import LOGGER, Progress
-from dnd.common.runs import RUN_RECORD, already_finished, require_free, require_same_run, write_run_record
-from dnd.common.watched_inputs import WatchedInputs
+from dnd.common.runs import (
+    RUN_RECORD,
+    WatchedInputs,
+    already_finished,
+    require_free,
+    require_same_run,
+    write_run_record,
+)
 from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
 from dnd.prediction.screen.source import (
     Candidate,

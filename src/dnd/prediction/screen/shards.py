@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dnd.common.errors import CorruptFileError, note_rows
 from dnd.common.files import replacing, sha256_file, storage_errors
-from dnd.common.sealed_records import read_record, write_record
+from dnd.common.runs import read_record, write_record
 from dnd.predictor.predictor import Column
 from dnd.tables.writers import Cells, open_writer
 

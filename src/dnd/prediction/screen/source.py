@@ -9,7 +9,7 @@ from typing import Any
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import sha256_file
-from dnd.common.watched_inputs import require_file
+from dnd.common.runs import require_file
 from dnd.tables.molecules import field_names, refuse_column_of_sdf
 from dnd.tables.readers import kind_of, read_table
 from dnd.tables.sdf import read_sdf_blocks

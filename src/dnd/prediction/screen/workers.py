@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Self
 
 from dnd.chemistry.molecule import LIMITS
+from dnd.common.compute import set_threads
 from dnd.common.errors import DndError
 from dnd.common.model_folder import read_model
-from dnd.common.randomness import set_threads
 from dnd.common.workers import Failure, Work
 from dnd.prediction.screen.source import Candidate
 from dnd.predictor.model_folder import KIND

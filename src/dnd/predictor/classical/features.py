@@ -13,11 +13,10 @@ from jaxtyping import Float, Float32, Int64
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
-from dnd.chemistry.density import TooDenseError
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
-from dnd.chemistry.parse import read_smiles
+from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
 from dnd.common.processes import process_count, process_pool
 

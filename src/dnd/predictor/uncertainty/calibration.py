@@ -20,8 +20,7 @@ from dnd.common.files import write_json
 from dnd.common.model_folder import ModelFolder
 from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform
 from dnd.predictor.uncertainty.classes import ClassSets, ClassWiseSets, Isotonic, MarginalSets, Platt, Temperature
-from dnd.predictor.uncertainty.intervals import ConformalIntervals
-from dnd.predictor.uncertainty.protocol import COVERAGE, Calibrator, Predicted
+from dnd.predictor.uncertainty.intervals import COVERAGE, Calibrator, ConformalIntervals, Predicted
 
 Array = Float[np.ndarray, "molecules targets"]
 C = TypeVar("C", bound=Calibrator)

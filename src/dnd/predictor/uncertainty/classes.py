@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dnd.predictor.targets import softmax
-from dnd.predictor.uncertainty.intervals import conformal_quantile
-from dnd.predictor.uncertainty.protocol import Calibrator, HeldOut, Predicted
+from dnd.predictor.uncertainty.intervals import Calibrator, HeldOut, Predicted, conformal_quantile
 
 FEWEST_PER_CLASS = 10  # for Platt's scaling
 FEWEST_FOR_TEMPERATURE = 30

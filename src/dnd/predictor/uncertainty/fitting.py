@@ -33,8 +33,7 @@ from dnd.predictor.uncertainty.classes import (
     Temperature,
     log_losses,
 )
-from dnd.predictor.uncertainty.intervals import ConformalIntervals, mixing_weights
-from dnd.predictor.uncertainty.protocol import HeldOut, Predicted, pooled_scores
+from dnd.predictor.uncertainty.intervals import ConformalIntervals, HeldOut, Predicted, mixing_weights, pooled_scores
 
 FEWEST_FOR_SPREAD = 100  # molecules that choose between both kinds of width
 NARROWER = 0.95  # of the one width is what the mean of widths by the spread must come to: less is chance

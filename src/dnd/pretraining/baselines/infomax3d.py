@@ -26,8 +26,7 @@ from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
 from dnd.training.distributed import gather_rows, run_lock
 from dnd.training.loop import train
-from dnd.training.objective import StepLoss
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, StepLoss
 
 # NT-Xent as 3DInfomax and its GraphCL baseline use it, over the molecules of all ranks.
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dnd.common.config import look_up, to_dict
 from dnd.pretraining.baselines.confgen import ConfGenObjective
-from dnd.pretraining.baselines.graphcl import GraphCLObjective
-from dnd.pretraining.baselines.property_or_distance import DisPredObjective, ProPredObjective
+from dnd.pretraining.baselines.property_or_distance import DisPredObjective, GraphCLObjective, ProPredObjective
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.objective import PretrainingObjective
 from dnd.pretraining.settings import PretrainConfig

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import silu
 
-from dnd.models.teachers.fast_pairs.tiles import PairBlock, PairTile
+from dnd.models.teachers.fast_pairs.pairs import PairBlock, PairTile
 
 WORKSPACE_WIDTHS = 6
 """The workspace holds, for each cell, the four filters and two products, each as wide as the teacher."""

@@ -1,8 +1,8 @@
-"""Options shared by verbs that train, and the settings that they set."""
+"""Options that several verbs share: how labels are read, and how a training runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,50 @@ import typer
 
 from dnd.common.config import RECIPES
 from dnd.common.log import LOGGER, RESULT
+
+# Options that say how cells are read, shared by `finetune`, `check` and `evaluate`.
+
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORDS", help="Further words or values that mean a missing label, such as -999 or n.d.,BLQ."),
+]
+Measured = Annotated[
+    list[str] | None,
+    typer.Option(metavar="VALUES", help="Values such as 9999 that look like placeholders but were measured."),
+]
+Censored = Annotated[
+    str | None,
+    typer.Option(
+        help="Labels such as >10 and <0.1: keep (learn as limits), drop, or limit (learn the limit as a value).",
+        autocompletion=lambda: ["keep", "drop", "limit"],
+    ),
+]
+Decimal = Annotated[
+    str | None, typer.Option(help="Decimal mark of the labels, comma or point, where the cells are ambiguous.")
+]
+
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize", help="Reduce each molecule to its largest organic part, neutralised, here and in predictions."
+    ),
+]
+
+
+def label_settings(
+    missing: Sequence[str] | None, measured: Sequence[str] | None, censored: str | None, decimal: str | None
+) -> dict[str, Any]:
+    """Those of `LabelRules` that were given, by name."""
+    given = {"missing": _words(missing), "measured": _words(measured), "censored": censored, "decimal": decimal}
+    return {name: value for name, value in given.items() if value}
+
+
+def _words(words: Sequence[str] | None) -> list[str]:
+    """Words of an option that may be repeated and may hold several, separated by commas."""
+    return [word.strip() for given in words or () for word in given.split(",") if word.strip()]
+
+
+# Options shared by verbs that train, and the settings that they set.
 
 EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]
 StudentName = Annotated[str | None, typer.Option(help="A student (tokengt, pna, gine, …) or a preset.")]

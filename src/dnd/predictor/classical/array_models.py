@@ -1,0 +1,614 @@
+"""Models that are arrays alone: trees, Gaussian processes, linear models; read, checked and applied without pickle.
+
+Over 500 lines because all of them share one protocol and one way of being stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
+
+from dnd.common.errors import CorruptFileError
+from dnd.common.model_folder import Expected, check_arrays, packed_size
+
+# Forests of scikit-learn and boosted trees of LightGBM as plain arrays: nothing is pickled, NumPy alone predicts.
+#
+# A node is three numbers: the column it looks at, its threshold (a leaf: its value), and how far the next node is when
+# the column's value is larger; when it is not, the next node is the one that follows. So trees lie one behind the
+# other, each in the order in which a depth-first walk that goes left first meets its nodes.
+
+Link = Literal["identity", "logit"]
+_LEAF = -1
+_ROWS_AT_ONCE, _WALKS_AT_ONCE = 512, 2**20  # a walk is a row in a tree and takes 43 bytes
+LIMIT_TREES = 20_000  # of one model that is loaded
+_LEFT, _RIGHT = 3, 4  # where a node that is read has the places of its children
+_LARGEST = float(np.finfo(np.float32).max)
+_NODE_BYTES = 9
+_STORED_TREES: dict[str, Expected] = {
+    "feature": ("i", ("nodes",)),
+    "number": ("f", ("nodes",)),
+    "skip": ("u", ("nodes",)),
+    "starts": ("i", ("trees",)),
+    "affine": ("f", (2,)),
+}
+
+
+def linked(raw_B: Float[np.ndarray, "molecules"], link: Link) -> Float[np.ndarray, "molecules"]:
+    """From a model's raw sum to its prediction: as it is, or through the logistic function."""
+    if link == "identity":
+        return raw_B
+    from scipy.special import expit  # not every prediction has to load it
+
+    found: np.ndarray = expit(raw_B)
+    return found
+
+
+@dataclass(frozen=True)
+class Trees:
+    r"""A sum of decision trees.
+
+    .. math:: \hat y(x) = g\Big(b + s \sum_t \mathrm{leaf}_t(x)\Big)
+
+    Attributes:
+        feature_X: column of an inner node, -1 of a leaf.
+        number_X: threshold of an inner node, value of a leaf.
+        skip_X: nodes from an inner node to its right child.
+        missing_left_X: where a missing value goes.
+        starts_M: first node of each tree.
+        scale: s.
+        base: b.
+        link: g.
+    """
+
+    kind: ClassVar[str] = "trees"
+
+    feature_X: Int16[np.ndarray, "nodes"]
+    number_X: Float32[np.ndarray, "nodes"]
+    skip_X: UInt16[np.ndarray, "nodes"]
+    missing_left_X: Bool[np.ndarray, "nodes"]
+    starts_M: Int64[np.ndarray, "trees"]
+    scale: float
+    base: float
+    link: Link
+
+    @property
+    def num_trees(self) -> int:
+        """M."""
+        return len(self.starts_M)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a forest, so that fewer trees would do."""
+        return self.base == 0.0 and self.link == "identity" and self.scale < 1.0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays."""
+        return _NODE_BYTES * len(self.feature_X)
+
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+        """The prediction for each row; NaN is a missing value."""
+        rows = min(_ROWS_AT_ONCE, max(1, _WALKS_AT_ONCE // max(1, self.num_trees)))
+        raw = [self._sum(x_BF[start : start + rows]) for start in range(0, len(x_BF), rows)]
+        return linked(self.base + self.scale * np.concatenate([np.zeros(0), *raw]), self.link)
+
+    def _sum(self, x_BF: np.ndarray) -> np.ndarray:
+        """Walk all rows down all trees at once, a level per pass; who has reached a leaf is done."""
+        count, width = x_BF.shape
+        flat, has_missing = np.ascontiguousarray(x_BF).ravel(), bool(np.isnan(x_BF).any())
+        node = np.repeat(self.starts_M, count)
+        row = np.tile(np.arange(count), len(self.starts_M))
+        total = np.zeros(count)
+        while len(node):
+            feature, number = self.feature_X[node], self.number_X[node]
+            inner = feature >= 0
+            if not inner.all():
+                done = ~inner
+                total += np.bincount(row[done], number[done].astype(np.float64), minlength=count)
+                node, row, feature, number = node[inner], row[inner], feature[inner], number[inner]
+            value = flat[row * width + feature]
+            left = value <= number
+            if has_missing:
+                left |= np.isnan(value) & self.missing_left_X[node]
+            node = node + np.where(left, 1, self.skip_X[node])
+        return total
+
+    def first(self, count: int) -> Trees:
+        """The first `count` trees of a forest, at least one, instead of all."""
+        end = int(self.starts_M[count]) if count < len(self.starts_M) else len(self.feature_X)
+        scale = self.scale * len(self.starts_M) / count
+        parts = (self.feature_X[:end], self.number_X[:end], self.skip_X[:end], self.missing_left_X[:end])
+        return Trees(*parts, self.starts_M[:count], scale, self.base, self.link)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored; the inverse of `from_arrays`."""
+        return {
+            "feature": self.feature_X,
+            "number": self.number_X,
+            "skip": self.skip_X,
+            "missing_left": np.packbits(self.missing_left_X),
+            "starts": self.starts_M,
+            "affine": np.array([self.scale, self.base]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Trees:
+        """Trees over `width` features from stored arrays.
+
+        Raises:
+            CorruptFileError: an array is missing or of the wrong kind, a node leads out of its tree or names a feature
+                that there is not, a tree has another number of leaves than its inner nodes ask for, or there are too
+                many trees.
+        """
+        sizes = check_arrays(arrays, _STORED_TREES)
+        check_arrays(arrays, {"missing_left": ("u", (packed_size(sizes["nodes"]),))})
+        feature, skip, starts = arrays["feature"], arrays["skip"], arrays["starts"]
+        if len(starts) > LIMIT_TREES:
+            raise CorruptFileError("a classical model has too many trees", found=len(starts), expected=LIMIT_TREES)
+        ends = np.append(starts[1:], len(feature))
+        places, inner = np.arange(len(feature)), feature >= 0
+        end_of = np.repeat(ends, ends - starts) if len(starts) and starts[0] == 0 and (ends > starts).all() else None
+        sound = (
+            end_of is not None
+            and bool((feature < width).all())
+            and bool((np.add.reduceat(np.where(inner, 1, -1), starts) == -1).all())
+            and bool((skip[inner] > 1).all())
+            and bool((places[inner] + skip[inner] < end_of[inner]).all())
+        )
+        if not sound:
+            raise CorruptFileError(
+                "a tree of a classical model contains an invalid index", next_step="Finetune the model again"
+            )
+        missing = np.unpackbits(arrays["missing_left"], count=len(feature)).astype(bool)
+        scale, base = map(float, arrays["affine"])
+        return cls(feature, arrays["number"], skip, missing, starts, scale, base, link)
+
+
+def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
+    """A fitted random forest or extra trees of scikit-learn; its prediction is the mean over trees.
+
+    Args:
+        forest: fitted on one target, or on two classes.
+        columns: for each column of the model, its index in the features.
+        classes: the value is the share of class 1 in a leaf.
+    """
+    trees = []
+    for estimator in forest.estimators_:
+        tree = estimator.tree_
+        value = tree.value[:, 0, 1] / tree.value[:, 0].sum(axis=1) if classes else tree.value[:, 0, 0]
+        missing = tree.missing_go_to_left.astype(bool)
+        trees.append((tree.feature, tree.threshold, value, tree.children_left, tree.children_right, missing))
+    return _laid_out(trees, columns, scale=1 / len(trees), base=0.0, link="identity")
+
+
+def from_lightgbm(dump: Mapping[str, Any], columns: np.ndarray) -> Trees:
+    """A booster of LightGBM with a value or two classes as its target, from `booster.dump_model()`.
+
+    Source of the meaning of each entry: LightGBM's documentation of `dump_model` and of its handling of missing
+    values. Leaves hold the starting value already: LightGBM adds it to the first tree.
+
+    Args:
+        dump: without categorical features, fitted without `zero_as_missing`.
+        columns: for each column of the model, its index in the features.
+    """
+    objective = str(dump["objective"]).split()
+    link: Link = "logit" if objective[0] == "binary" else "identity"
+    assert link == "identity" or "sigmoid:1" in objective, "the logistic function as it is"
+    trees = [_lightgbm_tree(tree["tree_structure"]) for tree in dump["tree_info"]]
+    return _laid_out(trees, columns, scale=1.0, base=0.0, link=link)
+
+
+def mean_of(boosted: Sequence[Trees]) -> Trees:
+    """The mean of the raw sums of several boosted models; the leaves hold it, so that no tree can be left out."""
+    first = boosted[0]
+    assert all((one.scale, one.base, one.link) == (1.0, 0.0, first.link) for one in boosted)
+    ends = np.cumsum([0, *(len(one.feature_X) for one in boosted)])
+    feature_X = np.concatenate([one.feature_X for one in boosted])
+    number_X = np.concatenate([one.number_X for one in boosted])
+    return Trees(
+        feature_X,
+        np.where(feature_X < 0, number_X / len(boosted), number_X).astype(np.float32),
+        np.concatenate([one.skip_X for one in boosted]),
+        np.concatenate([one.missing_left_X for one in boosted]),
+        np.concatenate([one.starts_M + start for one, start in zip(boosted, ends[:-1], strict=True)]),
+        scale=1.0,
+        base=0.0,
+        link=first.link,
+    )
+
+
+def _lightgbm_tree(root: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Nodes as columns (feature, threshold, value, left, right, missing goes left) of a tree of nested nodes."""
+    nodes: list[list[float]] = []
+    waiting: list[tuple[Mapping[str, Any], int, int]] = [(root, -1, 0)]
+    while waiting:
+        node, parent, side = waiting.pop()
+        place = len(nodes)
+        if parent >= 0:
+            nodes[parent][side] = place
+        if "leaf_value" in node:
+            nodes.append([_LEAF, 0.0, node["leaf_value"], 0, 0, False])
+            continue
+        assert node["decision_type"] == "<=", "no feature is categorical"
+        assert node["missing_type"] != "Zero", "zero is a value"
+        # Where training met no missing value, LightGBM takes one for zero.
+        left = node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0.0
+        nodes.append([node["split_feature"], node["threshold"], 0.0, 0, 0, left])
+        waiting += [(node["right_child"], place, _RIGHT), (node["left_child"], place, _LEFT)]
+    feature, threshold, value, left_of, right_of, missing = map(np.array, zip(*nodes, strict=True))
+    threshold = threshold.clip(-_LARGEST, _LARGEST)  # all numbers go left of 1e300, missing values need not
+    return feature.astype(int), threshold, value, left_of.astype(int), right_of.astype(int), missing.astype(bool)
+
+
+def _laid_out(
+    trees: Sequence[tuple[np.ndarray, ...]], columns: np.ndarray, scale: float, base: float, link: Link
+) -> Trees:
+    features, numbers, skips, missings, sizes = [], [], [], [], []
+    for feature, threshold, value, left, right, missing in trees:
+        order = _depth_first(feature, left, right)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        feature, threshold, value, right, missing = (
+            array[order] for array in (feature, threshold, value, right, missing)
+        )
+        inner = feature >= 0
+        skip = np.zeros(len(order), np.int64)
+        skip[inner] = place[right[inner]] - np.flatnonzero(inner)
+        assert skip.max(initial=0) < 2**16, "the sizes of the fits keep trees below 65,536 nodes"
+        features.append(np.where(inner, columns[np.where(inner, feature, 0)], _LEAF).astype(np.int16))
+        numbers.append(np.where(inner, _rounded_down(threshold), value.astype(np.float32)).astype(np.float32))
+        skips.append(skip.astype(np.uint16))
+        missings.append(missing)
+        sizes.append(len(order))
+    starts = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
+    return Trees(
+        np.concatenate(features),
+        np.concatenate(numbers),
+        np.concatenate(skips),
+        np.concatenate(missings),
+        starts,
+        scale,
+        base,
+        link,
+    )
+
+
+def _depth_first(feature: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Nodes in the order of a walk that goes left first; scikit-learn's forests have it already."""
+    inner = np.flatnonzero(feature >= 0)
+    if (left[inner] == inner + 1).all():
+        return np.arange(len(feature))
+    order, waiting = [], [0]
+    while waiting:
+        node = waiting.pop()
+        order.append(node)
+        if feature[node] >= 0:
+            waiting += [int(right[node]), int(left[node])]
+    return np.array(order)
+
+
+def _rounded_down(threshold: np.ndarray) -> np.ndarray:
+    """The largest float32 up to each threshold: for a float32 value the comparison stays the same."""
+    rounded = threshold.astype(np.float32)
+    return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+
+
+# Models of scaled features as arrays: a Gaussian process, and the weighted sum of ridge and logistic regression.
+#
+# The process has the training molecules and a weight for each:
+#
+# .. math:: k(a, b) = s \Big( w\, T(a, b) + (1 - w) \exp\big(-\tfrac{d(a, b)^2}{2 \ell^2}\big) \Big), \qquad
+#           \hat y(x) = m + \sum_i \alpha_i k(x, x_i), \quad \alpha = (K + \sigma^2 I)^{-1} (y - m)
+#
+# T is the Tanimoto similarity of count fingerprints, Σ min(aᵢ, bᵢ) / Σ max(aᵢ, bᵢ) (Ralaivola et al., Neural Networks
+# 18 (2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
+# training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
+
+LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
+_LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
+_STEEPNESS = 6.0
+_STORED_PROCESS: dict[str, Expected] = {
+    "bit_columns": ("i", ("bits",)),
+    "bit_levels": ("f", ("bits",)),
+    "columns": ("i", ("columns",)),
+    "scaled": ("f", ("training", "columns")),
+    "alpha": ("f", ("training",)),
+    "numbers": ("f", (3,)),
+}
+_START = np.array([0.0, 0.0, 0.0, -2.0])  # log s, logit w, log ℓ, log σ²
+
+
+@dataclass(frozen=True)
+class Unary:
+    """Counts as bits: one bit for each place of the fingerprint and each level that a training molecule reaches.
+
+    Attributes:
+        columns_X: feature of each bit.
+        levels_X: the bit is set when the count is at least this.
+    """
+
+    columns_X: Int64[np.ndarray, "bits"]
+    levels_X: Float32[np.ndarray, "bits"]
+
+    @classmethod
+    def fit(cls, x_BF: np.ndarray, columns: np.ndarray) -> Unary:
+        """Bits that two training molecules or more have."""
+        pairs = [
+            (column, level)
+            for level in range(1, LIMIT_LEVELS + 1)
+            for column in columns[(x_BF[:, columns] >= level).sum(axis=0) >= 2]
+        ]
+        return cls(np.array([c for c, _ in pairs], np.int64), np.array([level for _, level in pairs], np.float32))
+
+    def bits(self, x_BF: np.ndarray) -> Float32[np.ndarray, "molecules bits"]:
+        """0 and 1 as float32, ready for a matrix product."""
+        found: np.ndarray = (x_BF[:, self.columns_X] >= self.levels_X).astype(np.float32)
+        return found
+
+
+def tanimoto(a_BX: Float32[np.ndarray, "molecules bits"], b_VX: Float32[np.ndarray, "training bits"]) -> np.ndarray:
+    """Σ min / Σ max of counts, from their bits; 1 for two molecules without any."""
+    common_BV = (a_BX @ b_VX.T).astype(np.float64)
+    either_BV = a_BX.sum(axis=1, dtype=np.float64)[:, None] + b_VX.sum(axis=1, dtype=np.float64) - common_BV
+    return np.where(either_BV > 0, common_BV / np.maximum(either_BV, 1.0), 1.0)
+
+
+def squared_distance(a_BS: np.ndarray, b_VS: np.ndarray) -> np.ndarray:
+    """Mean over columns of squared differences.
+
+    A matrix product rounds by the order in memory. Selected columns lie one behind the other, those that come from a
+    file do not; with one order for both, a model predicts the same bits before and after it was stored.
+    """
+    a, b = (np.asfortranarray(own, np.float64) for own in (a_BS, b_VS))
+    total = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    found: np.ndarray = np.maximum(total, 0.0) / max(1, a.shape[1])
+    return found
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A fitted Gaussian process.
+
+    Attributes:
+        unary: unary encoding of the fingerprints.
+        scaling: scaling of the descriptors.
+        bits_VX: fingerprint bits of the training molecules.
+        scaled_VS: descriptors of the training molecules.
+        alpha_V: weights, with s in them.
+        share: w.
+        length: ℓ.
+        mean: m.
+        link: link function of the prediction.
+    """
+
+    kind: ClassVar[str] = "kernel"
+
+    unary: Unary
+    scaling: Scaling
+    bits_VX: Float32[np.ndarray, "training bits"]
+    scaled_VS: Float32[np.ndarray, "training columns"]
+    alpha_V: Float[np.ndarray, "training"]
+    share: float
+    length: float
+    mean: float
+    link: Link
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays, the bits packed."""
+        return self.bits_VX.size // 8 + 4 * self.scaled_VS.size + 8 * len(self.alpha_V)
+
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+        """The mean of the process for each row."""
+        similar_BV = tanimoto(self.unary.bits(x_BF), self.bits_VX)
+        near_BV = np.exp(-squared_distance(self.scaling.apply(x_BF), self.scaled_VS) / (2 * self.length**2))
+        kernel_BV = self.share * similar_BV + (1 - self.share) * near_BV
+        return linked(kernel_BV @ self.alpha_V + self.mean, self.link)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored; the inverse of `from_arrays`."""
+        return {
+            **self.scaling.arrays(),
+            "bit_columns": self.unary.columns_X,
+            "bit_levels": self.unary.levels_X,
+            "bits": np.packbits(self.bits_VX.astype(bool), axis=1),
+            "scaled": self.scaled_VS,
+            "alpha": self.alpha_V,
+            "numbers": np.array([self.share, self.length, self.mean]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Kernel:
+        """See `Scaling.from_arrays`."""
+        sizes = check_arrays(arrays, _STORED_PROCESS)
+        check_arrays(arrays, {"bits": ("u", (sizes["training"], packed_size(sizes["bits"])))})
+        unary = Unary(arrays["bit_columns"], arrays["bit_levels"])
+        if len(unary.columns_X) and not 0 <= unary.columns_X.min() <= unary.columns_X.max() < width:
+            raise CorruptFileError(
+                "a classical model uses a feature that does not exist",
+                found=f"columns {int(unary.columns_X.min())} to {int(unary.columns_X.max())}",
+                expected=f"0 to {width - 1}",
+                next_step="Finetune the model again",
+            )
+        bits = np.unpackbits(arrays["bits"], axis=1, count=len(unary.columns_X)).astype(np.float32)
+        share, length, mean = map(float, arrays["numbers"])
+        scaling = Scaling.from_arrays(arrays, width)
+        return cls(unary, scaling, bits, arrays["scaled"], arrays["alpha"], share, length, mean, link)
+
+
+def fit_kernel(
+    x_BF: Float32[np.ndarray, "molecules features"],
+    y_B: Float[np.ndarray, "molecules"],
+    counts: Int64[np.ndarray, "counts"],
+    others: Int64[np.ndarray, "others"],
+    *,
+    classes: bool,
+    seed: int,
+) -> Kernel:
+    """Fit a Gaussian process.
+
+    Classes are fitted as the numbers 0 and 1, and the mean f of the process becomes the probability σ(6 (f - ½)): close
+    to f, but it never leaves 0 to 1 and keeps every order.
+
+    Args:
+        x_BF: features of the training molecules.
+        y_B: their labels, of about unit deviation.
+        counts: columns that are counts of fingerprints.
+        others: columns of descriptors and representations.
+        classes: whether the labels are 0 and 1.
+        seed: random seed of the molecules that the likelihood is computed on.
+    """
+    from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
+    from scipy.special import expit
+
+    unary, scaling = Unary.fit(x_BF, counts), Scaling.fit(x_BF[:, others])
+    scaling = Scaling(others[scaling.columns_S], scaling.mean_S, scaling.std_S)
+    bits_VX, scaled_VS = unary.bits(x_BF), scaling.apply(x_BF)
+    mean = float(y_B.mean())
+    similar, distance = tanimoto(bits_VX, bits_VX), squared_distance(scaled_VS, scaled_VS)
+    few = np.random.default_rng(seed).permutation(len(y_B))[:_LIKELIHOOD_MOLECULES]
+    found = _most_likely(similar[np.ix_(few, few)], distance[np.ix_(few, few)], y_B[few] - mean)
+    scale, share, length, noise = np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3])
+    kernel_VV = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
+    factor = cho_factor(kernel_VV + noise * np.eye(len(y_B)), lower=True)
+    alpha_V = scale * cho_solve(factor, y_B - mean)
+    if classes:
+        alpha_V, mean = _STEEPNESS * alpha_V, _STEEPNESS * (mean - 0.5)
+    link: Link = "logit" if classes else "identity"
+    return Kernel(unary, scaling, bits_VX, scaled_VS, alpha_V, float(share), float(length), mean, link)
+
+
+def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The four numbers that maximise the likelihood, each within a sane range."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    def loss(numbers: np.ndarray) -> float:
+        scale, share, length, noise = np.exp(numbers[0]), expit(numbers[1]), np.exp(numbers[2]), np.exp(numbers[3])
+        kernel = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
+        try:
+            lower, flag = cho_factor(kernel + noise * np.eye(len(y)), lower=True)
+        except LinAlgError:
+            return 1e12
+        return float(0.5 * y @ cho_solve((lower, flag), y) + np.log(np.diag(lower)).sum())
+
+    bounds = [(-3.0, 4.0), (-6.0, 6.0), (-2.5, 2.5), (-6.0, 1.0)]
+    options = {"maxfev": 120, "xatol": 0.05, "fatol": 0.05}
+    result: np.ndarray = minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x
+    return result
+
+
+# Ridge and logistic regression as arrays: which columns, how they are scaled, and a weight for each.
+#
+
+
+CLIP = 5.0
+_STORED_SCALING: dict[str, Expected] = {
+    "columns": ("i", ("columns",)),
+    "mean": ("f", ("columns",)),
+    "std": ("f", ("columns",)),
+}
+_STORED_LINEAR: dict[str, Expected] = {"weights": ("f", ("columns",)), "intercept": ("f", (1,))}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardised columns, cut off at five training deviations.
+
+    A linear model extrapolates: without the cut one descriptor that is a hundred deviations out (Ipc of a large
+    molecule) would decide a prediction alone.
+
+    Attributes:
+        columns_S: that are used.
+        mean_S: means of the training molecules.
+        std_S: standard deviations of the training molecules.
+    """
+
+    columns_S: Int64[np.ndarray, "columns"]
+    mean_S: Float32[np.ndarray, "columns"]
+    std_S: Float32[np.ndarray, "columns"]
+
+    @classmethod
+    def fit(cls, x_BF: Float32[np.ndarray, "molecules features"]) -> Scaling:
+        """Columns that are not constant."""
+        mean_F, std_F = x_BF.mean(axis=0, dtype=np.float64), x_BF.std(axis=0, dtype=np.float64)
+        columns_S = np.flatnonzero(std_F > 1e-6 * (1 + np.abs(mean_F)))
+        return cls(columns_S, mean_F[columns_S].astype(np.float32), std_F[columns_S].astype(np.float32))
+
+    def apply(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules columns"]:
+        """`(x - mean) / std`, between -5 and 5."""
+        scaled_BS: np.ndarray = (x_BF[:, self.columns_S] - self.mean_S) / self.std_S
+        return scaled_BS.clip(-CLIP, CLIP)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored."""
+        return {"columns": self.columns_S, "mean": self.mean_S, "std": self.std_S}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], width: int) -> Scaling:
+        """The inverse of `arrays`.
+
+        Raises:
+            CorruptFileError: an array is missing or of the wrong kind, or a column that there is not.
+        """
+        check_arrays(arrays, _STORED_SCALING)
+        columns_S = arrays["columns"]
+        if len(columns_S) and not 0 <= columns_S.min() <= columns_S.max() < width:
+            raise CorruptFileError(
+                "a classical model uses a feature that does not exist",
+                found=f"columns {int(columns_S.min())} to {int(columns_S.max())}",
+                expected=f"0 to {width - 1}",
+                next_step="Finetune the model again",
+            )
+        return cls(columns_S, arrays["mean"], arrays["std"])
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""A linear model of scaled columns; without columns it is a constant.
+
+    .. math:: \hat y(x) = g(w^\top z(x) + b)
+
+    Attributes:
+        scaling: z.
+        weights_S: w.
+        intercept: b.
+        link: g.
+    """
+
+    kind: ClassVar[str] = "linear"
+
+    scaling: Scaling
+    weights_S: Float[np.ndarray, "columns"]
+    intercept: float
+    link: Link
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays."""
+        return 24 * len(self.weights_S)
+
+    def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
+        """The prediction for each row."""
+        return linked(self.scaling.apply(x_BF).astype(np.float64) @ self.weights_S + self.intercept, self.link)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is stored; the inverse of `from_arrays`."""
+        return {**self.scaling.arrays(), "weights": self.weights_S, "intercept": np.array([self.intercept])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], link: Link, width: int) -> Linear:
+        """See `Scaling.from_arrays`."""
+        check_arrays(arrays, _STORED_SCALING | _STORED_LINEAR)
+        scaling = Scaling.from_arrays(arrays, width)
+        return cls(scaling, arrays["weights"], float(arrays["intercept"][0]), link)
+
+
+def constant(value: float) -> Linear:
+    """The same prediction for every molecule, for a target with one label value."""
+    nothing = np.empty(0, np.float32)
+    return Linear(Scaling(np.empty(0, np.int64), nothing, nothing), np.empty(0), value, "identity")
