@@ -46,6 +46,7 @@ from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
 
 FOREST = "random_forest_counts"
+_POOR = 0.8  # coverage of sets made for 90 %, below which the card says so
 BEGIN, END = "<!-- drawn from properties/properties.csv -->", "<!-- end of properties -->"
 
 
@@ -261,12 +262,16 @@ def of_columns(member: Member, kept: Sequence[int]) -> Member:
 
 def ready_made(one: Property, line: Mapping[str, Any]) -> ReadyMade:
     """What `dnd properties` says of a property."""
-    metric = "rmse" if one.kind == "regression" else "rocauc"
+    metric, bad_at = "rmse" if one.kind == "regression" else "rocauc", one.bad_at
+    if one.kind == "classification" and not line["brier"]:
+        bad_at += " Its probability is not calibrated: too few molecules of a class."
+    if line["set_coverage"] and float(line["set_coverage"]) < _POOR:
+        bad_at += f" Its sets of likely classes held {float(line['set_coverage']):.0%} of the test part, not 90 %."
     return ReadyMade(
         name=one.name, title=one.title, unit=one.unit, kind=one.kind, data=line["data"], licence=line["licence"],
         training=line["training"], test=line["test"], metric=metric, score=float(line[f"student_{metric}"]),
         forest=float(line[f"{FOREST}_{metric}"]), mean=float(line[f"mean_{metric}"]),
-        beside_forest=line["beside_forest"], bad_at=one.bad_at,
+        beside_forest=line["beside_forest"], bad_at=bad_at,
         most_atoms=SMALL_MOLECULES if one.source == DFT else 0,
     )  # fmt: skip
 
@@ -323,7 +328,7 @@ Not better than the mean of the training labels, and so not in the model: {", ".
   calculated values, and of data sets with fewer than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the
   recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
-  calibrated.
+  calibrated unless the last column says that they are not.
 - `in_domain` compares with molecules that have a measured label, or a calculation and more than {SMALL_MOLECULES} heavy
   atoms; it is one answer for all properties. Values of QM9 are empty beyond {SMALL_MOLECULES} heavy atoms.
 - One seed. Salts and mixtures are predicted as drawn.
