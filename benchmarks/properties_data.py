@@ -29,7 +29,7 @@ HELD_OUT = ROOT / "data" / "held_out_molecules.txt.gz"
 POOL = ROOT / "src" / "dnd" / "data" / "druglike.smi.gz"
 ENCODER = "dnd-base"
 HYDROGENS: HydrogenSetting = "teacher_all_student_heavy"
-FOREST_ROWS = 1_500
+FOREST_ROWS = 3_000
 """Training molecules that a forest learns from at most."""
 FEWEST_ROWS, MOST_REPEATS = 3_000, 3
 """A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""

@@ -321,8 +321,9 @@ Not better than the mean of the training labels, and so not in the model: {", ".
 
 - *Test part*: RMSE in the unit, or ROC-AUC. It is the official or rebuilt split of each data set: scaffolds for those
   of OGB, random for boiling and melting points, refractive index, logP and QM9. GFN2-xTB is judged by drug-like
-  molecules whose calculation `{ENCODER}` had not seen. No molecule of a test part taught any property, whatever its
-  stereochemistry. The validation parts judged epochs and taught intervals and probabilities.
+  molecules whose calculation `{ENCODER}` had not seen; stereoisomers of QM9's may have taught `{ENCODER}`. No molecule
+  of a test part taught any property, whatever its stereochemistry. The validation parts judged the courses and taught
+  intervals and probabilities.
 - *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules.
 - {record["molecules"]:,} molecules taught the student, a random part of those with a label among them: measured and
   calculated values, and of data sets with fewer than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the
@@ -339,7 +340,8 @@ the raw lines. Hydrogens: `{HYDROGENS}`. Weights are kept in half precision.
 
 
 def _card_cells(one: ReadyMade) -> list[str]:
-    beside = f"{significant(one.forest)} ({one.beside_forest})" if one.beside_forest else significant(one.forest)
+    relation = one.beside_forest.rpartition(" ")[0]  # without "than" or "with"
+    beside = f"{significant(one.forest)} ({relation})" if relation else significant(one.forest)
     return [
         f"`{one.name}`", one.title, one.unit or "–", one.data, one.licence, f"{one.training:,}, {one.test:,}",
         f"{one.metric} {significant(one.score)}", beside, significant(one.mean), one.bad_at,
