@@ -325,9 +325,8 @@ Not better than the mean of the training labels, and so not in the model: {", ".
   of a test part taught any property, whatever its stereochemistry. The validation parts judged the courses and taught
   intervals and probabilities.
 - *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules.
-- {record["molecules"]:,} molecules taught the student, a random part of those with a label among them: measured and
-  calculated values, and of data sets with fewer than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the
-  recipe `fast`, fitted on that set, says.
+- {record["molecules"]:,} molecules taught the student: measured and calculated values, and for data sets with fewer
+  than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
   calibrated unless the last column says that they are not.
 - `in_domain` compares with molecules that have a measured label, or a calculation and more than {SMALL_MOLECULES} heavy
