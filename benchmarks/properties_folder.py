@@ -18,6 +18,7 @@ from properties_data import (
     DFT,
     ENCODER,
     FEWEST_ROWS,
+    FOREST_CALCULATED,
     FOREST_ROWS,
     HYDROGENS,
     PROPERTIES,
@@ -324,7 +325,8 @@ Not better than the mean of the training labels, and so not in the model: {", ".
   molecules whose calculation `{ENCODER}` had not seen; stereoisomers of QM9's may have taught `{ENCODER}`. No molecule
   of a test part taught any property, whatever its stereochemistry. The validation parts judged the courses and taught
   intervals and probabilities.
-- *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules.
+- *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules, of calculated
+  properties at most {FOREST_CALCULATED:,}.
 - {record["molecules"]:,} molecules taught the student: measured and calculated values, and for data sets with fewer
   than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
