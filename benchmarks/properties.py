@@ -32,6 +32,7 @@ import torch
 from properties_data import (
     ENCODER,
     FEWEST_ROWS,
+    FOREST_CALCULATED,
     FOREST_ROWS,
     HYDROGENS,
     MEASURED,
@@ -149,7 +150,7 @@ def fit_each_forest(molecules: Molecules, out: Path) -> None:
         path, places = out / "forests" / f"{source}.json", places_of(source)
         if path.is_file():
             continue
-        train = training_rows(molecules, source, FOREST_ROWS)
+        train = training_rows(molecules, source, FOREST_ROWS if source in MEASURED else FOREST_CALCULATED)
         test = np.flatnonzero((molecules.part_BC[:, places] == 3).any(axis=1))
         rows = np.concatenate([train, test])
         counts = count_fingerprints([read_smiles(molecules.smiles[row])[0] for row in rows])

@@ -28,8 +28,8 @@ HELD_OUT = ROOT / "data" / "held_out_molecules.txt.gz"
 POOL = ROOT / "src" / "dnd" / "data" / "druglike.smi.gz"
 ENCODER = "dnd-base"
 HYDROGENS: HydrogenSetting = "teacher_all_student_heavy"
-FOREST_ROWS = 1_500
-"""Training molecules that a forest learns from at most."""
+FOREST_ROWS, FOREST_CALCULATED = 3_000, 1_500
+"""Training molecules that a forest learns from at most, of measured and of calculated properties."""
 FEWEST_ROWS, MOST_REPEATS = 3_000, 3
 """A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""
 PARTS = ("train", "valid", "test")

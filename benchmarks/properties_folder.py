@@ -18,6 +18,7 @@ from properties_data import (
     DFT,
     ENCODER,
     FEWEST_ROWS,
+    FOREST_CALCULATED,
     FOREST_ROWS,
     HYDROGENS,
     PROPERTIES,
@@ -45,6 +46,7 @@ from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
 
 FOREST = "random_forest_counts"
+_POOR = 0.8  # coverage of sets made for 90 %, below which the card says so
 BEGIN, END = "<!-- drawn from properties/properties.csv -->", "<!-- end of properties -->"
 
 
@@ -260,12 +262,16 @@ def of_columns(member: Member, kept: Sequence[int]) -> Member:
 
 def ready_made(one: Property, line: Mapping[str, Any]) -> ReadyMade:
     """What `dnd properties` says of a property."""
-    metric = "rmse" if one.kind == "regression" else "rocauc"
+    metric, bad_at = "rmse" if one.kind == "regression" else "rocauc", one.bad_at
+    if one.kind == "classification" and not line["brier"]:
+        bad_at += " Its probability is not calibrated: too few molecules of a class."
+    if line["set_coverage"] and float(line["set_coverage"]) < _POOR:
+        bad_at += f" Its sets of likely classes held {float(line['set_coverage']):.0%} of the test part, not 90 %."
     return ReadyMade(
         name=one.name, title=one.title, unit=one.unit, kind=one.kind, data=line["data"], licence=line["licence"],
         training=line["training"], test=line["test"], metric=metric, score=float(line[f"student_{metric}"]),
         forest=float(line[f"{FOREST}_{metric}"]), mean=float(line[f"mean_{metric}"]),
-        beside_forest=line["beside_forest"], bad_at=one.bad_at,
+        beside_forest=line["beside_forest"], bad_at=bad_at,
         most_atoms=SMALL_MOLECULES if one.source == DFT else 0,
     )  # fmt: skip
 
@@ -315,14 +321,15 @@ Not better than the mean of the training labels, and so not in the model: {", ".
 
 - *Test part*: RMSE in the unit, or ROC-AUC. It is the official or rebuilt split of each data set: scaffolds for those
   of OGB, random for boiling and melting points, refractive index, logP and QM9. GFN2-xTB is judged by drug-like
-  molecules whose calculation `{ENCODER}` had not seen. No molecule of a test part taught any property, whatever its
-  stereochemistry. The validation parts judged epochs and taught intervals and probabilities.
-- *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules.
-- {record["molecules"]:,} molecules taught the student, a random part of those with a label among them: measured and
-  calculated values, and of data sets with fewer than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the
-  recipe `fast`, fitted on that set, says.
+  molecules whose calculation `{ENCODER}` had not seen; stereoisomers of QM9's may have taught `{ENCODER}`. No molecule
+  of a test part taught any property, whatever its stereochemistry. The validation parts judged the courses and taught
+  intervals and probabilities.
+- *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules, of calculated
+  properties at most {FOREST_CALCULATED:,}.
+- {record["molecules"]:,} molecules taught the student: measured and calculated values, and for data sets with fewer
+  than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
-  calibrated.
+  calibrated unless the last column says that they are not.
 - `in_domain` compares with molecules that have a measured label, or a calculation and more than {SMALL_MOLECULES} heavy
   atoms; it is one answer for all properties. Values of QM9 are empty beyond {SMALL_MOLECULES} heavy atoms.
 - One seed. Salts and mixtures are predicted as drawn.
@@ -333,7 +340,8 @@ the raw lines. Hydrogens: `{HYDROGENS}`. Weights are kept in half precision.
 
 
 def _card_cells(one: ReadyMade) -> list[str]:
-    beside = f"{significant(one.forest)} ({one.beside_forest})" if one.beside_forest else significant(one.forest)
+    relation = one.beside_forest.rpartition(" ")[0]  # without "than" or "with"
+    beside = f"{significant(one.forest)} ({relation})" if relation else significant(one.forest)
     return [
         f"`{one.name}`", one.title, one.unit or "–", one.data, one.licence, f"{one.training:,}, {one.test:,}",
         f"{one.metric} {significant(one.score)}", beside, significant(one.mean), one.bad_at,

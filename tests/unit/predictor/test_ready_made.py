@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,19 +62,23 @@ def test_a_shown_target_has_all_its_columns_and_no_other(ready_made: Predictor):
     assert len(every) > len(some)  # the model itself shows all as before
 
 
-def limited(folder: Path, limits: object) -> Path:
-    """A model of `size` that is for small molecules only."""
-    model = tiny_model(folder)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("whole"))
+
+
+def limited(whole: Path, folder: Path, limits: object) -> Path:
+    """The model of `size`, for small molecules only."""
+    model = Path(shutil.copytree(whole, folder / "model"))
     write_json(model / "config.json", read_json(model / "config.json") | {MOST_ATOMS: limits})
     write_manifest(model, kind=KIND, format_version=FORMAT_VERSION)
     return model
 
 
-def test_a_target_for_small_molecules_is_empty_for_larger_ones(tmp_path: Path):
+def test_a_target_for_small_molecules_is_empty_for_larger_ones(whole: Path, tmp_path: Path):
     smiles = ["CCO", "CCCC", "CCCCC", "no molecule", BENZENE]
-    whole = Predictor.load(tiny_model(tmp_path / "whole"), device="cpu")
-    small = Predictor.load(limited(tmp_path / "small", {"size": 4}), device="cpu")
-    table, expected = small.predict(smiles), whole.predict(smiles)
+    small = Predictor.load(limited(whole, tmp_path, {"size": 4}), device="cpu")
+    table, expected = small.predict(smiles), Predictor.load(whole, device="cpu").predict(smiles)
     assert np.isnan(table["size_pred"]).tolist() == [False, False, True, True, True]
     assert np.array_equal(table["size_pred"][:2], expected["size_pred"][:2])
     assert [bool(reason) for reason in table["error"]] == [False, False, False, True, False]
@@ -81,9 +86,9 @@ def test_a_target_for_small_molecules_is_empty_for_larger_ones(tmp_path: Path):
 
 
 @pytest.mark.parametrize("limits", [{"size": 0}, {"size": "9"}, {"weight": 9}, {"size": True}])
-def test_a_limit_that_is_none_is_refused(tmp_path: Path, limits: object):
+def test_a_limit_that_is_none_is_refused(whole: Path, tmp_path: Path, limits: object):
     with pytest.raises(CorruptFileError, match="does not describe a predictor"):
-        Predictor.load(limited(tmp_path, limits), device="cpu")
+        Predictor.load(limited(whole, tmp_path, limits), device="cpu")
 
 
 def test_the_list_is_that_of_the_model(ready_made: Predictor):
