@@ -63,7 +63,7 @@ def same_or_noticed(
     """Resume a stopped run with each damage: it ends as the undisturbed one, or is refused with one clear line.
 
     Returns:
-        How many were the `same`, and how many were `refused`.
+        How many were the `same`, and how many were `refused`; `pytest -rP` shows them.
     """
     counts = {"same": 0, "refused": 0}
     for what, folder in damaged_runs(stopped, again, flips, losses):
@@ -78,6 +78,7 @@ def same_or_noticed(
         else:
             assert result(folder) == whole, what
             counts["same"] += 1
+    print(f"{len(files_of(stopped))} files, {sum(counts.values())} damages: {counts}")
     return counts
 
 

@@ -112,7 +112,9 @@ def test_a_list_to_exclude_has_its_own_column_of_smiles(tmp_path: Path):
     assert Store.open(tmp_path / "s").smiles() == ["CCC"]
     (tmp_path / "a.sdf").write_text(f"{Chem.MolToMolBlock(Chem.MolFromSmiles('CCO'))}$$$$\n")
     for column, error in (("Ligand", None), ("Ligands", "no column 'Ligands'")):
-        config = PrepareConfig(exclude=(str(same),), smiles_column=column, conformers="etkdg")  # of the list, as an SDF has none
+        config = PrepareConfig(
+            exclude=(str(same),), smiles_column=column, conformers="etkdg"
+        )  # of the list, as an SDF has none
         if error is None:
             prepare([tmp_path / "a.sdf"], tmp_path / "sdf", config)
             continue

@@ -321,9 +321,9 @@ def test_a_word_for_missing_that_no_cell_is_is_named(tmp_path: Path):
     rules = LabelRules(missing=("N.Q.", "-999", "xyz", "12"))
     notes = read_labelled(table, ["y"], "heavy_both", rules=rules).notes
     assert notes[-1] == "no cell of y is '12', 'xyz', given as missing"
-    assert check_data(table, ["y"], rules=rules).notes == (notes[-1],)
-    assert check_data(table, ["y", "z"], rules=LabelRules(missing=("HIGH", "n.q.", "-999"))).notes == ()
+    assert check_data(table, target_columns=["y"], rules=rules).notes == (notes[-1],)
+    assert check_data(table, target_columns=["y", "z"], rules=LabelRules(missing=("HIGH", "n.q.", "-999"))).notes == ()
     used = read_labelled(table, ["y"], "heavy_both", rules=LabelRules(missing=("n.q.", "-999")))
     assert not [note for note in used.notes if "given as missing" in note]
-    lines = list(check_lines(check_data(table, ["y"], rules=rules)))
+    lines = list(check_lines(check_data(table, target_columns=["y"], rules=rules)))
     assert f"note: {notes[-1]}" in lines

@@ -222,7 +222,7 @@ def _text(value: object) -> tuple[str, str]:
 
         from dnd.chemistry.parse import drop_unknown_configurations
 
-        known = Chem.Mol(value)
+        known = Chem.Mol(cast(Chem.Mol, value))
         try:
             drop_unknown_configurations(known)
             return str(Chem.MolToSmiles(known)), ""
