@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dnd.common.errors import DndError
+from dnd.common.workers import Here, Work, load_function
 
 Run = Callable[[Path], object]
 LONGEST_MESSAGE = 2000
@@ -80,6 +82,17 @@ def same_or_noticed(
             counts["same"] += 1
     print(f"{len(files_of(stopped))} files, {sum(counts.values())} damages: {counts}")
     return counts
+
+
+def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `prepare` and `screen` start no worker processes, each of which imports for seconds."""
+
+    def run(own: Here, work: Work, items: Iterable[Any]) -> Iterator[Any]:
+        paths = {name: str(path) for name, path in work.folders.items()}
+        settings = None if work.settings is None else {**work.settings, **paths}
+        return map(load_function(work.function, settings), items)
+
+    monkeypatch.setattr(Here, "run", lambda *given: (one for one in run(*given)))
 
 
 class Killed(BaseException):

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from children import training
-from stopped_runs import Killed, files_of, flipped, flips_per_file, same_or_noticed, stop_after, stop_before
+from stopped_runs import (
+    Killed,
+    files_of,
+    flipped,
+    flips_per_file,
+    same_or_noticed,
+    stop_after,
+    stop_before,
+    work_in_this_process,
+)
 
 import screen_toys
 from dnd.common.errors import CorruptFileError
@@ -73,6 +82,7 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, c
     import dnd.prediction.screen.screen as screening
     from dnd.prediction.screen.shards import ScreenJournal
 
+    work_in_this_process(monkeypatch)
     model = Path(__file__).parents[1] / "golden" / "predictor-regression"
     table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number % 40)}O\n" for number in range(150)))
@@ -103,6 +113,7 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, sh
     import dnd.store.prepare as preparing
     from dnd.store.writer import Journal
 
+    work_in_this_process(monkeypatch)
     table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number)}O\n" for number in range(9)) + "C1CC\n")
     config = PrepareConfig(shard_size=4)
