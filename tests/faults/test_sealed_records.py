@@ -33,6 +33,7 @@ from finetuning_toys import tiny_config
 RECORD = {"rows": 512, "loss": 0.1 + 0.2, "name": "µ\n", "none": None, "list": [1, {"a": -0.0}]}
 FLIPS_OF_A_RUN, FLIPS_OF_A_SLOW_RUN = 6, 200
 FLIPS_OF_ALL, BEFORE_THE_SEAL = 200, -1
+WIDE = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_every_single_bit_of_a_line_counts() -> None:
@@ -76,7 +77,7 @@ def test_what_version_0_1_0_wrote_is_read_and_nothing_that_looks_like_it(tmp_pat
     assert read_log(log) == [{"kind": "step", "step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
 @pytest.mark.parametrize("chunks", [2, BEFORE_THE_SEAL])
 def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, chunks: int, flips: int) -> None:
     import dnd.prediction.screen.screen as screening
@@ -107,7 +108,7 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, c
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
 @pytest.mark.parametrize("shards", [1, 2, BEFORE_THE_SEAL])
 def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, shards: int, flips: int) -> None:
     import dnd.store.prepare as preparing
@@ -137,7 +138,7 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, sh
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
 def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     def run(folder: Path) -> None:
         while not training(folder).finished:
@@ -154,7 +155,7 @@ def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
 def test_a_search_that_stopped(scratch: Path, flips: int) -> None:
     pytest.importorskip("optuna")
     config, stop = tiny_config("loop.learning_rate=2e-3"), [4]
