@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dnd.common.errors import DndError
+from dnd.common.workers import Here, Work, load_function
 
 Run = Callable[[Path], object]
 LONGEST_MESSAGE = 2000
@@ -63,7 +65,7 @@ def same_or_noticed(
     """Resume a stopped run with each damage: it ends as the undisturbed one, or is refused with one clear line.
 
     Returns:
-        How many were the `same`, and how many were `refused`.
+        How many were the `same`, and how many were `refused`; `pytest -rP` shows them.
     """
     counts = {"same": 0, "refused": 0}
     for what, folder in damaged_runs(stopped, again, flips, losses):
@@ -78,7 +80,19 @@ def same_or_noticed(
         else:
             assert result(folder) == whole, what
             counts["same"] += 1
+    print(f"{len(files_of(stopped))} files, {sum(counts.values())} damages: {counts}")
     return counts
+
+
+def work_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `prepare` and `screen` start no worker processes, each of which imports for seconds."""
+
+    def run(own: Here, work: Work, items: Iterable[Any]) -> Iterator[Any]:
+        paths = {name: str(path) for name, path in work.folders.items()}
+        settings = None if work.settings is None else {**work.settings, **paths}
+        return map(load_function(work.function, settings), items)
+
+    monkeypatch.setattr(Here, "run", lambda *given: (one for one in run(*given)))
 
 
 class Killed(BaseException):

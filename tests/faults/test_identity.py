@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from dnd.chemistry.identity import connectivity_key, identities_of
 from dnd.chemistry.molecule import Molecule
@@ -99,6 +100,26 @@ def test_a_list_to_exclude_that_cannot_be_read_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"2 of them, the first in row 1 of leave\.csv: text after a blank"):
         prepare([pool], tmp_path / "s", PrepareConfig(exclude=(str(leave),)))
     assert not (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_a_list_to_exclude_has_its_own_column_of_smiles(tmp_path: Path):
+    pool = write_csv(tmp_path / "pool.csv", {"Ligand": ["CCO", "CCN", "CCC"], "smiles": ["C", "C", "C"]})
+    named = write_csv(tmp_path / "named.csv", {"id": [1], "SMILES": ["OCC"]})
+    shaped = write_csv(tmp_path / "shaped.csv", {"id": ["A1"], "X": ["CC(C)N"]})
+    same = write_csv(tmp_path / "same.csv", {"smiles": ["C"], "Ligand": ["NCC"]})
+    config = PrepareConfig(exclude=(str(named), str(shaped), str(same)), smiles_column="Ligand")
+    prepare([pool], tmp_path / "s", config)
+    assert Store.open(tmp_path / "s").smiles() == ["CCC"]
+    (tmp_path / "a.sdf").write_text(f"{Chem.MolToMolBlock(Chem.MolFromSmiles('CCO'))}$$$$\n")
+    for column, error in (("Ligand", None), ("Ligands", "no column 'Ligands'")):
+        config = PrepareConfig(
+            exclude=(str(same),), smiles_column=column, conformers="etkdg"
+        )  # of the list, as an SDF has none
+        if error is None:
+            prepare([tmp_path / "a.sdf"], tmp_path / "sdf", config)
+            continue
+        with pytest.raises(InputError, match=error):
+            prepare([tmp_path / "a.sdf"], tmp_path / "none", config)
 
 
 def test_two_forms_in_training_and_test_are_a_leak(tmp_path: Path):

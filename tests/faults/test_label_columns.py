@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.cli.check import check_lines
 from dnd.common.errors import ConfigError, InputError
+from dnd.finetuning.check_data import check_data
 from dnd.finetuning.labelled_data import read_labelled
 from dnd.finetuning.objective import ValueLoss, beyond_limits, masked_values
 from dnd.prediction.evaluate import evaluate_file
@@ -311,3 +313,17 @@ def test_a_limit_of_a_test_molecule_keeps_its_side_where_limits_are_kept():
     rules = LabelRules(censored="keep")
     found = read_column([">3", "1.5", "2.5"], places=[2, 3, 4], column="y", rules=rules, learned=[False, True, True])
     assert (found.values, found.sides) == ([3.0, 1.5, 2.5], [1, 0, 0])
+
+
+def test_a_word_for_missing_that_no_cell_is_is_named(tmp_path: Path):
+    cells = ["n.q.", "-999,0", *(str(row) for row in range(12))]
+    table = write_csv(tmp_path / "t.csv", {"smiles": molecules()[:14], "y": cells, "z": ["low"] * 7 + ["high"] * 7})
+    rules = LabelRules(missing=("N.Q.", "-999", "xyz", "12"))
+    notes = read_labelled(table, ["y"], "heavy_both", rules=rules).notes
+    assert notes[-1] == "no cell of y is '12', 'xyz', given as missing"
+    assert check_data(table, target_columns=["y"], rules=rules).notes == (notes[-1],)
+    assert check_data(table, target_columns=["y", "z"], rules=LabelRules(missing=("HIGH", "n.q.", "-999"))).notes == ()
+    used = read_labelled(table, ["y"], "heavy_both", rules=LabelRules(missing=("n.q.", "-999")))
+    assert not [note for note in used.notes if "given as missing" in note]
+    lines = list(check_lines(check_data(table, target_columns=["y"], rules=rules)))
+    assert f"note: {notes[-1]}" in lines

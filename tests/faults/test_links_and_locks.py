@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from dnd.common.files import folder_lock, write_text
 from dnd.common.runs import append_line
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.prediction.files import embed_file, predict_file
+from dnd.prediction.screen.screen import screen
+from dnd.predictor.predictor import Predictor
 from dnd.pretraining.baselines.infomax3d import ContrastConfig, contrast
 from dnd.pretraining.baselines.pretrain import pretrain
 from dnd.pretraining.denoise import DenoiseConfig, denoise
@@ -29,6 +33,9 @@ from dnd.store.settings import PrepareConfig
 from dnd.tables.writers import open_writer
 from dnd.training.logs import RunLog
 from dnd.training.settings import LoopConfig
+from finetuning_toys import quietly
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def lock(folder: Path) -> None:
@@ -82,6 +89,38 @@ def test_an_output_takes_the_place_of_plain_files_only(tmp_path: Path, name: str
     with pytest.raises(InputError, match="link or not a regular file"), open_writer(str(path)) as writer:
         writer.write({"a": ["1"]})
     assert path.is_symlink() or path.is_fifo()
+
+
+def test_an_output_that_is_the_input_is_refused(tmp_path: Path) -> None:
+    model, table = Predictor.load(GOLDEN / "predictor-regression"), tmp_path / "in.csv"
+    table.write_text("smiles\nCCO\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    os.link(table, tmp_path / "hard.csv")
+    for out in ("in.csv", "../" + tmp_path.name + "/in.csv", "link.csv", "hard.csv"):
+        for write in (predict_file, embed_file):
+            with pytest.raises(InputError, match="is the input"):
+                write(model, table, str(tmp_path / out))
+    assert table.read_text() == "smiles\nCCO\n"
+
+
+def test_a_named_pipe_is_read_once_or_refused(tmp_path: Path) -> None:
+    """None of these hangs; what reads its input twice says so."""
+    pipe, model = tmp_path / "pipe.csv", GOLDEN / "predictor-regression"
+    os.mkfifo(pipe)
+    reads_twice: list[Callable[[], object]] = [
+        lambda: prepare([pipe], tmp_path / "a", PrepareConfig()),
+        lambda: prepare([tmp_path / "in.csv"], tmp_path / "b", PrepareConfig(exclude=(str(pipe),))),
+        lambda: screen([pipe], model, tmp_path / "c"),
+        lambda: quietly(pipe, tmp_path / "d", ["y"]),
+    ]
+    (tmp_path / "in.csv").write_text("smiles,y\nCCO,1\nCCN,2\n")
+    for read in reads_twice:
+        with pytest.raises(InputError, match="is a named pipe"):
+            read()
+    writer = threading.Thread(target=lambda: pipe.write_bytes((tmp_path / "in.csv").read_bytes()))
+    writer.start()
+    assert predict_file(Predictor.load(model), pipe, str(tmp_path / "out.csv")).rows == 2
+    writer.join()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+import dnd.common.files
 from distillation_toys import toy_row, toy_store, toy_teacher
-from dnd.common.errors import CorruptFileError
+from dnd.common.errors import CorruptFileError, DndError
 from dnd.common.files import write_manifest
 from dnd.graphs.batch import FEATURE_VERSION
+from dnd.predictor.predictor import Predictor
 from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.reader import Store, union
 from dnd.store.schema import PLAIN_SCHEMA_VERSION
@@ -153,3 +157,67 @@ def test_a_cache_of_teacher_outputs_that_is_written_to(tmp_path: Path, deed: str
         cache.read(np.arange(40))
     again = build_cache(toy_teacher(), store, request, device=torch.device("cpu"), folder=tmp_path / "targets")
     assert torch.equal(again.read(np.arange(40))[0], atoms)
+
+
+# A MODEL: nothing is read from its folder after it is loaded, and a loading never mixes two versions.
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MOLECULES = ["CCO", "c1ccccc1O", "CC(=O)N", "nonsense"]
+
+
+def answers(model: Predictor) -> tuple[str, bytes]:
+    """Predictions with intervals and domain, and representations."""
+    return str(model.predict(MOLECULES)), model.embed(MOLECULES[:3]).tobytes()
+
+
+@pytest.mark.parametrize("deed", [*HARMFUL, *HARMLESS])
+@pytest.mark.parametrize("name", ["predictor-regression", "predictor-blend"])
+def test_a_loaded_model_stays_what_it_was(tmp_path: Path, name: str, deed: str) -> None:
+    shutil.copytree(GOLDEN / name, tmp_path / "model")
+    model, other = Predictor.load(tmp_path / "model"), Predictor.load(GOLDEN / name)
+    for path in sorted((tmp_path / "model").iterdir()):
+        {**HARMFUL, **HARMLESS}[deed](path)
+    assert answers(model) == answers(other)
+
+
+def newer(folder: Path, out: Path) -> Path:
+    """A version with other weights."""
+    shutil.copytree(folder, out)
+    weights = {name: tensor * 1.5 for name, tensor in load_file(out / "model.safetensors").items()}
+    save_file(weights, out / "model.safetensors")
+    write_manifest(out, kind="predictor", format_version=1)
+    return out
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_model_that_is_replaced_while_it_is_loaded_is_one_version_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Before each of its readings in turn, all files or half of them become those of the new version."""
+    old, new = GOLDEN / "predictor-regression", newer(GOLDEN / "predictor-regression", tmp_path / "new")
+    allowed = [answers(Predictor.load(folder)) for folder in (old, new)]
+    assert allowed[0] != allowed[1]
+    real, names, ends = dnd.common.files.read_plain_file, sorted(path.name for path in new.iterdir()), set[int]()
+    for moment in range(1, 100):
+        folder, readings = tmp_path / f"model-{moment}", list[Path]()
+        shutil.copytree(old, folder)
+
+        def reading(path: Path, limit: int, *, now: int = moment, into: Path = folder) -> bytes:
+            readings.append(path)  # noqa: B023
+            if len(readings) == now:  # noqa: B023
+                for name in names[-int(share * len(names)) :]:
+                    shutil.copy(new / name, into / name)
+            return real(path, limit)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(dnd.common.files, "read_plain_file", reading)
+            try:
+                found = answers(Predictor.load(folder))
+            except DndError:
+                ends.add(-1)
+            else:
+                ends.add(allowed.index(found))
+        if len(readings) < moment:
+            break
+    assert moment > 2
+    assert ends >= {-1, 0}

@@ -170,7 +170,7 @@ def test_only_words_are_the_header_of_a_list_of_rows(tmp_path: Path, first: str,
     if is_header:
         assert partitions(split, ["C"] * 25)[0].valid.tolist() == [21, 22]
         return
-    with pytest.raises(InputError, match=f"valid is no list of row numbers: found '{first}'"):
+    with pytest.raises(InputError, match=f"valid is not a list of row numbers: found '{first}'"):
         partitions(split, ["C"] * 25)
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 from children import training
-from stopped_runs import Killed, files_of, flipped, same_or_noticed, stop_after
+from stopped_runs import (
+    Killed,
+    files_of,
+    flipped,
+    flips_per_file,
+    same_or_noticed,
+    stop_after,
+    stop_before,
+    work_in_this_process,
+)
 
 import screen_toys
 from dnd.common.errors import CorruptFileError
@@ -23,6 +32,8 @@ from finetuning_toys import tiny_config
 
 RECORD = {"rows": 512, "loss": 0.1 + 0.2, "name": "µ\n", "none": None, "list": [1, {"a": -0.0}]}
 FLIPS_OF_A_RUN, FLIPS_OF_A_SLOW_RUN = 6, 200
+FLIPS_OF_ALL, BEFORE_THE_SEAL = 200, -1
+WIDE = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_every_single_bit_of_a_line_counts() -> None:
@@ -66,10 +77,13 @@ def test_what_version_0_1_0_wrote_is_read_and_nothing_that_looks_like_it(tmp_pat
     assert read_log(log) == [{"kind": "step", "step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
+@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
+@pytest.mark.parametrize("chunks", [2, BEFORE_THE_SEAL])
+def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, chunks: int, flips: int) -> None:
+    import dnd.prediction.screen.screen as screening
     from dnd.prediction.screen.shards import ScreenJournal
 
+    work_in_this_process(monkeypatch)
     model = Path(__file__).parents[1] / "golden" / "predictor-regression"
     table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number % 40)}O\n" for number in range(150)))
@@ -83,17 +97,24 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, f
 
     run(scratch / "whole")
     with monkeypatch.context() as patch:
-        stop_after(patch, ScreenJournal, "finish", 2)
+        if chunks == BEFORE_THE_SEAL:
+            stop_before(patch, screening, "write_manifest")
+        else:
+            stop_after(patch, ScreenJournal, "finish", chunks)
         with pytest.raises(Killed):
             run(scratch / "stopped")
+    flips = flips_per_file(scratch / "stopped", flips)
     counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, flips: int) -> None:
+@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
+@pytest.mark.parametrize("shards", [1, 2, BEFORE_THE_SEAL])
+def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, shards: int, flips: int) -> None:
+    import dnd.store.prepare as preparing
     from dnd.store.writer import Journal
 
+    work_in_this_process(monkeypatch)
     table = scratch / "x.smi"
     table.write_text("".join(f"{'C' * (1 + number)}O\n" for number in range(9)) + "C1CC\n")
     config = PrepareConfig(shard_size=4)
@@ -106,14 +127,18 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, fl
 
     run(scratch / "whole")
     with monkeypatch.context() as patch:
-        stop_after(patch, Journal, "seal", 2)
+        if shards == BEFORE_THE_SEAL:
+            stop_before(patch, preparing, "write_manifest")
+        else:
+            stop_after(patch, Journal, "seal", shards)
         with pytest.raises(Killed):
             run(scratch / "stopped")
+    flips = flips_per_file(scratch / "stopped", flips)
     counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
 def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     def run(folder: Path) -> None:
         while not training(folder).finished:
@@ -130,7 +155,7 @@ def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
 def test_a_search_that_stopped(scratch: Path, flips: int) -> None:
     pytest.importorskip("optuna")
     config, stop = tiny_config("loop.learning_rate=2e-3"), [4]

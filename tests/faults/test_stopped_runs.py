@@ -22,6 +22,7 @@ import dnd.common.model_folder
 import dnd.finetuning.search
 from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
 from dnd.common.errors import DndError
+from dnd.finetuning import classical
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.reproduction import frozen_models, grid
@@ -40,6 +41,10 @@ Stop = Callable[[pytest.MonkeyPatch], None]
 
 def in_training(saves: int) -> Stop:
     return lambda patch: stop_after(patch, Checkpoints, "save", saves)
+
+
+def in_fits(fits: int) -> Stop:
+    return lambda patch: stop_after(patch, classical.Workbench, "fit", fits)
 
 
 def before_the_seal(patch: pytest.MonkeyPatch) -> None:
@@ -94,21 +99,26 @@ def test_distill(scratch: Path, stop: Stop, total: int) -> None:
     assert counts["same"] > counts["refused"] or stop is after_the_seal
 
 
+FAST = ("blend.students=false", "blend.classical=ridge,gaussian_process", "blend.folds=2")
 FINETUNINGS: dict[str, tuple[tuple[str, ...], dict[str, Any], Stop]] = {
     "student": ((), {}, in_training(3)),
     "student, before the seal": ((), {}, before_the_seal),
     "student, after the seal": ((), {}, after_the_seal),
     "ensemble": (("ensemble=2",), {}, in_training(5)),
     "blend": (("ensemble=1", "blend.classical=ridge", "blend.folds=2"), {}, in_training(2)),
+    "fast": (FAST, {}, in_fits(4)),
+    "fast, before the seal": (FAST, {}, before_the_seal),
     "search": ((), {"search": 2}, in_training(5)),
     "search, then a training": ((), {"search": 1}, in_training(5)),
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "total"), [("blend", 0), ("search", 0), *(pytest.param(name, 200, marks=WIDE) for name in FINETUNINGS)]
+    ("name", "total"),
+    [("blend", 0), ("fast", 0), ("search", 0), *(pytest.param(name, 200, marks=WIDE) for name in FINETUNINGS)],
 )
-def test_finetune(scratch: Path, name: str, total: int) -> None:
+def test_finetune(scratch: Path, name: str, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "KEEP_FROM_S", 0.0)
     words, options, stop = FINETUNINGS[name]
     if "search" in options:
         pytest.importorskip("optuna")

@@ -6,17 +6,21 @@ import gzip
 import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rdkit import Chem
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.conformers.formats import open_sources
 from dnd.prediction.screen.source import check_inputs, read_candidates
+from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
-from dnd.tables.molecules import open_molecules
+from dnd.tables.molecules import as_molecules, open_molecules
+from dnd.tables.sdf import parse_molblock
 
 SDF = """{title}
   Own     01012512003D
@@ -196,6 +200,35 @@ def test_cxsmiles_is_read_in_both_formats(tmp_path: Path):
     assert [row[2] for row in rows_of(tmp_path / "a.smi")] == ["name 0", "name 1", "name 2"]
 
 
+@pytest.mark.parametrize("mark", ["&1:1", "o1:1", "r", "r:0", "$;;a,b;$,r"])
+def test_no_format_shows_the_configuration_of_a_racemate(tmp_path: Path, mark: str):
+    assert parse_smiles(f"C[C@H](F)Cl |{mark}|").smiles == "CC(F)Cl"
+    assert parse_smiles("C[C@H](F)Cl |$;r;;$,a:1|").smiles == "C[C@H](F)Cl"
+    known = Chem.MolFromSmiles(f"C[C@H](F)Cl |{mark.replace('r:0', '&1:1')}|")
+    if known.GetStereoGroups():
+        assert as_molecules(known).texts == as_molecules([known]).texts == ["CC(F)Cl"]
+        assert Chem.MolToSmiles(known) == "C[C@H](F)Cl"  # the caller's own stays as it is
+        (tmp_path / "a.sdf").write_text(Chem.MolToV3KMolBlock(known) + "\n$$$$\n")
+        assert rows_of(tmp_path / "a.sdf")[0][0] == "CC(F)Cl"
+    one_of_two = Chem.MolFromSmiles("C[C@H](F)Cl.C[C@H](Br)Cl |a:1,&1:5|")
+    assert as_molecules(one_of_two).texts == [parse_smiles("C[C@H](F)Cl.CC(Br)Cl").smiles]
+
+
+@pytest.mark.parametrize("text", ["C:C", "CC:C", "C:O", "[H]:[H]", "c1ccccc1.C:C"])
+def test_an_aromatic_bond_that_is_in_no_ring_is_refused(tmp_path: Path, text: str):
+    found = parse_smiles(text)
+    assert not found.ok
+    assert (found.stage, found.reason) == ("chemistry", "an aromatic bond is not in a ring")
+    assert {one.reason for one in featurize_smiles([text] * 40, "heavy_both")} == {found.reason}
+    assert parse_smiles("C1:C:C:C:C:C1").smiles == parse_smiles("c1:c:c:c:c:c1").smiles == "c1ccccc1"
+    assert parse_smiles("[CH3:1][CH3:2]").smiles == "CC"  # a map
+    (tmp_path / "a.sdf").write_text(ETHANOL.replace("  1  2  1  0", "  1  2  4  0"))
+    (record,) = open_sources([tmp_path / "a.sdf"])[0].records
+    outcome = parse_molblock(record.molblock).outcome
+    assert not outcome.ok
+    assert outcome.reason == found.reason
+
+
 def test_a_column_of_smiles_is_refused_where_no_input_has_one(tmp_path: Path):
     (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=">  <SMILES>\nc1ccccc1\n\n"))
     for opened in (
@@ -246,3 +279,19 @@ def test_labels_beside_without_ids_need_as_many_rows(tmp_path: Path):
     assert beside(tmp_path, "ab", "y,z\n1,5\n2,6\n") == [(1.0, None), (2.0, None)]
     with pytest.raises(InputError, match="3 records and 2 rows"):
         beside(tmp_path, "abc", "y,z\n1,5\n2,6\n")
+
+
+def test_labels_are_in_the_fields_or_beside_and_not_in_both(tmp_path: Path):
+    """A record without the field would have no label, though the table beside has one for it."""
+    fields = ">  <y>\n1\n\n"
+    (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=fields) + SDF.format(title="b", fields=""))
+    (tmp_path / "a.sdf.csv").write_text("id,y\na,1\nb,2\n")
+    with pytest.raises(InputError, match=r"'y' is a data field of a.sdf and a column of a.sdf.csv: found record 1"):
+        open_sources([tmp_path / "a.sdf"], target_columns=["y"])
+    (tmp_path / "a.sdf.csv").write_text("id,z\na,1\nb,2\n")
+    found = list(open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records)
+    assert [np.isnan(record.targets[0]) for record in found] == [False, True]
+    (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=fields) * 2)
+    (tmp_path / "a.sdf.csv").write_text("id,y\na,1\nb,2\n")
+    found = list(open_sources([tmp_path / "a.sdf"], target_columns=["y"])[0].records)
+    assert [record.targets for record in found] == [(1.0,), (1.0,)]

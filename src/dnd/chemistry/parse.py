@@ -223,6 +223,8 @@ def canonical_form(
     order, spelling = np.arange(mol.GetNumAtoms()), text
     for _ in range(MAX_ROUNDS):
         smiles = Chem.MolToSmiles(mol)
+        if ":" in smiles:  # maps are dropped, so it's a bond
+            return InvalidMolecule("an aromatic bond is not in a ring", "chemistry", text)
         if smiles == spelling:
             break
         reparsed = _reparse(smiles, relaxed)
@@ -316,7 +318,7 @@ def read_smiles(text: str, *, relaxed: bool = True) -> tuple[Chem.Mol, bool] | I
             reason = _named(read.reason, stripped) if read.stage == "parse" else read.reason
             return replace(read, text=text, reason=reason)
         mol = read
-    mixed = _settle_extension(mol) if extension else None
+    mixed = _settle_extension(mol, extension) if extension else None
     if mixed is not None:
         return InvalidMolecule(mixed, "chemistry", text)
     if ":" in stripped:
@@ -335,22 +337,38 @@ def _named(reason: str, text: str) -> str:
     return f"{short}; the text is {kind}, not a SMILES"
 
 
-def _settle_extension(mol: Chem.Mol) -> str | None:
-    """Make a molecule say what the extension of its CXSMILES does, and return why it can't; None when it can.
-
-    An atom of a racemate, or of an enantiomer that is not known which, has no configuration of its own.
-    """
+def _settle_extension(mol: Chem.Mol, extension: str) -> str | None:
+    """Make a molecule say what the extension of its CXSMILES does, and return why it can't; None when it can."""
     if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
         return "CXSMILES with a bond to an open position is not a single molecule"
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
     if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
         return "CXSMILES of a polymer or of repeated parts is not a single molecule"
-    for group in mol.GetStereoGroups():
-        if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE:
-            for atom in group.GetAtoms():
-                atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
-    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    drop_unknown_configurations(mol, is_relative=_is_relative(extension))
     return None
+
+
+def _is_relative(extension: str) -> bool:
+    """Whether CXSMILES marks its configurations as relative, `|r|` or `|r:0|`, which RDKit passes over."""
+    fields = "".join(extension.strip(" \t|").split("$")[::2]).split(",")  # without the names of atoms
+    return any(field == "r" or field.startswith("r:") for field in fields)
+
+
+def drop_unknown_configurations(mol: Chem.Mol, *, is_relative: bool = False) -> None:
+    """Take the configuration, in place, from each centre of a racemate or of an enantiomer that is not known.
+
+    Canonical SMILES would show such a centre as if its configuration were known.
+
+    Args:
+        mol: a sanitised molecule.
+        is_relative: whether all its centres are such centres.
+    """
+    groups = [group for group in mol.GetStereoGroups() if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE]
+    unknown = [*mol.GetAtoms()] if is_relative else [atom for group in groups for atom in group.GetAtoms()]
+    for atom in unknown:
+        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    if unknown:
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 
 
 def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np.ndarray, "atoms"]]:
@@ -363,6 +381,7 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
         The molecule, and for each of its atoms the index of the same atom in `mol` (empty when it's invalid).
     """
     source = Chem.Mol(mol)
+    drop_unknown_configurations(source)
     for atom in source.GetAtoms():
         atom.SetIntProp(_SOURCE, atom.GetIdx())
         atom.SetAtomMapNum(0)

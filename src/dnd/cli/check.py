@@ -31,6 +31,7 @@ def check_lines(facts: DataFacts) -> Iterator[str]:
         more = facts.targets[_MOST_TARGETS:]
         yield ""
         yield f"{len(more)} more columns may be targets: {', '.join(target.name for target in more)}"
+    yield from (f"note: {note}" for note in facts.notes)
     for name, why in facts.others.items():
         yield f"no target: {name}: {_first(why)}"
     for first, second, correlation in facts.leaks:

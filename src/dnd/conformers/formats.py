@@ -57,7 +57,8 @@ def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
         stream: where to read instead, once only; then the fields of the first records are those there are.
 
     Raises:
-        InputError: no record, or a target there is not; or records and rows beside it that don't belong together.
+        InputError: no record, or a target there is not; records and rows beside it that don't belong together; or a
+            target that some records lack and both files have.
     """
     wanted = tuple(target_columns)
     blocks, first = _peeked(path, read_sdf_blocks(path, stream), _RECORDS_TO_SETTLE if wanted else 1)
@@ -69,11 +70,32 @@ def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
         fields = field_names(path, open_bytes(path))
         told = (block.properties for block in read_sdf_blocks(path) if set(wanted) & set(block.properties))
         sample = list(itertools.islice(told, _ROWS_TO_SETTLE)) or sample
+    if stream is None and table.is_file():
+        _refuse_two_places(path, table, [name for name in wanted if name in fields])
     if missing and not set(wanted) & set(fields) and stream is None and table.is_file():
         return RecordSource(path.name, _with_labels_beside(path, table, blocks, first, wanted), True)
     require_columns(path.name, fields, wanted)
     reader = TargetReader(sample, wanted)
     return RecordSource(path.name, (_sdf_record(path.name, block, reader, block.properties) for block in blocks), True)
+
+
+def _refuse_two_places(path: Path, table: Path, fields: Sequence[str]) -> None:
+    """Refuse a label that is a data field of some records and a column beside them too.
+
+    Raises:
+        InputError: a record lacks a field that the table beside has as a column.
+    """
+    with read_plain_table(table) as rows:
+        shared = [name for name in fields if name in rows.columns]
+    for block in read_sdf_blocks(path) if shared else ():
+        lacking = [name for name in shared if name not in block.properties]
+        if lacking:
+            raise InputError(
+                f"{lacking[0]!r} is a data field of {path.name} and a column of {table.name}",
+                found=f"record {block.number} lacks the field",
+                expected="the labels in one place",
+                next_step=f"Rename {table.name}, or take the field out of the SDF",
+            )
 
 
 def is_pcqm4mv2(path: Path) -> bool:
@@ -504,7 +526,11 @@ def _archive_frames(path: Path) -> Iterator[list[str]]:
 
 
 def open_sources(
-    inputs: Sequence[str | Path], *, smiles_column: str | None = None, target_columns: Sequence[str] = ()
+    inputs: Sequence[str | Path],
+    *,
+    smiles_column: str | None = None,
+    target_columns: Sequence[str] = (),
+    remembered: str | None = None,
 ) -> list[RecordSource]:
     """Open inputs in the order given.
 
@@ -514,6 +540,7 @@ def open_sources(
         inputs: .npz of conformers; .xyz, a folder or a tar archive of them; .sdf; tables (CSV, TSV, SMI, Parquet).
         smiles_column: column of SMILES in tables; None = found by name or content.
         target_columns: columns, data fields or labels to keep as targets.
+        remembered: default column of SMILES, used by the tables that have it.
 
     Raises:
         InputError: no such file, an unknown kind, an empty file, or a column there is not.
@@ -530,8 +557,14 @@ def open_sources(
         if is_pcqm4mv2(path):
             sources.append(open_pcqm4mv2(path, table, target_columns, smiles_column))
         elif path != table:
-            sources.append(_open(path, smiles_column, target_columns))
+            sources.append(_open(path, smiles_column, target_columns, remembered))
     return sources
+
+
+def have_smiles_column(inputs: Sequence[str | Path]) -> bool:
+    """Whether one of the files is a table, comes with one, or may be one."""
+    paths = [Path(name) for name in inputs]
+    return any(kind_of(path) or str(path) == STANDARD_INPUT or is_pcqm4mv2(path) for path in paths)
 
 
 def refuse_unused_column(inputs: Sequence[str | Path], smiles_column: str | None) -> None:
@@ -540,15 +573,15 @@ def refuse_unused_column(inputs: Sequence[str | Path], smiles_column: str | None
     Raises:
         InputError: one is asked for, and no file is a table or comes with one.
     """
-    paths = [Path(name) for name in inputs]
-    with_table = [path for path in paths if kind_of(path) or str(path) == STANDARD_INPUT or is_pcqm4mv2(path)]
-    if smiles_column is not None and not with_table:
+    if smiles_column is not None and not have_smiles_column(inputs):
         raise InputError(
             "no input has a column of SMILES", found=f"--smiles-column {smiles_column}", next_step="Leave it out"
         )
 
 
-def _open(path: Path, smiles_column: str | None, target_columns: Sequence[str]) -> RecordSource:
+def _open(
+    path: Path, smiles_column: str | None, target_columns: Sequence[str], remembered: str | None = None
+) -> RecordSource:
     name = path.name.lower()
     if str(path) == STANDARD_INPUT:
         return _open_standard_input(path, smiles_column, target_columns)
@@ -565,7 +598,7 @@ def _open(path: Path, smiles_column: str | None, target_columns: Sequence[str]) 
         raise InputError(
             f"{path} is a file of an unknown kind", found=path.suffix or "no suffix", expected=f"one of {known}"
         )
-    return _table_source(path, smiles_column, target_columns)
+    return _table_source(path, smiles_column, target_columns, remembered=remembered)
 
 
 def _open_standard_input(path: Path, smiles_column: str | None, target_columns: Sequence[str]) -> RecordSource:
@@ -579,9 +612,13 @@ def _open_standard_input(path: Path, smiles_column: str | None, target_columns: 
 
 
 def _table_source(
-    path: Path, smiles_column: str | None, target_columns: Sequence[str], stream: BinaryIO | None = None
+    path: Path,
+    smiles_column: str | None,
+    target_columns: Sequence[str],
+    stream: BinaryIO | None = None,
+    remembered: str | None = None,
 ) -> RecordSource:
-    table = open_table(path, smiles_column, target_columns, stream)
+    table = open_table(path, smiles_column, target_columns, stream, remembered)
     return RecordSource(path.name, _table_records(path.name, table, tuple(target_columns)), False)
 
 

@@ -80,14 +80,18 @@ class RecordSource:
 
 
 def open_table(
-    path: Path, smiles_column: str | None, wanted: Sequence[str], stream: BinaryIO | None = None
+    path: Path,
+    smiles_column: str | None,
+    wanted: Sequence[str],
+    stream: BinaryIO | None = None,
+    remembered: str | None = None,
 ) -> TableReader:
     """`read_table`, and `require_columns` of it; the file is closed again where a column is missing or repeated.
 
     Raises:
         InputError: see both.
     """
-    reader = read_table(path, smiles_column=smiles_column, stream=stream)
+    reader = read_table(path, smiles_column=smiles_column, stream=stream, remembered=remembered)
     try:
         require_columns(path, reader.columns, wanted)
         for name in wanted:

@@ -163,6 +163,8 @@ def _canonical(mol: Any, relaxed: bool, limits: Mapping[str, int]) -> Any:
     spelling = ""
     for _ in range(ROUNDS):
         smiles = Chem.MolToSmiles(mol)
+        if ":" in smiles:  # maps are dropped, so it's a bond
+            return "an aromatic bond is not in a ring"
         if smiles == spelling:
             break
         spelling, mol = smiles, Chem.MolFromSmiles(smiles, sanitize=not relaxed)

@@ -25,7 +25,17 @@ from dnd.finetuning.splits import TableSettings, is_test_word, partitions, split
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
 from dnd.predictor.targets import Transform
-from dnd.tables.labels import ColumnCells, DrawnRows, LabelColumn, LabelRules, column_cells, is_missing, read_column
+from dnd.tables.labels import (
+    ColumnCells,
+    DrawnRows,
+    LabelColumn,
+    LabelRules,
+    column_cells,
+    is_missing,
+    missing_words_in,
+    read_column,
+    unused_words_note,
+)
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import Row
 from dnd.tables.smiles_column import id_column_of, look_like_smiles
@@ -106,6 +116,7 @@ class DataFacts:
         split: sizes of training, validation and test part; None where no split can be drawn.
         split_name: the default split, or the one that does where that can't be drawn.
         split_problem: why the default can't be.
+        notes: what else was noticed of the targets together.
     """
 
     path: str
@@ -128,6 +139,7 @@ class DataFacts:
     split: tuple[int, int, int] | None = None
     split_name: str = SPLITS[0]
     split_problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def next_line(facts: DataFacts) -> str:
@@ -277,8 +289,19 @@ def _looked_at(
         targets=targets,
         others=others,
         leaks=_leaks(values, names),
+        notes=_unused_words(rows, rules, names or list(values)) if len(rows) == drawn.seen else (),
     )
     return _planned(facts, kept, names, values), kept
+
+
+def _unused_words(rows: Sequence[Row], rules: LabelRules, names: Sequence[str]) -> tuple[str, ...]:
+    """The line about the user's words for a missing label that no cell of the targets is."""
+    unused = set(rules.missing)
+    for row in rows:
+        if not unused:
+            return ()
+        unused -= missing_words_in([row.values[name] for name in names], unused)
+    return unused_words_note(unused, names)
 
 
 @dataclass(frozen=True)

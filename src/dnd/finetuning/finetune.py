@@ -21,7 +21,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
-from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_same_run
+from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_file, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
@@ -98,6 +98,8 @@ def finetune(
     clock = Clock(config.blend.time_limit_s)
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
     files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
+    for file in files:
+        require_file(Path(file.path))
     if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
         files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
     plan = _plan(files, config, str(encoder))

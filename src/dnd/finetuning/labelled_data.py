@@ -22,7 +22,16 @@ from dnd.predictor.targets import ClassGroup
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting
-from dnd.tables.labels import DrawnRows, LabelRules, class_key, holds_numbers, is_missing, read_column
+from dnd.tables.labels import (
+    DrawnRows,
+    LabelRules,
+    class_key,
+    holds_numbers,
+    is_missing,
+    missing_words_in,
+    read_column,
+    unused_words_note,
+)
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import TableReader
 from dnd.tables.smiles_column import id_column_of
@@ -364,6 +373,7 @@ class LabelledRows:
         rules: what the user says of the labels.
         comma_file: see `settle_notation`.
         smiles_column: where the SMILES were.
+        unused_words: words that mean a missing label by `rules`, and that no cell is.
     """
 
     names: list[str]
@@ -379,6 +389,7 @@ class LabelledRows:
     rules: LabelRules = field(default_factory=LabelRules)
     comma_file: bool = False
     smiles_column: str = "smiles"
+    unused_words: frozenset[str] = frozenset()
 
     def add(self, row: _LabelledRow, *, has_id: bool) -> None:
         """Append a row."""
@@ -461,7 +472,7 @@ def label_values(rows: LabelledRows, learned_B: Bool[np.ndarray, "rows"]) -> Lab
         sides_BC if sides_BC.any() else None,
         tuple(column.words for column in columns),
         tuple(column.unit for column in columns),
-        tuple(note for column in columns for note in column.notes),
+        (*(note for column in columns for note in column.notes), *unused_words_note(rows.unused_words, rows.names)),
     )
 
 
@@ -515,9 +526,11 @@ def _rows_of(
     )
     id_column = id_column_of([name for name in source.columns if name not in (*names, source.smiles_column)])
     drawn: DrawnRows[_LabelledRow] = DrawnRows(most)
+    unused = set(rules.missing)
     for row in source:
         found.num_rows += 1
         own = [row.values[name] for name in names]
+        unused -= missing_words_in(own, unused) if unused else set()
         extra = row.values[extra_column].strip() if extra_column else ""
         if row.problem is not None:
             found.rejects.append(Reject(row.number, row.smiles, "read", row.problem, place=row.place))
@@ -526,7 +539,7 @@ def _rows_of(
         else:  # other columns of a row aren't kept
             name = row.values[id_column] if id_column else ""
             drawn.add(_LabelledRow(row.number, row.place, row.smiles, extra, own, name))
-    found.not_drawn = drawn.left_out
+    found.not_drawn, found.unused_words = drawn.left_out, frozenset(unused)
     rows = drawn.rows()
     # Whether `none` is a class is not known yet; in a column with a number it isn't. Test rows have no say in it.
     numeric = [holds_numbers(row.cells[place] for row in rows if not is_test(row.extra)) for place in range(len(names))]

@@ -26,7 +26,7 @@ from dnd.common.log import Progress
 from dnd.common.runs import RUN_RECORD, WatchedInputs, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.workers import Here
 from dnd.conformers import nvmolkit_backend
-from dnd.conformers.formats import open_sources, refuse_unused_column
+from dnd.conformers.formats import have_smiles_column, open_sources, refuse_unused_column
 from dnd.conformers.quantum import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.batch import FEATURE_VERSION
@@ -123,7 +123,7 @@ def _make_shards(
     where: Here | RayCluster,
 ) -> None:
     shard_size = config.shard_size or SHARD_SIZE
-    excluded = _keys_to_exclude(config, where)
+    excluded = _keys_to_exclude(inputs, config, where)
     total, records = _chosen(inputs, sources, config, excluded, where)
     if journal.entries and journal.entries[-1].records < shard_size:
         return  # the last shard is there; only the seal was missing
@@ -260,14 +260,20 @@ def _converted(
                 yield outcome
 
 
-def _keys_to_exclude(config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
-    """Digests of the molecules to leave out: of lists as they are, of files of molecules computed."""
+def _keys_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
+    """Digests of the molecules to leave out: of lists as they are, of files of molecules computed.
+
+    A column of SMILES that is asked for is that of the inputs, and of these files only where they have it.
+    """
     paths = [Path(path) for path in config.exclude]
     listed = [path for path in paths if is_key_list(path)]
     digests = frozenset[str]().union(*map(read_key_list, listed))
     if len(listed) == len(paths):
         return digests
-    sources = open_sources([path for path in paths if path not in listed], smiles_column=config.smiles_column)
+    tables, column = [path for path in paths if path not in listed], config.smiles_column
+    of_inputs = have_smiles_column(inputs)
+    asked, remembered = (None, column) if of_inputs else (column, None)
+    sources = open_sources(tables, smiles_column=asked, remembered=remembered)
     records = itertools.chain.from_iterable(source.records for source in sources)
     problems, rows = list[str](), itertools.count()
     with closing(where.run(keys_of_records(config.timeout_s), records)) as keys:

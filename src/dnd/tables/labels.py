@@ -250,6 +250,21 @@ def is_missing(text: str) -> bool:
     return class_key(text) in MISSING_WORDS
 
 
+def missing_words_in(cells: Iterable[str], words: Iterable[str]) -> set[str]:
+    """Those of the user's words for a missing label that a cell is, as a word or as a value."""
+    known = list(filter(None, map(str.strip, cells)))
+    keys = set(map(class_key, known))
+    read = [Notation(decimal).read(cell) for cell in known for decimal in ("point", "comma")]
+    values = {number.value for number in read if number is not None and number.side == 0}
+    return {word for word in words if class_key(word) in keys or values & _values([word])}
+
+
+def unused_words_note(words: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The line about words for a missing label that no cell is, such as a slip of the pen; else nothing."""
+    listed = ", ".join(repr(word[:40]) for word in sorted(words))
+    return (f"no cell of {', '.join(columns)} is {listed}, given as missing",) if listed else ()
+
+
 def holds_numbers(cells: Iterable[str]) -> bool:
     """Whether a cell of a column is a number in any notation, so that words such as `none` are not classes there."""
     return any(map(is_number, cells))

@@ -220,8 +220,12 @@ def _text(value: object) -> tuple[str, str]:
     if _is_mol(value):
         from rdkit import Chem
 
+        from dnd.chemistry.parse import drop_unknown_configurations
+
+        known = Chem.Mol(cast(Chem.Mol, value))
         try:
-            return str(Chem.MolToSmiles(value)), ""
+            drop_unknown_configurations(known)
+            return str(Chem.MolToSmiles(known)), ""
         except (RuntimeError, ValueError) as error:
             return "", f"RDKit writes no SMILES of this molecule: {error}"
     if isinstance(value, list | tuple):
