@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
+import operator
 import re
 import tomllib
 import types
@@ -134,8 +136,8 @@ def _type_of(described: Any) -> Any:
         return dataclasses.make_dataclass("Settings", fields)
     if kind == "one of":
         return typing.Literal[tuple(rest)]
-    own = tuple(map(_type_of, rest))
-    return typing.Union[own] if kind == "any of" else tuple[own[0], ...]  # noqa: UP007  # a list made at run time
+    own = [_type_of(part) for part in rest]
+    return functools.reduce(operator.or_, own) if kind == "any of" else types.GenericAlias(tuple, (own[0], ...))
 
 
 _PLAIN_NAMES: Mapping[Any, str] = {int: "int", float: "float", bool: "bool", str: "str", type(None): "none"}

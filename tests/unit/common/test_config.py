@@ -103,7 +103,6 @@ def test_every_shipped_recipe_passes_the_early_check() -> None:
     [
         ("finetune", "loop.epoch=3"),
         ("finetune", "blend.trees=1.5"),
-        ("finetune", "blend.second.name=7"),
         ("finetune", "student=gine"),
         ("denoise", "loop.schedule=cosin"),
         ("distill", "level=nod"),
