@@ -231,6 +231,21 @@ def test_a_finetuning_refuses_labels_before_it_loads_torch(tmp_path: Path) -> No
     assert "--censored keep, drop or limit" in found.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("loop.epoch=3", "unknown setting loop.epoch. Did you mean loop.epochs"),
+        ("loop.epochs=many", "setting loop.epochs has a wrong value: found 'many', expected a whole number"),
+        ("loss=hubber", "setting loss has an unknown value 'hubber'. Did you mean huber?"),
+        ("blend.classical", "has no column 'blend.classical'"),
+    ],
+)
+def test_a_finetuning_refuses_a_setting_before_it_loads_torch(tmp_path: Path, setting: str, said: str) -> None:
+    found = finetune_without_torch(tmp_path, DIRTY / "ki_nM.csv", setting, "--target-columns", "Ki (nM)")
+    assert said in found.stderr
+    assert not (tmp_path / "model").exists()
+
+
 def finetune_without_torch(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """`dnd finetune` that must end with an error of the user's before torch is loaded."""
     code = (

@@ -61,7 +61,23 @@ def test_an_interrupt_before_the_verb_is_reached_says_what_is_kept(
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "data.csv", "-m", "model"])
     assert end.value.code == 130
-    assert capsys.readouterr().err == "dnd: stopped before its end, so there is no whole result; run it again\n"
+    assert capsys.readouterr().err == (
+        "dnd: stopped before the end, so there is no complete result; run the command again\n"
+    )
+
+
+def test_an_interrupt_while_the_command_is_imported_is_one_line() -> None:
+    code = (
+        "import os, signal, sys, dnd.__main__\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "dnd.__main__.main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (found.returncode, found.stdout) == (130, "")
+    assert found.stderr == "dnd: stopped before the start; run the command again\n"
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

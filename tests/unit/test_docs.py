@@ -22,13 +22,22 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 RUN_PAGES = [page for page in PAGES if "results" not in page.parts and BLOCK.search(page.read_text(encoding="utf-8"))]
 
 
-# A reader copies the plain command; here it makes a model in seconds, unless the page names a recipe or a limit.
+# A reader copies the plain command; here it takes seconds, unless the page says itself how long it may take.
 SMALL = (
     "--recipe small --encoder random --ensemble 2 baselines=false student.name=tokengt student.width=16 "
     "student.num_layers=2 student.num_heads=2 loop.epochs=1"
 )
 SHRINKING = f"""#!/bin/sh
 case " $* " in
+  *" loop.epochs="*|*" --limit "*) exec "$DND" "$@" ;;
+  " prepare qm9_slice.npz "*) exec "$DND" "$@" --limit 60 ;;
+  " denoise "*--recipe*|" distill "*--recipe*) exec "$DND" "$@" ;;
+  " denoise "*) exec "$DND" "$@" --recipe tiny loop.epochs=1 ;;
+  " distill "*"--level auto"*) exec "$DND" "$@" --recipe tiny seeds=2 finetune.loop.epochs=1 ;;
+  " compress "*) exec "$DND" "$@" most_rows=100 loop.epochs=2 ;;
+  " finetune "*--time-limit*) exec "$DND" "$@" ;;
+  " finetune "*"--recipe fast"*) exec "$DND" "$@" blend.folds=2 blend.trees=10 baselines=false ;;
+  " finetune "*"--recipe small"*) exec "$DND" "$@" baselines=false loop.epochs=2 ;;
   " finetune "*--recipe*|" finetune "*--time-limit*|" finetune "*--metric*|" finetune "*--search*) exec "$DND" "$@" ;;
   " finetune "*) exec "$DND" "$@" {SMALL} ;;
   *) exec "$DND" "$@" ;;

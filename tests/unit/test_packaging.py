@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_package_and_its_licence_and_nothing_else(built: Pat
     assert (metadata["License-Expression"], metadata["License-File"]) == ("MIT", "LICENSE")
     assert metadata["Requires-Python"] == PROJECT["project"]["requires-python"]
     assert set(metadata.get_all("Provides-Extra")) == set(PROJECT["project"]["optional-dependencies"])
-    assert scripts.split() == ["[console_scripts]", "dnd", "=", "dnd.cli.main:main"]
+    assert scripts.split() == ["[console_scripts]", "dnd", "=", "dnd.__main__:main"]
     assert (built / f"{WHEEL}-py3-none-any.whl").stat().st_size < LIMIT_WHEEL_BYTES
 
 

@@ -41,19 +41,18 @@ def compress(
     allow_change: AllowChange = False,
 ) -> None:
     """Train one student to imitate a blend, so that screening takes a fraction of the time."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
+
+    options = {"encoder": encoder, "loop.seed": seed, "jobs": jobs}
+    words = [f"{key}={value}" for key, value in options.items() if value is not None]
+    words += [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
+    check_settings("compress", recipe, words)
+    # Torch is loaded from here on.
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
     from dnd.finetuning.compressed_model import DRUGLIKE
 
-    options = {"encoder": encoder, "loop.seed": seed, "jobs": jobs}
-    words = [f"{key}={value}" for key, value in options.items() if value is not None]
-    config = load_config(
-        CompressConfig,
-        recipe,
-        [*words, *loop_words(skip_nonfinite, allow_change, device), *(settings or [])],
-        stage="compress",
-    )
+    config = load_config(CompressConfig, recipe, words, stage="compress")
     done = run(
         model, out, molecules or [DRUGLIKE], config, smiles_column=smiles_column, resume=resume,
     )  # fmt: skip

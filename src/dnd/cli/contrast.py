@@ -34,13 +34,16 @@ def contrast(
     device: Device = None,
 ) -> None:
     """Pretrain a student by 3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
+
+    words = [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
+    check_settings("contrast", recipe, words)
+    # Torch is loaded from here on.
     from dnd.pretraining.baselines.infomax3d import ContrastConfig
     from dnd.pretraining.baselines.infomax3d import contrast as run
     from dnd.pretraining.encoder_folder import report
     from dnd.pretraining.settings import student_words
 
-    loop = loop_words(skip_nonfinite, allow_change, device)
-    overrides = [*(student_words(student) if student else []), *loop, *(settings or [])]
+    overrides = [*(student_words(student) if student else []), *words]
     config = load_config(ContrastConfig, recipe, overrides, stage="contrast")
     echo(report(run(store, out, config, resume=resume)))

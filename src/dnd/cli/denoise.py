@@ -23,11 +23,14 @@ def denoise(
     device: Device = None,
 ) -> None:
     """Train a 3D teacher to predict the noise added to conformers; print its loss, the trivial loss and the floor."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
+
+    overrides = [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
+    check_settings("denoise", recipe, overrides)
+    # Torch is loaded from here on.
     from dnd.pretraining.denoise import DenoiseConfig
     from dnd.pretraining.denoise import denoise as run
 
-    overrides = [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
     config = load_config(DenoiseConfig, recipe, overrides, stage="denoise")
     summary = run(store, out, config, resume=resume)
     if not summary.finished:

@@ -50,23 +50,26 @@ def distill(
     device: Device = None,
 ) -> None:
     """Train a 2D student to reproduce a frozen 3D teacher's representations of clean conformers."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
     from dnd.common.errors import ConfigError
-    from dnd.pretraining.distill import distill as run
-    from dnd.pretraining.encoder_folder import report
-    from dnd.pretraining.settings import DistillConfig, student_words
 
     automatic = level == "auto"
     if automatic != (validate is not None) or automatic != bool(target_columns):
         raise ConfigError("--level auto, --validate and --target-columns must be given together")
     of_choice = [word for word in settings or () if automatic and word.startswith(("finetune.", "seeds="))]
     of_choice = [*([f"finetune.loop.device={device}"] if device else []), *of_choice]
-    overrides = [
-        *([f"level={level}"] if level and not automatic else []),
-        *(student_words(student) if student else []),
+    words = [
         *loop_words(skip_nonfinite, allow_change, device),
         *(word for word in settings or () if word not in of_choice),
     ]
+    own_level = [f"level={level}"] if level and not automatic else []
+    check_settings("distill", recipe, [*own_level, *words])
+    # Torch is loaded from here on.
+    from dnd.pretraining.distill import distill as run
+    from dnd.pretraining.encoder_folder import report
+    from dnd.pretraining.settings import DistillConfig, student_words
+
+    overrides = [*own_level, *(student_words(student) if student else []), *words]
     config = load_config(DistillConfig, recipe, overrides, stage="distill")
     if teacher is None and config.needs_teacher:
         raise ConfigError(f"level {config.level} needs a teacher", next_step="Name one with --teacher")

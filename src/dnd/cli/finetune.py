@@ -116,7 +116,7 @@ def finetune(
     ] = None,
 ) -> None:
     """Train a model on labelled molecules and compare it with classical baselines."""
-    from dnd.finetuning.settings import read_duration
+    from dnd.common.config import check_settings, load_config, read_duration
 
     options = {
         "pooling": pooling,
@@ -141,10 +141,10 @@ def finetune(
         *(word for word in words if "=" in word),
     ]
     columns = [*target_columns, *(word for word in words if "=" not in word)]
+    check_settings("finetune", recipe, overrides)
     if not (also or resume):
         _look_at(data, columns, smiles_column, recipe, overrides)
     # Torch is loaded from here on.
-    from dnd.common.config import load_config
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.students import encoder_choice, student_settings

@@ -35,12 +35,15 @@ def pretrain(
     device: Device = None,
 ) -> None:
     """Pretrain a student by GraphCL, ProPred, DisPred or ConfGen."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
+
+    words = [*loop_words(skip_nonfinite, allow_change, device), *(settings or [])]
+    check_settings("pretrain", recipe, [f"method={method}", *words])
+    # Torch is loaded from here on.
     from dnd.pretraining.baselines.pretrain import pretrain as run
     from dnd.pretraining.encoder_folder import report
     from dnd.pretraining.settings import PretrainConfig, student_words
 
-    loop = loop_words(skip_nonfinite, allow_change, device)
-    overrides = [f"method={method}", *(student_words(student) if student else []), *loop, *(settings or [])]
+    overrides = [f"method={method}", *(student_words(student) if student else []), *words]
     config = load_config(PretrainConfig, recipe, overrides, stage="pretrain")
     echo(report(run(store, out, config, resume=resume)))

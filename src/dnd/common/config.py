@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import json
+import math
+import operator
+import re
 import tomllib
 import types
 import typing
@@ -86,6 +91,56 @@ def load_part(cls: type[C], recipe: str | Path, overrides: Sequence[str], *, sta
     """
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     return from_dict(cls, {key: value for key, value in _given(recipe, overrides, stage).items() if key in known})
+
+
+def check_settings(stage: str, recipe: str | Path, overrides: Sequence[str]) -> None:
+    """Refuse a recipe, a key or a value that the stage does not know, in milliseconds: before torch is loaded.
+
+    What the settings may be stands in `recipes/settings.json`, which `tests/support/settings_table.py` writes from the
+    dataclasses; a test compares the two. Settings that contradict each other are left to `load_config`.
+
+    Args:
+        stage: a key of `RECIPES`.
+        recipe: see `load_config`.
+        overrides: `key=value` words.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    table = json.loads((resources.files("dnd.recipes") / "settings.json").read_text(encoding="utf-8"))
+    from_dict(_type_of(table[stage]), _given(recipe, overrides, stage))
+
+
+def described_type(hint: Any) -> Any:
+    """A setting's type as plain JSON: a name, or a list that begins with `one of`, `any of`, `several` or `table`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return ["table", {field.name: described_type(hints[field.name]) for field in dataclasses.fields(hint)}]
+    if origin is typing.Literal:
+        return ["one of", *arguments]
+    if origin in (typing.Union, types.UnionType):
+        return ["any of", *map(described_type, arguments)]
+    if origin in (tuple, list):
+        return ["several", described_type(arguments[0])]
+    return _PLAIN_NAMES[hint]
+
+
+def _type_of(described: Any) -> Any:
+    """The type that `described_type` describes; a table becomes a dataclass of nothing but its fields."""
+    if isinstance(described, str):
+        return next(hint for hint, name in _PLAIN_NAMES.items() if name == described)
+    kind, *rest = described
+    if kind == "table":
+        fields = [(name, _type_of(own), dataclasses.field(default=None)) for name, own in rest[0].items()]
+        return dataclasses.make_dataclass("Settings", fields)
+    if kind == "one of":
+        return typing.Literal[tuple(rest)]
+    own = [_type_of(part) for part in rest]
+    return functools.reduce(operator.or_, own) if kind == "any of" else types.GenericAlias(tuple, (own[0], ...))
+
+
+_PLAIN_NAMES: Mapping[Any, str] = {int: "int", float: "float", bool: "bool", str: "str", type(None): "none"}
 
 
 def _given(recipe: str | Path | None, overrides: Sequence[str], stage: str | None) -> dict[str, Any]:
@@ -254,6 +309,25 @@ def _convert_plain(hint: Any, value: Any, key: str) -> Any:
 
 def _name(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))
+
+
+# A length of time, as `--time-limit` takes it.
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
+
+
+def read_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `1.5h`.
+
+    Raises:
+        ConfigError: `text` is not one of these, or is zero.
+    """
+    found = _FORM.fullmatch(text.strip().lower())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError("not a time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
+    return seconds
 
 
 # Models that ship with the package, by name.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -22,22 +21,6 @@ from dnd.store.schema import HydrogenSetting
 from dnd.training.settings import LoopConfig
 
 # `--time-limit`: how much of it is left, and what fits into that.
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)")
-
-
-def read_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `10m` or `1.5h`.
-
-    Raises:
-        ConfigError: `text` is not one of these, or is zero.
-    """
-    found = _FORM.fullmatch(text.strip().lower())
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
-        raise ConfigError("not a time limit", found=text, expected="a duration such as 90s, 10m or 1.5h")
-    return seconds
 
 
 class Clock:

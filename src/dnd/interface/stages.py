@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dnd.common.config import from_dict, load_config
+from dnd.common.config import from_dict, load_config, read_duration
 from dnd.common.log import LOGGER, RESULT, level_of, told
 from dnd.interface.model import Predictor, as_file, as_files, facts_view
 
@@ -237,7 +237,7 @@ def finetune(
         >>> dnd.finetune("esol.csv", "logS", "model").predictor.predict("CCO")  # doctest: +SKIP
     """
     from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig, read_duration
+    from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.students import encoder_choice
     from dnd.report.model_report import REPORT, write_model_report
 

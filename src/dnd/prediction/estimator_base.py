@@ -17,13 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnd.chemistry.identity import molecule_for_model
 from dnd.common.compute import derive_seed
-from dnd.common.config import load_config
+from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.settings import FinetuneConfig, read_duration
+from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor

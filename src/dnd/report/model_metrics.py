@@ -271,7 +271,7 @@ def _in_units(systems: Mapping[str, Mapping[str, Any]]) -> Table:
 # Errors of a model's report: confusion of classes, and the worst molecules with what each atom added.
 
 
-WORST = 8
+WORST = 6
 LIMIT_CONFUSIONS = 4
 
 

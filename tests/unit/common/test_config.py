@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from dnd.common.config import RECIPES, from_dict, load_config, recipe_names, to_dict
+from dnd.common.config import RECIPES, check_settings, from_dict, load_config, recipe_names, to_dict
 from dnd.common.errors import ConfigError
+from support.settings_table import STAGES, TABLE, settings_table
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,39 @@ def test_recipes_are_called_alike_in_hints_and_in_the_folder() -> None:
     assert set(recipe_names()) - named == others
     with pytest.raises(ConfigError, match=r"one of best, fast, small, paper, qm9, or a TOML file\. Did you mean fast"):
         load_config(Outer, "fastt", stage="finetune")
+
+
+def test_the_table_of_settings_is_that_of_the_dataclasses() -> None:
+    written = TABLE.read_text(encoding="utf-8")
+    assert written == settings_table(), "run: python tests/support/settings_table.py"
+
+
+def test_every_shipped_recipe_passes_the_early_check() -> None:
+    for stage in STAGES:
+        for recipe in RECIPES[stage]:
+            check_settings(stage, recipe, [])
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"),
+    [
+        ("finetune", "loop.epoch=3"),
+        ("finetune", "blend.trees=1.5"),
+        ("finetune", "student=gine"),
+        ("denoise", "loop.schedule=cosin"),
+        ("distill", "level=nod"),
+        ("compress", "loop.clip_norm=some"),
+    ],
+)
+def test_the_early_check_says_what_the_settings_themselves_say(stage: str, word: str) -> None:
+    def said(check: Callable[[], object]) -> str | None:
+        try:
+            check()
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    recipe = RECIPES[stage][0]
+    late = said(lambda: load_config(STAGES[stage], recipe, [word], stage=stage))
+    assert late
+    assert said(lambda: check_settings(stage, recipe, [word])) == late

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
-from dnd.common.config import load_config
+from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import MEMBERS, FitOptions, Workbench, _pilot
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.fold_data import scaffold_folds
-from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig, read_duration
+from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import Property, PropertyHeads, build_student, save_encoder
 from dnd.prediction.embedder import Embedder
