@@ -137,7 +137,7 @@ def test_a_teacher_whose_configuration_is_not_that_of_its_weights(made: Path, tm
 def test_a_checkpoint_from_elsewhere(made: Path, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "elsewhere"
     words: list[object] = ["predict", tmp_path / "data.csv", "-m", folder, "-o", tmp_path / "out.csv"]
-    (tmp_path / "data.csv").write_text("smiles\nCCO\n")
+    (tmp_path / "data.csv").write_text("smiles,y\nCCO,1\n")
     if kind == "foreign":
         folder.mkdir()
         (folder / "pytorch_model.bin").write_bytes(b"PK")

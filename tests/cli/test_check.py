@@ -267,7 +267,7 @@ def test_unreadable_labels_of_test_molecules_stop_no_finetuning(tmp_path: Path) 
     junk = table(tmp_path, ("y", [*labels[:27], "junk", *labels[28:]]), ("part", parts))
     assert first_look(junk, ["y"], None, settings).targets[0].labels == 29
     junk = table(tmp_path, ("y", [*labels[:3], "junk", *labels[4:]]), ("part", parts))
-    with pytest.raises(InputError, match=r"1 cell is no number that can be learned: found 'junk' \(row 5\)"):
+    with pytest.raises(InputError, match=r"1 cell is not a number that can be learned: found 'junk' \(row 5\)"):
         first_look(junk, ["y"], None, settings)
 
 

@@ -108,7 +108,7 @@ class ArrayModelSuite:
                 assert "Finetune the model again" in str(caught.value), (name, damage)
 
     def test_a_feature_that_there_is_not_is_refused(self, model: ArrayModel) -> None:
-        with pytest.raises(CorruptFileError, match=r"feature|nowhere"):
+        with pytest.raises(CorruptFileError, match=r"feature|invalid index"):
             type(model).from_arrays(through_bytes(model), model.link, 2)
 
     def test_it_can_be_told_from_a_constant(self, x: np.ndarray) -> None:

@@ -29,7 +29,7 @@ from nursery import Child, Nursery, end_like_the_command
 DATA = Path(__file__).parents[1] / "data" / "qm9_300.npz"
 MODULES = (
     *("store.prepare", "store.convert", "pretraining.denoise", "pretraining.distill", "finetuning.finetune"),
-    *("prediction.screen.screen", "reproduction.reproduce", "reproduction.cell_runners", "reproduction.labelled"),
+    *("prediction.screen.screen", "reproduction.reproduce", "reproduction.cell_runners", "reproduction.multitask"),
 )
 # What a run says about itself and not about its result: when it ran, how long it took, which run it was, where it is.
 PRIVATE = {"manifest.json", "run.json", "cell.json", "outcome.json", "log.txt"}

@@ -86,7 +86,8 @@ def test_parquet_columns_of_every_kind_are_read_and_null_and_nan_are_empty(tmp_p
     with read_table(tmp_path / "x.parquet") as table:
         rows = [row.values for row in table]
     for name, column in columns.items():
-        expected = ["" if value is None or value != value else str(value) for value in column.to_pylist()]
+        values = [value.decode() if isinstance(value, bytes) else value for value in column.to_pylist()]
+        expected = ["" if value is None or value != value else str(value) for value in values]
         assert [row[name] for row in rows] == expected, name
 
 

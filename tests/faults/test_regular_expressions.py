@@ -28,6 +28,7 @@ WORST = {
     "chemistry/identity.py": ["[S", "[", "->", "N#[N+", "[S+", "[11"],
     "chemistry/molecule.py": ["[", "[C", "C", "Br", "]", "!"],
     "chemistry/parse.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t"],
+    "common/compute.py": ["cuda:", "cuda:1", "1"],
     "common/log.py": ["<", "<a", "</"],
     "conformers/formats.py": ["smiles", "smiles ", "smiles=", "charge ", "charge=1", " ", "smiles = '", "charge\t"],
     "finetuning/settings.py": ["1", "1.", " ", "1.1 "],

@@ -30,6 +30,8 @@ from dnd.store.settings import PrepareConfig
 from dnd.training.logs import read_log
 from finetuning_toys import tiny_config
 
+pytestmark = pytest.mark.timeout(600)  # whole commands, several times
+
 RECORD = {"rows": 512, "loss": 0.1 + 0.2, "name": "µ\n", "none": None, "list": [1, {"a": -0.0}]}
 FLIPS_OF_A_RUN, FLIPS_OF_A_SLOW_RUN = 6, 200
 FLIPS_OF_ALL, BEFORE_THE_SEAL = 200, -1

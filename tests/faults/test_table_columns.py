@@ -66,7 +66,7 @@ def test_a_request_that_is_ambiguous_is_refused_in_every_verb(tmp_path: Path):
         quietly(path, tmp_path / "model", ["y"])
     with pytest.raises(InputError, match="two columns named 'y'"):
         prepare([path], tmp_path / "store", PrepareConfig(target_columns=("y",)))
-    with pytest.raises(InputError, match="a list of other columns"):
+    with pytest.raises(InputError, match="a list of others"):
         resolve_columns(["smiles", "a", "b", "a,b"], ["a,b"])
     assert resolve_columns(["smiles", "a", "b"], ["a,b"]) == ["a", "b"]
 

@@ -203,7 +203,7 @@ def test_what_a_killed_run_left_half_written_is_never_read_and_goes(scratch: Pat
     (scratch / "run" / ".config.json.tmp-4242").write_text("{")
     facts, damage = diagnose(scratch / "run")
     assert not damage
-    assert any("half-written" in line for line in facts)
+    assert any("incomplete" in line for line in facts)
     training(scratch / "run", **SHORT)
     assert outcome(scratch / "run") == expected
     assert not scraps(scratch / "run")

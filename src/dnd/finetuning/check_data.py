@@ -259,7 +259,7 @@ def _looked_at(
             invalid.setdefault(_without_text(found), []).append(row.place)
     good = [(row, found) for row, found in zip(rows, read, strict=True) if isinstance(found, Molecule)]
     if not good:
-        first = next(iter(invalid), "no rows")
+        first = next((f"row {places[0]}: {reason}" for reason, places in invalid.items()), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
     seen = [_seen(one, standardize) for _, one in good]
     kept = _Kept([row for row, _ in good], seen, rules, comma_file)
@@ -558,19 +558,7 @@ def _require_readable(facts: DataFacts, kept: _Kept, names: Sequence[str], setti
         for place, row in enumerate(kept.rows)
         if is_test_word(settings.split, extra[place]) or not all(is_missing(row.values[name]) for name in targets)
     ]
-    part = partitions(
-        settings.split,
-        [kept.smiles[row] if settings.standardize else kept.rows[row].smiles for row in rows],
-        identities=identities_of([kept.smiles[row] for row in rows]),
-        column_values=[extra[row] for row in rows],
-        rows_B=np.array([kept.rows[row].number for row in rows]),
-        num_rows=facts.rows,
-        places=[kept.rows[row].place for row in rows],
-        fractions=(settings.fractions[0], settings.fractions[1], settings.fractions[2]),
-        seed=settings.split_seed,
-        folds=settings.folds,
-    )
-    learned = {int(row) for one in part for row in np.concatenate([one.train, one.valid])}
+    learned = _learned_rows(facts, kept, rows, extra, settings)
     for name in names:
         read_column(
             [kept.rows[row].values[name] for row in rows],
@@ -595,3 +583,25 @@ def _learned(kept: _Kept, target: TargetFacts, labels: LabelColumn, labelled: np
         return target
     found = _with_transform(target, values_B, learned_B, labelled[part.train])
     return replace(found, repeats=_repeats(kept, found, labels))
+
+
+def _learned_rows(
+    facts: DataFacts, kept: _Kept, rows: Sequence[int], extra: Sequence[str], settings: TableSettings
+) -> set[int]:
+    """Places in `rows` of the training and validation parts; all if no split is possible, which `finetune` refuses."""
+    try:
+        parts = partitions(
+            settings.split,
+            [kept.smiles[row] if settings.standardize else kept.rows[row].smiles for row in rows],
+            identities=identities_of([kept.smiles[row] for row in rows]),
+            column_values=[extra[row] for row in rows],
+            rows_B=np.array([kept.rows[row].number for row in rows]),
+            num_rows=facts.rows,
+            places=[kept.rows[row].place for row in rows],
+            fractions=(settings.fractions[0], settings.fractions[1], settings.fractions[2]),
+            seed=settings.split_seed,
+            folds=settings.folds,
+        )
+    except InputError:
+        return set(range(len(rows)))
+    return {int(row) for one in parts for row in np.concatenate([one.train, one.valid])}

@@ -188,7 +188,7 @@ _PAIRS = (
 _NINES = re.compile(r"[+-]?(?:9{3,9}|1e(?:20|30|35|38))(?:[.,]0*)?", re.IGNORECASE)
 _SHOWN = 3
 _WITH_UNIT = re.compile(
-    r"[<>~=\u2264\u2265+\-\u2212 ]{0,4}\d[\d.,]{0,20}(?:[eE][+\-]?\d{1,3})? ?"
+    r"\A[<>~=\u2264\u2265+\-\u2212 ]{0,4}\d[\d.,]{0,20}(?:[eE][+\-]?\d{1,3})? ?"
     r"(?:[fpnu\u00b5\u03bcm]M|[fpnu\u00b5\u03bcm]?mol/[lL]|[pnu\u00b5\u03bcmk]?g(?:/(?:[mud]?[lL]|k?g))?|k?cal/mol|k?J/mol|m?eV"
     r"|\u00b0[CF]|\u00c5|nm|ppm|ppb|k?Da|k?Pa|mmHg|min|m[lL]/min(?:/k?g)?|[u\u00b5\u03bc][lL]/min/mg)",
 )

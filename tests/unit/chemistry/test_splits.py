@@ -107,7 +107,7 @@ def test_column_split_reads_the_usual_words() -> None:
 def test_column_split_refuses_other_words_and_empty_parts() -> None:
     with pytest.raises(InputError, match=r"row 1 of the split column: found 'tset'.*Did you mean test"):
         column_split(["train", "tset"])
-    with pytest.raises(InputError, match="no row 'test'"):
+    with pytest.raises(InputError, match="says 'test'"):
         column_split(["train", "valid"])
 
 

@@ -190,7 +190,7 @@ def test_intervals_widen_with_the_distance_to_the_teacher() -> None:
 
 
 def test_what_can_not_be_compressed_is_refused(made: Path, small: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one member"):
+    with pytest.raises(InputError, match="single member"):
         run(small, tmp_path / "again", [made / "library.csv"])
     few = write_csv(tmp_path / "few.csv", {"smiles": ["CCO", "CCCO", "CCO"]})
     with pytest.raises(InputError, match="too few molecules to teach"):

@@ -165,10 +165,13 @@ def test_plain_and_ordinary() -> None:
 
 def test_fingerprints_of_canonical_smiles_need_no_full_parse() -> None:
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-    texts = [found.smiles for found in map(rewrite, sample(700, seed=9)) if found is not None]
+    texts = [
+        found.smiles for found in map(rewrite, sample(700, seed=9)) if found is not None and "[C]" not in found.smiles
+    ]
     assert len(texts) > 500
     for text in texts:
         quick = parse_canonical(text)
         assert quick is not None, text
         assert generator.GetFingerprint(quick) == generator.GetFingerprint(Chem.MolFromSmiles(text)), text
     assert parse_canonical("[2H]O[2H]") is None, "hydrogens as atoms are not ordinary"
+    assert parse_canonical("O=[C][Pd]") is None, "carbon atoms without hydrogens may be SELFIES"

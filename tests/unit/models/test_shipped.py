@@ -163,7 +163,7 @@ def test_limits_are_those_of_the_molecules_and_stay_with_the_encoder(tmp_path: P
     again = load_limits(tmp_path / "encoder")
     assert again is not None
     assert all(torch.equal(again.tensors[name], values) for name, values in limits.tensors.items())
-    with pytest.raises(CorruptFileError, match="no limits"):
+    with pytest.raises(CorruptFileError, match="not limits"):
         RepresentationLimits.of_tensors({"mean.deviation": torch.tensor([-1.0])}, "file")
     with pytest.raises(ConfigError, match="differ in width"):
         limits.bounded(np.zeros((1, 3)), "mean")

@@ -125,7 +125,7 @@ def test_refusals_come_before_work_and_leave_nothing(predictor: Predictor, table
     with pytest.raises(InputError, match="unknown ending"):
         predict_file(predictor, table, str(tmp_path / "out.xlsx"))
     predict_file(predictor, table, str(tmp_path / "out.csv"))
-    with pytest.raises(InputError, match="column 'size_pred' already"):
+    with pytest.raises(InputError, match="already has a column 'size_pred'"):
         predict_file(predictor, tmp_path / "out.csv", str(tmp_path / "again.csv"))
     assert not (tmp_path / "again.csv").exists()
 

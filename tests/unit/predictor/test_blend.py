@@ -172,9 +172,11 @@ def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path
     predictor = Predictor.load(tmp_path / "model", device="cpu")
     found = predictor.predict([row["smiles"] for row in rows])["size_pred"]
     np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
-    seen_D = predictor.embed(["CCO"])[0]
+    row = read_json(tmp_path / "model/splits.json")["train"][0]  # within the limits, which are those of these molecules
+    text = molecules()[row]
+    seen_D = predictor.embed([text])[0]
     assert seen_D.shape == (16 + 2,)
-    batch = Embedder(student, "heavy_both", device="cpu").embed(["CCO"])  # the mean over atoms, which the heads read
+    batch = Embedder(student, "heavy_both", device="cpu").embed([text])  # the mean over atoms, which the heads read
     pooled_BD = torch.from_numpy(batch)
     assert seen_D[:16] == pytest.approx(batch[0], abs=1e-5)
     expected = [heads.networks[term](pooled_BD).item() for term in ("quantum", "labels")]

@@ -194,7 +194,7 @@ def test_evaluation_knows_the_classes_by_name(model: Path, tmp_path: Path):
     assert found["task"] == "multiclass"
     assert found["targets"]["phase"]["accuracy"] > 0.5
     other = write_csv(tmp_path / "other.csv", {"smiles": ["CCO", "CCN"], "phase": ["benzene", "plasma"]})
-    with pytest.raises(InputError, match="no class of the model: found plasma"):
+    with pytest.raises(InputError, match="not a class of the model: found plasma"):
         evaluate_file(Predictor.load(model), other)
 
 
