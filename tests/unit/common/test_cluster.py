@@ -30,6 +30,8 @@ from dnd.store.settings import PrepareConfig
 from dnd.store.writer import Journal
 from finetuning_toys import molecules, tiny_model
 
+pytestmark = pytest.mark.timeout(600)  # whole commands, several times
+
 DRILL = Path(screen_toys.__file__).parent / "ray_drill.py"
 
 
