@@ -31,7 +31,7 @@ WORST = {
     "common/compute.py": ["cuda:", "cuda:1", "1"],
     "common/log.py": ["<", "<a", "</"],
     "conformers/formats.py": ["smiles", "smiles ", "smiles=", "charge ", "charge=1", " ", "smiles = '", "charge\t"],
-    "finetuning/settings.py": ["1", "1.", " ", "1.1 "],
+    "common/config.py": ["1", "1.", " ", "1.1 "],
     "finetuning/splits.py": ["kfold:1", "1", "kfold:1x1"],
     "graphs/fast/graphs.py": ["C", "@", "@@", "!", "[", "[C", "@", "[C@", "%", "=", "[H", "1"],
     "models/teachers/teachers.py": ["distance.box", "update_net.", "1"],
