@@ -1,6 +1,6 @@
 """How many conformers of published files are taken for those of their SMILES, and how many mirror images are noticed.
 
-    python benchmarks/geometry_acceptance.py FILE.npz... -o docs/results/geometry/geometry.jsonl --every 4
+    python benchmarks/geometry_acceptance.py FILE.npz... -o docs/results/geometry/geometry.jsonl --every 100
 
 A rejected geometry of a quantum calculation is most often a false alarm; an accepted mirror image of a chiral molecule
 is a wrong molecule that nothing tells.
@@ -41,7 +41,7 @@ def told(record: Record) -> str:
 
 
 def count(path: Path, every: int, most_s: float) -> dict[str, object]:
-    """What becomes of every so many records of a file, and of the mirror images of the chiral ones."""
+    """Outcomes of every `every`-th record of a file, and of the mirror images of the chiral ones that were accepted."""
     begin, read = time.monotonic(), 0
     outcomes: Counter[str] = Counter()
     mirrors: Counter[str] = Counter()
@@ -60,10 +60,11 @@ def count(path: Path, every: int, most_s: float) -> dict[str, object]:
 
 
 def main() -> None:
+    """Count each file, a line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--every", type=int, default=4)
+    parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--most-seconds", type=float, default=600.0, help="for each file")
     given = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")

@@ -23,7 +23,7 @@ from typing import Any
 
 from dnd import __version__
 from dnd.common.errors import ConfigError, DndError, InputError
-from dnd.common.files import MANIFEST, read_manifest, version_of
+from dnd.common.files import MANIFEST, read_manifest, read_sealed, safe_join, version_of
 from dnd.common.processes import process_count
 from dnd.common.workers import Here, Work, WorkerPool, load_function
 
@@ -165,7 +165,7 @@ def function_of_files(
         for name, contents in files.items():
             folders[name] = stack.enter_context(tempfile.TemporaryDirectory(prefix="dnd-"))
             for file, content in contents.items():
-                Path(folders[name], file).write_bytes(content)
+                safe_join(Path(folders[name]), file).write_bytes(content)
         return load_function(function, {**settings, **folders})
 
 
@@ -177,7 +177,9 @@ def close() -> None:
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in [*read_manifest(folder)["files"], MANIFEST]}
+    manifest = read_manifest(folder)
+    sealed = {name: read_sealed(folder, manifest, name) for name in manifest["files"]}
+    return {**sealed, MANIFEST: (folder / MANIFEST).read_bytes()}
 
 
 def _versions(work: Work) -> dict[str, str]:

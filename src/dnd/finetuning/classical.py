@@ -170,7 +170,7 @@ class KeptFeatures:
 
 # The classical members of a blend: which features each looks at and how it is fitted, on one target at a time.
 #
-# Forests are scikit-learn's, boosting LightGBM's; what is kept of them are arrays (`trees.py`). The settings are
+# Forests are scikit-learn's, boosting LightGBM's; only arrays of them are kept (`array_models.py`). The settings are
 # ordinary ones and are not searched over: the blend weighs the members out of fold, so one that is bad on some data
 # gets little weight there. What each looks at was compared out of fold (docs/results/features.md): further
 # fingerprints help boosting, not the forests.

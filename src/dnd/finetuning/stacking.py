@@ -271,8 +271,8 @@ def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) ->
 # The recipes `best` and `fast`: finetuned students and classical models, blended with weights fitted out of fold.
 #
 # Development molecules (training and validation part) are dealt into scaffold folds. A classical member is fitted once
-# per fold on the others, which gives its predictions out of fold, and once on all; so is a student, see
-# `blend_students.py`. The weights of all members are fitted on the molecules that every member predicted out of fold.
+# per fold on the others, which gives its predictions out of fold, and once on all; so is a student, see above. The
+# weights of all members are fitted on the molecules that every member predicted out of fold.
 # The test part is looked at when everything is settled.
 #
 

@@ -143,7 +143,7 @@ def system(name: str) -> System:
 
 # Tables 1, 2 and 6: ours beside the paper's, with deviations, numbers of seeds, sizes and tests.
 #
-# Deviations are sample deviations (n - 1). What a test counts are pretrainings (`significance.py`), and p-values are
+# Deviations are sample deviations (n - 1). What a test counts are pretrainings (`statistics.py`), and p-values are
 # corrected for the number of comparisons of a table against the same rival; a comparison that is left open says
 # nothing.
 
