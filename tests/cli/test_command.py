@@ -52,12 +52,14 @@ def test_verbs_of_a_verb_have_the_options_of_all(verb: str) -> None:
 
 
 def test_an_interrupt_before_the_verb_is_reached_says_what_is_kept(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*words: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_Verbs, "make_context", interrupted)
+    with folder_lock(tmp_path):  # by a command before this one in the same process
+        (tmp_path / "kept").touch()
     with pytest.raises(SystemExit) as end:
         main(["evaluate", "data.csv", "-m", "model"])
     assert end.value.code == 130

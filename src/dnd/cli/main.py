@@ -29,7 +29,7 @@ from dnd.common.errors import (
     forget_rows,
     noted_rows,
 )
-from dnd.common.files import STORAGE_ERRNO, last_held_folder
+from dnd.common.files import STORAGE_ERRNO, forget_held_folder, last_held_folder
 from dnd.common.log import LOGGER, PROGRESS, RESULT, show_from_now_on, show_no_more, shown, told
 from dnd.common.processes import forget_current_folder
 
@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         forget_current_folder()
     forget_rows()
+    forget_held_folder()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(shown(word) != word for word in words):
         show_from_now_on()  # before a complaint about a word quotes it

@@ -457,6 +457,11 @@ def last_held_folder() -> Path | None:
     return _last_held[0] if _last_held else None
 
 
+def forget_held_folder() -> None:
+    """Begin a new command: folders of commands before it in this process are not its own."""
+    _last_held.clear()
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run on it is refused with the holder's process number.
