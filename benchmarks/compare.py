@@ -22,7 +22,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,9 @@ from dnd.reproduction.multitask import labelled_csv, reduced
 DATASETS = (*BENCHMARKS, *FURTHER_SETS)
 OURS = ("best", "fast")
 CLASSICAL = ("rf-counts", "rf-descriptors", "rf-both", "gb-both")
+RIVALS = ("maplight", "svm-ecfp")  # `rivals.py`; MapLight needs the package catboost
 CHEMPROP = "chemprop"
-SYSTEMS = (*OURS, *CLASSICAL, CHEMPROP)
+SYSTEMS = (*OURS, *CLASSICAL, *RIVALS, CHEMPROP)
 RESULTS = "results.jsonl"
 BEGIN, END = "<!-- table of benchmarks/compare.py -->", "<!-- end of the table -->"
 _CHEMPROP_MAIN = "from chemprop.cli.main import main; main()"
@@ -148,7 +149,7 @@ def _run_cell(work: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = load(work["dataset"])
     parts = reduced(data.parts, work["most"])
-    run = _run_ours if work["system"] in OURS else _run_chemprop if work["system"] == CHEMPROP else _run_classical
+    run = _runner(work["system"])
     rows, predictions = run(work, data, parts, folder)
     metric, scale = data.metric, 1.0
     if metric == "mae_z":  # in standard deviations of the training labels, as in the paper
@@ -161,6 +162,14 @@ def _run_cell(work: dict) -> None:
         result |= {"cliff_value": on_cliffs.value, "cliff_test": int(cliffs.sum())}
     sizes = {part: len(parts[part]) for part in PARTS}
     (folder / "value.json").write_text(json.dumps({**result, "molecules": sizes, "available": len(data.smiles)}))
+
+
+def _runner(system: str) -> Callable[[dict, DataSet, dict, Path], tuple[np.ndarray, np.ndarray]]:
+    if system in OURS:
+        return _run_ours
+    if system in RIVALS:
+        return _run_rival
+    return _run_chemprop if system == CHEMPROP else _run_classical
 
 
 def _run_ours(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +197,16 @@ def _run_classical(work: dict, data: DataSet, parts: dict, folder: Path) -> tupl
     train = np.arange(len(rows) - len(parts["test"]))
     predictions, _ = predict(work["system"], sets, data.targets_BC[rows], train, data.task, work["seed"])
     return parts["test"], predictions[len(train) :]
+
+
+def _run_rival(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    from rivals import maplight, support_vectors
+
+    rows = np.concatenate([parts[part] for part in PARTS])
+    test = np.arange(len(rows) - len(parts["test"]), len(rows))
+    smiles = [data.smiles[row] for row in rows]
+    predict = maplight if work["system"] == "maplight" else support_vectors
+    return parts["test"], predict(smiles, data.targets_BC[rows], np.arange(test[0]), test, data.task, work["seed"])
 
 
 def _run_chemprop(work: dict, data: DataSet, parts: dict, folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -24,8 +24,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import BUDGETS
+from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
 from dnd.reproduction.results import Record
 from dnd.reproduction.table_report import write_table
 from dnd.reproduction.tables import SYSTEMS, TABLE_1, TABLE_2, Entry, entries, metric_name
@@ -228,6 +231,92 @@ def predictor(path: Path) -> list[str]:
     return lines
 
 
+# --- docs/results/further: cells of `benchmarks/compare.py` on MoleculeACE and Biogen
+
+_OURS_LABELS = {
+    "fast": "`fast`", "best": "`best`", "maplight": "MapLight, rebuilt", "svm-ecfp": "SVM on ECFP, rebuilt",
+    "rf-counts": "forest on counts", "rf-both": "forest on counts and descriptors", "chemprop": "chemprop 2",
+}  # fmt: skip
+_PUBLISHED_LABELS = {
+    "CheMeleon": "CheMeleon, published", "SVM": "SVM on ECFP, published", "minimol": "MiniMol + MLP, published",
+    "RF_Morgan": "forest on Morgan, published", "Chemprop": "chemprop, published",
+}  # fmt: skip
+
+
+def moleculeace(path: Path) -> list[str]:
+    """Errors on the fifteen sets beside published ones on the same split."""
+    found = errors_by_system(path, MOLECULEACE)
+    beside = published_errors()
+    lines = _table_of_errors({**found["value"], **beside["value"]}, MOLECULEACE)
+    cliffs = _table_of_errors({**found["cliff_value"], **beside["cliff_value"]}, MOLECULEACE)[-1]
+    return [*lines, cliffs.replace("| mean |", "| mean on activity cliffs |")]
+
+
+def biogen(path: Path) -> list[str]:
+    """Errors on the six endpoints."""
+    return _table_of_errors(errors_by_system(path, BIOGEN)["value"], BIOGEN)
+
+
+def errors_by_system(path: Path, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """`value` or `cliff_value` → label of a system → set → mean over seeds; of systems that have all sets."""
+    runs: dict[tuple[str, str, str], list[float]] = {}
+    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        for kind in ("value", "cliff_value"):
+            if line["dataset"] in sets and kind in line:
+                runs.setdefault((kind, line["system"], line["dataset"]), []).append(line[kind])
+    found: dict[str, dict[str, dict[str, float]]] = {"value": {}, "cliff_value": {}}
+    for kind, own in found.items():
+        for system, label in _OURS_LABELS.items():
+            if all((kind, system, name) in runs for name in sets):
+                own[label] = {name: statistics.fmean(runs[kind, system, name]) for name in sets}
+    return found
+
+
+def published_errors() -> dict[str, dict[str, dict[str, float]]]:
+    """The same from the files of published numbers on MoleculeACE."""
+    found: dict[str, dict[str, dict[str, float]]] = {"value": {}, "cliff_value": {}}
+    folder = DOCS.parent / "data/moleculeace"
+    kinds = {"overall test rmse": "value", "cliff test rmse": "cliff_value"}
+    for row in _packed_rows(folder / "published_chemeleon_repository.csv.gz"):
+        if row["model"] in _PUBLISHED_LABELS:
+            own = found[kinds[row["metric"]]].setdefault(_PUBLISHED_LABELS[row["model"]], {})
+            own[row["target"]] = float(row["mean"])
+    for row in _packed_rows(folder / "published_moleculeace_paper.csv.gz"):
+        if (row["algorithm"], row["descriptor"], row["augmentation"]) == ("SVM", "ECFP", "0"):
+            for kind, name in (("value", "rmse"), ("cliff_value", "cliff_rmse")):
+                found[kind].setdefault(_PUBLISHED_LABELS["SVM"], {})[row["dataset"]] = float(row[name])
+    return found
+
+
+def _packed_rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _table_of_errors(found: dict[str, dict[str, float]], sets: Sequence[str]) -> list[str]:
+    """A row per set, then who is ahead of the first system on how many, and the means."""
+    first = next(iter(found))
+    rows = []
+    for name in sets:
+        least = min(own[name] for own in found.values())
+        rows.append([name, *(_bold(f"{own[name]:.3f}", own[name] == least) for own in found.values())])
+    behind = [sum(own[name] > found[first][name] for name in sets) for own in found.values()]
+    tests = [
+        "–"
+        if label == first
+        else f"{count} of {len(sets)} (p = {stats.wilcoxon([found[first][n] - own[n] for n in sets]).pvalue:.2g})"
+        for (label, own), count in zip(found.items(), behind, strict=True)
+    ]
+    means = [statistics.fmean(own[name] for name in sets) for own in found.values()]
+    rows.append([f"{first} is ahead on", *tests])
+    rows.append(["mean", *(_bold(f"{mean:.3f}", mean == min(means)) for mean in means)])
+    return table(["set", *found], rows)
+
+
+def _bold(text: str, yes: bool) -> str:
+    return f"**{text}**" if yes else text
+
+
 # --- docs/results/performance: repetitions of `dnd bench`
 
 
@@ -423,6 +512,8 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "fig3": sentence,
     "fig4": sentence,
     "predictor": predictor,
+    "moleculeace": moleculeace,
+    "biogen": biogen,
     "graphs": graphs,
     "predictions": predictions,
     "stages": stages,

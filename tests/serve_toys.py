@@ -24,7 +24,7 @@ def two_models(folder: Path) -> list[Path]:
 
 @contextmanager
 def served(models: list[Path], *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address of `dnd serve` and its process, which is told to stop at the end."""
+    """The address of `dnd serve` and its process, which is told to stop at the end; no model = the one that ships."""
     words = [word for model in models for word in ("-m", str(model))]
     command = [sys.executable, "-m", "dnd", "serve", *words, "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,12 @@ import typer
 
 
 def serve(
-    model: Annotated[list[Path], typer.Option("--model", "-m", help="MODEL folder; may be repeated.")],
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model", "-m", help="MODEL folder; may be repeated. If not given, the ready-made `dnd-properties`."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is reachable from this machine only.")
     ] = "127.0.0.1",
@@ -21,6 +26,7 @@ def serve(
     """Serve models: a web page for SMILES and files, and JSON under /api/v1."""
     from importlib.util import find_spec
 
+    from dnd.common.config import DEFAULT_FOLDER
     from dnd.common.errors import ConfigError
 
     missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
@@ -30,4 +36,4 @@ def serve(
     from dnd.serve.guard import Limits
 
     limits = Limits(body_bytes=most_megabytes * 2**20, rows=most_rows)
-    run(model, host, port, limits, device)
+    run(model or [DEFAULT_FOLDER], host, port, limits, device)

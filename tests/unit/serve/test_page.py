@@ -16,6 +16,8 @@ from playwright import sync_api as playwright
 from finetuning_toys import molecules
 from serve_toys import served, two_models
 
+from dnd.predictor.ready_made import read_properties
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine"),
@@ -38,9 +40,24 @@ def browser():
         own.close()
 
 
+@pytest.fixture(scope="module")
+def ready_made() -> Iterator[str]:
+    with served([]) as (own, _):
+        yield own
+
+
 @pytest.fixture(params=["desktop", "phone"])
 def page(browser, address: str, request: pytest.FixtureRequest):
-    context = browser.new_context(viewport=DESKTOP if request.param == "desktop" else PHONE)
+    yield from _opened(browser, address, request.param)
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def page_of_properties(browser, ready_made: str, request: pytest.FixtureRequest):
+    yield from _opened(browser, ready_made, request.param)
+
+
+def _opened(browser, address: str, size: str):
+    context = browser.new_context(viewport=DESKTOP if size == "desktop" else PHONE)
     own = context.new_page()
     own.set_default_timeout(90_000)  # of a busy machine
     asked, wrong = [], []
@@ -104,3 +121,18 @@ def test_what_goes_wrong_is_said_on_the_page(page, tmp_path: Path):
     (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     page.set_input_files("#file", str(tmp_path / "bad.csv"))
     page.wait_for_selector("#status.bad >> text=bad.csv")
+
+
+def test_without_a_model_it_shows_the_ready_made_properties_and_nothing_hangs_over_the_edge(page_of_properties):
+    page = page_of_properties
+    page.wait_for_function("() => document.getElementById('targets').textContent !== ''")
+    names = [one.name for one in read_properties()]
+    assert page.inner_text("#targets") == f"dnd-properties predicts {len(names)} properties."
+    page.click("#named summary")
+    assert all(name in page.inner_text("#names") for name in names)
+    page.fill("#smiles", "CC(=O)Oc1ccccc1C(=O)O\nC1CC")
+    page.click("#predict")
+    page.wait_for_selector("#rows tr >> nth=1")
+    assert page.inner_text("#status") == "2 molecules, 1 without a prediction"
+    assert page.locator("#rows tr >> nth=0 >> .value").count() >= len(names) - 2  # some are of small molecules only
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")

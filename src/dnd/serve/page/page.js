@@ -4,6 +4,7 @@
 const api = "/api/v1";
 const at = (id) => document.getElementById(id);
 const PAGE = 50;
+const MOST_COLUMNS = 6; // of properties; with more a molecule is a card, which needs no scrolling to the side
 
 let models = [];
 let shown = null; // what the table shows: { model, fetch(start) -> {rows, total}, csv() -> Response, next }
@@ -37,7 +38,10 @@ const model = () => models.find((one) => one.name === at("model").value) || mode
 
 function tellTargets() {
   const named = model().targets.map((target) => target.unit ? `${target.name} (${target.unit})` : target.name);
-  at("targets").textContent = `${model().name} predicts ${named.join(", ")}.`;
+  const many = named.length > MOST_COLUMNS;
+  at("targets").textContent = `${model().name} predicts ${many ? `${named.length} properties` : named.join(", ")}.`;
+  at("named").hidden = !many;
+  at("names").textContent = `${named.join(", ")}.`;
 }
 
 // Numbers as a chemist writes them: three significant digits.
@@ -129,6 +133,7 @@ async function show(results, total, reasons) {
     return head;
   }));
   at("rows").replaceChildren();
+  at("table").className = shown.model.targets.length > MOST_COLUMNS ? "cards" : "";
   at("reasons").replaceChildren(...reasons.map((one) =>
     element("li", `${one.rows} ${one.rows === 1 ? "row" : "rows"} (first: ${one.first_row}): ${one.reason}`)));
   const bad = reasons.reduce((sum, one) => sum + one.rows, 0);
