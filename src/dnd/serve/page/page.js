@@ -56,7 +56,7 @@ function digits(value) {
 function valueCell(target, value) {
   const cell = element("td");
   cell.dataset.label = target.name;
-  if (!value) return cell;
+  if (!value || (value.value === null && value.predicted_class === null)) return cell;
   const inside = element("div");
   if (value.predicted_class !== null) {
     const chance = value.probabilities[value.predicted_class];
