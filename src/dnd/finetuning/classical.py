@@ -186,7 +186,7 @@ _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
 _LOGISTIC = (1e-3, 1e-2, 1e-1)
 _HELD_OUT = 0.2
 ROUNDS = 200
-_BINS = 63  # LightGBM's 255 take half as long again; errors out of fold were level (docs/results/features.md)
+_BINS = 63  # LightGBM's 255 take half as long again; errors out of fold were level (docs/results/features/settings.csv)
 EVERY_SET = (EMBEDDING, DESCRIPTORS, COUNTS, *FURTHER)
 
 
