@@ -207,7 +207,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     Raises:
         ConfigError: an unknown key or a value that does not fit; the message holds the full dotted key.
     """
-    hints = _hints_of(cls)
+    hints = _hints_of(cls)  # type: ignore[arg-type]
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
