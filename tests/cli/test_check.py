@@ -292,9 +292,9 @@ def test_a_finetuning_reads_its_table_once(tmp_path: Path, monkeypatch: pytest.M
     _, kept = first_look(path, ["Ki (nM)"], None, TableSettings())
     monkeypatch.setattr(tables, "_file", None)  # nothing can be opened from here on
     file = LabelledFile(path, ("Ki (nM)",), kept=kept)
-    check_before_training([file], tiny_config(split="random"))
+    check_before_training([file], tiny_config("split=random"))
     with pytest.raises(TypeError):
-        check_before_training([LabelledFile(path, ("Ki (nM)",))], tiny_config(split="random"))
+        check_before_training([LabelledFile(path, ("Ki (nM)",))], tiny_config("split=random"))
 
 
 def test_names_reach_no_terminal_raw_and_the_input_is_kept(tmp_path: Path) -> None:

@@ -431,7 +431,7 @@ class Explanation:
     unit: str = ""
     symbols: tuple[str, ...] = ()
     atoms_N: Float[np.ndarray, "atoms"] = field(default_factory=lambda: np.empty(0))
-    svg: str = ""
+    svg: str = field(default="", repr=False)
     error: str = ""
 
 

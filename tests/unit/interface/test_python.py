@@ -129,6 +129,7 @@ def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
     assert found[0].symbols == ("C", "C", "O")
     assert np.isfinite(found[0].atoms_N).all()
     assert found[0].svg.startswith("<svg")
+    assert "svg" not in repr(found[0])  # a page of numbers would hide the others
     assert found[0].prediction == pytest.approx(dnd.predict("CCO", made)["size_pred"][0], rel=1e-4)
     assert found[1].error
     assert (tmp_path / "out" / "row-00000-size.svg").is_file()
