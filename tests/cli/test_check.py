@@ -265,19 +265,36 @@ def test_unreadable_labels_of_test_molecules_stop_no_finetuning(tmp_path: Path) 
     parts: list[object] = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
     settings = TableSettings(split="column:part")
     junk = table(tmp_path, ("y", [*labels[:27], "junk", *labels[28:]]), ("part", parts))
-    assert first_look(junk, ["y"], None, settings).targets[0].labels == 29
+    assert first_look(junk, ["y"], None, settings)[0].targets[0].labels == 29
     junk = table(tmp_path, ("y", [*labels[:3], "junk", *labels[4:]]), ("part", parts))
     with pytest.raises(InputError, match=r"1 cell is not a number that can be learned: found 'junk' \(row 5\)"):
         first_look(junk, ["y"], None, settings)
 
 
 def test_the_first_lines_of_a_finetuning_say_what_the_table_holds() -> None:
-    facts = first_look(DIRTY / "ki_nM.csv", ["Ki (nM)"], None, TableSettings())
+    facts, kept = first_look(DIRTY / "ki_nM.csv", ["Ki (nM)"], None, TableSettings())
+    assert kept is not None
+    assert [row.place for row in kept.opened()] == list(range(2, 32))
     lines = list(first_lines(facts))
     assert lines[1] == "SMILES in column canonical_smiles"
     assert "target Ki (nM): 30 labels, in nM" in lines
     assert sum(int(line.split()[-1]) for line in lines if " |" in line) == 30
     assert not any("next:" in line or "task:" in line for line in lines)
+
+
+def test_a_finetuning_reads_its_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dnd.tables.molecules as tables
+    from dnd.finetuning.finetune import check_before_training
+    from dnd.finetuning.labelled_data import LabelledFile
+    from finetuning_toys import tiny_config
+
+    path = DIRTY / "ki_nM.csv"
+    _, kept = first_look(path, ["Ki (nM)"], None, TableSettings())
+    monkeypatch.setattr(tables, "_file", None)  # nothing can be opened from here on
+    file = LabelledFile(path, ("Ki (nM)",), kept=kept)
+    check_before_training([file], tiny_config("split=random"))
+    with pytest.raises(TypeError):
+        check_before_training([LabelledFile(path, ("Ki (nM)",))], tiny_config("split=random"))
 
 
 def test_names_reach_no_terminal_raw_and_the_input_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,17 @@ def test_a_store_with_other_hydrogens_is_refused(tmp_path: Path, capsys: pytest.
     assert code == 2
     assert "teacher_all_student_heavy" in err
     assert "heavy_both" in err
+
+
+def test_pretrain_base_refuses_a_setting_before_it_loads_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dnd.cli.main import main\n"
+        "try: main(['pretrain-base', *sys.argv[1:]])\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    words = ["--inputs", "none.npz", "-o", str(tmp_path / "base"), "denoise.teacher.widht=96"]
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "unknown setting denoise.teacher.widht. Did you mean denoise.teacher.width" in found.stderr
+    assert not (tmp_path / "base").exists()

@@ -12,9 +12,11 @@ from dnd.finetuning.settings import FinetuneConfig
 from dnd.pretraining.baselines.infomax3d import ContrastConfig
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig, PretrainConfig
+from dnd.reproduction.pretraining_labels import BaseConfig
 
 TABLE = Path(__file__).parents[2] / "src" / "dnd" / "recipes" / "settings.json"
 STAGES: dict[str, Any] = {
+    "base": BaseConfig,
     "compress": CompressConfig,
     "contrast": ContrastConfig,
     "denoise": DenoiseConfig,

@@ -32,8 +32,11 @@ case " $* " in
   *" loop.epochs="*|*" --limit "*) exec "$DND" "$@" ;;
   " prepare qm9_slice.npz "*) exec "$DND" "$@" --limit 60 ;;
   " denoise "*--recipe*|" distill "*--recipe*) exec "$DND" "$@" ;;
-  " denoise "*) exec "$DND" "$@" --recipe tiny loop.epochs=1 ;;
+  " denoise "*"loop.stop_after_s="*) exec "$DND" "$@" --recipe tiny loop.epochs=2 loop.stop_after_s=0.5 ;;
+  " denoise "*) exec "$DND" "$@" --recipe tiny loop.epochs=2 ;;
   " distill "*"--level auto"*) exec "$DND" "$@" --recipe tiny seeds=2 finetune.loop.epochs=1 ;;
+  " distill "*) exec "$DND" "$@" --recipe tiny loop.epochs=1 ;;
+  " pretrain-base "*) exec "$DND" "$@" --recipe tiny most_molecules=40 ;;
   " compress "*) exec "$DND" "$@" most_rows=100 loop.epochs=2 ;;
   " finetune "*--time-limit*) exec "$DND" "$@" ;;
   " finetune "*"--recipe fast"*) exec "$DND" "$@" blend.folds=2 blend.trees=10 baselines=false ;;
@@ -42,6 +45,18 @@ case " $* " in
   " finetune "*) exec "$DND" "$@" {SMALL} ;;
   *) exec "$DND" "$@" ;;
 esac
+"""
+SHRINKING_TORCHRUN = """#!/bin/sh
+exec "$TORCHRUN" "$@" --recipe tiny loop.epochs=1
+"""
+# Of Python blocks the finetuning alone takes long.
+SHRINKING_PYTHON = """
+from dnd.common import config
+def shrunk(recipe, overrides, stage, given=config._given):
+    is_finetuning = stage == "finetune"
+    words = ["baselines=false", "loop.epochs=1", *overrides] if is_finetuning else overrides
+    return given("small" if is_finetuning else recipe, words, stage)
+config._given = shrunk
 """
 
 
@@ -55,13 +70,15 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def test_every_code_block_runs(page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Shell blocks run as they stand but for the size of models, Python blocks share an order but no state."""
     installed, shrinking = Path(sys.executable).parent, tmp_path_factory.mktemp("bin")
-    (shrinking / "dnd").write_text(SHRINKING)
-    (shrinking / "dnd").chmod(0o755)
+    for name, script in (("dnd", SHRINKING), ("torchrun", SHRINKING_TORCHRUN)):
+        (shrinking / name).write_text(script)
+        (shrinking / name).chmod(0o755)
     path = os.pathsep.join([str(shrinking), str(installed), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "DND_DATA": str(ROOT / "data"), "OMP_NUM_THREADS": "1"}
-    environment["DND"] = str(installed / "dnd")
+    environment |= {name.upper(): str(installed / name) for name in ("dnd", "torchrun")}
     for language, text in blocks(page):
-        command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+        shell = ["bash", "-euo", "pipefail", "-c", text]
+        command = shell if language == "sh" else [sys.executable, "-c", SHRINKING_PYTHON + text]
         result = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
         )

@@ -327,8 +327,8 @@ def _fragment_query(name: str) -> Chem.Mol | None:
 
 
 def _fragment_count(subject: _Subject, source: int, name: str) -> int:
-    """Matches of a `fr_*` query; the two slowest are read from the rings, where these are simple."""
-    if name in _FROM_RINGS and source in subject.answers.possible and subject.simple_rings:
+    """Matches of a `fr_*` query that may have some; the two slowest are read from the rings, where these are simple."""
+    if name in _FROM_RINGS and subject.simple_rings:
         return _FROM_RINGS[name](subject)
     return subject.answers.count(source, subject.mol)
 
@@ -374,12 +374,12 @@ def _drug_likeness(subject: _Subject) -> list[float]:
     properties = _qed_properties(
         MW=rdMolDescriptors._CalcMolWt(mol),
         ALOGP=subject.log_p_and_refractivity[0],
-        HBA=sum(answers.count(place, mol) for place in acceptors),
+        HBA=sum(answers.count(place, mol) for place in answers.possible if place in acceptors),
         HBD=rdMolDescriptors.CalcNumHBD(mol),
         PSA=rdMolDescriptors.CalcTPSA(mol),
         ROTB=subject.rotatable_bonds,
         AROM=_rings_without_aliphatic_atoms(subject),
-        ALERTS=sum(answers.matches(place, mol) for place in alerts),
+        ALERTS=sum(answers.matches(place, mol) for place in answers.possible if place in alerts),
     )
     return [_qed(mol, qedProperties=properties)]
 
@@ -646,7 +646,7 @@ class DescriptorCalculator:
             if wanted:
                 self._families.append((family, wanted))
         fragments = _queries()[1] if any(name.startswith("fr_") for name in place_of) else {}
-        self._fragments = [(fragments[name], place_of.pop(name), name) for name in fragments if name in place_of]
+        self._fragments = {fragments[name]: (place_of.pop(name), name) for name in fragments if name in place_of}
         self._singles = [(self._single(name), place) for name, place in place_of.items()]
 
     @staticmethod
@@ -679,8 +679,12 @@ class DescriptorCalculator:
                     continue
                 for source, place, name in wanted:
                     values[place] = found[source] if found is not None else _or_nan(_RDKIT[name], mol)
-            for source, place, name in self._fragments:
-                values[place] = _fragment_count(subject, source, name) if plain else _or_nan(_RDKIT[name], mol)
+            possible = subject.answers.possible if plain and self._fragments else ()
+            for source, (place, name) in self._fragments.items():
+                if not plain:
+                    values[place] = _or_nan(_RDKIT[name], mol)
+                else:  # nine of ten have no match
+                    values[place] = _fragment_count(subject, source, name) if source in possible else 0
             for function, place in self._singles:
                 values[place] = _or_nan(function, mol)
         return np.array(values, dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from dnd.cli.options import (
     loop_words,
     recipe_option,
 )
+
+if TYPE_CHECKING:
+    from dnd.tables.readers import KeptTable
 
 Settings = Annotated[
     list[str] | None,
@@ -142,8 +145,7 @@ def finetune(
     ]
     columns = [*target_columns, *(word for word in words if "=" not in word)]
     check_settings("finetune", recipe, overrides)
-    if not (also or resume):
-        _look_at(data, columns, smiles_column, recipe, overrides)
+    kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
     # Torch is loaded from here on.
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
@@ -160,7 +162,7 @@ def finetune(
         files = [labelled_file(word, smiles_column) for word in also]
     done = run(
         data, out, columns, config,
-        smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume,
+        smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, kept=kept,
     )  # fmt: skip
     if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
         from dnd.report.model_report import write_model_report
@@ -170,20 +172,23 @@ def finetune(
 
 def _look_at(
     data: str, columns: Sequence[str], smiles_column: str | None, recipe: str, overrides: Sequence[str]
-) -> None:
-    """Say what the table holds, and refuse columns and labels that can't be learned, in a second or two."""
+) -> KeptTable | None:
+    """Say what the table holds, and refuse columns and labels that can't be learned; the rows, if all were read."""
     from dnd.common.log import LOGGER
     from dnd.tables.molecules import require_labelled_columns
     from dnd.tables.streams import STANDARD_INPUT, is_pipe
 
     if data == STANDARD_INPUT or is_pipe(data):  # can be read once only
-        return
+        return None
     require_labelled_columns(data, columns, smiles_column)
     from dnd.cli.check import first_lines
     from dnd.common.config import load_part
     from dnd.finetuning.check_data import first_look
     from dnd.finetuning.splits import TableSettings
 
-    facts = first_look(data, columns, smiles_column, load_part(TableSettings, recipe, overrides, stage="finetune"))
+    facts, kept = first_look(
+        data, columns, smiles_column, load_part(TableSettings, recipe, overrides, stage="finetune")
+    )
     for line in first_lines(facts):
         LOGGER.info(line)
+    return kept

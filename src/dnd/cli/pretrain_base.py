@@ -32,14 +32,18 @@ def pretrain_base(
     jobs: Annotated[int | None, typer.Option(help="Processes that prepare stores; by default the recipe's.")] = None,
 ) -> None:
     """Train the encoders that ship, from data to weights; the same command resumes after a stop."""
-    from dnd.common.config import load_config
+    from dnd.common.config import check_settings, load_config
     from dnd.common.log import LOGGER, RESULT
-    from dnd.reproduction.pretrain_base import pretrain_base as run
-    from dnd.reproduction.pretraining_labels import BaseConfig
 
     words = [f"{stage}.loop.device={device}" for stage in ("denoise", "base", "large", "tokengt") if device]
     words += [] if jobs is None else [f"jobs={jobs}"]
-    config = load_config(BaseConfig, recipe, [*words, *(settings or [])], stage="base")
+    words += settings or []
+    check_settings("base", recipe, words)
+    # Torch is loaded from here on.
+    from dnd.reproduction.pretrain_base import pretrain_base as run
+    from dnd.reproduction.pretraining_labels import BaseConfig
+
+    config = load_config(BaseConfig, recipe, words, stage="base")
     done = run(inputs, out, config, exclude=exclude or (), data_dir=data_dir, allow_change=allow_change)
     if not done.finished:
         LOGGER.log(RESULT, "stopped after stop_after_s of a loop; run the same command to resume")

@@ -207,7 +207,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     Raises:
         ConfigError: an unknown key or a value that does not fit; the message holds the full dotted key.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)  # type: ignore[arg-type]
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -217,6 +217,12 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
         return cls(**built)
     except ValueError as error:  # raised by a `__post_init__`
         raise ConfigError(f"settings of {cls.__name__} contradict each other", found=str(error)) from error
+
+
+@functools.cache
+def _hints_of(cls: type[Any]) -> Mapping[str, Any]:
+    """Types of the fields; kept, since the properties of an encoder alone are 300 objects of one class."""
+    return typing.get_type_hints(cls)
 
 
 def _nearest_setting(cls: type[Any], path: str, key: str) -> str:

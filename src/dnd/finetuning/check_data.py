@@ -37,7 +37,7 @@ from dnd.tables.labels import (
     unused_words_note,
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
-from dnd.tables.readers import Row
+from dnd.tables.readers import KeptTable, Row
 from dnd.tables.smiles_column import id_column_of, look_like_smiles
 
 # What is found in a labelled table, as plain values, and the command that follows from it; see `check_data.py`.
@@ -214,7 +214,7 @@ def check_data(
 
 def first_look(
     path: Path | str, target_columns: Sequence[str], smiles_column: str | None, settings: TableSettings
-) -> DataFacts:
+) -> tuple[DataFacts, KeptTable | None]:
     """The same for a finetuning that is about to begin, of fewer rows; what it would refuse is refused here.
 
     Args:
@@ -223,15 +223,18 @@ def first_look(
         smiles_column: where the SMILES are; None = find the column.
         settings: of the finetuning.
 
+    Returns:
+        What was found, and the table as it was read; None where it has more rows than were kept.
+
     Raises:
         InputError: as `check_data`, and where labels of the training or validation part can't be read.
     """
     rules, standardize = settings.labels, settings.standardize
-    facts, kept = _looked_at(path, target_columns, smiles_column, rules, standardize, FIRST_ROWS)
+    facts, kept, table = _looked_at(path, target_columns, smiles_column, rules, standardize, FIRST_ROWS)
     troubled = [target.name for target in facts.targets if target.problem or target.added]
     if troubled and facts.looked_at == facts.rows:
         _require_readable(facts, kept, troubled, settings)
-    return facts
+    return facts, table
 
 
 def _looked_at(
@@ -241,8 +244,8 @@ def _looked_at(
     rules: LabelRules,
     standardize: bool,
     most: int,
-) -> tuple[DataFacts, _Kept]:
-    """What `most` rows of a table hold, and these rows."""
+) -> tuple[DataFacts, _Kept, KeptTable | None]:
+    """What `most` rows of a table hold, the usable ones, and all rows where there are no more."""
     with open_molecules(path, smiles_column) as table:
         names = labelled_columns(path, table, target_columns) if target_columns else []
         drawn: DrawnRows[Row] = DrawnRows(most)
@@ -250,6 +253,7 @@ def _looked_at(
             drawn.add(row)
         smiles, comma_file, columns = table.smiles_column, table.style.delimiter == ";", table.columns
     rows = drawn.rows()
+    whole = KeptTable(columns, smiles, rows, table.repeated, table.style) if len(rows) == drawn.seen else None
     if len(rows) >= MANY:
         LOGGER.log(PROGRESS, f"parsing {len(rows)} molecules")
     read = [_molecule(row) for row in rows]
@@ -291,7 +295,7 @@ def _looked_at(
         leaks=_leaks(values, names),
         notes=_unused_words(rows, rules, names or list(values)) if len(rows) == drawn.seen else (),
     )
-    return _planned(facts, kept, names, values), kept
+    return _planned(facts, kept, names, values), kept, whole
 
 
 def _unused_words(rows: Sequence[Row], rules: LabelRules, names: Sequence[str]) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from dnd.models.students.encoders import RANDOM
 from dnd.predictor.metrics import SUSPICIOUS, rank_correlation
 from dnd.predictor.targets import TaskKind, TransformName
 from dnd.tables.labels import NumberReader
-from dnd.tables.molecules import open_molecules
 from dnd.tables.streams import STANDARD_INPUT
 
 # Molecules that are in more than one part of a split, whatever their spelling: they make a test look easier.
@@ -142,7 +141,7 @@ def leak_warnings(file: LabelledFile, targets: Sequence[str], ignored: Sequence[
 
 def _numbers(file: LabelledFile) -> dict[str, np.ndarray]:
     """The columns of numbers, NaN where a cell is not a number; ambiguous columns are left out."""
-    with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as table:
+    with file.opened() as table:
         names = [name for name in table.columns if name != table.smiles_column][:LIMIT_COLUMNS]
         rows = list(itertools.islice((row for row in table if row.problem is None), LIMIT_ROWS))
         comma_file = table.style.delimiter == ";"

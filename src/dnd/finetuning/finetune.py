@@ -36,6 +36,7 @@ from dnd.predictor.ensemble import PropertyNetwork, run_over
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
+from dnd.tables.readers import KeptTable
 from dnd.tables.streams import is_sdf
 from dnd.training.distributed import is_main_rank, num_ranks, run_lock
 
@@ -66,6 +67,7 @@ def finetune(
     encoder: str | Path = DEFAULT_ENCODER,
     search: int = 0,
     resume: bool = False,
+    kept: KeptTable | None = None,
 ) -> FinetuneSummary:
     """Finetune a student on labelled tables and write a MODEL folder.
 
@@ -80,6 +82,7 @@ def finetune(
         search: number of trials that first choose a few settings, scored on the validation part; see `search.py`. 0 =
             none.
         resume: continue an interrupted run with the same settings.
+        kept: the rows of `data`, if they were read already.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
@@ -97,7 +100,7 @@ def finetune(
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
-    files = [LabelledFile(data, tuple(target_columns), smiles_column), *also]
+    files = [LabelledFile(data, tuple(target_columns), smiles_column, kept=kept), *also]
     for file in files:
         require_file(Path(file.path))
     if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
@@ -290,6 +293,7 @@ def _read(
         jobs=config.jobs,
         most=most,
         dealing=dealing,
+        table=file.kept,
     )
     tasks = choose_tasks(molecules.learned_BC, molecules.names, choices, words=molecules.classes)
     molecules, line = aggregated(molecules, config.replicates, tasks.kinds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from dnd.tables.labels import (
     unused_words_note,
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
-from dnd.tables.readers import TableReader
+from dnd.tables.readers import KeptTable, TableReader
 from dnd.tables.smiles_column import id_column_of
 from dnd.tables.writers import csv_text
 
@@ -180,6 +181,7 @@ def read_labelled(
     fewest: int = FEWEST_MOLECULES,
     most: int | None = None,
     dealing: Dealing | None = None,
+    table: KeptTable | None = None,
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
 
@@ -200,12 +202,13 @@ def read_labelled(
         fewest: molecules that must be left.
         most: largest number of labelled rows; larger tables are subsampled at random. None = all.
         dealing: the split; none = every label is read as those of a training part are.
+        table: the rows of the file, if they were read already.
 
     Raises:
         InputError: a column is missing, a label is not a number, there is no label, or too few molecules are left.
     """
     is_test = dealing.is_test if dealing else _never
-    file = LabelledFile(path, tuple(target_columns), smiles_column, rules or LabelRules(), remembered)
+    file = LabelledFile(path, tuple(target_columns), smiles_column, rules or LabelRules(), remembered, table)
     labelled = read_labels(file, extra_column, most, is_test)
     if labelled.not_drawn:
         LOGGER.info(drawn_line(len(labelled.numbers), labelled.not_drawn))
@@ -334,6 +337,7 @@ class LabelledFile:
         smiles_column: SMILES column; None = find it.
         rules: what the user says of the labels.
         remembered: see `open_molecules`.
+        kept: its rows, if they were read already.
     """
 
     path: Path | str
@@ -341,6 +345,13 @@ class LabelledFile:
     smiles_column: str | None = None
     rules: LabelRules = field(default_factory=LabelRules)
     remembered: str | None = None
+    kept: KeptTable | None = None
+
+    def opened(self) -> AbstractContextManager[TableReader]:
+        """The table, from its first row on."""
+        if self.kept is not None:
+            return self.kept.opened()
+        return open_molecules(self.path, self.smiles_column, remembered=self.remembered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -487,7 +498,7 @@ def read_labels(
     Raises:
         InputError: a column is missing, or there is no label at all.
     """
-    with open_molecules(file.path, file.smiles_column, remembered=file.remembered) as source:
+    with file.opened() as source:
         names = labelled_columns(file.path, source, file.target_columns, (extra_column,) if extra_column else ())
         found = _rows_of(source, names, extra_column, most, is_test, file.rules)
     if not found.numbers:

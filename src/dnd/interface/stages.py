@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dnd.common.config import from_dict, load_config, read_duration
+from dnd.common.config import check_settings, from_dict, load_config, read_duration
 from dnd.common.log import LOGGER, RESULT, level_of, told
-from dnd.interface.model import Predictor, as_file, as_files, facts_view
+
+if TYPE_CHECKING:
+    from dnd.interface.model import Predictor
+
+# As in the verbs, settings are refused before torch is loaded: what loads it is imported by the functions.
 
 Settings = Mapping[str, object]
 
@@ -38,6 +42,8 @@ class StageResult:
 
     def _repr_html_(self) -> str:
         """Folder and numbers."""
+        from dnd.interface.model import facts_view
+
         state = "" if self.finished else " (stopped early: resume=True resumes it)"
         numbers = {name: value for name, value in self.metrics.items() if isinstance(value, int | float | str)}
         return facts_view(f"{self.kind}{state}", {"folder": self.folder, **numbers})
@@ -61,6 +67,8 @@ class FinetuneResult(StageResult):
         Raises:
             InputError: the finetuning was stopped early.
         """
+        from dnd.interface.model import Predictor
+
         return Predictor.load(self.folder, device=self.device)
 
     def _repr_html_(self) -> str:
@@ -102,12 +110,16 @@ def prepare(
     Example:
         >>> dnd.prepare(["CCO", "c1ccccc1"], "store", conformers="etkdg")  # doctest: +SKIP
     """
-    from dnd.store.prepare import prepare as run
     from dnd.store.settings import PrepareConfig
 
+    given = {"target_columns": _names(target_columns), "conformers": conformers, "hydrogens": hydrogens, "jobs": jobs}
+    from_dict(PrepareConfig, {**given, **settings})  # the column of SMILES is known once the molecules are a file
+
+    from dnd.interface.model import as_files
+    from dnd.store.prepare import prepare as run
+
     with told(level_of(verbose)), as_files(molecules, smiles_column) as (paths, column):
-        own = {"smiles_column": column, "target_columns": _names(target_columns), "conformers": conformers}
-        config = from_dict(PrepareConfig, {**own, "hydrogens": hydrogens, "jobs": jobs, **settings})
+        config = from_dict(PrepareConfig, {**given, "smiles_column": column, **settings})
         summary = run(paths, out, config, resume=resume)
     rejected = sum(summary.rejected.values())
     counts = {"molecules": summary.molecules, "conformers": summary.conformers, "rejected": rejected}
@@ -139,10 +151,13 @@ def denoise(
     Example:
         >>> dnd.denoise("store", "teacher")  # doctest: +SKIP
     """
+    words = _words(settings)
+    check_settings("denoise", recipe, words)
+
     from dnd.pretraining.denoise import DenoiseConfig
     from dnd.pretraining.denoise import denoise as run
 
-    config = load_config(DenoiseConfig, recipe, _words(settings), stage="denoise")
+    config = load_config(DenoiseConfig, recipe, words, stage="denoise")
     with told(level_of(verbose)):
         done = run(Path(store), out, config, resume=resume)
     return StageResult(done.folder, "teacher", done.metrics, done.finished)
@@ -177,10 +192,12 @@ def distill(
     Example:
         >>> dnd.distill("store", "teacher", "encoder", level="node")  # doctest: +SKIP
     """
+    words = [*([f"level={level}"] if level else []), *_words(settings)]
+    check_settings("distill", recipe, words)
+
     from dnd.pretraining.distill import distill as run
     from dnd.pretraining.settings import DistillConfig
 
-    words = [*([f"level={level}"] if level else []), *_words(settings)]
     config = load_config(DistillConfig, recipe, words, stage="distill")
     with told(level_of(verbose)):
         done = run(Path(store), None if teacher is None else Path(teacher), out, config, resume=resume)
@@ -236,11 +253,6 @@ def finetune(
     Example:
         >>> dnd.finetune("esol.csv", "logS", "model").predictor.predict("CCO")  # doctest: +SKIP
     """
-    from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig
-    from dnd.finetuning.students import encoder_choice
-    from dnd.report.model_report import REPORT, write_model_report
-
     words = _words(settings)
     options = {
         "task": task,
@@ -251,6 +263,14 @@ def finetune(
         "blend.time_limit_s": None if time_limit is None else read_duration(str(time_limit)),
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    check_settings("finetune", recipe, [*given, *words])
+
+    from dnd.finetuning.finetune import finetune as run
+    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.students import encoder_choice
+    from dnd.interface.model import as_file
+    from dnd.report.model_report import REPORT, write_model_report
+
     config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
     with told(level_of(verbose)), as_file(data, smiles_column) as (path, column):
@@ -302,13 +322,15 @@ def compress(
     Example:
         >>> small = dnd.compress("esol-model", "esol-small", molecules=["druglike", "esol.csv"])  # doctest: +SKIP
     """
+    options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
+    given = [*(f"{name}={value}" for name, value in options.items() if value is not None), *_words(settings)]
+    check_settings("compress", recipe, given)
+
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
     from dnd.report.model_report import REPORT, write_model_report
 
-    options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
-    given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    config = load_config(CompressConfig, recipe, [*given, *_words(settings)], stage="compress")
+    config = load_config(CompressConfig, recipe, given, stage="compress")
     tables = [molecules] if isinstance(molecules, str | Path) else list(molecules)
     with told(level_of(verbose)):
         done = run(os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume)

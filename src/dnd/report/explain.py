@@ -431,7 +431,7 @@ class Explanation:
     unit: str = ""
     symbols: tuple[str, ...] = ()
     atoms_N: Float[np.ndarray, "atoms"] = field(default_factory=lambda: np.empty(0))
-    svg: str = ""
+    svg: str = field(default="", repr=False)
     error: str = ""
 
 
@@ -460,7 +460,7 @@ def _explanation(text: str, answer: Explained | str, question: _Question) -> Exp
         return Explanation(text, question.name, error=answer)
     column, class_name, prediction = _answer(answer, question)
     try:
-        svg, error = _picture(answer, question)[0], ""
+        svg, error = draw_svg(*_drawn(answer, question)), ""
     except ValueError as problem:
         svg, error = "", f"not drawn, {problem}"
     atoms_N = answer.atoms_NC[:, column]
@@ -480,7 +480,7 @@ def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list
     for one, (_, target) in zip(found, asked, strict=True):
         (question,) = _questions(predictor, [target])
         try:
-            drawings.append("" if isinstance(one, str) else _picture(one, question)[0])
+            drawings.append("" if isinstance(one, str) else draw_svg(*_drawn(one, question)))
         except ValueError:
             drawings.append("")
     return drawings
@@ -495,7 +495,8 @@ def _write_one(
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
     stem = f"row-{number:05d}-{question.file}"
     try:
-        svg, png = _picture(one, question)
+        drawn = _drawn(one, question)
+        svg, png = draw_svg(*drawn), draw_png(*drawn)
     except ValueError as error:
         return class_name or prediction, f"not drawn, {error}"
     write_text(out / f"{stem}.svg", svg + "\n")
@@ -513,19 +514,14 @@ def _answer(one: Explained, question: _Question) -> tuple[int, str, float]:
     return column, class_name, float(question.transform.unjudged(np.array([value]))[0])
 
 
-def _picture(one: Explained, question: _Question) -> tuple[str, bytes]:
-    """SVG and PNG.
-
-    Raises:
-        ValueError: RDKit has no 2D layout.
-    """
+def _drawn(one: Explained, question: _Question) -> tuple[Chem.Mol, Float[np.ndarray, "atoms"], str]:
+    """What a picture shows: the molecule, the contributions of its atoms, and the line under it."""
     column, class_name, prediction = _answer(one, question)
     outcome = parse_smiles(one.smiles)
     assert outcome.ok, "it was parsed before"
     shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else significant(prediction)
     caption = f"{question.name}: {shown}; per atom" + (f", {question.unit}" if question.unit else "")
-    atoms_N = one.atoms_NC[:, column]
-    return draw_svg(outcome.mol, atoms_N, caption), draw_png(outcome.mol, atoms_N, caption)
+    return outcome.mol, one.atoms_NC[:, column], caption
 
 
 def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:

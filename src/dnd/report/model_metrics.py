@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ class ModelFiles:
     labels_BC: Float[np.ndarray, "molecules targets"]
     predictions_BC: Float[np.ndarray, "molecules targets"]
     classes: Mapping[str, ClassTest]
+
+    @cached_property
+    def predictor(self) -> Predictor | None:
+        """The model, opened once; None where it can't be, such as with an encoder of another version."""
+        try:
+            return Predictor.load(self.folder, device="cpu")
+        except DndError:
+            return None
 
     @property
     def names(self) -> list[str]:
@@ -372,9 +381,10 @@ def _worst_classes(model: ModelFiles, name: str, start: str) -> list[tuple[float
 
 def _pictures(model: ModelFiles, worst: list[_Worst]) -> list[str]:
     """Drawings with contributions; empty where there are none, such as with an encoder that can't be opened."""
+    if model.predictor is None:
+        return [""] * len(worst)
     try:
-        predictor = Predictor.load(model.folder, device="cpu")
-        return draw_answers(predictor, [(model.smiles[one.row], one.target) for one in worst])
+        return draw_answers(model.predictor, [(model.smiles[one.row], one.target) for one in worst])
     except DndError:
         return [""] * len(worst)
 

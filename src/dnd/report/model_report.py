@@ -18,7 +18,7 @@ from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import METRIC_WORDS
 from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.predictor import IN_DOMAIN, PredictionTable, Predictor
+from dnd.predictor.predictor import IN_DOMAIN, PredictionTable
 from dnd.predictor.targets import TaskKind
 from dnd.report.figures import CLASSES, calibration_plot, label_histogram, loss_curves, parity_plot, roc_plot
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
@@ -178,10 +178,10 @@ def _value_plots(model: ModelFiles) -> list[Section]:
 
 def _answers(model: ModelFiles) -> PredictionTable | None:
     """The model's predictions for its test molecules; None if it was fitted on some of them, or can't be opened."""
-    if "folds" in model.metrics or len(model.smiles) > LIMIT_ANSWERS:
+    if "folds" in model.metrics or len(model.smiles) > LIMIT_ANSWERS or model.predictor is None:
         return None
     try:
-        return Predictor.load(model.folder, device="cpu").predict(model.smiles)
+        return model.predictor.predict(model.smiles)
     except DndError:
         return None
 

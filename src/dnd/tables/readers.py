@@ -289,6 +289,29 @@ class TableReader:
             self._stream.close()
 
 
+@dataclass(frozen=True)
+class KeptTable:
+    """All rows of a table that was read, so that who needs them next need not read and parse the file again.
+
+    Attributes:
+        columns: as of `TableReader`, like the others.
+        smiles_column: where the SMILES are.
+        rows: in order.
+        repeated: ambiguous names.
+        style: how the table is written.
+    """
+
+    columns: list[str]
+    smiles_column: str
+    rows: list[Row]
+    repeated: frozenset[str]
+    style: TextStyle
+
+    def opened(self) -> TableReader:
+        """The rows from the first on."""
+        return TableReader(self.columns, self.smiles_column, iter(self.rows), repeated=self.repeated, style=self.style)
+
+
 def kind_of(path: str | Path) -> TableKind | None:
     """Kind of a table by the end of its name, ignoring `.gz`; None when the name doesn't tell."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]

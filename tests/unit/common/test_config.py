@@ -107,6 +107,8 @@ def test_every_shipped_recipe_passes_the_early_check() -> None:
         ("denoise", "loop.schedule=cosin"),
         ("distill", "level=nod"),
         ("compress", "loop.clip_norm=some"),
+        ("base", "denoise.teacher.widht=96"),
+        ("base", "tokengt.terms.descriptors=some"),
     ],
 )
 def test_the_early_check_says_what_the_settings_themselves_say(stage: str, word: str) -> None:

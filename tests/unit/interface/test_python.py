@@ -129,6 +129,7 @@ def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
     assert found[0].symbols == ("C", "C", "O")
     assert np.isfinite(found[0].atoms_N).all()
     assert found[0].svg.startswith("<svg")
+    assert "svg" not in repr(found[0])  # a page of numbers would hide the others
     assert found[0].prediction == pytest.approx(dnd.predict("CCO", made)["size_pred"][0], rel=1e-4)
     assert found[1].error
     assert (tmp_path / "out" / "row-00000-size.svg").is_file()
@@ -173,3 +174,29 @@ def test_settings_that_do_not_exist_are_refused_with_their_full_names(tmp_path: 
         dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", settings={"epochs": 3})
     with pytest.raises(ConfigError, match=r"one of best, .*fast.*Did you mean best"):
         dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", recipe="bst")
+
+
+def test_a_setting_is_refused_before_torch_loads(tmp_path: Path):
+    code = (
+        "import sys, dnd\n"
+        "from dnd.common.errors import ConfigError\n"
+        "wrong, out = {'loop.epoch': 3}, sys.argv[1]\n"
+        "calls = [\n"
+        "    lambda: dnd.finetune({'smiles': ['C']}, 'y', out, settings=wrong),\n"
+        "    lambda: dnd.denoise('store', out, settings=wrong),\n"
+        "    lambda: dnd.distill('store', None, out, settings=wrong),\n"
+        "    lambda: dnd.compress('model', out, settings=wrong),\n"
+        "]\n"
+        "for call in calls:\n"
+        "    try:\n"
+        "        call()\n"
+        "    except ConfigError as error:\n"
+        "        assert 'Did you mean loop.epochs' in str(error), error\n"
+        "    else:\n"
+        "        sys.exit('accepted')\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert not (tmp_path / "out").exists()
