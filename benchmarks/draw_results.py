@@ -26,6 +26,7 @@ from typing import Any
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import BUDGETS
+from dnd.reproduction.locality import Row, pattern_of
 from dnd.reproduction.results import Record
 from dnd.reproduction.table_report import write_table
 from dnd.reproduction.tables import SYSTEMS, TABLE_1, TABLE_2, Entry, entries, metric_name
@@ -206,6 +207,42 @@ def conformer_quality(path: Path) -> list[str]:
         "ESOL, validation RMSE", "ESOL, test RMSE",
     ]  # fmt: skip
     return table(heads, rows)
+
+
+def read_locality(path: Path) -> list[Row]:
+    """The lines of `benchmarks/locality.py`."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [
+            (row["dataset"], float(row["additive_share"]), int(row["upstream_seed"]),
+             *(float(row[name]) for name in ("gain_of_node", "node", "graph")))
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def locality(path: Path) -> list[str]:
+    """Locality of each property beside the two distillations."""
+    rows = []
+    for name, share, _, gain, node, graph in sorted(read_locality(path), key=lambda row: -row[1]):
+        target = name.removeprefix(QM9_PREFIX)
+        label = f"QM9 {target}, MAE" if name not in BENCHMARKS else (
+            f"{BENCHMARKS[name].paper_name}, {_metric(BENCHMARKS[name].metric)}"
+        )
+        rows.append([label, f"{share:.2f}", f"{node:.4g}", f"{graph:.4g}", f"{100 * gain:+.1f} %"])
+    return table(["property", "additive share", "NODE", "GRAPH", "gain of NODE"], rows)
+
+
+def locality_pattern(path: Path) -> list[str]:
+    """Whether locality says which of the two is better."""
+    rows = read_locality(path)
+    sets = pattern_of([row for row in rows if row[0] in BENCHMARKS])
+    values = pattern_of([row for row in rows if row[0] in BENCHMARKS and BENCHMARKS[row[0]].task == "regression"])
+    qm9 = pattern_of([row for row in rows if row[0] not in BENCHMARKS])
+    return [
+        f"- Data sets of Table 1: {sets.sentence}",
+        f"- Of these, those with values instead of classes: {values.sentence}",
+        f"- Targets of QM9, which share their molecules, so that there is no test: the correlation is {qm9.whole:+.2f} "
+        f"({min(qm9.left_out):+.2f} to {max(qm9.left_out):+.2f} when one is left out).",
+    ]
 
 
 def sentence(path: Path) -> list[str]:
@@ -420,6 +457,8 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "table6": table_6,
     "ccmd-ablation": ccmd_ablation,
     "conformer-quality": conformer_quality,
+    "locality": locality,
+    "locality-pattern": locality_pattern,
     "fig3": sentence,
     "fig4": sentence,
     "predictor": predictor,
