@@ -224,8 +224,10 @@ def locality(path: Path) -> list[str]:
     rows = []
     for name, share, _, gain, node, graph in sorted(read_locality(path), key=lambda row: -row[1]):
         target = name.removeprefix(QM9_PREFIX)
-        label = f"QM9 {target}, MAE" if name not in BENCHMARKS else (
-            f"{BENCHMARKS[name].paper_name}, {_metric(BENCHMARKS[name].metric)}"
+        label = (
+            f"QM9 {target}, MAE"
+            if name not in BENCHMARKS
+            else (f"{BENCHMARKS[name].paper_name}, {_metric(BENCHMARKS[name].metric)}")
         )
         rows.append([label, f"{share:.2f}", f"{node:.4g}", f"{graph:.4g}", f"{100 * gain:+.1f} %"])
     return table(["property", "additive share", "NODE", "GRAPH", "gain of NODE"], rows)
