@@ -51,12 +51,12 @@ RADII = np.array([0.60, 0.75, 0.90, 1.05])
 BALLS = (8, 14)
 NEAR = 1.3
 """Times the sum of two radii: balls nearer than that are neighbours and have an edge."""
-STEPS = 600
+STEPS = 400
 """Of the relaxation of springs."""
 Cloud = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Kinds, positions, and which balls are neighbours."""
 TARGETS = ("gyration", "two_apart")
-UNLABELLED, LABELLED, TESTED = 1500, 200, 400
+UNLABELLED, LABELLED, TESTED = 1000, 200, 300
 """Clouds without labels, with labels (half of them validate), and to test."""
 STUDENT = StudentConfig("gine", 64, 4)
 TEACHER = TeacherConfig(width=48, num_layers=3, num_heads=4, num_rbf=32)
@@ -218,7 +218,7 @@ def measured(world: str, seed: int, out: Path) -> list[dict[str, str]]:
     folder, loop = out / f"teacher-{seed}", {"batch_size": 32, "learning_rate": 1e-3, "seed": seed, "device": "cpu"}
     denoising = DenoiseConfig(TEACHER, LoopConfig(epochs=12, **loop), holdout_fraction=0.1)
     taught = denoise(unlabelled, folder, denoising, resume=True)
-    distillation = DistillConfig(student=STUDENT, loop=LoopConfig(epochs=30, **loop), holdout_fraction=0.1)
+    distillation = DistillConfig(student=STUDENT, loop=LoopConfig(epochs=20, **loop), holdout_fraction=0.1)
     made = distill(unlabelled, folder, out / f"encoder-{seed}", distillation, resume=True)
     students = {"random": random_student(seed), "distilled": load_encoder(out / f"encoder-{seed}")[0]}
     rows = (TrainingRows(LABELLED, 0.5, seed).every(), np.arange(TESTED))  # as finetuning holds them out
@@ -283,7 +283,7 @@ def ridge(seen: np.ndarray, unseen: np.ndarray, labels_BC: np.ndarray, truth_BC:
 
 def finetuned(student: Student, labelled: Store, tested: Store, out: Path, seed: int) -> np.ndarray:
     """R² of each target after all weights have learned the labels; the epoch is chosen on the held-out half."""
-    loop = LoopConfig(epochs=100, batch_size=25, learning_rate=1e-3, warmup_epochs=5, seed=seed, device="cpu")
+    loop = LoopConfig(epochs=50, batch_size=25, learning_rate=1e-3, warmup_epochs=3, seed=seed, device="cpu")
     config = DistillConfig(
         level="custom", terms=TermWeights(labels=1.0), heads=("labels",), student=STUDENT, loop=loop,
         holdout_fraction=0.5,
