@@ -352,8 +352,8 @@ python benchmarks/points.py -o runs/points --seeds {" ".join(seeds)} --page docs
   the student ({STUDENT.name}, {STUDENT.num_layers} layers of width {STUDENT.width}) learns its states of each ball
   (NODE). Both are the package's own stages. Random weights are finetuned and read out in the same way.
 - Each of the {len(seeds)} seeds has its own clouds, teacher, student and weights. Numbers are R² on the test clouds:
-  mean (lowest to highest). p is of a paired t-test over the seeds, corrected by Holm for the {2 * len(PAIRS)} tests of a
-  kind of cloud.
+  mean (lowest to highest). p is of a paired t-test over the seeds, corrected by Holm for the {2 * len(PAIRS)} tests
+  of a kind of cloud.
 - [All lines](points/points.csv).
 """
     for world in WORLDS:

@@ -8,7 +8,6 @@ import pytest
 from benchmark_scripts import BENCHMARKS, load_script
 from dnd.reproduction.tables import Entry
 
-
 RESULTS = BENCHMARKS.parent / "docs" / "results"
 
 
