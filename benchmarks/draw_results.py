@@ -232,8 +232,8 @@ def read_locality(path: Path) -> list[Row]:
     """The lines of `benchmarks/locality.py`."""
     with open(path, newline="", encoding="utf-8") as stream:
         return [
-            (row["dataset"], float(row["additive_share"]), int(row["upstream_seed"]),
-             *(float(row[name]) for name in ("gain_of_node", "node", "graph")))
+            (row["dataset"], float(row["additive_share"]), int(row["upstream_seed"]), float(row["gain_of_node"]),
+             float(row["node"]), float(row["graph"]))
             for row in csv.DictReader(stream)
         ]  # fmt: skip
 

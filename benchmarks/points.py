@@ -1,11 +1,11 @@
-"""D&D outside of molecules: balls in space, whose graph of neighbours is all that the student sees.
+"""D&D outside of molecules: balls in space, whose graph is all that the student sees.
 
-    python benchmarks/points.py -o runs/points                   # about seven minutes of one core, resumable
+    python benchmarks/points.py -o runs/points                   # about three minutes of one core, resumable
     python benchmarks/points.py -o runs/points --page docs/results
 
-A cloud is 8 to 14 balls of four kinds: at rest under springs along the edges of a random graph (`springs`), or put
-one by one against a ball that is there, with edges between balls that are near (`heaps`). The truth is known: the
-radius of gyration of the cloud and the mean distance of two balls that have a common neighbour, but are none.
+A cloud is 8 to 14 balls of four kinds, at rest under springs along the edges of a random graph and a repulsion between
+all other balls. The truth is known: the radius of gyration of the cloud, and the mean distance of two balls that have a
+common neighbour and are none.
 
 For each seed a 3D teacher learns to denoise unlabelled clouds, and a student is distilled from it, both by the
 package's own stages. Labels of few other clouds are then learned from the graph alone, by a linear readout of the
@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,10 +49,8 @@ from dnd.training.settings import LoopConfig
 RADII = np.array([0.60, 0.75, 0.90, 1.05])
 """Of each kind of ball."""
 BALLS = (8, 14)
-NEAR = 1.3
-"""Times the sum of two radii: balls nearer than that are neighbours and have an edge."""
 STEPS = 400
-"""Of the relaxation of springs."""
+"""Of the relaxation."""
 Cloud = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Kinds, positions, and which balls are neighbours."""
 TARGETS = ("gyration", "two_apart")
@@ -69,7 +67,7 @@ SYSTEMS = {
     "teacher": "the 3D teacher, which sees the positions, ridge regression",
 }
 PAIRS = (("distilled, frozen", "random, frozen"), ("distilled, finetuned", "random, finetuned"))
-FIELDS = ("world", "seed", "system", "target", "r2", "explained", "node_r2", "lookup_r2")
+FIELDS = ("seed", "system", "target", "r2", "explained", "node_r2", "lookup_r2")
 
 
 def main() -> None:
@@ -79,9 +77,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "points.csv"
     lines = read_lines(path) if path.is_file() else []
-    for world, seed in itertools.product(WORLDS, options.seeds):
-        if not any((line["world"], line["seed"]) == (world, str(seed)) for line in lines):
-            lines += measured(world, seed, options.out / world)
+    for seed in options.seeds:
+        if not any(line["seed"] == str(seed) for line in lines):
+            lines += measured(seed, options.out)
             write_text(path, csv_text(lines))
     print(page(lines))
     if options.page:
@@ -92,10 +90,9 @@ def main() -> None:
 # Clouds.
 
 
-def clouds(world: str, number: int, seed: int, purpose: str) -> Store:
+def clouds(number: int, seed: int, purpose: str) -> Store:
     """A store of `number` clouds; a seed and a purpose have clouds of their own."""
-    generator = numpy_generator(seed, f"clouds {purpose}")
-    drawn = WORLDS[world](number, generator)
+    drawn = springs(number, numpy_generator(seed, f"clouds {purpose}"))
     return Store.from_rows([row_of(place, *one) for place, one in enumerate(drawn)], target_columns=TARGETS)
 
 
@@ -110,40 +107,11 @@ def row_of(place: int, kinds: np.ndarray, positions: np.ndarray, near: np.ndarra
     return StoreRow(place, "clouds", f"cloud {place}", graph, geometry, "simulated", labels)
 
 
-def heaps(number: int, generator: np.random.Generator) -> Iterator[Cloud]:
-    """Clouds where each ball is put against an earlier one; the heap has from 1 to 8 choices for each."""
-    for _ in range(number):
-        kinds = drawn_kinds(generator)
-        positions = heap(RADII[kinds], int(generator.integers(1, 9)), generator)
-        near = distances_of(positions) < NEAR * (RADII[kinds][:, None] + RADII[kinds])
-        yield kinds, positions, near & ~np.eye(len(kinds), dtype=bool)
-
-
-def drawn_kinds(generator: np.random.Generator) -> np.ndarray:
-    """The kinds of the balls of one cloud."""
-    return generator.integers(0, len(RADII), generator.integers(BALLS[0], BALLS[1] + 1))
-
-
-def heap(radii: np.ndarray, choices: int, generator: np.random.Generator) -> np.ndarray:
-    """Positions of balls: each touches an earlier one and overlaps none, the innermost of `choices` such places."""
-    places = [np.zeros(3)]
-    while len(places) < len(radii):
-        number, found = len(places), []
-        while len(found) < choices:
-            direction = generator.normal(size=3)
-            first = generator.integers(number)
-            step = (radii[first] + radii[number]) * direction / np.linalg.norm(direction)
-            gaps = np.linalg.norm(places[first] + step - np.array(places), axis=1) - radii[:number] - radii[number]
-            if gaps.min() > -0.02:
-                found.append(places[first] + step)
-        middle = np.mean(places, axis=0)
-        places.append(min(found, key=lambda place: float(np.linalg.norm(place - middle))))
-    return np.array(places)
-
-
 def springs(number: int, generator: np.random.Generator) -> Iterator[Cloud]:
     """Clouds at rest: a random tree with up to three more edges, springs along the edges, repulsion between others."""
-    kinds = [drawn_kinds(generator) for _ in range(number)]
+    kinds = [
+        generator.integers(0, len(RADII), generator.integers(BALLS[0], BALLS[1] + 1)) for _ in range(number)
+    ]  # fmt: skip
     graphs = [tree(len(own), generator) for own in kinds]
     starts = [generator.normal(size=(len(own), 3)) for own in kinds]
     return zip(kinds, at_rest([RADII[own] for own in kinds], graphs, starts), graphs, strict=True)
@@ -180,7 +148,7 @@ def at_rest(radii: list[np.ndarray], graphs: list[np.ndarray], starts: list[np.n
         optimizer.zero_grad()
         distance = ((places[:, :, None] - places[:, None]).square().sum(-1) + 1e-6).sqrt()
         energy = (20 * spring * (distance - rest).square() + 2 * other / (distance + 0.01)).sum()
-        energy.backward()
+        energy.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     found = places.detach().numpy()
@@ -203,19 +171,17 @@ def two_apart(distances: np.ndarray, near: np.ndarray) -> float:
     return float(distances[second].mean())
 
 
-WORLDS: dict[str, Callable[[int, np.random.Generator], Iterator[Cloud]]] = {"springs": springs, "heaps": heaps}
-
-
 # What is compared.
 
 
-def measured(world: str, seed: int, out: Path) -> list[dict[str, str]]:
-    """The lines of one world and seed: its own clouds, teacher, student and weights."""
+def measured(seed: int, out: Path) -> list[dict[str, str]]:
+    """The lines of one seed: its own clouds, teacher, student and weights."""
     unlabelled, labelled, tested = (
-        clouds(world, number, seed, purpose)
+        clouds(number, seed, purpose)
         for number, purpose in ((UNLABELLED, "unlabelled"), (LABELLED, "labelled"), (TESTED, "tested"))
     )
-    folder, loop = out / f"teacher-{seed}", {"batch_size": 32, "learning_rate": 1e-3, "seed": seed, "device": "cpu"}
+    folder = out / f"teacher-{seed}"
+    loop: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-3, "seed": seed, "device": "cpu"}
     denoising = DenoiseConfig(TEACHER, LoopConfig(epochs=12, **loop), holdout_fraction=0.1)
     taught = denoise(unlabelled, folder, denoising, resume=True)
     distillation = DistillConfig(student=STUDENT, loop=LoopConfig(epochs=20, **loop), holdout_fraction=0.1)
@@ -233,7 +199,7 @@ def measured(world: str, seed: int, out: Path) -> list[dict[str, str]]:
         scores[f"{name}, finetuned"] = finetuned(student, labelled, tested, out / f"finetuned-{name}-{seed}", seed)
     about = (taught.metrics["explained"], made.metrics["valid_node_r2"], made.metrics["valid_lookup_r2"])
     return [
-        dict(zip(FIELDS, (world, str(seed), name, target, *(f"{one:.4f}" for one in (score, *about))), strict=True))
+        dict(zip(FIELDS, (str(seed), name, target, *(f"{one:.4f}" for one in (score, *about))), strict=True))
         for name in SYSTEMS
         for target, score in zip(TARGETS, scores[name], strict=True)
     ]
@@ -334,13 +300,9 @@ def page(lines: Sequence[dict[str, str]]) -> str:
     text = f"""# Outside of molecules: points in space
 
 Does the distillation carry over to another kind of 3D object and graph? The objects are simulated, so the truth is
-known. A cloud is {BALLS[0]} to {BALLS[1]} balls of four kinds in space. The student sees the kinds and the graph of
-neighbours, no position.
-
-- **Springs.** A random tree with up to three more edges, a spring along each edge, and repulsion between all other
-  balls, at rest. Positions follow from the graph, as those of a molecule nearly do.
-- **Heaps.** Each ball is put at random against an earlier one. Balls nearer than {NEAR} times the sum of their radii
-  are neighbours. The graph does not decide the positions.
+known. A cloud is {BALLS[0]} to {BALLS[1]} balls of four kinds in space. Its graph is a random tree with up to three
+more edges. Springs along the edges and a repulsion between all other balls bring it to rest. Positions follow from the
+graph, as those of a molecule nearly do. The student sees the kinds and the graph, no position.
 
 ```sh no-run
 python benchmarks/points.py -o runs/points --seeds {" ".join(seeds)} --page docs/results
@@ -352,21 +314,11 @@ python benchmarks/points.py -o runs/points --seeds {" ".join(seeds)} --page docs
   the student ({STUDENT.name}, {STUDENT.num_layers} layers of width {STUDENT.width}) learns its states of each ball
   (NODE). Both are the package's own stages. Random weights are finetuned and read out in the same way.
 - Each of the {len(seeds)} seeds has its own clouds, teacher, student and weights. Numbers are R² on the test clouds:
-  mean (lowest to highest). p is of a paired t-test over the seeds, corrected by Holm for the {2 * len(PAIRS)} tests
-  of a kind of cloud.
+  mean (lowest to highest). p is of a paired t-test over the seeds, corrected by Holm for the {2 * len(PAIRS)} tests.
+- The teacher explains {about(lines, "explained")} of the predictable noise. The student's held-out R² of the teacher's
+  states is {about(lines, "node_r2")}; that of a lookup by kind and number of neighbours is
+  {about(lines, "lookup_r2")}.
 - [All lines](points/points.csv).
-"""
-    for world in WORLDS:
-        own = [line for line in lines if line["world"] == world]
-        text += f"\n## {world.capitalize()}\n\n{section(own)}"
-    return text
-
-
-def section(lines: Sequence[dict[str, str]]) -> str:
-    """The tables of one world."""
-    text = f"""The teacher explains {about(lines, "explained")} of the predictable noise. The student's held-out R² of
-the teacher's states is {about(lines, "node_r2")}; that of a lookup by kind and number of neighbours is
-{about(lines, "lookup_r2")}.
 
 | learned by | radius of gyration | distance two apart |
 |---|---|---|

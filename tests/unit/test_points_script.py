@@ -19,19 +19,8 @@ def points() -> ModuleType:
     return load_script("points")
 
 
-def test_balls_touch_and_do_not_overlap(points: ModuleType) -> None:
-    generator = np.random.default_rng(0)
-    for choices in (1, 8):
-        radii = points.RADII[generator.integers(0, 4, 14)]
-        places = points.heap(radii, choices, generator)
-        gaps = np.linalg.norm(places[:, None] - places[None], axis=2) - radii[:, None] - radii[None]
-        np.fill_diagonal(gaps, np.inf)
-        assert gaps.min() > -0.03
-        assert np.abs(gaps.min(axis=1)).max() < 0.03
-
-
-def test_springs_are_at_rest(points: ModuleType) -> None:
-    """Each cloud is moved a little in every direction, and none of it needs less energy."""
+def test_clouds_are_at_rest(points: ModuleType) -> None:
+    """No ball that is moved a little needs less energy, but for a thousandth: the relaxation ends."""
     kinds, positions, near = next(points.springs(3, np.random.default_rng(0)))
     radii = points.RADII[kinds]
 
@@ -47,24 +36,19 @@ def test_springs_are_at_rest(points: ModuleType) -> None:
             for sign in (1, -1):
                 moved = positions.copy()
                 moved[ball] += sign * np.array(step)
-                assert energy(moved) > lowest
+                assert energy(moved) > 0.999 * lowest
 
 
-@pytest.mark.parametrize("world", ["springs", "heaps"])
-def test_labels_are_those_of_the_positions_and_edges_those_of_neighbours(points: ModuleType, world: str) -> None:
-    batch = points.clouds(world, 20, 1, "a test").read(np.arange(20))
+def test_labels_are_those_of_the_positions_and_the_graph(points: ModuleType) -> None:
+    batch = points.clouds(20, 1, "a test").read(np.arange(20))
     offsets = batch.graph.atom_offsets.tolist()
     edges = batch.graph.edge_index_2E
     for number, (first, last) in enumerate(pairwise(offsets)):
         positions = batch.conformers.positions_A3[first:last]
         distance = torch.cdist(positions, positions)
-        radii = torch.from_numpy(points.RADII[batch.graph.node_features_NF[first:last, 0]])
-        near = (distance < points.NEAR * (radii[:, None] + radii)) & ~torch.eye(last - first, dtype=torch.bool)
         inside = (edges[0] >= first) & (edges[0] < last)
-        given = torch.zeros_like(near)
-        given[edges[0][inside] - first, edges[1][inside] - first] = True
-        assert world == "springs" or torch.equal(near, given)
-        near = given
+        near = torch.zeros(last - first, last - first, dtype=torch.bool)
+        near[edges[0][inside] - first, edges[1][inside] - first] = True
         middle = positions - positions.mean(dim=0)
         assert float(batch.targets_BC[number, 0]) == pytest.approx(
             float(middle.square().sum(1).mean().sqrt()), rel=1e-4
@@ -81,14 +65,12 @@ def test_labels_are_those_of_the_positions_and_edges_those_of_neighbours(points:
 
 
 def test_parts_have_clouds_of_their_own(points: ModuleType) -> None:
-    labels = [
-        points.clouds("heaps", 10, 1, purpose).read(np.arange(10)).targets_BC for purpose in ("labelled", "tested")
-    ]
+    labels = [points.clouds(10, 1, purpose).read(np.arange(10)).targets_BC for purpose in ("labelled", "tested")]
     assert not torch.isin(labels[0], labels[1]).any()
 
 
 def test_the_page_shows_its_lines(points: ModuleType) -> None:
     lines = points.read_lines(RESULTS / "points" / "points.csv")
-    assert len(lines) == 3 * len(points.WORLDS) * len(points.SYSTEMS) * len(points.TARGETS)
+    assert len(lines) == 3 * len(points.SYSTEMS) * len(points.TARGETS)
     assert points.page(lines) == (RESULTS / "points.md").read_text(encoding="utf-8")
     assert points.csv_text(lines) == (RESULTS / "points" / "points.csv").read_text(encoding="utf-8")
