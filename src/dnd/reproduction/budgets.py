@@ -115,7 +115,7 @@ _BUDGETS = (
     ),
     Budget(
         name="small",
-        cost="about half an hour on one core for table1 with four networks and three sets, pretrainings included",
+        cost="about half an hour on one core for table1 with four networks and three sets (estimated from `cpu`)",
         pretraining_molecules=4_000,
         conformer_molecules=500,
         denoise=(
