@@ -38,19 +38,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of dnd reproduce")
     folder = parser.parse_args().folder
-    scores = read_scores(folder)
-    for title, datasets in groups(scores).items():
-        print(f"\n## {title}: {', '.join(datasets)}\n")
-        print(gain_table({dataset: scores[dataset] for dataset in datasets}))
-    print(f"\n## GRAPH or NODE\n\n{graph_or_node(scores)}")
+    path = next(one for one in (folder / "results.jsonl", folder / "results.jsonl.gz") if one.is_file())
+    print("\n".join(gains(path)))
     for figure in ("fig3", "fig4", "fig5"):
         if (folder / f"{figure}.txt").is_file():
             print(f"\n## {figure}\n\n{(folder / f'{figure}.txt').read_text(encoding='utf-8').strip()}")
 
 
-def read_scores(folder: Path) -> Scores:
-    """The finished cells of a folder by data set and system, mean pooling or the protocol's."""
-    path = next(one for one in (folder / "results.jsonl", folder / "results.jsonl.gz") if one.is_file())
+def gains(path: Path) -> list[str]:
+    """The tables of gains of a results file, and GRAPH against NODE, as lines of Markdown."""
+    scores = read_scores(path)
+    lines = []
+    for title, datasets in groups(scores).items():
+        lines += [f"{title}: {', '.join(datasets)}.", ""]
+        lines += [*gain_table({dataset: scores[dataset] for dataset in datasets}).splitlines(), ""]
+    return [*lines, graph_or_node(scores)]
+
+
+def read_scores(path: Path) -> Scores:
+    """The finished cells of a results file by data set and system, mean pooling or the protocol's."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as stream:
         records = {record.key: record for line in stream if (record := Record(**json.loads(line))).status == "done"}
     scores: Scores = {}

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from scipy import stats
@@ -29,6 +30,7 @@ from scipy import stats
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import BUDGETS
 from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
+from dnd.reproduction.locality import Row, pattern_of
 from dnd.reproduction.results import Record
 from dnd.reproduction.table_report import write_table
 from dnd.reproduction.tables import SYSTEMS, TABLE_1, TABLE_2, Entry, entries, metric_name
@@ -40,6 +42,9 @@ BY_HAND = "<!-- by hand from "  # settings, judgements, numbers counted on paper
 _MARKER = re.compile(
     r"<!-- drawn from (?P<file>\S+): (?P<name>[\w-]+) -->\n(?P<text>.*?)\n?<!-- end of (?P=name) -->", re.DOTALL
 )
+_CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+_MEASURED = re.compile(r"(?<![\d.])\d+\.\d+(?!\.?\d)")
+_SOURCE = re.compile(r"<!-- by hand from |\.csv|\.jsonl?\b|results/\w+/`")
 # RandInit with layer decay was part of the QM9 table of before its protocol was mended.
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 
@@ -57,7 +62,9 @@ def main() -> None:
 
 
 # Drawn by the scripts that measure, such as `handedness.py` and `encoder_value.py`, whose tests compare them.
-DRAWN_BY_SCRIPTS = frozenset({"handedness.md", "features.md", "compress.md", "encoder-value.md", "properties.md"})
+DRAWN_BY_SCRIPTS = frozenset(
+    {"handedness.md", "features.md", "compress.md", "encoder-value.md", "properties.md", "points.md"}
+)
 
 
 def pages() -> list[Path]:
@@ -130,6 +137,21 @@ def unaccounted(text: str) -> list[str]:
         if begins and not excused and not before.startswith(BY_HAND):
             heads.append(line)
     return heads
+
+
+def unsourced(text: str) -> list[str]:
+    """Heads of the sections (`##`) of a page whose sentences have measured numbers, and that name no file of them.
+
+    A section has a source where something in it is drawn or by hand from a file, or where it names a file of raw lines
+    or says, with `NOT_KEPT`, that there is none.
+    """
+    found = []
+    for section in re.split(r"(?m)^(?=## )", text)[1:]:
+        sentences = "\n".join(line for line in _CODE.sub("", section).splitlines() if not line.startswith(("|", "#")))
+        sourced = _MARKER.search(section) or _SOURCE.search(section) or NOT_KEPT in " ".join(section.split())
+        if _MEASURED.search(sentences) and not sourced:
+            found.append(section.partition("\n")[0])
+    return found
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -211,6 +233,44 @@ def conformer_quality(path: Path) -> list[str]:
     return table(heads, rows)
 
 
+def read_locality(path: Path) -> list[Row]:
+    """The lines of `benchmarks/locality.py`."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [
+            (row["dataset"], float(row["additive_share"]), int(row["upstream_seed"]), float(row["gain_of_node"]),
+             float(row["node"]), float(row["graph"]))
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def locality(path: Path) -> list[str]:
+    """Locality of each property beside the two distillations."""
+    rows = []
+    for name, share, _, gain, node, graph in sorted(read_locality(path), key=lambda row: -row[1]):
+        target = name.removeprefix(QM9_PREFIX)
+        label = (
+            f"QM9 {target}, MAE"
+            if name not in BENCHMARKS
+            else (f"{BENCHMARKS[name].paper_name}, {_metric(BENCHMARKS[name].metric)}")
+        )
+        rows.append([label, f"{share:.2f}", f"{node:.4g}", f"{graph:.4g}", f"{100 * gain:+.1f} %"])
+    return table(["property", "additive share", "NODE", "GRAPH", "gain of NODE"], rows)
+
+
+def locality_pattern(path: Path) -> list[str]:
+    """Whether locality says which of the two is better."""
+    rows = read_locality(path)
+    sets = pattern_of([row for row in rows if row[0] in BENCHMARKS])
+    values = pattern_of([row for row in rows if row[0] in BENCHMARKS and BENCHMARKS[row[0]].task == "regression"])
+    qm9 = pattern_of([row for row in rows if row[0] not in BENCHMARKS])
+    return [
+        f"- Data sets of Table 1: {sets.sentence}",
+        f"- Of these, those with values instead of classes: {values.sentence}",
+        f"- Targets of QM9, which share their molecules, so that there is no test: the correlation is {qm9.whole:+.2f} "
+        f"({min(qm9.left_out):+.2f} to {max(qm9.left_out):+.2f} when one is left out).",
+    ]
+
+
 def sentence(path: Path) -> list[str]:
     """What a figure says, as the run wrote it."""
     return path.read_text(encoding="utf-8").strip().splitlines()
@@ -221,14 +281,45 @@ def sentence(path: Path) -> list[str]:
 
 def predictor(path: Path) -> list[str]:
     """Scores and costs of all systems, as `compare.py` draws them."""
-    spec = spec_from_file_location("compare", Path(__file__).with_name("compare.py"))
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines: list[str] = _script("compare").table(records)
+    return lines
+
+
+def claims(path: Path) -> list[str]:
+    """Gains against each rival, as `claims.py` draws them."""
+    lines: list[str] = _script("claims").gains(path)
+    return lines
+
+
+def _script(name: str) -> ModuleType:
+    """A script beside this one."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
-    compare = module_from_spec(spec)
-    sys.modules[spec.name] = compare  # where a dataclass looks for the names in its annotations
-    spec.loader.exec_module(compare)
-    lines: list[str] = compare.table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-    return lines
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where a dataclass looks for the names in its annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+def label_efficiency(path: Path) -> list[str]:
+    """Test error by system and number of training molecules, means over seeds."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    heads = list(dict.fromkeys((row["dataset"], row["train_molecules"]) for row in rows))
+    scores = {
+        system: [
+            [float(row["score"]) for row in rows
+             if (row["system"], row["dataset"], row["train_molecules"]) == (system, *head)]
+            for head in heads
+        ]
+        for system in dict.fromkeys(row["system"] for row in rows)
+    }  # fmt: skip
+    return table(
+        ["system", *(f"{dataset}, {molecules}" for dataset, molecules in heads)],
+        [[system, *(f"{statistics.mean(values):.3g}" for values in own)] for system, own in scores.items()],
+    )
 
 
 # --- docs/results/further: cells of `benchmarks/compare.py` on MoleculeACE and Biogen
@@ -509,8 +600,12 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "table6": table_6,
     "ccmd-ablation": ccmd_ablation,
     "conformer-quality": conformer_quality,
+    "locality": locality,
+    "locality-pattern": locality_pattern,
     "fig3": sentence,
     "fig4": sentence,
+    "fig5": label_efficiency,
+    "claims": claims,
     "predictor": predictor,
     "moleculeace": moleculeace,
     "biogen": biogen,

@@ -34,6 +34,17 @@ def test_every_other_table_says_where_it_is_from(draw: ModuleType) -> None:
     }
 
 
+def test_every_section_with_numbers_says_where_they_are_from(draw: ModuleType) -> None:
+    assert {page.name: draw.unsourced(page.read_text(encoding="utf-8")) for page in draw.pages()} == {
+        page.name: [] for page in draw.pages()
+    }
+    section = "# A page\n\n## A section\n\nIt took 3.5 seconds.\n"
+    assert draw.unsourced(section) == ["## A section"]
+    assert draw.unsourced(section + "\nMeasured once; the raw lines\nwere not kept.\n") == []
+    assert draw.unsourced(section + "\n[All lines](raw.csv)\n") == []
+    assert draw.unsourced("# A page\n\n## A section\n\n`3.5`, and Python 3.11.7\n") == []
+
+
 def test_the_inventory_names_every_page_and_every_raw_file(draw: ModuleType) -> None:
     text = (draw.RESULTS / "README.md").read_text(encoding="utf-8")
     for page in draw.pages():

@@ -15,7 +15,7 @@ def reproduce(
             help="table1, table2, table6, fig3, fig4, fig5, conformers, students, teachers, locality, ccmd, multitask."
         ),
     ],
-    budget: Annotated[str, typer.Option(help="tiny, cpu, gpu or paper: sizes, epochs and seeds.")] = "tiny",
+    budget: Annotated[str, typer.Option(help="tiny, small, cpu, gpu or paper: sizes, epochs and seeds.")] = "tiny",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of results; default runs/reproduce-BUDGET.")
     ] = None,

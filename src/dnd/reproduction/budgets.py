@@ -1,4 +1,4 @@
-"""How much of a reproduction a machine can do: sizes, epochs and seeds of `--budget tiny|cpu|gpu|paper`.
+"""How much of a reproduction a machine can do: sizes, epochs and seeds of `--budget tiny|small|cpu|gpu|paper`.
 
 A result always carries these numbers; results of different budgets are never put into one table.
 """
@@ -112,6 +112,50 @@ _BUDGETS = (
         qm9_molecules=(80, 20, 20),
         fractions=(0.25, 1.0),
         attention_molecules=20,
+    ),
+    Budget(
+        name="small",
+        cost="about half an hour on one core for table1 with four networks and three sets (estimated from `cpu`)",
+        pretraining_molecules=4_000,
+        conformer_molecules=500,
+        denoise=(
+            "teacher.width=64",
+            "teacher.num_layers=4",
+            "teacher.num_rbf=32",
+            "loop.epochs=10",
+            "loop.batch_size=64",
+            "loop.learning_rate=1e-3",
+            "loop.weight_decay=0.0",
+        ),
+        pretrain=(
+            "loop.epochs=10",
+            "loop.batch_size=64",
+            "loop.learning_rate=1e-3",
+            "loop.warmup_epochs=1",
+            "holdout_fraction=0.05",
+        ),
+        tokengt=("student.width=64", "student.num_layers=4", "student.num_heads=4", "student.num_identifiers=16"),
+        pna=("student.name=pna", "student.width=64", "student.num_layers=4"),
+        finetune_recipe="finetune-paper",
+        finetune=("loop.epochs=16", "loop.batch_size=32", "loop.learning_rate=1e-3", "loop.warmup_epochs=2"),
+        qm9_finetune_recipe="finetune-qm9",
+        qm9_finetune=(
+            "loop.epochs=30",
+            "loop.batch_size=32",
+            "loop.learning_rate=1e-3",
+            "loop.warmup_epochs=2",
+            "loop.patience=10",
+            "loop.plateau_patience=3",
+        ),
+        regularization=_PLAIN,
+        most_molecules=500,
+        poolings=("mean",),
+        upstream_seeds=3,
+        seeds=1,
+        qm9_pretraining=2_000,
+        qm9_molecules=(400, 100, 200),
+        fractions=(0.2, 1.0),
+        attention_molecules=100,
     ),
     Budget(
         name="cpu",

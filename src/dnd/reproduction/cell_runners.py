@@ -61,6 +61,14 @@ def random_encoder(work: Work) -> Result:
     return {"weights": sum(parameter.numel() for parameter in student.parameters())}
 
 
+def shipped_encoder(work: Work) -> Result:
+    """An encoder that comes with the package, so that it goes through the finetuning of any other."""
+    from dnd.models.students.encoders import encoder_folder
+
+    shutil.copytree(encoder_folder(work.settings["name"]), work.folder / ENCODER, dirs_exist_ok=True)
+    return {"summary": work.settings["name"]}
+
+
 def denoise_teacher(work: Work) -> Result:
     """Store → teacher."""
     from dnd.pretraining.denoise import DenoiseConfig, denoise
@@ -258,6 +266,7 @@ def qm9_labels(work: Work) -> Result:
 STAGES: dict[str, Callable[[Work], Result]] = {
     "prepare": prepare_store,
     "random_encoder": random_encoder,
+    "shipped_encoder": shipped_encoder,
     "denoise": denoise_teacher,
     "supervise": supervise_teacher,
     "distill": distill_encoder,

@@ -17,8 +17,9 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
 from dnd.report.figures import PALETTE, Finding, drawing, plain
+from dnd.reproduction.multitask import LabelledTable
 from dnd.reproduction.statistics import by_pretraining
-from dnd.reproduction.tables import Entry, gain_by_pretraining
+from dnd.reproduction.tables import LEVEL, Entry, gain_by_pretraining
 
 _FOLDS = 5
 _PENALTIES = tuple(10.0**power for power in range(-3, 4))
@@ -60,6 +61,12 @@ def additive_share(smiles: Sequence[str], targets_BC: Float[np.ndarray, "molecul
     return float(np.mean(shares))
 
 
+def learnable_share(table: LabelledTable) -> float:
+    """`additive_share` of a table's training and validation molecules: test labels guide nothing."""
+    rows = [row for row, part in enumerate(table.split) if part != "test"]
+    return additive_share([table.smiles[row] for row in rows], table.targets_BC[rows])
+
+
 def atom_type_counts(smiles: Sequence[str]) -> tuple[Float[np.ndarray, "valid types"], np.ndarray]:
     """How often each atom type occurs in every readable molecule, and the places of these."""
     outcomes = [parse_smiles(text) for text in smiles]
@@ -86,84 +93,117 @@ def atom_type_counts(smiles: Sequence[str]) -> tuple[Float[np.ndarray, "valid ty
     return counts_BK, valid
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    """Spearman's correlation of locality with the gain of NODE over GRAPH."""
+Row = tuple[str, float, int, float, float, float]
+COLUMNS = ("dataset", "additive_share", "upstream_seed", "gain_of_node", "node", "graph")
+"""Of `locality.csv`, a line per data set and pretraining."""
 
+
+@dataclass(frozen=True)
+class Pattern:
+    """Spearman's correlation of locality with the gain of NODE over GRAPH, over data sets.
+
+    Attributes:
+        gains: mean gain over pretrainings, by data set.
+        shares: additive share, by data set.
+        whole: the correlation.
+        p_value: of `whole`, two-sided, as if the data sets were independent.
+        left_out: the correlation when one data set is left out.
+        by_seed: the correlation in each pretraining.
+    """
+
+    gains: Mapping[str, float]
+    shares: Mapping[str, float]
     whole: float
+    p_value: float
     left_out: tuple[float, ...]
     by_seed: tuple[float, ...]
 
     @property
-    def holds(self) -> bool:
-        """Whether the sign is the same whatever data set is left out, and in every pretraining."""
+    def verdict(self) -> str:
+        """A guideline is significant, with one sign whatever data set is left out, in each of several pretrainings."""
         signs = {np.sign(value) for value in (self.whole, *self.left_out, *self.by_seed)}
-        return len(signs) == 1 and signs != {0.0} and len(self.by_seed) > 1
+        if self.p_value >= LEVEL or len(signs) > 1:
+            return "no clear pattern"
+        direction = f"local properties favour {'NODE' if self.whole > 0 else 'GRAPH'}"
+        return f"a guideline: {direction}" if len(self.by_seed) > 1 else f"{direction}, in the one pretraining there is"
+
+    @property
+    def sentence(self) -> str:
+        """The pattern in words."""
+        own = ", ".join(f"{value:+.2f}" for value in self.by_seed)
+        return (
+            f"NODE is better than GRAPH on {sum(gain > 0 for gain in self.gains.values())} of {len(self.gains)} data "
+            f"sets. Spearman's correlation of its gain with the additive share is {self.whole:+.2f} "
+            f"(p = {self.p_value:.2f} over {len(self.gains)} data sets, as if they were independent; "
+            f"{min(self.left_out):+.2f} to {max(self.left_out):+.2f} when one is left out; {own} by pretraining): "
+            f"{self.verdict}."
+        )
+
+
+def locality_rows(entries: Sequence[Entry], shares: Mapping[str, float]) -> list[Row]:
+    """Gain of NODE over GRAPH and both scores, by data set and pretraining.
+
+    Args:
+        entries: entries of `dnd-node` and `dnd-graph`, a pooling of each.
+        shares: additive share of the variance, by data set.
+    """
+    node = {entry.dataset: entry for entry in entries if entry.system == "dnd-node"}
+    graph = {entry.dataset: entry for entry in entries if entry.system == "dnd-graph"}
+    return [
+        (name, share, seed, gain, by_pretraining(node[name].by_seed)[seed], by_pretraining(graph[name].by_seed)[seed])
+        for name, share in shares.items()
+        if name in node and name in graph
+        for seed, gain in gain_by_pretraining(node[name], graph[name]).items()
+    ]
+
+
+def pattern_of(rows: Sequence[Row]) -> Pattern:
+    """Whether the additive share says which of the two is better.
+
+    Raises:
+        InputError: fewer than four data sets.
+    """
+    from scipy.stats import spearmanr
+
+    shares = {name: share for name, share, *_ in rows}
+    names = list(shares)
+    if len(names) < _FEWEST_SETS:
+        raise InputError("too few data sets for a pattern", found=names, expected=f"{_FEWEST_SETS} or more")
+    gains = {name: {seed: gain for own, _, seed, gain, *_ in rows if own == name} for name in names}
+    mean = {name: float(np.mean(list(own.values()))) for name, own in gains.items()}
+
+    def rho(some: Sequence[str], values: Mapping[str, float]) -> float:
+        return float(spearmanr([shares[name] for name in some], [values[name] for name in some]).statistic)
+
+    seeds = sorted(set.intersection(*(set(own) for own in gains.values())))
+    return Pattern(
+        mean,
+        shares,
+        rho(names, mean),
+        float(spearmanr(list(shares.values()), list(mean.values())).pvalue),
+        tuple(rho([one for one in names if one != name], mean) for name in names),
+        tuple(rho(names, {name: gains[name][seed] for name in names}) for seed in seeds),
+    )
 
 
 def draw_locality(entries: Sequence[Entry], shares: Mapping[str, float]) -> Finding:
     """Gain of NODE over GRAPH against locality, a point per data set, and whether there is a pattern.
 
     Args:
-        entries: entries of `dnd-node` and `dnd-graph` on at least four data sets.
+        entries: see `locality_rows`; of mean pooling alone are taken.
         shares: additive share of the variance, by data set.
 
     Raises:
-        InputError: fewer data sets have both.
+        InputError: fewer than four data sets have both.
     """
-    node = {entry.dataset: entry for entry in entries if entry.system == "dnd-node" and entry.pooling == "mean"}
-    graph = {entry.dataset: entry for entry in entries if entry.system == "dnd-graph" and entry.pooling == "mean"}
-    names = [name for name in shares if name in node and name in graph]
-    if len(names) < _FEWEST_SETS:
-        raise InputError("too few data sets for a pattern", found=names, expected=f"{_FEWEST_SETS} or more")
-    gains = {name: gain_by_pretraining(node[name], graph[name]) for name in names}
-    mean = {name: float(np.mean(list(gains[name].values()))) for name in names}
-    pattern = _pattern(names, gains, shares)
+    rows = locality_rows([entry for entry in entries if entry.pooling == "mean"], shares)
+    pattern = pattern_of(rows)
     with drawing(width=5.0, height=3.6) as (figure, grid):
         axes = grid[0, 0]
         axes.axhline(0.0, color="grey", lw=0.6)
-        axes.scatter([shares[name] for name in names], [100 * mean[name] for name in names], color=PALETTE[0], s=16)
-        for name in names:
-            axes.annotate(plain(name), (shares[name], 100 * mean[name]), fontsize=7)
+        gains = [100 * gain for gain in pattern.gains.values()]
+        axes.scatter(list(pattern.shares.values()), gains, color=PALETTE[0], s=16)
+        for name, gain in pattern.gains.items():
+            axes.annotate(plain(name), (pattern.shares[name], 100 * gain), fontsize=7)
         axes.set(xlabel="variance explained by a sum over atoms", ylabel="gain of NODE over GRAPH, %")
-    rows = [
-        [
-            name,
-            shares[name],
-            seed,
-            gain,
-            by_pretraining(node[name].by_seed)[seed],
-            by_pretraining(graph[name].by_seed)[seed],
-        ]
-        for name in names
-        for seed, gain in gains[name].items()
-    ]
-    columns = ("dataset", "additive_share", "upstream_seed", "gain_of_node", "node", "graph")
-    return Finding("locality", figure, columns, rows, _sentence(names, mean, pattern))
-
-
-def _pattern(names: Sequence[str], gains: Mapping[str, Mapping[int, float]], shares: Mapping[str, float]) -> _Pattern:
-    from scipy.stats import spearmanr
-
-    def rho(some: Sequence[str], values: Mapping[str, float]) -> float:
-        return float(spearmanr([shares[name] for name in some], [values[name] for name in some]).statistic)
-
-    mean = {name: float(np.mean(list(gains[name].values()))) for name in names}
-    seeds = sorted(set.intersection(*(set(gains[name]) for name in names)))
-    return _Pattern(
-        rho(names, mean),
-        tuple(rho([one for one in names if one != name], mean) for name in names),
-        tuple(rho(names, {name: gains[name][seed] for name in names}) for seed in seeds),
-    )
-
-
-def _sentence(names: Sequence[str], mean: Mapping[str, float], pattern: _Pattern) -> str:
-    direction = "local properties favour NODE" if pattern.whole > 0 else "local properties favour GRAPH"
-    verdict = f"a guideline: {direction}" if pattern.holds else "no clear pattern"
-    return (
-        f"NODE is better than GRAPH on {sum(value > 0 for value in mean.values())} of {len(names)} data sets. "
-        f"Spearman's correlation of its gain with the additive share is {pattern.whole:+.2f} "
-        f"({min(pattern.left_out):+.2f} to {max(pattern.left_out):+.2f} when one data set is left out; "
-        f"{', '.join(f'{value:+.2f}' for value in pattern.by_seed)} by pretraining): {verdict}. Data sets share "
-        f"molecules and are no random sample, so there is no p-value."
-    )
+    return Finding("locality", figure, COLUMNS, [list(row) for row in rows], pattern.sentence)

@@ -8,6 +8,7 @@ ToxCast, for one, holds assays of Tox21.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,15 @@ from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, QM9_PREFIX, load_benchmark
 from dnd.reproduction.results import ENCODER, MODEL, TABLE, Cell, Record, Work
 from dnd.reproduction.statistics import Seeds, Significance, by_pretraining, holm, mean_over_sets, paired
-from dnd.reproduction.tables import LARGER_IS_BETTER, metric_name, system
-from dnd.reproduction.upstream import MOLECULES, encoder_key, regularization_words, student_words, upstream_cells
+from dnd.reproduction.tables import LARGER_IS_BETTER, metric_name, system, wilcoxon_test
+from dnd.reproduction.upstream import (
+    MOLECULES,
+    encoder_key,
+    pretraining_seeds,
+    regularization_words,
+    student_words,
+    upstream_cells,
+)
 
 if TYPE_CHECKING:
     from dnd.reproduction.protocol import Request
@@ -223,7 +231,7 @@ def multitask_cells(request: Request) -> Iterator[Cell]:
     paths = {"data_dir": str(request.data_dir.resolve())} if request.data_dir else {}
     yield from upstream_cells(request, MOLECULES, [one], request.upstream_seeds)
     for group, names in groups.items():
-        for upstream in request.upstream_seeds:
+        for upstream in pretraining_seeds(request, one):
             for seed in request.seeds:
                 for learned in (TOGETHER, *names):
                     words = [
@@ -256,7 +264,8 @@ def multitask_student(work: Work) -> dict[str, Any]:
         name: labelled_table(Work({**settings, "dataset": name, "fraction": 1.0}, work.paths, {}, work.folder))
         for name in settings["group"]
     }
-    kept = without_leaks({name: (table.smiles, table.split) for name, table in tables.items()})
+    parts = {name: (table.smiles, table.split) for name, table in tables.items()}
+    kept = without_leaks(parts)
     learned = list(tables) if settings["learned"] == TOGETHER else [settings["learned"]]
     files = []
     for name in learned:
@@ -275,7 +284,13 @@ def multitask_student(work: Work) -> dict[str, Any]:
     scores = {name: _score(name, tables[name], test) for name in learned}
     dropped = {name: len(tables[name].smiles) - len(kept[name]) for name in learned}
     text = ", ".join(f"{name} {value:.4g}" for name, value in scores.items() if value is not None)
-    return {"test_by_dataset": scores, "left_out": dropped, "summary": text}
+    return {
+        "test_by_dataset": scores,
+        "left_out": dropped,
+        "trained_on": {name: sum(tables[name].split[row] == "train" for row in kept[name]) for name in learned},
+        "shared_test_molecules": shared_tests(parts),
+        "summary": text,
+    }
 
 
 def without_leaks(tables: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> dict[str, np.ndarray]:
@@ -298,6 +313,16 @@ def without_leaks(tables: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> 
         )
         for name, (_, split) in tables.items()
     }  # fmt: skip
+
+
+def shared_tests(tables: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> tuple[int, int]:
+    """Molecules in the test parts of two or more tables, and in any; see `without_leaks`."""
+    tested = [
+        {_key(text) for text, part in zip(smiles, split, strict=True) if part == "test"} - {""}
+        for smiles, split in tables.values()
+    ]
+    count = Counter(key for keys in tested for key in keys)
+    return sum(number > 1 for number in count.values()), len(count)
 
 
 def write_multitask(records: Sequence[Record], folder: Path) -> str:
@@ -334,7 +359,10 @@ def write_multitask(records: Sequence[Record], folder: Path) -> str:
         own = [_gains(name, alone, together) for name in names if name in members]
         if own:
             mean, test = mean_over_sets(own)
-            lines.append(f"- {group}: mean gain {100 * mean:+.1f} % over {len(own)} sets{_p_text(test)}.")
+            lines.append(
+                f"- {group}: mean gain {100 * mean:+.1f} % over {len(own)} sets{_p_text(test)}"
+                f"{_p_over_sets(own)}{_shared(records, group)}."
+            )
     text = "\n".join([*lines, ""])
     write_text(folder / "multitask.md", text)
     rows = [
@@ -367,6 +395,19 @@ def _gains(
     sign = 1.0 if BENCHMARKS[name].metric in LARGER_IS_BETTER else -1.0
     ours, theirs = by_pretraining(together[name]), by_pretraining(alone[name])
     return {seed: sign * (ours[seed] - theirs[seed]) / abs(theirs[seed]) for seed in ours.keys() & theirs.keys()}
+
+
+def _p_over_sets(gains: Sequence[Mapping[int, float]]) -> str:
+    p_value = wilcoxon_test([float(np.mean(list(one.values()))) for one in gains])
+    return "" if p_value is None else f"; Wilcoxon's signed ranks over the sets, p = {p_value:.2g}"
+
+
+def _shared(records: Sequence[Record], group: str) -> str:
+    """What a test over data sets rests on: how far their test molecules are different ones."""
+    for record in records:
+        if record.key.startswith(f"multitask/{group}/") and (found := record.result.get("shared_test_molecules")):
+            return f"; {found[0]} of {found[1]} test molecules are in the test part of more than one set"
+    return ""
 
 
 def _p_text(test: Significance) -> str:

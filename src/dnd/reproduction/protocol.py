@@ -28,6 +28,7 @@ from dnd.reproduction.upstream import (
     identities,
     input_paths,
     located,
+    pretraining_seeds,
     regularization_words,
     student_words,
     upstream_cells,
@@ -193,7 +194,7 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
             yield Cell(f"{dataset}/{one.name}/seed-{seed}", "classical", settings, (features.key, *labels), paths)
         return
     for pooling in _poolings(budget, track, one):
-        for upstream in request.upstream_seeds:
+        for upstream in pretraining_seeds(request, one):
             for seed in request.seeds:
                 settings = {
                     **common,

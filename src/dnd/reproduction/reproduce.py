@@ -16,7 +16,7 @@ from dnd.report.figures import Finding
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.grid import WORKER, GridSummary, run_grid
-from dnd.reproduction.locality import additive_share, draw_locality
+from dnd.reproduction.locality import draw_locality, learnable_share
 from dnd.reproduction.multitask import labelled_table, write_multitask
 from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
 from dnd.reproduction.protocol import Request, plan, systems_of
@@ -130,7 +130,7 @@ def _locality(request: Request, cells: list[Cell], summary: GridSummary, out: Pa
     for cell in cells:
         if cell.kind == "finetune" and cell.settings["dataset"] not in shares:
             table = labelled_table(Work(cell.settings, cell.paths, {}, out))
-            shares[cell.settings["dataset"]] = additive_share(table.smiles, table.targets_BC)
+            shares[cell.settings["dataset"]] = learnable_share(table)
     return draw_locality(entries(summary.records.values()), shares)
 
 

@@ -20,7 +20,7 @@ from dnd.reproduction.statistics import Seeds, Significance, by_pretraining, hol
 # The systems that the tables compare, by their names on the command line and in the paper.
 
 
-Upstream = Literal["random", "contrast", "distill", "pretrain", "classical"]
+Upstream = Literal["random", "contrast", "distill", "pretrain", "shipped", "classical"]
 PAPER_LAYER_DECAY = 0.65
 
 
@@ -32,8 +32,9 @@ class System:
         name: as on the command line.
         label: as in our tables.
         paper: its name in the paper's tables; empty = not there.
-        upstream: the stage that makes its encoder; `random` = random weights, `classical` = no network at all.
-        variant: level of the distillation, objective of the pretraining, or kind of classical model.
+        upstream: the stage that makes its encoder; `random` = random weights, `shipped` = the encoder of that name
+            that comes with the package, `classical` = no network at all.
+        variant: level of the distillation, objective of the pretraining, or name of the shipped encoder.
         layer_decay: learning rate multiplier per layer in the finetuning of Table 1; that of QM9 has none.
         words: settings of the pretraining, `key=value`, beside those that `variant` stands for.
         student: name of its student; empty = the table's.
@@ -116,6 +117,7 @@ _ENTRIES = (
     *_conformer_systems(),
     *_student_systems(),
     *_TEACHERS,
+    System("dnd-base", "dnd-base, as it ships", "", "shipped", "dnd-base", layer_decay=1.0, student="gine"),
     System("rf-counts", "random forest, count fingerprints", "", "classical", "rf-counts"),
     System("rf-descriptors", "random forest, RDKit descriptors", "", "classical", "rf-descriptors"),
     System("rf-both", "random forest, both", "", "classical", "rf-both"),

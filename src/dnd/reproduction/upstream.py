@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dnd.common.config import read_recipe
 from dnd.common.errors import InputError
+from dnd.common.files import MANIFEST, sha256_file
 from dnd.models.students.base import OPTIONAL_SETTINGS
+from dnd.models.students.encoders import FOLDER
 from dnd.reproduction.benchmarks import energy_label, find_pretraining, find_qm9
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Cell
@@ -57,10 +59,15 @@ def regularization_words(budget: Budget, words: Sequence[str]) -> list[str]:
     return [f"regularization.{name}={value}" for name, value in budget.regularization.items() if name in own]
 
 
+def pretraining_seeds(request: Request, one: System) -> Sequence[int]:
+    """The seeds of a system's pretrainings: the request's, or the first where one encoder ships."""
+    return request.upstream_seeds[:1] if one.upstream == "shipped" else request.upstream_seeds
+
+
 def upstream_cells(request: Request, track: str, systems: Sequence[System], seeds: Sequence[int]) -> Iterator[Cell]:
     """Stores, teachers and encoders of `systems`, what is needed first."""
     wanted = [one for one in systems if one.upstream != "classical"]
-    trained = [one for one in wanted if one.upstream != "random"]
+    trained = [one for one in wanted if one.upstream not in ("random", "shipped")]
     energy = ""
     if trained:
         inputs, problem = _inputs(request, track)
@@ -71,7 +78,8 @@ def upstream_cells(request: Request, track: str, systems: Sequence[System], seed
         for one in wanted:
             if one.upstream == "distill":
                 yield _teacher(request.budget, track, one, seed)
-            yield _encoder(request, track, one, seed, energy)
+            if one.upstream != "shipped" or seed == seeds[0]:
+                yield _encoder(request, track, one, seed, energy)
 
 
 def _inputs(request: Request, track: str) -> tuple[list[Path], str]:
@@ -122,6 +130,9 @@ def _encoder(request: Request, track: str, one: System, seed: int, energy: str) 
     if one.upstream == "random":
         hydrogens = "all_both" if track == QM9 else request.hydrogens
         return Cell(key, "random_encoder", {"config": student, "hydrogens": hydrogens, "seed": seed})
+    if one.upstream == "shipped":
+        manifest = sha256_file(FOLDER / one.variant / MANIFEST)  # which has the digests of the weights
+        return Cell(key, "shipped_encoder", {"name": one.variant, "manifest": manifest})
     words = [*budget.pretrain, *student, f"loop.seed={seed}", *_variant(one, energy)]
     prepare = f"{store_track(track, one)}/prepare"
     needs = (prepare, _teacher_key(track, one, seed)) if one.upstream == "distill" else (prepare,)

@@ -1,11 +1,14 @@
 """The numbers behind docs/results/claims.md."""
 
+import re
 from types import ModuleType
 
 import pytest
 
 from benchmark_scripts import BENCHMARKS, load_script
 from dnd.reproduction.tables import Entry
+
+RESULTS = BENCHMARKS.parent / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +43,21 @@ def test_a_gain_is_tested_over_pretrainings_only(claims: ModuleType) -> None:
 
 
 def test_the_shipped_cells_are_read_by_group(claims: ModuleType) -> None:
-    scores = claims.read_scores(BENCHMARKS.parent / "docs" / "results" / "cpu")
+    scores = claims.read_scores(RESULTS / "cpu" / "results.jsonl.gz")
     found = claims.groups(scores)
     assert sorted(found["curated"]) == ["bp", "logp", "mp", "ri"]
     assert (len(found["OGB"]), len(found["QM9"])) == (6, 8)
     assert "better on 5 of 6" in claims.gain_table({name: scores[name] for name in found["OGB"]}).splitlines()[2]
+
+
+def test_the_judged_percentages_are_in_the_drawn_tables() -> None:
+    """Claims about mean gains repeat numbers of the page's own drawn section."""
+    text = (RESULTS / "claims.md").read_text(encoding="utf-8").replace("−", "-")  # a minus sign, and a hyphen
+    drawn = text[text.index("<!-- drawn from") : text.index("<!-- end of claims -->")]
+    cells = [line.split(" | ") for line in text.splitlines()]
+    ours = {one[0]: one[3] for one in cells if len(one) == 5}
+    for number in (1, 2, 3, 4, 15, 16):
+        found = re.findall(r"\d+\.\d %", ours[f"| {number}"])
+        assert found, number
+        for percentage in found:
+            assert percentage in drawn, (number, percentage)

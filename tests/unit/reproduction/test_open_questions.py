@@ -8,15 +8,17 @@ import torch
 
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
+from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.supervised_teacher import SuperviseConfig
 from dnd.reproduction.budgets import budget
 from dnd.reproduction.ccmd import ALIGNMENTS, alignment_scores, write_ccmd
+from dnd.reproduction.cell_runners import STAGES
 from dnd.reproduction.locality import additive_share, atom_type_counts, draw_locality
-from dnd.reproduction.multitask import multitask_cells, without_leaks, write_multitask
+from dnd.reproduction.multitask import multitask_cells, shared_tests, without_leaks, write_multitask
 from dnd.reproduction.protocol import Request, plan
-from dnd.reproduction.results import Record
+from dnd.reproduction.results import ENCODER, Record, Work
 from dnd.reproduction.tables import Entry
 
 
@@ -89,10 +91,13 @@ def test_a_pattern_has_to_hold_without_any_data_set_and_in_every_pretraining() -
     rising = [entry(name, "dnd-node", [1.0 - 0.1 * share, 1.0 - 0.2 * share]) for name, share in shares.items()]
     finding = draw_locality([*graph, *rising], shares)
     assert "NODE is better than GRAPH on 5 of 5" in finding.sentence
-    assert "+1.00 (+1.00 to +1.00" in finding.sentence
+    assert "is +1.00 (p = 0.00 over 5 data sets" in finding.sentence
+    assert "+1.00 to +1.00 when one is left out; +1.00, +1.00 by pretraining" in finding.sentence
     assert "a guideline: local properties favour NODE" in finding.sentence
     mixed = [entry(name, "dnd-node", [1.0 - 0.1 * share, 1.0 + 0.2 * share]) for name, share in shares.items()]
     assert "no clear pattern" in draw_locality([*graph, *mixed], shares).sentence
+    once = [entry(one.dataset, one.system, [one.by_seed[1, 1]]) for one in (*graph, *rising)]
+    assert "favour NODE, in the one pretraining there is" in draw_locality(once, shares).sentence
     with pytest.raises(InputError, match="too few data sets"):
         draw_locality([*graph[:3], *rising[:3]], shares)
 
@@ -163,6 +168,45 @@ def test_multitask_learns_each_set_alone_and_all_together() -> None:
         list(multitask_cells(Request("multitask", budget("tiny"), datasets=("esol", "tox21"))))
 
 
+def test_a_shipped_encoder_is_one_pretraining_and_needs_no_training(tmp_path: Path) -> None:
+    request = Request("multitask", budget("small"), datasets=("esol", "freesolv"), systems=("dnd-base",), seeds=(1, 2))
+    cells = plan(request)
+    assert [cell.kind for cell in cells] == ["shipped_encoder"] + ["multitask"] * 6
+    assert {cell.needs for cell in cells[1:]} == {(cells[0].key,)}
+    assert {cell.settings["upstream_seed"] for cell in cells[1:]} == {1}
+    words = cells[1].settings["config"]
+    assert "regularization.batch_norm_momentum=0.1" in words  # a GINE's, not a TokenGT's
+    assert not any("attention" in word for word in words)
+    STAGES["shipped_encoder"](Work(cells[0].settings, {}, {}, tmp_path))
+    assert load_encoder(tmp_path / ENCODER)[1]["student"] == load_encoder("dnd-base")[1]["student"]
+    table = plan(Request("table1", budget("small"), datasets=("esol",), systems=("dnd-base", "randinit-1.0")))
+    finetuned = [cell.settings for cell in table if cell.kind == "finetune"]
+    seeds = {name: [one["upstream_seed"] for one in finetuned if one["system"] == name]
+             for name in ("dnd-base", "randinit-1.0")}  # fmt: skip
+    assert seeds == {"dnd-base": [1], "randinit-1.0": [1, 2, 3]}
+
+
+def test_the_multitask_report_tests_over_sets_and_says_what_they_share(tmp_path: Path) -> None:
+    records = []
+    sets = ("bp", "mp", "logp", "ri", "esol")
+    for number, name in enumerate(sets):
+        for learned, value in ((name, 1.0), ("together", 0.9 - 0.01 * number)):
+            settings = {"learned": learned, "upstream_seed": 1, "seed": 1}
+            result = {"test_by_dataset": {name: value}, "shared_test_molecules": (3, 40)}
+            key = f"multitask/properties/{learned}/{number}"
+            records.append(Record(key, "0", "done", "multitask", settings, result))
+    text = write_multitask(records, tmp_path)
+    assert "over 5 sets; Wilcoxon's signed ranks over the sets, p = 0.062; 3 of 40 test molecules are in" in text
+
+
+def test_molecules_in_several_test_parts_are_counted_once() -> None:
+    tables = {
+        "a": (["CCO", "CCN", "CCC", "broken("], ["test", "train", "test", "test"]),
+        "b": (["OCC", "C1CC1", "CCC"], ["test", "test", "valid"]),
+    }
+    assert shared_tests(tables) == (1, 3)
+
+
 def test_the_multitask_report_has_the_sign_of_each_metric(tmp_path: Path) -> None:
     def record(learned: str, upstream: int, scores: dict[str, float]) -> Record:
         settings = {"learned": learned, "upstream_seed": upstream, "seed": 1}
@@ -178,6 +222,7 @@ def test_the_multitask_report_has_the_sign_of_each_metric(tmp_path: Path) -> Non
     assert "| sider | ROC-AUC ↑ | 0.5 | 0.595 | +19.0 % |" in text
     assert "| 2 pretrainings |" in text
     assert "- toxicity: mean gain +19.0 % over 1 sets, p = " in text
+    assert "Wilcoxon" not in text
     with pytest.raises(InputError, match="both alone and together"):
         write_multitask(records[:1], tmp_path)
 
