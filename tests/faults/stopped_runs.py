@@ -61,11 +61,12 @@ def as_read(file: Path) -> str | None:
     return None
 
 
-def flips_by_reading(stopped: Path, scratch: Path, each: int) -> dict[tuple[str, str], list[int]]:
+def flips_by_reading(
+    stopped: Path, scratch: Path, each: int
+) -> tuple[dict[tuple[str, str], list[int]], dict[str, list[int]]]:
     """Distinct bits of each file of a stopped run, those together that its reader answers alike.
 
-    To everything that comes after the reader these are one damage, so that one resumed run shows what comes of all of
-    them. A bit that no reader answers for is alone, and so is one of a file whose reader sees nothing.
+    To everything that comes after the reader these are one damage, so that one resumed run shows what comes of all.
 
     Args:
         stopped: the run.
@@ -73,29 +74,44 @@ def flips_by_reading(stopped: Path, scratch: Path, each: int) -> dict[tuple[str,
         each: bits of each file, or all that it has.
 
     Returns:
-        Places of bits by the name of the file and what was read.
+        Places of bits by the name of the file and what was read, and by the name of the file those that no reader
+        answers for or sees.
     """
     shutil.copytree(stopped, scratch)
     draw = random.Random(2)
-    found: dict[tuple[str, str], list[int]] = {}
+    alike: dict[tuple[str, str], list[int]] = {}
+    unseen: dict[str, list[int]] = {}
     for file in files_of(scratch):
         content, name, sound = file.read_bytes(), str(file.relative_to(scratch)), as_read(file)
         for place in draw.sample(range(8 * len(content)), min(each, 8 * len(content))):
             file.write_bytes(turned(content, place))
             read = as_read(file)
-            found.setdefault((name, f"bit {place}" if read in (None, sound) else read), []).append(place)
+            if read is None or read == sound:
+                unseen.setdefault(name, []).append(place)
+            else:
+                alike.setdefault((name, read), []).append(place)
         file.write_bytes(content)
     shutil.rmtree(scratch)
-    return found
+    return alike, unseen
 
 
 def runs_with_each_flip(stopped: Path, again: Path, each: int) -> Iterator[Damaged]:
-    """Copies of a stopped run, one for all of `each` flipped bits of a file that its reader answers alike."""
-    for number, ((name, _), places) in enumerate(flips_by_reading(stopped, again / "probe", each).items()):
-        folder = again / f"{name.replace('/', '-')}-flip-{number}"
+    """Copies of a stopped run that show what comes of `each` flipped bits in every file.
+
+    One copy stands for all bits of a file that its reader answers alike. Bits that no reader sees are all tried, one of
+    every such file in each copy: what reads none of these files takes no harm from all of them.
+    """
+    alike, unseen = flips_by_reading(stopped, again / "probe", each)
+    deeds = [({name: places[-1]}, len(places)) for (name, _), places in alike.items()]
+    for number in range(max(map(len, unseen.values()), default=0)):
+        bits = {name: places[number] for name, places in unseen.items() if number < len(places)}
+        deeds.append((bits, len(bits)))
+    for number, (bits, stands_for) in enumerate(deeds):
+        folder = again / f"flip-{number}"
         shutil.copytree(stopped, folder)
-        (folder / name).write_bytes(turned((stopped / name).read_bytes(), places[-1]))
-        yield f"{name} bit {places[-1]}", len(places), folder
+        for name, place in bits.items():
+            (folder / name).write_bytes(turned((stopped / name).read_bytes(), place))
+        yield f"bits {bits}", stands_for, folder
         shutil.rmtree(folder)
 
 

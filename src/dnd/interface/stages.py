@@ -239,7 +239,7 @@ def finetune(
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.students import encoder_choice
-    from dnd.report.model_report import REPORT, write_model_report
+    from dnd.report.model_report import write_missing_report
 
     words = _words(settings)
     options = {
@@ -258,8 +258,8 @@ def finetune(
             path, out, _names(target_columns), config,
             smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
-        if done.metrics and not (done.folder / REPORT).is_file():
-            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
+        if done.metrics and (report := write_missing_report(done.folder)):
+            LOGGER.log(RESULT, f"report: {report}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 
@@ -304,7 +304,7 @@ def compress(
     """
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
-    from dnd.report.model_report import REPORT, write_model_report
+    from dnd.report.model_report import write_missing_report
 
     options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
@@ -312,8 +312,8 @@ def compress(
     tables = [molecules] if isinstance(molecules, str | Path) else list(molecules)
     with told(level_of(verbose)):
         done = run(os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume)
-        if done.finished and not (done.folder / REPORT).is_file():
-            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
+        if done.finished and (report := write_missing_report(done.folder)):
+            LOGGER.log(RESULT, f"report: {report}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 
