@@ -424,7 +424,7 @@ class _Column:
             self.notes.append(f"column {self.name} is read with decimal commas")
         if with_sign:
             self.notes.append(f"column {self.name} is in percent: 93.5% is learned as 93.5")
-        self._note_unread(unread, "a number, as those of the training and validation parts")
+        self._note_unread(unread, "a number, as those in them")
         drop = self.rules.censored == "drop"
         kept = {text: number for text, number in {**numbers, **further}.items() if not (drop and number.side)}
         values = [kept[text].value if text in kept else math.nan for text in self.texts]
@@ -460,14 +460,15 @@ class _Column:
         return is_missing(text) or self._is_asked(text)
 
     def _note_unread(self, unread: Sequence[str], kind: str) -> None:
-        """Say which labels of test molecules count as missing."""
+        """Say which labels of molecules that nothing is learned from count as missing."""
         if unread:
             count = sum(self.others[text] for text in unread)
             shown = ", ".join(f"row {self._first_place(text)} {text[:40]!r}" for text in unread[:_SHOWN])
             more = " …" if len(unread) > _SHOWN else ""
             many = "label is" if count == 1 else "labels are"
             self.notes.append(
-                f"target {self.name}: {count} test {many} not {kind}, and count as missing: {shown}{more}"
+                f"target {self.name}: {count} {many} outside of the training and validation parts and not {kind}, "
+                f"and count as missing: {shown}{more}"
             )
 
     def _refusal(self, bad: Mapping[str, str]) -> InputError:
@@ -553,7 +554,7 @@ class _Column:
         further = {text: places[key] for text in self.others if (key := class_key(text)) in places}
         self._note_unread(
             [text for text in self._only_others() if text not in further],
-            "a class of the training and validation parts",
+            "a class of theirs",
         )
         place_of |= further
         values = [place_of.get(text, math.nan) for text in self.texts]

@@ -355,7 +355,7 @@ def labelled_columns(
     require_columns(path, table.columns, [*names, *further], what="column")
     for name in [*names, *further]:
         if name in table.repeated:  # so that no wrong column is used silently
-            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+            raise InputError(f"{path} has more than one column named {name!r}", next_step="Rename all but one")
     if table.smiles_column in names:
         raise InputError(
             f"{table.smiles_column!r} is the column of SMILES, not of labels",
@@ -386,6 +386,8 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
+    except PermissionError:  # there may be one, which opening it will say
+        return True
     except (OSError, ValueError):  # a long SMILES is too long for a name
         return False
 
