@@ -215,7 +215,7 @@ def test_handedness_of_a_centre():
     assert stereo_problem(mol, flat * [1, -1, 1]) is None
 
 
-# EquiReact, record 12,100: the hydrogen on a bridgehead decides on which side of its three other neighbours the atom is.
+# EquiReact, record 12,100: a bridgehead whose hydrogen says on which side of its three other neighbours it is.
 BICYCLOBUTANE = "C[C@H]1[C@H]2C[C@@]21N=O"
 BICYCLOBUTANE_A3 = [
     [-1.618, -1.423, -0.644], [-0.659, -0.347, -1.075], [-0.378, 0.794, -0.173], [0.969, 1.211, -0.645],

@@ -499,6 +499,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     finally:
         _last_held[:] = [folder]
         _held.remove(stream)
+        with contextlib.suppress(OSError):  # also for forked children that have not let go yet
+            fcntl.flock(stream, fcntl.LOCK_UN)
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
-            fcntl.flock(stream, fcntl.LOCK_UN)  # also for forked children that have not let go yet
             stream.close()

@@ -253,9 +253,10 @@ def finetune(
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
-    with told(level_of(verbose)), as_file(data, smiles_column) as (path, column):
+    labels = _names(target_columns)
+    with told(level_of(verbose)), as_file(data, smiles_column, labels) as (path, column):
         done = run(
-            path, out, _names(target_columns), config,
+            path, out, labels, config,
             smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
         if done.metrics and (report := write_missing_report(done.folder)):

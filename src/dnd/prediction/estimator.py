@@ -102,6 +102,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
             ValueError: too few molecules, `X` and `y` of different length, infinite labels, unequal weights.
             InputError: labels that can't be learned, such as constant ones.
         """
+        if np.asarray(y).dtype.kind in "mMc":  # NumPy would take nanoseconds since 1970, or the real part
+            raise ValueError(f"y must be numbers, not {np.asarray(y).dtype}")
         labels = np.asarray(y, dtype=np.float64)
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
