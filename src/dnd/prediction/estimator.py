@@ -23,13 +23,12 @@ from dnd.prediction.estimator_base import (
     FinetunedEstimator,
     SmilesEstimator,
     class_words,
-    is_no_label,
     plain_value,
     target_names,
 )
 from dnd.predictor.targets import Target, groups_of
 from dnd.tables.labels import MOST_CLASSES
-from dnd.tables.molecules import as_molecules
+from dnd.tables.molecules import as_molecules, is_no_value
 
 
 class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
@@ -235,7 +234,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
                 unequal weights.
         """
         # An array of words turns NaN into the word nan: missing labels are looked for before.
-        missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
+        missing = next((row for row, label in enumerate(y) if is_no_value(label)), None)
         if missing is not None:
             raise ValueError(f"y has a missing label in row {missing}; leave such rows out")
         labels = np.asarray(y)
