@@ -1,8 +1,9 @@
 """Every system call that changes the disk, counted, and one of them made the last.
 
 While it is entered, `CrashPoints(n, mode)` sits under `open`, `os.fsync`, `os.replace`, `os.rename`, `os.unlink`,
-`os.rmdir` and `os.mkdir`. Before call `n` the process ends ("abort"), or call `n` and all later ones that need space
-fail as on a full disk ("full"), or only call `n` fails ("once"). A write that dies leaves half of its bytes.
+`os.rmdir` and `os.mkdir`. Before call `n` the process ends ("abort"), or everything does but the process, so that
+nothing changes the disk any more ("killed"), or call `n` and all later ones that need space fail as on a full disk
+("full"), or only call `n` fails ("once"). A write that dies leaves half of its bytes.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 from types import TracebackType
 from typing import Any, Literal
 
+from stopped_runs import Killed
+
 _FREEING = {"unlink", "rmdir"}
 _OS_CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")
 
 
 class CrashPoints:
-    def __init__(self, at: int | None, mode: Literal["abort", "full", "once"]) -> None:
+    def __init__(self, at: int | None, mode: Literal["abort", "killed", "full", "once"]) -> None:
         self.at, self.mode, self.count = at, mode, 0
         self.calls: list[str] = []
 
@@ -43,11 +46,15 @@ class CrashPoints:
         self.calls.append(call)
         if self.at is None or self.count < self.at:
             return False
+        if self.mode == "killed":
+            return True
         return self.count == self.at if self.mode != "full" else call not in _FREEING
 
     def end(self) -> None:
         if self.mode == "abort":
             os._exit(9)
+        if self.mode == "killed":
+            raise Killed
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _guarded(self, name: str) -> Any:

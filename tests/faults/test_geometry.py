@@ -213,3 +213,50 @@ def test_handedness_of_a_centre():
     assert handedness(mol.GetAtomWithIdx(0), one_sided) == 0
     flat = regular * [1, 1, 0]
     assert stereo_problem(mol, flat * [1, -1, 1]) is None
+
+
+# EquiReact, record 12,100: a bridgehead whose hydrogen says on which side of its three other neighbours it is.
+BICYCLOBUTANE = "C[C@H]1[C@H]2C[C@@]21N=O"
+BICYCLOBUTANE_A3 = [
+    [-1.618, -1.423, -0.644], [-0.659, -0.347, -1.075], [-0.378, 0.794, -0.173], [0.969, 1.211, -0.645],
+    [0.696, -0.238, -0.426], [1.149, -1.076, 0.606], [2.184, -0.733, 1.121], [-2.643, -1.135, -0.884],
+    [-1.548, -1.609, 0.428], [-1.402, -2.359, -1.16], [-0.655, -0.132, -2.143], [-0.813, 0.975, 0.798],
+    [1.616, 1.686, 0.083], [1.087, 1.56, -1.668],
+]  # fmt: skip
+# QM9, record 35,700: the four neighbours of both bridgeheads lie on one side. It is its own mirror image, to 0.0001 Å.
+PROPELLANE = "C1O[C@@]23C[C@@]2(O1)[C@H]1C[C@H]13"
+PROPELLANE_A3 = [
+    [2.142, -2.12, -1.349], [0.748, -2.022, -1.641], [0.404, -0.684, -1.442], [0.696, 0.299, -2.55],
+    [1.709, 0.093, -1.45], [2.719, -0.85, -1.653], [1.409, 0.627, -0.024], [0.091, 1.343, 0.04],
+    [0.091, -0.157, -0.016], [2.591, -2.881, -1.993], [2.298, -2.371, -0.288], [0.973, -0.175, -3.485],
+    [0.145, 1.225, -2.663], [2.177, 0.739, 0.73], [-0.142, 1.744, 1.022], [-0.28, 1.958, -0.773],
+    [-0.368, -0.774, 0.746],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("text", "positions_A3", "of_its_mirror_image"),
+    [(BICYCLOBUTANE, BICYCLOBUTANE_A3, False), (PROPELLANE, PROPELLANE_A3, True)],
+)
+def test_a_bridgehead_outside_of_its_neighbours_contradicts_nothing(
+    tmp_path: Path, text: str, positions_A3: list[list[float]], of_its_mirror_image: bool, mirrored: bool
+):
+    numbers = [atom.GetAtomicNum() for atom in Chem.AddHs(Chem.MolFromSmiles(text)).GetAtoms()]
+    placed = np.array(positions_A3, np.float32) * np.array([-1 if mirrored else 1, 1, 1], np.float32)
+    path = tmp_path / "a.npz"
+    np.savez(path, Z=np.uint8(numbers), R=placed, n_atoms=[len(numbers)], smiles=np.array([text]))
+    found, why = outcome_of_arrays(path)
+    if mirrored and not of_its_mirror_image:
+        assert "tetrahedral configuration" in why[0]
+    else:
+        assert (found, why) == ([Chem.CanonSmiles(text)], [])
+
+
+def outcome_of_arrays(path: Path) -> tuple[list[str], list[str]]:
+    folder = path.parent / "store"
+    try:
+        prepare([path], folder, PrepareConfig(hydrogens="heavy_both", conformers="file"))
+    except InputError:  # no valid molecule
+        return [], reasons(folder)
+    return Store.open(folder).smiles(), reasons(folder)

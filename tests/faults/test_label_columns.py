@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 
@@ -327,3 +328,39 @@ def test_a_word_for_missing_that_no_cell_is_is_named(tmp_path: Path):
     assert not [note for note in used.notes if "given as missing" in note]
     lines = list(check_lines(check_data(table, target_columns=["y"], rules=rules)))
     assert f"note: {notes[-1]}" in lines
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        (["2024-01-31", "2024-02-01"], "dates"),
+        (["31.01.2024", "1.2.2024"], "dates"),
+        (["1/31/2024", "2/1/2024"], "dates"),
+        (["2024-01-31 12:30", "2024-02-01T08:00:00"], "dates"),
+        (["1.5±0.1", "2 +/- 0.2"], "numbers with their errors"),
+        (["1.5D+03", "2.0d-1"], "numbers with the exponent D"),
+        (["\u0661\u0662", "\u0663"], "numbers in other digits"),
+        (["\uff11.\uff15", "\uff12"], "numbers in other digits"),
+    ],
+)
+def test_quantities_in_a_form_that_is_not_read_are_no_classes(tmp_path: Path, cells: list[str], what: str):
+    data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "y": cells * 27})
+    with pytest.raises(InputError, match=f"column y holds {what}"):
+        quietly(data, tmp_path / "model", ["y"])
+
+
+@pytest.mark.parametrize(
+    "cells", [["2D", "3D"], ["1:1", "2:1"], ["0-10", "10-20"], ["1.1.1", "1.2.3"], ["a", "2024-01-31"]]
+)
+def test_classes_with_digits_are_classes(tmp_path: Path, cells: list[str]):
+    data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "y": cells * 27})
+    found = read_labelled(data, ["y"], "heavy_both", jobs=1)
+    assert set(found.classes[0]) == set(cells)
+
+
+def test_a_word_in_a_next_step_can_be_typed(tmp_path: Path):
+    data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "y": ["'1.5", *range(53)]})
+    with pytest.raises(InputError) as refused:
+        quietly(data, tmp_path / "model", ["y"])
+    step = str(refused.value).partition("add --missing ")[2].partition(" if the word")[0]
+    assert shlex.split(step) == ["'1.5"]

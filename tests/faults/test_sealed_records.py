@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from children import training
 from stopped_runs import (
+    EACH,
+    Damaged,
     Killed,
+    all_damages,
+    damaged_runs,
     files_of,
     flipped,
-    flips_per_file,
     same_or_noticed,
     stop_after,
     stop_before,
@@ -33,9 +37,15 @@ from finetuning_toys import tiny_config
 pytestmark = pytest.mark.timeout(600)  # whole commands, several times
 
 RECORD = {"rows": 512, "loss": 0.1 + 0.2, "name": "µ\n", "none": None, "list": [1, {"a": -0.0}]}
-FLIPS_OF_A_RUN, FLIPS_OF_A_SLOW_RUN = 6, 200
-FLIPS_OF_ALL, BEFORE_THE_SEAL = 200, -1
+BEFORE_THE_SEAL = -1
 WIDE = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def damaged(scratch: Path, flips: int) -> Iterator[Damaged]:
+    """Copies of the run `stopped` with so many flipped bits in each file, and each file lost in three ways."""
+    stopped, again = scratch / "stopped", scratch / "again"
+    print(f"{len(files_of(stopped))} files")
+    return all_damages(stopped, again, flips) if flips == EACH else damaged_runs(stopped, again, flips)
 
 
 def test_every_single_bit_of_a_line_counts() -> None:
@@ -79,7 +89,7 @@ def test_what_version_0_1_0_wrote_is_read_and_nothing_that_looks_like_it(tmp_pat
     assert read_log(log) == [{"kind": "step", "step": 1, "loss": 2.0}]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
+@pytest.mark.parametrize("flips", [1, pytest.param(EACH, marks=WIDE)])
 @pytest.mark.parametrize("chunks", [2, BEFORE_THE_SEAL])
 def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, chunks: int, flips: int) -> None:
     import dnd.prediction.screen.screen as screening
@@ -105,12 +115,11 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, c
             stop_after(patch, ScreenJournal, "finish", chunks)
         with pytest.raises(Killed):
             run(scratch / "stopped")
-    flips = flips_per_file(scratch / "stopped", flips)
-    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    counts = same_or_noticed(run, result, damaged(scratch, flips), result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [1, pytest.param(FLIPS_OF_ALL, marks=WIDE)])
+@pytest.mark.parametrize("flips", [1, pytest.param(EACH, marks=WIDE)])
 @pytest.mark.parametrize("shards", [1, 2, BEFORE_THE_SEAL])
 def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, shards: int, flips: int) -> None:
     import dnd.store.prepare as preparing
@@ -135,12 +144,11 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, sh
             stop_after(patch, Journal, "seal", shards)
         with pytest.raises(Killed):
             run(scratch / "stopped")
-    flips = flips_per_file(scratch / "stopped", flips)
-    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    counts = same_or_noticed(run, result, damaged(scratch, flips), result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
+@pytest.mark.parametrize("flips", [2, pytest.param(EACH, marks=WIDE)])
 def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     def run(folder: Path) -> None:
         while not training(folder).finished:
@@ -153,11 +161,11 @@ def test_a_training_that_stopped(scratch: Path, flips: int) -> None:
     run(scratch / "whole")
     for _ in range(5):
         training(scratch / "stopped", stop_after_s=0.0)
-    counts = same_or_noticed(run, result, scratch / "stopped", scratch / "again", flips, result(scratch / "whole"))
+    counts = same_or_noticed(run, result, damaged(scratch, flips), result(scratch / "whole"))
     assert counts["same"] >= counts["refused"]
 
 
-@pytest.mark.parametrize("flips", [FLIPS_OF_A_RUN, pytest.param(FLIPS_OF_A_SLOW_RUN, marks=WIDE)])
+@pytest.mark.parametrize("flips", [6, pytest.param(EACH, marks=WIDE)])
 def test_a_search_that_stopped(scratch: Path, flips: int) -> None:
     pytest.importorskip("optuna")
     config, stop = tiny_config("loop.learning_rate=2e-3"), [4]
@@ -177,7 +185,7 @@ def test_a_search_that_stopped(scratch: Path, flips: int) -> None:
     stop[0] = -1
     run(scratch / "whole")
     assert [path.name for path in files_of(scratch / "stopped")] == [JOURNAL]
-    counts = same_or_noticed(run, found.get, scratch / "stopped", scratch / "again", flips, found[scratch / "whole"])
+    counts = same_or_noticed(run, found.get, damaged(scratch, flips), found[scratch / "whole"])
     assert counts == {"same": flips + 3, "refused": 0}
 
 

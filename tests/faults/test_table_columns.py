@@ -62,9 +62,9 @@ def test_a_request_that_is_ambiguous_is_refused_in_every_verb(tmp_path: Path):
     smiles = molecules()
     path = tmp_path / "t.csv"
     path.write_text("smiles,y,y.1,y\n" + "".join(f"{text},0,{place},1\n" for place, text in enumerate(smiles)))
-    with pytest.raises(InputError, match="two columns named 'y'"):
+    with pytest.raises(InputError, match="more than one column named 'y'"):
         quietly(path, tmp_path / "model", ["y"])
-    with pytest.raises(InputError, match="two columns named 'y'"):
+    with pytest.raises(InputError, match="more than one column named 'y'"):
         prepare([path], tmp_path / "store", PrepareConfig(target_columns=("y",)))
     with pytest.raises(InputError, match="a list of others"):
         resolve_columns(["smiles", "a", "b", "a,b"], ["a,b"])

@@ -215,6 +215,52 @@ def test_no_format_shows_the_configuration_of_a_racemate(tmp_path: Path, mark: s
     assert as_molecules(one_of_two).texts == [parse_smiles("C[C@H](F)Cl.CC(Br)Cl").smiles]
 
 
+@pytest.mark.parametrize(
+    ("mark", "expected"),
+    [
+        ("r:0", "CC(F)Cl.C[C@H](Br)Cl.C[C@H](F)Br"),
+        ("r:1", "C[C@H](F)Cl.CC(Br)Cl.C[C@H](F)Br"),
+        ("r:0,2", "CC(F)Cl.C[C@H](Br)Cl.CC(F)Br"),
+        ("r:2,a:1,5", "C[C@H](F)Cl.C[C@H](Br)Cl.CC(F)Br"),
+        ("$;;;;;;a,r;;;;;$,r:1", "C[C@H](F)Cl.CC(Br)Cl.C[C@H](F)Br"),
+        ("r:1,&1:1", "CC(F)Cl.CC(Br)Cl.C[C@H](F)Br"),
+        ("r", "CC(F)Cl.CC(Br)Cl.CC(F)Br"),
+        ("r:3", "CC(F)Cl.CC(Br)Cl.CC(F)Br"),  # there is no such molecule: nothing is claimed of any
+        ("f:0.1,r:0", "CC(F)Cl.CC(Br)Cl.CC(F)Br"),  # grouped: it is not sure which are meant
+    ],
+)
+def test_a_relative_configuration_is_that_of_the_molecules_it_names(mark: str, expected: str):
+    text = "C[C@H](F)Cl.C[C@H](Br)Cl.C[C@H](F)Br"
+    assert parse_smiles(f"{text} |{mark}|").smiles == parse_smiles(expected).smiles
+
+
+WEDGED = """{title}
+  by hand
+
+  4  3  0  0{flag:3d}  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0
+    1.2000    0.7000    0.0000 C   0  0
+   -1.2000    0.7000    0.0000 F   0  0
+    0.0000   -1.4000    0.0000 Cl  0  0
+  1  2  1  0
+  1  3  1  1
+  1  4  1  0
+M  END
+"""
+
+
+def test_the_chiral_flag_of_a_mol_block_changes_nothing(tmp_path: Path):
+    """By the format a flag of 0 is a racemate; most programs write 0 whatever they know, as the reference says."""
+    absolute, relative = (parse_molblock(WEDGED.format(title="a", flag=flag)).outcome for flag in (1, 0))
+    assert absolute.smiles == relative.smiles
+    assert "@" in relative.smiles
+    written = Chem.MolToMolBlock(Chem.MolFromSmiles(relative.smiles))
+    assert written.splitlines()[3][12:15] == "  0"  # RDKit's own, of a molecule that it knows
+    assert parse_molblock(written).outcome.smiles == relative.smiles
+    (tmp_path / "a.sdf").write_text("".join(WEDGED.format(title="a", flag=flag) + "$$$$\n" for flag in (0, 1)))
+    assert {row[0] for row in rows_of(tmp_path / "a.sdf")} == {relative.smiles}
+
+
 @pytest.mark.parametrize("text", ["C:C", "CC:C", "C:O", "[H]:[H]", "c1ccccc1.C:C"])
 def test_an_aromatic_bond_that_is_in_no_ring_is_refused(tmp_path: Path, text: str):
     found = parse_smiles(text)

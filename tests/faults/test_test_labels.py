@@ -86,7 +86,7 @@ def test_a_test_part_without_labels_is_predicted_and_the_model_says_that_it_is_n
     data = write_csv(tmp_path / "d.csv", {"smiles": SMILES, "y": labels, "part": PARTS})
     metrics = quietly(data, tmp_path / "m", ["y"], "split=column:part", "loop.epochs=1", "baselines=true").metrics
     (verdict,) = metrics["verdicts"]
-    assert verdict["sentence"] == "y: the test part can't judge the model: no label."
+    assert verdict["sentence"] == "y: the test part can't judge the model: no usable label."
     assert metrics["parts"]["test"]["molecules"] == PARTS.count("test")
     with open(tmp_path / "m" / "test_predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,11 +82,15 @@ def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) ->
 
     Args:
         mol: hydrogens implicit, sanitised.
-        positions_A3: angstrom; row i is atom i, further rows are ignored.
+        positions_A3: angstrom; row i is atom i, further rows are its hydrogens, grouped by their atoms, or none.
     """
+    hidden_N = [atom.GetTotalNumHs() for atom in mol.GetAtoms()]
+    has_hidden = len(positions_A3) == len(hidden_N) + sum(hidden_N)
     for atom in mol.GetAtoms():
         sign = _tetrahedral_sign(atom)
-        if sign and sign * handedness(atom, positions_A3) < -_FLAT_CENTRE:
+        own = range(hidden_N[atom.GetIdx()] if sign and has_hidden else 0)
+        hydrogens = [len(hidden_N) + sum(hidden_N[: atom.GetIdx()]) + number for number in own]
+        if sign and sign * handedness(atom, positions_A3, hydrogens) < -_FLAT_CENTRE:
             return f"tetrahedral configuration of the coordinates is not the molecule's at atom {atom.GetIdx()}"
     for bond in mol.GetBonds():
         is_cis = _says_cis(bond)
@@ -97,16 +102,22 @@ def stereo_problem(mol: Chem.Mol, positions_A3: Float[np.ndarray, "atoms 3"]) ->
     return None
 
 
-def handedness(atom: Chem.Atom, positions_A3: Float[np.ndarray, "atoms 3"]) -> float:
+def handedness(atom: Chem.Atom, positions_A3: Float[np.ndarray, "atoms 3"], hydrogens: Sequence[int] = ()) -> float:
     """On which side of a centre its neighbours stand, and how clearly: 1 or -1 for a regular tetrahedron.
 
     It is the volume that the directions to three neighbours span, in the order of the atom's bonds; positive =
     anticlockwise, as RDKit's tags have it. Of four neighbours it is the smallest of four such volumes, and 0 where they
     differ in sign: the atom then lies outside of its neighbours, as in some strained cages, and programs read its
     configuration differently.
+
+    Args:
+        atom: the centre.
+        positions_A3: angstrom; row i is atom i.
+        hydrogens: rows of the hydrogens on the centre that are no atoms of the molecule.
     """
     centre_3 = positions_A3[atom.GetIdx()].astype(np.float64)
-    around_D3 = positions_A3[[bond.GetOtherAtomIdx(atom.GetIdx()) for bond in atom.GetBonds()]] - centre_3
+    neighbours = [bond.GetOtherAtomIdx(atom.GetIdx()) for bond in atom.GetBonds()]
+    around_D3 = positions_A3[[*neighbours, *hydrogens]] - centre_3
     around_D3 = around_D3 / np.maximum(np.linalg.norm(around_D3, axis=1, keepdims=True), SHORTEST_BOND)
     threes = _THREES.get(len(around_D3), {})
     volumes = np.array([sign * np.linalg.det(around_D3[list(three)]) for three, sign in threes.items()]) / _PYRAMID

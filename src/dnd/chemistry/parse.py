@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -344,29 +345,41 @@ def _settle_extension(mol: Chem.Mol, extension: str) -> str | None:
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
     if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
         return "CXSMILES of a polymer or of repeated parts is not a single molecule"
-    drop_unknown_configurations(mol, is_relative=_is_relative(extension))
+    drop_unknown_configurations(mol, relative=_relative_atoms(mol, extension))
     return None
 
 
-def _is_relative(extension: str) -> bool:
-    """Whether CXSMILES marks its configurations as relative, `|r|` or `|r:0|`, which RDKit passes over."""
+def _relative_atoms(mol: Chem.Mol, extension: str) -> list[int]:
+    """Atoms whose configuration CXSMILES marks as relative, which RDKit passes over.
+
+    `|r|` marks all, `|r:0,2|` the molecules 0 and 2 of a mixture, counted as they are written. Where it is not sure
+    which ones are meant, since some are grouped (`f:`) or a number is of none, all are.
+    """
     fields = "".join(extension.strip(" \t|").split("$")[::2]).split(",")  # without the names of atoms
-    return any(field == "r" or field.startswith("r:") for field in fields)
+    begin = next((place for place, field in enumerate(fields) if field == "r" or field.startswith("r:")), None)
+    if begin is None:
+        return []
+    numbers = [fields[begin][2:], *itertools.takewhile(str.isdecimal, fields[begin + 1 :])]
+    fragments = sorted(Chem.GetMolFrags(mol))
+    is_sure = all(text.isdecimal() and int(text) < len(fragments) for text in numbers)
+    if not is_sure or any(field.startswith("f:") for field in fields):
+        return [*range(mol.GetNumAtoms())]
+    return [atom for text in numbers for atom in fragments[int(text)]]
 
 
-def drop_unknown_configurations(mol: Chem.Mol, *, is_relative: bool = False) -> None:
+def drop_unknown_configurations(mol: Chem.Mol, *, relative: Iterable[int] = ()) -> None:
     """Take the configuration, in place, from each centre of a racemate or of an enantiomer that is not known.
 
     Canonical SMILES would show such a centre as if its configuration were known.
 
     Args:
         mol: a sanitised molecule.
-        is_relative: whether all its centres are such centres.
+        relative: atoms that are such centres besides those that its stereo groups name.
     """
     groups = [group for group in mol.GetStereoGroups() if group.GetGroupType() != Chem.StereoGroupType.STEREO_ABSOLUTE]
-    unknown = [*mol.GetAtoms()] if is_relative else [atom for group in groups for atom in group.GetAtoms()]
-    for atom in unknown:
-        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    unknown = {*relative, *(atom.GetIdx() for group in groups for atom in group.GetAtoms())}
+    for index in unknown:
+        mol.GetAtomWithIdx(index).SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
     if unknown:
         Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
 

@@ -56,7 +56,8 @@ def compress(
     done = run(
         model, out, molecules or [DRUGLIKE], config, smiles_column=smiles_column, resume=resume,
     )  # fmt: skip
-    if done.finished and not (out / "report.html").is_file():
-        from dnd.report.model_report import write_model_report
+    if done.finished:
+        from dnd.report.model_report import write_missing_report
 
-        echo(f"report: {write_model_report(out)}")
+        if report := write_missing_report(out):
+            echo(f"report: {report}")

@@ -164,10 +164,11 @@ def finetune(
         data, out, columns, config,
         smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, kept=kept,
     )  # fmt: skip
-    if done.metrics and not (out / "report.html").is_file():  # a stopped run and ranks above 0 have no metrics
-        from dnd.report.model_report import write_model_report
+    if done.metrics:  # a stopped run and ranks above 0 have none
+        from dnd.report.model_report import write_missing_report
 
-        echo(f"report: {write_model_report(out)}")
+        if report := write_missing_report(out):
+            echo(f"report: {report}")
 
 
 def _look_at(

@@ -81,7 +81,7 @@ class RayCluster:
         """The result of every item, in order; `work.ahead` items per processor are under way.
 
         Raises:
-            InputError: there is no cluster at `address`.
+            InputError: there is no cluster at `address`, or it refuses.
             DndError: a machine has other versions, no machine is left, or a block was lost six times.
         """
         ray = require_ray()
@@ -91,8 +91,8 @@ class RayCluster:
                 ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise InputError(
-                f"no Ray cluster at {self.address}", found=" ".join(str(error).split())[:200],
-                next_step="Start one with `ray start --head` and give its address",
+                f"can't join a Ray cluster at {self.address}", found=" ".join(str(error).split())[:200],
+                next_step="Start one with `ray start --head` and give its address, or see why it refuses",
             ) from error  # fmt: skip
         try:
             yield from _results(ray, work, items)

@@ -80,13 +80,15 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not _KNOWN.fullmatch(name):
+        raise ConfigError("unknown device", found=repr(name[:40]), expected="auto, cpu, cuda or cuda:NUMBER")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch sees no CUDA device", next_step="Use device=cpu")
+        raise ConfigError(f"device={name}, but torch sees no CUDA device", next_step="Use device=cpu")
+    if ":" in name and int(name.partition(":")[2]) >= torch.cuda.device_count():
+        raise ConfigError(f"there is no device {name}", found=f"{torch.cuda.device_count()} CUDA devices")
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(name)
-    if not _KNOWN.fullmatch(name):
-        raise ConfigError("unknown device", found=repr(name[:40]), expected="auto, cpu, cuda or cuda:NUMBER")
     return torch.device(name)
 
 

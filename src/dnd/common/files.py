@@ -480,9 +480,13 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             stream.seek(0)
             raise InputError(f"{folder} is in use by process {stream.read().strip() or 'unknown'}") from error
+        except OSError as error:
+            raise StorageError(
+                f"{folder} can't be locked", found=error.strerror, next_step="Use a folder on a disk that has locks"
+            ) from error
         with storage_errors(folder):
             stream.seek(0)
             stream.truncate()
@@ -495,6 +499,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     finally:
         _last_held[:] = [folder]
         _held.remove(stream)
-        fcntl.flock(stream, fcntl.LOCK_UN)  # also for forked children that have not let go yet
+        with contextlib.suppress(OSError):  # also for forked children that have not let go yet
+            fcntl.flock(stream, fcntl.LOCK_UN)
         with contextlib.suppress(OSError):  # a full disk: the number that could not be written is tried again
             stream.close()

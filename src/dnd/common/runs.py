@@ -251,7 +251,7 @@ _FREE = {
 }
 
 # What only the making of a folder needs: states of its trainings, teacher outputs, the levels that are compared.
-_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels", ".work")
+_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels", ".work", ".progress")
 
 
 def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def open_table(
         require_columns(path, reader.columns, wanted)
         for name in wanted:
             if name in reader.repeated:
-                raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+                raise InputError(f"{path} has more than one column named {name!r}", next_step="Rename all but one")
     except InputError:
         reader.close()
         raise

@@ -183,6 +183,7 @@ def check_learnable(
         InputError: values without spread, or no column with both 0 and 1 where all are of that kind.
     """
     where = "the training part" if not with_valid else "the training and validation parts"
+    where += " of the split" if len(parts) == 1 else " of a fold"
     notices: dict[str, None] = {}
     for part in parts:
         rows = np.concatenate([part.train, part.valid]) if with_valid else part.train
@@ -196,7 +197,8 @@ def check_learnable(
             name, values = next(iter(single.items()))
             found = f"only {values[0]:g} for {name}" if len(values) else f"no label of {name}"
             next_step = "Use another --split, such as random"
-            raise InputError(f"{where} of the split has one class only", found=found, next_step=next_step)
+            verb = "has" if not with_valid else "have"
+            raise InputError(f"{where} {verb} no two classes of any target", found=found, next_step=next_step)
         for name, values in single.items():
             what = f"one class only ({values[0]:g})" if len(values) else "no label"
             notices[f"target {name} has {what} in {where}: it can't be learned"] = None

@@ -219,7 +219,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
     transforms, lines = choose_transforms(
         choice, learned_BC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
-    lines += _without_logarithm(molecules, transforms)
+    lines += _without_logarithm(molecules, transforms, parts)
     notices += check_learnable(
         molecules.targets_BC,
         molecules.names,
@@ -302,10 +302,13 @@ def _read(
     return expand_classes(molecules, tasks)
 
 
-def _without_logarithm(molecules: LabelledMolecules, transforms: Sequence[TransformName]) -> list[str]:
+def _without_logarithm(
+    molecules: LabelledMolecules, transforms: Sequence[TransformName], parts: Sequence[Split]
+) -> list[str]:
     """Test labels that can't be judged on the scale that the training and validation labels chose."""
     lines = []
-    for name, chosen, labels_B in zip(molecules.names, transforms, molecules.targets_BC.T, strict=True):
+    tested = np.unique(np.concatenate([part.test for part in parts]))
+    for name, chosen, labels_B in zip(molecules.names, transforms, molecules.targets_BC[tested].T, strict=True):
         count = int((labels_B <= 0).sum()) if chosen == "log" else 0
         if count:
             what = "1 test label is" if count == 1 else f"{count} test labels are"

@@ -506,7 +506,9 @@ def read_labels(
         if unread is None:
             raise _no_label(names, found.num_rows)
         reason = f"no row can be used; row {unread.place}: {unread.reason}"
-        raise InputError(reason, found=f"{found.num_rows} rows", next_step="Check --target-columns")
+        raise InputError(
+            reason, found=f"{found.num_rows} rows", next_step="Correct the rows, or check --target-columns"
+        )
     return found
 
 
@@ -518,7 +520,8 @@ def drawn_line(kept: int, left_out: int, where: str = "the table") -> str:
 def require_enough(kept: int, rejects: Sequence[Reject], fewest: int) -> None:
     """Refuse a table in which no molecule, or too few, can be read."""
     if not kept:
-        found = f"row {rejects[0].place}: {rejects[0].reason}"
+        first = next((reject for reject in rejects if reject.stage != "labels"), rejects[0])
+        found = f"row {first.place}: {first.reason}"
         raise InputError("there is no valid molecule", found=found, next_step="Check --smiles-column")
     if kept < fewest:
         raise InputError("there are too few molecules with labels", found=kept, expected=f"at least {fewest}")

@@ -77,7 +77,7 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
 
 
 def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
-    """Without the test labels that no training or validation molecule has, of targets that are classes."""
+    """Without the labels that no training or validation molecule has, of targets that are classes."""
     targets_BC, notes = molecules.targets_BC.copy(), list(molecules.notes)
     for column, (name, kind) in enumerate(zip(molecules.names, kinds, strict=True)):
         known = _known(molecules, column)
@@ -90,8 +90,8 @@ def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) ->
         first = f"row {place}, {number_word(float(targets_BC[unknown[0], column]))}"
         many = "label is" if len(unknown) == 1 else "labels are"
         notes.append(
-            f"target {name}: {len(unknown)} test {many} no class of the training and validation parts, "
-            f"and count as missing: {first}"
+            f"target {name}: {len(unknown)} {many} outside of the training and validation parts and no class of "
+            f"theirs, and count as missing: {first}"
         )
         targets_BC[unknown, column] = math.nan
     return replace(molecules, targets_BC=targets_BC, notes=tuple(notes))

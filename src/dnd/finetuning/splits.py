@@ -253,7 +253,7 @@ def partitions(
         given, lost = index_split(wish.argument.split(","), numbers_B, num_rows or count)
         found = [given]
         if lost:
-            LOGGER.info(f"note: {lost} rows of the index files have no usable molecule and are left out")
+            LOGGER.info(f"note: {lost} rows of the index files are left out: no valid molecule, no label, or not drawn")
     else:
         rule = splits.cluster_split if wish.kind == "cluster" else splits.balanced_scaffold_split
         found = [rule(smiles, fractions, seed, identities)]
@@ -323,8 +323,8 @@ def _require_parts(partition: Split, split: str) -> None:
     if min(sizes.values()) == 0:
         counts = ", ".join(f"{part} {size}" for part, size in sizes.items())
         hints = {
-            "scaffold": "Use --split random: these molecules share too few scaffolds",
-            "scaffold-balanced": "Use --split random: these molecules share too few scaffolds",
+            "scaffold": "Use --split random: these molecules have too few different scaffolds",
+            "scaffold-balanced": "Use --split random: these molecules have too few different scaffolds",
             "cluster": "Use --split random: these molecules form too few clusters",
             "time": "Use --split column:NAME with parts of your own: the column has too few different values",
         }

@@ -182,7 +182,8 @@ def check_targets(
                 raise InputError(f"target {name.rsplit('_prob_', 1)[0]} has one class only", expected="two or more")
             notices.append(f"target {name} has one class only ({values[0]:g}); metrics skip it")
     if kind == "classification" and len(notices) == len(names):
-        raise InputError("there is one class only", found="; ".join(notices)[:200], expected="labels 0 and 1")
+        what = "there is one class only" if len(names) == 1 else "each target has one class only"
+        raise InputError(what, found="; ".join(notices)[:200], expected="labels 0 and 1")
     return notices
 
 

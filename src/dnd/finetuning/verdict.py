@@ -105,7 +105,7 @@ class Verdict:
         """The verdict in words, as the command line, the card and the report have it."""
         start = f"{self.target}: " if self.target else "Mean of all targets: "
         if self.own is None:
-            why = "no label" if not self.molecules else "too few labels, or one class only"
+            why = "no usable label" if not self.molecules else "too few labels, or one class only"
             return f"{start}the test part can't judge the model: {why}."
         metric = METRIC_WORDS[self.metric]
         where = f"{self.molecules} test molecules" + (f" in {self.folds} folds" if self.folds > 1 else "")

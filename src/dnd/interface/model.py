@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
+import numbers
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.report.html import draw_molecule
-from dnd.tables.molecules import as_molecules
+from dnd.tables.molecules import as_molecules, is_no_value, smiles_name
 
 if TYPE_CHECKING:
     import pandas
@@ -47,31 +48,35 @@ def is_path(value: Any) -> bool:
 
 
 @contextmanager
-def as_file(value: Any, smiles_column: str | None = None) -> Iterator[tuple[Path, str | None]]:
+def as_file(
+    value: Any, smiles_column: str | None = None, labels: Iterable[str] = ()
+) -> Iterator[tuple[Path, str | None]]:
     """A file with what a caller passed, and its column of SMILES; a temporary one where no path was passed.
 
     Its name depends on nothing, so that a run that is resumed knows its input again by its content.
 
     Args:
-        value: a path, a DataFrame, a mapping of columns, or molecules as `as_molecules` takes them.
+        value: a path, a DataFrame, a table of Arrow, a mapping of columns, or molecules as `as_molecules` takes them.
         smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
-            table it is `smiles`, or the only one of that name in any case.
+            table it is `smiles`, or the only one whose name has `smiles` in it.
+        labels: names of columns whose cells must be numbers or words: a date, say, is neither, and not a class.
 
     Raises:
-        InputError: the table has no such column, or columns of different lengths.
+        InputError: the table has no such column, two columns of one name, or columns of different lengths, or a label
+            is neither a number nor a word.
         TypeError: it is nothing of these.
     """
     if is_path(value) or (isinstance(value, str) and Path(value).suffix):
         yield Path(value), smiles_column
         return
-    if isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__getitem__")):
-        names = list(value) if isinstance(value, Mapping) else list(value.columns)
-        column, table = _column_of(names, smiles_column), {str(name): list(value[name]) for name in names}
-    else:
-        column, table = smiles_column or SMILES, {}
+    table = _columns_of(value)
+    column = smiles_column or SMILES if table is None else smiles_name(list(table), smiles_column)
+    table = table or {}
     lengths = {name: len(cells) for name, cells in table.items()}
     if len(set(lengths.values())) > 1:
         raise InputError("the columns of the table differ in length", found=lengths)
+    for name in {*labels} & table.keys() - {column}:
+        _require_labels(name, table[name])
     table[column] = list(as_molecules(table.get(column, value)).texts)
     with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
         path = Path(temporary) / "molecules.csv"
@@ -92,21 +97,56 @@ def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[li
         yield [path], column
 
 
-def _column_of(names: Sequence[Any], wanted: str | None) -> str:
-    found = [name for name in names if str(name) == (wanted or SMILES)]
-    found = found or [name for name in names if wanted is None and str(name).casefold() == SMILES]
-    if len(found) != 1:
-        raise InputError(
-            f"the table has no column {wanted or SMILES!r}",
-            found=", ".join(map(str, names[:12])) or "no column",
-            next_step="Name the column of SMILES with smiles_column=",
-        )
-    return str(found[0])
+def _columns_of(value: Any) -> dict[str, list[Any]] | None:
+    """Cells of the columns of a table by name; None for what is none.
+
+    Raises:
+        InputError: two columns have one name.
+    """
+    if isinstance(value, Mapping):
+        names, cells = list(value), [list(column) for column in value.values()]
+    elif hasattr(value, "column_names") and hasattr(value, "column"):  # Arrow
+        names, cells = list(value.column_names), [value.column(place).to_pylist() for place in range(value.num_columns)]
+    elif hasattr(value, "columns") and hasattr(value, "__getitem__"):
+        names = list(value.columns)
+        _require_one_of_each(names)
+        cells = [list(value[name]) for name in names]
+    else:
+        return None
+    _require_one_of_each(names)
+    return {str(name): column for name, column in zip(names, cells, strict=True)}
+
+
+def _require_one_of_each(names: Sequence[Any]) -> None:
+    """A table is asked for its columns by their names, which are texts in a file: 5 and "5" are one there."""
+    texts = [str(name) for name in names]
+    repeated = next((text for text in texts if texts.count(text) > 1), None)
+    if repeated is not None:
+        raise InputError(f"the table has more than one column named {repeated!r}", next_step="Rename all but one")
+
+
+def _require_labels(name: str, cells: Sequence[Any]) -> None:
+    for row, cell in enumerate(map(_cell, cells)):
+        is_number = isinstance(cell, numbers.Real | Decimal | np.bool_) and not isinstance(cell, np.timedelta64)
+        if not (is_number or isinstance(cell, str)):
+            raise InputError(
+                f"column {name} has a label that is neither a number nor a word",
+                found=f"{' '.join(repr(cell).split())[:60]} in row {row}, of type {type(cell).__name__}",
+                next_step="Convert the column to numbers or to text first",
+            )
 
 
 def _cell(value: Any) -> Any:
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return "" if value is None or is_nan or type(value).__name__ in ("NAType", "NaTType") else value
+    """What a file holds of a value: an empty cell of a missing one, the text of bytes, the only value of an array."""
+    if is_no_value(value):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray) and value.size == 1:
+        return _cell(value.item())
+    if hasattr(value, "as_py"):  # of Arrow
+        return _cell(value.as_py())
+    return float(value) if isinstance(value, numbers.Rational) and not isinstance(value, numbers.Integral) else value
 
 
 # How results look in a notebook: small tables and drawn molecules as HTML, with everything of the user's escaped.
@@ -302,7 +342,8 @@ class Predictor(core.Predictor):
             InputError: a column is missing, a label can't be read, or nothing is left.
         """
         names = [target_columns] if isinstance(target_columns, str) else list(target_columns)
-        with as_file(data, smiles_column) as (path, column):
+        labels = names or [name for target in self.targets for name in (target.name, target.group) if name]
+        with as_file(data, smiles_column, labels) as (path, column):
             return Evaluation(evaluate_file(self, path, smiles_column=column, target_columns=names))
 
     def explain(

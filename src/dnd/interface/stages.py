@@ -269,17 +269,18 @@ def finetune(
     from dnd.finetuning.settings import FinetuneConfig
     from dnd.finetuning.students import encoder_choice
     from dnd.interface.model import as_file
-    from dnd.report.model_report import REPORT, write_model_report
+    from dnd.report.model_report import write_missing_report
 
     config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
-    with told(level_of(verbose)), as_file(data, smiles_column) as (path, column):
+    labels = _names(target_columns)
+    with told(level_of(verbose)), as_file(data, smiles_column, labels) as (path, column):
         done = run(
-            path, out, _names(target_columns), config,
+            path, out, labels, config,
             smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
-        if done.metrics and not (done.folder / REPORT).is_file():
-            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
+        if done.metrics and (report := write_missing_report(done.folder)):
+            LOGGER.log(RESULT, f"report: {report}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 
@@ -328,14 +329,14 @@ def compress(
 
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
-    from dnd.report.model_report import REPORT, write_model_report
+    from dnd.report.model_report import write_missing_report
 
     config = load_config(CompressConfig, recipe, given, stage="compress")
     tables = [molecules] if isinstance(molecules, str | Path) else list(molecules)
     with told(level_of(verbose)):
         done = run(os.fspath(model), out, tables, config, smiles_column=smiles_column, resume=resume)
-        if done.finished and not (done.folder / REPORT).is_file():
-            LOGGER.log(RESULT, f"report: {write_model_report(done.folder)}")
+        if done.finished and (report := write_missing_report(done.folder)):
+            LOGGER.log(RESULT, f"report: {report}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 

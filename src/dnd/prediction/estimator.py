@@ -23,13 +23,12 @@ from dnd.prediction.estimator_base import (
     FinetunedEstimator,
     SmilesEstimator,
     class_words,
-    is_no_label,
     plain_value,
     target_names,
 )
 from dnd.predictor.targets import Target, groups_of
 from dnd.tables.labels import MOST_CLASSES
-from dnd.tables.molecules import as_molecules
+from dnd.tables.molecules import as_molecules, is_no_value
 
 
 class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
@@ -102,6 +101,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
             ValueError: too few molecules, `X` and `y` of different length, infinite labels, unequal weights.
             InputError: labels that can't be learned, such as constant ones.
         """
+        if np.asarray(y).dtype.kind in "mMc":  # NumPy would take nanoseconds since 1970, or the real part
+            raise ValueError(f"y must be numbers, not {np.asarray(y).dtype}")
         labels = np.asarray(y, dtype=np.float64)
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
@@ -233,7 +234,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
                 unequal weights.
         """
         # An array of words turns NaN into the word nan: missing labels are looked for before.
-        missing = next((row for row, label in enumerate(y) if is_no_label(label)), None)
+        missing = next((row for row, label in enumerate(y) if is_no_value(label)), None)
         if missing is not None:
             raise ValueError(f"y has a missing label in row {missing}; leave such rows out")
         labels = np.asarray(y)

@@ -283,12 +283,6 @@ def _kept_rows(sample_weight: Any, count: int) -> list[int]:
     return [int(row) for row in kept]
 
 
-def is_no_label(label: object) -> bool:
-    """Whether a label is a missing one: None, NaN, or pandas' own."""
-    is_nan = isinstance(label, float) and math.isnan(label)  # NumPy's float64 too
-    return label is None or is_nan or type(label).__name__ in ("NAType", "NaTType")
-
-
 def target_names(y: Any, count: int) -> list[str]:
     """Names of a Series or a DataFrame, else `y`, or `y0`, `y1` …
 

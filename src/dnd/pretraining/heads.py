@@ -103,7 +103,8 @@ class LabelHead(nn.Module):
         labels = labels[np.isfinite(labels)]
         self.mean, self.deviation = (float(labels.mean()), float(labels.std())) if len(labels) else (0.0, 0.0)
         if self.deviation == 0.0:
-            raise InputError(f"target column {column!r} has nothing to learn", found=f"{len(labels)} labels, all equal")
+            found = f"no two different labels among {len(labels)} of the training molecules"
+            raise InputError(f"target column {column!r} has nothing to learn", found=found)
         if not np.isfinite(store.targets_of(holdout_rows)[:, self.index]).any():
             raise InputError(
                 f"no held-out molecule has a label in {column!r}",

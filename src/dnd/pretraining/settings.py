@@ -145,7 +145,9 @@ class DistillConfig:
         if self.conformers == "mean" and self.cache == "off":
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
         if not 0 < self.holdout_fraction < 1:
-            raise ConfigError("the held-out fraction is out of range", found=self.holdout_fraction, expected="0 to 1")
+            raise ConfigError(
+                "the held-out fraction is out of range", found=self.holdout_fraction, expected="above 0, below 1"
+            )
         for name in self.heads:
             if name not in SHIPPABLE or name not in weights:
                 raise ConfigError(
@@ -221,7 +223,9 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
         if not 0 < self.holdout_fraction < 1:
-            raise ConfigError("the held-out fraction is out of range", found=self.holdout_fraction, expected="0 to 1")
+            raise ConfigError(
+                "the held-out fraction is out of range", found=self.holdout_fraction, expected="above 0, below 1"
+            )
         if not 1 <= self.num_generated <= 5 or not 1 <= self.num_references <= self.num_generated:
             raise ConfigError(
                 "confgen compares 1 to 5 generated conformers with at most as many references",

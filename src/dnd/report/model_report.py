@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dnd.common.errors import DndError
-from dnd.common.files import folder_lock, read_json, write_manifest
+from dnd.common.files import folder_lock, read_json, read_manifest, write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.runs import read_record
 from dnd.finetuning.splits import PARTS
@@ -107,6 +107,15 @@ def write_model_report(folder: Path | str) -> Path:
     model = read_model_files(Path(folder))
     with folder_lock(model.folder):
         return _write_report(model)
+
+
+def write_missing_report(folder: Path | str) -> Path | None:
+    """`write_model_report` unless the folder is sealed with a report, which a kill may have come before or within.
+
+    Raises:
+        InputError, CorruptFileError: see `write_model_report`.
+    """
+    return None if REPORT in read_manifest(Path(folder))["files"] else write_model_report(folder)
 
 
 def _write_report(model: ModelFiles) -> Path:

@@ -43,7 +43,7 @@ from dnd.predictor.predictor import Predictor
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig
-from dnd.report.model_report import REPORT, write_model_report
+from dnd.report.model_report import write_missing_report
 from dnd.reproduction.demo_report import (
     FINETUNED,
     Knowledge,
@@ -214,8 +214,7 @@ def _finetune(out: Path, esol: Path, progress: Progress) -> None:
     folder = out / "model"
     with progress.stage("finetune", folder, config.loop.epochs):
         finetune(esol, folder, [TARGET], config, encoder=str(out / "encoder"), resume=True)
-        if not (folder / REPORT).is_file():
-            write_model_report(folder)
+        write_missing_report(folder)
 
 
 def _knowledge(out: Path) -> list[Knowledge]:

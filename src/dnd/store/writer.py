@@ -97,7 +97,8 @@ def write_shard(path: Path, rows: Sequence[StoreRow], auxiliary: Iterable[str] =
         ):
             writer.write_batch(record_batch(rows, auxiliary))
     except pa.ArrowException as error:
-        raise StorageError(f"cannot write {path}", found=str(error), next_step="Free space and add --resume") from error
+        # A full disk is an OSError, which `replacing` names; these are values that Arrow can't hold.
+        raise StorageError(f"cannot write {path}", found=str(error), next_step="Report it with the input") from error
 
 
 def row_problem(row: StoreRow, hydrogens: str) -> str | None:

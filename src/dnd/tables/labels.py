@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -424,7 +425,7 @@ class _Column:
             self.notes.append(f"column {self.name} is read with decimal commas")
         if with_sign:
             self.notes.append(f"column {self.name} is in percent: 93.5% is learned as 93.5")
-        self._note_unread(unread, "a number, as those of the training and validation parts")
+        self._note_unread(unread, "a number, as those in them")
         drop = self.rules.censored == "drop"
         kept = {text: number for text, number in {**numbers, **further}.items() if not (drop and number.side)}
         values = [kept[text].value if text in kept else math.nan for text in self.texts]
@@ -460,14 +461,15 @@ class _Column:
         return is_missing(text) or self._is_asked(text)
 
     def _note_unread(self, unread: Sequence[str], kind: str) -> None:
-        """Say which labels of test molecules count as missing."""
+        """Say which labels of molecules that nothing is learned from count as missing."""
         if unread:
             count = sum(self.others[text] for text in unread)
             shown = ", ".join(f"row {self._first_place(text)} {text[:40]!r}" for text in unread[:_SHOWN])
             more = " …" if len(unread) > _SHOWN else ""
             many = "label is" if count == 1 else "labels are"
             self.notes.append(
-                f"target {self.name}: {count} test {many} not {kind}, and count as missing: {shown}{more}"
+                f"target {self.name}: {count} {many} outside of the training and validation parts and not {kind}, "
+                f"and count as missing: {shown}{more}"
             )
 
     def _refusal(self, bad: Mapping[str, str]) -> InputError:
@@ -530,6 +532,7 @@ class _Column:
         missing = _missing_beside_pair({class_key(text) for text in words})
         kept = [text for text in words if class_key(text) not in missing]
         self._refuse_units(kept)
+        self._refuse_quantities(kept)
         spellings: dict[str, collections.Counter[str]] = {}
         for text in kept:
             spellings.setdefault(class_key(text), collections.Counter())[" ".join(text.split())] += self.counts[text]
@@ -553,7 +556,7 @@ class _Column:
         further = {text: places[key] for text in self.others if (key := class_key(text)) in places}
         self._note_unread(
             [text for text in self._only_others() if text not in further],
-            "a class of the training and validation parts",
+            "a class of theirs",
         )
         place_of |= further
         values = [place_of.get(text, math.nan) for text in self.texts]
@@ -569,6 +572,18 @@ class _Column:
                 expected="numbers, all in one unit",
                 next_step=f"Take the unit out of the cells and into the name of the column, as in '{self.name} (nM)'",
             )
+
+    def _refuse_quantities(self, words: Sequence[str]) -> None:
+        """Dates and numbers in a form that is not read are no classes either."""
+        for what, is_one in _QUANTITIES.items():
+            if words and all(map(is_one, words)):
+                common = sorted(words, key=lambda text: -self.counts[text])
+                raise InputError(
+                    f"column {self.name} holds {what}",
+                    found="; ".join(self._shown(text, _A_WORD) for text in common[:_SHOWN]),
+                    expected="numbers such as -1.5 or 2e-3, or words",
+                    next_step="Write the cells as numbers, or name another column",
+                )
 
     # What is said of a column
 
@@ -622,7 +637,51 @@ def _values(words: Sequence[str]) -> frozenset[float]:
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else f"'{text[:40]}'"
+    """A word as a shell takes it."""
+    return text if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else shlex.quote(text[:40])
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        return text.isascii() and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _is_with_error(text: str) -> bool:
+    """1.5±0.1 or 1.5 +/- 0.1."""
+    value, mark, error = text.replace("+/-", "±").partition("±")
+    return bool(mark) and _is_plain(value) and _is_plain(error)
+
+
+def _is_of_fortran(text: str) -> bool:
+    """1.5D+03; the classes 2D and 3D are none."""
+    mantissa, mark, exponent = text.upper().partition("D")
+    return bool(mark) and "." in mantissa and _is_plain(mantissa) and _is_plain(exponent) and "." not in exponent
+
+
+def _is_in_other_digits(text: str) -> bool:
+    """Digits of another script, or as wide as a Chinese sign."""
+    has_other = any(sign.isdecimal() and not sign.isascii() for sign in text)
+    return has_other and _is_plain("".join(str(int(sign)) if sign.isdecimal() else sign for sign in text))
+
+
+def _is_date(text: str) -> bool:
+    """2024-01-31, 31.01.2024 or 1/31/2024, with or without a time: three numbers, the year with four digits."""
+    parts = text.replace("T", " ").split(" ")[0].replace("/", "-").replace(".", "-").split("-")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
+        return False
+    sizes = sorted(map(len, parts))
+    return sizes[2] == 4 and sizes[1] <= 2 and len(parts[1]) <= 2
+
+
+_QUANTITIES = {
+    "dates": _is_date,
+    "numbers with their errors": _is_with_error,
+    "numbers with the exponent D": _is_of_fortran,
+    "numbers in other digits than 0 to 9": _is_in_other_digits,
+}
+"""What words of a column may be that are not meant as classes, if all of them are."""
 
 
 # Rows of a stream, whose notation is settled by its first rows: what a store keeps of labels.

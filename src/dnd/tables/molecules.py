@@ -41,6 +41,7 @@ import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -182,7 +183,7 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
     if isinstance(given, bytes | bytearray | Mapping | Set) or given is None:
         raise _refused(given)
     if hasattr(given, "column_names") and hasattr(given, "column"):  # Arrow
-        name = _column(list(given.column_names), smiles_column)
+        name = smiles_name(list(given.column_names), smiles_column)
         return _of_values(given.column(name).to_pylist())
     if hasattr(given, "columns") and hasattr(given, "__getitem__"):
         names = list(given.columns)
@@ -215,7 +216,7 @@ def _text(value: object) -> tuple[str, str]:
     """The SMILES of one value, and why there is none."""
     if isinstance(value, str):
         return str(value), ""
-    if _is_missing(value):
+    if is_no_value(value):
         return "", ""
     if _is_mol(value):
         from rdkit import Chem
@@ -237,9 +238,10 @@ def _text(value: object) -> tuple[str, str]:
     return "", f"{_NO_TEXT}{type(value).__name__}"
 
 
-def _is_missing(value: object) -> bool:
-    is_nan = isinstance(value, float) and math.isnan(value)
-    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+def is_no_value(value: object) -> bool:
+    """Whether a value of a table in memory is a missing one: None, NaN of any type, NA, NaT, a masked one."""
+    is_nan = isinstance(value, float | Decimal) and math.isnan(value)
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")
 
 
 def _is_mol(value: object) -> bool:
@@ -261,7 +263,12 @@ def _of_file(path: str, smiles_column: str | None, remembered: str | None) -> Gi
     return GivenMolecules(texts, problems)
 
 
-def _column(names: list[str], wanted: str | None) -> str:
+def smiles_name(names: list[str], wanted: str | None) -> str:
+    """The column of SMILES of a table in memory: `wanted`, `smiles`, or the only one whose name has `smiles` in it.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
     return names[_column_place(names, wanted)]
 
 
@@ -355,7 +362,7 @@ def labelled_columns(
     require_columns(path, table.columns, [*names, *further], what="column")
     for name in [*names, *further]:
         if name in table.repeated:  # so that no wrong column is used silently
-            raise InputError(f"{path} has two columns named {name!r}", next_step="Rename one of them")
+            raise InputError(f"{path} has more than one column named {name!r}", next_step="Rename all but one")
     if table.smiles_column in names:
         raise InputError(
             f"{table.smiles_column!r} is the column of SMILES, not of labels",
@@ -386,6 +393,8 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
+    except PermissionError:  # there may be one, which opening it will say
+        return True
     except (OSError, ValueError):  # a long SMILES is too long for a name
         return False
 

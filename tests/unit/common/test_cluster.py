@@ -173,7 +173,7 @@ def test_refusals_are_one_line(
         ClusterEmbedder.at("auto", "dnd-tokengt", pooling=None, device="auto", jobs=2)
     with pytest.raises(ConfigError, match="embed on their processors: found --device cuda"):
         ClusterEmbedder.at("auto", "dnd-tokengt", pooling=None, device="cuda", jobs=1)
-    with pytest.raises(InputError, match=r"no Ray cluster at nowhere:1: found cannot connect\. Start one"):
+    with pytest.raises(InputError, match=r"can't join a Ray cluster at nowhere:1: found cannot connect\. Start one"):
         stubbed(source, model, tmp_path / "a", ray="nowhere:1")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"--ray needs the package ray\. pip install 'dnd-mol\[ray\]'"):

@@ -83,7 +83,7 @@ def test_a_column_that_is_the_answer_gives_a_warning(tmp_path: Path, recipe: tup
 def test_a_training_part_with_one_class_is_refused_for_a_student_and_named_beside_others(tmp_path: Path):
     labels = [0] * 36 + [0, 1, 1] * 6
     line = refused(tmp_path, {"smiles": SMILES, "y": labels, "part": PARTS}, "split=column:part")
-    assert line.startswith("the training part of the split has one class only: found only 0 for y")
+    assert line.startswith("the training part of the split has no two classes of any target: found only 0 for y")
     assert "Use another --split" in line
     lines = run(tmp_path, {"smiles": SMILES, "y": labels, "part": PARTS}, "split=column:part", *FAST)
     assert not any("can't be learned" in said for said in lines)  # it learns from the validation part too
@@ -97,8 +97,8 @@ def test_of_several_targets_only_the_one_that_cannot_be_learned_is_named():
     labels = np.stack([both, single, none], axis=1)
     found = check_learnable(labels, ["a", "b", "c"], ["classification"] * 3, [part], with_valid=False)
     assert found == [
-        "target b has one class only (0) in the training part: it can't be learned",
-        "target c has no label in the training part: it can't be learned",
+        "target b has one class only (0) in the training part of the split: it can't be learned",
+        "target c has no label in the training part of the split: it can't be learned",
     ]
     assert check_learnable(labels, ["a", "b", "c"], ["classification"] * 3, [part], with_valid=True) == []
 

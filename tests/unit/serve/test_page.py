@@ -13,10 +13,9 @@ pytest.importorskip("playwright", reason="the package playwright is not installe
 
 from playwright import sync_api as playwright
 
+from dnd.predictor.ready_made import read_properties
 from finetuning_toys import molecules
 from serve_toys import served, two_models
-
-from dnd.predictor.ready_made import read_properties
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

@@ -155,7 +155,7 @@ def _torch_geometric() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "gcn, graphsage, gatv2 and gps need torch-geometric",
-            found="it is not installed",
+            found=str(error),
             next_step="Run: pip install 'dnd-mol[gnn]'",
         ) from error
     return layers  # type: ignore[no-any-return]

@@ -238,7 +238,11 @@ class ContrastConfig:
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
         if not self.temperature > 0 or not 0 < self.holdout_fraction < 1:
-            raise ConfigError("temperature and holdout_fraction must be positive, the latter below 1")
+            raise ConfigError(
+                "temperature or holdout_fraction is out of range",
+                found=f"{self.temperature:g} and {self.holdout_fraction:g}",
+                expected="a temperature above 0, a fraction above 0 and below 1",
+            )
         if self.loop.batch_size < 2 or self.loop.max_tokens is not None:
             raise ConfigError("a contrastive loss needs batches of a fixed batch_size, at least 2")
 

@@ -1,0 +1,154 @@
+"""A run killed between any two of its last steps (files, card, seal, cleaning, report) is completed by --resume.
+
+The narrow tests end it before each file takes its place and before each removal; the wide ones before every call that
+changes the disk. The kill before a seal and after it, with damaged files besides, is in test_stopped_runs.py.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import stage_runs
+from crash_points import CrashPoints
+from stopped_runs import Killed, Run, stop_before, work_in_this_process
+
+import dnd.common.model_folder
+import dnd.finetuning.outcome
+import dnd.prediction.screen.screen as screening
+import dnd.store.prepare as preparing
+import screen_toys
+from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
+from dnd.cli.finetune import finetune as finetune_verb
+from dnd.common.files import read_manifest
+from dnd.prediction.screen.screen import ScreenConfig, screen
+from dnd.pretraining.denoise import DenoiseConfig, denoise
+from dnd.pretraining.distill import distill
+from dnd.store.prepare import prepare
+from dnd.store.settings import PrepareConfig
+from dnd.training.settings import LoopConfig
+from finetuning_toys import TINY, write_regression
+
+pytestmark = pytest.mark.timeout(600)  # whole commands, many times
+WIDE = [pytest.mark.slow, pytest.mark.timeout(3600)]
+EVERY_CALL = [False, pytest.param(True, marks=WIDE)]
+STEPS = {"replace", "rename", "rmdir"}
+LOOP = LoopConfig(epochs=1, batch_size=8, device="cpu", learning_rate=1e-3, checkpoint_every=1, threads=1)
+
+
+def finished(folder: Path) -> dict[str, object]:
+    """Numbers of a run, names of all its files, and what its seal vouches for."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return {"numbers": stage_runs.result(folder), "names": names, "sealed": sorted(read_manifest(folder)["files"])}
+
+
+def die_in_the_last_steps(run: Run, scratch: Path, stop: Callable[[pytest.MonkeyPatch], None], every: bool) -> int:
+    """End a run before each of its last calls, resume it, and compare; returns how often that was done.
+
+    Args:
+        run: begins or resumes a run in a folder.
+        scratch: an empty folder.
+        stop: ends it where its last steps begin.
+        every: whether to end it before all calls that change the disk.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        stop(patch)
+        with pytest.raises(Killed):
+            run(scratch / "stopped")
+    shutil.copytree(scratch / "stopped", scratch / "whole")
+    with CrashPoints(None, "killed") as points:
+        run(scratch / "whole")
+    expected = finished(scratch / "whole")
+    places = [at for at, call in enumerate(points.calls, 1) if every or call in STEPS]
+    for at in places:
+        folder = scratch / f"run-{at}"
+        shutil.copytree(scratch / "stopped", folder)
+        with pytest.raises(Killed), CrashPoints(at, "killed"):
+            run(folder)
+        run(folder)
+        assert finished(folder) == expected, f"before call {at}, {points.calls[at - 1]}"
+        shutil.rmtree(folder)
+    print(f"{len(places)} places")
+    return len(places)
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+@pytest.mark.parametrize("recipe", ["student", "ensemble", "fast"])
+def test_finetune_with_its_report(scratch: Path, recipe: str, every: bool) -> None:
+    table = write_regression(scratch)
+    words = {
+        "student": ["loop.epochs=1"],
+        "ensemble": ["loop.epochs=1", "ensemble=2"],
+        "fast": ["blend.students=false", "blend.classical=ridge", "blend.folds=2", "ensemble=1"],
+    }[recipe]
+
+    def run(folder: Path) -> None:
+        settings = [*TINY, "loop.batch_size=16", "loop.threads=1", *words]
+        finetune_verb(
+            str(table), settings, out=folder, target_columns=["size"], encoder="random", recipe="small", resume=True
+        )
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, dnd.finetuning.outcome, "calibrate")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 15
+    assert "report.html" in finished(scratch / "whole")["sealed"]
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_denoise(scratch: Path, every: bool) -> None:
+    store, config = toy_store(24), DenoiseConfig(teacher=TEACHER, loop=LOOP, holdout_fraction=0.2)
+
+    def run(folder: Path) -> None:
+        denoise(store, folder, config, resume=True)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, dnd.common.model_folder, "save")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 9
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_distill(scratch: Path, every: bool) -> None:
+    store, config, teacher = toy_store(24), toy_config(loop=LOOP), toy_teacher_folder(scratch / "teacher")
+
+    def run(folder: Path) -> None:
+        distill(store, teacher, folder, config, resume=True)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, dnd.common.model_folder, "save")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 9
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_prepare(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_in_this_process(monkeypatch)
+    table = scratch / "x.smi"
+    table.write_text("".join(f"{'C' * (1 + number)}O\n" for number in range(9)) + "C1CC\n")
+
+    def run(folder: Path) -> None:
+        prepare([table], folder, PrepareConfig(shard_size=4), resume=True)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, preparing, "write_manifest")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 2
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_screen(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    work_in_this_process(monkeypatch)
+    model = Path(__file__).parents[1] / "golden" / "predictor-regression"
+    table = scratch / "x.smi"
+    table.write_text("".join(f"{'C' * (1 + number % 40)}O\n" for number in range(40)))
+
+    def run(folder: Path) -> None:
+        screen([table], model, folder, ScreenConfig(jobs=1, chunk=1), resume=True, worker=screen_toys.WORKER)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, screening, "write_manifest")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 2

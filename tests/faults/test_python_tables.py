@@ -1,0 +1,124 @@
+"""Tables of Python callers: whatever the type of a column, the labels are those that the same table in a file has."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import dnd
+from dnd.common.errors import InputError
+from dnd.finetuning.labelled_data import read_labelled
+from dnd.interface.model import as_file
+from finetuning_toys import molecules
+
+SMILES = molecules()[:12]
+NUMBERS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] * 2
+
+
+def labels_of(table: Any, name: str = "y") -> tuple[list[float], list[str]]:
+    """The labels that `dnd.finetune` learns from a table, and the words of its classes."""
+    with as_file(table, None, [name]) as (path, column):
+        found = read_labelled(path, [name], "heavy_both", smiles_column=column, jobs=1)
+    return found.targets_BC[:, 0].tolist(), list(found.classes[0])
+
+
+def frame(values: Any, name: Any = "y") -> pd.DataFrame:
+    return pd.DataFrame({"smiles": SMILES, name: values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.array([1, 2, 3, 4, 5, 6] * 2, dtype="Int64"),
+        pd.array(NUMBERS, dtype="double[pyarrow]"),
+        pd.array([f"{value}".replace(".", ",") for value in NUMBERS], dtype="string[pyarrow]"),
+        pd.Categorical(NUMBERS),
+        pd.arrays.SparseArray(NUMBERS),
+        pd.array([Decimal(value) for value in NUMBERS], dtype=pd.ArrowDtype(pa.decimal128(5, 2))),
+        [Fraction(int(value) * 2, 2) for value in NUMBERS],
+        [np.float32(value) for value in NUMBERS],
+        [np.array([value]) for value in NUMBERS],
+        [f"{value}".encode() for value in NUMBERS],
+        [pa.scalar(value) for value in NUMBERS],
+    ],
+    ids=[
+        *("Int64", "double", "string", "categories", "sparse", "decimal"),
+        *("fractions", "numpy", "arrays", "bytes", "arrow"),
+    ],
+)  # fmt: skip
+def test_numbers_are_numbers_in_every_type_of_column(values: Any) -> None:
+    assert labels_of(frame(values)) == (NUMBERS, [])
+
+
+@pytest.mark.parametrize("none", [None, pd.NA, np.nan, pd.NaT, Decimal("NaN")])
+def test_what_is_missing_is_missing_in_every_type_of_column(none: Any) -> None:
+    assert labels_of(frame(pd.Series([none, *NUMBERS[1:]], dtype=object))) == (NUMBERS[1:], [])
+    assert labels_of({"smiles": SMILES, "y": np.ma.array(np.array(NUMBERS), mask=np.arange(12) == 0)}) == (
+        NUMBERS[1:],
+        [],
+    )
+    words = pd.array([none, *["lo", "hi"] * 5, "lo"], dtype=object)
+    assert labels_of(frame(pd.Series(words)))[1] == ["hi", "lo"]
+
+
+def test_a_table_of_arrow_is_a_table_for_every_verb() -> None:
+    """`dnd.predict` took one, and `dnd.finetune` refused it with all that it holds."""
+    table = pa.table({"smiles": SMILES, "y": pa.array([None, *NUMBERS[1:]])})
+    assert labels_of(table) == (NUMBERS[1:], [])
+    assert labels_of(table.set_column(1, "y", pa.array(["a", "b"] * 6).dictionary_encode())) == (
+        [0.0, 1.0] * 6,
+        ["a", "b"],
+    )
+    with (
+        pytest.raises(InputError, match="more than one column named 'y'"),
+        as_file(table.append_column("y", table["y"])),
+    ):
+        pass
+
+
+def test_a_column_of_smiles_is_found_by_one_rule() -> None:
+    table = pd.DataFrame({"canonical_smiles": SMILES, "y": NUMBERS})
+    assert labels_of(table) == (NUMBERS, [])
+    with pytest.raises(InputError, match="not clear which column"):
+        labels_of(pd.DataFrame({"smiles_a": SMILES, "smiles_b": SMILES, "y": NUMBERS}))
+    with pytest.raises(InputError, match="no single column 'z'"), as_file(table, "z"):
+        pass
+
+
+@pytest.mark.parametrize("names", [["smiles", "y", "y"], ["smiles", "5", 5]])
+def test_two_columns_of_one_name_are_refused_and_none_is_taken(names: list[Any]) -> None:
+    """A mapping by name kept the second one; of two columns y the names were taken for cells."""
+    table = pd.DataFrame([[text, 1.0, 2.0] for text in SMILES], columns=names)
+    with pytest.raises(InputError, match=f"more than one column named '{names[1]}'"):
+        labels_of(table, str(names[1]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.Timestamp("2024-01-31"), datetime.date(2024, 1, 31), pd.Timedelta("1D"), np.timedelta64(1, "D"),
+        np.datetime64("2024-01-31"), pd.Period("2024-01"), pd.Interval(0, 1), 1 + 2j, [1.0], (1, 2), {"a": 1},
+        np.array([1.0, 2.0]), object(),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_label_that_is_neither_a_number_nor_a_word_is_refused(value: Any) -> None:
+    """They were classes, one for each date."""
+    for cells in ([value] * 12, [*NUMBERS[:11], value]):
+        column = pd.Series(cells, dtype=object)
+        with pytest.raises(InputError, match=r"neither a number nor a word: found .* in row"):
+            labels_of(frame(column))
+        assert len(labels_of(frame(NUMBERS).assign(other=column))[0]) == 12  # in a column that nobody learns
+
+
+def test_an_estimator_takes_no_dates_for_numbers() -> None:
+    for values in (pd.date_range("2024-01-01", periods=12), np.arange(12).astype("m8[D]"), np.ones(12) * 1j):
+        with pytest.raises(ValueError, match="y must be numbers, not"):
+            dnd.DndRegressor(recipe="small", epochs=1).fit(SMILES, values)
