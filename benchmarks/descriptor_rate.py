@@ -1,10 +1,13 @@
 """Rate of `dnd.chemistry.descriptors` and of the fingerprints beside RDKit's own functions, in the same run.
 
-    python benchmarks/descriptor_rate.py SMILES [--molecules 1000] [--largest 10000]
+    python benchmarks/descriptor_rate.py SMILES [--molecules 1000] [--largest 10000] [--parts]
 
 SMILES is a text or .csv file, also .gz, whose first column holds SMILES. The sides alternate in blocks of 50 molecules,
 so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. CPU time of the process;
 set OMP_NUM_THREADS=1. The first block is counted too: what is learned per class of atom belongs to the cost.
+
+With --parts each part of `dnd`'s is timed for itself instead, for the second half of the molecules: what is shared (a
+leading dot), each family, the queries of fragments, and RDKit's single functions together.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import argparse
 import gzip
 import random
 import time
+from collections import Counter
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import Descriptors
 
-from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator, _fragment_count, _or_nan, _Subject
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 
 BLOCK = 50
@@ -40,12 +45,42 @@ def cpu_seconds(function, molecules) -> float:
     return time.process_time() - start
 
 
+def cost_of_parts(texts: list[str]) -> None:
+    """Print CPU milliseconds a molecule of each part, the largest first."""
+    calculator, spent, half = DescriptorCalculator(), Counter(), len(texts) // 2
+    for text in texts[:half]:
+        calculator(Chem.MolFromSmiles(text))
+    shared = [name for name, value in vars(_Subject).items() if isinstance(value, cached_property)]
+
+    def timed(name, function) -> None:
+        started = time.process_time()
+        function()
+        spent[name] += time.process_time() - started
+
+    for text in texts[half:]:
+        molecule = Chem.MolFromSmiles(text)
+        subject = _Subject(molecule)
+        with np.errstate(all="ignore"):
+            for name in shared:
+                timed(f". {name}", lambda name=name, subject=subject: getattr(subject, name))
+            for family, _ in calculator._families:
+                timed(family.__name__, lambda family=family, subject=subject: family(subject))
+        possible = [(source, name) for source, (_, name) in calculator._fragments.items()]
+        possible = [(source, name) for source, name in possible if source in subject.answers.possible]
+        timed("fragments", lambda subject=subject, own=possible: [_fragment_count(subject, *one) for one in own])
+        singles = calculator._singles
+        timed("singles", lambda molecule=molecule, own=singles: [_or_nan(function, molecule) for function, _ in own])
+    for name, seconds in spent.most_common():
+        print(f"{name:30}{seconds / (len(texts) - half) * 1e3:15.3f}")
+
+
 def main() -> None:
     """Time both on the molecules of a file, in one run, and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("smiles", type=Path, help="file of SMILES")
     parser.add_argument("--molecules", type=int, default=1000, help="molecules drawn at random")
     parser.add_argument("--largest", type=int, default=10_000, help="most atoms of a molecule drawn")
+    parser.add_argument("--parts", action="store_true", help="time the parts of dnd's")
     given = parser.parse_args()
     RDLogger.DisableLog("rdApp.*")
     texts = read_smiles(given.smiles)
@@ -57,6 +92,8 @@ def main() -> None:
             drawn.append(text)
         if len(drawn) == given.molecules:
             break
+    if given.parts:
+        return cost_of_parts(drawn)
     sides = {
         "RDKit, all 217": Descriptors.CalcMolDescriptors,
         "dnd, all 217": DescriptorCalculator(),
