@@ -158,7 +158,8 @@ def at_rest(radii: list[np.ndarray], graphs: list[np.ndarray], starts: list[np.n
 
 def distances_of(positions: np.ndarray) -> np.ndarray:
     """Distance of every two balls."""
-    return np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    distances: np.ndarray = np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    return distances
 
 
 def gyration(positions: np.ndarray) -> float:
@@ -268,7 +269,8 @@ def finetuned(student: Student, labelled: Store, tested: Store, out: Path, seed:
 
 def r2(predicted_BC: np.ndarray, truth_BC: np.ndarray) -> np.ndarray:
     """Explained share of the variance of each target."""
-    return 1 - np.square(predicted_BC - truth_BC).mean(axis=0) / truth_BC.var(axis=0)
+    explained_C: np.ndarray = 1 - np.square(predicted_BC - truth_BC).mean(axis=0) / truth_BC.var(axis=0)
+    return explained_C
 
 
 # The page.
