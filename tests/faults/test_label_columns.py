@@ -337,6 +337,10 @@ def test_a_word_for_missing_that_no_cell_is_is_named(tmp_path: Path):
         (["31.01.2024", "1.2.2024"], "dates"),
         (["1/31/2024", "2/1/2024"], "dates"),
         (["2024-01-31 12:30", "2024-02-01T08:00:00"], "dates"),
+        (["0:00:00", "1 day, 12:30:00"], "times"),
+        (["[1.0]", "[2.0, 3.0]"], "lists"),
+        (["{'a': 1}", "{'a': 2}"], "lists"),
+        (["1\n2", "3 4"], "several numbers in a cell"),
         (["1.5±0.1", "2 +/- 0.2"], "numbers with their errors"),
         (["1.5D+03", "2.0d-1"], "numbers with the exponent D"),
         (["\u0661\u0662", "\u0663"], "numbers in other digits"),
@@ -350,7 +354,7 @@ def test_quantities_in_a_form_that_is_not_read_are_no_classes(tmp_path: Path, ce
 
 
 @pytest.mark.parametrize(
-    "cells", [["2D", "3D"], ["1:1", "2:1"], ["0-10", "10-20"], ["1.1.1", "1.2.3"], ["a", "2024-01-31"]]
+    "cells", [["2D", "3D"], ["1:1", "2:1:1"], ["0-10", "10-20"], ["1.1.1", "1.2.3"], ["a", "2024-01-31"]]
 )
 def test_classes_with_digits_are_classes(tmp_path: Path, cells: list[str]):
     data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "y": cells * 27})

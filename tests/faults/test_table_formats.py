@@ -297,6 +297,14 @@ def rows_with(path: Path, smiles_column: str) -> list[str]:
 # Labels in another record, and in a file beside.
 
 
+def test_a_data_field_without_a_blank_line_behind_it_does_not_eat_the_next(tmp_path: Path):
+    fields = ">  <y>\n1.5\n>  <z>\n2\n3\n> 7 <w> (7)\n\n>  <v>\n>4\n\n"
+    (tmp_path / "a.sdf").write_text(SDF.format(title="a", fields=fields))
+    with open_molecules(tmp_path / "a.sdf") as table:
+        (row,) = table
+    assert {name: row.values[name] for name in "yzwv"} == {"y": "1.5", "z": "2\n3", "w": "", "v": ">4"}
+
+
 def test_a_data_field_that_the_first_record_lacks_is_read(tmp_path: Path):
     records = [SDF.format(title=name, fields=field) for name, field in (("a", ""), ("b", ">  <y>\n1,5\n\n"))]
     (tmp_path / "a.sdf").write_text("".join(records * 60))

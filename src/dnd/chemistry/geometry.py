@@ -123,7 +123,8 @@ def handedness(atom: Chem.Atom, positions_A3: Float[np.ndarray, "atoms 3"], hydr
     volumes = np.array([sign * np.linalg.det(around_D3[list(three)]) for three, sign in threes.items()]) / _PYRAMID
     if not len(volumes) or volumes.min() < 0 < volumes.max():
         return 0.0
-    return float(volumes[np.abs(volumes).argmin()])
+    # A hydrogen says whether the centre is among its neighbours; how clearly it is on one side, the three others say.
+    return float(volumes[0 if len(hydrogens) == 1 else np.abs(volumes).argmin()])
 
 
 def _tetrahedral_sign(atom: Chem.Atom) -> int:

@@ -143,6 +143,7 @@ def class_columns(
 
 
 ERROR, IN_DOMAIN, REASON = "error", "in_domain", "domain_reason"
+_NOT_FINITE = "the model gives no finite number for this molecule; check where its weights come from"
 _ANSWERS = {False: "yes", True: "no"}  # outside → in_domain
 
 
@@ -281,6 +282,9 @@ class Predictor:
         features = Features(np.empty((0, 0), np.float32))
         if len(found.places):
             members_MBC[:, found.places], embeddings_VD, features = self._outputs(found.store)
+            for place in self._not_finite(members_MBC[:, found.places]):
+                members_MBC[:, found.places[place]] = np.nan
+                errors[found.places[place]] = _NOT_FINITE
         for place, reason in features.refused.items():
             errors[found.places[place]] = reason
         similarity_B, reasons = np.full(len(smiles), np.nan), list[str]()
@@ -329,13 +333,15 @@ class Predictor:
             features: what the classical members see of them, where it is computed already; None = it is computed.
 
         Returns:
-            The values, and by row the reasons of those that are NaN, because a feature can't be computed.
+            The values, and by row the reasons of those that are NaN, because a feature can't be computed or the model
+            gives no finite number.
         """
         values = [_raw_outputs(member, store) for member in self.parts.members]
         refused: Mapping[int, str] = {}
         if self.parts.blend:
             features = self.parts.blend.features(store, self.jobs) if features is None else features
             values, refused = values + self.parts.blend.predict(features), features.refused
+        refused = {**dict.fromkeys(self._not_finite(np.stack(values)), _NOT_FINITE), **refused}
         values_BC = self._combined(values)
         values_BC[list(refused)] = np.nan
         values_BC[self._too_large(store)] = np.nan
@@ -399,6 +405,13 @@ class Predictor:
         members_MBC = np.stack(values)
         members_MBC[:, list(features.refused)] = np.nan
         return members_MBC, embeddings_BD, features
+
+    def _not_finite(self, members_MBC: np.ndarray) -> list[int]:
+        """Molecules for which a member, or what is made of all of them, is no finite number."""
+        with np.errstate(all="ignore"):
+            combined_BC = self._combined(list(members_MBC))
+        is_finite_B = np.isfinite(members_MBC).all(axis=(0, 2)) & np.isfinite(combined_BC).all(axis=1)
+        return [int(place) for place in np.flatnonzero(~is_finite_B)]
 
     def _combined(self, members: Sequence[np.ndarray]) -> Float[np.ndarray, "molecules targets"]:
         """The weighted mean of the members on the learned scale, probabilities calibrated."""
@@ -480,7 +493,10 @@ class Predictor:
                 parts = [encoder.embed(found.store)]
             whole_VD, limits = np.concatenate(parts, axis=1), self.parts.limits
             values_BD[found.places] = whole_VD if limits is None else limits.bounded(whole_VD, WHOLE)
-        return values_BD, found.errors
+        errors = list(found.errors)
+        for place in found.places[~np.isfinite(values_BD[found.places]).all(axis=1)] if len(found.places) else ():
+            values_BD[place], errors[place] = np.nan, _NOT_FINITE
+        return values_BD, errors
 
 
 def _named_classes(target: Target, probability_B: Float[np.ndarray, "molecules"]) -> dict[str, Column]:

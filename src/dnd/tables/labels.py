@@ -675,8 +675,27 @@ def _is_date(text: str) -> bool:
     return sizes[2] == 4 and sizes[1] <= 2 and len(parts[1]) <= 2
 
 
+def _is_time(text: str) -> bool:
+    """12:30:00, also after a number of days; 1:1 and 1:1:1 are ratios."""
+    hours, *others = text.rpartition(" ")[2].split(":")
+    return hours.isdecimal() and len(others) == 2 and all(len(part) == 2 and part.isdecimal() for part in others)
+
+
+def _is_list(text: str) -> bool:
+    return (text[:1], text[-1:]) in (("[", "]"), ("{", "}"))
+
+
+def _are_several(text: str) -> bool:
+    """Numbers in several lines or with blanks between, as of a data field that a record has twice."""
+    parts = text.split()
+    return len(parts) > 1 and all(map(_is_plain, parts))
+
+
 _QUANTITIES = {
     "dates": _is_date,
+    "times": _is_time,
+    "lists": _is_list,
+    "several numbers in a cell": _are_several,
     "numbers with their errors": _is_with_error,
     "numbers with the exponent D": _is_of_fortran,
     "numbers in other digits than 0 to 9": _is_in_other_digits,

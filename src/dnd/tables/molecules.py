@@ -284,7 +284,7 @@ def _column_place(names: list[str], wanted: str | None) -> int:
             "it is not clear which column has the SMILES" if wanted is None else f"no single column {wanted!r}",
             found=", ".join(names[:10]),
             expected="one called smiles",
-            next_step="Give the column alone, such as table['structure']",
+            next_step="Name the column of SMILES with smiles_column=",
         )
     return found[0]
 

@@ -122,7 +122,7 @@ def field_name(line: str) -> str | None:
 
 
 def _properties(lines: list[str]) -> dict[str, str]:
-    """Data fields: a line `> <name>`, then lines of text up to a blank one.
+    """Data fields: a line `> <name>`, then lines of text up to a blank one, or to the next such line.
 
     A name that a record has twice keeps both values, a line each: none is chosen, and as a label they are refused.
     """
@@ -130,15 +130,14 @@ def _properties(lines: list[str]) -> dict[str, str]:
     name, text = None, list[str]()
     for line in [*lines, ""]:
         found = field_name(line)
-        if name is None and found is not None:
-            name, text = found, []
-        elif name is not None and line.strip():
+        if name is not None and line.strip() and found is None:
             text.append(line)
-        elif name is not None:
+            continue
+        if name is not None:
             value = "\n".join(text)
             before = properties.get(name, value)
             properties[name] = value if before == value else f"{before}\n{value}"
-            name = None
+        name, text = found, []
     return properties
 
 

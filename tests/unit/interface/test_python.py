@@ -93,7 +93,7 @@ def test_a_table_without_the_column_names_those_it_has(made):
     table = pandas.DataFrame({"structure": ["CCO"], "id": [1]})
     with pytest.raises(InputError, match="structure"):
         dnd.predict(table, made)
-    with pytest.raises(InputError, match=r"no column 'smiles'.*structure"):
+    with pytest.raises(InputError, match=r"structure.*Name the column of SMILES with smiles_column="):
         made.predictor.evaluate(table)
     assert dnd.predict(table, made, smiles_column="structure").num_rows == 1
 
