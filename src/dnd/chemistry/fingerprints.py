@@ -60,9 +60,15 @@ def _avalon_counts(mol: Chem.Mol) -> np.ndarray:
 
 
 def _erg(mol: Chem.Mol) -> np.ndarray:
-    """Extended reduced graph; Stiefl et al., J. Chem. Inf. Model. 46, 208 (2006)."""
+    """Extended reduced graph; Stiefl et al., J. Chem. Inf. Model. 46, 208 (2006).
+
+    RDKit adds an atom for each ring to a copy of the molecule and asks the copy for its distances. A matrix that a
+    descriptor left in the molecule is copied too, has no rows for the new atoms, and is read beyond its end. Only the
+    removal of a ring atom clears it, so barbiturates, for one, got values that changed from run to run. A quick copy
+    has no matrix.
+    """
     refuse_dense(mol, "the ErG fingerprint")
-    values: np.ndarray = rdReducedGraphs.GetErGFingerprint(mol)
+    values: np.ndarray = rdReducedGraphs.GetErGFingerprint(Chem.Mol(mol, True))
     return values
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dnd.cli.options import SmilesColumn
+
 if TYPE_CHECKING:
     from dnd.report.figures import Finding
 
@@ -14,7 +16,6 @@ app = typer.Typer()
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder for the picture, the CSV and the sentence.")]
 Datasets = Annotated[str, typer.Option(help="Data sets of the paper, separated by commas, or `all`.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder to search first for data sets.")]
-SmilesColumn = Annotated[str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")]
 Molecules = Annotated[list[Path] | None, typer.Argument(metavar="[IN]...", help="Tables, SDF files or stores.")]
 
 

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from dnd.cli.options import Censored, Decimal, Measured, Missing, Standardize, label_settings
+from dnd.cli.options import (
+    Censored,
+    Decimal,
+    LabelledTable,
+    Measured,
+    Missing,
+    SmilesColumn,
+    Standardize,
+    label_settings,
+)
 from dnd.finetuning.check_data import DataFacts, TargetFacts, next_line
 from dnd.predictor.metrics import significant
 
@@ -145,13 +154,11 @@ def check_json(facts: DataFacts) -> dict[str, Any]:
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
+    data: LabelledTable,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="Columns with labels; by default every column that can be learned.")
     ] = None,
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
-    ] = None,
+    smiles_column: SmilesColumn = None,
     missing: Missing = None,
     measured: Measured = None,
     censored: Censored = None,

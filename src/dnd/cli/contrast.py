@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from dnd.cli.options import (
     EncoderOut,
     Resume,
     SkipNonfinite,
+    StoreOfConformers,
     StudentName,
     echo,
     loop_words,
@@ -21,7 +21,7 @@ from dnd.cli.options import (
 
 
 def contrast(
-    store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
+    store: StoreOfConformers,
     settings: Annotated[
         list[str] | None, typer.Argument(help="key=value settings, such as temperature=0.01 or encoder_3d=teacher.")
     ] = None,

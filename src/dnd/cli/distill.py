@@ -13,6 +13,7 @@ from dnd.cli.options import (
     EncoderOut,
     Resume,
     SkipNonfinite,
+    StoreOfConformers,
     StudentName,
     echo,
     loop_words,
@@ -21,7 +22,7 @@ from dnd.cli.options import (
 
 
 def distill(
-    store: Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")],
+    store: StoreOfConformers,
     settings: Annotated[
         list[str] | None,
         typer.Argument(

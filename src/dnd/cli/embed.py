@@ -6,29 +6,22 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import InferenceDevice, MoleculesIn, ParsingJobs, PoolingName, Raw, RayAddress, SmilesColumn
 from dnd.common.log import LOGGER, PROGRESS
 
 
 def embed(
-    source: Annotated[
-        str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
-    ],
+    source: MoleculesIn,
     out: Annotated[str, typer.Option("--out", "-o", help=".npy, .csv, .tsv, .parquet; - = CSV on stdout.")] = "-",
     encoder: Annotated[
         str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or a MODEL folder; dnd-base if not given.")
     ] = None,
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
-    ] = None,
-    pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Do not escape cells that start with = + - @ (spreadsheet formulas).")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
-    ] = None,
+    smiles_column: SmilesColumn = None,
+    pooling: PoolingName = None,
+    raw: Raw = False,
+    device: InferenceDevice = "auto",
+    jobs: ParsingJobs = 1,
+    ray: RayAddress = None,
 ) -> None:
     """Write one vector per row; a bad row has empty values (NaN in .npy) and its reason in `error`."""
     from dnd.common.compute import set_threads

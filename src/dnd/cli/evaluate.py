@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dnd.cli.options import Censored, Decimal, Measured, Missing, label_settings
+from dnd.cli.options import (
+    Censored,
+    Decimal,
+    InferenceDevice,
+    LabelledTable,
+    Measured,
+    Missing,
+    ModelFolder,
+    ParsingJobs,
+    SmilesColumn,
+    label_settings,
+)
 
 
 def evaluate(
-    data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
-    ] = None,
+    data: LabelledTable,
+    model: ModelFolder,
+    smiles_column: SmilesColumn = None,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="Columns with labels, in the order of the model's targets.")
     ] = None,
@@ -24,8 +32,8 @@ def evaluate(
     censored: Censored = None,
     decimal: Decimal = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 0,
+    device: InferenceDevice = "auto",
+    jobs: ParsingJobs = 0,
 ) -> None:
     """Print the metrics of a model on labelled molecules."""
     import json

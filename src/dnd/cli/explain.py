@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import InferenceDevice, ModelFolder, ParsingJobs, SmilesColumn
+
 
 def explain(
     source: Annotated[str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    model: ModelFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and tables.")],
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
-    ] = None,
+    smiles_column: SmilesColumn = None,
     target_columns: Annotated[
         list[str] | None, typer.Option(help="Target to explain; may be repeated. By default the first four.")
     ] = None,
     most_molecules: Annotated[int, typer.Option(min=1, help="Rows to explain.")] = 100,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
+    device: InferenceDevice = "auto",
+    jobs: ParsingJobs = 1,
 ) -> None:
     """Draw each molecule with the contributions of its atoms, SVG and PNG, and write the numbers as CSV."""
     from dnd.common.compute import set_threads

@@ -13,8 +13,10 @@ from dnd.cli.options import (
     Censored,
     Decimal,
     Device,
+    LabelledTable,
     Measured,
     Missing,
+    PoolingName,
     Resume,
     SkipNonfinite,
     Standardize,
@@ -79,7 +81,7 @@ Search = Annotated[
 
 
 def finetune(
-    data: Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")],
+    data: LabelledTable,
     settings: Settings = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="MODEL folder to write.")] = ...,  # type: ignore[assignment]
     target_columns: TargetColumns = ...,  # type: ignore[assignment]
@@ -94,7 +96,7 @@ def finetune(
     standardize: Standardize = False,
     encoder: Encoder = None,
     student: Student = None,
-    pooling: Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")] = None,
+    pooling: PoolingName = None,
     task: Task = None,
     split: Split = None,
     replicates: Annotated[

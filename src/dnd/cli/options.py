@@ -53,6 +53,26 @@ def _words(words: Sequence[str] | None) -> list[str]:
     return [word.strip() for given in words or () for word in given.split(",") if word.strip()]
 
 
+# Options and arguments that verbs share which read molecules or a model.
+
+SmilesColumn = Annotated[str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")]
+LabelledTable = Annotated[str, typer.Argument(help="CSV, TSV, SMI, SDF or Parquet with SMILES and labels.")]
+StoreOfConformers = Annotated[Path, typer.Argument(help="Store with conformers, from `dnd prepare`.")]
+MoleculesIn = Annotated[
+    str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
+]
+PoolingName = Annotated[str | None, typer.Option(help="mean (+MP), virtual_node (+VN) or min_max_mean_sum.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Do not escape cells that start with = + - @ (spreadsheet formulas).")]
+InferenceDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ParsingJobs = Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+]
+ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")]
+SmilesColumnOfTables = Annotated[
+    str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
+]
+
 # Options shared by verbs that train, and the settings that they set.
 
 EncoderOut = Annotated[Path, typer.Option("--out", "-o", help="ENCODER folder to write.")]

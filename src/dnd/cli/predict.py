@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import InferenceDevice, MoleculesIn, ParsingJobs, Raw, SmilesColumn
 from dnd.common.log import LOGGER, PROGRESS
 
 
 def predict(
-    source: Annotated[
-        str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet; - = stdin.")
-    ],
+    source: MoleculesIn,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -27,14 +26,10 @@ def predict(
             metavar="NAME,...", help="Targets to write, such as solubility,logd. All if not given; see dnd properties."
         ),
     ] = None,
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column with SMILES. Found by name or content if not given.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Do not escape cells that start with = + - @ (spreadsheet formulas).")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(help="Processes for parsing; 0 = one per processor.")] = 1,
+    smiles_column: SmilesColumn = None,
+    raw: Raw = False,
+    device: InferenceDevice = "auto",
+    jobs: ParsingJobs = 1,
 ) -> None:
     """Predict every row; all rows and columns are kept, a bad row has its reason in `error`."""
     from dnd.prediction.files import kept_to_the_end

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import RayAddress, Resume, SmilesColumnOfTables
 from dnd.common.log import LOGGER, RESULT
 
 TargetColumns = Annotated[
@@ -40,9 +41,7 @@ def prepare(
         list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet, SDF, XYZ, tar of them, or .npz.")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the store.")],
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
-    ] = None,
+    smiles_column: SmilesColumnOfTables = None,
     target_columns: TargetColumns = None,
     conformers: Conformers = "auto",
     num_conformers: Annotated[int, typer.Option(help="Conformers per molecule, for etkdg and etkdg_raw.")] = 1,
@@ -56,10 +55,8 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Random seed of generated conformers and of --sample.")] = 0,
     timeout_s: Annotated[float, typer.Option(help="Seconds per molecule.")] = 30.0,
     exclude: Exclude = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    ray: RayAddress = None,
+    resume: Resume = False,
 ) -> None:
     """Make a store: checked graphs, conformers and targets in memory-mapped shards, and a list of rejects."""
     from dnd.common.config import from_dict

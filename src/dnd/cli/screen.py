@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import ModelFolder, Resume, SmilesColumnOfTables
+
 
 def screen(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet or SDF, .gz or not.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")],
+    model: ModelFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
-    smiles_column: Annotated[
-        str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
-    ] = None,
+    smiles_column: SmilesColumnOfTables = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one per processor.")] = 0,
     top: Annotated[int | None, typer.Option(metavar="K", help="Write the best K rows to top.csv.")] = None,
     by: Annotated[
@@ -25,7 +25,7 @@ def screen(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Predict any number of rows in constant memory; a bad row has its reason in `error`."""
     from dnd.common.log import LOGGER, RESULT

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dnd.cli.options import InferenceDevice
+
 
 def serve(
     model: Annotated[
@@ -21,7 +23,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 = any free one.")] = 8000,
     most_rows: Annotated[int, typer.Option(min=1, help="Maximum number of rows in a file.")] = 20_000,
     most_megabytes: Annotated[int, typer.Option(min=1, help="Maximum size of a request.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: InferenceDevice = "auto",
 ) -> None:
     """Serve models: a web page for SMILES and files, and JSON under /api/v1."""
     from importlib.util import find_spec

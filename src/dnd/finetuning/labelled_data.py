@@ -216,24 +216,13 @@ def read_labelled(
         LOGGER.log(PROGRESS, f"parsing {len(labelled.numbers)} molecules")
     molecules = featurize_smiles(labelled.texts, hydrogens, standardize=standardize, jobs=jobs)
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
-    bad = [
-        Reject(
-            labelled.numbers[place],
-            labelled.texts[place],
-            molecule.stage,
-            molecule.reason,
-            place=labelled.places[place],
-        )
-        for place, molecule in enumerate(molecules)
-        if molecule.graph is None
-    ]
+    bad = _without_molecule(labelled, molecules)
     note_rows(reject.reason for reject in bad)
     if 0 < len(kept) < fewest:  # what is wrong with the labels of a small table is said first
         label_values(labelled.only(kept), np.ones(len(kept), bool))
     require_enough(len(kept), bad, fewest)
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
-    smiles = [molecule.smiles for molecule in molecules]
-    parts = tuple(dealing.deal(labelled.unread(smiles))) if dealing else ()
+    parts = tuple(dealing.deal(labelled.unread([molecule.smiles for molecule in molecules]))) if dealing else ()
     learned_B = learned_rows(parts, len(kept))
     labels = label_values(labelled, learned_B)
     # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
@@ -241,27 +230,60 @@ def read_labelled(
     known, lost = np.flatnonzero(known_B), np.flatnonzero(~known_B)
     bad += [_without_label(labelled.numbers[row], labelled.texts[row], labelled.places[row]) for row in lost]
     require_enough(len(known), bad, fewest)
-    labelled, labels, molecules = labelled.only(known.tolist()), labels.only(known), [molecules[row] for row in known]
+    return _joined(
+        labelled.only(known.tolist()),
+        labels.only(known),
+        as_store([molecules[row] for row in known], hydrogens),
+        smiles=[molecules[row].smiles for row in known],
+        rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
+        file=Path(path).name,
+        parts=tuple(among(part, known) for part in parts),
+        standardized=changed_by_standardizing([molecules[row] for row in known]) if standardize else None,
+    )
+
+
+def _without_molecule(labelled: LabelledRows, molecules: Sequence[Featurized]) -> list[Reject]:
+    """The rows whose text is not a molecule, each with its reason."""
+    rows = zip(labelled.numbers, labelled.texts, labelled.places, molecules, strict=True)
+    return [
+        Reject(number, text, molecule.stage, molecule.reason, place=place)
+        for number, text, place, molecule in rows
+        if molecule.graph is None
+    ]
+
+
+def _joined(
+    labelled: LabelledRows,
+    labels: Labels,
+    store: Store,
+    *,
+    smiles: list[str],
+    rejects: list[Reject],
+    file: str,
+    parts: tuple[Split, ...],
+    standardized: int | None,
+) -> LabelledMolecules:
+    """Rows of one file, their labels and their graphs in one object."""
     return LabelledMolecules(
-        store=as_store(molecules, hydrogens),
+        store=store,
         rows_B=np.array(labelled.numbers, dtype=np.int64),
         texts=labelled.texts,
-        smiles=[molecule.smiles for molecule in molecules],
+        smiles=smiles,
         targets_BC=labels.values_BC,
         names=tuple(labelled.names),
         extra=labelled.extra,
         num_rows=labelled.num_rows,
-        rejects=sorted([*labelled.rejects, *bad], key=lambda reject: reject.row),
-        files=(Path(path).name,),
+        rejects=rejects,
+        files=(file,),
         classes=labels.classes,
         not_drawn=labelled.not_drawn,
-        parts=tuple(among(part, known) for part in parts),
+        parts=parts,
         ids=tuple(labelled.ids),
         places=tuple(labelled.places),
         sides_BC=labels.sides_BC,
         units=labels.units,
         notes=labels.notes,
-        standardized=changed_by_standardizing(molecules) if standardize else None,
+        standardized=standardized,
         smiles_column=labelled.smiles_column,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dnd.common.config import from_dict
 from dnd.common.errors import InputError
-from dnd.finetuning.labelled_data import read_labelled, standardized_line
+from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled, standardized_line
 from dnd.finetuning.prepared_labels import is_later_class, labels_of_model
 from dnd.predictor.metrics import RAW, judge_targets, significant
 from dnd.predictor.predictor import Predictor
@@ -57,10 +57,9 @@ def evaluate_file(
         expected = [_name(target) for target in every]
         raise InputError("label columns and targets differ in number", found=list(target_columns), expected=expected)
     judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
-    columns = [target_columns[place] if target_columns else _name(every[place]) for place in judged]
     molecules = read_labelled(
         source,
-        columns,
+        [target_columns[place] if target_columns else _name(every[place]) for place in judged],
         predictor.parts.hydrogens,
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
@@ -69,33 +68,51 @@ def evaluate_file(
         jobs=predictor.jobs,
         fewest=1,
     )
-    places = [
-        column
-        for column, target in enumerate(predictor.targets)
-        if _name(target) in {_name(every[place]) for place in judged}
-    ]
+    names = {_name(every[place]) for place in judged}
+    places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
     targets = [predictor.targets[column] for column in places]
-    kinds, groups = [target.kind for target in targets], groups_of(targets)
-    labels_BC = labels_of_model(replace(molecules, targets_BC=molecules.exact_BC), targets, groups)
-    classes_BC = labels_BC[:, [kind == "classification" for kind in kinds]]
+    labels_BC = _labels_of(molecules, targets)
+    values_BC, refused = predictor.predict_store(molecules.store)
+    labels_BC[list(refused)] = np.nan
+    scores = _scores_of(predictor.knows(molecules.identities), targets, labels_BC, values_BC[:, places])
+    absent = [_name(target) for place, target in enumerate(every) if place not in judged]
+    return {
+        "task": task_name([target.kind for target in targets]),
+        **_counts(molecules, refused),
+        "absent_targets": absent,
+        **scores,
+    }
+
+
+def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.ndarray:
+    """Exact labels `[molecules targets]` of the model's targets; one that is not a class of it is refused."""
+    labels_BC = labels_of_model(replace(molecules, targets_BC=molecules.exact_BC), targets, groups_of(targets))
+    classes_BC = labels_BC[:, [target.kind == "classification" for target in targets]]
     wrong = classes_BC[~np.isnan(classes_BC) & ~np.isin(classes_BC, (0.0, 1.0))]
     if len(wrong):
         raise InputError("a label is not a class", found=f"{wrong[0]:g}", expected="0 or 1")
-    values_BC, refused = predictor.predict_store(molecules.store)
-    values_BC = values_BC[:, places]
-    labels_BC[list(refused)] = np.nan
+    return labels_BC
+
+
+def _counts(molecules: LabelledMolecules, refused: Mapping[int, str]) -> dict[str, Any]:
+    """How many rows there are, how many were left out and why."""
     reasons = {reject.row: reject.reason for reject in molecules.rejects}
     reasons |= {int(molecules.rows_B[place]): reason for place, reason in refused.items()}
-    knows = predictor.knows(molecules.identities)
-    new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_BC))
     return {
-        "task": task_name(kinds),
         "rows": molecules.num_rows,
         "molecules": len(molecules.rows_B) - len(refused),
         "rejected": len(reasons),
         "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
         "notes": [*molecules.notes, *([] if molecules.standardized is None else [standardized_line(molecules)])],
-        "absent_targets": [_name(target) for place, target in enumerate(every) if place not in judged],
+    }
+
+
+def _scores_of(
+    knows: Sequence[bool] | None, targets: Sequence[Target], labels_BC: np.ndarray, values_BC: np.ndarray
+) -> dict[str, Any]:
+    """Metrics of all molecules and, where the model learned from some of them, of the others alone."""
+    new = np.flatnonzero(~np.array(knows)) if knows is not None else np.arange(len(labels_BC))
+    return {
         "known_molecules": None if knows is None else sum(knows),
         **judge_targets(targets, labels_BC, values_BC),
         **({"unknown": judge_targets(targets, labels_BC[new], values_BC[new])} if knows and any(knows) else {}),
