@@ -83,7 +83,8 @@ def _maplight_features(smiles: str) -> np.ndarray:
     avalon = np.zeros(BITS)
     for place, count in GetAvalonCountFP(mol, nBits=BITS).GetNonzeroElements().items():
         avalon[place] = count
-    return np.concatenate([counts, avalon, rdReducedGraphs.GetErGFingerprint(mol), values])
+    fresh = Chem.Mol(mol, True)  # ErG reads beyond a matrix of distances that the descriptors left in the molecule
+    return np.concatenate([counts, avalon, rdReducedGraphs.GetErGFingerprint(fresh), values])
 
 
 def _bits(smiles: str) -> np.ndarray:
