@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ def pretrain_base(
                 record_change(out, settings, changes)
         else:
             write_run_record(out, settings)
+        if allow_change:
+            config = _with_changes_allowed(config)
         left_out = excluded_keys(out, config.excluded_benchmarks(), data_dir, config.jobs)
         run = _Run(out, config, paths, [*map(str, exclude), *left_out], data_dir)
         run.held_out = find_files(config.held_out, data_dir, "list")
@@ -111,6 +113,13 @@ def pretrain_base(
             )
             run.add_measured(columns)
         return run.train()
+
+
+def _with_changes_allowed(config: BaseConfig) -> BaseConfig:
+    """The same for the trainings of each stage, of which one may have been stopped with the settings of before."""
+    stages = {"denoise": config.denoise, "base": config.base, "large": config.large, "tokengt": config.tokengt}
+    loops = {name: replace(stage.loop, allow_change=True) for name, stage in stages.items()}
+    return replace(config, **{name: replace(stage, loop=loops[name]) for name, stage in stages.items()})
 
 
 class _Run:

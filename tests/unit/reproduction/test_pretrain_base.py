@@ -13,6 +13,7 @@ import torch
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
+from dnd.common.runs import RUN_RECORD, read_record
 from dnd.conformers.formats import open_arrays
 from dnd.conformers.quantum import QuantumLabels, make_labeller
 from dnd.models.students.encoders import load_encoder
@@ -108,6 +109,19 @@ def test_a_second_call_changes_nothing_and_other_settings_are_refused(
     assert not (folder / "out" / "targets").exists()
     with pytest.raises(InputError, match="other settings"):
         pretrain_base(inputs, folder / "out", tiny(most_molecules=41), exclude=own)
+
+
+def test_a_change_that_is_allowed_reaches_the_stage_that_was_stopped(tmp_path: Path) -> None:
+    def stopping(epochs: int) -> BaseConfig:
+        config = tiny(benchmarks=("none",))
+        loop = replace(config.denoise.loop, stop_after_s=0.0, epochs=epochs)
+        return replace(config, denoise=replace(config.denoise, loop=loop))
+
+    assert not pretrain_base([QM9], tmp_path / "out", stopping(3)).finished
+    with pytest.raises(InputError, match="other settings"):
+        pretrain_base([QM9], tmp_path / "out", stopping(4))
+    assert not pretrain_base([QM9], tmp_path / "out", stopping(4), allow_change=True).finished
+    assert read_record(tmp_path / "out" / "teacher" / RUN_RECORD)["settings"]["settings"]["loop"]["epochs"] == 4
 
 
 def test_wrong_names_are_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
