@@ -24,6 +24,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
 from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.predictor.classical import array_models
 from dnd.predictor.classical.array_models import (
     Kernel,
     Linear,
@@ -183,6 +184,26 @@ def test_the_gaussian_process_is_kernel_ridge_with_its_kernel(esol):
     predicted = through_a_file(fitted).predict(x)
     np.testing.assert_allclose(predicted, ridge.predict(kernel[:, :100]) + fitted.mean, atol=1e-6)
     assert np.corrcoef(predicted[100:], y[100:])[0, 1] > 0.8
+
+
+def test_beyond_a_limit_some_molecules_have_a_weight_and_all_fit_it(esol, monkeypatch):
+    x, y = esol
+    counts, others = LAYOUT.columns(COUNTS), LAYOUT.columns(DESCRIPTORS)
+    exact = fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0)
+    monkeypatch.setattr(array_models, "MOST_EXACT", 99)
+    monkeypatch.setattr(array_models, "_BLOCK", 33)
+    monkeypatch.setattr(array_models, "WEIGHTED", 100)  # with a weight for each it is the exact process again
+    every = fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0)
+    np.testing.assert_allclose(every.predict(x), exact.predict(x), atol=1e-3)
+    monkeypatch.setattr(array_models, "WEIGHTED", 40)
+    few = through_a_file(fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0))
+    assert len(few.alpha_V) == 40
+    kernel_MB = few.similarity(x[:100]).T
+    own = few.similarity(x[np.flatnonzero((kernel_MB > 1 - 1e-6).any(axis=0))])  # the weighted molecules themselves
+    assert own.shape == (40, 40)
+    errors = [np.sqrt(np.mean((model.predict(x[100:]) - y[100:]) ** 2)) for model in (exact, few)]
+    alone = fit_kernel(x[:40], y[:40], counts, others, classes=False, seed=0).predict(x[100:])
+    assert errors[0] < errors[1] < np.sqrt(np.mean((alone - y[100:]) ** 2))
 
 
 def test_the_similarity_of_counts_is_min_over_max():

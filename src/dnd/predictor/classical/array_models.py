@@ -5,8 +5,8 @@ Over 500 lines because all of them share one protocol and one way of being store
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
@@ -307,6 +307,10 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
 # 18 (2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
 # training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
 
+MOST_EXACT = 5_000  # a Cholesky factor of so many takes two seconds
+WEIGHTED = 3_000  # molecules with a weight beyond that
+_BLOCK = 2_000  # rows of the kernel that are in memory at once
+_JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
 _LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
 _STEEPNESS = 6.0
@@ -403,10 +407,14 @@ class Kernel:
 
     def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The mean of the process for each row."""
+        return linked(self.similarity(x_BF) @ self.alpha_V + self.mean, self.link)
+
+    def similarity(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules training"]:
+        """k / s between rows and the molecules that have a weight."""
         similar_BV = tanimoto(self.unary.bits(x_BF), self.bits_VX)
         near_BV = np.exp(-squared_distance(self.scaling.apply(x_BF), self.scaled_VS) / (2 * self.length**2))
-        kernel_BV = self.share * similar_BV + (1 - self.share) * near_BV
-        return linked(kernel_BV @ self.alpha_V + self.mean, self.link)
+        kernel_BV: np.ndarray = self.share * similar_BV + (1 - self.share) * near_BV
+        return kernel_BV
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What is stored; the inverse of `from_arrays`."""
@@ -461,24 +469,59 @@ def fit_kernel(
         classes: whether the labels are 0 and 1.
         seed: random seed of the molecules that the likelihood is computed on.
     """
-    from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
-    from scipy.special import expit
-
     unary, scaling = Unary.fit(x_BF, counts), Scaling.fit(x_BF[:, others])
     scaling = Scaling(others[scaling.columns_S], scaling.mean_S, scaling.std_S)
-    bits_VX, scaled_VS = unary.bits(x_BF), scaling.apply(x_BF)
+    order = np.random.default_rng(seed).permutation(len(y_B))
     mean = float(y_B.mean())
-    similar, distance = tanimoto(bits_VX, bits_VX), squared_distance(scaled_VS, scaled_VS)
-    few = np.random.default_rng(seed).permutation(len(y_B))[:_LIKELIHOOD_MOLECULES]
-    found = _most_likely(similar[np.ix_(few, few)], distance[np.ix_(few, few)], y_B[few] - mean)
-    scale, share, length, noise = np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3])
-    kernel_VV = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
-    factor = cho_factor(kernel_VV + noise * np.eye(len(y_B)), lower=True)
-    alpha_V = scale * cho_solve(factor, y_B - mean)
+    numbers = _numbers_of(
+        x_BF[order[:_LIKELIHOOD_MOLECULES]], y_B[order[:_LIKELIHOOD_MOLECULES]] - mean, unary, scaling
+    )
+    weighted = np.arange(len(y_B)) if len(y_B) <= MOST_EXACT else np.sort(order[:WEIGHTED])
+    bits_VX, scaled_VS = unary.bits(x_BF[weighted]), scaling.apply(x_BF[weighted])
+    start = Kernel(
+        unary, scaling, bits_VX, scaled_VS, np.zeros(len(weighted)), numbers.share, numbers.length, mean, "identity"
+    )
+    alpha_V = _weights_of(start, x_BF, y_B - mean, weighted, numbers.scale, numbers.noise)
     if classes:
         alpha_V, mean = _STEEPNESS * alpha_V, _STEEPNESS * (mean - 0.5)
-    link: Link = "logit" if classes else "identity"
-    return Kernel(unary, scaling, bits_VX, scaled_VS, alpha_V, float(share), float(length), mean, link)
+    return replace(start, alpha_V=alpha_V, mean=mean, link="logit" if classes else "identity")
+
+
+def _weights_of(
+    start: Kernel, x_BF: np.ndarray, rest_B: np.ndarray, weighted: np.ndarray, scale: float, noise: float
+) -> Float[np.ndarray, "training"]:
+    """α, with s in it: exact where all molecules have a weight, else by the subset of regressors."""
+    from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
+
+    if len(weighted) == len(rest_B):
+        system_VV, right_V = scale * start.similarity(x_BF) + noise * np.eye(len(rest_B)), rest_B
+    else:
+        system_VV = noise * scale * start.similarity(x_BF[weighted])
+        right_V = np.zeros(len(weighted))
+        for first in range(0, len(rest_B), _BLOCK):
+            kernel_BV = scale * start.similarity(x_BF[first : first + _BLOCK])
+            system_VV += kernel_BV.T @ kernel_BV
+            right_V += kernel_BV.T @ rest_B[first : first + _BLOCK]
+        system_VV += _JITTER * np.trace(system_VV) / len(weighted) * np.eye(len(weighted))
+    alpha_V: np.ndarray = scale * cho_solve(cho_factor(system_VV, lower=True, overwrite_a=True), right_V)
+    return alpha_V
+
+
+class _Numbers(NamedTuple):
+    """s, w, ℓ and σ² of the process."""
+
+    scale: float
+    share: float
+    length: float
+    noise: float
+
+
+def _numbers_of(x_BF: np.ndarray, rest_B: np.ndarray, unary: Unary, scaling: Scaling) -> _Numbers:
+    from scipy.special import expit
+
+    bits_BX, scaled_BS = unary.bits(x_BF), scaling.apply(x_BF)
+    found = _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
+    return _Numbers(*map(float, (np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3]))))
 
 
 def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
