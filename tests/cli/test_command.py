@@ -71,6 +71,7 @@ def test_an_interrupt_before_the_verb_is_reached_says_what_is_kept(
 def test_an_interrupt_while_the_command_is_imported_is_one_line() -> None:
     code = (
         "import os, signal, sys, dnd.__main__\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
