@@ -93,7 +93,7 @@ def test_finetune_with_its_report(scratch: Path, recipe: str, every: bool) -> No
     def stop(patch: pytest.MonkeyPatch) -> None:
         stop_before(patch, dnd.finetuning.outcome, "calibrate")
 
-    assert die_in_the_last_steps(run, scratch, stop, every) >= 15
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 14
     assert "report.html" in finished(scratch / "whole")["sealed"]
 
 

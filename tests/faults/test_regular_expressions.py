@@ -14,8 +14,8 @@ import pytest
 import dnd
 from dnd.chemistry.notation import foreign_notation, is_selfies
 from dnd.tables.labels import is_decimal_comma, is_decimal_point
+from dnd.tables.readers import id_column_of, may_be_smiles
 from dnd.tables.sdf import field_name
-from dnd.tables.smiles_column import id_column_of, may_be_smiles
 from dnd.tables.streams import is_counts_line
 from dnd.tables.writers import guarded
 
@@ -48,7 +48,7 @@ GUARDED: dict[str, tuple[list[Callable[[str], object]], list[str]]] = {
         ["a", "C", "[C", "[C]", "A", "Ala-", "A1", "[;", "(", " "],
     ),
     "tables/labels.py": ([is_decimal_comma, is_decimal_point], ["1", "1,", "1.", ",.", "1 ", "-", "e1", "1,111"]),
-    "tables/smiles_column.py": (
+    "tables/readers.py": (
         [may_be_smiles, lambda text: id_column_of([text])],
         ["mol_", "id", "C", "[C", "[", "1", "%1", "Cl"],
     ),

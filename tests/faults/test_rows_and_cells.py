@@ -16,8 +16,7 @@ from dnd.report.explain import explain_file
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
 from dnd.tables.molecules import open_molecules
-from dnd.tables.readers import read_table
-from dnd.tables.smiles_column import look_like_smiles
+from dnd.tables.readers import look_like_smiles, read_table
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config
 from support.said import said
 

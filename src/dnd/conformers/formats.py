@@ -31,9 +31,8 @@ from dnd.conformers.records import (
     open_table,
 )
 from dnd.tables.molecules import field_names, standard_input_head
-from dnd.tables.readers import Row, TableReader, kind_of, read_plain_table
+from dnd.tables.readers import Row, TableReader, column_by_name, kind_of, read_plain_table, require_columns
 from dnd.tables.sdf import SdfBlock, parse_molblock, read_sdf_blocks
-from dnd.tables.smiles_column import column_by_name, require_columns
 from dnd.tables.streams import SAVE_AS_CSV, STANDARD_INPUT, is_counts_line, is_sdf, is_workbook, open_bytes, text_lines
 
 # SDF files as records: any SDF, QM9's `gdb9.sdf` with its table, PCQM4Mv2's training SDF with its table.

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 
 from dnd.common.errors import InputError
 from dnd.tables.labels import LabelRules, NumberReader
-from dnd.tables.readers import TableReader, read_table
-from dnd.tables.smiles_column import require_columns
+from dnd.tables.readers import TableReader, read_table, require_columns
 
 if TYPE_CHECKING:
     from dnd.conformers.quantum import QuantumLabel

@@ -37,8 +37,7 @@ from dnd.tables.labels import (
     unused_words_note,
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
-from dnd.tables.readers import KeptTable, Row
-from dnd.tables.smiles_column import id_column_of, look_like_smiles
+from dnd.tables.readers import KeptTable, Row, id_column_of, look_like_smiles
 
 # What is found in a labelled table, as plain values, and the command that follows from it; see `check_data.py`.
 

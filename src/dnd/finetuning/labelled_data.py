@@ -34,8 +34,7 @@ from dnd.tables.labels import (
     unused_words_note,
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
-from dnd.tables.readers import KeptTable, TableReader
-from dnd.tables.smiles_column import id_column_of
+from dnd.tables.readers import KeptTable, TableReader, id_column_of
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10

@@ -31,6 +31,7 @@ from dnd.models.teachers.teachers import load_noise_head, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective, denoise
 from dnd.pretraining.distill import distill, taught_molecules
 from dnd.pretraining.encoder_folder import HOLDOUT
+from dnd.pretraining.settings import DistillConfig
 from dnd.reproduction.encoder_card import StoreFacts, encoder_card, scored_heads
 from dnd.reproduction.pretraining_labels import MEASURED, BaseConfig, excluded_keys, find_files, measured_table
 from dnd.store.auxiliary import CALCULATE, words_of_sources
@@ -117,9 +118,17 @@ def pretrain_base(
 
 def _with_changes_allowed(config: BaseConfig) -> BaseConfig:
     """The same for the trainings of each stage, of which one may have been stopped with the settings of before."""
-    stages = {"denoise": config.denoise, "base": config.base, "large": config.large, "tokengt": config.tokengt}
-    loops = {name: replace(stage.loop, allow_change=True) for name, stage in stages.items()}
-    return replace(config, **{name: replace(stage, loop=loops[name]) for name, stage in stages.items()})
+
+    def allowing(stage: DistillConfig) -> DistillConfig:
+        return replace(stage, loop=replace(stage.loop, allow_change=True))
+
+    return replace(
+        config,
+        denoise=replace(config.denoise, loop=replace(config.denoise.loop, allow_change=True)),
+        base=allowing(config.base),
+        large=allowing(config.large),
+        tokengt=allowing(config.tokengt),
+    )
 
 
 class _Run:

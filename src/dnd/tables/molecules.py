@@ -46,8 +46,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
-from dnd.tables.readers import Row, TableReader, read_table, unique_names
-from dnd.tables.smiles_column import require_columns
+from dnd.tables.readers import Row, TableReader, read_table, require_columns, unique_names
 from dnd.tables.streams import (
     LIMIT_LINE,
     STANDARD_INPUT,

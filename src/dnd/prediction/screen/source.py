@@ -11,9 +11,8 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import sha256_file
 from dnd.common.runs import require_file
 from dnd.tables.molecules import field_names, refuse_column_of_sdf
-from dnd.tables.readers import kind_of, read_table
+from dnd.tables.readers import id_columns_of, kind_of, read_table
 from dnd.tables.sdf import read_sdf_blocks
-from dnd.tables.smiles_column import id_columns_of
 from dnd.tables.streams import STANDARD_INPUT, byte_lines, is_sdf, open_bytes
 
 CHUNK_CHARACTERS = 2**22
