@@ -348,6 +348,30 @@ def biogen(path: Path) -> list[str]:
     return _table_of_errors(errors_by_system(path, BIOGEN)["value"], BIOGEN)
 
 
+def fourteen(path: Path) -> list[str]:
+    """`fast` of 0.1.0 and of today on the paper's sets: scores, means over seeds, and CPU seconds."""
+    before, now = (
+        [json.loads(line) for line in one.read_text(encoding="utf-8").splitlines()]
+        for one in (path.parent.parent / "predictor.jsonl", path)
+    )
+    rows = []
+    for name in BENCHMARKS:
+        runs = [[one for one in lines if (one["dataset"], one["system"]) == (name, "fast")] for lines in (before, now)]
+        if not all(runs):
+            continue
+        assert sorted(one["seed"] for one in runs[0]) == sorted(one["seed"] for one in runs[1]), name
+        sizes = runs[1][0]["molecules"]
+        values = [statistics.fmean(one["value"] for one in own) for own in runs]
+        better = values[1] > values[0] if runs[1][0]["metric"] == "rocauc" else values[1] < values[0]
+        seconds = [statistics.fmean(one["cpu_seconds"] for one in own) for own in runs]
+        rows.append([
+            f"{name} ({runs[1][0]['metric']})", f"{sum(sizes.values())} of {runs[1][0]['available']}",
+            str(len(runs[1])), f"{values[0]:.3f}", _bold(f"{values[1]:.3f}", better),
+            f"{seconds[0]:.0f}", f"{seconds[1]:.0f}",
+        ])  # fmt: skip
+    return table(["set", "molecules", "seeds", "0.1.0", "now", "CPU s, 0.1.0", "CPU s, now"], rows)
+
+
 def errors_by_system(path: Path, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     """`value` or `cliff_value` → label of a system → set → mean over seeds; of systems that have all sets."""
     runs: dict[tuple[str, str, str], list[float]] = {}
@@ -609,6 +633,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "predictor": predictor,
     "moleculeace": moleculeace,
     "biogen": biogen,
+    "fourteen": fourteen,
     "graphs": graphs,
     "predictions": predictions,
     "stages": stages,
