@@ -100,6 +100,7 @@ def measured(commands: dict[str, list[str]], repetitions: int, molecules: int) -
             started = time.monotonic()
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
             if status:
                 raise SystemExit(f"{name} failed: {' '.join(command)}")
             yield {
