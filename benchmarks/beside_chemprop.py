@@ -4,7 +4,7 @@
     python benchmarks/beside_chemprop.py OUT --chemprop PYTHON --repetitions 5 --models fast properties
 
 Models are made first, from 1,000 of the molecules (Lipo, whose files are in the repository), unless OUT has them: one
-per recipe, and chemprop's with its default network and one epoch, since training time is not what is asked. Then
+per recipe, and chemprop's with its default network and three epochs, since training time is not what is asked. Then
 every command runs in turn, REPETITIONS times, on one thread. A line of OUT/beside_chemprop.csv is one command:
 CPU seconds of the process and its children, seconds by the clock, peak memory. The ratio of a model is the median over
 repetitions of chemprop's CPU time by its own in the same repetition.
@@ -79,11 +79,11 @@ def dnd_command(out: Path, name: str, molecules: Path, training: Path) -> list[s
 
 
 def chemprop_command(out: Path, python: str, molecules: Path, training: Path) -> list[str]:
-    """`chemprop predict`, of a model that is trained for an epoch unless it is there."""
+    """`chemprop predict`, of a model that is trained for three epochs unless it is there."""
     base = [python, "-c", _CHEMPROP_MAIN]
     folder = out / CHEMPROP
     if not list(folder.rglob("*.pt")):
-        words = ["train", "--data-path", training, "--smiles-columns", "smiles", "--target-columns", "y", "--epochs", 2]
+        words = ["train", "--data-path", training, "--smiles-columns", "smiles", "--target-columns", "y", "--epochs", 3]
         words += ["--output-dir", folder, "--num-workers", 0]
         subprocess.run([*base, *map(str, words)], check=True, capture_output=True)
     (model,) = folder.rglob("best.pt")
