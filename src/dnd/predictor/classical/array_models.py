@@ -467,7 +467,7 @@ def fit_kernel(
         counts: columns that are counts of fingerprints.
         others: columns of descriptors and representations.
         classes: whether the labels are 0 and 1.
-        seed: random seed of the molecules that the likelihood is computed on.
+        seed: random seed of the molecules that the likelihood is computed on, and of those that get a weight.
     """
     unary, scaling = Unary.fit(x_BF, counts), Scaling.fit(x_BF[:, others])
     scaling = Scaling(others[scaling.columns_S], scaling.mean_S, scaling.std_S)
