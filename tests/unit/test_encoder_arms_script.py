@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
+
 from benchmark_scripts import load_script
 
 
@@ -44,4 +45,5 @@ def test_the_page_says_what_was_asked_and_corrects_for_the_number_of_questions(a
     row = next(line for line in page.splitlines() if line.startswith("| `3d-quantum` beside descriptors"))
     assert row.split(" | ")[1:4] == ["-10.0 % (8 of 8)", "0.0078", "0.016"]  # two of the questions could be asked
     assert "| random weights beside descriptors | +0.0 % (0 of 8) | – | – |" in page
-    assert "| 3d | 0.5 |  |" in page and "| all |  | 0.4 |" in page
+    assert "| 3d | 0.5 |  |" in page
+    assert "| all |  | 0.4 |" in page
