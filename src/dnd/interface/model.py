@@ -395,7 +395,7 @@ def _inside(value: Any, *path: str) -> Mapping[str, Any]:
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return f"{name} ({unit})" if unit else name
+    return name if unit in name else f"{name} ({unit})"
 
 
 def _numbers(values: Mapping[str, Any]) -> str:
