@@ -417,7 +417,7 @@ def _eased(rules: LabelRules, kinds: ColumnCells) -> tuple[LabelRules, tuple[str
     if (kinds.above or kinds.below) and rules.censored is None:
         rules = replace(rules, censored="keep")
         added.append(option("censored", "keep"))
-    strange = list(kinds.placeholders)
+    strange = list(kinds.placeholder_words)
     if kinds.numbers > sum(kinds.words.values()) and len(kinds.words) <= _MOST_WORDS:
         strange += [text for text in kinds.words if "," not in text]
     if strange:

@@ -346,6 +346,7 @@ class ColumnCells:
         missing: cells without a label, by their text; the empty ones as an empty text.
         words: other cells that are not numbers, by their text.
         placeholders: numbers such as -999 far outside the others, by their text.
+        placeholder_words: the same as `LabelRules.missing` has them: -999 where cells have -999,0.
     """
 
     decimal: Literal["point", "comma"]
@@ -356,6 +357,7 @@ class ColumnCells:
     missing: dict[str, int]
     words: dict[str, int]
     placeholders: dict[str, int]
+    placeholder_words: tuple[str, ...]
 
 
 def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_file: bool = False) -> ColumnCells:
@@ -420,6 +422,7 @@ class _Column:
             missing={text: counts[text] for text in common if text not in numbers and text not in words},
             words={text: counts[text] for text in common if text in words},
             placeholders={text: counts[text] for text in far},
+            placeholder_words=tuple(_as_word(text, numbers[text].value) for text in far),
         )
 
     def _is_asked(self, text: str) -> bool:
@@ -553,10 +556,11 @@ class _Column:
             text = max(far, key=lambda one: self.counts[one])
             others = [one.value for other, one in numbers.items() if other not in far]
             low, high = min(others), max(others)
+            word = _quoted(_as_word(text, numbers[text].value))
             raise InputError(
                 f"column {self.name}: a value looks like a placeholder for a missing label",
                 found=f"{self._shown(text, _A_LIMIT)}, the others are {low:g} to {high:g}",
-                next_step=f"Add --missing {_quoted(text)}, or --measured {_quoted(text)} if that was measured",
+                next_step=f"Add --missing {word}, or --measured {word} if that was measured",
             )
 
     # Columns of words
@@ -667,6 +671,11 @@ def _in_order(keys: Sequence[str]) -> list[str]:
 
 def _values(words: Sequence[str]) -> frozenset[float]:
     return frozenset(number.value for word in words if (number := Notation().read(word)) is not None)
+
+
+def _as_word(text: str, value: float) -> str:
+    """A number of a cell as an option takes it, where commas separate values."""
+    return f"{value:.17g}" if "," in text else text
 
 
 def _quoted(text: str) -> str:
