@@ -146,12 +146,12 @@ class LabelledMolecules:
             return row
         return self.places[int(np.searchsorted(self.rows_B, row))]
 
-    def row_offsets(self) -> list[tuple[int, int]]:
+    def row_offsets(self) -> list[list[int]]:
         """From which row of the input on messages call rows by how many more, as pairs; empty = as they are."""
-        found: list[tuple[int, int]] = []
+        found: list[list[int]] = []
         for row, place in zip(map(int, self.rows_B), self.places, strict=False):
             if place - row != (found[-1][1] if found else 0):
-                found.append((row, place - row))
+                found.append([row, place - row])
         return found
 
     def digest(self) -> str:
