@@ -84,6 +84,14 @@ def test_a_placeholder_is_counted_and_asked_for() -> None:
     assert next_line(measured).endswith("--target-columns logS --measured=-999")
 
 
+def test_a_finetuning_without_a_target_names_the_command_that_lists_them(tmp_path: Path) -> None:
+    path = DIRTY / "sentinel_minus_999.csv"
+    done = run("finetune", path, "-o", tmp_path / "m")
+    assert done.returncode == 2
+    assert "no column with labels is named: expected --target-columns NAME" in done.stderr
+    assert f"dnd check {shlex.quote(str(path))}" in done.stderr
+
+
 @pytest.mark.parametrize("cell", ["-999", "-999,0", "-999,00"])
 @pytest.mark.parametrize("word", ["-999", "-999.0"])
 def test_a_placeholder_has_any_spelling(tmp_path: Path, cell: str, word: str) -> None:

@@ -178,7 +178,8 @@ def test_labels_are_read_by_the_options_of_the_verb(tmp_path: Path):
     )  # fmt: skip
     counts = made.metrics["counts"]
     limits = sum(isinstance(cell, str) for cell in cells)
-    assert (counts["rejected"], counts["censored_labels"], counts["merged"], counts["standardized"]) == (2, limits, 1, 0)
+    assert (counts["rejected"], counts["censored_labels"]) == (2, limits)
+    assert (counts["merged"], counts["standardized"]) == (1, 0)
     with pytest.raises(InputError, match=r"^the table has no column 'z'"):
         dnd.finetune(table, "z", tmp_path / "n", recipe="fast", verbose=False)
     with pytest.raises(InputError, match=r"^the table has a header and no rows"):
