@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
-from dnd.prediction.screen.source import estimate_rows
+from dnd.prediction.screen.chunks import estimate_rows
 from finetuning_toys import molecules, tiny_model
 
 GOOD = molecules()[:20]

@@ -49,12 +49,17 @@ def label_settings(
     missing: Sequence[str] | None, measured: Sequence[str] | None, censored: str | None, decimal: str | None
 ) -> dict[str, Any]:
     """Those of `LabelRules` that were given, by name."""
-    given = {"missing": _words(missing), "measured": _words(measured), "censored": censored, "decimal": decimal}
+    given = {
+        "missing": _label_words(missing),
+        "measured": _label_words(measured),
+        "censored": censored,
+        "decimal": decimal,
+    }
     return {name: value for name, value in given.items() if value}
 
 
-def _words(words: Sequence[str] | None) -> list[str]:
-    """Words of an option that may be repeated and may hold several, separated by commas.
+def _label_words(words: Sequence[str] | None) -> list[str]:
+    """Words or values that an option says of labels.
 
     Raises:
         ConfigError: a single number with a decimal comma, such as -999,0, which would be read as -999 and 0.
@@ -68,6 +73,11 @@ def _words(words: Sequence[str] | None) -> list[str]:
                 expected=f"{whole}, which stands for every spelling of the number",
                 next_step=f"Use {whole}, or repeat the option for each of two values",
             )
+    return comma_words(words)
+
+
+def comma_words(words: Sequence[str] | None) -> list[str]:
+    """Words of an option that may be repeated and may hold several, separated by commas."""
     return [word.strip() for given in words or () for word in given.split(",") if word.strip()]
 
 
