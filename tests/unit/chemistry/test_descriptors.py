@@ -71,6 +71,14 @@ def test_values_are_rdkits_on_twenty_thousand_molecules():
     assert not [line for text in texts for line in differences(text)]
 
 
+def test_values_of_a_block_are_those_of_each_molecule():
+    texts = [*diverse(40), "[H][H]", "CCO.[Na+].[Cl-]", "N->[Pt](Cl)Cl", "[Fe]", "C"]
+    mols = [Chem.MolFromSmiles(text) for text in texts]
+    each = np.stack([CALCULATOR(Chem.MolFromSmiles(text)) for text in texts])
+    assert np.array_equal(CALCULATOR.of_all(mols), each, equal_nan=True)
+    assert CALCULATOR.of_all([]).shape == (0, len(DESCRIPTOR_NAMES))
+
+
 def test_a_subset_has_the_same_values_in_the_order_asked_for():
     names = ["fr_benzene", "BCUT2D_MRLOW", "MolLogP", "qed", "Chi4v", "fr_NH0", "Kappa3", "PEOE_VSA7"]
     for text in diverse(40):
