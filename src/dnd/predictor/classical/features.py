@@ -218,9 +218,7 @@ def _computed(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[st
         return _computed_by_row(smiles, names, descriptors, width)
 
 
-def _computed_by_row(
-    smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...], width: int
-) -> Features:
+def _computed_by_row(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...], width: int) -> Features:
     x_BF, refused = np.zeros((len(smiles), width), np.float32), {}
     for row, text in enumerate(smiles):
         try:
