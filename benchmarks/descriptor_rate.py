@@ -3,8 +3,8 @@
     python benchmarks/descriptor_rate.py SMILES [--molecules 1000] [--largest 10000] [--parts]
 
 SMILES is a text or .csv file, also .gz, whose first column holds SMILES. The sides alternate in blocks of 100
-molecules, so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. `dnd`'s descriptors get
-a block in one call, as a prediction does it, RDKit's `CalcMolDescriptors` takes one molecule. CPU time of the process;
+molecules, so that all see the same machine; each side gets molecules of its own, as RDKit caches on them. `dnd`'s
+descriptors get a block in one call, as in a prediction; RDKit's `CalcMolDescriptors` takes one molecule. CPU time;
 set OMP_NUM_THREADS=1. The first block is counted too: what is learned per class of atom belongs to the cost.
 
 With --parts each part of `dnd`'s is timed for itself instead, for the second half of the molecules: what is shared (a
