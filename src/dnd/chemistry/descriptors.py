@@ -26,6 +26,7 @@ from rdkit.rdBase import BlockLogs
 
 from dnd.chemistry.descriptor_parts import (
     DISCONNECTED,
+    MOST_CLASSES,
     Answers,
     Paths,
     QuerySet,
@@ -199,7 +200,14 @@ class _Subject:
     @cached_property
     def crippen_N2(self) -> Float[np.ndarray, "atoms 2"]:
         """Contributions of each atom to Crippen's logP and molar refractivity, its hydrogens not included."""
-        return np.array(rdMolDescriptors._CalcCrippenContribs(self.mol)).reshape(-1, 2)
+        environments = _crippen_environments(self)
+        known = [_CRIPPEN.get(environment) for environment in environments]
+        if None in known:
+            known = rdMolDescriptors._CalcCrippenContribs(self.mol)
+            if len(_CRIPPEN) > MOST_CLASSES:
+                _CRIPPEN.clear()
+            _CRIPPEN.update(zip(environments, known, strict=True))
+        return np.array(known).reshape(-1, 2)
 
     @cached_property
     def charges_known(self) -> bool:
@@ -272,6 +280,39 @@ class _Subject:
                 log_p, refractivity = log_p + count * share[0], refractivity + count * share[1]
         return log_p, refractivity
 
+
+_CRIPPEN: dict[int, tuple[float, float]] = {}
+"""Crippen's contributions by `_crippen_environments`, as RDKit found them in the molecules so far."""
+
+
+def _crippen_environments(subject: _Subject) -> list[int]:
+    """A number for each atom that holds all that the 110 queries of Crippen's types ask of it and its surroundings.
+
+    They ask for element, aromaticity, charge, hydrogens and neighbours of the atom; for order, element, aromaticity and
+    charge of its neighbours; of an oxygen's neighbours for as much as of the atom itself. The number is a hash of 64
+    bits.
+    """
+    columns = [subject.atomic_numbers, subject.aromatic, subject.charges, subject.hydrogens, subject.degrees]
+    z_N, aromatic_N, charge_N, hydrogens_N, degree_N = np.array(columns, np.int64).view(np.uint64)
+    kind_N = (z_N * 2 + aromatic_N) * 64 + charge_N % 64
+    leaves, enters = subject.directed_2E
+    order_E = (2 * subject.orders_NN[leaves, enters]).astype(np.uint64)
+    near_N = _mixed((kind_N * 64 + hydrogens_N) * 64 + degree_N)
+    np.add.at(near_N, leaves, _mixed(kind_N[enters] * 8 + order_E))
+    far_N = near_N.copy()
+    np.add.at(far_N, leaves, _mixed(near_N[enters] * 8 + order_E))
+    environments: list[int] = np.where(z_N == 8, far_N, near_N).tolist()
+    return environments
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Numbers of 64 bits that look random, the same for the same value (Steele, Lea and Flood, OOPSLA 2014)."""
+    mixed: np.ndarray = (values ^ (values >> 30)) * _ODD_1
+    mixed = (mixed ^ (mixed >> 27)) * _ODD_2
+    return mixed ^ (mixed >> 31)
+
+
+_ODD_1, _ODD_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 # Crippen's contributions of a hydrogen to logP and molar refractivity: types H1 to H4 and HS of Wildman and Crippen,
 # J. Chem. Inf. Comput. Sci. 39, 868 (1999), Table 1.

@@ -53,8 +53,9 @@ def descriptors_2d(
     Raises:
         TooDenseError: see `dnd.chemistry.descriptors`.
     """
-    finite = np.nan_to_num(_calculator(names).of_all(molecules), nan=0.0, posinf=0.0, neginf=0.0)
-    return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
+    finite: np.ndarray = np.nan_to_num(_calculator(names).of_all(molecules), nan=0.0, posinf=0.0, neginf=0.0)
+    values: np.ndarray = finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
+    return values
 
 
 # The feature matrix: [representation of the encoder | the feature sets of a model, side by side].
