@@ -85,7 +85,12 @@ def training_rows(molecules: Molecules, source: str, most: int | None = None) ->
 
 
 def blended(molecules: Molecules) -> list[str]:
-    """The sets of few molecules; the others teach by their labels alone."""
+    """Measured sets, each of which has a blend."""
+    return [name for name in MEASURED if len(training_rows(molecules, name))]
+
+
+def small_sets(molecules: Molecules) -> list[str]:
+    """The sets of few molecules, which are taught several times in an epoch."""
     return [name for name in MEASURED if 0 < len(training_rows(molecules, name)) < FEWEST_ROWS]
 
 
@@ -107,13 +112,13 @@ def without_labels(molecules: Molecules, rows: np.ndarray) -> Molecules:
 
 
 def fit_blends(molecules: Molecules, out: Path) -> None:
-    """A blend per small data set; its test part is the validation part of the set."""
+    """A blend per measured data set, of at most `FEWEST_ROWS`; its test part is the validation part of the set."""
     for name in blended(molecules):
         folder = out / "blends" / name
         if (folder / "manifest.json").is_file():
             continue
         table, places = out / "blends" / f"{name}.csv", places_of(name)
-        train = training_rows(molecules, name)
+        train = training_rows(molecules, name, FEWEST_ROWS)
         valid = np.flatnonzero((molecules.part_BC[:, places] == 2).any(axis=1))
         tenth = set(np.random.default_rng(5).permutation(train)[: len(train) // 10].tolist())
         part_of = {row: "valid" if row in tenth else "train" for row in train.tolist()} | dict.fromkeys(
@@ -177,7 +182,7 @@ def forest_predictions(molecules: Molecules, out: Path) -> np.ndarray:
 
 def taught_rows(molecules: Molecules) -> np.ndarray:
     """Molecules that blends explain: those with a training label of a small set, and a part of the pool."""
-    places = [place for name in blended(molecules) for place in places_of(name)]
+    places = [place for name in small_sets(molecules) for place in places_of(name)]
     pool = np.random.default_rng(6).permutation(np.flatnonzero(molecules.pooled_B))[:POOL_ROWS]
     return np.union1d(np.flatnonzero((molecules.part_BC[:, places] == 1).any(axis=1)), pool)
 
@@ -231,9 +236,10 @@ def lessons(molecules: Molecules, soft_BC: np.ndarray, course: int = 0) -> tuple
     teaches_B = np.isfinite(values_BC).any(axis=1)
     silent = np.random.default_rng(8).permutation(np.flatnonzero(teaches_B & ~np.isfinite(soft_BC).any(axis=1)))
     teaches_B[silent] = False
-    teaches_B[silent[course * OTHER_ROWS : (course + 1) * OTHER_ROWS]] = True
+    first = course % max(1, -(-len(silent) // OTHER_ROWS)) * OTHER_ROWS
+    teaches_B[silent[first : first + OTHER_ROWS]] = True
     repeated = []
-    for name in blended(molecules):
+    for name in small_sets(molecules):
         own = training_rows(molecules, name)
         repeated += [own] * (min(MOST_REPEATS, FEWEST_ROWS // len(own)) - 1)
     return np.concatenate([np.flatnonzero(teaches_B), *repeated]).astype(np.int64), values_BC
@@ -250,7 +256,7 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-RATES = (1e-3, 5e-4)
+RATES = (1e-3, 7e-4, 5e-4, 3e-4)
 """Highest learning rate of each course."""
 PROBE_STEPS = 400
 OTHER_ROWS = 24_000
