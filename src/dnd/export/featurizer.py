@@ -238,8 +238,8 @@ def pack(graphs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 # Identifiers of the atoms, for TokenGT alone: eigenvectors of the normalised Laplacian, unit columns, lowest
 # eigenvalues first. A hash of each atom and its surroundings settles their signs and the order of equal eigenvalues.
-# Where symmetry leaves two eigenvalues equal all the same, a fixed weight of each atom chooses the basis of their space,
-# so that no vector depends on the library of linear algebra.
+# Where symmetry leaves two eigenvalues equal, a fixed weight of each atom chooses the basis of their space, so that no
+# vector depends on the library of linear algebra.
 
 _MIX_1, _MIX_2 = np.int64(0x3F58476D1CE4E5B9), np.int64(0x14D049BB133111EB)
 _COLOUR_ROUNDS, _COLOUR_TIE_BREAK, _ORDER_TIE_BREAK = 6, 1e-6, 1e-9

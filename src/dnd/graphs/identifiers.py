@@ -62,7 +62,8 @@ def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tens
         scale_Gn = adjacency_Gnn.sum(2).clamp(min=1).rsqrt()
         diagonal_Gnn = torch.diag_embed(1 + tie_break_N[atoms_Gn])
         laplacian_Gnn = diagonal_Gnn - scale_Gn[:, :, None] * adjacency_Gnn * scale_Gn[:, None, :]
-        vectors_Gni = _settled(*torch.linalg.eigh(laplacian_Gnn), num_identifiers)
+        values_Gn, vectors_Gnn = torch.linalg.eigh(laplacian_Gnn)
+        vectors_Gni = _settled(values_Gn, vectors_Gnn, num_identifiers)
         signed_Gni = vectors_Gni * _sign(vectors_Gni, colour_N[atoms_Gn], local_N[atoms_Gn])
         vectors_NI[atoms_Gn.flatten(), : signed_Gni.shape[2]] = signed_Gni.flatten(0, 1)
     return vectors_NI

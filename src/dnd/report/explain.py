@@ -482,8 +482,10 @@ def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list
     for one, (_, target) in zip(found, asked, strict=True):
         (question,) = _questions(predictor, [target])
         try:
-            unsaid = isinstance(one, str) or _unsaid(one, question)
-            drawings.append("" if unsaid else draw_svg(*_drawn(one, question)))
+            if isinstance(one, str) or _unsaid(one, question):
+                drawings.append("")
+            else:
+                drawings.append(draw_svg(*_drawn(one, question)))
         except ValueError:
             drawings.append("")
     return drawings
