@@ -21,7 +21,7 @@ import dnd.prediction.screen.screen as screening
 import dnd.store.prepare as preparing
 import screen_toys
 from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
-from dnd.cli.finetune import finetune as finetune_verb
+from dnd.cli.finetuning import finetune as finetune_verb
 from dnd.common.files import read_manifest
 from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.pretraining.denoise import DenoiseConfig, denoise
