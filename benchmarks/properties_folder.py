@@ -51,7 +51,7 @@ from dnd.predictor.model_folder import (
 )
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.ready_made import PROPERTIES_FILE, ReadyMade, properties_text
-from dnd.predictor.uncertainty.calibration import CALIBRATION, Calibration, write_calibration
+from dnd.predictor.uncertainty.calibration import CALIBRATION, Calibration, TargetCalibration, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
 
@@ -387,31 +387,44 @@ def recalibrate(folder: Path, results: Path, molecules: Molecules) -> list[str]:
         for place, (target, known) in enumerate(zip(member.targets, before.targets, strict=True))
         if target.kind == "classification" and known.chosen.scaling is None
     ]
+    if not own:
+        return []
     places = [next(p for p, one in enumerate(PROPERTIES) if one.name == member.targets[place].name) for place in own]
     values_BC, labels_BC, found = _calibrated_part(molecules, member, own, places)
     chosen = [place for place, one in enumerate(found.targets) if one.chosen.scaling is not None]
     by_place = {own[place]: found.targets[place] for place in chosen}
     targets = tuple(by_place.get(place, one) for place, one in enumerate(before.targets))
-    lines = read_raw()
-    for place in chosen:
-        line = next(line for line in lines if line["property"] == PROPERTIES[places[place]].name)
-        judged = found.targets[place].judged
-        line |= {"brier_before": _cell(judged.before), "brier": _cell(judged.measured)}
-        line |= {"set_coverage": _cell(judged.set_coverage)}
-    names = [PROPERTIES[places[place]].name for place in chosen]
-    said = {name: values_BC[np.isfinite(labels_BC[:, place]), place] for name, place in zip(names, chosen, strict=True)}
-    _write_lines(results, lines)
-    _replace_predictions(results, said)
     sentences = read_json(folder / CALIBRATION)["sentences"]
     write_calibration(folder, Calibration(targets, before.coverage, before.groups), sentences)
-    kept = [line for line in lines if line["ships"] == "yes"]
+    names = [PROPERTIES[places[place]].name for place in chosen]
+    lines = _lines_with({name: found.targets[place] for name, place in zip(names, chosen, strict=True)})
+    _write_lines(results, lines)
+    known_BC = np.isfinite(labels_BC)
+    said = {name: values_BC[known_BC[:, place], place] for name, place in zip(names, chosen, strict=True)}
+    _replace_predictions(results, said)
+    _rewrite_words(folder, lines)
+    write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION)
+    return names
+
+
+def _lines_with(calibrated: Mapping[str, TargetCalibration]) -> list[dict[str, str]]:
+    """The raw lines with what the calibration of some properties reached on their test parts."""
+    lines = read_raw()
+    for line in lines:
+        if line["property"] in calibrated:
+            judged = calibrated[line["property"]].judged
+            line |= {"brier_before": _cell(judged.before), "brier": _cell(judged.measured)}
+            line |= {"set_coverage": _cell(judged.set_coverage)}
+    return lines
+
+
+def _rewrite_words(folder: Path, lines: Sequence[Mapping[str, str]]) -> None:
+    """The list of properties and the card, from the raw lines."""
     by_name = {one.name: one for one in PROPERTIES}
-    entries = [ready_made(by_name[line["property"]], line) for line in kept]
+    entries = [ready_made(by_name[line["property"]], line) for line in lines if line["ships"] == "yes"]
     dropped = [line["property"] for line in lines if line["ships"] != "yes"]
     write_text(folder / PROPERTIES_FILE, properties_text(entries))
     write_text(folder / "card.md", card(entries, dropped, {"molecules": int(lines[0]["taught_molecules"])}))
-    write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION)
-    return names
 
 
 def _calibrated_part(

@@ -189,11 +189,11 @@ def _settled(values_Gn: Tensor, vectors_Gnn: Tensor, count: int) -> Tensor:
     .. math:: V^T \mathrm{diag}(w)\, V = R \Theta R^T, \quad V \to V R, \quad w_u = u \varphi \bmod 1
     """
     vectors_Gni = vectors_Gnn[:, :, :count].clone()
-    equal_Gm = values_Gn.diff(dim=1) < EQUAL_EIGENVALUES
+    equal_Gn = values_Gn.diff(dim=1) < EQUAL_EIGENVALUES
     atoms_n = torch.arange(1, values_Gn.shape[1] + 1, dtype=values_Gn.dtype, device=values_Gn.device)
     weight_n = (atoms_n * _ATOM_WEIGHT) % 1
-    for molecule in torch.nonzero(equal_Gm[:, :count].any(1))[:, 0].tolist():
-        for first, end in _runs(equal_Gm[molecule].tolist()):
+    for molecule in torch.nonzero(equal_Gn[:, :count].any(1))[:, 0].tolist():
+        for first, end in _runs(equal_Gn[molecule].tolist()):
             own_nm = vectors_Gnn[molecule, :, first:end]
             _, rotation_mm = torch.linalg.eigh(own_nm.T @ (weight_n[:, None] * own_nm))
             vectors_Gni[molecule, :, first:end] = (own_nm @ rotation_mm)[:, : max(0, count - first)]
