@@ -2,6 +2,8 @@
 
     python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 20 minutes of a core
     python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, student or write
+    python benchmarks/properties.py compare DATA OUT   blends of all measured sets beside what ships (validation parts)
+    python benchmarks/properties.py calibrate DATA OUT what ships, for classes that had too few molecules before
     python benchmarks/properties.py draw               the table of docs/results/properties.md
 
 DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.npz (data/README.md says what they are);
@@ -22,7 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,13 +44,24 @@ from properties_data import (
     collect,
     small_and_calculated,
 )
-from properties_folder import MODEL, PAGE, RESULTS, drawn, judge, lines_of, read_raw, write_folder, write_raw
+from properties_folder import (
+    MODEL,
+    PAGE,
+    RESULTS,
+    drawn,
+    judge,
+    lines_of,
+    read_raw,
+    recalibrate,
+    write_folder,
+    write_raw,
+)
 from safetensors.torch import save
 
 from dnd.chemistry.parse import read_smiles
 from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
-from dnd.common.files import sha256_file, write_bytes, write_text
+from dnd.common.files import read_json, sha256_file, write_bytes, write_text
 from dnd.common.log import LOGGER, PROGRESS, told
 from dnd.common.model_folder import load_strictly, read_tensors
 from dnd.common.runs import read_record, write_record
@@ -60,11 +73,13 @@ from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import initial_student, probe_head
 from dnd.models.students.encoders import half_precision
 from dnd.predictor.classical.features import count_fingerprints, features_of
-from dnd.predictor.ensemble import PropertyNetwork
+from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
+from dnd.predictor.metrics import score
 from dnd.predictor.model_folder import Member
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import valid_molecules
+from dnd.tables.writers import csv_text
 from dnd.training.loop import train
 from dnd.training.settings import LoopConfig
 
@@ -106,14 +121,14 @@ def without_labels(molecules: Molecules, rows: np.ndarray) -> Molecules:
 # 2. Blends.
 
 
-def fit_blends(molecules: Molecules, out: Path) -> None:
-    """A blend per small data set; its test part is the validation part of the set."""
-    for name in blended(molecules):
+def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
+    """A blend per data set, of at most `FEWEST_ROWS` molecules; its test part is the validation part of the set."""
+    for name in names:
         folder = out / "blends" / name
         if (folder / "manifest.json").is_file():
             continue
         table, places = out / "blends" / f"{name}.csv", places_of(name)
-        train = training_rows(molecules, name)
+        train = training_rows(molecules, name, FEWEST_ROWS)
         valid = np.flatnonzero((molecules.part_BC[:, places] == 2).any(axis=1))
         tenth = set(np.random.default_rng(5).permutation(train)[: len(train) // 10].tolist())
         part_of = {row: "valid" if row in tenth else "train" for row in train.tolist()} | dict.fromkeys(
@@ -139,6 +154,32 @@ def fit_blends(molecules: Molecules, out: Path) -> None:
         ]
         config = load_config(FinetuneConfig, "fast", words, stage="finetune")
         finetune(table, folder, names, config, encoder=ENCODER, resume=folder.is_dir())
+
+
+def compare_blends(molecules: Molecules, out: Path, names: Sequence[str], results: Path) -> None:
+    """A line per property: its blend, and the student that ships, on the validation part."""
+    valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
+    store = valid_molecules([molecules.smiles[row] for row in valid], HYDROGENS).store
+    member = Predictor.load(MODEL, device="cpu").parts.members[0]
+    outputs = run_over(member.network, member.network.student, store, np.arange(len(valid)))
+    said_BC, lines = to_raw_units(outputs, member.targets), []
+    place_of = {target.name: place for place, target in enumerate(member.targets)}
+    for name in names:
+        if not (out / "blends" / name / "manifest.json").is_file():
+            continue
+        metrics = read_json(out / "blends" / name / "metrics.json")
+        for place in places_of(name):
+            one, known_B = PROPERTIES[place], molecules.part_BC[valid, place] == 2
+            metric = "rmse" if one.kind == "regression" else "rocauc"
+            labels_B1 = molecules.labels_BC[valid[known_B], place, None]
+            student = score(metric, labels_B1, said_BC[known_B, place_of[one.name], None]).value
+            per_target = metrics["parts"]["test"].get("targets") or {one.name: metrics["parts"]["test"]}
+            lines.append([
+                one.name, name, len(training_rows(molecules, name, FEWEST_ROWS)), len(labels_B1), metric,
+                f"{per_target[one.name][metric]:.5g}", f"{student:.5g}",
+            ])  # fmt: skip
+    columns = ["property", "set", "training_of_blend", "validation", "metric", "blend", "student"]
+    write_text(results / "blends.csv", csv_text(columns, lines))
 
 
 # 3. Forests beside the student.
@@ -343,26 +384,38 @@ def write(molecules: Molecules, out: Path, folder: Path, results: Path) -> None:
     write_folder(folder, molecules, member, judged, lines, record)
 
 
+STEPS = ("all", "collect", "blends", "forests", "soft", "student", "write", "compare", "calibrate", "draw")
+
+
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["all", "collect", "blends", "forests", "soft", "student", "write", "draw"])
+    parser.add_argument(
+        "step", choices=["all", "collect", "blends", "forests", "soft", "student", "write", "calibrate", "draw"]
+    )
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--most", type=int, help="of each part of each source, for a rehearsal that writes into OUT")
     given = parser.parse_args()
     if given.step == "draw":
-        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), read_raw()))
+        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), read_raw(), read_raw("blends.csv")))
         return
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "molecules.npz"
     if not kept.is_file():
         collect(given.data, given.most).write(kept)
+    if given.step == "calibrate":
+        print("calibrated: " + ", ".join(recalibrate(MODEL, RESULTS, Molecules.read(kept))))
+        return
+    if given.step == "compare":
+        fit_blends(Molecules.read(kept), out, MEASURED)
+        compare_blends(Molecules.read(kept), out, MEASURED, RESULTS)
+        return
     molecules = without_surplus(Molecules.read(kept))
     rehearsal = given.most is not None
     steps: dict[str, Callable[[], None]] = {
-        "blends": lambda: fit_blends(molecules, out),
+        "blends": lambda: fit_blends(molecules, out, blended(molecules)),
         "forests": lambda: fit_each_forest(molecules, out),
         "soft": lambda: ask_blends(molecules, out),
         "student": lambda: teach_all(molecules, out),

@@ -31,7 +31,8 @@ from properties_data import (
 )
 
 from dnd.chemistry.splits import Split
-from dnd.common.files import package_versions, sha256_file, write_bytes
+from dnd.common.files import package_versions, read_json, sha256_file, write_bytes, write_manifest, write_text
+from dnd.common.model_folder import FORMAT_VERSION
 from dnd.finetuning.evaluation import mean_prediction, part_metrics
 from dnd.finetuning.prepared_labels import describe_targets
 from dnd.finetuning.verdict import Judged, Verdict, judge_beside_baselines
@@ -39,15 +40,25 @@ from dnd.models.students.encoders import encoder_folder
 from dnd.predictor.applicability_domain import Domain, fit_domain, write_domain
 from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import metric_names, score, significant
-from dnd.predictor.model_folder import KNOWN, MOST_ATOMS, Member, known_molecules, predictor_config, write_predictor
+from dnd.predictor.model_folder import (
+    KIND,
+    KNOWN,
+    MOST_ATOMS,
+    Member,
+    known_molecules,
+    predictor_config,
+    write_predictor,
+)
+from dnd.predictor.predictor import Predictor
 from dnd.predictor.ready_made import PROPERTIES_FILE, ReadyMade, properties_text
-from dnd.predictor.uncertainty.calibration import Calibration, write_calibration
+from dnd.predictor.uncertainty.calibration import CALIBRATION, Calibration, TargetCalibration, write_calibration
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.store.featurize import valid_molecules
 
 FOREST = "random_forest_counts"
 _POOR = 0.8  # coverage of sets made for 90 %, below which the card says so
 BEGIN, END = "<!-- drawn from properties/properties.csv -->", "<!-- end of properties -->"
+BLENDS = ("<!-- drawn from properties/blends.csv -->", "<!-- end of blends -->")
 
 
 @dataclass(frozen=True)
@@ -183,11 +194,7 @@ def _cell(value: float | None) -> str:
 def write_raw(folder: Path, lines: Sequence[Mapping[str, Any]], judged: Judgement) -> None:
     """The raw lines, and each test label of what ships beside what the student says."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with open(folder / "properties.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(lines)
+    _write_lines(folder, lines)
     rows = ["property,smiles,label,predicted"]
     for place, line in enumerate(lines):
         test = judged.part.test[np.isfinite(judged.labels_BC[judged.part.test, place])]
@@ -195,6 +202,14 @@ def write_raw(folder: Path, lines: Sequence[Mapping[str, Any]], judged: Judgemen
             label, value = judged.labels_BC[row, place], judged.values_BC[row, place]
             rows.append(f"{line['property']},{judged.smiles[row]},{label:.6g},{value:.5g}")
     write_bytes(folder / "test_predictions.csv.gz", gzip.compress("\n".join([*rows, ""]).encode(), 9, mtime=0))
+
+
+def _write_lines(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    with open(folder / "properties.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 # The MODEL folder.
@@ -269,7 +284,7 @@ def ready_made(one: Property, line: Mapping[str, Any]) -> ReadyMade:
         bad_at += f" Its sets of likely classes held {float(line['set_coverage']):.0%} of the test part, not 90 %."
     return ReadyMade(
         name=one.name, title=one.title, unit=one.unit, kind=one.kind, data=line["data"], licence=line["licence"],
-        training=line["training"], test=line["test"], metric=metric, score=float(line[f"student_{metric}"]),
+        training=int(line["training"]), test=int(line["test"]), metric=metric, score=float(line[f"student_{metric}"]),
         forest=float(line[f"{FOREST}_{metric}"]), mean=float(line[f"mean_{metric}"]),
         beside_forest=line["beside_forest"], bad_at=bad_at,
         most_atoms=SMALL_MOLECULES if one.source == DFT else 0,
@@ -348,6 +363,100 @@ def _card_cells(one: ReadyMade) -> list[str]:
     ]  # fmt: skip
 
 
+# Calibrated anew, the weights as they are.
+
+
+def recalibrate(folder: Path, results: Path, molecules: Molecules) -> list[str]:
+    """Calibrate the classes that ship without calibrated probabilities, where there are enough molecules by now.
+
+    Their lines, card and list are rewritten; no weight, and nothing of any other property, changes.
+
+    Args:
+        folder: MODEL folder that ships.
+        results: folder of the raw lines.
+        molecules: all of them.
+
+    Returns:
+        The properties that were calibrated.
+    """
+    predictor = Predictor.load(folder, device="cpu")
+    member, before = predictor.parts.members[0], predictor.calibration
+    assert before is not None, "it was written with one"
+    own = [
+        place
+        for place, (target, known) in enumerate(zip(member.targets, before.targets, strict=True))
+        if target.kind == "classification" and known.chosen.scaling is None
+    ]
+    if not own:
+        return []
+    places = [next(p for p, one in enumerate(PROPERTIES) if one.name == member.targets[place].name) for place in own]
+    values_BC, labels_BC, found = _calibrated_part(molecules, member, own, places)
+    chosen = [place for place, one in enumerate(found.targets) if one.chosen.scaling is not None]
+    by_place = {own[place]: found.targets[place] for place in chosen}
+    targets = tuple(by_place.get(place, one) for place, one in enumerate(before.targets))
+    sentences = read_json(folder / CALIBRATION)["sentences"]
+    write_calibration(folder, Calibration(targets, before.coverage, before.groups), sentences)
+    names = [PROPERTIES[places[place]].name for place in chosen]
+    lines = _lines_with({name: found.targets[place] for name, place in zip(names, chosen, strict=True)})
+    _write_lines(results, lines)
+    known_BC = np.isfinite(labels_BC)
+    said = {name: values_BC[known_BC[:, place], place] for name, place in zip(names, chosen, strict=True)}
+    _replace_predictions(results, said)
+    _rewrite_words(folder, lines)
+    write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION)
+    return names
+
+
+def _lines_with(calibrated: Mapping[str, TargetCalibration]) -> list[dict[str, str]]:
+    """The raw lines with what the calibration of some properties reached on their test parts."""
+    lines = read_raw()
+    for line in lines:
+        if line["property"] in calibrated:
+            judged = calibrated[line["property"]].judged
+            line |= {"brier_before": _cell(judged.before), "brier": _cell(judged.measured)}
+            line |= {"set_coverage": _cell(judged.set_coverage)}
+    return lines
+
+
+def _rewrite_words(folder: Path, lines: Sequence[Mapping[str, str]]) -> None:
+    """The list of properties and the card, from the raw lines."""
+    by_name = {one.name: one for one in PROPERTIES}
+    entries = [ready_made(by_name[line["property"]], line) for line in lines if line["ships"] == "yes"]
+    dropped = [line["property"] for line in lines if line["ships"] != "yes"]
+    write_text(folder / PROPERTIES_FILE, properties_text(entries))
+    write_text(folder / "card.md", card(entries, dropped, {"molecules": int(lines[0]["taught_molecules"])}))
+
+
+def _calibrated_part(
+    molecules: Molecules, member: Member, own: Sequence[int], places: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, Calibration]:
+    """Calibrated values and labels of the test molecules of some properties, and what the validation ones taught."""
+    rows, labels_BC, part = judged_rows(molecules)
+    labels_BC = labels_BC[:, places]
+    known_B = np.isfinite(labels_BC).any(axis=1)
+    number_B = np.cumsum(known_B) - 1
+    part = Split(*(number_B[one[known_B[one]]] for one in (part.train, part.valid, part.test)))
+    store = valid_molecules([molecules.smiles[row] for row in rows[known_B]], HYDROGENS)
+    outputs = run_over(member.network, member.network.student, store.store, np.arange(len(store.smiles)))
+    values_BC = to_raw_units(outputs, member.targets)[:, own]
+    kinds = [PROPERTIES[place].kind for place in places]
+    folds, found = calibrate([(part, values_BC)], labels_BC[known_B], kinds, identities=store.smiles)
+    return folds[0][1][part.test], labels_BC[known_B][part.test], found
+
+
+def _replace_predictions(results: Path, said: Mapping[str, np.ndarray]) -> None:
+    """Write what the student says now into the lines of some properties, which are in the order of the test part."""
+    path = results / "test_predictions.csv.gz"
+    rows = gzip.decompress(path.read_bytes()).decode().splitlines()
+    left = {name: iter(values) for name, values in said.items()}
+    for place, row in enumerate(rows):
+        name, *cells = row.split(",")
+        if name in left:
+            rows[place] = ",".join([name, *cells[:-1], f"{next(left[name]):.5g}"])
+    assert all(next(rest, None) is None for rest in left.values()), "the lines are of these molecules"
+    write_bytes(path, gzip.compress("\n".join([*rows, ""]).encode(), 9, mtime=0))
+
+
 # The page.
 
 
@@ -369,15 +478,27 @@ def table(lines: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(found)
 
 
-def drawn(page: str, lines: Sequence[Mapping[str, str]]) -> str:
-    """The page with its table drawn anew."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table(lines)}\n{END}{rest.partition(END)[2]}"
+def table_of_blends(lines: Sequence[Mapping[str, str]]) -> str:
+    """A line per property: its blend beside the student."""
+    found = ["| property | molecules: blend, validation | metric | blend | student |", "|---|---|---|---|---|"]
+    for line in lines:
+        cells = [line["property"], f"{line['training_of_blend']}, {line['validation']}", line["metric"]]
+        cells += [f"{float(line[system]):.3g}" for system in ("blend", "student")]
+        found.append(f"| {' | '.join(cells)} |")
+    return "\n".join(found)
 
 
-def read_raw() -> list[dict[str, str]]:
+def drawn(page: str, lines: Sequence[Mapping[str, str]], blends: Sequence[Mapping[str, str]]) -> str:
+    """The page with its tables drawn anew."""
+    for begin, end, text in ((BEGIN, END, table(lines)), (*BLENDS, table_of_blends(blends))):
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def read_raw(name: str = "properties.csv") -> list[dict[str, str]]:
     """The raw lines of the repository."""
-    with open(RESULTS / "properties.csv", newline="", encoding="utf-8") as stream:
+    with open(RESULTS / name, newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from benchmark_scripts import load_script
+from dnd.predictor.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +70,31 @@ def test_what_is_taught_is_a_label_else_what_a_blend_says_and_nothing_of_what_is
 
 def test_the_page_is_that_of_its_raw_lines(script: ModuleType) -> None:
     page = script.PAGE.read_text(encoding="utf-8")
-    assert script.drawn(page, script.read_raw()) == page
+    assert script.drawn(page, script.read_raw(), script.read_raw("blends.csv")) == page
+
+
+def test_few_of_a_class_draws_the_share_of_the_whole_and_its_table_is_that_of_its_lines(data: ModuleType) -> None:
+    few = load_script("few_of_a_class")
+    labels = np.repeat([1.0, 0.0], [20, 100])
+    rows = few.drawn_rows(labels, 4, np.random.default_rng(0))
+    assert (labels[rows].sum(), len(rows)) == (4, 24)
+    page = few.PAGE.read_text(encoding="utf-8")
+    assert few.drawn(page, few.read_lines()) == page
+
+
+def test_calibrating_anew_replaces_the_predictions_of_its_properties_in_order(
+    data: ModuleType, script: ModuleType, tmp_path: Path
+) -> None:
+    folder = load_script("properties_folder")
+    rows = "property,smiles,label,predicted\na,CCO,1,0.5\nb,CCO,1,0.6\na,CCC,0,0.4\n"
+    (tmp_path / "test_predictions.csv.gz").write_bytes(gzip.compress(rows.encode()))
+    folder._replace_predictions(tmp_path, {"a": np.array([0.7, 0.1])})
+    found = gzip.decompress((tmp_path / "test_predictions.csv.gz").read_bytes()).decode()
+    assert found == "property,smiles,label,predicted\na,CCO,1,0.7\nb,CCO,1,0.6\na,CCC,0,0.1\n"
+
+
+def test_every_class_that_ships_is_calibrated() -> None:
+    predictor = Predictor.load("dnd-properties", device="cpu")
+    assert predictor.calibration is not None
+    for target, own in zip(predictor.targets, predictor.calibration.targets, strict=True):
+        assert (own.chosen.scaling is not None) == (target.kind == "classification")

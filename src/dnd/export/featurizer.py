@@ -238,21 +238,35 @@ def pack(graphs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 # Identifiers of the atoms, for TokenGT alone: eigenvectors of the normalised Laplacian, unit columns, lowest
 # eigenvalues first. A hash of each atom and its surroundings settles their signs and the order of equal eigenvalues.
-# Where a molecule's symmetry leaves two eigenvalues equal all the same, the library of linear algebra decides.
+# Where symmetry leaves two eigenvalues equal, a fixed weight of each atom chooses the basis of their space, so that no
+# vector depends on the library of linear algebra.
 
 _MIX_1, _MIX_2 = np.int64(0x3F58476D1CE4E5B9), np.int64(0x14D049BB133111EB)
 _COLOUR_ROUNDS, _COLOUR_TIE_BREAK, _ORDER_TIE_BREAK = 6, 1e-6, 1e-9
+_EQUAL_EIGENVALUES, _ATOM_WEIGHT = 1e-10, 0.6180339887498949
 
 
 def identifiers(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray, columns: int) -> np.ndarray:
     """Identifiers `(n, K)` of the atoms of one molecule; zeros where there are fewer than K atoms."""
     unit_n, laplacian_nn = laplacian(atoms_n9, bonds_E2, of_bonds_E3)
-    vectors_nk = np.linalg.eigh(laplacian_nn)[1][:, :columns]
+    vectors_nk = _settled(*np.linalg.eigh(laplacian_nn))[:, :columns]
     by_colour_k, by_order_k = (unit_n - 0.5) @ vectors_nk, (1 / np.arange(1, len(unit_n) + 1)) @ vectors_nk
     score_k = np.where(np.abs(by_colour_k) > 1e-5, by_colour_k, by_order_k)
     found_nK = np.zeros((len(unit_n), columns))
     found_nK[:, : vectors_nk.shape[1]] = vectors_nk * np.where(score_k < 0, -1.0, 1.0)
     return found_nK
+
+
+def _settled(values_n: np.ndarray, vectors_nn: np.ndarray) -> np.ndarray:
+    """The eigenvectors, those of one eigenvalue turned so that they diagonalise a fixed weight of the atoms."""
+    found_nn = vectors_nn.copy()
+    weight_n = (np.arange(1.0, len(values_n) + 1) * _ATOM_WEIGHT) % 1
+    edges = np.flatnonzero(np.diff(values_n) >= _EQUAL_EIGENVALUES) + 1
+    for first, end in zip([0, *edges], [*edges, len(values_n)], strict=True):
+        if end - first > 1:
+            own_nm = vectors_nn[:, first:end]
+            found_nn[:, first:end] = own_nm @ np.linalg.eigh(own_nm.T @ (weight_n[:, None] * own_nm))[1]
+    return found_nn
 
 
 def laplacian(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """Node identifiers of TokenGT: Laplacian eigenvectors and orthonormal random vectors, each from the molecule alone.
 
 Eigenvectors of a graph are fixed only up to sign, and up to rotation where eigenvalues repeat (benzene, CF3, salts).
-Two things fix them here as far as the molecule itself does: every atom has a colour, a hash of its features and of
-what it is bonded to, and the colours break ties; what symmetry leaves open, the order of the atoms decides.
+Three things fix them here: every atom has a colour, a hash of its features and of what it is bonded to, and the colours
+break ties; what symmetry leaves open, the order of the atoms decides; and eigenvalues that are equal even then share a
+space, in which a fixed weight of each atom chooses the vectors. So no vector depends on the library of linear algebra.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ COLOUR_ROUNDS = 6
 # that other eigenvectors keep the digits that matter. The order acts only among atoms of one colour.
 COLOUR_TIE_BREAK = 1e-6
 ORDER_TIE_BREAK = 1e-9
+# Eigenvalues closer than this are one: rounding turns their vectors by 1e-16 / gap, here by less than 1e-5.
+EQUAL_EIGENVALUES = 1e-10
+_ATOM_WEIGHT = 0.6180339887498949  # its multiples, modulo 1, are distinct and spread evenly
 # A molecule's own hash in one step: odd 63-bit constants of SplitMix64, kept below 2**63.
 _MIX_1, _MIX_2 = 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
 _GOLDEN = 0x1E3779B97F4A7C15
@@ -40,7 +44,8 @@ def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tens
 
     on the unweighted bonds, degrees clipped to at least 1 (so an isolated atom has eigenvalue 1, not 0). Source:
     TokenGT (Kim et al., NeurIPS 2022). Unit columns, ascending eigenvalues, zeros where a molecule has fewer
-    atoms. Each sign is fixed: the projection on the atom colours is positive.
+    atoms. Each sign is fixed: the projection on the atom colours is positive. Vectors of one eigenvalue are settled by
+    `_settled`.
 
     Args:
         graph: B molecules; without a conformer, without padding.
@@ -57,7 +62,8 @@ def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tens
         scale_Gn = adjacency_Gnn.sum(2).clamp(min=1).rsqrt()
         diagonal_Gnn = torch.diag_embed(1 + tie_break_N[atoms_Gn])
         laplacian_Gnn = diagonal_Gnn - scale_Gn[:, :, None] * adjacency_Gnn * scale_Gn[:, None, :]
-        vectors_Gni = torch.linalg.eigh(laplacian_Gnn).eigenvectors[:, :, :num_identifiers]
+        values_Gn, vectors_Gnn = torch.linalg.eigh(laplacian_Gnn)
+        vectors_Gni = _settled(values_Gn, vectors_Gnn, num_identifiers)
         signed_Gni = vectors_Gni * _sign(vectors_Gni, colour_N[atoms_Gn], local_N[atoms_Gn])
         vectors_NI[atoms_Gn.flatten(), : signed_Gni.shape[2]] = signed_Gni.flatten(0, 1)
     return vectors_NI
@@ -172,6 +178,36 @@ def _rank_among_equals(colour_N: Tensor, batch_N: Tensor) -> Tensor:
     place_N = torch.arange(len(order_N), device=order_N.device)
     starts_N = torch.cat([place_N[:1], torch.where(same_N, 0, place_N[1:])])
     return torch.empty_like(place_N).scatter_(0, order_N, place_N - starts_N.cummax(0).values)
+
+
+def _settled(values_Gn: Tensor, vectors_Gnn: Tensor, count: int) -> Tensor:
+    r"""The first `count` eigenvectors `(G, n, i)`, with a basis of its own for each repeated eigenvalue.
+
+    Vectors V of one eigenvalue are any basis of its space; only the space is defined. The basis that is taken
+    diagonalises a fixed weight of the atoms within it, which is generic, so its eigenvalues are distinct:
+
+    .. math:: V^T \mathrm{diag}(w)\, V = R \Theta R^T, \quad V \to V R, \quad w_u = u \varphi \bmod 1
+    """
+    vectors_Gni = vectors_Gnn[:, :, :count].clone()
+    equal_Gn = values_Gn.diff(dim=1) < EQUAL_EIGENVALUES
+    atoms_n = torch.arange(1, values_Gn.shape[1] + 1, dtype=values_Gn.dtype, device=values_Gn.device)
+    weight_n = (atoms_n * _ATOM_WEIGHT) % 1
+    for molecule in torch.nonzero(equal_Gn[:, :count].any(1))[:, 0].tolist():
+        for first, end in _runs(equal_Gn[molecule].tolist()):
+            own_nm = vectors_Gnn[molecule, :, first:end]
+            _, rotation_mm = torch.linalg.eigh(own_nm.T @ (weight_n[:, None] * own_nm))
+            vectors_Gni[molecule, :, first:end] = (own_nm @ rotation_mm)[:, : max(0, count - first)]
+    return vectors_Gni
+
+
+def _runs(equal_m: list[bool]) -> Iterator[tuple[int, int]]:
+    """First and end of each run of equal eigenvalues, where place k says whether k and k + 1 are equal."""
+    first = 0
+    for place, is_equal in enumerate([*equal_m, False]):
+        if not is_equal:
+            if place > first:
+                yield first, place + 1
+            first = place + 1
 
 
 def _sign(vectors_Gni: Tensor, colour_Gn: Tensor, local_Gn: Tensor) -> Tensor:

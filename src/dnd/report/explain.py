@@ -66,8 +66,8 @@ class Explained:
     Attributes:
         smiles: canonical; the atoms are in its order.
         symbols: elements of the atoms.
-        output_C: what the model says of it.
-        atoms_NC: contributions, in the unit of the outputs.
+        output_C: what the model says of it; NaN where it says nothing of a target.
+        atoms_NC: contributions, in the unit of the outputs; NaN where the model says nothing.
     """
 
     smiles: str
@@ -122,12 +122,13 @@ class _Plan:
 
     def result(self, outputs_BC: np.ndarray) -> Explained | str:
         own_C = outputs_BC[self.start]
-        if not np.isfinite(own_C).all():
+        if not np.isfinite(own_C).any():
             return "the model has no prediction for it"
         atoms_NC, place = np.zeros((len(self.variants), len(own_C))), self.start + 1
+        atoms_NC[:, ~np.isfinite(own_C)] = np.nan  # such as a target for small molecules only
         for atom, texts in enumerate(self.variants):
             changed_VC = outputs_BC[place : place + len(texts)]
-            changed_VC = changed_VC[np.isfinite(changed_VC).all(axis=1)]
+            changed_VC = changed_VC[np.isfinite(changed_VC[:, np.isfinite(own_C)]).all(axis=1)]
             if len(changed_VC):
                 atoms_NC[atom] = own_C - changed_VC.mean(axis=0)
             place += len(texts)
@@ -456,8 +457,9 @@ def explain_molecules(predictor: Predictor, smiles: Sequence[str], targets: Sequ
 
 
 def _explanation(text: str, answer: Explained | str, question: _Question) -> Explanation:
-    if isinstance(answer, str):
-        return Explanation(text, question.name, error=answer)
+    reason = answer if isinstance(answer, str) else _unsaid(answer, question)
+    if reason or isinstance(answer, str):
+        return Explanation(text, question.name, error=reason)
     column, class_name, prediction = _answer(answer, question)
     try:
         svg, error = draw_svg(*_drawn(answer, question)), ""
@@ -480,7 +482,10 @@ def draw_answers(predictor: Predictor, asked: Sequence[tuple[str, str]]) -> list
     for one, (_, target) in zip(found, asked, strict=True):
         (question,) = _questions(predictor, [target])
         try:
-            drawings.append("" if isinstance(one, str) else draw_svg(*_drawn(one, question)))
+            if isinstance(one, str) or _unsaid(one, question):
+                drawings.append("")
+            else:
+                drawings.append(draw_svg(*_drawn(one, question)))
         except ValueError:
             drawings.append("")
     return drawings
@@ -490,6 +495,8 @@ def _write_one(
     out: Path, number: int, question: _Question, one: Explained, atoms: list[list[object]]
 ) -> tuple[object, str]:
     """Write the pictures and add the lines of one target; returns the prediction and what went wrong."""
+    if reason := _unsaid(one, question):
+        return None, reason
     column, class_name, prediction = _answer(one, question)
     for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_NC[:, column], strict=True)):
         atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
@@ -502,6 +509,12 @@ def _write_one(
     write_text(out / f"{stem}.svg", svg + "\n")
     write_bytes(out / f"{stem}.png", png)
     return class_name or prediction, ""
+
+
+def _unsaid(one: Explained, question: _Question) -> str:
+    """Why there is nothing to explain of a target; empty where there is."""
+    known = np.isfinite(one.output_C[question.columns]).all()
+    return "" if known else f"the model has no prediction of {question.name} for it"
 
 
 def _answer(one: Explained, question: _Question) -> tuple[int, str, float]:

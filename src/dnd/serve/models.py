@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dnd.common.config import DEFAULT_FOLDER
 from dnd.common.errors import ConfigError
 from dnd.finetuning.prepared_labels import describe_targets
 from dnd.predictor.predictor import ERROR, IN_DOMAIN, REASON, Column, Predictor
+from dnd.predictor.ready_made import read_properties
 from dnd.predictor.targets import groups_of
 from dnd.report.explain import explain_molecules
 from dnd.report.html import draw_molecule
@@ -36,6 +38,7 @@ class TargetInfo(BaseModel):
     """A property that a model predicts."""
 
     name: str
+    title: str = Field(description="what it is, of ready-made properties; else empty")
     unit: str
     kind: Literal["regression", "classification", "multiclass"]
     classes: list[str] = Field(description="names of the classes, class 0 first; empty for numbers and plain 0 and 1")
@@ -162,14 +165,16 @@ class ServedModel:
     Args:
         name: under which it is asked.
         predictor: the model itself.
+        titles: what its targets are, in a few words, as far as that is known.
     """
 
-    def __init__(self, name: str, predictor: Predictor) -> None:
-        self.name, self.predictor = name, predictor
+    def __init__(self, name: str, predictor: Predictor, titles: Mapping[str, str] | None = None) -> None:
+        self.name, self.predictor, titles = name, predictor, titles or {}
         described = describe_targets(predictor.targets, groups_of(predictor.targets))
         self.targets = [
             TargetInfo(
                 name=one["name"],
+                title=titles.get(one["name"], ""),
                 unit=one["unit"],
                 kind=one["kind"],
                 classes=one.get("classes") or one.get("class_names") or [],
@@ -252,7 +257,7 @@ class ServedModels:
             )
         return cls(
             [
-                ServedModel(name, Predictor.load(folder, device=device))
+                ServedModel(name, Predictor.load(folder, device=device), _titles(folder))
                 for name, folder in zip(names, folders, strict=True)
             ]
         )
@@ -272,6 +277,13 @@ class ServedModels:
         if name not in self._by_name:
             raise UnknownModelError(f"there is no model {name[:60]!r}; there are: {', '.join(self._by_name)}")
         return self._by_name[name]
+
+
+def _titles(folder: Path) -> dict[str, str]:
+    """What the properties of the model that ships are; no other model says it."""
+    if folder.resolve() != DEFAULT_FOLDER.resolve():
+        return {}
+    return {one.name: one.title for one in read_properties()}
 
 
 def drawing(smiles: str) -> str | None:

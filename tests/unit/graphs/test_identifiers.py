@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.graphs import identifiers
 from dnd.graphs.identifiers import atom_colours, flip_signs, laplacian_identifiers, orthonormal_identifiers
 from student_batches import Molecule, batch_of, permuted, random_molecule, recorded_batch, unbonded
 
@@ -83,6 +84,25 @@ def test_symmetric_molecules_repeat_in_any_batch():
     batch = laplacian_identifiers(batch_of([random_molecule(6, 1), ring, random_molecule(9, 2), ring]), 6)
     torch.testing.assert_close(batch[6:12], alone, atol=1e-10, rtol=0)
     torch.testing.assert_close(batch[-6:], alone, atol=1e-10, rtol=0)
+
+
+def test_a_repeated_eigenvalue_has_one_basis_however_its_space_was_found(monkeypatch: pytest.MonkeyPatch):
+    """Another library of linear algebra returns other vectors of the same space: a rotation in its place."""
+    solve = torch.linalg.eigh
+    cube = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
+    batch = batch_of([random_molecule(9, 1), uniform(8, cube)])
+    monkeypatch.setattr(identifiers, "ORDER_TIE_BREAK", 0.0)  # so that the cube's eigenvalues repeat
+    expected = laplacian_identifiers(batch, 6)
+
+    def turned(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, vectors = solve(matrix)
+        if matrix.shape[1:] == (8, 8):
+            half = vectors[:, :, 1:3] @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=vectors.dtype)
+            vectors = torch.cat([vectors[:, :, :1], half, vectors[:, :, 3:]], dim=2)
+        return values, vectors
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+    torch.testing.assert_close(laplacian_identifiers(batch, 6), expected, atol=1e-9, rtol=0)
 
 
 def test_orthonormal_rows():

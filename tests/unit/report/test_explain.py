@@ -21,7 +21,7 @@ from dnd.models.students.encoders import build_student
 from dnd.predictor.classical.features import count_fingerprints
 from dnd.predictor.predictor import Predictor
 from dnd.report.attention import map_attention
-from dnd.report.explain import draw_png, draw_svg, explain, explain_file, largest_part, variants_of
+from dnd.report.explain import draw_png, draw_svg, explain, explain_file, explain_molecules, largest_part, variants_of
 from finetuning_toys import heavy_atoms, quietly, tiny_model, write_csv
 from finetuning_toys import molecules as toy_molecules
 
@@ -166,6 +166,21 @@ def test_a_counter_ion_is_named_and_not_coloured_and_a_unit_keeps_its_letters():
     assert pictures[0] != pictures[1]
     # The scale is that of the drug: its strongest atom has the strongest colour, whatever the chloride adds.
     assert svg.count("#DF7F36") == draw_svg(mol, np.where(values > 1, 0.0, values), "").count("#DF7F36")
+
+
+def test_a_target_that_a_molecule_is_too_large_for_leaves_the_others_explained(tmp_path: Path):
+    """Of `dnd-properties`: aspirin has 13 heavy atoms, and polarisability is for 9 at most."""
+    predictor, aspirin = Predictor.load("dnd-properties", device="cpu"), "CC(=O)Oc1ccccc1C(=O)O"
+    known, unknown = explain_molecules(predictor, [aspirin], ["solubility", "polarisability"])
+    assert known.error == ""
+    assert np.isfinite(known.atoms_N).all()
+    assert np.abs(known.atoms_N).max() > 0.1
+    assert known.prediction == pytest.approx(predictor.predict([aspirin])["solubility_pred"][0])
+    assert (unknown.error, unknown.svg) == ("the model has no prediction of polarisability for it", "")
+    summary = explain_file(predictor, aspirin, tmp_path, targets=["solubility", "polarisability"])
+    assert summary.explained == 1
+    assert "polarisability" not in (tmp_path / "contributions.csv").read_text()
+    assert "the model has no prediction of polarisability for it" in (tmp_path / "molecules.csv").read_text()
 
 
 def test_contributions_to_a_logarithm_are_on_its_scale(tmp_path: Path):

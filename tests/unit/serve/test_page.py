@@ -122,6 +122,44 @@ def test_what_goes_wrong_is_said_on_the_page(page, tmp_path: Path):
     page.wait_for_selector("#status.bad >> text=bad.csv")
 
 
+def test_reload_back_and_forward_show_the_same_again(page, tmp_path: Path):
+    page.fill("#smiles", "\n".join(molecules()[:3]))
+    page.click("#predict")
+    page.wait_for_selector("#rows tr >> nth=2")
+    (tmp_path / "mine.csv").write_text("smiles\n" + "\n".join(molecules()[:5]))
+    page.set_input_files("#file", str(tmp_path / "mine.csv"))
+    page.wait_for_selector("#rows tr >> nth=4")
+    page.reload()
+    page.wait_for_selector("#rows tr >> nth=4")
+    assert page.inner_text("#status") == "5 molecules"
+    page.go_back()
+    page.wait_for_function("() => document.getElementById('status').textContent === '3 molecules'")
+    assert page.input_value("#smiles").splitlines() == molecules()[:3]
+    page.go_back()
+    page.wait_for_selector("#results", state="hidden")
+    page.go_forward()
+    page.go_forward()
+    page.wait_for_function("() => document.getElementById('status').textContent === '5 molecules'")
+    with page.expect_download() as loaded:
+        page.click("#download")
+    assert loaded.value.suggested_filename == "predictions.csv"
+
+
+def test_the_keyboard_alone_is_enough(page):
+    page.focus("#smiles")
+    page.keyboard.type("OCc1ccccc1")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rows tr")
+    for _ in range(3):  # the file, the download, the drawing
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#why[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#why:not([open])", state="attached")
+    assert page.evaluate("() => document.activeElement.className") == "drawing"
+
+
 def test_without_a_model_it_shows_the_ready_made_properties_and_nothing_hangs_over_the_edge(page_of_properties):
     page = page_of_properties
     page.wait_for_function("() => document.getElementById('targets').textContent !== ''")
@@ -136,4 +174,9 @@ def test_without_a_model_it_shows_the_ready_made_properties_and_nothing_hangs_ov
     small = sum(0 < one.most_atoms < 13 for one in read_properties())  # aspirin has 13 heavy atoms
     assert page.locator("#rows tr >> nth=0 >> .value").count() == len(names) - small
     assert "bohr" not in page.inner_text("#rows")  # no unit without a value
+    page.locator("#rows button.drawing").first.click()
+    page.wait_for_function("() => document.getElementById('why-picture').naturalWidth > 0")
+    assert page.get_attribute("#why-picture", "alt").startswith("C ")
+    page.keyboard.press("Escape")
+    assert page.evaluate("() => document.activeElement.className") == "drawing"
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from dnd.predictor.targets import softmax
 from dnd.predictor.uncertainty.intervals import Calibrator, HeldOut, Predicted, conformal_quantile
 
-FEWEST_PER_CLASS = 10  # for Platt's scaling
+FEWEST_PER_CLASS = 5  # for Platt's scaling: from so many on it helps on average (docs/results/properties.md)
 FEWEST_FOR_TEMPERATURE = 30
 LOGIT_EDGE = 1e-15  # keeps logits and logarithms finite
 _KNOT_EDGE = 1e-6
@@ -63,14 +63,14 @@ class Platt(Probabilities):
     intercept: float
 
     @classmethod
-    def fit(cls, data: HeldOut) -> Platt | None:
-        """None with fewer than ten molecules of a class, or where the ranking would turn round."""
+    def fit(cls, data: HeldOut, fewest: int = FEWEST_PER_CLASS) -> Platt | None:
+        """None with fewer than `fewest` molecules of a class, or where the ranking would turn round."""
         from scipy.optimize import minimize  # prediction without probabilities need not load SciPy
         from scipy.special import expit, logit
 
         labels_B, probabilities_B = data.labels_B, data.predicted.values
         positive, count = int(labels_B.sum()), len(labels_B)
-        if min(positive, count - positive) < FEWEST_PER_CLASS:
+        if min(positive, count - positive) < fewest:
             return None
         scores_B = logit(probabilities_B.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
         wanted_B = np.where(labels_B > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))

@@ -8,6 +8,7 @@ const MOST_COLUMNS = 6; // of properties; with more a molecule is a card, which 
 
 let models = [];
 let shown = null; // what the table shows: { model, fetch(start) -> {rows, total}, csv() -> Response, next }
+let turn = 0; // of what was asked for last; an answer to anything before it is dropped
 
 async function ask(path, options = {}) {
   const answer = await fetch(api + path, options);
@@ -34,14 +35,16 @@ function say(text, bad = false) {
   at("status").className = bad ? "bad" : "";
 }
 
-const model = () => models.find((one) => one.name === at("model").value) || models[0];
+const called = (name) => models.find((one) => one.name === name) || models[0];
+const model = () => called(at("model").value);
 
 function tellTargets() {
-  const named = model().targets.map((target) => target.name.includes(target.unit) ? target.name : `${target.name} (${target.unit})`);
-  const many = named.length > MOST_COLUMNS;
+  const targets = model().targets, many = targets.length > MOST_COLUMNS;
+  const named = targets.map(({ name, unit }) => !unit || name.includes(unit) ? name : `${name} (${unit})`);
   at("targets").textContent = `${model().name} predicts ${many ? `${named.length} properties` : named.join(", ")}.`;
   at("named").hidden = !many;
-  at("names").textContent = `${named.join(", ")}.`;
+  at("names").replaceChildren(...targets.map((target, place) =>
+    element("li", target.title ? `${named[place]}: ${target.title}` : named[place])));
 }
 
 // Numbers as a chemist writes them: three significant digits.
@@ -56,6 +59,7 @@ function digits(value) {
 function valueCell(target, value) {
   const cell = element("td");
   cell.dataset.label = target.name;
+  if (target.title) cell.title = target.title;
   if (!value || (value.value === null && value.predicted_class === null)) return cell;
   const inside = element("div");
   if (value.predicted_class !== null) {
@@ -63,7 +67,7 @@ function valueCell(target, value) {
     inside.append(element("span", value.predicted_class, "value"));
     if (chance !== null && chance !== undefined) inside.append(element("span", `probability ${digits(chance)}`, "interval"));
   } else {
-    const unit = target.kind === "regression" ? target.unit : "";
+    const unit = target.kind === "regression" ? target.unit : "probability";
     inside.append(element("span", digits(value.value) + (unit ? ` ${unit}` : ""), "value"));
   }
   if (value.low !== null) inside.append(element("span", `${digits(value.low)} to ${digits(value.high)}`, "interval"));
@@ -142,16 +146,44 @@ async function show(results, total, reasons) {
   await moreRows();
 }
 
-async function predict(event) {
+// The address names what is shown (#pasted, #file=…), so reload, back and forward show it again. Pasted SMILES stay in
+// this tab's own storage; a file and its results stay with the server for a while.
+function go(hash) {
+  if (location.hash !== hash) history.pushState(null, "", hash);
+  return open();
+}
+
+async function open() {
+  const [what, id] = location.hash.slice(1).split("=");
+  if (what === "pasted") return predict();
+  if (what === "file" && id) return busy((isLast) => follow(id, isLast));
+  turn += 1;
+  at("results").hidden = at("working").hidden = true;
+  at("predict").disabled = false;
+  return say("");
+}
+
+function submit(event) {
   event.preventDefault();
-  const smiles = at("smiles").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (!smiles.length) return say("Paste at least one SMILES, or send a file.", true);
-  const body = { smiles, model: model().name };
-  await busy(async () => {
+  if (!at("smiles").value.trim()) return say("Paste at least one SMILES, or send a file.", true);
+  sessionStorage.setItem("smiles", at("smiles").value);
+  sessionStorage.setItem("model", model().name);
+  return go("#pasted");
+}
+
+async function predict() {
+  const pasted = sessionStorage.getItem("smiles") || "", asked = called(sessionStorage.getItem("model"));
+  const smiles = pasted.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (!smiles.length) return;
+  at("smiles").value = pasted;
+  choose(asked.name);
+  const body = { smiles, model: asked.name };
+  await busy(async (isLast) => {
     say("Predicting …");
     const found = await (await post("/predict", body)).json();
+    if (!isLast()) return;
     await show({
-      model: model(),
+      model: asked,
       fetch: async (start) => ({ rows: found.rows.slice(start, start + PAGE), total: found.rows.length }),
       csv: () => post("/predict.csv", body),
     }, found.rows.length, found.reasons);
@@ -161,32 +193,49 @@ async function predict(event) {
 // A file is sent, waits for its turn, and is asked after until it is done.
 async function sendFile() {
   const file = at("file").files[0];
-  at("file").value = "";
   if (!file) return;
-  const asked = model();
   const form = new FormData();
   form.append("file", file);
-  form.append("model", asked.name);
-  await busy(async () => {
+  form.append("model", model().name);
+  at("file").value = "";
+  await busy(async (isLast) => {
     say(`Sending ${file.name} …`);
-    let job = await (await ask("/files", { method: "POST", body: form })).json();
-    const path = `/files/${job.id}`;
-    let stopped = false;
-    at("stop").onclick = async () => { stopped = true; await ask(path, { method: "DELETE" }).catch(() => {}); };
-    at("working").hidden = false;
-    while (job.state === "waiting" || job.state === "running") {
-      tellProgress(job);
-      await new Promise((later) => setTimeout(later, 500));
-      if (stopped) return say(`${file.name} was stopped.`);
-      job = await (await ask(path)).json();
-    }
-    if (job.state === "failed") throw new Error(job.error);
-    await show({
-      model: asked,
-      fetch: async (start) => (await ask(`${path}/rows?start=${start}&count=${PAGE}`)).json(),
-      csv: () => ask(`${path}/result.csv`),
-    }, job.done, job.reasons);
+    const job = await (await ask("/files", { method: "POST", body: form })).json();
+    if (isLast()) await go(`#file=${job.id}`);
   });
+}
+
+async function follow(id, isLast) {
+  const path = `/files/${encodeURIComponent(id)}`;
+  let job = await (await ask(path)).json();
+  choose(job.model);
+  at("stop").onclick = () => attempt(async () => {
+    turn += 1;
+    await ask(path, { method: "DELETE" });
+    history.replaceState(null, "", location.pathname);
+    await open();
+    say(`${job.file} was stopped.`);
+  });
+  while (job.state === "waiting" || job.state === "running") {
+    if (!isLast()) return;
+    at("working").hidden = false;
+    tellProgress(job);
+    await new Promise((later) => setTimeout(later, 500));
+    if (!isLast()) return;
+    job = await (await ask(path)).json();
+  }
+  if (job.state === "failed") throw new Error(job.error);
+  if (!isLast()) return;
+  await show({
+    model: called(job.model),
+    fetch: async (start) => (await ask(`${path}/rows?start=${start}&count=${PAGE}`)).json(),
+    csv: () => ask(`${path}/result.csv`),
+  }, job.done, job.reasons);
+}
+
+function choose(name) {
+  at("model").value = called(name).name;
+  tellTargets();
 }
 
 function tellProgress(job) {
@@ -196,26 +245,34 @@ function tellProgress(job) {
     : `${job.file}: ${job.done} of ${job.rows === null ? "?" : job.rows} rows`);
 }
 
+// Work in whose place nothing else is shown; what is asked for later takes over.
 async function busy(work) {
+  const mine = (turn += 1), isLast = () => mine === turn;
   at("predict").disabled = true;
+  at("working").hidden = true;
   try {
-    await work();
+    await work(isLast);
   } catch (error) {
-    say(error.message, true);
+    if (isLast()) {
+      at("results").hidden = true;
+      say(error.message, true);
+    }
   } finally {
-    at("predict").disabled = false;
-    at("working").hidden = true;
+    if (isLast()) {
+      at("predict").disabled = false;
+      at("working").hidden = true;
+    }
   }
 }
 
+const attempt = (work) => work().catch((error) => say(error.message, true));
+
 async function download() {
-  await busy(async () => {
-    const link = element("a");
-    link.href = URL.createObjectURL(await (await shown.csv()).blob());
-    link.download = "predictions.csv";
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const link = element("a");
+  link.href = URL.createObjectURL(await (await shown.csv()).blob());
+  link.download = "predictions.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 // What each atom adds.
@@ -244,16 +301,19 @@ async function colour(smiles, asked, target) {
 }
 
 async function start() {
-  at("ask").addEventListener("submit", predict);
+  at("ask").addEventListener("submit", submit);
   at("file").addEventListener("change", sendFile);
-  at("more").addEventListener("click", () => busy(moreRows));
-  at("download").addEventListener("click", download);
+  at("more").addEventListener("click", () => attempt(moreRows));
+  at("download").addEventListener("click", () => attempt(download));
+  window.addEventListener("popstate", open);
   at("why-close").addEventListener("click", () => at("why").close());
   at("model").addEventListener("change", tellTargets);
   models = await (await ask("/models")).json();
   at("model").replaceChildren(...models.map((one) => element("option", one.name)));
   at("choice").hidden = models.length < 2;
+  at("smiles").value = at("smiles").value || sessionStorage.getItem("smiles") || "";
   tellTargets();
+  await open();
 }
 
 start().catch((error) => say(error.message, true));
