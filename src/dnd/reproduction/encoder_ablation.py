@@ -143,12 +143,13 @@ def plan(ablation: Ablation) -> list[Cell]:
 
 
 def _finished(ablation: Ablation, config: DistillConfig) -> dict[str, str]:
-    """The student of `base` as a path, if it was distilled with these settings."""
+    """The student of `base` as a path, if it was distilled with these settings; how it was resumed is none of them."""
     folder = ablation.base / STUDENTS / ablation.shipped
     if not (folder / MANIFEST).is_file():
         return {}
     recorded = from_dict(DistillConfig, read_json(folder / "config.json")["settings"])
-    return {"finished": str(folder.resolve())} if recorded == config else {}
+    alike = replace(recorded, loop=replace(recorded.loop, allow_change=config.loop.allow_change))
+    return {"finished": str(folder.resolve())} if alike == config else {}
 
 
 def _finetunings(ablation: Ablation, hydrogens: str) -> Iterator[Cell]:
