@@ -24,7 +24,6 @@ from dnd.store.schema import HydrogenSetting, StoreRow
 
 PARALLEL_FROM = 2000  # below, starting the processes costs more than it saves
 _CHUNK = 512
-_QUICK_FROM = 8  # molecules; below, NumPy's calls cost more than RDKit's
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 
 def _featurize_all(texts: Sequence[str], explicit: bool, standardize: bool) -> list[Featurized]:
-    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
+    quick = [None] * len(texts) if explicit else _rewritten(texts)
     if standardize:
         from dnd.chemistry.identity import may_change  # few models ask for it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,8 @@ from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
 from dnd.common.processes import process_count, process_pool
+from dnd.graphs.batch import MolecularGraph
+from dnd.graphs.fast.graphs import molecule_of
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
@@ -73,6 +75,7 @@ COUNT_SETS = (COUNTS, "avalon", "atom_pairs", "torsions")
 """Sets of counts, most of which are 0 for most molecules."""
 FIRST_SETS = (DESCRIPTORS, COUNTS)
 """The sets that every model has."""
+_Chunk = tuple[Sequence[str], Sequence[MolecularGraph] | None]
 PARALLEL_FROM = 200
 _CHUNK = 100
 _WIDTHS = {
@@ -148,6 +151,7 @@ def features_of(
     embedding_BD: Float32[np.ndarray, "molecules dim"] | None,
     layout: Layout | None = None,
     *,
+    graphs: Sequence[MolecularGraph] | None = None,
     jobs: int = 1,
     wanted: Collection[str] | None = None,
     cache: FeatureCache | None = None,
@@ -160,6 +164,7 @@ def features_of(
         smiles: canonical, all molecules.
         embedding_BD: representations; None = there are none.
         layout: layout of the columns; None = that of the representation and `FIRST_SETS`.
+        graphs: of the molecules, from which they are built without a parse; None = the SMILES are parsed.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
         cache: features computed before, without the representation; None = no cache.
@@ -176,9 +181,14 @@ def features_of(
     columns = [layout.columns(name)[own] if name == DESCRIPTORS else layout.columns(name) for name in names]
     places = np.concatenate([np.empty(0, np.int64), *columns])
     jobs = process_count(jobs)
-    chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
+    spans = [slice(start, start + _CHUNK) for start in range(0, len(smiles), _CHUNK)]
+    chunks = [smiles[span] for span in spans]
     kept = [None if cache is None else cache.get(chunk) for chunk in chunks]
-    missing = [chunk for chunk, part in zip(chunks, kept, strict=True) if part is None]
+    missing = [
+        (smiles[span], None if graphs is None else graphs[span])
+        for span, part in zip(spans, kept, strict=True)
+        if part is None
+    ]
     done = 0
 
     def keep(part: Features) -> None:
@@ -200,32 +210,43 @@ def features_of(
 
 @contextmanager
 def _computing(
-    chunks: Sequence[Sequence[str]], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
+    chunks: Sequence[_Chunk], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
 ) -> Iterator[Iterator[Features]]:
     """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
-    if sum(map(len, chunks)) < PARALLEL_FROM or jobs < 2:
-        yield (_computed(chunk, names, descriptors) for chunk in chunks)
+    compute = partial(_computed, names=names, descriptors=descriptors)
+    if sum(len(smiles) for smiles, _ in chunks) < PARALLEL_FROM or jobs < 2:
+        yield map(compute, chunks)
         return
     with process_pool(jobs) as pool:
-        yield iter(pool.map(_computed, chunks, [names] * len(chunks), [descriptors] * len(chunks)))
+        yield iter(pool.map(compute, chunks))
 
 
-def _computed(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
+def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
     """The sets `names` of all molecules, side by side."""
+    smiles, graphs = chunk
     width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
     x_BF = np.zeros((len(smiles), width), np.float32)
     refused = {}
     for row, text in enumerate(smiles):
         try:
-            read = read_smiles(text)  # canonical, so its atoms are in canonical order
-            assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
-            found = (_values(name, read[0], descriptors) for name in names)
+            mol = _molecule(text, None if graphs is None else graphs[row])
+            found = (_values(name, mol, descriptors) for name in names)
             x_BF[row] = np.concatenate([np.empty(0, np.float32), *found])
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
         except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
             refused[row] = internal_reason(error)
     return Features(x_BF, refused)
+
+
+def _molecule(smiles: str, graph: MolecularGraph | None) -> Chem.Mol:
+    """The molecule with atoms and bonds in the order of its canonical SMILES."""
+    mol = None if graph is None else molecule_of(smiles, graph)
+    if mol is not None:
+        return mol
+    read = read_smiles(smiles)
+    assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
+    return read[0]
 
 
 def _values(name: str, mol: Chem.Mol, descriptors: tuple[str, ...]) -> Float32[np.ndarray, "columns"]:
