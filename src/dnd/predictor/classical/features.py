@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Protocol, runtime_checkable
@@ -18,7 +17,7 @@ from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
-from dnd.common.processes import process_count, process_pool
+from dnd.common.processes import process_count
 from dnd.graphs.batch import MolecularGraph
 from dnd.graphs.fast.graphs import molecule_of
 
@@ -198,31 +197,34 @@ def features_of(
         done += len(part.x_BF)
         say_progress(done)
 
-    with _computing(missing, names, descriptors, jobs) as computed:
-        for chunk, part in zip(chunks, kept, strict=True):
-            if part is None:
-                part = next(computed)
-                if cache is not None:
-                    cache.put(chunk, part)
-            keep(part)
+    computed = _computing(missing, names, descriptors, jobs)
+    for chunk, part in zip(chunks, kept, strict=True):
+        if part is None:
+            part = next(computed)
+            if cache is not None:
+                cache.put(chunk, part)
+        keep(part)
     return Features(x_BF, refused)
 
 
-@contextmanager
 def _computing(
     chunks: Sequence[_Chunk], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
-) -> Iterator[Iterator[Features]]:
+) -> Iterator[Features]:
     """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
-    compute = partial(_computed, names=names, descriptors=descriptors)
     if sum(len(smiles) for smiles, _ in chunks) < PARALLEL_FROM or jobs < 2:
-        yield map(compute, chunks)
-        return
-    with process_pool(jobs) as pool:
-        yield iter(pool.map(compute, chunks))
+        return map(feature_calculator(names, descriptors), chunks)
+    from dnd.common.workers import compute_in_copies  # small predictions need no other process
+
+    settings = {"names": names, "descriptors": descriptors}
+    return compute_in_copies(f"{__name__}:feature_calculator", chunks, jobs=jobs, settings=settings)
+
+
+def feature_calculator(names: Sequence[str], descriptors: tuple[str, ...]) -> Callable[[_Chunk], Features]:
+    """The function of a chunk that computes the sets `names` of all its molecules, side by side."""
+    return partial(_computed, names=names, descriptors=descriptors)
 
 
 def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
-    """The sets `names` of all molecules, side by side."""
     smiles, graphs = chunk
     width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
     x_BF = np.zeros((len(smiles), width), np.float32)
