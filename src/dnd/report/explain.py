@@ -66,7 +66,7 @@ class Explained:
     Attributes:
         smiles: canonical; the atoms are in its order.
         symbols: elements of the atoms.
-        output_C: what the model says of it.
+        output_C: the model's output for it.
         atoms_NC: contributions, in the unit of the outputs.
     """
 

@@ -631,11 +631,11 @@ def _atom(opening: str, number: int, tag: int, charge: int, hydrogens: int, arom
 
     Args:
         opening: the first character of its text.
-        number: this and all others: its features in the graph.
-        tag: chirality.
-        charge: formal charge.
-        hydrogens: hydrogens bound to it.
-        aromatic: 1 if it is.
+        number: index of the atomic number; this and the following are features of the graph.
+        tag: index of the chirality tag.
+        charge: index of the formal charge.
+        hydrogens: number of hydrogens bound to it.
+        aromatic: 1 if it is aromatic.
     """
     if tag >= len(_TAGS) or charge > _MOST_CHARGE or hydrogens > _MOST_HYDROGENS:
         return None
