@@ -1,4 +1,4 @@
-"""`best` and `fast` beside random forests, gradient boosting and chemprop 2, on the same splits of up to 35 data sets.
+"""`best`, `fast` and a single student (`small`) beside random forests, gradient boosting and chemprop 2, on the same splits of up to 35 data sets.
 
     python benchmarks/compare.py -o runs/compare --datasets esol freesolv --seeds 1 2 3 --chemprop /path/to/python
     python benchmarks/compare.py -o runs/compare --table docs/results/predictor.md
@@ -36,7 +36,7 @@ from dnd.reproduction.further_sets import FURTHER_SETS, load_further
 from dnd.reproduction.multitask import labelled_csv, reduced
 
 DATASETS = (*BENCHMARKS, *FURTHER_SETS)
-OURS = ("best", "fast")
+OURS = ("best", "fast", "small")
 CLASSICAL = ("rf-counts", "rf-descriptors", "rf-both", "gb-both")
 RIVALS = ("maplight", "svm-ecfp")  # `rivals.py`; MapLight needs the package catboost
 CHEMPROP = "chemprop"
@@ -70,8 +70,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--datasets", nargs="+", default=list(BENCHMARKS), choices=DATASETS, metavar="SET")
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--encoder", default="dnd-base", help="of best and fast: a name, a folder, or random")
-    parser.add_argument("--settings", nargs="*", default=[], help="further key=value settings of best and fast")
+    parser.add_argument("--encoder", default="dnd-base", help="of best, fast and small: a name, a folder, or random")
+    parser.add_argument("--settings", nargs="*", default=[], help="further key=value settings of best, fast and small")
     parser.add_argument("--most", type=int, default=10_000, help="molecules of a data set; larger ones are subsampled")
     parser.add_argument("--chemprop", help="python of an environment with chemprop 2; without it chemprop is skipped")
     parser.add_argument("--table", help="run nothing; write the table into this Markdown file, between its markers")

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from dnd.cli.check import check_lines, first_lines
-from dnd.common.errors import InputError
+from dnd.cli.options import label_settings
+from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning import check_data as checks
 from dnd.finetuning.check_data import DataFacts, TargetFacts, check_data, first_look, next_line
 from dnd.finetuning.splits import TableSettings
-from dnd.tables.labels import LabelRules
+from dnd.tables.labels import LabelRules, unit_of_name
 
 DIRTY = Path(__file__).parents[1] / "data" / "dirty"
 SOLUBILITY = "LogS pH 6.8 (µg/mL)"
@@ -58,7 +59,7 @@ def test_a_lab_file_with_semicolons_limits_and_words() -> None:
         "Oc1ccc(-c2noc(-c3cccnc3)n2)cc1": [11, 30],
     }
     found = target(facts, SOLUBILITY)
-    assert found.unit == "µg/mL"
+    assert found.unit == "log units"
     assert found.cells is not None
     assert found.cells.missing == {"#N/A": 4, "n.d.": 1}
     assert (found.cells.decimal, found.cells.above, found.cells.below) == ("comma", 3, 1)
@@ -81,6 +82,46 @@ def test_a_placeholder_is_counted_and_asked_for() -> None:
     measured = check_data(DIRTY / "sentinel_minus_999.csv", rules=LabelRules(measured=("-999",)))
     assert target(measured, "logS").low == -999
     assert next_line(measured).endswith("--target-columns logS --measured=-999")
+
+
+def test_a_finetuning_without_a_target_names_the_command_that_lists_them(tmp_path: Path) -> None:
+    path = DIRTY / "sentinel_minus_999.csv"
+    done = run("finetune", path, "-o", tmp_path / "m")
+    assert done.returncode == 2
+    assert "no column with labels is named: expected --target-columns NAME" in done.stderr
+    assert f"dnd check {shlex.quote(str(path))}" in done.stderr
+
+
+@pytest.mark.parametrize("cell", ["-999", "-999,0", "-999,00"])
+@pytest.mark.parametrize("word", ["-999", "-999.0"])
+def test_a_placeholder_has_any_spelling(tmp_path: Path, cell: str, word: str) -> None:
+    labels = [f"{number},{number}" for number in range(12)]
+    rows = [f"{'C' * (row + 1)};{label}" for row, label in enumerate([*labels, cell, cell])]
+    path = tmp_path / "d.csv"
+    path.write_text("\n".join(["smiles;y", *rows]) + "\n")
+    asked = next_line(check_data(path)).rpartition("--missing=")[2].split()[0]
+    assert asked == "-999"  # -999,0 would be two values, and 0 a missing label
+    found = target(check_data(path, rules=LabelRules(missing=(word,))), "y")
+    assert (found.labels, found.low, found.high) == (12, 0.0, 11.11)
+
+
+def test_one_number_with_a_decimal_comma_is_not_taken_for_two() -> None:
+    with pytest.raises(ConfigError, match=r"found -999,0.*Use -999"):
+        label_settings(["-999,0"], None, None, None)
+    assert label_settings(["-999,9999", "n.d."], None, None, None) == {"missing": ["-999", "9999", "n.d."]}
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("Ki (nM)", "nM"), ("IC50_uM", "uM"), ("mp [°C]", "°C"), ("CLint (mL/min/kg)", "mL/min/kg"),
+        ("Papp (10^-6 cm/s)", "10^-6 cm/s"), ("PPB (% unbound)", "% unbound"), ("dG (kcal/mol)", "kcal/mol"),
+        ("LogS pH 6.8 (µg/mL)", "log units"), ("LOG HLM_CLint (mL/min/kg)", "log units"), ("pIC50", "log units"),
+        ("logD7.4", "log units"), ("Solubility (measured)", ""), ("hERG (human)", ""), ("pH", ""), ("logistic", ""),
+    ],
+)  # fmt: skip
+def test_the_unit_of_a_column(name: str, unit: str) -> None:
+    assert unit_of_name(name) == unit
 
 
 def test_classes_in_several_spellings() -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from dnd.prediction.screen.chunks import estimate_rows
 from finetuning_toys import molecules, tiny_model
 
 GOOD = molecules()[:20]
@@ -39,6 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream.write("torn\n\n\nno counts line\n$$$$\n")
     pq.write_table(pa.table({"smiles": GOOD[:2]}), folder / "in.parquet")
     return folder
+
+
+def test_the_progress_counts_rows_and_no_header(folder: Path) -> None:
+    assert estimate_rows([folder / "in.csv", folder / "in.sdf", folder / "in.parquet"]) == len(SMILES) + 4 + 2
 
 
 def test_the_same_as_predict(folder: Path):

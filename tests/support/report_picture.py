@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-SHOWN = ("What came out", "Metrics beside the baselines", "Test part")
+SHOWN = ("Results", "Metrics beside the baselines", "Test part")
 _HIDE_OTHERS = """(shown) => document.querySelectorAll('section').forEach((one) => {
   if (!shown.includes(one.querySelector('h2')?.textContent)) one.remove();
 })"""

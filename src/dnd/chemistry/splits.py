@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,13 +53,19 @@ def scaffolds_of(smiles: Sequence[str]) -> list[str]:
     """
     scaffolds = []
     for row, text in enumerate(smiles):
-        read = read_smiles(text)
-        if isinstance(read, InvalidMolecule):
+        scaffold, reason = _scaffold_or_reason(text)
+        if scaffold is None:
             raise InputError(
-                f"row {row} has no scaffold", found=read.reason, next_step="Leave out the rows that do not parse"
+                f"row {row} has no scaffold", found=reason, next_step="Leave out the rows that do not parse"
             )
-        scaffolds.append(scaffold_of(*read))
+        scaffolds.append(scaffold)
     return scaffolds
+
+
+@lru_cache(maxsize=100_000)  # the split, the folds and the check of the data ask for the same molecules
+def _scaffold_or_reason(smiles: str) -> tuple[str | None, str]:
+    read = read_smiles(smiles)
+    return (None, read.reason) if isinstance(read, InvalidMolecule) else (scaffold_of(*read), "")
 
 
 def _with_iron(mol: Chem.Mol) -> Chem.Mol:

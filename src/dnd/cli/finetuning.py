@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,8 @@ Settings = Annotated[
     ),
 ]
 TargetColumns = Annotated[
-    list[str], typer.Option(help="Column with labels; may be repeated. Empty cells are missing labels.")
+    list[str] | None,
+    typer.Option(help="Column with labels, required; may be repeated. Empty cells are missing labels."),
 ]
 Also = Annotated[
     list[str] | None,
@@ -85,7 +87,7 @@ def finetune(
     data: LabelledTable,
     settings: Settings = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="MODEL folder to write.")] = ...,  # type: ignore[assignment]
-    target_columns: TargetColumns = ...,  # type: ignore[assignment]
+    target_columns: TargetColumns = None,
     also: Also = None,
     smiles_column: Annotated[
         str | None, typer.Option(help="Column with SMILES, in every file. Found by name or content if not given.")
@@ -123,6 +125,7 @@ def finetune(
 ) -> None:
     """Train a model on labelled molecules and compare it with classical baselines."""
     from dnd.common.config import check_settings, load_config, read_duration
+    from dnd.common.errors import ConfigError
 
     options = {
         "pooling": pooling,
@@ -146,8 +149,14 @@ def finetune(
         *loop_words(skip_nonfinite, allow_change, device),
         *(word for word in words if "=" in word),
     ]
-    columns = [*target_columns, *(word for word in words if "=" not in word)]
+    columns = [*(target_columns or ()), *(word for word in words if "=" not in word)]
     check_settings("finetune", recipe, overrides)
+    if not columns:
+        raise ConfigError(
+            "no column with labels is named",
+            expected="--target-columns NAME",
+            next_step=f"`{shlex.join(['dnd', 'check', data])}` lists the columns that can be learned",
+        )
     kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
     # Torch is loaded from here on.
     from dnd.finetuning.finetune import finetune as run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dnd.common.config import RECIPES
+from dnd.common.errors import ConfigError
 from dnd.common.log import LOGGER, RESULT
 
 # Options that say how cells are read, shared by `finetune`, `check` and `evaluate`.
@@ -40,17 +42,38 @@ Standardize = Annotated[
 ]
 
 
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,0+")
+
+
 def label_settings(
     missing: Sequence[str] | None, measured: Sequence[str] | None, censored: str | None, decimal: str | None
 ) -> dict[str, Any]:
     """Those of `LabelRules` that were given, by name."""
     given = {
-        "missing": comma_words(missing),
-        "measured": comma_words(measured),
+        "missing": _label_words(missing),
+        "measured": _label_words(measured),
         "censored": censored,
         "decimal": decimal,
     }
     return {name: value for name, value in given.items() if value}
+
+
+def _label_words(words: Sequence[str] | None) -> list[str]:
+    """Words or values that an option says of labels.
+
+    Raises:
+        ConfigError: a single number with a decimal comma, such as -999,0, which would be read as -999 and 0.
+    """
+    for given in words or ():
+        if _DECIMAL_COMMA.fullmatch(given.strip()):
+            whole = given.strip().partition(",")[0]
+            raise ConfigError(
+                "commas separate values here, and this may be one number with a decimal comma",
+                found=given,
+                expected=f"{whole}, which stands for every spelling of the number",
+                next_step=f"Use {whole}, or repeat the option for each of two values",
+            )
+    return comma_words(words)
 
 
 def comma_words(words: Sequence[str] | None) -> list[str]:

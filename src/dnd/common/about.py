@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from importlib import metadata, resources
 from pathlib import Path
@@ -169,7 +170,7 @@ def about_folder(folder: Path) -> Iterator[str]:
 
 def _origin(run: Mapping[str, Any]) -> Iterator[str]:
     if run:
-        yield _line("command", " ".join(map(str, run.get("command", []))))
+        yield _line("command", shlex.join(map(str, run.get("command", []))))
         yield _line("started", str(run.get("started", "not recorded")))
 
 
@@ -190,7 +191,7 @@ def _about_teacher(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     training = config.get("training", {})
     for target in config.get("targets", []):
-        unit = f" in {target['unit']}" if target.get("unit") else ""
+        unit = f" in {target['unit']}" if target.get("unit", "") not in target["name"] else ""
         yield _line("target", f"{target['name']}{unit}, {target.get('kind', config.get('task'))}")
     classical = [member["name"] for member in (config.get("blend") or {}).get("classical", [])]
     networks = len(config.get("members", []))

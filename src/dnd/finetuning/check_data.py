@@ -182,8 +182,6 @@ MOST_COLUMNS = 200
 FEWEST_MOLECULES = 10
 BINS = 8
 _MOST_WORDS = 5  # different words among numbers that may stand for missing labels; more are a mistake
-_UNIT = re.compile(r".*\S\s*[(\[]([^()\[\]]{1,30})[)\]]\s*")
-_LONGEST_END = 100  # of a column's name, in which its unit is looked for
 _LEAK_ROWS = 2_000
 _MOST_PAIRS = 2_000  # of columns that are compared
 
@@ -398,8 +396,7 @@ def _no_target(cells: Sequence[str]) -> str:
 
 def _target(kept: _Kept, name: str) -> tuple[TargetFacts, LabelColumn | None]:
     """What a column holds, and its labels where they can be read, with options of our own if need be."""
-    found = _UNIT.fullmatch(name[-_LONGEST_END:])
-    facts = TargetFacts(name, found[1].strip() if found else "", None, kept.rules)
+    facts = TargetFacts(name, "", None, kept.rules)
     cells = kept.cells(name)
     try:
         kinds = column_cells(cells, column=name, rules=kept.rules, comma_file=kept.comma_file)
@@ -408,7 +405,7 @@ def _target(kept: _Kept, name: str) -> tuple[TargetFacts, LabelColumn | None]:
         labels = read_column(
             cells, places=[row.place for row in kept.rows], column=name, rules=rules, comma_file=kept.comma_file
         )
-        facts = _measured(replace(facts, unit=facts.unit or labels.unit, notes=labels.notes), labels)
+        facts = _measured(replace(facts, unit=labels.unit, notes=labels.notes), labels)
     except InputError as error:
         return replace(facts, problem=str(error)), None
     return replace(facts, repeats=_repeats(kept, facts, labels)), labels
@@ -420,7 +417,7 @@ def _eased(rules: LabelRules, kinds: ColumnCells) -> tuple[LabelRules, tuple[str
     if (kinds.above or kinds.below) and rules.censored is None:
         rules = replace(rules, censored="keep")
         added.append(option("censored", "keep"))
-    strange = list(kinds.placeholders)
+    strange = list(kinds.placeholder_words)
     if kinds.numbers > sum(kinds.words.values()) and len(kinds.words) <= _MOST_WORDS:
         strange += [text for text in kinds.words if "," not in text]
     if strange:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, standardized_line
-from dnd.finetuning.prepared_labels import class_counts, find_repeats, user_names
+from dnd.finetuning.prepared_labels import class_counts, counts_line, counts_of, user_names
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.finetuning.tasks import fit_targets
@@ -222,7 +222,7 @@ def preamble(
     molecules, tasks, parts = plan.molecules, plan.tasks, plan.parts
     random = plan.encoder == RANDOM
     yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
-    yield f"{len(molecules.rows_B)} molecules of {molecules.num_rows} rows; {len(molecules.rejects)} left out"
+    yield counts_line(counts_of(molecules))
     if molecules.standardized is not None:
         yield standardized_line(molecules)
     yield f"task: {tasks.reason}"
@@ -234,7 +234,7 @@ def preamble(
     yield from transforms
     sizes = [f"{len(part.train)} / {len(part.valid)} / {len(part.test)}" for part in parts]
     yield f"split: {plan.config.split}, training / validation / test: {'; '.join(sizes)}"
-    for repeats in find_repeats(molecules, tasks.kinds, plan.transforms, plan.config.units):
+    for repeats in plan.repeats:
         yield f"note: {repeats.sentence()}"
     warning = warning_line(audit_duplicates(parts, molecules.identities, molecules.rows_B), molecules.place_of)
     if warning:

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from dnd.chemistry.splits import Split
 from dnd.common.log import LOGGER
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.prepared_labels import group_at, user_names
+from dnd.finetuning.prepared_labels import counts_line, group_at, user_names
 from dnd.finetuning.splits import PARTS
 from dnd.finetuning.verdict import sentences
 from dnd.predictor.metrics import RAW, RAW_METRICS, judge_targets, significant
@@ -195,6 +195,10 @@ def part_metrics(
     return found
 
 
+WIDEST = 140
+"""Characters of a line of a comparison; a wider one has the validation and the test part below each other."""
+
+
 def comparison_table(metrics: Mapping[str, Any]) -> list[str]:
     """The model beside its baselines, test and validation part, as lines of text; with folds, mean ± half width.
 
@@ -239,10 +243,14 @@ def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence
     heads = [f"{part} {name.removesuffix(RAW)}" for part in ("valid", "test") for name in names]
     cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
     cell = max(cell, *map(len, heads))
-    lines = [f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads)]
-    for label, parts in systems.items():
-        numbers = [_number(parts[part], name) for part in ("valid", "test") for name in names]
-        lines.append(f"{label:{width}}  " + "  ".join(f"{number:>{cell}}" for number in numbers))
+    is_wide = width + len(heads) * (cell + 2) > WIDEST
+    lines = []
+    for shown in (("valid",), ("test",)) if is_wide else (("valid", "test"),):
+        heads = [f"{part} {name.removesuffix(RAW)}" for part in shown for name in names]
+        lines.append(f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads))
+        for label, parts in systems.items():
+            numbers = [_number(parts[part], name) for part in shown for name in names]
+            lines.append(f"{label:{width}}  " + "  ".join(f"{number:>{cell}}" for number in numbers))
     return lines
 
 
@@ -258,11 +266,12 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     encoder = config["training"]["encoder"]
     start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
     files = f" from {', '.join(metrics['files'])}" if len(metrics["files"]) > 1 else ""
-    loss = "; the loss is the mean over targets, each in its own scale" if metrics.get("per_target") else ""
+    balanced = len(metrics["files"]) > 1 or len({target["kind"] for target in metrics["targets"]}) > 1
+    loss = "; the loss is the mean over targets, each in its own scale" if balanced else ""
     table = "\n".join(comparison_table(metrics))
     headline = "\n\n".join(line for line in headlines(metrics))
-    data = f"{counts['molecules']} molecules of {counts['rows']} rows{files}"
     changed = counts.get("standardized")
+    read = "".join(f"\n- Labels: {note}." for note in metrics.get("notes", ()))
     form = "" if changed is None else f"\nStandardized: the largest organic part, neutral; {changed} rows were changed."
     return f"""# Predictor of {targets}
 
@@ -270,7 +279,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 - Task: {metrics["task_reason"]}{loss}.
 - Made {_made_of(config, start)}.
-- Data: {data}; {counts["rejected"]} left out, see `rejects.csv`.
+- Data: {counts_line(counts, files)}, see `rejects.csv`.{read}
 - Split: {metrics["split"]}{"; weights of the best validation epoch" if config["members"] else ""}.
 - {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part, \
 {metrics["duplicates_in_training_and_test"]} of them in training and test.
@@ -304,7 +313,7 @@ def _target_words(target: Mapping[str, Any]) -> str:
         return f"{target['name']} (one of {', '.join(target['classes'])})"
     if target.get("class_names"):
         return f"{target['name']} ({' or '.join(target['class_names'])})"
-    unit = f" [{target['unit']}]" if target["unit"] else ""
+    unit = f" [{target['unit']}]" if target["unit"] not in target["name"] else ""
     mapped = f" (learned through a transform: {target['transform']})" if "transform" in target else ""
     return f"{target['name']}{unit}{mapped}"
 

@@ -26,7 +26,13 @@ from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
 from dnd.finetuning.outcome import Fitted, write_outcome
-from dnd.finetuning.prepared_labels import aggregated, expand_classes, require_unique_outputs, spread_units
+from dnd.finetuning.prepared_labels import (
+    aggregated,
+    expand_classes,
+    find_repeats,
+    require_unique_outputs,
+    spread_units,
+)
 from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
@@ -34,7 +40,7 @@ from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transf
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.predictor.ensemble import PropertyNetwork, run_over
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.targets import TransformName
+from dnd.predictor.targets import TaskKind, TransformName
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.readers import KeptTable
 from dnd.tables.streams import is_sdf
@@ -203,11 +209,10 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
     hydrogens = _hydrogens(config, encoder)
     student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
     files = [replace(file, rules=config.labels) for file in files]
-    molecules, tasks = _read(files, config, hydrogens)
+    molecules, tasks, measured = _read(files, config, hydrogens)
     _check_metric(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
-    units = config.units or (molecules.units if any(molecules.units) else ())
-    config = replace(config, units=spread_units(units, molecules.names, molecules.groups))
+    config = replace(config, units=_units(config, molecules, tasks))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
@@ -239,7 +244,12 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
     }
     if len(files) > 1:
         record["files"] = list(molecules.files)
-    plan = Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms)
+    repeats = find_repeats(
+        *measured,
+        dict(zip(molecules.names, transforms, strict=True)),
+        dict(zip(molecules.names, config.units, strict=False)),
+    )
+    plan = Plan(config, encoder, molecules, tasks, hydrogens, parts, record, transforms, tuple(repeats))
     for line in preamble(plan, files, notices, lines):
         LOGGER.info(line)
     return plan
@@ -264,7 +274,8 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
 
 def _read(
     files: Sequence[LabelledFile], config: FinetuneConfig, hydrogens: HydrogenSetting
-) -> tuple[LabelledMolecules, Tasks]:
+) -> tuple[LabelledMolecules, Tasks, tuple[LabelledMolecules, Sequence[TaskKind]]]:
+    """Molecules and tasks to learn from, and the molecules with their kinds before replicates are merged."""
     column, dealing = split_column(config.split), _dealing(config)
     choices, most = config.tasks or (config.task,), config.blend.most_rows if config.blend.classical else None
     if len(files) > 1:
@@ -280,7 +291,8 @@ def _read(
             jobs=config.jobs,
             most=most,
         )
-        return expand_classes(*several)
+        molecules, tasks = expand_classes(*several)
+        return molecules, tasks, (molecules, tasks.kinds)
     (file,) = files
     molecules = read_labelled(
         file.path,
@@ -296,10 +308,19 @@ def _read(
         table=file.kept,
     )
     tasks = choose_tasks(molecules.learned_BC, molecules.names, choices, words=molecules.classes)
+    measured, measured_tasks = expand_classes(molecules, tasks)
     molecules, line = aggregated(molecules, config.replicates, tasks.kinds)
     if line:
         LOGGER.info(line)
-    return expand_classes(molecules, tasks)
+    return *expand_classes(molecules, tasks), (measured, measured_tasks.kinds)
+
+
+def _units(config: FinetuneConfig, molecules: LabelledMolecules, tasks: Tasks) -> tuple[str, ...]:
+    """The unit of each column: as the user gave it, else as cells or names of the columns have it; none of classes."""
+    if config.units or not any(molecules.units):
+        return spread_units(config.units, molecules.names, molecules.groups)
+    units = spread_units(molecules.units, molecules.names, molecules.groups)
+    return tuple(unit if kind == "regression" else "" for unit, kind in zip(units, tasks.kinds, strict=True))
 
 
 def _without_logarithm(

@@ -68,6 +68,7 @@ class LabelledMolecules:
         notes: what was understood of the labels and what was left out of them, a line each.
         smiles_column: SMILES column of the first input.
         standardized: molecules that standardization changed; None = it was not asked for.
+        merged: rows that are in no part, because their labels became part of another row of their molecule.
     """
 
     store: Store
@@ -93,6 +94,7 @@ class LabelledMolecules:
     notes: tuple[str, ...] = ()
     smiles_column: str = "smiles"
     standardized: int | None = None
+    merged: int = 0
 
     @cached_property
     def identities(self) -> list[str]:
@@ -122,6 +124,14 @@ class LabelledMolecules:
         if not self.places:
             return row
         return self.places[int(np.searchsorted(self.rows_B, row))]
+
+    def row_offsets(self) -> list[list[int]]:
+        """From which row of the input on messages call rows by how many more, as pairs; empty = as they are."""
+        found: list[list[int]] = []
+        for row, place in zip(map(int, self.rows_B), self.places, strict=False):
+            if place - row != (found[-1][1] if found else 0):
+                found.append([row, place - row])
+        return found
 
     def digest(self) -> str:
         """SHA-256 of molecules and labels, by which a resumed run knows its data."""

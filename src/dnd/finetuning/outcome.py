@@ -27,14 +27,14 @@ from dnd.finetuning.evaluation import (
     predictions_table,
 )
 from dnd.finetuning.labelled_data import LabelledMolecules
-from dnd.finetuning.prepared_labels import describe_targets, find_repeats, label_count
+from dnd.finetuning.prepared_labels import counts_of, describe_targets
 from dnd.finetuning.splits import PARTS, over_folds
 from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.models.students.encoders import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import fit_domain, write_domain
 from dnd.predictor.ensemble import Blend, run_over
-from dnd.predictor.metrics import RAW_METRICS, Repeats, metric_names
+from dnd.predictor.metrics import RAW_METRICS, metric_names
 from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.targets import Target, TaskKind, Transform, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
@@ -166,10 +166,10 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         for name, own in beside.items()
     }
     judged = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, predicted)
-    found = judge_beside_baselines(judged, per_target=tasks.balanced)
+    found = judge_beside_baselines(judged, per_target=tasks.judged_one_by_one)
     metrics["verdicts"] = [one.as_dict() for one in found]
     alone = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, fitted.alone)
-    metrics["leaderboard"] = [one.ranked() for one in judge_beside_baselines(alone, per_target=tasks.balanced)]
+    metrics["leaderboard"] = [one.ranked() for one in judge_beside_baselines(alone, per_target=tasks.judged_one_by_one)]
     metrics["label_counts"] = label_counts(molecules, tasks.kinds, transforms, plan.parts)
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
         LOGGER.log(RESULT, line)
@@ -217,22 +217,16 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
     return {
         "task": tasks.name,
         "task_reason": tasks.reason,
-        "per_target": tasks.balanced,
+        "per_target": tasks.judged_one_by_one,
         "metric": metric_names(tasks.kinds)[0],
         "metrics": list(metric_names(tasks.kinds)),
         "targets": describe_targets(fitted.targets, molecules.groups),
         "files": list(molecules.files),
         "split": plan.config.split,
-        "counts": {
-            "rows": molecules.num_rows,
-            "molecules": len(molecules.rows_B),
-            "rejected": len(molecules.rejects),
-            "labels": label_count(molecules),
-            **({"not_drawn": molecules.not_drawn} if molecules.not_drawn else {}),
-            **({} if molecules.standardized is None else {"standardized": molecules.standardized}),
-            **({} if molecules.sides_BC is None else {"censored_labels": int(np.count_nonzero(molecules.sides_BC))}),
-        },
-        "replicates": [one.as_dict() for one in repeats_of(plan)],
+        "counts": counts_of(molecules),
+        "notes": list(molecules.notes),
+        "row_offsets": molecules.row_offsets(),
+        "replicates": [one.as_dict() for one in plan.repeats],
         **audit_duplicates([part for part, _ in folds], molecules.identities, molecules.rows_B),
         "members": fitted.training,
         "baselines": {},
@@ -246,11 +240,6 @@ def _metrics(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -
 def _of_folds(folds: Sequence[tuple[Split, Array]], predictions: Sequence[Array]) -> list[tuple[Split, Array]]:
     """Other predictions for the same partitions."""
     return [(part, own) for (part, _), own in zip(folds, predictions, strict=True)]
-
-
-def repeats_of(plan: Plan) -> list[Repeats]:
-    """What the repeated measurements of each target say."""
-    return find_repeats(plan.molecules, plan.tasks.kinds, plan.transforms, plan.config.units)
 
 
 def _spread(results: Sequence[MemberResult]) -> Array | None:

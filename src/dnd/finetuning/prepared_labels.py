@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -177,6 +177,35 @@ def class_counts(molecules: LabelledMolecules) -> list[str]:
     return lines
 
 
+def counts_of(molecules: LabelledMolecules) -> dict[str, int]:
+    """Rows, molecules and labels, for `metrics.json`; what did not happen has no entry.
+
+    `molecules` are the rows that are used, `different` the molecules in them, `merged` the rows that became part of
+    another row of their molecule.
+    """
+    found = {
+        "rows": molecules.num_rows,
+        "molecules": len(molecules.rows_B) - molecules.merged,
+        "different": len(set(molecules.identities)),
+        "rejected": len(molecules.rejects),
+        "labels": label_count(molecules),
+    }
+    limits = 0 if molecules.sides_BC is None else int(np.count_nonzero(molecules.sides_BC))
+    happened = {"merged": molecules.merged, "not_drawn": molecules.not_drawn, "censored_labels": limits}
+    found |= {name: count for name, count in happened.items() if count}
+    return found if molecules.standardized is None else {**found, "standardized": molecules.standardized}
+
+
+def counts_line(counts: Mapping[str, int], files: str = "") -> str:
+    """`counts_of` in words: what was used of the table and what was not. Older models have fewer entries."""
+    used, different = counts["molecules"], counts.get("different", counts["molecules"])
+    words = f"{used} molecules of {counts['rows']} rows"
+    if different < used:
+        words = f"{different} molecules in {used} of {counts['rows']} rows"
+    merged = f"; {counts['merged']} rows merged into another row of their molecule" if "merged" in counts else ""
+    return f"{words}{files}{merged}; {counts['rejected']} left out"
+
+
 def label_count(molecules: LabelledMolecules) -> int:
     """Known labels; one of several classes counts once."""
     later = [column for group in molecules.groups for column in group.columns[1:]]
@@ -276,16 +305,16 @@ Aggregation = Literal["keep", "mean", "median", "geometric-mean"]
 def find_repeats(
     molecules: LabelledMolecules,
     kinds: Sequence[TaskKind],
-    transforms: Sequence[TransformName],
-    units: Sequence[str],
+    transforms: Mapping[str, TransformName],
+    units: Mapping[str, str],
 ) -> list[Repeats]:
     """What each target's repeated measurements say; targets without any are left out. It decides nothing.
 
     Args:
-        molecules: with a column per class for targets of several classes.
+        molecules: before any rows are merged, with a column per class for targets of several classes.
         kinds: tasks of the columns.
-        transforms: transforms of the columns.
-        units: units of the columns; empty = none given.
+        transforms: column → its transform; not listed = none.
+        units: column → its unit; not listed = none given.
     """
     repeated = [rows for rows in rows_of_molecules(molecules.identities) if len(rows) > 1]
     spans = {group.first: (group.name, list(group.columns)) for group in molecules.groups}
@@ -295,7 +324,7 @@ def find_repeats(
             continue
         name, columns = spans.get(column, (molecules.names[column], [column]))
         labels_BK = molecules.exact_BC[:, columns]
-        is_factor = kind == "regression" and transforms[column] == "log"
+        is_factor = kind == "regression" and transforms.get(name) == "log"
         labels_BK = Transform("log").judged(labels_BK) if is_factor else labels_BK
         own = [[row for row in rows if not np.isnan(labels_BK[row]).any()] for rows in repeated]
         own = [places for places in own if len(places) > 1]
@@ -304,7 +333,7 @@ def find_repeats(
         count, rows = len(own), sum(map(len, own))
         if kind == "regression":
             deviation = pooled_deviation([labels_BK[rows, 0] for rows in own])
-            unit = units[column] if units and not is_factor else ""
+            unit = "" if is_factor else units.get(name, "")
             shown = 10**deviation if is_factor else deviation
             found.append(Repeats(name, count, rows, deviation=shown, is_factor=is_factor, unit=unit))
             continue
@@ -356,7 +385,8 @@ def aggregated(
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""
     limits_BC = None if molecules.sides_BC is None else sides_BC
-    return replace(molecules, targets_BC=targets_BC, sides_BC=limits_BC, parts=parts), line
+    merged = sum(len(rows) - 1 for rows in groups)
+    return replace(molecules, targets_BC=targets_BC, sides_BC=limits_BC, parts=parts, merged=merged), line
 
 
 def weightiest(

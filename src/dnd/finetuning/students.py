@@ -37,6 +37,7 @@ from dnd.models.students.encoders import (
     shipped_encoders,
 )
 from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
+from dnd.predictor.metrics import Repeats
 from dnd.predictor.model_folder import Member
 from dnd.predictor.targets import TransformName
 from dnd.store.schema import HydrogenSetting
@@ -183,6 +184,7 @@ class Plan:
         parts: one partition, or one per fold.
         record: record of the run, for `run.json`.
         transforms: transforms of the targets; empty = none.
+        repeats: what the repeated measurements of each target say, before any rows are merged.
     """
 
     config: FinetuneConfig
@@ -193,6 +195,7 @@ class Plan:
     parts: list[Split]
     record: dict[str, Any]
     transforms: tuple[TransformName, ...] = ()
+    repeats: tuple[Repeats, ...] = ()
 
     def settings_of(self, seed: int, fold: int) -> dict[str, Any]:
         """By which a resumed run knows a member."""

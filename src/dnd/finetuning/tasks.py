@@ -42,6 +42,11 @@ class Tasks:
         """The kind of all targets, or `mixed`."""
         return task_name(self.kinds)
 
+    @property
+    def judged_one_by_one(self) -> bool:
+        """Whether a mean over the targets would say nothing: of several kinds, or values in units of their own."""
+        return self.balanced or (len(self.kinds) > 1 and "regression" in self.kinds)
+
 
 def number_word(value: float) -> str:
     """A number as the name of a class: 2, not 2.0."""

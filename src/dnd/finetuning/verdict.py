@@ -39,7 +39,17 @@ BASELINE_WORDS = {
     "random_forest_counts": "a random forest on counts",
     "random_forest_descriptors": "a random forest on descriptors",
 }
-METRIC_WORDS = {"rmse": "RMSE", "mae": "MAE", "rocauc": "ROC-AUC", "balanced_accuracy": "balanced accuracy"}
+METRIC_WORDS = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "rocauc": "ROC-AUC",
+    "rocauc_ovr": "ROC-AUC, one against the rest",
+    "ap": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss",
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.config import model_folder
-from dnd.common.errors import InputError
+from dnd.common.errors import DndError, InputError
 from dnd.common.files import read_json
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
@@ -84,7 +84,11 @@ def as_file(
             writer = csv.writer(stream)
             writer.writerow(table)
             writer.writerows([_cell(cell) for cell in row] for row in zip(*table.values(), strict=True))
-        yield path, column
+        try:
+            yield path, column
+        except DndError as error:  # the caller knows of no file
+            error.args = tuple(str(text).replace(str(path), "the table") for text in error.args)
+            raise
 
 
 @contextmanager
@@ -395,7 +399,7 @@ def _inside(value: Any, *path: str) -> Mapping[str, Any]:
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return f"{name} ({unit})" if unit else name
+    return name if unit in name else f"{name} ({unit})"
 
 
 def _numbers(values: Mapping[str, Any]) -> str:

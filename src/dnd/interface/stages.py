@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # As in the verbs, settings are refused before torch is loaded: what loads it is imported by the functions.
 
 Settings = Mapping[str, object]
+LabelWords = str | float | Sequence[str | float]
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,12 @@ def finetune(
     encoder: Any = None,
     task: str | None = None,
     split: str | None = None,
+    missing: LabelWords = (),
+    measured: LabelWords = (),
+    censored: str | None = None,
+    decimal: str | None = None,
+    standardize: bool = False,
+    replicates: str | None = None,
     ensemble: int | None = None,
     time_limit: str | float | None = None,
     seed: int | None = None,
@@ -234,6 +241,13 @@ def finetune(
             that ships, or random weights where `settings` describe a student.
         task: `auto`, `regression`, `classification` or `multiclass`.
         split: `scaffold`, `random`, `kfold`, `column:NAME` …; the recipe's when None.
+        missing: further words or values that mean a missing label, such as -999 or `["n.d.", "BLQ"]`.
+        measured: values such as 9999 that look like placeholders but were measured.
+        censored: labels such as `>10` and `<0.1`: `keep` (learn as limits), `drop`, or `limit` (learn the limit as a
+            value); they are an error when None.
+        decimal: decimal mark of the labels, `comma` or `point`, where the cells are ambiguous.
+        standardize: reduce each molecule to its largest organic part, neutralised, here and in predictions.
+        replicates: how to merge rows of one molecule: `mean`, `median` or `geometric-mean`; they are kept when None.
         ensemble: number of students; the recipe's when None.
         time_limit: seconds, or a text such as `10m`, for the recipes `best` and `fast`.
         seed: random seed of the training.
@@ -257,6 +271,12 @@ def finetune(
     options = {
         "task": task,
         "split": split,
+        "labels.missing": _listed(missing),
+        "labels.measured": _listed(measured),
+        "labels.censored": censored,
+        "labels.decimal": decimal,
+        "standardize": "true" if standardize else None,
+        "replicates": replicates,
         "ensemble": ensemble,
         "loop.seed": seed,
         "loop.device": device,
@@ -342,6 +362,11 @@ def compress(
 
 def _names(columns: str | Sequence[str]) -> list[str]:
     return [columns] if isinstance(columns, str) else list(columns)
+
+
+def _listed(words: LabelWords) -> str | None:
+    """Words or values of a setting; None where there are none."""
+    return _word(words) or None
 
 
 def _words(settings: Settings | None) -> list[str]:

@@ -107,7 +107,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
         self._is_vector = labels.ndim == 1
-        labels_BC = labels.reshape(len(labels), -1)
+        labels_BC = labels[:, None] if self._is_vector else labels
         self._finetune(X, labels_BC, target_names(y, labels_BC.shape[1]), sample_weight)
         return self
 

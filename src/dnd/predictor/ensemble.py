@@ -18,7 +18,15 @@ from dnd.common.config import from_dict
 from dnd.common.errors import CorruptFileError
 from dnd.common.model_folder import ModelFolder, load_strictly
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.base import Pooling, Student, StudentConfig, fixed_weights, pool, pooled_width
+from dnd.models.students.base import (
+    Pooling,
+    Student,
+    StudentConfig,
+    StudentOutput,
+    fixed_weights,
+    pool,
+    pooled_width,
+)
 from dnd.models.students.encoders import build_student
 from dnd.predictor.classical.array_models import Kernel, Linear, Trees
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, EMBEDDING, FIRST_SETS, Features, Layout, features_of
@@ -268,13 +276,16 @@ class FrozenEncoder:
 
         def represented(graph: GraphBatch) -> Tensor:
             output = self.student(graph)
-            pooled_BD = pool(output, graph, self.pooling)
-            if self.heads is None:
-                return pooled_BD
-            return torch.cat([pooled_BD.float(), self.heads.standardised(output, graph)], dim=1)
+            return self.represented(output, graph, pool(output, graph, self.pooling))
 
         places = np.arange(len(store)) if rows is None else rows
         return run_over(represented, self.student, store, places).astype(np.float32)
+
+    def represented(self, output: StudentOutput, graph: GraphBatch, pooled_BD: Tensor) -> Tensor:
+        """What `embed` makes of the student's output and its pooled atoms."""
+        if self.heads is None:
+            return pooled_BD
+        return torch.cat([pooled_BD.float(), self.heads.standardised(output, graph)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -332,9 +343,12 @@ class Blend:
         """Which atom environments each molecule has, where the members count them; None where they do not."""
         return features.x_BF[:, self.layout.columns(COUNTS)] > 0 if COUNTS in self.used_sets else None
 
-    def features(self, store: Store, jobs: int = 1) -> Features:
-        """What the members see of featurised molecules."""
-        embedding = self.encoder.embed(store) if self.encoder else None
+    def features(
+        self, store: Store, jobs: int = 1, embedding: Float32[np.ndarray, "molecules dim"] | None = None
+    ) -> Features:
+        """What the members see of featurised molecules; `embedding` is the encoder's, if it is computed already."""
+        if self.encoder and embedding is None:
+            embedding = self.encoder.embed(store)
         return features_of(
             store.smiles(), embedding, self.layout,
             graphs=store.graphs(), jobs=jobs, wanted=self.used_sets, descriptors=self.used_descriptors,
@@ -346,6 +360,15 @@ class Blend:
         for values_BC in values:
             values_BC[list(features.refused)] = np.nan
         return values
+
+
+def same_body(one: Student, other: Student) -> bool:
+    """Whether two students have the same architecture and weights, as those have whose heads alone were trained."""
+    own, others = one.state_dict(), other.state_dict()
+    return one.config == other.config and all(
+        name in others and values.device == others[name].device and torch.equal(values, others[name])
+        for name, values in own.items()
+    )
 
 
 def columns_of(model: ArrayModel) -> np.ndarray:

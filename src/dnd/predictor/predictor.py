@@ -18,10 +18,18 @@ from dnd.common.config import model_folder
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
 from dnd.graphs.batch import GraphBatch
+from dnd.models.students.base import pool
 from dnd.models.students.encoders import WHOLE
 from dnd.predictor.applicability_domain import Domain, Seen, read_domain
 from dnd.predictor.classical.features import Features
-from dnd.predictor.ensemble import STUDENTS, run_over, spread_by_name, to_raw_units
+from dnd.predictor.ensemble import (
+    STUDENTS,
+    FrozenEncoder,
+    run_over,
+    same_body,
+    spread_by_name,
+    to_raw_units,
+)
 from dnd.predictor.model_folder import (
     KIND,
     METRICS,
@@ -336,10 +344,10 @@ class Predictor:
             The values, and by row the reasons of those that are NaN, because a feature can't be computed or the model
             gives no finite number.
         """
-        values = [_raw_outputs(member, store) for member in self.parts.members]
+        values, _, embedding_BD = self._network_outputs(store, for_blend=features is None)
         refused: Mapping[int, str] = {}
         if self.parts.blend:
-            features = self.parts.blend.features(store, self.jobs) if features is None else features
+            features = self.parts.blend.features(store, self.jobs, embedding_BD) if features is None else features
             values, refused = values + self.parts.blend.predict(features), features.refused
         refused = {**dict.fromkeys(self._not_finite(np.stack(values)), _NOT_FINITE), **refused}
         values_BC = self._combined(values)
@@ -389,22 +397,66 @@ class Predictor:
     def _outputs(self, store: Store) -> tuple[np.ndarray, np.ndarray, Features]:
         """Each member's values, the representations that the domain measures with, and the features of a blend.
 
-        Each member makes one pass.
+        Networks with the same body share a pass, also with the frozen encoder.
         """
-        values: list[np.ndarray] = []
-        blend, embeddings_BD = self.parts.blend, np.empty((len(store), 0))
+        blend = self.parts.blend
         features = Features(np.empty((len(store), 0), np.float32))
-        if self.parts.members:
-            first, *others = self.parts.members
-            own, embeddings_BD = _values_and_embedding(first, store)
-            values += [own, *(_raw_outputs(member, store) for member in others)]
+        values, embeddings_BD, of_encoder_BD = self._network_outputs(store, for_blend=True)
         if blend:
-            features = blend.features(store, self.jobs)
+            features = blend.features(store, self.jobs, of_encoder_BD)
             values += blend.predict(features)
             embeddings_BD = embeddings_BD if self.parts.members else blend.representation(features.x_BF)
         members_MBC = np.stack(values)
         members_MBC[:, list(features.refused)] = np.nan
         return members_MBC, embeddings_BD, features
+
+    @cached_property
+    def _bodies(self) -> list[list[int]]:
+        """The networks, by place, that have the same student and pooling."""
+        bodies: list[list[int]] = []
+        for place, member in enumerate(self.parts.members):
+            for own in bodies:
+                first = self.parts.members[own[0]].network
+                if first.pooling == member.network.pooling and same_body(first.student, member.network.student):
+                    own.append(place)
+                    break
+            else:
+                bodies.append([place])
+        return bodies
+
+    @property
+    def _encoder(self) -> FrozenEncoder | None:
+        return self.parts.blend.encoder if self.parts.blend else None
+
+    @cached_property
+    def _body_of_encoder(self) -> list[int] | None:
+        """The networks whose body is the frozen encoder's."""
+        encoder = self._encoder
+        for own in self._bodies:
+            network = self.parts.members[own[0]].network
+            if (
+                encoder is not None
+                and network.pooling == encoder.pooling
+                and same_body(network.student, encoder.student)
+            ):
+                return own
+        return None
+
+    def _network_outputs(
+        self, store: Store, *, for_blend: bool
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
+        """Values of each network, the first one's representations, and the frozen encoder's if it has their body."""
+        members, values = self.parts.members, dict[int, np.ndarray]()
+        embeddings_BD, of_encoder_BD = np.empty((len(store), 0)), None
+        for own in self._bodies:
+            shared = (
+                self.parts.blend.encoder if self.parts.blend and for_blend and own is self._body_of_encoder else None
+            )
+            found, own_BD, further_BD = _pass_over([members[place] for place in own], shared, store)
+            values.update(zip(own, found, strict=True))
+            embeddings_BD = own_BD if 0 in own else embeddings_BD
+            of_encoder_BD = further_BD if shared else of_encoder_BD
+        return [values[place] for place in range(len(members))], embeddings_BD, of_encoder_BD
 
     def _not_finite(self, members_MBC: np.ndarray) -> list[int]:
         """Molecules for which a member, or what is made of all of them, is no finite number."""
@@ -510,17 +562,20 @@ def _column(values_BC: np.ndarray | None, column: int) -> np.ndarray | None:
     return None if values_BC is None else values_BC[:, column]
 
 
-def _values_and_embedding(member: Member, store: Store) -> tuple[np.ndarray, np.ndarray]:
-    network = member.network
+def _pass_over(
+    members: Sequence[Member], encoder: FrozenEncoder | None, store: Store
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Values of networks with one body, its representations, and those of the encoder, whose body it is too."""
+    network = members[0].network
 
-    def both(graph: GraphBatch) -> Tensor:
-        embedding_BD = network.embed(graph)
-        return torch.cat([embedding_BD, network.head(embedding_BD)], dim=1)
+    def all_of_it(graph: GraphBatch) -> Tensor:
+        output = network.student(graph)
+        pooled_BD = pool(output, graph, network.pooling)
+        further = [] if encoder is None else [encoder.represented(output, graph, pooled_BD)]
+        return torch.cat([pooled_BD, *(member.network.head(pooled_BD) for member in members), *further], dim=1)
 
-    outputs, width = run_over(both, network.student, store, np.arange(len(store))), network.width
-    return to_raw_units(outputs[:, width:], member.targets), outputs[:, :width]
-
-
-def _raw_outputs(member: Member, store: Store) -> Float[np.ndarray, "molecules targets"]:
-    outputs = run_over(member.network, member.network.student, store, np.arange(len(store)))
-    return to_raw_units(outputs, member.targets)
+    outputs = run_over(all_of_it, network.student, store, np.arange(len(store)))
+    ends = np.cumsum([network.width, *(len(member.targets) for member in members)])
+    pooled_BD, *raw, further_BD = np.split(outputs, ends, axis=1)
+    values = [to_raw_units(own, member.targets) for own, member in zip(raw, members, strict=True)]
+    return values, pooled_BD, further_BD.astype(np.float32)

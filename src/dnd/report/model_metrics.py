@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +103,11 @@ class ModelFiles:
         pairs = zip(self.names, self.transforms(), strict=True)
         return [known.get(name, 1.0) / (LN_10 if own.name == "log" else 1.0) for name, own in pairs]
 
+    def place_of(self, row: int) -> int:
+        """A row of the input as messages call it, such as a spreadsheet does; older models do not record that."""
+        offsets = [more for start, more in self.metrics.get("row_offsets", ()) if start <= row]
+        return row + (offsets[-1] if offsets else 0)
+
     def runs(self) -> list[Path]:
         """Folders with the logs of the members, in their order."""
         count = len(self.config["members"])
@@ -159,6 +164,10 @@ def _number(text: str) -> float:
 LIMIT_FOLDS, LIMIT_TRIALS, LIMIT_COMPARED = 50, 30, 60
 
 
+def _words(metric: str) -> str:
+    return METRIC_WORDS.get(metric, metric)
+
+
 def verdict_sections(model: ModelFiles) -> list[Section]:
     """The sentences to quote first, then the model beside each baseline on the same test molecules."""
     found: list[Section] = [Text("\n\n".join(headlines(model.metrics)), title="Results")]
@@ -193,7 +202,7 @@ def metric_sections(model: ModelFiles) -> list[Section]:
         [label, *(_cell(parts[part], name) for part in ("test", "valid") for name in names)]
         for label, parts in systems.items()
     ]
-    columns = ["system", *(f"{part} {name}" for part in ("test", "validation") for name in names)]
+    columns = ["system", *(f"{part} {_words(name)}" for part in ("test", "validation") for name in names)]
     chosen = "The validation part chose the epoch"
     out_of_fold = "Validation numbers of a blend and of its members are out of fold"
     note = f"{out_of_fold if 'blend' in metrics else chosen}; the test part chose nothing."
@@ -209,7 +218,9 @@ def metric_sections(model: ModelFiles) -> list[Section]:
         own = metrics["parts"]["test"]["targets"]
         per_target = [[name, *(own[name][metric] for metric in names)] for name in model.names[:50]]
         cut = f"The first 50 of {len(model.names)} targets." if len(model.names) > 50 else ""
-        found.append(Table(["target", *(f"test {name}" for name in names)], per_target, title="By target", note=cut))
+        found.append(
+            Table(["target", *(f"test {_words(name)}" for name in names)], per_target, title="By target", note=cut)
+        )
     return [*found, *_folds(model)]
 
 
@@ -249,32 +260,52 @@ def _metrics_of_each(model: ModelFiles, systems: Mapping[str, Mapping[str, Any]]
     found: list[Section] = []
     for kind in dict.fromkeys(model.kinds):
         metrics, names = metric_names([kind]), [model.names[column] for column in model.columns_of(kind)]
-        scale = scale_words([target for target in model.metrics["targets"] if target["name"] in names])
+        own = [target for target in model.metrics["targets"] if target["name"] in names]
+        scale, mapped = scale_words(own), [target["name"] for target in own if "transform" in target]
         rows = [
             [name, label, *(parts[part]["targets"][name][metric] for part in ("test", "valid") for metric in metrics)]
             for name in names[:50]
             for label, parts in systems.items()
         ]
-        columns = ["target", "system", *(f"{part} {metric}" for part in ("test", "validation") for metric in metrics)]
+        columns = [
+            "target",
+            "system",
+            *(f"{part} {_words(metric)}" for part in ("test", "validation") for metric in metrics),
+        ]
         cut = f" The first 50 of {len(names)} targets." if len(names) > 50 else ""
         chose = "The validation loss, a mean over targets, chose the epoch." if model.config["members"] else ""
         note = f"{chose}{cut}" + (f" On the learned scale: {scale}." if scale else "")
         found.append(Table(columns, rows, title=f"Metrics beside the baselines: {kind}", note=note.strip()))
+        if scale:
+            found.append(_in_units_of_each(systems, mapped[:50]))
     return found
+
+
+def _in_units_of_each(systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """The same of targets that are learned through a transform, in the unit of each."""
+    heads = [f"{part} {_words(name.removesuffix(RAW))}" for part in ("test", "validation") for name in RAW_METRICS]
+    rows = [
+        [name, label, *(parts[part]["targets"][name][metric] for part in ("test", "valid") for metric in RAW_METRICS)]
+        for name in names
+        for label, parts in systems.items()
+    ]
+    return Table(["target", "system", *heads], rows, title="In the unit of each target", note=_FEW_DECIDE)
+
+
+_FEW_DECIDE = "A few molecules with large values decide such numbers; the learned scale weighs all molecules alike."
 
 
 def _in_units(systems: Mapping[str, Mapping[str, Any]]) -> Table:
     """The same of targets that are learned through a transform, in their units."""
     columns = [
         "system",
-        *(f"{part} {name.removesuffix(RAW)}" for part in ("test", "validation") for name in RAW_METRICS),
+        *(f"{part} {_words(name.removesuffix(RAW))}" for part in ("test", "validation") for name in RAW_METRICS),
     ]
     rows = [
         [label, *(_cell(parts[part], name) for part in ("test", "valid") for name in RAW_METRICS)]
         for label, parts in systems.items()
     ]
-    note = "A few molecules with large values decide such numbers; the learned scale weighs all molecules alike."
-    return Table(columns, rows, title="In the unit of the target", note=note)
+    return Table(columns, rows, title="In the unit of the target", note=_FEW_DECIDE)
 
 
 # Errors of a model's report: confusion of classes, and the worst molecules with what each atom added.
@@ -325,7 +356,7 @@ def worst_sections(model: ModelFiles) -> list[Section]:
     note = (
         "Orange atoms raise the prediction over what it is with another element in their place, blue ones lower it; "
         "classes in log-odds. A contribution says what the model does, not why the molecule is so. "
-        "All errors: test_predictions.csv, whose rows count from 0 as here; other molecules: dnd explain."
+        "All errors: test_predictions.csv, whose rows count from 0; other molecules: dnd explain."
     )
     texts = [model.smiles[one.row] for one in worst]
     if any("." in text for text in texts):
@@ -362,9 +393,9 @@ def _said(target: Mapping[str, Any], label: float, value: float) -> str:
 
 
 def _who(model: ModelFiles, row: int) -> str:
-    """By which the user finds a molecule again: its name, and its row of the input, from 0."""
+    """By which the user finds a molecule again: its name, and its row of the table."""
     own = f"{model.ids[row]}, " if model.ids and model.ids[row] else ""
-    return f"{own}row {model.rows[row]}: "
+    return f"{own}row {model.place_of(int(model.rows[row]))}: "
 
 
 def _worst_classes(model: ModelFiles, name: str, start: str) -> list[tuple[float, _Worst]]:

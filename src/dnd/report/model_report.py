@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def blend_sections(metrics: Mapping[str, Any]) -> list[Section]:
     rows.sort(key=lambda row: -float(str(row[1])))
     left_out = dict.fromkeys(line for part in parts for line in part["left_out"])
     note = _NOTE + (f" Left out: {'; '.join(left_out)}." if left_out else "")
-    columns = ["member", "weight", f"test {metrics['metric']} alone", "seconds"]
+    metric = METRIC_WORDS.get(metrics["metric"], metrics["metric"])
+    columns = ["member", "weight", f"test {metric} alone", "seconds"]
     return [Table(columns, rows, title="Members of the blend", note=note), *_leaderboards(metrics)]
 
 
@@ -92,6 +94,12 @@ REPORT = "report.html"
 LIMIT_DRAWN_TARGETS = 4
 LIMIT_DUPLICATES = 20
 LIMIT_ANSWERS = 2_000  # test molecules that the model is asked about again, for their intervals
+_HAPPENED = {
+    "merged": "rows merged into another row of their molecule",
+    "not_drawn": "rows beyond the most that are learned, left out at random",
+    "censored_labels": "labels that are limits, such as >10",
+    "standardized": "rows changed to their largest organic part, neutral",
+}
 _PART_WORDS = {"train": "training", "valid": "validation"}
 _Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -255,11 +263,7 @@ def _audit(model: ModelFiles) -> list[Section]:
         ["molecules used", counts["molecules"]],
         ["rows left out", counts["rejected"]],
         ["labels", counts["labels"]],
-        *(
-            [["rows changed to their largest organic part, neutral", counts["standardized"]]]
-            if "standardized" in counts
-            else []
-        ),
+        *([label, counts[name]] for name, label in _HAPPENED.items() if name in counts),
         ["split", metrics["split"]],
         *(
             [f"molecules of the {_PART_WORDS.get(part, part)} part", metrics["parts"][part]["molecules"]]
@@ -272,8 +276,17 @@ def _audit(model: ModelFiles) -> list[Section]:
             for one in metrics.get("replicates", ())
         ),
     ]
-    found: list[Section] = [Table(["", ""], facts, title="Data and split", note="Row numbers: splits.json.")]
-    found += _duplicates(metrics.get("duplicates", []))
+    found: list[Section] = [
+        Table(
+            ["", ""],
+            facts,
+            title="Data and split",
+            note="Which row is in which part: splits.json, where rows count from 0.",
+        )
+    ]
+    if metrics.get("notes"):
+        found.append(Text("\n\n".join(f"{note}." for note in metrics["notes"]), title="How the labels were read"))
+    found += _duplicates(model)
     reasons = Counter(row["reason"][:100] for row in csv_rows(model.folder / "rejects.csv"))
     if reasons:
         rows = [[reason, count] for reason, count in reasons.most_common(10)]
@@ -281,14 +294,19 @@ def _audit(model: ModelFiles) -> list[Section]:
     return found
 
 
-def _duplicates(listed: Sequence[Mapping[str, Any]]) -> list[Section]:
+def _duplicates(model: ModelFiles) -> list[Section]:
     """Molecules that are in more than one part, whatever their spelling."""
+    listed = model.metrics.get("duplicates", [])
     if not listed:
         return []
     rows: list[list[object]] = [
-        [one["smiles"], *(", ".join(map(str, one["rows"].get(part, [])[:5])) for part in PARTS)] for one in listed
+        [
+            one["smiles"],
+            *(", ".join(str(model.place_of(row)) for row in one["rows"].get(part, [])[:5]) for part in PARTS),
+        ]
+        for one in listed
     ]
-    note = "Row numbers of the input. A molecule that was trained on makes the test easier than it looks."
+    note = "Row numbers of the table. A molecule that was trained on makes the test easier than it looks."
     columns = ["molecule", "training", "validation", "test"]
     return [Table(columns, rows[:LIMIT_DUPLICATES], title="Molecules in more than one part", note=note)]
 
@@ -318,7 +336,7 @@ def _making(model: ModelFiles) -> list[Section]:
     run = model.runs()[0] / "run.json"
     record = read_record(run) if run.is_file() else {}
     lines = [
-        f"command: {' '.join(map(str, record.get('command', ['not recorded'])))}",
+        f"command: {shlex.join(map(str, record['command'])) if record.get('command') else 'not recorded'}",
         f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",
         f"encoder: {training['encoder']}",
         f"hydrogens: {model.config['hydrogens']}",

@@ -197,6 +197,39 @@ _A_WORD, _A_LIMIT = "a word", "a limit"  # kinds of cells that are no numbers; o
 
 CensoredChoice = Literal["keep", "drop", "limit"]
 
+# A unit in the name of a column, as in `Ki (nM)`, `IC50_uM` and `LogS (ug/mL)`. What else stands in brackets, such as
+# `(human)`, is none.
+_MICRO = "u\u00b5\u03bc"
+_UNIT_WORD = (
+    rf"(?:[fpn{_MICRO}mcdkMG]?(?:M|mol|g|[lL]|m|s|K|J|cal|eV|V|Da|Pa|bar|Hz|W|Ha|U)|\u00b0?[CF]|\u00b0|\u00c5|D|min|h|hr|d"
+    r"|day|days|atm|torr|Torr|mmHg|ppm|ppb|hartree|Hartree|debye|Debye|a\.u\.|cells?)"
+)
+_POWER = "(?:\\^?[-\u2212\u207b]?[0-9\u00b9\u00b2\u00b3])?"
+_A_UNIT = re.compile(
+    rf"%.{{0,20}}|(?:10\^?-?\d{{1,2}} )?(?:{_UNIT_WORD}|1){_POWER}"
+    rf"(?: ?[/*\u00b7. ] ?(?:10\^?\d{{1,2}} )?{_UNIT_WORD}{_POWER}){{0,4}}"
+)
+_IN_BRACKETS = re.compile(r".*\S\s*[(\[]([^()\[\]]{1,30})[)\]]\s*")
+_AT_THE_END = re.compile(rf".*[A-Za-z0-9][ _,]+((?:[fpn{_MICRO}m]M|k?cal/mol|kJ/mol|[mn{_MICRO}]g/m?[lL]))")
+_LOGARITHM = re.compile(
+    r"(?:.*[^A-Za-z])?(?:log(?:10)?(?![a-z]{2})|p(?:Ki|Kd|Ka|Kb|KB|IC50|EC50|GI50|CC50|LC50|LD50|MIC|AC50|XC50|A2|ChEMBL)).*",
+    re.IGNORECASE,
+)
+_LONGEST_END = 100  # of a column's name, in which its unit is looked for
+LOG_UNITS = "log units"
+
+
+def unit_of_name(name: str) -> str:
+    """The unit that the name of a column says; a logarithm's is `log units`, whatever it is the logarithm of."""
+    end = name[-_LONGEST_END:]
+    if _LOGARITHM.fullmatch(end):
+        return LOG_UNITS
+    found = _IN_BRACKETS.fullmatch(end)
+    if found and _A_UNIT.fullmatch(found[1].strip()):
+        return found[1].strip()
+    found = _AT_THE_END.fullmatch(end)
+    return found[1] if found else ""
+
 
 @dataclass(frozen=True)
 class LabelRules:
@@ -231,7 +264,7 @@ class LabelColumn:
         sides: 1 or -1 where a label is a limit and the truth is above or below it, else 0.
         words: names of the classes where the labels are words, class 0 first; empty where they are numbers.
         notes: notes on how the cells were read, a line each.
-        unit: `%` if the cells have it.
+        unit: `%` if the cells have it, else what the name of the column says; empty = neither says one.
     """
 
     values: list[float]
@@ -313,6 +346,7 @@ class ColumnCells:
         missing: cells without a label, by their text; the empty ones as an empty text.
         words: other cells that are not numbers, by their text.
         placeholders: numbers such as -999 far outside the others, by their text.
+        placeholder_words: the same as `LabelRules.missing` has them: -999 where cells have -999,0.
     """
 
     decimal: Literal["point", "comma"]
@@ -323,6 +357,7 @@ class ColumnCells:
     missing: dict[str, int]
     words: dict[str, int]
     placeholders: dict[str, int]
+    placeholder_words: tuple[str, ...]
 
 
 def column_cells(cells: Sequence[str], *, column: str, rules: LabelRules, comma_file: bool = False) -> ColumnCells:
@@ -387,6 +422,7 @@ class _Column:
             missing={text: counts[text] for text in common if text not in numbers and text not in words},
             words={text: counts[text] for text in common if text in words},
             placeholders={text: counts[text] for text in far},
+            placeholder_words=tuple(_as_word(text, numbers[text].value) for text in far),
         )
 
     def _is_asked(self, text: str) -> bool:
@@ -431,7 +467,7 @@ class _Column:
         values = [kept[text].value if text in kept else math.nan for text in self.texts]
         keep = self.rules.censored == "keep"
         sides: list[int] = [kept[text].side if keep and text in kept else 0 for text in self.texts]
-        return LabelColumn(values, sides, (), tuple(self.notes), "%" if with_sign else "")
+        return LabelColumn(values, sides, (), tuple(self.notes), "%" if with_sign else unit_of_name(self.name))
 
     def _other_numbers(self, numbers: Mapping[str, Number], percent: bool) -> tuple[dict[str, Number], list[str]]:
         """The cells that only test molecules have: those that are read as the others are, and those that can't be."""
@@ -520,10 +556,11 @@ class _Column:
             text = max(far, key=lambda one: self.counts[one])
             others = [one.value for other, one in numbers.items() if other not in far]
             low, high = min(others), max(others)
+            word = _quoted(_as_word(text, numbers[text].value))
             raise InputError(
                 f"column {self.name}: a value looks like a placeholder for a missing label",
                 found=f"{self._shown(text, _A_LIMIT)}, the others are {low:g} to {high:g}",
-                next_step=f"Add --missing {_quoted(text)}, or --measured {_quoted(text)} if that was measured",
+                next_step=f"Add --missing {word}, or --measured {word} if that was measured",
             )
 
     # Columns of words
@@ -634,6 +671,11 @@ def _in_order(keys: Sequence[str]) -> list[str]:
 
 def _values(words: Sequence[str]) -> frozenset[float]:
     return frozenset(number.value for word in words if (number := Notation().read(word)) is not None)
+
+
+def _as_word(text: str, value: float) -> str:
+    """A number of a cell as an option takes it, where commas separate values."""
+    return f"{value:.17g}" if "," in text else text
 
 
 def _quoted(text: str) -> str:

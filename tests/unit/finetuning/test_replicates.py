@@ -98,7 +98,16 @@ def test_they_are_one_row_on_request(tmp_path: Path, how: str, expected: float):
     assert metrics["parts"]["test"]["molecules"] == 2
     table = np.genfromtxt(tmp_path / "m" / "test_predictions.csv", delimiter=",", names=True, dtype=None, encoding=None)
     assert table["y"][0] == pytest.approx(expected, rel=1e-4)
-    assert metrics["replicates"] == []
+    (found,) = metrics["replicates"]  # of the rows before they were merged
+    values = np.array([1.0, 10.0, 1000.0])
+    assert (found["molecules"], found["rows"]) == (1, 3)
+    assert found["deviation"] == pytest.approx(values.std(ddof=1))
+    assert (metrics["counts"]["molecules"], metrics["counts"]["merged"]) == (len(smiles), 2)
+    card = (tmp_path / "m" / "card.md").read_text()
+    assert (
+        f"{len(smiles)} molecules of {len(smiles) + 2} rows; 2 rows merged into another row of their molecule" in card
+    )
+    assert found["sentence"] in card
 
 
 def test_rows_of_two_parts_stay_apart_so_that_no_test_label_is_learned(tmp_path: Path):

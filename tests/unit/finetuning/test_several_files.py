@@ -117,7 +117,7 @@ def test_two_kinds_in_one_table(tmp_path: Path) -> None:
     assert [target["kind"] for target in metrics["targets"]] == ["regression", "classification"]
     assert metrics["task_reason"].startswith("regression for size; classification for ring")
     told = quietly(data, tmp_path / "told", ["size", "ring"], "task=regression").metrics
-    assert (told["task"], told["per_target"]) == ("regression", False)
+    assert (told["task"], told["per_target"]) == ("regression", True)  # each in its own unit
     with pytest.raises(ConfigError, match="tasks and targets differ"):
         quietly(data, tmp_path / "bad", ["size", "ring"], "tasks=auto,auto,auto")
 

@@ -169,6 +169,23 @@ def test_the_stages_hand_their_folders_on(tmp_path: Path):
     assert "encoder" in encoder._repr_html_()
 
 
+def test_labels_are_read_by_the_options_of_the_verb(tmp_path: Path):
+    cells = [f">{size}" if row % 8 == 0 else size for row, size in enumerate(SIZES)]
+    table = pandas.DataFrame({"smiles": [*SMILES, *SMILES[:3]], "y": [*cells, -999.0, -999.0, SIZES[2]]})
+    made = dnd.finetune(
+        table, "y", tmp_path / "m", recipe="small", encoder="random", split="random", settings=TINY, verbose=False,
+        missing=-999, censored="keep", replicates="mean", standardize=True,
+    )  # fmt: skip
+    counts = made.metrics["counts"]
+    limits = sum(isinstance(cell, str) for cell in cells)
+    assert (counts["rejected"], counts["censored_labels"]) == (2, limits)
+    assert (counts["merged"], counts["standardized"]) == (1, 0)
+    with pytest.raises(InputError, match=r"^the table has no column 'z'"):
+        dnd.finetune(table, "z", tmp_path / "n", recipe="fast", verbose=False)
+    with pytest.raises(InputError, match=r"^the table has a header and no rows"):
+        dnd.screen([], tmp_path / "m", tmp_path / "s", verbose=False)
+
+
 def test_settings_that_do_not_exist_are_refused_with_their_full_names(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"Did you mean loop\.epochs"):
         dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", settings={"epochs": 3})

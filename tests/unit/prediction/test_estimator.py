@@ -124,6 +124,7 @@ def test_embeddings_feed_a_pipeline(encoder: Path):
     ("X", "y", "message"),
     [
         ("CCO", [1.0], "too few"),
+        ([], [], "too few molecules: found 0"),
         (SMILES, SIZES[:-1], "differ in length"),
         (["C"] * 3, [1.0, 2.0, 3.0], "too few"),
         (["C"] * 20, [1.0, 2.0] * 10, "too few different molecules: found 1"),

@@ -13,6 +13,7 @@ from dnd.common.files import read_json, write_manifest
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
 from dnd.report.figures import calibration_bins, roc_plot
+from dnd.report.model_metrics import read_model_files
 from dnd.report.model_report import write_model_report
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
 
@@ -34,6 +35,30 @@ def test_it_holds_every_part_and_the_folder_stays_sealed(model: Path) -> None:
     assert "fractions=0.5,0.2,0.3" in page
     assert "report.html" in read_json(model / "manifest.json")["files"]
     Predictor.load(model)
+
+
+def test_values_in_units_of_their_own_are_judged_one_by_one(tmp_path: Path) -> None:
+    """A mean over logarithms and kilocalories is no error of anything."""
+    smiles = molecules()
+    sizes = [round(heavy_atoms(one)) for one in smiles]
+    cells = [f">{size}" if row % 9 == 0 else str(size) for row, size in enumerate(sizes)]
+    columns = {"smiles": smiles, "dG (kcal/mol)": cells, "Ki (nM)": [10.0 ** (size % 7) for size in sizes]}
+    words = ("baselines=true", "fractions=0.5,0.2,0.3", "labels.censored=keep", "transform=auto")
+    data = write_csv(tmp_path / "d.csv", columns)
+    metrics = quietly(data, tmp_path / "m", ["dG (kcal/mol)", "Ki (nM)"], *words).metrics
+    first, second = metrics["verdicts"]
+    assert (first["target"], first["unit"], second["target"]) == ("dG (kcal/mol)", "kcal/mol", "Ki (nM)")
+    assert "kcal/mol (95 % interval" in first["sentence"]
+    page = write_model_report(tmp_path / "m").read_text()
+    assert "Mean of all targets" not in page
+    assert "measured (kcal/mol)" in page
+    limits = sum(cell.startswith(">") for cell in cells)
+    assert f"{limits} above and 0 below a limit; learned as limits." in page
+    tested = (tmp_path / "m" / "test_predictions.csv").read_text().splitlines()[1:]
+    first_row = int(tested[0].partition(",")[0])
+    files = read_model_files(tmp_path / "m")
+    assert files.place_of(first_row) == first_row + 2, "the second line of the file is row 2 of a spreadsheet"
+    assert files.smiles[0] == smiles[first_row]
 
 
 def test_it_can_be_drawn_again_and_is_the_same(model: Path) -> None:

@@ -102,9 +102,10 @@ def _estimate(path: Path) -> int:
 
         with open_bytes(path) as stream:
             return int(pyarrow.parquet.read_metadata(stream).num_rows)
-    records = is_sdf(path)
+    records, header = is_sdf(path), int(kind_of(path) == "csv")
     with open_bytes(path) as stream:
-        return sum(1 for line in byte_lines(stream, path) if not records or line.startswith(_SDF_END))
+        lines = sum(1 for line in byte_lines(stream, path) if not records or line.startswith(_SDF_END))
+    return max(0, lines - header)
 
 
 def read_candidates(

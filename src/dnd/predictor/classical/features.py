@@ -54,16 +54,14 @@ def descriptors_2d(
     Raises:
         TooDenseError: see `dnd.chemistry.descriptors`.
     """
-    values, calculator = np.zeros((len(molecules), len(names)), np.float64), _calculator(names)
-    for row, molecule in enumerate(molecules):
-        values[row] = calculator(molecule)
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    return finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
+    finite: np.ndarray = np.nan_to_num(_calculator(names).of_all(molecules), nan=0.0, posinf=0.0, neginf=0.0)
+    values: np.ndarray = finite.clip(-LIMIT_DESCRIPTOR, LIMIT_DESCRIPTOR).astype(np.float32)
+    return values
 
 
 # The feature matrix: [representation of the encoder | the feature sets of a model, side by side].
 #
-# Descriptors take 2 to 3 ms per molecule on one core and Avalon's counts 1, more than everything else in a prediction,
+# Descriptors take 1 to 2 ms per molecule on one core and Avalon's counts 1, more than everything else in a prediction,
 # so they are computed in worker processes, and only where a member looks at them.
 
 
@@ -225,20 +223,37 @@ def feature_calculator(names: Sequence[str], descriptors: tuple[str, ...]) -> Ca
 
 
 def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
-    smiles, graphs = chunk
+    smiles, _ = chunk
     width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
-    x_BF = np.zeros((len(smiles), width), np.float32)
-    refused = {}
+    if not width:
+        return Features(np.zeros((len(smiles), 0), np.float32))
+    try:
+        return Features(_values_of_all(chunk, names, descriptors))
+    except Exception:  # of one row at least: each by itself
+        return _computed_by_row(chunk, names, descriptors, width)
+
+
+def _computed_by_row(chunk: _Chunk, names: Sequence[str], descriptors: tuple[str, ...], width: int) -> Features:
+    smiles, graphs = chunk
+    x_BF, refused = np.zeros((len(smiles), width), np.float32), {}
     for row, text in enumerate(smiles):
+        one: _Chunk = ([text], None if graphs is None else [graphs[row]])
         try:
-            mol = _molecule(text, None if graphs is None else graphs[row])
-            found = (_values(name, mol, descriptors) for name in names)
-            x_BF[row] = np.concatenate([np.empty(0, np.float32), *found])
+            x_BF[row] = _values_of_all(one, names, descriptors)[0]
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
         except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
             refused[row] = internal_reason(error)
     return Features(x_BF, refused)
+
+
+def _values_of_all(
+    chunk: _Chunk, names: Sequence[str], descriptors: tuple[str, ...]
+) -> Float32[np.ndarray, "molecules features"]:
+    """One set after the other, which keeps the code of each in the processor's caches."""
+    smiles, graphs = chunk
+    molecules = [_molecule(text, None if graphs is None else graphs[row]) for row, text in enumerate(smiles)]
+    return np.concatenate([_values(name, molecules, descriptors) for name in names], axis=1)
 
 
 def _molecule(smiles: str, graph: MolecularGraph | None) -> Chem.Mol:
@@ -251,8 +266,9 @@ def _molecule(smiles: str, graph: MolecularGraph | None) -> Chem.Mol:
     return read[0]
 
 
-def _values(name: str, mol: Chem.Mol, descriptors: tuple[str, ...]) -> Float32[np.ndarray, "columns"]:
+def _values(
+    name: str, molecules: Sequence[Chem.Mol], descriptors: tuple[str, ...]
+) -> Float32[np.ndarray, "molecules columns"]:
     if name in FURTHER:
-        return fingerprint(name, mol)
-    values = descriptors_2d([mol], descriptors) if name == DESCRIPTORS else count_fingerprints([mol])
-    return np.asarray(values[0])
+        return np.stack([fingerprint(name, mol) for mol in molecules])
+    return descriptors_2d(molecules, descriptors) if name == DESCRIPTORS else count_fingerprints(molecules)

@@ -251,13 +251,9 @@ class ConformalIntervals(Calibrator):
         from dnd.predictor.metrics import significant  # to predict takes no metric
 
         line = f"± {significant(self.half_width)}"
-        if transform.name == "log" and self.similarity_factors is not None:
-            line += " in the logarithm"
-        elif transform.name == "log":
-            line = (
-                f"of the prediction divided and multiplied by {significant(math.exp(min(self.half_width, _LARGEST)))}"
-            )
-        elif transform.name == "yeo-johnson":
+        if transform.name == "log":
+            return self._describe_factor()
+        if transform.name == "yeo-johnson":
             line += " in the scale of the Yeo-Johnson map"
         elif self.spread_floor is not None:
             line += f" × (spread of the members + {significant(self.spread_floor)})"
@@ -266,6 +262,20 @@ class ConformalIntervals(Calibrator):
         far, near = self.similarity_factors[0], self.similarity_factors[-1]
         line += f", × {far:.2f} for molecules whose similarity to the nearest training molecule is at most "
         return line + f"{self.similarity_knots[0]:.2f}, × {near:.2f} from {self.similarity_knots[-1]:.2f} on"
+
+    def _describe_factor(self) -> str:
+        """The width where the logarithm is learned, as a factor of the prediction."""
+        from dnd.predictor.metrics import significant
+
+        def factor(share: float) -> str:
+            return significant(math.exp(min(share * self.half_width, _LARGEST)))
+
+        line = f"of the prediction divided and multiplied by {factor(1.0)}"
+        if self.similarity_knots is None or self.similarity_factors is None:
+            return line
+        line += f"; by {factor(self.similarity_factors[0])} for molecules whose similarity to the nearest training "
+        line += f"molecule is at most {self.similarity_knots[0]:.2f}, by {factor(self.similarity_factors[-1])} from "
+        return line + f"{self.similarity_knots[-1]:.2f} on"
 
 
 def error_by_similarity(

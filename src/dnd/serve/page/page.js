@@ -37,7 +37,7 @@ function say(text, bad = false) {
 const model = () => models.find((one) => one.name === at("model").value) || models[0];
 
 function tellTargets() {
-  const named = model().targets.map((target) => target.unit ? `${target.name} (${target.unit})` : target.name);
+  const named = model().targets.map((target) => target.name.includes(target.unit) ? target.name : `${target.name} (${target.unit})`);
   const many = named.length > MOST_COLUMNS;
   at("targets").textContent = `${model().name} predicts ${many ? `${named.length} properties` : named.join(", ")}.`;
   at("named").hidden = !many;
