@@ -1,4 +1,6 @@
-"""`best`, `fast` and a single student (`small`) beside random forests, gradient boosting and chemprop 2, on the same splits of up to 35 data sets.
+"""`best`, `fast` and a single student (`small`) beside random forests, gradient boosting and chemprop 2.
+
+All learn from the same splits of up to 35 data sets.
 
     python benchmarks/compare.py -o runs/compare --datasets esol freesolv --seeds 1 2 3 --chemprop /path/to/python
     python benchmarks/compare.py -o runs/compare --table docs/results/predictor.md

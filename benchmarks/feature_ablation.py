@@ -2,18 +2,18 @@
 
     python benchmarks/feature_ablation.py -o SCORES.csv [--rows 600] [--dealings 0 1] [--page FILE]
 
-The training and validation parts of five data sets (OGB's scaffold splits), of larger ones `--rows` molecules drawn
-at random, are dealt into three folds of whole scaffolds, in several dealings. A member is fitted on two and judged on
-the third, with `dnd-base`'s representation, RDKit's descriptors, Morgan counts and one of these:
+The training and validation parts of five data sets (OGB's scaffold splits) are dealt into three folds of whole
+scaffolds, in several dealings; of larger sets, `--rows` molecules drawn at random. A member is fitted on two folds and
+judged on the third, with `dnd-base`'s representation, RDKit's descriptors, Morgan counts and one of these:
 
 - own: nothing more, what the recipes had so far
 - maplight: Avalon counts and ErG
 - all: these, atom pairs and topological torsions
 
 Members are those of the recipes, boosting in several settings, scikit-learn's histogram boosting (what the recipes had
-so far), and a support vector machine (RBF kernel on Morgan counts), which the Gaussian process has to be as good as.
-A cell ends as a line of the file and is not repeated. Regression is judged by RMSE and MAE, classes by ROC-AUC and log
-loss; `log_loss` and `rmse` are what a blend is weighed by.
+so far), and a support vector machine (RBF kernel on Morgan counts), with which the Gaussian process has to keep up.
+Each result is a line of the file and is not computed again. Regression is judged by RMSE and MAE, classes by ROC-AUC
+and log loss; the weights of a blend follow `rmse` and `log_loss`.
 """
 
 from __future__ import annotations
@@ -99,20 +99,20 @@ def _support_vectors(training: Training) -> Predict:
 DECIDED = (
     "## What was decided",
     "",
-    "- Avalon counts and ErG join the features of boosting in `best`: better on BACE, FreeSolv and Lipophilicity,",
-    "  level on BBBP, worse on ESOL. `fast` goes without: 2 ms of CPU a molecule beside",
+    "- Avalon counts and ErG join the features of boosting in `best`: it is better with them on BACE, FreeSolv and",
+    "  Lipophilicity, level on BBBP, worse on ESOL. `fast` goes without: 2 ms of CPU a molecule beside",
     "  3.5 for descriptors (busy core). When this was measured, RDKit's ErG gave wrong values for some molecules with",
     "  rings (6 % of ESOL's); that is mended, and the scores were not measured again.",
-    "- LightGBM takes the place of scikit-learn's histogram boosting for its time, an eleventh on FreeSolv (only there",
-    "  both were run); with the same features it errs 4 % more there, with Avalon and ErG 12 % less.",
+    "- LightGBM replaces scikit-learn's histogram boosting: it takes an eleventh of the time on FreeSolv, where alone",
+    "  both were run. There its error is 4 % larger with the same features and 12 % smaller with Avalon and ErG.",
     "- Atom pairs and torsions add nothing clear to these, for 1.4 times the time of a fit.",
     "- Forests keep their features: with more of them some sets gain, some lose, and the log loss of BBBP grows.",
-    "- Boosting has 200 trees of 16 leaves. On BACE 500 of 31 order molecules as well, at twice the log loss.",
-    "  It has had 255 bins here and has 63 now ([what that changes](features/settings.csv)).",
+    "- Boosting has 200 trees of 16 leaves. On BACE, 500 trees of 31 leaves rank as well, at twice the log loss.",
+    "  It had 255 bins here and has 63 now ([what that changes](features/settings.csv)).",
     "- Boosting keeps the squared loss where the absolute error is asked for: the absolute loss had the larger",
     "  absolute error on all three sets.",
-    "- The Gaussian process stays, and no support vector machine joins it: that one is far behind on the three sets of",
-    "  values, behind on BACE, and ahead on BBBP only.",
+    "- The Gaussian process stays, and no support vector machine joins it: the latter is far behind on the three",
+    "  regression sets, behind on BACE, and ahead on BBBP only.",
 )
 STRENGTHS = (1.0, 10.0, 100.0)
 EVERY = tuple(SCHEMES)

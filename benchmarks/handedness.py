@@ -244,8 +244,8 @@ def page(lines: Sequence[dict[str, str]]) -> str:
 
 The scalars of the equivariant transformer are the same for both mirror images of a molecule. With `teacher.chiral=true`
 each layer adds triple products of an atom's vectors to them (`dnd.models.teachers.layers`), and the images
-differ. Measured here is how much of a stereocentre's CIP label, R or S, can be read from its representation in the
-frozen teacher.
+differ. This page measures how well a stereocentre's CIP label, R or S, can be predicted from its representation in
+the frozen teacher.
 
 ```sh no-run
 python benchmarks/handedness.py -o runs/handedness --seeds {" ".join(seeds)} --epochs {epochs} \\

@@ -4,8 +4,8 @@
     python benchmarks/points.py -o runs/points --page docs/results
 
 A cloud is 8 to 14 balls of four kinds, at rest under springs along the edges of a random graph and a repulsion between
-all other balls. The truth is known: the radius of gyration of the cloud, and the mean distance of two balls that have a
-common neighbour and are none.
+all other balls. The truth is known: the radius of gyration of the cloud, and the mean distance of two balls that share
+a neighbour but no edge.
 
 For each seed a 3D teacher learns to denoise unlabelled clouds, and a student is distilled from it, both by the
 package's own stages. Labels of few other clouds are then learned from the graph alone, by a linear readout of the
@@ -305,14 +305,15 @@ def page(lines: Sequence[dict[str, str]]) -> str:
 Does the distillation carry over to another kind of 3D object and graph? The objects are simulated, so the truth is
 known. A cloud is {BALLS[0]} to {BALLS[1]} balls of four kinds in space. Its graph is a random tree with up to three
 more edges. Springs along the edges and a repulsion between all other balls bring it to rest. Positions follow from the
-graph, as those of a molecule nearly do. The student sees the kinds and the graph, no position.
+graph, as those of a molecule nearly do. The student sees the kinds and the graph, but no position.
 
 ```sh no-run
 python benchmarks/points.py -o runs/points --seeds {" ".join(seeds)} --page docs/results
 ```
 
-- Learned from {LABELLED // 2} labelled clouds ({LABELLED - LABELLED // 2} others validate the finetuning), judged on
-  {TESTED} others: the radius of gyration, and the mean distance of two balls that have a common neighbour and are none.
+- Two properties are learned from {LABELLED // 2} labelled clouds and judged on {TESTED} others: the radius of gyration,
+  and the mean distance of two balls that share a neighbour but no edge. {LABELLED - LABELLED // 2} further clouds
+  validate the finetuning.
 - The teacher ({TEACHER.num_layers} layers of width {TEACHER.width}) denoises {UNLABELLED:,} clouds without labels, and
   the student ({STUDENT.name}, {STUDENT.num_layers} layers of width {STUDENT.width}) learns its states of each ball
   (NODE). Both are the package's own stages. Random weights are finetuned and read out in the same way.
@@ -323,7 +324,7 @@ python benchmarks/points.py -o runs/points --seeds {" ".join(seeds)} --page docs
   {about(lines, "lookup_r2")}.
 - Another kind of cloud came first: balls heaped at random, whose graph does not decide the positions. It was dropped
   after one seed, with differences of -0.015 to +0.028, and this kind was chosen after that was seen. The raw lines of
-  the heaps were not kept. Of the clouds three seeds were run and read first, at the sizes that are used here.
+  the heaps were not kept. Three seeds of this kind were run and read first, at the sizes that are used here.
 - [All lines](points/points.csv).
 
 | learned by | radius of gyration | distance two apart |
@@ -359,7 +360,7 @@ Differences of R², on how many seeds the first is ahead, and p:
         text
         + f"""
 At a level of {LEVEL} a test over {seeds} seeds shows {shown} of the {len(tests)} differences. The last row of the first
-table is what the teacher itself says of the truth, and so what there is to learn from it beyond the graph.
+table shows how well the teacher's own states predict the truth: that is what a student can learn beyond the graph.
 """
     )
 

@@ -45,19 +45,18 @@ planted = {entry: sys.path_importer_cache.pop(entry, None) for entry in list(sys
 sys.path.remove("")
 sys.path.remove(os.getcwd())
 from dnd.common.workers import WorkerPool
-from dnd.common.processes import process_pool
 import math
 sys.path[:0] = ["", os.getcwd()]
 with WorkerPool("math:sqrt") as pool:
     print(list(pool.map([4.0, 9.0])))
 del sys.path[:2]
-with process_pool(1, fresh=True) as pool:
-    print(list(pool.map(math.sqrt, [4.0, 9.0])))
+with WorkerPool("math:sqrt", copies=True) as pool:
+    print(list(pool.map([4.0, 9.0])))
 assert os.environ["PYTHONPATH"] == os.pathsep + "." + os.pathsep
 """
 
 
-def test_neither_workers_nor_pools_import_from_the_current_folder(tmp_path: Path) -> None:
+def test_no_worker_imports_from_the_current_folder(tmp_path: Path) -> None:
     canary = plant(tmp_path / "here")
     assert run(code_command(CHILDREN), canary.parent) == "[2.0, 3.0]\n[2.0, 3.0]\n"
     assert not canary.exists(), canary.read_text()

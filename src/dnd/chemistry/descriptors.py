@@ -203,10 +203,11 @@ class _Subject:
         environments = _crippen_environments(self)
         known = [_CRIPPEN.get(environment) for environment in environments]
         if None in known:
-            known = rdMolDescriptors._CalcCrippenContribs(self.mol)
+            computed = rdMolDescriptors._CalcCrippenContribs(self.mol)
             if len(_CRIPPEN) > MOST_CLASSES:
                 _CRIPPEN.clear()
-            _CRIPPEN.update(zip(environments, known, strict=True))
+            _CRIPPEN.update(zip(environments, computed, strict=True))
+            known = list(computed)
         return np.array(known).reshape(-1, 2)
 
     @cached_property
@@ -309,7 +310,8 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     """Numbers of 64 bits that look random, the same for the same value (Steele, Lea and Flood, OOPSLA 2014)."""
     mixed: np.ndarray = (values ^ (values >> 30)) * _ODD_1
     mixed = (mixed ^ (mixed >> 27)) * _ODD_2
-    return mixed ^ (mixed >> 31)
+    mixed ^= mixed >> 31
+    return mixed
 
 
 _ODD_1, _ODD_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

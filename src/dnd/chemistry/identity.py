@@ -26,7 +26,8 @@ from dnd.chemistry.parse import molecule_from_mol, parse_smiles, read_smiles, sa
 # refuses.
 
 _LIKE_SIZE = 0.5  # of the heavy atoms of the largest part: a second part as large as that is no counter-ion
-_CARBON = 6
+_LIGHT = ("H", "*")
+_ELEMENT = re.compile(r"\[\d*([A-Z][a-z]?|[a-z][a-z]?|\*)[^\]]*\]|(Br|Cl|[BCNOPSFIbcnops*])")
 
 
 def molecule_for_model(text: str, standardize: bool) -> Molecule | InvalidMolecule:
@@ -60,16 +61,16 @@ def may_change(smiles: str) -> bool:
     return "." in smiles or "+" in smiles or "-" in smiles
 
 
-def organic_parts(mol: Chem.Mol) -> list[int]:
-    """Heavy atoms of each different part with carbon, the largest first."""
-    parts = {Chem.MolToSmiles(part): part for part in Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)}
-    organic = [part for part in parts.values() if any(atom.GetAtomicNum() == _CARBON for atom in part.GetAtoms())]
-    return sorted((part.GetNumHeavyAtoms() for part in organic), reverse=True)
+def organic_parts(smiles: str) -> list[int]:
+    """Heavy atoms of each different part of a canonical SMILES that has carbon, the largest first."""
+    parts = [[*map("".join, _ELEMENT.findall(part))] for part in dict.fromkeys(smiles.split("."))]
+    heavy = [sum(name not in _LIGHT for name in names) for names in parts if "C" in names or "c" in names]
+    return sorted(heavy, reverse=True)
 
 
-def is_mixture(mol: Chem.Mol) -> bool:
+def is_mixture(smiles: str) -> bool:
     """Whether two different parts have carbon, the second half as large as the first; no salts or solvates."""
-    sizes = organic_parts(mol)
+    sizes = organic_parts(smiles)
     return len(sizes) > 1 and sizes[1] >= _LIKE_SIZE * sizes[0]
 
 

@@ -10,12 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
-
-TYPE_CHECKING = False  # of `typing`, which Python has not loaded yet
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import ProcessPoolExecutor
 
 _VARIABLE = "PYTHONPATH"
 
@@ -66,33 +60,6 @@ def process_count(jobs: int) -> int:
 
         raise ConfigError("jobs must be at least 0", found=jobs, expected="a number of processes; 0, one per processor")
     return jobs or len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def process_pool(jobs: int, *, fresh: bool = False) -> Iterator[ProcessPoolExecutor]:
-    """Processes for pure functions of this package.
-
-    Forked ones need no `if __name__ == "__main__"` in the caller's script; they may run RDKit and NumPy only.
-
-    Args:
-        jobs: how many.
-        fresh: start them anew, as those that use torch must be; where there is no safe fork they are always new.
-    """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" and not fresh else "spawn")
-    before = {name: os.environ.get(name) for name in _safe_variables()}
-    os.environ.update(_safe_variables())  # `multiprocessing` has no other way to tell its children
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _safe_variables() -> dict[str, str]:

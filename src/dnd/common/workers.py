@@ -1,8 +1,8 @@
 """Native code in child processes with a time and a memory limit: a hang or a crash costs one item, not the run.
 
 A child is a fresh interpreter that talks over a socket, so nothing of the parent's threads or `__main__` leaks into it
-and it ends when the parent does. `Work` says what children do with an item, `Here` runs it on this machine; the same
-work on the machines of a cluster is `common.cluster`.
+and it ends when the parent does. For short work it may be a copy of the parent, which starts at once. `Work` says what
+children do with an item, `Here` runs it on this machine, `common.cluster` on the machines of a cluster.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import multiprocessing
 import resource
 import signal
 import socket
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
@@ -33,6 +34,7 @@ MAX_DEATHS_IN_A_ROW = 3
 # Items wait in a child, so that it never idles while the parent writes; as many as the socket holds, so that the parent
 # never blocks on a child that hangs.
 _AHEAD_ITEMS, _AHEAD_BYTES = 8, 64 * 1024
+_COPY_BYTES = 4 * 2**30
 _REORDERED = 1024  # results that wait for a slow one before them
 
 
@@ -47,6 +49,26 @@ class Failure:
     reason: str
 
 
+class _Copy:
+    """A copy of this process that serves, with the calls of `subprocess.Popen` that a pool makes."""
+
+    def __init__(self, parent_end: Connection, descriptor: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=_serve_in_copy, args=(parent_end, descriptor), daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int:
+        self._process.join()
+        return self._process.exitcode or 0
+
+
 @dataclass
 class _Item:
     number: int
@@ -56,7 +78,7 @@ class _Item:
 
 @dataclass
 class _Child:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | _Copy
     connection: Connection
     pending: deque[_Item] = field(default_factory=deque)
     ready: bool = False
@@ -87,6 +109,7 @@ class WorkerPool:
         timeout_s: seconds that one item may take.
         limit_bytes: memory that a child may take on top of what it has after its imports.
         reordered: results that may wait for a slow one before them; fewer where a result is large.
+        copies: children are copies of this process where it can be forked safely; they may use RDKit and NumPy only.
     """
 
     def __init__(
@@ -98,9 +121,11 @@ class WorkerPool:
         timeout_s: float = 30.0,
         limit_bytes: int = 2**30,
         reordered: int = _REORDERED,
+        copies: bool = False,
     ) -> None:
         self.function, self.settings, self.reordered = function, settings, reordered
         self.jobs, self.timeout_s, self.limit_bytes = jobs, timeout_s, limit_bytes
+        self.copies = copies and sys.platform == "linux"
         self._children: list[_Child] = []
         self._queue: deque[_Item] = deque()
         self._failed_in_a_row = 0
@@ -221,15 +246,19 @@ class WorkerPool:
 
     def _start(self) -> _Child:
         parent_end, child_end = socket.socketpair()
-        process = subprocess.Popen(
-            code_command(f"from dnd.common.workers import serve; serve({child_end.fileno()})"),
-            pass_fds=[child_end.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=child_environment(OMP_NUM_THREADS="1"),  # the cores belong to the children, one each
-        )
-        child_end.close()
         connection = Connection(parent_end.detach())
+        process: subprocess.Popen[bytes] | _Copy
+        if self.copies:
+            process = _Copy(connection, child_end.fileno())
+        else:
+            process = subprocess.Popen(
+                code_command(f"from dnd.common.workers import serve; serve({child_end.fileno()})"),
+                pass_fds=[child_end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=child_environment(OMP_NUM_THREADS="1"),  # the cores belong to the children, one each
+            )
+        child_end.close()
         with contextlib.suppress(OSError):  # as in `_send`
             connection.send((self.function, self.settings, self.limit_bytes))
         return _Child(process, connection)
@@ -310,6 +339,35 @@ class Here:
         """
         with work.pool(self.jobs) as pool:
             yield from work.results(pool, items)
+
+
+def compute_in_copies(
+    function: str, chunks: Sequence[Any], *, jobs: int, settings: Mapping[str, Any], timeout_s: float = 600.0
+) -> Iterator[Any]:
+    """The result of each chunk of short and harmless work, in order, from copies of this process.
+
+    Args:
+        function: see `WorkerPool`.
+        chunks: what the function takes.
+        jobs: number of copies.
+        settings: see `WorkerPool`.
+        timeout_s: seconds that a chunk may take.
+
+    Raises:
+        DndError: a chunk killed its process, hung or raised.
+    """
+    with WorkerPool(
+        function, jobs=jobs, settings=settings, timeout_s=timeout_s, limit_bytes=_COPY_BYTES, copies=True
+    ) as pool:
+        for result in pool.map(chunks):
+            if isinstance(result, Failure):
+                raise DndError("molecules can't be computed in a worker process", found=result.reason)
+            yield result
+
+
+def _serve_in_copy(parent_end: Connection, descriptor: int) -> None:
+    parent_end.close()  # so that the child sees the parent's end
+    serve(descriptor)
 
 
 def serve(descriptor: int) -> None:

@@ -346,7 +346,7 @@ def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], lis
     for row, molecule in good:
         if "." not in molecule.smiles:
             continue
-        (mixtures if is_mixture(molecule.mol) else salts).append(row.place)
+        (mixtures if is_mixture(molecule.smiles) else salts).append(row.place)
     return salts, mixtures
 
 

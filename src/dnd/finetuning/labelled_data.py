@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.predictor.targets import ClassGroup
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.reader import Store
-from dnd.store.schema import HydrogenSetting
+from dnd.store.schema import HydrogenSetting, Reject
 from dnd.tables.labels import (
     DrawnRows,
     LabelRules,
@@ -38,27 +38,6 @@ from dnd.tables.readers import KeptTable, TableReader, id_column_of
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A row that is left out.
-
-    Attributes:
-        row: number in the input, from 0.
-        smiles: as written.
-        stage: `read`, `labels`, or where parsing failed.
-        reason: why.
-        file: the input, where there are several.
-        place: the row as messages say it; see `tables`.
-    """
-
-    row: int
-    smiles: str
-    stage: str
-    reason: str
-    file: str = ""
-    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,8 +143,9 @@ class LabelledMolecules:
 
     def rejects_csv(self) -> str:
         """`rejects.csv`: row, smiles, stage, reason, and the file where there are several."""
-        header = [entry.name for entry in fields(Reject)][: 5 if self.origins else 4]
-        return csv_text(header, [[getattr(reject, name) for name in header] for reject in self.rejects])
+        columns = {"row": "row", "smiles": "smiles", "stage": "stage", "reason": "reason"}
+        columns |= {"file": "source"} if self.origins else {}
+        return csv_text(tuple(columns), [[getattr(one, name) for name in columns.values()] for one in self.rejects])
 
     def origins_csv(self) -> str:
         """`molecules.csv`: row, canonical SMILES, and the row numbers of each file."""
@@ -255,7 +235,7 @@ def _without_molecule(labelled: LabelledRows, molecules: Sequence[Featurized]) -
     """The rows whose text is not a molecule, each with its reason."""
     rows = zip(labelled.numbers, labelled.texts, labelled.places, molecules, strict=True)
     return [
-        Reject(number, text, molecule.stage, molecule.reason, place=place)
+        Reject(number, "", text, molecule.stage, molecule.reason, place)
         for number, text, place, molecule in rows
         if molecule.graph is None
     ]
@@ -578,7 +558,7 @@ def _rows_of(
         unused -= missing_words_in(own, unused) if unused else set()
         extra = row.values[extra_column].strip() if extra_column else ""
         if row.problem is not None:
-            found.rejects.append(Reject(row.number, row.smiles, "read", row.problem, place=row.place))
+            found.rejects.append(Reject(row.number, "", row.smiles, "read", row.problem, row.place))
         elif not any(map(str.strip, own)) and not is_test(extra):
             found.rejects.append(_without_label(row.number, row.smiles, row.place))
         else:  # other columns of a row aren't kept
@@ -604,7 +584,7 @@ def _is_no_label(cell: str, asked: set[str]) -> bool:
 
 
 def _without_label(number: int, text: str, place: int) -> Reject:
-    return Reject(number, text, "labels", "no label", place=place)
+    return Reject(number, "", text, "labels", "no label", place)
 
 
 def _no_label(target_columns: Sequence[str], num_rows: int) -> InputError:

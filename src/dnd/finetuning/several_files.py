@@ -23,7 +23,6 @@ from dnd.finetuning.labelled_data import (
     LabelledMolecules,
     LabelledRows,
     Labels,
-    Reject,
     UnreadMolecules,
     among,
     changed_by_standardizing,
@@ -37,7 +36,7 @@ from dnd.finetuning.prepared_labels import weightiest
 from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
 from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
-from dnd.store.schema import HydrogenSetting
+from dnd.store.schema import HydrogenSetting, Reject
 
 
 def labelled_file(word: str, smiles_column: str | None) -> LabelledFile:
@@ -202,10 +201,10 @@ def _rejects(
     found: list[list[Reject]] = [list(table.rejects) for table in tables]
     for row, molecule in zip(rows, molecules, strict=True):
         if molecule.graph is None:
-            reject = Reject(row.number, row.text, molecule.stage, molecule.reason, place=row.place)
+            reject = Reject(row.number, "", row.text, molecule.stage, molecule.reason, row.place)
             found[row.file].append(reject)
     return [
-        replace(reject, file=label)
+        replace(reject, source=label)
         for label, own in zip(labels, found, strict=True)
         for reject in sorted(own, key=lambda reject: reject.row)
     ]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 # One molecule's arrays, and the sizes and meanings of OGB's 9 atom and 3 bond features.
@@ -71,9 +71,9 @@ class MolecularGraph:
         bond_features_UF: `(bonds, 3)` integers.
     """
 
-    node_features_NF: Int[np.ndarray, "atoms 9"]
-    bonds_U2: Int[np.ndarray, "bonds 2"]
-    bond_features_UF: Int[np.ndarray, "bonds 3"]
+    node_features_NF: Integer[np.ndarray, "atoms 9"]
+    bonds_U2: Integer[np.ndarray, "bonds 2"]
+    bond_features_UF: Integer[np.ndarray, "bonds 3"]
 
     @property
     def num_atoms(self) -> int:

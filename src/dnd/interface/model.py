@@ -102,7 +102,7 @@ def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[li
 
 
 def _columns_of(value: Any) -> dict[str, list[Any]] | None:
-    """Cells of the columns of a table by name; None for what is none.
+    """The cells of each column of a table, by name; None if the value is not a table.
 
     Raises:
         InputError: two columns have one name.

@@ -9,7 +9,7 @@ each training molecule's distance to its nearest other one: each calls about one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,7 +29,8 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.graphs.fast.graphs import parse_canonical
+from dnd.graphs.batch import MolecularGraph
+from dnd.graphs.fast.graphs import fingerprint_molecule_of, parse_canonical
 from dnd.store.reader import Store
 
 SETTINGS, ARRAYS = "domain.json", "domain.safetensors"
@@ -105,8 +106,10 @@ class Seen:
 
     @classmethod
     def of_store(cls, store: Store, bits_BF: Bool[np.ndarray, "molecules bits"] | None) -> Seen:
-        """Features from featurised molecules; without bits these are computed by parsing."""
-        return cls(_bits(_parsed(store.smiles())) if bits_BF is None else bits_BF, _elements_of(store))
+        """Features from featurised molecules; without bits these are computed."""
+        if bits_BF is None:
+            bits_BF = _bits(map(_molecule, store.smiles(), store.graphs()))
+        return cls(bits_BF, _elements_of(store))
 
 
 @dataclass(frozen=True)
@@ -326,7 +329,7 @@ def _mixture(given: str, seen: str) -> list[str]:
         return []
     from dnd.chemistry.identity import is_mixture  # few molecules have several parts
 
-    if not is_mixture(_molecule(given)):
+    if not is_mixture(given):
         return []
     return ["a mixture of organic molecules" + (f", of which {seen[:60]} is predicted" if seen != given else "")]
 
@@ -336,8 +339,8 @@ def _parsed(smiles: Sequence[str]) -> list[Chem.Mol]:
     return [_molecule(text) for text in smiles]
 
 
-def _molecule(text: str) -> Chem.Mol:
-    mol = parse_canonical(text)
+def _molecule(text: str, graph: MolecularGraph | None = None) -> Chem.Mol:
+    mol = parse_canonical(text) if graph is None else fingerprint_molecule_of(text, graph)
     if mol is not None:
         return mol
     read = read_smiles(text)
@@ -359,7 +362,7 @@ def _elements(mol: Chem.Mol) -> set[str]:
     return {atom.GetSymbol() for atom in mol.GetAtoms()} | {"H"}
 
 
-def _bits(mols: Sequence[Chem.Mol]) -> Bool[np.ndarray, "molecules bits"]:
+def _bits(mols: Iterable[Chem.Mol]) -> Bool[np.ndarray, "molecules bits"]:
     return np.array([_generator.GetFingerprintAsNumPy(mol) for mol in mols], dtype=bool).reshape(-1, _BITS)
 
 

@@ -351,7 +351,7 @@ class Blend:
             embedding = self.encoder.embed(store)
         return features_of(
             store.smiles(), embedding, self.layout,
-            jobs=jobs, wanted=self.used_sets, descriptors=self.used_descriptors,
+            graphs=store.graphs(), jobs=jobs, wanted=self.used_sets, descriptors=self.used_descriptors,
         )  # fmt: skip
 
     def predict(self, features: Features) -> list[Float[np.ndarray, "molecules targets"]]:

@@ -19,9 +19,9 @@ from dnd.conformers.records import Record
 from dnd.graphs.batch import Conformers
 from dnd.graphs.features import featurize
 from dnd.store.auxiliary import CALCULATE
-from dnd.store.schema import ConformerSource, HydrogenSetting, StoreRow
+from dnd.store.schema import ConformerSource, HydrogenSetting, Reject, StoreRow
 from dnd.store.settings import PrepareConfig
-from dnd.store.writer import Reject, geometry_problem, row_problem
+from dnd.store.writer import geometry_problem, row_problem
 
 _BLOCK = 32  # records that are sent to another machine together: from 0.05 s of work to a minute
 

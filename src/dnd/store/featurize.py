@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
-from dnd.common.processes import process_count, process_pool
+from dnd.common.processes import process_count
 from dnd.graphs.batch import MolecularGraph
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
@@ -24,7 +24,6 @@ from dnd.store.schema import HydrogenSetting, StoreRow
 
 PARALLEL_FROM = 2000  # below, starting the processes costs more than it saves
 _CHUNK = 512
-_QUICK_FROM = 8  # molecules; below, NumPy's calls cost more than RDKit's
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,16 @@ def featurize_smiles(
     jobs = process_count(jobs)
     if len(texts) < PARALLEL_FROM or jobs < 2:
         return _featurize_all(texts, explicit, standardize)
+    from dnd.common.workers import compute_in_copies  # small predictions need no other process
+
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
-    compute = partial(_featurize_all, explicit=explicit, standardize=standardize)
-    with process_pool(jobs) as pool:
-        return list(chain.from_iterable(pool.map(compute, chunks)))
+    settings = {"explicit": explicit, "standardize": standardize}
+    return list(chain.from_iterable(compute_in_copies(f"{__name__}:featurizer", chunks, jobs=jobs, settings=settings)))
+
+
+def featurizer(explicit: bool, standardize: bool) -> Callable[[Sequence[str]], list[Featurized]]:
+    """The function of a chunk of texts that `featurize_smiles` shares out."""
+    return partial(_featurize_all, explicit=explicit, standardize=standardize)
 
 
 def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Store:
@@ -78,7 +83,7 @@ def as_store(molecules: Iterable[Featurized], hydrogens: HydrogenSetting) -> Sto
 
 
 def _featurize_all(texts: Sequence[str], explicit: bool, standardize: bool) -> list[Featurized]:
-    quick = [None] * len(texts) if explicit or len(texts) < _QUICK_FROM else _rewritten(texts)
+    quick = [None] * len(texts) if explicit else _rewritten(texts)
     if standardize:
         from dnd.chemistry.identity import may_change  # few models ask for it
 

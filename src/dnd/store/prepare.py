@@ -32,9 +32,9 @@ from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.batch import FEATURE_VERSION
 from dnd.store.auxiliary import CALCULATE, describe_quantum, with_labels
 from dnd.store.convert import Conversion, keys_of_records
-from dnd.store.schema import SCHEMA_VERSION, StoreRow, format_version
+from dnd.store.schema import SCHEMA_VERSION, Reject, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
-from dnd.store.writer import REJECTS, Journal, Reject, count_reasons, write_rejects
+from dnd.store.writer import REJECTS, Journal, count_reasons, write_rejects
 from dnd.tables.molecules import is_key_list, key_digest, read_key_list
 
 # Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.

@@ -27,6 +27,7 @@ from dnd.graphs.batch import (
     NUM_BOND_FEATURES,
     ConformerBatch,
     GraphBatch,
+    MolecularGraph,
     MoleculeBatch,
 )
 from dnd.store.schema import (
@@ -288,6 +289,16 @@ class Store:
             self._require_unchanged()
             return [text for batch in self._batches for text in batch.column("smiles").to_pylist()]
         return [self._batches[shard].column("smiles")[local].as_py() for shard, local in map(self._locate, rows)]
+
+    def graphs(self) -> list[MolecularGraph]:
+        """The graphs of all molecules, for a store in memory; their arrays have the types of the columns."""
+        selection = self._select(np.arange(len(self)))
+        (nodes, atoms), (bonds, pairs), (features, _) = (
+            self._all(name, selection) for name in ("node_features", "bonds", "bond_features")
+        )
+        atom_ends, bond_ends = np.cumsum(atoms)[:-1], np.cumsum(pairs)[:-1]
+        parts = (np.split(nodes, atom_ends), np.split(bonds, bond_ends), np.split(features, bond_ends))
+        return [MolecularGraph(*arrays) for arrays in zip(*parts, strict=True)]
 
     def _select(self, rows: Int[np.ndarray, "batch"]) -> Selection:
         """Where the rows are, in shards that nobody has written to since they were verified."""

@@ -100,6 +100,27 @@ def format_version(further: Iterable[str]) -> int:
 
 
 @dataclass(frozen=True)
+class Reject:
+    """A row or record of an input that is left out.
+
+    Attributes:
+        row: its number in its source, from 0.
+        source: file name of the source; empty where there is one only.
+        smiles: its text or canonical SMILES, as far as it came.
+        stage: `read`, `parse`, `labels`, `match`, `conformer`, `check`, `exclude`, `worker`, or where parsing failed.
+        reason: what is wrong.
+        place: the row as messages say it; see `tables`.
+    """
+
+    row: int
+    source: str
+    smiles: str
+    stage: str
+    reason: str
+    place: int = 0
+
+
+@dataclass(frozen=True)
 class StoreRow:
     """One molecule before it is packed.
 

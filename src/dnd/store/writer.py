@@ -20,7 +20,7 @@ from dnd.common.errors import CorruptFileError, StorageError
 from dnd.common.files import replacing, sha256_file, storage_errors, write_text
 from dnd.common.runs import read_record, write_record
 from dnd.graphs.batch import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
-from dnd.store.schema import StoreRow, record_batch, schema_with
+from dnd.store.schema import Reject, StoreRow, record_batch, schema_with
 from dnd.tables.writers import csv_text
 
 # Records that are not in the store: `rejects.csv`, and their reasons counted.
@@ -30,25 +30,6 @@ REJECTS = "rejects.csv"
 COLUMNS = ("row", "source", "smiles", "stage", "reason")
 
 _NUMBER = re.compile(r"\b\d+(\.\d+)?\b")  # the 3 of "3D" is no number
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A record that is not in the store.
-
-    Attributes:
-        row: place in its source, from 0.
-        source: file name of the source.
-        smiles: its text or canonical SMILES, as far as it came.
-        stage: `read`, `parse`, `match`, `conformer`, `check`, `exclude` or `worker`.
-        reason: what is wrong.
-    """
-
-    row: int
-    source: str
-    smiles: str
-    stage: str
-    reason: str
 
 
 def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:

@@ -622,7 +622,7 @@ class _Column:
                     next_step="Write the cells as numbers, or name another column",
                 )
 
-    # What is said of a column
+    # Notes on a column
 
     def _note_missing(self, texts: Sequence[str]) -> None:
         """Count every word that is taken as missing."""
@@ -697,7 +697,7 @@ def _is_with_error(text: str) -> bool:
 
 
 def _is_of_fortran(text: str) -> bool:
-    """1.5D+03; the classes 2D and 3D are none."""
+    """A number as Fortran writes it, 1.5D+03; the classes 2D and 3D are not numbers."""
     mantissa, mark, exponent = text.upper().partition("D")
     return bool(mark) and "." in mantissa and _is_plain(mantissa) and _is_plain(exponent) and "." not in exponent
 

@@ -5,10 +5,9 @@ What holds for tables everywhere:
 **The reader** (`molecules.open_molecules`; `readers.read_table` beneath it). A table has columns with unique names. A
 name that the header repeats, or leaves empty, becomes a new one that no column of the header has (`y.2`, `column_3`);
 asking for a repeated name is refused, since it would be a guess. Cells are text, unchanged. A row of empty cells is a
-row; only a line without any sign but blanks is none. What a file is packed in and how it is encoded is settled by its
-bytes, for every format: gzip, UTF-8 with or without a byte order mark, UTF-16, line ends of CR, LF or both; Parquet
-and workbooks are known by their first bytes, whatever the name says and also on standard input. A row that can't be
-trusted stays a row, with a problem.
+row; only a line of blanks is not. Its bytes settle how a file is packed and encoded, for every format: gzip, UTF-8 with
+or without a byte order mark, UTF-16, line ends of CR, LF or both; Parquet and workbooks are known by their first bytes,
+whatever the name says and also on standard input. A row that can't be trusted stays a row, with a problem.
 
 **Numbers of rows.** `Row.number` counts data rows from 0 and is what files hold (`splits.json`, `rejects.csv`), as
 pandas and OGB count. `Row.place` is what messages say: the row as a spreadsheet shows it, so the header is row 1 and
@@ -402,7 +401,7 @@ def _one_molecule(text: str, smiles_column: str | None) -> TableReader:
     """A SMILES as a table of one row.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is not a SMILES.
         ConfigError: a column is asked for.
     """
     from dnd.chemistry.parse import parse_smiles

@@ -40,7 +40,7 @@ from dnd.tables.streams import (
 
 DELIMITERS = (",", "\t", ";", "|")
 MAX_LINES_PER_ROW = 64
-"""A quoted cell may hold line breaks; a quote that is still open after so many lines is a mistake."""
+"""A quoted cell may hold line breaks; a quote that is still open after this many lines is a mistake."""
 
 csv.field_size_limit(LIMIT_LINE)  # the csv module's own limit of 131,072 characters is for the whole process
 

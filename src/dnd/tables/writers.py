@@ -36,7 +36,7 @@ _LONGEST_PLAIN = 64
 _NUMBER = re.compile(r"[+-]\s?[.,]?\d[\d.,'\u00a0\u202f]*(?:[eE][+-]?\d+)?(?:\s?[%°µμ]|\s?[^\W\d_]|\s?/(?=[^\W\d_]))*")
 _NUMBERS = re.compile(r"[+-]\d+(?:\.\d+)?(?:\|[+-]?\d+(?:\.\d+)?)+")  # a set of classes, -1|1
 _WORDS = re.compile(r"[+-]\s?[^\W\d]{2,}(?: [^\W\d]+)*")  # -log, +ve: no cell, no call, nothing to run
-# What a formula may go on with after its sign; `+/- 3` is none.
+# What may follow the sign of a formula; `+/- 3` is not a formula.
 _OPERAND = re.compile(r"[+-][+\-\s]*[\w.,($#\"'\[{\\]")
 
 

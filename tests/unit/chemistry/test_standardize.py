@@ -58,12 +58,14 @@ def test_what_is_no_molecule_has_the_reason_of_ever() -> None:
         ("CC(=O)[O-].[Na+]", False),
         ("c1ccccc1CCCN.CC(=O)O", False),
         ("CCO", False),
+        ("CC[Co+2].C", False),
+        ("[CH3-].*C*", True),
     ],
 )
 def test_a_mixture_is_told_from_a_salt(text: str, mixed: bool) -> None:
     read = parse_smiles(text)
     assert read.ok
-    assert is_mixture(read.mol) is mixed
+    assert is_mixture(read.smiles) is mixed
 
 
 def salts(path: Path) -> Path:

@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 
 from dnd.common.errors import DndError
-from dnd.common.workers import Failure, WorkerPool
+from dnd.common.workers import Failure, WorkerPool, compute_in_copies
+
+BOTH = pytest.mark.parametrize("copies", [False, True], ids=["fresh", "copies"])
 
 
-def test_results_come_in_order_and_settings_reach_the_children() -> None:
-    with WorkerPool("workers_probe:make_adder", jobs=2, settings={"amount": 5}) as pool:
+@BOTH
+def test_results_come_in_order_and_settings_reach_the_children(copies: bool) -> None:
+    with WorkerPool("workers_probe:make_adder", jobs=2, settings={"amount": 5}, copies=copies) as pool:
         assert list(pool.map(range(300))) == list(range(5, 305))
         assert list(pool.map([])) == []
 
 
-def test_each_misbehaviour_has_its_reason_and_the_next_item_is_served() -> None:
+@BOTH
+def test_each_misbehaviour_has_its_reason_and_the_next_item_is_served(copies: bool) -> None:
     items = [1, "hang", 2, "raise", "memory", "segfault", 3]
-    with WorkerPool("workers_probe:misbehave", timeout_s=1.0) as pool:
+    with WorkerPool("workers_probe:misbehave", timeout_s=1.0, copies=copies) as pool:
         results = list(pool.map(items))
     expected = ["over 1 s", "internal error: ValueError: two lines", "over 1 GiB", "worker died: signal 11"]
     assert [result.reason for result in results if isinstance(result, Failure)] == expected
@@ -36,20 +40,28 @@ def test_three_items_in_a_row_that_kill_their_worker_stop_the_run() -> None:
         list(pool.map(["segfault"] * 4))
 
 
+def test_a_chunk_that_kills_its_copy_is_one_clear_error() -> None:
+    assert list(compute_in_copies("workers_probe:make_adder", [1, 2], jobs=2, settings={"amount": 5})) == [6, 7]
+    with pytest.raises(DndError, match="signal 11"):
+        list(compute_in_copies("workers_probe:make_misbehaving", ["segfault"], jobs=2, settings={}))
+
+
 @pytest.mark.parametrize("function", ["workers_probe:broken", "workers_probe:missing", "no_such_module:f"])
 def test_a_worker_that_cannot_start_is_one_clear_error(function: str) -> None:
     with WorkerPool(function, settings={}) as pool, pytest.raises(DndError, match="could not start"):
         list(pool.map([1]))
 
 
-def test_messages_larger_than_the_socket_do_not_block() -> None:
+@BOTH
+def test_messages_larger_than_the_socket_do_not_block(copies: bool) -> None:
     items = [bytes([number]) * 3_000_000 for number in range(6)]
-    with WorkerPool("workers_probe:echo", jobs=2) as pool:
+    with WorkerPool("workers_probe:echo", jobs=2, copies=copies) as pool:
         assert list(pool.map(items)) == items
 
 
-def test_children_end_with_the_pool() -> None:
-    with WorkerPool("workers_probe:echo", jobs=2) as pool:
+@BOTH
+def test_children_end_with_the_pool(copies: bool) -> None:
+    with WorkerPool("workers_probe:echo", jobs=2, copies=copies) as pool:
         list(pool.map([b"a", b"b", b"c"]))
         processes = [child.process.pid for child in pool._children]
     for process in processes:

@@ -25,6 +25,10 @@ def make_adder(amount: int) -> Callable[[int], int]:
     return lambda item: item + amount
 
 
+def make_misbehaving() -> Callable[[str], str | int]:
+    return misbehave
+
+
 def broken(**_: object) -> None:
     raise RuntimeError("no such device")
 

@@ -50,7 +50,9 @@ def test_a_resumed_run_ends_with_the_same_bytes_and_fits_nothing_twice(
 ) -> None:
     table, counted, parsed = write_regression(tmp_path), Counted(monkeypatch), []
     compute = features_module._computed
-    monkeypatch.setattr(features_module, "_computed", lambda *given: (parsed.append(given), compute(*given))[1])
+    monkeypatch.setattr(
+        features_module, "_computed", lambda chunk, **named: (parsed.append(chunk), compute(chunk, **named))[1]
+    )
     quietly(table, tmp_path / "whole", ["size"], *FAST)
     whole, counted.calls = counted.calls, 0
     assert whole == 3 * (3 + 1)

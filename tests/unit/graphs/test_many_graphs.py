@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -10,7 +14,9 @@ from rdkit.Chem import rdFingerprintGenerator
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.graphs.fast import graphs as canonical
 from dnd.graphs.fast.graphs import (
+    fingerprint_molecule_of,
     is_plain,
+    molecule_of,
     parse_canonical,
     parse_ordinary,
     read_binaries,
@@ -175,3 +181,49 @@ def test_fingerprints_of_canonical_smiles_need_no_full_parse() -> None:
         assert generator.GetFingerprint(quick) == generator.GetFingerprint(Chem.MolFromSmiles(text)), text
     assert parse_canonical("[2H]O[2H]") is None, "hydrogens as atoms are not ordinary"
     assert parse_canonical("O=[C][Pd]") is None, "carbon atoms without hydrogens may be SELFIES"
+
+
+def state(mol: Chem.Mol) -> tuple[object, ...]:
+    """All that RDKit says of a molecule, in order: what every fingerprint and descriptor is computed from."""
+    rings = mol.GetRingInfo()
+    return (
+        mol.ToBinary(0),
+        *(_properties(one) for one in (mol, *mol.GetAtoms(), *mol.GetBonds())),
+        *((atom.GetNoImplicit(), atom.GetNumExplicitHs(), atom.GetNumImplicitHs()) for atom in mol.GetAtoms()),
+        *((bond.GetBondDir(), bond.GetStereo(), *bond.GetStereoAtoms()) for bond in mol.GetBonds()),
+        *map(tuple, [*rings.AtomRings(), *rings.BondRings()]),
+    )
+
+
+def _properties(one: Any) -> dict[str, object]:
+    return {name: value for name, value in one.GetPropsAsDict(True, True).items() if name != "__computedProps"}
+
+
+def check_molecules(texts: list[str]) -> int:
+    """How many are built from their graphs; each is the molecule that a parse of its canonical SMILES gives."""
+    built = 0
+    for found in featurize_smiles(texts, "heavy_both"):
+        mol = None if found.graph is None else molecule_of(found.smiles, found.graph)
+        if found.graph is None or mol is None:
+            continue
+        assert state(mol) == state(Chem.MolFromSmiles(found.smiles)), found.smiles
+        quick, parsed = fingerprint_molecule_of(found.smiles, found.graph), parse_canonical(found.smiles)
+        assert quick is not None
+        assert parsed is not None
+        assert quick.ToBinary(0) == parsed.ToBinary(0), found.smiles
+        built += 1
+    return built
+
+
+def test_the_molecule_of_a_graph_is_that_of_its_smiles() -> None:
+    assert check_molecules(MARKED) == len(MARKED)
+    assert check_molecules(UNUSUAL) == 2  # isotopes and maps go before
+    assert check_molecules(sample(600, seed=5)) > 550
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_molecules_of_20000_graphs_are_those_of_their_smiles() -> None:
+    with gzip.open(Path(__file__).parents[2] / "data" / "diverse_20000.smi.gz", "rt") as source:
+        texts = [line.split()[0] for line in source]
+    assert check_molecules(texts) == 19_414

@@ -1,4 +1,4 @@
-"""SMILES to graphs, many at a time: a quick way for ordinary molecules, the parser and calls per atom for others.
+"""SMILES to graphs, many at a time, and back: a quick way for ordinary molecules, the parser for others.
 
 Over 500 lines: the quick way reads RDKit's binary form, and what it can't read must be known exactly."""
 
@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -17,7 +20,7 @@ from rdkit.Chem import rdqueries
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import may_be_dense, read_smiles
 from dnd.common.ragged import offsets_of, ragged_range
-from dnd.graphs.batch import CHIRALITY_NAMES, MolecularGraph
+from dnd.graphs.batch import CHIRALITY_NAMES, NEUTRAL_CHARGE_INDEX, MolecularGraph
 from dnd.graphs.features import BOND_STEREO, BOND_TYPE, CHIRALITY, HYBRIDIZATION, featurize, indices_of_values
 
 # Features of many molecules at once, from RDKit's binary form of each: no call per atom or bond.
@@ -501,7 +504,7 @@ def parse_ordinary(text: str) -> Chem.Mol | None:
 
 
 def parse_canonical(smiles: str) -> Chem.Mol | None:
-    """The molecule of a canonical SMILES as far as fingerprints see it, at a third of the cost of a full parse.
+    """The molecule of a canonical SMILES as far as Morgan fingerprints see it, at a third of the cost of a full parse.
 
     RDKit writes canonical SMILES of molecules it has sanitised, so aromaticity and charges are as they should be in the
     text already; only hydrogens are counted and rings found. There are no ring sizes, hybridisation or stereo.
@@ -521,14 +524,16 @@ def parse_canonical(smiles: str) -> Chem.Mol | None:
 
 def _parsed(text: str) -> Chem.Mol | None:
     """An ordinary molecule as the text has it; None for any other text."""
-    if not 0 < len(text) <= _MAX_LENGTH or _UNUSUAL.search(text) is not None:
-        return None
-    if "." in text and text.count(".") > _MAX_DOTS:
-        return None
-    if "[" in text and any(sign in text for sign in _UNUSUAL_ATOMS):
-        return None
-    mol = Chem.MolFromSmiles(text, _UNSANITIZED)
+    mol = Chem.MolFromSmiles(text, _UNSANITIZED) if _is_ordinary(text) else None
     return mol if mol is not None and 0 < mol.GetNumAtoms() <= MAX_ATOMS else None
+
+
+def _is_ordinary(text: str) -> bool:
+    if not 0 < len(text) <= _MAX_LENGTH or _UNUSUAL.search(text) is not None:
+        return False
+    if "." in text and text.count(".") > _MAX_DOTS:
+        return False
+    return not ("[" in text and any(sign in text for sign in _UNUSUAL_ATOMS))
 
 
 def rewrite(text: str) -> Rewritten | None:
@@ -541,7 +546,112 @@ def rewrite(text: str) -> Rewritten | None:
     if mol is None:
         return None
     smiles = Chem.MolToSmiles(mol)
-    marks = len(_MARK.findall(smiles)) if "@" in smiles else 0
-    if marks and marks != len(mol.GetSubstructMatches(_WITH_LABEL, uniquify=False)):
+    if not _centres_are_labelled(mol, smiles):
         return None
     return Rewritten(smiles, mol.ToBinary(0), mol.GetProp("_smilesAtomOutputOrder"))
+
+
+def _centres_are_labelled(mol: Chem.Mol, smiles: str) -> bool:
+    """Whether each centre of chirality in a canonical SMILES has a label; one that exists through others has none."""
+    marks = len(_MARK.findall(smiles)) if "@" in smiles else 0
+    return not marks or marks == len(mol.GetSubstructMatches(_WITH_LABEL, uniquify=False))
+
+
+# The molecule of a graph: what a parse of its canonical SMILES gives, without that parse.
+#
+# Descriptors and fingerprints follow the order of atoms, of bonds and of rings. A graph has atoms and bonds in the
+# order of the canonical SMILES, so the molecule that is built from it has them too, and RDKit finds the same rings in
+# it. The text adds what a graph does not have: which atoms are in brackets, and the directions beside double bonds.
+
+_ATOM = re.compile(r"([/\\]?)(\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops])")
+_OPENING = itemgetter(0)
+_DIRECTIONS = {"/": Chem.BondDir.ENDUPRIGHT, "\\": Chem.BondDir.ENDDOWNRIGHT}
+_BONDS = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
+_TAGS = tuple(Chem.ChiralType.names[name] for name in CHIRALITY_NAMES[: _COUNTERCLOCKWISE + 1])
+_MOST_CHARGE, _MOST_HYDROGENS = 2 * NEUTRAL_CHARGE_INDEX, 8  # beyond, features share an index
+
+
+def molecule_of(smiles: str, graph: MolecularGraph) -> Chem.Mol | None:
+    """The molecule that `Chem.MolFromSmiles` makes of a canonical SMILES, without a parse of it.
+
+    Equal to it in every atom, bond, ring and property, in the same order.
+
+    Args:
+        smiles: canonical.
+        graph: its graph, hydrogens implicit.
+
+    Returns:
+        None where only a parse can tell, as for the molecules that `rewrite` leaves out.
+    """
+    mol = _built(smiles, graph)
+    if mol is None:
+        return None
+    try:
+        Chem.SanitizeMol(mol)
+    except Chem.MolSanitizeException:  # read with relaxed valences
+        return None
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True, flagPossibleStereoCenters=True)
+    return mol if _centres_are_labelled(mol, smiles) else None
+
+
+def fingerprint_molecule_of(smiles: str, graph: MolecularGraph) -> Chem.Mol | None:
+    """The same as far as Morgan fingerprints see it, as `parse_canonical` has it."""
+    mol = _built(smiles, graph)
+    if mol is not None:
+        mol.UpdatePropertyCache(False)
+        Chem.FastFindRings(mol)
+    return mol
+
+
+def _built(smiles: str, graph: MolecularGraph) -> Chem.RWMol | None:
+    """Atoms and bonds as the parser has them before it sanitises; None where text and graph do not have them all."""
+    if not _is_ordinary(smiles) or not is_plain(smiles) or graph.num_atoms > MAX_ATOMS:
+        return None
+    written = _ATOM.findall(smiles)
+    if len(written) != graph.num_atoms:  # hydrogens are explicit
+        return None
+    number_N, tag_N, _, charge_N, hydrogens_N, _, _, aromatic_N, _ = graph.node_features_NF.T.tolist()
+    signs, texts = zip(*written, strict=True)
+    found = map(_atom, map(_OPENING, texts), number_N, tag_N, charge_N, hydrogens_N, aromatic_N)
+    atoms = [atom for atom in found if atom is not None]
+    kinds = graph.bond_features_UF[:, 0].tolist()
+    if len(atoms) < len(texts) or max(kinds, default=0) >= len(_BONDS):
+        return None
+    mol = Chem.RWMol()
+    deque(map(mol.AddAtom, atoms), maxlen=0)
+    deque(map(mol.AddBond, *graph.bonds_U2.T.tolist(), map(_BONDS.__getitem__, kinds)), maxlen=0)
+    if "/" in smiles or "\\" in smiles:
+        _set_directions(mol, signs)
+    return mol
+
+
+@lru_cache(maxsize=4096)
+def _atom(opening: str, number: int, tag: int, charge: int, hydrogens: int, aromatic: int) -> Chem.Atom | None:
+    """An atom as the parser makes it of `C`, or of `[CH3-]`, whose hydrogens the text names; None for one it may not.
+
+    Args:
+        opening: the first character of its text.
+        number: index of the atomic number; this and the following are features of the graph.
+        tag: index of the chirality tag.
+        charge: index of the formal charge.
+        hydrogens: number of hydrogens bound to it.
+        aromatic: 1 if it is aromatic.
+    """
+    if tag >= len(_TAGS) or charge > _MOST_CHARGE or hydrogens > _MOST_HYDROGENS:
+        return None
+    atom = Chem.Atom(number + 1)
+    atom.SetChiralTag(_TAGS[tag])
+    atom.SetFormalCharge(charge - NEUTRAL_CHARGE_INDEX)
+    atom.SetIsAromatic(bool(aromatic))
+    if opening == "[":
+        atom.SetNoImplicit(True)
+        atom.SetNumExplicitHs(hydrogens)
+    return atom
+
+
+def _set_directions(mol: Chem.RWMol, signs: Sequence[str]) -> None:
+    """Set the direction of each bond that has `/` or `\\`, which stand before the later of its two atoms."""
+    for bond in mol.GetBonds():
+        sign = signs[bond.GetEndAtomIdx()]
+        if sign and bond.GetBeginAtomIdx() < bond.GetEndAtomIdx():  # no ring closure, which begins at the later one
+            bond.SetBondDir(_DIRECTIONS[sign])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,7 +17,9 @@ from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
 from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
-from dnd.common.processes import process_count, process_pool
+from dnd.common.processes import process_count
+from dnd.graphs.batch import MolecularGraph
+from dnd.graphs.fast.graphs import molecule_of
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
@@ -71,6 +72,7 @@ COUNT_SETS = (COUNTS, "avalon", "atom_pairs", "torsions")
 """Sets of counts, most of which are 0 for most molecules."""
 FIRST_SETS = (DESCRIPTORS, COUNTS)
 """The sets that every model has."""
+_Chunk = tuple[Sequence[str], Sequence[MolecularGraph] | None]
 PARALLEL_FROM = 200
 _CHUNK = 100
 _WIDTHS = {
@@ -146,6 +148,7 @@ def features_of(
     embedding_BD: Float32[np.ndarray, "molecules dim"] | None,
     layout: Layout | None = None,
     *,
+    graphs: Sequence[MolecularGraph] | None = None,
     jobs: int = 1,
     wanted: Collection[str] | None = None,
     cache: FeatureCache | None = None,
@@ -158,6 +161,7 @@ def features_of(
         smiles: canonical, all molecules.
         embedding_BD: representations; None = there are none.
         layout: layout of the columns; None = that of the representation and `FIRST_SETS`.
+        graphs: of the molecules, from which they are built without a parse; None = the SMILES are parsed.
         jobs: worker processes from 200 molecules on; 0 = one per processor.
         wanted: sets that are computed, all of the layout when None; the columns of the others stay 0.
         cache: features computed before, without the representation; None = no cache.
@@ -174,9 +178,14 @@ def features_of(
     columns = [layout.columns(name)[own] if name == DESCRIPTORS else layout.columns(name) for name in names]
     places = np.concatenate([np.empty(0, np.int64), *columns])
     jobs = process_count(jobs)
-    chunks = [smiles[start : start + _CHUNK] for start in range(0, len(smiles), _CHUNK)]
+    spans = [slice(start, start + _CHUNK) for start in range(0, len(smiles), _CHUNK)]
+    chunks = [smiles[span] for span in spans]
     kept = [None if cache is None else cache.get(chunk) for chunk in chunks]
-    missing = [chunk for chunk, part in zip(chunks, kept, strict=True) if part is None]
+    missing = [
+        (smiles[span], None if graphs is None else graphs[span])
+        for span, part in zip(spans, kept, strict=True)
+        if part is None
+    ]
     done = 0
 
     def keep(part: Features) -> None:
@@ -186,44 +195,51 @@ def features_of(
         done += len(part.x_BF)
         say_progress(done)
 
-    with _computing(missing, names, descriptors, jobs) as computed:
-        for chunk, part in zip(chunks, kept, strict=True):
-            if part is None:
-                part = next(computed)
-                if cache is not None:
-                    cache.put(chunk, part)
-            keep(part)
+    computed = _computing(missing, names, descriptors, jobs)
+    for chunk, part in zip(chunks, kept, strict=True):
+        if part is None:
+            part = next(computed)
+            if cache is not None:
+                cache.put(chunk, part)
+        keep(part)
     return Features(x_BF, refused)
 
 
-@contextmanager
 def _computing(
-    chunks: Sequence[Sequence[str]], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
-) -> Iterator[Iterator[Features]]:
+    chunks: Sequence[_Chunk], names: Sequence[str], descriptors: tuple[str, ...], jobs: int
+) -> Iterator[Features]:
     """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
-    if sum(map(len, chunks)) < PARALLEL_FROM or jobs < 2:
-        yield (_computed(chunk, names, descriptors) for chunk in chunks)
-        return
-    with process_pool(jobs) as pool:
-        yield iter(pool.map(_computed, chunks, [names] * len(chunks), [descriptors] * len(chunks)))
+    if sum(len(smiles) for smiles, _ in chunks) < PARALLEL_FROM or jobs < 2:
+        return map(feature_calculator(names, descriptors), chunks)
+    from dnd.common.workers import compute_in_copies  # small predictions need no other process
+
+    settings = {"names": names, "descriptors": descriptors}
+    return compute_in_copies(f"{__name__}:feature_calculator", chunks, jobs=jobs, settings=settings)
 
 
-def _computed(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
-    """The sets `names` of all molecules, side by side."""
+def feature_calculator(names: Sequence[str], descriptors: tuple[str, ...]) -> Callable[[_Chunk], Features]:
+    """The function of a chunk that computes the sets `names` of all its molecules, side by side."""
+    return partial(_computed, names=names, descriptors=descriptors)
+
+
+def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
+    smiles, _ = chunk
     width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
     if not width:
         return Features(np.zeros((len(smiles), 0), np.float32))
     try:
-        return Features(_values_of_all(smiles, names, descriptors))
+        return Features(_values_of_all(chunk, names, descriptors))
     except Exception:  # of one row at least: each by itself
-        return _computed_by_row(smiles, names, descriptors, width)
+        return _computed_by_row(chunk, names, descriptors, width)
 
 
-def _computed_by_row(smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...], width: int) -> Features:
+def _computed_by_row(chunk: _Chunk, names: Sequence[str], descriptors: tuple[str, ...], width: int) -> Features:
+    smiles, graphs = chunk
     x_BF, refused = np.zeros((len(smiles), width), np.float32), {}
     for row, text in enumerate(smiles):
+        one: _Chunk = ([text], None if graphs is None else [graphs[row]])
         try:
-            x_BF[row] = _values_of_all([text], names, descriptors)[0]
+            x_BF[row] = _values_of_all(one, names, descriptors)[0]
         except TooDenseError as error:
             refused[row] = f"{error.what}: {error.found}"
         except Exception as error:  # one row never ends a file, such as 255 hydrogens for RDKit's atom pairs
@@ -232,15 +248,22 @@ def _computed_by_row(smiles: Sequence[str], names: Sequence[str], descriptors: t
 
 
 def _values_of_all(
-    smiles: Sequence[str], names: Sequence[str], descriptors: tuple[str, ...]
+    chunk: _Chunk, names: Sequence[str], descriptors: tuple[str, ...]
 ) -> Float32[np.ndarray, "molecules features"]:
     """One set after the other, which keeps the code of each in the processor's caches."""
-    molecules = []
-    for text in smiles:
-        read = read_smiles(text)  # canonical, so its atoms are in canonical order
-        assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
-        molecules.append(read[0])
+    smiles, graphs = chunk
+    molecules = [_molecule(text, None if graphs is None else graphs[row]) for row, text in enumerate(smiles)]
     return np.concatenate([_values(name, molecules, descriptors) for name in names], axis=1)
+
+
+def _molecule(smiles: str, graph: MolecularGraph | None) -> Chem.Mol:
+    """The molecule with atoms and bonds in the order of its canonical SMILES."""
+    mol = None if graph is None else molecule_of(smiles, graph)
+    if mol is not None:
+        return mol
+    read = read_smiles(smiles)
+    assert not isinstance(read, InvalidMolecule), "a canonical SMILES parses back"
+    return read[0]
 
 
 def _values(
