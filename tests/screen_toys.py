@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dnd.prediction.screen.source import Candidate
+from dnd.prediction.screen.chunks import Candidate
 from dnd.predictor.predictor import Column
 
 WORKER = "screen_toys:make_stub"

@@ -10,12 +10,12 @@ import os
 import shlex
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 
-from dnd.cli.main import VERBS, _Verbs, build_app, main
+from dnd.cli.main import FAMILIES, VERBS, _Verbs, build_app, load_verb, main
 from dnd.common import files
 from dnd.common.files import folder_lock, write_bytes, write_manifest
 
@@ -42,11 +42,15 @@ def test_every_verb_has_help(verb: str) -> None:
     assert verb in ("analyse", "bench") or all(name in result.stdout for name in ("--quiet", "--verbose", "--log-file"))
 
 
+def test_every_verb_is_in_one_family() -> None:
+    assert sorted(verb for verbs in FAMILIES.values() for verb in verbs) == sorted(VERBS)
+
+
 @pytest.mark.parametrize("verb", ["analyse", "bench"])
 def test_verbs_of_a_verb_have_the_options_of_all(verb: str) -> None:
     for _ in range(2):  # the application of the verb is one object, however often it is built
         build_app(verb)
-    for command in import_module(f"dnd.cli.{verb}").app.registered_commands:
+    for command in load_verb(verb).registered_commands:
         assert list(inspect.signature(command.callback).parameters)[-3:] == ["quiet", "verbose", "log_file"]
         assert not hasattr(command.callback.__wrapped__, "__wrapped__")
 
@@ -149,13 +153,13 @@ def interrupted(verb: str, words: list[str], monkeypatch: pytest.MonkeyPatch, fo
         with lock:
             raise KeyboardInterrupt
 
-    module = import_module(f"dnd.cli.{verb.replace('-', '_')}")
-    commands = module.app.registered_commands if hasattr(module, "app") else []
-    for command in commands:
-        monkeypatch.setattr(command, "callback", functools.wraps(command.callback)(stop))
-    if not commands:
-        name = verb.replace("-", "_")
-        monkeypatch.setattr(module, name, functools.wraps(getattr(module, name))(stop))
+    loaded = load_verb(verb)
+    if isinstance(loaded, typer.Typer):
+        for command in loaded.registered_commands:
+            monkeypatch.setattr(command, "callback", functools.wraps(command.callback)(stop))
+    else:
+        module = sys.modules[loaded.__module__]
+        monkeypatch.setattr(module, loaded.__name__, functools.wraps(loaded)(stop))
     monkeypatch.setattr(files, "_last_held", [])
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:

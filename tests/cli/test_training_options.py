@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 
 import pytest
 
+from dnd.cli.main import load_verb
 from dnd.cli.options import loop_words
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
@@ -15,7 +15,7 @@ from dnd.pretraining.denoise import DenoiseConfig
 
 @pytest.mark.parametrize("verb", ["denoise", "distill", "contrast", "pretrain", "finetune"])
 def test_every_verb_that_trains_has_them(verb: str) -> None:
-    function = getattr(import_module(f"dnd.cli.{verb}"), verb)
+    function = load_verb(verb)
     assert {"resume", "skip_nonfinite", "allow_change"} <= inspect.signature(function).parameters.keys()
 
 
@@ -29,11 +29,11 @@ def test_they_are_settings_of_the_loop() -> None:
 
 @pytest.mark.parametrize("verb", ["denoise", "distill", "contrast", "pretrain", "finetune"])
 def test_the_device_is_a_setting_of_the_loop(verb: str) -> None:
-    function = getattr(import_module(f"dnd.cli.{verb}"), verb)
+    function = load_verb(verb)
     assert "device" in inspect.signature(function).parameters
     assert load_config(DenoiseConfig, "tiny", loop_words(None, False, "cpu"), stage="denoise").loop.device == "cpu"
 
 
 @pytest.mark.parametrize("verb", ["demo", "prepare", "finetune", "predict", "screen", "embed", "evaluate", "explain"])
 def test_verbs_that_share_out_work_have_jobs(verb: str) -> None:
-    assert "jobs" in inspect.signature(getattr(import_module(f"dnd.cli.{verb}"), verb)).parameters
+    assert "jobs" in inspect.signature(load_verb(verb)).parameters

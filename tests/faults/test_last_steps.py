@@ -27,8 +27,8 @@ import dnd.reproduction.reproduce as reproducing
 import dnd.store.prepare as preparing
 import screen_toys
 from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
-from dnd.cli.compress import compress as compress_verb
-from dnd.cli.finetune import finetune as finetune_verb
+from dnd.cli.finetuning import compress as compress_verb
+from dnd.cli.finetuning import finetune as finetune_verb
 from dnd.common.config import load_config
 from dnd.common.files import MANIFEST, damaged_files, read_json, read_manifest
 from dnd.prediction.screen.screen import ScreenConfig, screen

@@ -15,7 +15,7 @@ from rdkit import Chem
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.conformers.formats import open_sources
-from dnd.prediction.screen.source import check_inputs, read_candidates
+from dnd.prediction.screen.chunks import check_inputs, read_candidates
 from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig

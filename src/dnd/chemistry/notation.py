@@ -1,4 +1,7 @@
-"""Recognise a text that is not a SMILES (a name, an InChI, a CAS number, SELFIES …) for the reason of its row."""
+"""Recognise a text that is not a SMILES (a name, an InChI, a CAS number, SELFIES …) for the reason of its row.
+
+Apart from `parse`, which asks it after RDKit has failed: nothing here reads a molecule.
+"""
 
 from __future__ import annotations
 

@@ -34,8 +34,7 @@ from dnd.common.files import STORAGE_ERRNO, forget_held_folder, last_held_folder
 from dnd.common.log import LOGGER, PROGRESS, RESULT, show_from_now_on, show_no_more, shown, told
 from dnd.common.processes import forget_current_folder
 
-# Verb → its line in `dnd --help`. The module `dnd.cli.<verb>` holds a function of that name, or a Typer `app`; where a
-# verb has a `-`, module and function have a `_`.
+# Verb → its line in `dnd --help`.
 VERBS = {
     "demo": "Run all stages on small shipped data: denoise, distill, finetune, predict, report.",
     "prepare": "Molecules with or without conformers → a store.",
@@ -60,6 +59,15 @@ VERBS = {
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
     "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
+}
+# Module of `dnd.cli` → its verbs, each a function or a Typer app of that name, with `_` where the verb has `-`.
+FAMILIES = {
+    "pretraining": ("prepare", "denoise", "distill", "contrast", "pretrain", "pretrain-base"),
+    "check": ("check",),
+    "finetuning": ("finetune", "compress"),
+    "inference": ("predict", "properties", "screen", "embed", "evaluate", "explain", "export", "serve"),
+    "reproduction": ("demo", "reproduce", "analyse"),
+    "installation": ("info", "doctor", "bench"),
 }
 _RUN_ALONE = ("demo", "info", "properties")  # verbs that do something without an argument
 
@@ -96,15 +104,21 @@ def build_app(verb: str | None) -> typer.Typer:
         if name != verb:
             app.command(name, help=line)(_not_loaded)
             continue
-        module = import_module(f"dnd.cli.{name.replace('-', '_')}")
-        if hasattr(module, "app"):
-            for command in module.app.registered_commands:
+        loaded = load_verb(name)
+        if isinstance(loaded, typer.Typer):
+            for command in loaded.registered_commands:
+                assert command.callback is not None
                 command.callback = with_log_options(inspect.unwrap(command.callback))  # once, however often this runs
-            app.add_typer(module.app, name=name, help=line, no_args_is_help=True)
+            app.add_typer(loaded, name=name, help=line, no_args_is_help=True)
         else:
-            function = with_log_options(getattr(module, name.replace("-", "_")))
-            app.command(name, no_args_is_help=name not in _RUN_ALONE)(function)
+            app.command(name, no_args_is_help=name not in _RUN_ALONE)(with_log_options(loaded))
     return app
+
+
+def load_verb(verb: str) -> Any:
+    """The function of a verb, or the Typer app of one that has verbs of its own."""
+    module = next(name for name, verbs in FAMILIES.items() if verb in verbs)
+    return getattr(import_module(f"dnd.cli.{module}"), verb.replace("-", "_"))
 
 
 def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:

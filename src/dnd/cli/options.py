@@ -44,11 +44,16 @@ def label_settings(
     missing: Sequence[str] | None, measured: Sequence[str] | None, censored: str | None, decimal: str | None
 ) -> dict[str, Any]:
     """Those of `LabelRules` that were given, by name."""
-    given = {"missing": _words(missing), "measured": _words(measured), "censored": censored, "decimal": decimal}
+    given = {
+        "missing": comma_words(missing),
+        "measured": comma_words(measured),
+        "censored": censored,
+        "decimal": decimal,
+    }
     return {name: value for name, value in given.items() if value}
 
 
-def _words(words: Sequence[str] | None) -> list[str]:
+def comma_words(words: Sequence[str] | None) -> list[str]:
     """Words of an option that may be repeated and may hold several, separated by commas."""
     return [word.strip() for given in words or () for word in given.split(",") if word.strip()]
 

@@ -29,7 +29,7 @@ from dnd.store.schema import HydrogenSetting
 from dnd.tables.molecules import as_molecules
 
 if TYPE_CHECKING:
-    from dnd.prediction.screen.source import Candidate
+    from dnd.prediction.screen.chunks import Candidate
 
 
 class Embedder:
@@ -159,8 +159,7 @@ class ClusterEmbedder:
         Raises:
             DndError: see `RayCluster.run`.
         """
-        from dnd.prediction.screen.source import Candidate
-        from dnd.prediction.screen.workers import ChunkWork
+        from dnd.prediction.screen.chunks import Candidate, ChunkWork
 
         folders = {"folder": encoder_folder(self.folder)}
         work = ChunkWork.of(self.worker, CHUNK_ROWS, folders=folders, pooling=self.pooling)

@@ -81,7 +81,11 @@ class BaseConfig:
     tokengt: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
-        """Refuse names that there are not, before any work starts."""
+        """Refuse names that there are not and numbers that leave nothing to read, before any work starts."""
+        for name in ("most_molecules", "most_smiles", "jobs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0", found=value)
         for name in (*self.excluded_benchmarks(), *self.measured):
             look_up(BENCHMARKS, name, "data set")
         known = {"dnd-base": self.base, "dnd-large": self.large, "dnd-tokengt": self.tokengt}

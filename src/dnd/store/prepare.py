@@ -25,8 +25,8 @@ from dnd.common.files import MANIFEST, folder_lock, read_json, write_manifest
 from dnd.common.log import Progress
 from dnd.common.runs import RUN_RECORD, WatchedInputs, already_finished, begin_or_go_on, require_free, require_same_run
 from dnd.common.workers import Here
-from dnd.conformers import nvmolkit_backend
 from dnd.conformers.formats import have_smiles_column, open_sources, refuse_unused_column
+from dnd.conformers.generate import with_conformers
 from dnd.conformers.quantum import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
 from dnd.graphs.batch import FEATURE_VERSION
@@ -238,7 +238,7 @@ def _converted(
 ) -> Generator[StoreRow | Reject, None, None]:
     """Rows and rejects in the order of the records, made in worker processes."""
     if config.conformer_backend == "nvmolkit":
-        records = nvmolkit_backend.with_conformers(
+        records = with_conformers(
             records,
             num_conformers=config.num_conformers,
             seed=config.seed,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
 from dnd.common.files import package_versions, sha256_file
-from dnd.conformers.nvmolkit_backend import is_available
+from dnd.conformers.generate import nvmolkit_is_available
 from dnd.conformers.quantum import require_tblite
 from dnd.conformers.records import RecordSource
 from dnd.store.auxiliary import CALCULATE, require_possible
@@ -118,8 +118,8 @@ def resolve(config: PrepareConfig, sources: Sequence[RecordSource]) -> PrepareCo
 
 def _backend(wanted: ConformerBackend | Literal["auto"]) -> ConformerBackend:
     if wanted == "auto":
-        return "nvmolkit" if is_available() else "rdkit"
-    if wanted == "nvmolkit" and not is_available():
+        return "nvmolkit" if nvmolkit_is_available() else "rdkit"
+    if wanted == "nvmolkit" and not nvmolkit_is_available():
         raise ConfigError(
             "nvMolKit can't be used here",
             expected="the extra `gpu` (pip install 'dnd-mol[gpu]') and an NVIDIA GPU that torch sees",

@@ -11,8 +11,7 @@ import pytest
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from dnd.common.errors import ConfigError
-from dnd.conformers import nvmolkit_backend
-from dnd.conformers.nvmolkit_backend import with_conformers
+from dnd.conformers.generate import nvmolkit_is_available, with_conformers
 from dnd.conformers.records import Record
 from dnd.store import settings
 from dnd.store.convert import make_converter
@@ -117,12 +116,12 @@ def test_the_backend_is_chosen_before_any_work(monkeypatch: pytest.MonkeyPatch, 
         config = PrepareConfig(conformers=conformers, conformer_backend=backend)  # type: ignore[arg-type]
         return resolve(config, open_sources([table]))
 
-    assert not nvmolkit_backend.is_available()
+    assert not nvmolkit_is_available()
     assert resolved("auto").conformer_backend == "rdkit"
     assert "conformer_backend" not in describe_run([], resolved("auto"))
     with pytest.raises(ConfigError, match=r"dnd-mol\[gpu\]"):
         resolved("nvmolkit")
-    monkeypatch.setattr(settings, "is_available", lambda: True)
+    monkeypatch.setattr(settings, "nvmolkit_is_available", lambda: True)
     assert resolved("auto").conformer_backend == resolved("nvmolkit").conformer_backend == "nvmolkit"
     assert resolved("nvmolkit", "none").conformer_backend == "rdkit"
     assert describe_run([], resolved("auto"))["conformer_backend"] == "nvmolkit"

@@ -23,9 +23,9 @@ from dnd.common.about import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.log import Progress
+from dnd.prediction.screen.chunks import CHUNK_CHARACTERS, Candidate, in_chunks
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
 from dnd.prediction.screen.shards import ScreenJournal
-from dnd.prediction.screen.source import CHUNK_CHARACTERS, Candidate, in_chunks
 
 CHILD = """
 import sys

@@ -15,8 +15,7 @@ from distillation_toys import STUDENT, toy_store
 from dnd.common.errors import ConfigError, InputError
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.baselines.confgen import ConformerDecoder, distance_cost, transport_loss
-from dnd.pretraining.baselines.pretrain import METHODS, pretrain
-from dnd.pretraining.baselines.property_or_distance import DistanceHead, distance_loss, drop_atoms, subgraph
+from dnd.pretraining.baselines.pretrain import METHODS, DistanceHead, distance_loss, drop_atoms, pretrain, subgraph
 from dnd.pretraining.heads import masked_l1
 from dnd.pretraining.settings import PretrainConfig
 from dnd.training.settings import LoopConfig

@@ -164,6 +164,12 @@ def test_a_term_without_its_column_is_refused_at_once() -> None:
         tiny(auxiliary=("descriptors",))
 
 
+@pytest.mark.parametrize("setting", ["most_molecules", "most_smiles", "jobs"])
+def test_a_number_that_leaves_nothing_to_read_is_refused_at_once(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} must be above 0"):
+        tiny(**{setting: 0})
+
+
 def test_a_union_reads_like_its_parts(made: tuple[Path, BaseResult, list[str]]) -> None:
     folder, _, _ = made
     first, second = (Store.open(path) for path in sorted((folder / "out" / "stores").iterdir()))

@@ -19,7 +19,7 @@ from dnd.models.students.encoders import build_student
 from dnd.predictor.ensemble import PropertyNetwork
 from dnd.predictor.targets import Target
 from dnd.pretraining.baselines.infomax3d import ContrastConfig, ContrastiveObjective, contrastive_step
-from dnd.pretraining.baselines.property_or_distance import DisPredObjective, ProPredObjective
+from dnd.pretraining.baselines.pretrain import DisPredObjective, ProPredObjective
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
 from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.settings import PretrainConfig, TermWeights

@@ -33,16 +33,17 @@ from dnd.common.runs import (
     require_same_run,
     write_run_record,
 )
-from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
-from dnd.prediction.screen.source import (
+from dnd.prediction.screen.chunks import (
+    WORKER,
     Candidate,
+    ChunkWork,
     check_inputs,
     describe_input,
     estimate_rows,
     in_chunks,
     read_candidates,
 )
-from dnd.prediction.screen.workers import WORKER, ChunkWork
+from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
 from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
 

@@ -1,4 +1,4 @@
-"""`dnd bench`: how fast, as ratios to a named reference of the same run."""
+"""Verbs about this installation and its folders: `info`, `doctor`, and `bench`, how fast it is here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,41 @@ import typer
 if TYPE_CHECKING:
     from dnd.bench.measure import Table
 
-app = typer.Typer()
+
+def info(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="A folder that dnd wrote, or a model that ships; without one, this installation."
+        ),
+    ] = None,
+) -> None:
+    """Print versions, device, threads, shipped encoders and extras; or the kind, origin and settings of a folder."""
+    from dnd.common.about import about_folder, about_installation
+    from dnd.common.config import model_folder
+
+    for line in about_installation() if folder is None else about_folder(model_folder(folder)):
+        typer.echo(line)
+
+
+def doctor(folder: Annotated[Path, typer.Argument(help="A store, a model, a checkpoint or a run folder.")]) -> None:
+    """Check every file of a folder against its manifest; exit code 1 if anything is damaged."""
+    from dnd.common.about import diagnose
+
+    facts, damage = diagnose(folder)
+    for line in facts:
+        typer.echo(line)
+    for line in damage:
+        typer.echo(f"damaged: {line}", err=True)
+    if damage:
+        raise typer.Exit(1)
+    typer.echo("sound")
+
+
+bench = typer.Typer()
+
+# `dnd bench`: how fast, as ratios to a named reference of the same run.
+
 Repetitions = Annotated[
     int, typer.Option(min=1, help="Repetitions of each variant; variants alternate, medians are compared.")
 ]
@@ -20,7 +54,7 @@ Molecules = Annotated[int, typer.Option(min=8, help="Molecules per repetition.")
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON with every repetition.")]
 
 
-@app.command()
+@bench.command()
 def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Out = None) -> None:
     """SMILES to graphs against RDKit's parse; SMILES to predictions against conformer and teacher."""
     from dnd.bench.throughput import bench_throughput
@@ -28,7 +62,7 @@ def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Ou
     _report(bench_throughput(molecules, repetitions), out)
 
 
-@app.command()
+@bench.command()
 def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out = None) -> None:
     """Training steps of TokenGT and of the teacher against the same networks written plainly."""
     from dnd.bench.training import bench_training
@@ -36,7 +70,7 @@ def training(repetitions: Repetitions = 3, molecules: Molecules = 256, out: Out 
     _report(bench_training(molecules, repetitions), out)
 
 
-@app.command()
+@bench.command()
 def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out = None) -> None:
     """The share of a training step that reading from the store costs."""
     from dnd.bench.throughput import bench_pipeline
@@ -44,7 +78,7 @@ def pipeline(repetitions: Repetitions = 3, molecules: Molecules = 500, out: Out 
     _report(bench_pipeline(molecules, repetitions), out)
 
 
-@app.command()
+@bench.command()
 def scaling(
     repetitions: Repetitions = 3,
     largest: Annotated[int, typer.Option(min=1000, help="Molecules of the largest synthetic store.")] = 1_000_000,
@@ -67,7 +101,7 @@ def scaling(
         typer.echo("\n".join(map(str, write_points(points, out.with_suffix("")))))
 
 
-@app.command()
+@bench.command()
 def startup(repetitions: Repetitions = 3, out: Out = None) -> None:
     """`import dnd`, `dnd --help` and the first prediction, each in fresh processes."""
     from dnd.bench.startup import bench_startup
