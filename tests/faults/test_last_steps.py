@@ -209,7 +209,9 @@ def test_reproduce(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) 
     assert (scratch / "whole" / "table1.html").is_file()
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=WIDE)])
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("every", [False, True])
 def test_pretrain_base(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two encoders and their cards, when all stages before are done."""
     work_in_this_process(monkeypatch)
