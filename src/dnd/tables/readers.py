@@ -356,7 +356,7 @@ def read_table(
     if is_workbook(path):
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
-        if not Path(path).exists():
+        if not str(path) or not Path(path).exists():
             raise InputError(f"there is no file {str(path)!r}", next_step="Check the name, and the folder you are in")
         raise InputError(
             f"{path} is a file of an unknown kind",
