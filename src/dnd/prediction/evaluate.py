@@ -12,7 +12,7 @@ import numpy as np
 from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled, standardized_line
-from dnd.finetuning.prepared_labels import find_repeats, is_later_class, labels_of_model
+from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repeats_of_model
 from dnd.predictor.metrics import RAW, Repeats, judge_targets, significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
@@ -74,14 +74,7 @@ def evaluate_file(
     labels_BC = _labels_of(molecules, targets)
     values_BC, refused = predictor.predict_store(molecules.store)
     labels_BC[list(refused)] = np.nan
-    repeats = find_repeats(
-        replace(
-            molecules, targets_BC=labels_BC, sides_BC=None, names=tuple(map(_name, targets)), groups=groups_of(targets)
-        ),
-        [target.kind for target in targets],
-        [target.transform.name for target in targets],
-        [target.unit for target in targets],
-    )
+    repeats = repeats_of_model(molecules, targets, labels_BC)
     scores = _scores_of(predictor.knows(molecules.identities), targets, labels_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
     return {
