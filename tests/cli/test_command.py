@@ -103,7 +103,7 @@ def test_a_log_file_has_the_command_and_what_ended_it(
         main(words)
     first, last = (tmp_path / "run.log").read_text().splitlines()
     assert first.endswith(f"DEBUG command: dnd {' '.join(words)}")
-    assert f"DEBUG ended by InputError: {tmp_path} was not written by dnd" in last
+    assert f"DEBUG ended by InputError: {tmp_path} has no manifest.json" in last
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -142,7 +142,7 @@ def test_doctor_on_a_strange_folder_is_one_line_and_exit_code_2(tmp_path: Path) 
     result = run("doctor", str(tmp_path))
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
-    assert "was not written by dnd" in result.stderr
+    assert "has no manifest.json" in result.stderr
 
 
 def interrupted(verb: str, words: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> str:

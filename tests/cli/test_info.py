@@ -100,7 +100,7 @@ def test_info_of_a_store_a_run_and_a_stranger(tmp_path: Path):
     assert "hydrogens all_both" in text
     found = run("info", str(tmp_path))
     assert found.returncode == 2
-    assert "was not written by dnd" in found.stderr
+    assert "has no manifest.json" in found.stderr
 
 
 def test_a_shell_completes_verbs_and_options():

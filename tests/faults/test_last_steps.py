@@ -8,40 +8,55 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stage_runs
 from crash_points import CrashPoints
 from stopped_runs import Killed, Run, stop_before, work_in_this_process
+from test_stopped_runs import WorkerAtHome, grid_cells, sums_of_counts
 
 import dnd.common.model_folder
+import dnd.finetuning.compress
 import dnd.finetuning.outcome
 import dnd.prediction.screen.screen as screening
+import dnd.reproduction.pretrain_base as making_bases
+import dnd.reproduction.reproduce as reproducing
 import dnd.store.prepare as preparing
 import screen_toys
 from distillation_toys import TEACHER, toy_config, toy_store, toy_teacher_folder
+from dnd.cli.finetuning import compress as compress_verb
 from dnd.cli.finetuning import finetune as finetune_verb
-from dnd.common.files import read_manifest
+from dnd.common.config import load_config
+from dnd.common.files import MANIFEST, damaged_files, read_json, read_manifest
 from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
+from dnd.reproduction import frozen_models, grid
+from dnd.reproduction.budgets import budget
+from dnd.reproduction.pretraining_labels import BaseConfig
+from dnd.reproduction.protocol import Request
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
 from dnd.training.settings import LoopConfig
-from finetuning_toys import TINY, write_regression
+from finetuning_toys import TINY, quietly, write_csv, write_regression
 
 pytestmark = pytest.mark.timeout(600)  # whole commands, many times
 WIDE = [pytest.mark.slow, pytest.mark.timeout(3600)]
 EVERY_CALL = [False, pytest.param(True, marks=WIDE)]
 STEPS = {"replace", "rename", "rmdir"}
+TIMED = ("measured.json", "card.md")  # how long the stages took, which a card of an encoder says too
 LOOP = LoopConfig(epochs=1, batch_size=8, device="cpu", learning_rate=1e-3, checkpoint_every=1, threads=1)
 
 
 def finished(folder: Path) -> dict[str, object]:
     """Numbers of a run, names of all its files, and what its seal vouches for."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return {"numbers": stage_runs.result(folder), "names": names, "sealed": sorted(read_manifest(folder)["files"])}
+    seals = {str(path.relative_to(folder)): sorted(read_json(path)["files"]) for path in folder.rglob(MANIFEST)}
+    assert not [line for path in folder.rglob(MANIFEST) for line in damaged_files(path.parent, read_json(path))]
+    return {"numbers": stage_runs.result(folder, TIMED), "names": names, "sealed": seals}
 
 
 def die_in_the_last_steps(run: Run, scratch: Path, stop: Callable[[pytest.MonkeyPatch], None], every: bool) -> int:
@@ -94,7 +109,7 @@ def test_finetune_with_its_report(scratch: Path, recipe: str, every: bool) -> No
         stop_before(patch, dnd.finetuning.outcome, "calibrate")
 
     assert die_in_the_last_steps(run, scratch, stop, every) >= 14
-    assert "report.html" in finished(scratch / "whole")["sealed"]
+    assert "report.html" in read_manifest(scratch / "whole")["files"]
 
 
 @pytest.mark.parametrize("every", EVERY_CALL)
@@ -152,3 +167,60 @@ def test_screen(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> 
         stop_before(patch, screening, "write_manifest")
 
     assert die_in_the_last_steps(run, scratch, stop, every) >= 2
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_compress_with_its_report(scratch: Path, every: bool) -> None:
+    table, library = write_regression(scratch), scratch / "library.csv"
+    heads = ("CO", "CN", "FC", "OC(=O)", "NC(=O)", "BrC", "CS", "CCC")
+    rings = ("c1ccc(C)cc1", "c1ccc(F)nc1", "C1CCCCC1", "C1CCOC1", "c1ccsc1", "C1CCNCC1", "c1ccc(Cl)cc1", "C1CCC1")
+    write_csv(library, {"smiles": [head + ring for head in heads for ring in rings]})
+    blend = ("blend.classical=ridge,forest_descriptors", "blend.students=false", "blend.folds=2", "blend.trees=5")
+    quietly(table, scratch / "blend", ["size"], *blend)
+    student = ["student.name=gine", "student.width=16", "student.num_layers=2"]
+    settings = ["encoder=random", *student, "jobs=1", "loop.epochs=1", "loop.device=cpu", "loop.threads=1"]
+
+    def run(folder: Path) -> None:
+        compress_verb(scratch / "blend", settings, out=folder, molecules=[str(table), str(library)], resume=True)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, dnd.finetuning.compress, "write_compressed")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 12
+    assert "report.html" in read_manifest(scratch / "whole")["files"]
+
+
+@pytest.mark.parametrize("every", EVERY_CALL)
+def test_reproduce(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last cell, the records of all, and the table with its report."""
+    monkeypatch.setattr(grid, "subprocess", SimpleNamespace(Popen=WorkerAtHome, PIPE=-1, TimeoutExpired=TimeoutError))
+    monkeypatch.setattr(frozen_models, "predict", sums_of_counts)
+    features, *_, model = grid_cells(stage_runs.DATA)
+    cells = [replace(cell, settings={**cell.settings, "fraction": 1.0, "pooling": ""}) for cell in (features, model)]
+    monkeypatch.setattr(reproducing, "plan", lambda request: cells)
+
+    def run(folder: Path) -> None:
+        reproducing.reproduce(Request("table1", budget("tiny")), folder)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, frozen_models, "predict")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 5
+    assert (scratch / "whole" / "table1.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("every", [False, True])
+def test_pretrain_base(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two encoders and their cards, when all stages before are done."""
+    work_in_this_process(monkeypatch)
+    config = load_config(BaseConfig, "base-tiny", ["most_molecules=40", "labels=gap", "benchmarks=none"])
+
+    def run(folder: Path) -> None:
+        making_bases.pretrain_base([stage_runs.DATA], folder, config)
+
+    def stop(patch: pytest.MonkeyPatch) -> None:
+        stop_before(patch, making_bases, "encoder_card")
+
+    assert die_in_the_last_steps(run, scratch, stop, every) >= 8

@@ -216,7 +216,7 @@ def column_split(values: Sequence[str], places: Sequence[int] = ()) -> Split:
         parts[_PART_NAMES[word]].append(row)
     for name in ("train", "test"):
         if not parts[name]:
-            raise InputError(f"no row of the split column says {name!r}")
+            raise InputError(f"no usable row of the split column says {name!r}")
     return as_split(*parts.values())
 
 

@@ -37,9 +37,7 @@ def diagnose(folder: Path) -> tuple[list[str], list[str]]:
     is_sealed, is_run = (folder / MANIFEST).exists(), (folder / RUN_RECORD).exists()
     checkpoints = sorted((folder / "checkpoints").glob("*"))
     if not is_sealed and not checkpoints and not is_run:
-        raise InputError(
-            f"{folder} was not written by dnd", found="no manifest.json", expected="a store, a model or a run"
-        )
+        raise InputError(f"{folder} has no manifest.json", expected="a store, a model, a screen or a run that dnd made")
     facts: list[str] = []
     damage: list[str] = []
     if is_sealed:
@@ -146,7 +144,7 @@ def about_folder(folder: Path) -> Iterator[str]:
     if not (folder / MANIFEST).is_file():
         if not run:
             raise InputError(
-                f"{folder} was not written by dnd", found="no manifest.json", expected="a store, a model or a run"
+                f"{folder} has no manifest.json", expected="a store, a model, a screen or a run that dnd made"
             )
         yield f"{folder}: an unfinished run; the command below with --resume resumes it"
         yield from _origin(run)

@@ -216,7 +216,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], path: str = "") -> C:
     try:
         return cls(**built)
     except ValueError as error:  # raised by a `__post_init__`
-        raise ConfigError(f"settings of {cls.__name__} contradict each other", found=str(error)) from error
+        raise ConfigError("the settings can't be used", found=str(error)) from error
 
 
 @functools.cache

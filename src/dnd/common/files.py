@@ -50,6 +50,16 @@ def version_of(package: str) -> str:
 
 MANIFEST = "manifest.json"
 LIMIT_JSON_BYTES = 64 * 2**20
+_AGAIN = "then run the command again, with --resume if it has that option"
+_SPACE = f"Free space or choose another folder, {_AGAIN}"
+_RIGHTS = f"Choose a folder that you may write to, {_AGAIN}"
+_REMEDIES = {
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
+    errno.EIO: f"Check the disk or choose another folder, {_AGAIN}",
+}  # fmt: skip
+_LONGEST_NAME = 255
+"""Bytes of the name of a file, beyond which no disk has one."""
+
 STORAGE_ERRNO = {errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EPERM}
 _PATH_ERRNO = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -69,7 +79,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             raise StorageError(
                 f"cannot write {path}",
                 found=os.strerror(error.errno or 0),
-                next_step="Free space or choose another folder, then run the same command with --resume",
+                next_step=_REMEDIES.get(error.errno or 0, _SPACE),
             ) from error
         if error.errno in _PATH_ERRNO:
             raise InputError(
@@ -221,14 +231,25 @@ def _finite(text: str) -> float:
     return value
 
 
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two entries of one name each reader would take another, so they are rejected."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:40]!r} twice in one object")
+    return value
+
+
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """A JSON object from the content of `path`.
 
     Raises:
-        CorruptFileError: it is not JSON or not an object.
+        CorruptFileError: it is not JSON or not an object, or one of its objects has an entry twice.
     """
     try:
-        value = json.loads(content.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+        value = json.loads(
+            content.decode("utf-8"), parse_float=_finite, parse_constant=_finite, object_pairs_hook=_one_of_each
+        )
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path} is not valid JSON", found=str(error)) from error
     if not isinstance(value, dict):
@@ -253,10 +274,12 @@ def safe_join(folder: Path, name: str) -> Path:
     """`folder / name` for a file that lies in `folder` itself.
 
     Raises:
-        CorruptFileError: `name` is absolute, names another folder, or is a symbolic link.
+        CorruptFileError: `name` is absolute, names another folder, is too long, has control characters, or is a link.
     """
-    if Path(name).name != name or name in ("", "..") or "\0" in name:
-        raise CorruptFileError(f"{folder} names a file outside itself", found=repr(name))
+    if Path(name).name != name or name in ("", ".."):
+        raise CorruptFileError(f"{folder} names a file outside itself", found=repr(name[:100]))
+    if not name.isprintable() or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise CorruptFileError(f"{folder} names a file that dnd does not write", found=repr(name[:100]))
     path = folder / name
     if path.is_symlink():
         raise CorruptFileError(f"{path} is a symbolic link", expected="a plain file")
@@ -344,12 +367,13 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
             f"{folder} is of another kind", found=manifest.get("kind"), expected=kind, next_step=_where_from(kind)
         )
     version = manifest.get("format_version")
-    if not isinstance(version, int) or version > format_version:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= format_version:
+        newer = isinstance(version, int) and version > format_version
         raise CorruptFileError(
             f"{folder} has an unknown format",
             found=version,
-            expected=f"at most {format_version}",
-            next_step="Upgrade dnd",
+            expected=f"1 to {format_version}",
+            next_step="Upgrade dnd" if newer else _where_from(kind),
         )
     for problem in damaged_files(folder, manifest):
         raise CorruptFileError(problem, next_step=f"`dnd doctor {folder}` lists all damage")
@@ -370,7 +394,7 @@ def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in files.items():
         path = safe_join(folder, name)
         if not path.is_file():
-            yield f"{path} is missing"
+            yield f"{path} is not a regular file" if path.exists() else f"{path} is missing"
         elif not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
             expected = entry.get("bytes") if isinstance(entry, dict) else entry
             yield f"{path} has another size: found {path.stat().st_size} bytes, expected {expected}"

@@ -147,8 +147,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -
     if missing or unexpected:
         raise CorruptFileError(
             f"weights of {what} do not fit its configuration",
-            found=f"{len(unexpected)} unexpected {unexpected[:3]}",
-            expected=f"{len(missing)} missing {missing[:3]}",
+            found="; ".join(
+                f"{len(names)} {what} ({', '.join(names[:3])})"
+                for what, names in (("that it has no place for", unexpected), ("missing", missing))
+                if names
+            ),
             next_step=_COPY_AGAIN,
         )
     for name, tensor in tensors.items():

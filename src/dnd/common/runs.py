@@ -22,6 +22,7 @@ from dnd.common.files import (
     open_own,
     package_versions,
     parse_json,
+    read_manifest,
     read_plain_file,
     storage_errors,
     verify_folder,
@@ -398,6 +399,9 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
     """
     if not (folder / MANIFEST).exists():
         return False
+    own = read_manifest(folder).get("kind")
+    if own != kind:
+        raise InputError(f"{folder} already contains a finished {own}", next_step="Choose another folder")
     verify_folder(folder, kind=kind, format_version=format_version)
     if not resume:
         raise InputError(f"{folder} already contains a finished {kind}", next_step="Choose another folder")

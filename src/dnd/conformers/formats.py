@@ -10,7 +10,6 @@ import itertools
 import math
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +28,7 @@ from dnd.conformers.records import (
     TargetReader,
     method_of,
     open_table,
+    read_arrays,
 )
 from dnd.tables.molecules import field_names, standard_input_head
 from dnd.tables.readers import Row, TableReader, column_by_name, kind_of, read_plain_table, require_columns
@@ -191,14 +191,15 @@ def _with_labels_beside(
     """
     with read_plain_table(table) as rows:
         require_columns(table.name, rows.columns, wanted)
-        ids = next((name for name in rows.columns if name.lower() in _IDS and name not in wanted), None)
+        named = [name for name in rows.columns if name.lower() in _IDS and name not in wanted]
         (told, *_) = [*(rows.columns[place] for place in column_by_name(rows.columns)), ""]
         read = [*wanted, *([told] if told else [])]
-        kept = [(row.values.get(ids or "", ""), {name: row.values[name] for name in read}) for row in rows]
+        kept = [([row.values[name] for name in named], {name: row.values[name] for name in read}) for row in rows]
         comma_file = rows.style.delimiter == ";"
     reader = TargetReader([values for _, values in kept[:_ROWS_TO_SETTLE]], wanted, comma_file=comma_file)
-    by_id = {one: values for one, values in kept if one}
-    if any(block.title in by_id for block in first if block.title):
+    ids = _id_column(table, named, [own for own, _ in kept], [block.title for block in first])
+    if ids is not None:
+        by_id = {own[named.index(ids)]: values for own, values in kept if own[named.index(ids)]}
         if len(by_id) < len(kept):
             raise InputError(f"{table} has a repeated or an empty id", found=f"{len(kept)} rows, column {ids}")
         return (
@@ -215,10 +216,50 @@ def _with_labels_beside(
             f"{path.name} and {table.name} can't be joined", found=f"{count} records and {len(kept)} rows",
             expected="titles of the records in a column of ids, or as many rows as records",
         )  # fmt: skip
+    places: dict[str, set[int]] = {}
+    for number, (own, _) in enumerate(kept):
+        for one in filter(None, own):
+            places.setdefault(_loose(one), set()).add(number)
     return (
-        _sdf_record(path.name, block, reader, row, _other_molecule(block, row.get(told), table))
-        for block, (_, row) in zip(blocks, kept, strict=True)
-    )
+        _sdf_record(
+            path.name, block, reader, row,
+            _other_row(block, number, places, table) or _other_molecule(block, row.get(told), table),
+        )
+        for number, (block, (_, row)) in enumerate(zip(blocks, kept, strict=True))
+    )  # fmt: skip
+
+
+def _id_column(table: Path, named: Sequence[str], rows: Sequence[Sequence[str]], titles: Sequence[str]) -> str | None:
+    """The column of ids that has the titles of records; None where there is none.
+
+    Raises:
+        InputError: two columns have them, and say of a title that it belongs to different rows.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for column, name in enumerate(named):
+        places = {own[column]: number for number, own in enumerate(rows) if own[column]}
+        if any(title in places for title in titles if title):
+            found[name] = places
+    for one, other in itertools.pairwise(found):
+        differing = [title for title in titles if found[one].get(title) != found[other].get(title)]
+        if differing:
+            raise InputError(
+                f"two columns of {table} have titles of the records as ids", found=f"{one} and {other}",
+                expected=f"one row for {differing[0][:40]!r}", next_step="Rename the column that is not the id",
+            )  # fmt: skip
+    return next(iter(found), None)
+
+
+def _loose(text: str) -> str:
+    """An id as programs change it on the way: letter case, signs between, leading zeros and `.0` don't count."""
+    plain = re.sub(r"\.0$", "", text.strip().casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", re.sub(r"[\W_]+", "-", plain))
+
+
+def _other_row(block: SdfBlock, number: int, places: Mapping[str, set[int]], table: Path) -> str | None:
+    """Why the row of the same number is not that of a record: the table has its title, written otherwise, elsewhere."""
+    others = places.get(_loose(block.title), {number}) if block.title else {number}
+    return None if number in others else f"{table.name} has its title {block.title[:40]!r}, as it seems, in another row"
 
 
 def _other_molecule(block: SdfBlock, smiles: str | None, table: Path) -> str | None:
@@ -265,7 +306,7 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
         CorruptFileError: no readable .npz, or its arrays do not fit together.
         InputError: it lacks an array or a label.
     """
-    arrays = _load(path)
+    arrays = read_arrays(path)
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise InputError(f"{path} lacks the arrays {missing}", found=sorted(arrays), expected=list(_NEEDED))
@@ -276,6 +317,9 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
         raise CorruptFileError(
             f"arrays of {path} do not fit together", found=shapes, expected=f"{total} atoms of {len(counts)} molecules"
         )
+    if arrays["Z"].dtype.kind not in "iu" or arrays["n_atoms"].dtype.kind not in "iu":
+        kinds = f"Z {arrays['Z'].dtype}, n_atoms {arrays['n_atoms'].dtype}"
+        raise InputError(f"{path} has numbers of atoms that are not whole", found=kinds, expected="integers")
     if positions.dtype != np.int16 and positions.dtype.kind != "f":
         raise InputError(f"{path} has positions of an unknown unit", found=positions.dtype, expected="float32 or int16")
     targets = _targets(path, arrays, target_columns)
@@ -288,7 +332,7 @@ def label_names(path: Path) -> list[str]:
     Raises:
         CorruptFileError: no readable .npz.
     """
-    return _names(_labels(path, _load(path)))
+    return _names(_labels(path, read_arrays(path)))
 
 
 def _array_records(
@@ -338,19 +382,11 @@ def _beside(path: Path) -> Path:
 
 
 def _labels(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return arrays if "props" in arrays or not _beside(path).is_file() else _load(_beside(path))
+    return arrays if "props" in arrays or not _beside(path).is_file() else read_arrays(_beside(path))
 
 
 def _names(labels: dict[str, np.ndarray]) -> list[str]:
     return [_text(name) for name in labels["names"]] if "names" in labels and "props" in labels else []
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
-        raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)) from error
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from rdkit import Chem
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_bytes
 from dnd.common.ragged import offsets_of
-from dnd.conformers.records import Record
+from dnd.conformers.records import Record, read_arrays
 
 METHOD = "GFN2-xTB"
 SOLVENTS = ("water", "octanol", "hexane")
@@ -418,12 +417,11 @@ class QuantumLabels:
         """
         if not path.is_file():
             raise InputError(f"there is no file {path}", expected="quantum labels, .npz")
+        arrays = read_arrays(path)
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
             about = json.loads(str(arrays.pop("about", "{}")))
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
-            raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise CorruptFileError(f"{path} contains no quantum labels", found=str(error)) from error
         if not isinstance(about, dict) or about.get("kind") != _KIND:
             raise InputError(f"{path} contains no quantum labels", found=sorted(arrays), expected=_KIND)
         reasons = arrays.pop("failed_reasons", np.empty(0, dtype="S1"))

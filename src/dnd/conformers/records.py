@@ -5,6 +5,7 @@ RDKit is not imported here: records are read in the main process and turned into
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from dnd.common.errors import InputError
+from dnd.common.errors import CorruptFileError, InputError
 from dnd.tables.labels import LabelRules, NumberReader
 from dnd.tables.readers import TableReader, read_table, require_columns
 
@@ -155,3 +156,28 @@ PERIODIC_TABLE = (
     "Ds", "Rg", "Cn", "Nh", "Fl", "Mc", "Lv", "Ts", "Og",
 )  # fmt: skip
 ATOMIC_NUMBERS = {symbol: number for number, symbol in enumerate(PERIODIC_TABLE, start=1)}
+
+
+# Arrays in an .npz, packed or not.
+
+_MOST_UNPACKED, _UNPACKED = 50, 256 * 2**20
+"""How often the size of a file its arrays may be together, and what they may be whatever its size is."""
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        CorruptFileError: it is no .npz, holds objects, or announces far more than it holds: zeros pack a thousandfold.
+    """
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > max(_UNPACKED, _MOST_UNPACKED * path.stat().st_size):
+                raise CorruptFileError(
+                    f"{path} unpacks to far more than it holds", found=f"{unpacked:,} bytes",
+                    expected=f"at most {_MOST_UNPACKED} times its size", next_step="Write it with np.savez",
+                )  # fmt: skip
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError, MemoryError) as error:
+        raise CorruptFileError(f"{path} is not a readable .npz file", found=str(error)[:200]) from error

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from dnd.common.errors import ConfigError, InputError, NonFiniteError
 from dnd.common.files import MANIFEST, folder_lock, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT
 from dnd.common.model_folder import FORMAT_VERSION, ModelFolder, read_model
-from dnd.common.runs import already_finished, begin_or_go_on
+from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding
 from dnd.finetuning.compressed_model import (
     DRUGLIKE,
     Compressed,
@@ -60,7 +59,7 @@ from dnd.training.loop import train
 from dnd.training.settings import LoopConfig
 
 RECIPE = "small"
-_STUDENT, _PIECES = "member-0", "predictions"
+_STUDENT, _PIECES = "member-0", ".work/predictions"  # which `drop_scaffolding` removes
 _FEWEST_HELD_OUT, _MOST_HELD_OUT = 20, 2_000
 _MOST_REPEATS = 10
 
@@ -184,6 +183,7 @@ def _compress(
         tables, teacher, hydrogens, set(test.identities),
         smiles_column=smiles_column, most=config.most_rows, seed=config.loop.seed, jobs=config.jobs,
     )  # fmt: skip
+    _require_enough(len(unlabelled.smiles) - int(unlabelled.known_B.sum()), config)  # before there is a run to resume
     settings = _record(saved, unlabelled, config)
     begin_or_go_on(out, settings, resume=resume)
     if (out / MANIFEST).is_file():
@@ -207,8 +207,7 @@ def _compress(
     metrics = write_compressed(
         out, Compressed(saved, teacher, member, result, unlabelled, part, values_BC, test, hydrogens, settings)
     )
-    shutil.rmtree(out / _STUDENT / "checkpoints", ignore_errors=True)  # a sealed MODEL needs neither
-    shutil.rmtree(out / _PIECES, ignore_errors=True)
+    drop_scaffolding(out)
     return FinetuneSummary(out, metrics, True)
 
 
@@ -237,18 +236,28 @@ def _parts(unlabelled: Unlabelled, values_BC: Float[np.ndarray, "molecules targe
     said_B = np.isfinite(values_BC).all(axis=1)
     others, known = (np.flatnonzero(said_B & own) for own in (~unlabelled.known_B, unlabelled.known_B))
     order = numpy_generator(config.loop.seed, "held out").permutation(others)
-    wanted = min(_MOST_HELD_OUT, max(_FEWEST_HELD_OUT, round(config.held_out * len(others))))
-    if len(others) <= wanted:
-        raise InputError(
-            "too few molecules without a label to hold some out",
-            found=len(others),
-            expected=f"more than {wanted}",
-            next_step=f"Add a table with --molecules, or --molecules {DRUGLIKE}",
-        )
+    wanted = _require_enough(len(others), config)
     held_out, rest = np.sort(order[:wanted]), np.sort(order[wanted:])
     fair = config.known_share / (1 - config.known_share) * len(rest)
     repeats = min(_MOST_REPEATS, math.ceil(fair / len(known))) if len(known) and fair else 1
     return Split(np.concatenate([rest, np.repeat(known, max(1, repeats))]), held_out, np.empty(0, np.int64))
+
+
+def _require_enough(others: int, config: CompressConfig) -> int:
+    """How many of the molecules without a label are held out.
+
+    Raises:
+        InputError: none would be left to learn from.
+    """
+    wanted = min(_MOST_HELD_OUT, max(_FEWEST_HELD_OUT, round(config.held_out * others)))
+    if others <= wanted:
+        raise InputError(
+            "too few molecules without a label to hold some out",
+            found=others,
+            expected=f"more than {wanted}",
+            next_step=f"Add a table with --molecules, or --molecules {DRUGLIKE}",
+        )
+    return wanted
 
 
 def _objective(

@@ -549,7 +549,9 @@ class SupervisedObjective(Objective):
         valid, test = self.partition.valid, self.partition.test
         outputs = run_over(self.network, self.network.student, self.source, np.concatenate([valid, test]))
         if not np.isfinite(outputs).all():
-            raise NonFiniteError("predictions of the validation part are not finite", next_step="Lower learning_rate")
+            raise NonFiniteError(
+                "predictions of the validation or test part are not finite", next_step="Lower learning_rate"
+            )
         loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), valid)
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.targets)

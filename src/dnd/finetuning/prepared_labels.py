@@ -15,7 +15,7 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of
 from dnd.tables.labels import class_key
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.
@@ -341,6 +341,22 @@ def find_repeats(
         first = molecules.smiles[contradicting[0][0]] if contradicting else ""
         found.append(Repeats(name, count, rows, contradicting=len(contradicting), first=first))
     return found
+
+
+def repeats_of_model(
+    molecules: LabelledMolecules, targets: Sequence[Target], targets_BC: Float[np.ndarray, "molecules targets"]
+) -> list[Repeats]:
+    """`find_repeats` of molecules that a model is judged by.
+
+    Args:
+        molecules: as they were read.
+        targets: targets of the model.
+        targets_BC: exact labels in their columns, see `labels_of_model`.
+    """
+    groups, names = groups_of(targets), tuple(target.group or target.name for target in targets)
+    judged = replace(molecules, targets_BC=targets_BC, sides_BC=None, names=names, groups=groups)
+    kinds, transforms = [target.kind for target in targets], [target.transform.name for target in targets]
+    return find_repeats(judged, kinds, transforms, [target.unit for target in targets])
 
 
 def aggregated(

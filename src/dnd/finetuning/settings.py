@@ -134,7 +134,10 @@ class BlendConfig:
             found = (self.trees, self.boosting_seeds)
             raise ConfigError("blend.trees and boosting_seeds must be at least 1", found=found)
         if self.folds < 2 or self.classical_rows < 100 or self.passes < 1:
-            raise ConfigError("blend.folds must be at least 2, classical_rows at least 100, passes at least 1")
+            raise ConfigError(
+                "blend.folds must be at least 2, classical_rows at least 100, passes at least 1",
+                found=(self.folds, self.classical_rows, self.passes),
+            )
         if self.most_rows < 100:
             raise ConfigError("blend.most_rows must be at least 100", found=self.most_rows)
         if not self.classical and not self.students:

@@ -284,7 +284,8 @@ def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"]) -> 
     known_B = labels_B[~np.isnan(labels_B)]
     if len(known_B) < 3 or np.ptp(known_B) == 0:
         return 0.0, 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # of huge labels, which `check_learnable` refuses
+    known_B = known_B / np.abs(known_B).max()  # no square of a tiny or a huge label is 0 or infinite
+    with np.errstate(over="ignore", invalid="ignore"):
         return _skew(known_B), _skew(fit_transform(name, known_B).forward(known_B))
 
 

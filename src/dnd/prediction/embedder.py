@@ -23,7 +23,7 @@ from dnd.models.students.encoders import RepresentationLimits, encoder_folder, l
 from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
 from dnd.predictor.ensemble import run_over
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.predictor import ERROR, Column, Predictor
+from dnd.predictor.predictor import ERROR, Column, Predictor, with_reasons_of_nan
 from dnd.store.featurize import valid_molecules
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.molecules import as_molecules
@@ -67,6 +67,8 @@ class Embedder:
         """
         student, config = load_encoder(folder)
         limits = load_limits(folder)
+        if limits is not None:
+            limits.require_width(pooling, pooled_width(student.width, pooling), encoder_folder(folder))
         return cls(student, config["hydrogens"], pooling=pooling, device=device, jobs=jobs, limits=limits)
 
     def embed(self, molecules: object) -> Float[np.ndarray, "molecules dim"]:
@@ -87,7 +89,7 @@ class Embedder:
             every = np.arange(len(found.store))
             pooled_VD = run_over(self._pooled, self.student, found.store, every)
             values_BD[found.places] = pooled_VD if self.limits is None else self.limits.bounded(pooled_VD, self.pooling)
-        return values_BD, found.errors
+        return values_BD, with_reasons_of_nan(values_BD, found)
 
     def _pooled(self, graph: GraphBatch) -> Tensor:
         return pool(self.student(graph), graph, self.pooling)

@@ -12,8 +12,8 @@ import numpy as np
 from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled, standardized_line
-from dnd.finetuning.prepared_labels import is_later_class, labels_of_model
-from dnd.predictor.metrics import RAW, judge_targets, significant
+from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repeats_of_model
+from dnd.predictor.metrics import RAW, Repeats, judge_targets, significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
@@ -74,11 +74,12 @@ def evaluate_file(
     labels_BC = _labels_of(molecules, targets)
     values_BC, refused = predictor.predict_store(molecules.store)
     labels_BC[list(refused)] = np.nan
+    repeats = repeats_of_model(molecules, targets, labels_BC)
     scores = _scores_of(predictor.knows(molecules.identities), targets, labels_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
     return {
         "task": task_name([target.kind for target in targets]),
-        **_counts(molecules, refused),
+        **_counts(molecules, refused, repeats),
         "absent_targets": absent,
         **scores,
     }
@@ -94,8 +95,8 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
     return labels_BC
 
 
-def _counts(molecules: LabelledMolecules, refused: Mapping[int, str]) -> dict[str, Any]:
-    """How many rows there are, how many were left out and why."""
+def _counts(molecules: LabelledMolecules, refused: Mapping[int, str], repeats: Sequence[Repeats]) -> dict[str, Any]:
+    """How many rows there are, how many were left out and why, and what was understood of the others."""
     reasons = {reject.row: reject.reason for reject in molecules.rejects}
     reasons |= {int(molecules.rows_B[place]): reason for place, reason in refused.items()}
     return {
@@ -103,7 +104,11 @@ def _counts(molecules: LabelledMolecules, refused: Mapping[int, str]) -> dict[st
         "molecules": len(molecules.rows_B) - len(refused),
         "rejected": len(reasons),
         "rejects": [f"row {row}: {reasons[row]}" for row in sorted(reasons)],
-        "notes": [*molecules.notes, *([] if molecules.standardized is None else [standardized_line(molecules)])],
+        "notes": [
+            *molecules.notes,
+            *([] if molecules.standardized is None else [standardized_line(molecules)]),
+            *(one.sentence() for one in repeats),
+        ],
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -54,6 +56,7 @@ def kept_to_the_end() -> Iterator[None]:
 CHUNK_ROWS = 4096
 CHUNK_CELLS, CHUNK_CHARACTERS = 2**19, 2**25  # a chunk ends early at so much, so that wide rows take no more memory
 EMBEDDING = "embedding"
+_NUMBERED = re.compile(rf"{EMBEDDING}_\d+", re.ASCII)
 
 
 class MoleculeEmbedder(Protocol):
@@ -86,6 +89,11 @@ class MoleculePredictor(Protocol):
     @property
     def smiles_column(self) -> str | None:
         """The column of SMILES that it was trained from, where that is known."""
+        ...
+
+    @property
+    def digits(self) -> Mapping[str, int]:
+        """Significant digits of some columns in CSV; see `Predictor.digits`."""
         ...
 
     def describe(self, smiles: Sequence[str]) -> tuple[Mapping[str, Cells], list[str]]:
@@ -135,7 +143,7 @@ def predict_file(
     require_other_file(source, out)
     with open_molecules(source, smiles_column, remembered=predictor.smiles_column, or_smiles=True) as table:
         _require_new_names(table, [*predictor.columns, ERROR])
-        return _stream(table, source, out, partial(map, predictor.describe), raw)
+        return _stream(table, source, out, partial(map, predictor.describe), raw, predictor.digits)
 
 
 def embed_file(
@@ -167,7 +175,8 @@ def embed_file(
             yield {EMBEDDING: values_BD}, errors
 
     with open_molecules(source, smiles_column, or_smiles=True) as table:
-        _require_new_names(table, [EMBEDDING, f"{EMBEDDING}_0", ERROR])
+        numbered = [name for name in table.columns if _NUMBERED.fullmatch(name)]
+        _require_new_names(table, [EMBEDDING, *numbered, ERROR])
         return _stream(table, source, out, compute, raw)
 
 
@@ -184,12 +193,13 @@ def _stream(
     out: str,
     compute: Callable[[Iterator[list[str]]], Iterator[tuple[Mapping[str, Cells], list[str]]]],
     raw: bool,
+    digits: Mapping[str, int] = MappingProxyType({}),
 ) -> FileSummary:
     rows = errors_so_far = 0
     first_error = ""
     chunks = _chunks(table)
     start = next(chunks, [])  # the notation of the input is seen from its first rows
-    with open_writer(out, raw=raw, style=_style(table, start, source)) as writer:
+    with open_writer(out, raw=raw, style=_style(table, start, source), digits=digits) as writer:
         sent, kept = itertools.tee(itertools.chain([start], chunks))  # what is between the two waits for its result
         # A row that can't be trusted is not predicted: its SMILES may be a shifted cell.
         texts = ([row.smiles if row.problem is None else "" for row in chunk] for chunk in sent)
@@ -238,7 +248,6 @@ def _require_new_names(table: TableReader, names: Sequence[str]) -> None:
     taken = [name for name in names if name in table.columns]
     if taken:
         raise InputError(
-            f"the input already has a column {taken[0]!r}",
-            found="perhaps the output of an earlier run",
-            next_step="Rename or remove it",
+            f"the input already has a column {taken[0]!r}, which the output needs",
+            next_step="Rename or remove it, if it is not the output of an earlier run",
         )

@@ -301,26 +301,49 @@ def write_domain(folder: Path, domain: Domain) -> None:
     write_bytes(folder / ARRAYS, save({name: torch.from_numpy(values.copy()) for name, values in arrays.items()}))
 
 
-def read_domain(model: ModelFolder) -> Domain | None:
+def read_domain(model: ModelFolder, width: int) -> Domain | None:
     """The domain of a MODEL folder; None if it was made without one.
 
+    Args:
+        model: the folder.
+        width: numbers of the representation that the model measures distance by.
+
     Raises:
-        CorruptFileError: its files are not what `write_domain` writes.
+        CorruptFileError: its files are not what `write_domain` writes, or belong to another model.
     """
     if not model.holds(SETTINGS):
         return None
     tensors = {name: tensor.numpy() for name, tensor in model.tensors(Path(ARRAYS).stem).items()}
     try:
         limits = from_dict(Limits, model.json(SETTINGS)["limits"])
-        if not len(tensors["fingerprints"]) == len(tensors["embeddings"]) <= LIMIT_REFERENCES:
-            raise CorruptFileError(f"the domain of {model.path} has the wrong size")
-        return Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
+        domain = Domain(limits, tensors["fingerprints"], tensors["embeddings"], tensors["scale"])
+        _require_arrays(domain, model.path, width)
+        return domain
     except (AttributeError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise CorruptFileError(
             f"{model.path / SETTINGS} does not describe a domain",
             found=repr(error),
             next_step="Finetune the model again",
         ) from error
+
+
+def _require_arrays(domain: Domain, folder: Path, width: int) -> None:
+    """Refuse arrays that are not those of this model, of which each molecule would have an error of its own."""
+    prints_VF, embeddings_VD, scale_D = domain.fingerprints_VF, domain.embeddings_VD, domain.scale_D
+    measures = domain.limits.largest_distance is not None
+    own = prints_VF.dtype == np.uint8 and embeddings_VD.dtype == scale_D.dtype == np.float32
+    own = own and prints_VF.ndim == 2 and prints_VF.shape[1] == _BITS // 8
+    own = own and 0 < len(prints_VF) == len(embeddings_VD) <= LIMIT_REFERENCES
+    own = own and embeddings_VD.shape[1:] == scale_D.shape == ((width if measures else 0),)
+    if not own:
+        raise CorruptFileError(
+            f"{folder / ARRAYS} is not the domain of this model",
+            found=f"fingerprints {prints_VF.shape}, representations {embeddings_VD.shape}",
+            expected=f"as many of both, at most {LIMIT_REFERENCES}, representations of {width} numbers",
+            next_step="Copy the whole folder again from where it was made",
+        )
+    if not (np.isfinite(embeddings_VD).all() and np.isfinite(scale_D).all() and (scale_D > 0).all()):
+        raise CorruptFileError(f"{folder / ARRAYS} holds numbers that are not finite, or deviations of 0")
 
 
 def _mixture(given: str, seen: str) -> list[str]:

@@ -336,8 +336,16 @@ class Blend:
 
     def representation(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float32[np.ndarray, "molecules dim"]:
         """What measures distance where there is no network: the frozen encoder's, else the descriptors."""
-        columns = self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
-        return x_BF[:, columns]
+        return x_BF[:, self._measured]
+
+    @property
+    def measured_width(self) -> int:
+        """Numbers of `representation`."""
+        return len(self._measured)
+
+    @property
+    def _measured(self) -> Int64[np.ndarray, "columns"]:
+        return self.layout.columns(EMBEDDING if self.encoder else DESCRIPTORS)
 
     def morgan_bits(self, features: Features) -> Bool[np.ndarray, "molecules bits"] | None:
         """Which atom environments each molecule has, where the members count them; None where they do not."""
@@ -453,7 +461,9 @@ def read_blend(model: ModelFolder, targets: Sequence[Target]) -> Blend | None:
     weights = tuple(tuple(map(float, row)) for row in config["network_weights"])
     blend = Blend(members, weights, encoder, sets)
     if blend.weights_MC.shape[1:] != (len(targets),) or not np.allclose(blend.weights_MC.sum(axis=0), 1, atol=1e-6):
-        raise CorruptFileError(f"the weights of the members of {model.path} do not sum to 1")
+        raise CorruptFileError(
+            f"the weights of the members of {model.path} are not one for each target, with a sum of 1"
+        )
     return blend
 
 

@@ -24,10 +24,10 @@ from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import ModelFolder, load_strictly, write_model
 from dnd.graphs.batch import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig, pooling_named
-from dnd.models.students.encoders import LIMITS, RepresentationLimits, build_student, half_precision
+from dnd.models.students.encoders import LIMITS, WHOLE, RepresentationLimits, build_student, half_precision
 from dnd.predictor.ensemble import Blend, HeadName, PropertyNetwork, blend_config, blend_tensors, read_blend
 from dnd.predictor.targets import Target, TaskName, task_name
-from dnd.store.schema import HydrogenSetting
+from dnd.store.schema import HydrogenSetting, hydrogens_of
 
 KIND, METRICS = "predictor", "metrics.json"
 MOST_ATOMS = "most_atoms"
@@ -91,6 +91,19 @@ class PredictorParts:
         if not limits:
             return None
         return np.array([limits.get(target.name, _NO_LIMIT) for target in self.targets], np.int64)
+
+    @property
+    def measured_width(self) -> int:
+        """Numbers of the representation by which the domain measures distance."""
+        if self.members:
+            return self.members[0].network.width
+        return self.blend.measured_width if self.blend else 0
+
+    @property
+    def embedded_width(self) -> int:
+        """Numbers of what `embed` gives: the members' representations side by side, else the frozen encoder's."""
+        own = sum(member.network.width for member in self.members)
+        return own or (self.blend.encoder.width if self.blend and self.blend.encoder else 0)
 
 
 def predictor_config(
@@ -223,7 +236,11 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         limits = None
         if model.holds(f"{LIMITS}.safetensors"):
             limits = RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{folder}/{LIMITS}.safetensors")
-        return PredictorParts(members, tuple(targets), config["task"], config["hydrogens"], config, blend, limits)
+        hydrogens = hydrogens_of(config, folder)
+        parts = PredictorParts(members, tuple(targets), config["task"], hydrogens, config, blend, limits)
+        if limits is not None:
+            limits.require_width(WHOLE, parts.embedded_width, folder)
+        return parts
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise CorruptFileError(f"{folder}/config.json does not describe a predictor", found=repr(error)) from error
 
@@ -251,6 +268,8 @@ def _require_limits(config: Mapping[str, Any], targets: Sequence[Target]) -> Non
 
 def _require_size(config: Mapping[str, Any]) -> None:
     """Refuse what would take hours and gigabytes: a network costs kilobytes here and seconds when it is built."""
+    if not config["targets"]:
+        raise CorruptFileError("a model has no target")
     classical = (config.get("blend") or {}).get("classical", [])
     for name, found, limit in (
         ("targets", len(config["targets"]), LIMIT_TARGETS),

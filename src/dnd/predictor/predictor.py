@@ -221,10 +221,11 @@ class Predictor:
         Raises:
             CorruptFileError: see `read_predictor`.
         """
+        parts = read_predictor(model)
         return cls(
-            read_predictor(model),
+            parts,
             calibration=read_calibration(model),
-            domain=read_domain(model),
+            domain=read_domain(model, parts.measured_width),
             metrics=model.json(METRICS),
             known=read_known(model),
             device=device,
@@ -251,6 +252,12 @@ class Predictor:
     def columns(self) -> list[str]:
         """Every output column except `error`, in order, as far as the model has them."""
         return list(self.describe([])[0])
+
+    @property
+    def digits(self) -> dict[str, int]:
+        """Significant digits of the columns of values, see `Target.digits`; other numbers have 8."""
+        own = [target for target in self.targets if target.kind == "regression"]
+        return {f"{target.name}_{end}": target.digits for target in own for end in ("pred", "low", "high")}
 
     def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
         """Predict the targets of molecules.
@@ -545,10 +552,15 @@ class Predictor:
                 parts = [encoder.embed(found.store)]
             whole_VD, limits = np.concatenate(parts, axis=1), self.parts.limits
             values_BD[found.places] = whole_VD if limits is None else limits.bounded(whole_VD, WHOLE)
-        errors = list(found.errors)
-        for place in found.places[~np.isfinite(values_BD[found.places]).all(axis=1)] if len(found.places) else ():
-            values_BD[place], errors[place] = np.nan, _NOT_FINITE
-        return values_BD, errors
+        return values_BD, with_reasons_of_nan(values_BD, found)
+
+
+def with_reasons_of_nan(values_BD: Float[np.ndarray, "molecules dim"], found: ValidMolecules) -> list[str]:
+    """The reasons of rows without a vector; one with a number that is not finite becomes NaN, and has one too."""
+    errors = list(found.errors)
+    for place in found.places[~np.isfinite(values_BD[found.places]).all(axis=1)] if len(found.places) else ():
+        values_BD[place], errors[place] = np.nan, _NOT_FINITE
+    return errors
 
 
 def _named_classes(target: Target, probability_B: Float[np.ndarray, "molecules"]) -> dict[str, Column]:

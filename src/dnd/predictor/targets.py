@@ -109,6 +109,10 @@ AS_IT_IS = Transform()
 # Targets and the classes of one.
 
 
+DIGITS = 8
+"""Significant digits of a number in a table, about those of single precision."""
+
+_DIGITS_TO_SPARE, _MOST_DIGITS = 2, 17
 TaskKind = Literal["regression", "classification", "multiclass"]
 TaskName = Literal["regression", "classification", "multiclass", "mixed"]
 
@@ -138,6 +142,17 @@ class Target:
     class_name: str = ""
     transform: Transform = AS_IT_IS
     classes: tuple[str, ...] = ()
+
+    @property
+    def digits(self) -> int:
+        """Significant digits in which a value of it is written: more where labels lie close together, far from 0."""
+        spread, centre = self.std, self.mean
+        if self.transform.name == "log":
+            centre = 1.0  # of logarithms the spread is relative
+        elif self.transform.name == "yeo-johnson":
+            spread, centre = self.transform.width, self.transform.centre
+        lost = math.log10(abs(centre) / spread) if centre and spread > 0 and abs(centre) > spread else 0.0
+        return min(_MOST_DIGITS, DIGITS + max(0, int(lost) - _DIGITS_TO_SPARE))
 
     def scaled(self, labels_B: Float[np.ndarray, "molecules"]) -> Float[np.ndarray, "molecules"]:
         """Labels on the scale that the networks are fitted on."""

@@ -86,7 +86,7 @@ class SupervisedTeacherObjective(Objective):
         labels = self._labels(self.train_rows.sample())
         if len(np.unique(labels)) < 2 or not len(self._labels(self.held_out_rows)):
             raise InputError(
-                f"target column {config.target!r} has too few labels",
+                f"target column {config.target!r} has too few labels, or no two that differ",
                 found=f"{len(labels)} training and {len(self._labels(self.held_out_rows))} held-out ones",
             )
         self.mean, self.deviation = float(labels.mean()), float(labels.std())

@@ -341,11 +341,15 @@ def compute_block(
         atoms = np.concatenate([np.arange(starts[row], starts[row + 1]) for row in local])
         atoms_NLD[atoms] = atoms_LND.transpose(0, 1).half().cpu().numpy()
         pooled_BLD[local] = pooled_LBD.transpose(0, 1).half().cpu().numpy()
-        finite = np.isfinite(atoms_NLD[atoms]).all() and np.isfinite(pooled_BLD[local]).all()
-        if not finite:
+        wrong = [
+            row
+            for row in local
+            if not (np.isfinite(atoms_NLD[starts[row] : starts[row + 1]]).all() and np.isfinite(pooled_BLD[row]).all())
+        ]
+        if wrong:
             raise InputError(
                 "the teacher's output is not a finite number",
-                found=f"one of {store.describe(first + local[:3])} …",
+                found=f"{len(wrong)} molecules, such as {store.describe(first + np.array(wrong[:1]))[0]}",
                 next_step="Check the teacher with `dnd doctor`, and these conformers",
             )
     return TargetBlock(first, atoms_NLD, pooled_BLD)

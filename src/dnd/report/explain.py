@@ -376,9 +376,11 @@ def explain_file(
         most_molecules: largest number of explained rows; further rows are listed only.
 
     Raises:
-        InputError: the input can't be read.
+        InputError: the input can't be read, or `out` has an explanation already, whose pictures would stay.
         ConfigError: no such target.
     """
+    if (out / MOLECULES).exists():
+        raise InputError(f"{out} already contains an explanation", next_step="Choose another folder with --out")
     questions = _questions(predictor, targets)
     rows = _rows(source, smiles_column, predictor.smiles_column)
     files: list[list[object]] = []

@@ -318,7 +318,7 @@ def teacher_by_source(store: Store, teacher: Path, config: DenoiseConfig) -> dic
     sources = np.array(store.sources(objective.held_out_rows))
     return {
         str(name): {**objective.measure(rows), "molecules": float(len(rows))}
-        for name in dict.fromkeys(sources.tolist())
+        for name in sorted(set(sources.tolist()))  # as in the record that a resumed run reads
         if len(rows := objective.held_out_rows[sources == name])
     }
 

@@ -210,7 +210,8 @@ class _Recorder:
 
     def __init__(self, job: Job, problems: dict[int, str], deadline: float) -> None:
         self._job, self._problems, self._deadline = job, problems, deadline
-        self.columns, self.smiles_column = job.model.predictor.columns, job.model.predictor.smiles_column
+        predictor = job.model.predictor
+        self.columns, self.smiles_column, self.digits = predictor.columns, predictor.smiles_column, predictor.digits
 
     def describe(self, smiles: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
         """As `Predictor.describe`."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from dnd.common.errors import CorruptFileError
 from dnd.common.ragged import offsets_of
 from dnd.graphs.batch import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
@@ -25,6 +27,23 @@ PLAIN_SCHEMA_VERSION = 1
 
 HydrogenSetting = Literal["heavy_both", "all_both", "teacher_all_student_heavy"]
 """Which atoms are explicit: none of the hydrogens, all of them, or all in the conformer and none in the graph."""
+
+
+def hydrogens_of(config: Mapping[str, Any], folder: Path) -> HydrogenSetting:
+    """The hydrogens that the model or encoder of a folder was trained with.
+
+    Raises:
+        CorruptFileError: its configuration names none of the settings; any other would be taken for `heavy_both`.
+    """
+    found: Any = config.get("hydrogens")
+    known = get_args(HydrogenSetting)
+    if found not in known:
+        raise CorruptFileError(
+            f"{folder}/config.json names no setting of hydrogens", found=repr(found)[:100], expected=", ".join(known)
+        )
+    setting: HydrogenSetting = found
+    return setting
+
 
 ConformerSource = Literal["none", "file", "etkdg", "etkdg_raw"]
 """Where the conformers of a store come from; `etkdg` relaxes what it embeds, `etkdg_raw` does not."""

@@ -74,7 +74,7 @@ class PrepareConfig:
     shard_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_conformers", "limit", "sample", "timeout_s", "jobs", "shard_size"):
+        for name in ("num_conformers", "limit", "sample", "timeout_s", "shard_size"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0", found=value)

@@ -11,6 +11,7 @@ import math
 import random
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -275,8 +276,8 @@ class LabelColumn:
 
 
 def class_key(text: str) -> str:
-    """A key that is equal for all spellings of a class: letter case and blanks don't count."""
-    return " ".join(text.split()).casefold()
+    """A key that is equal for all spellings of a class: letter case, blanks and how accents are coded don't count."""
+    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())
 
 
 def is_missing(text: str) -> bool:

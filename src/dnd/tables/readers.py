@@ -143,7 +143,9 @@ def open_parquet(stream: BinaryIO, path: str | Path) -> tuple[list[str], Iterato
         with read_errors(path):
             source = io.BytesIO(stream.read(LIMIT_UNPACKED + 1))
         if source.getbuffer().nbytes > LIMIT_UNPACKED:
-            raise InputError(f"{path} is too large to unpack", next_step="Unpack it and give the plain .parquet file")
+            raise InputError(
+                f"{path} is too large to be unpacked or read from a pipe", next_step="Give it as a plain .parquet file"
+            )
     try:
         described = pq.ParquetFile(source, page_checksum_verification=True)
         names = list(described.schema_arrow.names)
@@ -354,6 +356,8 @@ def read_table(
     if is_workbook(path):
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
+        if not str(path) or not Path(path).exists():
+            raise InputError(f"there is no file {str(path)!r}", next_step="Check the name, and the folder you are in")
         raise InputError(
             f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
@@ -428,7 +432,7 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
         if wish.column is not None and wish.column.lower() != SMI_COLUMNS[0]:
             raise InputError(
                 f"{wish.path} has no column {wish.column!r}",
-                found="a list of SMILES and names (SMI), without a header",
+                found="a list of SMILES and names (SMI)",
                 next_step="Leave --smiles-column out",
             )  # fmt: skip
         return _smi(first, lines, wish.path, stream, skipped + 1)
@@ -616,6 +620,11 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
     listed = listed_columns(header)
     if len(within) == 1 and (named or not look_like_smiles([header[within[0]]])):
         return within[0]
+    if len({header[place] for place in within or named}) < len(within or named):
+        twice = next(header[place] for place in within or named if list(header).count(header[place]) > 1)
+        raise InputError(
+            f"{path} has several columns named {twice!r}", found=f"columns {listed}", next_step="Rename all but one"
+        )
     if len(within) > 1 or named:
         found = " and ".join(repr(_printable(header[place])) for place in (within or named)[:4])
         raise InputError(

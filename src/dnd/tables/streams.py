@@ -33,6 +33,10 @@ _REFUSED = {
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
 }
+_REFUSED_TEXT = {  # text, but neither a table nor molecules
+    b"<!DOCTYP": "an HTML page", b"<!doctyp": "an HTML page", b"<html": "an HTML page", b"<HTML": "an HTML page",
+    b"<?xml": "XML", b'{"': "JSON", b'[{"': "JSON",
+}  # fmt: skip
 _WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 SAVE_AS_CSV = "Save the sheet as 'CSV UTF-8' in the spreadsheet program, and give that file"
 _MARKS = {  # the four bytes first: UTF-32 begins as UTF-16 does
@@ -85,6 +89,13 @@ def _refuse_other_packing(stream: BinaryIO, path: str | Path, head: bytes, *, pa
         step = "Unpack it" if packed else step
         found = f"{name} inside of gzip" if packed else name
         raise InputError(f"{path} can't be read", found=found, expected="text, gzip or Parquet", next_step=step)
+    name = next((name for magic, name in _REFUSED_TEXT.items() if head.startswith(magic)), None)
+    if name is not None:
+        stream.close()
+        raise InputError(
+            f"{path} can't be read", found=name, expected="a table or a file of molecules",
+            next_step="Save the table as CSV, or download the file itself instead of the page about it",
+        )  # fmt: skip
 
 
 def is_sdf(path: str | Path) -> bool:

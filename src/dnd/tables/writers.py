@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TextIO
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow.parquet
 
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
-from dnd.common.files import replacing
+from dnd.common.files import MANIFEST, read_json, replacing
 from dnd.common.log import data_stream
 
 # CSV cells that a spreadsheet must not take for a formula.
@@ -95,6 +96,7 @@ Cells = Sequence[str] | np.ndarray
 STANDARD_OUTPUT = "-"
 TABLE_FORMATS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 ARRAY_FORMAT = ".npy"
+_DIGITS = 8  # significant, about those of single precision
 
 
 class Writer(Protocol):
@@ -122,11 +124,18 @@ def output_format(path: str, known: Sequence[str] = TABLE_FORMATS) -> str:
 
 
 def require_other_file(source: Path | str, out: str) -> None:
-    """Refuse to write over the input, by whatever path.
+    """Refuse to write over the input, by whatever path, or over a file of a finished folder.
 
     Raises:
-        InputError: both are one file.
+        InputError: both are one file, or the folder would be damaged.
     """
+    folder = Path(out).parent
+    if out != STANDARD_OUTPUT and Path(out).exists() and (folder / MANIFEST).is_file():
+        sealed = read_json(folder / MANIFEST).get("files")
+        if Path(out).name == MANIFEST or (isinstance(sealed, dict) and Path(out).name in sealed):
+            raise InputError(
+                f"the output {out} is a file of a finished folder", next_step="Choose another name with --out"
+            )
     same = str(source) != STANDARD_OUTPUT and out != STANDARD_OUTPUT and Path(source).exists() and Path(out).exists()
     if same and os.path.samefile(source, out):
         raise InputError(f"the output {out} is the input", next_step="Choose another name with --out")
@@ -146,18 +155,21 @@ class CsvStyle:
 
 
 @contextlib.contextmanager
-def open_writer(path: str, *, raw: bool = False, style: CsvStyle | None = None) -> Iterator[Writer]:
+def open_writer(
+    path: str, *, raw: bool = False, style: CsvStyle | None = None, digits: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[Writer]:
     """A writer for `path` by its ending; the file appears when the last chunk is in it, and not at all on an error.
 
     Args:
         path: `.csv`, `.tsv` (also `.gz`), `.parquet`, `.npy`, or `-` for CSV on standard output.
         raw: leave cells alone that a spreadsheet would run as a formula.
         style: delimiter and decimal mark of CSV; TSV has its own delimiter.
+        digits: significant digits of columns of CSV that need other ones than 8.
     """
     ending, style = output_format(path, (*TABLE_FORMATS, ARRAY_FORMAT)), style or CsvStyle()
     if path == STANDARD_OUTPUT:
         stream = data_stream(sys.stdout)
-        yield TextWriter(stream, style, raw)
+        yield TextWriter(stream, style, raw, digits)
         stream.flush()
         return
     with replacing(Path(path)) as temporary:
@@ -170,15 +182,15 @@ def open_writer(path: str, *, raw: bool = False, style: CsvStyle | None = None) 
         else:
             with _text_stream(temporary, packed=ending.endswith(".gz")) as stream:
                 is_tsv = ending.startswith(".tsv")
-                yield TextWriter(stream, replace(style, delimiter="\t") if is_tsv else style, raw)
+                yield TextWriter(stream, replace(style, delimiter="\t") if is_tsv else style, raw, digits)
 
 
 class TextWriter:
-    """CSV or TSV; missing values are empty cells, numbers have 8 significant digits."""
+    """CSV or TSV; missing values are empty cells, numbers have 8 significant digits or those of their column."""
 
-    def __init__(self, stream: TextIO, style: CsvStyle, raw: bool) -> None:
+    def __init__(self, stream: TextIO, style: CsvStyle, raw: bool, digits: Mapping[str, int]) -> None:
         self._csv = csv.writer(stream, delimiter=style.delimiter, lineterminator="\n")
-        self._raw, self._decimal, self._has_header = raw, style.decimal, False
+        self._raw, self._decimal, self._digits, self._has_header = raw, style.decimal, digits, False
 
     def write(self, columns: Mapping[str, Cells]) -> None:
         """Append rows, the header before the first."""
@@ -187,8 +199,10 @@ class TextWriter:
             self._csv.writerow(self._texts(list(flat)))
             self._has_header = True
         cells = [
-            _numbers(values, self._decimal) if isinstance(values, np.ndarray) else self._texts(values)
-            for values in flat.values()
+            _numbers(values, self._decimal, self._digits.get(name, _DIGITS))
+            if isinstance(values, np.ndarray)
+            else self._texts(values)
+            for name, values in flat.items()
         ]
         self._csv.writerows(zip(*cells, strict=True))
 
@@ -268,8 +282,8 @@ def _flat(columns: Mapping[str, Cells]) -> dict[str, Cells]:
     return flat
 
 
-def _numbers(values: np.ndarray, decimal: str) -> list[str]:
-    texts = ["" if value != value else f"{value:.8g}" for value in values.tolist()]
+def _numbers(values: np.ndarray, decimal: str, digits: int) -> list[str]:
+    texts = ["" if value != value else f"{value:.{digits}g}" for value in values.tolist()]
     return texts if decimal == "." else [text.replace(".", decimal) for text in texts]
 
 

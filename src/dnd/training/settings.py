@@ -187,7 +187,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
         if self.epochs < 1 or self.batch_size < 1 or self.evaluate_every < 1:
-            raise ConfigError("epochs, batch_size and evaluate_every must be at least 1")
+            found = (self.epochs, self.batch_size, self.evaluate_every)
+            raise ConfigError("epochs, batch_size and evaluate_every must be at least 1", found=found)
         if self.skip_nonfinite < 0:
             raise ConfigError("skip_nonfinite must be at least 0", found=self.skip_nonfinite)
         if not 0 < self.plateau_factor < 1 or self.plateau_patience < 0:

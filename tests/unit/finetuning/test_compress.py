@@ -14,13 +14,11 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import folder_lock, read_json
-from dnd.common.model_folder import read_model
 from dnd.finetuning import compress as module
 from dnd.finetuning.compress import CompressConfig, compress
 from dnd.finetuning.compressed_model import POOL, taught_values, widened
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import hint_to_compress
-from dnd.predictor.applicability_domain import read_domain
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Transform
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, Predicted
@@ -125,13 +123,13 @@ def test_a_run_that_was_killed_goes_on_and_asks_the_teacher_nothing_again(
         run(made / "blend", out, tables)
     with pytest.raises(InputError, match="other settings"):
         run(made / "blend", out, tables, "loop.epochs=4", resume=True)
-    pieces = sorted(path.read_bytes() for path in (out / "predictions").iterdir())
+    pieces = sorted(path.read_bytes() for path in (out / ".work" / "predictions").iterdir())
     stopped = run(made / "blend", out, tables, "loop.stop_after_s=0", resume=True)
     assert not stopped.finished
-    assert sorted(path.read_bytes() for path in (out / "predictions").iterdir()) == pieces
+    assert sorted(path.read_bytes() for path in (out / ".work" / "predictions").iterdir()) == pieces
     done = run(made / "blend", out, tables, resume=True)
     assert (done.folder / "model.safetensors").read_bytes() == (small / "model.safetensors").read_bytes()
-    assert not (out / "predictions").exists()
+    assert not (out / ".work" / "predictions").exists()
     assert run(made / "blend", out, tables, resume=True).finished
     with pytest.raises(InputError, match="finished"):
         run(made / "blend", out, tables)
@@ -161,7 +159,7 @@ def test_classes_keep_their_sets_and_the_student_learns_probabilities(made: Path
 
 def test_without_the_labelled_table_the_domain_goes_by_structure(made: Path, tmp_path: Path) -> None:
     folder = run(made / "blend", tmp_path / "small", [made / "library.csv"], "loop.epochs=1").folder
-    own, before = (read_domain(read_model(path, kind="predictor")) for path in (folder, made / "blend"))
+    own, before = (Predictor.load(path).domain for path in (folder, made / "blend"))
     assert own.limits == replace(before.limits, largest_distance=None)
     assert own.embeddings_VD.shape == (len(before.fingerprints_VF), 0)
     assert "representation" not in own.limits.sentences()[0]

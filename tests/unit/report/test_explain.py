@@ -132,9 +132,11 @@ def test_a_single_smiles_and_an_unknown_target(tmp_path: Path):
     assert explain_file(model, "OCC", tmp_path / "out").explained == 1
     assert "up to 200" in explain_file(model, "C" * 300, tmp_path / "long").first_error
     with pytest.raises(ConfigError, match="Did you mean size"):
-        explain_file(model, "OCC", tmp_path / "out", targets=["sizes"])
-    with pytest.raises(InputError):
-        explain_file(model, "nofile.csv", tmp_path / "out")
+        explain_file(model, "OCC", tmp_path / "other", targets=["sizes"])
+    with pytest.raises(InputError, match="no file"):
+        explain_file(model, "nofile.csv", tmp_path / "other")
+    with pytest.raises(InputError, match="already contains an explanation"):  # its pictures would be taken for these
+        explain_file(model, "OCN", tmp_path / "out")
 
 
 def test_attention_beside_distance(tmp_path: Path):

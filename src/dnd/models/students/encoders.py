@@ -22,6 +22,7 @@ from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Pooling, Student, StudentConfig, StudentOutput, pool
 from dnd.store.batches import plan_batches
 from dnd.store.reader import Store
+from dnd.store.schema import hydrogens_of
 
 # Limits of representations: what an encoder says of any molecule stays where it says things of molecules it knows.
 #
@@ -103,20 +104,26 @@ class RepresentationLimits:
                 raise CorruptFileError(f"{what}: {name} are not limits of representations")
         return cls(dict(tensors))
 
-    def bounded(self, values_BD: Float[np.ndarray, "molecules dim"], name: str) -> Float[np.ndarray, "molecules dim"]:
-        """Representations within the limits; as they are where a component has none.
+    def require_width(self, name: str, width: int, folder: Path) -> None:
+        """Refuse limits of other representations, before any molecule is embedded.
 
         Raises:
-            ConfigError: the limits are of another width.
+            CorruptFileError: they are of another width.
         """
+        for one in (f"{name}.centre", f"{name}.deviation"):
+            if one in self.tensors and len(self.tensors[one]) != width:
+                raise CorruptFileError(
+                    f"{folder}/{LIMITS}.safetensors has limits of other representations",
+                    found=f"{len(self.tensors[one])} numbers", expected=f"{width}",
+                    next_step="Copy the whole folder again from where it was made",
+                )  # fmt: skip
+
+    def bounded(self, values_BD: Float[np.ndarray, "molecules dim"], name: str) -> Float[np.ndarray, "molecules dim"]:
+        """Representations within the limits, which are of their width; as they are where a component has none."""
         centre = self.tensors.get(f"{name}.centre")
         deviation = self.tensors.get(f"{name}.deviation")
         if centre is None or deviation is None:
             return values_BD
-        if len(centre) != values_BD.shape[1] or len(deviation) != values_BD.shape[1]:
-            raise ConfigError(
-                "limits and representations differ in width", found=len(centre), expected=values_BD.shape[1]
-            )
         reach_D = DEVIATIONS * deviation.double().numpy()
         centre_D = centre.double().numpy()
         kept_BD: np.ndarray = values_BD.clip(centre_D - reach_D, centre_D + reach_D)
@@ -377,6 +384,7 @@ def load_encoder(
     settings = model.config.get("student")
     if not isinstance(settings, dict):
         raise CorruptFileError(f"{folder}/config.json names no student")
+    hydrogens_of(model.config, model.path)
     config = from_dict(StudentConfig, settings)
     config = config if as_pretrained else config.without_training_settings()
     student = build_student(config.with_training_settings(**training_settings))

@@ -28,8 +28,8 @@ def check_elements(conformers: ConformerBatch, max_atomic_number: int) -> None:
     if len(numbers_A) and (int(numbers_A.min()) < 0 or int(numbers_A.max()) >= max_atomic_number):
         raise InputError(
             "the teacher does not know an element",
-            found=f"atomic number {int(numbers_A.max())}",
-            expected=f"at most {max_atomic_number - 1}",
+            found=f"atomic numbers {int(numbers_A.min())} to {int(numbers_A.max())}",
+            expected=f"0 to {max_atomic_number - 1}",
             next_step="Train a teacher with a larger teacher.max_atomic_number or leave such molecules out",
         )
 
