@@ -355,8 +355,9 @@ def repeats_of_model(
     """
     groups, names = groups_of(targets), tuple(target.group or target.name for target in targets)
     judged = replace(molecules, targets_BC=targets_BC, sides_BC=None, names=names, groups=groups)
-    kinds, transforms = [target.kind for target in targets], [target.transform.name for target in targets]
-    return find_repeats(judged, kinds, transforms, [target.unit for target in targets])
+    transforms = {name: target.transform.name for name, target in zip(names, targets, strict=True)}
+    units = {name: target.unit for name, target in zip(names, targets, strict=True)}
+    return find_repeats(judged, [target.kind for target in targets], transforms, units)
 
 
 def aggregated(
