@@ -2,7 +2,7 @@
 
     python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 20 minutes of a core
     python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, student or write
-    python benchmarks/properties.py compare DATA OUT   blends of all measured sets beside what ships (validation parts)
+    python benchmarks/properties.py compare DATA OUT   the blends and each course beside what ships (validation parts)
     python benchmarks/properties.py calibrate DATA OUT what ships, for classes that had too few molecules before
     python benchmarks/properties.py draw               the table of docs/results/properties.md
 
@@ -10,11 +10,12 @@ DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.np
 all else is in the repository. `properties_data.py` says which labels teach, which judge, and what is left out.
 
 1. collect: every molecule, its labels, and the part that each label is in.
-2. blends: the recipe `fast` on the training labels of each measured data set of few molecules.
+2. blends: the recipe `fast` on the training labels of each measured data set.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
-4. soft: what every blend says of the training molecules of all small sets and of the pool of unlabelled molecules.
+4. soft: what every blend says of the training molecules of all small sets, of as many of the large ones, and of a part of
+   the pool of unlabelled molecules.
 5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
-   what the blends say elsewhere, in two courses with different molecules.
+   what the blends say elsewhere, in four courses with different molecules.
 6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
    not better than the mean of its training part is dropped, and the MODEL folder is written with its card.
 """
@@ -79,12 +80,13 @@ from dnd.predictor.model_folder import Member
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import valid_molecules
+from dnd.store.reader import Store
 from dnd.tables.writers import csv_text
 from dnd.training.loop import train
 from dnd.training.settings import LoopConfig
 
-POOL_ROWS, SMALL_ROWS = 3_000, 8_000
-"""Molecules of the pool that the blends explain, and calculated ones of QM9's size that teach."""
+POOL_ROWS, LARGE_ROWS, SMALL_ROWS = 5_000, 8_000, 8_000
+"""Molecules of the pool and of the large sets that the blends explain, and calculated ones of QM9's size that teach."""
 PIECE = 500
 
 
@@ -100,8 +102,13 @@ def training_rows(molecules: Molecules, source: str, most: int | None = None) ->
 
 
 def blended(molecules: Molecules) -> list[str]:
-    """The sets of few molecules; the others teach by their labels alone."""
-    return [name for name in MEASURED if 0 < len(training_rows(molecules, name)) < FEWEST_ROWS]
+    """The measured sets, each of which has a blend."""
+    return [name for name in MEASURED if len(training_rows(molecules, name))]
+
+
+def scarce(molecules: Molecules) -> list[str]:
+    """Those of few molecules, which are taught several times."""
+    return [name for name in blended(molecules) if len(training_rows(molecules, name)) < FEWEST_ROWS]
 
 
 def without_surplus(molecules: Molecules) -> Molecules:
@@ -122,13 +129,13 @@ def without_labels(molecules: Molecules, rows: np.ndarray) -> Molecules:
 
 
 def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
-    """A blend per data set, of at most `FEWEST_ROWS` molecules; its test part is the validation part of the set."""
+    """A blend per data set; its test part is the validation part of the set."""
     for name in names:
         folder = out / "blends" / name
         if (folder / "manifest.json").is_file():
             continue
         table, places = out / "blends" / f"{name}.csv", places_of(name)
-        train = training_rows(molecules, name, FEWEST_ROWS)
+        train = training_rows(molecules, name)
         valid = np.flatnonzero((molecules.part_BC[:, places] == 2).any(axis=1))
         tenth = set(np.random.default_rng(5).permutation(train)[: len(train) // 10].tolist())
         part_of = {row: "valid" if row in tenth else "train" for row in train.tolist()} | dict.fromkeys(
@@ -156,30 +163,33 @@ def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
         finetune(table, folder, names, config, encoder=ENCODER, resume=folder.is_dir())
 
 
-def compare_blends(molecules: Molecules, out: Path, names: Sequence[str], results: Path) -> None:
-    """A line per property: its blend, and the student that ships, on the validation part."""
+def compare(molecules: Molecules, out: Path, results: Path) -> None:
+    """A line per measured property: what ships, its blend and the student after each course, on the validation part."""
     valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
     store = valid_molecules([molecules.smiles[row] for row in valid], HYDROGENS).store
-    member = Predictor.load(MODEL, device="cpu").parts.members[0]
-    outputs = run_over(member.network, member.network.student, store, np.arange(len(valid)))
-    said_BC, lines = to_raw_units(outputs, member.targets), []
-    place_of = {target.name: place for place, target in enumerate(member.targets)}
-    for name in names:
-        if not (out / "blends" / name / "manifest.json").is_file():
-            continue
-        metrics = read_json(out / "blends" / name / "metrics.json")
+    members = {"shipped": Predictor.load(MODEL, device="cpu").parts.members[0]}
+    members |= {f"course_{course + 1}": student_of(out, course)[0] for course in range(last_course(out) + 1)}
+    said = {name: validation_values(member, store, len(valid)) for name, member in members.items()}
+    lines = []
+    for name in blended(molecules):
+        metrics = read_json(out / "blends" / name / "metrics.json")["parts"]["test"]
         for place in places_of(name):
             one, known_B = PROPERTIES[place], molecules.part_BC[valid, place] == 2
             metric = "rmse" if one.kind == "regression" else "rocauc"
             labels_B1 = molecules.labels_BC[valid[known_B], place, None]
-            student = score(metric, labels_B1, said_BC[known_B, place_of[one.name], None]).value
-            per_target = metrics["parts"]["test"].get("targets") or {one.name: metrics["parts"]["test"]}
-            lines.append([
-                one.name, name, len(training_rows(molecules, name, FEWEST_ROWS)), len(labels_B1), metric,
-                f"{per_target[one.name][metric]:.5g}", f"{student:.5g}",
-            ])  # fmt: skip
-    columns = ["property", "set", "training_of_blend", "validation", "metric", "blend", "student"]
+            students = [score(metric, labels_B1, values_BC[known_B, place, None]).value for values_BC in said.values()]
+            blend = metrics.get("targets", {one.name: metrics})[one.name][metric]
+            sizes = [len(training_rows(molecules, name)), len(labels_B1)]
+            lines.append([one.name, name, *sizes, metric, *(f"{value:.5g}" for value in (blend, *students))])
+    columns = ["property", "set", "training", "validation", "metric", "blend", *members]
     write_text(results / "blends.csv", csv_text(columns, lines))
+
+
+def validation_values(member: Member, store: Store, count: int) -> np.ndarray:
+    """What a student says of molecules, a column per property of `PROPERTIES`, in raw units."""
+    values_BC = to_raw_units(run_over(member.network, member.network.student, store, np.arange(count)), member.targets)
+    place_of = {target.name: place for place, target in enumerate(member.targets)}
+    return values_BC[:, [place_of[one.name] for one in PROPERTIES]]
 
 
 # 3. Forests beside the student.
@@ -217,10 +227,13 @@ def forest_predictions(molecules: Molecules, out: Path) -> np.ndarray:
 
 
 def taught_rows(molecules: Molecules) -> np.ndarray:
-    """Molecules that blends explain: those with a training label of a small set, and a part of the pool."""
-    places = [place for name in blended(molecules) for place in places_of(name)]
-    pool = np.random.default_rng(6).permutation(np.flatnonzero(molecules.pooled_B))[:POOL_ROWS]
-    return np.union1d(np.flatnonzero((molecules.part_BC[:, places] == 1).any(axis=1)), pool)
+    """Molecules that blends explain: those of the small sets, and a part of those of large ones and of the pool."""
+    small = np.unique(np.concatenate([training_rows(molecules, name) for name in scarce(molecules)]))
+    large = [training_rows(molecules, name) for name in blended(molecules) if name not in scarce(molecules)]
+    others = np.setdiff1d(np.concatenate([np.empty(0, np.int64), *large]), small)
+    generator = np.random.default_rng(6)
+    pool = generator.permutation(np.flatnonzero(molecules.pooled_B))[:POOL_ROWS]
+    return np.unique(np.concatenate([small, generator.permutation(others)[:LARGE_ROWS], pool]))
 
 
 def ask_blends(molecules: Molecules, out: Path) -> None:
@@ -272,9 +285,9 @@ def lessons(molecules: Molecules, soft_BC: np.ndarray, course: int = 0) -> tuple
     teaches_B = np.isfinite(values_BC).any(axis=1)
     silent = np.random.default_rng(8).permutation(np.flatnonzero(teaches_B & ~np.isfinite(soft_BC).any(axis=1)))
     teaches_B[silent] = False
-    teaches_B[silent[course * OTHER_ROWS : (course + 1) * OTHER_ROWS]] = True
+    teaches_B[np.roll(silent, -course * OTHER_ROWS)[:OTHER_ROWS]] = True
     repeated = []
-    for name in blended(molecules):
+    for name in scarce(molecules):
         own = training_rows(molecules, name)
         repeated += [own] * (min(MOST_REPEATS, FEWEST_ROWS // len(own)) - 1)
     return np.concatenate([np.flatnonzero(teaches_B), *repeated]).astype(np.int64), values_BC
@@ -291,11 +304,11 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-RATES = (1e-3, 5e-4)
+RATES = (1e-3, 5e-4, 5e-4, 3e-4)
 """Highest learning rate of each course."""
 PROBE_STEPS = 400
 OTHER_ROWS = 24_000
-"""Molecules of which no blend says anything that teach in a course, of some 48,000."""
+"""Molecules of which no blend says anything that teach in a course, of some 50,000."""
 
 
 def teach(molecules: Molecules, out: Path, course: int) -> None:
@@ -304,7 +317,7 @@ def teach(molecules: Molecules, out: Path, course: int) -> None:
     Args:
         molecules: all of them.
         out: folder of the run.
-        course: number of it; the second starts from what the first one left.
+        course: number of it; each starts from what the one before left.
     """
     name = f"student-{course}"
     if (out / f"{name}.json").is_file():
@@ -390,9 +403,7 @@ STEPS = ("all", "collect", "blends", "forests", "soft", "student", "write", "com
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "step", choices=["all", "collect", "blends", "forests", "soft", "student", "write", "calibrate", "draw"]
-    )
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--most", type=int, help="of each part of each source, for a rehearsal that writes into OUT")
@@ -409,8 +420,7 @@ def main() -> None:
         print("calibrated: " + ", ".join(recalibrate(MODEL, RESULTS, Molecules.read(kept))))
         return
     if given.step == "compare":
-        fit_blends(Molecules.read(kept), out, MEASURED)
-        compare_blends(Molecules.read(kept), out, MEASURED, RESULTS)
+        compare(Molecules.read(kept), out, RESULTS)
         return
     molecules = without_surplus(Molecules.read(kept))
     rehearsal = given.most is not None
