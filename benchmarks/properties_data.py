@@ -31,7 +31,7 @@ HYDROGENS: HydrogenSetting = "teacher_all_student_heavy"
 FOREST_ROWS, FOREST_CALCULATED = 3_000, 1_500
 """Training molecules that a forest learns from at most, of measured and of calculated properties."""
 FEWEST_ROWS, MOST_REPEATS = 3_000, 3
-"""A set with fewer training molecules has a blend, and is taught several times in an epoch, up to so often."""
+"""A set with fewer training molecules is taught several times in an epoch, up to so often."""
 PARTS = ("train", "valid", "test")
 XTB, DFT = "xtb", "qm9"
 SMALL_MOLECULES = 9

@@ -17,7 +17,6 @@ import numpy as np
 from properties_data import (
     DFT,
     ENCODER,
-    FEWEST_ROWS,
     FOREST_CALCULATED,
     FOREST_ROWS,
     HYDROGENS,
@@ -341,8 +340,8 @@ Not better than the mean of the training labels, and so not in the model: {", ".
   intervals and probabilities.
 - *Forest*: a random forest on counts, fitted on at most {FOREST_ROWS:,} of the same training molecules, of calculated
   properties at most {FOREST_CALCULATED:,}.
-- {record["molecules"]:,} molecules taught the student: measured and calculated values, and for data sets with fewer
-  than {FEWEST_ROWS:,} training molecules elsewhere what a blend of the recipe `fast`, fitted on that set, says.
+- {record["molecules"]:,} molecules taught the student: measured and calculated values, and where a molecule has no label
+  of a measured set, for a part of them, what a blend of the recipe `fast`, fitted on that set, says.
 - Intervals are made for 90 % coverage and are wider for molecules unlike those that taught. Probabilities are
   calibrated unless the last column says that they are not.
 - `in_domain` compares with molecules that have a measured label, or a calculation and more than {SMALL_MOLECULES} heavy
@@ -479,11 +478,13 @@ def table(lines: Sequence[Mapping[str, str]]) -> str:
 
 
 def table_of_blends(lines: Sequence[Mapping[str, str]]) -> str:
-    """A line per property: its blend beside the student."""
-    found = ["| property | molecules: blend, validation | metric | blend | student |", "|---|---|---|---|---|"]
+    """A line per property: its blend, the student that shipped before, and the student after each course."""
+    courses = [name for name in lines[0] if name.startswith("course_")]
+    heads = ["property", "training, validation", "metric", "blend", "shipped before", *courses]
+    found = [f"| {' | '.join(heads).replace('_', ' ')} |", "|---" * len(heads) + "|"]
     for line in lines:
-        cells = [line["property"], f"{line['training_of_blend']}, {line['validation']}", line["metric"]]
-        cells += [f"{float(line[system]):.3g}" for system in ("blend", "student")]
+        cells = [line["property"], f"{line['training']}, {line['validation']}", line["metric"]]
+        cells += [f"{float(line[system]):.3g}" for system in ("blend", "shipped", *courses)]
         found.append(f"| {' | '.join(cells)} |")
     return "\n".join(found)
 
