@@ -96,14 +96,14 @@ class DataFacts:
 
     Attributes:
         path: the table.
-        rows: how many it has.
-        looked_at: rows that were drawn and parsed.
-        smiles_column: where the SMILES are.
+        rows: number of rows.
+        looked_at: number of rows that were drawn and parsed.
+        smiles_column: name of the column of SMILES.
         asked_column: whether the user named that column.
-        id_column: the user's names of the molecules; empty where there is none.
-        molecules: rows with a molecule that can be read.
-        different: molecules among them, each once.
-        invalid: for each reason the rows, as a spreadsheet numbers them.
+        id_column: column with the user's names of the molecules; empty if there is none.
+        molecules: number of rows with a valid molecule.
+        different: number of different molecules among them.
+        invalid: for each reason the invalid rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
         mixtures: rows of several molecules of similar size.
         standardized: rows that standardization changes; None = it was not asked for.
@@ -113,9 +113,9 @@ class DataFacts:
         leaks: pairs of columns that order the molecules alike, with the rank correlation.
         chosen: the targets that `next_line` names.
         split: sizes of training, validation and test part; None where no split can be drawn.
-        split_name: the default split, or the one that does where that can't be drawn.
-        split_problem: why the default can't be.
-        notes: what else was noticed of the targets together.
+        split_name: the default split, or the split used instead if that can't be drawn.
+        split_problem: why the default split can't be drawn.
+        notes: further notes about the targets together.
     """
 
     path: str

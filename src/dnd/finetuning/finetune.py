@@ -164,7 +164,7 @@ def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
 
 
 def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> FinetuneSummary:
-    """`finetune` with classical members; see `blending.py`."""
+    """`finetune` with classical members; see `stacking.py`."""
     from dnd.finetuning.stacking import fit_blend
 
     if num_ranks() > 1:

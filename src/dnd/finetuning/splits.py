@@ -225,7 +225,7 @@ def partitions(
         column_values: cells of the column that `column:NAME` or `time:NAME` names.
         rows_B: row numbers of the molecules in the input, for `index`; none = counted from 0.
         num_rows: rows of the input, usable or not; None = as many as molecules.
-        places: rows of the molecules as messages say them; none = counted from 0.
+        places: numbers of the rows of the molecules, as messages count; none = counted from 0.
         fractions: fractions of the parts, where the rule has any.
         seed: random seed of the draw, independent of the training seed.
         folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and

@@ -2,7 +2,7 @@
 
 `config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`,
 `known_molecules.txt`, and one `model.safetensors` per network (`model-1.safetensors` for the second); with a blend also
-`classical.safetensors`, see `blend.py`. A predictor is a list of members whose predictions are averaged with their
+`classical.safetensors`, see `ensemble.py`. A predictor is a list of members whose predictions are averaged with their
 weights.
 """
 
