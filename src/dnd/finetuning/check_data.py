@@ -56,8 +56,8 @@ class TargetFacts:
         rules: under which it was read: the user's, and what had to be added.
         added: options that `finetune` would ask for, as they are typed.
         problem: why it can't be learned; empty where it can.
-        notes: what was understood of its cells.
-        labels: how many molecules have one, limits included.
+        notes: how its cells were read.
+        labels: number of molecules with a label, limits included.
         low: smallest label.
         median: median of the labels.
         high: largest label.
@@ -174,7 +174,7 @@ def shell_word(text: str) -> str:
 
 
 MOST_ROWS = 20_000
-"""Rows that are parsed; of more, so many are drawn at random."""
+"""Largest number of rows that are parsed; larger tables are subsampled at random."""
 FIRST_ROWS = 2_000
 """The same at the start of a finetuning, which reads all rows later."""
 MOST_COLUMNS = 200
@@ -200,7 +200,7 @@ def check_data(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; empty = every column that can be learned is one.
         smiles_column: SMILES column; None = find it.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 
     Raises:
@@ -218,7 +218,7 @@ def first_look(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels.
         smiles_column: where the SMILES are; None = find the column.
-        settings: of the finetuning.
+        settings: settings of the finetuning.
 
     Returns:
         What was found, and the table as it was read; None where it has more rows than were kept.

@@ -208,7 +208,7 @@ def read_labelled(
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
     bad = _without_molecule(labelled, molecules)
     note_rows(reject.reason for reject in bad)
-    if 0 < len(kept) < fewest:  # what is wrong with the labels of a small table is said first
+    if 0 < len(kept) < fewest:  # faults in the labels of a small table are reported first
         label_values(labelled.only(kept), np.ones(len(kept), bool))
     require_enough(len(kept), bad, fewest)
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
@@ -347,7 +347,7 @@ class LabelledFile:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; an empty cell is a missing label.
         smiles_column: SMILES column; None = find it.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         remembered: see `open_molecules`.
         kept: its rows, if they were read already.
     """
@@ -393,7 +393,7 @@ class LabelledRows:
         num_rows: all rows.
         not_drawn: rows with a label that are too many.
         places: rows as messages say them.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         comma_file: see `settle_notation`.
         smiles_column: where the SMILES were.
         unused_words: words that mean a missing label by `rules`, and that no cell is.
@@ -448,9 +448,9 @@ class Labels:
     Attributes:
         values_BC: NaN = missing; where the labels are words, their places in `classes`.
         sides_BC: see `LabelledMolecules`.
-        classes: for each target its labels, where they are words.
+        classes: names of the classes of each target whose labels are words.
         units: units of the targets, if the cells name them.
-        notes: what was understood of the cells, and which were left out.
+        notes: how the cells were read, and which were left out.
     """
 
     values_BC: Float[np.ndarray, "rows targets"]

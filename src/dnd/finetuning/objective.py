@@ -395,7 +395,7 @@ def decayed_groups(
     """AdamW groups, one per depth and kind; one-dimensional parameters (biases, norms) are not decayed.
 
     Args:
-        named_parameters: what to train.
+        named_parameters: parameters to train.
         layer_of: depth of a parameter by its name, 0 to `num_layers + 1`.
         num_layers: L.
         decay: 0.65 in the paper; 1 gives one rate to all.

@@ -31,10 +31,10 @@ class TableSettings:
 
     Attributes:
         split: see `partitions`.
-        fractions: of training, validation and test part, for the splits that draw them.
-        folds: of the k-fold split; each fold trains a member.
-        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
-        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
+        fractions: sizes of the training, validation and test part, for the splits that draw them.
+        folds: number of folds of the k-fold split; each fold trains a member.
+        split_seed: random seed of a split that draws; apart from `loop.seed`, so that training seeds share a split.
+        standardize: whether to learn and predict the neutral largest organic part of each molecule; kept in the model.
         labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
             `>10`, the decimal mark.
     """
@@ -189,7 +189,7 @@ class _Wish:
 
     Attributes:
         kind: one of `_PLAIN` and `_WITH_ARGUMENT`.
-        argument: what stands behind the colon of `column`, `time` and `index`.
+        argument: text behind the colon of `column`, `time` and `index`.
         folds: K of the k-fold split, where it's given.
         repeats: how often the folds are drawn anew.
     """

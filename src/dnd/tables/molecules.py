@@ -346,7 +346,7 @@ def labelled_columns(
     """The columns of labels that were asked for, by the names that the table has.
 
     Args:
-        path: of the table.
+        path: path of the table.
         table: opened.
         wanted: names; one that names no column may be several with commas between.
         further: names of columns that must be there too, such as that of a split.
