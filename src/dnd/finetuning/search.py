@@ -2,8 +2,8 @@
 
 Each trial is a finetuning of one student on the same split; only its validation score is used. The search is kept in
 `search.jsonl` of the MODEL folder, a sealed line per finished trial, so that it can be resumed: an unfinished trial
-continues from its checkpoint. The result is in `search.json`. Trial k is proposed by a sampler whose seed is a function of
-the run's seed and k, so an interrupted search and a whole one make the same proposals.
+continues from its checkpoint. The result is in `search.json`. Trial k is proposed by a sampler whose seed is a function
+of the run's seed and k, so an interrupted search and a whole one make the same proposals.
 
 Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NIPS 2011), as Optuna's `TPESampler` has it.
 """
