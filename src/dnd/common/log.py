@@ -263,8 +263,8 @@ class Progress:
     Args:
         title: names the work: stage and member.
         unit: name of the things counted.
-        total: how many there are, where it is known.
-        first: how many were done before.
+        total: total number, if known.
+        first: number of those done before.
         about: whether the total is an estimate.
     """
 

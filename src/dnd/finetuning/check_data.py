@@ -56,8 +56,8 @@ class TargetFacts:
         rules: under which it was read: the user's, and what had to be added.
         added: options that `finetune` would ask for, as they are typed.
         problem: why it can't be learned; empty where it can.
-        notes: what was understood of its cells.
-        labels: how many molecules have one, limits included.
+        notes: how its cells were read.
+        labels: number of molecules with a label, limits included.
         low: smallest label.
         median: median of the labels.
         high: largest label.
@@ -96,14 +96,14 @@ class DataFacts:
 
     Attributes:
         path: the table.
-        rows: how many it has.
-        looked_at: rows that were drawn and parsed.
-        smiles_column: where the SMILES are.
+        rows: number of rows.
+        looked_at: number of rows that were drawn and parsed.
+        smiles_column: name of the column of SMILES.
         asked_column: whether the user named that column.
-        id_column: the user's names of the molecules; empty where there is none.
-        molecules: rows with a molecule that can be read.
-        different: molecules among them, each once.
-        invalid: for each reason the rows, as a spreadsheet numbers them.
+        id_column: column with the user's names of the molecules; empty if there is none.
+        molecules: number of rows with a valid molecule.
+        different: number of different molecules among them.
+        invalid: for each reason the invalid rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
         mixtures: rows of several molecules of similar size.
         standardized: rows that standardization changes; None = it was not asked for.
@@ -113,9 +113,9 @@ class DataFacts:
         leaks: pairs of columns that order the molecules alike, with the rank correlation.
         chosen: the targets that `next_line` names.
         split: sizes of training, validation and test part; None where no split can be drawn.
-        split_name: the default split, or the one that does where that can't be drawn.
-        split_problem: why the default can't be.
-        notes: what else was noticed of the targets together.
+        split_name: the default split, or the split used instead if that can't be drawn.
+        split_problem: why the default split can't be drawn.
+        notes: further notes about the targets together.
     """
 
     path: str
@@ -174,7 +174,7 @@ def shell_word(text: str) -> str:
 
 
 MOST_ROWS = 20_000
-"""Rows that are parsed; of more, so many are drawn at random."""
+"""Largest number of rows that are parsed; larger tables are subsampled at random."""
 FIRST_ROWS = 2_000
 """The same at the start of a finetuning, which reads all rows later."""
 MOST_COLUMNS = 200
@@ -200,7 +200,7 @@ def check_data(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; empty = every column that can be learned is one.
         smiles_column: SMILES column; None = find it.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 
     Raises:
@@ -218,7 +218,7 @@ def first_look(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels.
         smiles_column: where the SMILES are; None = find the column.
-        settings: of the finetuning.
+        settings: settings of the finetuning.
 
     Returns:
         What was found, and the table as it was read; None where it has more rows than were kept.

@@ -67,7 +67,7 @@ class BlendStudents:
     """The students of one partition.
 
     Attributes:
-        rehearsals: by fold, those that predict it.
+        rehearsals: for each fold the students that predict it.
         finals: those that the model keeps, trained on all development molecules.
         left_out: why there are none; empty where there are, or where none were asked for.
     """

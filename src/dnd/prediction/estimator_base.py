@@ -108,7 +108,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with `deep` each of `settings` too, as `settings__BAME`."""
         found: dict[str, Any] = super().get_params(deep=deep)
-        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # what is wrong is said by `fit`
+        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # `fit` reports what is wrong
         return found | {f"{_SETTING}{name}": value for name, value in known.items()}
 
     def _finetune(
@@ -163,7 +163,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         """Write the fitted model as a MODEL folder, which `from_folder`, `dnd.load` and every verb open.
 
         Args:
-            folder: to be made.
+            folder: folder to write.
 
         Raises:
             NotFittedError: the estimator is not fitted.

@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         body_bytes: largest size of a request, including an uploaded file.
         body_seconds: between two parts of a request that is being sent.
-        smiles: in one request that is answered at once.
+        smiles: number of SMILES in one request that is answered at once.
         rows: largest number of rows in a file.
         seconds: that a request may take once its turn has come.
         job_seconds: that a file may take.
@@ -32,7 +32,7 @@ class Limits:
         waiting: requests in line.
         queued: files in line.
         kept: files that are done and whose results are kept.
-        kept_seconds: for which they are kept.
+        kept_seconds: seconds for which they are kept.
         page_rows: rows of a file's results in one answer.
     """
 
@@ -126,7 +126,7 @@ class Guard:
     """Refuses what is too large, too slow to arrive, or sent by a page of another site; sets the headers of safety.
 
     Args:
-        app: what lies behind.
+        app: the application behind it.
         limits: limits on the size of a request.
         hosts: names under which the server answers, so that another site's name can't be pointed at it; empty = any.
     """

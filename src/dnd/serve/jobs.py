@@ -37,7 +37,7 @@ class Job:
     """One file on its way.
 
     Attributes:
-        id: by which it is asked for; nobody can guess it.
+        id: identifier in requests; nobody can guess it.
         name: name of the file, as it was uploaded.
         model: that predicts it.
         column: with the SMILES; None = found.
@@ -80,7 +80,7 @@ class Jobs:
     """The files in line and the results that are kept.
 
     Args:
-        folder: for files and results; emptied at the end.
+        folder: place of files and results; emptied at the end.
         limits: limits on rows, time and numbers.
     """
 

@@ -40,7 +40,7 @@ from dnd.tables.molecules import is_key_list, key_digest, read_key_list
 # Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
 #
 # Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
-# that was killed goes on at its first missing shard and ends with the same bytes.
+# that was killed continues at its first missing shard and ends with the same bytes.
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def geometry_problem(
     return None
 
 
-# What an unfinished store already has: one sealed entry per shard, so that a killed run goes on where it stopped.
+# What an unfinished store already has: one sealed entry per shard, so that a killed run continues where it stopped.
 
 
 _FOLDER = ".progress"

@@ -19,7 +19,7 @@ from dnd.common.runs import read_record, write_record
 from dnd.predictor.predictor import Column
 from dnd.tables.writers import Cells, open_writer
 
-# Sealed Parquet shards of a screen, and the journal from which a killed run goes on.
+# Sealed Parquet shards of a screen, and the journal from which a killed run continues.
 #
 # A shard is a fixed number of chunks, so that its bytes do not depend on when a run was stopped. What is done of the
 # next shard is kept beside the journal once a minute, as pieces, so that a stop costs a minute and not a shard.
@@ -39,7 +39,7 @@ class ShardEntry:
         rows: rows in it.
         errors: those without a prediction.
         sha256: SHA-256 of the file.
-        chunks: in it; a full shard has `CHUNKS_PER_SHARD`.
+        chunks: number of chunks in it; a full shard has `CHUNKS_PER_SHARD`.
     """
 
     rows: int

@@ -307,12 +307,12 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
 # 18 (2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
 # training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
 
-MOST_EXACT = 5_000  # a Cholesky factor of so many takes two seconds
+MOST_EXACT = 5_000  # the Cholesky factor of that many takes two seconds
 WEIGHTED = 3_000  # molecules with a weight beyond that
 _BLOCK = 2_000  # rows of the kernel that are in memory at once
 _JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
-_LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
+_LIKELIHOOD_MOLECULES = 400  # the four numbers are fitted on these, the weights on all
 _STEEPNESS = 6.0
 _STORED_PROCESS: dict[str, Expected] = {
     "bit_columns": ("i", ("bits",)),
