@@ -212,7 +212,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
     molecules, tasks, measured = _read(files, config, hydrogens)
     _check_metric(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
-    config = replace(config, units=_units(config, molecules, tasks))
+    given, config = config, replace(config, units=_units(config, molecules, tasks))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
@@ -240,7 +240,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
         "data_digest": molecules.digest(),
         "smiles_column": molecules.smiles_column,
         "target_columns": list(molecules.names),
-        "settings": to_dict(config),
+        "settings": to_dict(given),  # what is found in the data follows from them, and its rules may change
     }
     if len(files) > 1:
         record["files"] = list(molecules.files)
