@@ -74,6 +74,18 @@ def test_pages_of_other_sites_are_refused_also_in_browsers_that_say_only_the_ori
     assert client.post(f"{API}/predict", json={"smiles": ["CCO"]}, headers=headers).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"modle": "x"}, "'modle' is not a field; there are file, model, smiles_column"),
+        ({"smiles_column": ["a", "b"]}, "smiles_column is there twice"),
+    ],
+)
+def test_a_field_that_would_not_be_read_is_refused(client: TestClient, more: dict[str, object], said: str) -> None:
+    sent = client.post(f"{API}/files", files={"file": ("a.csv", b"a,b\nC,N\n")}, data=more)
+    assert (sent.status_code, sent.json()) == (422, {"error": said})
+
+
 def test_a_host_is_a_name_in_any_case(models: ServedModels) -> None:
     with TestClient(build_app(models, Limits(), hosts=["localhost"])) as own:
         assert own.get("/health", headers={"host": "LOCALHOST:80"}).status_code == 200

@@ -72,6 +72,7 @@ class SvgResponse(Response):
     media_type = "image/svg+xml"
 
 
+_FIELDS = ("file", "model", "smiles_column")  # of an upload
 SomeModel = Annotated[str | None, Form(description="name of a model; the first one when left out")]
 
 
@@ -199,6 +200,7 @@ def _file_routes() -> APIRouter:
         smiles_column: Annotated[str | None, Form(description="found by name or content when left out")] = None,
     ) -> JobInfo:
         """Send a file; it waits for its turn."""
+        _refuse_other_fields([name for name, _ in (await request.form()).multi_items()])
         jobs: Jobs = request.app.state.jobs
         served = request.app.state.models.named(model or None)
         name = Path(file.filename or "molecules.csv").name[:200]
@@ -240,6 +242,15 @@ def _file_routes() -> APIRouter:
         jobs.remove(jobs.find(file_id))
 
     return router
+
+
+def _refuse_other_fields(names: list[str]) -> None:
+    """A field that is not read is refused, and one that is there twice, of which one would be taken without a word."""
+    for name in names:
+        if name not in _FIELDS:
+            raise HTTPException(422, f"{name[:100]!r} is not a field; there are {', '.join(_FIELDS)}")
+        if names.count(name) > 1:
+            raise HTTPException(422, f"{name} is there twice")
 
 
 def _answer_errors(app: FastAPI) -> None:
