@@ -25,6 +25,7 @@ from dnd.common.files import (
     read_manifest,
     read_plain_file,
     storage_errors,
+    told_names,
     verify_folder,
     write_bytes,
 )
@@ -43,7 +44,8 @@ LIMIT_LOG_BYTES = 2**31
 
 def sealed_line(record: Mapping[str, Any]) -> bytes:
     """One line with `record` and its checksum; NaN and infinity are refused."""
-    return _text({**record, _CHECK: _digest(record)})
+    with told_names():
+        return _text({**record, _CHECK: _digest(record)})
 
 
 def read_line(line: bytes) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse
+
+from dnd.common.log import LOGGER
 
 # What one visitor may ask for, and how requests take turns at the models.
 #
@@ -141,24 +143,33 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 own = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in _HEADERS.items() if pair[0] not in own)]
             await send(message)
 
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _joined(scope["headers"])
         parts: list[bytes] = []
         try:
             answer = self._refusal(scope["method"], headers) or await self._read(headers, receive, parts)
             await (answer or self._replaying(parts, self._app))(scope, receive, with_headers)
+        except Exception as error:  # a request never ends the others, and what it raised is a line of the log
+            LOGGER.error(f"internal error of {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
+            if begun:
+                raise
+            await problem(500, f"internal error: {type(error).__name__}")(scope, receive, with_headers)
         finally:
             self._held -= sum(map(len, parts))
 
     def _refusal(self, method: str, headers: dict[bytes, str]) -> JSONResponse | None:
         if self._hosts and _name_of(headers.get(b"host", "")) not in self._hosts:
             return problem(421, "this server does not answer to that name")
-        if method in _CHANGES and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+        if method in _CHANGES and not _is_own(headers):
             return problem(403, "a page of another site may not send requests here")
         return None
 
@@ -202,9 +213,30 @@ class Guard:
         return replaying
 
 
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """Headers by their names; of one that is there twice all values, with a comma between them."""
+    joined: dict[bytes, str] = {}
+    for name, value in headers:
+        text = value.decode("latin-1")
+        joined[name.lower()] = f"{joined[name.lower()]}, {text}" if name.lower() in joined else text
+    return joined
+
+
+def _is_own(headers: dict[bytes, str]) -> bool:
+    """Whether a request comes from a page of ours, or from no page.
+
+    Browsers say so in `Sec-Fetch-Site`, but to plain HTTP only where it is this machine, and older ones nowhere. All
+    of them send `Origin`, which must name the host that is asked.
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None or origin is None:
+        return site in (None, "none", "same-origin")
+    return origin.partition("://")[2].lower() == headers.get(b"host", "").lower()
+
+
 def _name_of(host: str) -> str:
-    """A host without its port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """A host without its port, in lower case."""
+    return (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
 
 
 def problem(status: int, what: str, headers: dict[str, str] | None = None) -> JSONResponse:
