@@ -72,10 +72,10 @@ def rows(folder: Path) -> pa.Table:
 
 
 def finished(folder: Path) -> list[Path]:
-    """Shards with an entry in the journal, or all when the folder is sealed."""
+    """Shards with an entry in the journal, without pieces of the next; all when the folder is sealed."""
     if (folder / "manifest.json").exists():
         return sorted(folder.glob("part-*.parquet"))
-    return [folder / f"part-{entry.stem}.parquet" for entry in (folder / ".progress").glob("0*.json")]
+    return [folder / f"part-{entry.stem}.parquet" for entry in (folder / ".progress").glob("[0-9]" * 5 + ".json")]
 
 
 def child(source: Path, model: Path, out: Path, chunk: int, **environment: str) -> subprocess.Popen[str]:
