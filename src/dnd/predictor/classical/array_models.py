@@ -515,23 +515,26 @@ class _Numbers(NamedTuple):
     length: float
     noise: float
 
+    @classmethod
+    def decoded(cls, free: np.ndarray) -> _Numbers:
+        """Of log s, logit w, log ℓ and log σ², over which the likelihood is maximised."""
+        from scipy.special import expit
+
+        return cls(*map(float, (np.exp(free[0]), expit(free[1]), np.exp(free[2]), np.exp(free[3]))))
+
 
 def _numbers_of(x_BF: np.ndarray, rest_B: np.ndarray, unary: Unary, scaling: Scaling) -> _Numbers:
-    from scipy.special import expit
-
     bits_BX, scaled_BS = unary.bits(x_BF), scaling.apply(x_BF)
-    found = _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
-    return _Numbers(*map(float, (np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3]))))
+    return _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
 
 
-def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> _Numbers:
     """The four numbers that maximise the likelihood, each within a sane range."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.optimize import minimize
-    from scipy.special import expit
 
-    def loss(numbers: np.ndarray) -> float:
-        scale, share, length, noise = np.exp(numbers[0]), expit(numbers[1]), np.exp(numbers[2]), np.exp(numbers[3])
+    def loss(free: np.ndarray) -> float:
+        scale, share, length, noise = _Numbers.decoded(free)
         kernel = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
         try:
             lower, flag = cho_factor(kernel + noise * np.eye(len(y)), lower=True)
@@ -541,8 +544,7 @@ def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np
 
     bounds = [(-3.0, 4.0), (-6.0, 6.0), (-2.5, 2.5), (-6.0, 1.0)]
     options = {"maxfev": 120, "xatol": 0.05, "fatol": 0.05}
-    result: np.ndarray = minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x
-    return result
+    return _Numbers.decoded(minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x)
 
 
 # Ridge and logistic regression as arrays: which columns, how they are scaled, and a weight for each.
