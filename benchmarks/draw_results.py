@@ -372,6 +372,37 @@ def fourteen(path: Path) -> list[str]:
     return table(["set", "molecules", "seeds", "0.1.0", "now", "CPU s, 0.1.0", "CPU s, now"], rows)
 
 
+def finetuned(path: Path) -> list[str]:
+    """A student finetuned from an encoder and from random weights: scores, and the change in the mean over seeds."""
+    runs: dict[str, dict[bool, dict[int, dict]]] = {}
+    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        runs.setdefault(line["dataset"], {}).setdefault(line["encoder"] == "random", {})[line["seed"]] = line
+    rows, changes = [], {"rocauc": [], "error": []}
+    for name in (name for name in BENCHMARKS if len(runs.get(name, {})) == 2):
+        seeds = sorted(runs[name][True].keys() & runs[name][False].keys())
+        random, taught = ([runs[name][kind][seed]["value"] for seed in seeds] for kind in (True, False))
+        first = runs[name][False][seeds[0]]
+        kind = "rocauc" if first["metric"] == "rocauc" else "error"
+        mean, before = statistics.fmean(taught), statistics.fmean(random)
+        changes[kind].append(mean - before if kind == "rocauc" else mean / before - 1)
+        rows.append([
+            f"{name} ({first['metric']})", f"{sum(first['molecules'].values())} of {first['available']}",
+            str(len(seeds)),
+            f"{before:.3f}", _bold(f"{mean:.3f}", (changes[kind][-1] > 0) == (kind == "rocauc")),
+            _changed(changes[kind][-1], kind),
+        ])  # fmt: skip
+    for kind, sets in (("error", "regression"), ("rocauc", "classes")):
+        if found := changes[kind]:
+            better = sum((one > 0) == (kind == "rocauc") for one in found)
+            shown = f"{_changed(statistics.fmean(found), kind)}, better on {better} of {len(found)}"
+            rows.append([f"mean of {sets}", "", "", "", "", shown])
+    return table(["set", "molecules", "seeds", "random weights", "`dnd-base`", "change"], rows)
+
+
+def _changed(change: float, kind: str) -> str:
+    return f"{change:+.3f}" if kind == "rocauc" else f"{100 * change:+.1f} %"
+
+
 def large_sets(path: Path) -> list[str]:
     """`fast` with and without the Gaussian process on sets beyond 5,000 molecules."""
     with open(path, newline="", encoding="utf-8") as stream:
@@ -649,6 +680,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "moleculeace": moleculeace,
     "biogen": biogen,
     "fourteen": fourteen,
+    "finetuned": finetuned,
     "large-sets": large_sets,
     "graphs": graphs,
     "predictions": predictions,

@@ -16,17 +16,17 @@ left out. A line of `handedness.csv` is never computed again; `--page` copies th
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import itertools
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import result_lines
 import torch
 from rdkit import Chem
 from rdkit.Chem import rdCIPLabeler
+from result_lines import complete, show, spread
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dnd.common.compute import derive_seed, numpy_generator, set_threads
 from dnd.common.config import from_dict
-from dnd.common.files import replacing, write_text
+from dnd.common.files import replacing
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import Teacher, TeacherConfig
 from dnd.models.teachers.teachers import build_teacher, load_teacher
@@ -78,18 +78,14 @@ def main() -> None:
     options = arguments()
     set_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "handedness.csv"
-    lines = read_lines(path) if path.is_file() else []
     train, test = parts(read_molecules(options.molecules))
-    for seed in options.seeds:
-        for name in TEACHERS:
-            if not any((line["teacher"], line["seed"]) == (name, str(seed)) for line in lines):
-                lines += measured(name, seed, train, test, options)
-                write_text(path, csv_text(lines))
-    print(page(lines))
-    if options.page:
-        write_text(options.page / "handedness" / "handedness.csv", csv_text(lines))
-        write_text(options.page / "handedness.md", page(lines))
+    lines = complete(
+        options.out / "handedness.csv",
+        itertools.product(options.seeds, TEACHERS),
+        cell_of=lambda line: (int(line["seed"]), line["teacher"]),
+        measured=lambda cell: measured(cell[1], cell[0], train, test, options),
+    )
+    show("handedness", lines, page(lines), options.page)
 
 
 def measured(
@@ -219,21 +215,6 @@ def arrays_of(molecules: Sequence[Molecule]) -> dict[str, np.ndarray]:
     }
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """The lines of a `handedness.csv`."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def csv_text(lines: Sequence[dict[str, str]]) -> str:
-    """The lines as a `handedness.csv`."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return stream.getvalue()
-
-
 def page(lines: Sequence[dict[str, str]]) -> str:
     """The page of results, from the lines alone."""
     seeds = sorted({line["seed"] for line in lines}, key=int)
@@ -267,26 +248,17 @@ python benchmarks/handedness.py -o runs/handedness --seeds {" ".join(seeds)} --e
 """
     for name in TEACHERS:
         own = [line for line in lines if line["teacher"] == name]
-        cells = [spread([line["balanced_accuracy"] for line in own if line["probe"] == probe]) for probe in PROBES]
-        explained = [line["explained"] for line in own if line["probe"] == PROBES[0] and line["explained"]]
-        text += f"| {name} | {' | '.join(cells)} | {spread(explained) if explained else ''} |\n"
+        scores = [[float(line["balanced_accuracy"]) for line in own if line["probe"] == probe] for probe in PROBES]
+        explained = [float(line["explained"]) for line in own if line["probe"] == PROBES[0] and line["explained"]]
+        text += f"| {name} | {' | '.join(map(spread, scores))} | {spread(explained) if explained else ''} |\n"
     return text
-
-
-def spread(numbers: Sequence[str]) -> str:
-    """Mean, lowest and highest."""
-    values = [float(number) for number in numbers]
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for teachers and lines")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = result_lines.arguments("handedness", __doc__, "folder for teachers and lines")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of denoising")
     parser.add_argument("--molecules", type=int, default=1250, help="molecules of the slice, in its order")
-    parser.add_argument("--page", type=Path, help="folder of the page, which also gets handedness/handedness.csv")
     return parser.parse_args()
 
 

@@ -15,21 +15,18 @@ A line of `points.csv` is never computed again; `--page` copies the file and dra
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from result_lines import arguments, complete, show, spread
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnd.common.compute import derive_seed, numpy_generator, set_threads
-from dnd.common.files import write_text
 from dnd.graphs.batch import Conformers, MolecularGraph, mean_per_molecule
 from dnd.models.students.base import Student, StudentConfig, pool
 from dnd.models.students.encoders import build_student, load_encoder
@@ -73,19 +70,16 @@ FIELDS = ("seed", "system", "target", "r2", "explained", "node_r2", "lookup_r2")
 
 def main() -> None:
     """Compute what is missing and print or write the page."""
-    options = arguments()
+    options = arguments("points", __doc__, "folder for teachers, students and lines").parse_args()
     set_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "points.csv"
-    lines = read_lines(path) if path.is_file() else []
-    for seed in options.seeds:
-        if not any(line["seed"] == str(seed) for line in lines):
-            lines += measured(seed, options.out)
-            write_text(path, csv_text(lines))
-    print(page(lines))
-    if options.page:
-        write_text(options.page / "points" / "points.csv", csv_text(lines))
-        write_text(options.page / "points.md", page(lines))
+    lines = complete(
+        options.out / "points.csv",
+        options.seeds,
+        cell_of=lambda line: int(line["seed"]),
+        measured=lambda seed: measured(seed, options.out),
+    )
+    show("points", lines, page(lines), options.page)
 
 
 # Clouds.
@@ -276,21 +270,6 @@ def r2(predicted_BC: np.ndarray, truth_BC: np.ndarray) -> np.ndarray:
 # The page.
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """The lines of a `points.csv`."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def csv_text(lines: Sequence[dict[str, str]]) -> str:
-    """The lines as a `points.csv`."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return stream.getvalue()
-
-
 def scores_of(lines: Sequence[dict[str, str]], name: str, target: str) -> dict[tuple[int, int], float]:
     """R² by seed; a seed is a pretraining and a finetuning of its own."""
     own = [line for line in lines if (line["system"], line["target"]) == (name, target)]
@@ -368,20 +347,6 @@ table shows how well the teacher's own states predict the truth: that is what a 
 def about(lines: Sequence[dict[str, str]], field: str) -> str:
     """A constant of the seeds, with its range."""
     return spread(list({line["seed"]: float(line[field]) for line in lines}.values()))
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean, lowest and highest."""
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for teachers, students and lines")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--page", type=Path, help="folder of the page, which also gets points/points.csv")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

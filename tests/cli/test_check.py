@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from dnd.chemistry.parse import parse_smiles
 from dnd.cli.check import check_lines, first_lines
 from dnd.cli.options import label_settings
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning import check_data as checks
 from dnd.finetuning.check_data import DataFacts, TargetFacts, check_data, first_look, next_line
-from dnd.finetuning.splits import TableSettings
+from dnd.finetuning.splits import TableSettings, partitions
 from dnd.tables.labels import LabelRules, unit_of_name
 
 DIRTY = Path(__file__).parents[1] / "data" / "dirty"
@@ -363,3 +364,35 @@ def test_finetune_does_what_was_said(tmp_path: Path) -> None:
     assert f"training / validation / test: {' / '.join(map(str, facts.split))}" in said
     assert f"task: {target(facts, SOLUBILITY).task}" in said
     assert target(facts, SOLUBILITY).transform_reason in said
+
+
+REPLACED = {
+    "numbers": lambda row: str(-1000 * row),
+    "words": lambda row: f"word {row}",
+    "one word": lambda row: "bad",
+    "limits": lambda row: ">10",
+    "placeholders": lambda row: "-999",
+    "decimal commas": lambda row: "1,5",
+}
+
+
+@pytest.mark.parametrize("replaced", REPLACED)
+@pytest.mark.parametrize("kind", ["values", "classes"])
+def test_no_label_of_the_test_part_decides_what_is_said_of_a_finetuning(
+    tmp_path: Path, kind: str, replaced: str
+) -> None:
+    """The alcohols have no ring, so that the default split gives way to that by chance, as in `finetune`."""
+    labels = [2.0**place if kind == "values" else ["low", "high"][place % 2] for place in range(30)]
+
+    def plan(cells: list[object]) -> tuple[object, ...]:
+        facts = check_data(table(tmp_path, ("y", cells)), target_columns=["y"])
+        (one,) = facts.targets
+        said = (one.problem, one.task, one.transform, one.transform_reason, one.added)
+        return *said, facts.split, facts.split_name, next_line(facts)
+
+    kept = [parse_smiles(text).smiles for text in ALCOHOLS]
+    test = set(partitions("random", kept, identities=kept)[0].test.tolist())
+    assert len(test) == 3
+    expected = plan(labels)
+    assert expected[0] == ""
+    assert plan([REPLACED[replaced](row) if row in test else label for row, label in enumerate(labels)]) == expected

@@ -51,7 +51,7 @@ def test_the_same_as_predict(folder: Path):
     count = len(SMILES)
     done = dnd("screen", *inputs, "-m", folder / "model", "-o", folder / "out", "--jobs", "1", "--top", "3")
     assert done.returncode == 0, done.stderr
-    assert f"{count + 6} rows in 1 shards, 4 without a prediction" in done.stdout
+    assert f"{count + 6} rows in 1 shard, 4 without a prediction" in done.stdout
     assert f"screen  {count + 6} of about" in done.stderr
     found = pq.read_table(folder / "out" / "part-00000.parquet", page_checksum_verification=True)
     assert dnd("predict", inputs[0], "-m", folder / "model", "-o", folder / "predicted.parquet").returncode == 0

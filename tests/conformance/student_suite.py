@@ -171,7 +171,7 @@ class StudentSuite:
     def test_weights_of_another_student_are_refused(self, student: Student, tmp_path) -> None:
         other = build_student(dataclasses.replace(self.config, num_layers=self.config.num_layers + 1))
         other.config = self.config  # claims to be what it is not
-        save_encoder(tmp_path / "encoder", other, {}, "")
+        save_encoder(tmp_path / "encoder", other, {"hydrogens": "heavy_both"}, "")
         with pytest.raises(CorruptFileError, match="do not fit"):
             load_encoder(tmp_path / "encoder")
 

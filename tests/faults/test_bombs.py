@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -22,9 +23,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dnd.common.about import diagnose
-from dnd.common.errors import DndError
+from dnd.common.errors import DndError, InputError
 from dnd.common.files import write_manifest
 from dnd.predictor.predictor import Predictor
+from dnd.tables.molecules import open_molecules
 
 MODEL = Path(__file__).parents[1] / "golden" / "formats-1" / "predictor"
 WATCHED = {
@@ -184,3 +186,12 @@ def test_the_same_folder_without_a_bomb_loads(scratch: Path) -> None:
     write_manifest(scratch / "model", kind="predictor", format_version=json.loads(MANIFEST)["format_version"])
     Predictor.load(scratch / "model", device="cpu")
     assert not (scratch / "canary").exists()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.smi", "a.tsv"])
+def test_empty_lines_without_end_are_refused_in_every_text(tmp_path: Path, name: str) -> None:
+    """Eight megabytes of gzip held hours of them, and a server's file could not be stopped meanwhile."""
+    many = b"smiles\nCCO\n" + b"\n" * 200_000 + b"CCN\n"
+    (tmp_path / name).write_bytes(gzip.compress(many) if name.endswith(".gz") else many)
+    with pytest.raises(InputError, match="too many empty lines"), open_molecules(tmp_path / name) as table:
+        list(table)

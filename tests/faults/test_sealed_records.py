@@ -123,7 +123,7 @@ def test_a_screen_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, c
 @pytest.mark.parametrize("shards", [1, 2, BEFORE_THE_SEAL])
 def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, shards: int, flips: int) -> None:
     import dnd.store.prepare as preparing
-    from dnd.store.writer import Journal
+    from dnd.store.writer import StoreJournal
 
     work_in_this_process(monkeypatch)
     table = scratch / "x.smi"
@@ -141,7 +141,7 @@ def test_a_store_that_stopped(scratch: Path, monkeypatch: pytest.MonkeyPatch, sh
         if shards == BEFORE_THE_SEAL:
             stop_before(patch, preparing, "write_manifest")
         else:
-            stop_after(patch, Journal, "seal", shards)
+            stop_after(patch, StoreJournal, "seal", shards)
         with pytest.raises(Killed):
             run(scratch / "stopped")
     counts = same_or_noticed(run, result, damaged(scratch, flips), result(scratch / "whole"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from rdkit.Chem import AllChem
 from dnd.chemistry.notation import foreign_notation
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
+from dnd.common.files import write_json
+from dnd.common.runs import sealed_line
 from dnd.conformers.formats import open_arrays, open_sdf
 from dnd.finetuning.check_data import check_data
 from dnd.graphs.fast.graphs import rewrite
@@ -198,3 +201,12 @@ def test_a_prediction_does_not_replace_a_file_of_a_model(tmp_path: Path, name: s
     with pytest.raises(InputError, match="finished folder"):
         require_other_file("CCO", str(folder / name))
     require_other_file("CCO", str(folder / "predictions.csv"))
+
+
+def test_a_name_that_is_no_utf_8_is_refused_where_a_run_would_write_it_down(tmp_path: Path) -> None:
+    """It was an internal error of `finetune`; verbs that write no name down take such files."""
+    with pytest.raises(InputError, match=r"found 't\\udcff.csv', expected names in UTF-8. Rename"):
+        sealed_line({"data": os.fsdecode(b"t\xff.csv")})
+    with pytest.raises(InputError, match=r"found 't\\udcff.csv'"):
+        write_json(tmp_path / "x.json", {"data": os.fsdecode(b"t\xff.csv")})
+    assert not list(tmp_path.iterdir())

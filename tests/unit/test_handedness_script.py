@@ -7,9 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from benchmark_scripts import BENCHMARKS, load_script
-
-RESULTS = BENCHMARKS.parent / "docs" / "results"
+from benchmark_scripts import load_script, require_page_of_lines
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,4 @@ def test_the_parts_share_no_constitution(handedness: ModuleType) -> None:
 
 
 def test_the_page_shows_its_lines(handedness: ModuleType) -> None:
-    lines = handedness.read_lines(RESULTS / "handedness" / "handedness.csv")
-    assert len(lines) == 3 * len(handedness.TEACHERS) * len(handedness.PROBES)
-    assert handedness.page(lines) == (RESULTS / "handedness.md").read_text(encoding="utf-8")
-    assert handedness.csv_text(lines) == (RESULTS / "handedness" / "handedness.csv").read_text(encoding="utf-8")
+    require_page_of_lines(handedness, 3 * len(handedness.TEACHERS) * len(handedness.PROBES))

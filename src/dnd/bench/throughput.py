@@ -96,7 +96,7 @@ def _planner(objective: Objective) -> Callable[[], object]:
 STUDENTS = (DEFAULT_ENCODER, "gine-small", "gine", "tokengt-small", "tokengt-table5b")
 TEACHER = TeacherConfig(width=256, num_layers=8)
 _PARSE, _OGB, _ROUTE = "RDKit MolFromSmiles", "ogb smiles2graph", "ETKDG + MMFF94s + teacher 8x256"
-_SLOWER = 25  # so many times fewer molecules go the 3D route
+_SLOWER = 25  # factor by which fewer molecules go the 3D route
 
 
 def bench_throughput(molecules: int, repetitions: int) -> Iterator[Table]:

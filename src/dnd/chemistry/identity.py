@@ -27,7 +27,7 @@ from dnd.chemistry.parse import molecule_from_mol, parse_smiles, read_smiles, sa
 
 _LIKE_SIZE = 0.5  # of the heavy atoms of the largest part: a second part as large as that is no counter-ion
 _LIGHT = ("H", "*")
-_ELEMENT = re.compile(r"\[\d*([A-Z][a-z]?|[a-z][a-z]?|\*)[^\]]*\]|(Br|Cl|[BCNOPSFIbcnops*])")
+_ELEMENT = re.compile(r"\[\d{0,5}([A-Z][a-z]?|[a-z][a-z]?|\*)[^\[\]]{0,60}\]|(Br|Cl|[BCNOPSFIbcnops*])")
 
 
 def molecule_for_model(text: str, standardize: bool) -> Molecule | InvalidMolecule:

@@ -79,9 +79,8 @@ def _with_iron(mol: Chem.Mol) -> Chem.Mol:
     return replaced.GetMol()
 
 
-# Training, validation and test rows: scaffold (OGB's), random, k-fold and by a column. All are deterministic.
-#
-# `group_splits.py` has those that keep groups whole, `given_splits.py` those by order and by files of row numbers.
+# Training, validation and test rows: scaffold (OGB's), random, k-fold and by a column. All are deterministic. Those
+# that keep groups whole, and those by order or by files of row numbers, follow below.
 
 
 _PART_NAMES = {

@@ -106,10 +106,8 @@ def screen(
     config = ScreenConfig(smiles_column, jobs, chunk, top, by, ascending)
     summary = run(inputs, model, out, config, resume=resume, ray=ray)
     without = f", {summary.errors:,} without a prediction (column error)" if summary.errors else ""
-    LOGGER.log(
-        RESULT,
-        f"{summary.folder}: {summary.rows:,} rows in {summary.shards:,} shards{without}, {summary.seconds:.1f} s",
-    )
+    shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
+    LOGGER.log(RESULT, f"{summary.folder}: {summary.rows:,} rows in {shards}{without}, {summary.seconds:.1f} s")
     if top is not None:
         LOGGER.log(RESULT, f"{summary.folder / 'top.csv'}: the best rows")
 

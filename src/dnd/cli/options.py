@@ -42,7 +42,7 @@ Standardize = Annotated[
 ]
 
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,0+")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d{1,30},0{1,30}")
 
 
 def label_settings(

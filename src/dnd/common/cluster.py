@@ -41,7 +41,7 @@ def machines(jobs: int, ray: str | None, *, usual_jobs: int) -> Here | RayCluste
     Args:
         jobs: the verb's `--jobs`; 0 = one per processor.
         ray: its `--ray`; see `RayCluster`.
-        usual_jobs: what `jobs` is when the user gave none.
+        usual_jobs: value of `jobs` when the user gave none.
 
     Raises:
         ConfigError: both were given, or the package `ray` is not installed.

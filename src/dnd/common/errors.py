@@ -21,8 +21,8 @@ class DndError(Exception):
 
     Args:
         what: what went wrong, with row, file or field.
-        found: what was there.
-        expected: what should have been there.
+        found: the offending value.
+        expected: what was expected instead.
         next_step: what the user can do about it.
     """
 

@@ -178,7 +178,28 @@ def _not_plain(path: Path) -> InputError:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    with told_names():
+        content = text.encode("utf-8")
+    write_bytes(path, content)
+
+
+@contextlib.contextmanager
+def told_names() -> Iterator[None]:
+    """Text that can't be written is the name of a file in an unknown encoding, which no file of ours can hold.
+
+    Raises:
+        InputError: there is such a name.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        name = error.object[: error.start].rpartition('"')[2] + error.object[error.start :].partition('"')[0]
+        raise InputError(
+            "a name can't be written down",
+            found=repr(name[:200]),
+            expected="names in UTF-8",
+            next_step="Rename the file or folder",
+        ) from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -104,6 +104,7 @@ logging.addLevelName(PROGRESS, "PROGRESS")
 logging.addLevelName(RESULT, "RESULT")
 
 MANY = 1000  # molecules; fewer are parsed before a line about it would be read
+_BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt}{unit}, {remaining} left{postfix}"  # tqdm's, with the time left in words
 LINE_EVERY_S = 10.0  # of progress, where there is no line to rewrite
 _TIME = "%Y-%m-%d %H:%M:%S"
 
@@ -263,8 +264,8 @@ class Progress:
     Args:
         title: names the work: stage and member.
         unit: name of the things counted.
-        total: how many there are, where it is known.
-        first: how many were done before.
+        total: total number, if known.
+        first: number of those done before.
         about: whether the total is an estimate.
     """
 
@@ -284,9 +285,14 @@ class Progress:
         if time.monotonic() - self._said > LINE_EVERY_S:
             self._say()
 
-    def close(self) -> None:
-        """Say where the count stands, and take away what moves."""
-        self._say()
+    def reach(self, count: int) -> None:
+        """So many are done."""
+        self.advance(count - self._count)
+
+    def close(self, *, say: bool = True) -> None:
+        """Take away what moves, and say where the count stands unless the caller has a line of its own."""
+        if say:
+            self._say()
         if self._bar is not None:
             self._bar.close()
             if (console := _console()) is not None and console.bar is self._bar:
@@ -319,8 +325,15 @@ def _new_bar(title: str, unit: str, total: int | None, first: int) -> Any:
     elif sys.stderr.isatty():
         from tqdm import tqdm as line
 
-        stream = raw_stream(sys.stderr)
-        console.bar = line(total=total, initial=first, desc=shown(title), unit=unit, leave=False, file=stream)
+        console.bar = line(
+            total=total,
+            initial=first,
+            desc=shown(title),
+            unit=f" {unit}s",
+            leave=False,
+            file=raw_stream(sys.stderr),
+            bar_format=_BAR if total else None,
+        )
     return console.bar
 
 

@@ -1,4 +1,4 @@
-"""What a run was, in `run.json` of its folder; records with a checksum; inputs, watched while they are read."""
+"""What a run was, in `run.json` of its folder; records with a checksum and the journal of them; watched inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import (
@@ -24,7 +25,9 @@ from dnd.common.files import (
     parse_json,
     read_manifest,
     read_plain_file,
+    sha256_file,
     storage_errors,
+    told_names,
     verify_folder,
     write_bytes,
 )
@@ -43,7 +46,8 @@ LIMIT_LOG_BYTES = 2**31
 
 def sealed_line(record: Mapping[str, Any]) -> bytes:
     """One line with `record` and its checksum; NaN and infinity are refused."""
-    return _text({**record, _CHECK: _digest(record)})
+    with told_names():
+        return _text({**record, _CHECK: _digest(record)})
 
 
 def read_line(line: bytes) -> dict[str, Any] | None:
@@ -126,6 +130,95 @@ def _text(record: Mapping[str, Any]) -> bytes:
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text(record)).hexdigest()[:_DIGITS]
+
+
+# What an unfinished folder already has: its files in order, so that a killed run goes on where it stopped.
+
+PROGRESS = ".progress"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedFile:
+    """Entry of a journal; a subclass adds what is counted in the file.
+
+    Attributes:
+        sha256: SHA-256 of the file.
+    """
+
+    sha256: str
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The entry of a record that `asdict` gave.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**record)
+
+
+Entry = TypeVar("Entry", bound=SealedFile)
+
+
+class Journal(Generic[Entry]):
+    """Numbered files of a folder under construction; the entry of each is written after it.
+
+    A file counts only where its entry matches its own checksum and the file matches the digest in the entry. What a
+    kill tore or a disk altered is cut off, with all that came after it, and is made again.
+
+    Args:
+        folder: under construction.
+        kind: class of the entries.
+        file: name of a file in the folder, with a place for its number.
+        entry: the same for its entry.
+
+    Attributes:
+        folder: as above.
+        entries: those of the intact files from number 0 on.
+    """
+
+    def __init__(self, folder: Path, kind: type[Entry], *, file: str, entry: str = PROGRESS + "/{:05d}.json") -> None:
+        self.folder, self._kind, self._file, self._entry = folder, kind, file, entry
+        self.entries: list[Entry] = []
+        while (found := self._read(len(self.entries))) is not None:
+            self.entries.append(found)
+
+    def file(self, number: int) -> Path:
+        """Where file `number` lies."""
+        return self.folder / self._file.format(number)
+
+    @property
+    def next_file(self) -> Path:
+        """Where to write the next file."""
+        return self.file(len(self.entries))
+
+    def append(self, entry: Entry) -> None:
+        """Write the entry of the next file, which is in its place."""
+        number = len(self.entries)
+        with storage_errors(self.folder):  # what lay behind a cut need not go on from this file
+            self._path(number + 1).unlink(missing_ok=True)
+        write_record(self._path(number), asdict(entry))
+        self.entries.append(entry)
+
+    def remove(self) -> None:
+        """Forget all entries, after the folder is sealed or given up."""
+        with storage_errors(self.folder):
+            shutil.rmtree(self.folder / PROGRESS, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        """Where the entry of file `number` lies."""
+        return self.folder / self._entry.format(number)
+
+    def _read(self, number: int) -> Entry | None:
+        """The entry of an intact file."""
+        path, file = self._path(number), self.file(number)
+        if not path.is_file() or not file.is_file():
+            return None
+        try:
+            entry = self._kind.from_record(read_record(path))
+        except (CorruptFileError, KeyError, TypeError):
+            return None
+        return entry if sha256_file(file) == entry.sha256 else None
 
 
 # Inputs that must not change while they are read: what is sealed under their digests has to be what came of them.
@@ -252,7 +345,7 @@ _FREE = {
 }
 
 # What only the making of a folder needs: states of its trainings, teacher outputs, the levels that are compared.
-_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels", ".work", ".progress")
+_SCAFFOLDING = ("checkpoints", "member-*/checkpoints", "targets", "levels", ".work", PROGRESS)
 
 
 def write_run_record(folder: Path, settings: Mapping[str, Any]) -> str:

@@ -326,7 +326,7 @@ class Here:
     """Worker processes of this machine; see `cluster.RayCluster` for others.
 
     Attributes:
-        jobs: how many.
+        jobs: number of processes.
     """
 
     jobs: int = 1

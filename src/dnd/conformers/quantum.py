@@ -71,9 +71,9 @@ class QuantumValues:
         gap: lumo - homo, eV.
         dipole: length of the dipole moment, debye; for ions about the centre of nuclear charge.
         quadrupole: :math:`\sqrt{\tfrac23 \sum_{ij} \Theta_{ij}^2}` of Buckingham's traceless moment about the centre of
-            nuclear charge, debye angstrom. It's the same in every orientation, and of a linear molecule it's the size
-            of the textbook's one number.
-        energy: against the isolated neutral atoms of the same method, kcal/mol; negative = bound.
+            nuclear charge, debye angstrom. It is the same in every orientation; for a linear molecule it is the
+            size of the single number in textbooks.
+        energy: energy relative to the isolated neutral atoms, by the same method, kcal/mol; negative = bound.
         charges_N: Mulliken charge of each graph atom, e, with those of its hydrogens that are not graph atoms.
         energy_shares_N: share of each graph atom in `energy`, kcal/mol, with its hydrogens' likewise.
         bond_orders_U: Wiberg bond order of each bond of the graph.

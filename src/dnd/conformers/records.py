@@ -35,10 +35,10 @@ class Record:
             of the coordinates is atom i of `AddHs(MolFromSmiles(smiles))`. `coordinates`: elements and positions in any
             order, SMILES perhaps. `molblock`: graph and conformer are both in the block. `molblock_for_smiles`: the
             graph is the SMILES', the block holds its coordinates in another atom order.
-        smiles: one SMILES, or several of which the first that fits the coordinates counts.
+        smiles: one SMILES, or several, of which the first that fits the coordinates is used.
         molblock: mol block of an SDF record.
         atomic_numbers_A: elements, for the layouts with coordinates of their own.
-        positions_A3: angstrom, the same.
+        positions_A3: positions in angstrom, for the same layouts.
         charge: net charge, for coordinates without a SMILES.
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.

@@ -50,7 +50,7 @@ class Exported:
     def predict(self, smiles: Sequence[str]) -> tuple[np.ndarray, list[str]]:
         """Values `(len(smiles), C)` float64, NaN where there is no molecule, and the reason of each NaN row.
 
-        A target that is for molecules of so many heavy atoms only is NaN for larger ones.
+        A target with a largest number of heavy atoms is NaN for larger molecules.
         """
         molecules = [read(text, self.settings["limits"]) for text in smiles]
         reasons = [found if isinstance(found, str) else "" for found in molecules]

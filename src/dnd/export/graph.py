@@ -117,9 +117,9 @@ def value_nodes(graph: Graph, outputs: str, targets: tuple[Target, ...], calibra
     """Values `(B, C)` float64 from outputs `(B, C)` float32.
 
     Args:
-        graph: to build in.
+        graph: graph to build in.
         outputs: outputs of the network.
-        targets: in the scale of the network.
+        targets: targets in the scale of the network.
         calibration: calibration of the model, or None.
     """
     double = graph("Cast", outputs, to=_DOUBLE)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,9 @@ from dnd.tables.labels import (
     DrawnRows,
     LabelColumn,
     LabelRules,
+    class_key,
     column_cells,
+    holds_numbers,
     is_missing,
     missing_words_in,
     read_column,
@@ -52,12 +54,12 @@ class TargetFacts:
     Attributes:
         name: name of the column.
         unit: by its name or its cells; empty = not known.
-        cells: the kinds of its cells.
+        cells: the kinds of its cells, without those of the test part of the default split, which decide nothing.
         rules: under which it was read: the user's, and what had to be added.
         added: options that `finetune` would ask for, as they are typed.
         problem: why it can't be learned; empty where it can.
-        notes: what was understood of its cells.
-        labels: how many molecules have one, limits included.
+        notes: how its cells were read.
+        labels: number of molecules with a label, limits included.
         low: smallest label.
         median: median of the labels.
         high: largest label.
@@ -96,14 +98,14 @@ class DataFacts:
 
     Attributes:
         path: the table.
-        rows: how many it has.
-        looked_at: rows that were drawn and parsed.
-        smiles_column: where the SMILES are.
+        rows: number of rows.
+        looked_at: number of rows that were drawn and parsed.
+        smiles_column: name of the column of SMILES.
         asked_column: whether the user named that column.
-        id_column: the user's names of the molecules; empty where there is none.
-        molecules: rows with a molecule that can be read.
-        different: molecules among them, each once.
-        invalid: for each reason the rows, as a spreadsheet numbers them.
+        id_column: column with the user's names of the molecules; empty if there is none.
+        molecules: number of rows with a valid molecule.
+        different: number of different molecules among them.
+        invalid: for each reason the invalid rows, as a spreadsheet numbers them.
         salts: rows of a molecule with counter-ions, solvent or water.
         mixtures: rows of several molecules of similar size.
         standardized: rows that standardization changes; None = it was not asked for.
@@ -113,9 +115,9 @@ class DataFacts:
         leaks: pairs of columns that order the molecules alike, with the rank correlation.
         chosen: the targets that `next_line` names.
         split: sizes of training, validation and test part; None where no split can be drawn.
-        split_name: the default split, or the one that does where that can't be drawn.
-        split_problem: why the default can't be.
-        notes: what else was noticed of the targets together.
+        split_name: the default split, or the split used instead if that can't be drawn.
+        split_problem: why the default split can't be drawn.
+        notes: further notes about the targets together.
     """
 
     path: str
@@ -174,7 +176,7 @@ def shell_word(text: str) -> str:
 
 
 MOST_ROWS = 20_000
-"""Rows that are parsed; of more, so many are drawn at random."""
+"""Largest number of rows that are parsed; larger tables are subsampled at random."""
 FIRST_ROWS = 2_000
 """The same at the start of a finetuning, which reads all rows later."""
 MOST_COLUMNS = 200
@@ -200,7 +202,7 @@ def check_data(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; empty = every column that can be learned is one.
         smiles_column: SMILES column; None = find it.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         standardize: count molecules by their largest organic part, neutral, as `finetune` does on request.
 
     Raises:
@@ -218,7 +220,7 @@ def first_look(
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels.
         smiles_column: where the SMILES are; None = find the column.
-        settings: of the finetuning.
+        settings: settings of the finetuning.
 
     Returns:
         What was found, and the table as it was read; None where it has more rows than were kept.
@@ -313,6 +315,7 @@ class _Kept:
     smiles: list[str]
     rules: LabelRules
     comma_file: bool
+    drawn: dict[bytes, tuple[str, Split | None, str]] = field(default_factory=dict)
 
     def cells(self, name: str) -> list[str]:
         return [row.values[name] for row in self.rows]
@@ -363,7 +366,7 @@ def _columns(
         if why:
             others[name] = why
             continue
-        facts, labels = _target(kept, name)
+        facts, labels = _target(kept, name, _rows_that_decide(kept, names or [name]))
         kinds = facts.cells
         if labels is None and not names and kinds is not None and kinds.numbers <= sum(kinds.words.values()):
             others[name] = facts.problem
@@ -374,7 +377,7 @@ def _columns(
     if not names and len(columns) > MOST_COLUMNS:
         others[f"{len(columns) - MOST_COLUMNS} further columns"] = f"only the first {MOST_COLUMNS} are examined"
     for name in [name for name in columns[:MOST_COLUMNS] if names and name not in names]:
-        labels = _target(kept, name)[1]  # beside named targets the others may be leaks
+        labels = _target(kept, name, _rows_that_decide(kept, [name]))[1]  # beside named targets others may be leaks
         if labels is not None:
             values[name] = labels
     return targets, others, values
@@ -394,16 +397,55 @@ def _no_target(cells: Sequence[str]) -> str:
     return "SMILES too" if look_like_smiles(known) else ""
 
 
-def _target(kept: _Kept, name: str) -> tuple[TargetFacts, LabelColumn | None]:
+def _rows_that_decide(kept: _Kept, names: Sequence[str]) -> list[bool]:
+    """Whether each row is outside of the test part of the default split, whose labels `finetune` learns nothing from.
+
+    Args:
+        kept: the usable rows.
+        names: the targets that are learned together; a row where all of them are empty is in no part.
+    """
+    labelled = _rows_that_are_dealt(kept, dict.fromkeys(names, kept.rules))
+    part = _drawn(kept, labelled)[1]
+    test = set() if part is None else {labelled[place] for place in part.test}
+    return [place not in test for place in range(len(kept.rows))]
+
+
+def _rows_that_are_dealt(kept: _Kept, rules: Mapping[str, LabelRules]) -> list[int]:
+    """Rows that `finetune` deals into parts before it reads the labels: those where a cell may be one.
+
+    Args:
+        kept: the usable rows.
+        rules: of each target.
+    """
+    each = [(name, {class_key(word) for word in own.missing}) for name, own in rules.items()]
+    numeric = {name: holds_numbers(kept.cells(name)) for name in rules}
+
+    def says_nothing(cell: str, name: str, asked: set[str]) -> bool:
+        return not cell.strip() or (numeric[name] and (is_missing(cell) or class_key(cell) in asked))
+
+    return [
+        place
+        for place, row in enumerate(kept.rows)
+        if not all(says_nothing(row.values[name], name, asked) for name, asked in each)
+    ]
+
+
+def _target(kept: _Kept, name: str, decides: Sequence[bool]) -> tuple[TargetFacts, LabelColumn | None]:
     """What a column holds, and its labels where they can be read, with options of our own if need be."""
     facts = TargetFacts(name, "", None, kept.rules)
     cells = kept.cells(name)
     try:
-        kinds = column_cells(cells, column=name, rules=kept.rules, comma_file=kept.comma_file)
+        deciding = list(itertools.compress(cells, decides))
+        kinds = column_cells(deciding, column=name, rules=kept.rules, comma_file=kept.comma_file)
         rules, added = _eased(kept.rules, kinds)
         facts = replace(facts, cells=kinds, rules=rules, added=added)
         labels = read_column(
-            cells, places=[row.place for row in kept.rows], column=name, rules=rules, comma_file=kept.comma_file
+            cells,
+            places=[row.place for row in kept.rows],
+            column=name,
+            rules=rules,
+            comma_file=kept.comma_file,
+            learned=decides,
         )
         facts = _measured(replace(facts, unit=labels.unit, notes=labels.notes), labels)
     except InputError as error:
@@ -517,11 +559,14 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     usable = [target.name for target in facts.targets if not target.problem]
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
-    known_BC = np.array([~np.isnan(values[name].values) for name in chosen])
-    labelled = np.flatnonzero(known_BC.any(axis=0)) if chosen else np.array([], np.int64)
-    if len(labelled) < FEWEST_MOLECULES:
-        why = f"{len(labelled)} molecules with labels are too few, at least {FEWEST_MOLECULES} are needed"
+    known_B = np.zeros(len(kept.rows), bool)
+    for name in chosen:
+        known_B |= ~np.isnan(values[name].values)
+    if known_B.sum() < FEWEST_MOLECULES:
+        why = f"{known_B.sum()} molecules with labels are too few, at least {FEWEST_MOLECULES} are needed"
         return replace(facts, split_problem=why if chosen else "no column can be learned")
+    rules = {target.name: target.rules for target in facts.targets if target.name in chosen}
+    labelled = np.array(_rows_that_are_dealt(kept, rules), np.int64)
     part, facts = _dealt(facts, kept, labelled)
     if part is None:
         return facts
@@ -529,12 +574,28 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
         _learned(kept, target, values[target.name], labelled, part) if target.name in chosen else target
         for target in facts.targets
     ]
-    sizes = (len(part.train), len(part.valid), len(part.test))
+    learned = [int(known_B[labelled[rows]].sum()) for rows in (part.train, part.valid)]
+    sizes = (learned[0], learned[1], len(part.test))
     return replace(facts, targets=targets, split=sizes)
 
 
 def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split | None, DataFacts]:
     """The parts under the default split, or by chance where that one leaves a part empty; None where that does too."""
+    name, part, problem = _drawn(kept, labelled)
+    facts = replace(facts, split_problem=facts.split_problem or problem)
+    return part, facts if part is None else replace(facts, split_name=name)
+
+
+def _drawn(kept: _Kept, labelled: Sequence[int] | np.ndarray) -> tuple[str, Split | None, str]:
+    """The first default that can be drawn, its parts of the labelled rows, and why an earlier one can't be."""
+    key = np.asarray(labelled, np.int64).tobytes()  # most columns have labels in the same rows
+    if key not in kept.drawn:
+        kept.drawn[key] = _draw(kept, labelled)
+    return kept.drawn[key]
+
+
+def _draw(kept: _Kept, labelled: Sequence[int] | np.ndarray) -> tuple[str, Split | None, str]:
+    problem = ""
     for name in SPLITS:
         try:
             part = partitions(
@@ -543,10 +604,10 @@ def _dealt(facts: DataFacts, kept: _Kept, labelled: np.ndarray) -> tuple[Split |
                 identities=[kept.smiles[row] for row in labelled],
             )[0]
         except InputError as error:
-            facts = replace(facts, split_problem=facts.split_problem or str(error))
+            problem = problem or str(error)
             continue
-        return part, replace(facts, split_name=name)
-    return None, facts
+        return name, part, problem
+    return SPLITS[0], None, problem
 
 
 def _require_readable(facts: DataFacts, kept: _Kept, names: Sequence[str], settings: TableSettings) -> None:

@@ -84,10 +84,10 @@ class LevelChoice:
         seeds: random seeds of the finetunings.
         scores: per level one value per seed.
         kept: the level with the better mean.
-        margin: by how much its mean is better.
+        margin: difference by which its mean is better.
         half_width: half-width of the 95 % interval of the margin over the seeds (paired, Student's t).
         data: name of the labelled file.
-        split: how it was cut.
+        split: name of the split.
     """
 
     metric: str
@@ -222,11 +222,11 @@ def choose(
     .. math:: \bar d \pm t_{0.975,\,n-1} \frac{s_d}{\sqrt n}, \qquad d_i = \pm (y^\text{node}_i - y^\text{graph}_i)
 
     Args:
-        metric: what was measured on the validation part.
+        metric: metric of the validation part.
         scores: per level one value per seed.
         seeds: random seeds of the values.
         data: name of the labelled file.
-        split: how it was cut.
+        split: name of the split.
     """
     sign = 1.0 if metric in LARGER_IS_BETTER else -1.0
     gains = sign * (np.array(scores["node"]) - np.array(scores["graph"]))

@@ -27,7 +27,7 @@ from dnd.common.compute import derive_seed
 from dnd.common.config import look_up
 from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_plain_file, write_bytes
-from dnd.common.log import LOGGER
+from dnd.common.log import LOGGER, Progress
 from dnd.common.runs import read_record, write_record
 from dnd.predictor.classical.array_models import (
     Kernel,
@@ -554,8 +554,10 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, kept:
                 found.dropped.append(f"{asked - trees} of {asked} trees of {name}: time limit")
                 own = replace(bench, options=replace(bench.options, trees=trees))
         begun = time.monotonic()
-        found.out_of_fold[name] = _out_of_fold(own, name, found.folds, kept)
+        progress = Progress(f"classical member {name}", unit="fit", total=found.folds + 1)
+        found.out_of_fold[name] = _out_of_fold(own, name, found.folds, kept, progress)
         found.models[name] = _on_all(own, name, kept)
+        progress.close(say=False)
         found.seconds[name] = time.monotonic() - begun
         LOGGER.info(f"classical member {name}: {found.seconds[name]:.1f} s")
     return found
@@ -571,7 +573,7 @@ def _pilot(bench: Workbench, name: str) -> float:
     return float(seconds * max(1.0, len(bench.rows) / len(few)) ** _GROWTH)
 
 
-def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork) -> Array:
+def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork, progress: Progress) -> Array:
     found_BC = np.full(bench.targets_BC.shape, np.nan)
     for fold in range(folds):
         inside = bench.rows[bench.folds == fold]
@@ -583,6 +585,7 @@ def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork) -> Arr
             kept.put(piece, {"values": found_BC[inside]}, {}, time.monotonic() - started)
         else:
             found_BC[inside] = found[0]["values"]
+        progress.advance()
     return found_BC
 
 

@@ -71,7 +71,7 @@ class CompressConfig:
     Attributes:
         loop: epochs, rates, batch size, seed of the training.
         student: architecture with `--encoder random`; a pretrained encoder brings its own.
-        encoder: what the student starts from.
+        encoder: starting point of the student.
         pooling: see `FinetuneConfig`.
         layer_decay: learning rate multiplier per layer; 1 = one rate for all.
         loss: loss for values.

@@ -164,7 +164,7 @@ def _finetune_students(plan: Plan, out: Path, resume: bool) -> FinetuneSummary:
 
 
 def _finetune_blend(plan: Plan, out: Path, clock: Clock, resume: bool) -> FinetuneSummary:
-    """`finetune` with classical members; see `blending.py`."""
+    """`finetune` with classical members; see `stacking.py`."""
     from dnd.finetuning.stacking import fit_blend
 
     if num_ranks() > 1:
@@ -207,17 +207,17 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
             next_step="Use --split column:NAME",
         )
     hydrogens = _hydrogens(config, encoder)
-    student = initial_student(config, encoder, seed=0)  # an encoder that can't be opened is said before data are read
+    student = initial_student(config, encoder, seed=0)  # fails before data are read if it can't be opened
     files = [replace(file, rules=config.labels) for file in files]
     molecules, tasks, measured = _read(files, config, hydrogens)
     _check_metric(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
-    config = replace(config, units=_units(config, molecules, tasks))
+    given, config = config, replace(config, units=_units(config, molecules, tasks))
     if config.units and len(config.units) != len(molecules.names):
         expected = len(molecules.names) if not molecules.groups else "one per target"
         raise ConfigError("units and target columns differ in number", found=len(config.units), expected=expected)
     rehearsal = PropertyNetwork(student.eval(), config.pooling, config.head, len(molecules.names))
-    run_over(rehearsal, student, molecules.store, np.arange(1))  # a pooling that the student lacks is said here
+    run_over(rehearsal, student, molecules.store, np.arange(1))  # fails here if the student lacks the pooling
     parts, learned_BC = list(molecules.parts), molecules.learned_BC
     notices = check_tasks(learned_BC, molecules.names, tasks.kinds)
     choice = None if config.targets == "raw" else config.transform
@@ -240,7 +240,7 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
         "data_digest": molecules.digest(),
         "smiles_column": molecules.smiles_column,
         "target_columns": list(molecules.names),
-        "settings": to_dict(config),
+        "settings": to_dict(given),  # what is found in the data follows from them, and its rules may change
     }
     if len(files) > 1:
         record["files"] = list(molecules.files)

@@ -51,21 +51,22 @@ class LabelledMolecules:
         smiles: canonical SMILES.
         targets_BC: labels in raw units; NaN = missing, at least one known per row.
         names: names of the targets.
-        extra: values of the further column that was asked for, such as that of a split.
+        extra: values of the further column that was asked for, such as the column of a split.
         num_rows: rows of the input, usable or not.
-        rejects: the others.
+        rejects: rows that are not usable, with reasons.
         files: names of the inputs.
         origins: where there are several inputs, for each molecule its row numbers in each of them.
-        classes: for each target its labels, where they are words; `targets_BC` has their places then.
+        classes: names of the classes of each target whose labels are words; `targets_BC` then holds their positions.
         groups: columns that are the classes of one target; see `dnd.predictor.targets`.
-        not_drawn: rows that are too many, see `read_labelled`.
-        parts: partitions, where they were asked for; the labels were read by those of the molecules that are learned.
+        not_drawn: rows left out by subsampling, see `read_labelled`.
+        parts: partitions, if they were asked for; the labels of the training and validation molecules then decided how
+            labels are read.
         ids: the user's own names of the molecules; empty where the table has none.
-        places: row of each as messages say it.
+        places: number of the row of each molecule, as messages count.
         sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all labels are exact.
-        class_names: for each target of two classes with names of their own these, class 0 first; empty = 0 and 1.
+        class_names: names of both classes of each target of two named classes, class 0 first; empty = 0 and 1.
         units: units of the user's targets, if the cells name them.
-        notes: what was understood of the labels and what was left out of them, a line each.
+        notes: how the labels were read and which were left out, a line each.
         smiles_column: SMILES column of the first input.
         standardized: molecules that standardization changed; None = it was not asked for.
         merged: rows that are in no part, because their labels became part of another row of their molecule.
@@ -174,9 +175,9 @@ def read_labelled(
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
 
-    With a `dealing`, the molecules are dealt into parts before their labels are read, and only the labels of training
-    and validation molecules say how the others are read: a label of a test molecule that is none of their kind counts
-    as missing, and `notes` has a line about it.
+    With a `dealing`, the molecules are assigned to parts before their labels are read, and the labels of the training
+    and validation molecules alone decide how labels are read: a test label of another kind counts as missing, and
+    `notes` has a line about it.
 
     Args:
         path: the file.
@@ -184,11 +185,11 @@ def read_labelled(
         hydrogens: as the student sees molecules.
         smiles_column: SMILES column; None = find it.
         extra_column: a further column to keep, such as that of a split.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         remembered: see `open_molecules`.
         standardize: see `featurize_smiles`.
         jobs: worker processes for many molecules; 0 = one per processor.
-        fewest: molecules that must be left.
+        fewest: smallest number of usable molecules.
         most: largest number of labelled rows; larger tables are subsampled at random. None = all.
         dealing: the split; none = every label is read as those of a training part are.
         table: the rows of the file, if they were read already.
@@ -207,7 +208,7 @@ def read_labelled(
     kept = [place for place, molecule in enumerate(molecules) if molecule.graph is not None]
     bad = _without_molecule(labelled, molecules)
     note_rows(reject.reason for reject in bad)
-    if 0 < len(kept) < fewest:  # what is wrong with the labels of a small table is said first
+    if 0 < len(kept) < fewest:  # faults in the labels of a small table are reported first
         label_values(labelled.only(kept), np.ones(len(kept), bool))
     require_enough(len(kept), bad, fewest)
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
@@ -346,7 +347,7 @@ class LabelledFile:
         path: CSV, TSV, SMI, SDF or Parquet.
         target_columns: columns with labels; an empty cell is a missing label.
         smiles_column: SMILES column; None = find it.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         remembered: see `open_molecules`.
         kept: its rows, if they were read already.
     """
@@ -392,7 +393,7 @@ class LabelledRows:
         num_rows: all rows.
         not_drawn: rows with a label that are too many.
         places: rows as messages say them.
-        rules: what the user says of the labels.
+        rules: the user's options for labels.
         comma_file: see `settle_notation`.
         smiles_column: where the SMILES were.
         unused_words: words that mean a missing label by `rules`, and that no cell is.
@@ -447,9 +448,9 @@ class Labels:
     Attributes:
         values_BC: NaN = missing; where the labels are words, their places in `classes`.
         sides_BC: see `LabelledMolecules`.
-        classes: for each target its labels, where they are words.
+        classes: names of the classes of each target whose labels are words.
         units: units of the targets, if the cells name them.
-        notes: what was understood of the cells, and which were left out.
+        notes: how the cells were read, and which were left out.
     """
 
     values_BC: Float[np.ndarray, "rows targets"]

@@ -395,7 +395,7 @@ def decayed_groups(
     """AdamW groups, one per depth and kind; one-dimensional parameters (biases, norms) are not decayed.
 
     Args:
-        named_parameters: what to train.
+        named_parameters: parameters to train.
         layer_of: depth of a parameter by its name, 0 to `num_layers + 1`.
         num_layers: L.
         decay: 0.65 in the paper; 1 gives one rate to all.
@@ -433,15 +433,15 @@ class SupervisedObjective(Objective):
         balanced: the loss is the mean over targets, not over labels, and selects the epoch: a mean of metrics of
             several kinds and units would say nothing.
         loop: settings of the run.
-        identities: for each molecule of the validation part what tells it from others; its rows stay in one half of
-            what `HalfChoice` compares. Empty = all are different.
-        layer_decay: learning rate multiplier per layer, see `layer_decay.py`.
-        class_weights: let the classes of a target weigh the same in the loss, however rare they are.
+        identities: identity of each molecule of the validation part; `HalfChoice` keeps all rows of one identity in the
+            same half. Empty = all are different.
+        layer_decay: learning rate multiplier per layer, see `layer_rate`.
+        class_weights: whether all classes of a target have the same total weight in the loss.
         value_loss: loss for values.
         select_by_loss: the validation loss chooses the epoch, whatever the metrics say.
         sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
             prediction beyond a limit, on the side of the truth, costs nothing; one on the other side costs what it
-            would cost if the limit were the label (a hinge). Limits judge nothing.
+            would cost if the limit were the label (a hinge). Metrics leave limits out.
     """
 
     def __init__(

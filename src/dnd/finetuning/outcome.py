@@ -85,27 +85,27 @@ Array = Float[np.ndarray, "molecules targets"]
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training made, before it is judged.
+    """Result of a training, before it is evaluated.
 
     Attributes:
         members: the networks; with a blend there may be none.
         targets: names, units and kinds.
-        folds: per partition it and the predictions for all molecules, NaN where there are none. Those of a blend for
-            its own training molecules are out of fold.
-        training: per network how its training went, for `metrics.json`.
-        domain_rows: molecules that the domain is made of.
-        embed: the representation of such molecules that measures distance.
+        folds: pairs of a partition and the predictions for all molecules, NaN where there are none. Those of a blend
+            for its own training molecules are out of fold.
+        training: for each network how its training went, for `metrics.json`.
+        domain_rows: molecules that the domain is fitted on.
+        embed: representation of given molecules, in which the domain measures distances.
         blend: the classical part; None = networks only.
-        lessons: per partition the molecules that teach the calibration; None = its validation part, or with folds its
-            test part.
-        features: features of the molecules, where they are computed already, for the baselines.
+        lessons: per partition the molecules that the calibration is fitted on; None = its validation part, or with
+            folds its test part.
+        features: features of the molecules for the baselines, if they are computed already.
         alone: per member of a blend its own predictions for each partition.
         deadline: value of `time.monotonic` by which the baselines must be fitted.
         about: further entries of `metrics.json`.
-        spread_BC: how far the members disagree about each molecule, as the model will say it of a new one; None where
+        spread_BC: how far the members disagree about each molecule, as the model will report it for a new one; None if
             there is one member or several partitions.
-        similarity_B: similarity of a blend's molecules to the nearest one that their prediction was learned from; None
-            where the intervals do not go with it.
+        similarity_B: similarity of the molecules of a blend to the nearest one that their prediction was learned from;
+            None if the intervals do not depend on it.
     """
 
     members: tuple[Member, ...]

@@ -1,10 +1,9 @@
 """`dnd finetune --search N`: a few settings of the training chosen by Optuna, by the validation part alone.
 
-Each trial is a finetuning of one student on the same split; its validation score is all that is read of it. The search
-stands in `search.jsonl` of the MODEL folder, a sealed line per finished trial, so that a search goes on: a trial that
-was not finished starts again where its checkpoint is. What came out stands in `search.json`. Trial k is proposed
-by a sampler whose seed is a function of the run's seed and k, so an interrupted search and a whole one make the same
-proposals.
+Each trial is a finetuning of one student on the same split; only its validation score is used. The search is kept in
+`search.jsonl` of the MODEL folder, a sealed line per finished trial, so that it can be resumed: an unfinished trial
+continues from its checkpoint. The result is in `search.json`. Trial k is proposed by a sampler whose seed is a function
+of the run's seed and k, so an interrupted search and a whole one make the same proposals.
 
 Source: Bergstra et al., "Algorithms for Hyper-Parameter Optimization" (NIPS 2011), as Optuna's `TPESampler` has it.
 """

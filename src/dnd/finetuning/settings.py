@@ -53,7 +53,7 @@ class Clock:
 
 
 RECIPE = "finetune-small"
-# In the order in which a time limit keeps them; see `classical_fits.py`.
+# In the order in which a time limit keeps them; see `classical.py`.
 PROPERTY_TERMS = ("quantum", "labels")
 CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest")
 
@@ -150,14 +150,14 @@ class BlendConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig(TableSettings):
-    """Settings of a finetuning, beside those of its table.
+    """Settings of a finetuning, in addition to those of its table (`TableSettings`).
 
     Attributes:
         loop: epochs, rates, batch size, seed of the training.
         student: architecture with `--encoder random`; a pretrained encoder brings its own.
         regularization: dropout rates of the student.
         pooling: `mean` (+MP), `virtual_node` (+VN), or `min_max_mean_sum` as in 3DInfomax on QM9.
-        head: `mlp`, `linear`, or `pna`, which goes with it.
+        head: `mlp`, `linear`, or `pna`, which belongs to the pooling `min_max_mean_sum`.
         batch_norm: `kept` keeps weights and statistics of the encoder's batch norms; `fresh` resets them, as
             3DInfomax does on QM9.
         select_by: criterion that chooses the epoch on the validation part: the `metric`, or the `loss`.

@@ -31,10 +31,10 @@ class TableSettings:
 
     Attributes:
         split: see `partitions`.
-        fractions: of training, validation and test part, for the splits that draw them.
-        folds: of the k-fold split; each fold trains a member.
-        split_seed: of the split, where it draws anything. It is apart from `loop.seed`, so that seeds share a split.
-        standardize: learn and predict the largest organic part of each molecule, neutral; the model keeps to it.
+        fractions: sizes of the training, validation and test part, for the splits that draw them.
+        folds: number of folds of the k-fold split; each fold trains a member.
+        split_seed: random seed of a split that draws; apart from `loop.seed`, so that training seeds share a split.
+        standardize: whether to learn and predict the neutral largest organic part of each molecule; kept in the model.
         labels: how cells are read as labels, beyond what they say themselves: words for missing ones, what becomes of
             `>10`, the decimal mark.
     """
@@ -189,7 +189,7 @@ class _Wish:
 
     Attributes:
         kind: one of `_PLAIN` and `_WITH_ARGUMENT`.
-        argument: what stands behind the colon of `column`, `time` and `index`.
+        argument: text behind the colon of `column`, `time` and `index`.
         folds: K of the k-fold split, where it's given.
         repeats: how often the folds are drawn anew.
     """
@@ -225,7 +225,7 @@ def partitions(
         column_values: cells of the column that `column:NAME` or `time:NAME` names.
         rows_B: row numbers of the molecules in the input, for `index`; none = counted from 0.
         num_rows: rows of the input, usable or not; None = as many as molecules.
-        places: rows of the molecules as messages say them; none = counted from 0.
+        places: numbers of the rows of the molecules, as messages count; none = counted from 0.
         fractions: fractions of the parts, where the rule has any.
         seed: random seed of the draw, independent of the training seed.
         folds: K where `split` does not say it. Fold k is tested by a network that chose its epoch on fold k + 1 and

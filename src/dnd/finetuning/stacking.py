@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
-from dnd.common.log import LOGGER, PROGRESS
+from dnd.common.log import LOGGER, PROGRESS, Progress
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
 from dnd.finetuning.classical import ClassicalFits, KeptFeatures, KeptWork, Workbench, fit_classical, within_bytes
 from dnd.finetuning.evaluation import Features
@@ -67,7 +67,7 @@ class BlendStudents:
     """The students of one partition.
 
     Attributes:
-        rehearsals: by fold, those that predict it.
+        rehearsals: for each fold the students that predict it.
         finals: those that the model keeps, trained on all development molecules.
         left_out: why there are none; empty where there are, or where none were asked for.
     """
@@ -344,7 +344,9 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
     kept = KeptWork(out)
     cache = KeptFeatures(kept, layout.sets)
-    features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache)
+    progress = Progress("features", unit="molecule", total=len(smiles))
+    features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache, say_progress=progress.reach)
+    progress.close(say=False)
     cache.keep()
     x_BF, place_B = features.x_BF, np.full(len(has_features_B), -1)
     place_B[every] = np.arange(len(every))

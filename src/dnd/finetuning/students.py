@@ -210,8 +210,8 @@ class MemberResult:
         member: the network.
         fold: which partition it was trained on.
         partition: that partition.
-        predictions_BC: for all molecules, raw units or probabilities.
-        halves_VC: for those of `partition.valid`, each half at the epoch that the other prefers.
+        predictions_BC: predictions for all molecules, raw units or probabilities.
+        halves_VC: predictions for `partition.valid`, each half at the epoch that the other prefers.
         training: how the loop ended.
         best_epoch: epochs (of a head alone, steps) after which the network is as it is here.
     """

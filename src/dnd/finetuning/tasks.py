@@ -124,7 +124,7 @@ def choose_tasks(
         targets_BC: labels; NaN = missing.
         names: names of the targets.
         choices: one for all targets, or one for each.
-        words: for each target its labels, where they are words.
+        words: labels of each target whose labels are words.
         several_files: the targets come from more than one file.
 
     Raises:

@@ -36,8 +36,8 @@ class Embedder:
     """A pretrained student and a pooling.
 
     Args:
-        student: in evaluation mode.
-        hydrogens: as it was trained.
+        student: student in evaluation mode.
+        hydrogens: hydrogen setting of its training.
         pooling: `mean` (+MP) or `virtual_node` (+VN).
         device: `cpu`, `cuda` or `auto`.
         jobs: processes for parsing many molecules; 0 = one per processor.

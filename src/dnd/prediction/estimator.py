@@ -40,12 +40,12 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
-        ensemble: number of students; the recipe's own when None, as are all the following.
+        ensemble: number of students; the recipe's when None, which holds for the following parameters too.
         epochs: passes over the training molecules.
         learning_rate: peak learning rate.
         batch_size: molecules per step.
         loss: `l1`, `huber` or `mse`.
-        transform: `auto`, `log` or `yeo-johnson`, of skewed labels.
+        transform: transform of skewed labels: `auto`, `log` or `yeo-johnson`.
         time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
         validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
         random_state: seed of the training and of the choice of the validation molecules.
@@ -116,8 +116,8 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
 
         Args:
             X: SMILES, one per row.
-            return_std: return the deviation between the members of the model too, in the shape of `y`.
-            return_interval: return the ends of the interval made for 90 % coverage too, `(..., 2)`.
+            return_std: whether to return the standard deviation between the members too, in the shape of `y`.
+            return_interval: whether to return the ends of the interval made for 90 % coverage too, `(..., 2)`.
 
         Returns:
             The values in the shape of `y`, NaN where there is no molecule; a tuple in this order if more is asked for.
@@ -174,7 +174,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
-        ensemble: number of students; the recipe's own when None, as are all the following.
+        ensemble: number of students; the recipe's when None, which holds for the following parameters too.
         epochs: passes over the training molecules.
         learning_rate: peak learning rate.
         batch_size: molecules per step.
@@ -268,7 +268,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         return [own.index(name) if self._is_named else int(name) for name in names]
 
     def predict(self, X: Any) -> np.ndarray:
-        """The more probable class.
+        """The most probable class of each molecule.
 
         Raises:
             ValueError: a row is not a valid molecule, and a class has no missing value. `predict_proba` has NaN there.

@@ -27,7 +27,7 @@ from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.tables.labels import MISSING_WORDS, class_key, is_number
+from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number
 from dnd.tables.molecules import as_molecules
 
 FEWEST = 10
@@ -108,7 +108,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name; with `deep` each of `settings` too, as `settings__BAME`."""
         found: dict[str, Any] = super().get_params(deep=deep)
-        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # what is wrong is said by `fit`
+        known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # `fit` reports what is wrong
         return found | {f"{_SETTING}{name}": value for name, value in known.items()}
 
     def _finetune(
@@ -127,6 +127,8 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
         encoder, config = self._choices()
+        if not words:
+            _require_no_placeholder(labels_BC, names, config.labels, kept)
         parts = _parts(smiles, self.validation_fraction, self.random_state, config.standardize)
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
@@ -163,7 +165,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         """Write the fitted model as a MODEL folder, which `from_folder`, `dnd.load` and every verb open.
 
         Args:
-            folder: to be made.
+            folder: folder to write.
 
         Raises:
             NotFittedError: the estimator is not fitted.
@@ -329,6 +331,26 @@ def class_words(classes: Sequence[Any]) -> tuple[str, ...]:
     return () if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)) else tuple(classes)
 
 
+def _require_no_placeholder(
+    labels_BC: Float[np.ndarray, "molecules targets"], names: Sequence[str], rules: LabelRules, kept: Sequence[int]
+) -> None:
+    """Refuse labels such as -999 far outside the others, as a table with them is, in words for arrays."""
+    for name, column_B in zip(names, labels_BC.T, strict=True):
+        found = column_cells([_number_cell(label) for label in column_B.tolist()], column=name, rules=rules)
+        for word in found.placeholder_words[:1]:
+            first = kept[int(np.flatnonzero(column_B == float(word))[0])]
+            raise InputError(
+                f"{name}: a value looks like a placeholder for a missing label",
+                found=f"{word} at index {first}, far outside the others",
+                next_step="Pass NaN where a label is missing, "
+                f"or settings={{'labels.measured': '{word}'}} if that was measured",
+            )
+
+
+def _number_cell(label: float) -> str:
+    return "" if math.isnan(label) else repr(label)
+
+
 def _write_table(
     path: Path,
     smiles: Sequence[str],
@@ -338,7 +360,7 @@ def _write_table(
     words: Sequence[str],
 ) -> None:
     def cell(label: float) -> str:
-        return "" if math.isnan(label) else words[int(label)] if words else repr(label)
+        return words[int(label)] if words and not math.isnan(label) else _number_cell(label)
 
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

@@ -37,16 +37,16 @@ def evaluate_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
         smiles_column: SMILES column; None = that of the training data, else found by name or content.
-        target_columns: columns with the labels, in the order of the model's targets. When empty, those of the targets'
-            names; a target of several that has no column in the file is left out, and `absent_targets` says so.
-        rules: what the user says of the labels; None = what was said in training.
+        target_columns: columns with the labels, in the order of the model's targets. When empty, the columns with the
+            names of the targets; if the model has several, those without a column in the file are left out and listed
+            in `absent_targets`.
+        rules: the user's options for labels; None = those of the training.
 
     Returns:
         Each metric as the mean over the targets of its kind, each target's own under `targets`, and counts. Molecules
         that the model learned from are counted in `known_molecules`, and where there are any, `unknown` has the same
-        metrics of the others only: those of known molecules say how well it remembers. A model of before, which keeps
-        no list of its molecules, has None there. `rejects` says
-        why rows were left out.
+        metrics of the others only, since those of known molecules show how well it remembers. An older model, which has
+        no list of its molecules, has None there. `rejects` has the reasons why rows were left out.
 
     Raises:
         InputError: a column is missing, a label is not a number (or not a class of the model), or no row is left.

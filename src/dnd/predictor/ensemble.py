@@ -257,7 +257,7 @@ class FrozenEncoder:
     """A pretrained student as it was before finetuning, whose representation classical members look at.
 
     Attributes:
-        student: in evaluation mode.
+        student: student in evaluation mode.
         pooling: pooling of its atoms.
         heads: ready-made properties whose values follow the pooled atoms; None = the representation is these alone.
     """

@@ -291,7 +291,7 @@ def judge_targets(
     Args:
         targets: targets of the columns.
         labels_BC: in their units; NaN = missing.
-        predictions_BC: in their units, or probabilities.
+        predictions_BC: predictions in their units, or probabilities.
     """
     names, kinds, groups = [one.name for one in targets], [one.kind for one in targets], groups_of(targets)
     scaled_BC = on_learned_scale(targets, labels_BC)

@@ -2,7 +2,7 @@
 
 `config.json`, `card.md`, `metrics.json`, `splits.json`, `test_predictions.csv`, `rejects.csv`,
 `known_molecules.txt`, and one `model.safetensors` per network (`model-1.safetensors` for the second); with a blend also
-`classical.safetensors`, see `blend.py`. A predictor is a list of members whose predictions are averaged with their
+`classical.safetensors`, see `ensemble.py`. A predictor is a list of members whose predictions are averaged with their
 weights.
 """
 
@@ -41,7 +41,7 @@ class Member:
     """One network of a predictor.
 
     Attributes:
-        network: in evaluation mode.
+        network: network in evaluation mode.
         targets: names, units and kinds, and the scale its outputs are in.
         seed: random seed of its training.
         weight: its share of the prediction; the shares sum to 1.
@@ -68,7 +68,7 @@ class PredictorParts:
         hydrogens: as the students saw molecules in training.
         config: the content of `config.json`.
         blend: the classical part and the weights of all members; None = the networks' own weights.
-        limits: of its representations; None = the model is one of before, which has none.
+        limits: limits of its representations; None = an older model without limits.
     """
 
     members: tuple[Member, ...]
@@ -159,7 +159,7 @@ def write_predictor(
         members: the networks.
         config: see `predictor_config`.
         blend: the classical part.
-        limits: of its representations, within which `embed` keeps them.
+        limits: limits of its representations, within which `embed` keeps them.
         card: Markdown.
         metrics: plain values for `metrics.json`.
         splits: plain values for `splits.json`.
@@ -220,7 +220,7 @@ def read_predictor(model: ModelFolder) -> PredictorParts:
         )
     training_of(config, folder)
     try:
-        # Models of before mixed tasks say the kind once, for all targets.
+        # Models older than mixed tasks have one kind for all targets.
         _require_size(config)
         targets = [from_dict(Target, {"kind": config["task"], **target}) for target in config["targets"]]
         _require_limits(config, targets)

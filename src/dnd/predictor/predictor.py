@@ -324,7 +324,7 @@ class Predictor:
 
         Args:
             molecules: see `predict`.
-            as_given: do not standardize them, whatever the model does: they are in the form that it sees.
+            as_given: whether the molecules are already in the form that the model sees, and are not standardized again.
         """
         from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
@@ -345,7 +345,7 @@ class Predictor:
 
         Args:
             store: the molecules.
-            features: what the classical members see of them, where it is computed already; None = it is computed.
+            features: features of the classical members; None = they are computed here.
 
         Returns:
             The values, and by row the reasons of those that are NaN, because a feature can't be computed or the model
@@ -366,7 +366,7 @@ class Predictor:
         """The same model, whose tables have the columns of some targets only.
 
         Args:
-            names: of targets, some of which may stand in one text with commas between them, as `solubility,logd`.
+            names: names of targets; one text may hold several with commas between them, as `solubility,logd`.
 
         Raises:
             ConfigError: the model has no such target.

@@ -19,18 +19,18 @@ class ReadyMade:
     """A property of a model that ships.
 
     Attributes:
-        name: of the target.
-        title: what it is, in a few words.
-        unit: of the values; empty for a class or a ratio.
+        name: name of the target.
+        title: description in a few words.
+        unit: unit of the values; empty for a class or a ratio.
         kind: `regression`, or `classification`: then the value is the probability of class 1.
         data: that taught it.
-        licence: of these data.
+        licence: licence of these data.
         training: molecules with a label that taught it.
         test: molecules of the test part, which taught nothing.
         metric: `rmse` in the unit, or `rocauc`.
-        score: of the model on the test part.
-        forest: of a random forest on counts there.
-        mean: of the training mean there.
+        score: score of the model on the test part.
+        forest: score of a random forest on counts there.
+        mean: score of the training mean there.
         beside_forest: `better than`, `level with` or `worse than`; empty where it can't be said.
         bad_at: where not to trust it.
         most_atoms: heavy atoms of the largest molecule that it is predicted for; 0 = no limit.

@@ -89,7 +89,7 @@ def node_distillation_loss(
 
     Args:
         student_ND: student atom representations, after the projection where widths differ.
-        teacher_ND: frozen teacher representations of the same atoms in the same order; see `alignment.py`.
+        teacher_ND: frozen teacher representations of the same atoms in the same order.
 
     Returns:
         Scalar loss, same dtype as `student_ND`.
@@ -125,9 +125,9 @@ def graph_distillation_loss(
               \frac{1}{N_b} \sum_{i \in b} t_i \Bigr\rVert_2^2
 
     Source: Cho et al., "3D Denoisers are Good 2D Teachers" (D&D), Eq. 6. The paper does not state the reduction; see
-    `node_loss.py` for the mean over features. Each encoder is averaged over its own atoms, so the teacher's mean may
-    run over hydrogens that the student does not have (setting `pool_h`). A linear projection of the student commutes
-    with the mean, so it does not matter which comes first.
+    `node_distillation_loss` for the mean over features. Each encoder is averaged over its own atoms, so the teacher's
+    mean may run over hydrogens that the student does not have (setting `pool_h`). A linear projection of the student
+    commutes with the mean, so it does not matter which comes first.
 
     By Jensen's inequality the loss is at most the node loss of a molecule with the same atoms, so a smaller value than
     the node loss says nothing: compare R², not losses.
@@ -162,7 +162,7 @@ def global_alignment_loss(
 
     Source: CCMD (arXiv 2211.16712), global molecular distillation at every layer. Its primary text was not at hand
     and its exact factors are reconstructed. CCMD's teacher has a virtual token; so has ours where it is supervised
-    (`teacher/supervised.py`), and the target of a denoiser is the mean over its atoms.
+    (`supervised_teacher.py`), and the target of a denoiser is the mean over its atoms.
 
     Args:
         student_LBD: state of the student's graph token (the mean over atoms where it has none) after each aligned
@@ -182,7 +182,7 @@ def local_alignment_loss(
     atom_offsets: Int[Tensor, "offsets"],
     size_factor: SizeFactor = "coordinated",
 ) -> Float[Tensor, ""]:
-    r"""Distance of the atoms, summed per molecule and weighed by a function of the molecule's size.
+    r"""Distance of the atoms, summed per molecule and weighted by a function of the molecule's size.
 
     .. math:: L_l = \frac{1}{B} \sum_b w(N_b) \frac{1}{K} \sum_k \sum_{i \in b} \frac{1}{D}
               \lVert s_{ki} - t_{ki} \rVert_2^2, \qquad w(N) \in \{1, 1/N, 1/N^2\}

@@ -136,7 +136,7 @@ class DistillationObjective(PretrainingObjective):
         teacher: any teacher; it is frozen here. None where no term needs one.
         config: settings of the run.
         device: where the teacher runs.
-        cache_folder: for a cache on disk.
+        cache_folder: folder of a cache on disk.
 
     Attributes:
         student: the part that is kept.

@@ -216,7 +216,7 @@ class Standardiser(nn.Module):
 
     Args:
         values_XF: values of training rows, NaN = missing; or the known values of each column, where few are known.
-        what: for messages.
+        what: name for messages.
         pooled: keep one deviation for all columns, the root of their mean variance, and no limits: columns then count
             by how much they vary, and a place that is nearly always 0 does not outweigh the others.
 

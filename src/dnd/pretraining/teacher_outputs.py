@@ -91,7 +91,7 @@ def build_cache(
         store: the molecules.
         request: which outputs.
         device: where the teacher runs.
-        folder: for shards `shard-00000/` with a manifest each; None keeps everything in memory.
+        folder: place of shards `shard-00000/` with a manifest each; None keeps everything in memory.
 
     Raises:
         StorageError: too little space.
@@ -379,7 +379,7 @@ def digest_of(teacher: Teacher, store_fingerprint: str, request: TargetRequest) 
     plan: dict[str, Any] = {**asdict(request), "atoms_per_batch": _ATOMS_PER_BATCH, "store": store_fingerprint}
     plan["teacher"] = weights_digest(teacher)
     if request.num_conformers is None:
-        del plan["num_conformers"]  # caches of before there was a choice have no such entry
+        del plan["num_conformers"]  # older caches, without that choice, have no such entry
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 

@@ -66,7 +66,7 @@ class Explained:
     Attributes:
         smiles: canonical; the atoms are in its order.
         symbols: elements of the atoms.
-        output_C: what the model says of it; NaN where it says nothing of a target.
+        output_C: output of the model for it; NaN where a target has none.
         atoms_NC: contributions, in the unit of the outputs; NaN where the model says nothing.
     """
 
@@ -81,7 +81,7 @@ def explain(predict: Predict, smiles: Sequence[str], *, standardize: bool = Fals
 
     Args:
         predict: outputs of the model for SMILES as they are, NaN where there is no molecule; for classes as log-odds.
-        smiles: in any spelling.
+        smiles: SMILES in any spelling.
         standardize: explain the form that a model sees which standardizes.
     """
     asked: list[str] = []
@@ -419,7 +419,7 @@ class Explanation:
         smiles: canonical, the atoms in its order; as passed where there is no explanation.
         target: name of the target.
         class_name: the predicted class of a target of several; empty for others.
-        prediction: in the unit of the target, or the probability of the class; NaN where there is no explanation.
+        prediction: prediction in the unit of the target, or the probability of the class; NaN without an explanation.
         unit: unit of the contributions; `log-odds` for classes.
         symbols: elements of the atoms.
         atoms_N: contributions.
@@ -443,7 +443,7 @@ def explain_molecules(predictor: Predictor, smiles: Sequence[str], targets: Sequ
 
     Args:
         predictor: the model.
-        smiles: in any spelling.
+        smiles: SMILES in any spelling.
         targets: names of targets; the first four when empty.
 
     Raises:

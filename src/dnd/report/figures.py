@@ -379,8 +379,8 @@ def roc_plot(pairs: Pairs, words: tuple[str, str] = CLASSES) -> str:
     """SVG of one ROC curve per target; `pairs` are labels (0, 1) and probabilities without missing values.
 
     Args:
-        pairs: by the name of the target.
-        words: how the axes call the classes 0 and 1.
+        pairs: pairs of each target, by its name.
+        words: names of the classes 0 and 1 on the axes.
     """
     negative, positive = map(plain, words)
     with drawing(width=3.9, height=3.7) as (figure, grid):

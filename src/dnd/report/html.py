@@ -79,8 +79,8 @@ class Gallery:
 
     Attributes:
         svgs: the drawings.
-        captions: as many.
-        texts: what is shown instead of an empty drawing.
+        captions: one for each.
+        texts: text shown instead of an empty drawing.
         title: heading of the section.
         note: a line under the drawings.
     """

@@ -68,7 +68,7 @@ def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell
     try:
         with _alone(folder), told(PROGRESS):
             outcome = run(folder)
-    except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid goes on with it
+    except (DndError, KeyboardInterrupt):  # a signal: the state is saved, the next run of the grid resumes it
         return 130
     outcome["files"] = digests_of_files(folder)
     outcome["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -117,7 +117,7 @@ def pretrain_base(
 
 
 def _with_changes_allowed(config: BaseConfig) -> BaseConfig:
-    """The same for the trainings of each stage, of which one may have been stopped with the settings of before."""
+    """The same for the trainings of each stage, of which one may have been stopped with the earlier settings."""
 
     def allowing(stage: DistillConfig) -> DistillConfig:
         return replace(stage, loop=replace(stage.loop, allow_change=True))

@@ -45,10 +45,10 @@ class BaseConfig:
         held_out: lists of digests (`tables.key_lists`), files or names in the folder of the data sets: these molecules
             are left out of every input that has labels.
         most_molecules: largest number of molecules of one input file; none = all.
-        most_smiles: the same of a table of SMILES, which costs less; none = as `most_molecules`.
+        most_smiles: the same for a table of SMILES, which costs less; none = as `most_molecules`.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.
-        table_conformers: conformers of inputs without coordinates: `etkdg` generates some, with `none` they teach
-            nothing in 3D.
+        table_conformers: conformers of inputs without coordinates: `etkdg` generates them; with `none` these inputs
+            teach nothing in 3D.
         conformer_backend: what generates them: `rdkit`, `nvmolkit` or `auto`.
         teacher_first: the teacher learns from stores of conformers alone, so that it need not wait for slow columns.
         jobs: processes of `prepare`.

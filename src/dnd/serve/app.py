@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dnd import __version__
 from dnd.common.compute import set_threads
@@ -70,6 +72,7 @@ class SvgResponse(Response):
     media_type = "image/svg+xml"
 
 
+_FIELDS = ("file", "model", "smiles_column")  # of an upload
 SomeModel = Annotated[str | None, Form(description="name of a model; the first one when left out")]
 
 
@@ -197,6 +200,7 @@ def _file_routes() -> APIRouter:
         smiles_column: Annotated[str | None, Form(description="found by name or content when left out")] = None,
     ) -> JobInfo:
         """Send a file; it waits for its turn."""
+        _refuse_other_fields([name for name, _ in (await request.form()).multi_items()])
         jobs: Jobs = request.app.state.jobs
         served = request.app.state.models.named(model or None)
         name = Path(file.filename or "molecules.csv").name[:200]
@@ -240,6 +244,15 @@ def _file_routes() -> APIRouter:
     return router
 
 
+def _refuse_other_fields(names: list[str]) -> None:
+    """A field that is not read is refused, and one that is there twice, of which one would be taken without a word."""
+    for name in names:
+        if name not in _FIELDS:
+            raise HTTPException(422, f"{name[:100]!r} is not a field; there are {', '.join(_FIELDS)}")
+        if names.count(name) > 1:
+            raise HTTPException(422, f"{name} is there twice")
+
+
 def _answer_errors(app: FastAPI) -> None:
     """One line per error, whatever raises it."""
     from fastapi.exceptions import RequestValidationError
@@ -264,12 +277,12 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(DndError, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, by_status)
-    app.add_exception_handler(Exception, lambda _, error: problem(500, f"internal error: {type(error).__name__}"))
 
 
 # Start the server, and stop it when asked: requests that run are answered first.
 
 _SECONDS_TO_STOP = 30
+_SECONDS_TO_ASK = 20  # from the first byte of a request, or from the connection, to the last line before its body
 
 
 def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device: str = "auto") -> None:
@@ -293,6 +306,8 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         app,
         host=host,
         port=port,
+        http=_Impatient,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -308,6 +323,35 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
     LOGGER.info(f"serving {', '.join(model.name for model in models)}; Ctrl-C stops")
     _Server(config).run()
     LOGGER.info("stopped")
+
+
+class _Impatient(H11Protocol):
+    """A connection that is closed when the lines before a body are late; the body has a time of its own."""
+
+    _ends: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        self._await_request()
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_request(self) -> None:
+        if self._ends is None:
+            self._ends = self.loop.call_later(_SECONDS_TO_ASK, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._ends is not None:
+            self._ends.cancel()
+            self._ends = None
 
 
 class _Server(uvicorn.Server):

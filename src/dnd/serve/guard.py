@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse
+
+from dnd.common.log import LOGGER
 
 # What one visitor may ask for, and how requests take turns at the models.
 #
@@ -24,7 +26,7 @@ class Limits:
     Attributes:
         body_bytes: largest size of a request, including an uploaded file.
         body_seconds: between two parts of a request that is being sent.
-        smiles: in one request that is answered at once.
+        smiles: number of SMILES in one request that is answered at once.
         rows: largest number of rows in a file.
         seconds: that a request may take once its turn has come.
         job_seconds: that a file may take.
@@ -32,7 +34,7 @@ class Limits:
         waiting: requests in line.
         queued: files in line.
         kept: files that are done and whose results are kept.
-        kept_seconds: for which they are kept.
+        kept_seconds: seconds for which they are kept.
         page_rows: rows of a file's results in one answer.
     """
 
@@ -126,7 +128,7 @@ class Guard:
     """Refuses what is too large, too slow to arrive, or sent by a page of another site; sets the headers of safety.
 
     Args:
-        app: what lies behind.
+        app: the application behind it.
         limits: limits on the size of a request.
         hosts: names under which the server answers, so that another site's name can't be pointed at it; empty = any.
     """
@@ -141,24 +143,33 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 own = {name.lower() for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in _HEADERS.items() if pair[0] not in own)]
             await send(message)
 
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _joined(scope["headers"])
         parts: list[bytes] = []
         try:
             answer = self._refusal(scope["method"], headers) or await self._read(headers, receive, parts)
             await (answer or self._replaying(parts, self._app))(scope, receive, with_headers)
+        except Exception as error:  # a request never ends the others, and what it raised is a line of the log
+            LOGGER.error(f"internal error of {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
+            if begun:
+                raise
+            await problem(500, f"internal error: {type(error).__name__}")(scope, receive, with_headers)
         finally:
             self._held -= sum(map(len, parts))
 
     def _refusal(self, method: str, headers: dict[bytes, str]) -> JSONResponse | None:
         if self._hosts and _name_of(headers.get(b"host", "")) not in self._hosts:
             return problem(421, "this server does not answer to that name")
-        if method in _CHANGES and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
+        if method in _CHANGES and not _is_own(headers):
             return problem(403, "a page of another site may not send requests here")
         return None
 
@@ -202,9 +213,30 @@ class Guard:
         return replaying
 
 
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """Headers by their names; of one that is there twice all values, with a comma between them."""
+    joined: dict[bytes, str] = {}
+    for name, value in headers:
+        text = value.decode("latin-1")
+        joined[name.lower()] = f"{joined[name.lower()]}, {text}" if name.lower() in joined else text
+    return joined
+
+
+def _is_own(headers: dict[bytes, str]) -> bool:
+    """Whether a request comes from a page of ours, or from no page.
+
+    Browsers say so in `Sec-Fetch-Site`, but to plain HTTP only where it is this machine, and older ones nowhere. All
+    of them send `Origin`, which must name the host that is asked.
+    """
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None or origin is None:
+        return site in (None, "none", "same-origin")
+    return origin.partition("://")[2].lower() == headers.get(b"host", "").lower()
+
+
 def _name_of(host: str) -> str:
-    """A host without its port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """A host without its port, in lower case."""
+    return (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
 
 
 def problem(status: int, what: str, headers: dict[str, str] | None = None) -> JSONResponse:

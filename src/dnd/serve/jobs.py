@@ -37,7 +37,7 @@ class Job:
     """One file on its way.
 
     Attributes:
-        id: by which it is asked for; nobody can guess it.
+        id: identifier in requests; nobody can guess it.
         name: name of the file, as it was uploaded.
         model: that predicts it.
         column: with the SMILES; None = found.
@@ -80,7 +80,7 @@ class Jobs:
     """The files in line and the results that are kept.
 
     Args:
-        folder: for files and results; emptied at the end.
+        folder: place of files and results; emptied at the end.
         limits: limits on rows, time and numbers.
     """
 
@@ -94,7 +94,8 @@ class Jobs:
     @property
     def takes_more(self) -> bool:
         """Whether a further file would be taken."""
-        return self._worker.is_alive() and self._line.qsize() < self._limits.queued
+        waiting = sum(job.state == "waiting" for job in list(self._jobs.values()))
+        return self._worker.is_alive() and waiting < self._limits.queued
 
     def add(self, name: str, content: bytes, model: ServedModel, column: str | None) -> Job:
         """Put a file in line.
@@ -151,7 +152,7 @@ class Jobs:
         job.unwanted.set()
         with self._lock:
             self._jobs.pop(job.id, None)
-        if job.state in ("done", "failed"):
+        if job.state != "running":
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
@@ -172,6 +173,8 @@ class Jobs:
 
     def _work(self) -> None:
         while (job := self._line.get()) is not None:
+            if job.unwanted.is_set():
+                continue
             try:
                 self._run(job)
             except _Stopped:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dnd.common.config import DEFAULT_FOLDER
 from dnd.common.errors import ConfigError
@@ -51,11 +52,22 @@ class ModelInfo(BaseModel):
     targets: list[TargetInfo]
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def _writable(text: str) -> str:
+    r"""Text without halves of characters (`\ud800`), which JSON can ask for but no answer can hold."""
+    return _HALVES.sub("\ufffd", text)
+
+
+Smiles = Annotated[str, AfterValidator(_writable)]
+
+
 class Ask(Strict):
     """Molecules to predict."""
 
     smiles: Annotated[
-        list[str], Field(min_length=1, description="valid in any spelling; an invalid one affects only its own row")
+        list[Smiles], Field(min_length=1, description="valid in any spelling; an invalid one affects only its own row")
     ]
     model: Annotated[str | None, Field(description="name of a model; the first one when left out")] = None
 
@@ -63,7 +75,7 @@ class Ask(Strict):
 class AskWhy(Strict):
     """A molecule whose prediction is to be explained."""
 
-    smiles: str
+    smiles: Smiles
     target: Annotated[str | None, Field(description="name of a target; the first one when left out")] = None
     model: Annotated[str | None, Field(description="name of a model; the first one when left out")] = None
 

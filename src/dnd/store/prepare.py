@@ -34,13 +34,13 @@ from dnd.store.auxiliary import CALCULATE, describe_quantum, with_labels
 from dnd.store.convert import Conversion, keys_of_records
 from dnd.store.schema import SCHEMA_VERSION, Reject, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
-from dnd.store.writer import REJECTS, Journal, count_reasons, write_rejects
+from dnd.store.writer import REJECTS, StoreJournal, count_reasons, write_rejects
 from dnd.tables.molecules import is_key_list, key_digest, read_key_list
 
 # Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
 #
 # Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
-# that was killed goes on at its first missing shard and ends with the same bytes.
+# that was killed continues at its first missing shard and ends with the same bytes.
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def prepare(
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
             begin_or_go_on(folder, settings, resume=resume)
-            journal = Journal(folder, config.further_columns)
+            journal = StoreJournal(folder, config.further_columns)
             _make_shards(journal, inputs, sources, config, where)
             watched.require_unchanged()
             _seal(folder, journal, settings, config)
@@ -116,7 +116,7 @@ def prepare(
 
 
 def _make_shards(
-    journal: Journal,
+    journal: StoreJournal,
     inputs: Sequence[str | Path],
     sources: Sequence[RecordSource],
     config: PrepareConfig,
@@ -307,7 +307,7 @@ def _shown(rejects: Sequence[Reject], kind: str, count: int) -> str:
     return f"{count} x {first.stage}: {first.reason[:200]}"
 
 
-def _seal(folder: Path, journal: Journal, settings: dict[str, Any], config: PrepareConfig) -> None:
+def _seal(folder: Path, journal: StoreJournal, settings: dict[str, Any], config: PrepareConfig) -> None:
     rejects = [reject for entry in journal.entries for reject in entry.rejects]
     reasons = dict(count_reasons(rejects).most_common())
     write_rejects(folder / REJECTS, rejects)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import collections
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 
 from dnd.chemistry.geometry import impossible_bonds
 from dnd.chemistry.molecule import CLOSEST_APPROACH
-from dnd.common.errors import CorruptFileError, StorageError
-from dnd.common.files import replacing, sha256_file, storage_errors, write_text
-from dnd.common.runs import read_record, write_record
+from dnd.common.errors import StorageError
+from dnd.common.files import replacing, sha256_file, write_text
+from dnd.common.runs import Journal, SealedFile
 from dnd.graphs.batch import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import Reject, StoreRow, record_batch, schema_with
 from dnd.tables.writers import csv_text
@@ -54,13 +54,14 @@ def _kind_of_reason(reason: str) -> str:
 # Sealed shards: packed rows in one Arrow record batch, written beside their place and renamed.
 
 
+_SHARD = "shard-{:05d}.arrow"
 _UNKNOWN_ELEMENT = ATOM_FEATURE_SIZES[0] - 1
 _NUM_HYDROGENS = ATOM_FEATURE_NAMES.index("num_hydrogens")
 
 
 def shard_name(number: int) -> str:
     """File name of a shard; sorted by name is sorted by number."""
-    return f"shard-{number:05d}.arrow"
+    return _SHARD.format(number)
 
 
 def write_shard(path: Path, rows: Sequence[StoreRow], auxiliary: Iterable[str] = ()) -> None:
@@ -161,14 +162,11 @@ def geometry_problem(
     return None
 
 
-# What an unfinished store already has: one sealed entry per shard, so that a killed run goes on where it stopped.
+# What an unfinished store already has: one sealed entry per shard, so that a killed run continues where it stopped.
 
 
-_FOLDER = ".progress"
-
-
-@dataclass(frozen=True)
-class ShardEntry:
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry(SealedFile):
     """A sealed shard.
 
     Attributes:
@@ -176,7 +174,6 @@ class ShardEntry:
         molecules: rows it has.
         conformers: conformers of all rows.
         atoms: graph atoms of all rows.
-        sha256: SHA-256 of the file.
         rejects: the records that gave no row.
         quantum_failures: rows whose quantum columns are NaN, by reason.
     """
@@ -185,32 +182,30 @@ class ShardEntry:
     molecules: int
     conformers: int
     atoms: int
-    sha256: str
     rejects: list[Reject]
     quantum_failures: dict[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """As of the base class, with its rejects."""
+        return cls(**{**record, "rejects": [Reject(**reject) for reject in record["rejects"]]})
 
-class Journal:
-    """Shards of a store under construction, in order; the entry is written after its shard.
+
+class StoreJournal(Journal[ShardEntry]):
+    """The journal of a store's shards.
 
     Args:
         store: its folder.
         further: names of its further columns.
-
-    Attributes:
-        entries: the sealed shards from number 0 on, as far as they are intact.
     """
 
     def __init__(self, store: Path, further: Sequence[str] = ()) -> None:
-        self._store, self._folder, self._further = store, store / _FOLDER, further
-        self.entries: list[ShardEntry] = []
-        while (entry := self._read(len(self.entries))) is not None:
-            self.entries.append(entry)
+        super().__init__(store, ShardEntry, file=_SHARD)
+        self._further = further
 
     def seal(self, rows: Sequence[StoreRow], rejects: list[Reject]) -> None:
         """Write the next shard and its entry."""
-        number = len(self.entries)
-        path = self._store / shard_name(number)
+        path = self.next_file
         write_shard(path, rows, self._further)
         entry = ShardEntry(
             records=len(rows) + len(rejects),
@@ -223,25 +218,4 @@ class Journal:
                 Counter(without_numbers(row.quantum_failure) for row in rows if row.quantum_failure is not None)
             ),
         )
-        write_record(self._path(number), asdict(entry))
-        self.entries.append(entry)
-
-    def remove(self) -> None:
-        """Forget everything, after the store is sealed or given up."""
-        with storage_errors(self._folder):
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:05d}.json"
-
-    def _read(self, number: int) -> ShardEntry | None:
-        path, shard = self._path(number), self._store / shard_name(number)
-        if not path.is_file() or not shard.is_file():
-            return None
-        try:
-            values = read_record(path)
-            rejects = [Reject(**reject) for reject in values.pop("rejects")]
-            entry = ShardEntry(rejects=rejects, **values)
-        except (CorruptFileError, KeyError, TypeError):
-            return None
-        return entry if sha256_file(shard) == entry.sha256 else None
+        self.append(entry)

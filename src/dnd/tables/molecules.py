@@ -13,8 +13,8 @@ whatever the name says and also on standard input. A row that can't be trusted s
 pandas and OGB count. `Row.place` is what messages say: the row as a spreadsheet shows it, so the header is row 1 and
 the first molecule row 2. Where there is no header (SMI, SDF), the first one is 1.
 
-**The SMILES column** (`smiles_column.py`) is the one that is asked for. Where none is, it's found by its name, or by
-what its cells look like; where two would do, the choice is the user's.
+**The SMILES column** (`readers.find_column`) is the one that is asked for. If none is, it is found by its name or by
+its cells; if two columns would do, the user has to choose.
 
 **Labels** (`labels.py`). One function reads a column of labels for every verb. A column holds numbers or words, never
 both. Numbers may have a decimal comma, thousands separators or a percent sign, all cells of a column alike; `>10` and
@@ -346,7 +346,7 @@ def labelled_columns(
     """The columns of labels that were asked for, by the names that the table has.
 
     Args:
-        path: of the table.
+        path: path of the table.
         table: opened.
         wanted: names; one that names no column may be several with commas between.
         further: names of columns that must be there too, such as that of a split.

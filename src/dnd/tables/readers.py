@@ -290,7 +290,7 @@ class KeptTable:
     """All rows of a table that was read, so that who needs them next need not read and parse the file again.
 
     Attributes:
-        columns: as of `TableReader`, like the others.
+        columns: as in `TableReader`, as are the others.
         smiles_column: where the SMILES are.
         rows: in order.
         repeated: ambiguous names.

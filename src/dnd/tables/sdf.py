@@ -268,7 +268,7 @@ def _dimension(block: str, positions_A3: Float[np.ndarray, "atoms 3"]) -> Dimens
 
 # SDF records as a stream: V2000 and V3000, gzipped or not, one outcome per record.
 #
-# Records are split by `sdf_blocks.py` and parsed one block at a time. RDKit's own reader gives a single failure for a
+# The stream is split into blocks first, and parsed one block at a time. RDKit's own reader gives a single failure for a
 # torn record and the good one after it.
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 LIMIT_LINE = 16 * 2**20
 """Longest line in characters or bytes, so that one endless line can't fill the memory."""
+LIMIT_BLANK_LINES = 100_000
+"""Most empty lines in a row, so that a file without rows ends."""
 
 SDF_ENDINGS = (".sdf", ".sd", ".mol", ".mdl")
 _COUNT_SIGNS = frozenset(b" 0123456789")
@@ -267,7 +269,7 @@ def _without(mark: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:
-    number = 0
+    number = blank = 0
     while True:
         with read_errors(path):
             line = stream.readline(LIMIT_LINE + 1)
@@ -276,6 +278,13 @@ def _bounded(stream: IO[AnyStr], path: str | Path) -> Iterator[AnyStr]:
             return
         if len(line) > LIMIT_LINE:
             raise InputError(f"{path}, line {number} is too long", expected=f"at most {LIMIT_LINE:,} characters")
+        blank = blank + 1 if line.isspace() else 0
+        if blank > LIMIT_BLANK_LINES:  # eight megabytes of gzip unpack to hours of them, in which no row is answered
+            raise InputError(
+                f"{path} has too many empty lines before line {number}",
+                expected=f"at most {LIMIT_BLANK_LINES:,} in a row",
+                next_step="Remove them",
+            )
         yield line
 
 

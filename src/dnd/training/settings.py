@@ -143,7 +143,7 @@ class LoopConfig:
         weight_decay: weight decay of AdamW, on matrices only.
         betas: betas of AdamW.
         clip_norm: largest gradient norm; none = no clipping.
-        precision: `fp32`, `bf16` for autocast, or `auto` for bf16 where that is faster (`precision.py`).
+        precision: `fp32`, `bf16` for autocast, or `auto` for bf16 where that is faster (`choose_bf16`).
         seed: random seed of the run.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         patience: stops after this many evaluations without a better one; none = never.

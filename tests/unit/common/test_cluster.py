@@ -27,7 +27,7 @@ from dnd.prediction.embedder import ClusterEmbedder, load_embedder
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
-from dnd.store.writer import Journal
+from dnd.store.writer import StoreJournal
 from finetuning_toys import molecules, tiny_model
 
 pytestmark = pytest.mark.timeout(600)  # whole commands, several times
@@ -214,19 +214,19 @@ def test_a_store_has_the_files_of_processes_here_and_goes_on_here(
     config = PrepareConfig(conformers="etkdg_raw", shard_size=20, exclude=(str(exclude),))
     summary = prepare([table], tmp_path / "local", config)
     assert {reason.partition(":")[0]: count for reason, count in summary.rejected.items()} == {"exclude": 1, "parse": 1}
-    seal, calls = Journal.seal, []
+    seal, calls = StoreJournal.seal, []
 
-    def stop_at_second(self: Journal, *arguments: Any) -> None:
+    def stop_at_second(self: StoreJournal, *arguments: Any) -> None:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         seal(self, *arguments)
 
-    monkeypatch.setattr(Journal, "seal", stop_at_second)
+    monkeypatch.setattr(StoreJournal, "seal", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         prepare([table], tmp_path / "ray", config, ray="auto")
     assert fake.shut
-    monkeypatch.setattr(Journal, "seal", seal)
+    monkeypatch.setattr(StoreJournal, "seal", seal)
     kept = (tmp_path / "ray" / "shard-00000.arrow").stat().st_mtime_ns
     prepare([table], tmp_path / "ray", config, ray="auto", resume=True)
     assert (tmp_path / "ray" / "shard-00000.arrow").stat().st_mtime_ns == kept

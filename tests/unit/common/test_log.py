@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,12 +174,23 @@ def test_on_a_terminal_one_line_is_rewritten(monkeypatch: pytest.MonkeyPatch) ->
         LOGGER.warning("a line that stays")
         progress.close()
         second = Progress("finetune, seed 1", unit="step", total=4)
-        second.close()
+        second.close(say=False)
     text = stream.getvalue()
     assert "finetune, seed 0: " in text
     assert "finetune, seed 1: " in text
+    assert re.search(r"\r[^\r]* 0 of 4 steps, \? left", text)  # nothing is done yet
     assert next(line.split("\r")[-1] for line in text.split("\n")) == "a line that stays"
     assert text.count("\n") == 1
+
+
+def test_a_line_that_moves_says_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    with told(PROGRESS):
+        progress = Progress("features", unit="molecule", total=100)
+        time.sleep(0.15)  # tqdm draws no more often than every tenth of a second
+        progress.reach(50)
+        progress.close(say=False)
+    assert re.search(r"\rfeatures: +50%[^\r]* 50 of 100 molecules, 00:00 left", stream.getvalue())
 
 
 def test_a_run_that_fails_takes_its_line_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
-from dnd.common.files import verify_folder
+from dnd.common.files import read_json, verify_folder
 from dnd.common.model_folder import read_tensors
 from dnd.finetuning.finetune import finetune
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
-from finetuning_toys import molecules, quietly, tiny_config, write_classes, write_csv, write_regression
+from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_classes, write_csv, write_regression
 from support.said import said
 
 
@@ -177,3 +177,13 @@ def test_progress_is_said_line_by_line(tmp_path: Path):
         finetune(data, tmp_path / "model", ["size"], config, encoder="random")
     assert any(line.startswith("task: regression") for line in lines)
     assert any("RandInit" in line for line in lines)
+
+
+def test_a_unit_that_is_found_is_no_setting_of_the_run(tmp_path: Path):
+    """A stopped run is resumed under the settings the user gave, whatever a later version finds in a column's name."""
+    smiles = molecules()
+    data = write_csv(tmp_path / "d.csv", {"smiles": smiles, "Ki (nM)": [heavy_atoms(text) for text in smiles]})
+    quietly(data, tmp_path / "m", ["Ki (nM)"], "loop.epochs=1")
+    saved = read_json(tmp_path / "m" / "config.json")
+    assert saved["targets"][0]["unit"] == "nM"
+    assert not saved["training"]["settings"]["units"]

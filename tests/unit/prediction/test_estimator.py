@@ -278,6 +278,16 @@ def test_weights_leave_rows_out_or_are_refused(regressor: DndRegressor):
             clone(regressor).fit(SMILES, SIZES, sample_weight=wrong)
 
 
+def test_a_placeholder_is_refused_in_words_for_arrays():
+    y = [float(heavy_atoms(text)) for text in SMILES]
+    y[3] = -999.0
+    one = DndRegressor(encoder="random", recipe="small", settings=SETTINGS)
+    said = r"-999.0 at index 3, .*NaN where a label is missing, or settings={'labels.measured': '-999.0'}"
+    with pytest.raises(InputError, match=said):
+        one.fit(SMILES, y, sample_weight=[0, *[1] * (len(y) - 1)])
+    one.set_params(**{"settings__labels.measured": "-999.0"}).fit(SMILES, y)
+
+
 def test_names_of_columns_are_kept(tmp_path: Path):
     table = pandas.DataFrame({"structure": SMILES, "size": SIZES, "double": 2 * SIZES})
     model = DndRegressor(recipe="small", settings=SETTINGS, device="cpu").fit(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,10 +72,10 @@ def rows(folder: Path) -> pa.Table:
 
 
 def finished(folder: Path) -> list[Path]:
-    """Shards with an entry in the journal, or all when the folder is sealed."""
+    """Shards with an entry in the journal, without pieces of the next; all when the folder is sealed."""
     if (folder / "manifest.json").exists():
         return sorted(folder.glob("part-*.parquet"))
-    return [folder / f"part-{entry.stem}.parquet" for entry in (folder / ".progress").glob("0*.json")]
+    return [folder / f"part-{entry.stem}.parquet" for entry in (folder / ".progress").glob("[0-9]" * 5 + ".json")]
 
 
 def child(source: Path, model: Path, out: Path, chunk: int, **environment: str) -> subprocess.Popen[str]:
@@ -187,6 +188,25 @@ def test_a_stopped_run_of_less_than_a_shard_has_something_to_resume(
     assert ScreenJournal(out).rows == 16  # a damaged piece is made again
     assert stubbed([source], model, out, resume=True).rows == 40
     assert shards(out) == shards(tmp_path / "whole")
+
+
+def test_pieces_behind_a_damaged_one_do_not_go_on_from_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = {"smiles": ["CCO"], "y_pred": np.ones(1), "error": [""]}
+    monkeypatch.setattr("dnd.prediction.screen.shards.KEEP_EVERY_S", 0.0)
+    journal = ScreenJournal(tmp_path)
+    for _ in range(3):
+        journal.add(chunk)
+    first = tmp_path / ".progress" / "00000-000.parquet"
+    first.write_bytes(first.read_bytes()[:-1])
+    journal = ScreenJournal(tmp_path)
+    assert journal.rows == 0
+    monkeypatch.setattr("dnd.prediction.screen.shards.KEEP_EVERY_S", float("inf"))
+    journal.add(chunk)
+    journal.add(chunk)
+    journal.keep()
+    assert ScreenJournal(tmp_path).rows == 2
 
 
 def interrupted_after(count: int, keep: Callable[[ScreenJournal], None]) -> Callable[[ScreenJournal], None]:

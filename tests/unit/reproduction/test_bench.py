@@ -28,7 +28,7 @@ from dnd.bench.scaling import Point, chain, packing, points_csv, repeat_store, w
 from dnd.bench.startup import added_memory, run_command
 from dnd.bench.training import PackedTokenGT, PaddedTokenGT, tokengt_forward, transformer_forward
 from dnd.chemistry.parse import parse_smiles
-from dnd.cli import bench as command
+from dnd.cli import installation as command
 from dnd.common.about import diagnose
 from dnd.common.errors import DndError
 from dnd.models.students.base import StudentConfig, preset

@@ -74,7 +74,7 @@ def send(client: TestClient, content: bytes, name: str = "mine.csv", **fields: s
 def test_the_models_say_what_they_predict(client: TestClient):
     found = client.get(f"{API}/models").json()
     assert [one["name"] for one in found] == ["model", "classes"]
-    assert found[0]["targets"] == [{"name": "size", "unit": "", "kind": "regression", "classes": []}]
+    assert found[0]["targets"] == [{"name": "size", "title": "", "unit": "", "kind": "regression", "classes": []}]
     assert [one["kind"] for one in found[1]["targets"]] == ["classification", "classification"]
 
 

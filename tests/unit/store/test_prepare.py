@@ -18,7 +18,7 @@ from dnd.common.errors import ConfigError, InputError, StorageError
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
-from dnd.store.writer import Journal
+from dnd.store.writer import StoreJournal
 
 SMALL = PrepareConfig(hydrogens="teacher_all_student_heavy", target_columns=("gap",), shard_size=40, limit=150)
 
@@ -69,15 +69,15 @@ def test_hydrogen_settings(tmp_path: Path, qm9_path: Path, reference: Path, hydr
 def test_an_interrupted_run_ends_with_equal_bytes(
     tmp_path: Path, qm9_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seal, calls = Journal.seal, []
+    seal, calls = StoreJournal.seal, []
 
-    def stop_at_third(self: Journal, *arguments: object) -> None:
+    def stop_at_third(self: StoreJournal, *arguments: object) -> None:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
         seal(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Journal, "seal", stop_at_third)
+    monkeypatch.setattr(StoreJournal, "seal", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         prepare([qm9_path], tmp_path / "s", SMALL)
     monkeypatch.undo()

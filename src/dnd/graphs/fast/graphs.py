@@ -563,7 +563,7 @@ def _centres_are_labelled(mol: Chem.Mol, smiles: str) -> bool:
 # order of the canonical SMILES, so the molecule that is built from it has them too, and RDKit finds the same rings in
 # it. The text adds what a graph does not have: which atoms are in brackets, and the directions beside double bonds.
 
-_ATOM = re.compile(r"([/\\]?)(\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops])")
+_ATOM = re.compile(r"([/\\]?)(\[[^\[\]]{1,60}\]|Br|Cl|[BCNOPSFIbcnops])")
 _OPENING = itemgetter(0)
 _DIRECTIONS = {"/": Chem.BondDir.ENDUPRIGHT, "\\": Chem.BondDir.ENDDOWNRIGHT}
 _BONDS = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)

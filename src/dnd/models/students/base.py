@@ -260,7 +260,7 @@ class StudentConfig:
         num_heads: attention heads; they divide `width`.
         ffn_width: inner width of the feed-forward block of TokenGT; `width` by default, as in the reference.
         identifiers: node identifiers of TokenGT: Laplacian eigenvectors or orthonormal random vectors.
-        num_identifiers: k, columns of the identifiers; of GPS, steps of the random walk.
+        num_identifiers: k, columns of the identifiers; for GPS, steps of the random walk.
         identifier_dropout: on single identifier entries, Laplacian only.
         attention_dropout: on attention weights.
         activation_dropout: inside the feed-forward block.

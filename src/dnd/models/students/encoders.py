@@ -63,7 +63,7 @@ class RepresentationLimits:
         """The limits from molecules that the encoder was trained on, at most 4,000 of them, evenly spread.
 
         Args:
-            student: in evaluation mode.
+            student: student in evaluation mode.
             store: with the student's graphs.
             rows: row numbers of the molecules, at least one.
         """
@@ -245,7 +245,7 @@ RANDOM = "random"
 """In place of an encoder: random weights (RandInit)."""
 
 DEFAULT_ENCODER = "dnd-base"
-"""What finetuning starts from, and what embeds, where nothing is said."""
+"""Default encoder of finetuning and of `embed`."""
 
 FOLDER = Path(str(resources.files("dnd") / "data" / "encoders"))
 

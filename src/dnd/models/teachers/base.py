@@ -51,7 +51,7 @@ class TeacherConfig:
         max_atomic_number: rows of the element tables; elements up to `max_atomic_number - 1` are known.
         vector_cutoff: multiply the vector messages by the cutoff too, so that they vanish smoothly at it. The form
             used for denoising by Zaidi et al. has it off; TorchMD-NET's later QM9 settings have it on (`et` only).
-        whiten_vectors: whiten the final vectors (`et` only); see `whitening.py`.
+        whiten_vectors: whiten the final vectors (`et` only); see `layers.py`.
         chiral: tell mirror images apart (`et` only); see `layers.py`. The published network can't.
         molecule_token: a state of the whole molecule beside the atoms (`et` only); see `layers.py`.
     """

@@ -15,7 +15,7 @@ from dnd.models.teachers.fast_pairs.pairs import find_pairs
 from dnd.models.teachers.layers import NORM_EPSILON, cosine_cutoff, initialise_linear
 
 CELLS_PER_BLOCK = 2**20
-"""Pairs are found in blocks of so many cells; nothing wide is dense here."""
+"""Number of cells of a block in which pairs are found; nothing wide is dense here."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ from dnd.predictor.predictor import Column
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
 # A chunk of rows is a pure function of inputs, model and settings, and a shard is a fixed number of chunks, so a run
-# that was killed goes on where its journal ends and makes the same bytes, whatever the number of workers.
+# that was killed continues where its journal ends and makes the same bytes, whatever the number of workers.
 
 
 KIND, FORMAT_VERSION = "screen", 1

@@ -307,12 +307,12 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
 # 18 (2005) 1093), d the root mean square distance of scaled descriptors. s, w, ℓ and σ² maximise the likelihood of the
 # training labels (Rasmussen and Williams, "Gaussian Processes for Machine Learning" (2006), eq. 5.8).
 
-MOST_EXACT = 5_000  # a Cholesky factor of so many takes two seconds
+MOST_EXACT = 5_000  # the Cholesky factor of that many takes two seconds
 WEIGHTED = 3_000  # molecules with a weight beyond that
 _BLOCK = 2_000  # rows of the kernel that are in memory at once
 _JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
-_LIKELIHOOD_MOLECULES = 400  # the four numbers are found on so many, the weights on all
+_LIKELIHOOD_MOLECULES = 400  # the four numbers are fitted on these, the weights on all
 _STEEPNESS = 6.0
 _STORED_PROCESS: dict[str, Expected] = {
     "bit_columns": ("i", ("bits",)),
@@ -515,23 +515,26 @@ class _Numbers(NamedTuple):
     length: float
     noise: float
 
+    @classmethod
+    def decoded(cls, free: np.ndarray) -> _Numbers:
+        """Of log s, logit w, log ℓ and log σ², over which the likelihood is maximised."""
+        from scipy.special import expit
+
+        return cls(*map(float, (np.exp(free[0]), expit(free[1]), np.exp(free[2]), np.exp(free[3]))))
+
 
 def _numbers_of(x_BF: np.ndarray, rest_B: np.ndarray, unary: Unary, scaling: Scaling) -> _Numbers:
-    from scipy.special import expit
-
     bits_BX, scaled_BS = unary.bits(x_BF), scaling.apply(x_BF)
-    found = _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
-    return _Numbers(*map(float, (np.exp(found[0]), expit(found[1]), np.exp(found[2]), np.exp(found[3]))))
+    return _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
 
 
-def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> _Numbers:
     """The four numbers that maximise the likelihood, each within a sane range."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.optimize import minimize
-    from scipy.special import expit
 
-    def loss(numbers: np.ndarray) -> float:
-        scale, share, length, noise = np.exp(numbers[0]), expit(numbers[1]), np.exp(numbers[2]), np.exp(numbers[3])
+    def loss(free: np.ndarray) -> float:
+        scale, share, length, noise = _Numbers.decoded(free)
         kernel = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
         try:
             lower, flag = cho_factor(kernel + noise * np.eye(len(y)), lower=True)
@@ -541,8 +544,7 @@ def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> np
 
     bounds = [(-3.0, 4.0), (-6.0, 6.0), (-2.5, 2.5), (-6.0, 1.0)]
     options = {"maxfev": 120, "xatol": 0.05, "fatol": 0.05}
-    result: np.ndarray = minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x
-    return result
+    return _Numbers.decoded(minimize(loss, _START, method="Nelder-Mead", bounds=bounds, options=options).x)
 
 
 # Ridge and logistic regression as arrays: which columns, how they are scaled, and a weight for each.

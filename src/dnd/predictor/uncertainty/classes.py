@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from dnd.predictor.targets import softmax
 from dnd.predictor.uncertainty.intervals import Calibrator, HeldOut, Predicted, conformal_quantile
 
-FEWEST_PER_CLASS = 5  # for Platt's scaling: from so many on it helps on average (docs/results/properties.md)
+FEWEST_PER_CLASS = 5  # for Platt's scaling: from here on it helps on average (docs/results/properties.md)
 FEWEST_FOR_TEMPERATURE = 30
 LOGIT_EDGE = 1e-15  # keeps logits and logarithms finite
 _KNOT_EDGE = 1e-6

@@ -119,18 +119,18 @@ def calibrate(
     similarity_B: np.ndarray | None = None,
     identities: Sequence[str] = (),
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
-    """Learn and judge the calibration; the predictions come back calibrated, as the model will give them.
+    """Fit and evaluate the calibration, and return the predictions calibrated, as the model will return them.
 
-    With folds, each fold's predictions are calibrated by what the other folds taught, so that its test part judges;
-    where folds are repeated, molecules of that test part teach nothing either.
+    With folds, each fold's predictions are calibrated on the other folds, so that its test part can evaluate them. If
+    folds are repeated, the calibration is not fitted on molecules of that test part in other repeats either.
 
     Args:
         folds: partitions and their predictions for all molecules.
         targets_BC: labels; NaN = missing.
         kinds: tasks of the targets.
-        teachers: per partition the molecules that teach, predicted out of fold; for intervals and sets of a single
-            partition its validation part weighs as much as its training part. None = its validation part, or with
-            folds its test part.
+        teachers: per partition the molecules that the calibration is fitted on, predicted out of fold; for intervals
+            and sets of a single partition its validation part weighs as much as its training part. None = its
+            validation part, or with folds its test part.
         groups: columns that are the classes of one target.
         transforms: transforms of the targets; empty = none.
         spread_BC: spread of a single partition's members, for all molecules as the model will have it for new ones; the

@@ -73,7 +73,7 @@ class GraphCLObjective(PretrainingObjective):
     """GraphCL with atom dropping, as the QM9 table of 3DInfomax runs it.
 
     Source: You et al., "Graph Contrastive Learning with Augmentations"; 20 % of the atoms of both copies, τ = 0.1 and
-    the NT-Xent of `contrastive.py` as in the public code of 3DInfomax.
+    the NT-Xent of `infomax3d.py` as in the public code of 3DInfomax.
 
     Args:
         store: molecules; no conformers are read.

@@ -1,0 +1,76 @@
+"""What benchmarks with a page of their own share: lines of a CSV that are never computed again, and its page.
+
+A script NAME has its lines in `NAME.csv` of the folder it works in. `--page FOLDER` copies them to
+`FOLDER/NAME/NAME.csv` and writes `FOLDER/NAME.md`, drawn from the lines alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnd.common.files import write_text
+
+Line = dict[str, str]
+
+
+def complete(
+    path: Path, cells: Iterable[Any], cell_of: Callable[[Line], Any], measured: Callable[[Any], list[Line]]
+) -> list[Line]:
+    """The lines of `path`, with those of each of `cells` that has none yet; they are written as they come.
+
+    Args:
+        path: CSV, which need not exist.
+        cells: what is measured, such as seeds.
+        cell_of: the cell of a line.
+        measured: makes the lines of a cell.
+    """
+    lines = read_lines(path) if path.is_file() else []
+    for cell in cells:
+        if cell not in map(cell_of, lines):
+            lines += measured(cell)
+            write_text(path, csv_text(lines))
+    return lines
+
+
+def show(name: str, lines: Sequence[Line], page: str, folder: Path | None) -> None:
+    """Print the page; write it and its lines to `folder`, if there is one."""
+    print(page)
+    if folder:
+        write_text(folder / name / f"{name}.csv", csv_text(lines))
+        write_text(folder / f"{name}.md", page)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a CSV."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def csv_text(lines: Sequence[Line]) -> str:
+    """The lines as a CSV, in the order of the first one's fields."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return stream.getvalue()
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, lowest and highest."""
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def arguments(name: str, description: str, out: str) -> argparse.ArgumentParser:
+    """The options that all have: `--out`, `--seeds` and `--page`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True, help=out)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--page", type=Path, help=f"folder of the page, which also gets {name}/{name}.csv")
+    return parser
