@@ -12,8 +12,8 @@ all else is in the repository. `properties_data.py` says which labels teach, whi
 1. collect: every molecule, its labels, and the part that each label is in.
 2. blends: the recipe `fast` on the training labels of each measured data set.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
-4. soft: what every blend says of the training molecules of all small sets, of as many of the large ones, and of a part of
-   the pool of unlabelled molecules.
+4. soft: what every blend says of the training molecules of all small sets, and of a part of those of the large ones and
+   of the pool of unlabelled molecules.
 5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
    what the blends say elsewhere, in four courses with different molecules.
 6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
