@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import encoder_arms
 from scipy import stats
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
@@ -681,6 +682,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "biogen": biogen,
     "fourteen": fourteen,
     "finetuned": finetuned,
+    "arms": encoder_arms.tables,
     "large-sets": large_sets,
     "graphs": graphs,
     "predictions": predictions,

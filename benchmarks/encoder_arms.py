@@ -4,11 +4,12 @@
       --variants 3d quantum 3d+quantum descriptors all all+labels neither
     python benchmarks/encoder_arms.py random OUT
     python benchmarks/encoder_value.py OUT --encoders $(python benchmarks/encoder_arms.py list OUT)
-    python benchmarks/encoder_arms.py draw
+    cp OUT/scores.csv docs/results/encoder/arms.csv && python benchmarks/encoder_arms.py curves OUT
+    python benchmarks/draw_results.py
 
-The first command distils the arms. The second writes an encoder of the same kind with random weights. The
-fourth judges all of them on 32 data sets; OUT/scores.csv is kept as docs/results/encoder/arms.csv. The last draws
-docs/results/encoder-arms.md. `QUESTIONS` was written down before the first score was there.
+The first command distils the arms. The second writes an encoder of the same kind with random weights. The third
+judges all of them on 32 data sets. The last draws the tables of docs/results/encoder-arms.md. `QUESTIONS` was written
+down before the first score was there.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ from dnd.reproduction.statistics import holm
 from dnd.training.logs import read_log
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-LINES, CURVES = RESULTS / "encoder" / "arms.csv", RESULTS / "encoder" / "arms_curves.csv"
-PAGE = RESULTS / "encoder-arms.md"
+CURVES = RESULTS / "encoder" / "arms_curves.csv"
 ARMS = {
     "3d": "3d",
     "quantum": "quantum",
@@ -45,7 +45,6 @@ ARMS = {
 """Arm of the ablation → its name here, where `+` joins features."""
 RANDOM = "random"
 SHARED_TERMS = ("node", "quantum", "descriptors")
-ABOUT = "# What each teacher of the encoder adds\n"
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,9 @@ QUESTIONS = (
 def main() -> None:
     """Run one of the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["random", "list", "curves", "draw"])
-    parser.add_argument("out", type=Path, nargs="?", help="folder of the ablation")
+    parser.add_argument("step", choices=["random", "list", "curves"])
+    parser.add_argument("out", type=Path, help="folder of the ablation")
     options = parser.parse_args()
-    if options.step == "draw":
-        write_text(PAGE, page(read_lines(LINES), read_lines(CURVES)))
-        return
-    if options.out is None:
-        parser.error(f"{options.step} needs the folder of the ablation")
     folders = arm_folders(options.out)
     if options.step == "random":
         write_random(folders["all"], options.out / RANDOM)
@@ -160,10 +154,14 @@ def changes(lines: Sequence[dict[str, str]], question: Question, task: str, part
     return Change(float(change.mean()), int((change < 0).sum()), len(sets), p)
 
 
-def page(lines: Sequence[dict[str, str]], curves: Sequence[dict[str, str]]) -> str:
-    """The page with its tables: of the questions, of the features, and of what was learned."""
-    text = [ABOUT, *_questions(lines), "", *_features(lines), "", *_curves(curves)]
-    return "\n".join(text).rstrip() + "\n"
+def tables(path: Path) -> list[str]:
+    """The tables of the page: of the questions, of all features, and of what was learned.
+
+    Args:
+        path: the lines of `encoder_value.py`; the curves lie beside them.
+    """
+    lines, curves = read_lines(path), read_lines(path.with_name(CURVES.name))
+    return [*_questions(lines), "", *_features(lines), "", *_curves(curves)]
 
 
 def _questions(lines: Sequence[dict[str, str]]) -> Iterator[str]:

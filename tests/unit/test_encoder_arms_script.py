@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from benchmark_scripts import load_script
+from dnd.common.files import write_text
+from dnd.tables.writers import csv_text
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +37,16 @@ def test_a_change_is_the_mean_over_the_sets_that_have_both(arms: ModuleType) -> 
     assert arms.changes(few, arms.Question("", "descriptors+3d", "descriptors"), "regression", "test").p is None
 
 
-def test_the_page_says_what_was_asked_and_corrects_for_the_number_of_questions(arms: ModuleType) -> None:
+def test_the_tables_correct_for_the_number_of_questions(arms: ModuleType, tmp_path: Path) -> None:
     errors = {name: [1.0 + 0.01 * place for place in range(8)] for name in ("descriptors", "descriptors+random")}
     errors["descriptors+3d-quantum"] = [0.9 * value for value in errors["descriptors"]]
     curves = [
         {"arm": "3d", "molecules_seen": "256", "term": "node", "unexplained": "0.5"},
         {"arm": "all", "molecules_seen": "512", "term": "node", "unexplained": "0.4"},
     ]
-    page = arms.page(lines_of(errors), curves)
+    for name, lines in (("arms.csv", lines_of(errors)), ("arms_curves.csv", curves)):
+        write_text(tmp_path / name, csv_text(list(lines[0]), [list(line.values()) for line in lines]))
+    page = "\n".join(arms.tables(tmp_path / "arms.csv"))
     row = next(line for line in page.splitlines() if line.startswith("| `3d-quantum` beside descriptors"))
     assert row.split(" | ")[1:4] == ["-10.0 % (8 of 8)", "0.0078", "0.016"]  # two of the questions could be asked
     assert "| random weights beside descriptors | +0.0 % (0 of 8) | – | – |" in page
