@@ -17,6 +17,7 @@ import numpy as np
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import write_text
+from dnd.common.processes import process_count
 from dnd.conformers.records import Record
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig
@@ -82,10 +83,11 @@ class BaseConfig:
 
     def __post_init__(self) -> None:
         """Refuse names that there are not and numbers that leave nothing to read, before any work starts."""
-        for name in ("most_molecules", "most_smiles", "jobs"):
+        for name in ("most_molecules", "most_smiles"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0", found=value)
+        process_count(self.jobs)
         for name in (*self.excluded_benchmarks(), *self.measured):
             look_up(BENCHMARKS, name, "data set")
         known = {"dnd-base": self.base, "dnd-large": self.large, "dnd-tokengt": self.tokengt}

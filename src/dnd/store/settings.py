@@ -12,6 +12,7 @@ from typing import Any, Literal
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError
 from dnd.common.files import package_versions, sha256_file
+from dnd.common.processes import process_count
 from dnd.conformers.generate import nvmolkit_is_available
 from dnd.conformers.quantum import require_tblite
 from dnd.conformers.records import RecordSource
@@ -78,6 +79,7 @@ class PrepareConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0", found=value)
+        process_count(self.jobs)
         for name in self.auxiliary:
             look_up(AUXILIARY_FIELDS, name, "auxiliary column")
         for word in self.quantum:

@@ -165,5 +165,6 @@ def test_limits_are_those_of_the_molecules_and_stay_with_the_encoder(tmp_path: P
     assert all(torch.equal(again.tensors[name], values) for name, values in limits.tensors.items())
     with pytest.raises(CorruptFileError, match="not limits"):
         RepresentationLimits.of_tensors({"mean.deviation": torch.tensor([-1.0])}, "file")
-    with pytest.raises(ConfigError, match="differ in width"):
-        limits.bounded(np.zeros((1, 3)), "mean")
+    limits.require_width("mean", 8, tmp_path)
+    with pytest.raises(CorruptFileError, match="limits of other representations"):
+        limits.require_width("mean", 3, tmp_path)

@@ -140,7 +140,7 @@ def test_a_model_without_training_molecules_has_no_width_by_similarity(tmp_path:
     entry = calibration.to_dict()["targets"][0]
     assert entry["similarity_knots"] == (0.2, 0.7)
     assert TargetCalibration.from_dict(entry).chosen.intervals == learned
-    with pytest.raises(ConfigError, match="contradict each other"):
+    with pytest.raises(ConfigError, match="similarities and factors differ in number"):
         TargetCalibration.from_dict({**entry, "similarity_factors": (1.0,)})
     plain = TargetCalibration(Chosen(ConformalIntervals(1.0))).to_dict()
     assert plain.keys() == TargetCalibration().to_dict().keys() == entry.keys() - ConformalIntervals.optional

@@ -164,7 +164,7 @@ def test_a_term_without_its_column_is_refused_at_once() -> None:
         tiny(auxiliary=("descriptors",))
 
 
-@pytest.mark.parametrize("setting", ["most_molecules", "most_smiles", "jobs"])
+@pytest.mark.parametrize("setting", ["most_molecules", "most_smiles"])
 def test_a_number_that_leaves_nothing_to_read_is_refused_at_once(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} must be above 0"):
         tiny(**{setting: 0})
