@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from result_lines import read_lines
 
 from dnd.common.config import load_config
 from dnd.common.files import package_versions
@@ -135,14 +136,6 @@ def scores(model: Predictor) -> dict[str, object]:
     }
 
 
-def read_raw() -> list[dict[str, str]]:
-    """The raw lines; none without the file."""
-    if not RAW.is_file():
-        return []
-    with open(RAW, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def share_kept(metric: str, lone: float, compressed: float, blend: float) -> float | None:
     """Share of the blend's gain over the lone student; None where the blend is no better."""
     sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0
@@ -193,10 +186,10 @@ def main() -> None:
     run.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if given.verb == "draw":
-        PAGE.write_text(drawn(PAGE.read_text(encoding="utf-8"), read_raw()), encoding="utf-8")
+        PAGE.write_text(drawn(PAGE.read_text(encoding="utf-8"), read_lines(RAW)), encoding="utf-8")
         return
     for name in given.sets:
-        done = {tuple(one[key] for key in ("set", "recipe", "rows", "epochs", "seed")) for one in read_raw()}
+        done = {tuple(one[key] for key in ("set", "recipe", "rows", "epochs", "seed")) for one in read_lines(RAW)}
         lines = run_set(name, given, done)
         RAW.parent.mkdir(parents=True, exist_ok=True)
         is_new = not RAW.is_file()
@@ -205,7 +198,7 @@ def main() -> None:
             if is_new:
                 writer.writeheader()
             writer.writerows(lines)
-        print(table(read_raw()), flush=True)
+        print(table(read_lines(RAW)), flush=True)
 
 
 if __name__ == "__main__":

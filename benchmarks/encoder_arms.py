@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from encoder_value import read_lines
+from result_lines import read_lines
 from scipy import stats
 
 from dnd.common.compute import derive_seed

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from result_lines import read_lines
 from scipy import stats
 
 from dnd.chemistry.parse import read_smiles
@@ -156,14 +157,6 @@ def append(path: Path, line: dict[str, object]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(line)
-
-
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """The lines that are there."""
-    if not path.is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def page(lines: Sequence[dict[str, str]]) -> str:

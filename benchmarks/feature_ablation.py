@@ -19,13 +19,13 @@ and log loss; the weights of a blend follow `rmse` and `log_loss`.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from result_lines import read_lines
 
 from dnd.common.compute import derive_seed, numpy_generator
 from dnd.finetuning.classical import EVERY_SET, FitOptions, Training, boosting, fit_member, forest_on
@@ -152,14 +152,6 @@ def main() -> None:
             stream.write(",".join(str(line[name]) for name in FIELDS) + "\n")
     if arguments.page:
         Path(arguments.page).write_text("\n".join(page(read_lines(out))) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """The cells that are done."""
-    if not path.is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def _cells(data: Sequence[str], dealings: Sequence[int], members: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:

@@ -11,12 +11,12 @@ which the answer is for, takes no part. No test part is read.
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
 import numpy as np
 from properties_data import HYDROGENS, PROPERTIES, ROOT, Molecules
+from result_lines import read_lines
 
 from dnd.common.files import write_text
 from dnd.predictor.ensemble import run_over, to_raw_units
@@ -102,20 +102,14 @@ def drawn(page: str, lines: list[dict[str, str]]) -> str:
     return f"{before}{BEGIN}\n{table(lines)}\n{END}{rest.partition(END)[2]}"
 
 
-def read_lines() -> list[dict[str, str]]:
-    """The raw lines of the repository."""
-    with open(LINES, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def main(given: str) -> None:
     """Measure, or draw."""
     if given == "draw":
-        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), read_lines()))
+        write_text(PAGE, drawn(PAGE.read_text(encoding="utf-8"), read_lines(LINES)))
         return
     lines = measure(Molecules.read(Path(given) / "molecules.npz"))
     write_text(LINES, csv_text(COLUMNS, [list(line.values()) for line in lines]))
-    print(table(read_lines()))
+    print(table(read_lines(LINES)))
 
 
 if __name__ == "__main__":

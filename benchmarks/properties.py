@@ -42,6 +42,7 @@ from properties_data import (
     MOST_REPEATS,
     PROPERTIES,
     Molecules,
+    Property,
     collect,
     small_and_calculated,
 )
@@ -164,25 +165,30 @@ def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
 
 
 def compare(molecules: Molecules, out: Path, results: Path) -> None:
-    """A line per measured property: what ships, its blend and the student after each course, on the validation part."""
+    """A line per property, on validation parts: what ships, a measured one's blend, the student after each course."""
     valid = np.flatnonzero((molecules.part_BC == 2).any(axis=1))
     store = valid_molecules([molecules.smiles[row] for row in valid], HYDROGENS).store
     members = {"shipped": Predictor.load(MODEL, device="cpu").parts.members[0]}
     members |= {f"course_{course + 1}": student_of(out, course)[0] for course in range(last_course(out) + 1)}
     said = {name: validation_values(member, store, len(valid)) for name, member in members.items()}
     lines = []
-    for name in blended(molecules):
-        metrics = read_json(out / "blends" / name / "metrics.json")["parts"]["test"]
-        for place in places_of(name):
-            one, known_B = PROPERTIES[place], molecules.part_BC[valid, place] == 2
-            metric = "rmse" if one.kind == "regression" else "rocauc"
-            labels_B1 = molecules.labels_BC[valid[known_B], place, None]
-            students = [score(metric, labels_B1, values_BC[known_B, place, None]).value for values_BC in said.values()]
-            blend = metrics.get("targets", {one.name: metrics})[one.name][metric]
-            sizes = [len(training_rows(molecules, name)), len(labels_B1)]
-            lines.append([one.name, name, *sizes, metric, *(f"{value:.5g}" for value in (blend, *students))])
+    for place, one in enumerate(PROPERTIES):
+        known_B = molecules.part_BC[valid, place] == 2
+        metric = "rmse" if one.kind == "regression" else "rocauc"
+        labels_B1 = molecules.labels_BC[valid[known_B], place, None]
+        students = [score(metric, labels_B1, values_BC[known_B, place, None]).value for values_BC in said.values()]
+        sizes = [len(training_rows(molecules, one.source)), len(labels_B1)]
+        blend = f"{blend_score(out, one, metric):.5g}" if one.source in MEASURED else ""
+        lines.append([one.name, one.source, *sizes, metric, blend, *(f"{value:.5g}" for value in students)])
     columns = ["property", "set", "training", "validation", "metric", "blend", *members]
     write_text(results / "blends.csv", csv_text(columns, lines))
+
+
+def blend_score(out: Path, one: Property, metric: str) -> float:
+    """Score of a property's blend on the validation part of its set."""
+    metrics = read_json(out / "blends" / one.source / "metrics.json")["parts"]["test"]
+    found: float = metrics.get("targets", {one.name: metrics})[one.name][metric]
+    return found
 
 
 def validation_values(member: Member, store: Store, count: int) -> np.ndarray:

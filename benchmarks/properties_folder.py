@@ -28,6 +28,7 @@ from properties_data import (
     data_of,
     small_and_calculated,
 )
+from result_lines import read_lines
 
 from dnd.chemistry.splits import Split
 from dnd.common.files import package_versions, read_json, sha256_file, write_bytes, write_manifest, write_text
@@ -484,7 +485,7 @@ def table_of_blends(lines: Sequence[Mapping[str, str]]) -> str:
     found = [f"| {' | '.join(heads).replace('_', ' ')} |", "|---" * len(heads) + "|"]
     for line in lines:
         cells = [line["property"], f"{line['training']}, {line['validation']}", line["metric"]]
-        cells += [f"{float(line[system]):.3g}" for system in ("blend", "shipped", *courses)]
+        cells += [f"{float(line[system]):.3g}" if line[system] else "–" for system in ("blend", "shipped", *courses)]
         found.append(f"| {' | '.join(cells)} |")
     return "\n".join(found)
 
@@ -499,8 +500,7 @@ def drawn(page: str, lines: Sequence[Mapping[str, str]], blends: Sequence[Mappin
 
 def read_raw(name: str = "properties.csv") -> list[dict[str, str]]:
     """The raw lines of the repository."""
-    with open(RESULTS / name, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return read_lines(RESULTS / name)
 
 
 MODEL = ROOT / "src" / "dnd" / "data" / "models" / "dnd-properties"

@@ -31,7 +31,7 @@ def complete(
         cell_of: the cell of a line.
         measured: makes the lines of a cell.
     """
-    lines = read_lines(path) if path.is_file() else []
+    lines = read_lines(path)
     for cell in cells:
         if cell not in map(cell_of, lines):
             lines += measured(cell)
@@ -48,7 +48,9 @@ def show(name: str, lines: Sequence[Line], page: str, folder: Path | None) -> No
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a CSV."""
+    """The lines of a CSV; none without the file."""
+    if not path.is_file():
+        return []
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 

@@ -21,7 +21,7 @@ def test_the_share_of_the_gain_has_the_direction_of_the_metric(script: ModuleTyp
 
 
 def test_the_page_is_that_of_its_raw_lines(script: ModuleType) -> None:
-    page, raw = script.PAGE.read_text(encoding="utf-8"), script.read_raw()
+    page, raw = script.PAGE.read_text(encoding="utf-8"), script.read_lines(script.RAW)
     assert script.drawn(page, raw) == page
     assert len(raw) % len(script.SYSTEMS) == 0
 

@@ -79,7 +79,7 @@ def test_few_of_a_class_draws_the_share_of_the_whole_and_its_table_is_that_of_it
     rows = few.drawn_rows(labels, 4, np.random.default_rng(0))
     assert (labels[rows].sum(), len(rows)) == (4, 24)
     page = few.PAGE.read_text(encoding="utf-8")
-    assert few.drawn(page, few.read_lines()) == page
+    assert few.drawn(page, few.read_lines(few.LINES)) == page
 
 
 def test_calibrating_anew_replaces_the_predictions_of_its_properties_in_order(

@@ -65,6 +65,7 @@ def test_values_are_rdkits_on_diverse_molecules():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_values_are_rdkits_on_twenty_thousand_molecules():
     texts = diverse(20_000)
     assert len(texts) == 20_000
