@@ -35,8 +35,7 @@ def export_onnx(model: Path | str, out: Path) -> list[Path]:
         The three files.
 
     Raises:
-        ConfigError: the model is a blend or several students, or its student has no form in ONNX; the package `onnx` is
-            not installed.
+        ConfigError: the model is a blend or several students, or the package `onnx` is not installed.
         InputError: `out` exists, or the folder is not a MODEL folder.
     """
     try:
@@ -79,10 +78,17 @@ def _settings(predictor: Predictor, member: Member) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "dnd": __version__,
         "explicit_hydrogens": predictor.parts.hydrogens == "all_both",
-        "identifiers": (member.student.num_identifiers or 0) if member.student.name == "tokengt" else 0,
+        "identifiers": _identifiers(member),
         "limits": {name: value for name, value in asdict(LIMITS).items() if name in ("text_bytes", "heavy_atoms")},
         "targets": _targets(predictor.targets, predictor.parts.config.get(MOST_ATOMS) or {}),
     }
+
+
+def _identifiers(member: Member) -> dict[str, Any] | None:
+    """Which identifiers of the atoms the student takes, as `featurizer.py` names them; None = none."""
+    kind = "walks" if member.student.name == "gps" else member.student.identifiers
+    columns = member.student.num_identifiers
+    return {"kind": kind, "columns": columns} if kind and columns else None
 
 
 def _targets(targets: Sequence[Target], most_atoms: Mapping[str, int]) -> list[dict[str, Any]]:

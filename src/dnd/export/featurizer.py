@@ -188,7 +188,8 @@ def graph(mol: Any, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
     of_bonds = np.array([_bond(bond) for bond in mol.GetBonds()], dtype=np.int64).reshape(-1, 3)
     found = {"atoms": atoms_N9, "bonds": bonds_E2, "bond_features": of_bonds.repeat(2, axis=0)}
     if settings["identifiers"]:
-        found["identifiers"] = identifiers(atoms_N9, bonds_E2, found["bond_features"], settings["identifiers"])
+        made = IDENTIFIERS[settings["identifiers"]["kind"]]
+        found["identifiers"] = made(atoms_N9, bonds_E2, found["bond_features"], settings["identifiers"]["columns"])
     return found
 
 
@@ -236,17 +237,23 @@ def pack(graphs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return inputs
 
 
-# Identifiers of the atoms, for TokenGT alone: eigenvectors of the normalised Laplacian, unit columns, lowest
-# eigenvalues first. A hash of each atom and its surroundings settles their signs and the order of equal eigenvalues.
-# Where symmetry leaves two eigenvalues equal, a fixed weight of each atom chooses the basis of their space, so that no
-# vector depends on the library of linear algebra.
+# Identifiers of the atoms, for TokenGT and GPS alone.
+#
+# `laplacian`: eigenvectors of the normalised Laplacian, unit columns, lowest eigenvalues first. A hash of each atom and
+# its surroundings settles their signs and the order of equal eigenvalues. Where symmetry leaves two eigenvalues equal, a
+# fixed weight of each atom chooses the basis of their space, so that no vector depends on the library of linear algebra.
+# `orf`: rows of a random orthonormal matrix, drawn from the hash of the molecule. `walks`: the chance that a random walk
+# from an atom is back after 1, 2 ... K steps.
 
 _MIX_1, _MIX_2 = np.int64(0x3F58476D1CE4E5B9), np.int64(0x14D049BB133111EB)
 _COLOUR_ROUNDS, _COLOUR_TIE_BREAK, _ORDER_TIE_BREAK = 6, 1e-6, 1e-9
 _EQUAL_EIGENVALUES, _ATOM_WEIGHT = 1e-10, 0.6180339887498949
+_GOLDEN = np.int64(0x1E3779B97F4A7C15)
 
 
-def identifiers(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray, columns: int) -> np.ndarray:
+def laplacian_identifiers(
+    atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray, columns: int
+) -> np.ndarray:
     """Identifiers `(n, K)` of the atoms of one molecule; zeros where there are fewer than K atoms."""
     unit_n, laplacian_nn = laplacian(atoms_n9, bonds_E2, of_bonds_E3)
     vectors_nk = _settled(*np.linalg.eigh(laplacian_nn))[:, :columns]
@@ -269,11 +276,56 @@ def _settled(values_n: np.ndarray, vectors_nn: np.ndarray) -> np.ndarray:
     return found_nn
 
 
+def orthonormal_identifiers(
+    atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray, columns: int
+) -> np.ndarray:
+    """Identifiers `(n, K)` of length 1, filled up with zeros where there are fewer than K atoms."""
+    size = len(atoms_n9)
+    orthonormal_nn, triangular_nn = np.linalg.qr(_gaussian(_colours(atoms_n9, bonds_E2, of_bonds_E3)))
+    rows_nk = (orthonormal_nn * np.where(np.diag(triangular_nn) < 0, -1.0, 1.0))[:, :columns]
+    found_nK = np.zeros((size, columns))
+    found_nK[:, : rows_nk.shape[1]] = rows_nk / np.linalg.norm(rows_nk, axis=1, keepdims=True).clip(min=1e-12)
+    return found_nK
+
+
+def walk_identifiers(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray, columns: int) -> np.ndarray:
+    """Identifiers `(n, K)`: the diagonals of the powers of the random walk's matrix."""
+    step_nn = np.zeros((len(atoms_n9), len(atoms_n9)))
+    step_nn[bonds_E2[:, 0], bonds_E2[:, 1]] = 1.0
+    step_nn /= step_nn.sum(1, keepdims=True).clip(min=1)
+    found_nK, walk_nn = np.zeros((len(atoms_n9), columns)), step_nn
+    for column in range(columns):
+        found_nK[:, column] = np.diag(walk_nn)
+        walk_nn = walk_nn @ step_nn
+    return found_nK
+
+
+IDENTIFIERS = {"laplacian": laplacian_identifiers, "orf": orthonormal_identifiers, "walks": walk_identifiers}
+
+
+def _gaussian(colour_n: np.ndarray) -> np.ndarray:
+    """Normal numbers `(n, n)` that only the molecule decides; row u goes with the hash of atom u."""
+    size = len(colour_n)
+    rank_n = np.argsort(np.argsort(colour_n, kind="stable"), kind="stable")
+    with np.errstate(over="ignore"):
+        molecule = _mixed(np.array([_mixed(colour_n).sum() + _GOLDEN]))
+        counter_nn = rank_n[:, None] * size + np.arange(size)
+        key_nn = _mixed(molecule[:, None] + counter_nn * _GOLDEN)
+        second_nn = _unit_interval(_mixed(key_nn + _GOLDEN))
+    return np.sqrt(-2 * np.log(_unit_interval(key_nn).clip(min=1e-12))) * np.cos(2 * np.pi * second_nn)  # Box-Muller
+
+
+def _unit_interval(values: np.ndarray) -> np.ndarray:
+    """64-bit integers as numbers within 0 ... 1."""
+    found: np.ndarray = ((values >> 11) & (2**53 - 1)) / 2**53
+    return found
+
+
 def laplacian(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The colours of the atoms within 0 … 1, and the normalised Laplacian `(n, n)` with a little of them added."""
     size = len(atoms_n9)
     colour_n = _colours(atoms_n9, bonds_E2, of_bonds_E3)
-    unit_n = ((colour_n >> 11) & (2**53 - 1)) / 2**53
+    unit_n = _unit_interval(colour_n)
     earlier_n = np.array([np.count_nonzero(colour_n[:place] == own) for place, own in enumerate(colour_n)])
     adjacency_nn = np.zeros((size, size))
     adjacency_nn[bonds_E2[:, 0], bonds_E2[:, 1]] = 1.0

@@ -1,97 +1,31 @@
-"""GINE, TokenGT, the poolings and the heads as ONNX: the forward pass of evaluation mode, packed as in `GraphBatch`."""
+"""A student's network as ONNX: GINE and TokenGT, the poolings and the heads, in evaluation mode.
+
+The other students stand in `dnd.export.neighbour_students`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from torch import nn
 
-from dnd.common.errors import ConfigError
 from dnd.export.graph import Graph
-from dnd.graphs.batch import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
-from dnd.models.students.base import FeatureEmbedding, folded, known
+from dnd.export.inputs import Inputs, embedding
+from dnd.export.neighbour_students import attended, batch_norm, convolution_atoms, gps_atoms, pna_atoms
+from dnd.models.students.base import folded, known
 from dnd.models.students.gine import Gine, GineLayer, NormedMLP
+from dnd.models.students.pna import PNAHead
 from dnd.models.students.tokengt import PackedAttention, TokenGT, TransformerLayer
 from dnd.predictor.ensemble import PropertyNetwork
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The inputs of a network, and what follows from them."""
-
-    graph: Graph
-
-    @cached_property
-    def atom_features(self) -> str:
-        """`(N, 9)`."""
-        return self.graph.input("atom_features", "int64", ["atoms", NUM_ATOM_FEATURES])
-
-    @cached_property
-    def ends(self) -> tuple[str, str]:
-        """Source and target of each directed bond, `(E,)` each."""
-        ends = self.graph.input("bond_ends", "int64", [2, "bonds"])
-        source, target = (self.graph("Gather", ends, self.graph.constant(end, "int64"), axis=0) for end in (0, 1))
-        return source, target
-
-    @cached_property
-    def bond_features(self) -> str:
-        """`(E, 3)`."""
-        return self.graph.input("bond_features", "int64", ["bonds", NUM_BOND_FEATURES])
-
-    @cached_property
-    def molecule(self) -> str:
-        """`(N,)`, the molecule of each atom."""
-        return self.graph.input("molecule_of_atom", "int64", ["atoms"])
-
-    @cached_property
-    def sizes(self) -> str:
-        """`(B, 1)` float32, the atoms of each molecule."""
-        counts = self.graph("Unsqueeze", self._sizes, self.graph.constant([1]))
-        return self.graph("Cast", counts, to=1)
-
-    @cached_property
-    def molecules(self) -> str:
-        """B, in an array of one."""
-        return self.graph("Shape", self._sizes)
-
-    @cached_property
-    def _sizes(self) -> str:
-        return self.graph.input("atoms_per_molecule", "int64", ["molecules"])
-
-    def sums(self, atoms: str, width: int) -> str:
-        """The sum of the rows of each molecule's atoms."""
-        return self.graph.scatter(self.graph.filled(0.0, self.molecules, width), self.molecule, atoms)
-
-
 def network_nodes(graph: Graph, network: PropertyNetwork) -> str:
-    """The outputs `(B, C)` float32 of `network`: standardised values or logits.
-
-    Raises:
-        ConfigError: its student, identifiers or head has no form in ONNX here.
-    """
-    inputs, student = Inputs(graph), network.student
-    if isinstance(student, Gine):
-        atoms, virtual = _gine(inputs, student)
-    elif isinstance(student, TokenGT) and student.config.identifiers == "laplacian":
-        atoms, virtual = _tokengt(inputs, student)
-    else:
-        named = " ".join(filter(None, (student.config.name, student.config.identifiers)))
-        raise ConfigError(
-            "this student can't be written as ONNX",
-            found=named,
-            expected="gine, or tokengt with Laplacian identifiers",
-            next_step="Finetune with --encoder dnd-base, or use the MODEL folder with dnd",
-        )
+    """The outputs `(B, C)` float32 of `network`: standardised values or logits."""
+    inputs = Inputs(graph)
+    atoms, virtual = _FORMS_OF_STUDENTS[network.student.config.name](inputs, network.student)
     pooled = _pooled(inputs, network, atoms, virtual)
     return _head(graph, network.head, pooled)
-
-
-def _embedding(graph: Graph, embedding: FeatureEmbedding, features: str) -> str:
-    rows = graph("Add", features, graph.constant(embedding.row_of_feature_F))
-    return graph("ReduceSum", graph.rows(graph.constant(embedding.table), rows), graph.constant([1]), keepdims=0)
 
 
 # GINE. The equations stand in `dnd.models.students.gine`.
@@ -99,7 +33,7 @@ def _embedding(graph: Graph, embedding: FeatureEmbedding, features: str) -> str:
 
 def _gine(inputs: Inputs, student: Gine) -> tuple[str, str | None]:
     graph, width = inputs.graph, student.width
-    atoms, virtual = _embedding(graph, student.atom, inputs.atom_features), None
+    atoms, virtual = embedding(graph, student.atom, inputs.atom_features), None
     if student.virtual_node is not None:
         shape = graph("Concat", inputs.molecules, graph.constant([width]), axis=0)
         virtual = graph("Expand", graph.constant(student.virtual_node), shape)
@@ -108,7 +42,7 @@ def _gine(inputs: Inputs, student: Gine) -> tuple[str, str | None]:
         is_last = number == student.num_layers - 1
         if virtual is not None:
             atoms = graph("Add", atoms, graph.rows(virtual, inputs.molecule))
-        bonds = _embedding(graph, layer.bond, inputs.bond_features)
+        bonds = embedding(graph, layer.bond, inputs.bond_features)
         messages = graph("Relu", graph("Add", graph.rows(atoms, inputs.ends[0]), bonds))
         own = graph("Mul", atoms, graph.constant(1 + layer.epsilon))
         updated = _normed_mlp(graph, layer.mlp, graph.scatter(own, inputs.ends[1], messages))
@@ -165,7 +99,7 @@ def _tokengt(inputs: Inputs, student: TokenGT) -> tuple[str, str]:
     if isinstance(student.final_norm, nn.LayerNorm):
         tokens = graph.layer_norm(tokens, student.final_norm)
     special = graph("Mul", inputs.molecules, graph.constant([2]))
-    atoms_end = graph("Add", special, graph("Shape", inputs.atom_features, start=0, end=1))
+    atoms_end = graph("Add", special, inputs.atoms)
     return (
         graph("Slice", tokens, special, atoms_end, graph.constant([0])),
         graph("Slice", tokens, graph.constant([0]), inputs.molecules, graph.constant([0])),
@@ -179,15 +113,15 @@ def _scalar(graph: Graph, one: str) -> str:
 def _tokens(inputs: Inputs, student: TokenGT) -> str:
     graph, own = inputs.graph, student.embedding
     columns = known(student.config.num_identifiers)
-    identifiers = graph.input("identifiers", "float32", ["atoms", columns])
+    identifiers = inputs.identifiers(columns)
     first, second = own.identifiers.weight.chunk(2, dim=1)
     as_source, as_target = graph.linear(identifiers, first, None), graph.linear(identifiers, second, None)
     bond_type, atom_type = (graph.constant(kind) for kind in own.token_types)
-    atoms = _embedding(graph, own.atom, inputs.atom_features)
+    atoms = embedding(graph, own.atom, inputs.atom_features)
     atoms = graph("Add", graph("Add", atoms, graph("Add", as_source, as_target)), atom_type)
     source, target = inputs.ends
     identified = graph("Add", graph.rows(as_source, source), graph.rows(as_target, target))
-    bonds = graph("Add", graph("Add", _embedding(graph, own.bond, inputs.bond_features), identified), bond_type)
+    bonds = graph("Add", graph("Add", embedding(graph, own.bond, inputs.bond_features), identified), bond_type)
     shape = graph("Concat", inputs.molecules, graph.constant([student.width]), axis=0)
     special = [graph("Expand", graph.constant(token), shape) for token in own.special_tokens]
     return graph.layer_norm(graph("Concat", *special, atoms, bonds, axis=0), own.norm)
@@ -196,16 +130,8 @@ def _tokens(inputs: Inputs, student: TokenGT) -> str:
 def _attention(graph: Graph, attention: PackedAttention, tokens: str, same: str) -> str:
     heads, width = attention.num_heads, attention.out.in_features
     packed = graph.linear(tokens, attention.query_key_value.weight, attention.query_key_value.bias)
-    split = graph("Reshape", packed, graph.constant([0, 3, heads, width // heads]))
-    query, key, value = (
-        graph("Transpose", graph("Gather", split, graph.constant(part, "int64"), axis=1), perm=order)
-        for part, order in enumerate(([1, 0, 2], [1, 2, 0], [1, 0, 2]))
-    )
-    scaled = graph("Mul", query, graph.constant((width // heads) ** -0.5, "float32"))
-    scores = graph("Where", same, graph("MatMul", scaled, key), graph.constant(-np.inf, "float32"))
-    mixed = graph("MatMul", graph("Softmax", scores, axis=-1), value)
-    joined = graph("Reshape", graph("Transpose", mixed, perm=[1, 0, 2]), graph.constant([0, width]))
-    return graph.linear(joined, attention.out.weight, attention.out.bias)
+    mixed = attended(graph, packed, same, heads, width // heads)
+    return graph.linear(mixed, attention.out.weight, attention.out.bias)
 
 
 # From atoms to targets.
@@ -228,16 +154,27 @@ def _pooled(inputs: Inputs, network: PropertyNetwork, atoms: str, virtual: str |
 
 
 def _head(graph: Graph, head: nn.Module, pooled: str) -> str:
-    values, forms = pooled, _FORMS
+    values = pooled
     for part in head if isinstance(head, nn.Sequential) else [head]:
-        if type(part) not in forms:
-            raise ConfigError("this head can't be written as ONNX", found=type(part).__name__, expected="mlp or linear")
-        values = forms[type(part)](graph, part, values)
+        values = _FORMS[type(part)](graph, part, values)
     return values
+
+
+def _pna_head(graph: Graph, head: PNAHead, pooled: str) -> str:
+    hidden = graph("Relu", graph.linear(pooled, head.hidden.weight, head.hidden.bias))
+    return graph.linear(batch_norm(graph, hidden, head.norm), head.out.weight, head.out.bias)
 
 
 _FORMS: dict[type, Callable[..., str]] = {
     nn.Linear: lambda graph, part, values: graph.linear(values, part.weight, part.bias),
     nn.GELU: lambda graph, _, values: graph.gelu(values),
     nn.LayerNorm: lambda graph, part, values: graph.layer_norm(values, part),
+    PNAHead: _pna_head,
+}
+_FORMS_OF_STUDENTS: dict[str, Callable[..., tuple[str, str | None]]] = {
+    "gine": _gine,
+    "tokengt": _tokengt,
+    "pna": lambda inputs, student: (pna_atoms(inputs, student), None),
+    "gps": lambda inputs, student: (gps_atoms(inputs, student), None),
+    **dict.fromkeys(("gcn", "graphsage", "gatv2"), lambda inputs, student: (convolution_atoms(inputs, student), None)),
 }
