@@ -240,10 +240,10 @@ def pack(graphs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 # Identifiers of the atoms, for TokenGT and GPS alone.
 #
 # `laplacian`: eigenvectors of the normalised Laplacian, unit columns, lowest eigenvalues first. A hash of each atom and
-# its surroundings settles their signs and the order of equal eigenvalues. Where symmetry leaves two eigenvalues equal, a
-# fixed weight of each atom chooses the basis of their space, so that no vector depends on the library of linear algebra.
-# `orf`: rows of a random orthonormal matrix, drawn from the hash of the molecule. `walks`: the chance that a random walk
-# from an atom is back after 1, 2 ... K steps.
+# its surroundings settles their signs and the order of equal eigenvalues. Where symmetry leaves two eigenvalues equal,
+# a fixed weight of each atom chooses the basis of their space, so that no vector depends on the library of linear
+# algebra. `orf`: rows of a random orthonormal matrix, drawn from the hash of the molecule. `walks`: the chance that a
+# random walk from an atom is back after 1, 2 ... K steps.
 
 _MIX_1, _MIX_2 = np.int64(0x3F58476D1CE4E5B9), np.int64(0x14D049BB133111EB)
 _COLOUR_ROUNDS, _COLOUR_TIE_BREAK, _ORDER_TIE_BREAK = 6, 1e-6, 1e-9
@@ -293,7 +293,8 @@ def walk_identifiers(atoms_n9: np.ndarray, bonds_E2: np.ndarray, of_bonds_E3: np
     step_nn = np.zeros((len(atoms_n9), len(atoms_n9)))
     step_nn[bonds_E2[:, 0], bonds_E2[:, 1]] = 1.0
     step_nn /= step_nn.sum(1, keepdims=True).clip(min=1)
-    found_nK, walk_nn = np.zeros((len(atoms_n9), columns)), step_nn
+    found_nK = np.zeros((len(atoms_n9), columns))
+    walk_nn = step_nn
     for column in range(columns):
         found_nK[:, column] = np.diag(walk_nn)
         walk_nn = walk_nn @ step_nn
@@ -312,7 +313,9 @@ def _gaussian(colour_n: np.ndarray) -> np.ndarray:
         counter_nn = rank_n[:, None] * size + np.arange(size)
         key_nn = _mixed(molecule[:, None] + counter_nn * _GOLDEN)
         second_nn = _unit_interval(_mixed(key_nn + _GOLDEN))
-    return np.sqrt(-2 * np.log(_unit_interval(key_nn).clip(min=1e-12))) * np.cos(2 * np.pi * second_nn)  # Box-Muller
+    length_nn = np.sqrt(-2 * np.log(_unit_interval(key_nn).clip(min=1e-12)))  # of Box and Muller
+    found: np.ndarray = length_nn * np.cos(2 * np.pi * second_nn)
+    return found
 
 
 def _unit_interval(values: np.ndarray) -> np.ndarray:

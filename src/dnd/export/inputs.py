@@ -69,7 +69,7 @@ class Inputs:
         return self.graph.input("identifiers", "float32", ["atoms", columns])
 
     def received(self, messages: str, width: int, reduction: str = "add", start: float = 0.0) -> str:
-        """What the messages of the bonds make at the atoms they point to, `(N, width)`; `start` where there are none."""
+        """The messages of the bonds, reduced at the atoms they point to, `(N, width)`; `start` where there are none."""
         return self.graph.scatter(self.graph.filled(start, self.atoms, width), self.ends[1], messages, reduction)
 
     def sums(self, atoms: str, width: int) -> str:

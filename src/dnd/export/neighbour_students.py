@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dnd.export.graph import Graph
 from dnd.export.inputs import Inputs, embedding
-from dnd.models.students.base import Student, folded, known
+from dnd.models.students.base import folded, known
 from dnd.models.students.pna import NUM_AGGREGATES, NUM_SCALES, VARIANCE_FLOOR, PNALayer
 
 
@@ -185,7 +185,7 @@ def attended(graph: Graph, packed: str, same: str, heads: int, width: int) -> st
     return graph("Reshape", graph("Transpose", mixed, perm=[1, 0, 2]), graph.constant([0, heads * width]))
 
 
-def _embedded(inputs: Inputs, student: Student) -> tuple[str, str]:
+def _embedded(inputs: Inputs, student: Any) -> tuple[str, str]:
     atoms = embedding(inputs.graph, student.atom, inputs.atom_features)
     return atoms, embedding(inputs.graph, student.bond, inputs.bond_features)
 
