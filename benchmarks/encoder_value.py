@@ -2,6 +2,10 @@
 
     python benchmarks/encoder_value.py OUT --encoders today=dnd-base next=runs/base/encoders/dnd-base
     python benchmarks/encoder_value.py OUT --page docs/results/encoder-value.md
+    python benchmarks/encoder_value.py OUT --molecules molecules.txt
+
+The last command writes the molecules that are judged, for fingerprints that are made elsewhere (see
+`minimol_fingerprints.py`) and come back with `--fingerprints NAME=FILE.npz`.
 
 Every encoder gives a representation; one with heads gives its ready-made properties too (`NAME:quantum`,
 `NAME:quantum,labels`, behind the representation). Each is judged alone and beside RDKit's 217 descriptors. A line of
@@ -33,7 +37,7 @@ from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.frozen_models import predict_frozen
 from dnd.reproduction.further_sets import FURTHER_SETS, load_further
 from dnd.reproduction.multitask import reduced
-from dnd.store.featurize import valid_molecules
+from dnd.store.featurize import ValidMolecules, valid_molecules
 from dnd.store.reader import Store
 
 FIELDS = ("set", "task", "features", "model", "seed", "molecules", "test_molecules", "out_of_fold", "test", "versions")
@@ -46,6 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--encoders", nargs="+", default=[], metavar="NAME=ENCODER")
+    parser.add_argument("--fingerprints", nargs="+", default=[], metavar="NAME=NPZ", help="made elsewhere")
+    parser.add_argument("--molecules", type=Path, help="run nothing; write the molecules of all sets into this file")
     parser.add_argument("--sets", nargs="+", default=[*BENCHMARKS, *FURTHER_SETS])
     parser.add_argument("--models", nargs="+", default=["ridge"], choices=["ridge", "forest"])
     parser.add_argument("--most", type=int, default=2500, help="molecules of a set; larger ones are subsampled")
@@ -57,6 +63,10 @@ def main() -> None:
     if options.page is not None:
         write_text(options.page, page(read_lines(path)))
         return
+    if options.molecules is not None:
+        every = dict.fromkeys(text for name in options.sets for text in judged_molecules(name, options)[0].smiles)
+        write_text(options.molecules, "".join(f"{text}\n" for text in every))
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     encoders = dict(word.split("=", 1) for word in options.encoders)
     for name in options.sets:
@@ -66,25 +76,19 @@ def main() -> None:
 
 def run_set(path: Path, name: str, encoders: dict[str, str], options: argparse.Namespace) -> None:
     """All lines of a data set that are missing."""
-    wanted = [one for encoder in encoders for one in features_named(encoder, encoders[encoder])]
+    elsewhere = dict(word.split("=", 1) for word in options.fingerprints)
+    wanted = [one for encoder in encoders for one in features_named(encoder, encoders[encoder])] + [*elsewhere]
     names = [DESCRIPTORS, *wanted, *(BESIDE + one for one in wanted)]
     known = {(line["set"], line["features"], line["model"]) for line in read_lines(path)}
     missing = [pair for pair in itertools.product(names, options.models) if (name, *pair) not in known]
     if not missing:
         return
-    smiles, targets_BC, parts, task = load(name)
-    parts = reduced(parts, options.most)
-    rows = np.concatenate([parts["train"], parts["valid"], parts["test"]])
-    smiles, targets_BC = [smiles[row] for row in rows], targets_BC[rows][:, : options.most_targets]
-    molecules = valid_molecules(smiles, "teacher_all_student_heavy")
-    development = len(parts["train"]) + len(parts["valid"])
-    is_test = molecules.places >= development
-    targets_BC = targets_BC[molecules.places]
+    molecules, targets_BC, is_test, texts, task = judged_molecules(name, options)
     blocks = {DESCRIPTORS: descriptors_2d([read_smiles(text)[0] for text in molecules.smiles])}
     for encoder, folder in encoders.items():
         for one in features_named(encoder, folder):
             blocks[one] = represented(folder, one.partition(":")[2], molecules.store)
-    texts = [smiles[place] for place in molecules.places[~is_test]]
+    blocks |= {one: made_elsewhere(file, molecules.smiles) for one, file in elsewhere.items()}
     fold_B = scaffold_folds(texts, FOLDS, 0, molecules.smiles[: len(texts)])
     for features, model in missing:
         x_BF = np.hstack([blocks[one] for one in features.split("+")])
@@ -97,6 +101,31 @@ def run_set(path: Path, name: str, encoders: dict[str, str], options: argparse.N
         }  # fmt: skip
         append(path, line)
         print(f"{name} {features} {model}: out of fold {judged[0]:.4f}, test {judged[1]:.4f}", flush=True)
+
+
+def judged_molecules(
+    name: str, options: argparse.Namespace
+) -> tuple[ValidMolecules, np.ndarray, np.ndarray, list[str], str]:
+    """Molecules of a set, their labels, which are of the test part, the texts of the others, and the task."""
+    smiles, targets_BC, parts, task = load(name)
+    parts = reduced(parts, options.most)
+    rows = np.concatenate([parts["train"], parts["valid"], parts["test"]])
+    smiles, targets_BC = [smiles[row] for row in rows], targets_BC[rows][:, : options.most_targets]
+    molecules = valid_molecules(smiles, "teacher_all_student_heavy")
+    is_test = molecules.places >= len(parts["train"]) + len(parts["valid"])
+    texts = [smiles[place] for place in molecules.places[~is_test]]
+    return molecules, targets_BC[molecules.places], is_test, texts, task
+
+
+def made_elsewhere(file: str, smiles: Sequence[str]) -> np.ndarray:
+    """Fingerprints of a file with `smiles` and `x_BF`; the mean of all where it has none of a molecule."""
+    with np.load(file) as kept:
+        known = dict(zip(kept["smiles"].tolist(), kept["x_BF"], strict=True))
+    unknown = sum(text not in known for text in smiles)
+    if unknown:
+        print(f"{file} lacks {unknown} of {len(smiles)} molecules, which get the mean", flush=True)
+    mean = np.mean([*known.values()], axis=0)
+    return np.stack([known.get(text, mean) for text in smiles])
 
 
 def features_named(encoder: str, folder: str) -> list[str]:
