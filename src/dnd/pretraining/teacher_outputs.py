@@ -34,7 +34,8 @@ from dnd.training.distributed import World
 
 
 FORMAT_VERSION = 1
-BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES, MOST_BLOCKS = 32 * 2**20, 256
+"""Least size of a block, some minutes of one core at most, and most blocks, since each has two files open."""
 _CUT_AT_ONCE = 2**20  # rows
 _KIND = "targets"
 
@@ -97,27 +98,23 @@ def build_cache(
         StorageError: too little space.
         InputError: an output is not finite.
     """
-    cuts = _cuts(teacher, store, request)
-    spans = list(pairwise(cuts))
+    spans = list(pairwise(_cuts(teacher, store, request)))
+    progress = Progress("teacher targets", unit="molecule", total=len(store))
 
     def compute(span: tuple[int, int]) -> TargetBlock:
-        return compute_block(teacher, store, *span, request, device)
+        return compute_block(teacher, store, *span, request, device, progress.advance)
 
     if folder is None:
-        progress, blocks = Progress("teacher targets", unit="block", total=len(spans)), []
-        for span in spans:
-            blocks.append(compute(span))
-            progress.advance()
+        blocks = [compute(span) for span in spans]
         progress.close()
         return TargetCache(blocks, store.atom_counts)
     check_free_space(folder, 0 if folder.exists() else cache_bytes(teacher, store, request))
     key = digest_of(teacher, store.fingerprint, request)
     world = World.join(device)
-    own = range(world.rank, len(spans), world.size)
-    progress = Progress("teacher targets", unit="shard", total=len(own))
-    for number in own:
-        _ensure_shard(folder / f"shard-{number:05d}", key, spans[number], compute)
-        progress.advance()
+    for number, span in enumerate(spans):
+        if number % world.size == world.rank:
+            _ensure_shard(folder / f"shard-{number:05d}", key, span, compute)
+        progress.reach(span[1])
     progress.close()
     world.wait()
     blocks = []
@@ -139,14 +136,15 @@ def _mapped(shard: Path, key: str, span: tuple[int, int]) -> TargetBlock:
 
 
 def _cuts(teacher: Teacher, store: Store, request: TargetRequest) -> list[int]:
-    """Row numbers between blocks of about `BLOCK_BYTES`; a pure function of the sizes."""
+    """Row numbers between blocks of about the same size; a pure function of the sizes."""
+    block_bytes = max(BLOCK_BYTES, -(-cache_bytes(teacher, store, request) // MOST_BLOCKS))
     cuts: list[int] = []
     before = 0
     for start in range(0, len(store), _CUT_AT_ONCE):
         counts = store.atom_counts[start : start + _CUT_AT_ONCE]
         per_row = 2 * teacher.width * (counts * len(request.atom_layers) + len(request.pooled_layers))
         ends = before + np.cumsum(per_row)
-        block_of_row = (np.append(before, ends) - 1) // BLOCK_BYTES
+        block_of_row = (np.append(before, ends) - 1) // block_bytes
         cuts += (start + np.flatnonzero(np.diff(block_of_row))).tolist()
         before = int(ends[-1])
     return [*cuts, len(store)]
@@ -326,8 +324,18 @@ def compute_block(
     last: int,
     request: TargetRequest,
     device: torch.device,
+    say_progress: Callable[[int], None] = lambda count: None,
 ) -> TargetBlock:
     """Outputs for rows `first` to `last - 1`; the same bytes at every call on one machine.
+
+    Args:
+        teacher: frozen, in evaluation mode, on `device`.
+        store: the molecules.
+        first: first row.
+        last: row after the last one.
+        request: which outputs.
+        device: where the teacher runs.
+        say_progress: receives how many molecules more are done, after each batch.
 
     Raises:
         InputError: an output is not a finite float16; the molecule is named.
@@ -352,6 +360,7 @@ def compute_block(
                 found=f"{len(wrong)} molecules, such as {store.describe(first + np.array(wrong[:1]))[0]}",
                 next_step="Check the teacher with `dnd doctor`, and these conformers",
             )
+        say_progress(len(local))
     return TargetBlock(first, atoms_NLD, pooled_BLD)
 
 

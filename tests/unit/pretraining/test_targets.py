@@ -147,3 +147,12 @@ def test_size_is_counted_in_bytes_and_non_finite_outputs_are_refused() -> None:
         next(parameter for name, parameter in teacher.named_parameters() if "norm" in name).fill_(float("inf"))
     with pytest.raises(InputError, match="not a finite number"):
         build_cache(teacher, store, REQUEST, device=CPU)
+
+
+def test_a_large_cache_has_a_bounded_number_of_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard has two files open."""
+    monkeypatch.setattr(target_cache, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(target_cache, "MOST_BLOCKS", 4)
+    cuts = target_cache._cuts(toy_teacher(0), toy_store(30), REQUEST)
+    assert 2 <= len(cuts) - 1 <= 4
+    assert (cuts[0], cuts[-1]) == (0, 30)
