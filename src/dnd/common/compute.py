@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Every random draw is seeded by (run seed, purpose, position), never taken from a stream that runs on. So an
 # interrupted run, another number of workers or another rank can't change it, and no generator state has to be saved.
 
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PRODUCT_CACHES, _KEPT_PRODUCTS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "16"
 
 
@@ -47,9 +48,10 @@ def torch_generator(seed: int, purpose: str, *position: int) -> torch.Generator:
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Set the number of OpenMP threads of torch on purpose and return it; to be called before the first product.
+    """Set the number of threads of torch and of BLAS on purpose and return it; to be called before the first product.
 
-    Two threads on two busy cores were 5 to 8 times slower than one, so the default is 1 unless `DND_THREADS` or
+    Two threads on two busy cores were 5 to 8 times slower than one, and BLAS factorised a matrix of 270 rows 25 times
+    slower: its threads wait for each other while other work has the core. So the default is 1 unless `DND_THREADS` or
     `OMP_NUM_THREADS` says otherwise.
 
     Torch and oneDNN each keep a compiled bf16 product for every shape that they have met, 1,024 of them. Batches of
@@ -57,11 +59,15 @@ def set_threads(threads: int | None = None) -> int:
     the environment says otherwise.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     for name in _PRODUCT_CACHES:
         os.environ.setdefault(name, _KEPT_PRODUCTS)
     count = threads or int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
     torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
+    for name in _BLAS_THREADS:  # of the libraries that are loaded later, such as SciPy's own
+        os.environ.setdefault(name, str(count))
     return count
 
 
