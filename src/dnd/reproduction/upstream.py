@@ -71,7 +71,9 @@ def upstream_cells(request: Request, track: str, systems: Sequence[System], seed
     energy = ""
     if trained:
         inputs, problem = _inputs(request, track)
-        energy = energy_label(inputs[0]) if inputs and any(one.variant == "propred" for one in trained) else ""
+        # On QM9 whether ProPred is asked for or not: another choice of systems takes over what is made already.
+        labelled = track == QM9 or any(one.variant == "propred" for one in trained)
+        energy = energy_label(inputs[0]) if inputs and labelled else ""
         for one in {store_track(track, one): one for one in trained}.values():
             yield _store(request, track, one, energy, inputs, problem)
     for seed in seeds:

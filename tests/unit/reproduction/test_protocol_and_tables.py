@@ -291,3 +291,11 @@ def test_label_efficiency_says_what_is_comparable() -> None:
     assert ("ESOL", "D&D-NODE +MP", 0.1, 90, 1, 1, 1.05) in finding.rows
     with pytest.raises(InputError, match="no finetuning"):
         curves_of([], {})
+
+
+def test_fewer_systems_of_table_6_take_over_what_all_of_them_made() -> None:
+    cells = plan(Request("table6", budget("tiny"), systems=("randinit-1.0", "dnd-node")))
+    every, few = digests(plan(Request("table6", budget("tiny")))), digests(cells)
+    assert next(cell for cell in cells if cell.kind == "prepare").settings["targets"]
+    assert set(few) < set(every)
+    assert {key: every[key] for key in few} == few

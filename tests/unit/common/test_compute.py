@@ -1,0 +1,32 @@
+"""Numbers of threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+_PROBE = """
+import json
+from dnd.common.compute import set_threads
+count = set_threads()
+import scipy.linalg
+import torch
+from threadpoolctl import threadpool_info
+blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+print(json.dumps({"count": count, "torch": torch.get_num_threads(), "blas": blas}))
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 1), ({"DND_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)])
+def test_torch_and_every_blas_have_the_same_number_of_threads(given: dict[str, str], expected: int) -> None:
+    """BLAS that is loaded before, with NumPy, and after, with SciPy."""
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")}
+    said = subprocess.run([sys.executable, "-c", _PROBE], env=own | given, capture_output=True, check=True, timeout=60)
+    found = json.loads(said.stdout)
+    assert found["count"] == found["torch"] == expected
+    assert len(found["blas"]) >= 2
+    assert {min(count, os.cpu_count() or 1) for count in found["blas"]} == {min(expected, os.cpu_count() or 1)}
