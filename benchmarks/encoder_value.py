@@ -8,10 +8,11 @@ The last command writes the molecules that are judged, for fingerprints that are
 `minimol_fingerprints.py`) and come back with `--fingerprints NAME=FILE.npz`.
 
 Every encoder gives a representation; one with heads gives its ready-made properties too (`NAME:quantum`,
-`NAME:quantum,labels`, behind the representation). Each is judged alone and beside RDKit's 217 descriptors. A line of
-OUT/scores.csv is a data set, features, and a model, with the score out of fold over the training and validation part
-(five folds by scaffold), from which choices are made, and the score on the test part, which is only reported. Lines
-that are there are not made again. ROC-AUC is kept as 1 - ROC-AUC, so that smaller is better everywhere.
+`NAME:quantum,labels`, behind the representation), and of the one that ships all layers are judged (`NAME:layers`).
+Each is judged alone and beside RDKit's 217 descriptors. A line of OUT/scores.csv is a data set, features, and a model,
+with the score out of fold over the training and validation part (five folds by scaffold), from which choices are made,
+and the score on the test part, which is only reported. Lines that are there are not made again. ROC-AUC is kept as
+1 - ROC-AUC, so that smaller is better everywhere.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ import argparse
 import csv
 import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from result_lines import read_lines
 from scipy import stats
+from torch import Tensor
 
 from dnd.chemistry.parse import read_smiles
 from dnd.common.files import package_versions, write_text
 from dnd.finetuning.fold_data import scaffold_folds
+from dnd.graphs.batch import GraphBatch, mean_per_molecule
+from dnd.models.students.base import Student
 from dnd.models.students.encoders import load_encoder, load_heads
 from dnd.predictor.classical.features import descriptors_2d
-from dnd.predictor.ensemble import FrozenEncoder
+from dnd.predictor.ensemble import FrozenEncoder, run_over
 from dnd.predictor.metrics import score
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.frozen_models import predict_frozen
@@ -42,7 +48,7 @@ from dnd.store.reader import Store
 
 FIELDS = ("set", "task", "features", "model", "seed", "molecules", "test_molecules", "out_of_fold", "test", "versions")
 DESCRIPTORS, BESIDE = "descriptors", "descriptors+"
-SHIPPED, ANCHOR = "new", "minimol"
+SHIPPED, ANCHOR, LAYERS = "new", "minimol", "layers"
 FOLDS = 5
 
 
@@ -133,16 +139,30 @@ def features_named(encoder: str, folder: str) -> list[str]:
     """The representation of an encoder, and with the properties that its heads give."""
     heads = load_heads(folder)
     terms = {one.term for one in heads.properties} if heads else set()
-    return [encoder] + [
+    return [encoder, *([f"{encoder}:{LAYERS}"] if encoder == SHIPPED else [])] + [
         f"{encoder}:{','.join(chosen)}" for chosen in (("quantum",), ("quantum", "labels")) if terms.issuperset(chosen)
     ]
 
 
 def represented(folder: str, terms: str, store: Store) -> np.ndarray:
-    """Representations of all molecules, with the properties of some terms."""
+    """Representations of all molecules, with the properties of some terms; or `every_layer`."""
+    if terms == LAYERS:
+        student = load_encoder(folder)[0].eval()
+        return run_over(partial(every_layer, student), student, store, np.arange(len(store))).astype(np.float32)
     heads = load_heads(folder) if terms else None
     chosen = heads.of_terms(terms.split(",")) if heads else None
     return FrozenEncoder(load_encoder(folder)[0], "mean", chosen).embed(store)
+
+
+def every_layer(student: Student, graph: GraphBatch) -> Tensor:
+    """Means over the atoms and states of the virtual node, after each layer and after the final norm, side by side.
+
+    Jumping knowledge by concatenation (Xu et al., ICML 2018), for a student that was trained without it.
+    """
+    output = student(graph, collect_layers=True)
+    states = [*output.layers, (output.atoms_ND, output.virtual_BD)]
+    parts = [mean_per_molecule(atoms_ND, graph.atom_offsets) for atoms_ND, _ in states]
+    return torch.cat([*parts, *(virtual_BD for _, virtual_BD in states if virtual_BD is not None)], dim=1)
 
 
 def load(name: str) -> tuple[list[str], np.ndarray, dict[str, np.ndarray], str]:
