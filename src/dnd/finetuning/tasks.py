@@ -14,7 +14,17 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import ConfigError, InputError
-from dnd.predictor.targets import AS_IT_IS, Target, TaskKind, TaskName, Transform, TransformName, task_name
+from dnd.predictor.targets import (
+    AS_IT_IS,
+    Target,
+    TaskKind,
+    TaskName,
+    Transform,
+    TransformName,
+    Weights,
+    task_name,
+    weighted_moments,
+)
 from dnd.tables.labels import MOST_CLASSES
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
@@ -301,6 +311,7 @@ def fit_targets(
     *,
     standardise: bool,
     transforms: Sequence[TransformName] = (),
+    weight_B: Weights = None,
 ) -> list[Target]:
     """Targets with the mean and standard deviation of the training labels (population form).
 
@@ -311,6 +322,7 @@ def fit_targets(
         kinds: tasks of the targets; classes have no scale.
         standardise: False for `raw` regression.
         transforms: transforms of the targets; empty = none.
+        weight_B: weight of each molecule in mean and deviation; None = 1.
 
     Raises:
         InputError: a target has no label, or a single value, in the training part.
@@ -334,5 +346,7 @@ def fit_targets(
             )
         transform = fit_transform(chosen, known)
         mapped = transform.forward(known)
-        targets.append(Target(name, unit, float(mapped.mean()), float(mapped.std()), kind, transform=transform))
+        own_B = None if weight_B is None else weight_B[~np.isnan(target_B)]
+        mean, deviation = weighted_moments(mapped, own_B)
+        targets.append(Target(name, unit, float(mean), float(deviation), kind, transform=transform))
     return targets
