@@ -196,7 +196,6 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
-    LOGGER.log(RESULT, f"model: {folder}")
     return metrics
 
 

@@ -239,7 +239,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
 def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standardize: bool) -> list[str]:
     """A part per row, the rows of a molecule in one part.
 
-    A finetuning wants a test part; one validation molecule serves, as its scores are not used.
+    A finetuning wants a test part; one validation molecule serves, without its label, as one alone says nothing.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
@@ -351,11 +351,13 @@ def _write_table(
     parts: Sequence[str],
     words: Sequence[str],
 ) -> None:
-    def cell(label: float) -> str:
+    def cell(label: float, part: str) -> str:
+        if part == "test":
+            return ""
         return words[int(label)] if words and not math.isnan(label) else _number_cell(label)
 
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([_SMILES, _SPLIT, *names])
         for text, part, labels in zip(smiles, parts, labels_BC.tolist(), strict=True):
-            writer.writerow([text, part, *map(cell, labels)])
+            writer.writerow([text, part, *(cell(label, part) for label in labels)])
