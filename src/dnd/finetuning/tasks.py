@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import ConfigError, InputError
+from dnd.predictor.metrics import significant
 from dnd.predictor.targets import (
     AS_IT_IS,
     Target,
@@ -275,7 +276,12 @@ def choose_transforms(
         )
         found.append(own if taken else "none")
         before, after = skews[0]
-        if taken:
+        if not taken and abs(before) >= SKEWED:
+            no_log = "" if positive else f"a logarithm needs labels above 0 (found {significant(known_B.min())}), and "
+            helps = abs(after) <= _STRAIGHTENED * abs(before)
+            left = f"its {_WORDS[own]} {'helps in some folds only' if helps else f'leaves a skewness of {after:.1f}'}"
+            lines.append(f"no transform of {name}: its skewness is {before:.1f}, but {no_log}{left}")
+        elif taken:
             count = int((~np.isnan(labels_B[trainings[0]])).sum())
             asked = "as asked for" if choice != "auto" else "transform=none overrules this"
             lines.append(
@@ -285,7 +291,7 @@ def choose_transforms(
         else:
             plain.append(f"{name} (skewness {before:.1f})")
     if plain:
-        lines.append(f"no transform of {', '.join(plain)}: the training labels are not skewed, or no map helps")
+        lines.append(f"no transform of {', '.join(plain)}: maps are for labels with a skewness of {SKEWED:g} or more")
     return tuple(found), lines
 
 
