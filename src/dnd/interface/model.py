@@ -372,6 +372,16 @@ class Predictor(core.Predictor):
             explain_molecules(self, as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts, names)
         )
 
+    def __fspath__(self) -> str:
+        """The folder, so that an opened model can be given wherever a MODEL folder is taken.
+
+        Raises:
+            TypeError: the model is in no folder.
+        """
+        if self.folder is None:
+            raise TypeError("the model is in no folder; save it first, or name the MODEL folder")
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """Targets and folder."""
         return f"Predictor({', '.join(target.name for target in self.targets)}; {self.folder or 'not in a folder'})"

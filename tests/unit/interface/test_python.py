@@ -167,6 +167,11 @@ def test_a_screen_of_a_list(made, tmp_path: Path):
         dnd.screen(SMILES[:5], made, tmp_path / "hits", jobs=1, top=2, resume=True, verbose=False).metrics["rows"] == 5
     )
     assert "screen" in done._repr_html_()
+    opened = dnd.load(made.folder, device="cpu")
+    assert dnd.screen(SMILES[:5], opened, tmp_path / "more", jobs=1, verbose=False).metrics["rows"] == 5
+    opened.folder = None
+    with pytest.raises(TypeError, match="the model is in no folder"):
+        dnd.screen(SMILES[:5], opened, tmp_path / "none", jobs=1, verbose=False)
 
 
 def test_the_stages_hand_their_folders_on(tmp_path: Path):
