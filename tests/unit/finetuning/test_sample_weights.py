@@ -227,6 +227,17 @@ def test_a_classifier_follows_the_heavier_labels(recipe: str, classes: int):
     assert heavy > 0.5 > 0.3 > light
 
 
+def test_weights_of_very_different_sizes_are_fitted():
+    """Copies of a molecule with hardly any noise, and rows that weigh next to nothing."""
+    x_BF = np.concatenate([features(20), features(20)])
+    y_B = labels_of(x_BF, classes=False)
+    weight_B = np.where(np.arange(40) % 3, 1.0, 1e14)
+    weight_B[1::6] = 1e-14
+    for name in MEMBERS:
+        fitted = fit_member(name, training_of(x_BF, y_B, np.tile(np.arange(20), 2), weight_B))
+        assert np.isfinite(fitted.predict(x_BF)).all(), name
+
+
 def test_out_of_fold_metrics_are_weighted():
     """Labels that can't be learned weigh next to nothing, so the error out of fold is that of the others."""
     y = np.where(MANY, SIZES + 50 * np.random.default_rng(1).normal(size=len(SIZES)), SIZES)

@@ -314,6 +314,9 @@ _BLOCK = 2_000  # rows of the kernel that are in memory at once
 _JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
 _LIKELIHOOD_MOLECULES = 400  # the four numbers are fitted on these, the weights on all
+_LEAST_NOISE = (
+    1e-6  # of the noise of a label of weight 1; less of it would leave copies of a molecule no Cholesky factor
+)
 _STEEPNESS = 6.0
 _STORED_PROCESS: dict[str, Expected] = {
     "bit_columns": ("i", ("bits",)),
@@ -522,8 +525,8 @@ def _weights_of(
 
 
 def _inverse(weight_B: Weights, count: int) -> np.ndarray:
-    """The diagonal matrix that noise is multiplied by: a label of weight w has 1/w of it."""
-    return np.eye(count) if weight_B is None else np.diag(1 / weight_B)
+    """The diagonal matrix that noise is multiplied by: a label of weight w has 1/w of it, a millionth at least."""
+    return np.eye(count) if weight_B is None else np.diag(np.maximum(1 / weight_B, _LEAST_NOISE))
 
 
 class _Numbers(NamedTuple):
