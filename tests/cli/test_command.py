@@ -90,7 +90,7 @@ def test_what_changes_nothing_is_said_and_nonsense_is_refused() -> None:
     assert "note: --jobs 4 changes nothing: dnd info uses one process" in found.stderr
     for harmless in (
         ("--device", "cpu", "--jobs", "1"),
-        ("--device", "auto", "--jobs", "0", "-v"),
+        ("--device", "auto", "--jobs", "0"),
         ("--jobs", "4", "-q"),
     ):
         assert run("info", *harmless).stderr == ""
