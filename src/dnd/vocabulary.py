@@ -195,6 +195,7 @@ ARRAYS: dict[str, tuple[Array, ...]] = {
     "finetuning": (
         _array("features_BF", "float", "B, F", "features of all molecules"),
         _array("exact_BC", "float", "B, C", "labels that are no limits; NaN = missing", _TARGET),
+        _array("weight_B", "float", "B", "how much each molecule's labels count; the median is 1"),
         _array("labels_of_model()", "float", "B, C", "labels of a table in the columns that a model has", _TARGET),
     ),
     "report": (_array("atoms_N", "float", "N", "contribution of each atom to one prediction", _TARGET),),

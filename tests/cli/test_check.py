@@ -165,7 +165,7 @@ def test_a_wide_range_is_drawn_and_learned_as_its_logarithm() -> None:
 
 def test_a_column_of_parts_is_no_target() -> None:
     facts = check_data(DIRTY / "positive_labels.csv")
-    assert facts.others == {"part": "names the part of a split"}
+    assert facts.others == {"part": "names the part of a split, which --split column:part uses"}
     assert [one.name for one in facts.targets] == ["y"]
 
 
@@ -173,6 +173,28 @@ def test_percent_and_thousands() -> None:
     facts = check_data(DIRTY / "percent_and_thousands.csv")
     assert target(facts, "unbound").unit == "%"
     assert (target(facts, "clearance").low, target(facts, "clearance").high) == (25.7, 7079.5)
+
+
+def test_what_the_next_line_leaves_out_is_said() -> None:
+    lines = list(check_lines(check_data(DIRTY / "percent_and_thousands.csv")))
+    assert "not learned with it: clearance; --target-columns NAME for each adds it" in lines
+    both = check_data(DIRTY / "percent_and_thousands.csv", target_columns=["unbound", "clearance"])
+    assert not any(line.startswith("not learned with it") for line in check_lines(both))
+
+
+def test_a_skewed_target_without_a_map_says_why() -> None:
+    lines = list(check_lines(check_data(DIRTY / "one_test_label_negative.csv")))
+    (said,) = [line for line in lines if "no transform of y" in line]
+    assert "a logarithm needs labels above 0 (found -0.500)" in said
+    assert not any("--split column:" in line for line in check_lines(check_data(DIRTY / "ki_nM.csv")))
+
+
+def test_one_row_is_a_row(tmp_path: Path) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text("smiles,y\nCCO,1.5\n")
+    lines = list(check_lines(check_data(table)))
+    assert lines[0] == f"{table}: 1 row"
+    assert lines[2] == "1 row with a molecule, 1 different molecule"
 
 
 def test_replicates_and_their_spread() -> None:

@@ -11,12 +11,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from dnd.cli.main import FAMILIES, VERBS, _Verbs, build_app, load_verb, main
+from dnd.cli.options import heed_machine_options
 from dnd.common import files
+from dnd.common.errors import ConfigError
 from dnd.common.files import folder_lock, write_bytes, write_manifest
 
 DND = str(Path(sys.executable).with_name("dnd"))
@@ -51,8 +54,62 @@ def test_verbs_of_a_verb_have_the_options_of_all(verb: str) -> None:
     for _ in range(2):  # the application of the verb is one object, however often it is built
         build_app(verb)
     for command in load_verb(verb).registered_commands:
-        assert list(inspect.signature(command.callback).parameters)[-3:] == ["quiet", "verbose", "log_file"]
+        names = list(inspect.signature(command.callback).parameters)
+        assert names[-3:] == ["quiet", "verbose", "log_file"]
+        assert names.count("device") == names.count("jobs") == 1
         assert not hasattr(command.callback.__wrapped__, "__wrapped__")
+
+
+def commands_of(verb: str) -> dict[str, Any]:
+    """The commands of a verb by name: one, or those of a verb of verbs."""
+    found = typer.main.get_command(build_app(verb)).commands[verb]  # type: ignore[attr-defined]
+    return {f"{verb} {name}": own for name, own in getattr(found, "commands", {}).items()} or {verb: found}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_the_four_options_of_all(verb: str) -> None:
+    for name, command in commands_of(verb).items():
+        by_flag = {flag: option for option in command.params for flag in option.opts}
+        assert {"--device", "--jobs", "-q", "-v"} <= set(by_flag), name
+        assert all(by_flag[flag].help for flag in ("--device", "--jobs")), name
+
+
+def test_verbs_that_choose_no_device_and_start_no_process_say_so() -> None:
+    for verb in ("check", "export", "doctor", "info", "properties"):
+        (command,) = commands_of(verb).values()
+        said = {option.name: option.help for option in command.params}
+        assert said["device"] == "Changes nothing: this verb uses the CPU alone."
+        assert said["jobs"] == "Changes nothing: this verb uses one process."
+    assert "torchrun" in next(o.help for o in commands_of("denoise")["denoise"].params if o.name == "jobs")
+
+
+def test_what_changes_nothing_is_said_and_nonsense_is_refused() -> None:
+    found = run("info", "--device", "cuda", "--jobs", "4")
+    assert found.returncode == 0
+    assert "note: --device cuda changes nothing: dnd info uses the CPU" in found.stderr
+    assert "note: --jobs 4 changes nothing: dnd info uses one process" in found.stderr
+    for harmless in (
+        ("--device", "cpu", "--jobs", "1"),
+        ("--device", "auto", "--jobs", "0"),
+        ("--jobs", "4", "-q"),
+    ):
+        assert run("info", *harmless).stderr == ""
+    for wrong, message in ((("--device", "foo"), "unknown device"), (("--jobs", "-1"), "jobs must be at least 0")):
+        refused = run("info", *wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert message in refused.stderr
+
+
+def test_the_device_of_a_verb_that_trains_by_itself_is_the_one_that_auto_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    heed_machine_options("info", "cpu", None)
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    heed_machine_options("reproduce", "auto", None)
+    heed_machine_options("analyse labels", "cpu", None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES=1 before the command"):
+        heed_machine_options("demo", "cuda:1", None)
 
 
 def test_an_interrupt_before_the_verb_is_reached_says_what_is_kept(

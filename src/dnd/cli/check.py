@@ -62,10 +62,11 @@ def first_lines(facts: DataFacts) -> Iterator[str]:
 
 def _molecule_lines(facts: DataFacts) -> Iterator[str]:
     drawn = f", {facts.looked_at} of them drawn at random and examined" if facts.looked_at < facts.rows else ""
-    yield f"{facts.path}: {facts.rows} rows{drawn}"
+    yield f"{facts.path}: {_many(facts.rows, 'row')}{drawn}"
     named = f"; names of the molecules in {facts.id_column}" if facts.id_column else ""
     yield f"SMILES in column {facts.smiles_column}{named}"
-    yield f"{facts.molecules} rows with a molecule, {facts.different} different molecules"
+    different = _many(facts.different, "different molecule")
+    yield f"{_many(facts.molecules, 'row')} with a molecule, {different}"
     for reason, places in facts.invalid.items():
         yield f"left out: {_rows(places)}: {reason}"
     if facts.salts:
@@ -83,7 +84,11 @@ def _molecule_lines(facts: DataFacts) -> Iterator[str]:
 
 def _rows(places: Sequence[int]) -> str:
     listed = ", ".join(map(str, places[:_SHOWN])) + (" ..." if len(places) > _SHOWN else "")
-    return f"{len(places)} {'row' if len(places) == 1 else 'rows'} ({listed})"
+    return f"{_many(len(places), 'row')} ({listed})"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _target_lines(target: TargetFacts) -> Iterator[str]:
@@ -137,6 +142,9 @@ def _plan_lines(facts: DataFacts) -> Iterator[str]:
             f"finetune would learn {', '.join(facts.chosen)}; split: {facts.split_name}, training / validation / test: "
             f"{train} / {valid} / {test}"
         )
+        others = [target.name for target in facts.targets if not target.problem and target.name not in facts.chosen]
+        if others:
+            yield f"not learned with it: {_first(', '.join(others))}; --target-columns NAME for each adds it"
     else:
         yield f"finetune would stop: {facts.split_problem}"
     line = next_line(facts)

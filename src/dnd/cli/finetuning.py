@@ -180,6 +180,7 @@ def finetune(
         from dnd.report.model_report import write_missing_report
 
         if report := write_missing_report(out):
+            echo(f"model: {out}")
             echo(f"report: {report}")
 
 

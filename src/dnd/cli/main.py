@@ -77,14 +77,6 @@ _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; every
 _COLLECT_EVERY = 50_000
 """New objects after which Python looks for cycles; its 700 cost a tenth of the time of loading the libraries."""
 
-# What every verb shows of its work.
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and warnings.")]
-_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show every epoch.")]
-_LogFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Append every line with its time, as -v shows them.")
-]
-_LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
-
 
 class _Verbs(typer.core.TyperGroup):
     """All verbs: the one place that sees Ctrl-C in any of them before Typer makes an exit code of it."""
@@ -108,10 +100,11 @@ def build_app(verb: str | None) -> typer.Typer:
         if isinstance(loaded, typer.Typer):
             for command in loaded.registered_commands:
                 assert command.callback is not None
-                command.callback = with_log_options(inspect.unwrap(command.callback))  # once, however often this runs
+                own = inspect.unwrap(command.callback)  # once, however often this runs
+                command.callback = with_common_options(own, f"{name} {command.name or own.__name__}")
             app.add_typer(loaded, name=name, help=line, no_args_is_help=True)
         else:
-            app.command(name, no_args_is_help=name not in _RUN_ALONE)(with_log_options(loaded))
+            app.command(name, no_args_is_help=name not in _RUN_ALONE)(with_common_options(loaded, name))
     return app
 
 
@@ -121,12 +114,16 @@ def load_verb(verb: str) -> Any:
     return getattr(import_module(f"dnd.cli.{module}"), verb.replace("-", "_"))
 
 
-def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """`verb` with the options that say what is shown of its work."""
+def with_common_options(verb: Callable[..., None], name: str) -> Callable[..., None]:
+    """`verb`, called `name`, with the options that every verb has; see `dnd.cli.options`."""
+    from dnd.cli.options import LOG_OPTIONS, heed_machine_options, machine_options
+
     own = inspect.signature(verb, eval_str=True)
-    further = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _LOG_OPTIONS.items()
+    machine = machine_options(name, own.parameters)
+    further = {**machine, **LOG_OPTIONS}
+    added = [
+        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for option, (annotation, default) in further.items()
     ]
 
     @wraps(verb)
@@ -136,6 +133,8 @@ def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:
         with told(RESULT if quiet else logging.DEBUG if verbose else PROGRESS, log_file):
             LOGGER.debug(f"command: {shlex.join(['dnd', *sys.argv[1:]])}")
             try:
+                given = {option: options.pop(option) for option in machine}
+                heed_machine_options(name, given.get("device"), given.get("jobs"))
                 verb(*words, **options)
             except (typer.Exit, typer.Abort):
                 raise
@@ -143,8 +142,8 @@ def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:
                 LOGGER.debug(f"ended by {type(error).__name__}: {error}")
                 raise
 
-    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *further])  # type: ignore[attr-defined]
-    run.__annotations__ = {**verb.__annotations__, **{name: kind for name, (kind, _) in _LOG_OPTIONS.items()}}
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {**verb.__annotations__, **{option: kind for option, (kind, _) in further.items()}}
     return run
 
 

@@ -1,9 +1,9 @@
-"""Options that several verbs share: how labels are read, and how a training runs."""
+"""Options that several verbs share: how labels are read, how a training runs, and what every verb has."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 
 from dnd.common.config import RECIPES
 from dnd.common.errors import ConfigError
-from dnd.common.log import LOGGER, RESULT
+from dnd.common.log import LOGGER, PROGRESS, RESULT
 
 # Options that say how cells are read, shared by `finetune`, `check` and `evaluate`.
 
@@ -136,6 +136,63 @@ def loop_words(skip_nonfinite: int | None, allow_change: bool, device: str | Non
     skip = [] if skip_nonfinite is None else [f"loop.skip_nonfinite={skip_nonfinite}"]
     where = [] if device is None else [f"loop.device={device}"]
     return [*skip, *(["loop.allow_change=true"] if allow_change else []), *where]
+
+
+# What every verb has: the options that say what is shown of its work, and `--device` and `--jobs`.
+#
+# A verb that can choose a device or share its work names these two in its own signature. The others get them here, so
+# that a script need not know which verb has which; the help of each says what is true of it.
+
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and warnings.")]
+_Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show every epoch.")]
+_LogFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append every line with its time, as -v shows them.")
+]
+LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
+
+_CPU_ALONE = "Changes nothing: this verb uses the CPU alone."
+_ONE_PROCESS = "Changes nothing: this verb uses one process."
+_BY_TORCHRUN = "Changes nothing: training uses one process; torchrun starts several."
+_OF_TRAINING = "cpu, cuda or auto (default): CUDA if there is a GPU."
+_MACHINE_HELP = {  # of the verbs for which the above would not be the whole truth
+    ("device", "demo"): _OF_TRAINING,
+    ("device", "reproduce"): _OF_TRAINING,
+    ("device", "analyse labels"): _OF_TRAINING,
+    ("device", "prepare"): "Changes nothing: this verb uses the CPU, and a GPU for nvmolkit's conformers alone.",
+    **{("jobs", verb): _BY_TORCHRUN for verb in ("denoise", "distill", "contrast", "pretrain")},
+}
+
+
+def machine_options(verb: str, own: Collection[str]) -> dict[str, tuple[Any, None]]:
+    """`--device` and `--jobs` of a verb, without those of its own: name → annotation and default."""
+    kinds = {"device": (str | None, _CPU_ALONE), "jobs": (int | None, _ONE_PROCESS)}
+    return {
+        name: (Annotated[kind, typer.Option(help=_MACHINE_HELP.get((name, verb), text))], None)
+        for name, (kind, text) in kinds.items()
+        if name not in own
+    }
+
+
+def heed_machine_options(verb: str, device: str | None, jobs: int | None) -> None:
+    """Do what `machine_options` ask for: choose the device of a verb that trains, and say where one changes nothing.
+
+    Raises:
+        ConfigError: there is no such device or number of processes.
+    """
+    if jobs is not None:
+        from dnd.common.processes import process_count
+
+        process_count(jobs)
+        if jobs > 1:
+            LOGGER.log(PROGRESS, f"note: --jobs {jobs} changes nothing: dnd {verb} uses one process")
+    if device is not None:
+        from dnd.common.compute import require_device_name, use_device_alone
+
+        require_device_name(device)
+        if _MACHINE_HELP.get(("device", verb)) == _OF_TRAINING:
+            use_device_alone(device)
+        elif device.startswith("cuda"):
+            LOGGER.log(PROGRESS, f"note: --device {device} changes nothing: dnd {verb} uses the CPU")
 
 
 def echo(line: str) -> None:

@@ -76,6 +76,33 @@ def set_threads(threads: int | None = None) -> int:
 _KNOWN = re.compile(r"cpu|cuda(?::\d{1,3})?")
 
 
+def require_device_name(name: str) -> None:
+    """Refuse what names no device, without a look at the machine.
+
+    Raises:
+        ConfigError: it is neither `auto`, `cpu`, `cuda` nor `cuda:NUMBER`.
+    """
+    if name != "auto" and not _KNOWN.fullmatch(name):
+        raise ConfigError("unknown device", found=repr(name[:40]), expected="auto, cpu, cuda or cuda:NUMBER")
+
+
+def use_device_alone(name: str) -> None:
+    """Let `auto` choose the device `name` in all that this process and its children train; before torch is loaded.
+
+    Raises:
+        ConfigError: there is no such device, or it is one of several.
+    """
+    if ":" in name:
+        raise ConfigError(
+            f"device {name} can't be chosen here", expected="auto, cpu or cuda",
+            next_step=f"CUDA_VISIBLE_DEVICES={name.partition(':')[2]} before the command chooses it",
+        )  # fmt: skip
+    if name == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    else:
+        choose_device(name)
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU; under `torchrun` each process of a machine has its own.
 
@@ -84,10 +111,9 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
+    require_device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not _KNOWN.fullmatch(name):
-        raise ConfigError("unknown device", found=repr(name[:40]), expected="auto, cpu, cuda or cuda:NUMBER")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device={name}, but torch sees no CUDA device", next_step="Use device=cpu")
     if ":" in name and int(name.partition(":")[2]) >= torch.cuda.device_count():

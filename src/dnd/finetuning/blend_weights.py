@@ -13,6 +13,7 @@ small steps towards single members are taken as long as the metric clearly grows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from scipy.stats import rankdata
 
 from dnd.common.compute import numpy_generator
 from dnd.predictor.metrics import average_precision, roc_auc
-from dnd.predictor.targets import TaskKind
+from dnd.predictor.targets import TaskKind, Weights, weighted_moments
 
 Metric = Literal["mae", "rmse", "spearman", "auroc", "auprc"]
 VALUE_METRICS: tuple[Metric, ...] = ("mae", "rmse", "spearman")
@@ -41,6 +42,7 @@ def fit_weights(
     kinds: Sequence[TaskKind],
     scale_C: Float[np.ndarray, "targets"],
     metric: Metric | None = None,
+    weight_B: Weights = None,
 ) -> Float[np.ndarray, "members targets"]:
     """Weights of every member for every target.
 
@@ -50,6 +52,7 @@ def fit_weights(
         kinds: tasks of the targets.
         scale_C: deviation of the labels of each target, 1 for classes.
         metric: that they are chosen for, of the kinds that it is for; None = the loss alone.
+        weight_B: weight of each molecule in loss and metric; None = 1.
     """
     members, _, targets = predictions_MBC.shape
     equal_M = np.full(members, 1 / members)
@@ -61,35 +64,46 @@ def fit_weights(
             (predictions_MBC[:, usable_BC[:, c], c] / scale_C[c], targets_BC[usable_BC[:, c], c] / scale_C[c])
             for c in own
         ]
-        shared_M = _fit(np.hstack([p for p, _ in pairs]), np.concatenate([y for _, y in pairs]), kind, equal_M, metric)
-        for column, (predictions_MB, labels_B) in zip(own, pairs, strict=True):
+        of_rows = [None if weight_B is None else weight_B[usable_BC[:, c]] for c in own]
+        every_B = None if weight_B is None else np.concatenate([one for one in of_rows if one is not None])
+        all_MB, all_B = np.hstack([p for p, _ in pairs]), np.concatenate([y for _, y in pairs])
+        shared_M = _fit(all_MB, all_B, kind, equal_M, metric, every_B)
+        for column, (predictions_MB, labels_B), own_B in zip(own, pairs, of_rows, strict=True):
             alone = len(own) == 1 or len(labels_B) < FEWEST_LABELS
-            weights_MC[:, column] = shared_M if alone else _fit(predictions_MB, labels_B, kind, shared_M, metric)
+            weights_MC[:, column] = shared_M if alone else _fit(predictions_MB, labels_B, kind, shared_M, metric, own_B)
     return _without_small(weights_MC)
 
 
 def _fit(
-    predictions_MB: np.ndarray, labels_B: np.ndarray, kind: TaskKind, prior_M: np.ndarray, metric: Metric | None
+    predictions_MB: np.ndarray,
+    labels_B: np.ndarray,
+    kind: TaskKind,
+    prior_M: np.ndarray,
+    metric: Metric | None,
+    weight_B: Weights,
 ) -> np.ndarray:
-    count = len(labels_B)
-    if count == 0 or len(prior_M) == 1:
+    if len(labels_B) == 0 or len(prior_M) == 1:
         return prior_M
     classes = kind == "classification"
-    pull = PULL * float(np.var(labels_B)) / count
+    count = len(labels_B) if weight_B is None else float(weight_B.sum())
+    variance = np.var(labels_B) if weight_B is None else weighted_moments(labels_B, weight_B)[1] ** 2
+    pull = PULL * float(variance) / count
+    mean = partial(np.average, weights=weight_B)
 
     def loss(weights_M: np.ndarray) -> tuple[float, np.ndarray]:
         blended_B = weights_M @ predictions_MB
         if classes:
             inside_B = blended_B.clip(_EDGE, 1 - _EDGE)
-            value = -np.mean(labels_B * np.log(inside_B) + (1 - labels_B) * np.log1p(-inside_B))
+            value = -mean(labels_B * np.log(inside_B) + (1 - labels_B) * np.log1p(-inside_B))
             slope_B = (inside_B - labels_B) / (inside_B * (1 - inside_B))
         elif metric == "mae":
             away_B = blended_B - labels_B
             size_B = np.sqrt(away_B**2 + _CORNER**2)
-            value, slope_B = np.mean(size_B), away_B / size_B
+            value, slope_B = mean(size_B), away_B / size_B
         else:
-            value = np.mean((blended_B - labels_B) ** 2)
+            value = mean((blended_B - labels_B) ** 2)
             slope_B = 2 * (blended_B - labels_B)
+        slope_B = slope_B if weight_B is None else weight_B * slope_B
         away_M = weights_M - prior_M
         gradient_M = predictions_MB @ slope_B / count + 2 * pull * away_M
         return float(value + pull * (away_M @ away_M)), gradient_M
@@ -107,34 +121,46 @@ def _fit(
     ranked = _RANKED.get(metric or "rmse")
     if ranked is None or (metric in CLASS_METRICS) != classes or len(np.unique(labels_B)) < 2:
         return weights_M
-    return _climb(weights_M, predictions_MB, labels_B, ranked)
+    return _climb(weights_M, predictions_MB, partial(ranked, labels_B, weight_B=weight_B))
 
 
 def _climb(
     weights_M: np.ndarray,
     predictions_MB: np.ndarray,
-    labels_B: np.ndarray,
-    ranked: Callable[[np.ndarray, np.ndarray], float],
+    ranked: Callable[[np.ndarray], float],
 ) -> np.ndarray:
     """Steps towards single members while the metric grows by more than luck would have it."""
-    best = ranked(labels_B, weights_M @ predictions_MB)
+    best = ranked(weights_M @ predictions_MB)
     for _ in range(_MOST_STEPS):
         tried = [(1 - _STEP) * weights_M + _STEP * one for one in np.eye(len(weights_M))]
-        values = [ranked(labels_B, each @ predictions_MB) for each in tried]
+        values = [ranked(each @ predictions_MB) for each in tried]
         if max(values) < best + _LEAST_GAIN:
             break
         best, weights_M = max(values), tried[int(np.argmax(values))]
     return weights_M
 
 
-def _spearman(labels_B: np.ndarray, predictions_B: np.ndarray) -> float:
+def _spearman(labels_B: np.ndarray, predictions_B: np.ndarray, weight_B: Weights = None) -> float:
     """Correlation of ranks, ties at their mean; 0 where the predictions are all equal."""
     if np.ptp(predictions_B) == 0:
         return 0.0
-    return float(np.corrcoef(rankdata(labels_B), rankdata(predictions_B))[0, 1])
+    if weight_B is None:
+        return float(np.corrcoef(rankdata(labels_B), rankdata(predictions_B))[0, 1])
+    ranks_B, own_B = (_weighted_ranks(values_B, weight_B) for values_B in (labels_B, predictions_B))
+    return float(
+        np.cov(ranks_B, own_B, aweights=weight_B)[0, 1]
+        / np.sqrt(np.cov(ranks_B, aweights=weight_B) * np.cov(own_B, aweights=weight_B))
+    )
 
 
-_RANKED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+def _weighted_ranks(values_B: np.ndarray, weight_B: np.ndarray) -> np.ndarray:
+    """The weight of all smaller values and half of that of equal ones, up to a constant the rank of so many rows."""
+    _, place_B = np.unique(values_B, return_inverse=True)
+    own_K = np.bincount(place_B, weight_B)
+    return np.asarray((np.cumsum(own_K) - own_K / 2)[place_B])
+
+
+_RANKED: dict[str, Callable[..., float]] = {
     "spearman": _spearman,
     "auroc": roc_auc,
     "auprc": average_precision,
@@ -148,6 +174,7 @@ def lowers_error(
     kinds: Sequence[TaskKind],
     scale_C: Float[np.ndarray, "targets"],
     seed: int,
+    weight_B: Weights = None,
 ) -> tuple[bool, float, float]:
     """Whether a blend with one more member errs less, and the loss with and without it.
 
@@ -158,15 +185,21 @@ def lowers_error(
     for values_MBC in (np.concatenate([candidate_BC[None], others_MBC]), others_MBC):
         total = 0.0
         for own, other in (halves, halves[::-1]):
-            weights_MC = fit_weights(values_MBC[:, own], targets_BC[own], kinds, scale_C)
-            total += blend_loss(
-                np.einsum("mc,mnc->nc", weights_MC, values_MBC[:, other]), targets_BC[other], kinds, scale_C
-            )
+            of_own, of_other = (None if weight_B is None else weight_B[rows] for rows in (own, other))
+            weights_MC = fit_weights(values_MBC[:, own], targets_BC[own], kinds, scale_C, weight_B=of_own)
+            blended_BC = np.einsum("mc,mnc->nc", weights_MC, values_MBC[:, other])
+            total += blend_loss(blended_BC, targets_BC[other], kinds, scale_C, of_other)
         losses.append(total / 2)
     return losses[0] < losses[1], losses[0], losses[1]
 
 
-def blend_loss(values_BC: np.ndarray, targets_BC: np.ndarray, kinds: Sequence[TaskKind], scale_C: np.ndarray) -> float:
+def blend_loss(
+    values_BC: np.ndarray,
+    targets_BC: np.ndarray,
+    kinds: Sequence[TaskKind],
+    scale_C: np.ndarray,
+    weight_B: Weights = None,
+) -> float:
     """The mean over targets of the squared error in deviations, or the log loss; of those with a label."""
     losses = []
     for value_B, label_B, kind, scale in zip(values_BC.T, targets_BC.T, kinds, scale_C, strict=True):
@@ -174,11 +207,13 @@ def blend_loss(values_BC: np.ndarray, targets_BC: np.ndarray, kinds: Sequence[Ta
         if not known_B.any():
             continue
         value_B, label_B = value_B[known_B], label_B[known_B]
+        own_B = None if weight_B is None else weight_B[known_B]
         if kind == "regression":
-            losses.append(float((((value_B - label_B) / scale) ** 2).mean()))
+            losses.append(float(np.average(((value_B - label_B) / scale) ** 2, weights=own_B)))
         else:
             inside_B = value_B.clip(_EDGE, 1 - _EDGE)
-            losses.append(-float((label_B * np.log(inside_B) + (1 - label_B) * np.log1p(-inside_B)).mean()))
+            each_B = label_B * np.log(inside_B) + (1 - label_B) * np.log1p(-inside_B)
+            losses.append(-float(np.average(each_B, weights=own_B)))
     return float(np.mean(losses)) if losses else 0.0
 
 

@@ -21,7 +21,7 @@ from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, part_named, rows_of_molecules
 from dnd.common.errors import InputError
 from dnd.common.log import LOGGER, MANY, PROGRESS
-from dnd.finetuning.splits import TableSettings, is_test_word, partitions, split_column
+from dnd.finetuning.splits import PARTS, TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
 from dnd.predictor.targets import Transform
@@ -362,7 +362,7 @@ def _columns(
     """Targets, other columns with the reason why they can't be targets, and the labels of the targets."""
     targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
     for name in names or columns[:MOST_COLUMNS]:
-        why = "" if names else _no_target(kept.cells(name))
+        why = "" if names else _no_target(name, kept.cells(name))
         if why:
             others[name] = why
             continue
@@ -383,13 +383,15 @@ def _columns(
     return targets, others, values
 
 
-def _no_target(cells: Sequence[str]) -> str:
+def _no_target(name: str, cells: Sequence[str]) -> str:
     """Why a column that nobody named can't be a target; empty if it can."""
     known = [cell for cell in cells if cell.strip()]
     if not known:
         return "empty"
-    if {part_named(cell.strip().lower()) for cell in known} <= {"train", "valid", "test"}:
-        return "names the part of a split"
+    parts = {part_named(cell.strip().lower()) for cell in known}
+    if parts <= set(PARTS):
+        uses = {"train", "test"} <= parts
+        return "names the part of a split" + (f", which --split column:{name} uses" if uses else "")
     if len(known) >= FEWEST_MOLECULES and all(map(str.isdecimal, known)):
         numbers = np.array([int(cell[:18]) for cell in known])
         if (np.diff(numbers) >= 1).all() and numbers[-1] - numbers[0] <= 2 * len(numbers):

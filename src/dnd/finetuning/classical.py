@@ -42,7 +42,7 @@ from dnd.predictor.classical.array_models import (
 )
 from dnd.predictor.classical.features import COUNT_SETS, COUNTS, DESCRIPTORS, EMBEDDING, FURTHER, Features, Layout
 from dnd.predictor.ensemble import ArrayModel, models_to_store, stored_models
-from dnd.predictor.targets import Target
+from dnd.predictor.targets import Target, Weights, weighted_count
 
 # Work that a stopped finetuning does not do again: features by molecule, and what classical members have learned.
 #
@@ -220,6 +220,8 @@ class Training:
         seed: random seed of this fit.
         options: threads, trees and weights of labels.
         identity_B: a number for each molecule; its rows are held out together. None = all rows are different ones.
+        weight_B: weight of each label; None = 1. Members without chance in them, ridge regression and the Gaussian
+            process, learn from a label of weight 2 what they learn from two rows.
     """
 
     x_BF: Float32[np.ndarray, "molecules features"]
@@ -230,11 +232,20 @@ class Training:
     seed: int
     options: FitOptions = FitOptions()
     identity_B: Int64[np.ndarray, "molecules"] | None = None
+    weight_B: Weights = None
 
     @property
     def class_weight(self) -> dict[str, str]:
-        """The setting of scikit-learn's classifiers."""
-        return {"class_weight": "balanced"} if self.options.balanced and self.classes else {}
+        """The setting of scikit-learn's classifiers; where labels have weights, `row_weights` has it in them."""
+        return {"class_weight": "balanced"} if self.options.balanced and self.classes and self.weight_B is None else {}
+
+    @property
+    def row_weights(self) -> Weights:
+        """`weight_B`, times the weight of the label's class where classes are to weigh the same."""
+        if self.weight_B is None or not (self.options.balanced and self.classes):
+            return self.weight_B
+        total_K = np.bincount(self.y_B.astype(np.int64), self.weight_B, minlength=2)
+        return np.asarray(self.weight_B * (total_K.sum() / (2 * total_K))[self.y_B.astype(np.int64)])
 
 
 def fit_member(name: str, training: Training) -> ArrayModel:
@@ -286,7 +297,7 @@ def forest_on(sets: tuple[str, ...], kind: str) -> Callable[[Training], Trees]:
             random_state=training.seed % 2**32,
             **training.class_weight,
         )
-        forest.fit(training.x_BF[:, columns], training.y_B)
+        forest.fit(training.x_BF[:, columns], training.y_B, sample_weight=training.row_weights)
         return from_forest(forest, columns, classes=training.classes)
 
     return fit
@@ -314,7 +325,7 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
         "max_bin": _BINS,
         "min_data_in_leaf": min(20, max(2, len(training.y_B) // 20)),
         "feature_fraction": 0.3,
-        "is_unbalance": training.options.balanced and training.classes,
+        "is_unbalance": bool(training.class_weight),
         "num_threads": 1,  # OpenMP threads on busy cores wait for each other, see `set_threads`
         "deterministic": True,
         "force_row_wise": True,
@@ -326,14 +337,15 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
     fitted = []
     for number in range(seeds):
         own = {**settings, "seed": derive_seed(training.seed, "boosting", number) % 2**31}
-        booster = lightgbm.train(own, lightgbm.Dataset(x_BS, training.y_B, params=own), num_boost_round=rounds)
+        table = lightgbm.Dataset(x_BS, training.y_B, weight=training.row_weights, params=own)
+        booster = lightgbm.train(own, table, num_boost_round=rounds)
         fitted.append(from_lightgbm(booster.dump_model(), columns))
     return mean_of(fitted)
 
 
 def _linear(training: Training) -> Linear:
     columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
-    scaling = Scaling.fit(training.x_BF[:, columns])
+    scaling = Scaling.fit(training.x_BF[:, columns], training.weight_B)
     scaling = Scaling(columns[scaling.columns_S], scaling.mean_S, scaling.std_S)
     z_BS, y_B = scaling.apply(training.x_BF).astype(np.float64), training.y_B
     groups = rows_of_molecules(range(len(y_B)) if training.identity_B is None else training.identity_B.tolist())
@@ -341,21 +353,27 @@ def _linear(training: Training) -> Linear:
     cut = max(1, int(_HELD_OUT * len(groups)))
     held_out, kept = (np.array([row for place in own for row in groups[place]]) for own in (order[:cut], order[cut:]))
     grid: tuple[float, ...] = _LOGISTIC if training.classes else _RIDGE
-    logistic = partial(_logistic, class_weight=training.class_weight)
+    logistic, row_weights = partial(_logistic, class_weight=training.class_weight), training.row_weights
     solve, loss = (logistic, _log_loss) if training.classes else (_ridge, _squared_error)
     if len(groups) < 2 or (training.classes and min(len(np.unique(y_B[rows])) for rows in (held_out, kept)) < 2):
         grid = grid[1:2]
     if len(grid) > 1:
-        losses = [loss(y_B[held_out], *solve(z_BS[kept], y_B[kept], strength), z_BS[held_out]) for strength in grid]
+        of_held_out, of_kept = (None if row_weights is None else row_weights[rows] for rows in (held_out, kept))
+        losses = [
+            loss(y_B[held_out], *solve(z_BS[kept], y_B[kept], strength, of_kept), z_BS[held_out], of_held_out)
+            for strength in grid
+        ]
         grid = (grid[int(np.argmin(losses))],)
-    weights_S, intercept = solve(z_BS, y_B, grid[0])
+    weights_S, intercept = solve(z_BS, y_B, grid[0], row_weights)
     return Linear(scaling, weights_S, intercept, "logit" if training.classes else "identity")
 
 
-def _ridge(z_BS: np.ndarray, y_B: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+def _ridge(z_BS: np.ndarray, y_B: np.ndarray, strength: float, weight_B: Weights) -> tuple[np.ndarray, float]:
     """Weights that minimise the squared error plus `strength` times their square, by the smaller of both systems."""
-    mean_S, mean = z_BS.mean(axis=0), float(y_B.mean())
+    mean_S, mean = np.average(z_BS, axis=0, weights=weight_B), float(np.average(y_B, weights=weight_B))
     centred_BS, rest_B = z_BS - mean_S, y_B - mean
+    if weight_B is not None:  # the weighted squared error is the plain one of rows times the roots of their weights
+        centred_BS, rest_B = np.sqrt(weight_B)[:, None] * centred_BS, np.sqrt(weight_B) * rest_B
     if len(y_B) < z_BS.shape[1]:
         gram = centred_BS @ centred_BS.T + strength * np.eye(len(y_B))
         weights_S = centred_BS.T @ np.linalg.solve(gram, rest_B)
@@ -366,29 +384,33 @@ def _ridge(z_BS: np.ndarray, y_B: np.ndarray, strength: float) -> tuple[np.ndarr
 
 
 def _logistic(
-    z_BS: np.ndarray, y_B: np.ndarray, strength: float, *, class_weight: Mapping[str, str]
+    z_BS: np.ndarray, y_B: np.ndarray, strength: float, weight_B: Weights, *, class_weight: Mapping[str, str]
 ) -> tuple[np.ndarray, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred steps are near enough for a member of a blend
-        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_BS, y_B)
+        model = LogisticRegression(C=strength, max_iter=100, tol=1e-3, **class_weight).fit(z_BS, y_B, weight_B)
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _squared_error(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray) -> float:
-    return float(((z_BS @ weights_S + intercept - y_B) ** 2).mean())
+def _squared_error(
+    y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray, weight_B: Weights
+) -> float:
+    return float(np.average((z_BS @ weights_S + intercept - y_B) ** 2, weights=weight_B))
 
 
-def _log_loss(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray) -> float:
+def _log_loss(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np.ndarray, weight_B: Weights) -> float:
     outputs_B = z_BS @ weights_S + intercept
-    return float((np.logaddexp(0, outputs_B) - y_B * outputs_B).mean())
+    return float(np.average(np.logaddexp(0, outputs_B) - y_B * outputs_B, weights=weight_B))
 
 
 def _gaussian_process(training: Training) -> Kernel:
     others = np.concatenate([training.layout.columns(EMBEDDING), training.layout.columns(DESCRIPTORS)])
     counts = training.layout.columns(COUNTS)
+    seed = derive_seed(training.seed, "kernel")
     return fit_kernel(
-        training.x_BF, training.y_B, counts, others, classes=training.classes, seed=derive_seed(training.seed, "kernel")
-    )
+        training.x_BF, training.y_B, counts, others,
+        classes=training.classes, seed=seed, weight_B=training.weight_B,
+    )  # fmt: skip
 
 
 def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) -> np.ndarray:
@@ -396,7 +418,7 @@ def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) ->
     found = [training.layout.columns(name) for name in sets]
     for place, name in enumerate(sets):
         if name in COUNT_SETS:
-            have = (training.x_BF[:, found[place]] > 0).sum(axis=0)
+            have = weighted_count(training.x_BF[:, found[place]] > 0, training.weight_B)
             frequent = np.argsort(-have, kind="stable")[:most]
             found[place] = np.sort(found[place][frequent[have[frequent] >= min(3, len(training.y_B))]])
     columns = np.concatenate(found)
@@ -443,6 +465,7 @@ class Workbench:
         identity_B: a number for each molecule, the same for all its rows.
         exact_BC: `targets_BC` without limits, which are used for fitting but not for evaluation; None = there is no
             limit.
+        weight_B: weights of all molecules, see `LabelledMolecules`.
     """
 
     x_BF: Float32[np.ndarray, "known features"]
@@ -457,11 +480,16 @@ class Workbench:
     options: FitOptions
     identity_B: Int64[np.ndarray, "molecules"]
     exact_BC: Array | None = None
+    weight_B: Weights = None
 
     @property
     def judged_BC(self) -> Array:
         """The labels that members are evaluated on."""
         return self.targets_BC if self.exact_BC is None else self.exact_BC
+
+    def weights_of(self, rows: np.ndarray) -> Weights:
+        """Of some molecules."""
+        return None if self.weight_B is None else self.weight_B[rows]
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         """Those of `rows` that have features."""
@@ -486,8 +514,8 @@ class Workbench:
             seed = derive_seed(self.seed, f"classical {name}", fold, column)
             classes = target.kind != "regression"
             x_BF, count = self.features(known), len(self.targets)
-            own = self.identity_B[known]
-            training = Training(x_BF, labels_B, self.layout, classes, count, seed, self.options, own)
+            own, weight_B = self.identity_B[known], self.weights_of(known)
+            training = Training(x_BF, labels_B, self.layout, classes, count, seed, self.options, own, weight_B)
             models.append(fit_member(name, training))
         return tuple(models)
 
@@ -603,8 +631,9 @@ def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ..
 def _piece(bench: Workbench, name: str, fold: int) -> str:
     """The name of a fit: what it learns from is in it, since a time limit may draw other molecules."""
     digest = hashlib.sha256(repr(asdict(bench.options)).encode())
-    for array in (bench.rows, bench.folds, bench.targets_BC[bench.rows]):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for array in (bench.rows, bench.folds, bench.targets_BC[bench.rows], bench.weights_of(bench.rows)):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).tobytes())
     return f"{name}-{fold}-{digest.hexdigest()[:16]}"
 
 

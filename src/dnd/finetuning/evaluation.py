@@ -24,6 +24,7 @@ from dnd.predictor.targets import (
     Target,
     TaskKind,
     Transform,
+    Weights,
     from_learned_scale,
     groups_of,
     normalised,
@@ -183,7 +184,7 @@ Array = Float[np.ndarray, "molecules targets"]
 
 
 def part_metrics(
-    partition: Split, targets_BC: Array, predictions_BC: Array, targets: Sequence[Target]
+    partition: Split, targets_BC: Array, predictions_BC: Array, targets: Sequence[Target], weight_B: Weights = None
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each part, all molecules of the part at once: never a mean over batches."""
     found: dict[str, dict[str, Any]] = {}
@@ -191,7 +192,8 @@ def part_metrics(
     predictions_BC = normalised(predictions_BC, groups_of(targets))
     for part in PARTS:
         rows = getattr(partition, part)
-        found[part] = {"molecules": len(rows), **judge_targets(targets, targets_BC[rows], predictions_BC[rows])}
+        own_B = None if weight_B is None else weight_B[rows]
+        found[part] = {"molecules": len(rows), **judge_targets(targets, targets_BC[rows], predictions_BC[rows], own_B)}
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
@@ -24,7 +25,14 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_file, require_same_run
 from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
 from dnd.finetuning.data_checks import check_learnable, preamble
-from dnd.finetuning.labelled_data import Dealing, LabelledFile, LabelledMolecules, UnreadMolecules, read_labelled
+from dnd.finetuning.labelled_data import (
+    Dealing,
+    LabelledFile,
+    LabelledMolecules,
+    UnreadMolecules,
+    read_labelled,
+    weighted,
+)
 from dnd.finetuning.outcome import Fitted, write_outcome
 from dnd.finetuning.prepared_labels import (
     aggregated,
@@ -74,6 +82,7 @@ def finetune(
     search: int = 0,
     resume: bool = False,
     kept: KeptTable | None = None,
+    weights: Float[np.ndarray, "rows"] | None = None,
 ) -> FinetuneSummary:
     """Finetune a student on labelled tables and write a MODEL folder.
 
@@ -89,6 +98,7 @@ def finetune(
             none.
         resume: continue an interrupted run with the same settings.
         kept: the rows of `data`, if they were read already.
+        weights: how much the labels of each row of `data` count, see `weighted`; None = all alike.
 
     Raises:
         InputError: see `read_labelled`, `read_several`, `check_tasks` and `partitions`; all before training starts.
@@ -111,7 +121,7 @@ def finetune(
         require_file(Path(file.path))
     if not all(is_sdf(file.path) for file in files):  # a column that is named is that of the tables among them
         files = [replace(file, smiles_column=None) if is_sdf(file.path) else file for file in files]
-    plan = _plan(files, config, str(encoder))
+    plan = _plan(files, config, str(encoder), weights)
     with run_lock(out):
         return _finetune(plan, out, clock, search, resume)
 
@@ -193,7 +203,18 @@ def check_before_training(files: Sequence[LabelledFile], config: FinetuneConfig)
         _plan(files, config, RANDOM)
 
 
-def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -> Plan:
+def _plan(
+    files: Sequence[LabelledFile],
+    config: FinetuneConfig,
+    encoder: str,
+    weights: Float[np.ndarray, "rows"] | None = None,
+) -> Plan:
+    if weights is not None and (len(files) > 1 or config.replicates != "keep"):
+        raise ConfigError(
+            "weights are for the rows of one table, as they are",
+            found=f"{len(files)} files, replicates={config.replicates}",
+            next_step="Leave the weights out, or weigh each molecule's one row",
+        )
     if config.replicates != "keep" and len(files) > 1:
         raise ConfigError(
             "replicates can't be set for several files, which take the mean of each molecule",
@@ -210,6 +231,8 @@ def _plan(files: Sequence[LabelledFile], config: FinetuneConfig, encoder: str) -
     student = initial_student(config, encoder, seed=0)  # fails before data are read if it can't be opened
     files = [replace(file, rules=config.labels) for file in files]
     molecules, tasks, measured = _read(files, config, hydrogens)
+    if weights is not None:
+        molecules = weighted(molecules, weights)
     _check_metric(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
     given, config = config, replace(config, units=_units(config, molecules, tasks))

@@ -132,6 +132,7 @@ def workbench(
         plan.tasks.kinds,
         standardise=True,
         transforms=plan.transforms,
+        weight_B=molecules.weights_of(rows),
     )
     return Workbench(
         x_BF=x_BF,
@@ -151,6 +152,7 @@ def workbench(
             boosting_seeds=config.blend.boosting_seeds,
             balanced=config.class_weights == "balanced",
         ),
+        weight_B=molecules.weight_B,
     )
 
 

@@ -19,7 +19,8 @@ from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError, note_rows
 from dnd.common.log import LOGGER, MANY, PROGRESS
-from dnd.predictor.targets import ClassGroup
+from dnd.predictor.metrics import significant
+from dnd.predictor.targets import ClassGroup, Weights
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting, Reject
@@ -70,6 +71,8 @@ class LabelledMolecules:
         smiles_column: SMILES column of the first input.
         standardized: molecules that standardization changed; None = it was not asked for.
         merged: rows that are in no part, because their labels became part of another row of their molecule.
+        weight_B: how much the labels of each molecule count in fits, blend weights and metrics, see `weighted`; None =
+            all alike.
     """
 
     store: Store
@@ -96,6 +99,7 @@ class LabelledMolecules:
     smiles_column: str = "smiles"
     standardized: int | None = None
     merged: int = 0
+    weight_B: Weights = None
 
     @cached_property
     def identities(self) -> list[str]:
@@ -120,6 +124,10 @@ class LabelledMolecules:
         """The labels that say what the truth is; a limit can teach, but not judge."""
         return self.targets_BC if self.sides_BC is None else np.where(self.sides_BC == 0, self.targets_BC, np.nan)
 
+    def weights_of(self, rows: Int[np.ndarray, "rows"]) -> Weights:
+        """Of some molecules."""
+        return None if self.weight_B is None else self.weight_B[rows]
+
     def place_of(self, row: int) -> int:
         """How messages call a row of the input."""
         if not self.places:
@@ -140,6 +148,8 @@ class LabelledMolecules:
         digest.update(np.ascontiguousarray(self.rows_B).tobytes() + np.ascontiguousarray(self.targets_BC).tobytes())
         if self.sides_BC is not None:
             digest.update(np.ascontiguousarray(self.sides_BC).tobytes())
+        if self.weight_B is not None:
+            digest.update(np.ascontiguousarray(self.weight_B).tobytes())
         return digest.hexdigest()
 
     def rejects_csv(self) -> str:
@@ -230,6 +240,32 @@ def read_labelled(
         parts=tuple(among(part, known) for part in parts),
         standardized=changed_by_standardizing([molecules[row] for row in known]) if standardize else None,
     )
+
+
+def weighted(molecules: LabelledMolecules, weights: Float[np.ndarray, "rows"]) -> LabelledMolecules:
+    """The molecules with weights, in units of their median: so the typical row counts as one row, in any unit.
+
+    Weights that are all alike say nothing, and the molecules come back as they were. What weighs is the fit of every
+    member, the choice of epoch and blend, and the metrics. The power of a Yeo-Johnson map, the calibration of
+    uncertainty, the baselines and the comparison with them see no weights.
+
+    Args:
+        molecules: of one table.
+        weights: positive and finite, one per row of the table.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if weights.shape != (molecules.num_rows,) or not np.isfinite(weights).all() or (weights <= 0).any():
+        raise ValueError(f"weights must be {molecules.num_rows} finite numbers above 0, one per row")
+    own_B = weights[molecules.rows_B]
+    if np.allclose(own_B, own_B[0], atol=0.0):
+        return molecules
+    weight_B = own_B / np.median(own_B)
+    line = (
+        f"weights of the rows: {significant(weight_B.min())} to {significant(weight_B.max())}, in units of the median"
+    )
+    return replace(molecules, weight_B=weight_B, notes=(*molecules.notes, line))
 
 
 def _without_molecule(labelled: LabelledRows, molecules: Sequence[Featurized]) -> list[Reject]:

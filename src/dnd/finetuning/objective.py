@@ -25,14 +25,17 @@ from dnd.finetuning.classical import Workbench
 from dnd.graphs.batch import MoleculeBatch
 from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import LARGER_IS_BETTER, judge_targets, metric_names, score
-from dnd.predictor.targets import ClassGroup, Target, groups_of, on_learned_scale
+from dnd.predictor.targets import ClassGroup, Target, Weights, groups_of, on_learned_scale
 from dnd.store.batches import DEFAULT_POOL, MoleculeSource, plan_batches
 from dnd.training.settings import LoopConfig, Objective, StepLoss, Terms
 
 # Losses that leave missing labels out before anything is computed from them.
 #
 # Where classes are weighted, `weights_2C` has the weight of label 0 in its first row and of label 1 in its second, and
-# a loss is the weighted mean of its terms.
+# a loss is the weighted mean of its terms. So it is where molecules are weighted: `weight_B` is a factor of all weights
+# of a molecule's labels, None = 1.
+
+MoleculeWeights = Float[Tensor, "molecules"] | None
 
 ValueLoss = Literal["l1", "huber", "mse"]
 DEFAULT_LOSS: ValueLoss = "l1"  # of D&D, §5
@@ -49,6 +52,7 @@ def masked_values(
     predictions_BC: Float[Tensor, "molecules targets"],
     targets_BC: Float[Tensor, "molecules targets"],
     loss: ValueLoss = DEFAULT_LOSS,
+    weight_B: MoleculeWeights = None,
 ) -> Float[Tensor, ""]:
     r"""Mean loss of values over the labelled entries of a batch.
 
@@ -64,13 +68,17 @@ def masked_values(
         predictions_BC: in the unit of the targets, usually standard deviations.
         targets_BC: NaN = missing.
         loss: ℓ.
+        weight_B: weight of each molecule; None = 1.
 
     Returns:
         Scalar loss.
     """
     known_BC = ~targets_BC.isnan()
     difference_BC = predictions_BC - torch.where(known_BC, targets_BC, predictions_BC.detach())
-    return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
+    if weight_B is None:
+        return _OF_DIFFERENCE[loss](difference_BC).sum() / known_BC.sum().clamp(min=1)
+    weight_BC = label_weights(targets_BC, weight_B=weight_B)
+    return (_OF_DIFFERENCE[loss](difference_BC) * weight_BC).sum() / weight_BC.sum().clamp(min=_SMALLEST)
 
 
 def beyond_limits(
@@ -102,6 +110,7 @@ def balanced_terms(
     groups: Sequence[ClassGroup] = (),
     weights_2C: Float[Tensor, "2 targets"] | None = None,
     value_loss: ValueLoss = DEFAULT_LOSS,
+    weight_B: MoleculeWeights = None,
 ) -> Terms:
     r"""Mean over the targets of each target's own mean loss: of values, or binary cross-entropy for classes.
 
@@ -120,6 +129,7 @@ def balanced_terms(
         groups: columns that are the classes of one target; each group counts as one target, by its cross-entropy.
         weights_2C: weights of the two labels of each column; None = 1.
         value_loss: loss for values; see `masked_values`.
+        weight_B: weight of each molecule; None = 1.
 
     Returns:
         A term for each column and for each group; columns of a group have weight 0. Their mean is L.
@@ -127,7 +137,7 @@ def balanced_terms(
     filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
     error_BC = _OF_DIFFERENCE[value_loss](outputs_BC - filled_BC)
     entropy_BC = F.binary_cross_entropy_with_logits(outputs_BC, filled_BC, reduction="none")
-    weight_BC = label_weights(targets_BC, weights_2C)
+    weight_BC = label_weights(targets_BC, weights_2C, weight_B)
     for group in groups:
         weight_BC[:, group.span] = 0.0
     loss_BC = torch.where(is_class_C, entropy_BC, error_BC) * weight_BC
@@ -135,8 +145,8 @@ def balanced_terms(
     losses, weights = [loss_BC.sum(dim=0) / weight_C.clamp(min=_SMALLEST)], [weight_C]
     for group in groups:
         own_K, truth_BK = None if weights_2C is None else weights_2C[1, group.span], targets_BC[:, group.span]
-        losses.append(cross_entropy(outputs_BC[:, group.span], truth_BK, own_K)[None])
-        weights.append(class_weights(truth_BK, own_K).sum()[None])
+        losses.append(cross_entropy(outputs_BC[:, group.span], truth_BK, own_K, weight_B)[None])
+        weights.append(class_weights(truth_BK, own_K, weight_B).sum()[None])
     return Terms(torch.cat(losses), torch.cat(weights), averaged=True)
 
 
@@ -144,6 +154,7 @@ def cross_entropy(
     scores_BK: Float[Tensor, "molecules classes"],
     targets_BK: Float[Tensor, "molecules classes"],
     weights_K: Float[Tensor, "classes"] | None = None,
+    weight_B: MoleculeWeights = None,
 ) -> Float[Tensor, ""]:
     r"""Cross-entropy of one target of several classes, mean over its labelled molecules.
 
@@ -153,16 +164,19 @@ def cross_entropy(
         scores_BK: z, before the softmax.
         targets_BK: 0 and 1, a row of NaN = missing.
         weights_K: w of each class; None = 1.
+        weight_B: weight of each molecule, a factor of its w; None = 1.
 
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.
     """
-    weight_BK = class_weights(targets_BK, weights_K)
+    weight_BK = class_weights(targets_BK, weights_K, weight_B)
     loss = -(weight_BK * F.log_softmax(scores_BK, dim=1)).sum()
     return loss / weight_BK.sum().clamp(min=_SMALLEST)
 
 
-def balanced_weights(targets_BC: Float[Tensor, "molecules targets"]) -> Float[Tensor, "2 targets"]:
+def balanced_weights(
+    targets_BC: Float[Tensor, "molecules targets"], weight_B: MoleculeWeights = None
+) -> Float[Tensor, "2 targets"]:
     """Weights that let both labels of a column weigh the same in the training part: n / (2 n_label), 1 where n is 0.
 
     The weights of the second row are, up to a factor, those that let the classes of a group weigh the same. They are
@@ -170,28 +184,40 @@ def balanced_weights(targets_BC: Float[Tensor, "molecules targets"]) -> Float[Te
 
     Args:
         targets_BC: labels of the training part; NaN = missing.
+        weight_B: weight of each molecule, of which n and n_label are then sums; None = 1.
     """
     known_BC = ~targets_BC.isnan()
-    counts_2C = torch.stack([(known_BC & (targets_BC == label)).sum(dim=0) for label in (0, 1)])
-    weights_2C = known_BC.sum(dim=0) / (2.0 * counts_2C.clamp(min=1))
+    has_2BC = torch.stack([known_BC & (targets_BC == label) for label in (0, 1)])
+    if weight_B is None:
+        counts_2C, smallest = has_2BC.sum(dim=1), 1.0
+    else:
+        counts_2C, smallest = (has_2BC * weight_B[:, None]).sum(dim=1), _SMALLEST
+    weights_2C = counts_2C.sum(dim=0) / (2.0 * counts_2C.clamp(min=smallest))
     return torch.where(counts_2C > 0, weights_2C, torch.ones_like(weights_2C))
 
 
 def label_weights(
-    targets_BC: Float[Tensor, "molecules targets"], weights_2C: Float[Tensor, "2 targets"] | None = None
+    targets_BC: Float[Tensor, "molecules targets"],
+    weights_2C: Float[Tensor, "2 targets"] | None = None,
+    weight_B: MoleculeWeights = None,
 ) -> Float[Tensor, "molecules targets"]:
     """Weight of each label; 0 where it is missing."""
     if weights_2C is None:
-        return (~targets_BC.isnan()).to(targets_BC)
+        known_BC = (~targets_BC.isnan()).to(targets_BC)
+        return known_BC if weight_B is None else known_BC * weight_B[:, None]
     own_BC = torch.where(targets_BC > 0.5, weights_2C[1], weights_2C[0]).to(targets_BC)
+    own_BC = own_BC if weight_B is None else own_BC * weight_B[:, None]
     return torch.where(targets_BC.isnan(), torch.zeros_like(own_BC), own_BC)
 
 
 def class_weights(
-    targets_BK: Float[Tensor, "molecules classes"], weights_K: Float[Tensor, "classes"] | None = None
+    targets_BK: Float[Tensor, "molecules classes"],
+    weights_K: Float[Tensor, "classes"] | None = None,
+    weight_B: MoleculeWeights = None,
 ) -> Float[Tensor, "molecules classes"]:
     """Weight of the class that each molecule has, 0 for the others and where it is missing."""
     truth_BK = torch.where(targets_BK.isnan(), torch.zeros_like(targets_BK), targets_BK)
+    truth_BK = truth_BK if weight_B is None else truth_BK * weight_B[:, None]
     return truth_BK if weights_K is None else truth_BK * weights_K
 
 
@@ -199,6 +225,7 @@ def masked_bce(
     logits_BC: Float[Tensor, "molecules targets"],
     targets_BC: Float[Tensor, "molecules targets"],
     weights_2C: Float[Tensor, "2 targets"] | None = None,
+    weight_B: MoleculeWeights = None,
 ) -> Float[Tensor, ""]:
     r"""Binary cross-entropy, mean over the labelled entries of a batch.
 
@@ -210,13 +237,14 @@ def masked_bce(
         logits_BC: z, before the sigmoid.
         targets_BC: 0, 1 or NaN = missing.
         weights_2C: weights of the two labels of each column; None = 1.
+        weight_B: weight of each molecule; None = 1.
 
     Returns:
         Scalar loss; 0 with zero gradient for a batch without labels.
     """
     filled_BC = torch.where(targets_BC.isnan(), torch.zeros_like(targets_BC), targets_BC)
     loss_BC = F.binary_cross_entropy_with_logits(logits_BC, filled_BC, reduction="none")
-    weight_BC = label_weights(targets_BC, weights_2C)
+    weight_BC = label_weights(targets_BC, weights_2C, weight_B)
     return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=_SMALLEST)
 
 
@@ -442,6 +470,7 @@ class SupervisedObjective(Objective):
         sides_BC: 1 or -1 where a label is a limit and the truth is above or below it; None = all are exact. A
             prediction beyond a limit, on the side of the truth, costs nothing; one on the other side costs what it
             would cost if the limit were the label (a hinge). Metrics leave limits out.
+        weight_B: weight of each molecule in the loss and in the metrics; None = 1.
     """
 
     def __init__(
@@ -459,8 +488,10 @@ class SupervisedObjective(Objective):
         select_by_loss: bool = False,
         identities: Sequence[str] = (),
         sides_BC: Int[np.ndarray, "molecules targets"] | None = None,
+        weight_B: Weights = None,
     ) -> None:
         super().__init__()
+        self.weight_B = weight_B
         self.sides_BC = None if sides_BC is None else torch.from_numpy(sides_BC)
         self.network, self.source, self.partition, self.balanced = network, source, partition, balanced
         self.bf16_devices = network.student.bf16_devices
@@ -469,7 +500,8 @@ class SupervisedObjective(Objective):
         self.targets_BC, self.targets = exact_BC, list(targets)
         self.names, self.kinds = [target.name for target in targets], [target.kind for target in targets]
         self.groups, self.is_class_C = groups_of(targets), torch.tensor([kind != "regression" for kind in self.kinds])
-        weights_2C = balanced_weights(torch.from_numpy(targets_BC[partition.train]))
+        of_train = None if weight_B is None else torch.from_numpy(weight_B[partition.train])
+        weights_2C = balanced_weights(torch.from_numpy(targets_BC[partition.train]), of_train)
         self.weights_2C = torch.where(self.is_class_C, weights_2C, 1.0).float() if class_weights else None
         scaled_BC = np.stack(
             [one.scaled(labels_B) for one, labels_B in zip(targets, targets_BC.T, strict=True)], axis=1
@@ -488,32 +520,39 @@ class SupervisedObjective(Objective):
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Loss of a batch over its known labels, in scaled units."""
         outputs_BC = self.network(batch.graph).float()
-        terms = self._terms(outputs_BC, self._limited(outputs_BC, batch.targets_BC, batch.rows_B))
+        limited_BC = self._limited(outputs_BC, batch.targets_BC, batch.rows_B)
+        terms = self._terms(outputs_BC, limited_BC, batch.rows_B)
         return StepLoss(terms.loss, terms=terms)
 
     def loss_of(self, outputs_BC: Tensor, rows: Int[np.ndarray, "molecules"]) -> Tensor:
         """The loss of outputs for the molecules `rows`, over known labels."""
-        targets_BC = self.scaled_BC[torch.from_numpy(rows)].to(outputs_BC)
-        return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, torch.from_numpy(rows))).loss
+        places = torch.from_numpy(rows)
+        targets_BC = self.scaled_BC[places].to(outputs_BC)
+        return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, places), places).loss
 
     def _limited(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Tensor:
         if self.sides_BC is None:
             return targets_BC
         return beyond_limits(outputs_BC, targets_BC, self.sides_BC[rows.cpu()].to(outputs_BC.device))
 
-    def _terms(self, outputs_BC: Tensor, targets_BC: Tensor) -> Terms:
+    def _terms(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Terms:
         weights_2C = None if self.weights_2C is None else self.weights_2C.to(outputs_BC)
+        weight_B = None if self.weight_B is None else torch.from_numpy(self.weight_B)[rows.cpu()].to(outputs_BC)
         if self.balanced:
             is_class_C = self.is_class_C.to(outputs_BC.device)
-            return balanced_terms(outputs_BC, targets_BC, is_class_C, self.groups, weights_2C, self.value_loss)
+            return balanced_terms(
+                outputs_BC, targets_BC, is_class_C, self.groups, weights_2C, self.value_loss, weight_B
+            )
         if self.groups:
             own_K = None if weights_2C is None else weights_2C[1]
-            loss, weight_BC = cross_entropy(outputs_BC, targets_BC, own_K), class_weights(targets_BC, own_K)
+            loss = cross_entropy(outputs_BC, targets_BC, own_K, weight_B)
+            weight_BC = class_weights(targets_BC, own_K, weight_B)
         elif self.kinds[0] == "regression":
-            loss, weight_BC = masked_values(outputs_BC, targets_BC, self.value_loss), label_weights(targets_BC)
+            loss = masked_values(outputs_BC, targets_BC, self.value_loss, weight_B)
+            weight_BC = label_weights(targets_BC, weight_B=weight_B)
         else:
-            loss = masked_bce(outputs_BC, targets_BC, weights_2C)
-            weight_BC = label_weights(targets_BC, weights_2C)
+            loss = masked_bce(outputs_BC, targets_BC, weights_2C, weight_B)
+            weight_BC = label_weights(targets_BC, weights_2C, weight_B)
         return Terms(loss[None], weight_BC.sum()[None])
 
     def plan_epoch(self, epoch: int) -> list[np.ndarray]:
@@ -560,7 +599,7 @@ class SupervisedObjective(Objective):
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
         ):
-            judged = judge_targets(self.targets, self.targets_BC[rows], predictions_BC)
+            judged = judge_targets(self.targets, self.targets_BC[rows], predictions_BC, self._weights_of(rows))
             for name in metric_names(self.kinds):
                 if judged[name] is not None:
                     found[f"{part}_{name}"] = judged[name]
@@ -572,8 +611,11 @@ class SupervisedObjective(Objective):
         if self.best_metric == "valid_loss":
             return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), rows))
         labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_BC[rows], raw_VC[half]))
-        found = score(metric_names(self.kinds)[0], labels_VC, values_VC).value
+        found = score(metric_names(self.kinds)[0], labels_VC, values_VC, self._weights_of(rows)).value
         return math.nan if found is None else found if self.best_is_max else -found
+
+    def _weights_of(self, rows: Int[np.ndarray, "molecules"]) -> Weights:
+        return None if self.weight_B is None else self.weight_B[rows]
 
     def of_the_run(self) -> dict[str, Tensor]:
         """What the halves of the validation part chose."""

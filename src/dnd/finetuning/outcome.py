@@ -196,7 +196,6 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
             **({"molecules.csv": molecules.origins_csv()} if molecules.origins else {}),
         },
     )
-    LOGGER.log(RESULT, f"model: {folder}")
     return metrics
 
 
@@ -261,7 +260,10 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
 
 
 def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, fitted: Fitted) -> dict[str, Any]:
-    judged = [part_metrics(part, _judged_labels(molecules, values), values, fitted.targets) for part, values in folds]
+    judged = [
+        part_metrics(part, _judged_labels(molecules, values), values, fitted.targets, molecules.weight_B)
+        for part, values in folds
+    ]
     names = metric_names([target.kind for target in fitted.targets])
     mapped = any(target.transform.name != "none" for target in fitted.targets)
     parts = over_folds(judged, [*names, *(RAW_METRICS if mapped else ())])

@@ -58,16 +58,24 @@ class TableSettings:
 
 
 def ordered_split(
-    values: Sequence[str], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), places: Sequence[int] = ()
-) -> Split:
+    values: Sequence[str],
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    places: Sequence[int] = (),
+    identities: Sequence[str] = (),
+) -> tuple[Split, str]:
     """Smallest values to training, the next to validation, the largest to test: oldest first for a date.
 
-    Rows of one value stay together, so a boundary moves to the nearest place where the value changes.
+    Rows of one value stay together, so a boundary moves to the nearest place where the value changes. So do the rows of
+    a molecule, which count by the smallest of their values: the test part has only molecules that were new then.
 
     Args:
         values: one cell per row, all numbers or all ISO dates; a row whose cell is empty is in no part.
         fractions: fractions of the rows that have a value.
         places: rows as messages say them.
+        identities: identities of the molecules; empty = every row is a molecule of its own.
+
+    Returns:
+        The parts, and a line about rows whose own value is that of a later part; empty where there are none.
 
     Raises:
         ConfigError: fractions that are negative or don't sum to 1.
@@ -76,10 +84,27 @@ def ordered_split(
     check_fractions(fractions)
     keys_B = _keys(values, places)
     known = np.flatnonzero(~np.isnan(keys_B))
-    order = known[np.argsort(keys_B[known], kind="stable")]
-    changes = np.flatnonzero(np.diff(keys_B[order])) + 1
+    first_B = keys_B.copy()
+    for rows in splits.rows_of_molecules(identities or range(len(values))):
+        first_B[rows] = np.where(np.isnan(keys_B[rows]), np.nan, np.fmin.reduce(keys_B[rows]))
+    order = known[np.argsort(first_B[known], kind="stable")]
+    changes = np.flatnonzero(np.diff(first_B[order])) + 1
+    changes = changes if len(changes) else np.array([len(order)])  # one value for all leaves two parts empty
     ends = [_nearest(changes, round(share * len(order))) for share in np.cumsum(fractions[:2])]
-    return as_split(*np.split(order, ends))
+    starts = [first_B[order[end]] for end in ends if end < len(order)]
+    later = known[np.searchsorted(starts, keys_B[known], "right") > np.searchsorted(starts, first_B[known], "right")]
+    return as_split(*np.split(order, ends)), _kept_back_line([identities[row] for row in later])
+
+
+def _kept_back_line(identities: Sequence[str]) -> str:
+    """What is said of rows that are in an earlier part than their value says, by their molecules."""
+    if not identities:
+        return ""
+    rows = "a later row" if len(identities) == 1 else f"{len(identities)} later rows"
+    count = len(set(identities))
+    whose = "a molecule" if count == 1 else f"{count} molecules"
+    where = f"{'is' if len(identities) == 1 else 'are'} in the part of {'its' if count == 1 else 'their'} earliest row"
+    return f"note: {rows} of {whose} {where}, so the test part has molecules that were new then"
 
 
 def index_split(
@@ -157,7 +182,7 @@ def _timestamp(text: str) -> float:
 
 
 def _nearest(changes: Int[np.ndarray, "changes"], wanted: int) -> int:
-    return int(changes[np.argmin(np.abs(changes - wanted))]) if len(changes) else wanted
+    return int(changes[np.argmin(np.abs(changes - wanted))])
 
 
 def _row_numbers(path: Path) -> list[int]:
@@ -220,8 +245,9 @@ def partitions(
             `kfold:KxREPEATS`, `column:NAME` (train, valid, test; without valid a tenth of train), `time:NAME` (smallest
             values to training), or `index:TRAIN,VALID,TEST` (files of row numbers).
         identities: identities of the molecules, such as canonical SMILES; the rules that draw keep the rows of one
-            molecule in one part. A given column, files of row numbers and the order of `time` are taken as they are;
-            a warning names a molecule that they put into two parts. Empty = every row is a molecule of its own.
+            molecule in one part, and `time` in that of its first row. A given column and files of row numbers are taken
+            as they are; a warning counts the molecules that they put into two parts and names the first. Empty = every
+            row is a molecule of its own.
         column_values: cells of the column that `column:NAME` or `time:NAME` names.
         rows_B: row numbers of the molecules in the input, for `index`; none = counted from 0.
         num_rows: rows of the input, usable or not; None = as many as molecules.
@@ -247,7 +273,10 @@ def partitions(
     elif wish.kind == "column":
         found = [_with_validation(splits.column_split(column_values, places), identities, seed)]
     elif wish.kind == "time":
-        found = [ordered_split(column_values, fractions, places)]
+        by_time, kept_back = ordered_split(column_values, fractions, places, identities)
+        found = [by_time]
+        if kept_back:
+            LOGGER.info(kept_back)
     elif wish.kind == "index":
         numbers_B = np.arange(count) if rows_B is None else rows_B
         given, lost = index_split(wish.argument.split(","), numbers_B, num_rows or count)

@@ -164,7 +164,8 @@ class _School:
             self.learned(self.bench.judged_BC[result.partition.valid]),
             self.learned(result.halves_VC),
         )
-        return blend_loss(halves_VC, labels_VC, self.plan.tasks.kinds, self.scale_C)
+        weight_V = self.bench.weights_of(result.partition.valid)
+        return blend_loss(halves_VC, labels_VC, self.plan.tasks.kinds, self.scale_C, weight_V)
 
     def learned(self, values_BC: Array) -> Array:
         """Values on the scale on which the targets are learned and judged."""
@@ -262,7 +263,8 @@ def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) ->
         return ""
     labels_VC, kinds = school.learned(school.bench.judged_BC[rows]), school.plan.tasks.kinds
     own_VC, seed = school.learned(first.halves_VC), school.plan.config.split_seed
-    helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed)
+    weight_V = school.bench.weights_of(rows)
+    helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed, weight_V)
     numbers = f"error of the blend out of fold {with_it:.4f} with the first one, {without:.4f} without"
     LOGGER.info(f"students: {numbers}" + ("" if helps else "; no further ones are trained"))
     return "" if helps else f"students: {numbers}"
@@ -386,7 +388,8 @@ def _combine(
         fits.dropped.append(students.left_out)
     labels_BC = on_learned_scale(bench.targets, bench.judged_BC[bench.rows])
     out_of_fold_MBC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
-    weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric)
+    weight_B = bench.weights_of(bench.rows)
+    weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric, weight_B)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}

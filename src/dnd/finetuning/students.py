@@ -255,6 +255,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         plan.tasks.kinds,
         standardise=config.targets == "standardised",
         transforms=plan.transforms,
+        weight_B=molecules.weights_of(partition.train),
     )
     loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
     return SupervisedObjective(
@@ -271,6 +272,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         select_by_loss=config.select_by == "loss",
         identities=[molecules.identities[row] for row in partition.valid],
         sides_BC=molecules.sides_BC,
+        weight_B=molecules.weight_B,
     )
 
 

@@ -14,7 +14,18 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.errors import ConfigError, InputError
-from dnd.predictor.targets import AS_IT_IS, Target, TaskKind, TaskName, Transform, TransformName, task_name
+from dnd.predictor.metrics import significant
+from dnd.predictor.targets import (
+    AS_IT_IS,
+    Target,
+    TaskKind,
+    TaskName,
+    Transform,
+    TransformName,
+    Weights,
+    task_name,
+    weighted_moments,
+)
 from dnd.tables.labels import MOST_CLASSES
 
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
@@ -265,7 +276,12 @@ def choose_transforms(
         )
         found.append(own if taken else "none")
         before, after = skews[0]
-        if taken:
+        if not taken and abs(before) >= SKEWED:
+            no_log = "" if positive else f"a logarithm needs labels above 0 (found {significant(known_B.min())}), and "
+            helps = abs(after) <= _STRAIGHTENED * abs(before)
+            left = f"its {_WORDS[own]} {'helps in some folds only' if helps else f'leaves a skewness of {after:.1f}'}"
+            lines.append(f"no transform of {name}: its skewness is {before:.1f}, but {no_log}{left}")
+        elif taken:
             count = int((~np.isnan(labels_B[trainings[0]])).sum())
             asked = "as asked for" if choice != "auto" else "transform=none overrules this"
             lines.append(
@@ -275,7 +291,7 @@ def choose_transforms(
         else:
             plain.append(f"{name} (skewness {before:.1f})")
     if plain:
-        lines.append(f"no transform of {', '.join(plain)}: the training labels are not skewed, or no map helps")
+        lines.append(f"no transform of {', '.join(plain)}: maps are for labels with a skewness of {SKEWED:g} or more")
     return tuple(found), lines
 
 
@@ -301,6 +317,7 @@ def fit_targets(
     *,
     standardise: bool,
     transforms: Sequence[TransformName] = (),
+    weight_B: Weights = None,
 ) -> list[Target]:
     """Targets with the mean and standard deviation of the training labels (population form).
 
@@ -311,6 +328,7 @@ def fit_targets(
         kinds: tasks of the targets; classes have no scale.
         standardise: False for `raw` regression.
         transforms: transforms of the targets; empty = none.
+        weight_B: weight of each molecule in mean and deviation; None = 1.
 
     Raises:
         InputError: a target has no label, or a single value, in the training part.
@@ -334,5 +352,7 @@ def fit_targets(
             )
         transform = fit_transform(chosen, known)
         mapped = transform.forward(known)
-        targets.append(Target(name, unit, float(mapped.mean()), float(mapped.std()), kind, transform=transform))
+        own_B = None if weight_B is None else weight_B[~np.isnan(target_B)]
+        mean, deviation = weighted_moments(mapped, own_B)
+        targets.append(Target(name, unit, float(mean), float(deviation), kind, transform=transform))
     return targets

@@ -118,7 +118,9 @@ class Verdict:
             why = "no usable label" if not self.molecules else "too few labels, or one class only"
             return f"{start}the test part can't judge the model: {why}."
         metric = METRIC_WORDS[self.metric]
-        where = f"{self.molecules} test molecules" + (f" in {self.folds} folds" if self.folds > 1 else "")
+        where = f"{self.molecules} test molecule{'s' if self.molecules > 1 else ''}" + (
+            f" in {self.folds} folds" if self.folds > 1 else ""
+        )
         if self.typical is None:
             quoted = f"{metric} {self.own.words()}"
         elif self.is_factor:

@@ -134,7 +134,7 @@ def screen(
 
     Args:
         molecules: a path or a list of paths; or a DataFrame, a list or a Series of SMILES.
-        model: MODEL folder, or what `dnd.finetune` returned.
+        model: MODEL folder, an opened model, or what `dnd.finetune` returned.
         out: folder of the shards.
         smiles_column: column of SMILES of tables; when None, that of the training, else found by name or content.
         top: number of best rows that are written to `top.csv`.

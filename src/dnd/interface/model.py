@@ -251,10 +251,14 @@ class Evaluation(dict[str, Any]):
         return "\n".join(metric_lines(self))
 
     def _repr_html_(self) -> str:
-        """Counts, then a line per target."""
+        """Counts, then a line per target: of all molecules, and of those that the model has not learned from."""
         facts: dict[str, object] = {"molecules": self["molecules"], "rows left out": self["rejected"]}
+        known = self["known_molecules"]
+        facts["learned from"] = "not known" if known is None else f"{known} of these {self['molecules']} molecules"
         for name, values in self["targets"].items():
-            facts[name] = _numbers(values)
+            facts[f"all molecules, {name}" if known else name] = _numbers(values)
+        for name, values in _inside(self.get("unknown"), "targets").items() if known != self["molecules"] else ():
+            facts[f"new molecules, {name}"] = _numbers(values)
         return facts_view("evaluation", facts)
 
 
@@ -264,9 +268,9 @@ class Explanations(list[Explanation]):
     def _repr_html_(self) -> str:
         """The molecules coloured by the contributions of their atoms."""
         drawn = [one for one in self if one.svg]
-        left = [f"{one.smiles}: {one.error}" for one in self if not one.svg]
+        left = {one.smiles: one.error for one in self if not one.svg}
         pictures = figures_view([one.svg for one in drawn], [one.smiles for one in drawn])
-        return pictures + (facts_view("not drawn", {str(row): line for row, line in enumerate(left)}) if left else "")
+        return pictures + (facts_view("not drawn", left) if left else "")
 
 
 class Predictor(core.Predictor):
@@ -368,6 +372,16 @@ class Predictor(core.Predictor):
             explain_molecules(self, as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts, names)
         )
 
+    def __fspath__(self) -> str:
+        """The folder, so that an opened model can be given wherever a MODEL folder is taken.
+
+        Raises:
+            TypeError: the model is in no folder.
+        """
+        if self.folder is None:
+            raise TypeError("the model is in no folder; save it first, or name the MODEL folder")
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """Targets and folder."""
         return f"Predictor({', '.join(target.name for target in self.targets)}; {self.folder or 'not in a folder'})"
@@ -381,13 +395,16 @@ class Predictor(core.Predictor):
             "task": self.kind,
             "folder": self.folder or "none",
             "encoder": training.get("encoder"),
-            "members": f"{len(self.parts.members)} networks, {len(classical)} classical models",
+            "members": f"{_count(len(self.parts.members), 'network')}, {_count(len(classical), 'classical model')}",
             "molecules": counts.get("molecules"),
             "split": self.metrics.get("split"),
         }
         targets = _inside(self.metrics, "parts", "test", "targets")
         for name in list(targets)[:_BRIEF]:
             facts[f"test part, {name}"] = _numbers(_inside(targets, name))
+        verdicts = self.metrics.get("verdicts")
+        for one in verdicts[:_BRIEF] if isinstance(verdicts, list) else ():
+            facts[f"verdict, {_inside(one).get('target') or 'all targets'}"] = _inside(one).get("sentence")
         return facts_view("dnd model", facts)
 
 
@@ -396,6 +413,10 @@ def _inside(value: Any, *path: str) -> Mapping[str, Any]:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _with_unit(name: str, unit: str) -> str:

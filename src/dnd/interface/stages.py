@@ -300,6 +300,7 @@ def finetune(
             smiles_column=column, encoder=chosen, search=search, resume=resume,
         )  # fmt: skip
         if done.metrics and (report := write_missing_report(done.folder)):
+            LOGGER.log(RESULT, f"model: {done.folder}")
             LOGGER.log(RESULT, f"report: {report}")
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 

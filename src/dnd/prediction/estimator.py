@@ -94,11 +94,12 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         Args:
             X: SMILES, one per row.
             y: labels, `(B,)` or `(B, C)`; NaN = missing. The names of a Series or a DataFrame name the targets.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
-                weights.
+            sample_weight: how much the label of each row counts, in any unit; 0 leaves a row out. Every member of the
+                model learns with it, and epochs, blend and metrics are chosen and computed with it; the calibration of
+                intervals is not.
 
         Raises:
-            ValueError: too few molecules, `X` and `y` of different length, infinite labels, unequal weights.
+            ValueError: too few molecules, `X` and `y` of different length, infinite labels, wrong weights.
             InputError: labels that can't be learned, such as constant ones.
         """
         if np.asarray(y).dtype.kind in "mMc":  # NumPy would take nanoseconds since 1970, or the real part
@@ -226,12 +227,13 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         Args:
             X: SMILES, one per row.
             y: classes, `(N,)`; the name of a Series names the target.
-            sample_weight: 0 leaves a row out; all others must be equal, as not every member of a model supports
-                weights.
+            sample_weight: how much the label of each row counts, in any unit; 0 leaves a row out. Every member of the
+                model learns with it, and epochs, blend and metrics are chosen and computed with it; the calibration of
+                probabilities is not.
 
         Raises:
             ValueError: too few molecules, `X` and `y` of different length, missing labels, one class, more than 50,
-                unequal weights.
+                wrong weights.
         """
         # An array of words turns NaN into the word nan: missing labels are looked for before.
         missing = next((row for row, label in enumerate(y) if is_no_value(label)), None)

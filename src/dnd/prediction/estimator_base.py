@@ -122,7 +122,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         smiles = as_molecules(X).texts
         if len(smiles) != len(labels_BC):
             raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_BC)}")
-        kept = _kept_rows(sample_weight, len(smiles))
+        kept, weights = _weighted_rows(sample_weight, len(smiles))
         smiles, labels_BC = [smiles[row] for row in kept], labels_BC[kept]
         if len(smiles) < FEWEST:
             raise ValueError(f"there are too few molecules: found {len(smiles)}, expected at least {FEWEST}")
@@ -135,7 +135,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             _write_table(table, smiles, labels_BC, names, parts, words)
             finetune(
                 table, folder, names, config,
-                smiles_column=_SMILES, encoder=encoder,
+                smiles_column=_SMILES, encoder=encoder, weights=weights,
             )  # fmt: skip
             self._open(folder, self.device)
         self.n_features_in_ = 1
@@ -239,7 +239,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
 def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standardize: bool) -> list[str]:
     """A part per row, the rows of a molecule in one part.
 
-    A finetuning wants a test part; one validation molecule serves, as its scores are not used.
+    A finetuning wants a test part; one validation molecule serves, without its label, as one alone says nothing.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
@@ -262,27 +262,19 @@ def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standar
 _SMILES, _SPLIT = "smiles", "split"  # columns of the table that a fit writes
 
 
-def _kept_rows(sample_weight: Any, count: int) -> list[int]:
-    """Rows to learn from: those whose weight is not 0.
-
-    Ridge regression, the Gaussian process and the students' loss take no weights, so a weight that counts in some
-    members only would be a promise half kept. Weights that are all alike change nothing, and 0 is a row left out.
+def _weighted_rows(sample_weight: Any, count: int) -> tuple[list[int], Float[np.ndarray, "rows"] | None]:
+    """Rows to learn from, those whose weight is not 0, and their weights.
 
     Raises:
-        ValueError: the weights differ, or are not one finite number of at least 0 per row.
+        ValueError: the weights are not one finite number of at least 0 per row.
     """
     if sample_weight is None:
-        return list(range(count))
+        return list(range(count)), None
     weights_B = np.asarray(sample_weight, dtype=np.float64)
     if weights_B.shape != (count,) or not np.isfinite(weights_B).all() or (weights_B < 0).any():
         raise ValueError("sample_weight must be one finite number, at least 0, per row of X")
     kept = np.flatnonzero(weights_B)
-    if len(kept) and not np.allclose(weights_B[kept], weights_B[kept[0]]):
-        raise ValueError(
-            f"sample_weight differs between rows, from {weights_B[kept].min():g} to {weights_B[kept].max():g}, and not "
-            "every member of a model can weigh rows. Pass equal weights, or 0 to leave a row out"
-        )
-    return [int(row) for row in kept]
+    return kept.tolist(), weights_B[kept]
 
 
 def target_names(y: Any, count: int) -> list[str]:
@@ -359,11 +351,13 @@ def _write_table(
     parts: Sequence[str],
     words: Sequence[str],
 ) -> None:
-    def cell(label: float) -> str:
+    def cell(label: float, part: str) -> str:
+        if part == "test":
+            return ""
         return words[int(label)] if words and not math.isnan(label) else _number_cell(label)
 
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow([_SMILES, _SPLIT, *names])
         for text, part, labels in zip(smiles, parts, labels_BC.tolist(), strict=True):
-            writer.writerow([text, part, *map(cell, labels)])
+            writer.writerow([text, part, *(cell(label, part) for label in labels)])

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 from dnd.common.config import look_up
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, groups_of, on_learned_scale
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, Weights, groups_of, on_learned_scale
 
 # How far repeated measurements of one molecule are apart.
 #
@@ -81,22 +81,30 @@ def pooled_deviation(values: Sequence[Float[np.ndarray, "rows"]]) -> float:
 #
 # .. math:: \mathrm{AUC} = \frac{1}{PQ} \sum_k (f_k - f_{k-1}) \frac{t_k + t_{k-1}}{2}, \quad
 #     \mathrm{AP} = \sum_k \frac{t_k - t_{k-1}}{P} \cdot \frac{t_k}{t_k + f_k}
+#
+# Where molecules have weights, sums of weights take the place of numbers of molecules, in all that follows.
 
 
-def roc_auc(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
+def roc_auc(
+    labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"], weight_B: Weights = None
+) -> float:
     """Probability that a positive has the larger score, ties counted half; both classes must occur."""
-    true, false = _counts(labels_B, scores_B)
+    true, false = _counts(labels_B, scores_B, weight_B)
     area = np.sum(np.diff(false) * (true[1:] + true[:-1])) / 2
     return float(area / (true[-1] * false[-1]))
 
 
-def average_precision(labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"]) -> float:
+def average_precision(
+    labels_B: Float[np.ndarray, "labels"], scores_B: Float[np.ndarray, "labels"], weight_B: Weights = None
+) -> float:
     """Precision at each distinct score, weighted by the recall it adds; there must be a positive."""
-    true, false = _counts(labels_B, scores_B)
+    true, false = _counts(labels_B, scores_B, weight_B)
     return float(np.sum(np.diff(true) * true[1:] / (true[1:] + false[1:])) / true[-1])
 
 
-def _counts(labels_B: np.ndarray, scores_B: np.ndarray) -> tuple[Int[np.ndarray, "steps"], Int[np.ndarray, "steps"]]:
+def _counts(
+    labels_B: np.ndarray, scores_B: np.ndarray, weight_B: Weights
+) -> tuple[Num[np.ndarray, "steps"], Num[np.ndarray, "steps"]]:
     """t and f for k = 0, 1, ….
 
     Raises:
@@ -106,8 +114,13 @@ def _counts(labels_B: np.ndarray, scores_B: np.ndarray) -> tuple[Int[np.ndarray,
         raise ValueError("scores to be ranked are not finite")
     order = np.argsort(-scores_B, kind="stable")
     last_of_score = np.append(np.flatnonzero(np.diff(scores_B[order])), len(order) - 1)
-    true = np.cumsum(labels_B[order] == 1)[last_of_score]
-    return np.append(0, true), np.append(0, 1 + last_of_score - true)
+    positive = labels_B[order] == 1
+    if weight_B is None:
+        true = np.cumsum(positive)[last_of_score]
+        return np.append(0, true), np.append(0, 1 + last_of_score - true)
+    own = weight_B[order]
+    true, false = (np.cumsum(np.where(which, own, 0.0))[last_of_score] for which in (positive, ~positive))
+    return np.append(0.0, true), np.append(0.0, false)
 
 
 # The metrics of a target of several classes.
@@ -127,7 +140,9 @@ def one_hot(codes_B: Float[np.ndarray, "molecules"], count: int) -> Float[np.nda
     return found
 
 
-def class_scores(targets_BK: ClassArray, probabilities_BK: ClassArray) -> dict[str, float | None]:
+def class_scores(
+    targets_BK: ClassArray, probabilities_BK: ClassArray, weight_B: Weights = None
+) -> dict[str, float | None]:
     r"""All metrics of one target; None if no molecule has a label.
 
     Balanced accuracy is the mean recall of the classes that occur; macro F1 the mean of
@@ -138,32 +153,34 @@ def class_scores(targets_BK: ClassArray, probabilities_BK: ClassArray) -> dict[s
     Args:
         targets_BK: 0 and 1, a row of NaN = missing.
         probabilities_BK: rows that sum to 1.
+        weight_B: weight of each molecule; None = 1.
     """
     known_B = ~np.isnan(targets_BK).any(axis=1)
     if not known_B.any():
         return dict.fromkeys(MULTICLASS_METRICS)
     truth_BK, probabilities_BK = targets_BK[known_B] > 0, probabilities_BK[known_B]
-    confusion_KK = confusion(truth_BK.argmax(axis=1), probabilities_BK.argmax(axis=1), truth_BK.shape[1])
+    own_B = None if weight_B is None else weight_B[known_B]
+    confusion_KK = confusion(truth_BK.argmax(axis=1), probabilities_BK.argmax(axis=1), truth_BK.shape[1], own_B)
     hits_K, true_K, called_K = np.diag(confusion_KK), confusion_KK.sum(axis=1), confusion_KK.sum(axis=0)
     occurs_K, counts_K = true_K > 0, true_K + called_K
     likelihood_B = probabilities_BK[truth_BK].clip(np.finfo(np.float64).eps, 1.0)
     return {
         "balanced_accuracy": float((hits_K[occurs_K] / true_K[occurs_K]).mean()),
-        "accuracy": float(hits_K.sum() / len(truth_BK)),
+        "accuracy": float(hits_K.sum() / true_K.sum()),
         "macro_f1": float((2 * hits_K[counts_K > 0] / counts_K[counts_K > 0]).mean()),
-        "log_loss": float(-np.log(likelihood_B).mean()),
-        "rocauc_ovr": _one_against_rest(truth_BK, probabilities_BK),
+        "log_loss": float(-np.average(np.log(likelihood_B), weights=own_B)),
+        "rocauc_ovr": _one_against_rest(truth_BK, probabilities_BK, own_B),
     }
 
 
-def confusion(true_B: np.ndarray, called_B: np.ndarray, count: int) -> np.ndarray:
-    """`(K, K)` counts: row = true class, column = predicted class."""
-    return np.bincount(true_B * count + called_B, minlength=count * count).reshape(count, count)
+def confusion(true_B: np.ndarray, called_B: np.ndarray, count: int, weight_B: Weights = None) -> np.ndarray:
+    """`(K, K)` counts, or sums of weights: row = true class, column = predicted class."""
+    return np.bincount(true_B * count + called_B, weight_B, minlength=count * count).reshape(count, count)
 
 
-def _one_against_rest(truth_BK: np.ndarray, probabilities_BK: np.ndarray) -> float | None:
+def _one_against_rest(truth_BK: np.ndarray, probabilities_BK: np.ndarray, weight_B: Weights) -> float | None:
     values = [
-        roc_auc(truth_B.astype(np.float64), scores_B)
+        roc_auc(truth_B.astype(np.float64), scores_B, weight_B)
         for truth_B, scores_B in zip(truth_BK.T, probabilities_BK.T, strict=True)
         if 0 < truth_B.sum() < len(truth_B)
     ]
@@ -199,13 +216,14 @@ class Score:
     skipped: int
 
 
-def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
+def score(metric: str, targets_BC: Array, predictions_BC: Array, weight_B: Weights = None) -> Score:
     """`metric` over all targets.
 
     Args:
         metric: `rmse`, `mae`, `r2`, `rocauc` or `ap`.
         targets_BC: NaN = missing; 0 and 1 for the class metrics.
         predictions_BC: values, or scores that grow with the probability of class 1.
+        weight_B: weight of each molecule; None = 1.
     """
     is_class_metric = metric in CLASSIFICATION_METRICS
     function = look_up(_METRICS, metric, "metric")
@@ -213,17 +231,18 @@ def score(metric: str, targets_BC: Array, predictions_BC: Array) -> Score:
     for target_B, prediction_B in zip(targets_BC.T, predictions_BC.T, strict=True):
         known_B = ~np.isnan(target_B)
         countable = len(np.unique(target_B[known_B])) == 2 if is_class_metric else known_B.any()
-        value = float(function(target_B[known_B], prediction_B[known_B])) if countable else math.nan
+        own_B = None if weight_B is None else weight_B[known_B]
+        value = float(function(target_B[known_B], prediction_B[known_B], own_B)) if countable else math.nan
         values.append(value if math.isfinite(value) else None)
     counted = [value for value in values if value is not None]
     mean = float(np.mean(counted)) if counted else None
     return Score(mean, tuple(values), len(values) - len(counted))
 
 
-def scores(kind: TaskKind, targets_BC: Array, predictions_BC: Array) -> dict[str, Score]:
+def scores(kind: TaskKind, targets_BC: Array, predictions_BC: Array, weight_B: Weights = None) -> dict[str, Score]:
     """All metrics of a task kind, the main one first."""
     names = REGRESSION_METRICS if kind == "regression" else CLASSIFICATION_METRICS
-    return {name: score(name, targets_BC, predictions_BC) for name in names}
+    return {name: score(name, targets_BC, predictions_BC, weight_B) for name in names}
 
 
 def summary(names: Sequence[str], found: dict[str, Score]) -> dict[str, Any]:
@@ -248,6 +267,7 @@ def judge(
     targets_BC: Array,
     predictions_BC: Array,
     groups: Sequence[ClassGroup] = (),
+    weight_B: Weights = None,
 ) -> dict[str, Any]:
     """`summary` of each target by the metrics of its kind; a metric's mean is over the targets of that kind.
 
@@ -257,19 +277,20 @@ def judge(
         targets_BC: NaN = missing.
         predictions_BC: values, or probabilities that sum to 1 in each group.
         groups: the columns that are the classes of one target; it has one entry, by its own name.
+        weight_B: weight of each molecule; None = 1.
     """
     means: dict[str, Any] = {}
     targets: dict[str, Any] = {}
     for kind in sorted(set(kinds) - {"multiclass"}, reverse=True):
         columns = [column for column, own in enumerate(kinds) if own == kind]
-        found = scores(kind, targets_BC[:, columns], predictions_BC[:, columns])
+        found = scores(kind, targets_BC[:, columns], predictions_BC[:, columns], weight_B)
         part = summary([names[column] for column in columns], found)
         targets |= part.pop("targets")
         part["skipped_targets"] += means.pop("skipped_targets", 0)
         means |= part
     of_group = {group.first: group for group in groups}
     for group in groups:
-        targets[group.name] = class_scores(targets_BC[:, group.span], predictions_BC[:, group.span])
+        targets[group.name] = class_scores(targets_BC[:, group.span], predictions_BC[:, group.span], weight_B)
     if groups:
         means.setdefault("skipped_targets", 0)
         means["skipped_targets"] += sum(targets[group.name]["accuracy"] is None for group in groups)
@@ -282,6 +303,7 @@ def judge_targets(
     targets: Sequence[Target],
     labels_BC: Float[np.ndarray, "molecules targets"],
     predictions_BC: Float[np.ndarray, "molecules targets"],
+    weight_B: Weights = None,
 ) -> dict[str, Any]:
     """`judge` on the learned scale, and `rmse_raw`, `mae_raw`, `r2_raw` in the unit of targets that have a transform.
 
@@ -292,14 +314,16 @@ def judge_targets(
         targets: targets of the columns.
         labels_BC: in their units; NaN = missing.
         predictions_BC: predictions in their units, or probabilities.
+        weight_B: weight of each molecule; None = 1.
     """
     names, kinds, groups = [one.name for one in targets], [one.kind for one in targets], groups_of(targets)
     scaled_BC = on_learned_scale(targets, labels_BC)
-    found = judge(names, kinds, scaled_BC, on_learned_scale(targets, predictions_BC), groups)
+    found = judge(names, kinds, scaled_BC, on_learned_scale(targets, predictions_BC), groups, weight_B)
     mapped = [column for column, target in enumerate(targets) if target.transform.name != "none"]
     if mapped:
         own = [names[column] for column in mapped]
-        raw = judge(own, [kinds[column] for column in mapped], labels_BC[:, mapped], predictions_BC[:, mapped])
+        own_kinds = [kinds[column] for column in mapped]
+        raw = judge(own, own_kinds, labels_BC[:, mapped], predictions_BC[:, mapped], weight_B=weight_B)
         found |= {f"{metric}{RAW}": raw[metric] for metric in REGRESSION_METRICS}
         for name in own:
             found["targets"][name] |= {f"{metric}{RAW}": raw["targets"][name][metric] for metric in REGRESSION_METRICS}
@@ -343,22 +367,22 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _of_sklearn(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    def metric(targets: np.ndarray, predictions: np.ndarray) -> float:
+def _of_sklearn(name: str) -> Callable[[np.ndarray, np.ndarray, Weights], float]:
+    def metric(targets: np.ndarray, predictions: np.ndarray, weights: Weights) -> float:
         # Half of the time that a first prediction takes after torch would go into this import, and it needs no metric.
         from sklearn import metrics
 
-        return float(getattr(metrics, name)(targets, predictions))
+        return float(getattr(metrics, name)(targets, predictions, sample_weight=weights))
 
     return metric
 
 
-def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
+def _r2(targets: np.ndarray, predictions: np.ndarray, weights: Weights) -> float:
     constant = len(targets) < 2 or np.ptp(targets) == 0
-    return math.nan if constant else _of_sklearn("r2_score")(targets, predictions)
+    return math.nan if constant else _of_sklearn("r2_score")(targets, predictions, weights)
 
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Weights], float]] = {
     "rmse": _of_sklearn("root_mean_squared_error"),
     "mae": _of_sklearn("mean_absolute_error"),
     "r2": _r2,

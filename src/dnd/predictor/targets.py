@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dnd.common.config import from_dict
 
@@ -32,6 +32,24 @@ from dnd.common.config import from_dict
 TransformName = Literal["none", "log", "yeo-johnson"]
 LN_10 = float(np.log(10.0))
 Values = Float[np.ndarray, "..."]
+
+# How much the labels of each molecule count; 2 is as much as two rows of that molecule, None is 1 for all.
+Weights = Float[np.ndarray, "molecules"] | None
+
+
+def weighted_moments(values: Float[np.ndarray, "molecules ..."], weight_B: Weights = None) -> tuple[Values, Values]:
+    """Mean and population deviation over molecules, in double precision."""
+    if weight_B is None:
+        mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    else:
+        mean = np.average(values, axis=0, weights=weight_B)
+        deviation = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight_B))
+    return np.asarray(mean), np.asarray(deviation)
+
+
+def weighted_count(has_BF: Bool[np.ndarray, "molecules features"], weight_B: Weights = None) -> np.ndarray:
+    """Of each feature how many molecules have it, or the sum of their weights."""
+    return np.asarray(has_BF.sum(axis=0) if weight_B is None else weight_B @ has_BF)
 
 
 @dataclass(frozen=True)

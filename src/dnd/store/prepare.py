@@ -100,6 +100,7 @@ def prepare(
     labels = [word for word in config.quantum if word != CALCULATE]
     watched = WatchedInputs([Path(path) for path in [*inputs, *config.exclude, *labels]], identity)
     sources = open_sources(inputs, smiles_column=config.smiles_column, target_columns=config.target_columns)
+    _sources_to_exclude(inputs, config)  # one of an unknown kind is refused before the folder holds a run
     config = resolve(config, sources)
     settings = describe_run(watched.descriptions, config)
     require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
@@ -260,20 +261,23 @@ def _converted(
                 yield outcome
 
 
-def _keys_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
-    """Digests of the molecules to leave out: of lists as they are, of files of molecules computed.
+def _sources_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig) -> list[RecordSource]:
+    """The files of molecules to leave out, but for lists of keys.
 
     A column of SMILES that is asked for is that of the inputs, and of these files only where they have it.
     """
-    paths = [Path(path) for path in config.exclude]
-    listed = [path for path in paths if is_key_list(path)]
-    digests = frozenset[str]().union(*map(read_key_list, listed))
-    if len(listed) == len(paths):
+    tables = [path for path in map(Path, config.exclude) if not is_key_list(path)]
+    column = config.smiles_column
+    asked, remembered = (None, column) if have_smiles_column(inputs) else (column, None)
+    return open_sources(tables, smiles_column=asked, remembered=remembered)
+
+
+def _keys_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
+    """Digests of the molecules to leave out: of lists as they are, of files of molecules computed."""
+    digests = frozenset[str]().union(*map(read_key_list, filter(is_key_list, map(Path, config.exclude))))
+    sources = _sources_to_exclude(inputs, config)
+    if not sources:
         return digests
-    tables, column = [path for path in paths if path not in listed], config.smiles_column
-    of_inputs = have_smiles_column(inputs)
-    asked, remembered = (None, column) if of_inputs else (column, None)
-    sources = open_sources(tables, smiles_column=asked, remembered=remembered)
     records = itertools.chain.from_iterable(source.records for source in sources)
     problems, rows = list[str](), itertools.count()
     with closing(where.run(keys_of_records(config.timeout_s), records)) as keys:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.ML.Cluster import Butina
@@ -77,7 +79,8 @@ def test_too_many_molecules_for_clusters_are_refused_with_a_next_step(monkeypatc
 
 def test_oldest_rows_train_and_equal_values_stay_together() -> None:
     years = ["2019", "2001", "", "2019", "2005", "2010", "2010", "2012", "2020", "2003", "2004"]
-    split = ordered_split(years, (0.6, 0.2, 0.2))
+    split, line = ordered_split(years, (0.6, 0.2, 0.2))
+    assert not line
     assert [[years[row] for row in part] for part in split.parts().values()] == [
         ["2001", "2005", "2010", "2010", "2003", "2004"],
         ["2012"],
@@ -87,12 +90,43 @@ def test_oldest_rows_train_and_equal_values_stay_together() -> None:
 
 def test_dates_are_ordered_as_dates() -> None:
     dates = ["2021-03-01", "1999-12-31T23:00:00", "2020-01-01", "2020-01-02", "2022-01-01"]
-    split = ordered_split(dates, (0.6, 0.2, 0.2))
+    split, _ = ordered_split(dates, (0.6, 0.2, 0.2))
     assert [part.tolist() for part in split.parts().values()] == [[1, 2, 3], [0], [4]]
     with pytest.raises(InputError, match=r"row 1: '3/1/2020' is not an ISO date"):
         ordered_split(["2020-01-01", "3/1/2020"])
     with pytest.raises(InputError, match="not a number"):
         ordered_split(["1", "inf"])
+
+
+def test_copies_of_a_molecule_are_in_the_part_of_its_earliest_measurement() -> None:
+    molecules = ["old", "a", "b", "c", "d", "e", "new", "old", "new", "a", "late", "old"]
+    years = ["2001", "2002", "2003", "2004", "2005", "2006", "2007", "2008", "2009", "2010", "2011", ""]
+    split, line = ordered_split(years, (0.6, 0.2, 0.2), identities=molecules)
+    assert [[molecules[row] for row in part] for part in split.parts().values()] == [
+        ["old", "a", "b", "c", "d", "old", "a"],
+        ["e"],
+        ["new", "new", "late"],
+    ]
+    assert line == (
+        "note: 2 later rows of 2 molecules are in the part of their earliest row, so the test part has molecules that "
+        "were new then"
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.one_of(st.none(), st.integers(0, 12))), min_size=3, max_size=40),
+)
+def test_the_test_part_of_a_time_split_has_molecules_that_were_new_then(rows: list[tuple[int, int | None]]) -> None:
+    molecules = [str(molecule) for molecule, _ in rows]
+    split, _ = ordered_split(["" if year is None else str(year) for _, year in rows], (0.5, 0.25, 0.25), (), molecules)
+    first = {name: min((y for m, y in rows if str(m) == name and y is not None), default=None) for name in molecules}
+    seen = [{molecules[row] for row in part} for part in split.parts().values()]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    ends = [[first[name] for name in own] for own in seen]
+    for earlier, later in ((0, 1), (0, 2), (1, 2)):
+        assert all(a < b for a in ends[earlier] for b in ends[later])  # type: ignore[operator]
+    assert sorted(np.concatenate(list(split.parts().values()))) == [r for r, (_, y) in enumerate(rows) if y is not None]
 
 
 def test_index_files_give_rows_of_the_input(tmp_path: Path) -> None:

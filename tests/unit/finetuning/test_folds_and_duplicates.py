@@ -54,6 +54,8 @@ def test_names_of_splits():
 def test_a_column_of_few_values_leaves_a_part_empty():
     with pytest.raises(InputError, match="column:NAME"):
         partitions("time:year", molecules(), column_values=["1"] * 30 + ["2"] * 24)
+    with pytest.raises(InputError, match="train 54, valid 0, test 0"):
+        partitions("time:year", molecules(), column_values=["2024"] * 54)
 
 
 def test_molecules_outside_all_parts_are_said():

@@ -123,6 +123,17 @@ def test_rows_of_two_parts_stay_apart_so_that_no_test_label_is_learned(tmp_path:
     assert any(line.startswith("warning: 1 molecule is in more than one part") for line in lines)
 
 
+def test_a_time_split_says_how_many_rows_stay_with_the_earliest_of_their_molecule(tmp_path: Path):
+    smiles = [*molecules()[:20], "OCC", "CCO"]
+    columns = {"smiles": smiles, "y": list(range(22)), "year": [*range(2000, 2020), 1999, 2030]}
+    data, lines = write_csv(tmp_path / "d.csv", columns), []
+    with said(lines):
+        metrics = finetune(data, tmp_path / "m", ["y"], tiny_config("split=time:year"), encoder="random").metrics
+    assert any(line.startswith("note: a later row of a molecule is in the part of its earliest row") for line in lines)
+    assert metrics["duplicates_across_parts"] == 0
+    assert not any(line.startswith("warning:") and "more than one part" in line for line in lines)
+
+
 def test_a_geometric_mean_wants_positive_values(tmp_path: Path):
     columns = three_times()
     with pytest.raises(InputError, match=r"y has no geometric mean.*median"):

@@ -121,7 +121,15 @@ def test_an_evaluation_is_that_of_the_verb(made, tmp_path: Path):
     found = made.predictor.evaluate(table)
     assert found == made.predictor.evaluate(write_csv(tmp_path / "t.csv", table))
     assert f"{len(SMILES)} molecules" in str(found)
-    assert "rmse" in found._repr_html_()
+    view = found._repr_html_()
+    known = found["known_molecules"]
+    assert 0 < known < len(SMILES)
+    assert f"{known} of these {len(SMILES)} molecules" in view  # which the model learned from
+    assert "all molecules, size" in view
+    assert f"rmse {found['unknown']['targets']['size']['rmse']:.3g}" in view.partition("new molecules, size")[2]
+    unseen = made.predictor.evaluate({"smiles": ["CCCCCCCCO", "CCCCCCCCN"], "size": [9000.0, 9100.0]})._repr_html_()
+    assert "0 of these 2 molecules" in unseen
+    assert "new molecules" not in unseen
 
 
 def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
@@ -133,7 +141,9 @@ def test_explanations_have_numbers_and_pictures(made, tmp_path: Path):
     assert found[0].prediction == pytest.approx(dnd.predict("CCO", made)["size_pred"][0], rel=1e-4)
     assert found[1].error
     assert (tmp_path / "out" / "row-00000-size.svg").is_file()
-    assert "<svg" in found._repr_html_()
+    view = found._repr_html_()
+    assert "<svg" in view
+    assert "no molecule</th>" in view.partition("not drawn")[2]
     with pytest.raises(ConfigError, match="at most 1"):
         dnd.explain(["C", "CC"], made, most_molecules=1)
 
@@ -144,7 +154,9 @@ def test_notebook_views_draw_molecules_and_escape_text(made):
         assert "<img" not in view
     assert "<svg" in table._repr_html_()
     assert "&lt;img" in table._repr_html_()
-    assert "size" in made._repr_html_()
+    view = made._repr_html_()
+    assert "verdict, size" in view
+    assert "1 network, 0 classical models" in view
 
 
 def test_a_screen_of_a_list(made, tmp_path: Path):
@@ -155,6 +167,11 @@ def test_a_screen_of_a_list(made, tmp_path: Path):
         dnd.screen(SMILES[:5], made, tmp_path / "hits", jobs=1, top=2, resume=True, verbose=False).metrics["rows"] == 5
     )
     assert "screen" in done._repr_html_()
+    opened = dnd.load(made.folder, device="cpu")
+    assert dnd.screen(SMILES[:5], opened, tmp_path / "more", jobs=1, verbose=False).metrics["rows"] == 5
+    opened.folder = None
+    with pytest.raises(TypeError, match="the model is in no folder"):
+        dnd.screen(SMILES[:5], opened, tmp_path / "none", jobs=1, verbose=False)
 
 
 def test_the_stages_hand_their_folders_on(tmp_path: Path):

@@ -118,6 +118,24 @@ def test_embeddings_feed_a_pipeline(encoder: Path):
     vectors = embedder.transform(["CCO", "x"])
     assert vectors.shape == (2, 16)
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True]
+    # With an imputer, which would make a number of it, a text that is no molecule must stop the pipeline.
+    strict = make_pipeline(DndEmbedder(encoder, device="cpu", on_error="raise"), SimpleImputer(), Ridge(1e-3))
+    with pytest.raises(ValueError, match="row 1 is not a valid molecule"):
+        strict.fit(SMILES, SIZES).predict(["CCO", "junk"])
+
+
+def test_what_a_fit_prints_is_about_the_data_and_not_about_its_own_table(capsys: pytest.CaptureFixture[str]):
+    """The one molecule in the test part of its table is not evaluated, and its folder is gone afterwards."""
+    model = DndRegressor(recipe="small", settings={**SETTINGS, "loop.epochs": "2"}, device="cpu", verbose=2)
+    model.fit(SMILES, SIZES)
+    said = capsys.readouterr()
+    assert "epoch 1" in said.err
+    assert "epoch 2" in said.err
+    assert "test_" not in said.err
+    assert "finetuned student" in said.out
+    assert "typical error" not in said.out
+    assert "model: " not in said.out
+    assert model.predictor_.metrics["parts"]["test"]["rmse"] is None
 
 
 @pytest.mark.parametrize(
@@ -268,12 +286,12 @@ def test_what_a_model_has_not_learned_is_refused(regressor: DndRegressor):
         regressor.predict(["C"], return_interval=True)
 
 
-def test_weights_leave_rows_out_or_are_refused(regressor: DndRegressor):
+def test_a_weight_of_0_leaves_a_row_out_and_wrong_weights_are_refused(regressor: DndRegressor):
     weights = np.r_[np.full(len(SMILES) - 5, 2.0), np.zeros(5)]
     weighted = clone(regressor).fit(SMILES, SIZES, sample_weight=weights)
     without = clone(regressor).fit(SMILES[:-5], SIZES[:-5])
     assert np.array_equal(weighted.predict(SMILES), without.predict(SMILES))
-    for wrong, message in ((np.arange(len(SMILES)), "from 1 to"), (-weights, "at least 0"), ([1.0], "per row")):
+    for wrong, message in ((-weights, "at least 0"), ([1.0], "per row"), (weights * np.nan, "finite")):
         with pytest.raises(ValueError, match=message):
             clone(regressor).fit(SMILES, SIZES, sample_weight=wrong)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.log import Progress
 from dnd.prediction.screen.chunks import CHUNK_CHARACTERS, Candidate, in_chunks
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
-from dnd.prediction.screen.shards import ScreenJournal
+from dnd.prediction.screen.shards import CHUNKS_PER_SHARD, ScreenJournal
 
 CHILD = """
 import sys
@@ -188,6 +189,22 @@ def test_a_stopped_run_of_less_than_a_shard_has_something_to_resume(
     assert ScreenJournal(out).rows == 16  # a damaged piece is made again
     assert stubbed([source], model, out, resume=True).rows == 40
     assert shards(out) == shards(tmp_path / "whole")
+
+
+def test_a_minute_of_work_is_kept_however_long_a_shard_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that stands still between chunks of 25 s: after a kill at any time a minute and a chunk are lost."""
+    now = 0.0
+    monkeypatch.setattr("dnd.prediction.screen.shards.time", SimpleNamespace(monotonic=lambda: now))
+    journal, kept = ScreenJournal(tmp_path), []
+    for number in range(CHUNKS_PER_SHARD + 4):
+        now += 25.0
+        journal.add({"smiles": [f"{'C' * (number + 1)}"], "y_pred": np.ones(1), "error": [""]})
+        kept.append(ScreenJournal(tmp_path).rows)  # what a resume would find
+        assert now - 25.0 * kept[-1] < 60.0 + 25.0
+    assert kept[:7] == [0, 0, 3, 3, 3, 6, 6]
+    assert kept[CHUNKS_PER_SHARD - 1] == CHUNKS_PER_SHARD
+    assert [path.name for path in finished(tmp_path)] == ["part-00000.parquet"]
+    assert journal.rows == CHUNKS_PER_SHARD + 4
 
 
 def test_pieces_behind_a_damaged_one_do_not_go_on_from_the_new_one(

@@ -165,6 +165,14 @@ def test_excluded_molecules_are_left_out_whatever_their_stereo(tmp_path: Path) -
     assert summary.rejected == {"exclude: molecule is in an --exclude file": 2}
 
 
+def test_an_exclude_file_that_cannot_be_read_leaves_no_folder_behind(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("smiles\nCCO\nCCN\n")
+    (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match=r"book\.xlsx is a workbook"):
+        prepare([tmp_path / "in.csv"], tmp_path / "store", PrepareConfig(exclude=(str(tmp_path / "book.xlsx"),)))
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("kind", ["npz", "csv"])
 def test_a_sample_is_as_large_as_asked_for_whatever_is_excluded(tmp_path: Path, qm9_path: Path, kind: str) -> None:
     """Excluded molecules are not drawn, also where the number of records is not known beforehand."""

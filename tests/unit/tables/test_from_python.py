@@ -81,6 +81,10 @@ def test_a_path_is_read_and_its_bad_rows_stay(tmp_path: Path) -> None:
     assert as_molecules(other, "structure").texts == ["CCO"]
     with pytest.raises(InputError, match=r"no such file|does not exist|No such"):
         as_molecules(str(tmp_path / "missing.csv"))
+    (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04")
+    for workbook in (tmp_path / "book.xlsx", str(tmp_path / "book.xlsx"), str(tmp_path / "old.XLS")):
+        with pytest.raises(InputError, match=r"is a workbook.*'CSV UTF-8'"):
+            as_molecules(workbook)
 
 
 @pytest.mark.parametrize("given", [None, 5, b"CCO", {"smiles": ["C"]}, {"C"}, (text for text in "C"), object()])

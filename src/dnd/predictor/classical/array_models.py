@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int16, Int64, UInt16
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.model_folder import Expected, check_arrays, packed_size
+from dnd.predictor.targets import Weights, weighted_count, weighted_moments
 
 # Forests of scikit-learn and boosted trees of LightGBM as plain arrays: nothing is pickled, NumPy alone predicts.
 #
@@ -313,6 +314,9 @@ _BLOCK = 2_000  # rows of the kernel that are in memory at once
 _JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
 _LIKELIHOOD_MOLECULES = 400  # the four numbers are fitted on these, the weights on all
+_LEAST_NOISE = (
+    1e-6  # of the noise of a label of weight 1; less of it would leave copies of a molecule no Cholesky factor
+)
 _STEEPNESS = 6.0
 _STORED_PROCESS: dict[str, Expected] = {
     "bit_columns": ("i", ("bits",)),
@@ -338,12 +342,12 @@ class Unary:
     levels_X: Float32[np.ndarray, "bits"]
 
     @classmethod
-    def fit(cls, x_BF: np.ndarray, columns: np.ndarray) -> Unary:
-        """Bits that two training molecules or more have."""
+    def fit(cls, x_BF: np.ndarray, columns: np.ndarray, weight_B: Weights = None) -> Unary:
+        """Bits that two training molecules or more have; weights count as so many molecules."""
         pairs = [
             (column, level)
             for level in range(1, LIMIT_LEVELS + 1)
-            for column in columns[(x_BF[:, columns] >= level).sum(axis=0) >= 2]
+            for column in columns[weighted_count(x_BF[:, columns] >= level, weight_B) >= 2]
         ]
         return cls(np.array([c for c, _ in pairs], np.int64), np.array([level for _, level in pairs], np.float32))
 
@@ -455,11 +459,15 @@ def fit_kernel(
     *,
     classes: bool,
     seed: int,
+    weight_B: Weights = None,
 ) -> Kernel:
-    """Fit a Gaussian process.
+    r"""Fit a Gaussian process.
 
     Classes are fitted as the numbers 0 and 1, and the mean f of the process becomes the probability σ(6 (f - ½)): close
     to f, but it never leaves 0 to 1 and keeps every order.
+
+    A label of weight w counts as w measurements that are equal: its noise is :math:`\sigma^2 / w`, and each of these
+    w factors of the likelihood has its own :math:`1 / \sigma`.
 
     Args:
         x_BF: features of the training molecules.
@@ -468,43 +476,57 @@ def fit_kernel(
         others: columns of descriptors and representations.
         classes: whether the labels are 0 and 1.
         seed: random seed of the molecules that the likelihood is computed on, and of those that get a weight.
+        weight_B: weight of each label; None = 1.
     """
-    unary, scaling = Unary.fit(x_BF, counts), Scaling.fit(x_BF[:, others])
+    unary, scaling = Unary.fit(x_BF, counts, weight_B), Scaling.fit(x_BF[:, others], weight_B)
     scaling = Scaling(others[scaling.columns_S], scaling.mean_S, scaling.std_S)
     order = np.random.default_rng(seed).permutation(len(y_B))
-    mean = float(y_B.mean())
-    numbers = _numbers_of(
-        x_BF[order[:_LIKELIHOOD_MOLECULES]], y_B[order[:_LIKELIHOOD_MOLECULES]] - mean, unary, scaling
-    )
+    mean, few = float(np.average(y_B, weights=weight_B)), order[:_LIKELIHOOD_MOLECULES]
+    few_weights = None if weight_B is None else weight_B[few]
+    numbers = _numbers_of(x_BF[few], y_B[few] - mean, unary, scaling, few_weights)
     weighted = np.arange(len(y_B)) if len(y_B) <= MOST_EXACT else np.sort(order[:WEIGHTED])
     bits_VX, scaled_VS = unary.bits(x_BF[weighted]), scaling.apply(x_BF[weighted])
     start = Kernel(
         unary, scaling, bits_VX, scaled_VS, np.zeros(len(weighted)), numbers.share, numbers.length, mean, "identity"
     )
-    alpha_V = _weights_of(start, x_BF, y_B - mean, weighted, numbers.scale, numbers.noise)
+    alpha_V = _weights_of(start, x_BF, y_B - mean, weighted, numbers.scale, numbers.noise, weight_B)
     if classes:
         alpha_V, mean = _STEEPNESS * alpha_V, _STEEPNESS * (mean - 0.5)
     return replace(start, alpha_V=alpha_V, mean=mean, link="logit" if classes else "identity")
 
 
 def _weights_of(
-    start: Kernel, x_BF: np.ndarray, rest_B: np.ndarray, weighted: np.ndarray, scale: float, noise: float
+    start: Kernel,
+    x_BF: np.ndarray,
+    rest_B: np.ndarray,
+    weighted: np.ndarray,
+    scale: float,
+    noise: float,
+    weight_B: Weights,
 ) -> Float[np.ndarray, "training"]:
     """α, with s in it: exact where all molecules have a weight, else by the subset of regressors."""
     from scipy.linalg import cho_factor, cho_solve  # prediction need not load SciPy
 
     if len(weighted) == len(rest_B):
-        system_VV, right_V = scale * start.similarity(x_BF) + noise * np.eye(len(rest_B)), rest_B
+        system_VV, right_V = scale * start.similarity(x_BF) + noise * _inverse(weight_B, len(rest_B)), rest_B
     else:
         system_VV = noise * scale * start.similarity(x_BF[weighted])
         right_V = np.zeros(len(weighted))
         for first in range(0, len(rest_B), _BLOCK):
             kernel_BV = scale * start.similarity(x_BF[first : first + _BLOCK])
-            system_VV += kernel_BV.T @ kernel_BV
-            right_V += kernel_BV.T @ rest_B[first : first + _BLOCK]
+            heavy_BV = kernel_BV
+            if weight_B is not None:
+                heavy_BV = weight_B[first : first + _BLOCK, None] * kernel_BV
+            system_VV += heavy_BV.T @ kernel_BV
+            right_V += heavy_BV.T @ rest_B[first : first + _BLOCK]
         system_VV += _JITTER * np.trace(system_VV) / len(weighted) * np.eye(len(weighted))
     alpha_V: np.ndarray = scale * cho_solve(cho_factor(system_VV, lower=True, overwrite_a=True), right_V)
     return alpha_V
+
+
+def _inverse(weight_B: Weights, count: int) -> np.ndarray:
+    """The diagonal matrix that noise is multiplied by: a label of weight w has 1/w of it, a millionth at least."""
+    return np.eye(count) if weight_B is None else np.diag(np.maximum(1 / weight_B, _LEAST_NOISE))
 
 
 class _Numbers(NamedTuple):
@@ -523,24 +545,28 @@ class _Numbers(NamedTuple):
         return cls(*map(float, (np.exp(free[0]), expit(free[1]), np.exp(free[2]), np.exp(free[3]))))
 
 
-def _numbers_of(x_BF: np.ndarray, rest_B: np.ndarray, unary: Unary, scaling: Scaling) -> _Numbers:
+def _numbers_of(x_BF: np.ndarray, rest_B: np.ndarray, unary: Unary, scaling: Scaling, weight_B: Weights) -> _Numbers:
     bits_BX, scaled_BS = unary.bits(x_BF), scaling.apply(x_BF)
-    return _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B)
+    return _most_likely(tanimoto(bits_BX, bits_BX), squared_distance(scaled_BS, scaled_BS), rest_B, weight_B)
 
 
-def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray) -> _Numbers:
+def _most_likely(similar: np.ndarray, distance: np.ndarray, y: np.ndarray, weight_B: Weights) -> _Numbers:
     """The four numbers that maximise the likelihood, each within a sane range."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
     from scipy.optimize import minimize
+
+    inverse = _inverse(weight_B, len(y))
+    further = 0.0 if weight_B is None else float(weight_B.sum()) - len(y)  # factors 1/σ beyond one per label
 
     def loss(free: np.ndarray) -> float:
         scale, share, length, noise = _Numbers.decoded(free)
         kernel = scale * (share * similar + (1 - share) * np.exp(-distance / (2 * length**2)))
         try:
-            lower, flag = cho_factor(kernel + noise * np.eye(len(y)), lower=True)
+            lower, flag = cho_factor(kernel + noise * inverse, lower=True)
         except LinAlgError:
             return 1e12
-        return float(0.5 * y @ cho_solve((lower, flag), y) + np.log(np.diag(lower)).sum())
+        likelihood = float(0.5 * y @ cho_solve((lower, flag), y) + np.log(np.diag(lower)).sum())
+        return likelihood if weight_B is None else likelihood + 0.5 * further * float(np.log(noise))
 
     bounds = [(-3.0, 4.0), (-6.0, 6.0), (-2.5, 2.5), (-6.0, 1.0)]
     options = {"maxfev": 120, "xatol": 0.05, "fatol": 0.05}
@@ -578,9 +604,9 @@ class Scaling:
     std_S: Float32[np.ndarray, "columns"]
 
     @classmethod
-    def fit(cls, x_BF: Float32[np.ndarray, "molecules features"]) -> Scaling:
-        """Columns that are not constant."""
-        mean_F, std_F = x_BF.mean(axis=0, dtype=np.float64), x_BF.std(axis=0, dtype=np.float64)
+    def fit(cls, x_BF: Float32[np.ndarray, "molecules features"], weight_B: Weights = None) -> Scaling:
+        """Columns that are not constant; see `weighted_moments`."""
+        mean_F, std_F = weighted_moments(x_BF, weight_B)
         columns_S = np.flatnonzero(std_F > 1e-6 * (1 + np.abs(mean_F)))
         return cls(columns_S, mean_F[columns_S].astype(np.float32), std_F[columns_S].astype(np.float32))
 
