@@ -83,6 +83,7 @@ _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show every
 _LogFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append every line with its time, as -v shows them.")
 ]
+_WRITES = ("out", "as_json")  # options that name a file or folder to write
 _LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
 
 
@@ -133,6 +134,10 @@ def with_log_options(verb: Callable[..., None]) -> Callable[..., None]:
     def run(*words: Any, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
         if quiet and verbose:
             raise ConfigError("-q and -v contradict each other", next_step="Leave one of them out")
+        if log_file is not None and any(log_file == Path(str(options[name])) for name in _WRITES if options.get(name)):
+            raise ConfigError(
+                f"the log and another output would both be {log_file}", next_step="Choose another --log-file"
+            )
         with told(RESULT if quiet else logging.DEBUG if verbose else PROGRESS, log_file):
             LOGGER.debug(f"command: {shlex.join(['dnd', *sys.argv[1:]])}")
             try:

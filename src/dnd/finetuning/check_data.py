@@ -24,7 +24,7 @@ from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.splits import TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
-from dnd.predictor.targets import Transform
+from dnd.predictor.targets import Transform, refuse_same_outputs
 from dnd.tables.labels import (
     ColumnCells,
     DrawnRows,
@@ -447,6 +447,7 @@ def _target(kept: _Kept, name: str, decides: Sequence[bool]) -> tuple[TargetFact
             comma_file=kept.comma_file,
             learned=decides,
         )
+        refuse_same_outputs({name: labels.words})
         facts = _measured(replace(facts, unit=labels.unit, notes=labels.notes), labels)
     except InputError as error:
         return replace(facts, problem=str(error)), None
@@ -559,6 +560,10 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     usable = [target.name for target in facts.targets if not target.problem]
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
+    try:
+        refuse_same_outputs({name: values[name].words for name in chosen})
+    except InputError as error:
+        return replace(facts, split_problem=str(error))
     known_B = np.zeros(len(kept.rows), bool)
     for name in chosen:
         known_B |= ~np.isnan(values[name].values)

@@ -78,7 +78,7 @@ def ordered_split(
     known = np.flatnonzero(~np.isnan(keys_B))
     order = known[np.argsort(keys_B[known], kind="stable")]
     changes = np.flatnonzero(np.diff(keys_B[order])) + 1
-    ends = [_nearest(changes, round(share * len(order))) for share in np.cumsum(fractions[:2])]
+    ends = [_nearest(changes, round(share * len(order)), len(order)) for share in np.cumsum(fractions[:2])]
     return as_split(*np.split(order, ends))
 
 
@@ -156,8 +156,9 @@ def _timestamp(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-def _nearest(changes: Int[np.ndarray, "changes"], wanted: int) -> int:
-    return int(changes[np.argmin(np.abs(changes - wanted))]) if len(changes) else wanted
+def _nearest(changes: Int[np.ndarray, "changes"], wanted: int, count: int) -> int:
+    """The change nearest to `wanted`; the end of the `count` rows where all have one value, so that none is parted."""
+    return int(changes[np.argmin(np.abs(changes - wanted))]) if len(changes) else count
 
 
 def _row_numbers(path: Path) -> list[int]:

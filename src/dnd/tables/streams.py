@@ -128,6 +128,8 @@ def wide_encoding(head: bytes) -> str | None:
         return marked
     if head[0] and head[4] and not any(head[1:4] + head[5:8]):
         return "utf-32-le"
+    if head[3] and head[7] and not any(head[:3] + head[4:7]):
+        return "utf-32-be"
     even, odd = head[:_MAGIC_BYTES:2], head[1:_MAGIC_BYTES:2]
     if all(even) and not any(odd):
         return "utf-16-le"
