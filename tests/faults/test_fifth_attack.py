@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from dnd.cli.main import build_app
 from dnd.common.errors import InputError
 from dnd.conformers.formats import open_sdf
 from dnd.finetuning.check_data import check_data
-from dnd.finetuning.splits import ordered_split
+from dnd.finetuning.splits import index_split, ordered_split
 from dnd.graphs.fast.graphs import rewrite
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.files import predict_file
@@ -28,7 +31,7 @@ from dnd.report.explain import explain_file
 from dnd.tables.labels import LabelRules, read_column
 from dnd.tables.molecules import as_molecules, open_molecules
 from dnd.tables.sdf import parse_molblock
-from finetuning_toys import heavy_atoms, molecules, tiny_model
+from finetuning_toys import heavy_atoms, molecules, tiny_model, write_regression
 
 V2000 = """t
   Own
@@ -209,6 +212,23 @@ def test_check_refuses_targets_whose_outputs_are_the_same(tmp_path: Path) -> Non
     assert "would both have a column 'y_pred'" in facts.split_problem
 
 
+def test_check_names_no_column_that_is_there_twice(tmp_path: Path) -> None:
+    """Its next line was refused by `finetune`."""
+    rows = [f"{text},{heavy_atoms(text)},{heavy_atoms(text) ** 2}" for text in molecules()]
+    (tmp_path / "in.csv").write_text("smiles,y,y\n" + "\n".join(rows) + "\n")
+    facts = check_data(tmp_path / "in.csv")
+    assert facts.chosen == ("y.2",)
+    assert "several columns" in facts.others["y"]
+
+
+def test_a_number_of_another_kind_is_no_header(tmp_path: Path) -> None:
+    """`5e1` in the first line has a letter, and its row was left out."""
+    for name, text in (("a", "0\n1\n"), ("b", "2\n"), ("c", "3e0\n4\n")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="found '3e0'"):
+        index_split([tmp_path / name for name in "abc"], np.arange(9))
+
+
 def test_whole_numbers_are_whole_with_a_point_too() -> None:
     """Two classes became one, as `9007199254740993` alone did once."""
     cells = ["9007199254740993.0", "9007199254740992.0", "1.0"]
@@ -248,3 +268,52 @@ def test_predictions_are_those_of_the_molecule_alone(model: Path) -> None:
     table = dnd.predict([Chem.MolFromSmarts("[C,N]O"), Chem.MolFromSmiles("CCO")], model).to_pandas()
     assert "query" in table["error"][0]
     assert table["error"][1] == ""
+
+
+# The streams and limits that a command is started with.
+
+
+def started(line: str, *, limits: str = "", folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command line of `dnd` in a shell of its own, `dnd` standing for the command."""
+    command = line.replace("dnd ", f"{shlex.quote(sys.executable)} -P -m dnd ")
+    shell = ["bash", "-o", "pipefail", "-c", f"{limits}\n{command}"]
+    return subprocess.run(shell, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_closed_stream_is_named_or_not_missed(tmp_path: Path, model: Path) -> None:
+    """Each was an internal error; a file might take the place of the closed stream."""
+    said = started(f"dnd predict CCO -m {model} >&-", folder=tmp_path)
+    assert said.returncode == 2
+    assert "standard output is closed" in said.stderr
+    said = started(f"dnd predict - -m {model} <&-", folder=tmp_path)
+    assert said.returncode == 2
+    assert "standard input is closed" in said.stderr
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    said = started(f"dnd screen in.csv -m {model} -o out --jobs 1 <&- >&- 2>&-", folder=tmp_path)
+    assert said.returncode == 0
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("words", ["predict in.smi -m {model}", "--help", "info"])
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path, model: Path, words: str) -> None:
+    """`| head` gave the exit code of an internal error, without a word."""
+    (tmp_path / "in.smi").write_text("CCO\n" * 3000)
+    said = started(f"dnd {words.format(model=model)} | true", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+
+
+def test_a_training_goes_on_when_nobody_reads(tmp_path: Path) -> None:
+    """The first line that could not be written ended it."""
+    write_regression(tmp_path)
+    words = "--recipe small baselines=false student.name=gine student.width=16 student.num_layers=2 loop.epochs=1"
+    line = f"dnd finetune toy.csv -o out --target-columns size {words} --encoder random --split random | true"
+    said = started(line, folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_limit_on_memory_that_is_set_already_stays(tmp_path: Path, model: Path) -> None:
+    """Workers tried to raise it and did not start."""
+    (tmp_path / "in.csv").write_text("smiles\nCCO\n")
+    said = started(f"dnd screen in.csv -m {model} -o out --jobs 1", limits="ulimit -v 3000000", folder=tmp_path)
+    assert said.returncode == 0, said.stderr

@@ -265,7 +265,7 @@ def _looked_at(
         first = next((f"row {places[0]}: {reason}" for reason, places in invalid.items()), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
     seen = [_seen(one, standardize) for _, one in good]
-    kept = _Kept([row for row, _ in good], seen, rules, comma_file)
+    kept = _Kept([row for row, _ in good], seen, rules, comma_file, table.repeated)
     identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
     targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
     salts, mixtures = _several_parts(good)
@@ -315,6 +315,7 @@ class _Kept:
     smiles: list[str]
     rules: LabelRules
     comma_file: bool
+    repeated: frozenset[str]
     drawn: dict[bytes, tuple[str, Split | None, str]] = field(default_factory=dict)
 
     def cells(self, name: str) -> list[str]:
@@ -363,10 +364,15 @@ def _columns(
     targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
     for name in names or columns[:MOST_COLUMNS]:
         why = "" if names else _no_target(kept.cells(name))
+        why = "several columns have this name; rename all but one" if name in kept.repeated else why
         if why:
             others[name] = why
             continue
         facts, labels = _target(kept, name, _rows_that_decide(kept, names or [name]))
+        try:
+            refuse_same_outputs({name: labels.words if labels else ()})
+        except InputError as error:
+            facts, labels = replace(facts, problem=facts.problem or str(error)), None
         kinds = facts.cells
         if labels is None and not names and kinds is not None and kinds.numbers <= sum(kinds.words.values()):
             others[name] = facts.problem
@@ -447,7 +453,6 @@ def _target(kept: _Kept, name: str, decides: Sequence[bool]) -> tuple[TargetFact
             comma_file=kept.comma_file,
             learned=decides,
         )
-        refuse_same_outputs({name: labels.words})
         facts = _measured(replace(facts, unit=labels.unit, notes=labels.notes), labels)
     except InputError as error:
         return replace(facts, problem=str(error)), None
