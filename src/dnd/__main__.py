@@ -31,7 +31,7 @@ def _fill_standard_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, for workers too
     if sys.stderr is None:  # progress and messages are written there without a look whether it is
-        sys.stderr = open(2, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -367,7 +367,7 @@ def no_single_molecule(mol: Chem.Mol) -> str | None:
         return "a polymer or a chain of repeated parts is not a single molecule"
     for atom in mol.GetAtoms():
         if _is_query(atom):
-            return f"atom {atom.GetIdx() + 1} stands for several elements or surroundings; that is a query, not a molecule"
+            return f"atom {atom.GetIdx() + 1} has a list or a condition; that is a query, not a molecule"
         label = atom.GetProp("atomLabel") if atom.HasProp("atomLabel") else ""
         if atom.GetAtomicNum() and (atom.HasProp("molAttchpt") or label.startswith("_AP")):
             return f"atom {atom.GetIdx() + 1} is a point of attachment; that is a substituent, not a molecule"
@@ -378,7 +378,7 @@ def no_single_molecule(mol: Chem.Mol) -> str | None:
 
 def _is_query(atom: Chem.Atom) -> bool:
     if not atom.HasQuery():
-        return atom.HasProp("atomLabel") and atom.GetProp("atomLabel") in _QUERY_LABELS
+        return bool(atom.HasProp("atomLabel")) and atom.GetProp("atomLabel") in _QUERY_LABELS
     return atom.GetAtomicNum() > 0 or atom.DescribeQuery().strip() not in _ANY_ATOM
 
 
