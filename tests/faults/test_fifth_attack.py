@@ -20,6 +20,7 @@ import dnd
 from dnd.chemistry.parse import parse_smiles
 from dnd.cli.main import build_app
 from dnd.common.errors import InputError
+from dnd.common.runs import require_same_run, write_run_record
 from dnd.conformers.formats import open_sdf
 from dnd.finetuning.check_data import check_data
 from dnd.finetuning.splits import index_split, ordered_split
@@ -268,6 +269,16 @@ def test_predictions_are_those_of_the_molecule_alone(model: Path) -> None:
     table = dnd.predict([Chem.MolFromSmarts("[C,N]O"), Chem.MolFromSmiles("CCO")], model).to_pandas()
     assert "query" in table["error"][0]
     assert table["error"][1] == ""
+
+
+def test_a_run_of_another_verb_is_named(tmp_path: Path) -> None:
+    """`denoise --resume --allow-change` took up a finetuning, and advised to copy the folder again."""
+    student = {"data": "a.csv", "encoder": None, "settings": {"loop": {"epochs": 1}, "loss": "l1", "task": "auto"}}
+    write_run_record(tmp_path, student)
+    for allow in (False, True):
+        with pytest.raises(InputError, match="a run of another command"):
+            require_same_run(tmp_path, {"store": "s", "settings": {"loop": {}, "base": "x"}}, allow_change=allow)
+    assert require_same_run(tmp_path, {**student, "data": "b.csv"}, allow_change=True)
 
 
 # The streams and limits that a command is started with.

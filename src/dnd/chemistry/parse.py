@@ -364,7 +364,7 @@ def no_single_molecule(mol: Chem.Mol) -> str | None:
         return "a bond to an open position, or to several atoms at once, is not part of a single molecule"
     kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
     if kinds & _REPEATS or mol.HasProp("_molLinkNodes"):
-        return "a polymer or a chain of repeated parts is not a single molecule"
+        return "a drawing of a polymer or of repeated parts is not a single molecule"
     for atom in mol.GetAtoms():
         if _is_query(atom):
             return f"atom {atom.GetIdx() + 1} has a list or a condition; that is a query, not a molecule"
