@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is imported ends it with one line, as later on."""
+    _fill_standard_streams()
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # where Ctrl-C is ignored, it stays so
         signal.signal(signal.SIGINT, _end)
@@ -16,6 +18,20 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, handler)
     run()
+
+
+def _fill_standard_streams() -> None:
+    """Open the closed ones of the standard streams to nowhere: the next file opened would take the place of one.
+
+    What a library prints would then go into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, for workers too
+    if sys.stderr is None:  # progress and messages are written there without a look whether it is
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -340,13 +340,46 @@ def _named(reason: str, text: str) -> str:
 
 def _settle_extension(mol: Chem.Mol, extension: str) -> str | None:
     """Make a molecule say what the extension of its CXSMILES does, and return why it can't; None when it can."""
-    if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
-        return "CXSMILES with a bond to an open position is not a single molecule"
-    kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
-    if kinds - {"DAT", "GEN"} or mol.HasProp("_molLinkNodes"):
-        return "CXSMILES of a polymer or of repeated parts is not a single molecule"
+    problem = no_single_molecule(mol)
+    if problem is not None:
+        return problem
     drop_unknown_configurations(mol, relative=_relative_atoms(mol, extension))
     return None
+
+
+_REPEATS = frozenset({"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"})
+"""Kinds of brackets around a part that is repeated; other brackets name a part, or a component of a mixture."""
+_ANY_ATOM = frozenset({"AtomNull", "AtomAtomicNum 0 = val", "AtomAtomicNum 1 != val"})
+"""What RDKit says of `*`, `R` and `A`, which are dummy atoms as `*` in a SMILES is."""
+_QUERY_LABELS = frozenset({"Q_e", "X_e", "M_e", "QH_p", "XH_p", "MH_p"})
+
+
+def no_single_molecule(mol: Chem.Mol) -> str | None:
+    """Why an RDKit molecule stands for many molecules, or for a part of one; None when it doesn't.
+
+    A mol block, the extension of a CXSMILES and a molecule that was made from SMARTS can say so beside their atoms and
+    bonds. Canonical SMILES leaves that out, and shows `[O,N]` as oxygen or a substituent as a molecule.
+    """
+    if any(bond.HasProp("_MolFileBondEndPts") for bond in mol.GetBonds()):
+        return "a bond to an open position, or to several atoms at once, is not part of a single molecule"
+    kinds = {group.GetProp("TYPE") for group in Chem.GetMolSubstanceGroups(mol) if group.HasProp("TYPE")}
+    if kinds & _REPEATS or mol.HasProp("_molLinkNodes"):
+        return "a drawing of a polymer or of repeated parts is not a single molecule"
+    for atom in mol.GetAtoms():
+        if _is_query(atom):
+            return f"atom {atom.GetIdx() + 1} has a list or a condition; that is a query, not a molecule"
+        label = atom.GetProp("atomLabel") if atom.HasProp("atomLabel") else ""
+        if atom.GetAtomicNum() and (atom.HasProp("molAttchpt") or label.startswith("_AP")):
+            return f"atom {atom.GetIdx() + 1} is a point of attachment; that is a substituent, not a molecule"
+    if any(bond.HasQuery() for bond in mol.GetBonds()):
+        return "a bond of several kinds; that is a query, not a molecule"
+    return None
+
+
+def _is_query(atom: Chem.Atom) -> bool:
+    if not atom.HasQuery():
+        return bool(atom.HasProp("atomLabel")) and atom.GetProp("atomLabel") in _QUERY_LABELS
+    return atom.GetAtomicNum() > 0 or atom.DescribeQuery().strip() not in _ANY_ATOM
 
 
 def _relative_atoms(mol: Chem.Mol, extension: str) -> list[int]:
@@ -393,6 +426,9 @@ def molecule_from_mol(mol: Chem.Mol) -> tuple[Molecule | InvalidMolecule, Int[np
     Returns:
         The molecule, and for each of its atoms the index of the same atom in `mol` (empty when it's invalid).
     """
+    problem = no_single_molecule(mol)
+    if problem is not None:
+        return InvalidMolecule(problem, "chemistry", ""), np.empty(0, dtype=np.int64)
     source = Chem.Mol(mol)
     drop_unknown_configurations(source)
     for atom in source.GetAtoms():

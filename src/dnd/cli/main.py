@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import inspect
 import logging
@@ -31,7 +32,7 @@ from dnd.common.errors import (
     noted_rows,
 )
 from dnd.common.files import STORAGE_ERRNO, forget_held_folder, last_held_folder
-from dnd.common.log import LOGGER, PROGRESS, RESULT, show_from_now_on, show_no_more, shown, told
+from dnd.common.log import LOGGER, PROGRESS, RESULT, nobody_reads, show_from_now_on, show_no_more, shown, told
 from dnd.common.processes import forget_current_folder
 
 # Verb → its line in `dnd --help`.
@@ -74,6 +75,7 @@ _RUN_ALONE = ("demo", "info", "properties")  # verbs that do something without a
 
 _OUT_OF_MEMORY = "out of memory: lower loop.batch_size, --jobs or --chunk; everything saved before is intact"
 
+_WRITES = ("out", "as_json")  # options that name a file or folder to write
 _COLLECT_EVERY = 50_000
 """New objects after which Python looks for cycles; its 700 cost a tenth of the time of loading the libraries."""
 
@@ -130,6 +132,10 @@ def with_common_options(verb: Callable[..., None], name: str) -> Callable[..., N
     def run(*words: Any, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
         if quiet and verbose:
             raise ConfigError("-q and -v contradict each other", next_step="Leave one of them out")
+        if log_file is not None and any(log_file == Path(str(options[name])) for name in _WRITES if options.get(name)):
+            raise ConfigError(
+                f"the log and another output would both be {log_file}", next_step="Choose another --log-file"
+            )
         with told(RESULT if quiet else logging.DEBUG if verbose else PROGRESS, log_file):
             LOGGER.debug(f"command: {shlex.join(['dnd', *sys.argv[1:]])}")
             try:
@@ -161,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         build_app(verb)(args=words, prog_name="dnd")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer's and Rich's 1, where the reader of a pipe left
+            sys.exit(0)
         if end.code == 128 + signal.SIGINT:  # Typer's, of a Ctrl-C before the verb was reached
             _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
         if not end.code and (count := noted_rows()):
@@ -176,9 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DndError as error:
         _stop(str(error), error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's flush is quiet
+        nobody_reads()
         sys.exit(0)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            _stop("too many files are open: raise the limit with ulimit -n, or lower --jobs", EXIT_OUR_FAULT)
         if error.errno not in STORAGE_ERRNO:
             _internal_error(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered can't be written either

@@ -88,7 +88,9 @@ class Interrupted(DndError):
 
 INTERNAL = "internal error: "
 # torch raises a RuntimeError for memory it can't have, on a CPU and on a GPU.
-OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "failed to map segment from shared object",
+)  # fmt: skip
 
 _counts = {"rows": 0}
 _Result = TypeVar("_Result")

@@ -92,8 +92,19 @@ def raw_stream(stream: TextIO) -> TextIO:
     return stream.own if isinstance(stream, ShownStream) else stream
 
 
-def data_stream(stream: TextIO) -> TextIO:
-    """Where a table goes: the stream itself, byte for byte, unless it is a terminal."""
+def nobody_reads() -> None:
+    """Send standard output nowhere from now on: its reader left, as `head` does when it has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def data_stream(stream: TextIO | None) -> TextIO:
+    """Where a table goes: the stream itself, byte for byte, unless it is a terminal.
+
+    Raises:
+        InputError: there is none.
+    """
+    if stream is None:
+        raise InputError("standard output is closed", next_step="Choose a file with --out")
     return stream if stream.isatty() else raw_stream(stream)
 
 
@@ -185,14 +196,17 @@ class Console(logging.Handler):
         return level >= self.level and (self.hidden is None or not self.hidden[0] <= level <= self.hidden[1])
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a line; a result that can't be written is an error, any other line does not stop a run."""
+        """Show a line; one that can't be written is an error if it is a result, but not where its reader left."""
         if not self.shows(record.levelno) or (record.levelno == PROGRESS and self.bar is not None):
             return
         account = logging.INFO <= record.levelno < logging.WARNING
         if self.bar is not None:
             self.bar.clear()
         with nullcontext() if account else suppress(OSError, ValueError):
-            print(shown(record.getMessage()), file=sys.stdout if account else sys.stderr, flush=True)
+            try:
+                print(shown(record.getMessage()), file=sys.stdout if account else sys.stderr, flush=True)
+            except BrokenPipeError:
+                nobody_reads()
         if self.bar is not None:
             self.bar.refresh()
 

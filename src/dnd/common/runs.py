@@ -386,10 +386,18 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
         The differences, one by one.
 
     Raises:
-        InputError: there are differences and they are not allowed.
+        InputError: the run is one of another verb, or there are differences and they are not allowed.
         CorruptFileError: the record is missing or damaged.
     """
     record = _read_record(folder)
+    own, others = _names_of(settings), _names_of(record["settings"])
+    if 2 * len(own & others) < max(len(own), len(others)):  # a version or two may add some
+        made_by = record.get("command")
+        raise InputError(
+            f"{folder} contains a run of another command",
+            found=" ".join(map(str, made_by[:2])) if isinstance(made_by, list) else None,
+            next_step="Choose another folder with --out",
+        )
     differences = list(_differences(record["settings"], dict(settings), ""))
     for name, version in package_versions().items():
         if name in ("dnd", "torch") and record["versions"].get(name) != version:
@@ -399,9 +407,15 @@ def require_same_run(folder: Path, settings: Mapping[str, Any], *, allow_change:
             f"{folder} contains a run with other settings",
             found="; ".join(differences[:8]),
             next_step="Use the settings it was started with, or another folder; "
-            "a training accepts others with --allow-change",
+            "the training of one student or teacher accepts others with --allow-change",
         )
     return differences
+
+
+def _names_of(settings: Mapping[str, Any]) -> set[str]:
+    """Names of settings, by which the verbs differ, those under `settings` too."""
+    inner = settings.get("settings")
+    return {*settings, *(f"settings.{name}" for name in inner)} if isinstance(inner, Mapping) else set(settings)
 
 
 def begin_or_go_on(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:

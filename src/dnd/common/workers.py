@@ -399,7 +399,9 @@ def _limit_memory(limit_bytes: int) -> None:
     if sys.platform == "linux":  # elsewhere the address space can't be limited; the time limit still holds
         with open("/proc/self/statm") as stream:
             used_bytes = int(stream.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + limit_bytes,) * 2)
+        wanted, own = used_bytes + limit_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
+        if own == resource.RLIM_INFINITY or wanted < own:  # `ulimit -v` may have set a smaller one, which holds
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
 
 
 def _outcome(function: Callable[[Any], Any], item: Any, limit_bytes: int) -> Any:

@@ -62,7 +62,7 @@ def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
     wanted = tuple(target_columns)
     blocks, first = _peeked(path, read_sdf_blocks(path, stream), _RECORDS_TO_SETTLE if wanted else 1)
     fields = list(dict.fromkeys(name for block in first for name in block.properties))
-    table = path.with_name(path.name + ".csv")
+    table = _table_beside(path)
     missing = [name for name in wanted if name not in fields]
     sample = [block.properties for block in first]
     if missing and stream is None:
@@ -76,6 +76,21 @@ def open_sdf(path: Path, target_columns: Sequence[str] = (), stream: BinaryIO | 
     require_columns(path.name, fields, wanted)
     reader = TargetReader(sample, wanted)
     return RecordSource(path.name, (_sdf_record(path.name, block, reader, block.properties) for block in blocks), True)
+
+
+def _table_beside(path: Path) -> Path:
+    """`NAME.sdf.csv` of `NAME.sdf`, and of `NAME.sdf.gz` too, which may also be called `NAME.sdf.gz.csv`.
+
+    Raises:
+        InputError: a packed file has both.
+    """
+    own, unpacked = (path.with_name(f"{name}.csv") for name in (path.name, path.name.removesuffix(".gz")))
+    if own != unpacked and own.is_file() and unpacked.is_file():
+        raise InputError(
+            f"two tables may hold the labels of {path.name}", found=f"{own.name} and {unpacked.name}",
+            expected="one of them", next_step="Rename the other",
+        )  # fmt: skip
+    return own if own.is_file() else unpacked
 
 
 def _refuse_two_places(path: Path, table: Path, fields: Sequence[str]) -> None:

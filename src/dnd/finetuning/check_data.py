@@ -24,7 +24,7 @@ from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.splits import PARTS, TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
-from dnd.predictor.targets import Transform
+from dnd.predictor.targets import Transform, refuse_same_outputs
 from dnd.tables.labels import (
     ColumnCells,
     DrawnRows,
@@ -265,7 +265,7 @@ def _looked_at(
         first = next((f"row {places[0]}: {reason}" for reason, places in invalid.items()), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
     seen = [_seen(one, standardize) for _, one in good]
-    kept = _Kept([row for row, _ in good], seen, rules, comma_file)
+    kept = _Kept([row for row, _ in good], seen, rules, comma_file, table.repeated)
     identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
     targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
     salts, mixtures = _several_parts(good)
@@ -315,6 +315,7 @@ class _Kept:
     smiles: list[str]
     rules: LabelRules
     comma_file: bool
+    repeated: frozenset[str]
     drawn: dict[bytes, tuple[str, Split | None, str]] = field(default_factory=dict)
 
     def cells(self, name: str) -> list[str]:
@@ -363,10 +364,15 @@ def _columns(
     targets, others, values = list[TargetFacts](), dict[str, str](), dict[str, LabelColumn]()
     for name in names or columns[:MOST_COLUMNS]:
         why = "" if names else _no_target(name, kept.cells(name))
+        why = "several columns have this name; rename all but one" if name in kept.repeated else why
         if why:
             others[name] = why
             continue
         facts, labels = _target(kept, name, _rows_that_decide(kept, names or [name]))
+        try:
+            refuse_same_outputs({name: labels.words if labels else ()})
+        except InputError as error:
+            facts, labels = replace(facts, problem=facts.problem or str(error)), None
         kinds = facts.cells
         if labels is None and not names and kinds is not None and kinds.numbers <= sum(kinds.words.values()):
             others[name] = facts.problem
@@ -561,6 +567,10 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     usable = [target.name for target in facts.targets if not target.problem]
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
+    try:
+        refuse_same_outputs({name: values[name].words for name in chosen})
+    except InputError as error:
+        return replace(facts, split_problem=str(error))
     known_B = np.zeros(len(kept.rows), bool)
     for name in chosen:
         known_B |= ~np.isnan(values[name].values)

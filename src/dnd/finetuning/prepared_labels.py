@@ -15,7 +15,7 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_same_outputs
 from dnd.tables.labels import class_key
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.
@@ -122,18 +122,9 @@ def require_unique_outputs(molecules: LabelledMolecules, kinds: Sequence[TaskKin
     Raises:
         InputError: such as targets `y` and `y_pred`, or one called `smiles`.
     """
-    owners = dict.fromkeys(("row", "smiles", "in_domain", "domain_reason", "error"), "a column of every table")
     every = {group.name: group.classes for group in molecules.groups}
     every |= {name: own for name, own in zip(molecules.names, molecules.class_names, strict=True) if own}
-    for name in user_names(molecules.names, molecules.groups):
-        ends = ("_pred", "_std", "_set", "_low", "_high", *(f"_prob_{one}" for one in every.get(name, ())))
-        for output in (name, *(name + end for end in ends)):
-            if output in owners and owners[output] != f"target {name}":
-                raise InputError(
-                    f"target {name!r} and {owners[output]} would both have a column {output!r}",
-                    next_step="Rename the column of the target",
-                )
-            owners[output] = f"target {name}"
+    refuse_same_outputs({name: every.get(name, ()) for name in user_names(molecules.names, molecules.groups)})
 
 
 def with_groups(

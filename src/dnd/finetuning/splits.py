@@ -187,7 +187,8 @@ def _nearest(changes: Int[np.ndarray, "changes"], wanted: int) -> int:
 
 def _row_numbers(path: Path) -> list[int]:
     lines = [line.strip() for line in text_lines(open_bytes(path), path)]
-    if lines and any(map(str.isalpha, lines[0])):  # a header; `20.0` and `20,21` are none
+    is_headed = bool(lines) and any(map(str.isalpha, lines[0])) and lines[0][0] not in "+-.0123456789"
+    if is_headed:  # `20.0`, `20,21` and `2e1` are no header
         lines = lines[1:]
     bad = next((number for number, line in enumerate(lines) if line and not line.isdecimal()), None)
     if bad is not None:

@@ -53,13 +53,10 @@ def evaluate_file(
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
-    if target_columns and len(target_columns) != len(every):
-        expected = [_name(target) for target in every]
-        raise InputError("label columns and targets differ in number", found=list(target_columns), expected=expected)
     judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
     molecules = read_labelled(
         source,
-        [target_columns[place] if target_columns else _name(every[place]) for place in judged],
+        list(target_columns) or [_name(every[place]) for place in judged],
         predictor.parts.hydrogens,
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
@@ -68,6 +65,10 @@ def evaluate_file(
         jobs=predictor.jobs,
         fewest=1,
     )
+    columns = list(molecules.names)  # as `a,b` may be one column or two
+    if len(columns) != len(judged):
+        expected = [_name(target) for target in every]
+        raise InputError("label columns and targets differ in number", found=columns, expected=expected)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
     targets = [predictor.targets[column] for column in places]

@@ -218,8 +218,6 @@ def _stream(
 def _style(table: TableReader, rows: Sequence[Row], source: Path | str) -> CsvStyle:
     """CSV as the input writes it: its delimiter, and its decimal mark where a comma can be one."""
     delimiter = table.style.delimiter or ","
-    if delimiter == "\t" and is_tsv(source):
-        return CsvStyle()  # the name of the output says what it is to be
     if delimiter == ",":
         return CsvStyle()
     from dnd.tables.labels import is_decimal_comma, is_decimal_point  # a comma between cells is none within them
@@ -228,6 +226,8 @@ def _style(table: TableReader, rows: Sequence[Row], source: Path | str) -> CsvSt
     for row in rows:
         commas += sum(map(is_decimal_comma, row.values.values()))
         points += sum(map(is_decimal_point, row.values.values()))
+    if delimiter == "\t" and is_tsv(source):
+        delimiter = ","  # the name of the output says what it is to be
     return CsvStyle(delimiter, "," if commas > points else ".")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dnd.common.config import from_dict
+from dnd.common.errors import InputError
 
 # A monotone map for skewed labels: what is learned is the mapped label, what is predicted is its inverse.
 #
@@ -219,6 +220,27 @@ class ClassGroup:
     def span(self) -> slice:
         """Its columns, to cut an array or a tensor with."""
         return slice(self.first, self.first + len(self.classes))
+
+
+def refuse_same_outputs(classes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse targets whose columns in tables and predictions would have one name.
+
+    Args:
+        classes: the names of the classes of each target, by its name; none where it has no classes with names.
+
+    Raises:
+        InputError: such as targets `y` and `y_pred`, or one called `smiles`.
+    """
+    owners = dict.fromkeys(("row", "smiles", "in_domain", "domain_reason", "error"), "a column of every table")
+    for name, own in classes.items():
+        ends = ("_pred", "_std", "_set", "_low", "_high", *(f"_prob_{one}" for one in own))
+        for output in (name, *(name + end for end in ends)):
+            if output in owners and owners[output] != f"target {name}":
+                raise InputError(
+                    f"target {name!r} and {owners[output]} would both have a column {output!r}",
+                    next_step="Rename the column of the target",
+                )
+            owners[output] = f"target {name}"
 
 
 def groups_of(targets: Sequence[Target]) -> tuple[ClassGroup, ...]:

@@ -24,7 +24,7 @@ from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import nearest
 from dnd.common.errors import ConfigError, InputError, note_rows
-from dnd.common.files import write_bytes, write_text
+from dnd.common.files import MANIFEST, write_bytes, write_text
 from dnd.common.log import LOGGER
 from dnd.finetuning.prepared_labels import describe_targets
 from dnd.predictor.metrics import significant
@@ -376,11 +376,14 @@ def explain_file(
         most_molecules: largest number of explained rows; further rows are listed only.
 
     Raises:
-        InputError: the input can't be read, or `out` has an explanation already, whose pictures would stay.
+        InputError: the input can't be read, or `out` has an explanation already, whose pictures would stay, or
+            is a finished folder, such as a model.
         ConfigError: no such target.
     """
     if (out / MOLECULES).exists():
         raise InputError(f"{out} already contains an explanation", next_step="Choose another folder with --out")
+    if (out / MANIFEST).exists():  # of a model, which has a file `molecules.csv` too
+        raise InputError(f"{out} is a finished folder of another kind", next_step="Choose another folder with --out")
     questions = _questions(predictor, targets)
     rows = _rows(source, smiles_column, predictor.smiles_column)
     files: list[list[object]] = []

@@ -64,7 +64,7 @@ class Number:
         value: the number, or the limit.
         side: 1 where the truth is above `value` (`>10`), -1 where it is below, 0 where the number is the truth.
         percent: whether there is a percent sign.
-        whole: the digits of a whole number, where it is written as one; else None.
+        whole: the whole number, where it is written as one, also as `3.0`; else None.
     """
 
     value: float
@@ -110,7 +110,8 @@ class Notation:
         exponent = (found["exponent"] or "").replace("\u2212", "-")
         value = float(f"{sign}{whole or 0}.{found['part'] or 0}{exponent}")
         side: Literal[-1, 0, 1] = 0 if limit is None else 1 if limit[1] in (">", ">=", "\u2265", "\u2a7e") else -1
-        return Number(value, side, percent, None if found["part"] or exponent else int(sign + whole))
+        is_whole = not exponent and not (found["part"] or "").strip("0")  # 3.0 counts; 3e20 is how floats are written
+        return Number(value, side, percent, int(sign + (whole or "0")) if is_whole else None)
 
 
 def is_decimal_comma(text: str) -> bool:
@@ -639,7 +640,7 @@ class _Column:
             return
         counts = self.counts + self.others
         above, below = (sum(counts[text] for text, one in censored.items() if one.side == side) for side in (1, -1))
-        what = {"drop": "they are left out", "limit": "the limit is learned", "keep": "learned as limits"}
+        what = {"drop": "they are left out", "limit": "read as that value", "keep": "they stay limits"}
         fate = what[self.rules.censored or "drop"]
         self.notes.append(f"censored labels of {self.name}: {above} above and {below} below a limit; {fate}")
 

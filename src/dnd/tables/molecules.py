@@ -178,6 +178,7 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
     if isinstance(given, os.PathLike) or (isinstance(given, str) and _is_path(given)):
         return _of_file(str(given), smiles_column, remembered)
     if isinstance(given, str) or _is_mol(given):
+        _refuse_column(given, smiles_column)
         return _of_values([given])
     if isinstance(given, bytes | bytearray | Mapping | Set) or given is None:
         raise _refused(given)
@@ -188,6 +189,7 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
         names = list(given.columns)
         column = given[names[_column_place([str(name) for name in names], smiles_column)]]
         return as_molecules(column)
+    _refuse_column(given, smiles_column)
     if isinstance(given, list | tuple):
         return _of_values(given)
     for method in ("tolist", "to_list", "to_pylist"):  # arrays and Series of any kind
@@ -198,6 +200,15 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
             index = getattr(given, "index", None)
             return _of_values(values, None if callable(index) else index)
     raise _refused(given)
+
+
+def _refuse_column(given: object, smiles_column: str | None) -> None:
+    """Refuse a name of a column for what has no columns; a Series may be called so."""
+    if smiles_column is not None and getattr(given, "name", None) != smiles_column:
+        raise InputError(
+            f"there is no column {smiles_column!r}", found=f"{type(given).__name__}, which has no columns",
+            expected="a table or the path of one", next_step="Leave out smiles_column=",
+        )  # fmt: skip
 
 
 def _of_values(values: Sequence[object], index: Any = None) -> GivenMolecules:
@@ -220,10 +231,13 @@ def _text(value: object) -> tuple[str, str]:
     if _is_mol(value):
         from rdkit import Chem
 
-        from dnd.chemistry.parse import drop_unknown_configurations
+        from dnd.chemistry.parse import drop_unknown_configurations, no_single_molecule
 
         known = Chem.Mol(cast(Chem.Mol, value))
         try:
+            problem = no_single_molecule(known)
+            if problem is not None:
+                return "", problem
             drop_unknown_configurations(known)
             return str(Chem.MolToSmiles(known)), ""
         except (RuntimeError, ValueError) as error:
@@ -276,7 +290,7 @@ def smiles_name(names: list[str], wanted: str | None) -> str:
 
 def _column_place(names: list[str], wanted: str | None) -> int:
     if wanted is not None:
-        found = [place for place, name in enumerate(names) if name == wanted]
+        found = [place for place, name in enumerate(names) if name == str(wanted)]  # pandas numbers columns
     else:
         exact = [place for place, name in enumerate(names) if name == _SMILES]
         alike = [place for place, name in enumerate(names) if _SMILES in name.casefold()]

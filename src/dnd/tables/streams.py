@@ -63,8 +63,11 @@ def open_bytes(path: str | Path) -> BinaryIO:
     """Open an input for reading; `-` is standard input, gzip is recognised by its first bytes.
 
     Raises:
-        InputError: there is no such file, it can't be read, it's empty, or it's packed in another way.
+        InputError: there is no such file, standard input is closed, it can't be read, it's empty, or it's packed in
+            another way.
     """
+    if str(path) == STANDARD_INPUT and sys.stdin is None:
+        raise InputError("standard input is closed", next_step="Name a file")
     if str(path) == STANDARD_INPUT:  # a pipe may hand over one byte at a time
         raw = Replayed.buffered(sys.stdin.buffer.read(_MAGIC_BYTES), sys.stdin.buffer)
     else:
@@ -128,6 +131,8 @@ def wide_encoding(head: bytes) -> str | None:
         return marked
     if head[0] and head[4] and not any(head[1:4] + head[5:8]):
         return "utf-32-le"
+    if head[3] and head[7] and not any(head[:3] + head[4:7]):
+        return "utf-32-be"
     even, odd = head[:_MAGIC_BYTES:2], head[1:_MAGIC_BYTES:2]
     if all(even) and not any(odd):
         return "utf-16-le"

@@ -190,7 +190,8 @@ class TextWriter:
 
     def __init__(self, stream: TextIO, style: CsvStyle, raw: bool, digits: Mapping[str, int]) -> None:
         self._csv = csv.writer(stream, delimiter=style.delimiter, lineterminator="\n")
-        self._raw, self._decimal, self._digits, self._has_header = raw, style.decimal, digits, False
+        self._decimal = "." if style.delimiter == "," else style.decimal  # a comma between cells is none within them
+        self._raw, self._digits, self._has_header = raw, digits, False
 
     def write(self, columns: Mapping[str, Cells]) -> None:
         """Append rows, the header before the first."""
