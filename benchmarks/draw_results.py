@@ -48,6 +48,8 @@ _MEASURED = re.compile(r"(?<![\d.])\d+\.\d+(?!\.?\d)")
 _SOURCE = re.compile(r"<!-- by hand from |\.csv|\.jsonl?\b|results/\w+/`")
 # RandInit with layer decay was part of the QM9 table of before its protocol was mended.
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
+_TABLES = (("cpu", "table1", TABLE_1), ("cpu", "table6", _OLD_TABLE_6), ("small", "table6", TABLE_2))
+"""Budget, table and systems of each whole table of `dnd reproduce`."""
 
 
 def main() -> None:
@@ -94,12 +96,12 @@ def redraw(page: Path, *, write: bool) -> list[str]:
 
 def redraw_tables(*, write: bool) -> list[Path]:
     """The whole tables of `dnd reproduce` that differ from their cells; with `write` they are replaced."""
-    folder = RESULTS / "cpu"
-    records = read_records(folder / "results.jsonl.gz")
     stale = []
-    for what, systems in (("table1", TABLE_1), ("table6", _OLD_TABLE_6)):
+    for budget, what, systems in _TABLES:
+        folder = RESULTS / budget
+        records = read_records(folder / "results.jsonl.gz")
         with tempfile.TemporaryDirectory() as scratch:
-            write_table(what, BUDGETS["cpu"], cells_of_table(records, what, systems), Path(scratch))
+            write_table(what, BUDGETS[budget], cells_of_table(records, what, systems), Path(scratch))
             for name in (f"{what}.md", f"{what}.csv"):
                 drawn = (Path(scratch) / name).read_text(encoding="utf-8")
                 if drawn != (folder / name).read_text(encoding="utf-8"):
@@ -160,13 +162,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-# --- docs/results/cpu: cells of `dnd reproduce --budget cpu`
+# --- docs/results/cpu and docs/results/small: cells of `dnd reproduce --budget cpu` and `--budget small`
 
 
 def read_records(path: Path) -> list[Record]:
     """The newest finished record of every cell."""
     with gzip.open(path, "rt", encoding="utf-8") as stream:
-        records = [Record(**json.loads(line)) for line in stream]
+        lines = [json.loads(line) for line in stream]
+    records = [Record(**{name: value for name, value in line.items() if name != "check"}) for line in lines]
     return list({record.key: record for record in records if record.status == "done"}.values())
 
 
