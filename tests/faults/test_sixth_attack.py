@@ -19,8 +19,10 @@ from dnd.export import featurizer
 from dnd.prediction.embedder import Embedder
 from dnd.prediction.estimator_base import _weighted_rows
 from dnd.predictor.predictor import Predictor
+from dnd.reproduction.cell_runners import finetune_student, shipped_encoder
 from dnd.reproduction.grid import run_grid
-from dnd.reproduction.results import CELL_LOCK, LOG_FILE, Cell
+from dnd.reproduction.results import CELL_LOCK, ENCODER, LOG_FILE, Cell
+from dnd.reproduction.results import MODEL as MODEL_OF_CELL
 from dnd.store.prepare import PrepareConfig, prepare
 
 WATER = "O 0.000 0.000 0.119\nH 0.000 0.763 -0.477\nH 0.000 -0.763 -0.477\n"
@@ -136,6 +138,33 @@ def _block_and_run(cell: Cell, tmp_path: Path, name: str) -> None:
     (tmp_path / "mine.txt").write_text("mine\n")
     os.symlink(tmp_path / "mine.txt", folder / name)
     run_grid([cell], tmp_path / "grid", worker=("true",))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.json", "rejects.csv", "run.json"])
+def test_a_cell_copies_its_numbers_over_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    mine, folder = tmp_path / "mine.txt", tmp_path / "cell"
+    mine.write_text("mine\n")
+    (folder / MODEL_OF_CELL).mkdir(parents=True)
+    (folder / MODEL_OF_CELL / name).write_text("numbers\n")
+    os.symlink(mine, folder / name)
+    table = SimpleNamespace(text=lambda: "", names=["y"], metric="rmse", scale=1.0)
+    metrics = {"parts": {"valid": {"rmse": 1.0}, "test": {"rmse": 1.0}}, "members": []}
+    monkeypatch.setattr("dnd.reproduction.multitask.labelled_table", lambda work: table)
+    monkeypatch.setattr("dnd.finetuning.finetune.finetune", lambda *_, **__: SimpleNamespace(metrics=metrics))
+    settings = {"recipe": None, "config": []}
+    with pytest.raises(InputError, match="is a link"):
+        finetune_student(SimpleNamespace(folder=folder, needs={}, paths={}, settings=settings))
+    assert mine.read_text() == "mine\n"
+
+
+def test_a_shipped_encoder_is_copied_over_no_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine\n")
+    (tmp_path / "cell" / ENCODER).mkdir(parents=True)
+    os.symlink(mine, tmp_path / "cell" / ENCODER / "card.md")
+    with pytest.raises(InputError, match="link"):
+        shipped_encoder(SimpleNamespace(folder=tmp_path / "cell", settings={"name": "dnd-base"}))
+    assert mine.read_text() == "mine\n"
 
 
 def test_an_exported_model_refuses_selfies() -> None:

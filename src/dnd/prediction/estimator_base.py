@@ -281,9 +281,10 @@ def _weighted_rows(sample_weight: Any, count: int) -> tuple[list[int], Float[np.
     if weights_B.shape != (count,) or not np.isfinite(weights_B).all() or (weights_B < 0).any():
         raise ValueError(what)
     kept = np.flatnonzero(weights_B)
-    if len(kept) and weights_B[kept].min() < np.finfo(np.float64).eps * weights_B.max():
+    least, most = (weights_B[kept].min(), weights_B.max()) if len(kept) else (1.0, 1.0)
+    if least < np.finfo(np.float64).eps * most:
         raise ValueError(
-            f"sample_weight is from {weights_B[kept].min():.3g} to {weights_B.max():.3g}: expected at most 15 orders of magnitude, or 0"
+            f"sample_weight is from {least:.3g} to {most:.3g}, expected at most 15 orders of magnitude, or 0"
         )
     return kept.tolist(), weights_B[kept]
 
