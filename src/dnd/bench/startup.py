@@ -79,7 +79,7 @@ def added_memory(function: str, **arguments: Any) -> Any:
         MiB at the peak above what there was before the work (None where the system does not say); for work that
         returns something other than None, that instead.
     """
-    command = [*code_command(f"from {_ROOM}fresh import main; main(*sys.argv[1:])"), function, json.dumps(arguments)]
+    command = [*code_command(f"from {_ROOM}startup import main; main(*sys.argv[1:])"), function, json.dumps(arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
     if result.returncode:
         lines = result.stderr.strip().splitlines()

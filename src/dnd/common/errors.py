@@ -101,9 +101,10 @@ def internal_reason(error: Exception) -> str:
     """The reason of a row that raised `error`.
 
     Raises:
-        Exception: `error` itself, if it says that the memory is full, which is not the fault of the row.
+        Exception: `error` itself, if it says that the memory is full or a setting is wrong, which is not the fault of
+            the row.
     """
-    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+    if isinstance(error, MemoryError | ConfigError) or any(words in str(error) for words in OUT_OF_MEMORY):
         raise error
     return f"{INTERNAL}{' '.join(f'{type(error).__name__}: {error}'.split())[:300]}"
 
@@ -148,8 +149,8 @@ def _to_blame(
     compute: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item], first: int, error: Exception
 ) -> Iterable[tuple[int, str]]:
     reason = internal_reason(error)
-    if len(items) == 1:
-        yield first, reason
+    if len(items) < 2:
+        yield from ((first, reason) for _ in items)  # without an item there is none to blame, and no half of them
         return
     middle = len(items) // 2
     for start, part in ((0, items[:middle]), (middle, items[middle:])):

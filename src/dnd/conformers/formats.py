@@ -410,7 +410,8 @@ def _text(value: object) -> str:
 
 # XYZ files, single or with many molecules, and QM9's raw files with their own number format.
 #
-# A frame is the number of atoms, a comment, one line per atom. A comment may hold `smiles=...` and `charge=...`. QM9's
+# A frame is the number of atoms, a comment, one line per atom. A comment may hold `smiles=...` and `charge=...`; the
+# `Properties=...` of extended XYZ must name the element and the position first, since these columns are read. QM9's
 # frames (`dsgdb9nsd_NNNNNN.xyz`) have 15 properties in the comment, then the frequencies, the SMILES before and after
 # relaxation, and the InChIs; numbers may read `1.2*^-6`.
 
@@ -421,7 +422,10 @@ QM9_PROPERTIES = (
 """Columns of a raw QM9 frame: GHz x3, Debye, Bohr^3, Hartree x3, Bohr^2, Hartree x5, cal/mol/K."""
 
 _SMILES = re.compile(r"\bsmiles\s*[=:]\s*[\"']?([^\s\"']+)", re.IGNORECASE)
-_CHARGE = re.compile(r"\bcharge\s*[=:]\s*([+-]?\d{1,3})\b", re.IGNORECASE)
+_CHARGE = re.compile(r"\bcharge\s*[=:]\s*[\"']?([^\s\"',;]+)", re.IGNORECASE)
+_WHOLE = re.compile(r"[+-]?\d{1,3}(?:\.0{0,6})?")
+_COLUMNS = re.compile(r"\bproperties\s*=\s*[\"']?([^\s\"']+)", re.IGNORECASE)  # of extended XYZ
+_FIRST_COLUMNS = "species:s:1:pos:r:3"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2")
 
 
@@ -469,7 +473,7 @@ def _xyz_records(name: str, first: list[str], rest: Iterator[list[str]], wanted:
 
 def _record(row: int, name: str, frame: list[str], wanted: tuple[str, ...]) -> Record:
     problem, num_atoms = _frame_problem(frame)
-    if problem:
+    if problem := problem or _comment_problem(frame[1]):
         return Record(row, name, "coordinates", targets=(math.nan,) * len(wanted), problem=problem)
     comment = frame[1]
     atoms = [line.split() for line in frame[2 : 2 + num_atoms]]
@@ -491,7 +495,7 @@ def _record(row: int, name: str, frame: list[str], wanted: tuple[str, ...]) -> R
         smiles=smiles,
         atomic_numbers_A=np.array([_atomic_number(atom[0]) for atom in atoms], dtype=np.int64),
         positions_A3=np.array([[parse_number(text) for text in atom[1:4]] for atom in atoms], dtype=np.float32),
-        charge=int(charge.group(1)) if charge else 0,
+        charge=int(float(charge.group(1))) if charge else 0,
         method="dft" if is_qm9 else method_of(name),
         targets=targets,
     )
@@ -507,9 +511,26 @@ def _frame_problem(frame: list[str]) -> tuple[str | None, int]:
         return f"frame is cut off: {len(frame)} lines for {num_atoms} atoms", num_atoms
     for number, line in enumerate(frame[2 : 2 + num_atoms]):
         cells = line.split()
-        if len(cells) < 4 or not _atomic_number(cells[0]):
+        are_numbers = all(text.lower() == "nan" or not math.isnan(parse_number(text)) for text in cells[1:4])
+        if len(cells) < 4 or not _atomic_number(cells[0]) or not are_numbers:
             return f"atom {number} is not an element and three numbers: {line.strip()[:40]!r}", num_atoms
     return None, num_atoms
+
+
+def _comment_problem(comment: str) -> str | None:
+    """Why what a comment says of the molecule can't be used: passed over, it would be another molecule."""
+    charges, texts = _CHARGE.findall(comment), _SMILES.findall(comment)
+    unclear = [text for text in charges if not _WHOLE.fullmatch(text)]
+    if unclear:
+        return f"charge={unclear[0][:20]} in the comment is not a whole number, such as -1"
+    if len({float(text) for text in charges}) > 1:
+        return f"the comment has two charges, {' and '.join(charges[:2])}"
+    if len(set(texts)) > 1:
+        return f"the comment has two SMILES, {' and '.join(text[:40] for text in texts[:2])}"
+    columns = _COLUMNS.search(comment)
+    if columns and not f"{columns.group(1)}:".lower().startswith(f"{_FIRST_COLUMNS}:"):
+        return f"Properties={columns.group(1)[:60]} in the comment: expected species:S:1:pos:R:3 first"
+    return None
 
 
 def _atomic_number(text: str) -> int:

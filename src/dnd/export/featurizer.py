@@ -11,6 +11,7 @@ can't be read has NaN and its reason. `features` alone needs no onnxruntime: its
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 BOND_STEREO = ("STEREONONE", "STEREOZ", "STEREOE", "STEREOCIS", "STEREOTRANS", "STEREOANY")
 ATOMIC_NUMBERS, CHARGES, DEGREES, HYDROGENS, RADICALS = range(1, 119), range(-5, 6), range(11), range(9), range(5)
 
+SELFIES = re.compile(r"(?:\[(?:C|N|O|S|P|F|Cl|Br|I)\]){2,}")  # as SMILES atoms without hydrogens, so if with [C]
 VALENCE_IS_STRICT = {1, 6, 7, 8, 9}  # other elements may have more bonds than RDKit knows
 ROUNDS = 8  # of writing and reading until a canonical SMILES stays as it is
 BATCH_TOKENS = 1000  # atoms and directed bonds that go through the network at once
@@ -103,6 +105,8 @@ def read(text: str, limits: Mapping[str, int]) -> Any:
         return f"SMILES of {len(text)} characters, at most {limits['text_bytes']} are read"
     if not text.isascii() or not text.isprintable() or " " in text or "~" in text:
         return "a blank, a ~ or a character that is not printable ASCII"
+    if "[C]" in text and SELFIES.fullmatch(text):
+        return "the text is SELFIES, not a SMILES"
     with rdBase.BlockLogs():
         try:
             mol, relaxed = _parse(text)

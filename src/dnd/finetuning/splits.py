@@ -291,7 +291,8 @@ def partitions(
         _require_parts(partition, split)
     outside = count - sum(map(len, found[0].parts().values()))
     if outside:
-        LOGGER.info(f"note: {outside} molecules are in no part of the split and are not used")
+        rows = "row with a molecule is" if outside == 1 else "rows with a molecule are"
+        LOGGER.info(f"note: {outside} {rows} in no part of the split and not used")
     return found
 
 

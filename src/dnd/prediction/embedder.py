@@ -16,6 +16,7 @@ from dnd.common.compute import choose_device, set_threads
 from dnd.common.config import model_folder, shipped_models
 from dnd.common.errors import ConfigError, InputError, isolating
 from dnd.common.files import MANIFEST, read_json
+from dnd.common.processes import process_count
 from dnd.common.workers import Here
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import Pooling, Student, pool, pooled_width
@@ -54,6 +55,7 @@ class Embedder:
         jobs: int = 1,
         limits: RepresentationLimits | None = None,
     ) -> None:
+        process_count(jobs)  # now, and not at the first molecule
         self.student, self.hydrogens, self.pooling, self.jobs = student, hydrogens, pooling, jobs
         self.limits = limits
         self.student.to(choose_device(device))

@@ -266,14 +266,26 @@ def _weighted_rows(sample_weight: Any, count: int) -> tuple[list[int], Float[np.
     """Rows to learn from, those whose weight is not 0, and their weights.
 
     Raises:
-        ValueError: the weights are not one finite number of at least 0 per row.
+        ValueError: the weights are not one finite number of at least 0 per row, or the smallest counts for nothing
+            beside the largest.
     """
     if sample_weight is None:
         return list(range(count)), None
-    weights_B = np.asarray(sample_weight, dtype=np.float64)
+    given, what = np.asarray(sample_weight), "sample_weight must be one finite number, at least 0, per row of X"
+    if given.dtype.kind not in "biufO":
+        raise ValueError(f"{what}: found {given.dtype}")
+    try:
+        weights_B = given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from error
     if weights_B.shape != (count,) or not np.isfinite(weights_B).all() or (weights_B < 0).any():
-        raise ValueError("sample_weight must be one finite number, at least 0, per row of X")
+        raise ValueError(what)
     kept = np.flatnonzero(weights_B)
+    least, most = (weights_B[kept].min(), weights_B.max()) if len(kept) else (1.0, 1.0)
+    if least < np.finfo(np.float64).eps * most:
+        raise ValueError(
+            f"sample_weight is from {least:.3g} to {most:.3g}, expected at most 15 orders of magnitude, or 0"
+        )
     return kept.tolist(), weights_B[kept]
 
 

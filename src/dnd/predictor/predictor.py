@@ -17,6 +17,7 @@ from dnd.common.compute import choose_device
 from dnd.common.config import model_folder
 from dnd.common.errors import CorruptFileError, InputError, isolating
 from dnd.common.model_folder import ModelFolder, read_model
+from dnd.common.processes import process_count
 from dnd.graphs.batch import GraphBatch
 from dnd.models.students.base import pool
 from dnd.models.students.encoders import WHOLE
@@ -184,6 +185,7 @@ class Predictor:
         device: str = "auto",
         jobs: int = 1,
     ) -> None:
+        process_count(jobs)  # now, and not at the first molecule
         self.parts, self.calibration, self.domain, self.jobs = parts, calibration, domain, jobs
         self.metrics, self.known = dict(metrics or {}), known
         self._shown: frozenset[str] | None = None

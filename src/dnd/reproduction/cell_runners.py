@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnd.common.config import load_config
-from dnd.common.files import write_text
+from dnd.common.files import folder_lock, write_bytes, write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
 
@@ -65,7 +65,9 @@ def shipped_encoder(work: Work) -> Result:
     """An encoder that comes with the package, so that it goes through the finetuning of any other."""
     from dnd.models.students.encoders import encoder_folder
 
-    shutil.copytree(encoder_folder(work.settings["name"]), work.folder / ENCODER, dirs_exist_ok=True)
+    with folder_lock(work.folder / ENCODER):
+        for path in encoder_folder(work.settings["name"]).iterdir():
+            write_bytes(work.folder / ENCODER / path.name, path.read_bytes())  # follows no link, which a copy would
     return {"summary": work.settings["name"]}
 
 
@@ -159,7 +161,7 @@ def finetune_student(work: Work) -> Result:
     student = next(iter(metrics["members"]), {"steps": None, "best_step": None})  # `fast` trains none
     for name in ("metrics.json", "test_predictions.csv", "rejects.csv", "metrics.jsonl", "run.json"):
         if (work.folder / MODEL / name).is_file():
-            shutil.copyfile(work.folder / MODEL / name, work.folder / name)
+            write_bytes(work.folder / name, (work.folder / MODEL / name).read_bytes())  # follows no link
     shutil.rmtree(work.folder / MODEL)  # hundreds of cells of a grid: the numbers are kept, the weights are not
     return {
         **table.describe(),

@@ -25,7 +25,7 @@ from dnd.common.errors import DndError, Interrupted
 from dnd.common.files import open_own
 from dnd.common.log import PROGRESS, told
 from dnd.common.runs import read_record, write_record
-from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, digests_of_files
+from dnd.reproduction.results import CELL_FILE, CELL_LOCK, LOG_FILE, OUTCOME_FILE, digests_of_files
 
 _POLL_S = 0.02
 # What the stages import; imported before the fork. Nothing is computed there, so no thread pool exists yet.
@@ -79,7 +79,7 @@ def run_and_write(folder: Path, run: Callable[[Path], dict[str, Any]] = run_cell
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until the cell of a grid that was killed, asked to stop and save, has left the folder."""
-    with os.fdopen(open_own(folder / ".cell.lock", os.O_WRONLY), "w") as stream:
+    with os.fdopen(open_own(folder / CELL_LOCK, os.O_WRONLY), "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

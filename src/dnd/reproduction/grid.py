@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import ConfigError, Interrupted
-from dnd.common.files import folder_lock, package_versions
+from dnd.common.files import folder_lock, open_own, package_versions
 from dnd.common.log import LOGGER
 from dnd.common.processes import child_environment, code_command
 from dnd.common.runs import read_record, write_record
-from dnd.reproduction.results import CELL_FILE, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
+from dnd.reproduction.results import CELL_FILE, CELL_LOCK, LOG_FILE, OUTCOME_FILE, Cell, Record, ResultsFile, digests
 from dnd.training.loop import StopRequests
 
 _POLL_S = 0.05
@@ -148,6 +148,8 @@ class _Run:
         }
         write_record(folder / CELL_FILE, value)
         (folder / OUTCOME_FILE).unlink(missing_ok=True)
+        for name in (LOG_FILE, CELL_LOCK):  # a link is refused here, where there is one line for it
+            os.close(open_own(folder / name, os.O_WRONLY))
         return folder
 
     def _folder_of(self, key: str) -> Path:

@@ -72,7 +72,12 @@ class Work:
 
 
 RESULTS = "results.jsonl"
-CELL_FILE, OUTCOME_FILE, LOG_FILE = "cell.json", "outcome.json", "log.txt"  # in the folder of a cell
+CELL_FILE, OUTCOME_FILE, LOG_FILE, CELL_LOCK = (
+    "cell.json",
+    "outcome.json",
+    "log.txt",
+    ".cell.lock",
+)  # in the folder of a cell
 Status = Literal["done", "failed"]
 
 

@@ -106,9 +106,16 @@ def prepare(
     require_free(folder, kind="store", resume=resume, beside=frozenset({REJECTS}))
     with folder_lock(folder):
         if not already_finished(folder, kind="store", format_version=SCHEMA_VERSION, resume=resume):
+            is_new = not (folder / RUN_RECORD).is_file()
             begin_or_go_on(folder, settings, resume=resume)
+            try:
+                excluded = _keys_to_exclude(inputs, config, where)
+            except InputError:  # the file has to change, so this run could never go on
+                if is_new:
+                    (folder / RUN_RECORD).unlink(missing_ok=True)
+                raise
             journal = StoreJournal(folder, config.further_columns)
-            _make_shards(journal, inputs, sources, config, where)
+            _make_shards(journal, inputs, sources, config, excluded, where)
             watched.require_unchanged()
             _seal(folder, journal, settings, config)
         else:
@@ -121,10 +128,10 @@ def _make_shards(
     inputs: Sequence[str | Path],
     sources: Sequence[RecordSource],
     config: PrepareConfig,
+    excluded: frozenset[str],
     where: Here | RayCluster,
 ) -> None:
     shard_size = config.shard_size or SHARD_SIZE
-    excluded = _keys_to_exclude(inputs, config, where)
     total, records = _chosen(inputs, sources, config, excluded, where)
     if journal.entries and journal.entries[-1].records < shard_size:
         return  # the last shard is there; only the seal was missing

@@ -54,6 +54,7 @@ from dnd.tables.streams import (
     is_counts_line,
     is_pipe,
     is_sdf,
+    is_structure,
     is_workbook,
     open_bytes,
     wide_encoding,
@@ -264,9 +265,10 @@ def _is_mol(value: object) -> bool:
 def _is_path(text: str) -> bool:
     """Whether a text is a file's name: no SMILES ends so, and a file without such an end has to come as a `Path`.
 
-    A workbook is no file that can be read, but the reader's error says what to do with it.
+    A workbook or an XYZ file is no file that can be read here, but the reader's error says what to do with it.
     """
-    return Path(text.removesuffix(".gz")).suffix.lower() in _SUFFIXES or is_workbook(text)
+    known = Path(text.removesuffix(".gz")).suffix.lower() in _SUFFIXES
+    return known or is_workbook(text) or is_structure(text)
 
 
 def _of_file(path: str, smiles_column: str | None, remembered: str | None) -> GivenMolecules:

@@ -26,8 +26,10 @@ from dnd.tables.streams import (
     LIMIT_LINE,
     PARQUET,
     SAVE_AS_CSV,
+    SAVE_AS_SDF,
     STANDARD_INPUT,
     empty_input,
+    is_structure,
     is_workbook,
     open_bytes,
     peeked,
@@ -361,6 +363,7 @@ def read_table(
         raise InputError(
             f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
+            next_step=SAVE_AS_SDF if is_structure(path) else None,
         )
     stream = stream or open_bytes(path)
     wish = _Wish(path, smiles_column, remembered)

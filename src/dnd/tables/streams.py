@@ -40,6 +40,8 @@ _REFUSED_TEXT = {  # text, but neither a table nor molecules
     b"<?xml": "XML", b'{"': "JSON", b'[{"': "JSON",
 }  # fmt: skip
 _WORKBOOK_ENDINGS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+_STRUCTURE_ENDINGS = (".xyz", ".mol2", ".pdb", ".cif", ".cdx", ".cdxml", ".mrv", ".pdbqt")
+SAVE_AS_SDF = "Convert it to SDF or a table of SMILES; `dnd prepare` alone reads XYZ"
 SAVE_AS_CSV = "Save the sheet as 'CSV UTF-8' in the spreadsheet program, and give that file"
 _MARKS = {  # the four bytes first: UTF-32 begins as UTF-16 does
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
@@ -118,6 +120,11 @@ def is_counts_line(line: bytes) -> bool:
 def is_workbook(path: str | Path) -> bool:
     """Whether the name of a file is that of a spreadsheet program's own format."""
     return str(path).lower().endswith(_WORKBOOK_ENDINGS)
+
+
+def is_structure(path: str | Path) -> bool:
+    """Whether the name of a file is that of a format of structures that no table is read from."""
+    return str(path).lower().removesuffix(".gz").endswith(_STRUCTURE_ENDINGS)
 
 
 def wide_encoding(head: bytes) -> str | None:

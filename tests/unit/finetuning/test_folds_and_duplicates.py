@@ -63,7 +63,7 @@ def test_molecules_outside_all_parts_are_said():
     values = ["train"] * 20 + ["valid"] * 10 + ["test"] * 10 + [""] * 14
     with said(lines):
         partitions("column:part", molecules(), column_values=values)
-    assert lines == ["note: 14 molecules are in no part of the split and are not used"]
+    assert lines == ["note: 14 rows with a molecule are in no part of the split and not used"]
 
 
 def test_duplicates_are_counted_and_named():
