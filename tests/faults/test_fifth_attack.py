@@ -241,7 +241,7 @@ def test_whole_numbers_are_whole_with_a_point_too() -> None:
 
 def test_a_column_of_one_time_has_no_order() -> None:
     """The rows were dealt in the order of the file, as if it were time."""
-    split = ordered_split(["2020-01-01"] * 60)
+    split, _ = ordered_split(["2020-01-01"] * 60)
     assert [len(part) for part in split.parts().values()] == [60, 0, 0]
 
 
