@@ -314,9 +314,7 @@ _BLOCK = 2_000  # rows of the kernel that are in memory at once
 _JITTER = 1e-8
 LIMIT_LEVELS = 4  # a count above 4 is taken as 4, which keeps the bits few
 _LIKELIHOOD_MOLECULES = 400  # the four numbers are fitted on these, the weights on all
-_LEAST_NOISE = (
-    1e-6  # of the noise of a label of weight 1; less of it would leave copies of a molecule no Cholesky factor
-)
+_LEAST_NOISE = 1e-6  # of a label of weight 1; with less, copies of a molecule would leave no Cholesky factor
 _STEEPNESS = 6.0
 _STORED_PROCESS: dict[str, Expected] = {
     "bit_columns": ("i", ("bits",)),
