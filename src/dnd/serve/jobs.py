@@ -20,7 +20,7 @@ from dnd.serve.guard import BusyError, Limits
 from dnd.serve.models import JobInfo, JobRows, Row, ServedModel, reasons_of
 from dnd.tables.molecules import open_molecules
 
-_ENDINGS = (".csv", ".tsv", ".txt", ".smi", ".smiles", ".sdf", ".parquet")
+_LONGEST_ENDING = 9
 _PIECE = 128  # rows between two looks at the clock
 
 
@@ -64,11 +64,12 @@ class Job:
 
     @property
     def source(self) -> Path:
-        """Where the file lies, under a name of ours with its ending."""
+        """Where the file lies, under a name of ours with its ending, by which it is read; a table where it has none."""
         lower = self.name.lower()
         packed = ".gz" if lower.endswith(".gz") else ""
-        ending = next((one for one in _ENDINGS if lower.removesuffix(".gz").endswith(one)), ".csv")
-        return self.folder / f"input{ending}{packed}"
+        ending = Path(lower.removesuffix(".gz")).suffix
+        plain = ending.isascii() and ending[1:].isalnum() and len(ending) <= _LONGEST_ENDING
+        return self.folder / f"input{ending if plain else '.csv'}{packed}"
 
     @property
     def result(self) -> Path:

@@ -157,6 +157,19 @@ def test_files_that_cannot_be_read_say_why_without_a_path_of_ours(client: TestCl
         assert client.get(f"{API}/files/{job['id']}/result.csv").status_code == 409
 
 
+@pytest.mark.parametrize("name", ["water.xyz", "a.mol2", "book.xlsx"])
+def test_a_file_is_read_by_its_ending_as_predict_reads_it(client: TestClient, name: str):
+    job = finished(client, send(client, b"smiles\nCCO\n", name).headers["location"])
+    assert job["state"] == "failed"
+    assert name in job["error"]
+    assert "unknown kind" in job["error"] or "workbook" in job["error"]
+
+
+@pytest.mark.parametrize("name", ["molecules", "my table (2)", "a.b c", ".csv", "x.CSV"])
+def test_a_name_without_an_ending_is_that_of_a_table(client: TestClient, name: str):
+    assert finished(client, send(client, b"smiles\nCCO\n", name).headers["location"])["state"] == "done"
+
+
 def test_limits_answer_in_one_line(limited: TestClient):
     said = [
         (limited.post(f"{API}/predict", json={"smiles": ["C"] * 4}), 422, "at most 3 at once"),
