@@ -123,6 +123,6 @@ def test_no_verb_imports_from_where_it_stands_or_from_what_it_is_given(tmp_path:
             Path(folder),
         )
     run([*WORKER], here)
-    run([dnd, "embed", table, "-e", str(tmp_path / "work" / "distill"), "-o", str(tmp_path / "x.npy")], here)
+    run([dnd, "embed", table, "--encoder", str(tmp_path / "work" / "distill"), "-o", str(tmp_path / "x.npy")], here)
     ran = sorted(str(path) for path in tmp_path.rglob("CANARY"))
     assert not ran, [Path(path).read_text() for path in ran]
