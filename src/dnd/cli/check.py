@@ -20,6 +20,7 @@ from dnd.cli.options import (
     Standardize,
     label_settings,
 )
+from dnd.common.log import counted
 from dnd.finetuning.check_data import DataFacts, TargetFacts, next_line
 from dnd.predictor.metrics import significant
 
@@ -62,11 +63,11 @@ def first_lines(facts: DataFacts) -> Iterator[str]:
 
 def _molecule_lines(facts: DataFacts) -> Iterator[str]:
     drawn = f", {facts.looked_at} of them drawn at random and examined" if facts.looked_at < facts.rows else ""
-    yield f"{facts.path}: {_many(facts.rows, 'row')}{drawn}"
+    yield f"{facts.path}: {counted(facts.rows, 'row')}{drawn}"
     named = f"; names of the molecules in {facts.id_column}" if facts.id_column else ""
     yield f"SMILES in column {facts.smiles_column}{named}"
-    different = _many(facts.different, "different molecule")
-    yield f"{_many(facts.molecules, 'row')} with a molecule, {different}"
+    different = counted(facts.different, "different molecule")
+    yield f"{counted(facts.molecules, 'row')} with a molecule, {different}"
     for reason, places in facts.invalid.items():
         yield f"left out: {_rows(places)}: {reason}"
     if facts.salts:
@@ -84,11 +85,7 @@ def _molecule_lines(facts: DataFacts) -> Iterator[str]:
 
 def _rows(places: Sequence[int]) -> str:
     listed = ", ".join(map(str, places[:_SHOWN])) + (" ..." if len(places) > _SHOWN else "")
-    return f"{_many(len(places), 'row')} ({listed})"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{counted(len(places), 'row')} ({listed})"
 
 
 def _target_lines(target: TargetFacts) -> Iterator[str]:

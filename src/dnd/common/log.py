@@ -92,6 +92,11 @@ def raw_stream(stream: TextIO) -> TextIO:
     return stream.own if isinstance(stream, ShownStream) else stream
 
 
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def nobody_reads() -> None:
     """Send standard output nowhere from now on: its reader left, as `head` does when it has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -85,6 +86,36 @@ class Graph:
             "LayerNormalization", values, self.constant(norm.weight), self.constant(norm.bias), epsilon=norm.eps
         )
 
+    def batch_norm(self, values: str, norm: nn.BatchNorm1d) -> str:
+        """Batch norm with its running statistics."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        scaled = self("Mul", values, self.constant(scale_D))
+        return self("Add", scaled, self.constant(norm.bias - scale_D * norm.running_mean))
+
+    def attended(self, packed: str, same: str, heads: int, width: int) -> str:
+        """What full attention within each molecule mixes.
+
+        Args:
+            packed: queries, keys and values of every item side by side, `(X, 3 heads width)`.
+            same: `(X, X)`, whether two items are of one molecule.
+            heads: number of heads.
+            width: width of a head.
+
+        Returns:
+            `(X, heads width)`.
+        """
+        split = self("Reshape", packed, self.constant([0, 3, heads, width]))
+        query, key, value = (
+            self("Transpose", self("Gather", split, self.constant(part, "int64"), axis=1), perm=order)
+            for part, order in enumerate(([1, 0, 2], [1, 2, 0], [1, 0, 2]))
+        )
+        scaled = self("Mul", query, self.constant(width**-0.5, "float32"))
+        scores = self("Where", same, self("MatMul", scaled, key), self.constant(-np.inf, "float32"))
+        mixed = self("MatMul", self("Softmax", scores, axis=-1), value)
+        return self("Reshape", self("Transpose", mixed, perm=[1, 0, 2]), self.constant([0, heads * width]))
+
     def gelu(self, values: str) -> str:
         """x Φ(x), by the error function."""
         half = self("Mul", values, self.constant(0.5, "float32"))
@@ -99,6 +130,10 @@ class Graph:
         """`start`, to whose rows `index` the rows of `values` are added; or by another reduction of ONNX."""
         places = self("Expand", self("Unsqueeze", index, self.constant([1])), self("Shape", values))
         return self("ScatterElements", start, places, values, axis=0, reduction=reduction)
+
+    def scalar(self, one: str) -> str:
+        """The number in an array of one."""
+        return self("Squeeze", one, self.constant([0]))
 
     def filled(self, number: float, rows: str, width: int) -> str:
         """`number` in as many rows as the one-element `rows` says."""

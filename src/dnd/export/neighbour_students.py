@@ -5,7 +5,6 @@ The equations stand in `dnd.models.students.pna` and in torch-geometric's layers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,15 +16,6 @@ from dnd.export.graph import Graph
 from dnd.export.inputs import Inputs, embedding
 from dnd.models.students.base import folded, known
 from dnd.models.students.pna import NUM_AGGREGATES, NUM_SCALES, VARIANCE_FLOOR, PNALayer
-
-
-def batch_norm(graph: Graph, values: str, norm: nn.BatchNorm1d) -> str:
-    """Batch norm with its running statistics."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale_D = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    scaled = graph("Mul", values, graph.constant(scale_D))
-    return graph("Add", scaled, graph.constant(norm.bias - scale_D * norm.running_mean))
 
 
 def pna_atoms(inputs: Inputs, student: Any) -> str:
@@ -42,7 +32,7 @@ def _pna_update(inputs: Inputs, layer: PNALayer, atoms: str, bonds: str) -> str:
     source, target = (graph.rows(atoms, end) for end in inputs.ends)
     joined = graph("Concat", source, target, bonds, axis=1)
     hidden = graph("Relu", graph.linear(joined, layer.message_in.weight, layer.message_in.bias))
-    hidden = batch_norm(graph, hidden, layer.message_in_norm)
+    hidden = graph.batch_norm(hidden, layer.message_in_norm)
     messages = graph.linear(hidden, *folded(layer.message_out, layer.message_out_norm))
     own, *scaled = torch.split(layer.update.weight, [width] + [NUM_AGGREGATES * width] * NUM_SCALES, dim=1)
     plain, amplified, attenuated = (graph.linear(_aggregates(inputs, messages, width), one, None) for one in scaled)
@@ -52,7 +42,7 @@ def _pna_update(inputs: Inputs, layer: PNALayer, atoms: str, bonds: str) -> str:
     gathered = graph("Add", plain, graph("Mul", scales, amplified))
     gathered = graph("Add", gathered, graph("Div", attenuated, scales))
     update = graph("Add", graph.linear(atoms, own, layer.update.bias), gathered)
-    return batch_norm(graph, update, layer.update_norm)
+    return graph.batch_norm(update, layer.update_norm)
 
 
 def _aggregates(inputs: Inputs, messages: str, width: int) -> str:
@@ -79,7 +69,7 @@ def convolution_atoms(inputs: Inputs, student: Any) -> str:
     if name != "gatv2":
         atoms = graph("Add", atoms, inputs.received(bonds, student.width))
     for layer, norm in zip(student.layers, student.norms, strict=True):
-        update = graph("Relu", batch_norm(graph, _CONVOLUTIONS[name](inputs, layer, atoms, bonds), norm))
+        update = graph("Relu", graph.batch_norm(_CONVOLUTIONS[name](inputs, layer, atoms, bonds), norm))
         atoms = graph("Add", atoms, update)
     return atoms
 
@@ -107,7 +97,7 @@ def _gatv2(inputs: Inputs, layer: Any, atoms: str, bonds: str) -> str:
     left, right = _linear(graph, atoms, layer.lin_l), _linear(graph, atoms, layer.lin_r)
     total = inputs.received(bonds, layer.edge_dim)
     loops = graph("Div", total, graph("Max", inputs.degrees, graph.constant(1.0, "float32")))
-    every = graph("Range", graph.constant(0, "int64"), _scalar(graph, inputs.atoms), graph.constant(1, "int64"))
+    every = graph("Range", graph.constant(0, "int64"), graph.scalar(inputs.atoms), graph.constant(1, "int64"))
     source, target = (graph("Concat", end, every, axis=0) for end in inputs.ends)
     sent = graph.rows(left, source)
     features = _linear(graph, graph("Concat", bonds, loops, axis=0), layer.lin_edge)
@@ -137,12 +127,12 @@ def gps_atoms(inputs: Inputs, student: Any) -> str:
     same = graph("Equal", rows, columns)
     for layer in student.layers:
         local = graph("Add", _gine_convolution(inputs, layer.conv, atoms, bonds), atoms)
-        local = batch_norm(graph, local, layer.norm1.module)
+        local = graph.batch_norm(local, layer.norm1.module)
         attended = graph("Add", _attention(graph, layer.attn, atoms, same), atoms)
-        attended = batch_norm(graph, attended, layer.norm2.module)
+        attended = graph.batch_norm(attended, layer.norm2.module)
         joined = graph("Add", local, attended)
         joined = graph("Add", joined, _sequential(graph, layer.mlp, joined))
-        atoms = batch_norm(graph, joined, layer.norm3.module)
+        atoms = graph.batch_norm(joined, layer.norm3.module)
     return atoms
 
 
@@ -157,32 +147,8 @@ def _attention(graph: Graph, attention: nn.MultiheadAttention, atoms: str, same:
     weight: Tensor | None = attention.in_proj_weight
     assert weight is not None
     packed = graph.linear(atoms, weight, attention.in_proj_bias)
-    mixed = attended(graph, packed, same, attention.num_heads, attention.head_dim)
+    mixed = graph.attended(packed, same, attention.num_heads, attention.head_dim)
     return graph.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)
-
-
-def attended(graph: Graph, packed: str, same: str, heads: int, width: int) -> str:
-    """What full attention within each molecule mixes.
-
-    Args:
-        graph: graph to build in.
-        packed: queries, keys and values of every item side by side, `(X, 3 heads width)`.
-        same: `(X, X)`, whether two items are of one molecule.
-        heads: number of heads.
-        width: width of a head.
-
-    Returns:
-        `(X, heads width)`.
-    """
-    split = graph("Reshape", packed, graph.constant([0, 3, heads, width]))
-    query, key, value = (
-        graph("Transpose", graph("Gather", split, graph.constant(part, "int64"), axis=1), perm=order)
-        for part, order in enumerate(([1, 0, 2], [1, 2, 0], [1, 0, 2]))
-    )
-    scaled = graph("Mul", query, graph.constant(1 / math.sqrt(width), "float32"))
-    scores = graph("Where", same, graph("MatMul", scaled, key), graph.constant(-np.inf, "float32"))
-    mixed = graph("MatMul", graph("Softmax", scores, axis=-1), value)
-    return graph("Reshape", graph("Transpose", mixed, perm=[1, 0, 2]), graph.constant([0, heads * width]))
 
 
 def _embedded(inputs: Inputs, student: Any) -> tuple[str, str]:
@@ -205,7 +171,3 @@ def _sequential(graph: Graph, parts: nn.Sequential, values: str) -> str:
 
 def _by_head(graph: Graph, values: str, heads: int, width: int) -> str:
     return graph("Reshape", values, graph.constant([-1, heads, width]))
-
-
-def _scalar(graph: Graph, one: str) -> str:
-    return graph("Squeeze", one, graph.constant([0]))

@@ -12,7 +12,7 @@ from torch import nn
 
 from dnd.export.graph import Graph
 from dnd.export.inputs import Inputs, embedding
-from dnd.export.neighbour_students import attended, batch_norm, convolution_atoms, gps_atoms, pna_atoms
+from dnd.export.neighbour_students import convolution_atoms, gps_atoms, pna_atoms
 from dnd.models.students.base import folded, known
 from dnd.models.students.gine import Gine, GineLayer, NormedMLP
 from dnd.models.students.pna import PNAHead
@@ -84,7 +84,7 @@ def _normed_mlp(graph: Graph, mlp: NormedMLP, values: str) -> str:
 def _tokengt(inputs: Inputs, student: TokenGT) -> tuple[str, str]:
     graph = inputs.graph
     tokens = _tokens(inputs, student)
-    every = graph("Range", graph.constant(0, "int64"), _scalar(graph, inputs.molecules), graph.constant(1, "int64"))
+    every = graph("Range", graph.constant(0, "int64"), graph.scalar(inputs.molecules), graph.constant(1, "int64"))
     molecule = graph("Concat", every, every, inputs.molecule, graph.rows(inputs.molecule, inputs.ends[0]), axis=0)
     rows, columns = (graph("Unsqueeze", molecule, graph.constant([axis])) for axis in (1, 0))
     same = graph("Equal", rows, columns)
@@ -104,10 +104,6 @@ def _tokengt(inputs: Inputs, student: TokenGT) -> tuple[str, str]:
         graph("Slice", tokens, special, atoms_end, graph.constant([0])),
         graph("Slice", tokens, graph.constant([0]), inputs.molecules, graph.constant([0])),
     )
-
-
-def _scalar(graph: Graph, one: str) -> str:
-    return graph("Squeeze", one, graph.constant([0]))
 
 
 def _tokens(inputs: Inputs, student: TokenGT) -> str:
@@ -130,7 +126,7 @@ def _tokens(inputs: Inputs, student: TokenGT) -> str:
 def _attention(graph: Graph, attention: PackedAttention, tokens: str, same: str) -> str:
     heads, width = attention.num_heads, attention.out.in_features
     packed = graph.linear(tokens, attention.query_key_value.weight, attention.query_key_value.bias)
-    mixed = attended(graph, packed, same, heads, width // heads)
+    mixed = graph.attended(packed, same, heads, width // heads)
     return graph.linear(mixed, attention.out.weight, attention.out.bias)
 
 
@@ -162,7 +158,7 @@ def _head(graph: Graph, head: nn.Module, pooled: str) -> str:
 
 def _pna_head(graph: Graph, head: PNAHead, pooled: str) -> str:
     hidden = graph("Relu", graph.linear(pooled, head.hidden.weight, head.hidden.bias))
-    return graph.linear(batch_norm(graph, hidden, head.norm), head.out.weight, head.out.bias)
+    return graph.linear(graph.batch_norm(hidden, head.norm), head.out.weight, head.out.bias)
 
 
 _FORMS: dict[type, Callable[..., str]] = {

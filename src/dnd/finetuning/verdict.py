@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.compute import derive_seed
+from dnd.common.log import counted
 from dnd.finetuning.splits import half_width
 from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, significant
 from dnd.predictor.targets import Target, groups_of, on_learned_scale
@@ -118,9 +119,7 @@ class Verdict:
             why = "no usable label" if not self.molecules else "too few labels, or one class only"
             return f"{start}the test part can't judge the model: {why}."
         metric = METRIC_WORDS[self.metric]
-        where = f"{self.molecules} test molecule{'s' if self.molecules > 1 else ''}" + (
-            f" in {self.folds} folds" if self.folds > 1 else ""
-        )
+        where = counted(self.molecules, "test molecule") + (f" in {self.folds} folds" if self.folds > 1 else "")
         if self.typical is None:
             quoted = f"{metric} {self.own.words()}"
         elif self.is_factor:

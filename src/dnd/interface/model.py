@@ -19,6 +19,7 @@ from jaxtyping import Float
 from dnd.common.config import model_folder
 from dnd.common.errors import DndError, InputError
 from dnd.common.files import read_json
+from dnd.common.log import counted
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
@@ -395,7 +396,7 @@ class Predictor(core.Predictor):
             "task": self.kind,
             "folder": self.folder or "none",
             "encoder": training.get("encoder"),
-            "members": f"{_count(len(self.parts.members), 'network')}, {_count(len(classical), 'classical model')}",
+            "members": f"{counted(len(self.parts.members), 'network')}, {counted(len(classical), 'classical model')}",
             "molecules": counts.get("molecules"),
             "split": self.metrics.get("split"),
         }
@@ -413,10 +414,6 @@ def _inside(value: Any, *path: str) -> Mapping[str, Any]:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _with_unit(name: str, unit: str) -> str:

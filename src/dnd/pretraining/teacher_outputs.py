@@ -35,7 +35,7 @@ from dnd.training.distributed import World
 
 FORMAT_VERSION = 1
 BLOCK_BYTES, MOST_BLOCKS = 32 * 2**20, 256
-"""Least size of a block, some minutes of one core at most, and most blocks, since each has two files open."""
+"""Least size of a block, which is what a stopped run loses, and most blocks, since each has two files open."""
 _CUT_AT_ONCE = 2**20  # rows
 _KIND = "targets"
 

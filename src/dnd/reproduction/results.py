@@ -72,12 +72,8 @@ class Work:
 
 
 RESULTS = "results.jsonl"
-CELL_FILE, OUTCOME_FILE, LOG_FILE, CELL_LOCK = (
-    "cell.json",
-    "outcome.json",
-    "log.txt",
-    ".cell.lock",
-)  # in the folder of a cell
+# In the folder of a cell.
+CELL_FILE, OUTCOME_FILE, LOG_FILE, CELL_LOCK = "cell.json", "outcome.json", "log.txt", ".cell.lock"
 Status = Literal["done", "failed"]
 
 
