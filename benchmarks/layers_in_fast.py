@@ -1,0 +1,184 @@
+"""Whether `fast` gains from all layers of its encoder: its members out of fold, never on a test part.
+
+    python benchmarks/layers_in_fast.py -o SCORES.csv [--sets NAME ...] [--most 1200]
+
+The training and validation parts of each set are dealt into three folds of whole scaffolds, as `fast` does. Its members
+are fitted with counts, the calculated properties of the encoder, and one of these:
+
+- last: descriptors and the mean over atoms after the last layer, what `fast` has had so far
+- layers: descriptors, and means over atoms and states of the virtual node after every layer; only for the linear
+  members, as trees over so many columns take nine times as long and were no better on ESOL
+- bare, alone: the same two without descriptors
+- values, labels, layers and values: last or layers, with what the encoder's heads say of measured and DFT properties;
+  values without classes. ESOL, FreeSolv, Lipophilicity, BP, MP, RI and logP taught these heads, so that for these sets
+  the columns know the answer: only the sets of MoleculeACE and Biogen say what they are worth
+- lean, lean and values: last or values, without the descriptors that take more than half of the time of all: counts of
+  fragments, QED, BCUT, SPS, and four indices of complexity
+
+A blend is four members with weights fitted out of fold; `BLENDS` says which features each member of it has. Lines that
+are there are not made again. CPU s: of three fits and their predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+from encoder_value import judged_molecules, represented
+from result_lines import read_lines
+
+from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
+from dnd.common.compute import derive_seed, set_threads
+from dnd.common.config import load_config
+from dnd.finetuning.blend_weights import fit_weights
+from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.finetuning.fold_data import scaffold_folds
+from dnd.finetuning.settings import FinetuneConfig
+from dnd.models.students.encoders import load_encoder, load_heads
+from dnd.predictor.classical.features import COUNTS, FIRST_SETS, Layout, features_of
+from dnd.predictor.ensemble import FrozenEncoder
+from dnd.reproduction.benchmarks import BENCHMARKS
+from dnd.reproduction.further_sets import FURTHER_SETS
+
+ENCODER, WIDTH = "dnd-base", 192
+LINEAR, TREES = ("ridge", "gaussian_process"), ("forest_descriptors", "boosting")
+FIELDS = ("set", "molecules", "features", "member", "rmse", "cpu_s")
+SETS = {
+    "last": FIRST_SETS,
+    "layers": FIRST_SETS,
+    "bare": (COUNTS,),
+    "alone": (COUNTS,),
+    "values": FIRST_SETS,
+    "labels": FIRST_SETS,
+    "layers and values": FIRST_SETS,
+    "lean": FIRST_SETS,
+    "lean and values": FIRST_SETS,
+}
+SLOW = ("fr_", "qed", "SPS", "BertzCT", "Ipc", "AvgIpc", "BalabanJ", "BCUT2D")
+LEAN = tuple(name for name in DESCRIPTOR_NAMES if not name.startswith(SLOW))
+LINEAR_ONLY = ("layers", "alone", "layers and values")
+# Features of ridge regression, of the Gaussian process, and of the trees.
+BLENDS = {
+    "last": ("last", "last", "last"),
+    "layers in ridge": ("layers", "last", "last"),
+    "layers in ridge and process": ("layers", "layers", "last"),
+    "no descriptors": ("bare", "bare", "bare"),
+    "no descriptors, layers in ridge": ("alone", "bare", "bare"),
+    "no descriptors, layers in ridge and process": ("alone", "alone", "bare"),
+    "descriptors in trees alone": ("alone", "alone", "last"),
+    "values": ("values", "values", "values"),
+    "labels": ("labels", "labels", "labels"),
+    "labels in ridge": ("labels", "last", "last"),
+    "lean": ("lean", "lean", "lean"),
+    "lean and values": ("lean and values", "lean and values", "lean and values"),
+    "layers and values in ridge": ("layers and values", "values", "values"),
+}
+REGRESSION = ("esol", "freesolv", "lipo", "bp", "mp", "ri", "logp")
+
+
+def main() -> None:
+    """Make the lines that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=[*REGRESSION, *FURTHER_SETS], choices=[*BENCHMARKS, *FURTHER_SETS])
+    parser.add_argument("--most", type=int, default=1200, help="molecules of a set; larger ones are subsampled")
+    parser.add_argument("--most-targets", type=int, default=1)
+    options = parser.parse_args()
+    set_threads(1)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.sets:
+        _run(name, options)
+
+
+def _run(name: str, options: argparse.Namespace) -> None:
+    """The lines of a set that are missing; predictions are kept beside them, for blends that are thought of later."""
+    known = {(line["features"], line["member"]) for line in read_lines(options.out) if line["set"] == name}
+    missing = {features: sets for features, sets in SETS.items() if (features, "ridge") not in known}
+    if not missing and all((blend, "blend") in known for blend in BLENDS):
+        return
+    molecules, targets_BC, is_test, texts, _ = judged_molecules(name, options)
+    development = np.flatnonzero(~is_test)
+    smiles, y_B = [molecules.smiles[row] for row in development], targets_BC[development, 0]
+    config = load_config(FinetuneConfig, "fast", stage="finetune").blend
+    fold_B = scaffold_folds(texts, config.folds, 0, smiles)
+    path = options.out.with_name(f"{name}.npz")
+    values = dict(np.load(path)) if path.exists() else {}
+    lines = []
+    representations = _representations(molecules.store) if missing else {}
+    for features, sets in missing.items():
+        embedding_BD = representations[features][development]
+        layout = Layout(embedding_BD.shape[1], sets)
+        x_BF = features_of(
+            smiles, embedding_BD, layout, descriptors=LEAN if "lean" in features else DESCRIPTOR_NAMES
+        ).x_BF
+        for member in LINEAR if features in LINEAR_ONLY else LINEAR + TREES:
+            started = time.process_time()
+            values[f"{features}:{member}"] = out_B = _out_of_fold(member, x_BF, y_B, layout, fold_B, config.trees)
+            lines.append((features, member, _rmse(y_B, out_B), f"{time.process_time() - started:.2f}"))
+    for blend, (ridge, process, trees) in BLENDS.items():
+        if (blend, "blend") not in known:
+            chosen = [(ridge, "ridge"), (process, "gaussian_process"), *((trees, member) for member in TREES)]
+            out_B = _blended(y_B, [values[f"{features}:{member}"] for features, member in chosen])
+            lines.append((blend, "blend", _rmse(y_B, out_B), ""))
+    np.savez(path, **values)
+    _append(options.out, [(name, len(y_B), *line) for line in lines])
+    print(name, [(line[0], line[2]) for line in lines if line[1] == "blend"], flush=True)
+
+
+def _representations(store) -> dict[str, np.ndarray]:
+    """The representation of each of `SETS`, behind it the calculated properties."""
+    student, heads = load_encoder(ENCODER)[0].eval(), load_heads(ENCODER)
+    assert heads is not None, "dnd-base has heads"
+    last_BD = FrozenEncoder(student, "mean", heads.of_terms(("quantum",))).embed(store)
+    every_BD = np.hstack([represented(ENCODER, "layers", store), last_BD[:, WIDTH:]])
+    taught = heads.of_terms(("labels",))
+    labels_BD = FrozenEncoder(student, "mean", taught).embed(store)[:, WIDTH:]
+    values_BD = labels_BD[:, [one.kind == "value" for one in taught.properties]]
+    return {
+        "last": last_BD,
+        "layers": every_BD,
+        "bare": last_BD,
+        "alone": every_BD,
+        "values": np.hstack([last_BD, values_BD]),
+        "labels": np.hstack([last_BD, labels_BD]),
+        "lean": last_BD,
+        "lean and values": np.hstack([last_BD, values_BD]),
+        "layers and values": np.hstack([every_BD, values_BD]),
+    }
+
+
+def _out_of_fold(
+    member: str, x_BF: np.ndarray, y_B: np.ndarray, layout: Layout, fold_B: np.ndarray, trees: int
+) -> np.ndarray:
+    out_B = np.empty(len(y_B))
+    for fold in range(int(fold_B.max()) + 1):
+        train = fold_B != fold
+        mean, std = y_B[train].mean(), y_B[train].std()
+        seed = derive_seed(0, f"layers {member}", fold)
+        training = Training(x_BF[train], (y_B[train] - mean) / std, layout, False, 1, seed, FitOptions(trees=trees))
+        out_B[~train] = fit_member(member, training).predict(x_BF[~train]) * std + mean
+    return out_B
+
+
+def _blended(y_B: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+    stacked_MBC = np.stack(values)[:, :, None]
+    weights_MC = fit_weights(stacked_MBC, y_B[:, None], ("regression",), np.array([y_B.std()]))
+    return np.asarray(np.einsum("mc,mnc->nc", weights_MC, stacked_MBC)[:, 0])
+
+
+def _rmse(y_B: np.ndarray, values_B: np.ndarray) -> str:
+    return f"{float(np.sqrt(((values_B - y_B) ** 2).mean())):.5f}"
+
+
+def _append(path: Path, lines: list[tuple]) -> None:
+    is_new = not path.exists()
+    with open(path, "a", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([FIELDS, *lines] if is_new else lines)
+
+
+if __name__ == "__main__":
+    main()
