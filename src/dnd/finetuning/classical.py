@@ -404,7 +404,7 @@ def _log_loss(y_B: np.ndarray, weights_S: np.ndarray, intercept: float, z_BS: np
 
 
 def _gaussian_process(training: Training) -> Kernel:
-    others = np.concatenate([training.layout.columns(EMBEDDING), training.layout.columns(DESCRIPTORS)])
+    others = np.concatenate([training.layout.seen(EMBEDDING), training.layout.seen(DESCRIPTORS)])
     counts = training.layout.columns(COUNTS)
     seed = derive_seed(training.seed, "kernel")
     return fit_kernel(
@@ -415,7 +415,7 @@ def _gaussian_process(training: Training) -> Kernel:
 
 def _informative(training: Training, sets: tuple[str, ...], most: int = 1024) -> np.ndarray:
     """Columns of the feature sets that there are; of counts the `most` frequent of a set that three molecules have."""
-    found = [training.layout.columns(name) for name in sets]
+    found = [training.layout.seen(name) for name in sets]
     for place, name in enumerate(sets):
         if name in COUNT_SETS:
             have = weighted_count(training.x_BF[:, found[place]] > 0, training.weight_B)

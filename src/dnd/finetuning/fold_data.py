@@ -17,7 +17,7 @@ from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
 from dnd.finetuning.tasks import fit_targets
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import RANDOM, load_heads
+from dnd.models.students.encoders import RANDOM, PropertyHeads, load_heads, load_learned_labels
 from dnd.predictor.applicability_domain import similarity_out_of_fold
 from dnd.predictor.classical.features import FIRST_SETS, Layout, features_of
 from dnd.predictor.ensemble import FrozenEncoder
@@ -62,6 +62,7 @@ def scaffold_folds(
 # Which molecules the members of a blend learn from, and what they see of them.
 
 
+LIMIT_LEARNED = 0.05  # of the development molecules, of which a head may know the answer
 _FEATURE_SHARE = 0.35  # of what is left of a time limit
 _FEATURE_PILOT, _FEWEST_ROWS = 50, 200
 
@@ -71,9 +72,34 @@ def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
     if plan.encoder == RANDOM:
         return None
     student: Student = initial_student(plan.config, plan.encoder, seed=0)
+    return FrozenEncoder(student.eval(), plan.config.pooling, _heads(plan))
+
+
+def _heads(plan: Plan) -> PropertyHeads | None:
+    """The encoder's ready-made values of the terms that the members see; a probability of a class is none of them.
+
+    A measured property is left out where its data set taught the encoder more than a few of the development molecules:
+    of these the head knows the answer, which may be the very label, and of new molecules it does not.
+    """
     heads = load_heads(plan.encoder) if plan.config.blend.properties else None
-    chosen = heads.of_terms(plan.config.blend.properties) if heads else None
-    return FrozenEncoder(student.eval(), plan.config.pooling, chosen)
+    if heads is None:
+        return None
+    rows = np.unique(np.concatenate([development(part) for part in plan.parts]))
+    learned = load_learned_labels(plan.encoder)
+    shares = learned.share([plan.molecules.identities[row] for row in rows]) if learned else {}
+    kept: list[int] = []
+    left_out: dict[str, str] = {}
+    for place, one in enumerate(heads.properties):
+        if one.term not in plan.config.blend.properties or one.kind == "class":
+            continue
+        if one.data_set and (share := shares.get(one.data_set, 1.0)) > LIMIT_LEARNED:
+            left_out[one.data_set] = f"{share:.0%}" if one.data_set in shares else "unknown"
+        else:
+            kept.append(place)
+    if left_out:
+        names = ", ".join(f"{name} ({share})" for name, share in left_out.items())
+        LOGGER.info(f"features: no predicted values of {names}: the share of molecules whose label the encoder learned")
+    return heads.kept(kept)
 
 
 def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:

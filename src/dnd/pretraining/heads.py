@@ -15,6 +15,7 @@ from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.graphs.batch import BOND_FEATURE_SIZES, GraphBatch, MoleculeBatch, mean_per_molecule, molecule_index
 from dnd.models.students.base import FeatureEmbedding, Student, StudentOutput, pool
+from dnd.models.students.encoders import data_set_of
 from dnd.pretraining.distill_losses import SolidPart
 from dnd.store.reader import Store
 
@@ -410,11 +411,6 @@ def set_weights(
     roots = {name: np.sqrt(known.molecules[name]) for name in dict.fromkeys(sets.tolist())}
     share = known.molecules[None] / sum(roots.values())
     return np.array([share * roots[name] / counts[sets == name].sum() for name in sets.tolist()])
-
-
-def data_set_of(column: str) -> str:
-    """What a column's name has before its first `/`: the data set it is of; empty where there is none."""
-    return column.partition("/")[0] if "/" in column else ""
 
 
 def is_class(values: Float[np.ndarray, "known"]) -> bool:

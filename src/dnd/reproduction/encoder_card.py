@@ -16,7 +16,6 @@ from dnd.models.students.base import Student
 from dnd.models.students.encoders import Property, PropertyHeads
 from dnd.predictor.metrics import roc_auc
 from dnd.pretraining.auxiliary import FAMILIES, QUANTUM_TARGETS
-from dnd.pretraining.heads import data_set_of
 from dnd.pretraining.settings import AUXILIARY
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.pretraining_labels import MEASURED, BaseConfig
@@ -68,7 +67,7 @@ def scored_heads(
         hydrogens: hydrogen setting of the student.
     """
     pairs = [_Pairs() for _ in heads.properties]
-    of_store = [place for place, one in enumerate(heads.properties) if data_set_of(one.name) not in measured]
+    of_store = [place for place, one in enumerate(heads.properties) if one.data_set not in measured]
     for rows in _parts(held_rows if of_store else held_rows[:0]):
         predicted_BC = _predict(student, heads, store, rows)
         _add(pairs, of_store, _truth(heads, store, rows)[:, of_store], predicted_BC[:, of_store])
@@ -156,7 +155,7 @@ def _unit_of(one: Property) -> str:
     """Of a label: that of its data set, or of QM9's."""
     if one.term != "labels" or one.kind == "class":
         return ""
-    if (entry := BENCHMARKS.get(data_set_of(one.name))) is not None:
+    if (entry := BENCHMARKS.get(one.data_set)) is not None:
         return entry.unit
     return _QM9_UNITS.get(one.name, "")
 
@@ -178,7 +177,7 @@ def heads_table(properties: Sequence[Property]) -> Iterator[str]:
     sets: dict[str, list[float]] = {}
     for one in properties:
         if one.kind == "class" and "roc_auc" in one.scores:
-            sets.setdefault(data_set_of(one.name) or one.name, []).append(one.scores["roc_auc"])
+            sets.setdefault(one.data_set or one.name, []).append(one.scores["roc_auc"])
     if sets:
         yield from ("| classes of | scored | mean ROC-AUC |", "|---|---|---|")
         yield from (f"| {name} | {len(values)} | {np.mean(values):.3f} |" for name, values in sets.items())

@@ -33,7 +33,14 @@ from dnd.pretraining.distill import distill, taught_molecules
 from dnd.pretraining.encoder_folder import HOLDOUT
 from dnd.pretraining.settings import DistillConfig
 from dnd.reproduction.encoder_card import StoreFacts, encoder_card, scored_heads
-from dnd.reproduction.pretraining_labels import MEASURED, BaseConfig, excluded_keys, find_files, measured_table
+from dnd.reproduction.pretraining_labels import (
+    MEASURED,
+    BaseConfig,
+    excluded_keys,
+    find_files,
+    learned_labels,
+    measured_table,
+)
 from dnd.store.auxiliary import CALCULATE, words_of_sources
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store, union
@@ -282,6 +289,7 @@ class _Run:
             half=True,
             heads=heads,
             limits=load_limits(student_folder),
+            learned=learned_labels(self.out / MEASURED, heads) if heads and self.config.measured else None,
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
         LOGGER.info(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")

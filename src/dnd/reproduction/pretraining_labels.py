@@ -14,11 +14,15 @@ from typing import Literal
 
 import numpy as np
 
+from dnd.chemistry.identity import molecule_identity
+from dnd.chemistry.molecule import Molecule
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import look_up
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import write_text
 from dnd.common.processes import process_count
 from dnd.conformers.records import Record
+from dnd.models.students.encoders import LearnedLabels, PropertyHeads
 from dnd.pretraining.denoise import DenoiseConfig
 from dnd.pretraining.settings import DistillConfig
 from dnd.report.figures import table_text
@@ -245,3 +249,17 @@ def _csv_line(cells: Sequence[str]) -> str:
 def _records(smiles: Sequence[str], source: str) -> Iterator[Record]:
     for row, text in enumerate(smiles):
         yield Record(row, source, "smiles", (text,))
+
+
+def learned_labels(path: Path, heads: PropertyHeads) -> LearnedLabels:
+    """The molecules of a `measured_table` by data set, of the columns that are values in `heads`."""
+    columns = {one.name: one.data_set for one in heads.properties if one.kind == "value" and one.data_set}
+    identities: dict[str, set[str]] = {name: set() for name in columns.values()}
+    with open(path, encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            sets = {columns[name] for name, cell in row.items() if cell and name in columns}
+            molecule = parse_smiles(row["smiles"]) if sets else None
+            if isinstance(molecule, Molecule):
+                for name in sets:
+                    identities[name].add(molecule_identity(molecule.smiles))
+    return LearnedLabels.of_sets(identities)

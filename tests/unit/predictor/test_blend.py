@@ -16,14 +16,22 @@ from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical import MEMBERS, FitOptions, Workbench, _pilot
+from dnd.finetuning.classical import MEMBERS, FitOptions, Training, Workbench, _pilot, fit_member
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.fold_data import scaffold_folds
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig
 from dnd.models.students.base import StudentConfig
-from dnd.models.students.encoders import Property, PropertyHeads, build_student, save_encoder
+from dnd.models.students.encoders import (
+    LearnedLabels,
+    Property,
+    PropertyHeads,
+    build_student,
+    load_learned_labels,
+    save_encoder,
+)
 from dnd.prediction.embedder import Embedder
-from dnd.predictor.classical.features import Layout, features_of
+from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, LEAN_DESCRIPTORS, Layout, features_of
+from dnd.predictor.ensemble import columns_of
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import valid_molecules
@@ -155,18 +163,31 @@ def test_a_frozen_encoder_gives_features_and_is_kept_beside_the_finetuned_studen
 
 
 def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path: Path):
+    """But no class, and no measured property that the encoder learned of these very molecules."""
     student = build_student(StudentConfig("gine", width=16, num_layers=2)).eval()
     heads = PropertyHeads(
         16,
         [
             Property("solvation", "quantum", unit="kcal/mol", mean=-5.0, deviation=3.0),
+            Property("mine/size", "labels"),
             Property("set/toxic", "labels", kind="class"),
+            Property("other/melting point", "labels", unit="°C", mean=80.0, deviation=50.0),
+            Property("gap", "labels", unit="hartree"),
             Property("TPSA", "descriptors"),
         ],
     ).eval()
-    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder", heads=heads)
+    learned = LearnedLabels.of_sets({"mine": molecules()[::3], "other": [*molecules()[:1], "CCCCCCCCCCCC"]})
+    listed, unlisted = tmp_path / "listed", tmp_path / "unlisted"
+    save_encoder(listed, student, {"hydrogens": "heavy_both"}, "# Encoder", heads=heads, learned=learned)
+    save_encoder(unlisted, student, {"hydrogens": "heavy_both"}, "# Encoder", heads=heads)
+    table, lines = write_regression(tmp_path), []
     settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "blend.properties=quantum,labels")
-    quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *settings, encoder=str(tmp_path / "encoder"))
+    with said(lines):
+        quietly(table, tmp_path / "model", ["size"], *settings, encoder=str(listed))
+        quietly(table, tmp_path / "other", ["size"], *settings, encoder=str(unlisted))
+    seen = [line for line in lines if line.startswith("features: no predicted")]
+    assert ["mine (35%)" in line for line in seen] == [True, False]
+    assert ["other (unknown)" in line for line in seen] == [False, True]
     with open(tmp_path / "model/test_predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     predictor = Predictor.load(tmp_path / "model", device="cpu")
@@ -174,13 +195,52 @@ def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path
     np.testing.assert_allclose(found, [float(row["size_pred"]) for row in rows], rtol=1e-4)
     row = read_json(tmp_path / "model/splits.json")["train"][0]  # within the limits, which are those of these molecules
     text = molecules()[row]
-    seen_D = predictor.embed([text])[0]
-    assert seen_D.shape == (16 + 2,)
     batch = Embedder(student, "heavy_both", device="cpu").embed([text])  # the mean over atoms, which the heads read
     pooled_BD = torch.from_numpy(batch)
-    assert seen_D[:16] == pytest.approx(batch[0], abs=1e-5)
-    expected = [heads.networks[term](pooled_BD).item() for term in ("quantum", "labels")]
-    assert seen_D[16:] == pytest.approx(expected, abs=1e-5)
+    quantum, labels = (heads.networks[term](pooled_BD)[0].tolist() for term in ("quantum", "labels"))
+    for model, values in (("model", [*quantum, *labels[2:]]), ("other", [*quantum, labels[3]])):
+        seen_D = Predictor.load(tmp_path / model, device="cpu").embed([text])[0]
+        assert seen_D[:16] == pytest.approx(batch[0], abs=1e-5)
+        assert seen_D[16:] == pytest.approx(values, abs=1e-5)
+
+
+def test_the_list_of_learned_labels_is_read_as_it_was_written_or_refused(tmp_path: Path):
+    learned = LearnedLabels.of_sets({"one": ["CCO", "CC", "CCO"], "two": ["CC", "c1ccccc1"]})
+    save_encoder(tmp_path / "encoder", build_student(StudentConfig("gine", width=8, num_layers=1)),
+                 {"hydrogens": "heavy_both"}, "# Encoder", learned=learned)  # fmt: skip
+    found = load_learned_labels(tmp_path / "encoder")
+    assert found is not None
+    assert found.share(["CC", "CCO", "CCO", "N", "O"]) == {"one": 0.5, "two": 0.25}
+    assert LearnedLabels.of_sets({"none": []}).share(["CC"]) == {"none": 0.0}
+    tensors = learned.tensors()
+    for wrong in (
+        {**tensors, "digest": tensors["digest"].flip(0)},
+        {**tensors, "sets": tensors["sets"] * 4},
+        {**tensors, "sets": tensors["sets"][:1]},
+        {**tensors, "digest": tensors["digest"].double()},
+        {"digest": tensors["digest"]},
+    ):
+        with pytest.raises(CorruptFileError, match="does not list"):
+            LearnedLabels.of_tensors(wrong, learned.sets, "it")
+
+
+def test_members_beside_a_representation_look_at_the_lean_descriptors_alone():
+    bare, beside = Layout(0), Layout(4)
+    assert bare.seen(DESCRIPTORS).tolist() == bare.columns(DESCRIPTORS).tolist()
+    names = [DESCRIPTOR_NAMES[place] for place in beside.seen(DESCRIPTORS) - beside.starts[DESCRIPTORS]]
+    assert names == list(LEAN_DESCRIPTORS)
+    assert "MolLogP" in names
+    assert not {"qed", "BertzCT", "fr_benzene"} & set(names)
+    rng = np.random.default_rng(0)
+    x_BF = np.zeros((60, beside.width), np.float32)
+    x_BF[:, beside.columns(DESCRIPTORS)] = rng.normal(size=(60, len(DESCRIPTOR_NAMES)))
+    x_BF[:, :4] = rng.normal(size=(60, 4))
+    x_BF[:, beside.columns(COUNTS)[:20]] = rng.integers(0, 3, (60, 20))
+    y_B = x_BF[:, beside.starts[DESCRIPTORS] + DESCRIPTOR_NAMES.index("qed")].astype(np.float64)
+    hidden = np.setdiff1d(beside.columns(DESCRIPTORS), beside.seen(DESCRIPTORS))
+    for name in MEMBERS:
+        model = fit_member(name, Training(x_BF, y_B, beside, False, 1, 0, FitOptions(trees=5)))
+        assert not np.isin(columns_of(model), hidden).any(), name
 
 
 def test_several_classes_are_blended_as_one_against_the_rest_and_sum_to_1(tmp_path: Path):

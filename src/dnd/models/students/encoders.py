@@ -1,9 +1,12 @@
-"""Students by name, ENCODER folders with the heads and limits that they keep, and the encoders that ship."""
+"""Students by name, ENCODER folders with all that they keep, and the encoders that ship.
+
+Over 500 lines because heads, limits and the list of molecules belong to the folder that is read and written here."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, resources
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 
 from dnd.common.config import from_dict, nearest
@@ -158,6 +161,16 @@ class Property:
     deviation: float = 1.0
     scores: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def data_set(self) -> str:
+        """The data set that a measured one is of, empty for what was calculated."""
+        return data_set_of(self.name)
+
+
+def data_set_of(column: str) -> str:
+    """What a column's name has before its first `/`: the data set it is of; empty where there is none."""
+    return column.partition("/")[0] if "/" in column else ""
+
 
 class PropertyHeads(nn.Module):
     r"""Mean over atoms → two layers → :math:`\mu + s\,y` of a value, :math:`\sigma(y)` of a class.
@@ -204,14 +217,19 @@ class PropertyHeads(nn.Module):
 
     def of_terms(self, terms: Collection[str]) -> PropertyHeads | None:
         """The heads of some terms, with the same weights; None where there are none."""
-        kept = [one for one in self.properties if one.term in terms]
-        if not kept:
+        return self.kept([place for place, one in enumerate(self.properties) if one.term in terms])
+
+    def kept(self, places: Sequence[int]) -> PropertyHeads | None:
+        """The heads of the properties at some places, ascending, with the same weights; None for none."""
+        if not places:
             return None
         width: int = next(iter(self.networks.values()))[0].in_features  # type: ignore[index]
-        heads = PropertyHeads(width, kept)
-        heads.networks.load_state_dict(
-            {key: value for key, value in self.networks.state_dict().items() if key.partition(".")[0] in terms}
-        )
+        heads = PropertyHeads(width, [self.properties[place] for place in places])
+        for term, network in heads.networks.items():
+            of_term = [place for place, one in enumerate(self.properties) if one.term == term]
+            rows = torch.tensor([number for number, place in enumerate(of_term) if place in set(places)])
+            weights = self.networks[term].state_dict()
+            network.load_state_dict({key: own[rows] if key.startswith("2.") else own for key, own in weights.items()})
         return heads.eval()
 
     def description(self) -> list[dict[str, Any]]:
@@ -236,6 +254,71 @@ def _property(values: Mapping[str, Any]) -> Property:
     scores = {str(name): float(value) for name, value in values.get("scores", {}).items()}
     plain: Property = from_dict(Property, {name: value for name, value in values.items() if name != "scores"})
     return Property(**{**vars(plain), "scores": scores})
+
+
+# Which molecules' measured labels an encoder learned: of these its heads know the answer, of others they predict it.
+
+LEARNED = "learned_labels"
+"""Stem of the file in an ENCODER folder."""
+LEARNED_SETS = "learned_label_sets"
+"""Key in its configuration."""
+_MOST_SETS = 31  # bits of an int32
+
+
+@dataclass(frozen=True)
+class LearnedLabels:
+    """The molecules of the data sets whose measured values an encoder learned, by digest.
+
+    Attributes:
+        sets: names of the data sets.
+        digest_K: first 8 bytes of the SHA-256 of each molecule's identity, as a number; ascending.
+        sets_K: bit i is set where data set i has a value of the molecule.
+    """
+
+    sets: tuple[str, ...]
+    digest_K: Int64[np.ndarray, "learned"]
+    sets_K: Int32[np.ndarray, "learned"]
+
+    @classmethod
+    def of_sets(cls, identities: Mapping[str, Iterable[str]]) -> LearnedLabels:
+        """From the identities (`chemistry.identity`) of the molecules of each data set, 31 sets at most."""
+        assert len(identities) <= _MOST_SETS, "a set has a bit"
+        bits: dict[int, int] = {}
+        for place, own in enumerate(identities.values()):
+            for digest in map(_digest, own):
+                bits[digest] = bits.get(digest, 0) | 1 << place
+        digests = sorted(bits)
+        sets_K = np.array([bits[digest] for digest in digests], np.int32)
+        return cls(tuple(identities), np.array(digests, np.int64), sets_K)
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], sets: Sequence[str], what: str) -> LearnedLabels:
+        """The inverse of `tensors`.
+
+        Raises:
+            CorruptFileError: they are not ascending digests with sets that there are.
+        """
+        digest_K, sets_K = (tensors.get(name, torch.zeros(0)).numpy() for name in ("digest", "sets"))
+        sound = digest_K.dtype == np.int64 and sets_K.dtype == np.int32 and digest_K.shape == sets_K.shape
+        if not (sound and digest_K.ndim == 1 and (np.diff(digest_K) > 0).all() and (sets_K >> len(sets) == 0).all()):
+            raise CorruptFileError(f"{what} does not list the molecules of data sets")
+        return cls(tuple(sets), digest_K, sets_K)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored beside the names of the sets."""
+        return {"digest": torch.from_numpy(self.digest_K), "sets": torch.from_numpy(self.sets_K)}
+
+    def share(self, identities: Collection[str]) -> dict[str, float]:
+        """For each data set the share of some molecules, at least one, that it has a value of."""
+        digest_B = np.array([_digest(one) for one in set(identities)], np.int64)
+        place_B = np.searchsorted(self.digest_K, digest_B).clip(max=max(0, len(self.digest_K) - 1))
+        is_known_B = self.digest_K[place_B] == digest_B if len(self.digest_K) else np.zeros(len(digest_B), bool)
+        of_known = self.sets_K[place_B[is_known_B]]
+        return {name: float((of_known >> place & 1).sum() / len(digest_B)) for place, name in enumerate(self.sets)}
+
+
+def _digest(identity: str) -> int:
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big", signed=True)
 
 
 # Encoders that ship with the package: `--encoder dnd-base` instead of a folder. Matrices are in half precision.
@@ -340,6 +423,7 @@ def save_encoder(
     half: bool = False,
     heads: PropertyHeads | None = None,
     limits: RepresentationLimits | None = None,
+    learned: LearnedLabels | None = None,
 ) -> None:
     """Write an ENCODER folder; `config` is the record of the stage, to which the student's own settings are added.
 
@@ -351,6 +435,7 @@ def save_encoder(
         half: keep matrices in half precision; they are float32 again when loaded.
         heads: ready-made properties that are stored with the encoder; see `load_heads`.
         limits: limits of its representations, which are stored with it; see `load_limits`.
+        learned: molecules whose measured labels it learned; see `load_learned_labels`.
     """
     config = {**config, "student": dataclasses.asdict(student.config)}
     networks: dict[str, nn.Module] = {"model": student}
@@ -362,6 +447,8 @@ def save_encoder(
     }
     if limits is not None:
         tensors[LIMITS] = dict(limits.tensors)
+    if learned is not None:
+        config[LEARNED_SETS], tensors[LEARNED] = list(learned.sets), learned.tensors()
     write_model(folder, kind="encoder", config=config, tensors=tensors, card=card)
 
 
@@ -406,6 +493,25 @@ def load_limits(folder: Path | str) -> RepresentationLimits | None:
     if not model.holds(f"{LIMITS}.safetensors"):
         return None
     return RepresentationLimits.of_tensors(model.tensors(LIMITS), f"{model.path}/{LIMITS}.safetensors")
+
+
+def load_learned_labels(folder: Path | str) -> LearnedLabels | None:
+    """The molecules whose measured labels an encoder learned; None if its folder does not list them, as older ones.
+
+    Args:
+        folder: as `load_encoder` takes it.
+
+    Raises:
+        InputError, CorruptFileError: the folder is missing, damaged or of another kind.
+    """
+
+    model = read_model(encoder_folder(folder), kind="encoder")
+    if not model.holds(f"{LEARNED}.safetensors"):
+        return None
+    sets, what = model.config.get(LEARNED_SETS), f"{model.path}/{LEARNED}.safetensors"
+    if not isinstance(sets, list) or len(sets) > _MOST_SETS:
+        raise CorruptFileError(f"{model.path}/config.json does not name the data sets of {what}")
+    return LearnedLabels.of_tensors(model.tensors(LEARNED), [str(name) for name in sets], what)
 
 
 def load_heads(folder: Path | str) -> PropertyHeads | None:

@@ -80,6 +80,13 @@ _WIDTHS = {
     COUNTS: NUM_BITS,
     **{name: FINGERPRINTS[name].size for name in FURTHER},
 }
+_SLOW = ("fr_", "qed", "SPS", "BertzCT", "Ipc", "AvgIpc", "BalabanJ", "BCUT2D")
+LEAN_DESCRIPTORS = tuple(name for name in DESCRIPTOR_NAMES if not name.startswith(_SLOW))
+"""The descriptors that members look at beside a representation.
+
+The others, counts of fragments and indices of complexity, take more than half of the time of all and lower no error out
+of fold there (docs/results/features.md).
+"""
 _PLACE_OF_DESCRIPTOR = {name: place for place, name in enumerate(DESCRIPTOR_NAMES)}
 
 
@@ -110,6 +117,13 @@ class Layout:
         """The columns of a feature set; none of a set that there is not."""
         width = self.embedding_width if name == EMBEDDING else _WIDTHS[name]
         return self.starts[name] + np.arange(width) if name in self.starts else np.empty(0, np.int64)
+
+    def seen(self, name: str) -> Int64[np.ndarray, "columns"]:
+        """The columns of a feature set that members look at: of descriptors beside a representation the lean ones."""
+        columns = self.columns(name)
+        if name != DESCRIPTORS or not self.embedding_width or not len(columns):
+            return columns
+        return columns[[_PLACE_OF_DESCRIPTOR[own] for own in LEAN_DESCRIPTORS]]
 
     def sets_of(self, columns: Int64[np.ndarray, "columns"]) -> set[str]:
         """The sets that some columns belong to, the representation among them."""
