@@ -281,6 +281,8 @@ class _Run:
         card = encoder_card(name, description, self.facts, self.measured, store, self.config, heads=heads, curve=curve)
         change = half_precision_change(student, store, held[:_COMPARED])
         card += f"- half precision changes atom representations by {change:.1e} of their deviation at most\n"
+        learned = learned_labels(self.out / MEASURED, heads) if heads and self.config.measured else None
+        card += learned.card_line() if learned else ""
         save_encoder(
             folder,
             student,
@@ -289,7 +291,7 @@ class _Run:
             half=True,
             heads=heads,
             limits=load_limits(student_folder),
-            learned=learned_labels(self.out / MEASURED, heads) if heads and self.config.measured else None,
+            learned=learned,
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
         LOGGER.info(f"encoder {name}: {folder}, {size / 2**20:.1f} MiB")

@@ -308,6 +308,13 @@ class LearnedLabels:
         """What is stored beside the names of the sets."""
         return {"digest": torch.from_numpy(self.digest_K), "sets": torch.from_numpy(self.sets_K)}
 
+    def card_line(self) -> str:
+        """What the card of the encoder says of the list."""
+        return (
+            f"- `{LEARNED}.safetensors` has a digest of each of the {len(self.digest_K):,} molecules whose measured "
+            f"values it learned ({', '.join(self.sets)}): of these the heads may know the answer\n"
+        )
+
     def share(self, identities: Collection[str]) -> dict[str, float]:
         """For each data set the share of some molecules, at least one, that it has a value of."""
         digest_B = np.array([_digest(one) for one in set(identities)], np.int64)
