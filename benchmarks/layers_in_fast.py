@@ -5,6 +5,7 @@
 The training and validation parts of each set are dealt into three folds of whole scaffolds, as `fast` does. Its members
 are fitted with counts, the calculated properties of the encoder, and one of these:
 
+- none: descriptors alone
 - last: descriptors and the mean over atoms after the last layer, what `fast` has had so far
 - layers: descriptors, and means over atoms and states of the virtual node after every layer; only for the linear
   members, as trees over so many columns take nine times as long and were no better on ESOL
@@ -47,6 +48,7 @@ ENCODER, WIDTH = "dnd-base", 192
 LINEAR, TREES = ("ridge", "gaussian_process"), ("forest_descriptors", "boosting")
 FIELDS = ("set", "molecules", "features", "member", "rmse", "cpu_s")
 SETS = {
+    "none": FIRST_SETS,
     "last": FIRST_SETS,
     "layers": FIRST_SETS,
     "bare": (COUNTS,),
@@ -62,6 +64,7 @@ LEAN = tuple(name for name in DESCRIPTOR_NAMES if not name.startswith(SLOW))
 LINEAR_ONLY = ("layers", "alone", "layers and values")
 # Features of ridge regression, of the Gaussian process, and of the trees.
 BLENDS = {
+    "none": ("none", "none", "none"),
     "last": ("last", "last", "last"),
     "layers in ridge": ("layers", "last", "last"),
     "layers in ridge and process": ("layers", "layers", "last"),
@@ -109,8 +112,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
     lines = []
     representations = _representations(molecules.store) if missing else {}
     for features, sets in missing.items():
-        embedding_BD = representations[features][development]
-        layout = Layout(embedding_BD.shape[1], sets)
+        embedding_BD = representations[features][development] if features != "none" else None
+        layout = Layout(0 if embedding_BD is None else embedding_BD.shape[1], sets)
         x_BF = features_of(
             smiles, embedding_BD, layout, descriptors=LEAN if "lean" in features else DESCRIPTOR_NAMES
         ).x_BF

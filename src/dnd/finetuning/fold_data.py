@@ -98,7 +98,9 @@ def _heads(plan: Plan) -> PropertyHeads | None:
             kept.append(place)
     if left_out:
         names = ", ".join(f"{name} ({share})" for name, share in left_out.items())
-        LOGGER.info(f"features: no predicted values of {names}: the share of molecules whose label the encoder learned")
+        LOGGER.info(
+            f"features: left out predicted {names}: of so many of these molecules the encoder learned the label"
+        )
     return heads.kept(kept)
 
 

@@ -185,7 +185,7 @@ def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path
     with said(lines):
         quietly(table, tmp_path / "model", ["size"], *settings, encoder=str(listed))
         quietly(table, tmp_path / "other", ["size"], *settings, encoder=str(unlisted))
-    seen = [line for line in lines if line.startswith("features: no predicted")]
+    seen = [line for line in lines if line.startswith("features: left out")]
     assert ["mine (35%)" in line for line in seen] == [True, False]
     assert ["other (unknown)" in line for line in seen] == [False, True]
     with open(tmp_path / "model/test_predictions.csv", newline="") as stream:
