@@ -31,7 +31,6 @@ import numpy as np
 from encoder_value import judged_molecules, represented
 from result_lines import read_lines
 
-from dnd.chemistry.descriptors import DESCRIPTOR_NAMES
 from dnd.common.compute import derive_seed, set_threads
 from dnd.common.config import load_config
 from dnd.finetuning.blend_weights import fit_weights
@@ -59,8 +58,6 @@ SETS = {
     "lean": FIRST_SETS,
     "lean and values": FIRST_SETS,
 }
-SLOW = ("fr_", "qed", "SPS", "BertzCT", "Ipc", "AvgIpc", "BalabanJ", "BCUT2D")
-LEAN = tuple(name for name in DESCRIPTOR_NAMES if not name.startswith(SLOW))
 LINEAR_ONLY = ("layers", "alone", "layers and values")
 # Features of ridge regression, of the Gaussian process, and of the trees.
 BLENDS = {
@@ -80,6 +77,14 @@ BLENDS = {
     "layers and values in ridge": ("layers and values", "values", "values"),
 }
 REGRESSION = ("esol", "freesolv", "lipo", "bp", "mp", "ri", "logp")
+
+
+class _Every(Layout):
+    """Members see every descriptor, beside a representation too."""
+
+    def seen(self, name: str) -> np.ndarray:
+        """All columns of the set."""
+        return self.columns(name)
 
 
 def main() -> None:
@@ -113,10 +118,8 @@ def _run(name: str, options: argparse.Namespace) -> None:
     representations = _representations(molecules.store) if missing else {}
     for features, sets in missing.items():
         embedding_BD = representations[features][development] if features != "none" else None
-        layout = Layout(0 if embedding_BD is None else embedding_BD.shape[1], sets)
-        x_BF = features_of(
-            smiles, embedding_BD, layout, descriptors=LEAN if "lean" in features else DESCRIPTOR_NAMES
-        ).x_BF
+        layout = (Layout if "lean" in features else _Every)(0 if embedding_BD is None else embedding_BD.shape[1], sets)
+        x_BF = features_of(smiles, embedding_BD, layout).x_BF
         for member in LINEAR if features in LINEAR_ONLY else LINEAR + TREES:
             started = time.process_time()
             values[f"{features}:{member}"] = out_B = _out_of_fold(member, x_BF, y_B, layout, fold_B, config.trees)
