@@ -45,7 +45,7 @@ from dnd.reproduction.further_sets import FURTHER_SETS
 
 ENCODER, WIDTH = "dnd-base", 192
 LINEAR, TREES = ("ridge", "gaussian_process"), ("forest_descriptors", "boosting")
-FIELDS = ("set", "molecules", "features", "member", "rmse", "cpu_s")
+FIELDS = ("set", "molecules", "features", "member", "error", "cpu_s")
 SETS = {
     "none": FIRST_SETS,
     "last": FIRST_SETS,
@@ -92,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=[*REGRESSION, *FURTHER_SETS], choices=[*BENCHMARKS, *FURTHER_SETS])
+    parser.add_argument("--features", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--most", type=int, default=1200, help="molecules of a set; larger ones are subsampled")
     parser.add_argument("--most-targets", type=int, default=1)
     options = parser.parse_args()
@@ -104,11 +105,13 @@ def main() -> None:
 def _run(name: str, options: argparse.Namespace) -> None:
     """The lines of a set that are missing; predictions are kept beside them, for blends that are thought of later."""
     known = {(line["features"], line["member"]) for line in read_lines(options.out) if line["set"] == name}
-    missing = {features: sets for features, sets in SETS.items() if (features, "ridge") not in known}
-    if not missing and all((blend, "blend") in known for blend in BLENDS):
+    missing = {features: SETS[features] for features in options.features if (features, "ridge") not in known}
+    if not missing:
         return
-    molecules, targets_BC, is_test, texts, _ = judged_molecules(name, options)
+    molecules, targets_BC, is_test, texts, task = judged_molecules(name, options)
     development = np.flatnonzero(~is_test)
+    known_B = ~np.isnan(targets_BC[development, 0])
+    development, texts = development[known_B], [text for text, is_known in zip(texts, known_B, strict=True) if is_known]
     smiles, y_B = [molecules.smiles[row] for row in development], targets_BC[development, 0]
     config = load_config(FinetuneConfig, "fast", stage="finetune").blend
     fold_B = scaffold_folds(texts, config.folds, 0, smiles)
@@ -122,13 +125,16 @@ def _run(name: str, options: argparse.Namespace) -> None:
         x_BF = features_of(smiles, embedding_BD, layout).x_BF
         for member in LINEAR if features in LINEAR_ONLY else LINEAR + TREES:
             started = time.process_time()
-            values[f"{features}:{member}"] = out_B = _out_of_fold(member, x_BF, y_B, layout, fold_B, config.trees)
-            lines.append((features, member, _rmse(y_B, out_B), f"{time.process_time() - started:.2f}"))
+            values[f"{features}:{member}"] = out_B = _out_of_fold(
+                member, x_BF, y_B, layout, fold_B, config.trees, task == "classification"
+            )
+            lines.append((features, member, _error(y_B, out_B, task), f"{time.process_time() - started:.2f}"))
     for blend, (ridge, process, trees) in BLENDS.items():
-        if (blend, "blend") not in known:
-            chosen = [(ridge, "ridge"), (process, "gaussian_process"), *((trees, member) for member in TREES)]
-            out_B = _blended(y_B, [values[f"{features}:{member}"] for features, member in chosen])
-            lines.append((blend, "blend", _rmse(y_B, out_B), ""))
+        chosen = [(ridge, "ridge"), (process, "gaussian_process"), *((trees, member) for member in TREES)]
+        own = [values.get(f"{features}:{member}") for features, member in chosen]
+        if (blend, "blend") not in known and all(out_B is not None for out_B in own):
+            out_B = _blended(y_B, own, task)
+            lines.append((blend, "blend", _error(y_B, out_B, task), ""))
     np.savez(path, **values)
     _append(options.out, [(name, len(y_B), *line) for line in lines])
     print(name, [(line[0], line[2]) for line in lines if line[1] == "blend"], flush=True)
@@ -157,26 +163,31 @@ def _representations(store) -> dict[str, np.ndarray]:
 
 
 def _out_of_fold(
-    member: str, x_BF: np.ndarray, y_B: np.ndarray, layout: Layout, fold_B: np.ndarray, trees: int
+    member: str, x_BF: np.ndarray, y_B: np.ndarray, layout: Layout, fold_B: np.ndarray, trees: int, classes: bool
 ) -> np.ndarray:
     out_B = np.empty(len(y_B))
     for fold in range(int(fold_B.max()) + 1):
         train = fold_B != fold
-        mean, std = y_B[train].mean(), y_B[train].std()
+        mean, std = (0.0, 1.0) if classes else (y_B[train].mean(), y_B[train].std())
         seed = derive_seed(0, f"layers {member}", fold)
-        training = Training(x_BF[train], (y_B[train] - mean) / std, layout, False, 1, seed, FitOptions(trees=trees))
+        training = Training(x_BF[train], (y_B[train] - mean) / std, layout, classes, 1, seed, FitOptions(trees=trees))
         out_B[~train] = fit_member(member, training).predict(x_BF[~train]) * std + mean
     return out_B
 
 
-def _blended(y_B: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+def _blended(y_B: np.ndarray, values: list[np.ndarray], task: str) -> np.ndarray:
     stacked_MBC = np.stack(values)[:, :, None]
-    weights_MC = fit_weights(stacked_MBC, y_B[:, None], ("regression",), np.array([y_B.std()]))
+    scale_C = np.array([y_B.std() if task == "regression" else 1.0])
+    weights_MC = fit_weights(stacked_MBC, y_B[:, None], (task,), scale_C)
     return np.asarray(np.einsum("mc,mnc->nc", weights_MC, stacked_MBC)[:, 0])
 
 
-def _rmse(y_B: np.ndarray, values_B: np.ndarray) -> str:
-    return f"{float(np.sqrt(((values_B - y_B) ** 2).mean())):.5f}"
+def _error(y_B: np.ndarray, values_B: np.ndarray, task: str) -> str:
+    """RMSE, or the log loss of classes."""
+    if task == "regression":
+        return f"{float(np.sqrt(((values_B - y_B) ** 2).mean())):.5f}"
+    inside_B = values_B.clip(1e-6, 1 - 1e-6)
+    return f"{-float((y_B * np.log(inside_B) + (1 - y_B) * np.log1p(-inside_B)).mean()):.5f}"
 
 
 def _append(path: Path, lines: list[tuple]) -> None:
