@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import Any
 
 import encoder_arms
+import fast_features
 from scipy import stats
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
@@ -687,6 +688,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "finetuned": finetuned,
     "arms": encoder_arms.tables,
     "large-sets": large_sets,
+    "fast-features": fast_features.tables,
     "graphs": graphs,
     "predictions": predictions,
     "stages": stages,

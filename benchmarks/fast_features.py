@@ -1,6 +1,6 @@
-"""Whether `fast` gains from all layers of its encoder: its members out of fold, never on a test part.
+"""What the members of `fast` should see: encoder, properties, descriptors; out of fold, never on a test part.
 
-    python benchmarks/layers_in_fast.py -o SCORES.csv [--sets NAME ...] [--most 1200]
+    python benchmarks/fast_features.py -o SCORES.csv [--sets NAME ...] [--features NAME ...] [--most 1200]
 
 The training and validation parts of each set are dealt into three folds of whole scaffolds, as `fast` does. Its members
 are fitted with counts, the calculated properties of the encoder, and one of these:
@@ -24,12 +24,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 from encoder_value import judged_molecules, represented
 from result_lines import read_lines
+from scipy import stats
 
 from dnd.common.compute import derive_seed, set_threads
 from dnd.common.config import load_config
@@ -188,6 +190,38 @@ def _error(y_B: np.ndarray, values_B: np.ndarray, task: str) -> str:
         return f"{float(np.sqrt(((values_B - y_B) ** 2).mean())):.5f}"
     inside_B = values_B.clip(1e-6, 1 - 1e-6)
     return f"{-float((y_B * np.log(inside_B) + (1 - y_B) * np.log1p(-inside_B)).mean()):.5f}"
+
+
+def tables(path: Path) -> list[str]:
+    """Change of the blend's error against `last` by group of sets, then the errors of each set."""
+    errors: dict[str, dict[str, float]] = {}
+    for line in read_lines(path):
+        if line["member"] == "blend":
+            errors.setdefault(line["set"], {})[line["features"]] = float(line["error"])
+    groups = {
+        "further regression sets": [name for name in errors if name in FURTHER_SETS],
+        "sets whose labels the encoder learned": [name for name in errors if name in REGRESSION],
+        "classes": [name for name in errors if name not in FURTHER_SETS and name not in REGRESSION],
+    }
+    found = ["| features | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
+    for blend in (blend for blend in BLENDS if blend != "last"):
+        cells = [_change([errors[name] for name in sets], blend) for sets in groups.values()]
+        found.append(f"| {blend} | " + " | ".join(cells) + " |")
+    shown = ("none", "last", "lean", "values", "lean and values")
+    found += ["", "| set | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for name in (name for sets in groups.values() for name in sets):
+        cells = [f"{errors[name][blend]:.4f}" if blend in errors[name] else "–" for blend in shown]
+        found.append(f"| {name} | " + " | ".join(cells) + " |")
+    return found
+
+
+def _change(errors: list[dict[str, float]], blend: str) -> str:
+    """Geometric mean of the ratios to `last`, on how many sets it is below 1, and Wilcoxon's p over the sets."""
+    logs = [math.log(one[blend] / one["last"]) for one in errors if blend in one]
+    if not logs:
+        return "–"
+    p = f"; p = {stats.wilcoxon(logs).pvalue:.2g}" if len(logs) > 5 and any(logs) else ""
+    return f"{100 * math.expm1(sum(logs) / len(logs)):+.1f} % ({sum(one < 0 for one in logs)} of {len(logs)}{p})"
 
 
 def _append(path: Path, lines: list[tuple]) -> None:
