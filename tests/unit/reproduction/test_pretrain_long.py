@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from dnd.chemistry.identity import connectivity_key
+from dnd.chemistry.identity import connectivity_key, identities_of
+from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
-from dnd.models.students.encoders import load_encoder, load_heads
+from dnd.models.students.encoders import load_encoder, load_heads, load_learned_labels
 from dnd.prediction.embedder import Embedder
 from dnd.pretraining.denoise import denoise
 from dnd.pretraining.distill_objective import _name_and_unit
@@ -168,6 +169,22 @@ def test_the_encoder_has_its_properties_with_units_and_scores(made: tuple[Path, 
     )[:2]
     assert int(second.replace(",", "")) > int(first.replace(",", "")) > 0
     assert Embedder.load(path, device="cpu").embed(["CCO"]).shape == (1, 16)
+
+
+def test_the_encoder_lists_the_molecules_whose_measured_labels_it_learned(
+    made: tuple[Path, BaseResult, set[str]],
+) -> None:
+    folder, done, _ = made
+    learned = load_learned_labels(done.encoders["dnd-base"])
+    assert learned is not None
+    assert learned.sets == ("freesolv",)
+    with open(folder / "out" / "measured.csv", newline="") as stream:
+        known = identities_of(parse_smiles(row["smiles"]).smiles for row in csv.DictReader(stream))
+    data = load_benchmark("freesolv")
+    unseen = identities_of(parse_smiles(data.smiles[row]).smiles for row in data.parts["test"])
+    assert learned.share(known) == {"freesolv": 1.0}
+    assert learned.share(unseen) == {"freesolv": 0.0}
+    assert len(learned.digest_K) == len(set(known))
 
 
 def test_settings_that_would_leak_are_refused_and_a_change_is_recorded(
