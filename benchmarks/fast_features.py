@@ -15,6 +15,7 @@ are fitted with counts, the calculated properties of the encoder, and one of the
   the columns know the answer: only the sets of MoleculeACE and Biogen say what they are worth
 - lean, lean and values: last or values, without the descriptors that take more than half of the time of all: counts of
   fragments, QED, BCUT, SPS, and four indices of complexity
+- lean, values, classes from 0.75: and the classes that the encoder predicts with this ROC-AUC on held-out molecules
 
 A blend is four members with weights fitted out of fold; `BLENDS` says which features each member of it has. Lines that
 are there are not made again. CPU s: of three fits and their predictions.
@@ -39,7 +40,7 @@ from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import FitOptions, Training, fit_member
 from dnd.finetuning.fold_data import scaffold_folds
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.models.students.encoders import load_encoder, load_heads
+from dnd.models.students.encoders import PropertyHeads, load_encoder, load_heads
 from dnd.predictor.classical.features import COUNTS, FIRST_SETS, Layout, features_of
 from dnd.predictor.ensemble import FrozenEncoder
 from dnd.reproduction.benchmarks import BENCHMARKS
@@ -59,6 +60,8 @@ SETS = {
     "layers and values": FIRST_SETS,
     "lean": FIRST_SETS,
     "lean and values": FIRST_SETS,
+    "lean, values, classes from 0.75": FIRST_SETS,
+    "lean, values, classes from 0.8": FIRST_SETS,
 }
 LINEAR_ONLY = ("layers", "alone", "layers and values")
 # Features of ridge regression, of the Gaussian process, and of the trees.
@@ -76,6 +79,8 @@ BLENDS = {
     "labels in ridge": ("labels", "last", "last"),
     "lean": ("lean", "lean", "lean"),
     "lean and values": ("lean and values", "lean and values", "lean and values"),
+    "lean, values, classes from 0.75": ("lean, values, classes from 0.75",) * 3,
+    "lean, values, classes from 0.8": ("lean, values, classes from 0.8",) * 3,
     "layers and values in ridge": ("layers and values", "values", "values"),
 }
 REGRESSION = ("esol", "freesolv", "lipo", "bp", "mp", "ri", "logp")
@@ -160,8 +165,15 @@ def _representations(store) -> dict[str, np.ndarray]:
         "labels": np.hstack([last_BD, labels_BD]),
         "lean": last_BD,
         "lean and values": np.hstack([last_BD, values_BD]),
+        "lean, values, classes from 0.75": np.hstack([last_BD, values_BD, labels_BD[:, _classes(taught, 0.75)]]),
+        "lean, values, classes from 0.8": np.hstack([last_BD, values_BD, labels_BD[:, _classes(taught, 0.8)]]),
         "layers and values": np.hstack([every_BD, values_BD]),
     }
+
+
+def _classes(heads: PropertyHeads, least: float) -> list[bool]:
+    """The classes that the encoder predicts with this ROC-AUC on held-out molecules."""
+    return [one.kind == "class" and one.scores.get("roc_auc", 0.0) >= least for one in heads.properties]
 
 
 def _out_of_fold(
