@@ -62,6 +62,7 @@ def scaffold_folds(
 # Which molecules the members of a blend learn from, and what they see of them.
 
 
+LEAST_ROC_AUC = 0.8  # of a class on held-out molecules; weaker ones are many and add nothing
 LIMIT_LEARNED = 0.05  # of the development molecules, of which a head may know the answer
 _FEATURE_SHARE = 0.35  # of what is left of a time limit
 _FEATURE_PILOT, _FEWEST_ROWS = 50, 200
@@ -76,7 +77,7 @@ def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
 
 
 def _heads(plan: Plan) -> PropertyHeads | None:
-    """The encoder's ready-made values of the terms that the members see; a probability of a class is none of them.
+    """The encoder's ready-made properties of the terms that the members see: values, and classes that it predicts well.
 
     A measured property is left out where its data set taught the encoder more than a few of the development molecules:
     of these the head knows the answer, which may be the very label, and of new molecules it does not.
@@ -90,7 +91,8 @@ def _heads(plan: Plan) -> PropertyHeads | None:
     kept: list[int] = []
     left_out: dict[str, str] = {}
     for place, one in enumerate(heads.properties):
-        if one.term not in plan.config.blend.properties or one.kind == "class":
+        is_weak = one.kind == "class" and one.scores.get("roc_auc", 0.0) < LEAST_ROC_AUC
+        if one.term not in plan.config.blend.properties or is_weak:
             continue
         if one.data_set and (share := shares.get(one.data_set, 1.0)) > LIMIT_LEARNED:
             left_out[one.data_set] = f"{share:.0%}" if one.data_set in shares else "unknown"

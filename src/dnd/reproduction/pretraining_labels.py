@@ -252,8 +252,8 @@ def _records(smiles: Sequence[str], source: str) -> Iterator[Record]:
 
 
 def learned_labels(path: Path, heads: PropertyHeads) -> LearnedLabels:
-    """The molecules of a `measured_table` by data set, of the columns that are values in `heads`."""
-    columns = {one.name: one.data_set for one in heads.properties if one.kind == "value" and one.data_set}
+    """The molecules of a `measured_table` by data set, of the columns that are properties in `heads`."""
+    columns = {one.name: one.data_set for one in heads.properties if one.data_set}
     identities: dict[str, set[str]] = {name: set() for name in columns.values()}
     with open(path, encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):

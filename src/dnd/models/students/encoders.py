@@ -267,12 +267,12 @@ _MOST_SETS = 31  # bits of an int32
 
 @dataclass(frozen=True)
 class LearnedLabels:
-    """The molecules of the data sets whose measured values an encoder learned, by digest.
+    """The molecules of the data sets whose measured labels an encoder learned, by digest.
 
     Attributes:
         sets: names of the data sets.
         digest_K: first 8 bytes of the SHA-256 of each molecule's identity, as a number; ascending.
-        sets_K: bit i is set where data set i has a value of the molecule.
+        sets_K: bit i is set where data set i has a label of the molecule.
     """
 
     sets: tuple[str, ...]
@@ -312,11 +312,11 @@ class LearnedLabels:
         """What the card of the encoder says of the list."""
         return (
             f"- `{LEARNED}.safetensors` has a digest of each of the {len(self.digest_K):,} molecules whose measured "
-            f"values it learned ({', '.join(self.sets)}): of these the heads may know the answer\n"
+            f"labels it learned ({', '.join(self.sets)}): of these the heads may know the answer\n"
         )
 
     def share(self, identities: Collection[str]) -> dict[str, float]:
-        """For each data set the share of some molecules, at least one, that it has a value of."""
+        """For each data set the share of some molecules, at least one, that it has a label of."""
         digest_B = np.array([_digest(one) for one in set(identities)], np.int64)
         place_B = np.searchsorted(self.digest_K, digest_B).clip(max=max(0, len(self.digest_K) - 1))
         is_known_B = self.digest_K[place_B] == digest_B if len(self.digest_K) else np.zeros(len(digest_B), bool)
