@@ -229,7 +229,7 @@ def tables(path: Path) -> list[str]:
 
 def _change(errors: list[dict[str, float]], blend: str) -> str:
     """Geometric mean of the ratios to `last`, on how many sets it is below 1, and Wilcoxon's p over the sets."""
-    logs = [math.log(one[blend] / one["last"]) for one in errors if blend in one]
+    logs = [math.log(one[blend] / one["last"]) for one in errors if {blend, "last"} <= one.keys()]
     if not logs:
         return "–"
     p = f"; p = {stats.wilcoxon(logs).pvalue:.2g}" if len(logs) > 5 and any(logs) else ""
