@@ -49,10 +49,9 @@ def predict(
     jobs: ParsingJobs = 1,
 ) -> None:
     """Predict every row; all rows and columns are kept, a bad row has its reason in `error`."""
-    from dnd.prediction.files import kept_to_the_end
+    from dnd.common.compute import kept_to_the_end, set_threads
 
     with kept_to_the_end():
-        from dnd.common.compute import set_threads
         from dnd.common.config import DEFAULT_FOLDER, DEFAULT_MODEL
         from dnd.prediction.files import predict_file
         from dnd.predictor.predictor import Predictor
