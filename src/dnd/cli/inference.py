@@ -92,7 +92,7 @@ def screen(
         str | None, typer.Option(metavar="TARGET", help="Target that --top ranks by, if there are several.")
     ] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="With --top: the smallest are the best.")] = False,
-    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per chunk of work; a shard has 32 chunks.")] = 1024,
+    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per chunk of work; a shard has 16 chunks.")] = 1024,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
     ] = None,
