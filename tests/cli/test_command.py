@@ -45,6 +45,17 @@ def test_every_verb_has_help(verb: str) -> None:
     assert verb in ("analyse", "bench") or all(name in result.stdout for name in ("--quiet", "--verbose", "--log-file"))
 
 
+@pytest.mark.parametrize(("words", "frozen"), [("", True), ("['info', '--help']", False)])
+def test_the_end_of_the_command_searches_no_objects_and_a_caller_keeps_its_collector(words: str, frozen: bool) -> None:
+    code = (
+        "import gc, sys; from dnd.cli.main import main; sys.argv = ['dnd', 'info', '--help']\n"
+        f"try: main({words})\n"
+        "except SystemExit: print('frozen', gc.get_freeze_count() > 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.splitlines()[-1] == f"frozen {frozen}"
+
+
 def test_every_verb_is_in_one_family() -> None:
     assert sorted(verb for verbs in FAMILIES.values() for verb in verbs) == sorted(VERBS)
 

@@ -71,13 +71,13 @@ def boosted(x: np.ndarray, y: np.ndarray, objective: str) -> lightgbm.Booster:
 class TestBoosting(TreesSuite):
     def fitted(self, x: np.ndarray, y: np.ndarray) -> tuple[Trees, Predict]:
         booster = boosted(x, y, "regression")
-        return from_lightgbm(booster.dump_model(), COLUMNS), booster.predict
+        return from_lightgbm(booster.model_to_string(), COLUMNS), booster.predict
 
 
 class TestBoostingOfClasses(TreesSuite):
     def fitted(self, x: np.ndarray, y: np.ndarray) -> tuple[Trees, Predict]:
         booster = boosted(x, (y > 0).astype(float), "binary")
-        return from_lightgbm(booster.dump_model(), COLUMNS), booster.predict
+        return from_lightgbm(booster.model_to_string(), COLUMNS), booster.predict
 
 
 class TestRidge(ArrayModelSuite):

@@ -47,6 +47,7 @@ def column(*cells: str, comma_file: bool = False, **rules: object) -> LabelColum
         (["0,123", "0,5"], [0.123, 0.5]),
         (["1,234,567", "2"], [1234567.0, 2.0]),
         (["1", "", "n.d.", "BLQ", "#N/A", "nan", "?"], [1.0, NAN, NAN, NAN, NAN, NAN, NAN]),
+        (["1,5", "n.b.", "k.A.", "#NV", "#WERT!", "#BEZUG!", "#ZAHL!"], [1.5, NAN, NAN, NAN, NAN, NAN, NAN]),
     ],
 )
 def test_numbers(cells: list[str], values: list[float]):

@@ -13,8 +13,8 @@ from dnd.cli.main import main
 from dnd.common.errors import InputError
 from dnd.common.log import shown
 from dnd.common.model_folder import write_model
-from dnd.report.figures import SvgCheck, drawing, drawn_svg, plain, to_svg
-from dnd.report.html import Figure, Report, Table, Text, render
+from dnd.report.figures import drawing, plain, to_svg
+from dnd.report.html import Figure, Report, SvgCheck, Table, Text, drawn_svg, render
 
 MODEL = Path(__file__).parents[1] / "golden" / "predictor-regression"
 ESCAPES = ["\x1b]0;OWNED\x07", "\x1b[2J", "\x9b2J", "a\rb", "\x08\x7f", "‮eman", " x", "\ud800", "\x00"]

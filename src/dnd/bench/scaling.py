@@ -26,7 +26,8 @@ from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
 from dnd.prediction.files import predict_file
 from dnd.predictor.predictor import Predictor
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
-from dnd.report.figures import LINES, MARKERS, PALETTE, drawing, save_figure
+from dnd.report.figures import MARKERS, drawing, save_figure
+from dnd.report.plots import LINES, PALETTE
 from dnd.store.reader import Store
 from dnd.store.schema import SCHEMA_VERSION
 from dnd.training.settings import LoopConfig, Objective

@@ -124,6 +124,7 @@ def finetune(
     ] = None,
 ) -> None:
     """Train a model on labelled molecules and compare it with classical baselines."""
+    from dnd.common.compute import kept_to_the_end
     from dnd.common.config import check_settings, load_config, read_duration
     from dnd.common.errors import ConfigError
 
@@ -158,11 +159,11 @@ def finetune(
             next_step=f"`{shlex.join(['dnd', 'check', data])}` lists the columns that can be learned",
         )
     kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
-    # Torch is loaded from here on.
-    from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig
-    from dnd.finetuning.students import encoder_choice, student_settings
-    from dnd.models.students.encoders import RANDOM
+    with kept_to_the_end():  # torch is loaded from here on
+        from dnd.finetuning.finetune import finetune as run
+        from dnd.finetuning.settings import FinetuneConfig
+        from dnd.finetuning.students import encoder_choice, student_settings
+        from dnd.models.students.encoders import RANDOM
 
     own = student_settings(student, encoder or RANDOM)
     encoder = encoder_choice(encoder, [*own, *words])
@@ -177,7 +178,8 @@ def finetune(
         smiles_column=smiles_column, also=files, encoder=encoder, search=search, resume=resume, kept=kept,
     )  # fmt: skip
     if done.metrics:  # a stopped run and ranks above 0 have none
-        from dnd.report.model_report import write_missing_report
+        with kept_to_the_end():
+            from dnd.report.model_report import write_missing_report
 
         if report := write_missing_report(out):
             echo(f"model: {out}")
@@ -188,6 +190,7 @@ def _look_at(
     data: str, columns: Sequence[str], smiles_column: str | None, recipe: str, overrides: Sequence[str]
 ) -> KeptTable | None:
     """Say what the table holds, and refuse columns and labels that can't be learned; the rows, if all were read."""
+    from dnd.common.compute import kept_to_the_end
     from dnd.common.log import LOGGER
     from dnd.tables.molecules import require_labelled_columns
     from dnd.tables.streams import STANDARD_INPUT, is_pipe
@@ -195,10 +198,11 @@ def _look_at(
     if data == STANDARD_INPUT or is_pipe(data):  # can be read once only
         return None
     require_labelled_columns(data, columns, smiles_column)
-    from dnd.cli.check import first_lines
-    from dnd.common.config import load_part
-    from dnd.finetuning.check_data import first_look
-    from dnd.finetuning.splits import TableSettings
+    with kept_to_the_end():
+        from dnd.cli.check import first_lines
+        from dnd.common.config import load_part
+        from dnd.finetuning.check_data import first_look
+        from dnd.finetuning.splits import TableSettings
 
     facts, kept = first_look(
         data, columns, smiles_column, load_part(TableSettings, recipe, overrides, stage="finetune")

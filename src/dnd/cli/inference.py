@@ -49,10 +49,9 @@ def predict(
     jobs: ParsingJobs = 1,
 ) -> None:
     """Predict every row; all rows and columns are kept, a bad row has its reason in `error`."""
-    from dnd.prediction.files import kept_to_the_end
+    from dnd.common.compute import kept_to_the_end, set_threads
 
     with kept_to_the_end():
-        from dnd.common.compute import set_threads
         from dnd.common.config import DEFAULT_FOLDER, DEFAULT_MODEL
         from dnd.prediction.files import predict_file
         from dnd.predictor.predictor import Predictor
@@ -93,7 +92,7 @@ def screen(
         str | None, typer.Option(metavar="TARGET", help="Target that --top ranks by, if there are several.")
     ] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="With --top: the smallest are the best.")] = False,
-    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per chunk of work; a shard has 32 chunks.")] = 1024,
+    chunk: Annotated[int, typer.Option(metavar="ROWS", help="Rows per chunk of work; a shard has 16 chunks.")] = 1024,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
     ] = None,

@@ -4,10 +4,12 @@ Torch is imported where it is needed, since many commands draw numbers without i
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +71,27 @@ def set_threads(threads: int | None = None) -> int:
     for name in _BLAS_THREADS:  # of the libraries that are loaded later, such as SciPy's own
         os.environ.setdefault(name, str(count))
     return count
+
+
+# Python's cycle collector, kept from looking through again and again what stays to the end.
+
+
+@contextmanager
+def kept_to_the_end() -> Iterator[None]:
+    """The garbage collector no longer scans modules and models that are loaded within it.
+
+    The collector goes through every object that is alive each time enough new ones were made, and a prediction loads
+    some 180,000, most of them torch's: 0.05 s each time, a fortieth of a prediction of 4,200 molecules in all, or of a
+    finetuning of 300.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 # On which device a network runs, and in which precision a step is computed; prediction needs no more of this room.

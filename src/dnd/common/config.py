@@ -361,3 +361,23 @@ def model_folder(choice: str | Path) -> Path:
             next_step=f"Write ./{choice} for the folder, or work elsewhere",
         )
     return SHIPPED_MODELS / str(choice)
+
+
+def setting_words(settings: Mapping[str, object] | None) -> list[str]:
+    """Settings by their dotted names, as a Python call has them, as the `key=value` words of the command line.
+
+    Raises:
+        TypeError: it is no mapping, such as a list of these words.
+    """
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(
+            f"settings is a {type(settings).__name__}; expected a mapping from names to values, such as "
+            "{'loop.epochs': 30}"
+        )
+    return [f"{name}={setting_word(value)}" for name, value in (settings or {}).items()]
+
+
+def setting_word(value: object) -> str:
+    """A value as in `key=value`; several are separated by commas."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return ",".join(map(str, value)) if listed and isinstance(value, Sequence) else str(value)

@@ -339,7 +339,7 @@ def boosting(training: Training, changes: Mapping[str, Any] = {}, rounds: int = 
         own = {**settings, "seed": derive_seed(training.seed, "boosting", number) % 2**31}
         table = lightgbm.Dataset(x_BS, training.y_B, weight=training.row_weights, params=own)
         booster = lightgbm.train(own, table, num_boost_round=rounds)
-        fitted.append(from_lightgbm(booster.dump_model(), columns))
+        fitted.append(from_lightgbm(booster.model_to_string(), columns))
     return mean_of(fitted)
 
 

@@ -154,7 +154,8 @@ def fit_forests(
             continue
         if kind == "regression":
             forest = RandomForestRegressor(trees, max_features=FEATURE_SHARE, n_jobs=1, random_state=seed)
-            predictions_BC[:, column] = forest.fit(features_BF[known], target_B[known]).predict(features_BF)
+            by_column = np.asfortranarray(features_BF[known])  # of which a fit reads a few at each split
+            predictions_BC[:, column] = forest.fit(by_column, target_B[known]).predict(features_BF)
         else:
             classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
             classifier.fit(features_BF[known], target_B[known])

@@ -354,7 +354,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     place_B[every] = np.arange(len(every))
     for place, reason in features.refused.items():
         left = "predicted by the students alone" if config.blend.students else "left out"
-        LOGGER.info(f"row {plan.molecules.rows_B[every[place]]} is {left}: {reason}")
+        row = plan.molecules.place_of(int(plan.molecules.rows_B[every[place]]))
+        LOGGER.info(f"row {row} is {left}: {reason}")
         place_B[every[place]] = -1
     parts: list[_Part] = []
     first = 0

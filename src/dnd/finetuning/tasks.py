@@ -270,7 +270,7 @@ def choose_transforms(
                 next_step="Use transform=yeo-johnson",
             )
         own: TransformName = choice if choice != "auto" else "log" if positive else "yeo-johnson"
-        skews = [_skewness(own, labels_B[rows]) for rows in trainings]
+        skews = [_skewness(own, labels_B[rows], asked_for=choice != "auto") for rows in trainings]
         taken = choice != "auto" or all(
             abs(before) >= SKEWED and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
         )
@@ -295,14 +295,20 @@ def choose_transforms(
     return tuple(found), lines
 
 
-def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"]) -> tuple[float, float]:
-    """Of labels before and after a map; 0 where they do not vary."""
+def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"], *, asked_for: bool) -> tuple[float, float]:
+    """Of labels before and after a map; 0 where they do not vary.
+
+    A map that was not asked for is not fitted to labels that are hardly skewed: both numbers are then that of before.
+    """
     known_B = labels_B[~np.isnan(labels_B)]
     if len(known_B) < 3 or np.ptp(known_B) == 0:
         return 0.0, 0.0
     known_B = known_B / np.abs(known_B).max()  # no square of a tiny or a huge label is 0 or infinite
     with np.errstate(over="ignore", invalid="ignore"):
-        return _skew(known_B), _skew(fit_transform(name, known_B).forward(known_B))
+        before = _skew(known_B)
+        if not asked_for and abs(before) < SKEWED:
+            return before, before
+        return before, _skew(fit_transform(name, known_B).forward(known_B))
 
 
 def _skew(values_B: np.ndarray) -> float:

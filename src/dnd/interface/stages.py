@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnd.common.config import check_settings, from_dict, load_config, read_duration
+from dnd.common.config import check_settings, from_dict, load_config, read_duration, setting_word, setting_words
 from dnd.common.log import LOGGER, RESULT, level_of, told
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def denoise(
     Example:
         >>> dnd.denoise("store", "teacher")  # doctest: +SKIP
     """
-    words = _words(settings)
+    words = setting_words(settings)
     check_settings("denoise", recipe, words)
 
     from dnd.pretraining.denoise import DenoiseConfig
@@ -193,7 +193,7 @@ def distill(
     Example:
         >>> dnd.distill("store", "teacher", "encoder", level="node")  # doctest: +SKIP
     """
-    words = [*([f"level={level}"] if level else []), *_words(settings)]
+    words = [*([f"level={level}"] if level else []), *setting_words(settings)]
     check_settings("distill", recipe, words)
 
     from dnd.pretraining.distill import distill as run
@@ -267,7 +267,7 @@ def finetune(
     Example:
         >>> dnd.finetune("esol.csv", "logS", "model").predictor.predict("CCO")  # doctest: +SKIP
     """
-    words = _words(settings)
+    words = setting_words(settings)
     options = {
         "task": task,
         "split": split,
@@ -345,7 +345,7 @@ def compress(
         >>> small = dnd.compress("esol-model", "esol-small", molecules=["druglike", "esol.csv"])  # doctest: +SKIP
     """
     options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
-    given = [*(f"{name}={value}" for name, value in options.items() if value is not None), *_words(settings)]
+    given = [*(f"{name}={value}" for name, value in options.items() if value is not None), *setting_words(settings)]
     check_settings("compress", recipe, given)
 
     from dnd.finetuning.compress import CompressConfig
@@ -367,14 +367,4 @@ def _names(columns: str | Sequence[str]) -> list[str]:
 
 def _listed(words: LabelWords) -> str | None:
     """Words or values of a setting; None where there are none."""
-    return _word(words) or None
-
-
-def _words(settings: Settings | None) -> list[str]:
-    """Settings as the `key=value` words of the command line."""
-    return [f"{name}={_word(value)}" for name, value in (settings or {}).items()]
-
-
-def _word(value: object) -> str:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    return ",".join(map(str, value)) if listed and isinstance(value, Sequence) else str(value)
+    return setting_word(words) or None

@@ -129,6 +129,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         """
         if not (return_std or return_interval):
             return self._in_shape(self._values(X)[0])
+        check_is_fitted(self, "predictor_")
         columns, _ = self.predictor_.describe(self._smiles(X))
         found = [self._column(columns, "pred")]
         if return_std:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnd.chemistry.identity import molecule_for_model
 from dnd.common.compute import derive_seed
-from dnd.common.config import load_config, read_duration
+from dnd.common.config import load_config, read_duration, setting_words
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
@@ -94,7 +94,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         self.verbose = verbose
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; `settings__BAME` sets one of `settings`, so that a search can have a grid of it.
+        """Set parameters by name; `settings__NAME` sets one of `settings`, so that a search can have a grid of it.
 
         Raises:
             ValueError: there is no such parameter.
@@ -106,7 +106,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; with `deep` each of `settings` too, as `settings__BAME`."""
+        """Parameters by name; with `deep` each of `settings` too, as `settings__NAME`."""
         found: dict[str, Any] = super().get_params(deep=deep)
         known = self.settings if deep and isinstance(self.settings, Mapping) else {}  # `fit` reports what is wrong
         return found | {f"{_SETTING}{name}": value for name, value in known.items()}
@@ -146,7 +146,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
 
     def _choices(self) -> tuple[str, FinetuneConfig]:
         """The encoder, and the settings of the finetuning that correspond to the parameters."""
-        words = [f"{name}={value}" for name, value in (self.settings or {}).items()]
+        words = setting_words(self.settings)
         own = [f"task={self._task}", f"split=column:{_SPLIT}", "baselines=false"]
         for name, setting in _DIRECT.items():
             value = getattr(self, name, None)

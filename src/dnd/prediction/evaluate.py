@@ -98,8 +98,8 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
 
 def _counts(molecules: LabelledMolecules, refused: Mapping[int, str], repeats: Sequence[Repeats]) -> dict[str, Any]:
     """How many rows there are, how many were left out and why, and what was understood of the others."""
-    reasons = {reject.row: reject.reason for reject in molecules.rejects}
-    reasons |= {int(molecules.rows_B[place]): reason for place, reason in refused.items()}
+    reasons = {reject.place: reject.reason for reject in molecules.rejects}
+    reasons |= {molecules.place_of(int(molecules.rows_B[row])): reason for row, reason in refused.items()}
     return {
         "rows": molecules.num_rows,
         "molecules": len(molecules.rows_B) - len(refused),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,26 +27,6 @@ from dnd.tables.writers import (
     output_format,
     require_other_file,
 )
-
-# Python's cycle collector, kept from looking through again and again what stays to the end.
-
-
-@contextmanager
-def kept_to_the_end() -> Iterator[None]:
-    """The garbage collector no longer scans modules and models that are loaded within it.
-
-    The collector goes through every object that is alive each time enough new ones were made, and a prediction loads
-    some 180,000, most of them torch's: 0.05 s each time, a fortieth of a prediction of 4,200 molecules in all.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
-
 
 # Files of molecules in, files of results out: every row and every input column kept, a chunk in memory at a time.
 

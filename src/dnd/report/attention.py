@@ -15,7 +15,8 @@ from dnd.common.errors import InputError
 from dnd.conformers.generate import generate_conformers
 from dnd.models.students.base import Student
 from dnd.models.students.tokengt import AttentionMap, TokenGT
-from dnd.report.figures import LINES, PALETTE, Finding, drawing, plain
+from dnd.report.figures import Finding, drawing, plain
+from dnd.report.plots import LINES, PALETTE
 from dnd.store.featurize import as_store, featurize_smiles
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting

@@ -30,7 +30,7 @@ from dnd.finetuning.prepared_labels import describe_targets
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import AS_IT_IS, Transform, groups_of, on_learned_scale
-from dnd.report.figures import drawn_svg
+from dnd.report.html import drawn_svg
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import Row
 from dnd.tables.writers import csv_text

@@ -22,7 +22,6 @@ from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import LN_10, TaskKind, Transform
 from dnd.report.explain import draw_answers
-from dnd.report.figures import confusion_plot
 from dnd.report.html import Figure, Gallery, Section, Table, Text, draw_molecule
 from dnd.tables.writers import csv_rows
 
@@ -327,6 +326,8 @@ class _Worst:
 def confusion_sections(model: ModelFiles) -> list[Section]:
     """For each target of several classes which class was called which, and how each class did."""
     found: list[Section] = []
+    if model.classes:
+        from dnd.report.figures import confusion_plot  # Matplotlib, which a model of values does not need
     for name, own in list(model.classes.items())[:LIMIT_CONFUSIONS]:
         counts_KK = _counts(own)
         if not counts_KK.sum():

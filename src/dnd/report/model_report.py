@@ -21,7 +21,6 @@ from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import IN_DOMAIN, PredictionTable
 from dnd.predictor.targets import TaskKind
-from dnd.report.figures import CLASSES, calibration_plot, label_histogram, loss_curves, parity_plot, roc_plot
 from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_report
 from dnd.report.model_metrics import (
     ModelFiles,
@@ -32,6 +31,7 @@ from dnd.report.model_metrics import (
     verdict_sections,
     worst_sections,
 )
+from dnd.report.plots import CLASSES, calibration_plot, label_histogram, parity_plot, roc_plot
 from dnd.tables.writers import csv_rows
 from dnd.training.logs import LOG, read_log
 
@@ -327,6 +327,8 @@ def _curves(model: ModelFiles) -> list[Section]:
         curves[f"validation{name}"] = [(record["step"], record["valid_loss"]) for record in held_out]
     if not any(curves.values()):
         return []
+    from dnd.report.figures import loss_curves  # Matplotlib, which a model without a training does not need
+
     best = ", ".join(str(member["best_step"]) for member in model.metrics["members"][:LIMIT_DRAWN_TARGETS])
     return [Figure(loss_curves(curves), title="Training", caption=f"The weights are those of step {best}.")]
 

@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from dnd.chemistry.splits import Split
 from dnd.common.compute import numpy_generator
-from dnd.report.figures import bar_chart, loss_curves, parity_plot
+from dnd.report.figures import bar_chart, loss_curves
 from dnd.report.html import Code, Figure, Molecules, Report, Section, Table, Text, write_report
+from dnd.report.plots import parity_plot
 from dnd.training.logs import read_log
 
 # Systems of the demo side by side, and what their errors on the same molecules say of their difference.

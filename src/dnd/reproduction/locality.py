@@ -17,7 +17,8 @@ from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
-from dnd.report.figures import PALETTE, Finding, drawing, plain
+from dnd.report.figures import Finding, drawing, plain
+from dnd.report.plots import PALETTE
 from dnd.reproduction.multitask import LabelledTable
 from dnd.reproduction.statistics import by_pretraining
 from dnd.reproduction.tables import LEVEL, Entry, gain_by_pretraining

@@ -22,7 +22,8 @@ from dnd.finetuning.tasks import check_targets, choose_task
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_attention
-from dnd.report.figures import LINES, MARKERS, PALETTE, Finding, draw_loss_curves, drawing, plain, table_text
+from dnd.report.figures import MARKERS, Finding, draw_loss_curves, drawing, plain, table_text
+from dnd.report.plots import LINES, PALETTE
 from dnd.reproduction.benchmarks import PARTS, load_benchmark
 from dnd.reproduction.grid import WORKER, run_grid
 from dnd.reproduction.results import Cell, Record

@@ -17,7 +17,8 @@ from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.graphs.batch import ATOM_FEATURE_SIZES
-from dnd.report.figures import PALETTE, Finding, drawing, plain
+from dnd.report.figures import Finding, drawing, plain
+from dnd.report.plots import PALETTE
 from dnd.store.reader import Store
 
 # Tests between systems whose scores vary at two levels: the pretraining, and the finetuning that follows it.

@@ -178,6 +178,7 @@ MISSING_WORDS = frozenset(
         "", "nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nil", "?", "-", "--", ".", "n.d.", "n.d", "nd",
         "n.a.", "n.t.", "nt", "blq", "bloq", "bql", "lloq", "not determined", "not tested", "not available", "missing",
         "#value!", "#div/0!", "#ref!", "#num!", "#name?", "#null!",
+        "n.b.", "k.a.", "#nv", "#wert!", "#bezug!", "#zahl!",  # of German laboratories and of a German spreadsheet
     }
 )  # fmt: skip
 """What stands for no value in a column of numbers."""

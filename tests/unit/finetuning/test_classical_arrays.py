@@ -106,7 +106,7 @@ def test_boosted_trees_predict_what_lightgbm_predicts(esol, objective: str, miss
     seen = (holed if missing == "in training" else x)[train][:, columns]
     booster = boosted(seen, (y > 0)[train].astype(float) if objective == "binary" else y[train], objective)
     asked = x if missing == "never" else holed
-    trees = through_a_file(from_lightgbm(booster.dump_model(), columns))
+    trees = through_a_file(from_lightgbm(booster.model_to_string(), columns))
     np.testing.assert_allclose(trees.predict(asked), booster.predict(asked[:, columns]), atol=1e-6, rtol=0)
     assert len(np.unique(trees.predict(asked))) > 20
 
@@ -115,7 +115,7 @@ def test_boosted_trees_send_values_at_a_threshold_where_lightgbm_sends_them(esol
     x, y = esol
     column = LAYOUT.columns(DESCRIPTORS)[:1]
     booster = boosted(x[:, column], y, "regression")
-    trees = from_lightgbm(booster.dump_model(), np.array([0]))
+    trees = from_lightgbm(booster.model_to_string(), np.array([0]))
     at = np.unique(trees.number_X[trees.feature_X >= 0])
     near = np.concatenate([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(9))])[:, None]
     np.testing.assert_allclose(trees.predict(near), booster.predict(near), atol=1e-6)
@@ -125,7 +125,7 @@ def test_the_mean_over_seeds_is_that_of_the_raw_sums_and_keeps_every_tree(esol):
     x, y = esol
     columns = LAYOUT.columns(DESCRIPTORS)
     boosters = [boosted(x[:, columns], y, "regression", seed) for seed in range(3)]
-    both = through_a_file(mean_of([from_lightgbm(booster.dump_model(), columns) for booster in boosters]))
+    both = through_a_file(mean_of([from_lightgbm(booster.model_to_string(), columns) for booster in boosters]))
     expected = np.mean([booster.predict(x[:, columns]) for booster in boosters], axis=0)
     np.testing.assert_allclose(both.predict(x), expected, atol=1e-6)
     assert not both.is_mean

@@ -209,6 +209,18 @@ def test_nothing_is_predicted_before_a_fit():
     for estimator, method in ((DndRegressor(), "predict"), (DndClassifier(), "predict"), (DndEmbedder(), "transform")):
         with pytest.raises(NotFittedError):
             getattr(estimator, method)(["C"])
+    for more in ("return_std", "return_interval"):
+        with pytest.raises(NotFittedError):
+            DndRegressor().predict(["C"], **{more: True})
+
+
+@pytest.mark.parametrize("settings", [["loop.epochs=1"], "loop.epochs=1", 3])
+def test_settings_of_another_form_are_refused_by_name(settings: object, tmp_path: Path):
+    said = r"settings is a (list|str|int); expected a mapping from names to values, such as {'loop\.epochs': 30}"
+    with pytest.raises(TypeError, match=said):
+        DndRegressor(recipe="small", settings=settings).fit(SMILES, np.arange(len(SMILES), dtype=float))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=said):
+        dnd.finetune({"smiles": SMILES, "y": range(len(SMILES))}, "y", tmp_path / "m", settings=settings)  # type: ignore[arg-type]
 
 
 def test_parameters_are_those_of_the_command():

@@ -25,9 +25,10 @@ from dnd.common.about import diagnose
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import read_json, write_json, write_manifest
 from dnd.common.log import Progress
+from dnd.common.runs import read_record, write_record
 from dnd.prediction.screen.chunks import CHUNK_CHARACTERS, Candidate, in_chunks
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
-from dnd.prediction.screen.shards import CHUNKS_PER_SHARD, ScreenJournal
+from dnd.prediction.screen.shards import CHUNKS_PER_SHARD, CHUNKS_UNTIL_020, ScreenJournal
 
 CHILD = """
 import sys
@@ -94,9 +95,9 @@ def test_shards_are_checked_typed_and_independent_of_workers(model: Path, tmp_pa
     stubbed([source], model, tmp_path / "one")
     stubbed([source], model, tmp_path / "two", jobs=2)
     assert shards(tmp_path / "one") == shards(tmp_path / "two")
-    assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "one").glob("part-*"))] == [128, 128, 46]
+    assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "one").glob("part-*"))] == [64] * 4 + [46]
     manifest = read_json(tmp_path / "one" / "manifest.json")
-    assert manifest["counts"] == {"rows": 302, "errors": 0, "shards": 3}
+    assert manifest["counts"] == {"rows": 302, "errors": 0, "shards": 5}
     assert not (tmp_path / "one" / ".progress").exists()
     facts, damage = diagnose(tmp_path / "one")
     assert "screen, format 1" in facts[0]
@@ -123,11 +124,11 @@ def test_top_is_exact_and_ties_are_stable(model: Path, tmp_path: Path, ascending
 
 def test_killed_anywhere_and_resumed_is_the_same_bytes(model: Path, tmp_path: Path):
     source = write_smi(tmp_path / "in.smi", texts(1000))
-    stubbed([source], model, tmp_path / "whole", top=5, jobs=2)
+    stubbed([source], model, tmp_path / "whole", top=5, jobs=2, chunk=8)
     out, kills, seen = tmp_path / "killed", 0, {}
     delays = itertools.cycle([0.0, 0.15, 0.4])
     while True:
-        process = child(source, model, out, 4, TOY_PAUSE_S="0.02")
+        process = child(source, model, out, 8, TOY_PAUSE_S="0.02")
         before = len(list(out.glob("part-*.parquet")))
         while process.poll() is None and len(list(out.glob("part-*.parquet"))) < before + 2:
             time.sleep(0.01)
@@ -144,6 +145,48 @@ def test_killed_anywhere_and_resumed_is_the_same_bytes(model: Path, tmp_path: Pa
     assert shards(out) == shards(tmp_path / "whole")
     assert (out / "top.csv").read_bytes() == (tmp_path / "whole" / "top.csv").read_bytes()
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in (tmp_path / "whole").iterdir())
+
+
+def test_a_killed_screen_of_20000_rows_goes_on_behind_its_first_shard(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, out = write_smi(tmp_path / "in.smi", texts(20_000)), tmp_path / "out"
+    first = out / ".progress" / "00000.json"
+    process = child(source, model, out, ScreenConfig.chunk, TOY_PAUSE_S="0.1")
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert ScreenJournal(out).rows == CHUNKS_PER_SHARD * ScreenConfig.chunk == 16_384
+    made, said = (out / "part-00000.parquet").stat().st_mtime_ns, list[int]()
+    monkeypatch.setattr(Progress, "advance", lambda self, rows: said.append(rows))
+    stubbed([source], model, out, chunk=ScreenConfig.chunk, jobs=2, top=5, resume=True)
+    assert sum(said) == 20_000 - 16_384
+    assert (out / "part-00000.parquet").stat().st_mtime_ns == made
+    assert rows(out)["row"].to_pylist() == list(range(20_000))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_screen_that_began_with_larger_shards_goes_on_with_them(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+):
+    """Until 0.2.0 a shard had 32 chunks, and the record did not say so; here it stopped with 8 chunks of the second."""
+    source, out = write_smi(tmp_path / "in.smi", texts(300)), tmp_path / "out"
+    with monkeypatch.context() as larger:
+        larger.setattr("dnd.prediction.screen.screen.CHUNKS_PER_SHARD", CHUNKS_UNTIL_020)
+        stubbed([source], model, tmp_path / "whole")
+        larger.setattr(Progress, "advance", interrupted_after(40, lambda progress, rows: None))
+        with pytest.raises(KeyboardInterrupt):
+            stubbed([source], model, out)
+    record = read_record(out / "run.json")
+    assert record["settings"]["chunks_per_shard"] == CHUNKS_UNTIL_020
+    if not recorded:
+        del record["settings"]["chunks_per_shard"]
+        write_record(out / "run.json", record)
+    for _ in range(2):  # goes on; then it is finished
+        assert stubbed([source], model, out, resume=True).shards == 3
+    assert shards(out) == shards(tmp_path / "whole")
 
 
 def test_a_damaged_shard_is_made_again(model: Path, tmp_path: Path):
@@ -226,12 +269,12 @@ def test_pieces_behind_a_damaged_one_do_not_go_on_from_the_new_one(
     assert ScreenJournal(tmp_path).rows == 2
 
 
-def interrupted_after(count: int, keep: Callable[[ScreenJournal], None]) -> Callable[[ScreenJournal], None]:
-    """`keep`, which is stopped when it has been called so often."""
+def interrupted_after(count: int, function: Callable[..., None]) -> Callable[..., None]:
+    """`function`, which is stopped when it has been called so often."""
     calls = itertools.count(1)
 
-    def called(journal: ScreenJournal) -> None:
-        keep(journal)
+    def called(*values: object) -> None:
+        function(*values)
         if next(calls) == count:
             raise KeyboardInterrupt
 

@@ -12,6 +12,7 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json
+from dnd.finetuning import tasks
 from dnd.finetuning.tasks import choose_transforms, fit_targets, fit_transform
 from dnd.predictor.metrics import significant
 from dnd.predictor.targets import Target, Transform
@@ -84,6 +85,20 @@ def test_auto_maps_skewed_targets_only_and_says_so():
     (said,) = choose_transforms("auto", positive, ["y"], ["regression"], EVERY)[1]
     assert "but its logarithm leaves a skewness of" in said
     assert choose_transforms(None, labels, list("abcde"), kinds, EVERY) == (("none",) * 5, [])
+
+
+def test_no_map_is_fitted_to_labels_that_are_hardly_skewed(monkeypatch: pytest.MonkeyPatch):
+    labels = GENERATOR.normal(size=(500, 1))
+    fitted = list[str]()
+    monkeypatch.setattr(
+        tasks, "fit_transform", lambda name, labels_B: fitted.append(name) or fit_transform(name, labels_B)
+    )
+    found, (line,) = choose_transforms("auto", labels, ["y"], ["regression"], EVERY)
+    assert (found, fitted) == (("none",), [])
+    assert "no transform of y (skewness" in line
+    found, (line,) = choose_transforms("yeo-johnson", labels, ["y"], ["regression"], EVERY)
+    assert (found, fitted) == (("yeo-johnson",), ["yeo-johnson"])
+    assert line.endswith("(as asked for)")
 
 
 def test_only_training_labels_choose_and_every_fold_must_agree():

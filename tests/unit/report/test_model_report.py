@@ -12,9 +12,9 @@ from dnd.common.errors import CorruptFileError
 from dnd.common.files import read_json, write_manifest
 from dnd.predictor.metrics import significant
 from dnd.predictor.predictor import Predictor
-from dnd.report.figures import calibration_bins, roc_plot
 from dnd.report.model_metrics import read_model_files
 from dnd.report.model_report import write_model_report
+from dnd.report.plots import calibration_bins, roc_plot
 from finetuning_toys import heavy_atoms, molecules, quietly, tiny_model, write_classes, write_csv
 
 

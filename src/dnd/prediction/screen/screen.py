@@ -29,6 +29,7 @@ from dnd.common.runs import (
     RUN_RECORD,
     WatchedInputs,
     already_finished,
+    read_record,
     require_free,
     require_same_run,
     write_run_record,
@@ -43,7 +44,15 @@ from dnd.prediction.screen.chunks import (
     in_chunks,
     read_candidates,
 )
-from dnd.prediction.screen.shards import ROW, TOP, ScreenJournal, best_rows, write_top
+from dnd.prediction.screen.shards import (
+    CHUNKS_PER_SHARD,
+    CHUNKS_UNTIL_020,
+    ROW,
+    TOP,
+    ScreenJournal,
+    best_rows,
+    write_top,
+)
 from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
 
@@ -66,7 +75,7 @@ class ScreenConfig:
     Attributes:
         smiles_column: column of SMILES in tables; None = the model's, else found by name or content.
         jobs: worker processes; 0 = one per processor.
-        chunk: rows that a worker predicts at a time; a shard holds 32 chunks.
+        chunk: rows that a worker predicts at a time; a shard holds 16 chunks.
         top: number of the best rows to write to `top.csv`; None = no such file.
         by: target that `top` goes by; None = the only one.
         ascending: the smallest are the best.
@@ -154,15 +163,18 @@ def screen(
         "model": sealed["digest"],
         "names": names,
         "rdkit": package_versions()["rdkit"],
+        "chunks_per_shard": CHUNKS_PER_SHARD,
     }
     require_free(folder, kind=KIND, resume=resume)
     with folder_lock(folder):
         finished = already_finished(folder, kind=KIND, format_version=FORMAT_VERSION, resume=resume)
         if finished or (folder / RUN_RECORD).is_file():
+            begun = read_record(folder / RUN_RECORD)["settings"].get("chunks_per_shard")
+            settings["chunks_per_shard"] = begun  # its next shards are as large as its first ones
             require_same_run(folder, settings)
         else:
             write_run_record(folder, settings)
-        journal = ScreenJournal(folder)
+        journal = ScreenJournal(folder, settings["chunks_per_shard"] or CHUNKS_UNTIL_020)
         if not finished:
             read = partial(read_candidates, inputs, config.smiles_column, remembered, names)
             progress = Progress("screen", unit="row", total=rows, first=journal.rows, about=True)

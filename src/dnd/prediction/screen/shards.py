@@ -20,12 +20,15 @@ from dnd.tables.writers import Cells, open_writer
 
 # Sealed Parquet shards of a screen, and the journal from which a killed run continues.
 #
-# A shard is a fixed number of chunks, so that its bytes do not depend on when a run was stopped. What is done of the
-# next shard is kept beside the journal once a minute, as pieces, so that a stop costs a minute and not a shard.
+# A shard is a fixed number of chunks, so that its bytes do not depend on when a run was stopped. A blend predicts 250
+# to 300 rows a second on a core, so it seals one after about a minute. What a slower model has done of the next shard
+# is kept beside the journal once a minute, as pieces, so that a stop costs a minute and not a shard.
 
 
 ROW, ERROR = "row", "error"
-CHUNKS_PER_SHARD = 32
+CHUNKS_PER_SHARD = 16
+CHUNKS_UNTIL_020 = 32
+"""Chunks in a shard of a run whose record does not say."""
 KEEP_EVERY_S = 60.0
 
 
@@ -36,24 +39,29 @@ class ShardEntry(SealedFile):
     Attributes:
         rows: rows in it.
         errors: those without a prediction.
-        chunks: number of chunks in it; a full shard has `CHUNKS_PER_SHARD`.
+        chunks: number of chunks in it.
     """
 
     rows: int
     errors: int
-    chunks: int = CHUNKS_PER_SHARD
+    chunks: int = CHUNKS_UNTIL_020
 
 
 class ScreenJournal(Journal[ShardEntry]):
     """The journal of a screen's shards, beside one of the pieces of the next shard.
+
+    Args:
+        folder: of the shards.
+        chunks_per_shard: chunks after which a shard is sealed.
 
     Attributes:
         rows: rows that are kept, in shards and pieces.
         errors: those without a prediction, in shards.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chunks_per_shard: int = CHUNKS_PER_SHARD) -> None:
         super().__init__(folder, ShardEntry, file="part-{:05d}.parquet")
+        self._chunks_per_shard = chunks_per_shard
         self._pieces = self._pieces_of_the_next()
         self._tables: list[Any] = [  # the next shard as far as it is done: a table for each piece, then for each chunk
             pq.read_table(self._pieces.file(number), page_checksum_verification=True)
@@ -71,7 +79,7 @@ class ScreenJournal(Journal[ShardEntry]):
         """Take the next chunk; seal the shard that it completes, or keep what waits where a minute has passed."""
         self._tables.append(_table(columns))
         self.rows += self._tables[-1].num_rows
-        if sum(entry.chunks for entry in self._pieces.entries) + self._waiting == CHUNKS_PER_SHARD:
+        if self._chunks == self._chunks_per_shard:
             self.finish()
         elif time.monotonic() - self._kept >= KEEP_EVERY_S:
             self.keep()
@@ -94,7 +102,7 @@ class ScreenJournal(Journal[ShardEntry]):
         table = pa.concat_tables(self._tables).combine_chunks()
         first = sum(entry.rows for entry in self.entries)
         numbers = pa.array(np.arange(first, first + table.num_rows, dtype=np.int64))
-        entry = _write(table.add_column(0, ROW, numbers), self.next_file)
+        entry = _write(table.add_column(0, ROW, numbers), self.next_file, self._chunks)
         note_rows(table[ERROR].to_pylist())
         self.append(entry)
         self.errors += entry.errors
@@ -106,12 +114,17 @@ class ScreenJournal(Journal[ShardEntry]):
         """Chunks that are in no piece."""
         return len(self._tables) - len(self._pieces.entries)
 
+    @property
+    def _chunks(self) -> int:
+        """Chunks of the next shard so far."""
+        return sum(entry.chunks for entry in self._pieces.entries) + self._waiting
+
     def shards(self) -> list[Path]:
         """The sealed shards in order."""
         return [self.file(number) for number in range(len(self.entries))]
 
 
-def _write(table: Any, path: Path, chunks: int = CHUNKS_PER_SHARD) -> ShardEntry:
+def _write(table: Any, path: Path, chunks: int) -> ShardEntry:
     """Write a table of so many chunks as a row group, and count it."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, row_group_size=table.num_rows, write_page_checksum=True)

@@ -25,9 +25,12 @@ Link = Literal["identity", "logit"]
 _LEAF = -1
 _ROWS_AT_ONCE, _WALKS_AT_ONCE = 512, 2**20  # a walk is a row in a tree and takes 43 bytes
 LIMIT_TREES = 20_000  # of one model that is loaded
-_LEFT, _RIGHT = 3, 4  # where a node that is read has the places of its children
+_CATEGORICAL, _MISSING_GOES_LEFT, _MISSING = 1, 2, 12  # bits of LightGBM's `decision_type`
+_MISSING_IS_ZERO, _MISSING_IS_NAN = 4, 8
 _LARGEST = float(np.finfo(np.float32).max)
 _NODE_BYTES = 9
+_Columns = tuple[np.ndarray, ...]
+"""The nodes of a tree: feature, threshold, value, left and right child, whether a missing value goes left."""
 _STORED_TREES: dict[str, Expected] = {
     "feature": ("i", ("nodes",)),
     "number": ("f", ("nodes",)),
@@ -182,24 +185,25 @@ def from_forest(forest: Any, columns: np.ndarray, *, classes: bool) -> Trees:
         value = tree.value[:, 0, 1] / tree.value[:, 0].sum(axis=1) if classes else tree.value[:, 0, 0]
         missing = tree.missing_go_to_left.astype(bool)
         trees.append((tree.feature, tree.threshold, value, tree.children_left, tree.children_right, missing))
-    return _laid_out(trees, columns, scale=1 / len(trees), base=0.0, link="identity")
+        assert (tree.children_left[tree.feature >= 0] == np.flatnonzero(tree.feature >= 0) + 1).all(), "depth first"
+    return _laid_out(trees, columns, scale=1 / len(trees), link="identity")
 
 
-def from_lightgbm(dump: Mapping[str, Any], columns: np.ndarray) -> Trees:
-    """A booster of LightGBM with a value or two classes as its target, from `booster.dump_model()`.
+def from_lightgbm(text: str, columns: np.ndarray) -> Trees:
+    """A booster of LightGBM with a value or two classes as its target, from `booster.model_to_string()`.
 
-    Source of the meaning of each entry: LightGBM's documentation of `dump_model` and of its handling of missing
+    Source of the meaning of each entry: LightGBM's `Tree::ToString`, and its documentation of the handling of missing
     values. Leaves hold the starting value already: LightGBM adds it to the first tree.
 
     Args:
-        dump: without categorical features, fitted without `zero_as_missing`.
+        text: without categorical features, fitted without `zero_as_missing`.
         columns: for each column of the model, its index in the features.
     """
-    objective = str(dump["objective"]).split()
+    head, *trees = text.partition("end of trees")[0].split("\nTree=")
+    objective = _entries(head)["objective"].split()
     link: Link = "logit" if objective[0] == "binary" else "identity"
     assert link == "identity" or "sigmoid:1" in objective, "the logistic function as it is"
-    trees = [_lightgbm_tree(tree["tree_structure"]) for tree in dump["tree_info"]]
-    return _laid_out(trees, columns, scale=1.0, base=0.0, link=link)
+    return _laid_out([_depth_first(_lightgbm_tree(_entries(tree))) for tree in trees], columns, scale=1.0, link=link)
 
 
 def mean_of(boosted: Sequence[Trees]) -> Trees:
@@ -221,49 +225,52 @@ def mean_of(boosted: Sequence[Trees]) -> Trees:
     )
 
 
-def _lightgbm_tree(root: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-    """Nodes as columns (feature, threshold, value, left, right, missing goes left) of a tree of nested nodes."""
-    nodes: list[list[float]] = []
-    waiting: list[tuple[Mapping[str, Any], int, int]] = [(root, -1, 0)]
-    while waiting:
-        node, parent, side = waiting.pop()
-        place = len(nodes)
-        if parent >= 0:
-            nodes[parent][side] = place
-        if "leaf_value" in node:
-            nodes.append([_LEAF, 0.0, node["leaf_value"], 0, 0, False])
-            continue
-        assert node["decision_type"] == "<=", "no feature is categorical"
-        assert node["missing_type"] != "Zero", "zero is a value"
-        # Where training met no missing value, LightGBM takes one for zero.
-        left = node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0.0
-        nodes.append([node["split_feature"], node["threshold"], 0.0, 0, 0, left])
-        waiting += [(node["right_child"], place, _RIGHT), (node["left_child"], place, _LEFT)]
-    feature, threshold, value, left_of, right_of, missing = map(np.array, zip(*nodes, strict=True))
-    threshold = threshold.clip(-_LARGEST, _LARGEST)  # all numbers go left of 1e300, missing values need not
-    return feature.astype(int), threshold, value, left_of.astype(int), right_of.astype(int), missing.astype(bool)
+def _entries(text: str) -> dict[str, str]:
+    """The lines `name=value` of a part of LightGBM's text."""
+    return {name: value for name, _, value in (line.partition("=") for line in text.splitlines())}
 
 
-def _laid_out(
-    trees: Sequence[tuple[np.ndarray, ...]], columns: np.ndarray, scale: float, base: float, link: Link
-) -> Trees:
+def _lightgbm_tree(entries: Mapping[str, str]) -> _Columns:
+    """The inner nodes, then the leaves."""
+    value = np.array(entries["leaf_value"].split(), np.float64)
+    inner, leaves = len(value) - 1, np.zeros(len(value))
+
+    def of_inner(name: str, kind: type) -> np.ndarray:
+        return np.array(entries[name].split(), kind) if inner else np.empty(0, kind)
+
+    def child(name: str) -> np.ndarray:
+        place = of_inner(name, np.int64)
+        return np.concatenate([np.where(place < 0, inner + ~place, place), leaves.astype(np.int64)])
+
+    threshold, decision = of_inner("threshold", np.float64), of_inner("decision_type", np.int64)
+    assert not (decision & _CATEGORICAL).any(), "no feature is categorical"
+    missing = decision & _MISSING
+    assert not (missing == _MISSING_IS_ZERO).any(), "zero is a value"
+    # Where training met no missing value, LightGBM takes one for zero.
+    to_left = np.where(missing == _MISSING_IS_NAN, (decision & _MISSING_GOES_LEFT) > 0, threshold >= 0.0)
+    return (
+        np.concatenate([of_inner("split_feature", np.int64), np.full(len(value), _LEAF)]),
+        np.concatenate([threshold.clip(-_LARGEST, _LARGEST), leaves]),  # all numbers go left of 1e300
+        np.concatenate([np.zeros(inner), value]),
+        child("left_child"),
+        child("right_child"),
+        np.concatenate([to_left, leaves.astype(bool)]),
+    )
+
+
+def _laid_out(trees: Sequence[_Columns], columns: np.ndarray, scale: float, link: Link) -> Trees:
+    """Trees one behind the other; the nodes of each are in the order of a walk that goes left first."""
     features, numbers, skips, missings, sizes = [], [], [], [], []
-    for feature, threshold, value, left, right, missing in trees:
-        order = _depth_first(feature, left, right)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        feature, threshold, value, right, missing = (
-            array[order] for array in (feature, threshold, value, right, missing)
-        )
+    for feature, threshold, value, _, right, missing in trees:
         inner = feature >= 0
-        skip = np.zeros(len(order), np.int64)
-        skip[inner] = place[right[inner]] - np.flatnonzero(inner)
+        skip = np.zeros(len(feature), np.int64)
+        skip[inner] = right[inner] - np.flatnonzero(inner)
         assert skip.max(initial=0) < 2**16, "the sizes of the fits keep trees below 65,536 nodes"
         features.append(np.where(inner, columns[np.where(inner, feature, 0)], _LEAF).astype(np.int16))
         numbers.append(np.where(inner, _rounded_down(threshold), value.astype(np.float32)).astype(np.float32))
         skips.append(skip.astype(np.uint16))
         missings.append(missing)
-        sizes.append(len(order))
+        sizes.append(len(feature))
     starts = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
     return Trees(
         np.concatenate(features),
@@ -272,23 +279,22 @@ def _laid_out(
         np.concatenate(missings),
         starts,
         scale,
-        base,
-        link,
+        base=0.0,
+        link=link,
     )
 
 
-def _depth_first(feature: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Nodes in the order of a walk that goes left first; scikit-learn's forests have it already."""
-    inner = np.flatnonzero(feature >= 0)
-    if (left[inner] == inner + 1).all():
-        return np.arange(len(feature))
+def _depth_first(tree: _Columns) -> _Columns:
+    """The tree with its nodes in the order of a walk that goes left first."""
+    feature, threshold, value, left, right, missing = tree
     order, waiting = [], [0]
     while waiting:
         node = waiting.pop()
         order.append(node)
         if feature[node] >= 0:
             waiting += [int(right[node]), int(left[node])]
-    return np.array(order)
+    place = np.argsort(order)
+    return feature[order], threshold[order], value[order], place[left[order]], place[right[order]], missing[order]
 
 
 def _rounded_down(threshold: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from dnd.prediction.files import kept_to_the_end
+from dnd.common.compute import kept_to_the_end
 
 
 class Node:
