@@ -689,6 +689,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "arms": encoder_arms.tables,
     "large-sets": large_sets,
     "fast-features": fast_features.tables,
+    "fast-test": fast_features.test_tables,
     "graphs": graphs,
     "predictions": predictions,
     "stages": stages,

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import time
 from pathlib import Path
@@ -229,6 +230,32 @@ def tables(path: Path) -> list[str]:
     for name in (name for sets in groups.values() for name in sets):
         cells = [f"{errors[name][blend]:.4f}" if blend in errors[name] else "–" for blend in shown]
         found.append(f"| {name} | " + " | ".join(cells) + " |")
+    return found
+
+
+def test_tables(path: Path) -> list[str]:
+    """Errors on test parts, chosen by nothing here: without an encoder, before, now; `path` has the lines of now."""
+    files = {
+        "no encoder": ("without_encoder.jsonl",),
+        "before": ("before.jsonl",),
+        "now": (path.name, "fourteen.jsonl"),
+    }
+    errors: dict[str, dict[str, float]] = {}
+    for what, names in files.items():
+        for line in (json.loads(text) for name in names for text in (path.parent / name).read_text().splitlines()):
+            if line["seed"] == 1 and (line["dataset"] in FURTHER_SETS or line["dataset"] in REGRESSION):
+                errors.setdefault(line["dataset"], {})[what] = line["value"]
+    groups = {"further sets": FURTHER_SETS, "sets whose training labels the encoder learned": REGRESSION}
+    found = ["| set | " + " | ".join(files) + " |", "|---" * (len(files) + 1) + "|"]
+    for title, sets in groups.items():
+        own = [errors[name] for name in sets]
+        for name, one in zip(sets, own, strict=True):
+            best = min(one.values())
+            cells = [f"{one[what]:.3f}" if what in one else "–" for what in files]
+            found.append(f"| {name} | " + " | ".join(f"**{c}**" if c == f"{best:.3f}" else c for c in cells) + " |")
+        for against in ("no encoder", "before"):
+            if any(against in one for one in own):
+                found.append(f"| {title}: now against {against} | | | {_change(own, 'now', against)} |")
     return found
 
 
