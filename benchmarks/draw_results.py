@@ -374,7 +374,7 @@ def fourteen(path: Path) -> list[str]:
             str(len(runs[1])), f"{values[0]:.3f}", _bold(f"{values[1]:.3f}", better),
             f"{seconds[0]:.0f}", f"{seconds[1]:.0f}",
         ])  # fmt: skip
-    return table(["set", "molecules", "seeds", "0.1.0", "now", "CPU s, 0.1.0", "CPU s, now"], rows)
+    return table(["set", "molecules", "seeds", "0.1.0", "0.2.0", "CPU s, 0.1.0", "CPU s, 0.2.0"], rows)
 
 
 def finetuned(path: Path) -> list[str]:
