@@ -8,13 +8,13 @@ are fitted with counts, the calculated properties of the encoder, and one of the
 - none: descriptors alone
 - last: descriptors and the mean over atoms after the last layer, what `fast` has had so far
 - layers: descriptors, and means over atoms and states of the virtual node after every layer; only for the linear
-  members, as trees over so many columns take nine times as long and were no better on ESOL
+  members, as trees over so many columns take long
 - bare, alone: the same two without descriptors
 - values, labels, layers and values: last or layers, with what the encoder's heads say of measured and DFT properties;
   values without classes. ESOL, FreeSolv, Lipophilicity, BP, MP, RI and logP taught these heads, so that for these sets
   the columns know the answer: only the sets of MoleculeACE and Biogen say what they are worth
-- lean, lean and values: last or values, without the descriptors that take more than half of the time of all: counts of
-  fragments, QED, BCUT, SPS, and four indices of complexity
+- lean, lean and values: last or values, without the descriptors that take about half of the time of all: counts of
+  fragments, QED, BCUT, and five indices of complexity
 - lean, values, classes from 0.75: and the classes that the encoder predicts with this ROC-AUC on held-out molecules
 
 A blend is four members with weights fitted out of fold; `BLENDS` says which features each member of it has. Lines that

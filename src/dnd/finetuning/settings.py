@@ -98,8 +98,8 @@ class BlendConfig:
         second: another architecture for every second student, with `--encoder random`; none = all are alike.
         fingerprints: fingerprints that the members use beside Morgan counts: `avalon`, `erg`, `atom_pairs`, `torsions`.
         properties: terms of the encoder's ready-made heads, of `quantum` and `labels`, whose values join the
-            representation; an encoder without heads has none to give. Measured properties that the encoder was taught
-            of the molecules at hand are left out.
+            representation; an encoder without heads has none to give. Left out are classes that it predicts badly, and
+            measured properties that it learned of the molecules at hand.
         boosting_seeds: number of boosting fits that are averaged.
         folds: number of scaffold folds for the out-of-fold predictions.
         trees: largest number of trees in a forest; many targets get fewer.

@@ -84,8 +84,8 @@ _SLOW = ("fr_", "qed", "SPS", "BertzCT", "Ipc", "AvgIpc", "BalabanJ", "BCUT2D")
 LEAN_DESCRIPTORS = tuple(name for name in DESCRIPTOR_NAMES if not name.startswith(_SLOW))
 """The descriptors that members look at beside a representation.
 
-The others, counts of fragments and indices of complexity, take more than half of the time of all and lower no error out
-of fold there (docs/results/features.md).
+The others, counts of fragments and indices of complexity, take about half of the time of all, and over many data sets
+the error out of fold is level without them (docs/results/fast-features.md).
 """
 _PLACE_OF_DESCRIPTOR = {name: place for place, name in enumerate(DESCRIPTOR_NAMES)}
 
