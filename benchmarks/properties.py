@@ -10,7 +10,7 @@ DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.np
 all else is in the repository. `properties_data.py` says which labels teach, which judge, and what is left out.
 
 1. collect: every molecule, its labels, and the part that each label is in.
-2. blends: the recipe `fast` on the training labels of each measured data set.
+2. blends: the recipe `best` on the training labels of each measured data set.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
 4. soft: what every blend says of the training molecules of all small sets, and of a part of those of the large ones and
    of the pool of unlabelled molecules.
@@ -74,7 +74,7 @@ from dnd.finetuning.outcome import training_facts
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.students import initial_student, probe_head
 from dnd.models.students.encoders import half_precision
-from dnd.predictor.classical.features import count_fingerprints, features_of
+from dnd.predictor.classical.features import Layout, count_fingerprints, features_of
 from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import score
 from dnd.predictor.model_folder import Member
@@ -89,6 +89,8 @@ from dnd.training.settings import LoopConfig
 POOL_ROWS, LARGE_ROWS, SMALL_ROWS = 5_000, 8_000, 8_000
 """Molecules of the pool and of the large sets that the blends explain, and calculated ones of QM9's size that teach."""
 PIECE = 500
+TIME_LIMIT_S = 900
+"""Wall seconds that a blend may take."""
 
 
 def places_of(source: str) -> list[int]:
@@ -159,8 +161,9 @@ def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
             f"task={PROPERTIES[places[0]].kind}",
             "transform=none",
             "jobs=1",
+            f"blend.time_limit_s={TIME_LIMIT_S}",
         ]
-        config = load_config(FinetuneConfig, "fast", words, stage="finetune")
+        config = load_config(FinetuneConfig, "best", words, stage="finetune")
         finetune(table, folder, names, config, encoder=ENCODER, resume=folder.is_dir())
 
 
@@ -252,13 +255,17 @@ def ask_blends(molecules: Molecules, out: Path) -> None:
         blends = blends or {name: Predictor.load(out / "blends" / name) for name in blended(molecules)}
         own = rows[start : start + PIECE]
         found = valid_molecules([molecules.smiles[row] for row in own], HYDROGENS)
-        blend = next(iter(blends.values())).parts.blend
-        assert blend is not None
-        assert blend.encoder is not None
-        features = features_of(found.smiles, blend.encoder.embed(found.store), blend.layout)
-        values = np.full((len(own), len(PROPERTIES)), np.nan)
+        values, shared = np.full((len(own), len(PROPERTIES)), np.nan), None
         for name, predictor in blends.items():
-            values[np.ix_(found.places, places_of(name))] = predictor.predict_store(found.store, features)[0]
+            blend = predictor.parts.blend
+            assert blend is not None
+            assert blend.encoder is not None
+            shared = shared or features_of(found.smiles, None, Layout(0, blend.layout.sets))
+            # Each blend sees other predictions of the encoder: none of a property that its own molecules taught.
+            x_BF = np.concatenate([blend.encoder.embed(found.store), shared.x_BF], axis=1)
+            values[np.ix_(found.places, places_of(name))] = predictor.predict_store(
+                found.store, replace(shared, x_BF=x_BF)
+            )[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [[None if np.isnan(one) else float(f"{one:.6g}") for one in row] for row in values.tolist()]
         write_record(path, {"rows": own.tolist(), "values": lines})

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -179,7 +179,8 @@ class KeptFeatures:
 LIMIT_KERNEL_MOLECULES = 50_000  # of 9,000 the fits of all folds took 28 s; the time grows with the molecules
 LIMIT_KERNEL_TARGETS = 6
 LIMIT_BOOSTED_TARGETS = 30
-LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
+LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets, but `SMALLEST_FOREST` for each at least
+SMALLEST_FOREST = 10
 LIMIT_BOOSTING_WORK = 10  # fits of the boosting over all targets, but one for each at least
 _COMMON_COUNTS = 512
 _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
@@ -258,7 +259,7 @@ def fit_member(name: str, training: Training) -> ArrayModel:
 
 def trees_of(options: FitOptions, targets: int) -> int:
     """Number of trees of a forest for each of `num_targets` targets."""
-    return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
+    return max(SMALLEST_FOREST, min(options.trees, LIMIT_FOREST_WORK // targets))
 
 
 def seeds_of(options: FitOptions, targets: int) -> int:
@@ -637,26 +638,31 @@ def _piece(bench: Workbench, name: str, fold: int) -> str:
     return f"{name}-{fold}-{digest.hexdigest()[:16]}"
 
 
-def within_bytes(members: Sequence[Sequence[ArrayModel]], limit: int) -> tuple[list[tuple[ArrayModel, ...]], int]:
-    """The members with fewer trees where their arrays would take more than `limit` bytes, and the trees left out.
+def with_smaller_forests(
+    members: Sequence[Sequence[ArrayModel]], limit: int
+) -> tuple[list[tuple[ArrayModel, ...]], int]:
+    """The members with fewer trees where the forests would take more than `limit` bytes, and the trees left out.
 
-    A forest is a mean over trees that are alike, so fewer of them change a prediction little; all forests lose the same
-    share. Boosted trees correct each other and stay.
+    A forest is a mean over trees that are alike, so fewer of them change a prediction little: its error grows with one
+    over their number. All forests lose the same share, but each keeps `SMALLEST_FOREST` of them, whatever they take.
+    Boosted trees correct each other and stay; so do all members that are not forests.
     """
-    forests = [m for models in members for m in models if isinstance(m, Trees) and m.is_mean]
-    others = sum(model.num_bytes for models in members for model in models) - sum(m.num_bytes for m in forests)
-    share = (limit - others) / max(1, sum(m.num_bytes for m in forests))
+    forests = [model for models in members for model in models if _is_mean_of_trees(model)]
+    share = limit / max(1, sum(model.num_bytes for model in forests))
     if share >= 1:
         return [tuple(models) for models in members], 0
-    left_out = 0
-    kept: list[tuple[ArrayModel, ...]] = []
-    for models in members:
-        own: list[ArrayModel] = []
-        for model in models:
-            if isinstance(model, Trees) and model.is_mean:
-                trees = max(1, int(share * model.num_trees))
-                left_out += model.num_trees - trees
-                model = model.first(trees)
-            own.append(model)
-        kept.append(tuple(own))
-    return kept, left_out
+    kept = [tuple(_with_share(model, share) for model in models) for models in members]
+    return kept, sum(model.num_trees for model in forests) - sum(
+        model.num_trees for models in kept for model in models if _is_mean_of_trees(model)
+    )
+
+
+def _is_mean_of_trees(model: ArrayModel) -> TypeGuard[Trees]:
+    return isinstance(model, Trees) and model.is_mean
+
+
+def _with_share(model: ArrayModel, share: float) -> ArrayModel:
+    """A forest with this share of its trees; another model as it is."""
+    if not _is_mean_of_trees(model):
+        return model
+    return model.first(min(model.num_trees, max(SMALLEST_FOREST, int(share * model.num_trees))))

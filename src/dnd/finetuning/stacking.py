@@ -18,7 +18,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
 from dnd.common.log import LOGGER, PROGRESS, Progress
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
-from dnd.finetuning.classical import ClassicalFits, KeptFeatures, KeptWork, Workbench, fit_classical, within_bytes
+from dnd.finetuning.classical import ClassicalFits, KeptFeatures, KeptWork, Workbench, fit_classical, with_smaller_forests
 from dnd.finetuning.evaluation import Features
 from dnd.finetuning.fold_data import (
     development,
@@ -279,7 +279,7 @@ def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) ->
 #
 
 
-LIMIT_BYTES = 12_000_000  # of all classical arrays in a MODEL folder
+FOREST_BYTES = 12_000_000  # of all forests in a MODEL folder
 _LEAST_WEIGHT = 0.5
 _CLASSICAL_SHARE, _ALONE = 0.45, 0.8  # of what is left of a time limit, with and without students to come
 
@@ -392,7 +392,7 @@ def _combine(
     weight_B = bench.weights_of(bench.rows)
     weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric, weight_B)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
-    kept, left_out = within_bytes([fits.models[name] for name in used], LIMIT_BYTES // len(plan.parts))
+    kept, left_out = with_smaller_forests([fits.models[name] for name in used], FOREST_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
     if left_out:
         fits.dropped.append(f"{left_out} trees, so that the model stays small")

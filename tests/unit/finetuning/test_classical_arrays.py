@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.finetuning.classical import SMALLEST_FOREST, FitOptions, Training, fit_member, with_smaller_forests
 from dnd.predictor.classical import array_models
 from dnd.predictor.classical.array_models import (
     Kernel,
@@ -285,3 +285,26 @@ def test_a_molecule_that_a_feature_is_refused_for_has_a_reason_and_the_others_ha
     assert (found.x_BF[1] == 0).all()
     np.testing.assert_array_equal(found.x_BF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_BF)
     assert not features_of([crowded], None, layout, wanted=FIRST_SETS).refused
+
+
+def test_forests_shrink_to_their_limit_whatever_the_other_members_take(esol):
+    x_BF, y_B = esol
+    training = Training(x_BF, y_B, LAYOUT, False, 1, 1, FitOptions(trees=40))
+    names = ("forest_descriptors", "gaussian_process", "boosting", "forest_counts")
+    members = [(fit_member(name, training),) for name in names]
+    forests = [members[0][0], members[3][0]]
+    whole = sum(model.num_bytes for model in forests)
+
+    same, none_left_out = with_smaller_forests(members, whole)
+    assert [models[0] for models in same] == [models[0] for models in members]
+    assert none_left_out == 0
+
+    halved, left_out = with_smaller_forests(members, whole // 2)
+    assert halved[1][0] is members[1][0]  # the process, larger than the limit or not
+    assert halved[2][0] is members[2][0]
+    assert [halved[place][0].num_trees for place in (0, 3)] == [20, 20]
+    assert left_out == 40
+    assert np.allclose(halved[0][0].predict(x_BF), forests[0].first(20).predict(x_BF))
+
+    smallest, _ = with_smaller_forests(members, 1)
+    assert [smallest[place][0].num_trees for place in (0, 3)] == [SMALLEST_FOREST] * 2
