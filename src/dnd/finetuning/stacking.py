@@ -18,7 +18,14 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError
 from dnd.common.log import LOGGER, PROGRESS, Progress
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
-from dnd.finetuning.classical import ClassicalFits, KeptFeatures, KeptWork, Workbench, fit_classical, with_smaller_forests
+from dnd.finetuning.classical import (
+    ClassicalFits,
+    KeptFeatures,
+    KeptWork,
+    Workbench,
+    fit_classical,
+    with_smaller_forests,
+)
 from dnd.finetuning.evaluation import Features
 from dnd.finetuning.fold_data import (
     development,
