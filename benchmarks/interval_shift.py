@@ -110,6 +110,7 @@ def _blend(
         x_BF=features_of(smiles, None).x_BF,
         place_B=np.arange(len(smiles)),
         targets_BC=targets_BC,
+        judged_BC=targets_BC,
         targets=targets,
         layout=Layout(),
         rows=rows,

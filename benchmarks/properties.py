@@ -10,7 +10,7 @@ DATA has qm9/qm9_3d.npz with qm9_props.npz, and druglike_etkdg/druglike_etkdg.np
 all else is in the repository. `properties_data.py` says which labels teach, which judge, and what is left out.
 
 1. collect: every molecule, its labels, and the part that each label is in.
-2. blends: the recipe `best` on the training labels of each measured data set.
+2. blends: `best` on the training labels of each measured data set, `fast` on those of the large ones.
 3. forests: a random forest on counts of the same training labels, to stand beside the student.
 4. soft: what every blend says of the training molecules of all small sets, and of a part of those of the large ones and
    of the pool of unlabelled molecules.
@@ -89,8 +89,8 @@ from dnd.training.settings import LoopConfig
 POOL_ROWS, LARGE_ROWS, SMALL_ROWS = 5_000, 8_000, 8_000
 """Molecules of the pool and of the large sets that the blends explain, and calculated ones of QM9's size that teach."""
 PIECE = 500
-TIME_LIMIT_S = 900
-"""Wall seconds that a blend may take."""
+MOST_FOR_BEST, TIME_LIMIT_S = 5_000, 900
+"""Training molecules from which on the blend is of `fast`, and wall seconds that one of `best` may take."""
 
 
 def places_of(source: str) -> list[int]:
@@ -161,9 +161,10 @@ def fit_blends(molecules: Molecules, out: Path, names: Sequence[str]) -> None:
             f"task={PROPERTIES[places[0]].kind}",
             "transform=none",
             "jobs=1",
-            f"blend.time_limit_s={TIME_LIMIT_S}",
         ]
-        config = load_config(FinetuneConfig, "best", words, stage="finetune")
+        recipe = "best" if len(train) < MOST_FOR_BEST else "fast"
+        words += [f"blend.time_limit_s={TIME_LIMIT_S}"] if recipe == "best" else []
+        config = load_config(FinetuneConfig, recipe, words, stage="finetune")
         finetune(table, folder, names, config, encoder=ENCODER, resume=folder.is_dir())
 
 

@@ -455,7 +455,8 @@ class Workbench:
     Attributes:
         x_BF: features of all molecules; rows that have none are never asked for.
         place_B: row of `x_BF` of each molecule, -1 where there is none.
-        targets_BC: labels in raw units; NaN = missing.
+        targets_BC: labels in raw units that members are fitted to; NaN = missing.
+        judged_BC: labels that members are judged by, see `judged_labels`.
         targets: scale and kind, from the development molecules.
         layout: columns of `x_BF`.
         rows: development molecules with features.
@@ -464,14 +465,13 @@ class Workbench:
         seed: random seed of the fits.
         options: settings of the fits.
         identity_B: a number for each molecule, the same for all its rows.
-        exact_BC: `targets_BC` without limits, which are used for fitting but not for evaluation; None = there is no
-            limit.
         weight_B: weights of all molecules, see `LabelledMolecules`.
     """
 
     x_BF: Float32[np.ndarray, "known features"]
     place_B: Int64[np.ndarray, "molecules"]
     targets_BC: Array
+    judged_BC: Array
     targets: tuple[Target, ...]
     layout: Layout
     rows: Int64[np.ndarray, "rows"]
@@ -480,13 +480,7 @@ class Workbench:
     seed: int
     options: FitOptions
     identity_B: Int64[np.ndarray, "molecules"]
-    exact_BC: Array | None = None
     weight_B: Weights = None
-
-    @property
-    def judged_BC(self) -> Array:
-        """The labels that members are evaluated on."""
-        return self.targets_BC if self.exact_BC is None else self.exact_BC
 
     def weights_of(self, rows: np.ndarray) -> Weights:
         """Of some molecules."""

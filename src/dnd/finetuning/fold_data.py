@@ -17,10 +17,11 @@ from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
 from dnd.finetuning.tasks import fit_targets
 from dnd.models.students.base import Student
-from dnd.models.students.encoders import RANDOM, PropertyHeads, load_heads, load_learned_labels
+from dnd.models.students.encoders import RANDOM, LearnedLabels, PropertyHeads, load_heads, load_learned_labels
 from dnd.predictor.applicability_domain import similarity_out_of_fold
 from dnd.predictor.classical.features import FIRST_SETS, Layout, features_of
 from dnd.predictor.ensemble import FrozenEncoder
+from dnd.predictor.targets import TaskKind
 
 # Folds for predictions out of fold: whole scaffolds, so that a member is judged on molecules unlike its own.
 
@@ -64,6 +65,7 @@ def scaffold_folds(
 
 LEAST_ROC_AUC = 0.8  # of a class on held-out molecules; weaker ones are many and add nothing
 LIMIT_LEARNED = 0.05  # of the development molecules, of which a head may know the answer
+FEWEST_JUDGED, FEWEST_OF_A_CLASS = 100, 5  # labels by which weights and intervals are settled
 _FEATURE_SHARE = 0.35  # of what is left of a time limit
 _FEATURE_PILOT, _FEWEST_ROWS = 50, 200
 
@@ -85,7 +87,7 @@ def _heads(plan: Plan) -> PropertyHeads | None:
     heads = load_heads(plan.encoder) if plan.config.blend.properties else None
     if heads is None:
         return None
-    rows = np.unique(np.concatenate([development(part) for part in plan.parts]))
+    rows = every_development_row(plan.parts)
     learned = load_learned_labels(plan.encoder)
     shares = learned.share([plan.molecules.identities[row] for row in rows]) if learned else {}
     kept: list[int] = []
@@ -104,6 +106,51 @@ def _heads(plan: Plan) -> PropertyHeads | None:
             f"features: left out predicted {names}: of so many of these molecules the encoder learned the label"
         )
     return heads.kept(kept)
+
+
+def judged_labels(
+    labels_BC: Float[np.ndarray, "molecules targets"],
+    kinds: Sequence[TaskKind],
+    identities: Sequence[str],
+    rows: Int64[np.ndarray, "rows"],
+    learned: LearnedLabels | None,
+) -> Float[np.ndarray, "molecules targets"]:
+    """The labels by which weights, calibration and the choice among students are made; NaN = none.
+
+    The label of a development molecule whose measured labels taught the encoder is none of them: its representation may
+    hold the answer, so that the error out of fold of a member that sees it is too low. Where fewer than `FEWEST_JUDGED`
+    labels of a target would be left, all are kept, and a line says so.
+
+    Args:
+        labels_BC: labels of all molecules, without limits such as `>10`.
+        kinds: tasks of the targets.
+        identities: identities of all molecules.
+        rows: development molecules.
+        learned: what the encoder learned; None = no measured label.
+    """
+    if learned is None:
+        return labels_BC
+    own = [identities[row] for row in rows]
+    sets = [name for name, share in learned.share(own).items() if share > LIMIT_LEARNED]
+    taught = rows[learned.knows(own, sets)]
+    if not len(taught):
+        return labels_BC
+    without_BC = labels_BC.copy()
+    without_BC[taught] = np.nan
+    enough_C = np.array([_can_judge(*one) for one in zip(without_BC[rows].T, kinds, strict=True)])
+    others = "the others" if enough_C.all() else "the others, of targets that have enough of them,"
+    LOGGER.info(
+        f"{len(taught)} of {len(rows)} molecules have measured labels that taught the encoder ({', '.join(sets)}): "
+        + (f"{others} decide weights and intervals" if enough_C.any() else "their errors out of fold are too low")
+    )
+    return np.where(enough_C, without_BC, labels_BC)
+
+
+def _can_judge(labels_B: Float[np.ndarray, "molecules"], kind: TaskKind) -> bool:
+    """Whether enough labels are known, and of two classes enough of the rarer one."""
+    known = labels_B[~np.isnan(labels_B)]
+    rarer = min((known == 0).sum(), (known == 1).sum()) if kind == "classification" else FEWEST_OF_A_CLASS
+    return len(known) >= FEWEST_JUDGED and bool(rarer >= FEWEST_OF_A_CLASS)
 
 
 def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:
@@ -145,8 +192,18 @@ def development(partition: Split) -> Int64[np.ndarray, "rows"]:
     return np.sort(np.concatenate([partition.train, partition.valid]))
 
 
+def every_development_row(parts: Sequence[Split]) -> Int64[np.ndarray, "rows"]:
+    """Those that are development molecules of a partition, ascending."""
+    return np.unique(np.concatenate([development(part) for part in parts]))
+
+
 def workbench(
-    plan: Plan, partition: Split, x_BF: np.ndarray, place_B: np.ndarray, encoder: FrozenEncoder | None
+    plan: Plan,
+    partition: Split,
+    x_BF: np.ndarray,
+    place_B: np.ndarray,
+    judged_BC: np.ndarray,
+    encoder: FrozenEncoder | None,
 ) -> Workbench:
     """What the classical members of a partition share: folds, and the scale of the targets."""
     molecules, config = plan.molecules, plan.config
@@ -168,7 +225,7 @@ def workbench(
         x_BF=x_BF,
         place_B=place_B,
         targets_BC=molecules.targets_BC,
-        exact_BC=None if molecules.sides_BC is None else molecules.exact_BC,
+        judged_BC=judged_BC,
         targets=tuple(with_groups(targets, molecules.groups, molecules.class_names)),
         layout=feature_layout(plan, encoder),
         rows=rows,

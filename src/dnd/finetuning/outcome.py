@@ -98,6 +98,7 @@ class Fitted:
         blend: the classical part; None = networks only.
         lessons: per partition the molecules that the calibration is fitted on; None = its validation part, or with
             folds its test part.
+        judged_BC: labels that the calibration is fitted to; None = all but limits.
         features: features of the molecules for the baselines, if they are computed already.
         alone: per member of a blend its own predictions for each partition.
         deadline: value of `time.monotonic` by which the baselines must be fitted.
@@ -116,6 +117,7 @@ class Fitted:
     embed: Callable[[np.ndarray], np.ndarray]
     blend: Blend | None = None
     lessons: list[np.ndarray] | None = None
+    judged_BC: Array | None = None
     features: Features | None = None
     alone: Mapping[str, list[Array]] = field(default_factory=dict)
     deadline: float = math.inf
@@ -149,7 +151,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     transforms = [target.transform for target in fitted.targets]
     folds, calibration = calibrate(
         fitted.folds,
-        molecules.exact_BC,
+        molecules.exact_BC if fitted.judged_BC is None else fitted.judged_BC,
         tasks.kinds,
         fitted.lessons,
         groups=molecules.groups,

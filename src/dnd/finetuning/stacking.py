@@ -29,8 +29,10 @@ from dnd.finetuning.classical import (
 from dnd.finetuning.evaluation import Features
 from dnd.finetuning.fold_data import (
     development,
+    every_development_row,
     feature_layout,
     frozen_encoder,
+    judged_labels,
     rows_with_features,
     similarity_to_training,
     workbench,
@@ -46,7 +48,7 @@ from dnd.finetuning.students import (
     train_frozen,
     train_member,
 )
-from dnd.models.students.encoders import RANDOM
+from dnd.models.students.encoders import RANDOM, load_learned_labels
 from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, features_of
 from dnd.predictor.ensemble import STUDENTS, Blend, ClassicalMember, FrozenEncoder, run_over, weighted_spread
 from dnd.predictor.targets import Target, from_learned_scale, normalised, on_learned_scale
@@ -365,10 +367,14 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         LOGGER.info(f"row {row} is {left}: {reason}")
         place_B[every[place]] = -1
     parts: list[_Part] = []
+    learned = None if plan.encoder == RANDOM else load_learned_labels(plan.encoder)
+    judged_BC = judged_labels(
+        plan.molecules.exact_BC, plan.tasks.kinds, plan.molecules.identities, every_development_row(plan.parts), learned
+    )
     first = 0
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
-        bench = workbench(plan, partition, x_BF, place_B, encoder)
+        bench = workbench(plan, partition, x_BF, place_B, judged_BC, encoder)
         if plan.molecules.sides_BC is not None:
             from dnd.finetuning.objective import with_limits_filled  # few tables have limits
 
@@ -383,7 +389,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
         if trained is None:
             return None
         parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
-    return replace(_assemble(plan, parts, encoder, x_BF, place_B), deadline=time.monotonic() + clock.left())
+    fitted = _assemble(plan, parts, encoder, x_BF, place_B)
+    return replace(fitted, judged_BC=judged_BC, deadline=time.monotonic() + clock.left())
 
 
 def _combine(
@@ -449,7 +456,7 @@ def _assemble(
         replace(result.member, weight=float(np.mean(weights)))
         for result, weights in zip(networks, network_weights, strict=True)
     )
-    learned = np.unique(np.concatenate([development(part.partition) for part in parts]))
+    learned = every_development_row([part.partition for part in parts])
     groups = plan.molecules.groups
     for line in _lines(parts):
         LOGGER.info(line)

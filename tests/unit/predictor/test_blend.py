@@ -307,7 +307,8 @@ def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyP
     fitted: list[tuple[int, int]] = []
     targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
     x_BF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
-    bench = Workbench(x_BF, rows, np.zeros((1000, 30)), targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
+    labels = np.zeros((1000, 30))
+    bench = Workbench(x_BF, rows, labels, labels, targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
     moments = iter([0.0, 2.0])
     monkeypatch.setattr("time.monotonic", lambda: next(moments))
     monkeypatch.setattr(

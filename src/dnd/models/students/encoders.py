@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor, nn
 
 from dnd.common.config import from_dict, nearest
@@ -317,11 +317,21 @@ class LearnedLabels:
 
     def share(self, identities: Collection[str]) -> dict[str, float]:
         """For each data set the share of some molecules, at least one, that it has a label of."""
-        digest_B = np.array([_digest(one) for one in set(identities)], np.int64)
-        place_B = np.searchsorted(self.digest_K, digest_B).clip(max=max(0, len(self.digest_K) - 1))
-        is_known_B = self.digest_K[place_B] == digest_B if len(self.digest_K) else np.zeros(len(digest_B), bool)
-        of_known = self.sets_K[place_B[is_known_B]]
-        return {name: float((of_known >> place & 1).sum() / len(digest_B)) for place, name in enumerate(self.sets)}
+        sets_B = self._sets_of(sorted(set(identities)))
+        return {name: float((sets_B >> place & 1).mean()) for place, name in enumerate(self.sets)}
+
+    def knows(self, identities: Sequence[str], sets: Collection[str]) -> Bool[np.ndarray, "molecules"]:
+        """Which molecules one of these data sets has a label of."""
+        wanted = sum(1 << place for place, name in enumerate(self.sets) if name in sets)
+        return np.asarray(self._sets_of(identities) & wanted, bool)
+
+    def _sets_of(self, identities: Sequence[str]) -> Int32[np.ndarray, "molecules"]:
+        """The bits of the data sets that have a label of each molecule."""
+        digest_B = np.array([_digest(one) for one in identities], np.int64)
+        if not len(self.digest_K):
+            return np.zeros(len(digest_B), np.int32)
+        place_B = np.searchsorted(self.digest_K, digest_B).clip(max=len(self.digest_K) - 1)
+        return np.where(self.digest_K[place_B] == digest_B, self.sets_K[place_B], 0).astype(np.int32)
 
 
 def _digest(identity: str) -> int:
