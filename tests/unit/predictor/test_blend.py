@@ -309,13 +309,14 @@ def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyP
     x_BF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
     labels = np.zeros((1000, 30))
     bench = Workbench(x_BF, rows, labels, labels, targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
-    moments = iter([0.0, 2.0])
+    moments = iter([0.0, 2.0, 2.0, 4.0])
     monkeypatch.setattr("time.monotonic", lambda: next(moments))
     monkeypatch.setattr(
         Workbench, "fit", lambda self, name, rows, fold, columns: fitted.append((len(rows), len(columns)))
     )
     assert _pilot(bench, "ridge") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 1.2)
     assert fitted == [(334, 4)]
+    assert _pilot(bench, "boosting") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 0.8)  # bins, not molecules
 
 
 def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):
