@@ -10,6 +10,7 @@ good the model is; no label of it, nor any of the test part, taught the encoder.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +125,16 @@ def page(lines: list[Line]) -> str:
     heads = ["set", "judge: all", "judge: others", "validation molecules", "metric"]
     heads += ["all", "others", "coverage: all", "coverage: others"]
     said = (
-        f"The score hardly differs; with the others alone it is better on {better} of {len(rows)} targets. Intervals made\n"
-        f"for 90 % cover {mean['others']} on average instead of {mean['all']}, and are off by {off['others']} instead of\n"
-        f"{off['all']} (root mean square), because FreeSolv's, judged by 64 molecules, cover less. The others decide now,\n"
-        "where at least 100 labels of them are known.\n"
+        f"The score hardly differs; with the others alone it is better on {better} of {len(rows)} targets. Intervals "
+        f"made for 90 % cover {mean['others']} on average instead of {mean['all']}. They are off by {off['others']} "
+        f"instead of {off['all']} (root mean square), because FreeSolv's, judged by 64 molecules, cover less. The others "
+        "decide now, where at least 100 labels of them are known."
     )
     return "\n".join(
         [
             INTRODUCTION,
-            said,
+            textwrap.fill(said, 120),
+            "",
             "| " + " | ".join(heads) + " |",
             "|---" * len(heads) + "|",
             *("| " + " | ".join(row) + " |" for row in rows),
