@@ -127,8 +127,8 @@ def page(lines: list[Line]) -> str:
     said = (
         f"The score hardly differs; with the others alone it is better on {better} of {len(rows)} targets. Intervals "
         f"made for 90 % cover {mean['others']} on average instead of {mean['all']}. They are off by {off['others']} "
-        f"instead of {off['all']} (root mean square), because FreeSolv's, judged by 64 molecules, cover less. The others "
-        "decide now, where at least 100 labels of them are known."
+        f"instead of {off['all']} (root mean square), because FreeSolv's, judged by 64 molecules, cover less. "
+        "The others decide now, where at least 100 labels of them are known."
     )
     return "\n".join(
         [
