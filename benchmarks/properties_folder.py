@@ -473,7 +473,8 @@ def table(lines: Sequence[Mapping[str, str]]) -> str:
         cells = [line["property"], line["unit"] or "–", line["data"], f"{line['training']} / {line['test']}", metric]
         cells += [f"{value:.3g}" for value in values]
         cells += [line["beside_forest"].rpartition(" ")[0] or "–"]
-        cells += [f"{float(line['coverage']):.0%}" if line["coverage"] else "–", line["ships"]]
+        covers = line["coverage"] or line["set_coverage"]  # of intervals, or of sets of classes
+        cells += [f"{float(covers):.0%}" if covers else "–", line["ships"]]
         found.append(f"| {' | '.join(cells)} |")
     return "\n".join(found)
 
