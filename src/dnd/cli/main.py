@@ -93,7 +93,7 @@ class _Verbs(typer.core.TyperGroup):
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
     app = typer.Typer(name="dnd", cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback(help="Denoise and distill: molecular properties from SMILES, with a student of a 3D teacher.")(_root)
+    app.callback(help="Predict molecular properties from SMILES.")(_root)
     for name, line in VERBS.items():
         if name != verb:
             app.command(name, help=line)(_not_loaded)
