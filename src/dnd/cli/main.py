@@ -56,7 +56,7 @@ VERBS = {
     "export": "A model of one student → ONNX, with the code that makes its inputs; runs without torch.",
     "serve": "Models → a web page for SMILES and files, and a JSON interface for programs.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
-    "reproduce": "The tables and figures of the paper, ours beside theirs.",
+    "reproduce": "The tables and figures of the paper, compared with ours.",
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
     "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
