@@ -75,7 +75,7 @@ def properties() -> None:
         typer.echo(line)
     typer.echo(
         f"\n{len(entries)} properties of the model {DEFAULT_MODEL}. `dnd predict molecules.csv` predicts all of them, "
-        "--properties NAME,NAME some.\nRMSE is in the unit (smaller is better), ROC-AUC of classes (larger is better).\n"
+        "--properties NAME,NAME some.\nRMSE is in the unit (smaller is better); ROC-AUC: larger is better.\n"
         "Forest: a random forest on counts, fitted on at most 3,000 of the training molecules.\n"
         f"What each is bad at, licences, how it was made: {DEFAULT_FOLDER / 'card.md'}"
     )
