@@ -1,4 +1,4 @@
-"""What becomes of limits such as `>4.2`: kept as limits, dropped, or taken for values?
+"""Censored labels such as `>4.2`: keep them as limits, drop them, or use the limit as the value?
 
     python benchmarks/censored.py [-o docs/results/censored] [--data lipo esol] [--seeds 1 2 3 4 5]
 
@@ -147,12 +147,12 @@ def write_table(
 def page(lines: Sequence[dict[str, str]]) -> str:
     """The results as Markdown."""
     out = [
-        "# What becomes of limits",
+        "# Censored labels: keep, drop, or use the limit",
         "",
         f"`python benchmarks/censored.py`; raw lines: [{TABLE}]({TABLE}). Two fifths of the labels that were learned",
-        "are limits (`>` the quantile 0.6 of the data). RMSE against true values of other scaffolds, mean over seeds;",
-        "in brackets that of molecules beyond the limit. Changes against `drop` with their paired 95 % interval (t).",
-        "Only molecules of training parts took part.",
+        "are censored (`>` the quantile 0.6 of the data). RMSE against true values of other scaffolds, mean over",
+        "seeds; in brackets that of molecules beyond the limit. Changes against `drop` with their paired 95 %",
+        "interval (t). Only molecules of training parts took part.",
         "",
         "| data | recipe | seeds | keep | drop | limit | keep - drop | limit - drop | keep - limit |",
         "|---" * 9 + "|",

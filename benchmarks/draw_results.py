@@ -47,7 +47,7 @@ _MARKER = re.compile(
 _CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 _MEASURED = re.compile(r"(?<![\d.])\d+\.\d+(?!\.?\d)")
 _SOURCE = re.compile(r"<!-- by hand from |\.csv|\.jsonl?\b|results/\w+/`")
-# RandInit with layer decay was part of the QM9 table of before its protocol was mended.
+# RandInit with layer decay was part of the QM9 table of before its protocol was corrected.
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 _TABLES = (("cpu", "table1", TABLE_1), ("cpu", "table6", _OLD_TABLE_6), ("small", "table6", TABLE_2))
 """Budget, table and systems of each whole table of `dnd reproduce`."""

@@ -234,11 +234,11 @@ def tables(path: Path) -> list[str]:
 
 
 def test_tables(path: Path) -> list[str]:
-    """Errors on test parts, chosen by nothing here: without an encoder, before, now; `path` has the lines of now."""
+    """Errors on test parts, which chose nothing: without an encoder, `last`, chosen; `path` has lines of the third."""
     files = {
         "no encoder": ("without_encoder.jsonl",),
-        "before": ("before.jsonl", "fourteen.jsonl"),
-        "now": (path.name, "seven.jsonl"),
+        "last": ("before.jsonl", "fourteen.jsonl"),
+        "chosen": (path.name, "seven.jsonl"),
     }
     errors: dict[str, dict[str, float]] = {}
     for what, names in files.items():
@@ -253,9 +253,9 @@ def test_tables(path: Path) -> list[str]:
             best = min(one.values())
             cells = [f"{one[what]:.3f}" if what in one else "–" for what in files]
             found.append(f"| {name} | " + " | ".join(f"**{c}**" if c == f"{best:.3f}" else c for c in cells) + " |")
-        for against in ("no encoder", "before"):
+        for against in ("no encoder", "last"):
             if any(against in one for one in own):
-                found.append(f"| {title}: now against {against} | | | {_change(own, 'now', against)} |")
+                found.append(f"| {title}: chosen against {against} | | | {_change(own, 'chosen', against)} |")
     return found
 
 

@@ -6,12 +6,12 @@ The training and validation parts of five data sets (OGB's scaffold splits) are 
 scaffolds, in several dealings; of larger sets, `--rows` molecules drawn at random. A member is fitted on two folds and
 judged on the third, with `dnd-base`'s representation, RDKit's descriptors, Morgan counts and one of these:
 
-- own: nothing more, what the recipes had so far
+- own: nothing more
 - maplight: Avalon counts and ErG
 - all: these, atom pairs and topological torsions
 
-Members are those of the recipes, boosting in several settings, scikit-learn's histogram boosting (what the recipes had
-so far), and a support vector machine (RBF kernel on Morgan counts), with which the Gaussian process has to keep up.
+Members are those of the recipes, boosting in several settings, scikit-learn's histogram boosting (which LightGBM
+replaced), and a support vector machine (RBF kernel on Morgan counts), with which the Gaussian process has to keep up.
 Each result is a line of the file and is not computed again. Regression is judged by RMSE and MAE, classes by ROC-AUC
 and log loss; the weights of a blend follow `rmse` and `log_loss`.
 """
@@ -100,15 +100,16 @@ DECIDED = (
     "## What was decided",
     "",
     "- Avalon counts and ErG join the features of boosting in `best`: it is better with them on BACE, FreeSolv and",
-    "  Lipophilicity, level on BBBP, worse on ESOL. `fast` goes without: 2 ms of CPU a molecule beside",
-    "  3.5 for descriptors (busy core). When this was measured, RDKit's ErG gave wrong values for some molecules with",
-    "  rings (6 % of ESOL's); that is mended, and the scores were not measured again.",
+    "  Lipophilicity, level on BBBP, worse on ESOL. `fast` goes without: they take 0.9 ms of CPU a molecule, as long",
+    "  as the descriptors that it sees (about half of 1.7 ms; [lines](performance/descriptors.txt)). These scores were",
+    "  measured with RDKit's own ErG, which gives wrong values for some molecules with rings (6 % of ESOL's); `dnd`",
+    "  has a corrected one.",
     "- LightGBM replaces scikit-learn's histogram boosting: it takes an eleventh of the time on FreeSolv, where alone",
     "  both were run. There its error is 4 % larger with the same features and 12 % smaller with Avalon and ErG.",
     "- Atom pairs and torsions add nothing clear to these, for 1.4 times the time of a fit.",
     "- Forests keep their features: with more of them some sets gain, some lose, and the log loss of BBBP grows.",
     "- Boosting has 200 trees of 16 leaves. On BACE, 500 trees of 31 leaves rank as well, at twice the log loss.",
-    "  It had 255 bins here and has 63 now ([what that changes](features/settings.csv)).",
+    "  It had 255 bins here and has 63 in the recipes ([what that changes](features/settings.csv)).",
     "- Boosting keeps the squared loss where the absolute error is asked for: the absolute loss had the larger",
     "  absolute error on all three sets.",
     "- The Gaussian process stays, and no support vector machine joins it: the latter is far behind on the three",
@@ -222,6 +223,7 @@ def _scores(y_B: np.ndarray, out_B: np.ndarray, classes: bool) -> dict[str, str]
 def page(lines: Sequence[dict[str, str]]) -> list[str]:
     """A table of each judgement: a row per member and scheme, a column per data set, means over dealings."""
     found = ["# Features and members, out of fold", "", *(__doc__ or "").strip().splitlines()[2:]]
+    found += ["", "In brackets: molecules of a set, dealings of a mean. CPU s: of three fits on a busy core."]
     for metric in ("rmse", "mae", "rocauc", "log_loss"):
         own = [line for line in lines if line[metric]]
         names = list(dict.fromkeys(line["data"] for line in own))
@@ -238,13 +240,7 @@ def page(lines: Sequence[dict[str, str]]) -> list[str]:
                 cells.append(f"{np.mean(values):.3f} ({len(values)})" if values else "-")
             seconds = np.mean([float(line["cpu_s"]) for line in row])
             found.append(f"| {member} | {scheme} | " + " | ".join(cells) + f" | {seconds:.1f} |")
-    return [
-        *found,
-        "",
-        *DECIDED,
-        "",
-        "In brackets: molecules of a set, dealings of a mean. CPU s: of three fits on a busy core.",
-    ]
+    return [*found, "", *DECIDED]
 
 
 def _arguments() -> argparse.Namespace:

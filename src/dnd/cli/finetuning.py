@@ -47,7 +47,13 @@ Also = Annotated[
     list[str] | None,
     typer.Option(help="FILE:COLUMN[,COLUMN]: another table, whose targets the same model learns; may be repeated."),
 ]
-Encoder = Annotated[str | None, typer.Option(help="A shipped encoder, an ENCODER folder, or `random` for RandInit.")]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Pretrained encoder to start from: dnd-base (default), dnd-tokengt, an ENCODER folder, or `random` "
+        "(no pretraining)."
+    ),
+]
 Student = Annotated[
     str | None,
     typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder for its architecture."),
@@ -62,7 +68,7 @@ Task = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        help="scaffold, scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
+        help="scaffold (default), scaffold-balanced, random, cluster, kfold, kfold:5x3, column:NAME, time:NAME, "
         "or index:TRAIN,VALID,TEST.",
         autocompletion=completed_by("scaffold scaffold-balanced random cluster kfold column: time: index:"),
     ),

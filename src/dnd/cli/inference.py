@@ -66,7 +66,7 @@ def predict(
 
 
 def properties() -> None:
-    """List the ready-made properties: unit, data, and the score on molecules that taught nothing, beside a forest's."""
+    """List the ready-made properties with units, training data and test scores, compared with a random forest."""
     from dnd.common.config import DEFAULT_FOLDER, DEFAULT_MODEL
     from dnd.predictor.ready_made import properties_lines, read_properties
 
@@ -75,8 +75,8 @@ def properties() -> None:
         typer.echo(line)
     typer.echo(
         f"\n{len(entries)} properties of the model {DEFAULT_MODEL}. `dnd predict molecules.csv` predicts all of them, "
-        "--properties NAME,NAME some.\nRMSE is in the unit (smaller is better), ROC-AUC of classes (larger is better); "
-        "forest: a random forest on counts.\n"
+        "--properties NAME,NAME some.\nRMSE is in the unit (smaller is better); ROC-AUC: larger is better.\n"
+        "Forest: a random forest on counts, fitted on at most 3,000 of the training molecules.\n"
         f"What each is bad at, licences, how it was made: {DEFAULT_FOLDER / 'card.md'}"
     )
 

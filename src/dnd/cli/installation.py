@@ -83,7 +83,7 @@ def scaling(
     repetitions: Repetitions = 3,
     largest: Annotated[int, typer.Option(min=1000, help="Molecules of the largest synthetic store.")] = 1_000_000,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="JSON file; a CSV and a picture are written beside it.")
+        Path | None, typer.Option("-o", "--out", help="JSON file; a CSV and a picture are written next to it.")
     ] = None,
 ) -> None:
     """Time and memory against atoms per molecule, molecules per store, rows of a file, and threads."""

@@ -52,11 +52,11 @@ VERBS = {
     "screen": "Any number of molecules and a model → sharded Parquet, in constant memory; can be resumed.",
     "embed": "Molecules and an encoder → representations, row by row.",
     "evaluate": "Labelled molecules and a model → metrics.",
-    "explain": "Molecules and a model → pictures of what each atom adds to a prediction.",
+    "explain": "Molecules and a model → pictures of how much each atom contributes to a prediction.",
     "export": "A model of one student → ONNX, with the code that makes its inputs; runs without torch.",
     "serve": "Models → a web page for SMILES and files, and a JSON interface for programs.",
     "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
-    "reproduce": "The tables and figures of the paper, ours beside theirs.",
+    "reproduce": "The tables and figures of the paper, made again and compared with its numbers.",
     "bench": "Speed and memory as ratios to a named reference.",
     "doctor": "Check a store, a checkpoint or a model for damage.",
     "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
@@ -93,7 +93,7 @@ class _Verbs(typer.core.TyperGroup):
 def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
     app = typer.Typer(name="dnd", cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback(help="Denoise and distill: molecular properties from SMILES, with a student of a 3D teacher.")(_root)
+    app.callback(help="Predict molecular properties from SMILES.")(_root)
     for name, line in VERBS.items():
         if name != verb:
             app.command(name, help=line)(_not_loaded)

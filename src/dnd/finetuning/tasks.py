@@ -291,7 +291,7 @@ def choose_transforms(
         else:
             plain.append(f"{name} (skewness {before:.1f})")
     if plain:
-        lines.append(f"no transform of {', '.join(plain)}: maps are for labels with a skewness of {SKEWED:g} or more")
+        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {SKEWED:g}")
     return tuple(found), lines
 
 

@@ -194,7 +194,7 @@ def run_demo(out: Path | str, *, jobs: int = 2) -> DemoResult:
         progress.say(f"   {knowledge_sentence(knowledge)}")
         progress.say("4. finetune: the student learns the solubility of ESOL's 902 training molecules")
         _finetune(out, esol, progress)
-        progress.say("   beside it: random forests on fingerprints and on descriptors")
+        progress.say("   compared with random forests on fingerprints and on descriptors")
         with progress.stage("classical models"):
             systems = _systems(out, esol)
     for line in table_lines(systems):

@@ -303,7 +303,7 @@ def analyse_attention_of(encoders: Sequence[str], store_path: Path, molecules: i
     store = Store.open(store_path)
     folders = [Path(name) for name in encoders if name != RANDOM]
     if not folders:
-        raise InputError("no encoder is named", expected="at least one ENCODER folder beside `random`")
+        raise InputError("no encoder is named", expected="at least one ENCODER folder in addition to `random`")
     rows = _held_out(folders, store)
     rows = np.sort(numpy_generator(seed, "attention").permutation(rows)[:molecules])
     students: dict[str, Student] = {}

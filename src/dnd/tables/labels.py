@@ -641,7 +641,7 @@ class _Column:
             return
         counts = self.counts + self.others
         above, below = (sum(counts[text] for text, one in censored.items() if one.side == side) for side in (1, -1))
-        what = {"drop": "they are left out", "limit": "read as that value", "keep": "they stay limits"}
+        what = {"drop": "they are left out", "limit": "read as that value", "keep": "treated as limits, not as values"}
         fate = what[self.rules.censored or "drop"]
         self.notes.append(f"censored labels of {self.name}: {above} above and {below} below a limit; {fate}")
 

@@ -53,7 +53,7 @@ def test_values_in_units_of_their_own_are_judged_one_by_one(tmp_path: Path) -> N
     assert "Mean of all targets" not in page
     assert "measured (kcal/mol)" in page
     limits = sum(cell.startswith(">") for cell in cells)
-    assert f"{limits} above and 0 below a limit; they stay limits." in page
+    assert f"{limits} above and 0 below a limit; treated as limits, not as values." in page
     tested = (tmp_path / "m" / "test_predictions.csv").read_text().splitlines()[1:]
     first_row = int(tested[0].partition(",")[0])
     files = read_model_files(tmp_path / "m")
