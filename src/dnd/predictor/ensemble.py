@@ -271,6 +271,13 @@ class FrozenEncoder:
         """Numbers per molecule that `embed` makes."""
         return pooled_width(self.student.width, self.pooling) + (len(self.heads.properties) if self.heads else 0)
 
+    def to(self, device: torch.device | str) -> FrozenEncoder:
+        """The same encoder, with its student and its heads moved to `device`."""
+        for part in (self.student, self.heads):
+            if part is not None:
+                part.to(device)
+        return self
+
     def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
         """Representations of `rows`, of all molecules when None."""
 

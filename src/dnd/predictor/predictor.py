@@ -205,7 +205,7 @@ class Predictor:
         for member in parts.members:
             member.network.to(choose_device(device))
         if parts.blend and parts.blend.encoder:
-            parts.blend.encoder.student.to(choose_device(device))
+            parts.blend.encoder.to(choose_device(device))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
