@@ -23,7 +23,7 @@ from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_file, require_same_run
-from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
+from dnd.finetuning.blend_weights import METRICS_OF
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import (
     Dealing,
@@ -284,14 +284,13 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
         return
     if not config.blend.classical:
         raise ConfigError("--metric is for recipes that make a blend", next_step="Use --recipe best or fast")
-    of_values = "regression" in tasks.kinds
-    expected = (VALUE_METRICS if of_values else ()) + (CLASS_METRICS if set(tasks.kinds) != {"regression"} else ())
+    expected = [metric for kind in METRICS_OF if kind in tasks.kinds for metric in METRICS_OF[kind]]
     if config.metric not in expected:
         raise ConfigError(
             f"metric {config.metric} does not fit this task",
             found=f"targets of {tasks.name}",
-            expected=f"one of {', '.join(expected)}",
-            next_step="Use another --metric, or --task",
+            expected=f"one of {', '.join(expected)}" if expected else "no metric, as nothing chooses by one here",
+            next_step="Use another --metric, or --task" if expected else "Leave --metric out",
         )
 
 

@@ -32,7 +32,7 @@ from dnd.finetuning.labelled_data import (
     read_labels,
     require_enough,
 )
-from dnd.finetuning.prepared_labels import weightiest
+from dnd.finetuning.prepared_labels import intervals_words, is_interval, weightiest
 from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
 from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
@@ -264,24 +264,28 @@ def _merged(
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
-    Exact values take precedence over limits, which are used only if there is no exact value.
+    Exact values take precedence over limits, of which the strictest counts; limits on both sides leave no label.
     """
     firsts = [places[0] for places in groups]
     sides_BC = np.zeros_like(stacked.values_BC, np.int8) if stacked.sides_BC is None else stacked.sides_BC
     merged_BC, merged_sides_BC = stacked.values_BC[firsts].copy(), sides_BC[firsts].copy()
-    averaged, contradicting = 0, list[str]()
+    averaged = intervals = 0
+    contradicting = list[str]()
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
-            values, side = weightiest(stacked.values_BC[places, column], sides_BC[places, column])
+            own = stacked.values_BC[places, column], sides_BC[places, column]
+            intervals += is_interval(*own)
+            values, side = weightiest(*own)
             merged_sides_BC[row, column] = side
             differ = len(values) > 1 and np.ptp(values) > 0
             drop = not len(values) or (differ and kind != "regression")
             merged_BC[row, column] = np.nan if drop else values.mean()
             averaged += bool(differ and not drop)
             contradicting += [smiles[row]] * bool(differ and drop)
-    if averaged or contradicting:
+    if averaged or contradicting or intervals:
         left_out = f"{len(contradicting)} classes left out"
         left_out += f" that contradict each other, the first of {contradicting[0][:60]}" if contradicting else ""
+        left_out += intervals_words(intervals)
         LOGGER.info(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
     return merged_BC, None if stacked.sides_BC is None else merged_sides_BC
 

@@ -25,7 +25,7 @@ from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, Column, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.report.html import draw_molecule
-from dnd.tables.molecules import as_molecules, is_no_value, smiles_name
+from dnd.tables.molecules import as_molecules, is_file_name, is_no_value, smiles_name
 
 if TYPE_CHECKING:
     import pandas
@@ -57,7 +57,8 @@ def as_file(
     Its name depends on nothing, so that a run that is resumed knows its input again by its content.
 
     Args:
-        value: a path, a DataFrame, a table of Arrow, a mapping of columns, or molecules as `as_molecules` takes them.
+        value: a path, a DataFrame, a table of Arrow, a mapping of columns, or molecules as `as_molecules` takes them; a
+            text is a path where labels are wanted, as a SMILES has none.
         smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
             table it is `smiles`, or the only one whose name has `smiles` in it.
         labels: names of columns whose cells must be numbers or words: a date, say, is neither, and not a class.
@@ -67,7 +68,8 @@ def as_file(
             is neither a number nor a word.
         TypeError: it is nothing of these.
     """
-    if is_path(value) or (isinstance(value, str) and Path(value).suffix):
+    wanted = set(labels)
+    if is_path(value) or (isinstance(value, str) and (wanted or is_file_name(value))):
         yield Path(value), smiles_column
         return
     table = _columns_of(value)
@@ -76,7 +78,7 @@ def as_file(
     lengths = {name: len(cells) for name, cells in table.items()}
     if len(set(lengths.values())) > 1:
         raise InputError("the columns of the table differ in length", found=lengths)
-    for name in {*labels} & table.keys() - {column}:
+    for name in wanted & table.keys() - {column}:
         _require_labels(name, table[name])
     table[column] = list(as_molecules(table.get(column, value)).texts)
     with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
