@@ -285,3 +285,17 @@ def test_a_molecule_that_a_feature_is_refused_for_has_a_reason_and_the_others_ha
     assert (found.x_BF[1] == 0).all()
     np.testing.assert_array_equal(found.x_BF[[0, 2]], features_of(["CCO", "CCN"], None, layout).x_BF)
     assert not features_of([crowded], None, layout, wanted=FIRST_SETS).refused
+
+
+def test_a_process_predicts_in_blocks_what_it_predicts_at_once(esol, monkeypatch: pytest.MonkeyPatch):
+    x, y = esol
+    counts, others = LAYOUT.columns(COUNTS), LAYOUT.columns(DESCRIPTORS)
+    fitted = fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0)
+    whole, seen = fitted.predict(x), []
+    monkeypatch.setattr(array_models, "_BLOCK", 32)
+    own = array_models.tanimoto
+    monkeypatch.setattr(array_models, "tanimoto", lambda a, b: (seen.append(len(a)), own(a, b))[1])
+    assert np.array_equal(fitted.predict(x), whole)
+    assert max(seen) == 32
+    assert sum(seen) == len(x)
+    assert fitted.predict(x[:0]).shape == (0,)
