@@ -180,6 +180,7 @@ LIMIT_KERNEL_MOLECULES = 50_000  # of 9,000 the fits of all folds took 28 s; the
 LIMIT_KERNEL_TARGETS = 6
 LIMIT_BOOSTED_TARGETS = 30
 LIMIT_FOREST_WORK = 3_000  # trees of a forest over all targets
+_FEWEST_TREES = 10  # of a forest that many targets make smaller
 LIMIT_BOOSTING_WORK = 10  # fits of the boosting over all targets, but one for each at least
 _COMMON_COUNTS = 512
 _RIDGE = (1.0, 10.0, 100.0, 1e3, 1e4)
@@ -258,7 +259,7 @@ def fit_member(name: str, training: Training) -> ArrayModel:
 
 def trees_of(options: FitOptions, targets: int) -> int:
     """Number of trees of a forest for each of `num_targets` targets."""
-    return max(10, min(options.trees, LIMIT_FOREST_WORK // targets))
+    return min(options.trees, max(_FEWEST_TREES, LIMIT_FOREST_WORK // targets))
 
 
 def seeds_of(options: FitOptions, targets: int) -> int:

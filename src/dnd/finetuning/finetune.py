@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from dnd.finetuning.prepared_labels import (
     spread_units,
 )
 from dnd.finetuning.settings import Clock, FinetuneConfig
-from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
+from dnd.finetuning.splits import cells_of_molecules, is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
@@ -376,7 +377,7 @@ def _dealing(config: FinetuneConfig) -> Dealing:
             folds=config.folds,
         )
 
-    return Dealing(deal, lambda word: is_test_word(config.split, word))
+    return Dealing(deal, partial(is_test_word, config.split), partial(cells_of_molecules, config.split))
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:

@@ -95,7 +95,7 @@ def read_several(
     note_rows(reject.reason for reject in rejects)
     require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
     owners = [[rows[place] for place in places] for places in of_molecule]
-    extra = [_part_of([row.extra for row in each], each[0].text) for each in owners]
+    extra = _cells_of_molecules(dealing, rows, of_molecule, labels)
     smiles = [molecules[places[0]].smiles for places in of_molecule]
     parts = tuple(dealing.deal(_unread([each[0].text for each in owners], smiles, extra))) if dealing else ()
     learned_B = learned_rows(parts, len(smiles))
@@ -135,6 +135,16 @@ def read_several(
         smiles_column=tables[0].smiles_column,
     )
     return found, tasks
+
+
+def _cells_of_molecules(
+    dealing: Dealing | None, rows: Sequence[_Row], of_molecule: Sequence[Sequence[int]], labels: Sequence[str]
+) -> list[str]:
+    """The cell of the split's column that each molecule has; empty where no split is dealt."""
+    if dealing is None:
+        return [""] * len(of_molecule)
+    places = [f"{row.place} of {labels[row.file]}" for row in rows]
+    return dealing.cells([row.extra for row in rows], of_molecule, places, [row.text for row in rows])
 
 
 def _unread(texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str]) -> UnreadMolecules:
@@ -288,16 +298,3 @@ def _merged(
         left_out += intervals_words(intervals)
         LOGGER.info(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
     return merged_BC, None if stacked.sides_BC is None else merged_sides_BC
-
-
-def _part_of(words: Sequence[str], smiles: str) -> str:
-    """The part of a given split that a molecule is in; empty cells say nothing."""
-    found = {word.lower(): word for word in words if word}
-    if len(found) > 1:
-        raise InputError(
-            f"the files put {smiles} into different parts of the split",
-            found=", ".join(found.values()),
-            expected="one part: else a molecule would be learnt from one file and tested in another",
-            next_step="Use --split scaffold, which splits the molecules of all files together",
-        )
-    return next(iter(found.values()), "")

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.finetuning.classical import FitOptions, Training, fit_member
+from dnd.finetuning.classical import FitOptions, Training, fit_member, trees_of
 from dnd.predictor.classical import array_models
 from dnd.predictor.classical.array_models import (
     Kernel,
@@ -299,3 +299,10 @@ def test_a_process_predicts_in_blocks_what_it_predicts_at_once(esol, monkeypatch
     assert max(seen) == 32
     assert sum(seen) == len(x)
     assert fitted.predict(x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("trees", "targets", "expected"), [(5, 1, 5), (300, 1, 300), (300, 100, 30), (300, 1000, 10), (5, 1000, 5)]
+)
+def test_no_forest_has_more_trees_than_were_asked_for(trees: int, targets: int, expected: int):
+    assert trees_of(FitOptions(trees=trees), targets) == expected
