@@ -195,10 +195,12 @@ TWICE = [("CS(C)=O", "C[S+](C)[O-]"), ("CCO", "[2H]OCC"), ("CP(C)(C)=O", "C[P+](
 def test_a_check_counts_molecules_as_a_finetuning_does(tmp_path: Path) -> None:
     texts = [*molecules(), *(form for forms in TWICE for form in forms)]
     table = write_csv(tmp_path / "d.csv", {"smiles": texts, "y": [float(len(text)) for text in texts]})
-    facts = check_data(table, ["y"])
+    facts = check_data(table, target_columns=["y"])
     assert (facts.molecules, facts.different) == (60, 57)
     assert sorted(places for _, places in facts.duplicates) == [[56, 57], [58, 59], [60, 61]]
-    metrics = finetune(table, tmp_path / "m", ["y"], tiny_config("split=scaffold", "loop.epochs=1"), encoder="random").metrics
+    metrics = finetune(
+        table, tmp_path / "m", ["y"], tiny_config("split=scaffold", "loop.epochs=1"), encoder="random"
+    ).metrics
     assert facts.split_name == "scaffold"
     assert facts.split == tuple(metrics["parts"][part]["molecules"] for part in ("train", "valid", "test"))
 

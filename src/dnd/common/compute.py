@@ -55,7 +55,8 @@ def set_threads(threads: int | None = None) -> int:
 
     Two threads on two busy cores were 5 to 8 times slower than one, and BLAS factorised a matrix of 270 rows 25 times
     slower: its threads wait for each other while other work has the core. So the default is 1 unless `DND_THREADS` or
-    `OMP_NUM_THREADS` says otherwise; of a list such as `4,1`, a number for each level of nested loops, the first counts.
+    `OMP_NUM_THREADS` says otherwise. Of a list such as `4,1`, which has a number for each level of nested loops, the
+    first counts.
 
     Torch and oneDNN each keep a compiled bf16 product for every shape that they have met, 1,024 of them. Batches of
     graphs hardly ever repeat a shape, so that cost 0.2 to 0.6 GB and gained nothing: both are told to keep few, unless

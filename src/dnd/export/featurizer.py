@@ -193,7 +193,7 @@ def _standard(mol: Any, limits: Mapping[str, int]) -> Any:
     """The largest organic part, neutral where protons make it so."""
     if not any(sign in Chem.MolToSmiles(mol) for sign in ".+-"):
         return mol
-    steps = rdMolStandardize.CleanupParameters()
+    steps: Any = rdMolStandardize.CleanupParameters()
     steps.preferOrganic = True
     part = rdMolStandardize.LargestFragmentChooser(steps).choose(mol)
     return _canonical(rdMolStandardize.Uncharger().uncharge(part), False, limits)

@@ -3,11 +3,12 @@ r"""How much each member of a blend counts: weights that are not negative and su
 .. math:: w^* = \arg\min_{w \in \Delta} \frac1n \sum_i \ell\Big(y_i, \sum_m w_m \hat y_{mi}\Big)
           + \frac{\lambda}{n} \lVert w - w_0 \rVert^2
 
-Source: stacking with weights that are not negative (Breiman, Machine Learning 24 (1996) 49), with a pull to w₀ that
-few molecules don't overcome: to equal shares for all targets of a kind together, and from there for each target. Each
+Source: stacking with weights that are not negative (Breiman, Machine Learning 24 (1996) 49), with a pull to w₀ that few
+molecules don't overcome: to equal shares for all targets of a kind together, and from there for each target. Each
 prediction must come from a member that never saw the molecule. The loss is the squared error, also of the probability
-of each of several classes, or the log loss of two classes; the absolute error of values where that is asked for. A rank metric has no slope: from the weights of the loss,
-small steps towards single members are taken as long as the metric clearly grows (after Caruana et al., ICML 2004).
+of each of several classes, or the log loss of two classes; the absolute error of values where that is asked for. A rank
+metric has no slope: from the weights of the loss, small steps towards single members are taken as long as the metric
+clearly grows (after Caruana et al., ICML 2004).
 """
 
 from __future__ import annotations

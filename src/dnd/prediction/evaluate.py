@@ -112,7 +112,9 @@ def _lost_labels(
     lost_BC = ~np.isnan(labels_BC) & np.isnan(judged_BC)
     lost_BC[list(refused)] = False
     counts = {_name(target): int(count) for target, count in zip(targets, lost_BC.sum(axis=0), strict=True) if count}
-    return [f"{count} labels of {name} left out: predicted for smaller molecules only" for name, count in counts.items()]
+    return [
+        f"{count} labels of {name} left out: predicted for smaller molecules only" for name, count in counts.items()
+    ]
 
 
 def _names(targets: Sequence[Target], chosen: np.ndarray) -> str:

@@ -35,9 +35,7 @@ def test_torch_and_every_blas_have_the_same_number_of_threads(given: dict[str, s
     assert {min(count, os.cpu_count() or 1) for count in found["blas"]} == {min(expected, os.cpu_count() or 1)}
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("4", 4), ("4,1", 4), (" 3 , 2", 3), ("", 1), (" ", 1), ("0002", 2)]
-)
+@pytest.mark.parametrize(("text", "expected"), [("4", 4), ("4,1", 4), (" 3 , 2", 3), ("", 1), (" ", 1), ("0002", 2)])
 def test_of_a_list_of_threads_the_first_number_counts(
     monkeypatch: pytest.MonkeyPatch, text: str, expected: int
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -40,15 +42,19 @@ def test_three_items_in_a_row_that_kill_their_worker_stop_the_run() -> None:
         list(pool.map(["segfault"] * 4))
 
 
+def together(found: Sequence[list[object]]) -> list[object]:
+    return list(chain.from_iterable(found))
+
+
 def test_a_chunk_that_kills_its_copy_is_computed_row_by_row() -> None:
-    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [(row[0], why)], lambda all_: sum(all_, []), 1.0)
+    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [(row[0], why)], together, 1.0)
     chunks = [[1, 2], [3, "segfault", 4], [5], ["hang", 6], [7]]
     found = compute_in_copies("workers_probe:make_list", chunks, jobs=2, settings={}, rows=rows, timeout_s=2.0)
     assert list(found) == [[1, 2], [3, ("segfault", "worker died: signal 11"), 4], [5], [("hang", "over 1 s"), 6], [7]]
 
 
 def test_rows_that_kill_their_copies_one_after_the_other_stop_the_run() -> None:
-    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [why], lambda all_: sum(all_, []))
+    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [why], together)
     with pytest.raises(DndError, match="3 items in a row"):
         list(compute_in_copies("workers_probe:make_list", [["segfault"] * 4], jobs=2, settings={}, rows=rows))
 
