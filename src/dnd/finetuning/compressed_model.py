@@ -72,7 +72,7 @@ _MOST_IN_A_PIECE, _NUMBERS = 2_000, 100_000  # molecules and predictions; a kill
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Molecules that a model explains, each once.
+    """Molecules that a model teaches a student, each once.
 
     Attributes:
         smiles: canonical, standardized where the model is for such molecules.
