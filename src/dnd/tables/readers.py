@@ -198,7 +198,7 @@ def _damaged(path: str | Path, error: Exception) -> CorruptFileError:
 # Tables of molecules as a stream of rows: CSV, TSV, SMI and Parquet, every column kept as text.
 #
 # What a table means is settled here, before anything is parsed: encoding, separator, header, ragged rows. A row that
-# can't be trusted stays a row, with a problem; columns never shift. The contract is in the docstring of `tables.molecules`.
+# can't be trusted stays a row, with a problem; columns never shift. The contract: `tables.molecules`.
 
 
 TableKind = Literal["csv", "smi", "parquet"]
