@@ -195,8 +195,13 @@ def _standard(mol: Any, limits: Mapping[str, int]) -> Any:
         return mol
     steps: Any = rdMolStandardize.CleanupParameters()
     steps.preferOrganic = True
-    part = rdMolStandardize.LargestFragmentChooser(steps).choose(mol)
-    return _canonical(rdMolStandardize.Uncharger().uncharge(part), False, limits)
+    part = rdMolStandardize.Uncharger().uncharge(rdMolStandardize.LargestFragmentChooser(steps).choose(mol))
+    try:
+        return _canonical(Chem.RemoveHs(part), False, limits)
+    except Chem.MolSanitizeException:
+        part = Chem.RemoveHs(part, sanitize=False)
+        _sanitize(part)
+        return _canonical(part, True, limits)
 
 
 # Molecule to integers.

@@ -56,6 +56,7 @@ SYMMETRIC = [
 SALTS = [
     "CC(=O)[O-].[Na+]", "C[NH3+].[Cl-]", "O.O.CCO", "[NH3+]CC(=O)[O-]", "C[N+](C)(C)CC(=O)[O-].[K+]",
     "C[S+](C)[O-]", "[O-][N+](=O)c1ccccc1.[Na+].[Cl-]", "N[C@@H](C)C(=O)[O-].[Li+]", "[Na+].[Na+].[O-]S(=O)(=O)[O-]",
+    "[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "[SbH6+3]",
 ]  # fmt: skip
 BAD = ["", "no molecule", "C1CC", "C(C)(C)(C)(C)C", "CCO ethanol", "C~C"]
 SETTINGS = {
