@@ -12,9 +12,11 @@ from dnd.chemistry.identity import connectivity_key, identities_of
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
+from dnd.finetuning.check_data import check_data
 from dnd.finetuning.finetune import FinetuneSummary, finetune
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.splits import partitions
+from dnd.prediction.estimator_base import _parts
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
 from dnd.store.featurize import featurize_smiles
@@ -185,3 +187,26 @@ def test_isotopes_change_no_prediction(tmp_path: Path, recipe: tuple[str, ...]):
     assert not any(why)
     assert np.isfinite(values).all()
     assert np.ptp(values) < 1e-6
+
+
+TWICE = [("CS(C)=O", "C[S+](C)[O-]"), ("CCO", "[2H]OCC"), ("CP(C)(C)=O", "C[P+](C)(C)[O-]")]
+
+
+def test_a_check_counts_molecules_as_a_finetuning_does(tmp_path: Path) -> None:
+    texts = [*molecules(), *(form for forms in TWICE for form in forms)]
+    table = write_csv(tmp_path / "d.csv", {"smiles": texts, "y": [float(len(text)) for text in texts]})
+    facts = check_data(table, target_columns=["y"])
+    assert (facts.molecules, facts.different) == (60, 57)
+    assert sorted(places for _, places in facts.duplicates) == [[56, 57], [58, 59], [60, 61]]
+    metrics = finetune(
+        table, tmp_path / "m", ["y"], tiny_config("split=scaffold", "loop.epochs=1"), encoder="random"
+    ).metrics
+    assert facts.split_name == "scaffold"
+    assert facts.split == tuple(metrics["parts"][part]["molecules"] for part in ("train", "valid", "test"))
+
+
+def test_an_estimator_keeps_the_forms_of_a_molecule_in_one_part() -> None:
+    texts = [form for _ in range(3) for forms in TWICE for form in forms] + molecules()[:20]
+    for seed in range(5):
+        parts = _parts(texts, 0.3, seed, standardize=False)
+        assert all(parts[row] == parts[row + 1] for row in range(0, 18, 2))

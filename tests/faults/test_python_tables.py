@@ -122,3 +122,17 @@ def test_an_estimator_takes_no_dates_for_numbers() -> None:
     for values in (pd.date_range("2024-01-01", periods=12), np.arange(12).astype("m8[D]"), np.ones(12) * 1j):
         with pytest.raises(ValueError, match="y must be numbers, not"):
             dnd.DndRegressor(recipe="small", epochs=1).fit(SMILES, values)
+
+
+@pytest.mark.parametrize("text", ["CC(=O)[O-].[Na+]", "CCN.Cl", "c1ccccc1.OS(=O)(=O)O"])
+def test_a_salt_is_a_molecule_and_no_name_of_a_file(text: str) -> None:
+    with as_file(text) as (path, column):
+        assert path.read_text().splitlines() == ["smiles", text]
+        assert column == "smiles"
+
+
+@pytest.mark.parametrize(("text", "labels"), [("there-is-none.csv", []), ("none.smi.gz", []), ("none.cvs", ["y"])])
+def test_a_name_of_a_file_that_is_not_there_stays_one(text: str, labels: list[str]) -> None:
+    with as_file(text, None, labels) as (path, column):
+        assert str(path) == text
+        assert column is None

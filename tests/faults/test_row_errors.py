@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 from dnd.chemistry.parse import parse_smiles
 from dnd.cli.main import main
 from dnd.common.errors import INTERNAL, isolating
+from dnd.predictor.classical import features
 from dnd.predictor.predictor import Predictor
+from dnd.store import featurize
 from dnd.store.featurize import featurize_smiles
 
 MODEL = Path(__file__).parents[1] / "golden" / "predictor-regression"
@@ -129,3 +136,36 @@ def test_a_full_output_ends_with_its_own_code_and_sentence() -> None:
         done = subprocess.run(command, input="smiles\nCCO\n", stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 74, done.stderr
     assert done.stderr == "dnd: cannot write the output: No space left on device. Free space, then run it again\n"
+
+
+def killed_by_uranium(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, texts_of: Callable) -> None:
+    """Let a function of a chunk end its process at one molecule, as a fault of RDKit would."""
+    own = getattr(module, name)
+
+    def deadly(chunk: object, *given: object, **named: object) -> object:
+        if "[U]" in texts_of(chunk):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(chunk, *given, **named)
+
+    monkeypatch.setattr(module, name, deadly)
+
+
+def test_a_molecule_that_kills_the_process_that_parses_it_is_a_row_with_a_reason(monkeypatch: pytest.MonkeyPatch):
+    killed_by_uranium(monkeypatch, featurize, "_featurize_all", lambda chunk: chunk)
+    texts = ["CCO"] * featurize.PARALLEL_FROM
+    texts[700] = "[U]"
+    found = featurize_smiles(texts, "heavy_both", jobs=2)
+    assert [place for place, one in enumerate(found) if one.graph is None] == [700]
+    assert found[700].reason == "RDKit fails at this molecule: worker died: signal 9"
+    assert {one.smiles for place, one in enumerate(found) if place != 700} == {"CCO"}
+
+
+def test_a_molecule_that_kills_the_process_of_its_features_is_refused_alone(monkeypatch: pytest.MonkeyPatch):
+    killed_by_uranium(monkeypatch, features, "_computed", lambda chunk: chunk[0])
+    texts = ["CCO", "CCN"] * features.PARALLEL_FROM
+    texts[150] = "[U]"
+    found = features.features_of(texts, None, jobs=2)
+    assert found.refused == {150: "RDKit fails at the features of this molecule: worker died: signal 9"}
+    assert not found.x_BF[150].any()
+    assert np.array_equal(found.x_BF[151], found.x_BF[1])
+    assert np.array_equal(found.x_BF[152], found.x_BF[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import dnd
 from support.executed_modules import executed
 from support.rooms import PICTURE, ROOMS, between_rooms, cycles, modules, picture
 
+PACKAGE = Path(dnd.__file__).parent
 SCRIPT = Path(__file__).parents[1] / "support" / "executed_modules.py"
 
 
@@ -29,6 +32,34 @@ def test_every_module_is_in_a_room_that_the_picture_shows() -> None:
     rooms = {name.split(".")[1] for name in modules() if "." in name} - {"__main__", "recipes", "vocabulary"}
     assert rooms == set(ROOMS)
     assert PICTURE.read_text(encoding="utf-8") == picture(), "run python tests/support/rooms.py"
+
+
+REFERENCE = re.compile(r"`((?:dnd\.)?[a-z_]+(?:\.[A-Za-z_]+)+)`")
+FILES = ("csv", "html", "json", "jsonl", "md", "onnx", "safetensors", "txt")
+
+
+def leads_somewhere(name: str) -> bool:
+    """Whether `room.module`, or `room.module.NAME`, is a module or what one of them defines."""
+    parts = name.split(".")
+    for cut in range(len(parts), -1, -1):
+        module = PACKAGE.joinpath(*parts[:cut])
+        path = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            pattern = rf"^(?:(?:async )?def |class )?{parts[cut]}\b|\"{parts[cut]}\"" if cut < len(parts) else ""
+            return re.search(pattern, text, re.MULTILINE) is not None
+    return False
+
+
+def test_what_docstrings_and_comments_refer_to_is_there() -> None:
+    lost = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name in REFERENCE.findall(path.read_text(encoding="utf-8"))
+        if name.split(".")[0] in ("dnd", *ROOMS) and name.rpartition(".")[2] not in FILES
+        if not leads_somewhere(name.removeprefix("dnd."))
+    ]
+    assert lost == []
 
 
 def test_the_count_of_executed_files_sees_this_process() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PRODUCT_CACHES, _KEPT_PRODUCTS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "16"
+_MOST_DIGITS = 4  # of a number of threads
 
 
 def derive_seed(seed: int, purpose: str, *position: int) -> int:
@@ -54,23 +55,42 @@ def set_threads(threads: int | None = None) -> int:
 
     Two threads on two busy cores were 5 to 8 times slower than one, and BLAS factorised a matrix of 270 rows 25 times
     slower: its threads wait for each other while other work has the core. So the default is 1 unless `DND_THREADS` or
-    `OMP_NUM_THREADS` says otherwise.
+    `OMP_NUM_THREADS` says otherwise. Of a list such as `4,1`, which has a number for each level of nested loops, the
+    first counts.
 
     Torch and oneDNN each keep a compiled bf16 product for every shape that they have met, 1,024 of them. Batches of
     graphs hardly ever repeat a shape, so that cost 0.2 to 0.6 GB and gained nothing: both are told to keep few, unless
     the environment says otherwise.
+
+    Raises:
+        ConfigError: one of these variables is no number of threads.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     for name in _PRODUCT_CACHES:
         os.environ.setdefault(name, _KEPT_PRODUCTS)
-    count = threads or int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1)
+    count = threads or _threads_of("DND_THREADS") or _threads_of("OMP_NUM_THREADS") or 1
     torch.set_num_threads(count)
     threadpool_limits(count, user_api="blas")
     for name in _BLAS_THREADS:  # of the libraries that are loaded later, such as SciPy's own
         os.environ.setdefault(name, str(count))
     return count
+
+
+def _threads_of(variable: str) -> int:
+    """The number of threads that a variable of the environment asks for; 0 where it is not set."""
+    given = os.environ.get(variable, "").strip()
+    first = given.partition(",")[0].strip()
+    is_number = first.isascii() and first.isdecimal() and len(first) <= _MOST_DIGITS
+    if given and not (is_number and int(first)):
+        raise ConfigError(
+            f"{variable} is no number of threads",
+            found=repr(given[:40]),
+            expected="a whole number from 1 on",
+            next_step="Set it anew, or unset it for one thread",
+        )
+    return int(first) if given else 0
 
 
 # Python's cycle collector, kept from looking through again and again what stays to the end.

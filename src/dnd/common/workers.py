@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -341,8 +342,31 @@ class Here:
             yield from work.results(pool, items)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How a chunk is taken apart where a worker fails at it, so that a bad row costs nothing but itself.
+
+    Attributes:
+        apart: the rows of a chunk, each as a chunk.
+        failed: the result of such a row that a worker fails at, and the reason.
+        together: the result of a chunk from those of its rows.
+        timeout_s: seconds that a row may take.
+    """
+
+    apart: Callable[[Any], Sequence[Any]]
+    failed: Callable[[Any, str], Any]
+    together: Callable[[Sequence[Any]], Any]
+    timeout_s: float = 30.0
+
+
 def compute_in_copies(
-    function: str, chunks: Sequence[Any], *, jobs: int, settings: Mapping[str, Any], timeout_s: float = 600.0
+    function: str,
+    chunks: Sequence[Any],
+    *,
+    jobs: int,
+    settings: Mapping[str, Any],
+    rows: Rows,
+    timeout_s: float = 600.0,
 ) -> Iterator[Any]:
     """The result of each chunk of short and harmless work, in order, from copies of this process.
 
@@ -351,18 +375,27 @@ def compute_in_copies(
         chunks: what the function takes.
         jobs: number of copies.
         settings: see `WorkerPool`.
+        rows: what becomes of a chunk that kills its process, hangs or raises.
         timeout_s: seconds that a chunk may take.
 
     Raises:
-        DndError: a chunk killed its process, hung or raised.
+        DndError: see `WorkerPool.map`.
     """
-    with WorkerPool(
-        function, jobs=jobs, settings=settings, timeout_s=timeout_s, limit_bytes=_COPY_BYTES, copies=True
-    ) as pool:
-        for result in pool.map(chunks):
-            if isinstance(result, Failure):
-                raise DndError("molecules can't be computed in a worker process", found=result.reason)
-            yield result
+    pools = partial(WorkerPool, function, settings=settings, limit_bytes=_COPY_BYTES, copies=True)
+    with pools(jobs=jobs, timeout_s=timeout_s) as pool:
+        for chunk, result in zip(chunks, pool.map(chunks), strict=True):
+            yield _row_by_row(pools, chunk, rows) if isinstance(result, Failure) else result
+
+
+def _row_by_row(pools: Callable[..., WorkerPool], chunk: Any, rows: Rows) -> Any:
+    """The result of a chunk that a worker failed at."""
+    apart = rows.apart(chunk)
+    with pools(jobs=1, timeout_s=rows.timeout_s) as pool:
+        found = [
+            rows.failed(row, result.reason) if isinstance(result, Failure) else result
+            for row, result in zip(apart, pool.map(apart), strict=True)
+        ]
+    return rows.together(found)
 
 
 def _serve_in_copy(parent_end: Connection, descriptor: int) -> None:

@@ -77,6 +77,7 @@ def _settings(predictor: Predictor, member: Member) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "dnd": __version__,
+        "standardize": predictor.parts.standardize,
         "explicit_hydrogens": predictor.parts.hydrogens == "all_both",
         "identifiers": _identifiers(member),
         "limits": {name: value for name, value in asdict(LIMITS).items() if name in ("text_bytes", "heavy_atoms")},

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdmolops
+from rdkit.Chem.MolStandardize import rdMolStandardize
 
 # Values that each feature lists; one more index takes every other value. The features are those of the Open Graph
 # Benchmark (Hu et al., NeurIPS 2020).
@@ -54,7 +55,7 @@ class Exported:
 
         A target with a largest number of heavy atoms is NaN for larger molecules.
         """
-        molecules = [read(text, self.settings["limits"]) for text in smiles]
+        molecules = [read_for(self.settings, text) for text in smiles]
         reasons = [found if isinstance(found, str) else "" for found in molecules]
         graphs = {row: graph(found, self.settings) for row, found in enumerate(molecules) if not isinstance(found, str)}
         values_BC = np.full((len(smiles), len(self.settings["targets"])), np.nan)
@@ -73,7 +74,7 @@ def features(smiles: Sequence[str], settings: Mapping[str, Any]) -> dict[str, np
     Raises:
         ValueError: one can't be read.
     """
-    molecules = [read(text, settings["limits"]) for text in smiles]
+    molecules = [read_for(settings, text) for text in smiles]
     for text, found in zip(smiles, molecules, strict=True):
         if isinstance(found, str):
             raise ValueError(f"{text!r}: {found}")
@@ -96,7 +97,12 @@ def batches(sizes: Mapping[int, int]) -> list[list[int]]:
 # Text to molecule: the same molecule has the same atom order whatever its spelling.
 
 
-def read(text: str, limits: Mapping[str, int]) -> Any:
+def read_for(settings: Mapping[str, Any], text: str) -> Any:
+    """`read` with the limits and in the form that a model has."""
+    return read(text, settings["limits"], standardize=settings.get("standardize", False))
+
+
+def read(text: str, limits: Mapping[str, int], *, standardize: bool = False) -> Any:
     """The RDKit molecule in the atom order of its canonical SMILES, or in words why there is none."""
     text = text.strip() if isinstance(text, str) else ""
     if not text:
@@ -110,7 +116,11 @@ def read(text: str, limits: Mapping[str, int]) -> Any:
     with rdBase.BlockLogs():
         try:
             mol, relaxed = _parse(text)
-            return "RDKit can't read it" if mol is None else _canonical(_plain(mol), relaxed, limits)
+            if mol is None:
+                return "RDKit can't read it"
+            found = _canonical(_plain(mol), relaxed, limits)
+            is_final = isinstance(found, str) or relaxed or not standardize
+            return found if is_final else _standard(found, limits)
         except (RuntimeError, ValueError) as error:
             return " ".join(str(error).split())[:150]
 
@@ -177,6 +187,21 @@ def _canonical(mol: Any, relaxed: bool, limits: Mapping[str, int]) -> Any:
         if relaxed:
             _sanitize(mol)
     return mol
+
+
+def _standard(mol: Any, limits: Mapping[str, int]) -> Any:
+    """The largest organic part, neutral where protons make it so."""
+    if not any(sign in Chem.MolToSmiles(mol) for sign in ".+-"):
+        return mol
+    steps: Any = rdMolStandardize.CleanupParameters()
+    steps.preferOrganic = True
+    part = rdMolStandardize.Uncharger().uncharge(rdMolStandardize.LargestFragmentChooser(steps).choose(mol))
+    try:
+        return _canonical(Chem.RemoveHs(part), False, limits)
+    except Chem.MolSanitizeException:
+        part = Chem.RemoveHs(part, sanitize=False)
+        _sanitize(part)
+        return _canonical(part, True, limits)
 
 
 # Molecule to integers.

@@ -3,11 +3,12 @@ r"""How much each member of a blend counts: weights that are not negative and su
 .. math:: w^* = \arg\min_{w \in \Delta} \frac1n \sum_i \ell\Big(y_i, \sum_m w_m \hat y_{mi}\Big)
           + \frac{\lambda}{n} \lVert w - w_0 \rVert^2
 
-Source: stacking with weights that are not negative (Breiman, Machine Learning 24 (1996) 49), with a pull to w₀ that
-few molecules don't overcome: to equal shares for all targets of a kind together, and from there for each target. Each
-prediction must come from a member that never saw the molecule. The loss is the squared error or the log loss; the
-absolute error where the mean absolute error is asked for. A rank metric has no slope: from the weights of the loss,
-small steps towards single members are taken as long as the metric clearly grows (after Caruana et al., ICML 2004).
+Source: stacking with weights that are not negative (Breiman, Machine Learning 24 (1996) 49), with a pull to w₀ that few
+molecules don't overcome: to equal shares for all targets of a kind together, and from there for each target. Each
+prediction must come from a member that never saw the molecule. The loss is the squared error, also of the probability
+of each of several classes, or the log loss of two classes; the absolute error of values where that is asked for. A rank
+metric has no slope: from the weights of the loss, small steps towards single members are taken as long as the metric
+clearly grows (after Caruana et al., ICML 2004).
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from dnd.predictor.targets import TaskKind, Weights, weighted_moments
 Metric = Literal["mae", "rmse", "spearman", "auroc", "auprc"]
 VALUE_METRICS: tuple[Metric, ...] = ("mae", "rmse", "spearman")
 CLASS_METRICS: tuple[Metric, ...] = ("auroc", "auprc")
+METRICS_OF: dict[TaskKind, tuple[Metric, ...]] = {
+    "regression": VALUE_METRICS,
+    "classification": CLASS_METRICS,
+    "multiclass": (),
+}
+"""Which metrics the weights of a target can be chosen for; of several classes the loss alone decides."""
 PULL = 10.0  # λ, in units of the variance of the labels
 FEWEST_LABELS = 20  # a target with fewer takes the weights of all targets together
 NEGLIGIBLE = 0.01  # smaller shares are dropped, so that their members need not be kept
@@ -84,7 +91,7 @@ def _fit(
 ) -> np.ndarray:
     if len(labels_B) == 0 or len(prior_M) == 1:
         return prior_M
-    classes = kind == "classification"
+    loss_name = _loss_of(kind, metric)
     count = len(labels_B) if weight_B is None else float(weight_B.sum())
     variance = np.var(labels_B) if weight_B is None else weighted_moments(labels_B, weight_B)[1] ** 2
     pull = PULL * float(variance) / count
@@ -92,11 +99,11 @@ def _fit(
 
     def loss(weights_M: np.ndarray) -> tuple[float, np.ndarray]:
         blended_B = weights_M @ predictions_MB
-        if classes:
+        if loss_name == "log":
             inside_B = blended_B.clip(_EDGE, 1 - _EDGE)
             value = -mean(labels_B * np.log(inside_B) + (1 - labels_B) * np.log1p(-inside_B))
             slope_B = (inside_B - labels_B) / (inside_B * (1 - inside_B))
-        elif metric == "mae":
+        elif loss_name == "absolute":
             away_B = blended_B - labels_B
             size_B = np.sqrt(away_B**2 + _CORNER**2)
             value, slope_B = mean(size_B), away_B / size_B
@@ -118,10 +125,17 @@ def _fit(
     )
     weights_M = result.x.clip(0.0) if np.isfinite(result.x).all() else prior_M
     weights_M = np.asarray(weights_M / weights_M.sum())
-    ranked = _RANKED.get(metric or "rmse")
-    if ranked is None or (metric in CLASS_METRICS) != classes or len(np.unique(labels_B)) < 2:
+    ranked = _RANKED.get(metric or "") if metric in METRICS_OF[kind] else None
+    if ranked is None or len(np.unique(labels_B)) < 2:
         return weights_M
     return _climb(weights_M, predictions_MB, partial(ranked, labels_B, weight_B=weight_B))
+
+
+def _loss_of(kind: TaskKind, metric: Metric | None) -> Literal["log", "absolute", "squared"]:
+    """What the weights of a target lower: of a class among several the squared error of its probability."""
+    if kind == "classification":
+        return "log"
+    return "absolute" if kind == "regression" and metric == "mae" else "squared"
 
 
 def _climb(

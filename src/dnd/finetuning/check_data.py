@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from dnd.chemistry.identity import identities_of, is_mixture, standard_form
-from dnd.chemistry.molecule import Molecule
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.identity import identities_of, is_mixture, molecule_for_model, standard_form
+from dnd.chemistry.molecule import InvalidMolecule, Molecule
 from dnd.chemistry.splits import Split, part_named, rows_of_molecules
 from dnd.common.errors import InputError
 from dnd.common.log import LOGGER, MANY, PROGRESS
@@ -255,21 +254,22 @@ def _looked_at(
     whole = KeptTable(columns, smiles, rows, table.repeated, table.style) if len(rows) == drawn.seen else None
     if len(rows) >= MANY:
         LOGGER.log(PROGRESS, f"parsing {len(rows)} molecules")
-    read = [_molecule(row) for row in rows]
+    read = [_molecule(row, standardize) for row in rows]
     invalid: dict[str, list[int]] = {}
     for row, found in zip(rows, read, strict=True):
         if isinstance(found, str):
             invalid.setdefault(_without_text(found), []).append(row.place)
-    good = [(row, found) for row, found in zip(rows, read, strict=True) if isinstance(found, Molecule)]
+    good = [(row, found) for row, found in zip(rows, read, strict=True) if not isinstance(found, str)]
     if not good:
         first = next((f"row {places[0]}: {reason}" for reason, places in invalid.items()), "no rows")
         raise InputError("there is no valid molecule", found=first, next_step="Check --smiles-column")
-    seen = [_seen(one, standardize) for _, one in good]
-    kept = _Kept([row for row, _ in good], seen, rules, comma_file, table.repeated)
+    seen = [one.seen for _, one in good]
+    texts = seen if standardize else [row.smiles for row, _ in good]
+    kept = _Kept([row for row, _ in good], seen, identities_of(seen), texts, rules, comma_file, table.repeated)
     identity = id_column_of([name for name in columns if name not in (*names, smiles)]) or ""
     targets, others, values = _columns(kept, names, [name for name in columns if name not in (smiles, identity)])
     salts, mixtures = _several_parts(good)
-    copies = [group for group in rows_of_molecules(kept.smiles) if len(group) > 1]
+    copies = [group for group in rows_of_molecules(kept.identities) if len(group) > 1]
     facts = DataFacts(
         path=str(path),
         rows=drawn.seen,
@@ -278,13 +278,11 @@ def _looked_at(
         asked_column=smiles_column is not None,
         id_column=identity,
         molecules=len(good),
-        different=len(set(kept.smiles)),
+        different=len(set(kept.identities)),
         invalid=dict(sorted(invalid.items(), key=lambda entry: -len(entry[1]))),
         salts=salts,
         mixtures=mixtures,
-        standardized=[row.place for (row, one), text in zip(good, seen, strict=True) if text != one.smiles]
-        if standardize
-        else None,
+        standardized=[row.place for row, one in good if one.seen != one.given] if standardize else None,
         duplicates=[
             (kept.smiles[group[0]], [kept.rows[place].place for place in group])
             for group in sorted(copies, key=len, reverse=True)
@@ -309,10 +307,23 @@ def _unused_words(rows: Sequence[Row], rules: LabelRules, names: Sequence[str]) 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Rows with a molecule, their canonical SMILES, and how their labels are read."""
+    """Rows with a molecule, and how their labels are read.
+
+    Attributes:
+        rows: the rows.
+        smiles: canonical SMILES of what a model sees.
+        identities: what rows of one molecule share.
+        texts: SMILES as a split sees them.
+        rules: the user's options for labels.
+        comma_file: whether the cells are between semicolons.
+        repeated: names that two columns have.
+        drawn: splits by the rows that are split.
+    """
 
     rows: list[Row]
     smiles: list[str]
+    identities: list[str]
+    texts: list[str]
     rules: LabelRules
     comma_file: bool
     repeated: frozenset[str]
@@ -325,18 +336,23 @@ class _Kept:
 # Molecules
 
 
-def _molecule(row: Row) -> Molecule | str:
-    """The molecule of a row, or why there is none."""
+@dataclass(frozen=True)
+class _Read:
+    """A molecule by its canonical SMILES: of the usual isotopes, as given and in the form that a model sees."""
+
+    given: str
+    seen: str
+
+
+def _molecule(row: Row, standardize: bool) -> _Read | str:
+    """The molecule of a row as `finetune` reads it, or why there is none."""
     if row.problem is not None:
         return row.problem
-    found = parse_smiles(row.smiles)
-    return found if isinstance(found, Molecule) else found.reason
-
-
-def _seen(molecule: Molecule, standardize: bool) -> str:
-    """The canonical SMILES by which molecules are counted; as given where a molecule has no standard form."""
-    found = standard_form(molecule) if standardize else molecule
-    return found.smiles if isinstance(found, Molecule) else molecule.smiles
+    given = molecule_for_model(row.smiles, standardize=False)
+    found = standard_form(given) if standardize else given
+    if isinstance(given, Molecule) and isinstance(found, Molecule):
+        return _Read(given.smiles, found.smiles)
+    return found.reason if isinstance(found, InvalidMolecule) else ""
 
 
 def _without_text(reason: str) -> str:
@@ -344,13 +360,13 @@ def _without_text(reason: str) -> str:
     return re.split(r"(?: for input)?[:'\"]", reason)[0].strip() or reason
 
 
-def _several_parts(good: Sequence[tuple[Row, Molecule]]) -> tuple[list[int], list[int]]:
+def _several_parts(good: Sequence[tuple[Row, _Read]]) -> tuple[list[int], list[int]]:
     """Rows of salts and solvates, and of mixtures."""
     salts, mixtures = list[int](), list[int]()
     for row, molecule in good:
-        if "." not in molecule.smiles:
+        if "." not in molecule.given:
             continue
-        (mixtures if is_mixture(molecule.smiles) else salts).append(row.place)
+        (mixtures if is_mixture(molecule.given) else salts).append(row.place)
     return salts, mixtures
 
 
@@ -517,7 +533,7 @@ def _repeats(kept: _Kept, facts: TargetFacts, labels: LabelColumn) -> Repeats | 
     is_factor = facts.transform == "log"
     values_B = np.where(np.array(labels.sides) == 0, labels.values, np.nan)
     values_B = Transform("log").judged(values_B) if is_factor else values_B
-    groups = [[row for row in group if not np.isnan(values_B[row])] for group in rows_of_molecules(kept.smiles)]
+    groups = [[row for row in group if not np.isnan(values_B[row])] for group in rows_of_molecules(kept.identities)]
     groups = [group for group in groups if len(group) > 1]
     if not groups:
         return None
@@ -612,8 +628,8 @@ def _draw(kept: _Kept, labelled: Sequence[int] | np.ndarray) -> tuple[str, Split
         try:
             part = partitions(
                 name,
-                [kept.rows[row].smiles for row in labelled],
-                identities=[kept.smiles[row] for row in labelled],
+                [kept.texts[row] for row in labelled],
+                identities=[kept.identities[row] for row in labelled],
             )[0]
         except InputError as error:
             problem = problem or str(error)
@@ -665,8 +681,8 @@ def _learned_rows(
     try:
         parts = partitions(
             settings.split,
-            [kept.smiles[row] if settings.standardize else kept.rows[row].smiles for row in rows],
-            identities=identities_of([kept.smiles[row] for row in rows]),
+            [kept.texts[row] for row in rows],
+            identities=[kept.identities[row] for row in rows],
             column_values=[extra[row] for row in rows],
             rows_B=np.array([kept.rows[row].number for row in rows]),
             num_rows=facts.rows,

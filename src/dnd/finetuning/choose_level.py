@@ -26,6 +26,7 @@ from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, 
 from dnd.finetuning.finetune import check_before_training, finetune
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.splits import has_folds
 from dnd.models.students.encoders import load_encoder, load_limits, save_encoder
 from dnd.models.teachers.teachers import load_teacher
 from dnd.predictor.metrics import LARGER_IS_BETTER
@@ -61,7 +62,7 @@ class ChoiceConfig:
         """Refuse settings that can't work before any work starts."""
         if self.seeds < 2:
             raise ConfigError("too few seeds to tell a difference from chance", found=self.seeds, expected="2 or more")
-        if self.finetune.split == "kfold" or self.finetune.ensemble > 1:
+        if has_folds(self.finetune.split) or self.finetune.ensemble > 1:
             raise ConfigError(
                 "the choice between levels needs one partition and one member", next_step="Leave out kfold and ensemble"
             )

@@ -259,7 +259,7 @@ def fit_member(name: str, training: Training) -> ArrayModel:
 
 def trees_of(options: FitOptions, targets: int) -> int:
     """Number of trees of a forest for each of `num_targets` targets."""
-    return max(SMALLEST_FOREST, min(options.trees, LIMIT_FOREST_WORK // targets))
+    return min(options.trees, max(SMALLEST_FOREST, LIMIT_FOREST_WORK // targets))
 
 
 def seeds_of(options: FitOptions, targets: int) -> int:

@@ -36,7 +36,7 @@ from dnd.finetuning.verdict import judge_beside_baselines
 from dnd.models.students.encoders import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import FEWEST_REFERENCES, Domain, fit_domain, write_domain
 from dnd.predictor.ensemble import run_over, to_raw_units
-from dnd.predictor.metrics import significant
+from dnd.predictor.metrics import significant, with_prediction
 from dnd.predictor.model_folder import KNOWN, Member, predictor_config, write_predictor
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, on_learned_scale
@@ -72,10 +72,10 @@ _MOST_IN_A_PIECE, _NUMBERS = 2_000, 100_000  # molecules and predictions; a kill
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Molecules that a model explains, each once.
+    """Molecules that a model teaches a student, each once.
 
     Attributes:
-        smiles: canonical.
+        smiles: canonical, standardized where the model is for such molecules.
         known_B: whether the model learned a label of the molecule.
         store: their graphs as the student sees them.
     """
@@ -119,7 +119,7 @@ def read_unlabelled(
             LOGGER.info(f"{table}: {most} of {len(texts)} rows drawn at random")
             texts = [texts[row] for row in drawn.tolist()]
         before = len(found)
-        for one in featurize_smiles(texts, hydrogens, jobs=jobs):
+        for one in featurize_smiles(texts, hydrogens, standardize=teacher.parts.standardize, jobs=jobs):
             identity = molecule_identity(one.smiles) if one.graph is not None else ""
             if identity and identity not in judged:
                 found.setdefault(identity, one)
@@ -157,7 +157,7 @@ def taught_values(teacher: Predictor, smiles: Sequence[str], folder: Path) -> Fl
     for number, start in enumerate(range(0, len(smiles), size)):
         path, texts = folder / f"piece-{number:04d}.json", list(smiles[start : start + size])
         if not path.is_file():
-            values_BC, _ = teacher.predict_values(texts)
+            values_BC, _ = teacher.predict_values(texts, as_given=True)
             rows = [[None if math.isnan(value) else value for value in row] for row in values_BC.tolist()]
             write_record(path, {"values": rows})
             LOGGER.info(f"the model has predicted {start + len(texts)} of {len(smiles)} molecules")
@@ -224,11 +224,12 @@ class Compressed:
 def read_test_part(saved: ModelFolder, teacher: Predictor, hydrogens: HydrogenSetting, jobs: int) -> LabelledMolecules:
     """The labelled test molecules of a model, which it was not fitted on; none if it was made of folds."""
     rows = rows_of_csv(io.StringIO(saved.text(TEST), newline="")) if saved.holds(TEST) else []
-    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
+    standardize = teacher.parts.standardize
+    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs, standardize=standardize)
     knows = teacher.knows(identities_of(found.smiles)) or [False] * len(found.smiles)
     is_new_B = ~np.array(knows, bool) & ("folds" not in saved.json("splits.json"))
     rows = [rows[place] for place in found.places[is_new_B].tolist()]
-    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs)
+    found = valid_molecules([row["smiles"] for row in rows], hydrogens, jobs, standardize=standardize)
     targets, groups = teacher.targets, groups_of(teacher.targets)
     labels = [[_label(row, target) for target in targets] for row in rows]
     numbers = np.array([int(row["row"]) for row in rows], dtype=np.int64)
@@ -265,13 +266,13 @@ def write_compressed(folder: Path, made: Compressed) -> dict[str, Any]:
     test, targets = made.test, made.teacher.targets
     every = np.arange(len(test.smiles))
     folds = [(Split(every[:0], every[:0], every), made.student_values(test.store, every))]
-    of_teacher = made.teacher.predict_values(test.smiles)[0] if len(every) else folds[0][1]
+    of_teacher = made.teacher.predict_values(test.smiles, as_given=True)[0] if len(every) else folds[0][1]
     metrics: dict[str, Any] = {
         name: made.saved.json("metrics.json")[name] for name in _KEPT if name in made.teacher.metrics
     }
     metrics["members"] = [training_facts(made.member, made.training)]
     metrics["parts"] = part_metrics(folds[0][0], test.targets_BC, folds[0][1], targets)
-    beside = part_metrics(folds[0][0], test.targets_BC, of_teacher, targets)
+    beside = part_metrics(folds[0][0], with_prediction(test.targets_BC, of_teacher), of_teacher, targets)
     metrics["baselines"] = {TEACHER: {"settings": {}, "parts": beside}}
     metrics["compressed"] = _agreement(made)
     verdicts = []

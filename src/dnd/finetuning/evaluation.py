@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from dnd.chemistry.splits import Split
+from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.prepared_labels import counts_line, group_at, user_names
@@ -49,7 +50,7 @@ class Features:
     """What the forests look at.
 
     Attributes:
-        sets: name of a feature set → a row per molecule that has features.
+        sets: name of a feature set → rows; one that no molecule has stands for a molecule whose features were refused.
         place_B: the row of each molecule; -1 where it has none, and then it is neither learned from nor predicted.
     """
 
@@ -92,20 +93,21 @@ def baselines(
     labels_BC, groups = on_learned_scale(targets, targets_BC), groups_of(targets)
     found = {MEAN: Baseline(from_learned_scale(targets, mean_prediction(labels_BC, train)), {})}
     known = np.flatnonzero(features.place_B >= 0)
-    order = np.argsort(features.place_B[known])
     learned = features.place_B[train[features.place_B[train] >= 0]]
     for name, values_SF in features.sets.items():
         kinds = [target.kind for target in targets]
+        labels_SC = np.full((len(values_SF), labels_BC.shape[1]), np.nan)
+        labels_SC[features.place_B[known]] = labels_BC[known]
         if math.isfinite(budget_s):
-            cost_s = _forest_seconds(values_SF, labels_BC[known[order]], learned, kinds, groups)
+            cost_s = _forest_seconds(values_SF, labels_SC, learned, kinds, groups)
             budget_s -= cost_s
             if budget_s < 0:
                 LOGGER.info(f"plan: left out the baseline of a random forest on {name} (time limit)")
                 continue
         LOGGER.info(f"baseline: random forest on {name}")
-        own = fit_forests(values_SF, labels_BC[known[order]], learned, kinds, groups=groups)
+        own = fit_forests(values_SF, labels_SC, learned, kinds, groups=groups)
         predictions_BC = np.full(labels_BC.shape, np.nan)
-        predictions_BC[known[order]] = from_learned_scale(targets, own.predictions_BC)
+        predictions_BC[known] = from_learned_scale(targets, own.predictions_BC)[features.place_B[known]]
         found[f"random_forest_{name}"] = Baseline(predictions_BC, own.settings)
     return found
 
@@ -117,8 +119,10 @@ def _forest_seconds(
     kinds: Sequence[TaskKind],
     groups: Sequence[ClassGroup],
 ) -> float:
-    """What the forests of a feature set will take, from those of few molecules."""
-    few, started = train[:_PILOT_ROWS], time.monotonic()
+    """What the forests of a feature set will take, from those of few labelled molecules, drawn at random."""
+    labelled = train[~np.isnan(targets_BC[train]).all(axis=1)]
+    few = numpy_generator(0, "rows of the pilot forest").permutation(labelled)[:_PILOT_ROWS]
+    started = time.monotonic()
     fit_forests(features_BF, targets_BC, few, kinds, groups=groups)
     spent, count = time.monotonic() - started, min(len(train), LIMIT_FOREST_MOLECULES)
     return spent * float(max(1.0, (count / max(1, len(few))) ** _GROWTH))
@@ -132,7 +136,7 @@ def fit_forests(
     seed: int = 0,
     groups: Sequence[ClassGroup] = (),
 ) -> Baseline:
-    """One random forest per target on its labelled training molecules; a target with one class gets that class.
+    """One random forest per target on its labelled training molecules; one with fewer than two values gets their mean.
 
     Args:
         features_BF: features of all molecules.
@@ -163,6 +167,8 @@ def fit_forests(
     for group in groups:
         labels_BK = targets_BC[:, group.span]
         known = train[~np.isnan(labels_BK[train]).any(axis=1)]
+        if len(np.unique(labels_BK[known].argmax(axis=1))) < 2:
+            continue
         classifier = RandomForestClassifier(trees, n_jobs=1, random_state=seed)
         classifier.fit(features_BF[known], labels_BK[known].argmax(axis=1))
         predictions_BC[:, group.span] = 0.0

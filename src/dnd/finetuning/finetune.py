@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dnd.common.files import MANIFEST, read_json, sha256_file
 from dnd.common.log import LOGGER, RESULT, muted
 from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_file, require_same_run
-from dnd.finetuning.blend_weights import CLASS_METRICS, VALUE_METRICS
+from dnd.finetuning.blend_weights import METRICS_OF
 from dnd.finetuning.data_checks import check_learnable, preamble
 from dnd.finetuning.labelled_data import (
     Dealing,
@@ -42,7 +43,7 @@ from dnd.finetuning.prepared_labels import (
     spread_units,
 )
 from dnd.finetuning.settings import Clock, FinetuneConfig
-from dnd.finetuning.splits import is_test_word, needs_one_file, partitions, split_column
+from dnd.finetuning.splits import cells_of_molecules, is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
 from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
@@ -284,14 +285,13 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
         return
     if not config.blend.classical:
         raise ConfigError("--metric is for recipes that make a blend", next_step="Use --recipe best or fast")
-    of_values = "regression" in tasks.kinds
-    expected = (VALUE_METRICS if of_values else ()) + (CLASS_METRICS if set(tasks.kinds) != {"regression"} else ())
+    expected = [metric for kind in METRICS_OF if kind in tasks.kinds for metric in METRICS_OF[kind]]
     if config.metric not in expected:
         raise ConfigError(
             f"metric {config.metric} does not fit this task",
             found=f"targets of {tasks.name}",
-            expected=f"one of {', '.join(expected)}",
-            next_step="Use another --metric, or --task",
+            expected=f"one of {', '.join(expected)}" if expected else "no metric, as nothing chooses by one here",
+            next_step="Use another --metric, or --task" if expected else "Leave --metric out",
         )
 
 
@@ -377,7 +377,7 @@ def _dealing(config: FinetuneConfig) -> Dealing:
             folds=config.folds,
         )
 
-    return Dealing(deal, lambda word: is_test_word(config.split, word))
+    return Dealing(deal, partial(is_test_word, config.split), partial(cells_of_molecules, config.split))
 
 
 def _hydrogens(config: FinetuneConfig, encoder: str) -> HydrogenSetting:

@@ -64,32 +64,36 @@ def scaffold_folds(
 
 
 LEAST_ROC_AUC = 0.8  # of a class on held-out molecules; weaker ones are many and add nothing
-LIMIT_LEARNED = 0.05  # of the development molecules, of which a head may know the answer
+LIMIT_LEARNED = 0.05  # of the development or of the test molecules, of which a head may know the answer
 FEWEST_JUDGED, FEWEST_OF_A_CLASS = 100, 5  # labels by which weights and intervals are settled
 _FEATURE_SHARE = 0.35  # of what is left of a time limit
 _FEATURE_PILOT, _FEWEST_ROWS = 50, 200
 
 
-def frozen_encoder(plan: Plan) -> FrozenEncoder | None:
-    """The encoder as it was before finetuning; None for random weights, whose representation says little."""
+def frozen_encoder(plan: Plan) -> tuple[FrozenEncoder | None, dict[str, float]]:
+    """The encoder as it was before finetuning; None for random weights, whose representation says little.
+
+    Beside it, for each data set whose properties the members see, the share of the test molecules that it taught.
+    """
     if plan.encoder == RANDOM:
-        return None
+        return None, {}
     student: Student = initial_student(plan.config, plan.encoder, seed=0)
-    return FrozenEncoder(student.eval(), plan.config.pooling, _heads(plan))
+    heads, of_test = _heads(plan)
+    return FrozenEncoder(student.eval(), plan.config.pooling, heads), of_test
 
 
-def _heads(plan: Plan) -> PropertyHeads | None:
+def _heads(plan: Plan) -> tuple[PropertyHeads | None, dict[str, float]]:
     """The encoder's ready-made properties of the terms that the members see: values, and classes that it predicts well.
 
-    A measured property is left out where its data set taught the encoder more than a few of the development molecules:
-    of these the head knows the answer, which may be the very label, and of new molecules it does not.
+    A measured property is left out where its data set taught the encoder more than a few of the development molecules,
+    or of the test molecules: of these the head knows the answer, which may be the very label, and of new molecules it
+    does not. The test part is asked for its molecules alone, never for a label.
     """
     heads = load_heads(plan.encoder) if plan.config.blend.properties else None
     if heads is None:
-        return None
-    rows = every_development_row(plan.parts)
-    learned = load_learned_labels(plan.encoder)
-    shares = learned.share([plan.molecules.identities[row] for row in rows]) if learned else {}
+        return None, {}
+    of_development, of_test = _learned_shares(plan)
+    shares = {name: max(share, of_test[name]) for name, share in of_development.items()}
     kept: list[int] = []
     left_out: dict[str, str] = {}
     for place, one in enumerate(heads.properties):
@@ -105,7 +109,22 @@ def _heads(plan: Plan) -> PropertyHeads | None:
         LOGGER.info(
             f"features: left out predicted {names}: of so many of these molecules the encoder learned the label"
         )
-    return heads.kept(kept)
+    seen = {heads.properties[place].data_set for place in kept}
+    of_test = {name: share for name, share in of_test.items() if name in seen}
+    if any(of_test.values()):
+        names = ", ".join(f"{name} ({share:.1%})" for name, share in of_test.items() if share)
+        LOGGER.info(f"features: the encoder learned labels of some test molecules: {names}")
+    return heads.kept(kept), of_test
+
+
+def _learned_shares(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
+    """Of the development and of the test molecules the share that each data set taught the encoder."""
+    learned = load_learned_labels(plan.encoder)
+    if learned is None:
+        return {}, {}
+    every = [np.concatenate([development(part) for part in plan.parts]), np.concatenate([p.test for p in plan.parts])]
+    own, test = ({plan.molecules.identities[row] for row in rows} for rows in every)
+    return learned.share(own), learned.share(test) if test else dict.fromkeys(learned.sets, 0.0)
 
 
 def judged_labels(

@@ -352,10 +352,12 @@ class Dealing:
     Attributes:
         deal: molecules → partitions.
         is_test: whether a cell of the split's column says test; such a row is kept and predicted without a label too.
+        cells: see `splits.cells_of_molecules`, of the split.
     """
 
     deal: Callable[[UnreadMolecules], Sequence[Split]]
     is_test: Callable[[str], bool]
+    cells: Callable[[Sequence[str], Sequence[Sequence[int]], Sequence[str], Sequence[str]], list[str]]
 
 
 def _never(word: str) -> bool:

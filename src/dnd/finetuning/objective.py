@@ -515,6 +515,7 @@ class SupervisedObjective(Objective):
         self.best_metric = f"valid_{main}" if countable else "valid_loss"
         self.best_is_max = countable and main in LARGER_IS_BETTER
         seed = derive_seed(loop.seed, "halves")
+        self.identities = identities
         self.choice = HalfChoice(len(partition.valid), len(self.targets), seed, identities)
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:

@@ -34,7 +34,7 @@ from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.models.students.encoders import MOST_MOLECULES, WHOLE, RepresentationLimits
 from dnd.predictor.applicability_domain import fit_domain, write_domain
 from dnd.predictor.ensemble import Blend, run_over
-from dnd.predictor.metrics import RAW_METRICS, metric_names
+from dnd.predictor.metrics import RAW_METRICS, metric_names, with_prediction
 from dnd.predictor.model_folder import KNOWN, Member, known_molecules, predictor_config, write_predictor
 from dnd.predictor.targets import Target, TaskKind, Transform, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, sentences, write_calibration
@@ -263,18 +263,13 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
 
 def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, fitted: Fitted) -> dict[str, Any]:
     judged = [
-        part_metrics(part, _judged_labels(molecules, values), values, fitted.targets, molecules.weight_B)
+        part_metrics(part, with_prediction(molecules.exact_BC, values), values, fitted.targets, molecules.weight_B)
         for part, values in folds
     ]
     names = metric_names([target.kind for target in fitted.targets])
     mapped = any(target.transform.name != "none" for target in fitted.targets)
     parts = over_folds(judged, [*names, *(RAW_METRICS if mapped else ())])
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
-
-
-def _judged_labels(molecules: LabelledMolecules, values_BC: Array) -> Array:
-    """The exact labels of molecules that have a prediction; a blend has none for what it had to leave out."""
-    return np.where(np.isfinite(values_BC), molecules.exact_BC, np.nan)
 
 
 def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]]) -> dict[str, list[Baseline]]:

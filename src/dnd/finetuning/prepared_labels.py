@@ -378,11 +378,13 @@ def aggregated(
     groups = [rows for rows in rows_of_molecules(zip(molecules.identities, membership, strict=True)) if len(rows) > 1]
     targets_BC, left_out = molecules.targets_BC.copy(), np.zeros(len(molecules.smiles), bool)
     sides_BC = np.zeros(targets_BC.shape, np.int8) if molecules.sides_BC is None else molecules.sides_BC.copy()
-    contradicting = 0
+    contradicting = intervals = 0
     for first, *others in groups:
         rows = [first, *others]
         for column, kind in enumerate(kinds):
-            values, sides_BC[first, column] = weightiest(molecules.targets_BC[rows, column], sides_BC[rows, column])
+            own = molecules.targets_BC[rows, column], sides_BC[rows, column]
+            intervals += is_interval(*own)
+            values, sides_BC[first, column] = weightiest(*own)
             value = _one_of(values, how, kind)
             contradicting += bool(np.isnan(value) and len(values))
             targets_BC[first, column] = value
@@ -392,6 +394,7 @@ def aggregated(
     parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""
+    line += intervals_words(intervals)
     limits_BC = None if molecules.sides_BC is None else sides_BC
     merged = sum(len(rows) - 1 for rows in groups)
     return replace(molecules, targets_BC=targets_BC, sides_BC=limits_BC, parts=parts, merged=merged), line
@@ -400,19 +403,35 @@ def aggregated(
 def weightiest(
     values: Float[np.ndarray, "rows"], sides: Int[np.ndarray, "rows"]
 ) -> tuple[Float[np.ndarray, "chosen"], int]:
-    """Of the labels of one molecule those that count: the truth outweighs limits.
+    """Of the labels of one molecule those that count: the truth outweighs limits, and the strictest limit the others.
 
     Args:
         values: NaN = missing.
         sides: see `LabelledMolecules`.
 
     Returns:
-        The exact values, or the limits if there are no exact values, and the side of the returned labels.
+        The exact values or, without any, the largest lower or the smallest upper limit, and the side of what is
+        returned; nothing where there are only limits of both sides, see `is_interval`.
     """
     known = ~np.isnan(values)
     exact = known & (sides == 0)
-    chosen = exact if exact.any() else known
-    return values[chosen], int(sides[chosen][0]) if chosen.any() else 0
+    if exact.any():
+        return values[exact], 0
+    if not known.any() or is_interval(values, sides):
+        return values[:0], 0
+    side = int(sides[known][0])
+    strictest = values[known].max() if side > 0 else values[known].min()
+    return np.array([strictest]), side
+
+
+def is_interval(values: Float[np.ndarray, "rows"], sides: Int[np.ndarray, "rows"]) -> bool:
+    """Whether the labels of one molecule say only between which limits the truth lies, which can't be learned."""
+    return {-1, 1} == set(sides[~np.isnan(values)].tolist())
+
+
+def intervals_words(count: int) -> str:
+    """What is said of labels that were left out, as they have limits on both sides and no value."""
+    return f"; {count} labels left out that have limits on both sides and no value" if count else ""
 
 
 def _one_of(values: Float[np.ndarray, "rows"], how: Aggregation, kind: TaskKind) -> float:

@@ -28,6 +28,7 @@ from dnd.common.runs import append_line, lines_of, read_lines, read_record, writ
 from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.splits import has_folds
 from dnd.finetuning.students import Plan, objective_of, seconds_per_epoch
+from dnd.models.students.encoders import RANDOM
 from dnd.predictor.metrics import LARGER_IS_BETTER
 from dnd.training.loop import train
 
@@ -69,6 +70,7 @@ def search_settings(
     *,
     digest: str,
     seconds: float = math.inf,
+    encoder: str = RANDOM,
 ) -> tuple[FinetuneConfig, dict[str, Any]] | None:
     """The settings with the best validation score, and the record of all trials for `metrics.json`.
 
@@ -81,6 +83,7 @@ def search_settings(
         run: trains one student and scores it; None when its own time limit stopped it.
         digest: digest of the data, by which a resumed search recognises its trials.
         seconds: no trial is started that would end after them, by the longest so far; the first one always is.
+        encoder: what the trials start from.
 
     Returns:
         None when a trial was stopped, to be gone on with.
@@ -90,12 +93,12 @@ def search_settings(
         InputError: the folder holds the search of other data or settings.
     """
     _require_possible(config, trials)
-    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest)
+    started, longest, study = time.monotonic(), 0.0, _study(out, config, digest, encoder)
     for number in range(len(_finished(study)), trials):
         if number and time.monotonic() - started + longest > seconds:
             LOGGER.info(f"search: time is up after {number} of {trials} trials")
             break
-        trial = _proposed(study, number, config)
+        trial = _proposed(study, number, config, encoder)
         score = run(_with(config, trial.params), out / TRIALS / f"trial-{number:03d}")
         if score is None:
             return None
@@ -144,6 +147,7 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
             trial_runner(plan),
             digest=plan.record["data_digest"],
             seconds=clock.share(_SHARE),
+            encoder=plan.encoder,
         )
         if found is None:
             return None
@@ -202,7 +206,7 @@ def _require_possible(config: FinetuneConfig, trials: int) -> None:
         raise ConfigError("--search needs Optuna", next_step="Install it: pip install 'dnd-mol[search]'") from error
 
 
-def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
+def _study(out: Path, config: FinetuneConfig, digest: str, encoder: str) -> Study:
     """A study in memory with the trials of `search.jsonl` up to the first that is missing or damaged.
 
     A line has its own checksum: a flipped bit must not become another score, on which all later proposals depend.
@@ -226,7 +230,7 @@ def _study(out: Path, config: FinetuneConfig, digest: str) -> Study:
     for record in sound:
         study.add_trial(
             optuna.trial.create_trial(
-                params=record["settings"], distributions=_space(config), value=record["value"],
+                params=record["settings"], distributions=_space(config, encoder), value=record["value"],
                 user_attrs={"score": record["score"]},
             )
         )  # fmt: skip
@@ -238,18 +242,18 @@ def _finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if trial.value is not None]
 
 
-def _proposed(study: Study, number: int, config: FinetuneConfig) -> Trial:
+def _proposed(study: Study, number: int, config: FinetuneConfig, encoder: str) -> Trial:
     """The next trial, a function of the finished ones, the seed and its number."""
     import optuna
 
     seed = derive_seed(config.loop.seed, "search", number) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FEWEST_RANDOM)
     if number == 0:
-        study.enqueue_trial(_now(config))
-    return study.ask(_space(config))
+        study.enqueue_trial(_now(config, encoder))
+    return study.ask(_space(config, encoder))
 
 
-def _space(config: FinetuneConfig) -> dict[str, BaseDistribution]:
+def _space(config: FinetuneConfig, encoder: str) -> dict[str, BaseDistribution]:
     """What is searched."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -257,27 +261,31 @@ def _space(config: FinetuneConfig) -> dict[str, BaseDistribution]:
     return {
         "loop.learning_rate": FloatDistribution(rate / 5, rate * 5, log=True),
         "layer_decay": FloatDistribution(min(0.6, config.layer_decay), 1.0),
-        "regularization.dropout": CategoricalDistribution(sorted({0.0, 0.1, 0.2, 0.3, _dropout(config)})),
+        "regularization.dropout": CategoricalDistribution(sorted({0.0, 0.1, 0.2, 0.3, _dropout(config, encoder)})),
         "head": CategoricalDistribution(["mlp", "linear", *({config.head} - {"mlp", "linear"})]),
         "loop.batch_size": CategoricalDistribution(sorted({16, 32, 64, 128, config.loop.batch_size})),
         "loop.epochs": IntDistribution(max(1, epochs // 2), 2 * epochs),
     }
 
 
-def _now(config: FinetuneConfig) -> dict[str, Any]:
+def _now(config: FinetuneConfig, encoder: str) -> dict[str, Any]:
+    """The settings as they are, which the first trial tries."""
     return {
         "loop.learning_rate": config.loop.learning_rate,
         "layer_decay": config.layer_decay,
-        "regularization.dropout": _dropout(config),
+        "regularization.dropout": _dropout(config, encoder),
         "head": config.head,
         "loop.batch_size": config.loop.batch_size,
         "loop.epochs": config.loop.epochs,
     }
 
 
-def _dropout(config: FinetuneConfig) -> float:
+def _dropout(config: FinetuneConfig, encoder: str) -> float:
+    """The dropout of a run with these settings; a pretrained student has none where none is given."""
     given = config.regularization.dropout
-    return config.student.dropout if given is None else given
+    if given is not None:
+        return given
+    return config.student.dropout if encoder == RANDOM else 0.0
 
 
 def _with(config: FinetuneConfig, settings: Mapping[str, Any]) -> FinetuneConfig:

@@ -32,7 +32,7 @@ from dnd.finetuning.labelled_data import (
     read_labels,
     require_enough,
 )
-from dnd.finetuning.prepared_labels import weightiest
+from dnd.finetuning.prepared_labels import intervals_words, is_interval, weightiest
 from dnd.finetuning.tasks import TaskChoice, Tasks, choose_tasks
 from dnd.predictor.targets import TaskKind
 from dnd.store.featurize import Featurized, as_store, featurize_smiles
@@ -95,7 +95,7 @@ def read_several(
     note_rows(reject.reason for reject in rejects)
     require_enough(len(of_molecule), rejects, FEWEST_MOLECULES)
     owners = [[rows[place] for place in places] for places in of_molecule]
-    extra = [_part_of([row.extra for row in each], each[0].text) for each in owners]
+    extra = _cells_of_molecules(dealing, rows, of_molecule, labels)
     smiles = [molecules[places[0]].smiles for places in of_molecule]
     parts = tuple(dealing.deal(_unread([each[0].text for each in owners], smiles, extra))) if dealing else ()
     learned_B = learned_rows(parts, len(smiles))
@@ -135,6 +135,16 @@ def read_several(
         smiles_column=tables[0].smiles_column,
     )
     return found, tasks
+
+
+def _cells_of_molecules(
+    dealing: Dealing | None, rows: Sequence[_Row], of_molecule: Sequence[Sequence[int]], labels: Sequence[str]
+) -> list[str]:
+    """The cell of the split's column that each molecule has; empty where no split is dealt."""
+    if dealing is None:
+        return [""] * len(of_molecule)
+    places = [f"{row.place} of {labels[row.file]}" for row in rows]
+    return dealing.cells([row.extra for row in rows], of_molecule, places, [row.text for row in rows])
 
 
 def _unread(texts: Sequence[str], smiles: Sequence[str], extra: Sequence[str]) -> UnreadMolecules:
@@ -264,36 +274,27 @@ def _merged(
 ) -> tuple[Float[np.ndarray, "molecules targets"], Int[np.ndarray, "molecules targets"] | None]:
     """One row per group: the mean of its known values, and no label where classes contradict each other.
 
-    Exact values take precedence over limits, which are used only if there is no exact value.
+    Exact values take precedence over limits, of which the strictest counts; limits on both sides leave no label.
     """
     firsts = [places[0] for places in groups]
     sides_BC = np.zeros_like(stacked.values_BC, np.int8) if stacked.sides_BC is None else stacked.sides_BC
     merged_BC, merged_sides_BC = stacked.values_BC[firsts].copy(), sides_BC[firsts].copy()
-    averaged, contradicting = 0, list[str]()
+    averaged = intervals = 0
+    contradicting = list[str]()
     for row, places in enumerate(groups):
         for column, kind in enumerate(kinds) if len(places) > 1 else ():
-            values, side = weightiest(stacked.values_BC[places, column], sides_BC[places, column])
+            own = stacked.values_BC[places, column], sides_BC[places, column]
+            intervals += is_interval(*own)
+            values, side = weightiest(*own)
             merged_sides_BC[row, column] = side
             differ = len(values) > 1 and np.ptp(values) > 0
             drop = not len(values) or (differ and kind != "regression")
             merged_BC[row, column] = np.nan if drop else values.mean()
             averaged += bool(differ and not drop)
             contradicting += [smiles[row]] * bool(differ and drop)
-    if averaged or contradicting:
+    if averaged or contradicting or intervals:
         left_out = f"{len(contradicting)} classes left out"
         left_out += f" that contradict each other, the first of {contradicting[0][:60]}" if contradicting else ""
+        left_out += intervals_words(intervals)
         LOGGER.info(f"note: molecules twice in one file: {averaged} values averaged, {left_out}")
     return merged_BC, None if stacked.sides_BC is None else merged_sides_BC
-
-
-def _part_of(words: Sequence[str], smiles: str) -> str:
-    """The part of a given split that a molecule is in; empty cells say nothing."""
-    found = {word.lower(): word for word in words if word}
-    if len(found) > 1:
-        raise InputError(
-            f"the files put {smiles} into different parts of the split",
-            found=", ".join(found.values()),
-            expected="one part: else a molecule would be learnt from one file and tested in another",
-            next_step="Use --split scaffold, which splits the molecules of all files together",
-        )
-    return next(iter(found.values()), "")

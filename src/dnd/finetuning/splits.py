@@ -145,7 +145,7 @@ def index_split(
     return as_split(*parts), len(owner) - sum(map(len, parts))
 
 
-def _keys(values: Sequence[str], places: Sequence[int]) -> Float[np.ndarray, "rows"]:
+def _keys(values: Sequence[str], places: Sequence[int] | Sequence[str]) -> Float[np.ndarray, "rows"]:
     """Cells as numbers that sort, NaN where empty; dates where they are not all numbers."""
     problems: dict[str, str] = {}
     notation = settle_notation(map(str.strip, values), "of the time split")
@@ -313,6 +313,43 @@ def _with_validation(given: Split, identities: Sequence[str], seed: int) -> Spli
 def is_test_word(split: str, word: str) -> bool:
     """Whether the cell of a `column:NAME` split puts its row into the test part."""
     return _read(split).kind == "column" and splits.part_named(word) == "test"
+
+
+def cells_of_molecules(
+    split: str, cells: Sequence[str], of_molecule: Sequence[Sequence[int]], places: Sequence[str], texts: Sequence[str]
+) -> list[str]:
+    """The cell of the split's column for each molecule that has several rows, in one file or in several.
+
+    The earliest one for `time`, as a molecule is new only once. A column of parts must name the same part in all rows.
+
+    Args:
+        split: the split.
+        cells: of all rows; empty ones say nothing.
+        of_molecule: places of the rows of each molecule.
+        places: rows as messages say them.
+        texts: SMILES of the rows.
+
+    Raises:
+        InputError: a molecule is in two parts, or the column does not order the rows.
+    """
+    if _read(split).kind != "time":
+        return [_one_part([cells[row] for row in rows], texts[rows[0]]) for rows in of_molecule]
+    keys_B = _keys(cells, places)
+    known = [[row for row in rows if not np.isnan(keys_B[row])] for rows in of_molecule]
+    return [cells[min(rows, key=lambda row: keys_B[row])] if rows else "" for rows in known]
+
+
+def _one_part(cells: Sequence[str], smiles: str) -> str:
+    """The cell that says in which part a molecule is."""
+    found = {splits.part_named(cell) or cell.strip(): cell for cell in cells if cell.strip()}
+    if len(found) > 1:
+        raise InputError(
+            f"the files put {smiles} into different parts of the split",
+            found=", ".join(found.values()),
+            expected="one part: else a molecule would be learnt from one file and tested in another",
+            next_step="Use --split scaffold, which splits the molecules of all files together",
+        )
+    return next(iter(found.values()), "")
 
 
 def split_column(split: str) -> str | None:

@@ -242,9 +242,14 @@ def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
 
 
 def without_fold(bench: Workbench, partition: Split, student: int) -> Split:
-    """Student k learns from all but fold k; molecules without features are in no fold and train every student."""
+    """Student k learns from all but fold k; rows without features are in no fold and train every student.
+
+    Unless they are copies of a molecule of fold k: then the student would know what it is judged by.
+    """
     held_out = bench.rows[bench.folds == student % bench.num_folds]
-    return Split(np.setdiff1d(development(partition), held_out), held_out, bench.known(partition.test))
+    others = np.setdiff1d(development(partition), held_out)
+    is_copy_B = np.isin(bench.identity_B[others], bench.identity_B[held_out])
+    return Split(others[~is_copy_B], held_out, bench.known(partition.test))
 
 
 def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResult]:
@@ -345,7 +350,7 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     config = plan.config
     if config.blend.second is not None and plan.encoder != RANDOM:
         raise ConfigError("blend.second is for --encoder random", found=plan.encoder, next_step="Leave it out")
-    encoder = frozen_encoder(plan)
+    encoder, test_learned = frozen_encoder(plan)
     if encoder is None:
         LOGGER.info("features of the classical members: descriptors and counts (no encoder, so no representation)")
     has_features_B = rows_with_features(plan, clock)
@@ -390,7 +395,8 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
             return None
         parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
     fitted = _assemble(plan, parts, encoder, x_BF, place_B)
-    return replace(fitted, judged_BC=judged_BC, deadline=time.monotonic() + clock.left())
+    about = {**fitted.about, **({"test_molecules_learned_by_encoder": test_learned} if test_learned else {})}
+    return replace(fitted, about=about, judged_BC=judged_BC, deadline=time.monotonic() + clock.left())
 
 
 def _combine(

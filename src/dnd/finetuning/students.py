@@ -86,7 +86,8 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
     optimizer = torch.optim.AdamW(network.head.parameters(), lr=LEARNING_RATE)
     generator = torch_generator(seed, "linear probe")
     best, best_step, best_state = float("inf"), 0, copy.deepcopy(network.head.state_dict())
-    choice = HalfChoice(len(partition.valid), len(objective.targets), derive_seed(seed, "halves"))
+    halves_seed = derive_seed(seed, "halves")
+    choice = HalfChoice(len(partition.valid), len(objective.targets), halves_seed, objective.identities)
     for step in range(steps):
         places = torch.randint(len(train_BD), (min(BATCH, len(train_BD)),), generator=generator)
         optimizer.zero_grad()

@@ -10,10 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
-# One molecule's arrays, and the sizes and meanings of OGB's 9 atom and 3 bond features.
-#
-# No RDKit here, so that a training machine needs none.
-
 # Sizes and meanings of OGB's 9 atom and 3 bond features; no RDKit here, so that a training machine needs none.
 #
 # Source: Hu et al., "Open Graph Benchmark" (NeurIPS 2020), package ogb 1.3.6, `ogb/utils/features.py`. The last index

@@ -11,25 +11,22 @@ from contextlib import contextmanager
 from decimal import Decimal
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
-from dnd.common.config import model_folder
 from dnd.common.errors import DndError, InputError
-from dnd.common.files import read_json
 from dnd.common.log import counted
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
-from dnd.predictor.predictor import ERROR, Column, PredictionTable
+from dnd.predictor.predictor import ERROR, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.report.html import draw_molecule
-from dnd.tables.molecules import as_molecules, is_no_value, smiles_name
+from dnd.tables.molecules import as_molecules, is_file_name, is_no_value, smiles_name
 
 if TYPE_CHECKING:
-    import pandas
-
+    from dnd.common.model_folder import ModelFolder
     from dnd.predictor.model_folder import PredictorParts
 
 
@@ -57,7 +54,8 @@ def as_file(
     Its name depends on nothing, so that a run that is resumed knows its input again by its content.
 
     Args:
-        value: a path, a DataFrame, a table of Arrow, a mapping of columns, or molecules as `as_molecules` takes them.
+        value: a path, a DataFrame, a table of Arrow, a mapping of columns, or molecules as `as_molecules` takes them; a
+            text is a path where labels are wanted, as a SMILES has none.
         smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
             table it is `smiles`, or the only one whose name has `smiles` in it.
         labels: names of columns whose cells must be numbers or words: a date, say, is neither, and not a class.
@@ -67,7 +65,8 @@ def as_file(
             is neither a number nor a word.
         TypeError: it is nothing of these.
     """
-    if is_path(value) or (isinstance(value, str) and Path(value).suffix):
+    wanted = set(labels)
+    if is_path(value) or (isinstance(value, str) and (wanted or is_file_name(value))):
         yield Path(value), smiles_column
         return
     table = _columns_of(value)
@@ -76,7 +75,7 @@ def as_file(
     lengths = {name: len(cells) for name, cells in table.items()}
     if len(set(lengths.values())) > 1:
         raise InputError("the columns of the table differ in length", found=lengths)
-    for name in {*labels} & table.keys() - {column}:
+    for name in wanted & table.keys() - {column}:
         _require_labels(name, table[name])
     table[column] = list(as_molecules(table.get(column, value)).texts)
     with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
@@ -225,17 +224,6 @@ class Predictions(PredictionTable):
         index: labels of the rows, from the caller's Series or DataFrame; None = counted from 0.
     """
 
-    def __init__(self, columns: Mapping[str, Column], index: Any = None) -> None:
-        super().__init__(columns)
-        self.index = index
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The same as a pandas DataFrame, with the index of the input if it had one."""
-        frame = super().to_pandas()
-        if self.index is not None:
-            frame.index = self.index
-        return frame
-
     def _repr_html_(self) -> str:
         """Drawn molecules beside their predictions; columns that are empty throughout are left out."""
         own = {name: list(values) for name, values in self.items() if name != "smiles"}
@@ -290,7 +278,6 @@ class Predictor(core.Predictor):
     def __init__(self, parts: PredictorParts, **options: Any) -> None:
         super().__init__(parts, **options)
         self.folder: Path | None = None
-        self.metrics: dict[str, Any] = {}
         self.card = ""
 
     @classmethod
@@ -305,13 +292,14 @@ class Predictor(core.Predictor):
         Raises:
             InputError, CorruptFileError: the folder is missing, damaged, of another kind, or made with other features.
         """
-        model = super().load(folder, device=device, jobs=jobs)
-        assert isinstance(model, cls)
-        model.folder = model_folder(folder)
-        # They are read now: an estimator's folder is gone once it is loaded.
-        model.metrics = read_json(model.folder / "metrics.json")
-        model.card = (model.folder / "card.md").read_text(encoding="utf-8")
-        return model
+        return cast(Predictor, super().load(folder, device=device, jobs=jobs))
+
+    @classmethod
+    def of(cls, model: ModelFolder, *, device: str = "auto", jobs: int = 1) -> Predictor:
+        """The model of an opened folder, with its card: an estimator's folder is gone once it is loaded."""
+        found = cast(Predictor, super().of(model, device=device, jobs=jobs))
+        found.folder, found.card = model.path, model.text("card.md")
+        return found
 
     def predict(self, molecules: Any, *, smiles_column: str | None = None) -> Predictions:
         """Predict the targets of molecules.

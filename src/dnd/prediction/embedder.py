@@ -97,6 +97,15 @@ class Embedder:
         return pool(self.student(graph), graph, self.pooling)
 
 
+def embedding_folder(choice: Path | str) -> Path:
+    """The folder of an encoder or of a model, given by its name or as a folder.
+
+    Raises:
+        InputError: there is no such folder, and no such name.
+    """
+    return model_folder(choice) if str(choice) in shipped_models() else encoder_folder(choice)
+
+
 def load_embedder(
     folder: Path | str, *, pooling: Pooling | None = None, device: str = "auto", jobs: int = 1
 ) -> MoleculeEmbedder:
@@ -111,7 +120,7 @@ def load_embedder(
     Raises:
         InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model.
     """
-    folder = model_folder(folder) if str(folder) in shipped_models() else encoder_folder(folder)
+    folder = embedding_folder(folder)
     manifest = folder / MANIFEST
     if manifest.is_file() and read_json(manifest).get("kind") == KIND:
         if pooling is not None:
@@ -163,7 +172,7 @@ class ClusterEmbedder:
         """
         from dnd.prediction.screen.chunks import Candidate, ChunkWork
 
-        folders = {"folder": encoder_folder(self.folder)}
+        folders = {"folder": embedding_folder(self.folder)}
         work = ChunkWork.of(self.worker, CHUNK_ROWS, folders=folders, pooling=self.pooling)
         for columns in self.where.run(work, ([Candidate(text) for text in chunk] for chunk in chunks)):
             yield cast(np.ndarray, columns[EMBEDDING]), list(columns[ERROR])

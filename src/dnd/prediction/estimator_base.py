@@ -15,7 +15,7 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from dnd.chemistry.identity import molecule_for_model
+from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
 from dnd.common.config import load_config, read_duration, setting_words
 from dnd.common.errors import ConfigError, InputError
@@ -246,7 +246,7 @@ def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standar
     rows_of: dict[str | int, list[int]] = {}
     for row, text in enumerate(smiles):
         outcome = molecule_for_model(text, standardize)
-        rows_of.setdefault(outcome.smiles if outcome.ok else row, []).append(row)
+        rows_of.setdefault(molecule_identity(outcome.smiles) if outcome.ok else row, []).append(row)
     groups = list(rows_of.values())
     if len(groups) < 3:
         raise ValueError(f"there are too few different molecules: found {len(groups)}, expected at least 3")

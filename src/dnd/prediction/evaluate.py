@@ -13,7 +13,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled, standardized_line
 from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repeats_of_model
-from dnd.predictor.metrics import RAW, Repeats, judge_targets, significant
+from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
@@ -74,13 +74,15 @@ def evaluate_file(
     targets = [predictor.targets[column] for column in places]
     labels_BC = _labels_of(molecules, targets)
     values_BC, refused = predictor.predict_store(molecules.store)
-    labels_BC[list(refused)] = np.nan
-    repeats = repeats_of_model(molecules, targets, labels_BC)
-    scores = _scores_of(predictor.knows(molecules.identities), targets, labels_BC, values_BC[:, places])
+    judged_BC = with_prediction(labels_BC, values_BC[:, places])
+    refused = {**_too_large(targets, labels_BC, judged_BC), **refused}
+    notes = _lost_labels(targets, labels_BC, judged_BC, refused)
+    repeats = repeats_of_model(molecules, targets, judged_BC)
+    scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
     return {
         "task": task_name([target.kind for target in targets]),
-        **_counts(molecules, refused, repeats),
+        **_counts(molecules, refused, [*notes, *(one.sentence() for one in repeats)]),
         "absent_targets": absent,
         **scores,
     }
@@ -96,7 +98,30 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
     return labels_BC
 
 
-def _counts(molecules: LabelledMolecules, refused: Mapping[int, str], repeats: Sequence[Repeats]) -> dict[str, Any]:
+def _too_large(targets: Sequence[Target], labels_BC: np.ndarray, judged_BC: np.ndarray) -> dict[int, str]:
+    """The rows whose labels all lack a prediction, by row with the reason, if nothing else is the reason."""
+    lost_BC = ~np.isnan(labels_BC) & np.isnan(judged_BC)
+    rows = np.flatnonzero(lost_BC.any(axis=1) & np.isnan(judged_BC).all(axis=1))
+    return {int(row): f"{_names(targets, lost_BC[row])}: predicted for smaller molecules only" for row in rows}
+
+
+def _lost_labels(
+    targets: Sequence[Target], labels_BC: np.ndarray, judged_BC: np.ndarray, refused: Mapping[int, str]
+) -> list[str]:
+    """How many labels of each target lack a prediction in rows that have another."""
+    lost_BC = ~np.isnan(labels_BC) & np.isnan(judged_BC)
+    lost_BC[list(refused)] = False
+    counts = {_name(target): int(count) for target, count in zip(targets, lost_BC.sum(axis=0), strict=True) if count}
+    return [
+        f"{count} labels of {name} left out: predicted for smaller molecules only" for name, count in counts.items()
+    ]
+
+
+def _names(targets: Sequence[Target], chosen: np.ndarray) -> str:
+    return ", ".join(dict.fromkeys(_name(target) for target, own in zip(targets, chosen, strict=True) if own))
+
+
+def _counts(molecules: LabelledMolecules, refused: Mapping[int, str], notes: Sequence[str]) -> dict[str, Any]:
     """How many rows there are, how many were left out and why, and what was understood of the others."""
     reasons = {reject.place: reject.reason for reject in molecules.rejects}
     reasons |= {molecules.place_of(int(molecules.rows_B[row])): reason for row, reason in refused.items()}
@@ -108,7 +133,7 @@ def _counts(molecules: LabelledMolecules, refused: Mapping[int, str], repeats: S
         "notes": [
             *molecules.notes,
             *([] if molecules.standardized is None else [standardized_line(molecules)]),
-            *(one.sentence() for one in repeats),
+            *notes,
         ],
     }
 

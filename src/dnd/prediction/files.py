@@ -81,7 +81,7 @@ class MoleculePredictor(Protocol):
 
 @dataclass(frozen=True)
 class FileSummary:
-    """Result of explaining a file.
+    """Result of predicting or embedding a file.
 
     Attributes:
         rows: rows written; as many as were read.

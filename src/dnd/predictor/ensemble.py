@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from dnd.models.students.encoders import PropertyHeads
 
 
-# The network that is finetuned: prediction = head(pooling(student(graph))).
-
 # From the pooled vector of a molecule to its targets.
 
 
@@ -79,7 +77,6 @@ def build_head(
 
 
 # The network that is finetuned: prediction = head(pooling(student(graph))).
-#
 
 
 PREDICTION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
@@ -235,7 +232,7 @@ class ClassicalMember:
     """A classical model per target.
 
     Attributes:
-        name: see `classical_fits.MEMBERS`.
+        name: see `finetuning.classical.MEMBERS`.
         models: one per target, in their order.
         targets: the scale that the models' values are in.
         weights: share of each target's prediction.
@@ -270,6 +267,13 @@ class FrozenEncoder:
     def width(self) -> int:
         """Numbers per molecule that `embed` makes."""
         return pooled_width(self.student.width, self.pooling) + (len(self.heads.properties) if self.heads else 0)
+
+    def to(self, device: torch.device | str) -> FrozenEncoder:
+        """The same encoder, with its student and its heads moved to `device`."""
+        for part in (self.student, self.heads):
+            if part is not None:
+                part.to(device)
+        return self
 
     def embed(self, store: Store, rows: np.ndarray | None = None) -> Float32[np.ndarray, "molecules dim"]:
         """Representations of `rows`, of all molecules when None."""

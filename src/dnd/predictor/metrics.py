@@ -299,6 +299,11 @@ def judge(
     return {**means, "targets": {name: targets[name] for name in shown if name in targets}}
 
 
+def with_prediction(labels_BC: Array, predictions_BC: Array) -> Array:
+    """The labels that can be judged: NaN where there is no prediction, as for what a model had to leave out."""
+    return np.where(np.isfinite(predictions_BC), labels_BC, np.nan)
+
+
 def judge_targets(
     targets: Sequence[Target],
     labels_BC: Float[np.ndarray, "molecules targets"],

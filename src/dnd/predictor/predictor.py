@@ -118,7 +118,7 @@ class PredictionTable(Mapping[str, Column]):
 def class_columns(
     group: ClassGroup,
     probabilities_BK: Float[np.ndarray, "molecules classes"],
-    members_MBK: Float[np.ndarray, "members molecules classes"],
+    spread_BK: Float[np.ndarray, "molecules classes"] | None,
     sets: ClassSets | None = None,
 ) -> dict[str, Column]:
     """The output columns of a target of several classes.
@@ -126,20 +126,19 @@ def class_columns(
     `<target>_pred`, the most probable class; `<target>_std`, with several members; `<target>_set`, the likely classes,
     where such sets were learned; `<target>_prob_<class>`.
 
-    The standard deviation is that of the members' probabilities of the predicted class.
+    The standard deviation is that of the predicted class.
 
     Args:
         group: name and classes.
         probabilities_BK: probabilities of the whole model; NaN rows where there is no molecule.
-        members_MBK: probabilities of each member, before calibration.
+        spread_BK: deviation of the members' probabilities, before calibration; None = there is a single member.
         sets: what makes sets of likely classes; None = no sets.
     """
     known_B = ~np.isnan(probabilities_BK).any(axis=1)
     best_B = np.where(known_B[:, None], probabilities_BK, 0.0).argmax(axis=1)
     names = [group.classes[best] if known else "" for best, known in zip(best_B, known_B, strict=True)]
     columns: dict[str, Column] = {f"{group.name}_pred": names}
-    if len(members_MBK) > 1:
-        spread_BK = members_MBK.std(axis=0, ddof=1)
+    if spread_BK is not None:
         columns[f"{group.name}_std"] = spread_BK[np.arange(len(best_B)), best_B]
     if sets is not None:
         columns[f"{group.name}_set"] = sets.words(Predicted(probabilities_BK), group.classes)
@@ -205,7 +204,7 @@ class Predictor:
         for member in parts.members:
             member.network.to(choose_device(device))
         if parts.blend and parts.blend.encoder:
-            parts.blend.encoder.student.to(choose_device(device))
+            parts.blend.encoder.to(choose_device(device))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
@@ -504,7 +503,8 @@ class Predictor:
             if column in groups:
                 own = groups[column].span
                 sets = of_groups.get(groups[column].name, Chosen()).sets
-                columns |= class_columns(groups[column], values_BC[:, own], members_MBC[:, :, own], sets)
+                spread_BK = None if spread_BC is None else spread_BC[:, own]
+                columns |= class_columns(groups[column], values_BC[:, own], spread_BK, sets)
             if target.group:
                 continue
             if target.classes:

@@ -168,8 +168,6 @@ def bonds_once(graph: GraphBatch) -> Int[Tensor, "2 bonds"]:
     return graph.edge_index_2E[:, ::2]
 
 
-# Losses over the entries that are known, and numbers in units of their own spread.
-
 # Losses over the entries that are known.
 
 

@@ -47,8 +47,8 @@ class BaseConfig:
             `PrepareConfig`. A file concerns the input that it names.
         labels: target columns, taken from the inputs that have them.
         measured: data sets whose training molecules and measured labels are one more input.
-        held_out: lists of digests (`tables.key_lists`), files or names in the folder of the data sets: these molecules
-            are left out of every input that has labels.
+        held_out: lists of digests (`tables.molecules.key_digest`), files or names in the folder of the data sets: these
+            molecules are left out of every input that has labels.
         most_molecules: largest number of molecules of one input file; none = all.
         most_smiles: the same for a table of SMILES, which costs less; none = as `most_molecules`.
         benchmarks: data sets whose validation and test molecules are left out; `none` for none of them.

@@ -149,12 +149,12 @@ class Jobs:
         return JobRows(start=start, total=len(rows), rows=rows[start : start + min(count, self._limits.page_rows)])
 
     def remove(self, job: Job) -> None:
-        """Stop a file and forget it."""
-        job.unwanted.set()
+        """Stop a file and forget it; the folder of one that runs goes when it ends."""
         with self._lock:
+            job.unwanted.set()
             self._jobs.pop(job.id, None)
-        if job.state != "running":
-            shutil.rmtree(job.folder, ignore_errors=True)
+            if job.state != "running":
+                shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Stop what runs, wait for it, and remove all files."""
@@ -174,20 +174,35 @@ class Jobs:
 
     def _work(self) -> None:
         while (job := self._line.get()) is not None:
-            if job.unwanted.is_set():
+            if not self._begins(job):
                 continue
             try:
                 self._run(job)
             except _Stopped:
-                shutil.rmtree(job.folder, ignore_errors=True)
+                pass
             except DndError as error:
                 job.error = _as_sent(str(error), job)
             except Exception as error:  # one file never ends the others
                 job.error = f"internal error: {type(error).__name__}"
+            self._ends(job)
+
+    def _begins(self, job: Job) -> bool:
+        """Whether a file is still wanted; from here on its folder is left to the worker."""
+        with self._lock:
+            if job.unwanted.is_set():
+                return False
+            job.state = "running"
+            return True
+
+    def _ends(self, job: Job) -> None:
+        """Note the end of a file; one that was removed meanwhile leaves nothing behind."""
+        with self._lock:
             job.state, job.ended = "failed" if job.error else "done", time.monotonic()
+            if job.unwanted.is_set():
+                shutil.rmtree(job.folder, ignore_errors=True)
 
     def _run(self, job: Job) -> None:
-        job.state, deadline = "running", time.monotonic() + self._limits.job_seconds
+        deadline = time.monotonic() + self._limits.job_seconds
         job.total, problems = self._counted(job, deadline)
         predict_file(_Recorder(job, problems, deadline), job.source, str(job.result), smiles_column=job.column)
 

@@ -60,11 +60,18 @@ def featurize_smiles(
     jobs = process_count(jobs)
     if len(texts) < PARALLEL_FROM or jobs < 2:
         return _featurize_all(texts, explicit, standardize)
-    from dnd.common.workers import compute_in_copies  # small predictions need no other process
+    from dnd.common.workers import Rows, compute_in_copies  # small predictions need no other process
 
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
     settings = {"explicit": explicit, "standardize": standardize}
-    return list(chain.from_iterable(compute_in_copies(f"{__name__}:featurizer", chunks, jobs=jobs, settings=settings)))
+    rows = Rows(lambda chunk: [[text] for text in chunk], _failed, lambda found: list(chain.from_iterable(found)))
+    computed = compute_in_copies(f"{__name__}:featurizer", chunks, jobs=jobs, settings=settings, rows=rows)
+    return list(chain.from_iterable(computed))
+
+
+def _failed(row: Sequence[str], reason: str) -> list[Featurized]:
+    """A molecule that kills or hangs the process that parses it."""
+    return [Featurized(None, row[0], "features", f"RDKit fails at this molecule: {reason}")]
 
 
 def featurizer(explicit: bool, standardize: bool) -> Callable[[Sequence[str]], list[Featurized]]:

@@ -37,11 +37,6 @@ from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity
 from dnd.store.writer import REJECTS, StoreJournal, count_reasons, write_rejects
 from dnd.tables.molecules import is_key_list, key_digest, read_key_list
 
-# Files to a store: read, parse, match or generate conformers, check, featurise, in worker processes, shard by shard.
-#
-# Shard s holds what came of records s·S to (s+1)·S of the inputs, so it's a pure function of inputs and settings: a run
-# that was killed continues at its first missing shard and ends with the same bytes.
-
 
 @dataclass(frozen=True)
 class PrepareSummary:
@@ -77,7 +72,7 @@ def prepare(
     """Make a store of molecules.
 
     Args:
-        inputs: files; see `conformers.datasets.open_sources`.
+        inputs: files; see `conformers.formats.open_sources`.
         out: folder of the store.
         config: settings.
         resume: continue an interrupted run; its finished shards are kept.

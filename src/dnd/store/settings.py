@@ -49,7 +49,7 @@ class PrepareConfig:
         sample: number of records to draw at random, without excluded molecules; records with labels in a file of
             quantum labels are taken first.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
-            their digests, see `tables.key_lists`.
+            their digests, see `tables.molecules.key_digest`.
         timeout_s: seconds per molecule.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
         quantum: source of the quantum columns: `gfn2` for a calculation of the first conformer, files of labels,

@@ -176,7 +176,7 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
     """
     if isinstance(given, GivenMolecules):
         return given
-    if isinstance(given, os.PathLike) or (isinstance(given, str) and _is_path(given)):
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and is_file_name(given)):
         return _of_file(str(given), smiles_column, remembered)
     if isinstance(given, str) or _is_mol(given):
         _refuse_column(given, smiles_column)
@@ -262,7 +262,7 @@ def _is_mol(value: object) -> bool:
     return type(value).__module__.startswith("rdkit.") and hasattr(value, "GetNumAtoms")
 
 
-def _is_path(text: str) -> bool:
+def is_file_name(text: str) -> bool:
     """Whether a text is a file's name: no SMILES ends so, and a file without such an end has to come as a `Path`.
 
     A workbook or an XYZ file is no file that can be read here, but the reader's error says what to do with it.

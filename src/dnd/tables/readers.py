@@ -198,7 +198,7 @@ def _damaged(path: str | Path, error: Exception) -> CorruptFileError:
 # Tables of molecules as a stream of rows: CSV, TSV, SMI and Parquet, every column kept as text.
 #
 # What a table means is settled here, before anything is parsed: encoding, separator, header, ragged rows. A row that
-# can't be trusted stays a row, with a problem; columns never shift. The contract is in the package's docstring.
+# can't be trusted stays a row, with a problem; columns never shift. The contract: `tables.molecules`.
 
 
 TableKind = Literal["csv", "smi", "parquet"]
@@ -337,7 +337,7 @@ def read_table(
         path: CSV or TSV (also separated by `;` or `|`), SMI, Parquet; each may be gzipped. `-` is standard input.
             Parquet is known by its first bytes, whatever the name is.
         smiles_column: the column of SMILES; letter case matters only if it alone distinguishes two columns. SMI
-            files have the columns `smiles` and `name`. None = find it, see `smiles_column.find_column`.
+            files have the columns `smiles` and `name`. None = find it, see `find_column`.
         remembered: default column, used if the table has it, such as that of a model.
         kind: kind of the file, if its name doesn't tell. Standard input is taken for CSV when its first line names
             a column of SMILES, else for SMI.

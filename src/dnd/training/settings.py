@@ -69,8 +69,7 @@ class Objective(nn.Module, ABC):
     """A loss over batches of molecules with everything that is trained as submodules.
 
     Frozen networks must not be submodules: checkpoints contain exactly the content of `state_dict`. `forward` must draw
-        all
-    its randomness from `seed` or from torch's global generator, which the loop seeds before each step, so that a
+    all its randomness from `seed` or from torch's global generator, which the loop seeds before each step, so that a
     resumed run repeats the interrupted one bit for bit.
 
     Attributes:

@@ -22,8 +22,9 @@ from dnd.common.cluster import RayCluster
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import write_json, write_manifest
 from dnd.common.workers import Failure, Here, Work
+from dnd.models.students.encoders import encoder_folder
 from dnd.prediction import files
-from dnd.prediction.embedder import ClusterEmbedder, load_embedder
+from dnd.prediction.embedder import ClusterEmbedder, embedding_folder, load_embedder
 from dnd.prediction.screen.screen import ScreenConfig, ScreenSummary, screen
 from dnd.store.prepare import prepare
 from dnd.store.settings import PrepareConfig
@@ -293,3 +294,12 @@ def test_a_cluster_that_loses_a_node_in_every_verb_leaves_the_same_files(
     for name in ("screen", "model", "store"):
         assert digests(tmp_path / f"{name}-ray") == digests(tmp_path / f"{name}-here")
     assert (tmp_path / "ray.npy").read_bytes() == (tmp_path / "here.npy").read_bytes()
+
+
+def test_a_model_that_ships_is_embedded_by_its_name_as_it_is_here() -> None:
+    on_ray = ClusterEmbedder("dnd-properties", Here(1), worker="screen_toys:make_vectors")
+    (values_BD, reasons), *_ = on_ray.embed_chunks(iter([["C1", "C2"]]))
+    assert len(values_BD) == len(reasons) == 2
+    assert embedding_folder("dnd-base") == encoder_folder("dnd-base")
+    with pytest.raises(InputError, match="is not a folder"):
+        embedding_folder("dnd-none")

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from dnd.common import compute
+from dnd.common.errors import ConfigError
+
 _PROBE = """
 import json
 from dnd.common.compute import set_threads
@@ -21,7 +24,7 @@ print(json.dumps({"count": count, "torch": torch.get_num_threads(), "blas": blas
 """
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, 1), ({"DND_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2"}, 2)])
+@pytest.mark.parametrize(("given", "expected"), [({}, 1), ({"DND_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2,1"}, 2)])
 def test_torch_and_every_blas_have_the_same_number_of_threads(given: dict[str, str], expected: int) -> None:
     """BLAS that is loaded before, with NumPy, and after, with SciPy."""
     own = {name: value for name, value in os.environ.items() if not name.endswith("_THREADS")}
@@ -30,3 +33,22 @@ def test_torch_and_every_blas_have_the_same_number_of_threads(given: dict[str, s
     assert found["count"] == found["torch"] == expected
     assert len(found["blas"]) >= 2
     assert {min(count, os.cpu_count() or 1) for count in found["blas"]} == {min(expected, os.cpu_count() or 1)}
+
+
+@pytest.mark.parametrize(("text", "expected"), [("4", 4), ("4,1", 4), (" 3 , 2", 3), ("", 1), (" ", 1), ("0002", 2)])
+def test_of_a_list_of_threads_the_first_number_counts(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: int
+) -> None:
+    monkeypatch.delenv("DND_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    found = compute._threads_of("DND_THREADS") or compute._threads_of("OMP_NUM_THREADS") or 1
+    assert found == expected
+
+
+@pytest.mark.parametrize("text", ["four", "0", "-1", "1.5", ",2", "٤", "99999", "0,4"])
+@pytest.mark.parametrize("variable", ["DND_THREADS", "OMP_NUM_THREADS"])
+def test_what_is_no_number_of_threads_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.delenv("DND_THREADS", raising=False)
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ConfigError, match=f"{variable} is no number of threads: found .*expected a whole number"):
+        compute.set_threads()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from dnd.common.errors import DndError
-from dnd.common.workers import Failure, WorkerPool, compute_in_copies
+from dnd.common.workers import Failure, Rows, WorkerPool, compute_in_copies
 
 BOTH = pytest.mark.parametrize("copies", [False, True], ids=["fresh", "copies"])
 
@@ -40,10 +42,21 @@ def test_three_items_in_a_row_that_kill_their_worker_stop_the_run() -> None:
         list(pool.map(["segfault"] * 4))
 
 
-def test_a_chunk_that_kills_its_copy_is_one_clear_error() -> None:
-    assert list(compute_in_copies("workers_probe:make_adder", [1, 2], jobs=2, settings={"amount": 5})) == [6, 7]
-    with pytest.raises(DndError, match="signal 11"):
-        list(compute_in_copies("workers_probe:make_misbehaving", ["segfault"], jobs=2, settings={}))
+def together(found: Sequence[list[object]]) -> list[object]:
+    return list(chain.from_iterable(found))
+
+
+def test_a_chunk_that_kills_its_copy_is_computed_row_by_row() -> None:
+    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [(row[0], why)], together, 1.0)
+    chunks = [[1, 2], [3, "segfault", 4], [5], ["hang", 6], [7]]
+    found = compute_in_copies("workers_probe:make_list", chunks, jobs=2, settings={}, rows=rows, timeout_s=2.0)
+    assert list(found) == [[1, 2], [3, ("segfault", "worker died: signal 11"), 4], [5], [("hang", "over 1 s"), 6], [7]]
+
+
+def test_rows_that_kill_their_copies_one_after_the_other_stop_the_run() -> None:
+    rows = Rows(lambda chunk: [[one] for one in chunk], lambda row, why: [why], together)
+    with pytest.raises(DndError, match="3 items in a row"):
+        list(compute_in_copies("workers_probe:make_list", [["segfault"] * 4], jobs=2, settings={}, rows=rows))
 
 
 @pytest.mark.parametrize("function", ["workers_probe:broken", "workers_probe:missing", "no_such_module:f"])

@@ -25,8 +25,8 @@ def make_adder(amount: int) -> Callable[[int], int]:
     return lambda item: item + amount
 
 
-def make_misbehaving() -> Callable[[str], str | int]:
-    return misbehave
+def make_list() -> Callable[[list[str | int]], list[str | int]]:
+    return lambda items: [misbehave(item) for item in items]
 
 
 def broken(**_: object) -> None:

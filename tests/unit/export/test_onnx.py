@@ -53,6 +53,11 @@ SYMMETRIC = [
     "O=S(=O)(O)c1ccc(N=Nc2ccc(S(=O)(=O)O)cc2)cc1", "Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl.Cl",
     "C12C3C4C1C5C2C3C45", "CN1CCN(C2=[S+][Cu-3]3([S+]=C(N4CCN(C)CC4)[SH+]3)[SH+]2)CC1",
 ]  # fmt: skip
+SALTS = [
+    "CC(=O)[O-].[Na+]", "C[NH3+].[Cl-]", "O.O.CCO", "[NH3+]CC(=O)[O-]", "C[N+](C)(C)CC(=O)[O-].[K+]",
+    "C[S+](C)[O-]", "[O-][N+](=O)c1ccccc1.[Na+].[Cl-]", "N[C@@H](C)C(=O)[O-].[Li+]", "[Na+].[Na+].[O-]S(=O)(=O)[O-]",
+    "[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "[SbH6+3]",
+]  # fmt: skip
 BAD = ["", "no molecule", "C1CC", "C(C)(C)(C)(C)C", "CCO ethanol", "C~C"]
 SETTINGS = {
     "explicit_hydrogens": False,
@@ -71,13 +76,14 @@ def session(graph: Graph) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph.model("a test").SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("explicit", [False, True])
-def test_features_are_those_of_dnd(explicit: bool):
-    smiles = [*SPECIAL, *diverse(60)]
-    found = valid_molecules(smiles, "all_both" if explicit else "heavy_both")
+@pytest.mark.parametrize(("explicit", "standardize"), [(False, False), (True, False), (False, True)])
+def test_features_are_those_of_dnd(explicit: bool, standardize: bool):
+    smiles = [*SPECIAL, *SALTS, *diverse(60)]
+    found = valid_molecules(smiles, "all_both" if explicit else "heavy_both", standardize=standardize)
     assert not any(found.errors)
     graph = found.store.read(np.arange(len(smiles))).graph
-    inputs = featurizer.features(smiles, {**SETTINGS, "explicit_hydrogens": explicit, "identifiers": None})
+    settings = {**SETTINGS, "explicit_hydrogens": explicit, "standardize": standardize, "identifiers": None}
+    inputs = featurizer.features(smiles, settings)
     assert np.array_equal(inputs["atom_features"], graph.node_features_NF)
     assert np.array_equal(inputs["bond_ends"], graph.edge_index_2E)
     assert np.array_equal(inputs["bond_features"], graph.edge_features_EF)
@@ -249,6 +255,16 @@ def main_exits(arguments: list[str], code: int = 0) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == code
+
+
+def test_a_model_of_standard_forms_is_exported_with_that_step(tmp_path: Path):
+    model = tiny_model(tmp_path, "standardize=true")
+    export_onnx(model, tmp_path / "away")
+    values, reasons = away(tmp_path / "away", [*SALTS, "CCO"])
+    assert not any(reasons)
+    expected = Predictor.load(model, device="cpu").predict_values([*SALTS, "CCO"])[0]
+    assert np.allclose(values, expected, rtol=1e-4)
+    assert values[2] == values[-1]  # ethanol with and without its water
 
 
 def test_probabilities_of_two_targets(tmp_path: Path):

@@ -8,18 +8,23 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json
 from dnd.finetuning import stacking
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
+from dnd.finetuning.classical import FitOptions, Workbench
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.stacking import without_fold
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
+from dnd.predictor.classical.features import Layout
 from dnd.predictor.metrics import roc_auc
 from dnd.predictor.predictor import Predictor
-from finetuning_toys import TINY, molecules, quietly, write_classes, write_regression
+from dnd.predictor.targets import Target
+from finetuning_toys import TINY, molecules, quietly, write_classes, write_csv, write_regression
 from support.said import said
 
 ONE = np.ones(1)
@@ -171,3 +176,35 @@ def test_a_metric_that_the_task_has_not_is_refused(tmp_path: Path):
         quietly(write_classes(tmp_path), tmp_path / "model", ["ring"], *blend, "metric=mae")
     with pytest.raises(ConfigError, match="recipes that make a blend"):
         quietly(write_regression(tmp_path), tmp_path / "model", ["size"], "metric=mae")
+    several = ("multiclass", tmp_path / "kinds.csv")
+    kinds = [("acid", "base", "neutral")[row % 3] for row in range(54)]
+    write_csv(several[1], {"smiles": molecules(), "kind": kinds})
+    for metric in ("auroc", "mae"):
+        with pytest.raises(ConfigError, match=rf"metric {metric} does not fit.*multiclass.*Leave --metric out"):
+            quietly(several[1], tmp_path / "model", ["kind"], *blend, f"metric={metric}")
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "spearman", "auroc", "auprc"])
+def test_no_metric_changes_the_weights_of_a_target_that_it_is_not_for(metric: str):
+    generator = np.random.default_rng(3)
+    labels = np.eye(2)[generator.integers(0, 2, 200)]
+    members = np.clip(labels + generator.normal(0, [[[0.3]], [[0.5]]], (2, 200, 2)), 0.01, 0.99)
+    kinds = ["multiclass", "multiclass"]
+    plain = fit_weights(members, labels, kinds, np.ones(2))
+    assert np.array_equal(fit_weights(members, labels, kinds, np.ones(2), metric), plain)
+    kind = "regression" if metric in ("auroc", "auprc") else "classification"
+    plain = fit_weights(members, labels, [kind] * 2, np.ones(2))
+    assert np.array_equal(fit_weights(members, labels, [kind] * 2, np.ones(2), metric), plain)
+
+
+def test_a_student_learns_no_copy_of_the_fold_that_it_predicts():
+    rows = np.arange(0, 12, 2)  # of each of six molecules the first row was drawn, its copy was not
+    folds = np.array([0, 1, 2, 0, 1, 2])
+    place_B = np.where(np.isin(np.arange(12), rows), np.arange(12), -1)
+    bench = Workbench(
+        np.zeros((12, 1), np.float32), place_B, np.zeros((12, 1)), (Target("y"),), Layout(), rows, folds, 3, 0,
+        FitOptions(), np.repeat(np.arange(6), 2),
+    )  # fmt: skip
+    split = without_fold(bench, Split(np.arange(8), np.arange(8, 12), np.empty(0, np.int64)), 1)
+    assert split.valid.tolist() == [2, 8]
+    assert split.train.tolist() == [0, 1, 4, 5, 6, 7, 10, 11]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dnd.chemistry.splits import Split
+from dnd.finetuning.labelled_data import LabelledFile, read_labelled
 from dnd.finetuning.objective import expected_beyond, log_likelihood
+from dnd.finetuning.prepared_labels import aggregated, weightiest
+from dnd.finetuning.several_files import read_several
 from dnd.predictor.predictor import Predictor
+from dnd.tables.labels import LabelRules
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
+from support.said import said
 
 FAST = ("blend.students=false", "blend.classical=ridge", "blend.folds=3", "split=column:part", "labels.censored=keep")
 
@@ -57,3 +64,46 @@ def test_classical_members_predict_beyond_a_limit(tmp_path: Path) -> None:
     assert said["limit"] < 0
     predictor = Predictor.load(tmp_path / "keep", device="cpu")
     assert np.isfinite(predictor.predict(["CCCCCCCCCCCC"])["y_pred"]).all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "label", "side"),
+    [
+        ([">10", ">12", "=11"], 11.0, 0),
+        ([">10", ">12"], 12.0, 1),
+        (["<3", "<2", "<5"], 2.0, -1),
+        ([">10", "<2"], None, 0),
+        ([">2", "<10", ""], None, 0),
+    ],
+)
+def test_of_several_limits_of_a_molecule_the_strictest_counts_and_an_interval_is_no_label(
+    cells: list[str], label: float | None, side: int
+) -> None:
+    values = np.array([float(cell[1:]) if cell else np.nan for cell in cells])
+    sides = np.array([{">": 1, "<": -1}.get(cell[:1], 0) for cell in cells], np.int8)
+    found, of = weightiest(values, sides)
+    assert (found.tolist(), of) == ([] if label is None else [label], side)
+
+
+def test_labels_with_limits_on_both_sides_are_left_out_and_counted_in_one_file_and_in_several(tmp_path: Path) -> None:
+    smiles, size = molecules(), [heavy_atoms(text) for text in molecules()]
+    cells: list[object] = [*size, ">10", "<2", ">40", ">50"]
+    texts = [*smiles, "CCCCO", "OCCCC", "CCCCN", "NCCCC"]
+    first = write_csv(tmp_path / "first.csv", {"smiles": texts, "y": cells})
+    second = write_csv(tmp_path / "second.csv", {"smiles": smiles, "z": size})
+    rules = LabelRules(censored="keep")
+    molecules_of = read_labelled(first, ["y"], "heavy_both", rules=rules)
+    whole = [Split(np.arange(len(molecules_of.smiles)), np.empty(0, np.int64), np.empty(0, np.int64))]
+    one, line = aggregated(replace(molecules_of, parts=tuple(whole)), "mean", ["regression"])
+    assert "1 labels left out that have limits on both sides and no value" in str(line)
+    lines: list[str] = []
+    files = [LabelledFile(first, ("y",), rules=rules), LabelledFile(second, ("z",))]
+    with said(lines):
+        several, _ = read_several(files, "heavy_both", choices=["auto"])
+    assert any("1 labels left out that have limits on both sides and no value" in line for line in lines)
+    for found in (one, several):
+        assert found.sides_BC is not None
+        rows = [row for row, text in enumerate(found.smiles) if text == "CCCCN"]
+        assert (found.targets_BC[rows[0], 0], found.sides_BC[rows[0], 0]) == (50.0, 1)
+        rows = [row for row, text in enumerate(found.smiles) if text == "CCCCO"]
+        assert np.isnan(found.targets_BC[rows, 0]).all()

@@ -110,6 +110,7 @@ def test_words_of_the_command_line_reach_the_brief_finetuning() -> None:
     config = choice_config(["seeds=5", "finetune.loop.epochs=2"])
     assert (config.seeds, config.finetune.loop.epochs) == (5, 2)
     assert config.finetune.baselines is False
-    for words in (["seeds=1"], ["finetune.split=kfold"], ["finetune.loop.epoch=2"]):
+    folds = (["finetune.split=kfold"], ["finetune.split=kfold:5"], ["finetune.split=kfold:5x3"])
+    for words in (["seeds=1"], *folds, ["finetune.loop.epoch=2"]):
         with pytest.raises(ConfigError):
             choice_config(words)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from dnd.finetuning import evaluation
 from dnd.finetuning.evaluation import LIMIT_FOREST_WORK, Features, baselines, fit_forests
 from dnd.predictor.classical.features import LIMIT_DESCRIPTOR, NUM_BITS, count_fingerprints, descriptors_2d
 from dnd.predictor.metrics import score
-from dnd.predictor.targets import Target
+from dnd.predictor.targets import Target, groups_of
 from finetuning_toys import molecules, other_spelling
 
 MOLS = [Chem.MolFromSmiles(text) for text in molecules()]
@@ -59,3 +60,42 @@ def test_many_targets_get_smaller_forests_and_say_so():
     targets[:, 3:] = math.nan
     found = fit_forests(np.ones((len(SIZE), 2), np.float32), targets, TRAIN, "regression")
     assert found.settings["trees"] == LIMIT_FOREST_WORK // 300
+
+
+def test_forests_learn_each_label_beside_its_own_features_where_a_row_in_between_was_refused():
+    place_B = np.where(ROWS == 1, -1, ROWS)
+    features = Features({"descriptors": descriptors_2d(MOLS)}, place_B)
+    found = baselines(features, [Target("size")], SIZE, TRAIN)["random_forest_descriptors"]
+    without = np.delete(ROWS, 1)
+    own = Features({"descriptors": descriptors_2d([MOLS[row] for row in without])}, np.arange(len(without)))
+    fewer = baselines(own, [Target("size")], SIZE[without], np.flatnonzero(np.isin(without, TRAIN)))
+    expected_BC = fewer["random_forest_descriptors"].predictions_BC
+    assert np.isnan(found.predictions_BC[1]).all()
+    assert np.array_equal(found.predictions_BC[without], expected_BC)
+
+
+@pytest.mark.parametrize("labelled", [0, 1, 20])
+def test_a_target_of_several_classes_has_a_forest_only_where_there_are_two_of_them(labelled: int):
+    names = ("low", "middle", "high")
+    targets = [Target(f"size={name}", kind="multiclass", group="size", class_name=name) for name in names]
+    labels = np.eye(3)[np.digitize(SIZE[:, 0], [6.5, 8.5])]
+    labels[TRAIN[labelled:]] = math.nan
+    found = fit_forests(descriptors_2d(MOLS), labels, TRAIN, "multiclass", groups=groups_of(targets)).predictions_BC
+    assert np.isfinite(found).all()
+    assert labelled == 20 or (found == found[0]).all()
+
+
+def test_the_pilot_of_the_forests_sees_labelled_rows_from_all_over_the_table():
+    labels = SIZE.repeat(10, axis=0)
+    labels[:300] = math.nan  # as of a target of the second file
+    features = Features({"descriptors": descriptors_2d(MOLS).repeat(10, axis=0)}, np.arange(len(labels)))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        own = evaluation.fit_forests
+        patch.setattr(evaluation, "fit_forests", lambda *given, **kept: (seen.append(given[2]), own(*given, **kept))[1])
+        baselines(features, [Target("size")], labels, np.arange(len(labels)), budget_s=1000.0)
+    pilot, whole = seen
+    assert len(pilot) == 100
+    assert pilot.min() >= 300
+    assert np.ptp(pilot) > 200
+    assert len(whole) == len(labels)

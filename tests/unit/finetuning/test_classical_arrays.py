@@ -23,7 +23,14 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics.pairwise import rbf_kernel
 
 from dnd.common.errors import CorruptFileError
-from dnd.finetuning.classical import SMALLEST_FOREST, FitOptions, Training, fit_member, with_smaller_forests
+from dnd.finetuning.classical import (
+    SMALLEST_FOREST,
+    FitOptions,
+    Training,
+    fit_member,
+    trees_of,
+    with_smaller_forests,
+)
 from dnd.predictor.classical import array_models
 from dnd.predictor.classical.array_models import (
     Kernel,
@@ -308,3 +315,24 @@ def test_forests_shrink_to_their_limit_whatever_the_other_members_take(esol):
 
     smallest, _ = with_smaller_forests(members, 1)
     assert [smallest[place][0].num_trees for place in (0, 3)] == [SMALLEST_FOREST] * 2
+
+
+def test_a_process_predicts_in_blocks_what_it_predicts_at_once(esol, monkeypatch: pytest.MonkeyPatch):
+    x, y = esol
+    counts, others = LAYOUT.columns(COUNTS), LAYOUT.columns(DESCRIPTORS)
+    fitted = fit_kernel(x[:100], y[:100], counts, others, classes=False, seed=0)
+    whole, seen = fitted.predict(x), []
+    monkeypatch.setattr(array_models, "_BLOCK", 32)
+    own = array_models.tanimoto
+    monkeypatch.setattr(array_models, "tanimoto", lambda a, b: (seen.append(len(a)), own(a, b))[1])
+    assert np.array_equal(fitted.predict(x), whole)
+    assert max(seen) == 32
+    assert sum(seen) == len(x)
+    assert fitted.predict(x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("trees", "targets", "expected"), [(5, 1, 5), (300, 1, 300), (300, 100, 30), (300, 1000, 10), (5, 1000, 5)]
+)
+def test_no_forest_has_more_trees_than_were_asked_for(trees: int, targets: int, expected: int):
+    assert trees_of(FitOptions(trees=trees), targets) == expected

@@ -10,21 +10,25 @@ import numpy as np
 import pytest
 
 import dnd
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import folder_lock, read_json
+from dnd.common.model_folder import read_model
 from dnd.finetuning import compress as module
 from dnd.finetuning.compress import CompressConfig, compress
-from dnd.finetuning.compressed_model import POOL, taught_values, widened
+from dnd.finetuning.compressed_model import POOL, read_test_part, read_unlabelled, taught_values, widened
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import hint_to_compress
+from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Transform
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, Predicted
 from dnd.report.model_report import write_model_report
+from dnd.store.featurize import valid_molecules
 from dnd.tables.molecules import as_molecules
-from finetuning_toys import molecules, quietly, write_classes, write_csv, write_regression
+from finetuning_toys import heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 
 BLEND = ("blend.classical=ridge,forest_descriptors", "blend.students=false", "blend.folds=2", "blend.trees=5")
 SMALL = ("encoder=random", "student.name=gine", "student.width=16", "student.num_layers=2", "jobs=1", "loop.device=cpu")
@@ -221,3 +225,25 @@ def test_the_python_function_is_the_verb(made: Path, tmp_path: Path) -> None:
     )
     assert done.report.is_file()
     assert done.predictor.predict("CCO")["error"] == [""]
+
+
+def test_what_teaches_and_judges_the_student_has_the_form_that_the_model_sees(tmp_path: Path) -> None:
+    salts = [f"{text}.Cl" for text in molecules()]
+    table = write_csv(tmp_path / "salts.csv", {"smiles": salts, "size": [heavy_atoms(text) for text in salts]})
+    quietly(table, tmp_path / "model", ["size"], "standardize=true", *BLEND)
+    saved = read_model(tmp_path / "model", kind=KIND)
+    teacher = Predictor.of(saved, device="cpu")
+    test = read_test_part(saved, teacher, "heavy_both", jobs=1)
+    known = {identity for identity in identities_of(molecules()) if teacher.knows([identity]) == [True]}
+    assert known
+    assert test.smiles
+    assert set(test.identities) <= set(identities_of(valid_molecules(molecules(), "heavy_both").smiles))
+    assert not known & set(test.identities)
+    more = write_csv(tmp_path / "more.csv", {"smiles": [*salts, *(head + ring for head in HEADS for ring in RINGS)]})
+    found = read_unlabelled(
+        [more], teacher, "heavy_both", set(test.identities), smiles_column=None, most=1000, seed=0, jobs=1
+    )
+    assert not any("." in text for text in found.smiles)
+    assert found.store.smiles() == found.smiles
+    assert not set(test.identities) & set(found.smiles)
+    assert found.known_B.sum() == len(teacher.known or ())

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dnd.finetuning import students
 from dnd.finetuning.objective import HalfChoice
+from dnd.models.students.base import StudentConfig
+from dnd.models.students.encoders import build_student, save_encoder
+from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 
 
 def test_each_half_is_predicted_at_the_epoch_that_the_other_prefers():
@@ -51,3 +56,23 @@ def test_a_checkpoint_has_it():
     resumed.load_state_dict(choice.state_dict())
     resumed.note(np.zeros((5, 1)), lambda half: 0.5)
     assert (resumed.predictions_VC.numpy() == 1.0).all()
+
+
+def test_copies_of_a_molecule_are_in_one_half_when_a_head_alone_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = []
+
+    class Noted(HalfChoice):
+        def __init__(self, *settings: object) -> None:
+            given.append(settings)
+            super().__init__(*settings)
+
+    student = build_student(StudentConfig("gine", width=16, num_layers=2)).eval()
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder")
+    smiles = [text for text in molecules() for _ in range(2)]
+    table = write_csv(tmp_path / "two.csv", {"smiles": smiles, "size": [heavy_atoms(text) for text in smiles]})
+    monkeypatch.setattr(students, "HalfChoice", Noted)
+    quietly(table, tmp_path / "model", ["size"], "probe_steps=20", encoder=tmp_path / "encoder")
+    ((_, _, _, identities),) = given
+    assert len(identities) == 2 * len(set(identities)) > 0

@@ -117,3 +117,12 @@ def test_a_finetuning_with_a_search(tmp_path: Path):
     again = quietly(data, tmp_path / "model", ["size"], "loop.epochs=2", search=3, resume=True)
     assert again.metrics == summary.metrics
     verify_folder(tmp_path / "model", kind="predictor", format_version=1)
+
+
+def test_the_first_trial_has_the_dropout_of_the_run_itself(tmp_path: Path):
+    words = ("student.dropout=0.25",)
+    _, random = found(tmp_path / "random", Runs(), 1, *words)
+    _, pretrained = found(tmp_path / "pretrained", Runs(), 1, *words, encoder="dnd-base")
+    _, given = found(tmp_path / "given", Runs(), 1, "regularization.dropout=0.15", encoder="dnd-base")
+    dropouts = [one["trials"][0]["settings"]["regularization.dropout"] for one in (random, pretrained, given)]
+    assert dropouts == [0.25, 0.0, 0.15]

@@ -125,13 +125,27 @@ def test_two_kinds_in_one_table(tmp_path: Path) -> None:
 def test_a_given_split_must_agree_between_the_files(tmp_path: Path) -> None:
     parts = ["train"] * 20 + ["valid"] * 8 + ["test"] * 8
     first = write_csv(tmp_path / "a.csv", {"smiles": FIRST, "y": list(range(36)), "part": parts})
-    agreeing = ["", *parts[1:]]
+    agreeing = ["", *("training" if part == "train" else part for part in parts[1:])]
     second = write_csv(tmp_path / "b.csv", {"smiles": FIRST, "z": list(range(36)), "part": agreeing})
     metrics = quietly(first, tmp_path / "m", ["y"], "split=column:part", also=[LabelledFile(second, ("z",))]).metrics
     assert [metrics["parts"][part]["molecules"] for part in ("train", "valid", "test")] == [20, 8, 8]
     other = write_csv(tmp_path / "c.csv", {"smiles": FIRST, "z": list(range(36)), "part": parts[::-1]})
     with pytest.raises(InputError, match="different parts of the split"):
         quietly(first, tmp_path / "no", ["y"], "split=column:part", also=[LabelledFile(other, ("z",))])
+
+
+def test_in_a_split_by_time_a_molecule_of_two_files_counts_by_its_earliest_date(tmp_path: Path) -> None:
+    dates = [f"2020-01-{day + 1:02}" if day < 31 else f"2020-02-{day - 30:02}" for day in range(36)]
+    later = ["2021-03-01", "", *dates[2:]]
+    first = write_csv(tmp_path / "a.csv", {"smiles": FIRST, "y": list(range(36)), "when": later})
+    second = write_csv(tmp_path / "b.csv", {"smiles": FIRST, "z": list(range(36)), "when": dates})
+    also = [LabelledFile(second, ("z",))]
+    quietly(first, tmp_path / "m", ["y"], "split=time:when", "fractions=0.5,0.25,0.25", also=also)
+    parts = json.loads((tmp_path / "m" / "splits.json").read_text())
+    assert sorted(parts["train"]) == list(range(18))
+    bad = write_csv(tmp_path / "c.csv", {"smiles": FIRST, "z": list(range(36)), "when": ["soon", *dates[1:]]})
+    with pytest.raises(InputError, match=r"row 2 of c\.csv: 'soon' is not an ISO date"):
+        quietly(first, tmp_path / "no", ["y"], "split=time:when", also=[LabelledFile(bad, ("z",))])
 
 
 def test_columns_of_one_name_get_the_name_of_their_file(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from rdkit import Chem
 import dnd
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import verify_folder
+from dnd.common.model_folder import read_model
+from dnd.interface.model import Predictor
 from finetuning_toys import heavy_atoms, molecules, write_csv
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +59,8 @@ def test_a_finetuning_leaves_what_the_verb_leaves(made):
     assert made.report.is_file()
     assert made.metrics == made.predictor.metrics
     assert made.predictor.card.startswith("#")
+    opened = Predictor.of(read_model(made.folder, kind="predictor"), device="cpu")
+    assert (opened.metrics, opened.card, opened.folder) == (made.metrics, made.predictor.card, made.folder)
 
 
 def test_every_form_of_molecules_has_the_same_predictions(made, tmp_path: Path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,11 @@ from rdkit import Chem
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.prediction import files
-from dnd.prediction.evaluate import evaluate_file, metric_lines
+from dnd.prediction.evaluate import _lost_labels, _too_large, evaluate_file, metric_lines
 from dnd.prediction.files import embed_file, predict_file
+from dnd.predictor.metrics import with_prediction
 from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import Target
 from finetuning_toys import molecules, other_spelling, tiny_model, write_csv, write_regression
 
 SMILES = [*molecules()[:7], "no molecule", ""]
@@ -191,3 +195,31 @@ def test_python_takes_molecules_in_any_form(predictor: Predictor, tmp_path: Path
     assert predictor.embed("CCO").shape == (1, predictor.embed(["CCO", "C"]).shape[1])
     with pytest.raises(TypeError, match="expected one SMILES; the path of"):
         predictor.predict(None)
+
+
+def test_an_evaluation_leaves_out_labels_of_molecules_that_a_target_is_not_for(predictor: Predictor, tmp_path: Path):
+    limited = copy.copy(predictor)
+    limited.parts = replace(predictor.parts, config={**predictor.parts.config, "most_atoms": {"size": 9}})
+    sizes = [Chem.MolFromSmiles(text).GetNumHeavyAtoms() for text in molecules()]
+    large = [place for place, atoms in enumerate(sizes) if atoms > 9]
+    assert large
+    metrics = evaluate_file(limited, write_regression(tmp_path))
+    small = [place for place, atoms in enumerate(sizes) if atoms <= 9]
+    error = np.array([predictor.predict(molecules())["size_pred"][row] - 1000.0 * sizes[row] for row in small])
+    assert metrics["rmse"] == pytest.approx(float(np.sqrt((error**2).mean())), rel=1e-5)
+    assert (metrics["molecules"], metrics["rejected"]) == (len(small), len(large))
+    assert metrics["rejects"][0] == f"row {large[0] + 2}: size: predicted for smaller molecules only"
+
+
+def test_labels_without_a_prediction_beside_others_are_counted_in_a_note():
+    targets = [Target("size"), Target("logp")]
+    labels = np.array([[1.0, 2.0], [3.0, np.nan], [4.0, 5.0]])
+    judged = with_prediction(labels, np.array([[np.nan, 2.0], [np.nan, 1.0], [np.nan, np.nan]]))
+    refused = _too_large(targets, labels, judged)
+    assert refused == {
+        1: "size: predicted for smaller molecules only",
+        2: "size, logp: predicted for smaller molecules only",
+    }
+    assert _lost_labels(targets, labels, judged, refused) == [
+        "1 labels of size left out: predicted for smaller molecules only"
+    ]

@@ -205,6 +205,26 @@ def test_ready_made_properties_of_the_encoder_follow_its_representation(tmp_path
         assert seen_D[16:] == pytest.approx(values, abs=1e-5)
 
 
+def test_a_property_that_the_encoder_learned_of_the_test_molecules_alone_is_left_out_too(tmp_path: Path):
+    """As in a split by time or by a column of parts: the development molecules say nothing of it."""
+    student = build_student(StudentConfig("gine", width=16, num_layers=2)).eval()
+    names = ("mine/size", "other/melting point")
+    heads = PropertyHeads(16, [Property(name, "labels", unit="K") for name in names]).eval()
+    texts = valid_molecules(molecules(), "heavy_both").smiles
+    parts = ["test" if row < 30 else "valid" if row % 5 == 0 else "train" for row in range(len(texts))]
+    learned = LearnedLabels.of_sets({"mine": texts[:10], "other": texts[10:11]})
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# E", heads=heads, learned=learned)
+    columns = {"smiles": texts, "size": [heavy_atoms(text) for text in texts], "part": parts}
+    table, lines = write_csv(tmp_path / "parts.csv", columns), []
+    settings = ("blend.classical=ridge", "blend.students=false", "blend.folds=2", "blend.properties=labels")
+    with said(lines):
+        encoder = str(tmp_path / "encoder")
+        metrics = quietly(table, tmp_path / "model", ["size"], "split=column:part", *settings, encoder=encoder).metrics
+    assert any(line.startswith("features: left out predicted mine (33%)") for line in lines)
+    assert "features: the encoder learned labels of some test molecules: other (3.3%)" in lines
+    assert metrics["test_molecules_learned_by_encoder"] == {"other": pytest.approx(1 / 30)}
+
+
 def test_the_list_of_learned_labels_is_read_as_it_was_written_or_refused(tmp_path: Path):
     learned = LearnedLabels.of_sets({"one": ["CCO", "CC", "CCO"], "two": ["CC", "c1ccccc1"]})
     save_encoder(tmp_path / "encoder", build_student(StudentConfig("gine", width=8, num_layers=1)),

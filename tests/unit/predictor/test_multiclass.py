@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from dnd.finetuning.objective import balanced_terms, balanced_weights, cross_ent
 from dnd.finetuning.tasks import choose_task, choose_tasks
 from dnd.prediction.evaluate import evaluate_file
 from dnd.prediction.screen.screen import ScreenConfig, _column_of
+from dnd.predictor.classical.array_models import constant
 from dnd.predictor.metrics import class_scores, judge, one_hot
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import ClassGroup, normalised, softmax
 from dnd.predictor.uncertainty.classes import Temperature
 from dnd.predictor.uncertainty.intervals import HeldOut, Predicted
+from dnd.store.featurize import valid_molecules
 from dnd.tables.labels import LabelColumn, LabelRules, read_column
 from finetuning_toys import RINGS, heavy_atoms, molecules, quietly, write_csv
 
@@ -224,3 +227,22 @@ def test_one_word_for_all_is_refused(tmp_path: Path):
     data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "phase": ["solid"] * 54})
     with pytest.raises(InputError, match="phase has one class only"):
         quietly(data, tmp_path / "model", ["phase"])
+
+
+def test_in_a_blend_each_member_counts_with_its_weight_in_the_deviation_of_a_class(tmp_path: Path):
+    blend = ("blend.classical=ridge,forest_descriptors", "blend.students=false", "blend.folds=2", "blend.trees=10")
+    quietly(write_phases(tmp_path), tmp_path / "model", ["phase"], *blend)
+    predictor = Predictor.load(tmp_path / "model", device="cpu")
+    known, parts = predictor.parts.blend, predictor.parts
+    assert known is not None
+    weights = (0.9, 0.1)
+    members = [replace(known.classical[0], weights=(own,) * len(KINDS)) for own in weights]
+    members[1] = replace(members[1], name="other", models=tuple(constant(0.2) for _ in KINDS))
+    own = replace(known, classical=tuple(members))
+    table = Predictor(replace(parts, blend=own), device="cpu").predict(molecules()[:5])
+    features = own.features(valid_molecules(molecules()[:5], parts.hydrogens).store)
+    values_MBC = np.stack(own.predict(features))
+    mean_BC = np.tensordot(weights, values_MBC, 1)
+    spread_BC = np.sqrt(np.tensordot(weights, (values_MBC - mean_BC) ** 2, 1))
+    best_B = [sorted(KINDS).index(name) for name in table["phase_pred"]]
+    assert table["phase_std"] == pytest.approx(spread_BC[np.arange(5), best_B])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.models.students.encoders import Property, PropertyHeads
 from dnd.predictor import ensemble
 from dnd.predictor import predictor as module
 from dnd.predictor.ensemble import FrozenEncoder
@@ -60,3 +61,15 @@ def test_a_body_with_one_other_weight_has_a_pass_of_its_own() -> None:
         next(predictor.parts.members[1].network.student.parameters()).flatten()[0] += 1e-3
     assert predictor._bodies == [[0], [1]]
     assert predictor._body_of_encoder == [0]
+
+
+def test_the_whole_frozen_encoder_goes_to_the_device_with_its_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = with_heads(Predictor.load(BLEND, device="cpu"), 1).parts
+    assert parts.blend is not None
+    assert parts.blend.encoder is not None
+    heads = PropertyHeads(parts.blend.encoder.student.width, [Property("gap", "dft"), Property("logp", "measured")])
+    encoder = replace(parts.blend.encoder, heads=heads)
+    monkeypatch.setattr(module, "choose_device", lambda _: torch.device("meta"))
+    Predictor(replace(parts, blend=replace(parts.blend, encoder=encoder)))
+    moved = [*encoder.student.parameters(), *heads.parameters(), *heads.buffers()]
+    assert {values.device.type for values in moved} == {"meta"}

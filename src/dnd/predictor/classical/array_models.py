@@ -415,7 +415,11 @@ class Kernel:
 
     def predict(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules"]:
         """The mean of the process for each row."""
-        return linked(self.similarity(x_BF) @ self.alpha_V + self.mean, self.link)
+        mean_B = np.empty(len(x_BF))
+        for first in range(0, len(x_BF), _BLOCK):
+            own = slice(first, first + _BLOCK)
+            mean_B[own] = self.similarity(x_BF[own]) @ self.alpha_V + self.mean
+        return linked(mean_B, self.link)
 
     def similarity(self, x_BF: Float32[np.ndarray, "molecules features"]) -> Float[np.ndarray, "molecules training"]:
         """k / s between rows and the molecules that have a weight."""

@@ -225,10 +225,32 @@ def _computing(
     """The sets `names` of each chunk, in order; in worker processes where there is enough to do."""
     if sum(len(smiles) for smiles, _ in chunks) < PARALLEL_FROM or jobs < 2:
         return map(feature_calculator(names, descriptors), chunks)
-    from dnd.common.workers import compute_in_copies  # small predictions need no other process
+    from dnd.common.workers import Rows, compute_in_copies  # small predictions need no other process
 
     settings = {"names": names, "descriptors": descriptors}
-    return compute_in_copies(f"{__name__}:feature_calculator", chunks, jobs=jobs, settings=settings)
+    rows = Rows(_rows_of_chunk, partial(_failed, width=_width(names, descriptors)), _together)
+    return compute_in_copies(f"{__name__}:feature_calculator", chunks, jobs=jobs, settings=settings, rows=rows)
+
+
+def _width(names: Sequence[str], descriptors: tuple[str, ...]) -> int:
+    """Columns of the sets `names`, side by side."""
+    return sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
+
+
+def _rows_of_chunk(chunk: _Chunk) -> list[_Chunk]:
+    smiles, graphs = chunk
+    return [([text], None if graphs is None else [graphs[row]]) for row, text in enumerate(smiles)]
+
+
+def _failed(row: _Chunk, reason: str, *, width: int) -> Features:
+    """A molecule that kills or hangs the process that computes its features."""
+    return Features(np.zeros((1, width), np.float32), {0: f"RDKit fails at the features of this molecule: {reason}"})
+
+
+def _together(found: Sequence[Features]) -> Features:
+    """The features of single molecules as those of a chunk."""
+    refused = {row: one.refused[0] for row, one in enumerate(found) if one.refused}
+    return Features(np.concatenate([one.x_BF for one in found]), refused)
 
 
 def feature_calculator(names: Sequence[str], descriptors: tuple[str, ...]) -> Callable[[_Chunk], Features]:
@@ -238,7 +260,7 @@ def feature_calculator(names: Sequence[str], descriptors: tuple[str, ...]) -> Ca
 
 def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ...]) -> Features:
     smiles, _ = chunk
-    width = sum(len(descriptors) if name == DESCRIPTORS else _WIDTHS[name] for name in names)
+    width = _width(names, descriptors)
     if not width:
         return Features(np.zeros((len(smiles), 0), np.float32))
     try:
@@ -248,10 +270,9 @@ def _computed(chunk: _Chunk, *, names: Sequence[str], descriptors: tuple[str, ..
 
 
 def _computed_by_row(chunk: _Chunk, names: Sequence[str], descriptors: tuple[str, ...], width: int) -> Features:
-    smiles, graphs = chunk
-    x_BF, refused = np.zeros((len(smiles), width), np.float32), {}
-    for row, text in enumerate(smiles):
-        one: _Chunk = ([text], None if graphs is None else [graphs[row]])
+    rows = _rows_of_chunk(chunk)
+    x_BF, refused = np.zeros((len(rows), width), np.float32), {}
+    for row, one in enumerate(rows):
         try:
             x_BF[row] = _values_of_all(one, names, descriptors)[0]
         except TooDenseError as error:
