@@ -135,10 +135,17 @@ def _run_if_missing(out: Path, name: str, system: str, seed: int, arguments: arg
         "peak_mb": round(usage.ru_maxrss / 1024),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": package_versions(),
+        "commit": _commit(),
     }
     with open(out / RESULTS, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
     print(f"{name} {system} seed {seed}: {line['metric']} {line['value']:.4f}, {seconds:.0f} s, {line['peak_mb']} MB")
+
+
+def _commit() -> str:
+    """The commit of the code that ran; `+` stands for changes that are not in it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _results(out: Path) -> list[dict]:
