@@ -22,9 +22,9 @@ from sklearn.ensemble import RandomForestRegressor
 
 from dnd.common.config import load_config
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical import MEMBERS, Training, Workbench, boosting
+from dnd.finetuning.classical import MEMBERS, FoldData, Training, boosting
 from dnd.finetuning.finetune import _plan
-from dnd.finetuning.fold_data import feature_layout, frozen_encoder, workbench
+from dnd.finetuning.fold_data import feature_layout, frozen_encoder
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.models.students.encoders import DEFAULT_ENCODER
@@ -62,66 +62,64 @@ BLENDS = {
 }
 
 
-def bench_of(table: Path, target: str, words: list[str]) -> Workbench:
+def bench_of(table: Path, target: str, words: list[str]) -> FoldData:
     """Folds, features and scales of a finetuning by `fast`."""
     config = load_config(FinetuneConfig, "fast", ["jobs=1", *words], stage="finetune")
     plan = _plan([LabelledFile(table, (target,))], config, DEFAULT_ENCODER)
     encoder, every = frozen_encoder(plan), np.arange(len(plan.molecules.smiles))
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     features = features_of(plan.molecules.smiles, embedding, feature_layout(plan, encoder))
-    return workbench(plan, plan.parts[0], features.x_BF, every, encoder)
+    return fold_data(plan, plan.parts[0], features.x_BF, every, encoder)
 
 
-def out_of_fold(bench: Workbench, setting: str) -> tuple[np.ndarray, float]:
+def out_of_fold(data: FoldData, setting: str) -> tuple[np.ndarray, float]:
     """Predictions for the development molecules on the learned scale, and CPU seconds."""
-    found_B, started = np.full(len(bench.rows), np.nan), time.process_time()
-    for fold in range(bench.num_folds):
-        inside = bench.folds == fold
-        known, rows = bench.rows[~inside], bench.rows[inside]
-        labels = bench.targets[0].scaled(bench.targets_BC[known, 0])
-        is_class = bench.targets[0].kind != "regression"
-        model = SETTINGS[setting](
-            Training(bench.features(known), labels, bench.layout, is_class, 1, fold, bench.options)
-        )
-        found_B[inside] = bench.targets[0].raw(model.predict(bench.features(rows)))
-    return on_learned_scale(bench.targets, found_B[:, None])[:, 0], time.process_time() - started
+    found_B, started = np.full(len(data.rows), np.nan), time.process_time()
+    for fold in range(data.num_folds):
+        inside = data.folds == fold
+        known, rows = data.rows[~inside], data.rows[inside]
+        labels = data.targets[0].scaled(data.targets_BC[known, 0])
+        is_class = data.targets[0].kind != "regression"
+        model = SETTINGS[setting](Training(data.features(known), labels, data.layout, is_class, 1, fold, data.options))
+        found_B[inside] = data.targets[0].raw(model.predict(data.features(rows)))
+    return on_learned_scale(data.targets, found_B[:, None])[:, 0], time.process_time() - started
 
 
-def score(bench: Workbench, labels_B: np.ndarray, values_B: np.ndarray) -> tuple[str, str]:
+def score(data: FoldData, labels_B: np.ndarray, values_B: np.ndarray) -> tuple[str, str]:
     """RMSE, or ROC-AUC of classes."""
-    if bench.targets[0].kind == "regression":
+    if data.targets[0].kind == "regression":
         return "rmse", f"{np.sqrt(np.mean((values_B - labels_B) ** 2)):.4f}"
     return "rocauc", f"{roc_auc(labels_B, values_B):.4f}"
 
 
-def lines_of(bench: Workbench) -> list[tuple[str, str, str, str]]:
+def lines_of(data: FoldData) -> list[tuple[str, str, str, str]]:
     """Setting, CPU seconds, metric and score of everything."""
-    labels_B = on_learned_scale(bench.targets, bench.targets_BC[bench.rows])[:, 0]
-    found = {setting: out_of_fold(bench, setting) for setting in SETTINGS}
-    lines = [(name, f"{spent:.2f}", *score(bench, labels_B, values)) for name, (values, spent) in found.items()]
-    kind = bench.targets[0].kind
+    labels_B = on_learned_scale(data.targets, data.targets_BC[data.rows])[:, 0]
+    found = {setting: out_of_fold(data, setting) for setting in SETTINGS}
+    lines = [(name, f"{spent:.2f}", *score(data, labels_B, values)) for name, (values, spent) in found.items()]
+    kind = data.targets[0].kind
     scale_C = np.array([labels_B.std() if kind == "regression" else 1.0])
     for name, members in BLENDS.items():
         values_MB1 = np.stack([found[member][0] for member in members])[:, :, None]
         weights_M1 = fit_weights(values_MB1, labels_B[:, None], (kind,), scale_C, None)
-        lines.append((name, "", *score(bench, labels_B, weights_M1[:, 0] @ values_MB1[:, :, 0])))
+        lines.append((name, "", *score(data, labels_B, weights_M1[:, 0] @ values_MB1[:, :, 0])))
     if kind == "regression":
-        lines += comparison_lines(bench, labels_B)
+        lines += comparison_lines(data, labels_B)
     return lines
 
 
-def comparison_lines(bench: Workbench, labels_B: np.ndarray) -> list[tuple[str, str, str, str]]:
+def comparison_lines(data: FoldData, labels_B: np.ndarray) -> list[tuple[str, str, str, str]]:
     """The forests that a model is compared with, by the share of the features that a split tries."""
-    lines, held_out = [], bench.folds == 0
+    lines, held_out = [], data.folds == 0
     for name, shares in SHARES.items():
-        x_BS = bench.features(bench.rows)[:, bench.layout.columns(name)]
+        x_BS = data.features(data.rows)[:, data.layout.columns(name)]
         for share in shares:
             started = time.process_time()
             fitted = RandomForestRegressor(60, max_features=share, random_state=0).fit(
                 x_BS[~held_out], labels_B[~held_out]
             )
             spent = time.process_time() - started
-            judged = score(bench, labels_B[held_out], fitted.predict(x_BS[held_out]))
+            judged = score(data, labels_B[held_out], fitted.predict(x_BS[held_out]))
             lines.append((f"comparison on {name}, share {share}", f"{spent:.2f}", *judged))
     return lines
 
@@ -134,11 +132,11 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value, such as split=column:split")
     parser.add_argument("-o", "--out", type=Path, required=True, help="CSV file to which lines are appended")
     given = parser.parse_args()
-    bench, is_new = bench_of(given.table, given.target, given.settings), not given.out.exists()
+    data, is_new = bench_of(given.table, given.target, given.settings), not given.out.exists()
     with given.out.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([FIELDS] if is_new else [])
-        writer.writerows((given.table.stem, len(bench.rows), *line) for line in lines_of(bench))
+        writer.writerows((given.table.stem, len(data.rows), *line) for line in lines_of(data))
 
 
 if __name__ == "__main__":

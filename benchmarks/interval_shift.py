@@ -26,7 +26,7 @@ import numpy as np
 from dnd.chemistry.parse import parse_smiles
 from dnd.chemistry.splits import Split, balanced_scaffold_split, scaffold_split, scaffolds_of
 from dnd.common.compute import numpy_generator
-from dnd.finetuning.classical import FitOptions, KeptWork, Workbench, fit_classical
+from dnd.finetuning.classical import FitOptions, FoldData, KeptWork, fit_classical
 from dnd.finetuning.fold_data import development, scaffold_folds, similarity_to_training
 from dnd.finetuning.stacking import fit_weights
 from dnd.finetuning.tasks import fit_targets
@@ -88,25 +88,25 @@ def fit_cell(name: str, seed: int) -> Cell | None:
     if not len(split.test):
         return None
     kind: TaskKind = "regression" if data.benchmark.task == "regression" else "classification"
-    values_B, spread_B, bench = _blend(smiles, targets_BC, split, kind, seed)
-    similarity_B = similarity_to_training(smiles, bench, split.test)
+    values_B, spread_B, data = _blend(smiles, targets_BC, split, kind, seed)
+    similarity_B = similarity_to_training(smiles, data, split.test)
 
     def held_out(own: np.ndarray, weights_B: np.ndarray | None = None) -> HeldOut:
         predicted = Predicted(values_B[own], spread_B[own], similarity_B=similarity_B[own])
         return HeldOut(targets_BC[own, 0], predicted, weights_B)
 
-    weights_B = mixing_weights(np.isin(bench.rows, split.valid))
-    scaffolds_B = np.array(scaffolds_of([smiles[row] for row in bench.rows]))
-    return Cell(kind, held_out(bench.rows, weights_B), held_out(split.test), scaffolds_B)
+    weights_B = mixing_weights(np.isin(data.rows, split.valid))
+    scaffolds_B = np.array(scaffolds_of([smiles[row] for row in data.rows]))
+    return Cell(kind, held_out(data.rows, weights_B), held_out(split.test), scaffolds_B)
 
 
 def _blend(
     smiles: list[str], targets_BC: np.ndarray, split: Split, kind: TaskKind, seed: int
-) -> tuple[np.ndarray, np.ndarray, Workbench]:
+) -> tuple[np.ndarray, np.ndarray, FoldData]:
     """Predictions and spread of all molecules, out of fold for those that teach."""
     rows = development(split)
     targets = tuple(fit_targets(targets_BC[rows], ["y"], [], [kind], standardise=True))
-    bench = Workbench(
+    data = FoldData(
         x_BF=features_of(smiles, None).x_BF,
         place_B=np.arange(len(smiles)),
         targets_BC=targets_BC,
@@ -120,14 +120,14 @@ def _blend(
         seed=seed,
         options=FitOptions(threads=1, trees=TREES),
     )
-    fits = fit_classical(bench, ("ridge", "forest_counts"), math.inf, KeptWork(None))
+    fits = fit_classical(data, ("ridge", "forest_counts"), math.inf, KeptWork(None))
     values_MBC = np.stack(list(fits.out_of_fold.values()))
     scale_C = np.array([targets[0].std if kind == "regression" else 1.0])
     weights_MC = fit_weights(values_MBC[:, rows], targets_BC[rows], [kind], scale_C)
     for place, models in enumerate(fits.models.values()):
-        values_MBC[place, split.test] = bench.predict(models, split.test)
+        values_MBC[place, split.test] = data.predict(models, split.test)
     blended_BC = np.einsum("mc,mnc->nc", weights_MC, values_MBC)
-    return blended_BC[:, 0], weighted_spread(values_MBC, weights_MC)[:, 0], bench
+    return blended_BC[:, 0], weighted_spread(values_MBC, weights_MC)[:, 0], data
 
 
 # The schemes: half the width of each judged molecule's interval, or which classes are in its set.

@@ -67,7 +67,7 @@ from dnd.common.files import read_json, sha256_file, write_bytes, write_text
 from dnd.common.log import LOGGER, PROGRESS, told
 from dnd.common.model_folder import load_strictly, read_tensors
 from dnd.common.runs import read_record, write_record
-from dnd.finetuning.compress import Apprentice
+from dnd.finetuning.compress import CompressionObjective
 from dnd.finetuning.evaluation import fit_forests
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.outcome import training_facts
@@ -354,7 +354,7 @@ def teach(molecules: Molecules, out: Path, course: int) -> None:
         epochs=1, batch_size=128, learning_rate=RATES[course], min_learning_rate=1e-6, warmup_epochs=0.1, seed=1,
     )  # fmt: skip
     taught_BC = np.concatenate([values_BC[distinct], valid_BC])
-    objective = Apprentice(
+    objective = CompressionObjective(
         network, found.store, taught_BC, targets, part, True, loop, 0.85, value_loss="huber", select_by_loss=True
     )
     LOGGER.log(PROGRESS, f"{name}: {len(rows)} rows of {len(distinct)} molecules teach, {len(valid)} judge")

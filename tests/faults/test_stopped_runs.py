@@ -54,7 +54,7 @@ def in_training(saves: int) -> Stop:
 
 
 def in_fits(fits: int) -> Stop:
-    return lambda patch: stop_after(patch, classical.Workbench, "fit", fits)
+    return lambda patch: stop_after(patch, classical.FoldData, "fit", fits)
 
 
 def before_the_seal(patch: pytest.MonkeyPatch) -> None:

@@ -451,7 +451,7 @@ _GROWTH, _GROWTH_OF = 1.2, {"boosting": 0.8}
 
 
 @dataclass(frozen=True)
-class Workbench:
+class FoldData:
     """What the fits of a partition share.
 
     Attributes:
@@ -542,42 +542,42 @@ class ClassicalFits:
     dropped: list[str] = field(default_factory=list)
 
 
-def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, kept: KeptWork) -> ClassicalFits:
+def fit_classical(data: FoldData, names: Sequence[str], budget_s: float, kept: KeptWork) -> ClassicalFits:
     """Fit the members out of fold and on everything, within a budget.
 
     The first member is always fitted. Before every other one a pilot on few molecules says what it would cost; of a
     forest that does not fit into what is left fewer trees are grown, any other member is dropped.
 
     Args:
-        bench: data of the partition.
+        data: data of the partition.
         names: names of the members, the most important first.
         budget_s: seconds; infinite = no limit.
         kept: fits of an earlier call that was stopped.
     """
-    found, started = ClassicalFits(folds=bench.num_folds), time.monotonic()
+    found, started = ClassicalFits(folds=data.num_folds), time.monotonic()
     for name in names:
-        if not suits(name, len(bench.rows), len(bench.targets)):
-            found.dropped.append(f"{name}: not for {len(bench.rows)} molecules and {len(bench.targets)} targets")
+        if not suits(name, len(data.rows), len(data.targets)):
+            found.dropped.append(f"{name}: not for {len(data.rows)} molecules and {len(data.targets)} targets")
             continue
-        own, left = bench, budget_s - (time.monotonic() - started)
+        own, left = data, budget_s - (time.monotonic() - started)
         if found.models and left <= 0:
             found.dropped.append(f"{name}: time limit")
             continue
         if np.isfinite(budget_s):
-            cost = _pilot(bench, name)
+            cost = _pilot(data, name)
             if not found.models:
                 affordable = int(left / max(cost, 1e-3) - _FINAL_COST)
-                found.folds = max(min(FEWEST_FOLDS, bench.num_folds), min(bench.num_folds, affordable))
-                if found.folds < bench.num_folds:
-                    found.dropped.append(f"{bench.num_folds - found.folds} of {bench.num_folds} folds: time limit")
+                found.folds = max(min(FEWEST_FOLDS, data.num_folds), min(data.num_folds, affordable))
+                if found.folds < data.num_folds:
+                    found.dropped.append(f"{data.num_folds - found.folds} of {data.num_folds} folds: time limit")
             elif (whole := cost * (found.folds + _FINAL_COST)) > left:
-                asked = trees_of(bench.options, len(bench.targets))
+                asked = trees_of(data.options, len(data.targets))
                 trees = int(asked * left / whole)
                 if not is_forest(name) or trees < FEWEST_TREES:
                     found.dropped.append(f"{name}: {whole:.0f} s, time limit")
                     continue
                 found.dropped.append(f"{asked - trees} of {asked} trees of {name}: time limit")
-                own = replace(bench, options=replace(bench.options, trees=trees))
+                own = replace(data, options=replace(data.options, trees=trees))
         begun = time.monotonic()
         progress = Progress(f"classical member {name}", unit="fit", total=found.folds + 1)
         found.out_of_fold[name] = _out_of_fold(own, name, found.folds, kept, progress)
@@ -588,25 +588,25 @@ def fit_classical(bench: Workbench, names: Sequence[str], budget_s: float, kept:
     return found
 
 
-def _pilot(bench: Workbench, name: str) -> float:
+def _pilot(data: FoldData, name: str) -> float:
     """Seconds that a fit on one fold's training molecules would take, from a few molecules and targets."""
-    few = bench.rows[:: math.ceil(len(bench.rows) / _PILOT_ROWS)]
-    columns = range(0, len(bench.targets), math.ceil(len(bench.targets) / _PILOT_TARGETS))
+    few = data.rows[:: math.ceil(len(data.rows) / _PILOT_ROWS)]
+    columns = range(0, len(data.targets), math.ceil(len(data.targets) / _PILOT_TARGETS))
     started = time.monotonic()
-    bench.fit(name, few, bench.num_folds, columns)
-    seconds = (time.monotonic() - started) * len(bench.targets) / len(columns)
-    return float(seconds * max(1.0, len(bench.rows) / len(few)) ** _GROWTH_OF.get(name, _GROWTH))
+    data.fit(name, few, data.num_folds, columns)
+    seconds = (time.monotonic() - started) * len(data.targets) / len(columns)
+    return float(seconds * max(1.0, len(data.rows) / len(few)) ** _GROWTH_OF.get(name, _GROWTH))
 
 
-def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork, progress: Progress) -> Array:
-    found_BC = np.full(bench.targets_BC.shape, np.nan)
+def _out_of_fold(data: FoldData, name: str, folds: int, kept: KeptWork, progress: Progress) -> Array:
+    found_BC = np.full(data.targets_BC.shape, np.nan)
     for fold in range(folds):
-        inside = bench.rows[bench.folds == fold]
-        piece, started = _piece(bench, name, fold), time.monotonic()
+        inside = data.rows[data.folds == fold]
+        piece, started = _piece(data, name, fold), time.monotonic()
         found = kept.get(piece)
         if found is None:
-            models = bench.fit(name, bench.rows[bench.folds != fold], fold)
-            found_BC[inside] = bench.predict(models, inside)
+            models = data.fit(name, data.rows[data.folds != fold], fold)
+            found_BC[inside] = data.predict(models, inside)
             kept.put(piece, {"values": found_BC[inside]}, {}, time.monotonic() - started)
         else:
             found_BC[inside] = found[0]["values"]
@@ -614,21 +614,21 @@ def _out_of_fold(bench: Workbench, name: str, folds: int, kept: KeptWork, progre
     return found_BC
 
 
-def _on_all(bench: Workbench, name: str, kept: KeptWork) -> tuple[ArrayModel, ...]:
+def _on_all(data: FoldData, name: str, kept: KeptWork) -> tuple[ArrayModel, ...]:
     """The models of all development molecules."""
-    piece, started = _piece(bench, name, bench.num_folds), time.monotonic()
+    piece, started = _piece(data, name, data.num_folds), time.monotonic()
     found = kept.get(piece)
     if found is not None:
-        return stored_models(*found, bench.layout.width)
-    models = bench.fit(name, bench.rows, bench.num_folds)
+        return stored_models(*found, data.layout.width)
+    models = data.fit(name, data.rows, data.num_folds)
     kept.put(piece, *models_to_store(models), time.monotonic() - started)
     return models
 
 
-def _piece(bench: Workbench, name: str, fold: int) -> str:
+def _piece(data: FoldData, name: str, fold: int) -> str:
     """The name of a fit: what it learns from is in it, since a time limit may draw other molecules."""
-    digest = hashlib.sha256(repr(asdict(bench.options)).encode())
-    for array in (bench.rows, bench.folds, bench.targets_BC[bench.rows], bench.weights_of(bench.rows)):
+    digest = hashlib.sha256(repr(asdict(data.options)).encode())
+    for array in (data.rows, data.folds, data.targets_BC[data.rows], data.weights_of(data.rows)):
         if array is not None:
             digest.update(np.ascontiguousarray(array).tobytes())
     return f"{name}-{fold}-{digest.hexdigest()[:16]}"

@@ -106,7 +106,7 @@ class CompressConfig:
             raise ConfigError("layer_decay must be above 0 and at most 1, most_rows at least 100", found=found)
 
 
-class Apprentice(SupervisedObjective):
+class CompressionObjective(SupervisedObjective):
     """A student that learns what a model says; the loss on molecules that are held out chooses its epoch."""
 
     def evaluate(self) -> dict[str, float]:
@@ -266,13 +266,13 @@ def _objective(
     values_BC: Float[np.ndarray, "molecules targets"],
     part: Split,
     config: CompressConfig,
-) -> Apprentice:
+) -> CompressionObjective:
     start = FinetuneConfig(student=config.student)
     student = initial_student(start, config.encoder, config.loop.seed)
     network = PropertyNetwork(student, config.pooling, "mlp", len(targets), config.loop.seed)
     kinds = {target.kind for target in targets}
     groups = {target.group for target in targets if target.group}
-    return Apprentice(
+    return CompressionObjective(
         network,
         unlabelled.store,
         values_BC,

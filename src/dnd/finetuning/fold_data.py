@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
-from dnd.finetuning.classical import FitOptions, Workbench
+from dnd.finetuning.classical import FitOptions, FoldData
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
@@ -216,14 +216,14 @@ def every_development_row(parts: Sequence[Split]) -> Int64[np.ndarray, "rows"]:
     return np.unique(np.concatenate([development(part) for part in parts]))
 
 
-def workbench(
+def fold_data(
     plan: Plan,
     partition: Split,
     x_BF: np.ndarray,
     place_B: np.ndarray,
     judged_BC: np.ndarray,
     encoder: FrozenEncoder | None,
-) -> Workbench:
+) -> FoldData:
     """What the classical members of a partition share: folds, and the scale of the targets."""
     molecules, config = plan.molecules, plan.config
     rows = development(partition)
@@ -240,7 +240,7 @@ def workbench(
         transforms=plan.transforms,
         weight_B=molecules.weights_of(rows),
     )
-    return Workbench(
+    return FoldData(
         x_BF=x_BF,
         place_B=place_B,
         targets_BC=molecules.targets_BC,
@@ -263,17 +263,17 @@ def workbench(
 
 
 def similarity_to_training(
-    smiles: Sequence[str], bench: Workbench, judged: Int64[np.ndarray, "rows"]
+    smiles: Sequence[str], data: FoldData, judged: Int64[np.ndarray, "rows"]
 ) -> Float[np.ndarray, "molecules"]:
     """Similarity of each molecule to the nearest one that its prediction is learned from; NaN if there is none.
 
     Args:
         smiles: canonical, all molecules.
-        bench: development molecules and their folds.
+        data: development molecules and their folds.
         judged: molecules of the test part.
     """
     found_B = np.full(len(smiles), np.nan)
-    found_B[bench.rows], found_B[judged] = similarity_out_of_fold(
-        [smiles[row] for row in bench.rows], bench.folds, [smiles[row] for row in judged]
+    found_B[data.rows], found_B[judged] = similarity_out_of_fold(
+        [smiles[row] for row in data.rows], data.folds, [smiles[row] for row in judged]
     )
     return found_B

@@ -21,7 +21,7 @@ from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.compute import derive_seed
 from dnd.common.errors import NonFiniteError
 from dnd.common.log import LOGGER
-from dnd.finetuning.classical import Workbench
+from dnd.finetuning.classical import FoldData
 from dnd.graphs.batch import MoleculeBatch
 from dnd.predictor.ensemble import PropertyNetwork, run_over, to_raw_units
 from dnd.predictor.metrics import LARGER_IS_BETTER, judge_targets, metric_names, score
@@ -281,40 +281,40 @@ def log_likelihood(labels_B: Values, sides_B: Sides, means_B: Values, deviation:
     return float(np.where(sides_B == 0, norm.logpdf(z_B) - np.log(deviation), norm.logsf(sides_B * z_B)).sum())
 
 
-def with_limits_filled(bench: Workbench, sides_BC: Int[np.ndarray, "molecules targets"]) -> Workbench:
-    """The workbench with labels that classical members do best with.
+def with_limits_filled(data: FoldData, sides_BC: Int[np.ndarray, "molecules targets"]) -> FoldData:
+    """The same data with the labels that classical members do best with.
 
     Args:
-        bench: `targets_BC` has the limits as values.
+        data: `targets_BC` has the limits as values.
         sides_BC: 1 where the truth is above a label, -1 where it is below, 0 for values.
     """
-    targets_BC = bench.targets_BC.copy()
-    for column, target in enumerate(bench.targets):
-        rows = bench.rows[~np.isnan(bench.targets_BC[bench.rows, column])]
+    targets_BC = data.targets_BC.copy()
+    for column, target in enumerate(data.targets):
+        rows = data.rows[~np.isnan(data.targets_BC[data.rows, column])]
         limits = rows[sides_BC[rows, column] != 0]
         if target.kind != "regression" or not len(limits) or len(rows) - len(limits) < FEWEST_LABELS:
             continue
-        chosen, values_B = _chosen(bench, column, rows, limits, sides_BC[:, column])
+        chosen, values_B = _chosen(data, column, rows, limits, sides_BC[:, column])
         targets_BC[limits, column] = values_B
         LOGGER.info(
             f"classical members: {len(limits)} limits of {target.name} {chosen}, by their likelihood out of fold"
         )
-    return replace(bench, targets_BC=targets_BC)
+    return replace(data, targets_BC=targets_BC)
 
 
 def _chosen(
-    bench: Workbench, column: int, rows: np.ndarray, limits: np.ndarray, sides_B: Sides
+    data: FoldData, column: int, rows: np.ndarray, limits: np.ndarray, sides_B: Sides
 ) -> tuple[str, Float[np.ndarray, "limits"]]:
     """What is done with the limits, in words, and the labels in raw units that they get."""
-    target, labels_B = bench.targets[column], bench.targets_BC[:, column]
+    target, labels_B = data.targets[column], data.targets_BC[:, column]
     scaled_B = np.full(len(labels_B), np.nan)
     scaled_B[rows] = target.scaled(labels_B[rows])
 
     def judged(own_B: np.ndarray) -> tuple[float, np.ndarray, float]:
         """Likelihood, means and deviation, where the limits have the labels `own_B` in raw units."""
-        filled_BC = bench.targets_BC.copy()
+        filled_BC = data.targets_BC.copy()
         filled_BC[limits, column] = own_B
-        means_B = _out_of_fold(replace(bench, targets_BC=filled_BC), column, rows)
+        means_B = _out_of_fold(replace(data, targets_BC=filled_BC), column, rows)
         exact = rows[sides_B[rows] == 0]
         deviation = float(np.sqrt(np.mean((scaled_B[exact] - means_B[exact]) ** 2))) or 1.0
         return log_likelihood(scaled_B[rows], sides_B[rows], means_B[rows], deviation), means_B, deviation
@@ -332,14 +332,14 @@ def _chosen(
     return name, found[name][1]
 
 
-def _out_of_fold(bench: Workbench, column: int, rows: np.ndarray) -> Values:
+def _out_of_fold(data: FoldData, column: int, rows: np.ndarray) -> Values:
     """Predictions for `rows` on the scale that is learned."""
-    found_B, fold_of = np.full(len(bench.targets_BC), np.nan), np.full(len(bench.targets_BC), -1)
-    fold_of[bench.rows] = bench.folds
-    for fold in range(bench.num_folds):
+    found_B, fold_of = np.full(len(data.targets_BC), np.nan), np.full(len(data.targets_BC), -1)
+    fold_of[data.rows] = data.folds
+    for fold in range(data.num_folds):
         inside = rows[fold_of[rows] == fold]
-        (model,) = bench.fit(MODEL, rows[fold_of[rows] != fold], fold, [column])
-        found_B[inside] = model.predict(bench.features(inside))
+        (model,) = data.fit(MODEL, rows[fold_of[rows] != fold], fold, [column])
+        found_B[inside] = model.predict(data.features(inside))
     return found_B
 
 
@@ -381,17 +381,17 @@ class HalfChoice(nn.Module):
     def note(
         self,
         predictions_VC: Float[np.ndarray, "molecules targets"],
-        goodness: Callable[[Int[np.ndarray, "half"]], float],
+        score_of: Callable[[Int[np.ndarray, "half"]], float],
     ) -> None:
         """Look at an epoch.
 
         Args:
             predictions_VC: predictions for the part after the epoch.
-            goodness: score of given molecules of the part, larger is better; NaN = can't be said, and then the last
+            score_of: score of given molecules of the part, larger is better; NaN = can't be said, and then the last
                 epoch is taken.
         """
         for number, half in enumerate(self.halves):
-            value = goodness(half)
+            value = score_of(half)
             if math.isnan(value) or value > float(self.best_2[number]):
                 other = self.halves[1 - number]
                 self.best_2[number] = _WORST if math.isnan(value) else value
@@ -595,7 +595,7 @@ class SupervisedObjective(Objective):
         loss = self.loss_of(torch.from_numpy(outputs[: len(valid)]), valid)
         found = {"valid_loss": float(loss)}
         raw_BC = to_raw_units(outputs, self.targets)
-        self.choice.note(raw_BC[: len(valid)], partial(self._goodness, outputs[: len(valid)], raw_BC[: len(valid)]))
+        self.choice.note(raw_BC[: len(valid)], partial(self._score, outputs[: len(valid)], raw_BC[: len(valid)]))
         for part, rows, predictions_BC in (
             ("valid", valid, raw_BC[: len(valid)]),
             ("test", test, raw_BC[len(valid) :]),
@@ -606,7 +606,7 @@ class SupervisedObjective(Objective):
                     found[f"{part}_{name}"] = judged[name]
         return found
 
-    def _goodness(self, outputs_VC: np.ndarray, raw_VC: np.ndarray, half: np.ndarray) -> float:
+    def _score(self, outputs_VC: np.ndarray, raw_VC: np.ndarray, half: np.ndarray) -> float:
         """By what selects the epoch, larger is better; NaN where it is not defined for so few molecules."""
         rows = self.partition.valid[half]
         if self.best_metric == "valid_loss":

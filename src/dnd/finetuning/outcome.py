@@ -96,7 +96,7 @@ class Fitted:
         domain_rows: molecules that the domain is fitted on.
         embed: representation of given molecules, in which the domain measures distances.
         blend: the classical part; None = networks only.
-        lessons: per partition the molecules that the calibration is fitted on; None = its validation part, or with
+        fit_rows: per partition the molecules that the calibration is fitted on; None = its validation part, or with
             folds its test part.
         judged_BC: labels that the calibration is fitted to; None = all but limits.
         features: features of the molecules for the baselines, if they are computed already.
@@ -116,7 +116,7 @@ class Fitted:
     domain_rows: np.ndarray
     embed: Callable[[np.ndarray], np.ndarray]
     blend: Blend | None = None
-    lessons: list[np.ndarray] | None = None
+    fit_rows: list[np.ndarray] | None = None
     judged_BC: Array | None = None
     features: Features | None = None
     alone: Mapping[str, list[Array]] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         fitted.folds,
         molecules.exact_BC if fitted.judged_BC is None else fitted.judged_BC,
         tasks.kinds,
-        fitted.lessons,
+        fitted.fit_rows,
         groups=molecules.groups,
         transforms=transforms,
         spread_BC=fitted.spread_BC,
@@ -176,7 +176,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
         LOGGER.log(RESULT, line)
     sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
-    source = "the training and validation parts, predicted out of fold" if fitted.lessons else sources
+    source = "the training and validation parts, predicted out of fold" if fitted.fit_rows else sources
     for line in write_trust(
         folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source, transforms
     ):
@@ -281,10 +281,10 @@ def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]])
     features = fitted.features or _features(plan.molecules)
     fits = []
     for number, (part, _) in enumerate(folds):
-        rows = fitted.lessons[number] if fitted.lessons else part.train
+        rows = fitted.fit_rows[number] if fitted.fit_rows else part.train
         budget_s = (fitted.deadline - time.monotonic()) / (len(folds) - number)
         fits.append(baselines(features, fitted.targets, plan.molecules.targets_BC, rows, budget_s=budget_s))
-        if fitted.lessons:
+        if fitted.fit_rows:
             for one in fits[-1].values():
                 one.predictions_BC[rows] = np.nan
     return {name: [fit[name] for fit in fits] for name in fits[0] if all(name in fit for fit in fits)}

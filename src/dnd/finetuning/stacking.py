@@ -20,9 +20,9 @@ from dnd.common.log import LOGGER, PROGRESS, Progress
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
 from dnd.finetuning.classical import (
     ClassicalFits,
+    FoldData,
     KeptFeatures,
     KeptWork,
-    Workbench,
     fit_classical,
     with_smaller_forests,
 )
@@ -31,11 +31,11 @@ from dnd.finetuning.fold_data import (
     development,
     every_development_row,
     feature_layout,
+    fold_data,
     frozen_encoder,
     judged_labels,
     rows_with_features,
     similarity_to_training,
-    workbench,
 )
 from dnd.finetuning.outcome import Fitted, training_summary
 from dnd.finetuning.settings import Clock
@@ -76,35 +76,35 @@ class BlendStudents:
     """The students of one partition.
 
     Attributes:
-        rehearsals: for each fold the students that predict it.
+        out_of_fold: for each fold the students that predict it.
         finals: those that the model keeps, trained on all development molecules.
         left_out: why there are none; empty where there are, or where none were asked for.
     """
 
-    rehearsals: list[MemberResult] = field(default_factory=list)
+    out_of_fold: list[MemberResult] = field(default_factory=list)
     finals: list[MemberResult] = field(default_factory=list)
     left_out: str = ""
 
-    def predictions(self, bench: Workbench, partition: Split) -> Array:
+    def predictions(self, data: FoldData, partition: Split) -> Array:
         """Of a fold by the students that did not learn from it, half by half; of the test part by all final ones."""
-        found_BC = np.full(bench.targets_BC.shape, np.nan)
-        for fold in range(min(len(self.rehearsals), bench.num_folds)):
-            held_out = bench.rows[bench.folds == fold]
-            own = self.rehearsals[fold :: bench.num_folds]
-            found_BC[held_out] = _mean_of(bench.targets, [result.halves_VC for result in own])
+        found_BC = np.full(data.targets_BC.shape, np.nan)
+        for fold in range(min(len(self.out_of_fold), data.num_folds)):
+            held_out = data.rows[data.folds == fold]
+            own = self.out_of_fold[fold :: data.num_folds]
+            found_BC[held_out] = _mean_of(data.targets, [result.halves_VC for result in own])
         finals = [result.predictions_BC[partition.test] for result in self.finals]
-        found_BC[partition.test] = _mean_of(bench.targets, finals)
+        found_BC[partition.test] = _mean_of(data.targets, finals)
         return found_BC
 
 
 @dataclass(frozen=True)
-class _School:
+class _StudentFits:
     """What the students of a partition share.
 
     Attributes:
         plan: plan of the finetuning, with this partition's epochs.
         number: index of the partition.
-        bench: folds and labels.
+        data: folds and labels.
         partition: training, validation and test part.
         folders: folders of the students that are trained.
         resume: continue interrupted trainings.
@@ -114,7 +114,7 @@ class _School:
 
     plan: Plan
     number: int
-    bench: Workbench
+    data: FoldData
     partition: Split
     folders: Sequence[Path]
     resume: bool
@@ -133,9 +133,9 @@ class _School:
         """Of a student."""
         return self.plan.config.loop.seed + student
 
-    def rehearse(self, student: int, *, frozen: bool) -> MemberResult | None:
+    def fit_out_of_fold(self, student: int, *, frozen: bool) -> MemberResult | None:
         """A student on all folds but its own; None when the loop's time was up."""
-        split = without_fold(self.bench, self.partition, student)
+        split = without_fold(self.data, self.partition, student)
         wanted = np.concatenate([split.valid, split.test])
         if frozen:
             return train_frozen(self.of(student), self.number, self.seed(student), split, wanted)
@@ -144,16 +144,16 @@ class _School:
             resume=self.resume, weight=1.0, unfinished=self.unfinished, wanted=wanted,
         )  # fmt: skip
 
-    def finish(self, student: int, rehearsals: Sequence[MemberResult], *, frozen: bool) -> MemberResult | None:
+    def fit_final(self, student: int, out_of_fold: Sequence[MemberResult], *, frozen: bool) -> MemberResult | None:
         """A student on all development molecules, for as long as was best out of fold on average.
 
         The one evaluation, at the end, is of molecules that were learned from: nothing is chosen by it. With a time
-        limit there is one after each epoch, so that there is a network whenever the time is up; the rehearsal takes
-        the place of one that has not come so far.
+        limit there is one after each epoch, so that there is a network whenever the time is up; if it has none, the
+        student that was fitted out of fold takes its place.
         """
         rows = development(self.partition)
-        split, own = Split(rows, rows, self.bench.known(self.partition.test)), self.of(student)
-        loop, length = own.config.loop, max(1, round(float(np.mean([one.best_epoch for one in rehearsals]))))
+        split, own = Split(rows, rows, self.data.known(self.partition.test)), self.of(student)
+        loop, length = own.config.loop, max(1, round(float(np.mean([one.best_epoch for one in out_of_fold]))))
         if frozen:
             steps = PROBE_EVERY * math.ceil(length / PROBE_EVERY)
             own = replace(own, config=replace(own.config, probe_steps=steps))
@@ -165,25 +165,25 @@ class _School:
             replace(own, config=replace(own.config, loop=loop)), self.number, self.seed(student), split, folder,
             resume=self.resume, weight=1.0, unfinished=self.unfinished, wanted=split.test,
         )  # fmt: skip
-        return rehearsals[student] if final is None and self.unfinished else final
+        return out_of_fold[student] if final is None and self.unfinished else final
 
     def error(self, result: MemberResult) -> float:
         """On the fold that it did not learn from."""
         labels_VC, halves_VC = (
-            self.learned(self.bench.judged_BC[result.partition.valid]),
+            self.learned(self.data.judged_BC[result.partition.valid]),
             self.learned(result.halves_VC),
         )
-        weight_V = self.bench.weights_of(result.partition.valid)
+        weight_V = self.data.weights_of(result.partition.valid)
         return blend_loss(halves_VC, labels_VC, self.plan.tasks.kinds, self.scale_C, weight_V)
 
     def learned(self, values_BC: Array) -> Array:
         """Values on the scale on which the targets are learned and judged."""
-        return on_learned_scale(self.bench.targets, values_BC)
+        return on_learned_scale(self.data.targets, values_BC)
 
 
 def train_students(
     plan: Plan,
-    bench: Workbench,
+    data: FoldData,
     partition: Split,
     number: int,
     fits: ClassicalFits,
@@ -197,7 +197,7 @@ def train_students(
 
     Args:
         plan: what is settled.
-        bench: data of the partition.
+        data: data of the partition.
         partition: its parts.
         number: index of the partition.
         fits: the classical members, whose predictions out of fold the first student has to better.
@@ -210,29 +210,29 @@ def train_students(
         return BlendStudents()
     loop = replace(plan.config.loop, epochs=students.epochs, stop_after_s=students.limit_s)
     own = replace(plan, config=replace(plan.config, loop=loop))
-    school = _School(own, number, bench, partition, folders, resume, students.is_cut, scale_C)
-    first = school.rehearse(0, frozen=False)
+    student_fits = _StudentFits(own, number, data, partition, folders, resume, students.is_cut, scale_C)
+    first = student_fits.fit_out_of_fold(0, frozen=False)
     if first is None:
         return None
-    frozen, first = _better_kind(school, first)
-    verdict = _does_not_help(school, first, fits)
+    frozen, first = _better_kind(student_fits, first)
+    verdict = _does_not_help(student_fits, first, fits)
     if verdict:
         return BlendStudents(left_out=verdict)
-    rehearsals = [first]
+    out_of_fold = [first]
     for student in range(1, students.count):
-        result = school.rehearse(student, frozen=frozen)
+        result = student_fits.fit_out_of_fold(student, frozen=frozen)
         if result is None:
             return None
-        rehearsals.append(result)
+        out_of_fold.append(result)
     finals = []
     for student in range(students.count):
-        result = school.finish(student, rehearsals, frozen=frozen)
+        result = student_fits.fit_final(student, out_of_fold, frozen=frozen)
         if result is None:
             return None
         finals.append(result)
     length = f"{finals[0].best_epoch} {'steps of the head' if frozen else 'epochs'}"
     LOGGER.info(f"students: {len(finals)} trained on all {len(development(partition))} molecules for {length}")
-    return BlendStudents(rehearsals, finals)
+    return BlendStudents(out_of_fold, finals)
 
 
 def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
@@ -241,26 +241,26 @@ def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
     return from_learned_scale(targets, np.mean(scaled, axis=0))
 
 
-def without_fold(bench: Workbench, partition: Split, student: int) -> Split:
+def without_fold(data: FoldData, partition: Split, student: int) -> Split:
     """Student k learns from all but fold k; rows without features are in no fold and train every student.
 
     Unless they are copies of a molecule of fold k: then the student would know what it is judged by.
     """
-    held_out = bench.rows[bench.folds == student % bench.num_folds]
+    held_out = data.rows[data.folds == student % data.num_folds]
     others = np.setdiff1d(development(partition), held_out)
-    is_copy_B = np.isin(bench.identity_B[others], bench.identity_B[held_out])
-    return Split(others[~is_copy_B], held_out, bench.known(partition.test))
+    is_copy_B = np.isin(data.identity_B[others], data.identity_B[held_out])
+    return Split(others[~is_copy_B], held_out, data.known(partition.test))
 
 
-def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResult]:
+def _better_kind(student_fits: _StudentFits, whole: MemberResult) -> tuple[bool, MemberResult]:
     """Whether a head on the frozen body errs less than the student that was trained as a whole, and the better one."""
-    plan = school.plan
-    labels = int((~np.isnan(school.bench.targets_BC[development(school.partition)])).any(axis=1).sum())
+    plan = student_fits.plan
+    labels = int((~np.isnan(student_fits.data.targets_BC[development(student_fits.partition)])).any(axis=1).sum())
     if labels >= FEW_LABELS or plan.encoder == RANDOM or not plan.config.probe_steps:
         return False, whole
-    head = school.rehearse(0, frozen=True)
+    head = student_fits.fit_out_of_fold(0, frozen=True)
     assert head is not None, "a head alone has no time limit"
-    errors = school.error(head), school.error(whole)
+    errors = student_fits.error(head), student_fits.error(whole)
     frozen = errors[0] <= errors[1]
     kept = "the body stays frozen" if frozen else "the body is trained too"
     LOGGER.info(
@@ -269,16 +269,18 @@ def _better_kind(school: _School, whole: MemberResult) -> tuple[bool, MemberResu
     return frozen, head if frozen else whole
 
 
-def _does_not_help(school: _School, first: MemberResult, fits: ClassicalFits) -> str:
+def _does_not_help(student_fits: _StudentFits, first: MemberResult, fits: ClassicalFits) -> str:
     """Why no further student is trained; empty where the first one lowers the error of the blend on its fold."""
     rows = first.partition.valid
-    others = [school.learned(values_BC[rows]) for values_BC in fits.out_of_fold.values()]
+    others = [student_fits.learned(values_BC[rows]) for values_BC in fits.out_of_fold.values()]
     if not others:
         return ""
-    labels_VC, kinds = school.learned(school.bench.judged_BC[rows]), school.plan.tasks.kinds
-    own_VC, seed = school.learned(first.halves_VC), school.plan.config.split_seed
-    weight_V = school.bench.weights_of(rows)
-    helps, with_it, without = lowers_error(own_VC, np.stack(others), labels_VC, kinds, school.scale_C, seed, weight_V)
+    labels_VC, kinds = student_fits.learned(student_fits.data.judged_BC[rows]), student_fits.plan.tasks.kinds
+    own_VC, seed = student_fits.learned(first.halves_VC), student_fits.plan.config.split_seed
+    weight_V = student_fits.data.weights_of(rows)
+    helps, with_it, without = lowers_error(
+        own_VC, np.stack(others), labels_VC, kinds, student_fits.scale_C, seed, weight_V
+    )
     numbers = f"error of the blend out of fold {with_it:.4f} with the first one, {without:.4f} without"
     LOGGER.info(f"students: {numbers}" + ("" if helps else "; no further ones are trained"))
     return "" if helps else f"students: {numbers}"
@@ -379,54 +381,54 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     first = 0
     for number, partition in enumerate(plan.parts):
         share = 1 / (len(plan.parts) - number)
-        bench = workbench(plan, partition, x_BF, place_B, judged_BC, encoder)
+        data = fold_data(plan, partition, x_BF, place_B, judged_BC, encoder)
         if plan.molecules.sides_BC is not None:
             from dnd.finetuning.objective import with_limits_filled  # few tables have limits
 
-            bench = with_limits_filled(bench, plan.molecules.sides_BC)
+            data = with_limits_filled(data, plan.molecules.sides_BC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
-        fits = fit_classical(bench, config.blend.classical, budget, kept)
-        students = plan_students(plan, without_fold(bench, partition, 0), clock, share)
+        fits = fit_classical(data, config.blend.classical, budget, kept)
+        students = plan_students(plan, without_fold(data, partition, 0), clock, share)
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         first += students.count
-        scale_C = _deviations(bench)
-        trained = train_students(plan, bench, partition, number, fits, students, folders, scale_C, resume=resume)
+        scale_C = _deviations(data)
+        trained = train_students(plan, data, partition, number, fits, students, folders, scale_C, resume=resume)
         if trained is None:
             return None
-        parts.append(_combine(plan, bench, partition, fits, trained, scale_C))
+        parts.append(_combine(plan, data, partition, fits, trained, scale_C))
     fitted = _assemble(plan, parts, encoder, x_BF, place_B)
     about = {**fitted.about, **({"test_molecules_learned_by_encoder": test_learned} if test_learned else {})}
     return replace(fitted, about=about, judged_BC=judged_BC, deadline=time.monotonic() + clock.left())
 
 
 def _combine(
-    plan: Plan, bench: Workbench, partition: Split, fits: ClassicalFits, students: BlendStudents, scale_C: np.ndarray
+    plan: Plan, data: FoldData, partition: Split, fits: ClassicalFits, students: BlendStudents, scale_C: np.ndarray
 ) -> _Part:
     """Weights from the predictions out of fold; then the forests are cut to size, and predict the test part."""
-    values = {STUDENTS: students.predictions(bench, partition)} if students.finals else {}
+    values = {STUDENTS: students.predictions(data, partition)} if students.finals else {}
     values |= {name: values_BC.copy() for name, values_BC in fits.out_of_fold.items()}
     if students.left_out:
         fits.dropped.append(students.left_out)
-    labels_BC = on_learned_scale(bench.targets, bench.judged_BC[bench.rows])
-    out_of_fold_MBC = np.stack([on_learned_scale(bench.targets, member[bench.rows]) for member in values.values()])
-    weight_B = bench.weights_of(bench.rows)
+    labels_BC = on_learned_scale(data.targets, data.judged_BC[data.rows])
+    out_of_fold_MBC = np.stack([on_learned_scale(data.targets, member[data.rows]) for member in values.values()])
+    weight_B = data.weights_of(data.rows)
     weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric, weight_B)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = with_smaller_forests([fits.models[name] for name in used], FOREST_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}
     if left_out:
         fits.dropped.append(f"{left_out} trees, so that the model stays small")
-    judged = bench.known(partition.test)
+    judged = data.known(partition.test)
     for name in models:
-        values[name][judged] = bench.predict(models[name], judged)
-    similarity_B = similarity_to_training(plan.molecules.smiles, bench, judged)
-    return _Part(partition, students, replace(fits, models=models), weights_MC, bench.targets, values, similarity_B)
+        values[name][judged] = data.predict(models[name], judged)
+    similarity_B = similarity_to_training(plan.molecules.smiles, data, judged)
+    return _Part(partition, students, replace(fits, models=models), weights_MC, data.targets, values, similarity_B)
 
 
-def _deviations(bench: Workbench) -> Float[np.ndarray, "targets"]:
+def _deviations(data: FoldData) -> Float[np.ndarray, "targets"]:
     """Of the labels of each target on the learned scale; 1 for classes."""
-    labels_BC = on_learned_scale(bench.targets, bench.targets_BC[bench.rows])
-    return np.array([_deviation(target, labels_BC[:, c]) for c, target in enumerate(bench.targets)])
+    labels_BC = on_learned_scale(data.targets, data.targets_BC[data.rows])
+    return np.array([_deviation(target, labels_BC[:, c]) for c, target in enumerate(data.targets)])
 
 
 def _deviation(target: Target, labels_B: np.ndarray) -> float:
@@ -481,7 +483,7 @@ def _assemble(
         domain_rows=learned[place_B[learned] >= 0],
         embed=embed,
         blend=blend,
-        lessons=[development(part.partition) for part in parts],
+        fit_rows=[development(part.partition) for part in parts],
         features=_features(blend, x_BF, place_B),
         alone=_alone(plan, parts),
         about={"blend": [_about(part) for part in parts]},
@@ -508,7 +510,7 @@ def _features(blend: Blend, x_BF: np.ndarray, place_B: np.ndarray) -> Features:
 
 def _about(part: _Part) -> dict[str, Any]:
     """A partition's members for `metrics.json`: weight of each target, seconds, and what was left out."""
-    trainings = [*part.students.rehearsals, *part.students.finals]
+    trainings = [*part.students.out_of_fold, *part.students.finals]
     seconds = {**part.fits.seconds, STUDENTS: sum(result.training.seconds for result in trainings)}
     return {
         "folds": part.fits.folds,

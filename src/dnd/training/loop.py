@@ -111,7 +111,7 @@ class Position:
         """The inverse of `to_state`."""
         return cls(**{**state, "best": _decoded(state["best"]), "last": _decoded(state["last"])})
 
-    def note_best(self, key: str, *, maximum: bool) -> bool:
+    def update_best(self, key: str, *, maximum: bool) -> bool:
         """Compare the last evaluation with the best so far; whether it is better.
 
         Args:
@@ -435,7 +435,7 @@ class _Run:
             self.objective.train()
             self.log.evaluation({"step": position.step, "epoch": position.epoch, **position.last})
             key = self.objective.best_metric
-            if key is not None and position.note_best(key, maximum=self.objective.best_is_max):
+            if key is not None and position.update_best(key, maximum=self.objective.best_is_max):
                 self.best = tensors_on_cpu(self.objective.state_dict())
             elif position.stale and position.stale % (self.config.plateau_patience + 1) == 0:
                 position.cuts += 1

@@ -14,7 +14,7 @@ from dnd.common.errors import ConfigError
 from dnd.common.files import read_json
 from dnd.finetuning import stacking
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
-from dnd.finetuning.classical import FitOptions, Workbench
+from dnd.finetuning.classical import FitOptions, FoldData
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.stacking import without_fold
@@ -201,10 +201,10 @@ def test_a_student_learns_no_copy_of_the_fold_that_it_predicts():
     rows = np.arange(0, 12, 2)  # of each of six molecules the first row was drawn, its copy was not
     folds = np.array([0, 1, 2, 0, 1, 2])
     place_B = np.where(np.isin(np.arange(12), rows), np.arange(12), -1)
-    bench = Workbench(
+    data = FoldData(
         np.zeros((12, 1), np.float32), place_B, np.zeros((12, 1)), (Target("y"),), Layout(), rows, folds, 3, 0,
         FitOptions(), np.repeat(np.arange(6), 2),
     )  # fmt: skip
-    split = without_fold(bench, Split(np.arange(8), np.arange(8, 12), np.empty(0, np.int64)), 1)
+    split = without_fold(data, Split(np.arange(8), np.arange(8, 12), np.empty(0, np.int64)), 1)
     assert split.valid.tolist() == [2, 8]
     assert split.train.tolist() == [0, 1, 4, 5, 6, 7, 10, 11]

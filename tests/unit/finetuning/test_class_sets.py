@@ -108,8 +108,8 @@ def test_a_validation_part_that_is_harder_counts_as_much_as_the_training_part():
     values = np.where(rows[:, None] < 400, 1.0, 1.0 + rows[:, None] / 100)  # errors of the validation part: 5 to 5.4
     for valid, expected in ((rows[400:440], 5.32), (rows[400:410], 1.0)):  # ten labels say too little
         split = Split(rows[:400], valid, rows[450:])
-        teachers = [np.concatenate([split.train, split.valid])]
-        _, found = calibrate([(split, values)], targets, ["regression"], teachers)
+        fit_rows = [np.concatenate([split.train, split.valid])]
+        _, found = calibrate([(split, values)], targets, ["regression"], fit_rows)
         assert found.targets[0].chosen.intervals.half_width == pytest.approx(expected, abs=0.011)
 
 

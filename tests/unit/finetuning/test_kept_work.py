@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dnd.finetuning import classical
-from dnd.finetuning.classical import FOLDER, KeptFeatures, KeptWork, Workbench
+from dnd.finetuning.classical import FOLDER, FoldData, KeptFeatures, KeptWork
 from dnd.predictor.classical import features as features_module
 from dnd.predictor.classical.features import FIRST_SETS, Features, features_of
 from dnd.predictor.ensemble import ArrayModel, models_to_store, stored_models
@@ -26,11 +26,11 @@ FAST = (
 
 
 class Counted:
-    """`Workbench.fit`, counted, stopped at one of its calls."""
+    """`FoldData.fit`, counted, stopped at one of its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls, self.stop_at, self._fit = 0, -1, Workbench.fit
-        monkeypatch.setattr(Workbench, "fit", lambda *given: self(*given))
+        self.calls, self.stop_at, self._fit = 0, -1, FoldData.fit
+        monkeypatch.setattr(FoldData, "fit", lambda *given: self(*given))
 
     def __call__(self, *given: Any) -> tuple[ArrayModel, ...]:
         self.calls += 1
@@ -98,16 +98,16 @@ def test_features_come_back_bit_for_bit_by_molecule(tmp_path: Path) -> None:
 
 
 def test_models_come_back_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Workbench, tuple[ArrayModel, ...]]] = []
-    fit = Workbench.fit
+    seen: list[tuple[FoldData, tuple[ArrayModel, ...]]] = []
+    fit = FoldData.fit
 
-    def kept(bench: Workbench, *given: Any) -> tuple[ArrayModel, ...]:
-        seen.append((bench, fit(bench, *given)))
+    def kept(data: FoldData, *given: Any) -> tuple[ArrayModel, ...]:
+        seen.append((data, fit(data, *given)))
         return seen[-1][1]
 
-    monkeypatch.setattr(Workbench, "fit", kept)
+    monkeypatch.setattr(FoldData, "fit", kept)
     every = "blend.classical=ridge,gaussian_process,boosting,forest_counts"
     quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *FAST, every, "blend.folds=2")
-    for bench, models in seen[2::3]:
-        again = stored_models(*models_to_store(models), bench.layout.width)
-        assert np.array_equal(bench.predict(models, bench.rows), bench.predict(again, bench.rows))
+    for data, models in seen[2::3]:
+        again = stored_models(*models_to_store(models), data.layout.width)
+        assert np.array_equal(data.predict(models, data.rows), data.predict(again, data.rows))

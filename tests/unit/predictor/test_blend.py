@@ -16,7 +16,7 @@ from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical import MEMBERS, FitOptions, Training, Workbench, _pilot, fit_member
+from dnd.finetuning.classical import MEMBERS, FitOptions, FoldData, Training, _pilot, fit_member
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.fold_data import scaffold_folds
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig
@@ -308,7 +308,7 @@ def test_a_very_small_time_limit_leaves_a_classical_model_and_says_what_it_left_
 
 def test_a_forest_that_would_take_too_long_gets_fewer_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seconds = {"ridge": 0.0, "forest": 100.0, "boosting": 100.0, "forest_counts": 10_000.0}
-    monkeypatch.setattr("dnd.finetuning.classical._pilot", lambda bench, name: seconds[name])
+    monkeypatch.setattr("dnd.finetuning.classical._pilot", lambda data, name: seconds[name])
     lines: list[str] = []
     settings = ["split=random", "jobs=1", "loop.device=cpu", "blend.students=false", "blend.folds=2"]
     settings += [f"blend.classical={','.join(seconds)}", "blend.trees=60", "blend.time_limit_s=300"]
@@ -328,15 +328,15 @@ def test_what_many_targets_cost_is_measured_on_a_few(monkeypatch: pytest.MonkeyP
     targets, rows = tuple(Target(str(number)) for number in range(30)), np.arange(1000)
     x_BF, folds = np.zeros((1000, 1), np.float32), np.zeros(1000, np.int64)
     labels = np.zeros((1000, 30))
-    bench = Workbench(x_BF, rows, labels, labels, targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
+    data = FoldData(x_BF, rows, labels, labels, targets, Layout(), rows, folds, 5, 0, FitOptions(), rows)
     moments = iter([0.0, 2.0, 2.0, 4.0])
     monkeypatch.setattr("time.monotonic", lambda: next(moments))
     monkeypatch.setattr(
-        Workbench, "fit", lambda self, name, rows, fold, columns: fitted.append((len(rows), len(columns)))
+        FoldData, "fit", lambda self, name, rows, fold, columns: fitted.append((len(rows), len(columns)))
     )
-    assert _pilot(bench, "ridge") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 1.2)
+    assert _pilot(data, "ridge") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 1.2)
     assert fitted == [(334, 4)]
-    assert _pilot(bench, "boosting") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 0.8)  # bins, not molecules
+    assert _pilot(data, "boosting") == pytest.approx(2.0 * 30 / 4 * (1000 / 334) ** 0.8)  # bins, not molecules
 
 
 def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_path: Path):

@@ -45,7 +45,7 @@ Folds = Sequence[tuple[Split, Array]]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class PartitionPredictions:
     """What a partition is fitted on or evaluated on.
 
     Attributes:
@@ -89,21 +89,21 @@ class Column:
         """Whether it is one class of a target that is calibrated as a whole."""
         return self.kind == "multiclass" and self.group is None
 
-    def held_out(self, lesson: Lesson, rows: np.ndarray, targets_BC: Array) -> tuple[HeldOut, np.ndarray]:
+    def held_out(self, part: PartitionPredictions, rows: np.ndarray, targets_BC: Array) -> tuple[HeldOut, np.ndarray]:
         """Those of `rows` that have a label and a prediction, without weights; and which rows they are."""
         if self.group is not None:
-            labels_BK, values = targets_BC[rows, self.group.span], lesson.values_BC[rows, self.group.span]
+            labels_BK, values = targets_BC[rows, self.group.span], part.values_BC[rows, self.group.span]
             known_B = np.isfinite(labels_BK).all(axis=1) & np.isfinite(values).all(axis=1)
             labels_B = labels_BK.argmax(axis=1).astype(float)
         else:
-            labels_B, values = targets_BC[rows, self.place], lesson.values_BC[rows, self.place]
+            labels_B, values = targets_BC[rows, self.place], part.values_BC[rows, self.place]
             known_B = ~np.isnan(labels_B) & np.isfinite(values)
         own = rows[known_B]
-        by_spread = lesson.spread_BC is not None and self.transform.name == "none"
-        spread_B = lesson.spread_BC[own, self.place] if by_spread and lesson.spread_BC is not None else None
-        similarity_B = None if lesson.similarity_B is None else lesson.similarity_B[own]
+        by_spread = part.spread_BC is not None and self.transform.name == "none"
+        spread_B = part.spread_BC[own, self.place] if by_spread and part.spread_BC is not None else None
+        similarity_B = None if part.similarity_B is None else part.similarity_B[own]
         predicted = Predicted(values[known_B], spread_B, self.transform, similarity_B)
-        molecule_B = None if lesson.molecule_B is None else lesson.molecule_B[own]
+        molecule_B = None if part.molecule_B is None else part.molecule_B[own]
         return HeldOut(labels_B[known_B], predicted, molecule_B=molecule_B), own
 
 
@@ -111,7 +111,7 @@ def calibrate(
     folds: Folds,
     targets_BC: Array,
     kinds: Sequence[TaskKind],
-    teachers: Sequence[np.ndarray] | None = None,
+    fit_rows: Sequence[np.ndarray] | None = None,
     *,
     groups: Sequence[ClassGroup] = (),
     transforms: Sequence[Transform] = (),
@@ -128,7 +128,7 @@ def calibrate(
         folds: partitions and their predictions for all molecules.
         targets_BC: labels; NaN = missing.
         kinds: tasks of the targets.
-        teachers: per partition the molecules that the calibration is fitted on, predicted out of fold; for intervals
+        fit_rows: per partition the molecules that the calibration is fitted on, predicted out of fold; for intervals
             and sets of a single partition its validation part weighs as much as its training part. None = its
             validation part, or with folds its test part.
         groups: columns that are the classes of one target.
@@ -140,29 +140,34 @@ def calibrate(
         identities: identities of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
-    single, given = len(folds) == 1, teachers is not None
-    if teachers is None:
-        teachers = [part.valid if single else part.test for part, _ in folds]
+    single, given = len(folds) == 1, fit_rows is not None
+    if fit_rows is None:
+        fit_rows = [part.valid if single else part.test for part, _ in folds]
     molecule_B = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
     known = (spread_BC, similarity_B) if single else (None, None)
-    lessons = [
-        Lesson(rows, values, part, single and given, *known, molecule_B)
-        for rows, (part, values) in zip(teachers, folds, strict=True)
+    partitions = [
+        PartitionPredictions(rows, values, part, single and given, *known, molecule_B)
+        for rows, (part, values) in zip(fit_rows, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
     columns = [Column(kind, own, place) for place, (kind, own) in enumerate(zip(kinds, maps, strict=True))]
     columns += [Column("multiclass", AS_IT_IS, group.first, group) for group in groups]
-    final = [_learn(column, lessons, targets_BC) for column in columns]
+    final = [_learn(column, partitions, targets_BC) for column in columns]
     own = [
-        final if single else [_learn(column, _without(lessons, part.test), targets_BC) for column in columns]
+        final if single else [_learn(column, _without(partitions, part.test), targets_BC) for column in columns]
         for part, _ in folds
     ]
     judged = [
-        _judge(column, [(lesson, learned[place]) for lesson, learned in zip(lessons, own, strict=True)], targets_BC)
+        _judge(
+            column,
+            [(part, learned[place]) for part, learned in zip(partitions, own, strict=True)],
+            targets_BC,
+        )
         for place, column in enumerate(columns)
     ]
     judged = [
-        replace(one, molecules=_count(column, lessons, targets_BC)) for column, one in zip(columns, judged, strict=True)
+        replace(one, molecules=_count(column, partitions, targets_BC))
+        for column, one in zip(columns, judged, strict=True)
     ]
     unjudged = [Judged()] * len(columns)
     calibrated = [
@@ -180,25 +185,25 @@ def _calibration(columns: Sequence[Column], chosen: Sequence[Chosen], judged: Se
     )
 
 
-def _without(lessons: Sequence[Lesson], judged: np.ndarray) -> list[Lesson]:
-    return [replace(one, rows=one.rows[~np.isin(one.rows, judged)]) for one in lessons]
+def _without(partitions: Sequence[PartitionPredictions], judged: np.ndarray) -> list[PartitionPredictions]:
+    return [replace(one, rows=one.rows[~np.isin(one.rows, judged)]) for one in partitions]
 
 
-def _count(column: Column, lessons: Sequence[Lesson], targets_BC: Array) -> int:
+def _count(column: Column, partitions: Sequence[PartitionPredictions], targets_BC: Array) -> int:
     """How many molecules teach."""
-    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_BC)[1] for own in lessons])))
+    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_BC)[1] for own in partitions])))
 
 
-def _learn(column: Column, lessons: Sequence[Lesson], targets_BC: Array) -> Chosen:
-    """The calibrators of a column; several lessons count alike, a single one may mix its parts or know the spread."""
+def _learn(column: Column, partitions: Sequence[PartitionPredictions], targets_BC: Array) -> Chosen:
+    """The calibrators of a column; several partitions count alike, a single one may mix its parts or know spreads."""
     if column.is_class:
         return Chosen()
-    found = [column.held_out(lesson, lesson.rows, targets_BC) for lesson in lessons]
+    found = [column.held_out(part, part.rows, targets_BC) for part in partitions]
     if len(found) > 1:
         return choose(column.kind, _joined([data for data, _ in found]))
-    ((data, rows),), (lesson,) = found, lessons
-    if lesson.mixed:
-        data = replace(data, weights_B=mixing_weights(np.isin(rows, lesson.partition.valid)))
+    ((data, rows),), (part,) = found, partitions
+    if part.mixed:
+        data = replace(data, weights_B=mixing_weights(np.isin(rows, part.partition.valid)))
     return choose(column.kind, data)
 
 
@@ -214,10 +219,10 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
     )
 
 
-def _judge(column: Column, tests: Sequence[tuple[Lesson, Chosen]], targets_BC: Array) -> Judged:
+def _judge(column: Column, tests: Sequence[tuple[PartitionPredictions, Chosen]], targets_BC: Array) -> Judged:
     """What each fold's own calibrators reached on its test part, all parts together."""
     found = Judged()
-    data = [(column.held_out(lesson, lesson.partition.test, targets_BC)[0], own) for lesson, own in tests]
+    data = [(column.held_out(part, part.partition.test, targets_BC)[0], own) for part, own in tests]
     widths = pooled_scores([(own.intervals, test) for test, own in data])
     scaling = pooled_scores([(own.scaling, test) for test, own in data])
     sets = pooled_scores([(own.sets, replace(test, predicted=own.scaled(test.predicted))) for test, own in data])
