@@ -354,27 +354,32 @@ def biogen(path: Path) -> list[str]:
 
 
 def fourteen(path: Path) -> list[str]:
-    """`fast` of 0.1.0 and of today on the paper's sets: scores, means over seeds, and CPU seconds."""
-    before, now = (
+    """`fast` of 0.1.0, of 0.2.0 and since then on the paper's sets: scores, means over seeds, and CPU seconds."""
+    compared, of_0_2 = (
         [json.loads(line) for line in one.read_text(encoding="utf-8").splitlines()]
         for one in (path.parent.parent / "predictor.jsonl", path)
     )
+    of_0_1 = [line for line in compared if line["versions"]["dnd"] == "0.1.0"]
+    since = [line for line in compared if line["versions"]["dnd"] != "0.1.0"]
     rows = []
     for name in BENCHMARKS:
-        runs = [[one for one in lines if (one["dataset"], one["system"]) == (name, "fast")] for lines in (before, now)]
+        runs = [
+            [one for one in lines if (one["dataset"], one["system"]) == (name, "fast")]
+            for lines in (of_0_1, of_0_2, since)
+        ]
         if not all(runs):
             continue
-        assert sorted(one["seed"] for one in runs[0]) == sorted(one["seed"] for one in runs[1]), name
-        sizes = runs[1][0]["molecules"]
+        assert len({tuple(sorted(one["seed"] for one in own)) for own in runs}) == 1, f"{name} has the same seeds"
+        sizes, metric = runs[-1][0]["molecules"], runs[-1][0]["metric"]
         values = [statistics.fmean(one["value"] for one in own) for own in runs]
-        better = values[1] > values[0] if runs[1][0]["metric"] == "rocauc" else values[1] < values[0]
-        seconds = [statistics.fmean(one["cpu_seconds"] for one in own) for own in runs]
+        best = max(values) if metric == "rocauc" else min(values)
         rows.append([
-            f"{name} ({runs[1][0]['metric']})", f"{sum(sizes.values())} of {runs[1][0]['available']}",
-            str(len(runs[1])), f"{values[0]:.3f}", _bold(f"{values[1]:.3f}", better),
-            f"{seconds[0]:.0f}", f"{seconds[1]:.0f}",
+            f"{name} ({metric})", f"{sum(sizes.values())} of {runs[-1][0]['available']}", str(len(runs[-1])),
+            *(_bold(f"{value:.3f}", value == best) for value in values),
+            *(f"{statistics.fmean(one['cpu_seconds'] for one in own):.0f}" for own in runs),
         ])  # fmt: skip
-    return table(["set", "molecules", "seeds", "0.1.0", "0.2.0", "CPU s, 0.1.0", "CPU s, 0.2.0"], rows)
+    names = ["0.1.0", "0.2.0", "since"]
+    return table(["set", "molecules", "seeds", *names, *(f"CPU s, {name}" for name in names)], rows)
 
 
 def finetuned(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Make `dnd-properties`, the properties that ship ready-made: from encoder, labels and blends to one student.
 
-    python benchmarks/properties.py all DATA OUT       every step that is not done yet; some 20 minutes of a core
+    python benchmarks/properties.py all DATA OUT       every step that is not done yet; an hour and a half of a core
     python benchmarks/properties.py STEP DATA OUT      collect, blends, forests, soft, student or write
     python benchmarks/properties.py compare DATA OUT   the blends and each course beside what ships (validation parts)
     python benchmarks/properties.py calibrate DATA OUT what ships, for classes that had too few molecules before
@@ -15,7 +15,7 @@ all else is in the repository. `properties_data.py` says which labels teach, whi
 4. soft: what every blend says of the training molecules of all small sets, and of a part of those of the large ones and
    of the pool of unlabelled molecules.
 5. student: from the body of `dnd-base`, one network learns measured and calculated values where there are some, and
-   what the blends say elsewhere, in four courses with different molecules.
+   what the blends say elsewhere, in six courses with different molecules.
 6. write: the validation parts teach intervals and probabilities, the test parts are read and judge, a property that is
    not better than the mean of its training part is dropped, and the MODEL folder is written with its card.
 """
@@ -318,7 +318,7 @@ def targets_of(values_BC: np.ndarray) -> list[Target]:
     return found
 
 
-RATES = (1e-3, 5e-4, 5e-4, 3e-4)
+RATES = (1e-3, 5e-4, 5e-4, 3e-4, 3e-4, 2e-4)
 """Highest learning rate of each course."""
 PROBE_STEPS = 400
 OTHER_ROWS = 24_000
