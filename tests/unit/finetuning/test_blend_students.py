@@ -201,8 +201,9 @@ def test_a_student_learns_no_copy_of_the_fold_that_it_predicts():
     rows = np.arange(0, 12, 2)  # of each of six molecules the first row was drawn, its copy was not
     folds = np.array([0, 1, 2, 0, 1, 2])
     place_B = np.where(np.isin(np.arange(12), rows), np.arange(12), -1)
+    labels = np.zeros((12, 1))
     data = FoldData(
-        np.zeros((12, 1), np.float32), place_B, np.zeros((12, 1)), (Target("y"),), Layout(), rows, folds, 3, 0,
+        np.zeros((12, 1), np.float32), place_B, labels, labels, (Target("y"),), Layout(), rows, folds, 3, 0,
         FitOptions(), np.repeat(np.arange(6), 2),
     )  # fmt: skip
     split = without_fold(data, Split(np.arange(8), np.arange(8, 12), np.empty(0, np.int64)), 1)
