@@ -122,7 +122,7 @@ def _learned_shares(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     learned = load_learned_labels(plan.encoder)
     if learned is None:
         return {}, {}
-    every = [np.concatenate([development(part) for part in plan.parts]), np.concatenate([p.test for p in plan.parts])]
+    every = [every_development_row(plan.parts), np.concatenate([part.test for part in plan.parts])]
     own, test = ({plan.molecules.identities[row] for row in rows} for rows in every)
     return learned.share(own), learned.share(test) if test else dict.fromkeys(learned.sets, 0.0)
 
