@@ -99,6 +99,8 @@ class Fitted:
         fit_rows: per partition the molecules that the calibration is fitted on; None = its validation part, or with
             folds its test part.
         judged_BC: labels that the calibration is fitted to; None = all but limits.
+        held_out_BC: predictions that the calibration of one partition is fitted to: those of its validation part are
+            each of the epoch that the other half of the part prefers. None = those of `folds`.
         features: features of the molecules for the baselines, if they are computed already.
         alone: per member of a blend its own predictions for each partition.
         deadline: value of `time.monotonic` by which the baselines must be fitted.
@@ -118,6 +120,7 @@ class Fitted:
     blend: Blend | None = None
     fit_rows: list[np.ndarray] | None = None
     judged_BC: Array | None = None
+    held_out_BC: Array | None = None
     features: Features | None = None
     alone: Mapping[str, list[Array]] = field(default_factory=dict)
     deadline: float = math.inf
@@ -141,6 +144,7 @@ class Fitted:
             training=[training_summary(result) for result in results],
             domain_rows=np.unique(np.concatenate([part.train for part, _ in folds])),
             embed=embed,
+            held_out_BC=_held_out(results, folds[0][1]) if len(folds) == 1 else None,
             spread_BC=_spread(results) if len(folds) == 1 else None,
         )
 
@@ -159,6 +163,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         spread_BC=fitted.spread_BC,
         identities=molecules.identities,
         similarity_B=fitted.similarity_B,
+        held_out_BC=fitted.held_out_BC,
     )
     metrics = _metrics(plan, fitted, folds)
     beside = _baselines(plan, fitted, folds) if config.baselines else {}
@@ -175,7 +180,8 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
     metrics["label_counts"] = label_counts(molecules, tasks.kinds, transforms, plan.parts)
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
         LOGGER.log(RESULT, line)
-    sources = "the validation part, which also chose the epoch" if len(folds) == 1 else "the test parts of the folds"
+    halves = "the validation part, each half predicted at the epoch that the other half prefers"
+    sources = halves if len(folds) == 1 else "the test parts of the folds"
     source = "the training and validation parts, predicted out of fold" if fitted.fit_rows else sources
     for line in write_trust(
         folder, fitted.embed, fitted.domain_rows, molecules, calibration, tasks.kinds, source, transforms
@@ -255,10 +261,20 @@ def _folds(results: Sequence[MemberResult]) -> list[tuple[Split, Array]]:
     found = []
     for fold in range(results[-1].fold + 1):
         own = [result for result in results if result.fold == fold]
-        weights_MC = np.full((len(own), len(own[0].member.targets)), 1 / len(own))
-        mean_BC = weighted_mean(results[0].member.targets, weights_MC, [result.predictions_BC for result in own])
-        found.append((own[0].partition, mean_BC))
+        found.append((own[0].partition, _mean(own, [result.predictions_BC for result in own])))
     return found
+
+
+def _held_out(results: Sequence[MemberResult], predictions_BC: Array) -> Array:
+    """The predictions of the members of one partition, with the halves of its validation part in place of its own."""
+    found_BC = predictions_BC.copy()
+    found_BC[results[0].partition.valid] = _mean(results, [result.halves_VC for result in results])
+    return found_BC
+
+
+def _mean(results: Sequence[MemberResult], values: Sequence[Array]) -> Array:
+    targets = results[0].member.targets
+    return weighted_mean(targets, np.full((len(results), len(targets)), 1 / len(results)), values)
 
 
 def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, fitted: Fitted) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnd.finetuning import students
+from dnd.common.files import read_json
+from dnd.finetuning import finetune, students
 from dnd.finetuning.objective import HalfChoice
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
+from dnd.predictor.uncertainty.intervals import conformal_half_width
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 
 
@@ -76,3 +78,25 @@ def test_copies_of_a_molecule_are_in_one_half_when_a_head_alone_is_trained(
     quietly(table, tmp_path / "model", ["size"], "probe_steps=20", encoder=tmp_path / "encoder")
     ((_, _, _, identities),) = given
     assert len(identities) == 2 * len(set(identities)) > 0
+
+
+def test_intervals_of_a_student_are_learned_from_the_halves_of_its_validation_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    smiles = molecules()
+    table = write_csv(tmp_path / "t.csv", {"smiles": smiles, "size": [heavy_atoms(text) for text in smiles]})
+    results: list[students.MemberResult] = []
+
+    def kept(*given: object, **named: object) -> students.MemberResult | None:
+        results.append(students.train_member(*given, **named))
+        return results[-1]
+
+    monkeypatch.setattr(finetune, "train_member", kept)
+    quietly(
+        table, tmp_path / "model", ["size"], "ensemble=2", "fractions=0.5,0.4,0.1", "loop.epochs=8", encoder="random"
+    )
+    first, second = results
+    held_out = (first.halves_VC + second.halves_VC)[:, 0] / 2
+    labels = np.array([heavy_atoms(smiles[row]) for row in first.partition.valid])
+    found = read_json(tmp_path / "model" / "calibration.json")["calibration"]["targets"][0]
+    assert found["half_width"] == pytest.approx(conformal_half_width(labels - held_out))

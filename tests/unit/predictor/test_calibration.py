@@ -92,6 +92,17 @@ def test_one_partition_learns_from_validation_and_is_judged_on_test():
     assert f"{first.measured:.1%}" in line
 
 
+def test_a_part_that_stopped_the_training_is_calibrated_on_other_predictions_of_it():
+    split, targets = parts(50, 50, 100), np.zeros((200, 1))
+    flattered, held_out = np.zeros((200, 1)), np.zeros((200, 1))
+    held_out[split.valid] = np.linspace(-1, 1, 50)[:, None]
+    flattered[split.test] = held_out[split.test] = 0.9
+    [(_, same)], found = calibrate([(split, flattered)], targets, ["regression"], held_out_BC=held_out)
+    assert np.array_equal(same, flattered)
+    assert found.targets[0].chosen.intervals.half_width == conformal_half_width(held_out[split.valid, 0])
+    assert found.targets[0].judged.measured == 1.0
+
+
 def test_a_fold_never_judges_what_it_taught():
     targets = np.zeros((60, 1))
     folds = []

@@ -1,9 +1,8 @@
 """How the calibration of a model is learned from its partitions, and judged on molecules that it did not learn from.
 
-With one partition it learns from the validation part, which also chose the epoch, so it is a little optimistic; or from
-development molecules that were predicted out of fold. With folds it learns from each fold's test part, predicted by
-members that never saw it. Which calibrators a target gets, every choice between
-two of a kind, is decided here, from held-out molecules alone.
+With one partition it learns from the validation part, or from development molecules that were predicted out of fold.
+With folds it learns from each fold's test part, predicted by members that never saw it. Which calibrators a target
+gets, every choice between two of a kind, is decided here, from held-out molecules alone.
 """
 
 from __future__ import annotations
@@ -118,6 +117,7 @@ def calibrate(
     spread_BC: Array | None = None,
     similarity_B: np.ndarray | None = None,
     identities: Sequence[str] = (),
+    held_out_BC: Array | None = None,
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Fit and evaluate the calibration, and return the predictions calibrated, as the model will return them.
 
@@ -138,6 +138,8 @@ def calibrate(
         similarity_B: similarity of a single partition's molecules, all of them, to the nearest one that their
             prediction was learned from; the intervals then depend on it. None = they do not.
         identities: identities of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
+        held_out_BC: what a single partition's calibration is fitted to in place of its predictions, where these had a
+            part in stopping the training and so err less than those of new molecules will. None = the predictions.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, fit_rows is not None
@@ -145,9 +147,10 @@ def calibrate(
         fit_rows = [part.valid if single else part.test for part, _ in folds]
     molecule_B = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
     known = (spread_BC, similarity_B) if single else (None, None)
+    unflattered = [normalised(held_out_BC, groups)] if single and held_out_BC is not None else [own for _, own in folds]
     partitions = [
         PartitionPredictions(rows, values, part, single and given, *known, molecule_B)
-        for rows, (part, values) in zip(fit_rows, folds, strict=True)
+        for rows, values, (part, _) in zip(fit_rows, unflattered, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
     columns = [Column(kind, own, place) for place, (kind, own) in enumerate(zip(kinds, maps, strict=True))]
