@@ -127,9 +127,9 @@ def _run(name: str, options: argparse.Namespace) -> None:
     path = options.out.with_name(f"{name}.npz")
     values = dict(np.load(path)) if path.exists() else {}
     lines = []
-    representations = _representations(molecules.store) if missing else {}
+    represented_by = representations(molecules.store) if missing else {}
     for features, sets in missing.items():
-        embedding_BD = representations[features][development] if features != "none" else None
+        embedding_BD = represented_by[features][development] if features != "none" else None
         layout = (Layout if "lean" in features else _Every)(0 if embedding_BD is None else embedding_BD.shape[1], sets)
         x_BF = features_of(smiles, embedding_BD, layout).x_BF
         for member in LINEAR if features in LINEAR_ONLY else LINEAR + TREES:
@@ -137,19 +137,19 @@ def _run(name: str, options: argparse.Namespace) -> None:
             values[f"{features}:{member}"] = out_B = _out_of_fold(
                 member, x_BF, y_B, layout, fold_B, config.trees, task == "classification"
             )
-            lines.append((features, member, _error(y_B, out_B, task), f"{time.process_time() - started:.2f}"))
+            lines.append((features, member, error_of(y_B, out_B, task), f"{time.process_time() - started:.2f}"))
     for blend, (ridge, process, trees) in BLENDS.items():
         chosen = [(ridge, "ridge"), (process, "gaussian_process"), *((trees, member) for member in TREES)]
         own = [values.get(f"{features}:{member}") for features, member in chosen]
         if (blend, "blend") not in known and all(out_B is not None for out_B in own):
-            out_B = _blended(y_B, own, task)
-            lines.append((blend, "blend", _error(y_B, out_B, task), ""))
+            out_B = blended(y_B, own, task)
+            lines.append((blend, "blend", error_of(y_B, out_B, task), ""))
     np.savez(path, **values)
     _append(options.out, [(name, len(y_B), *line) for line in lines])
     print(name, [(line[0], line[2]) for line in lines if line[1] == "blend"], flush=True)
 
 
-def _representations(store) -> dict[str, np.ndarray]:
+def representations(store) -> dict[str, np.ndarray]:
     """The representation of each of `SETS`, behind it the calculated properties."""
     student, heads = load_encoder(ENCODER)[0].eval(), load_heads(ENCODER)
     assert heads is not None, "dnd-base has heads"
@@ -191,14 +191,14 @@ def _out_of_fold(
     return out_B
 
 
-def _blended(y_B: np.ndarray, values: list[np.ndarray], task: str) -> np.ndarray:
+def blended(y_B: np.ndarray, values: list[np.ndarray], task: str) -> np.ndarray:
     stacked_MBC = np.stack(values)[:, :, None]
     scale_C = np.array([y_B.std() if task == "regression" else 1.0])
     weights_MC = fit_weights(stacked_MBC, y_B[:, None], (task,), scale_C)
     return np.asarray(np.einsum("mc,mnc->nc", weights_MC, stacked_MBC)[:, 0])
 
 
-def _error(y_B: np.ndarray, values_B: np.ndarray, task: str) -> str:
+def error_of(y_B: np.ndarray, values_B: np.ndarray, task: str) -> str:
     """RMSE, or the log loss of classes."""
     if task == "regression":
         return f"{float(np.sqrt(((values_B - y_B) ** 2).mean())):.5f}"

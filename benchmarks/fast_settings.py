@@ -24,7 +24,7 @@ from dnd.common.config import load_config
 from dnd.finetuning.blend_weights import fit_weights
 from dnd.finetuning.classical import MEMBERS, FoldData, Training, boosting
 from dnd.finetuning.finetune import _plan
-from dnd.finetuning.fold_data import feature_layout, frozen_encoder
+from dnd.finetuning.fold_data import feature_layout, fold_data, frozen_encoder
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.models.students.encoders import DEFAULT_ENCODER
@@ -66,10 +66,10 @@ def bench_of(table: Path, target: str, words: list[str]) -> FoldData:
     """Folds, features and scales of a finetuning by `fast`."""
     config = load_config(FinetuneConfig, "fast", ["jobs=1", *words], stage="finetune")
     plan = _plan([LabelledFile(table, (target,))], config, DEFAULT_ENCODER)
-    encoder, every = frozen_encoder(plan), np.arange(len(plan.molecules.smiles))
+    (encoder, _), every = frozen_encoder(plan), np.arange(len(plan.molecules.smiles))
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     features = features_of(plan.molecules.smiles, embedding, feature_layout(plan, encoder))
-    return fold_data(plan, plan.parts[0], features.x_BF, every, encoder)
+    return fold_data(plan, plan.parts[0], features.x_BF, every, plan.molecules.exact_BC, encoder)
 
 
 def out_of_fold(data: FoldData, setting: str) -> tuple[np.ndarray, float]:
