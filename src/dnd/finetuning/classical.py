@@ -203,7 +203,7 @@ class FitOptions:
     """
 
     threads: int = 1
-    trees: int = 300
+    trees: int = 100
     balanced: bool = False
     boosting_seeds: int = 1
 

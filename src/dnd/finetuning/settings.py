@@ -53,8 +53,8 @@ class Clock:
 
 
 RECIPE = "finetune-small"
-# In the order in which a time limit keeps them; see `classical.py`.
 PROPERTY_TERMS = ("quantum", "labels")
+# In the order in which a time limit keeps them; see `classical.py`.
 CLASSICAL_MEMBERS = ("ridge", "forest_descriptors", "gaussian_process", "boosting", "forest_counts", "forest")
 
 
@@ -117,7 +117,7 @@ class BlendConfig:
     properties: tuple[str, ...] = ()
     boosting_seeds: int = 1
     folds: int = 5
-    trees: int = 300
+    trees: int = 100
     classical_rows: int = 20_000
     passes: int = 2_000_000
     most_rows: int = 250_000
