@@ -67,7 +67,18 @@ def main() -> None:
 
 # Drawn by the scripts that measure, such as `handedness.py` and `encoder_value.py`, whose tests compare them.
 DRAWN_BY_SCRIPTS = frozenset(
-    {"handedness.md", "features.md", "compress.md", "encoder-value.md", "properties.md", "points.md", "who_judges.md"}
+    {
+        "handedness.md",
+        "features.md",
+        "compress.md",
+        "encoder-value.md",
+        "properties.md",
+        "points.md",
+        "who_judges.md",
+        "forest_trees.md",
+        "few_labels.md",
+        "conformer_quality.md",
+    }
 )
 
 
