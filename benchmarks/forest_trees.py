@@ -145,8 +145,8 @@ def decision(found: dict[tuple[str, str], Line], sets: list[str]) -> list[str]:
     words = (
         f"**`best` has forests of 100 trees and none on all features since.** The forests of these blends then take "
         f"{now - none:.0f} CPU seconds instead of {first - none:.0f}, and the error is the same. Without any forest it "
-        "is larger. `forest_counts` stays although it does not help here, because with more than six targets there is no "
-        "Gaussian process, and then it is one of few members that see counts."
+        "is larger. `forest_counts` stays although it does not help here, because with more than six targets there is "
+        "no Gaussian process, and then it is one of few members that see counts."
     )
     return textwrap.wrap(words, 120, break_on_hyphens=False)
 
