@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from scipy import stats
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import BUDGETS
+from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
 from dnd.reproduction.locality import Row, pattern_of
 from dnd.reproduction.results import Record
@@ -51,6 +53,8 @@ _SOURCE = re.compile(r"<!-- by hand from |\.csv|\.jsonl?\b|results/\w+/`")
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 _TABLES = (("cpu", "table1", TABLE_1), ("cpu", "table6", _OLD_TABLE_6), ("small", "table6", TABLE_2))
 """Budget, table and systems of each whole table of `dnd reproduce`."""
+_REPORTS = {("small", "ccmd"): write_ccmd}
+"""Budget and name of each whole report of `dnd reproduce` that is no table of systems, and what writes it."""
 
 
 def main() -> None:
@@ -110,16 +114,25 @@ def redraw_tables(*, write: bool) -> list[Path]:
     """The whole tables of `dnd reproduce` that differ from their cells; with `write` they are replaced."""
     stale = []
     for budget, what, systems in _TABLES:
-        folder = RESULTS / budget
-        records = read_records(folder / "results.jsonl.gz")
-        with tempfile.TemporaryDirectory() as scratch:
-            write_table(what, BUDGETS[budget], cells_of_table(records, what, systems), Path(scratch))
-            for name in (f"{what}.md", f"{what}.csv"):
-                drawn = (Path(scratch) / name).read_text(encoding="utf-8")
-                if drawn != (folder / name).read_text(encoding="utf-8"):
-                    stale.append(folder / name)
-                    if write:
-                        (folder / name).write_text(drawn, encoding="utf-8")
+        own = cells_of_table(read_records(RESULTS / budget / "results.jsonl.gz"), what, systems)
+        stale += _redraw_whole(budget, what, partial(write_table, what, BUDGETS[budget], own), write=write)
+    for (budget, what), write_report in _REPORTS.items():
+        records = read_records(RESULTS / budget / "results.jsonl.gz")
+        stale += _redraw_whole(budget, what, partial(write_report, records), write=write)
+    return stale
+
+
+def _redraw_whole(budget: str, what: str, draw: Callable[[Path], str], *, write: bool) -> list[Path]:
+    """The Markdown and the CSV of a report where they differ from what `draw` writes into a folder."""
+    stale = []
+    with tempfile.TemporaryDirectory() as scratch:
+        draw(Path(scratch))
+        for name in (f"{what}.md", f"{what}.csv"):
+            path, drawn = RESULTS / budget / name, (Path(scratch) / name).read_text(encoding="utf-8")
+            if not path.is_file() or drawn != path.read_text(encoding="utf-8"):
+                stale.append(path)
+                if write:
+                    path.write_text(drawn, encoding="utf-8")
     return stale
 
 
@@ -225,6 +238,13 @@ def ccmd_ablation(path: Path) -> list[str]:
         rows.append([label, *(f"{entry.mean:.3f} ± {entry.deviation or 0:.3f}" for entry in own)])
     heads = [f"{BENCHMARKS[name].paper_name} {_metric(BENCHMARKS[name].metric)}" for name in datasets]
     return table(["system", *heads], rows)
+
+
+def ccmd(path: Path) -> list[str]:
+    """CCMD's ablation on its own protocol."""
+    with tempfile.TemporaryDirectory() as scratch:
+        text = write_ccmd(read_records(path), Path(scratch))
+    return [line for line in text.splitlines() if line.startswith("|")]
 
 
 def conformer_quality(path: Path) -> list[str]:
@@ -690,6 +710,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "table1": table_1,
     "table6": table_6,
     "ccmd-ablation": ccmd_ablation,
+    "ccmd": ccmd,
     "conformer-quality": conformer_quality,
     "locality": locality,
     "locality-pattern": locality_pattern,
