@@ -63,7 +63,7 @@ def test_a_dimension_that_hardly_varies_leaves_the_distances_of_the_others():
     nearest = np.quantile((distances + np.diag(np.full(len(SMILES), np.inf))).min(axis=1), 0.99)
     assert found.limits.largest_distance == pytest.approx(nearest, abs=2e-2)  # 80 has digits up to 1e-5 only
     assert found.reasons(SMILES[:1], own[:1]) == [""]
-    assert "representation" in found.reasons(SMILES[:1], own[:1] + [[0.0, 0.0, 0.0, 0.02, 0.0]])[0]
+    assert "representation" in found.reasons(SMILES[:1], own[:1] + np.array([0.0, 0.0, 0.0, 0.02, 0.0]))[0]
 
 
 def test_similarity_out_of_fold_is_that_to_the_molecules_of_other_folds(domain: Domain):
