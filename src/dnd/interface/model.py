@@ -301,6 +301,13 @@ class Predictor(core.Predictor):
         found.folder, found.card = model.path, model.text("card.md")
         return found
 
+    @classmethod
+    def around(cls, model: core.Predictor) -> Predictor:
+        """A model that an estimator has opened, with the methods of this class; it is in no folder."""
+        found = cls.__new__(cls)
+        vars(found).update({"folder": None, "card": ""} | vars(model))
+        return found
+
     def predict(self, molecules: Any, *, smiles_column: str | None = None) -> Predictions:
         """Predict the targets of molecules.
 
@@ -416,6 +423,8 @@ def opened(model: Any, *, device: str = "auto", jobs: int = 1) -> Predictor:
     """Open a model from its folder or from the result of `dnd.finetune`; an opened model is returned as it is."""
     if isinstance(model, Predictor):
         return model
+    if isinstance(model, core.Predictor):
+        return Predictor.around(model)
     made = getattr(model, "predictor", None)
     if isinstance(made, Predictor):
         return made
