@@ -87,6 +87,16 @@ def test_a_vector_has_no_name_that_the_table_has_already(tmp_path: Path) -> None
         embed_file(encoder, tmp_path / "in.csv", str(tmp_path / "out.csv"))
 
 
+def test_an_array_of_vectors_has_no_names_that_a_table_could_have(tmp_path: Path) -> None:
+    """The output of an earlier run was refused for its column `error`, which no `.npy` has."""
+    (tmp_path / "in.csv").write_text("smiles,embedding,embedding_1,error\nCCO,1,2,\n")
+    encoder = load_embedder(GOLDEN / "formats-1" / "encoder", device="cpu")
+    assert embed_file(encoder, tmp_path / "in.csv", str(tmp_path / "out.npy")).rows == 1
+    for name in ("out.csv", "out.parquet"):
+        with pytest.raises(InputError, match="already has a column"):
+            embed_file(encoder, tmp_path / "in.csv", str(tmp_path / name))
+
+
 def test_an_accent_has_one_spelling() -> None:
     """A table of one program and one of another were two classes that look alike."""
     one, other = "caf\u00e9", "cafe\u0301"
