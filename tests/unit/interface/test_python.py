@@ -130,7 +130,9 @@ def test_a_pooling_that_is_not_heeded_is_refused(made):
 
 def test_the_model_of_an_estimator_is_an_opened_model(made):
     predictor = dnd.DndRegressor.from_folder(made.folder).predictor_
-    assert np.array_equal(dnd.predict(SMILES[:2], predictor)["size_pred"], made.predictor.predict(SMILES[:2])["size_pred"])
+    assert np.array_equal(
+        dnd.predict(SMILES[:2], predictor)["size_pred"], made.predictor.predict(SMILES[:2])["size_pred"]
+    )
     assert np.array_equal(dnd.embed(SMILES[:2], predictor), made.predictor.embed(SMILES[:2]))
     assert dnd.explain(SMILES[0], predictor)[0].prediction == dnd.explain(SMILES[0], made)[0].prediction
 
