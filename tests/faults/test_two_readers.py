@@ -24,6 +24,7 @@ from dnd.graphs.fast.graphs import rewrite
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.prediction.files import embed_file, predict_file
+from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import featurize_smiles
@@ -123,6 +124,9 @@ def test_labels_far_from_zero_are_predicted_to_more_than_the_mean(tmp_path: Path
     with open(tmp_path / "out.csv", newline="") as stream:
         told = [float(row["y_pred"]) for row in csv.DictReader(stream)]
     assert told == pytest.approx(model.predict(molecules())["y_pred"].tolist(), abs=1e-5)
+    screen([tmp_path / "in.csv"], tmp_path / "model", tmp_path / "hits", ScreenConfig(jobs=1, top=5))
+    with open(tmp_path / "hits" / "top.csv", newline="") as stream:
+        assert [float(row["y_pred"]) for row in csv.DictReader(stream)] == sorted(told, reverse=True)[:5]
     assert len(set(told)) > 1
 
 

@@ -40,7 +40,7 @@ from dnd.predictor.model_folder import (
     read_known,
     read_predictor,
 )
-from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
+from dnd.predictor.targets import ClassGroup, Target, TaskName, digits_of, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
 from dnd.predictor.uncertainty.intervals import Predicted
@@ -256,9 +256,8 @@ class Predictor:
 
     @property
     def digits(self) -> dict[str, int]:
-        """Significant digits of the columns of values, see `Target.digits`; other numbers have 8."""
-        own = [target for target in self.targets if target.kind == "regression"]
-        return {f"{target.name}_{end}": target.digits for target in own for end in ("pred", "low", "high")}
+        """Significant digits of the columns of values; see `digits_of`."""
+        return digits_of(self.targets)
 
     def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
         """Predict the targets of molecules.
