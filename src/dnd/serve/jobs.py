@@ -170,8 +170,9 @@ class Jobs:
         end = start + min(count, self._limits.page_rows)
         rows, first = list[Row](), 0
         for piece in list(job.answered):
-            own = piece[max(start - first, 0) : max(end - first, 0)]
-            rows += job.model.as_rows(own.smiles, own.columns, own.errors)
+            if first < end and start < first + len(piece.errors):
+                own = piece[max(start - first, 0) : end - first]
+                rows += job.model.as_rows(own.smiles, own.columns, own.errors)
             first += len(piece.errors)
         return JobRows(start=start, total=first, rows=rows)
 

@@ -119,6 +119,7 @@ def test_a_page_of_rows_is_the_same_wherever_it_begins(jobs: Jobs, many: ServedM
         (text, None if reason else len(text)) for text, reason in zip(texts, told, strict=True)
     ]
     assert (jobs.page(job, 127, 3).rows, jobs.page(job, 301, 5).rows) == (every[127:130], [])
+    assert jobs.page(job, 10**30, 10**30).rows == []
     assert (jobs.info(job).done, jobs.page(job, 9, 1).total) == (301, 301)
     assert [(one.rows, one.first_row) for one in jobs.info(job).reasons] == [(6, 8), (1, 141)]
 
