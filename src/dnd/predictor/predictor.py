@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -329,14 +329,20 @@ class Predictor:
         from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
-        found = self._valid(given.texts, as_given=as_given)
+        (values_BC, errors), internal = isolating(partial(self._values, as_given=as_given), given.texts, "")
+        return values_BC, given.reasons([internal.get(place, reason) for place, reason in enumerate(errors)])
+
+    def _values(
+        self, smiles: Sequence[str], *, as_given: bool
+    ) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        found = self._valid(smiles, as_given=as_given)
         errors = list(found.errors)
-        values_BC = np.full((len(given.texts), len(self.targets)), np.nan)
+        values_BC = np.full((len(smiles), len(self.targets)), np.nan)
         if len(found.places):
             values_BC[found.places], refused = self.predict_store(found.store)
             for place, reason in refused.items():
                 errors[found.places[place]] = reason
-        return values_BC, given.reasons(errors)
+        return values_BC, errors
 
     def predict_store(
         self, store: Store, features: Features | None = None
