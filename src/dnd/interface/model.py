@@ -6,6 +6,7 @@ import csv
 import numbers
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -123,8 +124,8 @@ def _columns_of(value: Any) -> dict[str, list[Any]] | None:
 
 def _require_one_of_each(names: Sequence[Any]) -> None:
     """A table is asked for its columns by their names, which are texts in a file: 5 and "5" are one there."""
-    texts = [str(name) for name in names]
-    repeated = next((text for text in texts if texts.count(text) > 1), None)
+    counts = Counter(map(str, names))
+    repeated = next((text for text, count in counts.items() if count > 1), None)
     if repeated is not None:
         raise InputError(f"the table has more than one column named {repeated!r}", next_step="Rename all but one")
 
