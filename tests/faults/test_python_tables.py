@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ import dnd
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import read_labelled
 from dnd.interface.model import as_file
+from dnd.tables.molecules import resolve_columns
 from finetuning_toys import molecules
 
 SMILES = molecules()[:12]
@@ -136,3 +138,13 @@ def test_a_name_of_a_file_that_is_not_there_stays_one(text: str, labels: list[st
     with as_file(text, None, labels) as (path, column):
         assert str(path) == text
         assert column is None
+
+
+def test_a_wide_table_costs_time_by_its_columns_and_not_by_their_pairs() -> None:
+    """20,000 columns of descriptors took 26 seconds before the first was read."""
+    wide = {"smiles": SMILES, **{f"x{place}": NUMBERS for place in range(20_000)}}
+    begin = time.process_time()
+    with as_file(wide) as (path, _):
+        assert path.is_file()
+    assert resolve_columns(list(wide), list(wide)) == list(wide)
+    assert time.process_time() - begin < 8

@@ -98,6 +98,18 @@ def test_a_mistake_of_ours_costs_its_row_and_the_command_has_its_own_exit_code(
     assert float(rows[2][name]) == pytest.approx(expected[name][2], rel=1e-7)
 
 
+def test_a_mistake_of_ours_costs_its_row_where_the_values_alone_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As estimators and explanations do; one molecule cost them all."""
+    import dnd.predictor.predictor as module
+
+    predictor = Predictor.load(MODEL, device="cpu")
+    expected, _ = predictor.predict_values(["CCO", "", "CCN"])
+    monkeypatch.setattr(module, "valid_molecules", broken_for("CCCl", module.valid_molecules))
+    values, reasons = predictor.predict_values(["CCO", "CCCl", "CCN"])
+    assert np.array_equal(values, expected, equal_nan=True)
+    assert reasons == ["", "internal error: AssertionError: a mistake of ours", ""]
+
+
 def test_features_that_raise_cost_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
     import dnd.store.featurize as module
 

@@ -18,6 +18,8 @@ from dnd.finetuning.finetune import finetune
 from dnd.finetuning.splits import partitions
 from dnd.finetuning.tasks import check_targets
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
+from dnd.prediction.evaluate import evaluate_file
+from dnd.predictor.predictor import Predictor
 from dnd.pretraining.settings import DistillConfig
 from dnd.report.model_report import write_model_report
 from finetuning_toys import molecules, quietly, tiny_config, write_csv
@@ -75,6 +77,8 @@ def test_rows_in_no_part_are_not_called_test_labels(tmp_path: Path):
     assert [line for line in lines if "not above 0" in line] == [
         "note: target y: 1 test label is not above 0 and can be judged in its unit only"
     ]
+    found = evaluate_file(Predictor.load(tmp_path / "m", device="cpu"), data)  # all 54 rows
+    assert found["notes"][-1:] == ["target y: 4 labels are not above 0 and can be judged in its unit only"]
 
 
 def test_a_word_in_no_part_is_outside_of_the_parts_that_are_learned(tmp_path: Path):

@@ -24,6 +24,7 @@ from dnd.graphs.fast.graphs import rewrite
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.prediction.files import embed_file, predict_file
+from dnd.prediction.screen.screen import ScreenConfig, screen
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
 from dnd.store.featurize import featurize_smiles
@@ -87,6 +88,16 @@ def test_a_vector_has_no_name_that_the_table_has_already(tmp_path: Path) -> None
         embed_file(encoder, tmp_path / "in.csv", str(tmp_path / "out.csv"))
 
 
+def test_an_array_of_vectors_has_no_names_that_a_table_could_have(tmp_path: Path) -> None:
+    """The output of an earlier run was refused for its column `error`, which no `.npy` has."""
+    (tmp_path / "in.csv").write_text("smiles,embedding,embedding_1,error\nCCO,1,2,\n")
+    encoder = load_embedder(GOLDEN / "formats-1" / "encoder", device="cpu")
+    assert embed_file(encoder, tmp_path / "in.csv", str(tmp_path / "out.npy")).rows == 1
+    for name in ("out.csv", "out.parquet"):
+        with pytest.raises(InputError, match="already has a column"):
+            embed_file(encoder, tmp_path / "in.csv", str(tmp_path / name))
+
+
 def test_an_accent_has_one_spelling() -> None:
     """A table of one program and one of another were two classes that look alike."""
     one, other = "caf\u00e9", "cafe\u0301"
@@ -113,6 +124,9 @@ def test_labels_far_from_zero_are_predicted_to_more_than_the_mean(tmp_path: Path
     with open(tmp_path / "out.csv", newline="") as stream:
         told = [float(row["y_pred"]) for row in csv.DictReader(stream)]
     assert told == pytest.approx(model.predict(molecules())["y_pred"].tolist(), abs=1e-5)
+    screen([tmp_path / "in.csv"], tmp_path / "model", tmp_path / "hits", ScreenConfig(jobs=1, top=5))
+    with open(tmp_path / "hits" / "top.csv", newline="") as stream:
+        assert [float(row["y_pred"]) for row in csv.DictReader(stream)] == sorted(told, reverse=True)[:5]
     assert len(set(told)) > 1
 
 

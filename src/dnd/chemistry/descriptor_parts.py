@@ -4,10 +4,11 @@ Over 500 lines because the fragment queries are a long table."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -511,8 +512,30 @@ class _Needs(NamedTuple):
 
 
 @dataclass
+class _Found:
+    """What was found about classes of atoms and bonds so far, shared by the threads of a process.
+
+    A class has its number last, when all is there that belongs to it. Two threads that meet a class at the same time
+    give it a number each, and each of these is right.
+
+    Attributes:
+        numbers: to be drawn.
+        atoms: number of each class of atoms.
+        atom_bits: bits of a class of atoms, by its number.
+        atom_fits: the same as an array.
+        bond_bits: bits of a class of bonds, by the numbers of its atoms and its order.
+    """
+
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    atoms: dict[AtomValues, int] = field(default_factory=dict)
+    atom_bits: dict[int, int] = field(default_factory=dict)
+    atom_fits: dict[int, np.ndarray] = field(default_factory=dict)
+    bond_bits: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
 class QuerySet:
-    """Queries that are asked together of many molecules.
+    """Queries that are asked together of many molecules, by any number of threads.
 
     Args:
         queries: RDKit query molecules.
@@ -522,10 +545,7 @@ class QuerySet:
     _atom_needs: dict[Any, tuple[int, _Condition]] = field(default_factory=dict)
     _bond_needs: dict[Any, tuple[int, _Condition]] = field(default_factory=dict)
     _bits: int = 0
-    _class_ids: dict[AtomValues, int] = field(default_factory=dict)
-    _atom_bits: list[int] = field(default_factory=list)
-    _atom_fits: list[np.ndarray] = field(default_factory=list)
-    _bond_bits: dict[int, int] = field(default_factory=dict)
+    _found: _Found = field(default_factory=_Found)
     _by_order: dict[float, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -581,13 +601,14 @@ class QuerySet:
             self._bits += 1
         return known[key][0]
 
-    def _id_of(self, atom: AtomValues) -> int:
-        known = self._class_ids.get(atom)
+    def _number_of(self, found: _Found, atom: AtomValues) -> int:
+        known = found.atoms.get(atom)
         if known is None:
-            known = self._class_ids[atom] = len(self._class_ids)
             bits = self._bits_of_atom(AtomClass(*atom))
-            self._atom_bits.append(bits)
-            self._atom_fits.append(np.array([bits >> bit & 1 for bit in range(self._bits)], dtype=bool))
+            known = next(found.numbers)
+            found.atom_bits[known] = bits
+            found.atom_fits[known] = np.array([bits >> bit & 1 for bit in range(self._bits)], dtype=bool)
+            found.atoms[atom] = known
         return known
 
     def _bits_of_atom(self, atom: AtomClass) -> int:
@@ -596,9 +617,9 @@ class QuerySet:
             bits |= _atom_may_fit(condition, atom) << bit
         return bits
 
-    def _bits_of_bond(self, one: int, other: int, order: float) -> int:
+    def _bits_of_bond(self, a: np.ndarray, b: np.ndarray, order: float) -> int:
+        """Bits of a bond between atoms of two classes, from what these fit."""
         firsts, seconds, bits = self._bond_columns(order)
-        a, b = self._atom_fits[one], self._atom_fits[other]
         fits = (a[firsts] & b[seconds]) | (a[seconds] & b[firsts])
         return sum(1 << bit for bit in bits[fits].tolist())
 
@@ -622,17 +643,20 @@ class QuerySet:
             bonds: ends and order (1, 1.5, 2 or 3) of every bond.
             rings: the molecule's rings.
         """
-        if len(self._class_ids) + len(self._bond_bits) > MOST_CLASSES:
-            self._class_ids, self._atom_bits, self._atom_fits, self._bond_bits = {}, [], [], {}
-        have, ids = 0, [self._id_of(atom) for atom in atoms]
-        atom_counts = [(self._atom_bits[known], count) for known, count in Counter(ids).items()]
+        found = self._found
+        if len(found.atoms) + len(found.bond_bits) > MOST_CLASSES:
+            found = self._found = _Found()
+        have, ids = 0, [self._number_of(found, atom) for atom in atoms]
+        atom_counts = [(found.atom_bits[known], count) for known, count in Counter(ids).items()]
         bond_counts = []
         keys = [(ids[one] * MOST_CLASSES + ids[other]) * 8 + int(2 * order) for one, other, order in bonds]
         for key, count in Counter(keys).items():
-            bits = self._bond_bits.get(key)
+            bits = found.bond_bits.get(key)
             if bits is None:
                 ends, order = divmod(key, 8)
-                bits = self._bond_bits[key] = self._bits_of_bond(*divmod(ends, MOST_CLASSES), order / 2)
+                one, other = divmod(ends, MOST_CLASSES)
+                bits = self._bits_of_bond(found.atom_fits[one], found.atom_fits[other], order / 2)
+                found.bond_bits[key] = bits
             bond_counts.append((bits, count))
         for bits, _ in atom_counts + bond_counts:
             have |= bits

@@ -45,11 +45,11 @@ from dnd.finetuning.prepared_labels import (
 from dnd.finetuning.settings import Clock, FinetuneConfig
 from dnd.finetuning.splits import cells_of_molecules, is_test_word, needs_one_file, partitions, split_column
 from dnd.finetuning.students import Plan, initial_student, train_member
-from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms
+from dnd.finetuning.tasks import Tasks, check_tasks, choose_tasks, choose_transforms, without_logarithm
 from dnd.models.students.encoders import DEFAULT_ENCODER, RANDOM, encoder_folder
 from dnd.predictor.ensemble import PropertyNetwork, run_over
 from dnd.predictor.model_folder import KIND
-from dnd.predictor.targets import TaskKind, TransformName
+from dnd.predictor.targets import TaskKind
 from dnd.store.schema import HydrogenSetting
 from dnd.tables.readers import KeptTable
 from dnd.tables.streams import is_sdf
@@ -248,7 +248,9 @@ def _plan(
     transforms, lines = choose_transforms(
         choice, learned_BC, molecules.names, tasks.kinds, [part.train for part in parts]
     )
-    lines += _without_logarithm(molecules, transforms, parts)
+    tested = np.unique(np.concatenate([part.test for part in parts]))  # no label of theirs chose the transform
+    judged = without_logarithm(molecules.names, transforms, molecules.targets_BC[tested], "test label")
+    lines += [f"note: {line}" for line in judged]
     notices += check_learnable(
         molecules.targets_BC,
         molecules.names,
@@ -344,20 +346,6 @@ def _units(config: FinetuneConfig, molecules: LabelledMolecules, tasks: Tasks) -
         return spread_units(config.units, molecules.names, molecules.groups)
     units = spread_units(molecules.units, molecules.names, molecules.groups)
     return tuple(unit if kind == "regression" else "" for unit, kind in zip(units, tasks.kinds, strict=True))
-
-
-def _without_logarithm(
-    molecules: LabelledMolecules, transforms: Sequence[TransformName], parts: Sequence[Split]
-) -> list[str]:
-    """Test labels that can't be judged on the scale that the training and validation labels chose."""
-    lines = []
-    tested = np.unique(np.concatenate([part.test for part in parts]))
-    for name, chosen, labels_B in zip(molecules.names, transforms, molecules.targets_BC[tested].T, strict=True):
-        count = int((labels_B <= 0).sum()) if chosen == "log" else 0
-        if count:
-            what = "1 test label is" if count == 1 else f"{count} test labels are"
-            lines.append(f"note: target {name}: {what} not above 0 and can be judged in its unit only")
-    return lines
 
 
 def _dealing(config: FinetuneConfig) -> Dealing:

@@ -295,6 +295,29 @@ def choose_transforms(
     return tuple(found), lines
 
 
+def without_logarithm(
+    names: Sequence[str],
+    transforms: Sequence[TransformName],
+    labels_BC: Float[np.ndarray, "molecules targets"],
+    what: str = "label",
+) -> list[str]:
+    """A line per target that is learned as its logarithm, with the number of labels to be judged that have none.
+
+    Args:
+        names: names of the targets.
+        transforms: transforms of the targets.
+        labels_BC: that are judged; NaN = missing.
+        what: word for such a label.
+    """
+    lines = []
+    for name, chosen, labels_B in zip(names, transforms, labels_BC.T, strict=True):
+        count = int((labels_B <= 0).sum()) if chosen == "log" else 0
+        if count:
+            many = f"1 {what} is" if count == 1 else f"{count} {what}s are"
+            lines.append(f"target {name}: {many} not above 0 and can be judged in its unit only")
+    return lines
+
+
 def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"], *, asked_for: bool) -> tuple[float, float]:
     """Of labels before and after a map; 0 where they do not vary.
 

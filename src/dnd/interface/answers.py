@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.config import DEFAULT_FOLDER
-from dnd.common.errors import ConfigError
+from dnd.common.errors import ConfigError, InputError
 from dnd.common.log import level_of, told
 from dnd.interface.model import Explanations, Predictions, Predictor, as_file, as_files, opened
 from dnd.interface.stages import StageResult
 from dnd.models.students.encoders import DEFAULT_ENCODER
+from dnd.predictor import predictor as core
 from dnd.tables.molecules import as_molecules
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def embed(
 
     Raises:
         TypeError: the argument can't be read as molecules.
-        InputError, CorruptFileError: the encoder or a file can't be read.
+        InputError, CorruptFileError: the encoder or a file can't be read, or a pooling is given for a model.
 
     Example:
         >>> dnd.embed(["CCO", "no molecule"]).shape  # doctest: +SKIP
@@ -110,7 +111,9 @@ def embed(
     from dnd.prediction.embedder import load_embedder
 
     given = as_molecules(molecules, smiles_column)
-    if isinstance(encoder, Predictor):
+    if isinstance(encoder, core.Predictor):
+        if pooling is not None:
+            raise InputError("a finetuned model has its own pooling", next_step="Leave out pooling=")
         return encoder.embed(given.texts)
     folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
     return load_embedder(folder, pooling=pooling, device=device, jobs=jobs).embed_with_errors(given.texts)[0]

@@ -6,6 +6,7 @@ import csv
 import numbers
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -123,8 +124,8 @@ def _columns_of(value: Any) -> dict[str, list[Any]] | None:
 
 def _require_one_of_each(names: Sequence[Any]) -> None:
     """A table is asked for its columns by their names, which are texts in a file: 5 and "5" are one there."""
-    texts = [str(name) for name in names]
-    repeated = next((text for text in texts if texts.count(text) > 1), None)
+    counts = Counter(map(str, names))
+    repeated = next((text for text, count in counts.items() if count > 1), None)
     if repeated is not None:
         raise InputError(f"the table has more than one column named {repeated!r}", next_step="Rename all but one")
 
@@ -301,6 +302,13 @@ class Predictor(core.Predictor):
         found.folder, found.card = model.path, model.text("card.md")
         return found
 
+    @classmethod
+    def around(cls, model: core.Predictor) -> Predictor:
+        """A model that an estimator has opened, with the methods of this class; it is in no folder."""
+        found = cls.__new__(cls)
+        vars(found).update({"folder": None, "card": ""} | vars(model))
+        return found
+
     def predict(self, molecules: Any, *, smiles_column: str | None = None) -> Predictions:
         """Predict the targets of molecules.
 
@@ -416,6 +424,8 @@ def opened(model: Any, *, device: str = "auto", jobs: int = 1) -> Predictor:
     """Open a model from its folder or from the result of `dnd.finetune`; an opened model is returned as it is."""
     if isinstance(model, Predictor):
         return model
+    if isinstance(model, core.Predictor):
+        return Predictor.around(model)
     made = getattr(model, "predictor", None)
     if isinstance(made, Predictor):
         return made

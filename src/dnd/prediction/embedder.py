@@ -19,7 +19,7 @@ from dnd.common.files import MANIFEST, read_json
 from dnd.common.processes import process_count
 from dnd.common.workers import Here
 from dnd.graphs.batch import GraphBatch
-from dnd.models.students.base import Pooling, Student, pool, pooled_width
+from dnd.models.students.base import Pooling, Student, pool, pooled_width, pooling_named
 from dnd.models.students.encoders import RepresentationLimits, encoder_folder, load_encoder, load_limits
 from dnd.prediction.files import CHUNK_ROWS, EMBEDDING, MoleculeEmbedder
 from dnd.predictor.ensemble import run_over
@@ -118,8 +118,10 @@ def load_embedder(
         jobs: processes for parsing many molecules.
 
     Raises:
-        InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model.
+        InputError, CorruptFileError: it is missing, damaged, or neither; a pooling was given for a finetuned model, or
+            one that there is not.
     """
+    pooling = None if pooling is None else pooling_named(pooling)
     folder = embedding_folder(folder)
     manifest = folder / MANIFEST
     if manifest.is_file() and read_json(manifest).get("kind") == KIND:

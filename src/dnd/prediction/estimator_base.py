@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
-from dnd.common.config import load_config, read_duration, setting_words
+from dnd.common.config import load_config, model_folder, read_duration, setting_words
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
@@ -186,13 +186,13 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         """A fitted estimator from what `save` wrote, or from any MODEL folder of `dnd finetune`.
 
         Args:
-            folder: the MODEL folder.
+            folder: the MODEL folder, or the name of a model that ships.
             device: `cpu`, `cuda` or `auto`.
 
         Raises:
             InputError, CorruptFileError: the folder is missing, damaged, or a model of another kind.
         """
-        folder, estimator = Path(folder), cls()
+        folder, estimator = model_folder(folder), cls()
         estimator._open(folder, device)
         record = read_json(folder / ESTIMATOR) if ESTIMATOR in estimator._files else {}
         known = cls().get_params(deep=False)

@@ -13,6 +13,7 @@ from dnd.common.config import from_dict
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules, read_labelled, standardized_line
 from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repeats_of_model
+from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
@@ -77,6 +78,9 @@ def evaluate_file(
     judged_BC = with_prediction(labels_BC, values_BC[:, places])
     refused = {**_too_large(targets, labels_BC, judged_BC), **refused}
     notes = _lost_labels(targets, labels_BC, judged_BC, refused)
+    notes += without_logarithm(
+        [target.name for target in targets], [target.transform.name for target in targets], judged_BC
+    )
     repeats = repeats_of_model(molecules, targets, judged_BC)
     scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]

@@ -153,9 +153,16 @@ def embed_file(
             yield {EMBEDDING: values_BD}, errors
 
     with open_molecules(source, smiles_column, or_smiles=True) as table:
-        numbered = [name for name in table.columns if _NUMBERED.fullmatch(name)]
-        _require_new_names(table, [EMBEDDING, *numbered, ERROR])
+        _require_new_names(table, _names_of_vectors(table, output_format(out, (*TABLE_FORMATS, ARRAY_FORMAT))))
         return _stream(table, source, out, compute, raw)
+
+
+def _names_of_vectors(table: TableReader, ending: str) -> list[str]:
+    """The columns of an output with vectors that the input must not have; an array has vectors alone."""
+    if ending == ARRAY_FORMAT:
+        return []
+    numbered = [name for name in table.columns if _NUMBERED.fullmatch(name)]
+    return [*([EMBEDDING] if ending == ".parquet" else numbered), ERROR]
 
 
 def _check_output(out: str, known: Sequence[str], raw: bool) -> None:

@@ -38,6 +38,7 @@ QUANTILE = 0.99
 FEWEST_REFERENCES = 5
 LIMIT_REFERENCES = 10_000  # 7 MB in the folder, 20 in memory; more are thinned at random
 LIMIT_QUERIES = 2_000  # training molecules whose own neighbours give the thresholds
+_LEAST_DEVIATION = 1e-6  # of 1 + |mean|: below, a dimension is constant and its deviation a rounding error
 _CHUNK = 512
 
 _BITS = 2048
@@ -121,7 +122,7 @@ class Domain:
         fingerprints_VF: packed bits.
         embeddings_VD: representations by the first member, each dimension divided by its scale; without dimensions
             where they are not compared.
-        scale_D: training deviations.
+        scale_D: training deviations, 1 of a dimension that is constant but for rounding errors.
     """
 
     limits: Limits
@@ -154,7 +155,7 @@ class Domain:
         similarity_B = self._references.nearest(seen.bits_BF)
         distance_B = np.zeros(len(smiles))
         if self.limits.largest_distance is not None:
-            distance_B = _nearest_distance(embeddings_BD / self.scale_D, self.embeddings_VD)
+            distance_B = self._representations.nearest(embeddings_BD / self.scale_D)
         reasons = [
             "; ".join([*_mixture(text, own), *self._judge(elements, float(similar), float(far))])
             for text, own, elements, similar, far in zip(
@@ -193,6 +194,10 @@ class Domain:
     @cached_property
     def _references(self) -> BitTable:
         return BitTable(np.unpackbits(self.fingerprints_VF, axis=1, bitorder="little").astype(bool))
+
+    @cached_property
+    def _representations(self) -> VectorTable:
+        return VectorTable(self.embeddings_VD)
 
     @cached_property
     def _known_elements(self) -> frozenset[str]:
@@ -236,6 +241,36 @@ class BitTable:
         return total_V
 
 
+class VectorTable:
+    """Representations that others are compared with.
+
+    The distances come from matrix products, which round by the size of the vectors. So all are taken from the mean of
+    the references: a descriptor of 80 that hardly varies would else leave nothing of the distances but rounding errors.
+
+    Args:
+        vectors_VD: representations of the references.
+    """
+
+    def __init__(self, vectors_VD: Float[np.ndarray, "references dim"]) -> None:
+        self._centre_D = vectors_VD.mean(axis=0, dtype=np.float64)
+        self._centred_VD = self._centred(vectors_VD)
+
+    def nearest(
+        self, vectors_BD: Float[np.ndarray, "molecules dim"], *, own: bool = False
+    ) -> Float[np.ndarray, "molecules"]:
+        """Smallest Euclidean distance of each vector; with `own`, vector k is reference k, which is left out."""
+        queries_BD, found = self._centred(vectors_BD), []
+        for start in range(0, len(queries_BD), _CHUNK):
+            distances = torch.cdist(queries_BD[start : start + _CHUNK], self._centred_VD)
+            if own:
+                distances.diagonal(offset=start).fill_(torch.inf)
+            found.append(distances.min(dim=1).values)
+        return torch.cat(found).numpy()
+
+    def _centred(self, vectors_XD: Float[np.ndarray, "vectors dim"]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(vectors_XD - self._centre_D, np.float32))
+
+
 def similarity_out_of_fold(
     smiles: Sequence[str], folds: Int[np.ndarray, "molecules"], others: Sequence[str]
 ) -> tuple[Float[np.ndarray, "molecules"], Float[np.ndarray, "others"]]:
@@ -274,13 +309,13 @@ def fit_domain(smiles: Sequence[str], embed: Callable[[np.ndarray], Float[np.nda
     counts = [mol.GetNumHeavyAtoms() for mol in mols]
     kept = np.random.default_rng(derive_seed(0, "domain")).permutation(len(rows))[:LIMIT_REFERENCES]
     embeddings_VD = embed(rows[kept])
-    deviation_D = embeddings_VD.std(axis=0)
-    scale_D = np.where(deviation_D > 0, deviation_D, 1.0)
+    deviation_D, mean_D = embeddings_VD.std(axis=0), np.abs(embeddings_VD.mean(axis=0, dtype=np.float64))
+    scale_D = np.where(deviation_D > _LEAST_DEVIATION * (1 + mean_D), deviation_D, 1.0)
     embeddings_VD = (embeddings_VD / scale_D).astype(np.float32)
     bits = _bits([mols[place] for place in kept])
     queries = min(len(kept), LIMIT_QUERIES)
     similarity = BitTable(bits).nearest(bits[:queries], own=True)
-    distance = _nearest_distance(embeddings_VD[:queries], embeddings_VD, own=True)
+    distance = VectorTable(embeddings_VD).nearest(embeddings_VD[:queries], own=True)
     limits = Limits(
         elements=tuple(sorted(set().union(*map(_elements, mols)))),
         fewest_atoms=min(counts),
@@ -387,15 +422,3 @@ def _elements(mol: Chem.Mol) -> set[str]:
 
 def _bits(mols: Iterable[Chem.Mol]) -> Bool[np.ndarray, "molecules bits"]:
     return np.array([_generator.GetFingerprintAsNumPy(mol) for mol in mols], dtype=bool).reshape(-1, _BITS)
-
-
-def _nearest_distance(queries_BD: np.ndarray, references_VD: np.ndarray, *, own: bool = False) -> np.ndarray:
-    """Smallest Euclidean distance of each query; with `own`, query k is reference k, which is left out."""
-    queries, references = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (queries_BD, references_VD))
-    found = []
-    for start in range(0, len(queries), _CHUNK):
-        distances = torch.cdist(queries[start : start + _CHUNK], references)
-        if own:
-            distances.diagonal(offset=start).fill_(torch.inf)
-        found.append(distances.min(dim=1).values)
-    return torch.cat(found).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +40,7 @@ from dnd.predictor.model_folder import (
     read_known,
     read_predictor,
 )
-from dnd.predictor.targets import ClassGroup, Target, TaskName, groups_of, normalised, weighted_mean
+from dnd.predictor.targets import ClassGroup, Target, TaskName, digits_of, groups_of, normalised, weighted_mean
 from dnd.predictor.uncertainty.calibration import Calibration, Chosen, read_calibration
 from dnd.predictor.uncertainty.classes import ClassSets
 from dnd.predictor.uncertainty.intervals import Predicted
@@ -256,9 +256,8 @@ class Predictor:
 
     @property
     def digits(self) -> dict[str, int]:
-        """Significant digits of the columns of values, see `Target.digits`; other numbers have 8."""
-        own = [target for target in self.targets if target.kind == "regression"]
-        return {f"{target.name}_{end}": target.digits for target in own for end in ("pred", "low", "high")}
+        """Significant digits of the columns of values; see `digits_of`."""
+        return digits_of(self.targets)
 
     def predict(self, molecules: object, *, smiles_column: str | None = None) -> PredictionTable:
         """Predict the targets of molecules.
@@ -330,14 +329,20 @@ class Predictor:
         from dnd.tables.molecules import as_molecules  # files of molecules do not come here
 
         given = as_molecules(molecules, remembered=self.smiles_column)
-        found = self._valid(given.texts, as_given=as_given)
+        (values_BC, errors), internal = isolating(partial(self._values, as_given=as_given), given.texts, "")
+        return values_BC, given.reasons([internal.get(place, reason) for place, reason in enumerate(errors)])
+
+    def _values(
+        self, smiles: Sequence[str], *, as_given: bool
+    ) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
+        found = self._valid(smiles, as_given=as_given)
         errors = list(found.errors)
-        values_BC = np.full((len(given.texts), len(self.targets)), np.nan)
+        values_BC = np.full((len(smiles), len(self.targets)), np.nan)
         if len(found.places):
             values_BC[found.places], refused = self.predict_store(found.store)
             for place, reason in refused.items():
                 errors[found.places[place]] = reason
-        return values_BC, given.reasons(errors)
+        return values_BC, errors
 
     def predict_store(
         self, store: Store, features: Features | None = None

@@ -76,13 +76,14 @@ def chosen_names(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
     """Names out of some lists with commas, each once, in the order of `known`.
 
     Args:
-        wanted: words such as `solubility,logd`.
+        wanted: words such as `solubility,logd`, or a name that has a comma itself.
         known: names that there are.
 
     Raises:
         ConfigError: there is no such name, or none is given.
     """
-    names = [name.strip() for word in wanted for name in word.split(",") if name.strip()]
+    pieces = [piece.strip() for word in wanted for piece in ([word] if word in known else word.split(","))]
+    names = [name for name in pieces if name]
     for name in names:
         if name not in known:
             raise ConfigError(f"the model has no property {name!r}", next_step=nearest(name, list(known)))

@@ -192,6 +192,12 @@ class Target:
         return replace(self, mean=float(scale["mean"]), std=float(scale["std"]), transform=transform)
 
 
+def digits_of(targets: Sequence[Target]) -> dict[str, int]:
+    """Significant digits of the columns of values in a table, see `Target.digits`; other numbers have `DIGITS`."""
+    own = [target for target in targets if target.kind == "regression"]
+    return {f"{target.name}_{end}": target.digits for target in own for end in ("pred", "low", "high")}
+
+
 def task_name(kinds: Sequence[TaskKind]) -> TaskName:
     """The common kind of all targets, or `mixed`."""
     return kinds[0] if len(set(kinds)) == 1 else "mixed"

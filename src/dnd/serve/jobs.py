@@ -7,12 +7,13 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import DndError, InputError
 from dnd.prediction.files import predict_file
 from dnd.predictor.predictor import Column
@@ -22,6 +23,7 @@ from dnd.tables.molecules import open_molecules
 
 _LONGEST_ENDING = 9
 _PIECE = 128  # rows between two looks at the clock
+_UNPACKED = 16  # characters of a file's cells for each byte that a request may have
 
 
 class UnknownJobError(Exception):
@@ -30,6 +32,26 @@ class UnknownJobError(Exception):
 
 class _Stopped(Exception):
     """A file that nobody waits for any more."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Some rows that have been predicted, as columns: a `Row` with its values is twenty times as large.
+
+    Attributes:
+        smiles: of each row, cut off where no molecule is that long.
+        columns: see `Predictor.describe`.
+        errors: why a row has no prediction; empty where it has one.
+    """
+
+    smiles: list[str]
+    columns: Mapping[str, Column]
+    errors: list[str]
+
+    def __getitem__(self, span: slice) -> Answered:
+        """Some of the rows."""
+        columns = {name: cells[span] for name, cells in self.columns.items()}
+        return Answered(self.smiles[span], columns, self.errors[span])
 
 
 @dataclass
@@ -44,7 +66,7 @@ class Job:
         folder: folder of the file and its results.
         state: `waiting`, `running`, `done` or `failed`.
         total: rows; None until they have been counted.
-        rows: that have been predicted.
+        answered: what has been predicted, in order.
         error: why it failed.
         ended: when, by the clock that only goes forward; None until then.
         unwanted: set when it is to stop.
@@ -57,7 +79,7 @@ class Job:
     folder: Path
     state: str = "waiting"
     total: int | None = None
-    rows: list[Row] = field(default_factory=list)
+    answered: list[Answered] = field(default_factory=list)
     error: str = ""
     ended: float | None = None
     unwanted: threading.Event = field(default_factory=threading.Event)
@@ -130,23 +152,29 @@ class Jobs:
     def info(self, job: Job) -> JobInfo:
         """How far it is."""
         waiting = [own.id for own in list(self._jobs.values()) if own.state in ("waiting", "running")]
-        rows = list(job.rows)
+        errors = [error for piece in list(job.answered) for error in piece.errors]
         return JobInfo(
             id=job.id,
             file=job.name,
             model=job.model.name,
             state=job.state,  # type: ignore[arg-type]
-            done=len(rows),
+            done=len(errors),
             rows=job.total,
             ahead=waiting.index(job.id) if job.state == "waiting" and job.id in waiting else 0,
-            reasons=reasons_of(row.error for row in rows),
+            reasons=reasons_of(errors),
             error=job.error,
         )
 
     def page(self, job: Job, start: int, count: int) -> JobRows:
         """Rows that have been predicted, from `start` on."""
-        rows = list(job.rows)
-        return JobRows(start=start, total=len(rows), rows=rows[start : start + min(count, self._limits.page_rows)])
+        end = start + min(count, self._limits.page_rows)
+        rows, first = list[Row](), 0
+        for piece in list(job.answered):
+            if first < end and start < first + len(piece.errors):
+                own = piece[max(start - first, 0) : end - first]
+                rows += job.model.as_rows(own.smiles, own.columns, own.errors)
+            first += len(piece.errors)
+        return JobRows(start=start, total=first, rows=rows)
 
     def remove(self, job: Job) -> None:
         """Stop a file and forget it; the folder of one that runs goes when it ends."""
@@ -207,8 +235,13 @@ class Jobs:
         predict_file(_Recorder(job, problems, deadline), job.source, str(job.result), smiles_column=job.column)
 
     def _counted(self, job: Job, deadline: float) -> tuple[int, dict[int, str]]:
-        """The number of rows, and the problems of those whose cells can't be trusted."""
-        problems, place = {}, 0
+        """The number of rows, and the problems of those whose cells can't be trusted.
+
+        Raises:
+            InputError: there are too many rows, or a packed file has unpacked to too much.
+        """
+        problems, place, characters = {}, 0, 0
+        most = _UNPACKED * self._limits.body_bytes
         with open_molecules(job.source, job.column, remembered=job.model.predictor.smiles_column) as table:
             for row in table:
                 place += 1
@@ -220,6 +253,13 @@ class Jobs:
                         "the file has too many rows for the page",
                         expected=f"at most {self._limits.rows:,}",
                         next_step="Use `dnd predict`, or `dnd screen` for millions",
+                    )
+                characters += sum(map(len, row.values.values()))
+                if characters > most:
+                    raise InputError(
+                        "the cells of the file are too long for the page",
+                        expected=f"at most {most:,} characters in all",
+                        next_step="Leave out columns, or use `dnd predict`",
                     )
         return place, problems
 
@@ -236,13 +276,13 @@ class _Recorder:
         """As `Predictor.describe`."""
         pieces: list[dict[str, Column]] = []
         errors: list[str] = []
+        first = 1 + sum(len(piece.errors) for piece in self._job.answered)
         for start in range(0, len(smiles), _PIECE):
             _look_at_the_clock(self._job, self._deadline)
             texts = smiles[start : start + _PIECE]
             columns, reasons = self._job.model.predictor.describe(texts)
-            first = len(self._job.rows) + 1
-            told = [self._problems.get(first + place, reason) for place, reason in enumerate(reasons)]
-            self._job.rows += self._job.model.as_rows(texts, columns, told)
+            told = [self._problems.get(first + start + place, reason) for place, reason in enumerate(reasons)]
+            self._job.answered.append(Answered([text[: LIMITS.text_bytes] for text in texts], columns, told))
             pieces.append(columns)
             errors += reasons
         if not pieces:

@@ -18,7 +18,7 @@ from dnd.predictor.ready_made import read_properties
 from dnd.predictor.targets import groups_of
 from dnd.report.explain import explain_molecules
 from dnd.report.html import draw_molecule
-from dnd.tables.writers import csv_text
+from dnd.tables.writers import text_table
 
 # What the interface of version 1 takes and gives, as its OpenAPI document describes it.
 
@@ -219,8 +219,7 @@ class ServedModel:
     def csv(self, smiles: Sequence[str]) -> str:
         """The table that `dnd predict` writes."""
         columns, errors = self.predictor.describe(smiles)
-        own = [list(smiles), *map(_cells, columns.values()), errors]
-        return csv_text(["smiles", *columns, ERROR], zip(*own, strict=True))
+        return text_table({"smiles": list(smiles), **columns, ERROR: errors}, self.predictor.digits)
 
     def explain(self, smiles: str, target: str | None) -> Explained:
         """What each atom adds to the prediction of a target, the first one when None.
@@ -335,12 +334,3 @@ def _value(target: TargetInfo, columns: Mapping[str, Column], place: int) -> Val
 
 def _number(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _cells(column: Column) -> list[object]:
-    """Cells of a column, empty where there is no number."""
-    return [None if isinstance(value, float) and math.isnan(value) else value for value in _plain(column)]
-
-
-def _plain(column: Column) -> list[Any]:
-    return column if isinstance(column, list) else list(column.tolist())

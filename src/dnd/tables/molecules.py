@@ -37,6 +37,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -395,16 +396,16 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
     Raises:
         InputError: a column is named twice, or a word is the name of a column and a list of others as well.
     """
-    found: list[str] = []
+    found, known = list[str](), frozenset(columns)
     for word in wanted:
         pieces = [piece.strip() for piece in word.split(",")]
-        is_list = len(pieces) > 1 and all(piece in columns for piece in pieces)
-        if is_list and word in columns:
+        is_list = len(pieces) > 1 and known.issuperset(pieces)
+        if is_list and word in known:
             raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
         found += pieces if is_list else [word]
-    repeated = [name for name in found if found.count(name) > 1]
-    if repeated:
-        raise InputError(f"target column {repeated[0]!r} is named twice")
+    repeated = next((name for name, count in Counter(found).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"target column {repeated!r} is named twice")
     return found
 
 

@@ -211,6 +211,13 @@ class TextWriter:
         return values if self._raw else [guarded(value) for value in values]
 
 
+def text_table(columns: Mapping[str, Cells], digits: Mapping[str, int] = MappingProxyType({})) -> str:
+    """A table as `open_writer` writes it into a `.csv`, with the same guard and the same digits."""
+    stream = io.StringIO(newline="")
+    TextWriter(stream, CsvStyle(), raw=False, digits=digits).write(columns)
+    return stream.getvalue()
+
+
 class ParquetTable:
     """Parquet, a row group per chunk; missing values are null."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from rdkit import Chem, RDLogger
 from rdkit.Chem import Descriptors, Lipinski
 
-from dnd.chemistry.descriptor_parts import path_sums, two_bond_paths
+from dnd.chemistry.descriptor_parts import QuerySet, Rings, path_sums, two_bond_paths
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, MOST_ATOMS_BY_RECURSION, DescriptorCalculator
 from dnd.chemistry.parse import MOST_WALKS, TooDenseError, walks
 from dnd.common.errors import InputError
@@ -98,6 +100,29 @@ def test_fragments_read_from_rings_are_those_of_the_queries():
     ]
     for text in odd + diverse(400):
         assert not differences(text, DescriptorCalculator(names))
+
+
+def test_threads_that_meet_new_atoms_at_the_same_time_have_the_answers_of_one():
+    """One thread's number went with the bits of another's atom, and stayed so for every molecule that came later."""
+    queries = [Chem.MolFromSmarts(text) for text in ("[#6;+]", "[O;H1]", "[n;R]", "[C;X4]-[O;H0]", "[N;v3]=[O;-]")]
+    queries *= 40  # so that a thread is often stopped within an atom
+    kinds = itertools.product((6, 7, 8), (False, True), (-1, 0, 1), (0, 1, 2), (2, 3, 4), (0,), (1, 2, 3), (0, 1))
+    pairs, no_rings = list(zip(*[kinds] * 2, strict=True)), Rings(frozenset(), 0, False)
+
+    def asked(many: QuerySet, start: int) -> list[tuple[set[int], list[tuple[int, int]]]]:
+        places = [(place + start) % len(pairs) for place in range(len(pairs))]
+        found = {place: many.ask(pairs[place], [(0, 1, 1.0)], no_rings) for place in places}
+        return [(found[place].possible, found[place].atom_counts) for place in range(len(pairs))]
+
+    expected, shared, begin = asked(QuerySet(queries), 0), QuerySet(queries), threading.Barrier(4)
+
+    def asked_at_once(thread: int) -> list[tuple[set[int], list[tuple[int, int]]]]:
+        begin.wait()
+        return asked(shared, thread)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(asked_at_once, range(4))) == [expected] * 4
+    assert asked(shared, 0) == expected
 
 
 def test_contributions_to_log_p_depend_on_the_environments_alone():

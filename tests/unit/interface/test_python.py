@@ -120,6 +120,23 @@ def test_embeddings_of_a_model(made):
     assert np.array_equal(dnd.embed(SMILES[:2], made.folder), made.predictor.embed(SMILES[:2]))
 
 
+def test_a_pooling_that_is_not_heeded_is_refused(made):
+    for model in (made.folder, made.predictor):
+        with pytest.raises(InputError, match="its own pooling"):
+            dnd.embed(SMILES[:2], model, pooling="mean")
+    with pytest.raises(ConfigError, match="mean"):
+        dnd.embed(SMILES[:2], pooling="men")
+
+
+def test_the_model_of_an_estimator_is_an_opened_model(made):
+    predictor = dnd.DndRegressor.from_folder(made.folder).predictor_
+    assert np.array_equal(
+        dnd.predict(SMILES[:2], predictor)["size_pred"], made.predictor.predict(SMILES[:2])["size_pred"]
+    )
+    assert np.array_equal(dnd.embed(SMILES[:2], predictor), made.predictor.embed(SMILES[:2]))
+    assert dnd.explain(SMILES[0], predictor)[0].prediction == dnd.explain(SMILES[0], made)[0].prediction
+
+
 def test_an_evaluation_is_that_of_the_verb(made, tmp_path: Path):
     table = {"smiles": SMILES, "size": SIZES}
     found = made.predictor.evaluate(table)

@@ -263,6 +263,8 @@ def test_a_saved_regressor_is_a_model_folder(regressor: DndRegressor, tmp_path: 
         regressor.save(folder)
     with pytest.raises(InputError, match="does not fit a DndClassifier"):
         DndClassifier.from_folder(folder)
+    with pytest.raises(InputError, match="does not fit a DndRegressor"):  # it ships, and is of values and classes
+        DndRegressor.from_folder("dnd-properties", device="cpu")
     with pytest.raises(NotFittedError):
         DndRegressor().save(tmp_path / "unfitted")
 

@@ -51,6 +51,21 @@ def test_thresholds_are_those_of_the_training_molecules(domain: Domain):
     assert domain.limits.largest_distance == pytest.approx(np.quantile(distances.min(axis=1), 0.99), abs=1e-3)
 
 
+def test_a_dimension_that_hardly_varies_leaves_the_distances_of_the_others():
+    generator = np.random.default_rng(0)
+    own = np.hstack([generator.normal(size=(len(SMILES), 3)), 80.0 + 1e-3 * generator.normal(size=(len(SMILES), 1))])
+    rounding = 80.0 + 8e-6 * generator.integers(-1, 2, size=(len(SMILES), 1))  # of a constant in single precision
+    own = np.hstack([own, rounding])
+    found = fit_domain(SMILES, lambda rows: own[rows].astype(np.float32))
+    assert found is not None
+    scaled = own[:, :4] / own[:, :4].std(axis=0)
+    distances = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)
+    nearest = np.quantile((distances + np.diag(np.full(len(SMILES), np.inf))).min(axis=1), 0.99)
+    assert found.limits.largest_distance == pytest.approx(nearest, abs=2e-2)  # 80 has digits up to 1e-5 only
+    assert found.reasons(SMILES[:1], own[:1]) == [""]
+    assert "representation" in found.reasons(SMILES[:1], own[:1] + np.array([0.0, 0.0, 0.0, 0.02, 0.0]))[0]
+
+
 def test_similarity_out_of_fold_is_that_to_the_molecules_of_other_folds(domain: Domain):
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
     bits = [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in SMILES]

@@ -31,6 +31,7 @@ def ready_made() -> Predictor:
 
 def test_names_come_in_the_order_of_the_model_each_once():
     assert chosen_names(["b, a", "c,a"], ["a", "b", "c", "d"]) == ["a", "b", "c"]
+    assert chosen_names(["LogS (pH 7,4)", "b"], ["a", "b", "LogS (pH 7,4)"]) == ["b", "LogS (pH 7,4)"]
 
 
 @pytest.mark.parametrize(

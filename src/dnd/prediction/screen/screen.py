@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dnd.common.cluster import machines
-from dnd.common.config import model_folder, nearest
+from dnd.common.config import from_dict, model_folder, nearest
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import (
     MANIFEST,
@@ -55,6 +55,7 @@ from dnd.prediction.screen.shards import (
 )
 from dnd.predictor.model_folder import training_of
 from dnd.predictor.predictor import Column
+from dnd.predictor.targets import Target, digits_of
 
 # Any number of molecules through a model, in constant memory: worker processes in, sealed Parquet shards out.
 #
@@ -153,7 +154,7 @@ def screen(
     remembered = training_of(saved, model).get("smiles_column")
     names = check_inputs(inputs, config.smiles_column, remembered)
     watched = WatchedInputs([Path(path) for path in inputs], describe_input)
-    column = _column_of(saved, config)
+    column, digits = _column_of(saved, config), _digits_of(saved)
     rows = estimate_rows(inputs)
     if hint := hint_to_compress(saved, rows):
         LOGGER.warning(hint)
@@ -180,7 +181,7 @@ def screen(
             progress = Progress("screen", unit="row", total=rows, first=journal.rows, about=True)
             _make_shards(journal, read, names, config.chunk, partial(where.run, work), progress)
             watched.require_unchanged()
-            _seal(folder, journal, settings, config, column)
+            _seal(folder, journal, settings, config, column, digits)
         journal.remove()
     counts = read_json(folder / MANIFEST)["counts"]
     return ScreenSummary(folder, counts["rows"], counts["errors"], counts["shards"], time.monotonic() - started)
@@ -255,10 +256,24 @@ def _with_names(columns: Mapping[str, Column], chunk: Sequence[Candidate], names
     return {**{name: [one.names.get(name, "") for one in chunk] for name in names}, **columns}
 
 
-def _seal(folder: Path, journal: ScreenJournal, settings: Mapping[str, Any], config: ScreenConfig, column: str) -> None:
+def _digits_of(model: Mapping[str, Any]) -> dict[str, int]:
+    """Significant digits of the columns of values, as `dnd predict` writes them."""
+    return digits_of(
+        [from_dict(Target, {"kind": model.get("task", "regression"), **target}) for target in model["targets"]]
+    )
+
+
+def _seal(
+    folder: Path,
+    journal: ScreenJournal,
+    settings: Mapping[str, Any],
+    config: ScreenConfig,
+    column: str,
+    digits: Mapping[str, int],
+) -> None:
     shards = journal.shards()
     if config.top is not None:
-        write_top(folder / TOP, best_rows(shards, column, config.top, ascending=config.ascending))
+        write_top(folder / TOP, best_rows(shards, column, config.top, ascending=config.ascending), digits)
     counts = {"rows": journal.rows, "errors": journal.errors, "shards": len(shards)}
     extra = {"settings": dict(settings), "counts": counts}
     write_manifest(folder, kind=KIND, format_version=FORMAT_VERSION, extra=extra)

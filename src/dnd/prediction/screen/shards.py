@@ -166,10 +166,16 @@ def _best(table: Any, column: str, count: int, ascending: bool) -> Any:
     return table.take(pa.array(order[:count]))
 
 
-def write_top(path: Path, table: Any) -> None:
-    """Write `best_rows` as CSV, with row numbers in full."""
+def write_top(path: Path, table: Any, digits: Mapping[str, int]) -> None:
+    """Write `best_rows` as CSV, with row numbers in full.
+
+    Args:
+        path: the file.
+        table: the rows.
+        digits: of columns of values, see `digits_of`; with too few of them the best rows would look alike.
+    """
     columns: dict[str, Cells] = {name: _cells(table[name]) for name in table.column_names}
-    with open_writer(str(path)) as writer:
+    with open_writer(str(path), digits=digits) as writer:
         writer.write({**columns, ROW: [str(number) for number in table[ROW].to_pylist()]})
 
 
