@@ -213,10 +213,12 @@ def _verdict(judged: Judged, name: str, columns: list[int]) -> Verdict:
     is_factor = single and target.transform.name == "log"
     single_fold = len(scale) == 1
     values = {system: [one.metric(metric, system) for one in scale] for system in ("", *judged.baselines)}
-    estimate = _estimate_of(values[""], scale)
+    # An error, and the logarithm of a factor, is at least 0; what is better when larger is a share.
+    estimate = _estimate_of(values[""], scale, least=0.0, most=1.0 if metric in LARGER_IS_BETTER else math.inf)
     typical = None
     if single and estimate is not None:
-        typical = _estimate_of([one.typical(target) for one in scale], scale, power=10.0 if is_factor else None)
+        power = 10.0 if is_factor else None
+        typical = _estimate_of([one.typical(target) for one in scale], scale, power, least=0.0)
     comparisons = []
     for system in judged.baselines if estimate is not None else ():
         pairs = [own - other for own, other in zip(values[""], values[system], strict=True)]
@@ -334,16 +336,25 @@ def _share(part_J: np.ndarray, whole_J: np.ndarray) -> Float[np.ndarray, "draws"
 
 
 def _estimate_of(
-    draws: Sequence[Float[np.ndarray, "draws"]], scale: Sequence[_Scaled], power: float | None = None
+    draws: Sequence[Float[np.ndarray, "draws"]],
+    scale: Sequence[_Scaled],
+    power: float | None = None,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
 ) -> Estimate | None:
-    """Of a single part by its draws, of folds by their spread; `power` undoes a logarithm at the end."""
+    """Of a single part by its draws, of folds by their spread; `power` undoes a logarithm at the end.
+
+    The spread of few folds may reach beyond `least` and `most`, where the number can't be; the interval ends there.
+    """
     undo = (lambda value: value) if power is None else (lambda value: float(power**value))
     if len(draws) > 1:
         values = [float(one[0]) for one in draws if math.isfinite(one[0])]
         if not values:
             return None
         half, mean = half_width(values, float(np.mean([one.share for one in scale]))), float(np.mean(values))
-        return Estimate(undo(mean), *(() if half is None else (undo(mean - half), undo(mean + half))))
+        ends = () if half is None else (undo(max(least, mean - half)), undo(min(most, mean + half)))
+        return Estimate(undo(mean), *ends)
     (only,) = draws
     if not len(only) or not math.isfinite(only[0]):
         return None

@@ -130,6 +130,16 @@ def test_folds_are_compared_over_folds():
     assert "on 160 test molecules in 4 folds; better than the training mean" in found.sentence()
 
 
+def test_no_error_of_few_folds_is_said_to_be_below_0():
+    valid, rows = np.arange(COUNT - 10, COUNT), np.arange(150)
+    folds = [Split(np.setdiff1d(rows, rows[fold::3]), valid, rows[fold::3]) for fold in range(3)]
+    own = [(LABELS + error)[:, None] for error in (0.01, 0.02, 3.0)]
+    one = Judged([Target("y")], LABELS[:, None], NAMES, list(zip(folds, own, strict=True)), {})
+    (found,) = judge_beside_baselines(one, per_target=False)
+    assert (found.own.low, found.typical.low) == (0.0, 0.0)
+    assert found.own.high > 3.0
+
+
 def test_one_verdict_everywhere_and_no_member_is_a_baseline(tmp_path: Path):
     smiles = molecules()
     columns = {"smiles": smiles, "y": [heavy_atoms(text) for text in smiles], "id": [f"LAB-{row}" for row in range(54)]}
