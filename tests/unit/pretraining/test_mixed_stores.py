@@ -157,6 +157,20 @@ def test_values_and_classes_have_their_own_loss_and_a_data_set_its_own_weight() 
         LabelTerm(build_student(STUDENT), Store.from_rows([replace(solid_row(0), targets=np.empty(0))]), rows[:1])
 
 
+def test_a_class_is_learned_however_rare_it_is() -> None:
+    row, molecules = flat_row(0), 1500  # at 0.1 % from either end a column of values has its limits
+    labels_BC = np.zeros((molecules, 2), np.float32)
+    labels_BC[0, 0] = labels_BC[0, 1] = 1.0
+    labels_BC[1:, 1] = np.linspace(0, 0.5, molecules - 1)
+    rows = [replace(row, targets=labels_C) for labels_C in labels_BC]
+    store = Store.from_rows(rows, target_columns=("one/rare", "one/value"))
+    term = LabelTerm(build_student(STUDENT), store, np.arange(molecules))
+    assert term.class_S.tolist() == [True, False]
+    assert term.rate_S[0].item() == pytest.approx(1 / molecules)
+    assert term.scale(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))[:, 0].tolist() == [1.0, 0.0]
+    assert term.scale.high_S[1].item() < 0.51  # the outlier among the values
+
+
 def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -> None:
     store, teacher = mixed_store(), toy_teacher_folder(tmp_path / "teacher")
     config = toy_config(level="custom", terms=TERMS, heads=("labels", "quantum"))
