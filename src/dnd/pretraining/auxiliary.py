@@ -73,6 +73,10 @@ class PairDistances(nn.Module):
         in_batch_2P = pairs_2P if solid is None else solid.atom_places[pairs_2P]
         return torch.cat([in_batch_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
 
+    def is_known(self, pairs_3P: Int[Tensor, "3 pairs"]) -> bool:
+        """Whether there is any pair."""
+        return pairs_3P.shape[1] > 0
+
     def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
         """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
         first_P, second_P, target_P = pairs_3P
@@ -297,6 +301,10 @@ class AuxiliaryTerm(nn.Module):
             found = self.family.read(store, solid.molecules)
             values_BF[solid.molecule_B.numpy()] = found[:, : values_BF.shape[1]]
         return torch.from_numpy(values_BF)
+
+    def is_known(self, values_XF: Float[Tensor, "items columns"]) -> bool:
+        """Whether any value is there in a column that is learned."""
+        return bool(self.scale(values_XF).isfinite().any())
 
     def forward(
         self, output: StudentOutput, batch: MoleculeBatch, values_XF: Float[Tensor, "items columns"]

@@ -348,6 +348,10 @@ class LabelTerm(nn.Module):
         """Labels of a batch; NaN = missing."""
         return batch.targets_BC
 
+    def is_known(self, values_BC: Float[Tensor, "molecules columns"]) -> bool:
+        """Whether any label is there in a column that is learned."""
+        return bool(self.scale(values_BC).isfinite().any())
+
     def forward(
         self, output: StudentOutput, batch: MoleculeBatch, values_BC: Float[Tensor, "molecules columns"]
     ) -> AuxiliaryLoss:
