@@ -86,9 +86,10 @@ def killed_at(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **change
     def die(run: loop._Run, *arguments: object) -> None:
         raise ProcessLookupError
 
-    with monkeypatch.context() as patch, pytest.raises(ProcessLookupError):
+    with monkeypatch.context() as patch:
         patch.setattr(loop._Run, name, die)
-        training(folder, **changes)
+        with pytest.raises(ProcessLookupError):
+            training(folder, **changes)
 
 
 def test_a_kill_before_the_first_checkpoint_after_a_change_does_not_mix_the_two_plans(

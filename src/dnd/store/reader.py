@@ -463,7 +463,8 @@ def union(stores: Sequence[Store]) -> Store:
         having = [store for store in stores if name in store.manifest]
         for store in having[1:]:
             _require_equal_columns(having[0], store, name)
-        manifest |= {name: store.manifest[name] for store in having[:1]}
+        if having:
+            manifest[name] = having[0].manifest[name]
     places = [
         np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
         for store in stores
