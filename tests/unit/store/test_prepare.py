@@ -13,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from dnd.common.errors import ConfigError, InputError, StorageError
+from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
@@ -54,6 +57,46 @@ def test_a_store_of_qm9(reference: Path, qm9_arrays: dict[str, np.ndarray]) -> N
     assert batch.conformers is not None
     elements = batch.conformers.atomic_numbers_A[batch.conformers.graph_atoms_N]
     assert bool((elements - 1 == batch.graph.node_features_NF[:, 0]).all())
+
+
+LABELLED = {"[2H]OC": "CO", "[13CH3]C[18OH]": "CCO", "[2H]O[2H]": "O", "[3H]c1ccccc1": "c1ccccc1", "[2H]/C=C/F": "C=CF"}
+
+
+@pytest.mark.parametrize(
+    ("conformers", "hydrogens"),
+    [("none", "heavy_both"), ("etkdg", "all_both"), ("file", "teacher_all_student_heavy"), ("file", "heavy_both")],
+)
+def test_isotopes_are_what_models_see_of_them(tmp_path: Path, hydrogens: str, conformers: str) -> None:
+    """A store of labelled molecules has the graphs of the plain ones, atom by atom under its conformers."""
+    source = tmp_path / "labelled.smi"
+    source.write_text("\n".join(LABELLED) + "\n")
+    if conformers == "file":
+        source = tmp_path / "labelled.sdf"
+        with Chem.SDWriter(str(source)) as writer:
+            for text in LABELLED:
+                mol = Chem.AddHs(Chem.MolFromSmiles(text))
+                assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+                writer.write(Chem.RenumberAtoms(mol, list(reversed(range(mol.GetNumAtoms())))))
+    config = PrepareConfig(hydrogens=hydrogens, conformers=conformers)  # type: ignore[arg-type]
+    assert prepare([source], tmp_path / "store", config).rejected == {}
+    store = Store.open(tmp_path / "store")
+    assert store.smiles() == list(LABELLED.values())
+    expected = featurize_smiles(list(LABELLED), hydrogens)  # type: ignore[arg-type]
+    for graph, seen in zip(store.graphs(), expected, strict=True):
+        assert seen.graph is not None
+        assert np.array_equal(graph.node_features_NF, seen.graph.node_features_NF)
+    if conformers != "none" and hydrogens != "heavy_both":
+        assert store.conformer_atom_counts[:].tolist() == [6, 9, 3, 12, 6]
+
+
+def test_a_file_of_heavy_atoms_has_no_place_for_deuterium(tmp_path: Path) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("[2H]OC"))
+    assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+    with Chem.SDWriter(str(tmp_path / "heavy.sdf")) as writer:
+        writer.write(Chem.RemoveHs(mol))
+    prepare([tmp_path / "heavy.sdf"], tmp_path / "store", PrepareConfig(conformers="file"))
+    store = Store.open(tmp_path / "store")
+    assert (store.smiles(), store.conformer_atom_counts[:].tolist()) == (["CO"], [2])
 
 
 @pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])
