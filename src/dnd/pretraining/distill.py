@@ -18,7 +18,7 @@ from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, ref
 from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
-from dnd.training.distributed import run_lock
+from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
 
 
@@ -55,7 +55,8 @@ def distill(
         return summary
     store = taught_molecules(store if isinstance(store, Store) else Store.open(store), config)
     if teacher is not None and not config.needs_teacher:
-        LOGGER.warning(f"note: no term needs the teacher {teacher}, so it teaches nothing")
+        if is_main_rank():
+            LOGGER.warning(f"note: no term needs the teacher {teacher}, so it teaches nothing")
         teacher = None
     network, teacher_config = (None, {}) if teacher is None else load_teacher(teacher)
     if network is not None:

@@ -33,6 +33,7 @@ from dnd.pretraining.teacher_outputs import (
     run_teacher,
 )
 from dnd.store.reader import Store
+from dnd.training.distributed import is_main_rank
 from dnd.training.settings import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
@@ -325,7 +326,7 @@ class DistillationObjective(PretrainingObjective):
                 found=f"{len(self.holdout_rows)} held out, terms {', '.join(names)}",
                 next_step="Raise holdout_fraction or change loop.seed",
             )
-        if names:
+        if names and is_main_rank():
             LOGGER.warning(
                 f"note: no held-out molecule has a value of {', '.join(names)}: such terms have no part in the choice "
                 "of the epoch"

@@ -466,9 +466,9 @@ def union(stores: Sequence[Store]) -> Store:
         if having:
             manifest[name] = having[0].manifest[name]
     places = [
-        np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
+        np.array([columns.index(store.target_columns[place]) for place in own], dtype=np.int64)
         for store in stores
-        for _ in store.batches
+        for own in store._target_places
     ]
     batches = [batch for store in stores for batch in store.batches]
     mapped = [file for store in stores for file in store.files]

@@ -53,9 +53,12 @@ def solid_store() -> Store:
     return Store.from_rows([solid_row(index) for index in range(SOLID)], target_columns=("energy", "rare"))
 
 
+def flat_store() -> Store:
+    return Store.from_rows([flat_row(index) for index in range(FLAT)], target_columns=("one/value", "two/large"))
+
+
 def mixed_store() -> Store:
-    flat = Store.from_rows([flat_row(index) for index in range(FLAT)], target_columns=("one/value", "two/large"))
-    return union([solid_store(), flat])
+    return union([solid_store(), flat_store()])
 
 
 def objective_of(terms: TermWeights, store: Store, **changes: object) -> DistillationObjective:
@@ -82,6 +85,13 @@ def test_a_union_reads_what_each_of_its_stores_has() -> None:
     avalon, offsets = store.read_auxiliary("avalon", rows)
     assert np.diff(offsets)[[0, 2]].tolist() == [0, 0]
     assert (avalon.dtype, len(avalon)) == (np.uint16, int(store.atom_counts[rows[[1, 3]]].sum()))
+
+
+def test_a_union_of_unions_is_that_of_all_their_stores() -> None:
+    further = Store.from_rows([flat_row(100 + index) for index in range(5)], target_columns=("one/value", "three/new"))
+    nested, plain = union([mixed_store(), further]), union([solid_store(), flat_store(), further])
+    assert nested.target_columns == plain.target_columns == ["energy", "rare", "one/value", "two/large", "three/new"]
+    assert np.array_equal(nested.targets, plain.targets, equal_nan=True)
 
 
 def test_molecules_without_a_conformer_do_not_count_where_one_is_needed() -> None:
@@ -210,8 +220,7 @@ def test_a_sample_of_training_rows_without_a_value_does_not_keep_a_run_from_its_
 def test_held_out_molecules_without_conformers_leave_the_teacher_out_of_the_choice(tmp_path: Path) -> None:
     config = toy_config(level="custom", terms=TermWeights(node=1.0, descriptors=1.0), holdout_fraction=0.02)
     held_out = TrainingRows(SOLID + FLAT, config.holdout_fraction, config.loop.seed).held_out
-    flat = Store.from_rows([flat_row(index) for index in range(FLAT)], target_columns=("one/value", "two/large"))
-    stores = [solid_store(), flat] if (held_out >= SOLID).all() else [flat, solid_store()]
+    stores = [solid_store(), flat_store()] if (held_out >= SOLID).all() else [flat_store(), solid_store()]
     store = union(stores)
     assert (store.places_with_conformers(held_out) < 0).all()
     summary = distill(store, toy_teacher_folder(tmp_path / "teacher"), tmp_path / "encoder", config)
