@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from dnd.common.errors import ConfigError, InputError, StorageError
+from dnd.conformers.records import Record
 from dnd.store.featurize import featurize_smiles
-from dnd.store.prepare import prepare
+from dnd.store.prepare import _keys_to_exclude, prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 from dnd.store.writer import StoreJournal
@@ -57,6 +59,24 @@ def test_a_store_of_qm9(reference: Path, qm9_arrays: dict[str, np.ndarray]) -> N
     assert batch.conformers is not None
     elements = batch.conformers.atomic_numbers_A[batch.conformers.graph_atoms_N]
     assert bool((elements - 1 == batch.graph.node_features_NF[:, 0]).all())
+
+
+class KeysAtOnce:
+    """In place of the processes that compute keys."""
+
+    def run(self, work: object, records: Iterable[Record]) -> Generator[str, None, None]:
+        yield from (record.smiles[0] for record in records)
+
+
+def test_the_time_to_read_molecules_to_exclude_grows_with_their_number_alone(tmp_path: Path) -> None:
+    """One more costs as much as the first, where a copy of all before made 40,000 of them cost a minute."""
+    many = 40_000
+    (tmp_path / "many.smi").write_text("".join(f"{'C' * (row % 50 + 1)}{row}\n" for row in range(many)))
+    config = PrepareConfig(exclude=(str(tmp_path / "many.smi"),))
+    started = time.process_time()
+    found = _keys_to_exclude([tmp_path / "new.smi"], config, KeysAtOnce())  # type: ignore[arg-type]
+    assert time.process_time() - started < 10
+    assert len(found) == many
 
 
 LABELLED = {"[2H]OC": "CO", "[13CH3]C[18OH]": "CCO", "[2H]O[2H]": "O", "[3H]c1ccccc1": "c1ccccc1", "[2H]/C=C/F": "C=CF"}
