@@ -17,7 +17,7 @@ from dnd.common.config import look_up
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.students.base import Student, StudentOutput
-from dnd.pretraining.baselines.infomax3d import ordered_pairs
+from dnd.pretraining.baselines.infomax3d import atom_pairs
 from dnd.pretraining.distill_losses import SolidPart, with_conformers
 from dnd.pretraining.heads import AuxiliaryLoss, BondHead, LabelTerm, ProjectionHead, Standardiser, masked_squares
 from dnd.pretraining.objective import require_conformers
@@ -95,13 +95,6 @@ class PairDistances(nn.Module):
             {"name": "distance", "below": upper, "frequency": frequency}
             for upper, frequency in zip(uppers, self.log_frequency_K.exp().tolist(), strict=True)
         ]
-
-
-def atom_pairs(offsets: Int[Tensor, "boundaries"]) -> Int[Tensor, "2 pairs"]:
-    """Every unordered pair of different atoms of one molecule, in packed numbering."""
-    source_E, target_E = ordered_pairs(offsets)
-    once_E = source_E < target_E
-    return torch.stack([source_E[once_E], target_E[once_E]])
 
 
 # More than one teacher: what else a student can learn of a molecule, each quantity by a head that is dropped later.
