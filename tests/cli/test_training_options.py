@@ -23,7 +23,7 @@ def test_they_are_settings_of_the_loop() -> None:
     assert loop_words(None, False) == []
     loop = load_config(DenoiseConfig, "tiny", loop_words(3, True), stage="denoise").loop
     assert (loop.skip_nonfinite, loop.allow_change) == (3, True)
-    with pytest.raises(ConfigError, match="skip_nonfinite must be at least 0"):
+    with pytest.raises(ConfigError, match="skip_nonfinite is out of range: found -1, expected at least 0"):
         load_config(DenoiseConfig, None, loop_words(-1, False))
 
 

@@ -12,6 +12,7 @@ from outcomes import outcome
 from dnd.common import runs as run_record
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import package_versions, read_json
+from dnd.training import loop
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,48 @@ def test_a_run_may_be_made_longer_or_shorter(scratch: Path) -> None:
         training(scratch / "shorter", stop_after_s=0.0)
     ended = training(scratch / "shorter", epochs=1, allow_change=True)
     assert (ended.finished, ended.steps) == (True, 9)
+    assert ended.last
+
+
+def killed_at(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: Any) -> None:
+    """A training that ends without a word when it comes to a method of the loop."""
+
+    def die(run: loop._Run, *arguments: object) -> None:
+        raise ProcessLookupError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, name, die)
+        with pytest.raises(ProcessLookupError):
+            training(folder, **changes)
+
+
+def test_a_kill_before_the_first_checkpoint_after_a_change_does_not_mix_the_two_plans(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def larger_batches() -> Toy:
+        toy = Toy()
+        toy.batch_size = 16
+        return toy
+
+    for folder in (scratch / "smooth", scratch / "killed"):
+        for _ in range(7):  # three batches of the second epoch, which under the new settings has two
+            training(folder, stop_after_s=0.0)
+    changed = {"batch_size": 16, "allow_change": True}
+    killed_at("_step", monkeypatch, scratch / "killed", objective=larger_batches(), **changed)
+    smooth = training(scratch / "smooth", objective=larger_batches(), **changed)
+    again = training(scratch / "killed", objective=larger_batches(), batch_size=16)
+    assert (again.steps, again.best) == (smooth.steps, smooth.best) == (7 + 2 * 2, smooth.best)
+    assert outcome(scratch / "killed") == outcome(scratch / "smooth")
+
+
+def test_a_shortened_run_ends_where_a_kill_came_before_its_end_was_saved(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(8):
+        training(scratch, stop_after_s=0.0)
+    killed_at("_evaluate", monkeypatch, scratch, epochs=1, allow_change=True)
+    ended = training(scratch, epochs=1, stop_after_s=20.0)
+    assert (ended.finished, ended.steps) == (True, 8)
     assert ended.last
 
 

@@ -458,9 +458,19 @@ def without_isotopes(molecule: Molecule | InvalidMolecule) -> Molecule | Invalid
     Returns:
         `molecule` itself if it has no isotope.
     """
-    if isinstance(molecule, InvalidMolecule) or not any(atom.GetIsotope() for atom in molecule.mol.GetAtoms()):
+    if isinstance(molecule, InvalidMolecule) or not has_isotopes(molecule.mol):
         return molecule
-    plain = Chem.Mol(molecule.mol)
+    return molecule_from_mol(of_usual_isotopes(molecule.mol))[0]
+
+
+def has_isotopes(mol: Chem.Mol) -> bool:
+    """Whether an atom of `mol` is of a stated isotope."""
+    return any(atom.GetIsotope() for atom in mol.GetAtoms())
+
+
+def of_usual_isotopes(mol: Chem.Mol) -> Chem.Mol:
+    """A copy whose atoms are of no stated isotope, in the same order; see `without_isotopes`."""
+    plain = Chem.Mol(mol)
     for atom in plain.GetAtoms():
         atom.SetIsotope(0)
         is_end = any(bond.GetBondType() == Chem.BondType.DOUBLE for bond in atom.GetBonds())
@@ -468,7 +478,7 @@ def without_isotopes(molecule: Molecule | InvalidMolecule) -> Molecule | Invalid
             for bond in atom.GetBonds():
                 bond.SetStereo(Chem.BondStereo.STEREONONE)
                 bond.SetBondDir(Chem.BondDir.NONE)
-    return molecule_from_mol(plain)[0]
+    return plain
 
 
 def conformer_order(mol: Chem.Mol, order: Int[np.ndarray, "atoms"]) -> Int[np.ndarray, "conformer_atoms"]:

@@ -444,6 +444,11 @@ def record_change(folder: Path, settings: Mapping[str, Any], differences: list[s
     write_record(folder / RUN_RECORD, record)
 
 
+def count_changes(folder: Path) -> int:
+    """How often the run in `folder` went on with other settings; see `record_change`."""
+    return len(_read_record(folder).get("changes", []))
+
+
 def _command() -> list[str]:
     return ["dnd", *sys.argv[1:]] if Path(sys.argv[0]).name == "dnd" else sys.argv
 

@@ -19,7 +19,14 @@ from rdkit.Geometry import Point3D
 
 from dnd.chemistry.geometry import flat_problem, stereo_problem
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
-from dnd.chemistry.parse import conformer_order, logged_reason, molecule_from_mol, parse_smiles
+from dnd.chemistry.parse import (
+    conformer_order,
+    has_isotopes,
+    logged_reason,
+    molecule_from_mol,
+    of_usual_isotopes,
+    parse_smiles,
+)
 from dnd.common.ragged import ragged_range
 from dnd.conformers.records import Record
 from dnd.tables.sdf import parse_molblock
@@ -64,8 +71,13 @@ class Misfit:
 
 
 def place(record: Record) -> Placed | Misfit:
-    """The molecule of a record, with its coordinates in canonical order, where these can be its own."""
+    """The molecule of a record, with its coordinates in canonical order, where these can be its own.
+
+    It is the molecule that models see, of the usual isotopes: see `without_isotopes`.
+    """
     placed = _place(record)
+    if isinstance(placed, Placed) and has_isotopes(placed.molecule.mol):
+        placed = _of_usual_isotopes(placed)
     if isinstance(placed, Misfit) or placed.positions_A3 is None:
         return placed
     problem = flat_problem(placed.molecule.mol, placed.positions_A3)
@@ -74,6 +86,23 @@ def place(record: Record) -> Placed | Misfit:
         if own is not None:
             return own
     return Misfit("match", problem, placed.molecule.smiles) if problem else placed
+
+
+def _of_usual_isotopes(placed: Placed) -> Placed | Misfit:
+    """The same with deuterium as one of the hydrogens, which the graph leaves out."""
+    mol, positions_A3 = placed.molecule.mol, placed.positions_A3
+    hidden = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+    has_hidden = positions_A3 is not None and len(positions_A3) > mol.GetNumAtoms()
+    plain = of_usual_isotopes(Chem.AddHs(mol) if has_hidden else mol)
+    outcome, order = molecule_from_mol(plain)
+    if isinstance(outcome, InvalidMolecule):
+        return Misfit("parse", outcome.reason, placed.molecule.smiles)
+    if positions_A3 is None:
+        return Placed(outcome, _elements(outcome.mol))
+    # A file of heavy atoms has no place for the other hydrogens, so that of deuterium goes too.
+    atoms = conformer_order(plain, order) if has_hidden or not hidden else order
+    source_A = None if placed.source_A is None else placed.source_A[atoms]
+    return Placed(outcome, placed.atomic_numbers_A[atoms], positions_A3[atoms], source_A)
 
 
 def _stereo_misfit(placed: Placed) -> str | None:

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -287,13 +287,28 @@ def _other_molecule(block: SdfBlock, smiles: str | None, table: Path) -> str | N
     return f"its row of {table.name} is another molecule: {told.smiles[:100]}"
 
 
+class _Forward(io.RawIOBase):
+    """A file of an archive that is read as a stream; the archive's own object can't tell that it can't seek."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def _archive_blocks(path: Path) -> Iterator[SdfBlock]:
     try:
         with tarfile.open(path, mode="r|*") as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".sdf") else None
                 if stream is not None:
-                    yield from read_sdf_blocks(path, stream)
+                    yield from read_sdf_blocks(path, io.BufferedReader(_Forward(stream)))
                     return
     except (tarfile.TarError, EOFError, OSError) as error:
         raise CorruptFileError(f"{path} is a damaged archive", found=str(error)) from error
@@ -587,8 +602,7 @@ def _archive_frames(path: Path) -> Iterator[list[str]]:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".xyz") else None
                 if stream is not None:
-                    whole = io.BufferedReader(io.BytesIO(stream.read(LIMITS.molblock_bytes)))
-                    yield from _frames(text_lines(whole, path))
+                    yield from _frames(text_lines(io.BufferedReader(_Forward(stream)), path))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise CorruptFileError(f"{path} is a damaged archive", found=str(error)) from error
 

@@ -19,7 +19,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from dnd.chemistry.molecule import Molecule
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.compute import derive_seed
 from dnd.common.log import LOGGER
 from dnd.conformers.records import Record
@@ -178,7 +178,8 @@ def _embed_on_gpu(block: list[Record], num_conformers: int, seed: int, relax: bo
 
 def _molecule_for_gpu(record: Record, relax: bool) -> Any:
     """The molecule with hydrogens, in the order that the workers will have; None for what is left to RDKit."""
-    outcome = parse_smiles(record.smiles[0]) if record.smiles and record.problem is None else None
+    read = record.smiles and record.problem is None
+    outcome = without_isotopes(parse_smiles(record.smiles[0])) if read else None
     if not isinstance(outcome, Molecule) or not 1 < outcome.mol.GetNumAtoms() <= LIMIT_HEAVY_ATOMS:
         return None
     if len(Chem.GetMolFrags(outcome.mol)) > 1:

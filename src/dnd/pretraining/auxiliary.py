@@ -17,7 +17,7 @@ from dnd.common.config import look_up
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
 from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.students.base import Student, StudentOutput
-from dnd.pretraining.baselines.infomax3d import ordered_pairs
+from dnd.pretraining.baselines.infomax3d import atom_pairs
 from dnd.pretraining.distill_losses import SolidPart, with_conformers
 from dnd.pretraining.heads import AuxiliaryLoss, BondHead, LabelTerm, ProjectionHead, Standardiser, masked_squares
 from dnd.pretraining.objective import require_conformers
@@ -73,6 +73,10 @@ class PairDistances(nn.Module):
         in_batch_2P = pairs_2P if solid is None else solid.atom_places[pairs_2P]
         return torch.cat([in_batch_2P, torch.bucketize(distance_P, torch.tensor(BIN_EDGES))[None]])
 
+    def is_known(self, pairs_3P: Int[Tensor, "3 pairs"]) -> bool:
+        """Whether there is any pair."""
+        return pairs_3P.shape[1] > 0
+
     def forward(self, output: StudentOutput, batch: MoleculeBatch, pairs_3P: Int[Tensor, "3 pairs"]) -> AuxiliaryLoss:
         """Mean cross-entropy over pairs, and that of the training frequencies; their ratio gives McFadden's R²."""
         first_P, second_P, target_P = pairs_3P
@@ -91,13 +95,6 @@ class PairDistances(nn.Module):
             {"name": "distance", "below": upper, "frequency": frequency}
             for upper, frequency in zip(uppers, self.log_frequency_K.exp().tolist(), strict=True)
         ]
-
-
-def atom_pairs(offsets: Int[Tensor, "boundaries"]) -> Int[Tensor, "2 pairs"]:
-    """Every unordered pair of different atoms of one molecule, in packed numbering."""
-    source_E, target_E = ordered_pairs(offsets)
-    once_E = source_E < target_E
-    return torch.stack([source_E[once_E], target_E[once_E]])
 
 
 # More than one teacher: what else a student can learn of a molecule, each quantity by a head that is dropped later.
@@ -297,6 +294,10 @@ class AuxiliaryTerm(nn.Module):
             found = self.family.read(store, solid.molecules)
             values_BF[solid.molecule_B.numpy()] = found[:, : values_BF.shape[1]]
         return torch.from_numpy(values_BF)
+
+    def is_known(self, values_XF: Float[Tensor, "items columns"]) -> bool:
+        """Whether any value is there in a column that is learned."""
+        return bool(self.scale(values_XF).isfinite().any())
 
     def forward(
         self, output: StudentOutput, batch: MoleculeBatch, values_XF: Float[Tensor, "items columns"]

@@ -9,6 +9,7 @@ from typing import Any
 from dnd.common.compute import choose_device
 from dnd.common.config import to_dict
 from dnd.common.files import write_json
+from dnd.common.log import LOGGER
 from dnd.models.teachers.base import Teacher
 from dnd.models.teachers.teachers import load_teacher
 from dnd.pretraining.distill_objective import DistillationObjective
@@ -17,7 +18,7 @@ from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, ref
 from dnd.pretraining.settings import DistillConfig
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.store.reader import Store
-from dnd.training.distributed import run_lock
+from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
 
 
@@ -34,7 +35,7 @@ def distill(
 
     Args:
         store: a store with conformers, or its folder.
-        teacher: the TEACHER folder; None if all terms are auxiliary.
+        teacher: the TEACHER folder; not needed, and not used, if all terms are auxiliary.
         out: the ENCODER folder.
         config: settings; the defaults of `DistillConfig` when None.
         resume: continue an interrupted run with the same settings.
@@ -53,6 +54,10 @@ def distill(
     if (summary := finished_before(out, resume=resume)) is not None:
         return summary
     store = taught_molecules(store if isinstance(store, Store) else Store.open(store), config)
+    if teacher is not None and not config.needs_teacher:
+        if is_main_rank():
+            LOGGER.warning(f"note: no term needs the teacher {teacher}, so it teaches nothing")
+        teacher = None
     network, teacher_config = (None, {}) if teacher is None else load_teacher(teacher)
     if network is not None:
         require_suitable(store, teacher_config, str(teacher))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
+from dnd.common.log import LOGGER
 from dnd.graphs.batch import GraphBatch, MoleculeBatch
 from dnd.models.students.base import StudentOutput
 from dnd.models.students.encoders import Property, PropertyHeads, build_student
@@ -32,6 +33,7 @@ from dnd.pretraining.teacher_outputs import (
     run_teacher,
 )
 from dnd.store.reader import Store
+from dnd.training.distributed import is_main_rank
 from dnd.training.settings import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
@@ -133,7 +135,7 @@ class DistillationObjective(PretrainingObjective):
 
     Args:
         store: molecules whose conformers, as far as there are some, suit the teacher; see `require_suitable`.
-        teacher: any teacher; it is frozen here. None where no term needs one.
+        teacher: any teacher; it is frozen here. None where no term needs one; then any is left aside.
         config: settings of the run.
         device: where the teacher runs.
         cache_folder: folder of a cache on disk.
@@ -155,7 +157,7 @@ class DistillationObjective(PretrainingObjective):
         super().__init__(store, config.loop, config.holdout_fraction)
         self._device = device or torch.device("cpu")
         self._frozen: tuple[Teacher, ...] = ()  # a tuple, not a submodule
-        if teacher is not None:
+        if teacher is not None and config.needs_teacher:
             self._frozen = (teacher.to(self._device).eval().requires_grad_(False),)
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
@@ -177,6 +179,7 @@ class DistillationObjective(PretrainingObjective):
         self.request = request_of(self._terms, config)
         from_conformers = any(term.from_conformers for term in self._auxiliary.values())
         self._wants_conformers = bool(self._terms) or from_conformers
+        self._require_judgement()
         self.cache = self._build_cache(config, cache_folder)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
         self.to(self._device)
@@ -245,17 +248,14 @@ class DistillationObjective(PretrainingObjective):
             for batch in self.evaluation_batches(rows):
                 self._add_losses(self.with_targets(batch), means)
             losses = means.values()
-            metrics[f"{part}_loss"] = sum(
-                weight * losses.get(f"{name}_loss", 0.0) for name, weight in self._weights.items()
-            )
-            for name in self._terms:
-                variance = self.constants[f"{part}_{name}_variance"]
-                metrics[f"{part}_{name}_loss"] = losses.pop(f"{name}_loss", 0.0)
-                metrics[f"{part}_{name}_variance"] = variance
-                metrics[f"{part}_{name}_r2"] = explained(metrics[f"{part}_{name}_loss"], variance)
-            for name in self._auxiliary:
-                loss, constant = losses.get(f"{name}_loss", 0.0), losses.get(f"{name}_variance", 0.0)
-                losses[f"{name}_r2"] = explained(loss, constant)
+            known = [name for name in self._weights if f"{name}_loss" in losses]  # of some, a part may have no value
+            if known:
+                metrics[f"{part}_loss"] = sum(self._weights[name] * losses[f"{name}_loss"] for name in known)
+            for name in known:
+                if name in self._terms:
+                    losses[f"{name}_variance"] = self.constants[f"{part}_{name}_variance"]
+                if name != "task":
+                    losses[f"{name}_r2"] = explained(losses[f"{name}_loss"], losses[f"{name}_variance"])
             metrics |= {f"{part}_{name}": value for name, value in losses.items()}
             metrics |= {name: value for name, value in self.constants.items() if name.startswith(f"{part}_lookup")}
         return metrics
@@ -313,6 +313,38 @@ class DistillationObjective(PretrainingObjective):
             for name, term in self._terms.items()
         }
 
+    def _require_judgement(self) -> None:
+        """Refuse to choose an epoch by nothing, and say which terms have no part in the choice.
+
+        Raises:
+            InputError: no term is known of any held-out molecule.
+        """
+        names = [name for name in self._weights if not self._is_held_out(name)]
+        if len(names) == len(self._weights):
+            raise InputError(
+                "no held-out molecule has a value of any term, so no epoch could be chosen",
+                found=f"{len(self.holdout_rows)} held out, terms {', '.join(names)}",
+                next_step="Raise holdout_fraction or change loop.seed",
+            )
+        if names and is_main_rank():
+            LOGGER.warning(
+                f"note: no held-out molecule has a value of {', '.join(names)}: such terms have no part in the choice "
+                "of the epoch"
+            )
+
+    def _is_held_out(self, name: str) -> bool:
+        """Whether a term is known of a held-out molecule; the task term refuses what has none by itself."""
+        if name == "task":
+            return True
+        if name in self._terms:
+            return len(with_conformers(self.store, self.holdout_rows)) > 0
+        term = self._auxiliary[name]
+        for start in range(0, len(self.holdout_rows), self.loop.batch_size):
+            batch = self.store.read(self.holdout_rows[start : start + self.loop.batch_size])
+            if term.is_known(term.read(self.store, batch, solid_part(self.store, batch))):
+                return True
+        return False
+
     def _measure_teacher(self) -> dict[str, float]:
         """Variance of the teacher per term and part, and what the lookup table leaves; all about the training mean."""
         constants: dict[str, float] = {}
@@ -344,8 +376,8 @@ class DistillationObjective(PretrainingObjective):
             for name, moment in moments.items():
                 constants[f"{part}_{name}_variance"] = moment.constant_loss(known[name].mean_LD)
             constants |= floor.values(f"{part}_")
-            if "node" in self._terms:
-                loss_of_lookup, variance = constants[f"{part}_lookup_loss"], constants[f"{part}_node_variance"]
+            if (loss_of_lookup := constants.get(f"{part}_lookup_loss")) is not None:
+                variance = constants[f"{part}_node_variance"]
                 constants[f"{part}_lookup_r2"] = explained(loss_of_lookup, variance)
         return constants
 

@@ -218,6 +218,7 @@ class Standardiser(nn.Module):
         what: name for messages.
         pooled: keep one deviation for all columns, the root of their mean variance, and no limits: columns then count
             by how much they vary, and a place that is nearly always 0 does not outweigh the others.
+        unlimited_F: columns that get no limits; none when None. Of a rare class limits would leave nothing.
 
     Raises:
         InputError: no column varies.
@@ -230,11 +231,20 @@ class Standardiser(nn.Module):
     deviation_S: Tensor
 
     def __init__(
-        self, values_XF: Float[np.ndarray, "items columns"] | Sequence[np.ndarray], what: str, *, pooled: bool = False
+        self,
+        values_XF: Float[np.ndarray, "items columns"] | Sequence[np.ndarray],
+        what: str,
+        *,
+        pooled: bool = False,
+        unlimited_F: Bool[np.ndarray, "columns"] | None = None,
     ) -> None:
         super().__init__()
         given = values_XF.astype(np.float64).T if isinstance(values_XF, np.ndarray) else values_XF
-        columns = [_column(column_X[np.isfinite(column_X)], clip=not pooled) for column_X in given]
+        free_F = np.full(len(given), pooled) if unlimited_F is None else unlimited_F
+        columns = [
+            _column(column_X[np.isfinite(column_X)], clip=not free)
+            for column_X, free in zip(given, free_F.tolist(), strict=True)
+        ]
         low_F, high_F, mean_F, deviation_F = np.array(columns, dtype=np.float64).reshape(-1, 4).T
         kept_S = np.flatnonzero(deviation_F > _SMALLEST_DEVIATION)
         if not len(kept_S):
@@ -317,9 +327,10 @@ class LabelTerm(nn.Module):
         if not store.target_columns:
             raise InputError(f"{store.path or 'the store'} has no labels", next_step="Prepare with --target-columns")
         known = known_labels(store, rows)
-        self.scale = Standardiser(known.columns, "the term labels")
+        of_classes_F = np.array([is_class(column) for column in known.columns])
+        self.scale = Standardiser(known.columns, "the term labels", unlimited_F=of_classes_F)
         kept = self.scale.kept_S.tolist()
-        classes = np.array([is_class(known.columns[place]) for place in kept])
+        classes = of_classes_F[kept]
         rates = [float(known.columns[place].mean()) if one else 0.5 for place, one in zip(kept, classes, strict=True)]
         with torch.no_grad():  # a class is learned as it is: 0 or 1
             mask = torch.from_numpy(classes)
@@ -336,6 +347,10 @@ class LabelTerm(nn.Module):
     ) -> Float[Tensor, "molecules columns"]:
         """Labels of a batch; NaN = missing."""
         return batch.targets_BC
+
+    def is_known(self, values_BC: Float[Tensor, "molecules columns"]) -> bool:
+        """Whether any label is there in a column that is learned."""
+        return bool(self.scale(values_BC).isfinite().any())
 
     def forward(
         self, output: StudentOutput, batch: MoleculeBatch, values_BC: Float[Tensor, "molecules columns"]

@@ -100,9 +100,13 @@ class SupervisedTeacherObjective(Objective):
         """Batches of training rows with molecules of similar size."""
         loop = self.config.loop
         return EpochPlan(
-            self.train_rows, self.store.conformer_atom_counts, batch_size=loop.batch_size, max_tokens=None,
-            seed=loop.seed, epoch=epoch,
-        )  # fmt: skip
+            self.train_rows,
+            self.store.conformer_atom_counts,
+            batch_size=None if loop.max_tokens else loop.batch_size,
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+        )
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """Molecules with their first conformer."""

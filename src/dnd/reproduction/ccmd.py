@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dnd.common.config import read_recipe
 from dnd.common.errors import InputError
 from dnd.common.files import write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import TARGETS, find_qm9
+from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Cell, Record
 from dnd.reproduction.statistics import Seeds, Significance, holm, paired
-from dnd.reproduction.upstream import STORE_SEED, identities, input_paths, located
+from dnd.reproduction.upstream import MOLECULES, STORE_SEED, identities, input_paths, located, training_settings
 
 if TYPE_CHECKING:
     from dnd.reproduction.protocol import Request
@@ -66,14 +68,14 @@ def ccmd_cells(request: Request) -> Iterator[Cell]:
     for seed in request.upstream_seeds:
         own = [*held_out, f"loop.seed={seed}"]
         teacher = f"ccmd/seed-{seed}/{TEACHER_NAME}"
-        words = [*budget.denoise, f"target={TARGET}", *own]
+        words = [*_supervision(budget), f"target={TARGET}", *own]
         yield Cell(teacher, "supervise", {"config": words}, (prepare,))
         student = [*budget.pretrain, *budget.tokengt, *own]
         for name, terms in ALIGNMENTS.items():
             key = f"ccmd/seed-{seed}/{name}"
             if name == NONE:
                 words = [*student, "method=propred", f"target={TARGET}", "readout=virtual_node"]
-                yield Cell(key, "pretrain", {"config": words}, (prepare,))
+                yield Cell(key, "pretrain", training_settings(budget, "pretrain", MOLECULES, words), (prepare,))
             else:
                 task = (
                     "level=custom",
@@ -82,7 +84,16 @@ def ccmd_cells(request: Request) -> Iterator[Cell]:
                     "task_readout=virtual_node",
                     "select_by=task",
                 )
-                yield Cell(key, "distill", {"config": [*student, *task, *terms]}, (prepare, teacher))
+                words = [*student, *task, *terms]
+                yield Cell(key, "distill", training_settings(budget, "distill", MOLECULES, words), (prepare, teacher))
+
+
+def _supervision(budget: Budget) -> list[str]:
+    """Architecture and training of the budget's teacher, which here learns labels instead of noise."""
+    recipe = budget.recipe("denoise", MOLECULES)
+    tables = read_recipe(recipe) if recipe else {}
+    stated = [f"{table}.{key}={value}" for table in ("teacher", "loop") for key, value in tables.get(table, {}).items()]
+    return [*stated, *budget.denoise]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnd.common.config import load_config
-from dnd.common.files import folder_lock, write_bytes, write_text
+from dnd.common.files import MANIFEST, folder_lock, write_bytes, write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
 
@@ -107,11 +107,19 @@ def distill_from_stores(work: Work) -> Result:
     config = from_dict(DistillConfig, work.settings["config"])
     store = union([Store.open(path) for path in work.paths["stores"]])
     teacher = work.paths["teacher"] if config.needs_teacher else None
-    if "finished" in work.paths and not (work.folder / ENCODER).exists():
-        shutil.copytree(work.paths["finished"], work.folder / ENCODER)
+    if "finished" in work.paths:
+        _copy_sealed(Path(work.paths["finished"]), work.folder / ENCODER)
     targets = Path(work.paths["targets"]) if teacher else None
     summary = distill(store, teacher, work.folder / ENCODER, config, resume=True, cache_folder=targets)
     return {"metrics": summary.metrics, "summary": _numbers(summary.metrics)}
+
+
+def _copy_sealed(source: Path, folder: Path) -> None:
+    """Copy the files of a sealed folder, its manifest last, so that a kill leaves nothing that passes for sealed."""
+    if not (folder / MANIFEST).exists():
+        for path in sorted(source.iterdir(), key=lambda path: path.name == MANIFEST):
+            if path.is_file() and not path.name.startswith("."):
+                write_bytes(folder / path.name, path.read_bytes())  # follows no link, which a copy would
 
 
 def contrast_encoder(work: Work) -> Result:

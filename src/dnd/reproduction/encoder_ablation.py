@@ -18,7 +18,7 @@ from dnd.pretraining.settings import DistillConfig, TermWeights
 from dnd.pretraining.teacher_outputs import weights_digest
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.frozen_models import FROZEN_MODELS
-from dnd.reproduction.pretrain_base import STORES, STUDENTS, TARGETS, TEACHER
+from dnd.reproduction.pretrain_base import STUDENTS, TARGETS, TEACHER, store_folders
 from dnd.reproduction.results import Cell, Record
 from dnd.reproduction.tables import LARGER_IS_BETTER, is_better, metric_name, paper_best, wilcoxon_test
 from dnd.store.reader import Store, union
@@ -119,7 +119,7 @@ def plan(ablation: Ablation) -> list[Cell]:
     Raises:
         InputError: `base` holds no stores, or no teacher.
     """
-    stores = sorted((ablation.base / STORES).glob("*")) if (ablation.base / STORES).is_dir() else []
+    stores = store_folders(ablation.base)
     if not stores:
         raise InputError(f"{ablation.base} holds no stores", next_step="Name a folder of `dnd pretrain-base`")
     opened = [Store.open(path) for path in stores]

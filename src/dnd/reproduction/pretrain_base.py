@@ -313,6 +313,12 @@ class _Run:
         write_record(self.out / _MEASURED, self.measured)
 
 
+def store_folders(out: Path) -> list[Path]:
+    """The stores of a run in the order in which it reads them as one, which its held-out molecules depend on."""
+    folders = [path for path in (out / STORES).glob("*-*") if path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name.partition("-")[0]))
+
+
 def teacher_by_source(store: Store, teacher: Path, config: DenoiseConfig) -> dict[str, dict[str, float]]:
     """Held-out loss, trivial value, floor and explained share of a teacher, for the molecules of each source apart.
 

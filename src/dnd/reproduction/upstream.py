@@ -122,7 +122,7 @@ def _teacher(budget: Budget, track: str, one: System, seed: int) -> Cell:
     own = [f"teacher.name={one.teacher}"] if one.teacher else []
     own += [f"num_conformers={one.num_conformers}"] if one.num_conformers else []
     words = [*budget.denoise, *own, f"loop.seed={seed}"]
-    settings = _training(budget, "denoise", track, words, one.passes)
+    settings = training_settings(budget, "denoise", track, words, one.passes)
     return Cell(_teacher_key(track, one, seed), "denoise", settings, (f"{store_track(track, one)}/prepare",))
 
 
@@ -138,10 +138,10 @@ def _encoder(request: Request, track: str, one: System, seed: int, energy: str) 
     words = [*budget.pretrain, *student, f"loop.seed={seed}", *_variant(one, energy)]
     prepare = f"{store_track(track, one)}/prepare"
     needs = (prepare, _teacher_key(track, one, seed)) if one.upstream == "distill" else (prepare,)
-    return Cell(key, one.upstream, _training(budget, one.upstream, track, words, one.passes), needs)
+    return Cell(key, one.upstream, training_settings(budget, one.upstream, track, words, one.passes), needs)
 
 
-def _training(budget: Budget, stage: str, track: str, words: list[str], passes: int = 1) -> dict[str, Any]:
+def training_settings(budget: Budget, stage: str, track: str, words: list[str], passes: int = 1) -> dict[str, Any]:
     """Settings of a training cell: words on top of a recipe, where the budget has one."""
     recipe = budget.recipe(stage, track)
     if passes > 1:

@@ -11,7 +11,7 @@ from rdkit import Chem
 
 from dnd.chemistry.identity import connectivity_key
 from dnd.chemistry.molecule import InvalidMolecule, Molecule
-from dnd.chemistry.parse import parse_smiles
+from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
@@ -176,10 +176,10 @@ def key_of_record(record: Record) -> str | Reject:
 
 
 def _molecule(record: Record) -> Placed | Misfit:
-    """The molecule of a record whose own coordinates, if any, are not wanted."""
+    """The molecule of a record whose own coordinates, if any, are not wanted, as models see it."""
     if not record.smiles:
         return place(record)
-    outcome = parse_smiles(record.smiles[0])
+    outcome = without_isotopes(parse_smiles(record.smiles[0]))
     if isinstance(outcome, InvalidMolecule):
         return Misfit("parse", outcome.reason, record.smiles[0])
     return Placed(outcome, np.empty(0, dtype=np.int64))

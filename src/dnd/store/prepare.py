@@ -276,16 +276,16 @@ def _sources_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig) -> 
 
 def _keys_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig, where: Here | RayCluster) -> frozenset[str]:
     """Digests of the molecules to leave out: of lists as they are, of files of molecules computed."""
-    digests = frozenset[str]().union(*map(read_key_list, filter(is_key_list, map(Path, config.exclude))))
+    digests = set[str]().union(*map(read_key_list, filter(is_key_list, map(Path, config.exclude))))
     sources = _sources_to_exclude(inputs, config)
     if not sources:
-        return digests
+        return frozenset(digests)
     records = itertools.chain.from_iterable(source.records for source in sources)
     problems, rows = list[str](), itertools.count()
     with closing(where.run(keys_of_records(config.timeout_s), records)) as keys:
         for row, key in zip(rows, keys, strict=False):
             if isinstance(key, str):
-                digests |= {key_digest(key)}
+                digests.add(key_digest(key))
             elif isinstance(key, Reject):
                 problems.append(f"row {key.row} of {key.source}: {key.reason}")
             else:
@@ -297,7 +297,7 @@ def _keys_to_exclude(inputs: Sequence[str | Path], config: PrepareConfig, where:
             expected="a molecule in every row",
             next_step="Correct or remove these rows",
         )  # fmt: skip
-    return digests
+    return frozenset(digests)
 
 
 def key_digests(records: Iterable[Record], *, jobs: int = 1, timeout_s: float = 30.0) -> Iterator[str]:

@@ -445,7 +445,7 @@ def union(stores: Sequence[Store]) -> Store:
 
     Raises:
         InputError: there is no store.
-        ConfigError: the stores differ in hydrogens.
+        ConfigError: the stores differ in hydrogens, in their descriptors, or in how quantum values were calculated.
     """
     if not stores:
         raise InputError("there is no store to read from")
@@ -460,12 +460,35 @@ def union(stores: Sequence[Store]) -> Store:
     }
     manifest = {"settings": {"hydrogens": first.hydrogens}, "target_columns": columns, "files": files}
     for name in ("descriptor_names", "quantum"):
-        manifest |= next(({name: store.manifest[name]} for store in stores if name in store.manifest), {})
+        having = [store for store in stores if name in store.manifest]
+        for store in having[1:]:
+            _require_equal_columns(having[0], store, name)
+        if having:
+            manifest[name] = having[0].manifest[name]
     places = [
-        np.array([columns.index(name) for name in store.target_columns], dtype=np.int64)
+        np.array([columns.index(store.target_columns[place]) for place in own], dtype=np.int64)
         for store in stores
-        for _ in store.batches
+        for own in store._target_places
     ]
     batches = [batch for store in stores for batch in store.batches]
     mapped = [file for store in stores for file in store.files]
     return Store(batches, manifest, target_places=places, files=mapped if len(mapped) == len(batches) else ())
+
+
+def _require_equal_columns(first: Store, other: Store, name: str) -> None:
+    """Refuse a further column whose values do not mean the same in two stores.
+
+    Raises:
+        ConfigError: the manifests differ in what they say of it.
+    """
+    ours, theirs = first.manifest[name], other.manifest[name]
+    if ours == theirs:
+        return
+    both = isinstance(ours, list) and isinstance(theirs, list)
+    differing = sorted(set(map(str, ours)) ^ set(map(str, theirs)))[:5] if both else []
+    raise ConfigError(
+        f"{other.path or 'a store'} and {first.path or 'the first store'} differ in their {name.replace('_', ' ')}",
+        found=", ".join(differing) or ("another order" if both else theirs),
+        expected=None if both else ours,
+        next_step="Make both with `dnd prepare` of one version of RDKit and of dnd",
+    )

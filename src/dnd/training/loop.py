@@ -24,7 +24,7 @@ from dnd.common.errors import InputError, Interrupted, NonFiniteError
 from dnd.common.files import check_free_space, folder_lock, write_json
 from dnd.common.log import LOGGER
 from dnd.common.model_folder import load_strictly
-from dnd.common.runs import record_change, require_same_run, run_id, write_run_record
+from dnd.common.runs import count_changes, record_change, require_same_run, run_id, write_run_record
 from dnd.graphs.batch import MoleculeBatch
 from dnd.training.distributed import World
 from dnd.training.logs import Checkpoint, Checkpoints, RunLog, load_optimizer, tensors_on_cpu
@@ -84,6 +84,7 @@ class Position:
         ranks: processes that the run went on with last.
         cuts: number of times the learning rate was cut by the plateau schedule.
         skipped: batches left out because a loss or gradient was not finite.
+        changes: changes of the settings that `run.json` records and that this position is of.
     """
 
     step: int = 0
@@ -97,14 +98,15 @@ class Position:
     ranks: int = 1
     skipped: int = 0
     cuts: int = 0
+    changes: int = 0
 
     def to_state(self) -> dict[str, Any]:
         """As plain values; JSON has no NaN and no infinity, so such metrics (one class only) become text."""
         return {**vars(self), "best": _encoded(self.best), "last": _encoded(self.last)}
 
-    def adapt(self, epochs: int) -> None:
+    def adapt(self, epochs: int, changes: int) -> None:
         """Go on under other settings: this epoch's batches may be others, so it begins again, and the end may move."""
-        self.index, self.done = 0, self.epoch >= epochs
+        self.index, self.done, self.changes = 0, self.epoch >= epochs, changes
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Position:
@@ -275,6 +277,7 @@ class _Run:
         self.best: dict[str, Tensor] | None = None
         self.pending: list[dict[str, Any]] = []
         self.changes: list[str] = []
+        self.adapted = False
         self.saved_at = self.started = time.monotonic()
 
     def train(self, resume: bool, settings: dict[str, Any], title: str) -> TrainResult:
@@ -291,7 +294,7 @@ class _Run:
         )
         try:
             with StopRequests(config.stop_after_s) as self.requests:
-                if position.done and self.changes:
+                if position.done and self.adapted:
                     self._evaluate()
                 while not position.done and not self._epoch():
                     pass
@@ -311,7 +314,10 @@ class _Run:
     def _restore(self, resume: bool, settings: dict[str, Any]) -> None:
         """Go on from the newest checkpoint, or begin; rank 0 reads and the others get what it read."""
         found = self._read_checkpoint(resume, settings) if self.world.is_main else None
-        received = self.world.from_main({"state": found.state if found else {}, "changes": self.changes})
+        recorded = count_changes(self.folder) if found else 0
+        received = self.world.from_main(
+            {"state": found.state if found else {}, "changes": self.changes, "recorded": recorded}
+        )
         if not received["state"]:
             self.position.ranks = self.world.size
             return
@@ -327,11 +333,13 @@ class _Run:
                     "batches, but other dropout and noise, so not the same bits as without the change"
                 )
         self.position.ranks = self.world.size
-        if self.changes:
-            self.position.adapt(self.config.epochs)
-            if self.world.is_main:  # recorded once the weights are known to fit
-                record_change(self.folder, settings, self.changes)
-                LOGGER.warning(f"note: {self.folder} continues with other settings: {'; '.join(self.changes)}")
+        changes = received["recorded"] + bool(self.changes)
+        if changes != self.position.changes:  # also where a kill came before the first checkpoint after a change
+            self.position.adapt(self.config.epochs, changes)
+            self.adapted = True
+        if self.changes and self.world.is_main:  # recorded once the weights are known to fit
+            record_change(self.folder, settings, self.changes)
+            LOGGER.warning(f"note: {self.folder} continues with other settings: {'; '.join(self.changes)}")
 
     def _read_checkpoint(self, resume: bool, settings: dict[str, Any]) -> Checkpoint | None:
         exist = Checkpoints(self.folder, "").exist()

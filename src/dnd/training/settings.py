@@ -185,18 +185,23 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
-        if self.epochs < 1 or self.batch_size < 1 or self.evaluate_every < 1:
-            found = (self.epochs, self.batch_size, self.evaluate_every)
-            raise ConfigError("epochs, batch_size and evaluate_every must be at least 1", found=found)
-        if self.skip_nonfinite < 0:
-            raise ConfigError("skip_nonfinite must be at least 0", found=self.skip_nonfinite)
-        if not 0 < self.plateau_factor < 1 or self.plateau_patience < 0:
-            raise ConfigError(
-                "a plateau cuts the rate by a factor between 0 and 1",
-                found=f"plateau_factor {self.plateau_factor}, plateau_patience {self.plateau_patience}",
-            )
-        if len(self.betas) != 2:
-            raise ConfigError("betas must be two numbers", found=self.betas)
+        for name in ("epochs", "batch_size", "evaluate_every", "log_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("max_tokens", "patience", "checkpoint_every", "threads"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "at least 1, or none")
+        for name in ("learning_rate", "min_learning_rate", "warmup_epochs", "weight_decay", "plateau_patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _require(self.skip_nonfinite >= 0, "skip_nonfinite", self.skip_nonfinite, "at least 0")
+        _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0, below 1")
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
+        in_range = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        _require(in_range, "betas", self.betas, "two numbers from 0 to below 1")
+
+
+def _require(holds: bool, name: str, found: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"loop.{name} is out of range", found=found, expected=expected)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.conformers.formats import QM9_PROPERTIES, open_arrays, open_sources, open_xyz, parse_number
 from dnd.conformers.records import Record, TargetReader
@@ -92,6 +93,18 @@ def test_raw_qm9_in_any_packing(tmp_path: Path, suffix: str) -> None:
         assert record.atomic_numbers_A.tolist() == [8, 1, 1]
         assert record.positions_A3 is not None
         assert record.positions_A3[1, 2] == np.float32(1.2e-6)
+
+
+def test_no_frame_of_a_large_file_in_an_archive_is_lost(tmp_path: Path) -> None:
+    frames = LIMITS.molblock_bytes // len(WATER) + 10
+    content = (WATER * frames).encode()
+    with tarfile.open(tmp_path / "dsgdb9nsd.tar", "w") as archive:
+        entry = tarfile.TarInfo("all.xyz")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    found = records(tmp_path / "dsgdb9nsd.tar")
+    assert len(found) == frames
+    assert all(record.problem is None for record in found)
 
 
 def test_the_number_format_of_qm9() -> None:

@@ -15,8 +15,10 @@ from dnd.common.files import sha256_file
 from dnd.models.students.encoders import build_student, load_encoder, load_heads
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import DistillationObjective
+from dnd.pretraining.encoder_folder import report
 from dnd.pretraining.heads import LabelTerm, is_class, known_labels
 from dnd.pretraining.settings import DistillConfig, TermWeights
+from dnd.store.batches import TrainingRows
 from dnd.store.reader import Store, union
 from dnd.store.schema import StoreRow
 
@@ -51,9 +53,12 @@ def solid_store() -> Store:
     return Store.from_rows([solid_row(index) for index in range(SOLID)], target_columns=("energy", "rare"))
 
 
+def flat_store() -> Store:
+    return Store.from_rows([flat_row(index) for index in range(FLAT)], target_columns=("one/value", "two/large"))
+
+
 def mixed_store() -> Store:
-    flat = Store.from_rows([flat_row(index) for index in range(FLAT)], target_columns=("one/value", "two/large"))
-    return union([solid_store(), flat])
+    return union([solid_store(), flat_store()])
 
 
 def objective_of(terms: TermWeights, store: Store, **changes: object) -> DistillationObjective:
@@ -80,6 +85,13 @@ def test_a_union_reads_what_each_of_its_stores_has() -> None:
     avalon, offsets = store.read_auxiliary("avalon", rows)
     assert np.diff(offsets)[[0, 2]].tolist() == [0, 0]
     assert (avalon.dtype, len(avalon)) == (np.uint16, int(store.atom_counts[rows[[1, 3]]].sum()))
+
+
+def test_a_union_of_unions_is_that_of_all_their_stores() -> None:
+    further = Store.from_rows([flat_row(100 + index) for index in range(5)], target_columns=("one/value", "three/new"))
+    nested, plain = union([mixed_store(), further]), union([solid_store(), flat_store(), further])
+    assert nested.target_columns == plain.target_columns == ["energy", "rare", "one/value", "two/large", "three/new"]
+    assert np.array_equal(nested.targets, plain.targets, equal_nan=True)
 
 
 def test_molecules_without_a_conformer_do_not_count_where_one_is_needed() -> None:
@@ -155,6 +167,91 @@ def test_values_and_classes_have_their_own_loss_and_a_data_set_its_own_weight() 
     assert not is_class(np.array([1.0, 1.0]))
     with pytest.raises(InputError, match="no labels"):
         LabelTerm(build_student(STUDENT), Store.from_rows([replace(solid_row(0), targets=np.empty(0))]), rows[:1])
+
+
+def test_a_class_is_learned_however_rare_it_is() -> None:
+    row, molecules = flat_row(0), 1500  # at 0.1 % from either end a column of values has its limits
+    labels_BC = np.zeros((molecules, 2), np.float32)
+    labels_BC[0, 0] = labels_BC[0, 1] = 1.0
+    labels_BC[1:, 1] = np.linspace(0, 0.5, molecules - 1)
+    rows = [replace(row, targets=labels_C) for labels_C in labels_BC]
+    store = Store.from_rows(rows, target_columns=("one/rare", "one/value"))
+    term = LabelTerm(build_student(STUDENT), store, np.arange(molecules))
+    assert term.class_S.tolist() == [True, False]
+    assert term.rate_S[0].item() == pytest.approx(1 / molecules)
+    assert term.scale(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))[:, 0].tolist() == [1.0, 0.0]
+    assert term.scale.high_S[1].item() < 0.51  # the outlier among the values
+
+
+def labelled_store(labelled: np.ndarray) -> Store:
+    """30 molecules with descriptors, of which those of `labelled` have a label."""
+    labels = np.where(np.isin(np.arange(FLAT), labelled), np.arange(FLAT), np.nan).astype(np.float32)
+    rows = [replace(flat_row(index), targets=labels[[index]]) for index in range(FLAT)]
+    return Store.from_rows(rows, target_columns=("one/value",))
+
+
+def test_an_epoch_is_never_chosen_by_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = toy_config(level="custom", terms=TermWeights(labels=1.0))
+    trains = TrainingRows(FLAT, config.holdout_fraction, config.loop.seed).section(0)
+    store = labelled_store(trains)
+    with pytest.raises(InputError, match="no held-out molecule has a value of any term"):
+        distill(store, None, tmp_path / "labels", config)
+    both = replace(config, terms=TermWeights(labels=1.0, descriptors=1.0))
+    summary = distill(store, None, tmp_path / "both", both)
+    assert "no held-out molecule has a value of labels: such terms have no part in the choice" in caplog.text
+    assert summary.metrics["valid_loss"] == summary.metrics["valid_descriptors_loss"]
+    assert "valid_labels_r2" not in summary.metrics
+    assert "train_labels_r2" in summary.metrics
+
+
+def test_a_sample_of_training_rows_without_a_value_does_not_keep_a_run_from_its_end(tmp_path: Path) -> None:
+    config = toy_config(level="custom", terms=TermWeights(labels=1.0))
+    rows = TrainingRows(FLAT, config.holdout_fraction, config.loop.seed)
+    sampled = objective_of(config.terms, labelled_store(np.arange(FLAT))).train_sample
+    store = labelled_store(np.setdiff1d(np.arange(FLAT), sampled))
+    assert len(rows.held_out) < FLAT - len(sampled)
+    summary = distill(store, None, tmp_path / "encoder", config)
+    assert summary.finished
+    assert summary.metrics["valid_loss"] > 0
+    assert "train_loss" not in summary.metrics
+    assert "held-out  labels" in report(summary)
+
+
+def test_held_out_molecules_without_conformers_leave_the_teacher_out_of_the_choice(tmp_path: Path) -> None:
+    config = toy_config(level="custom", terms=TermWeights(node=1.0, descriptors=1.0), holdout_fraction=0.02)
+    held_out = TrainingRows(SOLID + FLAT, config.holdout_fraction, config.loop.seed).held_out
+    stores = [solid_store(), flat_store()] if (held_out >= SOLID).all() else [flat_store(), solid_store()]
+    store = union(stores)
+    assert (store.places_with_conformers(held_out) < 0).all()
+    summary = distill(store, toy_teacher_folder(tmp_path / "teacher"), tmp_path / "encoder", config)
+    assert summary.metrics["valid_loss"] == summary.metrics["valid_descriptors_loss"]
+    assert not {"valid_node_loss", "valid_lookup_r2"} & summary.metrics.keys()
+
+
+def test_a_teacher_that_no_term_needs_is_not_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its card does not say that it taught, and the store needs no conformers."""
+    config = toy_config(level="custom", terms=TermWeights(descriptors=1.0))
+    folder = toy_teacher_folder(tmp_path / "teacher")
+    with_teacher = distill(labelled_store(np.arange(FLAT)), folder, tmp_path / "with", config)
+    assert f"no term needs the teacher {folder}" in caplog.text
+    without = distill(labelled_store(np.arange(FLAT)), None, tmp_path / "without", config)
+    assert with_teacher.metrics == without.metrics
+    cards = [(tmp_path / name / "card.md").read_text() for name in ("with", "without")]
+    assert cards[0] == cards[1]
+    assert "without a 3D denoiser" in cards[0]
+
+
+def test_stores_whose_descriptors_are_others_are_not_read_as_one() -> None:
+    first, second = (labelled_store(np.arange(FLAT)) for _ in range(2))
+    first.manifest["descriptor_names"] = ["MolWt", "Ipc", "qed"]
+    second.manifest["descriptor_names"] = ["MolWt", "qed"]
+    with pytest.raises(ConfigError, match=r"differ in their descriptor names: found Ipc\. Make both"):
+        union([first, second])
+    second.manifest["descriptor_names"] = ["qed", "MolWt", "Ipc"]
+    with pytest.raises(ConfigError, match="found another order"):
+        union([first, second])
+    second.manifest["descriptor_names"] = first.manifest["descriptor_names"]
+    assert union([first, second]).manifest["descriptor_names"] == ["MolWt", "Ipc", "qed"]
 
 
 def test_heads_stay_with_the_encoder_and_say_what_the_run_said(tmp_path: Path) -> None:

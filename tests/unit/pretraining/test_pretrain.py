@@ -13,11 +13,14 @@ from scipy.optimize import linear_sum_assignment
 
 from distillation_toys import STUDENT, toy_store
 from dnd.common.errors import ConfigError, InputError
+from dnd.graphs.batch import Conformers, MolecularGraph
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.baselines.confgen import ConformerDecoder, distance_cost, transport_loss
 from dnd.pretraining.baselines.pretrain import METHODS, DistanceHead, distance_loss, drop_atoms, pretrain, subgraph
 from dnd.pretraining.heads import masked_l1
 from dnd.pretraining.settings import PretrainConfig
+from dnd.store.reader import Store
+from dnd.store.schema import StoreRow
 from dnd.training.settings import LoopConfig
 
 LOOP = LoopConfig(epochs=6, batch_size=8, device="cpu", learning_rate=3e-3, weight_decay=0.0)
@@ -79,6 +82,25 @@ def test_distances_do_not_depend_on_the_direction_of_a_pair_or_on_the_batch() ->
     alone = toy_store(2).read(np.array([1])).graph
     torch.testing.assert_close(together[1:], head(atoms[first:], alone, pairs[:, 1:] - first), atol=1e-5, rtol=1e-5)
     assert distance_loss(torch.zeros(0), torch.zeros(0)).item() == 0.0
+
+
+def test_the_constant_beside_distances_is_that_of_the_training_pairs_whatever_the_batches() -> None:
+    metrics = []
+    for batch_size in (1, 16):
+        loop = replace(CONFIG.loop, batch_size=batch_size)
+        objective = METHODS["dispred"](toy_store(40), replace(CONFIG, method="dispred", loop=loop)).eval()
+        metrics.append(objective.evaluate())
+    for part in ("valid", "train"):
+        one, many = (found[f"{part}_loss_of_the_median"] for found in metrics)
+        assert one == pytest.approx(many, rel=1e-5), "it is one constant, not the median of each batch"
+
+
+def test_distances_are_not_learned_of_single_atoms() -> None:
+    graph = MolecularGraph(np.zeros((1, 9), np.int64), np.zeros((0, 2), np.int64), np.zeros((0, 3), np.int64))
+    geometry = Conformers(np.array([1]), np.zeros((1, 1, 3), np.float32))
+    store = Store.from_rows([StoreRow(row, "atoms", "[H]", graph, geometry) for row in range(8)])
+    with pytest.raises(InputError, match="only single atoms among the training or the held-out molecules"):
+        METHODS["dispred"](store, replace(CONFIG, method="dispred"))
 
 
 def test_transport_equals_the_assignment_of_scipy() -> None:

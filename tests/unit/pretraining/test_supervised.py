@@ -52,6 +52,14 @@ def test_the_token_knows_neither_place_nor_turn_nor_order_nor_neighbours() -> No
     assert teacher(conformers_of(first)).tokens == []
 
 
+def test_a_budget_of_tokens_bounds_the_batches(store: Store) -> None:
+    loop = LoopConfig(batch_size=64, max_tokens=40, device="cpu")
+    config = SuperviseConfig(teacher=CONFIG, holdout_fraction=0.2, loop=loop)
+    sizes = store.conformer_atom_counts[:]
+    plan = SupervisedTeacherObjective(store, config).plan_epoch(0)
+    assert max(len(rows) * sizes[rows].max() for rows in plan) <= 40
+
+
 def test_attention_weights_of_a_molecule_sum_to_one() -> None:
     """Where all atoms say the same, the token reads exactly that, however many they are."""
     torch.manual_seed(1)

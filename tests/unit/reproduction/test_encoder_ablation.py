@@ -12,6 +12,7 @@ from distillation_toys import toy_config, toy_teacher_folder
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.models.students.encoders import load_encoder
+from dnd.pretraining import distill
 from dnd.pretraining.settings import ALIGNMENT, AUXILIARY, TermWeights
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.cell_runners import STAGES
@@ -27,6 +28,7 @@ from dnd.reproduction.encoder_ablation import (
     scores_of,
     variant_config,
 )
+from dnd.reproduction.pretrain_base import store_folders
 from dnd.reproduction.pretraining_labels import BaseConfig
 from dnd.reproduction.results import ENCODER, Cell, Record, Work, digests
 from dnd.reproduction.tables import paper_best
@@ -95,10 +97,31 @@ def test_a_student_of_the_base_with_the_same_settings_is_not_distilled_again(bas
     taken = plan(ablation)[0]
     assert digests([taken]) == digests([first]), "where it comes from is not part of what it is"
     STAGES[taken.kind](Work(taken.settings, taken.paths, {}, tmp_path))
-    written = {path.name: path.read_bytes() for path in (base / "students" / "dnd-base").iterdir()}
-    assert {path.name: path.read_bytes() for path in (tmp_path / ENCODER).iterdir()} == written
+    source, copy = base / "students" / "dnd-base", tmp_path / ENCODER
+    written = {path.name: path.read_bytes() for path in source.iterdir() if path.name != ".lock"}
+    assert {path.name: path.read_bytes() for path in copy.iterdir() if path.name != ".lock"} == written
     other = replace(student, loop=replace(student.loop, epochs=student.loop.epochs + 1))
     assert "finished" not in plan(replace(ablation, student=other))[0].paths
+
+
+def test_a_copy_that_was_torn_is_completed(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = toy_config(level="custom", terms=TermWeights(node=1.0))
+    cell = plan(Ablation(base, student, variants=("3d",)))[0]
+    STAGES[cell.kind](Work(cell.settings, cell.paths, {}, tmp_path / "whole"))
+    source, copy = tmp_path / "whole" / ENCODER, tmp_path / "torn" / ENCODER
+    copy.mkdir(parents=True)
+    shutil.copy(source / "config.json", copy)  # a kill came here
+    monkeypatch.setattr(distill, "train", lambda *arguments, **settings: pytest.fail("it is trained again"))
+    STAGES[cell.kind](Work(cell.settings, {**cell.paths, "finished": str(source)}, {}, tmp_path / "torn"))
+    assert (copy / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+
+
+def test_more_than_ten_stores_are_read_in_their_order(tmp_path: Path) -> None:
+    names = [f"{number}-file" for number in range(12)]
+    for name in reversed(names):
+        (tmp_path / "stores" / name).mkdir(parents=True)
+    assert [path.name for path in store_folders(tmp_path)] == names
+    assert store_folders(tmp_path / "none") == []
 
 
 def test_arms_see_as_many_molecules_whatever_they_learn_from() -> None:

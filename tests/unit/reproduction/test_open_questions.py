@@ -10,7 +10,7 @@ from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.denoise import DenoiseConfig
-from dnd.pretraining.settings import DistillConfig
+from dnd.pretraining.settings import DistillConfig, PretrainConfig
 from dnd.pretraining.supervised_teacher import SuperviseConfig
 from dnd.reproduction.budgets import budget
 from dnd.reproduction.ccmd import ALIGNMENTS, alignment_scores, write_ccmd
@@ -132,6 +132,19 @@ def test_ccmd_has_a_teacher_per_seed_and_labels_in_every_student() -> None:
     assert terms["global"] == {"task", "global_tokens"}
     assert terms["local-mean"] == {"task", "local_atoms"}
     assert terms["coordinated"] == terms["global-local-mean"] == {"task", "global_tokens", "local_atoms"}
+
+
+def test_ccmd_at_the_papers_budget_has_its_recipes() -> None:
+    cells = {cell.key: cell for cell in plan(Request("ccmd", budget("paper")))}
+    loops = {}
+    for name, config in (("supervise", SuperviseConfig), ("none", PretrainConfig), ("coordinated", DistillConfig)):
+        settings = cells[f"ccmd/seed-1/{name}"].settings
+        loops[name] = load_config(config, settings.get("recipe"), settings["config"]).loop
+    assert {name: (loop.epochs, loop.batch_size) for name, loop in loops.items()} == {
+        "supervise": (30, 70), "none": (100, 128), "coordinated": (100, 128),
+    }  # fmt: skip
+    teacher = load_config(SuperviseConfig, None, cells["ccmd/seed-1/supervise"].settings["config"]).teacher
+    assert (teacher.width, teacher.num_layers, teacher.molecule_token) == (768, 8, True)
 
 
 def test_ccmds_report_compares_with_labels_alone(tmp_path: Path) -> None:

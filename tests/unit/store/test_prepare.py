@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 from dnd.common.errors import ConfigError, InputError, StorageError
-from dnd.store.prepare import prepare
+from dnd.conformers.records import Record
+from dnd.store.featurize import featurize_smiles
+from dnd.store.prepare import _keys_to_exclude, prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 from dnd.store.writer import StoreJournal
@@ -54,6 +59,64 @@ def test_a_store_of_qm9(reference: Path, qm9_arrays: dict[str, np.ndarray]) -> N
     assert batch.conformers is not None
     elements = batch.conformers.atomic_numbers_A[batch.conformers.graph_atoms_N]
     assert bool((elements - 1 == batch.graph.node_features_NF[:, 0]).all())
+
+
+class KeysAtOnce:
+    """In place of the processes that compute keys."""
+
+    def run(self, work: object, records: Iterable[Record]) -> Generator[str, None, None]:
+        yield from (record.smiles[0] for record in records)
+
+
+def test_the_time_to_read_molecules_to_exclude_grows_with_their_number_alone(tmp_path: Path) -> None:
+    """One more costs as much as the first, where a copy of all before made 40,000 of them cost a minute."""
+    many = 40_000
+    (tmp_path / "many.smi").write_text("".join(f"{'C' * (row % 50 + 1)}{row}\n" for row in range(many)))
+    config = PrepareConfig(exclude=(str(tmp_path / "many.smi"),))
+    started = time.process_time()
+    found = _keys_to_exclude([tmp_path / "new.smi"], config, KeysAtOnce())  # type: ignore[arg-type]
+    assert time.process_time() - started < 10
+    assert len(found) == many
+
+
+LABELLED = {"[2H]OC": "CO", "[13CH3]C[18OH]": "CCO", "[2H]O[2H]": "O", "[3H]c1ccccc1": "c1ccccc1", "[2H]/C=C/F": "C=CF"}
+
+
+@pytest.mark.parametrize(
+    ("conformers", "hydrogens"),
+    [("none", "heavy_both"), ("etkdg", "all_both"), ("file", "teacher_all_student_heavy"), ("file", "heavy_both")],
+)
+def test_isotopes_are_what_models_see_of_them(tmp_path: Path, hydrogens: str, conformers: str) -> None:
+    """A store of labelled molecules has the graphs of the plain ones, atom by atom under its conformers."""
+    source = tmp_path / "labelled.smi"
+    source.write_text("\n".join(LABELLED) + "\n")
+    if conformers == "file":
+        source = tmp_path / "labelled.sdf"
+        with Chem.SDWriter(str(source)) as writer:
+            for text in LABELLED:
+                mol = Chem.AddHs(Chem.MolFromSmiles(text))
+                assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+                writer.write(Chem.RenumberAtoms(mol, list(reversed(range(mol.GetNumAtoms())))))
+    config = PrepareConfig(hydrogens=hydrogens, conformers=conformers)  # type: ignore[arg-type]
+    assert prepare([source], tmp_path / "store", config).rejected == {}
+    store = Store.open(tmp_path / "store")
+    assert store.smiles() == list(LABELLED.values())
+    expected = featurize_smiles(list(LABELLED), hydrogens)  # type: ignore[arg-type]
+    for graph, seen in zip(store.graphs(), expected, strict=True):
+        assert seen.graph is not None
+        assert np.array_equal(graph.node_features_NF, seen.graph.node_features_NF)
+    if conformers != "none" and hydrogens != "heavy_both":
+        assert store.conformer_atom_counts[:].tolist() == [6, 9, 3, 12, 6]
+
+
+def test_a_file_of_heavy_atoms_has_no_place_for_deuterium(tmp_path: Path) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles("[2H]OC"))
+    assert rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+    with Chem.SDWriter(str(tmp_path / "heavy.sdf")) as writer:
+        writer.write(Chem.RemoveHs(mol))
+    prepare([tmp_path / "heavy.sdf"], tmp_path / "store", PrepareConfig(conformers="file"))
+    store = Store.open(tmp_path / "store")
+    assert (store.smiles(), store.conformer_atom_counts[:].tolist()) == (["CO"], [2])
 
 
 @pytest.mark.parametrize("hydrogens", ["heavy_both", "all_both"])

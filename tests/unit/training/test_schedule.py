@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.common.errors import ConfigError
 from dnd.training.settings import LoopConfig, learning_rate, stepwise_warmup_cosine, warmup_cosine
 
 RECORDED = np.load(Path(__file__).parents[2] / "reference" / "schedules.npz", allow_pickle=False)
@@ -51,3 +52,24 @@ def test_every_rate_of_a_run_is_finite_and_between_0_and_the_peak(schedule: str)
 def test_a_warmup_of_nothing_or_of_everything_is_no_division_by_zero(schedule: str, warmup: float, epochs: int) -> None:
     config = LoopConfig(epochs=epochs, warmup_epochs=warmup, learning_rate=1e-3, schedule=schedule)
     assert all(0 <= rate(config, step) <= 1e-3 for step in range(10 * epochs))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *((name, 0, "at least 1") for name in ("epochs", "batch_size", "evaluate_every", "log_every")),
+        *((name, 0, "at least 1, or none") for name in ("max_tokens", "patience", "checkpoint_every", "threads")),
+        *((name, -0.1, "at least 0") for name in ("learning_rate", "min_learning_rate", "warmup_epochs")),
+        ("weight_decay", -0.1, "at least 0"),  # weights would grow
+        ("learning_rate", math.nan, "at least 0"),
+        ("clip_norm", -1.0, "above 0, or none"),  # the loss would be climbed
+        ("clip_norm", 0.0, "above 0, or none"),
+        ("betas", (0.9,), "two numbers from 0 to below 1"),
+        ("betas", (0.9, 1.0), "two numbers from 0 to below 1"),
+        ("plateau_factor", 1.0, "above 0, below 1"),
+        ("plateau_patience", -1, "at least 0"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused_before_any_work(name: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"loop\.{name} is out of range: found .*, expected {expected}"):
+        LoopConfig(**{name: value})  # type: ignore[arg-type]

@@ -194,6 +194,13 @@ def ordered_pairs(offsets: Int[Tensor, "offsets"]) -> tuple[Int[Tensor, "pairs"]
     return source_E[different_E], target_E[different_E]
 
 
+def atom_pairs(offsets: Int[Tensor, "offsets"]) -> Int[Tensor, "2 pairs"]:
+    """Every unordered pair of different atoms of one molecule, in packed numbering."""
+    source_E, target_E = ordered_pairs(offsets)
+    once_E = source_E < target_E
+    return torch.stack([source_E[once_E], target_E[once_E]])
+
+
 def _normalised(norm: nn.BatchNorm1d, values: Tensor) -> Tensor:
     """Batch norm, with the running statistics where a batch of fewer than two rows has none of its own."""
     if norm.training and len(values) < 2:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from dnd.common.compute import torch_generator
 from dnd.common.config import look_up, to_dict
-from dnd.common.errors import ConfigError
+from dnd.common.errors import ConfigError, InputError
 from dnd.graphs.batch import GraphBatch, MoleculeBatch, padding_index
 from dnd.models.students.encoders import build_student
 from dnd.pretraining.baselines.confgen import ConfGenObjective
-from dnd.pretraining.baselines.infomax3d import contrastive_step, ordered_pairs
+from dnd.pretraining.baselines.infomax3d import atom_pairs, contrastive_step
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.heads import LabelHead, ProjectionHead
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
@@ -135,6 +135,7 @@ class ProPredObjective(PretrainingObjective):
 
 
 NUM_HEADS = 2
+_MEDIAN_MOLECULES = 2000  # 300 pairs each are enough for a median
 
 
 class DistanceHead(nn.Module):
@@ -178,30 +179,44 @@ class DisPredObjective(PretrainingObjective):
         store: molecules with conformers.
         config: settings of the run.
 
+    Attributes:
+        median: median distance of the training pairs, angstrom.
+
     Raises:
-        InputError: the store has no conformers.
+        InputError: the store has no conformers, or its training or held-out molecules have no pair of atoms.
     """
 
     def __init__(self, store: Store, config: PretrainConfig) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
         require_conformers(store)
+        rows = self.train_rows.sample()
+        distance_P = distances(store.read(rows[:: -(-len(rows) // _MEDIAN_MOLECULES)]))[1]
+        if not len(distance_P) or store.atom_counts[self.holdout_rows].max() < 2:
+            raise InputError(
+                "no distance to learn, or none to judge by",
+                found="only single atoms among the training or the held-out molecules",
+                next_step="Use more molecules or raise holdout_fraction",
+            )
+        self.median = float(distance_P.median())
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
             self.head = DistanceHead(self.student.width)
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
-        """Mean absolute error in angstrom; `parts` has that of one constant distance, the batch's median."""
-        assert batch.conformers is not None
-        source_E, target_E = ordered_pairs(batch.graph.atom_offsets)
-        once_E = source_E < target_E
-        pairs_2P = torch.stack([source_E[once_E], target_E[once_E]])
-        positions_N3 = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
-        distance_P = (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
+        """Mean absolute error in angstrom; `parts` has that of one constant, the median of the training pairs."""
+        pairs_2P, distance_P = distances(batch)
         predicted_P = self.head(self.student(batch.graph).atoms_ND, batch.graph, pairs_2P)
         loss = distance_loss(predicted_P, distance_P)
-        constant = distance_P.median() if len(distance_P) else distance_P.new_zeros(())
-        parts = {"loss_of_the_median": distance_loss(constant.expand_as(distance_P), distance_P)}
+        parts = {"loss_of_the_median": distance_loss(torch.full_like(distance_P, self.median), distance_P)}
         return StepLoss(loss, parts, torch.tensor(float(len(distance_P))))
+
+
+def distances(batch: MoleculeBatch) -> tuple[Int[Tensor, "2 pairs"], Float[Tensor, "pairs"]]:
+    """Every unordered pair of graph atoms of a molecule, numbered over the batch, and its distance in angstrom."""
+    assert batch.conformers is not None
+    pairs_2P = atom_pairs(batch.graph.atom_offsets)
+    positions_N3 = batch.conformers.positions_A3[batch.conformers.graph_atoms_N]
+    return pairs_2P, (positions_N3[pairs_2P[0]] - positions_N3[pairs_2P[1]]).norm(dim=1)
 
 
 # The run, whichever of the four is chosen.
