@@ -80,7 +80,7 @@ def _settings(predictor: Predictor, member: Member) -> dict[str, Any]:
         "standardize": predictor.parts.standardize,
         "explicit_hydrogens": predictor.parts.hydrogens == "all_both",
         "identifiers": _identifiers(member),
-        "limits": {name: value for name, value in asdict(LIMITS).items() if name in ("text_bytes", "heavy_atoms")},
+        "limits": asdict(LIMITS),
         "targets": _targets(predictor.targets, predictor.parts.config.get(MOST_ATOMS) or {}),
     }
 

@@ -29,6 +29,7 @@ BOND_TYPE = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 BOND_STEREO = ("STEREONONE", "STEREOZ", "STEREOE", "STEREOCIS", "STEREOTRANS", "STEREOANY")
 ATOMIC_NUMBERS, CHARGES, DEGREES, HYDROGENS, RADICALS = range(1, 119), range(-5, 6), range(11), range(9), range(5)
 
+ATOM = re.compile(r"\[[^\[\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
 SELFIES = re.compile(r"(?:\[(?:C|N|O|S|P|F|Cl|Br|I)\]){2,}")  # as SMILES atoms without hydrogens, so if with [C]
 VALENCE_IS_STRICT = {1, 6, 7, 8, 9}  # other elements may have more bonds than RDKit knows
 ROUNDS = 8  # of writing and reading until a canonical SMILES stays as it is
@@ -113,6 +114,8 @@ def read(text: str, limits: Mapping[str, int], *, standardize: bool = False) -> 
         return "a blank, a ~ or a character that is not printable ASCII"
     if "[C]" in text and SELFIES.fullmatch(text):
         return "the text is SELFIES, not a SMILES"
+    if reason := _too_much(text, limits):
+        return reason
     with rdBase.BlockLogs():
         try:
             mol, relaxed = _parse(text)
@@ -123,6 +126,24 @@ def read(text: str, limits: Mapping[str, int], *, standardize: bool = False) -> 
             return found if is_final else _standard(found, limits)
         except (RuntimeError, ValueError) as error:
             return " ".join(str(error).split())[:150]
+
+
+def _too_much(text: str, limits: Mapping[str, int]) -> str:
+    """What the model reads no more of, counted before the text is parsed; empty where nothing is too much."""
+    outside = ATOM.sub("", text)
+    depth = deepest = 0
+    for character in outside:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    counted = {
+        "atom_tokens": (len(ATOM.findall(text)), "atoms written"),
+        "ring_digits": (sum(map(str.isdigit, outside)), "ring-closure digits"),
+        "fragments": (outside.count(".") + 1, "fragments"),
+        "nesting": (deepest, "parentheses inside each other"),
+    }
+    reasons = (f"{count} {what}, at most {limits[name]} are read"
+               for name, (count, what) in counted.items() if count > limits[name])  # fmt: skip
+    return next(reasons, "")
 
 
 def _parse(text: str) -> tuple[Any, bool]:

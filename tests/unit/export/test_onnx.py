@@ -6,7 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 import onnxruntime
 
+from dnd.chemistry.molecule import LIMITS
 from dnd.cli.main import main
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
@@ -58,11 +59,14 @@ SALTS = [
     "C[S+](C)[O-]", "[O-][N+](=O)c1ccccc1.[Na+].[Cl-]", "N[C@@H](C)C(=O)[O-].[Li+]", "[Na+].[Na+].[O-]S(=O)(=O)[O-]",
     "[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "[SbH6+3]",
 ]  # fmt: skip
-BAD = ["", "no molecule", "C1CC", "C(C)(C)(C)(C)C", "CCO ethanol", "C~C"]
+BAD = [
+    "", "no molecule", "C1CC", "C(C)(C)(C)(C)C", "CCO ethanol", "C~C",
+    ".".join("C" * 33), "C" + "(" * 257 + "C" + ")" * 257, "C" * 1100,
+]  # fmt: skip
 SETTINGS = {
     "explicit_hydrogens": False,
     "identifiers": {"kind": "laplacian", "columns": 16},
-    "limits": {"text_bytes": 4096, "heavy_atoms": 512},
+    "limits": asdict(LIMITS),
 }
 
 

@@ -25,6 +25,7 @@ from dnd.common.files import (
     write_manifest,
 )
 from dnd.common.log import LOGGER, Progress
+from dnd.common.model_folder import FORMAT_VERSION as MODEL_FORMAT
 from dnd.common.runs import (
     RUN_RECORD,
     WatchedInputs,
@@ -66,7 +67,6 @@ from dnd.predictor.targets import Target, digits_of
 KIND, FORMAT_VERSION = "screen", 1
 ROWS_OF_A_BLEND = 100_000
 """Above, a student that the blend is compressed into is worth its training."""
-_MODEL_FORMAT = 1  # of `common.model_folder`, which would load torch; only the workers need that
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def screen(
     started, folder, config = time.monotonic(), Path(out), config or ScreenConfig()
     where = machines(config.jobs, ray, usual_jobs=ScreenConfig.jobs)
     model = model_folder(model)
-    sealed = verify_folder(model, kind="predictor", format_version=_MODEL_FORMAT)
+    sealed = verify_folder(model, kind="predictor", format_version=MODEL_FORMAT)
     work = ChunkWork.of(worker, config.chunk, folders={"model": model}, digest=str(sealed["digest"]))
     saved = parse_json(read_sealed(model, sealed, "config.json"), model / "config.json")
     remembered = training_of(saved, model).get("smiles_column")
