@@ -164,6 +164,7 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         identities=molecules.identities,
         similarity_B=fitted.similarity_B,
         held_out_BC=fitted.held_out_BC,
+        weight_B=molecules.weight_B,
     )
     metrics = _metrics(plan, fitted, folds)
     beside = _baselines(plan, fitted, folds) if config.baselines else {}

@@ -25,7 +25,7 @@ from dnd.predictor.uncertainty.calibration import (
     sentences,
     write_calibration,
 )
-from dnd.predictor.uncertainty.classes import Platt
+from dnd.predictor.uncertainty.classes import Isotonic, Platt, Temperature
 from dnd.predictor.uncertainty.fitting import calibrate
 from dnd.predictor.uncertainty.intervals import ConformalIntervals, HeldOut, Predicted, conformal_half_width
 from make_golden import GOLDEN
@@ -63,6 +63,20 @@ def test_platt_equals_that_of_scikit_learn():
     assert fitted is not None
     expected = _SigmoidCalibration().fit(scores, labels)
     assert (fitted.slope, fitted.intercept) == pytest.approx((-expected.a_, -expected.b_), abs=1e-3)
+
+
+@pytest.mark.parametrize("scaling", [Platt, Isotonic, Temperature])
+def test_a_label_that_counts_twice_scales_as_two_labels(scaling: type[Platt | Isotonic | Temperature]):
+    generator = np.random.default_rng(5)
+    probabilities = generator.uniform(0.05, 0.95, size=400)
+    labels = (generator.random(400) < probabilities**2).astype(float)
+    values = np.stack([1 - probabilities, probabilities], axis=1) if scaling is Temperature else probabilities
+    often = np.where(np.arange(400) % 4 == 0, 3, 1)
+    counted = scaling.fit(HeldOut(labels, Predicted(values), counts_B=often / often.mean()))
+    repeated = scaling.fit(HeldOut(np.repeat(labels, often), Predicted(np.repeat(values, often, axis=0))))
+    plain = scaling.fit(HeldOut(labels, Predicted(values)))
+    found, wanted, other = (one.apply(Predicted(values)) for one in (counted, repeated, plain))
+    assert np.abs(found - wanted).max() < 0.005 < np.abs(found - other).max()
 
 
 def test_platt_keeps_the_ranking_or_is_left_out():

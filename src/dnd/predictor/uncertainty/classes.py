@@ -72,13 +72,15 @@ class Platt(Probabilities):
         positive, count = int(labels_B.sum()), len(labels_B)
         if min(positive, count - positive) < fewest:
             return None
+        counts_B = data.each_counts_B
+        weight = float(counts_B[labels_B > 0].sum())
         scores_B = logit(probabilities_B.clip(LOGIT_EDGE, 1 - LOGIT_EDGE))
-        wanted_B = np.where(labels_B > 0, (positive + 1) / (positive + 2), 1 / (count - positive + 2))
+        wanted_B = np.where(labels_B > 0, (weight + 1) / (weight + 2), 1 / (count - weight + 2))
 
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
             outputs_B = parameters[0] * scores_B + parameters[1]
-            errors_B = expit(outputs_B) - wanted_B
-            value = (np.logaddexp(0, outputs_B) - wanted_B * outputs_B).sum()
+            errors_B = counts_B * (expit(outputs_B) - wanted_B)
+            value = (counts_B * (np.logaddexp(0, outputs_B) - wanted_B * outputs_B)).sum()
             return float(value), np.array([(errors_B * scores_B).sum(), errors_B.sum()])
 
         slope, intercept = map(float, minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
@@ -121,7 +123,7 @@ class Isotonic(Probabilities):
             return None
         probabilities_B = data.predicted.values
         steps_B = IsotonicRegression(y_min=_KNOT_EDGE, y_max=1 - _KNOT_EDGE).fit_transform(
-            probabilities_B, data.labels_B
+            probabilities_B, data.labels_B, sample_weight=data.counts_B
         )
         values = np.unique(steps_B)
         if len(values) < 2:
@@ -168,7 +170,8 @@ class Temperature(Probabilities):
         logs_BK, true = _logarithms(data.predicted), (np.arange(len(data)), data.places_B)
 
         def loss(log_temperature: float) -> float:
-            return float(-np.log(softmax(logs_BK / np.exp(log_temperature)).clip(LOGIT_EDGE, 1.0))[true].mean())
+            logs_B = np.log(softmax(logs_BK / np.exp(log_temperature)).clip(LOGIT_EDGE, 1.0))[true]
+            return -float(np.average(logs_B, weights=data.counts_B))
 
         best = minimize_scalar(loss, bounds=_RANGE, method="bounded")
         return cls(float(np.exp(best.x)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dnd.chemistry.splits import Split
-from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform, normalised
+from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform, Weights, normalised
 from dnd.predictor.uncertainty.calibration import (
     Array,
     Calibration,
@@ -56,6 +56,7 @@ class PartitionPredictions:
         similarity_B: similarity of all molecules to the nearest one that their predictions were learned from; None =
             not known.
         molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
+        weight_B: weight of each molecule's labels; None = 1.
     """
 
     rows: np.ndarray
@@ -65,6 +66,7 @@ class PartitionPredictions:
     spread_BC: Array | None = None
     similarity_B: np.ndarray | None = None
     molecule_B: np.ndarray | None = None
+    weight_B: Weights = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ class Column:
         similarity_B = None if part.similarity_B is None else part.similarity_B[own]
         predicted = Predicted(values[known_B], spread_B, self.transform, similarity_B)
         molecule_B = None if part.molecule_B is None else part.molecule_B[own]
-        return HeldOut(labels_B[known_B], predicted, molecule_B=molecule_B), own
+        counts_B = None
+        if part.weight_B is not None and len(own):
+            counts_B = part.weight_B[own] / part.weight_B[own].mean()
+        return HeldOut(labels_B[known_B], predicted, molecule_B=molecule_B, counts_B=counts_B), own
 
 
 def calibrate(
@@ -118,6 +123,7 @@ def calibrate(
     similarity_B: np.ndarray | None = None,
     identities: Sequence[str] = (),
     held_out_BC: Array | None = None,
+    weight_B: Weights = None,
 ) -> tuple[list[tuple[Split, Array]], Calibration]:
     """Fit and evaluate the calibration, and return the predictions calibrated, as the model will return them.
 
@@ -140,6 +146,8 @@ def calibrate(
         identities: identities of all molecules, such as canonical SMILES; empty = every row is a molecule of its own.
         held_out_BC: what a single partition's calibration is fitted to in place of its predictions, where these had a
             part in stopping the training and so err less than those of new molecules will. None = the predictions.
+        weight_B: weights of all molecules' labels, by which probabilities are scaled; None = 1. Intervals and sets are
+            made for a share of the molecules, whatever they weigh.
     """
     folds = [(part, normalised(values, groups)) for part, values in folds]
     single, given = len(folds) == 1, fit_rows is not None
@@ -149,7 +157,7 @@ def calibrate(
     known = (spread_BC, similarity_B) if single else (None, None)
     unflattered = [normalised(held_out_BC, groups)] if single and held_out_BC is not None else [own for _, own in folds]
     partitions = [
-        PartitionPredictions(rows, values, part, single and given, *known, molecule_B)
+        PartitionPredictions(rows, values, part, single and given, *known, molecule_B, weight_B)
         for rows, values, (part, _) in zip(fit_rows, unflattered, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
@@ -214,11 +222,12 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
     """All molecules one behind the other, without spread and similarity."""
     first = parts[0].predicted
     values = np.concatenate([one.predicted.values for one in parts])
-    known = parts[0].molecule_B is not None
+    known, weighted = parts[0].molecule_B is not None, parts[0].counts_B is not None
     return HeldOut(
         np.concatenate([one.labels_B for one in parts]),
         replace(first, values=values, spread_B=None, similarity_B=None),
         molecule_B=np.concatenate([one.molecule_B for one in parts if one.molecule_B is not None]) if known else None,
+        counts_B=np.concatenate([one.each_counts_B for one in parts]) if weighted else None,
     )
 
 
@@ -301,5 +310,9 @@ def isotonic_is_better(data: HeldOut) -> bool:
         line, scaling = Isotonic.fit(taught), Platt.fit(taught)
         if line is None or scaling is None:
             return False
-        losses += [log_losses(judged.labels_B, Predicted(own.apply(judged.predicted))).sum() for own in (scaling, line)]
+        counts_B = judged.each_counts_B
+        losses += [
+            (counts_B * log_losses(judged.labels_B, Predicted(own.apply(judged.predicted)))).sum()
+            for own in (scaling, line)
+        ]
     return bool(losses[1] < (1 - GAIN) * losses[0])

@@ -73,16 +73,23 @@ class HeldOut:
         predicted: the model's predictions for them.
         weights_B: weight of each label, with the sum 1; None = equal weights.
         molecule_B: number of the molecule of each row, the same for replicates; None = every row is a molecule.
+        counts_B: how often each label counts where probabilities are scaled, with the mean 1; None = once.
     """
 
     labels_B: Float[np.ndarray, "molecules"]
     predicted: Predicted
     weights_B: Float[np.ndarray, "molecules"] | None = None
     molecule_B: Int[np.ndarray, "molecules"] | None = None
+    counts_B: Float[np.ndarray, "molecules"] | None = None
 
     def __len__(self) -> int:
         """Number of molecules."""
         return len(self.labels_B)
+
+    @property
+    def each_counts_B(self) -> Float[np.ndarray, "molecules"]:
+        """`counts_B`, 1 where there is none."""
+        return np.ones(len(self)) if self.counts_B is None else self.counts_B
 
     @property
     def places_B(self) -> np.ndarray:
@@ -104,8 +111,8 @@ class HeldOut:
             spread_B=None if spread_B is None else spread_B[rows],
             similarity_B=None if similarity_B is None else similarity_B[rows],
         )
-        molecule_B = None if self.molecule_B is None else self.molecule_B[rows]
-        return HeldOut(self.labels_B[rows], part, molecule_B=molecule_B)
+        molecule_B, counts_B = (None if own is None else own[rows] for own in (self.molecule_B, self.counts_B))
+        return HeldOut(self.labels_B[rows], part, molecule_B=molecule_B, counts_B=counts_B)
 
 
 class Calibrator(ABC):
