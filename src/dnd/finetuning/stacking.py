@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ from dnd.predictor.targets import Target, from_learned_scale, normalised, on_lea
 # The students of a blend: judged out of fold, kept only where the first of them helps, then trained on all molecules.
 #
 # Student k learns from all folds but fold k, which stops its training early and which it predicts. Training goes on
-# beyond the first student only if that one lowers the error of the blend on its fold. The students that the model keeps
-# are trained anew on all development molecules, for the mean of the best epochs, with no part held out.
+# beyond the first student only if that one lowers the error of the blend on its fold. If the students then have a
+# weight in the blend, they are trained anew on all development molecules, for the mean of the best epochs, with no part
+# held out.
 #
 # A fold that stops a student's training would flatter that student's predictions for it, and with them its weight and
 # the calibration: of its two halves each is predicted at the epoch that the other prefers (cross-fitted early
@@ -87,11 +88,7 @@ class BlendStudents:
 
     def predictions(self, data: FoldData, partition: Split) -> Array:
         """Of a fold by the students that did not learn from it, half by half; of the test part by all final ones."""
-        found_BC = np.full(data.targets_BC.shape, np.nan)
-        for fold in range(min(len(self.out_of_fold), data.num_folds)):
-            held_out = data.rows[data.folds == fold]
-            own = self.out_of_fold[fold :: data.num_folds]
-            found_BC[held_out] = _mean_of(data.targets, [result.halves_VC for result in own])
+        found_BC = _predicted_out_of_fold(self.out_of_fold, data)
         finals = [result.predictions_BC[partition.test] for result in self.finals]
         found_BC[partition.test] = _mean_of(data.targets, finals)
         return found_BC
@@ -224,6 +221,11 @@ def train_students(
         if result is None:
             return None
         out_of_fold.append(result)
+    members = {STUDENTS: _predicted_out_of_fold(out_of_fold, data), **fits.out_of_fold}
+    if not _weights(plan, data, members, scale_C)[0].any():
+        reason = "students: no weight beside the other members"
+        LOGGER.info(f"{reason}; none is trained on all molecules")
+        return BlendStudents(left_out=reason)
     finals = []
     for student in range(students.count):
         result = student_fits.fit_final(student, out_of_fold, frozen=frozen)
@@ -233,6 +235,25 @@ def train_students(
     length = f"{finals[0].best_epoch} {'steps of the head' if frozen else 'epochs'}"
     LOGGER.info(f"students: {len(finals)} trained on all {len(development(partition))} molecules for {length}")
     return BlendStudents(out_of_fold, finals)
+
+
+def _predicted_out_of_fold(out_of_fold: Sequence[MemberResult], data: FoldData) -> Array:
+    """Of a fold by the students that did not learn from it, half by half; NaN elsewhere."""
+    found_BC = np.full(data.targets_BC.shape, np.nan)
+    for fold in range(min(len(out_of_fold), data.num_folds)):
+        own = out_of_fold[fold :: data.num_folds]
+        found_BC[data.rows[data.folds == fold]] = _mean_of(data.targets, [result.halves_VC for result in own])
+    return found_BC
+
+
+def _weights(
+    plan: Plan, data: FoldData, members: Mapping[str, Array], scale_C: np.ndarray
+) -> Float[np.ndarray, "members targets"]:
+    """Weights of the members by their predictions for the development molecules, which are out of fold."""
+    labels_BC = on_learned_scale(data.targets, data.judged_BC[data.rows])
+    out_of_fold_MBC = np.stack([on_learned_scale(data.targets, own[data.rows]) for own in members.values()])
+    weight_B = data.weights_of(data.rows)
+    return fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric, weight_B)
 
 
 def _mean_of(targets: Sequence[Target], predictions: Sequence[Array]) -> Array:
@@ -409,10 +430,7 @@ def _combine(
     values |= {name: values_BC.copy() for name, values_BC in fits.out_of_fold.items()}
     if students.left_out:
         fits.dropped.append(students.left_out)
-    labels_BC = on_learned_scale(data.targets, data.judged_BC[data.rows])
-    out_of_fold_MBC = np.stack([on_learned_scale(data.targets, member[data.rows]) for member in values.values()])
-    weight_B = data.weights_of(data.rows)
-    weights_MC = fit_weights(out_of_fold_MBC, labels_BC, plan.tasks.kinds, scale_C, plan.config.metric, weight_B)
+    weights_MC = _weights(plan, data, values, scale_C)
     used = [name for name, weights_C in zip(values, weights_MC, strict=True) if weights_C.any() and name != STUDENTS]
     kept, left_out = with_smaller_forests([fits.models[name] for name in used], FOREST_BYTES // len(plan.parts))
     models = {**fits.models, **dict(zip(used, kept, strict=True))}

@@ -95,6 +95,22 @@ def test_a_first_student_that_does_not_help_is_the_last_one(tmp_path: Path, monk
     assert np.isfinite(Predictor.load(model, device="cpu").predict(molecules()[:2])["size_pred"]).all()
 
 
+def test_students_without_a_weight_are_not_trained_on_all_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stacking, "lowers_error", lambda *_: (True, 0.0, 1.0))
+    monkeypatch.setattr(
+        "dnd.finetuning.stacking.fit_weights",
+        lambda values, *_: np.repeat(np.eye(len(values))[-1:].T, values.shape[2], axis=1),
+    )
+    model, lines = made(tmp_path)
+    said = "students: no weight beside the other members"
+    assert any(f"{said}; none is trained on all molecules" in line for line in lines)
+    assert sorted(path.name for path in model.glob("member-*")) == ["member-0", "member-1"]
+    blend = read_json(model / "metrics.json")["blend"][0]
+    assert (blend["students"], list(blend["members"])) == (0, ["ridge"])
+    assert said in blend["left_out"]
+    assert np.isfinite(Predictor.load(model, device="cpu").predict(molecules()[:2])["size_pred"]).all()
+
+
 @pytest.mark.parametrize("better", ["head", "whole"])
 def test_of_few_labels_the_body_is_trained_only_if_that_is_better_out_of_fold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: str
