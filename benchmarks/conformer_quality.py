@@ -177,7 +177,7 @@ def main() -> None:
     """Measure what is missing and draw the page."""
     parser = arguments(NAME, __doc__, "folder of the stores, runs and lines")
     parser.add_argument("--qm9", type=Path, required=True, help=".npz with flat arrays")
-    parser.add_argument("--molecules", type=int, default=1500, help="drawn from it")
+    parser.add_argument("--molecules", type=int, default=1000, help="drawn from it")
     options: argparse.Namespace = parser.parse_args()
     stores = stores_of(options.qm9, options.molecules, options.out)
     cells = [(name, str(seed)) for seed in options.seeds for name in SOURCES]
