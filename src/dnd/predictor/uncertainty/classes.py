@@ -128,7 +128,9 @@ class Isotonic(Probabilities):
         values = np.unique(steps_B)
         if len(values) < 2:
             return None
-        centres = np.array([probabilities_B[steps_B == value].mean() for value in values])
+        counts_B = data.each_counts_B
+        on_step = [steps_B == value for value in values]
+        centres = np.array([np.average(probabilities_B[own_B], weights=counts_B[own_B]) for own_B in on_step])
         inner = (centres > 0) & (centres < 1)
         centres, values = centres[inner], values[inner]
         if len(values) < 2 or (np.diff(centres) <= 0).any():
