@@ -41,7 +41,7 @@ WIDTH = 120
 INTRODUCTION = """# What the quality of the conformers is worth
 
 Drawn from `conformer_quality/conformer_quality.csv` by `python benchmarks/conformer_quality.py -o OUT --qm9 qm9_3d.npz
---page docs/results`.
+--seeds SEEDS --page docs/results`.
 
 The same molecules of QM9 with three kinds of geometry: DFT, relaxed by MMFF94s, and as ETKDGv3 embeds them. From each a
 teacher (2 layers of width 64, 8 epochs) and a TokenGT (4 layers of width 64, D&D-NODE, 10 epochs) are trained with the

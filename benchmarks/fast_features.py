@@ -192,6 +192,7 @@ def _out_of_fold(
 
 
 def blended(y_B: np.ndarray, values: list[np.ndarray], task: str) -> np.ndarray:
+    """The weighted mean of predictions out of fold, with the weights that a model would have."""
     stacked_MBC = np.stack(values)[:, :, None]
     scale_C = np.array([y_B.std() if task == "regression" else 1.0])
     weights_MC = fit_weights(stacked_MBC, y_B[:, None], (task,), scale_C)

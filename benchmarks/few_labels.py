@@ -21,7 +21,7 @@ from dnd.common.compute import numpy_generator
 from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
-from dnd.reproduction.further_sets import FURTHER_SETS, load_further
+from dnd.reproduction.further_sets import BIOGEN, FURTHER_SETS, MOLECULEACE, load_further
 from dnd.reproduction.multitask import labelled_csv
 
 NAME = "few_labels"
@@ -75,10 +75,13 @@ def page(lines: list[Line]) -> str:
             encoder: float(np.mean([float(line["rmse"]) for line in of_set if line["encoder"] == encoder]))
             for encoder in ENCODERS
         }
-    logs = np.array([np.log(one["dnd-base"] / one["random"]) for one in errors.values()])
+    logs = {name: np.log(one["dnd-base"] / one["random"]) for name, one in errors.items()}
+    groups = {"MoleculeACE": MOLECULEACE, "Biogen": BIOGEN}
+    whole = change_of(np.array([*logs.values()]))
+    parts = [f"{change_of(np.array([logs[one] for one in own]))} on {title}'s" for title, own in groups.items()]
     sentence = (
-        f"**With `dnd-base` the error changes by {change_of(logs)}** in the geometric mean over the sets, of each the "
-        f"mean over {len(seeds)} seeds; in brackets on how many sets it is lower, and Wilcoxon's p over them."
+        f"**With `dnd-base` the error changes by {whole}** in the geometric mean over the sets, of each the mean over "
+        f"{len(seeds)} seeds; by {' and '.join(parts)} sets. In brackets: on how many it is lower, and Wilcoxon's p."
     )
     text = [INTRODUCTION, textwrap.fill(sentence, _WIDTH, break_on_hyphens=False), ""]
     text += ["| set | labels | test molecules | no encoder | `dnd-base` | change |", "|---|---|---|---|---|---|"]

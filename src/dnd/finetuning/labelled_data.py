@@ -246,8 +246,8 @@ def weighted(molecules: LabelledMolecules, weights: Float[np.ndarray, "rows"]) -
     """The molecules with weights, in units of their median: so the typical row counts as one row, in any unit.
 
     Weights that are all alike say nothing, and the molecules come back as they were. What weighs is the fit of every
-    member, the choice of epoch and blend, and the metrics. The power of a Yeo-Johnson map, the calibration of
-    uncertainty, the baselines and the comparison with them see no weights.
+    member, the choice of epoch and blend, the scaling of probabilities, and the metrics. The power of a Yeo-Johnson
+    map, intervals and sets, the baselines and the comparison with them see no weights.
 
     Args:
         molecules: of one table.

@@ -155,10 +155,10 @@ def calibrate(
         fit_rows = [part.valid if single else part.test for part, _ in folds]
     molecule_B = np.unique(np.asarray(identities), return_inverse=True)[1] if identities else None
     known = (spread_BC, similarity_B) if single else (None, None)
-    unflattered = [normalised(held_out_BC, groups)] if single and held_out_BC is not None else [own for _, own in folds]
+    fitted_to = [normalised(held_out_BC, groups)] if single and held_out_BC is not None else [own for _, own in folds]
     partitions = [
         PartitionPredictions(rows, values, part, single and given, *known, molecule_B, weight_B)
-        for rows, values, (part, _) in zip(fit_rows, unflattered, folds, strict=True)
+        for rows, values, (part, _) in zip(fit_rows, fitted_to, folds, strict=True)
     ]
     maps = list(transforms) or [AS_IT_IS] * len(kinds)
     columns = [Column(kind, own, place) for place, (kind, own) in enumerate(zip(kinds, maps, strict=True))]
