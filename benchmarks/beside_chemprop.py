@@ -31,7 +31,7 @@ CHEMPROP = "chemprop"
 TRAINING = 1000
 _DND = [sys.executable, "-P", "-m", "dnd"]
 _CHEMPROP_MAIN = "from chemprop.cli.main import main; main()"
-_RECIPES = {"fast": ["--recipe", "fast"], "best": [], "student": ["--recipe", "small"]}
+_RECIPES = {"fast": [], "best": ["--recipe", "best"], "student": ["--recipe", "small"]}
 
 
 def main() -> None:

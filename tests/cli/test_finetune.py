@@ -103,6 +103,11 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
         (["--target-columns", "size", "--recipe", "papers"], "Did you mean paper?"),
         (["--target-columns", "size", "--student", "gina"], "gine"),
         (["--target-columns", "size", "loop.epoch=3"], "epochs"),
+        (
+            ["--target-columns", "size", "loop.epochs=3"],
+            "loop.epochs is a setting of students",
+        ),
+        (["--target-columns", "size", "--student", "gcn"], "student.name is a setting of students"),
         (["--target-columns", "size", "--encoder", "nowhere"], "not a folder"),
     ],
 )

@@ -23,11 +23,7 @@ RUN_PAGES = [page for page in PAGES if "results" not in page.parts and BLOCK.sea
 
 
 # A reader copies the plain command; here it takes seconds, unless the page says itself how long it may take.
-SMALL = (
-    "--recipe small --encoder random --ensemble 2 baselines=false student.name=tokengt student.width=16 "
-    "student.num_layers=2 student.num_heads=2 loop.epochs=1"
-)
-SHRINKING = f"""#!/bin/sh
+SHRINKING = """#!/bin/sh
 case " $* " in
   *" loop.epochs="*|*" --limit "*) exec "$DND" "$@" ;;
   " prepare qm9_slice.npz "*) exec "$DND" "$@" --limit 60 ;;
@@ -39,10 +35,9 @@ case " $* " in
   " pretrain-base "*) exec "$DND" "$@" --recipe tiny most_molecules=40 ;;
   " compress "*) exec "$DND" "$@" most_rows=100 loop.epochs=2 ;;
   " finetune "*--time-limit*) exec "$DND" "$@" ;;
-  " finetune "*"--recipe fast"*) exec "$DND" "$@" blend.folds=2 blend.trees=10 baselines=false ;;
   " finetune "*"--recipe small"*) exec "$DND" "$@" baselines=false loop.epochs=2 ;;
-  " finetune "*--recipe*|" finetune "*--time-limit*|" finetune "*--metric*|" finetune "*--search*) exec "$DND" "$@" ;;
-  " finetune "*) exec "$DND" "$@" {SMALL} ;;
+  " finetune "*--recipe*) exec "$DND" "$@" ;;
+  " finetune "*) exec "$DND" "$@" blend.folds=2 blend.trees=10 baselines=false ;;
   *) exec "$DND" "$@" ;;
 esac
 """
@@ -53,9 +48,10 @@ exec "$TORCHRUN" "$@" --recipe tiny loop.epochs=1
 SHRINKING_PYTHON = """
 from dnd.common import config
 def shrunk(recipe, overrides, stage, given=config._given):
-    is_finetuning = stage == "finetune"
-    words = ["baselines=false", "loop.epochs=1", *overrides] if is_finetuning else overrides
-    return given("small" if is_finetuning else recipe, words, stage)
+    if stage != "finetune":
+        return given(recipe, overrides, stage)
+    own = {"fast": ["blend.folds=2", "blend.trees=10"], "small": ["loop.epochs=1"]}[recipe]
+    return given(recipe, ["baselines=false", *own, *overrides], stage)
 config._given = shrunk
 """
 

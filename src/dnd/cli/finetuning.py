@@ -116,7 +116,7 @@ def finetune(
         ),
     ] = None,
     ensemble: Annotated[int | None, typer.Option(help="Number of members, trained with consecutive seeds.")] = None,
-    recipe: Annotated[str, recipe_option("finetune")] = "best",
+    recipe: Annotated[str, recipe_option("finetune")] = "fast",
     metric: Metric = None,
     time_limit: TimeLimit = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of the training; the split has split_seed.")] = None,
@@ -131,7 +131,7 @@ def finetune(
 ) -> None:
     """Train a model on labelled molecules and compare it with classical baselines."""
     from dnd.common.compute import kept_to_the_end
-    from dnd.common.config import check_settings, load_config, read_duration
+    from dnd.common.config import check_settings, read_duration
     from dnd.common.errors import ConfigError
 
     options = {
@@ -167,13 +167,13 @@ def finetune(
     kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
     with kept_to_the_end():  # torch is loaded from here on
         from dnd.finetuning.finetune import finetune as run
-        from dnd.finetuning.settings import FinetuneConfig
+        from dnd.finetuning.settings import finetune_config
         from dnd.finetuning.students import encoder_choice, student_settings
         from dnd.models.students.encoders import RANDOM
 
     own = student_settings(student, encoder or RANDOM)
     encoder = encoder_choice(encoder, [*own, *words])
-    config = load_config(FinetuneConfig, recipe, [*own, *overrides], stage="finetune")
+    config = finetune_config(recipe, [*own, *overrides])
     files = []
     if also:
         from dnd.finetuning.several_files import labelled_file

@@ -60,7 +60,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "contrast": ("tiny", "small", "paper", "qm9"),
     "denoise": ("tiny", "small", "gpu", "paper"),
     "distill": ("tiny", "small", "gpu", "paper", "coordinated"),
-    "finetune": ("best", "fast", "small", "paper", "qm9"),
+    "finetune": ("fast", "best", "small", "paper", "qm9"),
     "pretrain": ("tiny", "small", "paper"),
 }
 """Recipes of each stage that help, hints and completion name; others belong to a verb, such as `dnd demo`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
-from dnd.common.config import look_up
+from dnd.common.config import load_config, look_up
 from dnd.common.errors import ConfigError
 from dnd.finetuning.blend_weights import Metric
 from dnd.finetuning.objective import ValueLoss
@@ -222,3 +224,35 @@ class FinetuneConfig(TableSettings):
             )
         if self.targets == "raw" and self.transform in ("log", "yeo-johnson"):
             raise ConfigError("targets=raw can't be combined with a transform", found=f"transform={self.transform}")
+
+
+_TRAINING = (
+    "ensemble", "student", "regularization", "head", "batch_norm", "select_by", "probe_steps", "layer_decay", "loss",
+    "loop", "blend.second", "blend.passes",
+)  # fmt: skip
+_NO_TRAINING = frozenset(f"loop.{name}" for name in ("seed", "device", "threads", "skip_nonfinite", "allow_change"))
+"""Settings of the loop that hold without a training too, or that do no harm there."""
+
+
+def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
+    """The settings of a finetuning; those of a student's training are refused where no student is trained.
+
+    Args:
+        recipe: see `load_config`.
+        words: `key=value`, on top of the recipe.
+
+    Raises:
+        ConfigError: as `load_config`; a setting that nothing would come of.
+    """
+    config = load_config(FinetuneConfig, recipe, words, stage="finetune")
+    if not config.blend.students:
+        for word in words:
+            name = word.partition("=")[0].strip()
+            if name not in _NO_TRAINING and any(f"{name}.".startswith(f"{own}.") for own in _TRAINING):
+                raise ConfigError(
+                    f"{name} is a setting of students, and recipe {recipe} trains none",
+                    found=word,
+                    next_step="Choose recipe small for one student, best for students and classical models, "
+                    f"or leave {name} out",
+                )
+    return config

@@ -210,7 +210,7 @@ def finetune(
     target_columns: str | Sequence[str],
     out: Path | str,
     *,
-    recipe: str | Path = "best",
+    recipe: str | Path = "fast",
     encoder: Any = None,
     task: str | None = None,
     split: str | None = None,
@@ -236,7 +236,7 @@ def finetune(
         data: a path, a DataFrame, or a mapping of columns.
         target_columns: columns with labels; an empty cell, None or NaN is a missing label.
         out: MODEL folder; `report.html` is in it.
-        recipe: `best`, `fast`, `small`, `paper`, or a TOML file.
+        recipe: `fast`, `best`, `small`, `paper`, or a TOML file.
         encoder: a shipped encoder, an ENCODER folder, what `dnd.distill` returned, or `random`; when None, the one
             that ships, or random weights where `settings` describe a student.
         task: `auto`, `regression`, `classification` or `multiclass`.
@@ -286,12 +286,12 @@ def finetune(
     check_settings("finetune", recipe, [*given, *words])
 
     from dnd.finetuning.finetune import finetune as run
-    from dnd.finetuning.settings import FinetuneConfig
+    from dnd.finetuning.settings import finetune_config
     from dnd.finetuning.students import encoder_choice
     from dnd.interface.model import as_file
     from dnd.report.model_report import write_missing_report
 
-    config = load_config(FinetuneConfig, recipe, [*given, *words], stage="finetune")
+    config = finetune_config(recipe, [*given, *words])
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
     labels = _names(target_columns)
     with told(level_of(verbose)), as_file(data, smiles_column, labels) as (path, column):

@@ -37,7 +37,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
-        recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        recipe: `fast`, `best`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's when None, which holds for the following parameters too.
@@ -66,7 +66,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
     def __init__(
         self,
         encoder: str | Path | None = None,
-        recipe: str = "best",
+        recipe: str = "fast",
         settings: Mapping[str, object] | None = None,
         ensemble: int | None = None,
         epochs: int | None = None,
@@ -143,7 +143,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         if any(name not in columns for name in names):
             raise ValueError(
                 "the model has a single member, so there is no deviation between members. "
-                "Fit with ensemble=3, or recipe='best'"
+                "Fit with ensemble=3, or recipe='fast'"
                 if what == "std"
                 else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
                 "or raise validation_fraction"
@@ -173,7 +173,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
     Args:
         encoder: the name of a shipped encoder, an ENCODER folder, or `random`; None = the one that ships, or random
             weights where `settings` describe a student.
-        recipe: `best`, `fast`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
+        recipe: `fast`, `best`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
         ensemble: number of students; the recipe's when None, which holds for the following parameters too.
@@ -202,7 +202,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
     def __init__(
         self,
         encoder: str | Path | None = None,
-        recipe: str = "best",
+        recipe: str = "fast",
         settings: Mapping[str, object] | None = None,
         ensemble: int | None = None,
         epochs: int | None = None,

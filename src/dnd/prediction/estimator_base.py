@@ -17,13 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
-from dnd.common.config import load_config, model_folder, read_duration, setting_words
+from dnd.common.config import model_folder, read_duration, setting_words
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.settings import FinetuneConfig, finetune_config
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
@@ -66,7 +66,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
     def __init__(
         self,
         encoder: str | Path | None = None,
-        recipe: str = "best",
+        recipe: str = "fast",
         settings: Mapping[str, object] | None = None,
         ensemble: int | None = None,
         epochs: int | None = None,
@@ -153,7 +153,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             own += [f"{setting}={value}"] if value is not None else []
         if self.time_limit is not None:
             own.append(f"blend.time_limit_s={read_duration(str(self.time_limit))}")
-        config = load_config(FinetuneConfig, self.recipe, [*own, *words], stage="finetune")
+        config = finetune_config(self.recipe, [*own, *words])
         return encoder_choice(self.encoder, words), config
 
     def _open(self, folder: Path, device: str) -> None:

@@ -83,7 +83,7 @@ def test_recipes_are_called_alike_in_hints_and_in_the_folder() -> None:
     assert named <= set(recipe_names())
     others = {"finetune-brief", "finetune-demo", "denoise-demo", "distill-demo"}  # of `distill --level auto` and `demo`
     assert set(recipe_names()) - named == others
-    with pytest.raises(ConfigError, match=r"one of best, fast, small, paper, qm9, or a TOML file\. Did you mean fast"):
+    with pytest.raises(ConfigError, match=r"one of fast, best, small, paper, qm9, or a TOML file\. Did you mean fast"):
         load_config(Outer, "fastt", stage="finetune")
 
 

@@ -227,7 +227,7 @@ def test_labels_are_read_by_the_options_of_the_verb(tmp_path: Path):
 def test_settings_that_do_not_exist_are_refused_with_their_full_names(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"Did you mean loop\.epochs"):
         dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", settings={"epochs": 3})
-    with pytest.raises(ConfigError, match=r"one of best, .*fast.*Did you mean best"):
+    with pytest.raises(ConfigError, match=r"one of fast, .*best.*Did you mean best"):
         dnd.finetune({"smiles": SMILES, "y": SIZES}, "y", tmp_path / "m", recipe="bst")
 
 

@@ -225,10 +225,10 @@ def test_settings_of_another_form_are_refused_by_name(settings: object, tmp_path
 
 def test_parameters_are_those_of_the_command():
     """The defaults are those of `dnd finetune`; every parameter reaches the settings."""
-    assert DndRegressor().get_params()["recipe"] == DndClassifier().get_params()["recipe"] == "best"
+    assert DndRegressor().get_params()["recipe"] == DndClassifier().get_params()["recipe"] == "fast"
     model = DndRegressor(
-        epochs=3, learning_rate=0.01, batch_size=8, loss="mse", transform="log", ensemble=2, time_limit="2m", jobs=1,
-        random_state=7, settings={"blend.trees": 20},
+        recipe="best", epochs=3, learning_rate=0.01, batch_size=8, loss="mse", transform="log", ensemble=2,
+        time_limit="2m", jobs=1, random_state=7, settings={"blend.trees": 20},
     )  # fmt: skip
     encoder, config = model._choices()
     assert encoder == "dnd-base"
