@@ -27,7 +27,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dnd.common.compute import derive_seed, numpy_generator, set_threads
-from dnd.graphs.batch import Conformers, MolecularGraph, mean_per_molecule
+from dnd.graphs.batch import mean_per_molecule
+from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.models.students.base import Student, StudentConfig, pool
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.models.teachers.base import Teacher, TeacherConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, GraphBatch
+from dnd.graphs.batch import GraphBatch
+from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 
 Molecule = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # node features (n, 9), bonds (m, 2), bond features (m, 3)
 

@@ -32,6 +32,19 @@ def test_a_store_from_the_command_line(tmp_path: Path) -> None:
     assert (store.hydrogens, store.target_columns, len(store)) == ("all_both", ["gap", "mu"], 50)
 
 
+def test_neither_the_command_nor_its_workers_load_torch(tmp_path: Path) -> None:
+    """Loading it takes longer than the work on a thousand molecules."""
+    (tmp_path / "a.csv").write_text("smiles\nCCO\n")
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch is loaded')")
+    code = "from dnd.cli.main import main; main(['prepare', 'a.csv', '-o', 's', '--jobs', '1'])"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    workers = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import dnd.store.convert"
+    subprocess.run([sys.executable, "-c", workers], cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words", "code", "message"),
     [

@@ -18,7 +18,7 @@ import dnd.common.files
 from distillation_toys import toy_row, toy_store, toy_teacher
 from dnd.common.errors import CorruptFileError, DndError
 from dnd.common.files import write_manifest
-from dnd.graphs.batch import FEATURE_VERSION
+from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.predictor.predictor import Predictor
 from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.reader import Store, union

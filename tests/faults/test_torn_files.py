@@ -17,7 +17,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import write_manifest
 from dnd.common.model_folder import read_model
 from dnd.common.runs import already_finished, run_id
-from dnd.graphs.batch import FEATURE_VERSION, MolecularGraph
+from dnd.graphs.molecular_graph import FEATURE_VERSION, MolecularGraph
 from dnd.prediction.screen.shards import ScreenJournal
 from dnd.pretraining import teacher_outputs as target_cache
 from dnd.pretraining.teacher_outputs import TargetBlock

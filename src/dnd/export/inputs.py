@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dnd.export.graph import Graph
-from dnd.graphs.batch import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
+from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 from dnd.models.students.base import FeatureEmbedding
 
 

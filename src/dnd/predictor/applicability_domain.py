@@ -29,8 +29,8 @@ from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
-from dnd.graphs.batch import MolecularGraph
 from dnd.graphs.fast.graphs import fingerprint_molecule_of, parse_canonical
+from dnd.graphs.molecular_graph import MolecularGraph
 from dnd.store.reader import Store
 
 SETTINGS, ARRAYS = "domain.json", "domain.safetensors"

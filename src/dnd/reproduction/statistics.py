@@ -16,7 +16,7 @@ from jaxtyping import Int
 from dnd.chemistry.molecule import Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
-from dnd.graphs.batch import ATOM_FEATURE_SIZES
+from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES
 from dnd.report.figures import Finding, drawing, plain
 from dnd.report.plots import PALETTE
 from dnd.store.reader import Store

@@ -34,7 +34,7 @@ from dnd.conformers.quantum import (
     smiles_crc,
 )
 from dnd.conformers.records import Record
-from dnd.graphs.batch import Conformers, MolecularGraph
+from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.store.schema import FINGERPRINT_PLACES, ConformerSource, HydrogenSetting
 
 # `Ipc` grows exponentially with the atoms and would overflow half precision, so its logarithm is kept.

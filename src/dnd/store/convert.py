@@ -16,8 +16,8 @@ from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
-from dnd.graphs.batch import Conformers
 from dnd.graphs.features import featurize
+from dnd.graphs.molecular_graph import Conformers
 from dnd.store.auxiliary import CALCULATE
 from dnd.store.schema import ConformerSource, HydrogenSetting, Reject, StoreRow
 from dnd.store.settings import PrepareConfig

@@ -29,7 +29,7 @@ from dnd.conformers.formats import have_smiles_column, open_sources, refuse_unus
 from dnd.conformers.generate import with_conformers
 from dnd.conformers.quantum import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
-from dnd.graphs.batch import FEATURE_VERSION
+from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.auxiliary import CALCULATE, describe_quantum, with_labels
 from dnd.store.convert import Conversion, keys_of_records
 from dnd.store.schema import SCHEMA_VERSION, Reject, StoreRow, format_version

@@ -19,16 +19,14 @@ from jaxtyping import Float, Int
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
-from dnd.graphs.batch import (
+from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
+from dnd.graphs.molecular_graph import (
     ATOM_FEATURE_SIZES,
     BOND_FEATURE_SIZES,
     FEATURE_VERSION,
     NUM_ATOM_FEATURES,
     NUM_BOND_FEATURES,
-    ConformerBatch,
-    GraphBatch,
     MolecularGraph,
-    MoleculeBatch,
 )
 from dnd.store.schema import (
     FURTHER_FIELDS,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dnd.common.errors import CorruptFileError
 from dnd.common.ragged import offsets_of
-from dnd.graphs.batch import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
+from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
 SCHEMA_VERSION = 4
 """The newest format version of a store's manifest that can be read."""

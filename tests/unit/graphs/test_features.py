@@ -7,8 +7,8 @@ import pytest
 from rdkit import Chem
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, NEUTRAL_CHARGE_INDEX
 from dnd.graphs.features import featurize
+from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, NEUTRAL_CHARGE_INDEX
 from ogb_reference import SETS, assert_same, sample, smiles2graph, smiles_of
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dnd.chemistry.parse import parse_smiles
-from dnd.graphs.batch import Conformers
 from dnd.graphs.features import featurize
+from dnd.graphs.molecular_graph import Conformers
 from dnd.store.reader import Store
 from dnd.store.schema import StoreRow
 

@@ -11,7 +11,8 @@ import torch
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_manifest
-from dnd.graphs.batch import FEATURE_VERSION, Conformers, MolecularGraph, MoleculeBatch
+from dnd.graphs.batch import MoleculeBatch
+from dnd.graphs.molecular_graph import FEATURE_VERSION, Conformers, MolecularGraph
 from dnd.store.reader import Store, require_hydrogens
 from dnd.store.schema import SCHEMA_VERSION, StoreRow
 from dnd.store.writer import shard_name, write_shard

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from dnd.common.errors import StorageError
-from dnd.graphs.batch import Conformers
+from dnd.graphs.molecular_graph import Conformers
 from dnd.store.schema import StoreRow
 from dnd.store.writer import row_problem, write_shard
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnd.common.errors import ConfigError
-from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, GraphBatch
+from dnd.graphs.batch import GraphBatch
 from dnd.graphs.identifiers import random_walk_identifiers
+from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding, PackedBatchNorm, Student, StudentConfig, StudentOutput, known
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dnd.common.errors import CorruptFileError
-from dnd.graphs.batch import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
+from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 
 # Weights of 3DInfomax's PNA under our names.
 

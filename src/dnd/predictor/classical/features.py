@@ -18,8 +18,8 @@ from dnd.chemistry.molecule import InvalidMolecule
 from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
 from dnd.common.processes import process_count
-from dnd.graphs.batch import MolecularGraph
 from dnd.graphs.fast.graphs import molecule_of
+from dnd.graphs.molecular_graph import MolecularGraph
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
