@@ -63,7 +63,7 @@ def run_on_a_full_disk(folder: Path, at: int, mode: str) -> StorageError | None:
     return None
 
 
-@pytest.mark.parametrize("mode", ["full", "once"])
+@pytest.mark.parametrize("mode", ["full", pytest.param("once", marks=pytest.mark.slow)])
 def test_a_training_on_a_disk_that_is_full_from_any_call_on_resumes_to_the_same_bits(scratch: Path, mode: str) -> None:
     total = len(calls_of(training, scratch / "whole", **SHORT))
     expected = outcome(scratch / "whole")

@@ -90,7 +90,7 @@ def die_in_the_last_steps(run: Run, scratch: Path, stop: Callable[[pytest.Monkey
 
 
 @pytest.mark.parametrize("every", EVERY_CALL)
-@pytest.mark.parametrize("recipe", ["student", "ensemble", "fast"])
+@pytest.mark.parametrize("recipe", ["student", pytest.param("ensemble", marks=pytest.mark.slow), "fast"])
 def test_finetune_with_its_report(scratch: Path, recipe: str, every: bool) -> None:
     table = write_regression(scratch)
     words = {
@@ -169,6 +169,7 @@ def test_screen(scratch: Path, every: bool, monkeypatch: pytest.MonkeyPatch) -> 
     assert die_in_the_last_steps(run, scratch, stop, every) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", EVERY_CALL)
 def test_compress_with_its_report(scratch: Path, every: bool) -> None:
     table, library = write_regression(scratch), scratch / "library.csv"

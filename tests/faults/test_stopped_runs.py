@@ -124,7 +124,7 @@ FINETUNINGS: dict[str, tuple[tuple[str, ...], dict[str, Any], Stop]] = {
 
 @pytest.mark.parametrize(
     ("name", "flips"),
-    [("blend", 1), ("fast", 1), ("search", 1), *(pytest.param(name, EACH, marks=WIDE) for name in FINETUNINGS)],
+    [("blend", 1), ("fast", 1), *(pytest.param(name, EACH, marks=WIDE) for name in FINETUNINGS)],
 )
 def test_finetune(scratch: Path, name: str, flips: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classical, "KEEP_FROM_S", 0.0)

@@ -93,7 +93,7 @@ QUIET = {
 
 
 @pytest.mark.timeout(900)
-@settings(max_examples=40, **QUIET)
+@settings(max_examples=16, **QUIET)
 @given(text=TEXTS)
 def test_a_strange_graph_costs_its_row_at_most(text: str, model: Predictor) -> None:
     check_row(text, model)

@@ -184,6 +184,7 @@ def test_refusals_are_one_line(
 # The three verbs.
 
 
+@pytest.mark.slow
 def test_a_screen_has_the_files_of_processes_here(fake: LocalRay, model: Path, source: Path, tmp_path: Path) -> None:
     texts = source.read_text().splitlines()
     texts[6:9], texts[20] = ["KILL"] * 3, "RAISE"
@@ -235,6 +236,7 @@ def test_a_store_has_the_files_of_processes_here_and_goes_on_here(
     assert len(digests(tmp_path / "ray")) == 4
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_processes_here_and_a_row_that_kills_costs_itself(
     fake: LocalRay, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,7 +199,7 @@ def test_an_estimator_learns_from_weight_2_what_it_learns_from_two_rows(member: 
     assert np.abs(heavy - plain).max() > 1e-3
 
 
-@pytest.mark.parametrize("recipe", ["small", "best"])
+@pytest.mark.parametrize("recipe", ["small", pytest.param("best", marks=pytest.mark.slow)])
 def test_equal_weights_change_nothing_and_their_unit_does_not_matter(recipe: str):
     settings = {**SETTINGS, **({"blend.trees": "10", "blend.folds": "2", "ensemble": "2"} if recipe == "best" else {})}
     model = DndRegressor(encoder="random", recipe=recipe, settings=settings, device="cpu")
@@ -214,7 +214,7 @@ def test_equal_weights_change_nothing_and_their_unit_does_not_matter(recipe: str
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("recipe", ["small", "best"])
+@pytest.mark.parametrize("recipe", ["small", pytest.param("best", marks=pytest.mark.slow)])
 def test_a_classifier_follows_the_heavier_labels(recipe: str, classes: int):
     """Every molecule is there twice: its class by its size, light, and the next class, heavy."""
     # Of four validation molecules a ROC-AUC chooses any epoch.

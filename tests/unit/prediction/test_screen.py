@@ -147,6 +147,7 @@ def test_killed_anywhere_and_resumed_is_the_same_bytes(model: Path, tmp_path: Pa
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in (tmp_path / "whole").iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_screen_of_20000_rows_goes_on_behind_its_first_shard(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -167,7 +168,7 @@ def test_a_killed_screen_of_20000_rows_goes_on_behind_its_first_shard(
     assert rows(out)["row"].to_pylist() == list(range(20_000))
 
 
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("recorded", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_screen_that_began_with_larger_shards_goes_on_with_them(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ):

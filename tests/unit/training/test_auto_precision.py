@@ -32,6 +32,7 @@ def test_what_was_measured() -> None:
     assert Objective.bf16_devices == ()
 
 
+@pytest.mark.slow
 def test_bf16_on_a_cpu_does_not_grow_with_the_shapes_it_meets() -> None:
     """A fresh process, since caches are sized at the first product: 300 shapes cost 200 MB without a bound."""
     script = """
