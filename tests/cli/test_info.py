@@ -80,8 +80,8 @@ def test_a_gpu_is_told_by_the_build_and_the_driver(tmp_path: Path, monkeypatch: 
     [
         ("formats-1/encoder", ["encoder", "gine", "layers", "training"]),
         ("formats-1/teacher", ["teacher", "noise", "angstrom"]),
-        ("predictor-blend", ["predictor", "target", "1 network, forest_counts"]),
-        ("predictor-classes", ["predictor", "test part"]),
+        ("predictor-blend", ["model", "target", "1 network, forest_counts"]),
+        ("predictor-classes", ["model", "test part"]),
     ],
 )
 def test_info_of_a_folder(folder: str, expected: list[str]):

@@ -34,7 +34,7 @@ class StageResult:
 
     folder: Path
     kind: str
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
     finished: bool = True
 
     def __fspath__(self) -> str:
