@@ -94,6 +94,13 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["molecules"] == len(molecules())
 
 
+def test_a_finished_model_is_named_before_the_table_is_read(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("finetune", tmp_path / "nowhere.csv", "-o", model, "--target-columns", "size") == 2
+    assert f"{model} already contains a finished model. Choose another folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

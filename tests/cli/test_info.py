@@ -89,6 +89,10 @@ def test_info_of_a_folder(folder: str, expected: list[str]):
     assert all(words in text for words in [*expected, "written by"]), text
 
 
+def test_doctor_calls_a_model_a_model():
+    assert f"{GOLDEN / 'predictor-blend'}: model, format" in run("doctor", str(GOLDEN / "predictor-blend")).stdout
+
+
 def test_info_of_a_store_a_run_and_a_stranger(tmp_path: Path):
     write_run_record(tmp_path / "run", {"epochs": 3})
     assert "unfinished run" in "\n".join(about.about_folder(tmp_path / "run"))

@@ -86,7 +86,7 @@ def _own_id(folder: Path, damage: list[str]) -> str | None:
 def _describe(part: Path, manifest: dict[str, Any]) -> str:
     """One line of a manifest whose own digest is right, so its entries have the types that we wrote."""
     version, files, kind = manifest["versions"].get("dnd"), manifest["files"], manifest["kind"]
-    named = kind if kind in KINDS else f"unknown kind {kind!r}"
+    named = called(kind) if kind in KINDS else f"unknown kind {kind!r}"
     return f"{part}: {named}, format {manifest['format_version']}, {len(files)} files, by dnd {version}"
 
 

@@ -145,7 +145,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         if any(name not in columns for name in names):
             raise ValueError(
                 "the model has a single member, so there is no deviation between members. "
-                "Fit with ensemble=3, or recipe='fast'"
+                "Fit with recipe='fast' and all its members, or with recipe='small' and ensemble=3"
                 if what == "std"
                 else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
                 "or raise validation_fraction"
