@@ -139,8 +139,7 @@ def finetune(
     from dnd.common.compute import kept_to_the_end
     from dnd.common.config import check_settings, read_duration
     from dnd.common.errors import ConfigError
-    from dnd.common.model_folder import FORMAT_VERSION
-    from dnd.common.runs import already_finished
+    from dnd.common.runs import refuse_finished
     from dnd.finetuning.unused_settings import refuse_unused
 
     options = {
@@ -181,7 +180,7 @@ def finetune(
             next_step=f"`{shlex.join(['dnd', 'check', data])}` lists the columns that can be learned",
         )
     if not resume:  # said again when the folder is locked, but then the table has been read
-        already_finished(out, kind="predictor", format_version=FORMAT_VERSION, resume=False)
+        refuse_finished(out)
     kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
     with kept_to_the_end():  # torch is loaded from here on
         from dnd.finetuning.finetune import finetune as run

@@ -205,7 +205,8 @@ def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield _line("members", ", ".join([*trained, *classical]))
     yield _line("encoder", str(training.get("encoder", "not recorded")))
     yield _line("data", f"{training.get('data')}, split {training.get('settings', {}).get('split')}")
-    yield _line("training", _training(training.get("settings", {}), _TRAINING if trained else ("seed",)))
+    own = training.get("compressed", training)  # a compressed model keeps the settings of the one that taught it, too
+    yield _line("training", _training(own.get("settings", {}), _TRAINING if trained else ("seed",)))
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     test = metrics.get("parts", {}).get("test", {})
     for name, values in test.get("targets", {}).items():

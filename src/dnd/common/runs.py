@@ -514,14 +514,25 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
     """
     if not (folder / MANIFEST).exists():
         return False
-    own = read_manifest(folder).get("kind")
-    if own != kind:
-        raise InputError(f"{folder} already contains a finished {called(str(own))}", next_step="Choose another folder")
+    if read_manifest(folder).get("kind") != kind:
+        refuse_finished(folder)
     verify_folder(folder, kind=kind, format_version=format_version)
     if not resume:
-        raise InputError(f"{folder} already contains a finished {called(kind)}", next_step="Choose another folder")
+        refuse_finished(folder)
     drop_scaffolding(folder)
     return True
+
+
+def refuse_finished(folder: Path) -> None:
+    """Refuse a folder that holds a finished result, whatever its kind and state: a result is never overwritten.
+
+    Raises:
+        InputError: it does.
+        CorruptFileError: its manifest can't be read.
+    """
+    if (folder / MANIFEST).exists():
+        kind = called(str(read_manifest(folder).get("kind")))
+        raise InputError(f"{folder} already contains a finished {kind}", next_step="Choose another folder")
 
 
 def drop_scaffolding(folder: Path) -> None:

@@ -250,12 +250,18 @@ def _tables(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequenc
 def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     own = next(iter(systems.values()))
     width = max(map(len, [title, *systems]))
-    heads = [f"{part} {name.removesuffix(RAW)}" for part in ("valid", "test") for name in names]
+    known = [
+        part
+        for part in ("valid", "test")
+        if any(one[part][name] is not None for one in systems.values() for name in names)
+    ]
+    columns = tuple(known) or ("valid", "test")
+    heads = [f"{part} {name.removesuffix(RAW)}" for part in columns for name in names]
     cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
     cell = max(cell, *map(len, heads))
     is_wide = width + len(heads) * (cell + 2) > WIDEST
     lines = []
-    for shown in (("valid",), ("test",)) if is_wide else (("valid", "test"),):
+    for shown in [(part,) for part in columns] if is_wide else [columns]:
         heads = [f"{part} {name.removesuffix(RAW)}" for part in shown for name in names]
         lines.append(f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads))
         for label, parts in systems.items():

@@ -353,7 +353,7 @@ def _making(model: ModelFiles) -> list[Section]:
     environment = "\n".join(f"{name} {version}" for name, version in versions.items())
     return [
         Text("\n\n".join(lines), title="How it was made"),
-        Code("\n".join(_configuration(training["settings"])), title="Configuration"),
+        Code("\n".join(_configuration(training.get("compressed", training)["settings"])), title="Configuration"),
         Code(environment or "not recorded", title="Environment of the training"),
         Code((model.folder / "card.md").read_text(encoding="utf-8"), title="Model card"),
     ]
