@@ -141,7 +141,7 @@ def test_a_checkpoint_from_elsewhere(made: Path, tmp_path: Path, kind: str) -> N
     if kind == "foreign":
         folder.mkdir()
         (folder / "pytorch_model.bin").write_bytes(b"PK")
-        message, next_step = "is not a finished predictor: found no manifest.json", "`dnd finetune` made"
+        message, next_step = "is not a finished model: found no manifest.json", "`dnd finetune` made"
     elif kind == "pickle":
         shutil.copytree(made / "model", folder)
         (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": [0.0] * 100}))

@@ -94,6 +94,13 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["molecules"] == len(molecules())
 
 
+def test_a_finished_model_is_named_before_the_table_is_read(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("finetune", tmp_path / "nowhere.csv", "-o", model, "--target-columns", "size") == 2
+    assert f"{model} already contains a finished model. Choose another folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -101,13 +108,15 @@ def test_evaluate_prints_metrics(model: Path, tmp_path: Path, capsys: pytest.Cap
         (["--target-columns", "name"], "column name holds 45 different words"),
         (["--target-columns", "size", "--smiles-column", "structure"], "no column"),
         (["--target-columns", "size", "--recipe", "papers"], "Did you mean paper?"),
-        (["--target-columns", "size", "--student", "gina"], "gine"),
+        (["--target-columns", "size", "--recipe", "small", "--student", "gina"], "gine"),
         (["--target-columns", "size", "loop.epoch=3"], "epochs"),
         (
             ["--target-columns", "size", "loop.epochs=3"],
             "loop.epochs is a setting of students",
         ),
-        (["--target-columns", "size", "--student", "gcn"], "student.name is a setting of students"),
+        (["--target-columns", "size", "--student", "gcn"], "student is a setting of students"),
+        (["--target-columns", "no column", "--search", "3"], "search is a setting of students"),  # no table is read yet
+        (["--target-columns", "size", "--recipe", "small", "blend.folds=3"], "blend.folds is a setting of a blend"),
         (["--target-columns", "size", "--encoder", "nowhere"], "not a folder"),
     ],
 )

@@ -80,13 +80,17 @@ def test_a_gpu_is_told_by_the_build_and_the_driver(tmp_path: Path, monkeypatch: 
     [
         ("formats-1/encoder", ["encoder", "gine", "layers", "training"]),
         ("formats-1/teacher", ["teacher", "noise", "angstrom"]),
-        ("predictor-blend", ["predictor", "target", "1 network, forest_counts"]),
-        ("predictor-classes", ["predictor", "test part"]),
+        ("predictor-blend", ["model", "target", "1 network, forest_counts"]),
+        ("predictor-classes", ["model", "test part"]),
     ],
 )
 def test_info_of_a_folder(folder: str, expected: list[str]):
     text = "\n".join(about.about_folder(GOLDEN / folder))
     assert all(words in text for words in [*expected, "written by"]), text
+
+
+def test_doctor_calls_a_model_a_model():
+    assert f"{GOLDEN / 'predictor-blend'}: model, format" in run("doctor", str(GOLDEN / "predictor-blend")).stdout
 
 
 def test_info_of_a_store_a_run_and_a_stranger(tmp_path: Path):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        help="key=value settings, such as loop.epochs=30, loss=huber, transform=auto or class_weights=balanced; "
+        help="key=value settings, such as transform=log, units=mol/L, class_weights=balanced or blend.trees=100; "
         "a word without = is a further target column."
     ),
 ]
@@ -50,13 +50,16 @@ Also = Annotated[
 Encoder = Annotated[
     str | None,
     typer.Option(
-        help="Pretrained encoder to start from: dnd-base (default), dnd-tokengt, an ENCODER folder, or `random` "
-        "(no pretraining)."
+        help="Pretrained encoder, for its representation or to start from: dnd-base (default), dnd-tokengt, an "
+        "ENCODER folder, or `random` (no pretraining)."
     ),
 ]
 Student = Annotated[
     str | None,
-    typer.Option(help="With --encoder random: a student, a preset, or an ENCODER folder for its architecture."),
+    typer.Option(
+        help="For recipes small and best, with --encoder random: a student, a preset, or an ENCODER folder for its "
+        "architecture."
+    ),
 ]
 Task = Annotated[
     str | None,
@@ -85,7 +88,10 @@ TimeLimit = Annotated[
 ]
 Search = Annotated[
     int,
-    typer.Option(metavar="N", help="Search a few settings in N trials first, scored on the validation part (Optuna)."),
+    typer.Option(
+        metavar="N",
+        help="Search a few settings of students in N trials first, for recipes small and best (Optuna).",
+    ),
 ]
 
 
@@ -115,7 +121,7 @@ def finetune(
             autocompletion=completed_by("keep mean median geometric-mean"),
         ),
     ] = None,
-    ensemble: Annotated[int | None, typer.Option(help="Number of members, trained with consecutive seeds.")] = None,
+    ensemble: Annotated[int | None, typer.Option(help="Number of students, for recipes small and best.")] = None,
     recipe: Annotated[str, recipe_option("finetune")] = "fast",
     metric: Metric = None,
     time_limit: TimeLimit = None,
@@ -133,6 +139,8 @@ def finetune(
     from dnd.common.compute import kept_to_the_end
     from dnd.common.config import check_settings, read_duration
     from dnd.common.errors import ConfigError
+    from dnd.common.runs import refuse_finished
+    from dnd.finetuning.unused_settings import refuse_unused
 
     options = {
         "pooling": pooling,
@@ -157,13 +165,22 @@ def finetune(
         *(word for word in words if "=" in word),
     ]
     columns = [*(target_columns or ()), *(word for word in words if "=" not in word)]
-    check_settings("finetune", recipe, overrides)
+    blend = check_settings("finetune", recipe, overrides).blend
+    as_words = {"student": student, "search": search or None}
+    refuse_unused(
+        recipe,
+        [*overrides, *(f"{name}={value}" for name, value in as_words.items() if value is not None)],
+        students=getattr(blend, "students", None) is not False,
+        classical=bool(getattr(blend, "classical", None)),
+    )
     if not columns:
         raise ConfigError(
             "no column with labels is named",
             expected="--target-columns NAME",
             next_step=f"`{shlex.join(['dnd', 'check', data])}` lists the columns that can be learned",
         )
+    if not resume:  # said again when the folder is locked, but then the table has been read
+        refuse_finished(out)
     kept = None if also or resume else _look_at(data, columns, smiles_column, recipe, overrides)
     with kept_to_the_end():  # torch is loaded from here on
         from dnd.finetuning.finetune import finetune as run

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
-from dnd.common.files import MANIFEST, damaged_files, package_versions, read_json, read_manifest
+from dnd.common.files import MANIFEST, called, damaged_files, package_versions, read_json, read_manifest
 from dnd.common.runs import RUN_RECORD, run_id
 
 # Checks a folder that `dnd` wrote without opening anything that could run: sizes, digests, links, strangers.
@@ -86,7 +86,7 @@ def _own_id(folder: Path, damage: list[str]) -> str | None:
 def _describe(part: Path, manifest: dict[str, Any]) -> str:
     """One line of a manifest whose own digest is right, so its entries have the types that we wrote."""
     version, files, kind = manifest["versions"].get("dnd"), manifest["files"], manifest["kind"]
-    named = kind if kind in KINDS else f"unknown kind {kind!r}"
+    named = called(kind) if kind in KINDS else f"unknown kind {kind!r}"
     return f"{part}: {named}, format {manifest['format_version']}, {len(files)} files, by dnd {version}"
 
 
@@ -151,7 +151,7 @@ def about_folder(folder: Path) -> Iterator[str]:
         return
     manifest = read_manifest(folder)
     size = sum(entry["bytes"] for entry in manifest["files"].values())
-    yield f"{folder}: {manifest['kind']}, {len(manifest['files'])} files, {size:,} bytes"
+    yield f"{folder}: {called(manifest['kind'])}, {len(manifest['files'])} files, {size:,} bytes"
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     yield _line("written by", versions)
     yield from _origin(run)
@@ -189,14 +189,24 @@ def _about_teacher(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 def _about_model(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     training = config.get("training", {})
     for target in config.get("targets", []):
+        if target.get("group"):
+            continue
         unit = f" in {target['unit']}" if target.get("unit", "") not in target["name"] else ""
         yield _line("target", f"{target['name']}{unit}, {target.get('kind', config.get('task'))}")
+    classes: dict[str, list[str]] = {}
+    for target in config.get("targets", []):
+        if target.get("group"):
+            classes.setdefault(target["group"], []).append(target["class_name"])
+    for name, own in classes.items():
+        yield _line("target", f"{name}, one of {', '.join(own)}")
     classical = [member["name"] for member in (config.get("blend") or {}).get("classical", [])]
     networks = len(config.get("members", []))
-    yield _line("members", ", ".join([f"{networks} network{'s' * (networks != 1)}", *classical]))
+    trained = [f"{networks} network{'s' * (networks != 1)}"] if networks or not classical else []
+    yield _line("members", ", ".join([*trained, *classical]))
     yield _line("encoder", str(training.get("encoder", "not recorded")))
     yield _line("data", f"{training.get('data')}, split {training.get('settings', {}).get('split')}")
-    yield _line("training", _training(training.get("settings", {})))
+    own = training.get("compressed", training)  # a compressed model keeps the settings of the one that taught it, too
+    yield _line("training", _training(own.get("settings", {}), _TRAINING if trained else ("seed",)))
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
     test = metrics.get("parts", {}).get("test", {})
     for name, values in test.get("targets", {}).items():
@@ -209,9 +219,9 @@ def _student(config: Mapping[str, Any]) -> str:
     return f"{student.get('name')}, {student.get('num_layers')} layers of {student.get('width')}"
 
 
-def _training(settings: Mapping[str, Any]) -> str:
+def _training(settings: Mapping[str, Any], names: Sequence[str] = _TRAINING) -> str:
     loop = settings.get("loop", {})
-    return ", ".join(f"{name} {loop[name]}" for name in _TRAINING if loop.get(name) is not None) or "not recorded"
+    return ", ".join(f"{name} {loop[name]}" for name in names if loop.get(name) is not None) or "not recorded"
 
 
 def _settings(values: Mapping[str, Any]) -> str:

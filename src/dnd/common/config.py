@@ -93,7 +93,7 @@ def load_part(cls: type[C], recipe: str | Path, overrides: Sequence[str], *, sta
     return from_dict(cls, {key: value for key, value in _given(recipe, overrides, stage).items() if key in known})
 
 
-def check_settings(stage: str, recipe: str | Path, overrides: Sequence[str]) -> None:
+def check_settings(stage: str, recipe: str | Path, overrides: Sequence[str]) -> Any:
     """Refuse a recipe, a key or a value that the stage does not know, in milliseconds: before torch is loaded.
 
     What the settings may be stands in `recipes/settings.json`, which `tests/support/settings_table.py` writes from the
@@ -104,11 +104,14 @@ def check_settings(stage: str, recipe: str | Path, overrides: Sequence[str]) -> 
         recipe: see `load_config`.
         overrides: `key=value` words.
 
+    Returns:
+        The settings by name, None where neither the recipe nor the words have one.
+
     Raises:
         ConfigError: as `load_config`.
     """
     table = json.loads((resources.files("dnd.recipes") / "settings.json").read_text(encoding="utf-8"))
-    from_dict(_type_of(table[stage]), _given(recipe, overrides, stage))
+    return from_dict(_type_of(table[stage]), _given(recipe, overrides, stage))
 
 
 def described_type(hint: Any) -> Any:
@@ -278,7 +281,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             f"setting {key} has an unknown value {value!r}", next_step=nearest(str(value), map(str, arguments))
         )
     if origin in (tuple, list):
-        items = value.split(",") if isinstance(value, str) else value
+        items = (value.split(",") if value else ()) if isinstance(value, str) else value
         converted = [_convert(arguments[0], item, key) for item in items]
         return tuple(converted) if origin is tuple else converted
     return _convert_plain(hint, value, key)

@@ -375,17 +375,20 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
         CorruptFileError: another kind or a newer format, a file missing, resized, altered or linked.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder", expected=f"a {kind} folder", next_step=_where_from(kind))
+        raise InputError(f"{folder} is not a folder", expected=f"a {called(kind)} folder", next_step=_where_from(kind))
     if not (folder / MANIFEST).is_file():
         raise CorruptFileError(
-            f"{folder} is not a finished {kind}",
+            f"{folder} is not a finished {called(kind)}",
             found="no manifest.json",
             next_step=f"{_where_from(kind)}; resume an interrupted run with --resume",
         )
     manifest = read_manifest(folder)
     if manifest.get("kind") != kind:
         raise CorruptFileError(
-            f"{folder} is of another kind", found=manifest.get("kind"), expected=kind, next_step=_where_from(kind)
+            f"{folder} is of another kind",
+            found=called(str(manifest.get("kind"))),
+            expected=called(kind),
+            next_step=_where_from(kind),
         )
     version = manifest.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= format_version:
@@ -399,6 +402,11 @@ def verify_folder(folder: Path, *, kind: str, format_version: int) -> dict[str, 
     for problem in damaged_files(folder, manifest):
         raise CorruptFileError(problem, next_step=f"`dnd doctor {folder}` lists all damage")
     return manifest
+
+
+def called(kind: str) -> str:
+    """A kind of folder as messages call it: files and programs say `predictor`, people say model."""
+    return "model" if kind == "predictor" else kind
 
 
 def _where_from(kind: str) -> str:

@@ -19,6 +19,7 @@ from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import (
     LIMIT_JSON_BYTES,
     MANIFEST,
+    called,
     json_text,
     open_own,
     package_versions,
@@ -489,12 +490,14 @@ def require_free(folder: Path, *, kind: str, resume: bool, beside: frozenset[str
         InputError: see above.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file", expected=f"a folder to make or a {kind} to resume")
+        raise InputError(f"{folder} is a file", expected=f"a folder to make or a {called(kind)} to resume")
     names = {path.name for path in folder.iterdir()} - {*beside, ".lock"} if folder.is_dir() else set()
     if MANIFEST in names:
         return
     if RUN_RECORD in names and not resume:
-        raise InputError(f"{folder} contains an unfinished {kind}", next_step="Add --resume, or choose another folder")
+        raise InputError(
+            f"{folder} contains an unfinished {called(kind)}", next_step="Add --resume, or choose another folder"
+        )
     if names and RUN_RECORD not in names:
         found = ", ".join(sorted(names)[:5])
         raise InputError(f"{folder} is not empty", found=found, next_step="Choose another folder")
@@ -511,14 +514,25 @@ def already_finished(folder: Path, *, kind: str, format_version: int, resume: bo
     """
     if not (folder / MANIFEST).exists():
         return False
-    own = read_manifest(folder).get("kind")
-    if own != kind:
-        raise InputError(f"{folder} already contains a finished {own}", next_step="Choose another folder")
+    if read_manifest(folder).get("kind") != kind:
+        refuse_finished(folder)
     verify_folder(folder, kind=kind, format_version=format_version)
     if not resume:
-        raise InputError(f"{folder} already contains a finished {kind}", next_step="Choose another folder")
+        refuse_finished(folder)
     drop_scaffolding(folder)
     return True
+
+
+def refuse_finished(folder: Path) -> None:
+    """Refuse a folder that holds a finished result, whatever its kind and state: a result is never overwritten.
+
+    Raises:
+        InputError: it does.
+        CorruptFileError: its manifest can't be read.
+    """
+    if (folder / MANIFEST).exists():
+        kind = called(str(read_manifest(folder).get("kind")))
+        raise InputError(f"{folder} already contains a finished {kind}", next_step="Choose another folder")
 
 
 def drop_scaffolding(folder: Path) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from dnd.chemistry.splits import Split
 from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledFile, LabelledMolecules, standardized_line
-from dnd.finetuning.prepared_labels import class_counts, counts_line, counts_of, user_names
+from dnd.finetuning.prepared_labels import class_counts, counts_line, counts_of, group_at, user_names
 from dnd.finetuning.splits import split_column
 from dnd.finetuning.students import Plan
 from dnd.finetuning.tasks import fit_targets
@@ -221,7 +221,8 @@ def preamble(
     """
     molecules, tasks, parts = plan.molecules, plan.tasks, plan.parts
     random = plan.encoder == RANDOM
-    yield "encoder: random weights (RandInit)" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
+    start = "random weights (RandInit)" if plan.config.blend.students else "none"
+    yield f"encoder: {start}" if random else f"encoder: {plan.encoder}, hydrogens {plan.hydrogens}"
     yield counts_line(counts_of(molecules))
     if molecules.standardized is not None:
         yield standardized_line(molecules)
@@ -246,8 +247,11 @@ def preamble(
 def _label_counts(molecules: LabelledMolecules, parts: Sequence[Split]) -> list[str]:
     """Labels of each target per part: a part without any can't judge it."""
     known_BC = ~np.isnan(molecules.targets_BC)
+    owners = [group_at(molecules.groups, column) for column in range(len(molecules.names))]
     lines = []
-    for column, name in enumerate(molecules.names):
+    for column, (name, owner) in enumerate(zip(molecules.names, owners, strict=True)):
+        if owner is not None and column > owner.first:
+            continue  # classes of one target, all known or none
         sizes = [" / ".join(str(int(known_BC[rows, column].sum())) for rows in part.parts().values()) for part in parts]
-        lines.append(f"labels of {name}: {'; '.join(sizes)}")
+        lines.append(f"labels of {owner.name if owner else name}: {'; '.join(sizes)}")
     return lines

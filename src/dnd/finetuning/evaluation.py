@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from dnd.chemistry.splits import Split
 from dnd.common.compute import numpy_generator
-from dnd.common.log import LOGGER
+from dnd.common.log import LOGGER, counted
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.prepared_labels import counts_line, group_at, user_names
 from dnd.finetuning.splits import PARTS
@@ -248,16 +248,25 @@ def _tables(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequenc
 
 
 def _table(title: str, systems: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    own = next(iter(systems.values()))
     width = max(map(len, [title, *systems]))
-    heads = [f"{part} {name.removesuffix(RAW)}" for part in ("valid", "test") for name in names]
+    known = [
+        part
+        for part in ("valid", "test")
+        if any(one[part][name] is not None for one in systems.values() for name in names)
+    ]
+    columns = tuple(known) or ("valid", "test")
+    heads = [f"{part} {name.removesuffix(RAW)}" for part in columns for name in names]
     cell = 18 if any(f"{names[0]}_half_width" in parts["test"] for parts in systems.values()) else 12
     cell = max(cell, *map(len, heads))
     is_wide = width + len(heads) * (cell + 2) > WIDEST
     lines = []
-    for shown in (("valid",), ("test",)) if is_wide else (("valid", "test"),):
+    for shown in [(part,) for part in columns] if is_wide else [columns]:
         heads = [f"{part} {name.removesuffix(RAW)}" for part in shown for name in names]
         lines.append(f"{title:{width}}  " + "  ".join(f"{head:>{cell}}" for head in heads))
         for label, parts in systems.items():
+            if parts is not own and all(parts[part][name] is None for part in shown for name in names):
+                continue  # baselines have no numbers of the validation part
             numbers = [_number(parts[part], name) for part in shown for name in names]
             lines.append(f"{label:{width}}  " + "  ".join(f"{number:>{cell}}" for number in numbers))
     return lines
@@ -276,7 +285,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     start = "random weights" if encoder == "random" else f"the encoder `{encoder}`"
     files = f" from {', '.join(metrics['files'])}" if len(metrics["files"]) > 1 else ""
     balanced = len(metrics["files"]) > 1 or len({target["kind"] for target in metrics["targets"]}) > 1
-    loss = "; the loss is the mean over targets, each in its own scale" if balanced else ""
+    loss = "; the loss is the mean over targets, each in its own scale" if balanced and config["members"] else ""
     table = "\n".join(comparison_table(metrics))
     headline = "\n\n".join(line for line in headlines(metrics))
     changed = counts.get("standardized")
@@ -288,9 +297,9 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 - Task: {metrics["task_reason"]}{loss}.
 - Made {_made_of(config, start)}.
-- Data: {counts_line(counts, files)}, see `rejects.csv`.{read}
+- Data: {counts_line(counts, files)}{", see `rejects.csv`" if counts["rejected"] else ""}.{read}
 - Split: {metrics["split"]}{"; weights of the best validation epoch" if config["members"] else ""}.
-- {metrics["duplicates_across_parts"]} molecule(s) occur in more than one part, \
+- In more than one part: {counted(metrics["duplicates_across_parts"], "molecule")}, \
 {metrics["duplicates_in_training_and_test"]} of them in training and test.
 - Molecules that a verdict is about are those of the test part, which chose nothing.
 
@@ -306,12 +315,13 @@ Predictions for molecules unlike the training molecules are extrapolations; `dnd
 
 def _made_of(config: Mapping[str, Any], start: str) -> str:
     networks = config["members"]
-    named = f"{len(networks)} student(s) ({networks[0]['student']['name']}) from {start}" if networks else ""
+    named = f"{counted(len(networks), 'student')} ({networks[0]['student']['name']}) from {start}" if networks else ""
     made = f"by finetuning {named}" if networks else ""
     if "blend" not in config:
         return made
     names = dict.fromkeys(member["name"] for member in config["blend"]["classical"])
-    features = ", ".join(config["blend"]["features"])
+    words = {"embedding": f"the representation of {start}", "counts": "Morgan counts"}
+    features = ", ".join(words.get(name, name) for name in config["blend"]["features"])
     classical = f"classical models ({', '.join(names)}) on {features}" if names else ""
     weights = "; the weights of the members were fitted out of fold, over scaffold folds"
     return " and ".join(part for part in (made, f"of {classical}" if classical else "") if part) + weights

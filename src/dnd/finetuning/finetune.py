@@ -235,6 +235,12 @@ def _plan(
     if weights is not None:
         molecules = weighted(molecules, weights)
     _check_metric(config, tasks)
+    if config.class_weights != "none" and set(tasks.kinds) == {"regression"}:
+        raise ConfigError(
+            f"class_weights={config.class_weights} is for classes",
+            found=f"targets of {tasks.name}",
+            next_step="Leave it out, or use --task",
+        )
     require_unique_outputs(molecules, tasks.kinds)
     given, config = config, replace(config, units=_units(config, molecules, tasks))
     if config.units and len(config.units) != len(molecules.names):

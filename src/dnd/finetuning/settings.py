@@ -16,6 +16,7 @@ from dnd.finetuning.objective import ValueLoss
 from dnd.finetuning.prepared_labels import Aggregation
 from dnd.finetuning.splits import TableSettings
 from dnd.finetuning.tasks import TaskChoice, TransformChoice
+from dnd.finetuning.unused_settings import refuse_unused
 from dnd.models.students.base import Pooling, StudentConfig
 from dnd.predictor.classical.features import FURTHER
 from dnd.predictor.ensemble import HeadName
@@ -226,16 +227,8 @@ class FinetuneConfig(TableSettings):
             raise ConfigError("targets=raw can't be combined with a transform", found=f"transform={self.transform}")
 
 
-_TRAINING = (
-    "ensemble", "student", "regularization", "head", "batch_norm", "select_by", "probe_steps", "layer_decay", "loss",
-    "loop", "blend.second", "blend.passes",
-)  # fmt: skip
-_NO_TRAINING = frozenset(f"loop.{name}" for name in ("seed", "device", "threads", "skip_nonfinite", "allow_change"))
-"""Settings of the loop that hold without a training too, or that do no harm there."""
-
-
 def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
-    """The settings of a finetuning; those of a student's training are refused where no student is trained.
+    """The settings of a finetuning; those that nothing would come of are refused.
 
     Args:
         recipe: see `load_config`.
@@ -245,14 +238,5 @@ def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
         ConfigError: as `load_config`; a setting that nothing would come of.
     """
     config = load_config(FinetuneConfig, recipe, words, stage="finetune")
-    if not config.blend.students:
-        for word in words:
-            name = word.partition("=")[0].strip()
-            if name not in _NO_TRAINING and any(f"{name}.".startswith(f"{own}.") for own in _TRAINING):
-                raise ConfigError(
-                    f"{name} is a setting of students, and recipe {recipe} trains none",
-                    found=word,
-                    next_step="Choose recipe small for one student, best for students and classical models, "
-                    f"or leave {name} out",
-                )
+    refuse_unused(recipe, words, students=config.blend.students, classical=bool(config.blend.classical))
     return config

@@ -289,7 +289,8 @@ def choose_transforms(
                 f"of {before:.1f} ({asked})"
             )
         else:
-            plain.append(f"{name} (skewness {before:.1f})")
+            below = before if abs(round(before, 1)) < SKEWED else math.trunc(10 * before) / 10  # 1.96 is not 2.0
+            plain.append(f"{name} (skewness {below:.1f})")
     if plain:
         lines.append(f"no transform of {', '.join(plain)}: the skewness is below {SKEWED:g}")
     return tuple(found), lines

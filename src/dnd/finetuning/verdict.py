@@ -63,9 +63,14 @@ class Estimate:
 
     def words(self) -> str:
         """`0.712 (95 % interval 0.633 to 0.801)`."""
-        if self.low is None or self.high is None:
-            return significant(self.value)
-        return f"{significant(self.value)} (95 % interval {significant(self.low)} to {significant(self.high)})"
+        interval = self.interval()
+        return f"{significant(self.value)} ({interval})" if interval else significant(self.value)
+
+    def interval(self) -> str:
+        """`95 % interval 0.633 to 0.801`; empty where all draws are alike, as of a ROC-AUC of 1: they say nothing."""
+        if self.low is None or self.high is None or self.low == self.high:
+            return ""
+        return f"95 % interval {significant(self.low)} to {significant(self.high)}"
 
 
 @dataclass(frozen=True)
@@ -139,13 +144,12 @@ class Verdict:
             by_relation.setdefault(one.relation or "too few molecules to compare with", []).append(name)
         best = self._best()
         said = "; ".join(f"{relation} {_listed(names)}" for relation, names in by_relation.items())
-        low, high = best.difference.low, best.difference.high
-        interval = "" if low is None else f", 95 % interval {significant(low)} to {significant(high)}"
+        interval = best.difference.interval()
         name = BASELINE_WORDS.get(best.baseline, best.baseline.replace("_", " "))
         which = f" of {name}, the best of them" if len(self.comparisons) > 1 else ""
         return (
             f"; {said} ({metric} {significant(self.own.value)} against {significant(best.value)}{which}; "
-            f"difference {significant(best.difference.value)}{interval})"
+            f"difference {', '.join(filter(None, [significant(best.difference.value), interval]))})"
         )
 
     def _best(self) -> Comparison:

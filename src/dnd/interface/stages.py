@@ -34,7 +34,7 @@ class StageResult:
 
     folder: Path
     kind: str
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict, repr=False)
     finished: bool = True
 
     def __fspath__(self) -> str:
@@ -248,13 +248,13 @@ def finetune(
         decimal: decimal mark of the labels, `comma` or `point`, where the cells are ambiguous.
         standardize: reduce each molecule to its largest organic part, neutralised, here and in predictions.
         replicates: how to merge rows of one molecule: `mean`, `median` or `geometric-mean`; they are kept when None.
-        ensemble: number of students; the recipe's when None.
+        ensemble: number of students, for the recipes `small` and `best`; the recipe's when None.
         time_limit: seconds, or a text such as `10m`, for the recipes `best` and `fast`.
         seed: random seed of the training.
         device: `cpu`, `cuda` or `auto`.
         smiles_column: column of SMILES; found by name or content when None.
-        settings: further settings by their dotted names, such as `{"loop.epochs": 30}`.
-        search: number of trials that choose a few settings first.
+        settings: further settings by their dotted names, such as `{"blend.trees": 100}`.
+        search: number of trials that choose a few settings of students first, for the recipes `small` and `best`.
         resume: resume an interrupted run.
         verbose: whether to print the lines that the verb prints; 2 = each epoch too.
 

@@ -40,14 +40,16 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         recipe: `fast`, `best`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
-        ensemble: number of students; the recipe's when None, which holds for the following parameters too.
-        epochs: passes over the training molecules.
-        learning_rate: peak learning rate.
-        batch_size: molecules per step.
-        loss: `l1`, `huber` or `mse`.
+        ensemble: number of students, for the recipes `small` and `best`; the recipe's when None, which holds for the
+            following parameters too.
+        epochs: passes of a student over the training molecules, for the same recipes.
+        learning_rate: peak learning rate of a student.
+        batch_size: molecules per step of a student.
+        loss: `l1`, `huber` or `mse`, of students.
         transform: transform of skewed labels: `auto`, `log` or `yeo-johnson`.
         time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
-        validation_fraction: share of the molecules that choose the epoch and calibrate the uncertainty.
+        validation_fraction: share of the molecules that choose a student's epoch and calibrate the uncertainty;
+            `fast` and `best` calibrate on all molecules, predicted out of fold.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
         jobs: number of processes for parsing and descriptors.
@@ -143,7 +145,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         if any(name not in columns for name in names):
             raise ValueError(
                 "the model has a single member, so there is no deviation between members. "
-                "Fit with ensemble=3, or recipe='fast'"
+                "Fit with recipe='fast' and all its members, or with recipe='small' and ensemble=3"
                 if what == "std"
                 else "the model learned no interval: a target has fewer than 9 held-out labels. Fit on more molecules, "
                 "or raise validation_fraction"
@@ -176,13 +178,15 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         recipe: `fast`, `best`, `small`, `paper`, or a TOML file, as of `dnd finetune`.
         settings: further settings of a finetuning by name, such as `{"blend.trees": 100}`; in a search
             each is a parameter such as `settings__blend.trees`.
-        ensemble: number of students; the recipe's when None, which holds for the following parameters too.
-        epochs: passes over the training molecules.
-        learning_rate: peak learning rate.
-        batch_size: molecules per step.
+        ensemble: number of students, for the recipes `small` and `best`; the recipe's when None, which holds for the
+            following parameters too.
+        epochs: passes of a student over the training molecules, for the same recipes.
+        learning_rate: peak learning rate of a student.
+        batch_size: molecules per step of a student.
         class_weight: `balanced` gives all classes the same total weight, however rare they are.
         time_limit: seconds, or a text such as `10m`; for the recipes `best` and `fast`.
-        validation_fraction: share of the molecules that choose the epoch and calibrate the probabilities.
+        validation_fraction: share of the molecules that choose a student's epoch and calibrate the probabilities;
+            `fast` and `best` calibrate on all molecules, predicted out of fold.
         random_state: seed of the training and of the choice of the validation molecules.
         device: `cpu`, `cuda` or `auto`.
         jobs: number of processes for parsing and descriptors.

@@ -314,6 +314,7 @@ class _Question:
         name: name of the target.
         columns: its outputs; several for a target of several classes, of which the predicted one is explained.
         classes: their names.
+        two: names of the classes 0 and 1 of a target of two; the log-odds are those of the second.
         unit: unit of the contributions.
         file: its name in the names of files.
         transform: through which the target is learned; its contributions are on the learned scale.
@@ -325,6 +326,12 @@ class _Question:
     unit: str
     file: str = ""
     transform: Transform = AS_IT_IS
+    two: tuple[str, ...] = ()
+
+    @property
+    def positive(self) -> str:
+        """Name of the class 1 of a target of two; empty where it has none."""
+        return self.two[1] if self.two else ""
 
 
 @dataclass(frozen=True)
@@ -503,17 +510,19 @@ def _write_one(
     if reason := _unsaid(one, question):
         return None, reason
     column, class_name, prediction = _answer(one, question)
+    said = class_name or (question.two[int(prediction > 0.5)] if question.two else prediction)  # as `predict` says it
+    explained = class_name or question.positive
     for place, (symbol, added) in enumerate(zip(one.symbols, one.atoms_NC[:, column], strict=True)):
-        atoms.append([number, one.smiles, question.name, class_name, place, symbol, float(added), question.unit])
+        atoms.append([number, one.smiles, question.name, explained, place, symbol, float(added), question.unit])
     stem = f"row-{number:05d}-{question.file}"
     try:
         drawn = _drawn(one, question)
         svg, png = draw_svg(*drawn), draw_png(*drawn)
     except ValueError as error:
-        return class_name or prediction, f"not drawn, {error}"
+        return said, f"not drawn, {error}"
     write_text(out / f"{stem}.svg", svg + "\n")
     write_bytes(out / f"{stem}.png", png)
-    return class_name or prediction, ""
+    return said, ""
 
 
 def _unsaid(one: Explained, question: _Question) -> str:
@@ -537,7 +546,8 @@ def _drawn(one: Explained, question: _Question) -> tuple[Chem.Mol, Float[np.ndar
     column, class_name, prediction = _answer(one, question)
     outcome = parse_smiles(one.smiles)
     assert outcome.ok, "it was parsed before"
-    shown = f"{class_name} {prediction:.2f}".strip() if question.unit == LOG_ODDS else significant(prediction)
+    of_class = class_name or question.positive
+    shown = f"{of_class} {prediction:.2f}".strip() if question.unit == LOG_ODDS else significant(prediction)
     caption = f"{question.name}: {shown}; per atom" + (f", {question.unit}" if question.unit else "")
     return outcome.mol, one.atoms_NC[:, column], caption
 
@@ -554,7 +564,8 @@ def _questions(predictor: Predictor, wanted: Sequence[str]) -> list[_Question]:
         else:
             column, own = singles[name], predictor.targets[singles[name]].transform
             unit = own.judged_unit(entry["unit"]) if entry["kind"] == "regression" else LOG_ODDS
-            by_name[name] = _Question(name, range(column, column + 1), (), unit, transform=own)
+            two = predictor.targets[column].classes
+            by_name[name] = _Question(name, range(column, column + 1), (), unit, transform=own, two=two)
     for (name, question), file in zip(by_name.items(), file_names(list(by_name)), strict=True):
         by_name[name] = replace(question, file=file)
     for name in wanted:

@@ -16,6 +16,7 @@ from dnd.common.files import folder_lock, read_json, read_manifest, write_manife
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.runs import read_record
 from dnd.finetuning.splits import PARTS
+from dnd.finetuning.unused_settings import is_unused
 from dnd.finetuning.verdict import METRIC_WORDS
 from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
@@ -93,6 +94,7 @@ def trust_sections(folder: Path) -> list[Section]:
 REPORT = "report.html"
 LIMIT_DRAWN_TARGETS = 4
 LIMIT_DUPLICATES = 20
+LIMIT_REASON = 150  # characters of why a row was left out
 LIMIT_ANSWERS = 2_000  # test molecules that the model is asked about again, for their intervals
 _HAPPENED = {
     "merged": "rows merged into another row of their molecule",
@@ -287,11 +289,15 @@ def _audit(model: ModelFiles) -> list[Section]:
     if metrics.get("notes"):
         found.append(Text("\n\n".join(f"{note}." for note in metrics["notes"]), title="How the labels were read"))
     found += _duplicates(model)
-    reasons = Counter(row["reason"][:100] for row in csv_rows(model.folder / "rejects.csv"))
+    reasons = Counter(_shortened(row["reason"]) for row in csv_rows(model.folder / "rejects.csv"))
     if reasons:
         rows = [[reason, count] for reason, count in reasons.most_common(10)]
         found.append(Table(["reason", "rows"], rows, title="Why rows were left out", note="All: rejects.csv."))
     return found
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= LIMIT_REASON else f"{reason[: LIMIT_REASON - 1]}…"
 
 
 def _duplicates(model: ModelFiles) -> list[Section]:
@@ -347,10 +353,19 @@ def _making(model: ModelFiles) -> list[Section]:
     environment = "\n".join(f"{name} {version}" for name, version in versions.items())
     return [
         Text("\n\n".join(lines), title="How it was made"),
-        Code("\n".join(_assignments(training["settings"])), title="Configuration"),
+        Code("\n".join(_configuration(training.get("compressed", training)["settings"])), title="Configuration"),
         Code(environment or "not recorded", title="Environment of the training"),
         Code((model.folder / "card.md").read_text(encoding="utf-8"), title="Model card"),
     ]
+
+
+def _configuration(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The assignments without those that nothing came of, such as the epochs of a model that trained no network."""
+    blend = settings.get("blend") or {}
+    students, classical = blend.get("students", True), bool(blend.get("classical"))
+    for line in _assignments(settings):
+        if not is_unused(line.partition("=")[0], students=students, classical=classical):
+            yield line
 
 
 def _assignments(settings: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -34,6 +34,10 @@ def test_overrides_are_converted_to_the_types_of_the_fields() -> None:
     assert config == Outer("tokengt", Inner(0.01, 10), 3.0, True, (4, 5, 6))
 
 
+def test_an_empty_text_is_an_empty_list() -> None:
+    assert load_config(Outer, overrides=["sizes="]).sizes == ()
+
+
 def test_none_is_a_value_of_optional_fields_only() -> None:
     assert load_config(Outer, overrides=["limit=none"]).limit is None
     with pytest.raises(ConfigError):

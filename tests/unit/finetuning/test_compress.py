@@ -12,6 +12,7 @@ import pytest
 import dnd
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.parse import parse_smiles
+from dnd.common.about import about_folder
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, DndError, InputError
 from dnd.common.files import folder_lock, read_json
@@ -92,6 +93,15 @@ def test_it_says_how_far_it_is_from_its_teacher(made: Path, small: Path) -> None
     own = metrics["baselines"]["the_model_it_was_made_of"]["parts"]["test"]
     assert own["molecules"] == metrics["parts"]["test"]["molecules"] == beside["molecules"]
     assert own["rmse"] == pytest.approx(beside["rmse"], rel=1e-6)
+
+
+def test_it_is_described_by_its_own_training(small: Path) -> None:
+    """And the table has no column of the validation part, of which neither model has numbers."""
+    assert "training       epochs 3, batch_size 16, learning_rate 0.003" in "\n".join(about_folder(small))
+    page = write_model_report(small).read_text()
+    assert "loop.batch_size=16" in page
+    assert "blend.folds" not in page
+    assert "valid rmse" not in (small / "card.md").read_text()
 
 
 def test_what_the_teacher_was_judged_by_teaches_nothing(made: Path, small: Path) -> None:

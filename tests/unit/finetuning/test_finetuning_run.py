@@ -100,7 +100,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path):
 def test_a_finished_model_is_not_overwritten(tmp_path: Path):
     data = write_regression(tmp_path)
     quietly(data, tmp_path / "model", ["size"])
-    with pytest.raises(InputError, match="contains a finished predictor"):
+    with pytest.raises(InputError, match="contains a finished model"):
         quietly(data, tmp_path / "model", ["size"])
 
 

@@ -1,4 +1,4 @@
-"""A setting of a student's training is refused where no student is trained, and accepted where one is."""
+"""Settings that nothing would come of are refused: those of students, of a blend, and of classes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,35 @@ OF_STUDENTS = (
     "loss=mse", "probe_steps=10", "blend.passes=1000",
 )  # fmt: skip
 OF_ALL = (
-    "loop.seed=3", "loop.device=cpu", "loop.allow_change=true", "blend.folds=2", "blend.trees=20", "transform=none",
-    "class_weights=balanced", "pooling=mean", "jobs=1",
+    "loop.seed=3", "loop.device=cpu", "loop.allow_change=true", "transform=none", "class_weights=balanced",
+    "pooling=mean", "jobs=1",
 )  # fmt: skip
+OF_A_BLEND = (
+    "blend.folds=2",
+    "blend.trees=20",
+    "blend.fingerprints=avalon",
+    "blend.properties=",
+    "blend.most_rows=500",
+)
 
 
 @pytest.mark.parametrize("word", OF_STUDENTS)
 def test_a_recipe_without_students_refuses_it(word: str) -> None:
     name = word.partition("=")[0]
-    with pytest.raises(ConfigError, match=rf"{name} is a setting of students, and recipe fast .*recipe small"):
+    with pytest.raises(
+        ConfigError, match=rf"{name} is a setting of students \(networks\), and recipe fast .*recipe small"
+    ):
         finetune_config("fast", ["blend.folds=2", word])
     assert finetune_config("best", [word])
     assert finetune_config("small", [word])
     assert finetune_config("fast", ["blend.students=true", word])
+
+
+@pytest.mark.parametrize("word", OF_A_BLEND)
+def test_a_recipe_without_a_blend_refuses_it(word: str) -> None:
+    assert finetune_config("fast", [word])
+    with pytest.raises(ConfigError, match=r"is a setting of a blend of classical models, and recipe small makes none"):
+        finetune_config("small", [word])
 
 
 @pytest.mark.parametrize("word", OF_ALL)

@@ -47,6 +47,15 @@ def test_better_level_and_worse():
     assert "NOT" not in said
 
 
+def test_an_interval_of_one_point_is_left_out():
+    """Every draw of a perfect ranking is perfect, which says nothing of other molecules."""
+    labels = (LABELS > 0).astype(float)
+    same = judged([Target("ring", kind="classification")], labels, labels, random_forest_counts=labels)
+    said = judge_beside_baselines(same, per_target=False)[0].sentence()
+    assert "ROC-AUC 1.00 on 150 test molecules; level with a random forest on counts" in said
+    assert said.endswith("against 1.00; difference 0).")
+
+
 def test_the_interval_of_a_difference_is_paired():
     """Both err alike but for a small gain, the same for every molecule: two intervals apart would not see it."""
     shared = 2 * GENERATOR.normal(size=COUNT)

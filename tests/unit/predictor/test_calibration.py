@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,8 @@ def test_one_partition_learns_from_validation_and_is_judged_on_test():
     line = sentences(found, ["a", "b"], ["regression"] * 2, "the validation part")[0]
     assert "of the validation part" in line
     assert f"{first.measured:.1%}" in line
+    one = replace(found, targets=(replace(found.targets[0], judged=replace(first, judged_on=1)),))
+    assert sentences(one, ["a"], ["regression"], "x")[0].endswith(" of 1 test molecule")
 
 
 def test_a_part_that_stopped_the_training_is_calibrated_on_other_predictions_of_it():

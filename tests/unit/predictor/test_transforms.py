@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.preprocessing import PowerTransformer
 
 import dnd
@@ -85,6 +86,14 @@ def test_auto_maps_skewed_targets_only_and_says_so():
     (said,) = choose_transforms("auto", positive, ["y"], ["regression"], EVERY)[1]
     assert "but its logarithm leaves a skewness of" in said
     assert choose_transforms(None, labels, list("abcde"), kinds, EVERY) == (("none",) * 5, [])
+
+
+def test_a_skewness_just_below_the_limit_is_not_said_to_be_the_limit():
+    normal = stats.norm.ppf(np.linspace(0.001, 0.999, 500))
+    curves = (np.exp(width * normal) for width in np.linspace(0.3, 0.7, 400))
+    labels = next(one for one in curves if 1.96 < stats.skew(one) < 2)[:, None]
+    (said,) = choose_transforms("auto", labels, ["y"], ["regression"], EVERY)[1]
+    assert said == "no transform of y (skewness 1.9): the skewness is below 2"
 
 
 def test_no_map_is_fitted_to_labels_that_are_hardly_skewed(monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json
+from dnd.common.log import counted
 from dnd.common.model_folder import ModelFolder
 from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform
 from dnd.predictor.uncertainty.classes import ClassSets, ClassWiseSets, Isotonic, MarginalSets, Platt, Temperature
@@ -323,7 +324,9 @@ def _column_words(
         line = f"interval {chosen.intervals.describe(transform)}, made for {calibration.coverage:.0%} coverage"
         line += f", learned from {judged.molecules} molecules of {source}"
         return line + (
-            f"; measured coverage {judged.measured:.1%} of {judged.judged_on} test molecules" if was_judged else ""
+            f"; measured coverage {judged.measured:.1%} of {counted(judged.judged_on, 'test molecule')}"
+            if was_judged
+            else ""
         )
     if chosen.scaling is not None:
         line = f"probabilities calibrated ({chosen.scaling.describe()}) on {judged.molecules} molecules of {source}"
@@ -350,6 +353,8 @@ def _set_words(calibration: Calibration, group: GroupCalibration) -> str:
     made = f"{calibration.coverage:.0%} coverage {sets.describe()}"
     line = f"sets of classes made for {made}, from {judged.molecules} molecules"
     if judged.set_coverage is not None and judged.set_size is not None:
-        held = f"{judged.set_coverage:.1%} of {judged.set_judged_on} test molecules have their class in the set"
+        held = (
+            f"{judged.set_coverage:.1%} of {counted(judged.set_judged_on, 'test molecule')} have their class in the set"
+        )
         line += f"; {held}, which names {judged.set_size:.1f} of {len(sets.thresholds)} classes on average"
     return line
