@@ -126,3 +126,31 @@ def test_a_molecule_that_a_feature_of_the_model_is_refused_for_is_a_row_with_a_r
     judged = run("evaluate", table, "-m", made).output
     assert "54 molecules of 55 rows, 1 left out" in judged
     assert f"row {place + 2}: the Avalon fingerprint" in judged
+
+
+@pytest.mark.parametrize("columns", [["kind"], ["active"], ["is_ring"], ["kind", "active", "size"]])
+def test_a_test_molecule_without_a_prediction_gets_no_class_and_the_report_is_written(
+    tmp_path: Path, columns: list[str]
+) -> None:
+    texts = [*molecules(), "[U]" + "(C)" * 22]
+    cells: dict[str, list[object]] = {
+        "smiles": list(texts),
+        "kind": [("acid", "base", "neutral")[row % 3] for row in range(len(texts))],
+        "active": [("no", "yes")[row % 2] for row in range(len(texts))],
+        "is_ring": [row % 2 for row in range(len(texts))],
+        "size": list(range(len(texts))),
+        "part": [("test", "train", "valid", "train")[row % 4] for row in range(len(texts) - 1)] + ["test"],
+    }
+    table, made = write_csv(tmp_path / "table.csv", cells), tmp_path / "model"
+    targets = [word for name in columns for word in ("--target-columns", name)]
+    settings = ["blend.classical=ridge", "blend.fingerprints=avalon", "blend.folds=2", "split=column:part", "jobs=1"]
+    run("finetune", table, "-o", made, *targets, "--encoder", "random", *settings, "baselines=false")
+    with open(made / "test_predictions.csv", newline="") as stream:
+        *others, refused = csv.DictReader(stream)
+    ends = ("_pred", *(f"_prob_{one}" for one in ("acid", "base", "neutral", "no", "yes")))
+    said = [name for name in refused if name.endswith(ends)]
+    assert all(refused[name] for name in columns)
+    assert said
+    assert [refused[name] for name in said] == [""] * len(said)
+    assert all(row[name] for row in others for name in said)
+    assert (made / "report.html").is_file()

@@ -375,6 +375,17 @@ def test_members_with_independent_errors_share_the_weight():
     assert weights[:, 0] == pytest.approx([0.5, 0.5], abs=0.1)
 
 
+def test_where_a_target_lies_changes_no_weight_also_where_others_lend_theirs():
+    generator = np.random.default_rng(2)
+    labels = generator.normal(size=(300, 2))
+    members = np.stack([labels + spread * generator.normal(size=labels.shape) for spread in (0.3, 1.5)])
+    labels[15:, 0] = np.nan  # so few labels take the weights of both targets together
+    kinds, offset = ["regression", "regression"], np.array([0.0, 1000.0])
+    weights = fit_weights(members, labels, kinds, np.ones(2))
+    assert weights[0].min() > 0.9
+    assert fit_weights(members + offset, labels + offset, kinds, np.ones(2)) == pytest.approx(weights, abs=1e-4)
+
+
 def test_folds_hold_whole_scaffolds_and_are_about_equal():
     smiles = [
         f"{'C' * size}{ring}"
