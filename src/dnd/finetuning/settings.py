@@ -214,6 +214,8 @@ class FinetuneConfig(TableSettings):
         super().__post_init__()
         if self.ensemble < 1:
             raise ConfigError("ensemble must be at least 1", found=self.ensemble)
+        if self.probe_steps < 0:
+            raise ConfigError("probe_steps must be at least 0", found=self.probe_steps)
         if not 0 < self.layer_decay <= 1:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if self.batch_norm == "fresh" and self.probe_steps:

@@ -153,7 +153,7 @@ class _StudentFits:
         loop, length = own.config.loop, max(1, round(float(np.mean([one.best_epoch for one in out_of_fold]))))
         if frozen:
             steps = PROBE_EVERY * math.ceil(length / PROBE_EVERY)
-            own = replace(own, config=replace(own.config, probe_steps=steps))
+            own = replace(own, config=replace(own.config, probe_steps=min(steps, own.config.probe_steps)))
             return train_frozen(own, self.number, self.seed(student), split, split.test, keep_last=True)
         every = 1 if self.unfinished else length
         loop = replace(loop, epochs=length, evaluate_every=every, patience=None)

@@ -54,7 +54,7 @@ from dnd.training.settings import TrainResult
 
 BATCH = 256
 LEARNING_RATE = 1e-3
-PROBE_EVERY = 25  # steps between looks at the validation part
+PROBE_EVERY = 25  # steps between looks at the validation part; there is one after the last step, too
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
         optimizer.zero_grad()
         objective.loss_of(network.head(train_BD[places]), partition.train[places.numpy()]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if (step + 1) % PROBE_EVERY == 0:
+        if (step + 1) % PROBE_EVERY == 0 or step + 1 == steps:
             with torch.no_grad():
                 outputs_VC = network.head(valid_BD)
                 loss = float(objective.loss_of(outputs_VC, partition.valid))

@@ -12,12 +12,14 @@ from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json
-from dnd.finetuning import stacking
+from dnd.finetuning import stacking, students
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
 from dnd.finetuning.classical import FitOptions, FoldData
 from dnd.finetuning.finetune import finetune
+from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.stacking import without_fold
+from dnd.finetuning.students import Probe, probe_head
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
 from dnd.predictor.classical.features import Layout
@@ -129,6 +131,32 @@ def test_of_few_labels_the_body_is_trained_only_if_that_is_better_out_of_fold(
     kept = [bool((before[name] == values).all()) for name, values in network.student.named_parameters()]
     assert all(kept) == (better == "head")
     assert any(("stays frozen" if better == "head" else "is trained too") in line for line in lines)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 30])
+def test_a_head_is_trained_for_all_steps_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+):
+    student = build_student(StudentConfig("gine", width=16, num_layers=2))
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder")
+    probes: list[tuple[bool, Probe]] = []
+
+    def probed(objective: SupervisedObjective, *given: int, **named: bool) -> Probe:
+        before = {name: values.clone() for name, values in objective.network.head.state_dict().items()}
+        found = probe_head(objective, *given, **named)
+        after = objective.network.head.state_dict()
+        probes.append((any((before[name] != values).any() for name, values in after.items()), found))
+        return found
+
+    monkeypatch.setattr(students, "probe_head", probed)
+    quietly(
+        write_regression(tmp_path), tmp_path / "model", ["size"],
+        f"probe_steps={steps}", "loop.epochs=1", encoder=tmp_path / "encoder",
+    )  # fmt: skip
+    ((is_trained, probe),) = probes
+    assert is_trained
+    assert probe.steps == steps  # the loss still falls
+    assert probe.halves_VC.any()
 
 
 def test_a_member_helps_if_it_knows_what_the_others_do_not():
