@@ -339,7 +339,7 @@ def _making(model: ModelFiles) -> list[Section]:
     record = read_record(run) if run.is_file() else {}
     lines = [
         f"command: {shlex.join(map(str, record['command'])) if record.get('command') else 'not recorded'}",
-        f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",
+        f"data: {training['data']}, SHA-256 of what was read {training['data_digest'][:16]}…",
         f"encoder: {training['encoder']}",
         f"hydrogens: {model.config['hydrogens']}",
     ]
