@@ -82,13 +82,14 @@ class KeptWork:
         except (CorruptFileError, KeyError, SafetensorError):
             return None
 
-    def put(self, name: str, arrays: Arrays, about: Mapping[str, Any], seconds: float) -> None:
+    def put(self, name: str, arrays: Arrays, about: Mapping[str, Any], seconds: float = math.inf) -> None:
         """Keep a piece of work if the seconds it took are worth a file.
 
         Args:
             name: fit for a file.
             arrays: arrays of any shape, also empty ones.
             about: plain values.
+            seconds: that it took; infinite = it can't be made again as it was.
         """
         if self._folder is None or seconds < KEEP_FROM_S:
             return

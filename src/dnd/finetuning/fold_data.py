@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
-from dnd.finetuning.classical import FitOptions, FoldData
+from dnd.finetuning.classical import FitOptions, FoldData, KeptWork
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
@@ -177,21 +177,29 @@ def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:
     return Layout(encoder.width if encoder else 0, FIRST_SETS + plan.config.blend.fingerprints)
 
 
-def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"]:
-    """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random."""
+def rows_with_features(plan: Plan, clock: Clock, kept: KeptWork) -> Bool[np.ndarray, "molecules"]:
+    """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random.
+
+    A run that is resumed takes those that it drew before. The time that is left now would draw others, and folds would
+    then hold molecules that the half trained student of the fold has learned from.
+    """
+    before = kept.get("rows") if clock.is_limited else None
+    if before is not None:
+        return before[0]["rows"]
     count, limit = len(plan.molecules.smiles), plan.config.blend.classical_rows
     reason = f"classical members learn from at most {limit}"
     if clock.is_limited:
         few = [plan.molecules.smiles[row] for row in range(0, count, max(1, count // _FEATURE_PILOT))]
-        before = clock.spent()
+        started = clock.spent()
         features_of(few, None, feature_layout(plan, None), jobs=1)
-        each = max(1e-4, (clock.spent() - before) / len(few))
+        each = max(1e-4, (clock.spent() - started) / len(few))
         affordable = max(_FEWEST_ROWS, int(clock.share(_FEATURE_SHARE) / each))
         if affordable < min(count, 2 * limit):
             limit, reason = max(_FEWEST_ROWS, affordable // 2), "time limit"
     found_B = np.zeros(count, bool)
     if len(plan.parts) > 1:
-        pools = [(np.arange(count), 2 * limit)]
+        largest = max(len(development(part)) for part in plan.parts)
+        pools = [(np.arange(count), limit * count // largest)]  # of these a member learns from `limit`
     else:
         (part,) = plan.parts
         pools = [(development(part), limit), (part.test, limit)]
@@ -203,6 +211,8 @@ def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"
         LOGGER.info(
             f"plan: {found_B.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})"
         )
+    if clock.is_limited:
+        kept.put("rows", {"rows": found_B}, {})
     return found_B
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -385,7 +385,9 @@ class StudentPlan:
     is_cut: bool
 
 
-def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> StudentPlan:
+def plan_students(
+    plan: Plan, partition: Split, clock: Clock, share: float, before: Mapping[str, int] | None = None
+) -> StudentPlan:
     """Students that fit into the time; fewer epochs first, then fewer students, then none. Each cut is logged.
 
     Args:
@@ -393,6 +395,7 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> S
         partition: that of the first of them.
         clock: counts down the time limit.
         share: share of the remaining time that this partition may have.
+        before: `count` and `epochs` of the run that is resumed, whose students go on as they were planned.
     """
     config = plan.config
     asked = config.ensemble if config.blend.students else 0
@@ -408,6 +411,9 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> S
     if not clock.is_limited:
         return StudentPlan(count, epochs, config.loop.stop_after_s, False)
     budget = clock.share(_USED * share)
+    if before is not None:
+        count, epochs = before["count"], before["epochs"]
+        return StudentPlan(count, epochs, _MARGIN * budget / (TRAININGS * max(1, count)), True)
     if budget == 0:
         LOGGER.info("plan: no students: the time limit is over")
         return StudentPlan(0, epochs, None, False)

@@ -16,9 +16,10 @@ from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical import MEMBERS, FitOptions, FoldData, Training, _pilot, fit_member
-from dnd.finetuning.finetune import finetune
-from dnd.finetuning.fold_data import scaffold_folds
+from dnd.finetuning.classical import MEMBERS, FitOptions, FoldData, KeptWork, Training, _pilot, fit_member
+from dnd.finetuning.finetune import _plan, finetune
+from dnd.finetuning.fold_data import rows_with_features, scaffold_folds
+from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import (
@@ -352,6 +353,10 @@ def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_p
     with said(lines):
         finetune(table, tmp_path / "model", ["size"], config, encoder="random")
     assert any("106 of 120 molecules drawn" in line for line in lines)
+    folds = load_config(FinetuneConfig, None, [*settings, "split=kfold:12", "blend.classical_rows=100"])
+    plan = _plan([LabelledFile(table, ("size",))], folds, "random")
+    drawn = rows_with_features(plan, Clock(None), KeptWork(None))
+    assert drawn.sum() == 109  # of each partition's 110 development molecules about 100
 
 
 def test_weights_find_the_better_member_and_stay_between_0_and_1():
