@@ -229,15 +229,21 @@ class FinetuneConfig(TableSettings):
 
 
 _TRAINING = (
-    "ensemble", "student", "regularization", "head", "batch_norm", "select_by", "probe_steps", "layer_decay", "loss",
-    "loop", "blend.second", "blend.passes",
+    "ensemble", "student", "regularization", "head", "batch_norm", "select_by", "targets", "probe_steps", "layer_decay",
+    "loss", "loop", "blend.second", "blend.passes",
 )  # fmt: skip
 _NO_TRAINING = frozenset(f"loop.{name}" for name in ("seed", "device", "threads", "skip_nonfinite", "allow_change"))
 """Settings of the loop that hold without a training too, or that do no harm there."""
+_FOR_ALL = frozenset({"blend", "blend.classical", "blend.students", "blend.time_limit_s"})
+"""Settings of a blend that say that there is none, or that are refused without one."""
+_DRAWN_BY_FRACTIONS = ("scaffold", "scaffold-balanced", "random", "cluster", "time")
 
 
 def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
-    """The settings of a finetuning; those of a student's training are refused where no student is trained.
+    """The settings of a finetuning; those that nothing would come of are refused.
+
+    Such are settings of a student's training where no student is trained, of a blend where there is none, and of parts
+    that the split does not draw.
 
     Args:
         recipe: see `load_config`.
@@ -247,14 +253,43 @@ def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
         ConfigError: as `load_config`; a setting that nothing would come of.
     """
     config = load_config(FinetuneConfig, recipe, words, stage="finetune")
-    if not config.blend.students:
-        for word in words:
-            name = word.partition("=")[0].strip()
-            if name not in _NO_TRAINING and any(f"{name}.".startswith(f"{own}.") for own in _TRAINING):
-                raise ConfigError(
-                    f"{name} is a setting of students, and recipe {recipe} trains none",
-                    found=word,
-                    next_step="Choose recipe small for one student, best for students and classical models, "
-                    f"or leave {name} out",
-                )
+    for word in words:
+        name = word.partition("=")[0].strip()
+        if not config.blend.students and name not in _NO_TRAINING and _is_one_of(name, _TRAINING):
+            raise ConfigError(
+                f"{name} is a setting of students, and recipe {recipe} trains none",
+                found=word,
+                next_step="Choose recipe small for one student, best for students and classical models, "
+                f"or leave {name} out",
+            )
+        if not config.blend.classical and name not in _FOR_ALL and _is_one_of(name, ("blend",)):
+            raise ConfigError(
+                f"{name} is a setting of a blend, and recipe {recipe} makes none",
+                found=word,
+                next_step=f"Choose recipe fast or best, or leave {name} out",
+            )
+        _require_drawn(name, word, config.split)
     return config
+
+
+def _is_one_of(name: str, tables: Sequence[str]) -> bool:
+    """Whether a setting is one of these or in one of these tables."""
+    return any(f"{name}.".startswith(f"{own}.") for own in tables)
+
+
+def _require_drawn(name: str, word: str, split: str) -> None:
+    """Refuse the sizes of parts that the split does not draw.
+
+    Raises:
+        ConfigError: `folds` without folds or beside their number, or `fractions` of parts that are given or are folds.
+    """
+    if name == "folds" and split != "kfold":
+        raise ConfigError(
+            "folds is for --split kfold", found=f"{word}, split={split}",
+            next_step="Leave it out, or use --split kfold:5 for five folds",
+        )  # fmt: skip
+    if name == "fractions" and split.partition(":")[0] not in _DRAWN_BY_FRACTIONS:
+        raise ConfigError(
+            "fractions are for a split that draws three parts", found=f"{word}, split={split}",
+            next_step=f"Leave it out, or use --split {', '.join(_DRAWN_BY_FRACTIONS[:-1])} or time:NAME",
+        )  # fmt: skip
