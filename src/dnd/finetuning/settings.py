@@ -145,7 +145,9 @@ class BlendConfig:
             raise ConfigError("blend.most_rows must be at least 100", found=self.most_rows)
         if not self.classical and not self.students:
             raise ConfigError("the blend has no members", next_step="Name some in blend.classical")
-        if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise ConfigError("blend.time_limit_s must be above 0", found=self.time_limit_s)
+        if self.time_limit_s is not None and not self.classical:
             raise ConfigError(
                 "a time limit needs classical members to fall back on", next_step="Use --recipe best or fast"
             )

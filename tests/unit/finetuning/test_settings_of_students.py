@@ -92,3 +92,15 @@ def test_every_recipe_accepts_what_holds_for_all(recipe: str, word: str) -> None
 def test_an_estimator_refuses_it_too() -> None:
     with pytest.raises(ConfigError, match=r"loop\.epochs is a setting of students"):
         DndRegressor(epochs=3).fit(["CCO", "CCN", "CCC", "CCCC"] * 5, list(range(20)))
+
+
+@pytest.mark.parametrize("fractions", ["nan,0.5,0.5", "nan,nan,nan", "0.5,0.5,0", "0.5,0.5", "0.6,0.6,-0.2"])
+def test_fractions_that_are_no_fractions_are_refused(fractions: str) -> None:
+    with pytest.raises(ConfigError, match="fractions are three positive numbers"):
+        finetune_config("fast", [f"fractions={fractions}"])
+
+
+@pytest.mark.parametrize("seconds", ["0", "-5", "nan"])
+def test_a_time_limit_that_is_none_is_called_that(seconds: str) -> None:
+    with pytest.raises(ConfigError, match=r"blend\.time_limit_s must be above 0"):
+        finetune_config("fast", [f"blend.time_limit_s={seconds}"])

@@ -359,6 +359,15 @@ def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_p
     assert drawn.sum() == 109  # of each partition's 110 development molecules about 100
 
 
+@pytest.mark.parametrize("labels", [list(range(20)), [row % 2 for row in range(20)], ["a", "b", "c", "a"] * 5])
+def test_a_fold_whose_molecules_are_rows_of_a_single_one_is_learned_too(tmp_path: Path, labels: list[object]):
+    columns: dict[str, list[object]] = {"smiles": ["CCO", "CCN", "CCC", "CCO"] * 5, "y": labels}
+    table = write_csv(tmp_path / "few.csv", {**columns, "part": ["train", "valid", "test", "train"] * 5})
+    words = ("split=column:part", f"blend.classical={','.join(CLASSICAL_MEMBERS)}", "blend.students=false")
+    done = quietly(table, tmp_path / "model", ["y"], *words, "blend.trees=5")
+    assert set(done.metrics["alone"]) == set(CLASSICAL_MEMBERS)
+
+
 def test_weights_find_the_better_member_and_stay_between_0_and_1():
     generator = np.random.default_rng(0)
     labels = generator.normal(size=(400, 1))
