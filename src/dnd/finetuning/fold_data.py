@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
+from dnd.common.processes import processors
 from dnd.finetuning.classical import FitOptions, FoldData, KeptWork
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock
@@ -263,7 +263,7 @@ def fold_data(
         seed=config.loop.seed,
         identity_B=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),
         options=FitOptions(
-            threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
+            threads=config.loop.threads or config.jobs or processors(),
             trees=config.blend.trees,
             boosting_seeds=config.blend.boosting_seeds,
             balanced=config.class_weights == "balanced",

@@ -31,6 +31,7 @@ from dnd.tables.labels import MOST_CLASSES
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
 TWO_CLASSES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 2.0))
 """Pairs of numbers that are taken for two classes, the second for class 1."""
+_ROUNDING = 1e-12  # of the largest label; labels that are no further apart are one value, computed in several ways
 _NO_TRANSFORM: tuple[TransformName, ...] = ("none",)
 
 
@@ -191,7 +192,7 @@ def check_targets(
         values = np.unique(target_B[~np.isnan(target_B)])
         if len(values) == 0:
             raise InputError(f"target {name} has no label", next_step="Leave it out of --target-columns")
-        if len(values) == 1 and kind == "regression":
+        if kind == "regression" and np.ptp(values) <= _ROUNDING * np.abs(values).max():
             raise InputError(f"target {name} is constant", found=f"only {values[0]:g}", expected="two values or more")
         if len(values) == 1:
             if kind == "multiclass":
@@ -373,7 +374,7 @@ def fit_targets(
             continue
         with np.errstate(over="ignore"):
             std = float(known.std()) if len(known) else 0.0
-        if not 0 < std < math.inf:
+        if not (std < math.inf and std > _ROUNDING * float(np.abs(known).max(initial=0.0))):
             raise InputError(
                 f"target {name} has no usable spread in the training part",
                 found=f"standard deviation {std:g} of {len(known)} labels",
