@@ -15,7 +15,7 @@ from dnd.finetuning.classical import FitOptions, FoldData, KeptWork
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
-from dnd.finetuning.tasks import fit_targets
+from dnd.finetuning.tasks import fit_targets, scale_labels
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM, LearnedLabels, PropertyHeads, load_heads, load_learned_labels
 from dnd.predictor.applicability_domain import similarity_out_of_fold
@@ -236,19 +236,19 @@ def fold_data(
 ) -> FoldData:
     """What the classical members of a partition share: folds, and the scale of the targets."""
     molecules, config = plan.molecules, plan.config
-    rows = development(partition)
-    rows = rows[place_B[rows] >= 0]
+    has_features_B = place_B[development(partition)] >= 0
+    rows, others = (development(partition)[which_B] for which_B in (has_features_B, ~has_features_B))
     identities = [molecules.identities[row] for row in rows]
     texts = molecules.smiles if config.standardize else molecules.texts
     num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
-        molecules.targets_BC[rows],
+        scale_labels(molecules.targets_BC, rows, others),
         molecules.names,
         config.units,
         plan.tasks.kinds,
         standardise=True,
         transforms=plan.transforms,
-        weight_B=molecules.weights_of(rows),
+        weight_B=molecules.weights_of(np.concatenate([rows, others])),
     )
     return FoldData(
         x_BF=x_BF,

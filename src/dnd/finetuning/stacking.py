@@ -459,7 +459,9 @@ def _deviations(data: FoldData) -> Float[np.ndarray, "targets"]:
 
 def _deviation(target: Target, labels_B: np.ndarray) -> float:
     """Of the labels on the scale on which errors are judged; 1 for classes."""
-    return target.std if target.transform.name == "none" else float(np.nanstd(labels_B))
+    if target.transform.name == "none" or np.isnan(labels_B).all():
+        return target.std
+    return float(np.nanstd(labels_B))
 
 
 def _assemble(

@@ -26,7 +26,7 @@ from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.objective import DEFAULT_LOSS, HalfChoice, SupervisedObjective
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock, FinetuneConfig
-from dnd.finetuning.tasks import Tasks, fit_targets
+from dnd.finetuning.tasks import Tasks, fit_targets, scale_labels
 from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig, start_norms_anew
 from dnd.models.students.encoders import (
     DEFAULT_ENCODER,
@@ -250,13 +250,13 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
     student = student_to_train(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     targets = fit_targets(
-        molecules.targets_BC[partition.train],
+        scale_labels(molecules.targets_BC, partition.train, partition.valid),
         molecules.names,
         config.units,
         plan.tasks.kinds,
         standardise=config.targets == "standardised",
         transforms=plan.transforms,
-        weight_B=molecules.weights_of(partition.train),
+        weight_B=molecules.weights_of(np.concatenate([partition.train, partition.valid])),
     )
     loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
     return SupervisedObjective(

@@ -26,7 +26,7 @@ from dnd.predictor.classical.features import Layout
 from dnd.predictor.metrics import roc_auc
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
-from finetuning_toys import TINY, molecules, quietly, write_classes, write_csv, write_regression
+from finetuning_toys import TINY, heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 from support.said import said
 
 ONE = np.ones(1)
@@ -131,6 +131,15 @@ def test_of_few_labels_the_body_is_trained_only_if_that_is_better_out_of_fold(
     kept = [bool((before[name] == values).all()) for name, values in network.student.named_parameters()]
     assert all(kept) == (better == "head")
     assert any(("stays frozen" if better == "head" else "is trained too") in line for line in lines)
+
+
+def test_a_target_whose_labels_are_all_in_one_fold_ends_no_run(tmp_path: Path):
+    smiles = molecules()
+    few = [heavy_atoms(text) if "c1ccccc1" in text else "" for text in smiles]  # one scaffold, which no fold divides
+    columns: dict[str, list[object]] = {"smiles": list(smiles), "size": list(map(heavy_atoms, smiles)), "few": few}
+    words = (*SETTINGS, *TINY[:3], "blend.folds=2", "loop.epochs=1")
+    done = quietly(write_csv(tmp_path / "toy.csv", columns), tmp_path / "model", ["size", "few"], *words)
+    assert done.finished
 
 
 @pytest.mark.parametrize("steps", [1, 10, 30])

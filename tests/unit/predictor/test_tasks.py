@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
+from dnd.finetuning.tasks import check_targets, choose_task, fit_targets, scale_labels
 
 NAN = math.nan
 
@@ -50,6 +50,13 @@ def test_targets_that_cannot_be_learned():
     with pytest.raises(InputError, match="one class only"):
         check_targets(np.ones((3, 2)), ["a", "b"], "classification")
     assert len(check_targets(np.array([[0.0, 1.0], [1.0, 1.0]]), ["a", "b"], "classification")) == 1
+
+
+def test_a_scale_is_of_the_own_labels_and_of_others_where_those_have_none():
+    labels = np.array([[1.0, NAN, 5.0], [3.0, NAN, 5.0], [9.0, 2.0, NAN], [NAN, 4.0, 7.0]])
+    found = scale_labels(labels, np.array([0, 1]), np.array([2, 3]))
+    expected = [[1.0, NAN, 5.0], [3.0, NAN, 5.0], [NAN, 2.0, NAN], [NAN, 4.0, 7.0]]
+    assert np.array_equal(found, expected, equal_nan=True)
 
 
 def test_scale_is_that_of_the_labels_given():
