@@ -15,10 +15,11 @@ from dnd.chemistry.molecule import LIMITS
 from dnd.chemistry.parse import MOST_WALKS, density_problem, may_be_dense, molecule_from_mol, parse_smiles, walks
 from dnd.cli.main import build_app
 from dnd.graphs.fast.graphs import rewritten_graphs
-from finetuning_toys import TINY, heavy_atoms, molecules, write_csv
+from finetuning_toys import heavy_atoms, molecules, write_csv
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REASON = "atoms bound too densely: 14 atoms with 91 bonds"
+FAST = ("split=random", "loop.device=cpu", "jobs=1")
 CAGES = ["C12C3C4C5C1[Fe]23456789C%10C6C7C8C9%10", "C12C3C4C1C5C2C3C45", "FS(F)(F)(F)(F)F"]
 
 
@@ -89,7 +90,7 @@ def last_reason(path: Path) -> str:
 
 
 def test_every_verb_gives_the_row_that_reason(table: Path, tmp_path: Path) -> None:
-    settings = [*TINY, "blend.classical=ridge", "blend.students=false"]
+    settings = [*FAST, "blend.classical=ridge"]
     made = tmp_path / "model"
     run("finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings)
     assert REASON in (made / "rejects.csv").read_text()
@@ -110,8 +111,7 @@ def test_a_molecule_that_a_feature_of_the_model_is_refused_for_is_a_row_with_a_r
     texts.insert(place, crowded)
     table = write_csv(tmp_path / "table.csv", {"smiles": texts, "size": [heavy_atoms(text) for text in texts]})
     made = tmp_path / "model"
-    settings = [*TINY, "blend.classical=boosting", "blend.fingerprints=avalon", "blend.students=false"]
-    settings.append("baselines=true")
+    settings = [*FAST, "blend.classical=boosting", "blend.fingerprints=avalon"]
     done = run(
         "finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings
     )
