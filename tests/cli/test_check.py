@@ -335,6 +335,15 @@ def test_unreadable_labels_of_test_molecules_stop_no_finetuning(tmp_path: Path) 
         first_look(junk, ["y"], None, settings)
 
 
+@pytest.mark.parametrize("kind", ["column", "time"])
+def test_the_column_of_a_split_that_is_not_there_is_named_whatever_the_labels_are(tmp_path: Path, kind: str) -> None:
+    rows = [f"{'C' * (row + 1)}O,{'>10' if row == 3 else row}" for row in range(30)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["smiles,y", *rows]))
+    with pytest.raises(InputError, match="has no column 'nope'"):
+        first_look(table, ["y"], None, TableSettings(split=f"{kind}:nope"))
+
+
 def test_the_first_lines_of_a_finetuning_say_what_the_table_holds() -> None:
     facts, kept = first_look(DIRTY / "ki_nM.csv", ["Ki (nM)"], None, TableSettings())
     assert kept is not None

@@ -15,10 +15,11 @@ from dnd.chemistry.molecule import LIMITS
 from dnd.chemistry.parse import MOST_WALKS, density_problem, may_be_dense, molecule_from_mol, parse_smiles, walks
 from dnd.cli.main import build_app
 from dnd.graphs.fast.graphs import rewritten_graphs
-from finetuning_toys import TINY, heavy_atoms, molecules, write_csv
+from finetuning_toys import heavy_atoms, molecules, write_csv
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REASON = "atoms bound too densely: 14 atoms with 91 bonds"
+FAST = ("split=random", "loop.device=cpu", "jobs=1")
 CAGES = ["C12C3C4C5C1[Fe]23456789C%10C6C7C8C9%10", "C12C3C4C1C5C2C3C45", "FS(F)(F)(F)(F)F"]
 
 
@@ -89,7 +90,7 @@ def last_reason(path: Path) -> str:
 
 
 def test_every_verb_gives_the_row_that_reason(table: Path, tmp_path: Path) -> None:
-    settings = [*TINY, "blend.classical=ridge", "blend.students=false"]
+    settings = [*FAST, "blend.classical=ridge"]
     made = tmp_path / "model"
     run("finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings)
     assert REASON in (made / "rejects.csv").read_text()
@@ -110,8 +111,7 @@ def test_a_molecule_that_a_feature_of_the_model_is_refused_for_is_a_row_with_a_r
     texts.insert(place, crowded)
     table = write_csv(tmp_path / "table.csv", {"smiles": texts, "size": [heavy_atoms(text) for text in texts]})
     made = tmp_path / "model"
-    settings = [*TINY, "blend.classical=boosting", "blend.fingerprints=avalon", "blend.students=false"]
-    settings.append("baselines=true")
+    settings = [*FAST, "blend.classical=boosting", "blend.fingerprints=avalon"]
     done = run(
         "finetune", table, "-o", made, "--target-columns", "size", "--encoder", "random", "--recipe", "fast", *settings
     )
@@ -126,3 +126,31 @@ def test_a_molecule_that_a_feature_of_the_model_is_refused_for_is_a_row_with_a_r
     judged = run("evaluate", table, "-m", made).output
     assert "54 molecules of 55 rows, 1 left out" in judged
     assert f"row {place + 2}: the Avalon fingerprint" in judged
+
+
+@pytest.mark.parametrize("columns", [["kind"], ["active"], ["is_ring"], ["kind", "active", "size"]])
+def test_a_test_molecule_without_a_prediction_gets_no_class_and_the_report_is_written(
+    tmp_path: Path, columns: list[str]
+) -> None:
+    texts = [*molecules(), "[U]" + "(C)" * 22]
+    cells: dict[str, list[object]] = {
+        "smiles": list(texts),
+        "kind": [("acid", "base", "neutral")[row % 3] for row in range(len(texts))],
+        "active": [("no", "yes")[row % 2] for row in range(len(texts))],
+        "is_ring": [row % 2 for row in range(len(texts))],
+        "size": list(range(len(texts))),
+        "part": [("test", "train", "valid", "train")[row % 4] for row in range(len(texts) - 1)] + ["test"],
+    }
+    table, made = write_csv(tmp_path / "table.csv", cells), tmp_path / "model"
+    targets = [word for name in columns for word in ("--target-columns", name)]
+    settings = ["blend.classical=ridge", "blend.fingerprints=avalon", "blend.folds=2", "split=column:part", "jobs=1"]
+    run("finetune", table, "-o", made, *targets, "--encoder", "random", *settings, "baselines=false")
+    with open(made / "test_predictions.csv", newline="") as stream:
+        *others, refused = csv.DictReader(stream)
+    ends = ("_pred", *(f"_prob_{one}" for one in ("acid", "base", "neutral", "no", "yes")))
+    said = [name for name in refused if name.endswith(ends)]
+    assert all(refused[name] for name in columns)
+    assert said
+    assert [refused[name] for name in said] == [""] * len(said)
+    assert all(row[name] for row in others for name in said)
+    assert (made / "report.html").is_file()

@@ -94,16 +94,16 @@ def die_in_the_last_steps(run: Run, scratch: Path, stop: Callable[[pytest.Monkey
 def test_finetune_with_its_report(scratch: Path, recipe: str, every: bool) -> None:
     table = write_regression(scratch)
     words = {
-        "student": ["loop.epochs=1"],
-        "ensemble": ["loop.epochs=1", "ensemble=2"],
-        "fast": ["blend.students=false", "blend.classical=ridge", "blend.folds=2", "ensemble=1"],
+        "student": [*TINY, "loop.batch_size=16", "loop.epochs=1"],
+        "ensemble": [*TINY, "loop.batch_size=16", "loop.epochs=1", "ensemble=2"],
+        "fast": ["split=random", "baselines=false", "jobs=1", "blend.classical=ridge", "blend.folds=2"],
     }[recipe]
 
     def run(folder: Path) -> None:
-        settings = [*TINY, "loop.batch_size=16", "loop.threads=1", *words]
         finetune_verb(
-            str(table), settings, out=folder, target_columns=["size"], encoder="random", recipe="small", resume=True
-        )
+            str(table), [*words, "loop.threads=1"], out=folder, target_columns=["size"], encoder="random",
+            recipe="fast" if recipe == "fast" else "small", resume=True,
+        )  # fmt: skip
 
     def stop(patch: pytest.MonkeyPatch) -> None:
         stop_before(patch, dnd.finetuning.outcome, "calibrate")

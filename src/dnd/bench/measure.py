@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnd.common.compute import derive_seed, numpy_generator
+from dnd.common.compute import derive_seed, numpy_generator, threads_asked_for
 from dnd.common.errors import InputError
 from dnd.common.files import package_versions
+from dnd.common.processes import processors
 from dnd.models.students.base import Student, StudentConfig, preset
 from dnd.models.students.encoders import build_student, load_encoder, shipped_encoders
 from dnd.predictor.ensemble import PropertyNetwork
@@ -234,9 +235,9 @@ def machine() -> dict[str, Any]:
             versions[name] = "not installed"
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": processors(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
-        "threads": int(os.environ.get("DND_THREADS") or os.environ.get("OMP_NUM_THREADS") or 1),
+        "threads": threads_asked_for(),
         "versions": versions,
     }
 

@@ -20,6 +20,7 @@ from dnd.bench.measure import SEED, drug_like_smiles, graph_store, qm9_store, ra
 from dnd.bench.startup import added_memory, memory_mb, peak_mb
 from dnd.common.compute import numpy_generator, set_threads
 from dnd.common.files import MANIFEST, read_json, write_manifest, write_text
+from dnd.common.processes import processors
 from dnd.graphs.batch import ConformerBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.equivariant_transformer import EquivariantTransformer
@@ -83,7 +84,7 @@ def bench_scaling(sizes: Sequence[int], repetitions: int) -> Iterator[list[Point
     yield from _files()
     yield [
         Point(**added_memory(f"{_HERE}threads_work", network="tokengt-small", threads=threads, repetitions=repetitions))
-        for threads in range(1, len(os.sched_getaffinity(0)) + 1)
+        for threads in range(1, processors() + 1)
     ]
 
 

@@ -140,7 +140,7 @@ def finetune(
     from dnd.common.config import check_settings, read_duration
     from dnd.common.errors import ConfigError
     from dnd.common.runs import refuse_finished
-    from dnd.finetuning.unused_settings import refuse_unused
+    from dnd.finetuning.unused_settings import Made, refuse_unused
 
     options = {
         "pooling": pooling,
@@ -165,13 +165,13 @@ def finetune(
         *(word for word in words if "=" in word),
     ]
     columns = [*(target_columns or ()), *(word for word in words if "=" not in word)]
-    blend = check_settings("finetune", recipe, overrides).blend
+    known = check_settings("finetune", recipe, overrides)
+    students, classical = getattr(known.blend, "students", None), getattr(known.blend, "classical", None)
     as_words = {"student": student, "search": search or None}
     refuse_unused(
         recipe,
         [*overrides, *(f"{name}={value}" for name, value in as_words.items() if value is not None)],
-        students=getattr(blend, "students", None) is not False,
-        classical=bool(getattr(blend, "classical", None)),
+        Made(students is not False, bool(classical), known.split or "scaffold"),
     )
     if not columns:
         raise ConfigError(

@@ -70,12 +70,21 @@ def set_threads(threads: int | None = None) -> int:
 
     for name in _PRODUCT_CACHES:
         os.environ.setdefault(name, _KEPT_PRODUCTS)
-    count = threads or _threads_of("DND_THREADS") or _threads_of("OMP_NUM_THREADS") or 1
+    count = threads or threads_asked_for()
     torch.set_num_threads(count)
     threadpool_limits(count, user_api="blas")
     for name in _BLAS_THREADS:  # of the libraries that are loaded later, such as SciPy's own
         os.environ.setdefault(name, str(count))
     return count
+
+
+def threads_asked_for() -> int:
+    """The number of threads that the environment asks for, see `set_threads`; 1 where it does not.
+
+    Raises:
+        ConfigError: one of its variables is no number of threads.
+    """
+    return _threads_of("DND_THREADS") or _threads_of("OMP_NUM_THREADS") or 1
 
 
 def _threads_of(variable: str) -> int:

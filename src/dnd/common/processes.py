@@ -59,7 +59,12 @@ def process_count(jobs: int) -> int:
         from dnd.common.errors import ConfigError
 
         raise ConfigError("jobs must be at least 0", found=jobs, expected="a number of processes; 0, one per processor")
-    return jobs or len(os.sched_getaffinity(0))
+    return jobs or processors()
+
+
+def processors() -> int:
+    """Processors that this process may use; where the system does not say which, as on macOS, all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _safe_variables() -> dict[str, str]:

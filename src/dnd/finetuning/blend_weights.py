@@ -67,11 +67,11 @@ def fit_weights(
     usable_BC = np.isfinite(predictions_MBC).all(axis=0) & ~np.isnan(targets_BC)
     for kind in dict.fromkeys(kinds):
         own = [column for column, other in enumerate(kinds) if other == kind]
-        pairs = [
-            (predictions_MBC[:, usable_BC[:, c], c] / scale_C[c], targets_BC[usable_BC[:, c], c] / scale_C[c])
-            for c in own
-        ]
         of_rows = [None if weight_B is None else weight_B[usable_BC[:, c]] for c in own]
+        pairs = [
+            _scaled(predictions_MBC[:, usable_BC[:, c], c], targets_BC[usable_BC[:, c], c], kind, scale_C[c], own_B)
+            for c, own_B in zip(own, of_rows, strict=True)
+        ]
         every_B = None if weight_B is None else np.concatenate([one for one in of_rows if one is not None])
         all_MB, all_B = np.hstack([p for p, _ in pairs]), np.concatenate([y for _, y in pairs])
         shared_M = _fit(all_MB, all_B, kind, equal_M, metric, every_B)
@@ -79,6 +79,17 @@ def fit_weights(
             alone = len(own) == 1 or len(labels_B) < FEWEST_LABELS
             weights_MC[:, column] = shared_M if alone else _fit(predictions_MB, labels_B, kind, shared_M, metric, own_B)
     return _without_small(weights_MC)
+
+
+def _scaled(
+    predictions_MB: np.ndarray, labels_B: np.ndarray, kind: TaskKind, scale: float, weight_B: Weights
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and labels of a target in deviations, values as distances from the mean of their labels.
+
+    So the variance of the labels of several targets together is not that of their means.
+    """
+    centre = float(np.average(labels_B, weights=weight_B)) if kind == "regression" and len(labels_B) else 0.0
+    return (predictions_MB - centre) / scale, (labels_B - centre) / scale
 
 
 def _fit(

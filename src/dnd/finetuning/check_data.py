@@ -207,7 +207,7 @@ def check_data(
     Raises:
         InputError: the table can't be read, has no such column, or has no molecule.
     """
-    return _looked_at(path, target_columns, smiles_column, rules or LabelRules(), standardize, MOST_ROWS)[0]
+    return _looked_at(path, target_columns, (), smiles_column, rules or LabelRules(), standardize, MOST_ROWS)[0]
 
 
 def first_look(
@@ -225,10 +225,12 @@ def first_look(
         What was found, and the table as it was read; None where it has more rows than were kept.
 
     Raises:
-        InputError: as `check_data`, and where labels of the training or validation part can't be read.
+        InputError: as `check_data`, where labels of the training or validation part can't be read, and where the table
+            does not have the column of the split.
     """
-    rules, standardize = settings.labels, settings.standardize
-    facts, kept, table = _looked_at(path, target_columns, smiles_column, rules, standardize, FIRST_ROWS)
+    rules, standardize, column = settings.labels, settings.standardize, split_column(settings.split)
+    further = [column] if column else []
+    facts, kept, table = _looked_at(path, target_columns, further, smiles_column, rules, standardize, FIRST_ROWS)
     troubled = [target.name for target in facts.targets if target.problem or target.added]
     if troubled and facts.looked_at == facts.rows:
         _require_readable(facts, kept, troubled, settings)
@@ -238,6 +240,7 @@ def first_look(
 def _looked_at(
     path: Path | str,
     target_columns: Sequence[str],
+    further: Sequence[str],
     smiles_column: str | None,
     rules: LabelRules,
     standardize: bool,
@@ -245,7 +248,7 @@ def _looked_at(
 ) -> tuple[DataFacts, _Kept, KeptTable | None]:
     """What `most` rows of a table hold, the usable ones, and all rows where there are no more."""
     with open_molecules(path, smiles_column) as table:
-        names = labelled_columns(path, table, target_columns) if target_columns else []
+        names = labelled_columns(path, table, target_columns, further) if target_columns else []
         drawn: DrawnRows[Row] = DrawnRows(most)
         for row in table:
             drawn.add(row)

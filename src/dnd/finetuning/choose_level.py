@@ -25,7 +25,7 @@ from dnd.common.model_folder import FORMAT_VERSION, read_model
 from dnd.common.runs import already_finished, begin_or_go_on, drop_scaffolding, require_same_run
 from dnd.finetuning.finetune import check_before_training, finetune
 from dnd.finetuning.labelled_data import LabelledFile
-from dnd.finetuning.settings import FinetuneConfig
+from dnd.finetuning.settings import FinetuneConfig, finetune_config
 from dnd.finetuning.splits import has_folds
 from dnd.models.students.encoders import load_encoder, load_limits, save_encoder
 from dnd.models.teachers.teachers import load_teacher
@@ -62,6 +62,12 @@ class ChoiceConfig:
         """Refuse settings that can't work before any work starts."""
         if self.seeds < 2:
             raise ConfigError("too few seeds to tell a difference from chance", found=self.seeds, expected="2 or more")
+        if self.finetune.blend.classical:
+            raise ConfigError(
+                "the choice between levels compares students alone",
+                found=f"finetune.blend.classical={','.join(self.finetune.blend.classical)}",
+                next_step="Leave it out",
+            )
         if has_folds(self.finetune.split) or self.finetune.ensemble > 1:
             raise ConfigError(
                 "the choice between levels needs one partition and one member", next_step="Leave out kfold and ensemble"
@@ -72,7 +78,7 @@ def choice_config(overrides: Sequence[str]) -> ChoiceConfig:
     """The recipe `finetune-brief` with `finetune.key=value` and `seeds=n` words on top."""
     own = [word for word in overrides if not word.startswith(_PREFIX)]
     words = [word.removeprefix(_PREFIX) for word in overrides if word.startswith(_PREFIX)]
-    brief = load_config(FinetuneConfig, BRIEF_RECIPE, words)
+    brief = finetune_config(BRIEF_RECIPE, words)
     return replace(load_config(ChoiceConfig, None, own), finetune=brief)
 
 

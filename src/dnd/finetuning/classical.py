@@ -82,13 +82,14 @@ class KeptWork:
         except (CorruptFileError, KeyError, SafetensorError):
             return None
 
-    def put(self, name: str, arrays: Arrays, about: Mapping[str, Any], seconds: float) -> None:
+    def put(self, name: str, arrays: Arrays, about: Mapping[str, Any], seconds: float = math.inf) -> None:
         """Keep a piece of work if the seconds it took are worth a file.
 
         Args:
             name: fit for a file.
             arrays: arrays of any shape, also empty ones.
             about: plain values.
+            seconds: that it took; infinite = it can't be made again as it was.
         """
         if self._folder is None or seconds < KEEP_FROM_S:
             return
@@ -348,6 +349,8 @@ def _linear(training: Training) -> Linear:
     columns = _informative(training, (EMBEDDING, DESCRIPTORS, COUNTS), most=_COMMON_COUNTS)
     scaling = Scaling.fit(training.x_BF[:, columns], training.weight_B)
     scaling = Scaling(columns[scaling.columns_S], scaling.mean_S, scaling.std_S)
+    if not len(scaling.columns_S):  # molecules that are all alike, such as rows of a single one
+        return constant(float(np.average(training.y_B, weights=training.row_weights)))
     z_BS, y_B = scaling.apply(training.x_BF).astype(np.float64), training.y_B
     groups = rows_of_molecules(range(len(y_B)) if training.identity_B is None else training.identity_B.tolist())
     order = np.random.default_rng(training.seed).permutation(len(groups))

@@ -408,17 +408,20 @@ def predictions_table(
 
 
 def _cells(molecules: LabelledMolecules, labels_C: np.ndarray, predictions_C: np.ndarray) -> list[object]:
+    """Labels and predictions of a molecule; a cell is empty where there is none, also the name of a predicted class."""
     found: list[object] = []
     for column, (label, value) in enumerate(zip(labels_C, predictions_C, strict=True)):
         group = group_at(molecules.groups, column)
         names = molecules.class_names[column] if molecules.class_names else ()
         if names:
             found.append(None if np.isnan(label) else names[int(label)])
-            found += [names[int(value > 0.5)], 1.0 - float(value), float(value)]
+            found += [None] * 3 if np.isnan(value) else [names[int(value > 0.5)], 1.0 - float(value), float(value)]
         elif group is None:
-            found += [None if np.isnan(label) else float(label), float(value)]
+            found += [None if np.isnan(one) else float(one) for one in (label, value)]
         elif column == group.first:
             labels_K, values_K = labels_C[group.span], predictions_C[group.span]
             found.append(None if np.isnan(label) else group.classes[int(labels_K.argmax())])
-            found += [group.classes[int(values_K.argmax())], *map(float, values_K)]
+            none = [None] * (1 + len(values_K))
+            said = [group.classes[int(values_K.argmax())], *map(float, values_K)]
+            found += none if np.isnan(values_K).any() else said
     return found

@@ -235,12 +235,7 @@ def _plan(
     if weights is not None:
         molecules = weighted(molecules, weights)
     _check_metric(config, tasks)
-    if config.class_weights != "none" and set(tasks.kinds) == {"regression"}:
-        raise ConfigError(
-            f"class_weights={config.class_weights} is for classes",
-            found=f"targets of {tasks.name}",
-            next_step="Leave it out, or use --task",
-        )
+    _check_suited(config, tasks)
     require_unique_outputs(molecules, tasks.kinds)
     given, config = config, replace(config, units=_units(config, molecules, tasks))
     if config.units and len(config.units) != len(molecules.names):
@@ -300,6 +295,23 @@ def _check_metric(config: FinetuneConfig, tasks: Tasks) -> None:
             found=f"targets of {tasks.name}",
             expected=f"one of {', '.join(expected)}" if expected else "no metric, as nothing chooses by one here",
             next_step="Use another --metric, or --task" if expected else "Leave --metric out",
+        )
+
+
+def _check_suited(config: FinetuneConfig, tasks: Tasks) -> None:
+    """Refuse what is for values where all targets are classes, and what is for classes where all are values."""
+    kinds = set(tasks.kinds)
+    if config.class_weights != "none" and kinds == {"regression"}:
+        raise ConfigError(
+            "class_weights is for classes",
+            found=f"targets of {tasks.name}",
+            next_step="Leave it out, or use --task classification",
+        )
+    if config.transform in ("log", "yeo-johnson") and "regression" not in kinds:
+        raise ConfigError(
+            "a transform is for values",
+            found=f"transform={config.transform}, targets of {tasks.name}",
+            next_step="Leave it out, or use --task regression",
         )
 
 

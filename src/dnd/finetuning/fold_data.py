@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -11,11 +10,12 @@ from jaxtyping import Bool, Float, Int, Int64
 from dnd.chemistry.splits import Split, molecule_scaffolds, rows_of_molecules
 from dnd.common.compute import numpy_generator
 from dnd.common.log import LOGGER
-from dnd.finetuning.classical import FitOptions, FoldData
+from dnd.common.processes import processors
+from dnd.finetuning.classical import FitOptions, FoldData, KeptWork
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock
 from dnd.finetuning.students import Plan, initial_student
-from dnd.finetuning.tasks import fit_targets
+from dnd.finetuning.tasks import fit_targets, scale_labels
 from dnd.models.students.base import Student
 from dnd.models.students.encoders import RANDOM, LearnedLabels, PropertyHeads, load_heads, load_learned_labels
 from dnd.predictor.applicability_domain import similarity_out_of_fold
@@ -177,21 +177,29 @@ def feature_layout(plan: Plan, encoder: FrozenEncoder | None) -> Layout:
     return Layout(encoder.width if encoder else 0, FIRST_SETS + plan.config.blend.fingerprints)
 
 
-def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"]:
-    """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random."""
+def rows_with_features(plan: Plan, clock: Clock, kept: KeptWork) -> Bool[np.ndarray, "molecules"]:
+    """Molecules that classical members may look at: all, or as many as the limits allow, drawn at random.
+
+    A run that is resumed takes those that it drew before. The time that is left now would draw others, and folds would
+    then hold molecules that the half trained student of the fold has learned from.
+    """
+    before = kept.get("rows") if clock.is_limited else None
+    if before is not None:
+        return before[0]["rows"]
     count, limit = len(plan.molecules.smiles), plan.config.blend.classical_rows
     reason = f"classical members learn from at most {limit}"
     if clock.is_limited:
         few = [plan.molecules.smiles[row] for row in range(0, count, max(1, count // _FEATURE_PILOT))]
-        before = clock.spent()
+        started = clock.spent()
         features_of(few, None, feature_layout(plan, None), jobs=1)
-        each = max(1e-4, (clock.spent() - before) / len(few))
+        each = max(1e-4, (clock.spent() - started) / len(few))
         affordable = max(_FEWEST_ROWS, int(clock.share(_FEATURE_SHARE) / each))
         if affordable < min(count, 2 * limit):
             limit, reason = max(_FEWEST_ROWS, affordable // 2), "time limit"
     found_B = np.zeros(count, bool)
     if len(plan.parts) > 1:
-        pools = [(np.arange(count), 2 * limit)]
+        largest = max(len(development(part)) for part in plan.parts)
+        pools = [(np.arange(count), limit * count // largest)]  # of these a member learns from `limit`
     else:
         (part,) = plan.parts
         pools = [(development(part), limit), (part.test, limit)]
@@ -203,6 +211,8 @@ def rows_with_features(plan: Plan, clock: Clock) -> Bool[np.ndarray, "molecules"
         LOGGER.info(
             f"plan: {found_B.sum()} of {wanted} molecules drawn for the classical members and the blend ({reason})"
         )
+    if clock.is_limited:
+        kept.put("rows", {"rows": found_B}, {})
     return found_B
 
 
@@ -226,19 +236,19 @@ def fold_data(
 ) -> FoldData:
     """What the classical members of a partition share: folds, and the scale of the targets."""
     molecules, config = plan.molecules, plan.config
-    rows = development(partition)
-    rows = rows[place_B[rows] >= 0]
+    has_features_B = place_B[development(partition)] >= 0
+    rows, others = (development(partition)[which_B] for which_B in (has_features_B, ~has_features_B))
     identities = [molecules.identities[row] for row in rows]
     texts = molecules.smiles if config.standardize else molecules.texts
     num_folds = max(2, min(config.blend.folds, len(set(identities)) // 2))
     targets = fit_targets(
-        molecules.targets_BC[rows],
+        scale_labels(molecules.targets_BC, rows, others),
         molecules.names,
         config.units,
         plan.tasks.kinds,
         standardise=True,
         transforms=plan.transforms,
-        weight_B=molecules.weights_of(rows),
+        weight_B=molecules.weights_of(np.concatenate([rows, others])),
     )
     return FoldData(
         x_BF=x_BF,
@@ -253,7 +263,7 @@ def fold_data(
         seed=config.loop.seed,
         identity_B=np.unique(np.asarray(molecules.identities), return_inverse=True)[1].astype(np.int64),
         options=FitOptions(
-            threads=config.loop.threads or config.jobs or len(os.sched_getaffinity(0)),
+            threads=config.loop.threads or config.jobs or processors(),
             trees=config.blend.trees,
             boosting_seeds=config.blend.boosting_seeds,
             balanced=config.class_weights == "balanced",

@@ -143,13 +143,19 @@ class LabelledMolecules:
         return found
 
     def digest(self) -> str:
-        """SHA-256 of molecules and labels, by which a resumed run knows its data."""
+        """SHA-256 of molecules, labels and parts, by which a resumed run knows its data.
+
+        The parts may stand in a column or in files of their own, which can change between two runs as labels can.
+        """
         digest = hashlib.sha256("\n".join(self.smiles).encode())
         digest.update(np.ascontiguousarray(self.rows_B).tobytes() + np.ascontiguousarray(self.targets_BC).tobytes())
         if self.sides_BC is not None:
             digest.update(np.ascontiguousarray(self.sides_BC).tobytes())
         if self.weight_B is not None:
             digest.update(np.ascontiguousarray(self.weight_B).tobytes())
+        for part in self.parts:
+            for name, rows in part.parts().items():
+                digest.update(name.encode() + np.ascontiguousarray(rows, np.int64).tobytes())
         return digest.hexdigest()
 
     def rejects_csv(self) -> str:

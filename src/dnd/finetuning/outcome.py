@@ -295,7 +295,7 @@ def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]])
     A blend learns from the validation part too, out of fold; what a forest says of molecules that it was fitted on is
     no prediction and is left out.
     """
-    features = fitted.features or _features(plan.molecules)
+    features = fitted.features or _features(plan.molecules, plan.config.jobs)
     fits = []
     for number, (part, _) in enumerate(folds):
         rows = fitted.fit_rows[number] if fitted.fit_rows else part.train
@@ -307,14 +307,15 @@ def _baselines(plan: Plan, fitted: Fitted, folds: Sequence[tuple[Split, Array]])
     return {name: [fit[name] for fit in fits] for name in fits[0] if all(name in fit for fit in fits)}
 
 
-def _features(molecules: LabelledMolecules) -> Features:
-    from dnd.chemistry.parse import parse_smiles
-    from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
+def _features(molecules: LabelledMolecules, jobs: int) -> Features:
+    """What the forests look at beside students alone, which compute no features themselves."""
+    from dnd.predictor.classical.features import COUNTS, DESCRIPTORS, Layout, features_of
 
-    parsed = [molecule.mol for text in molecules.smiles if (molecule := parse_smiles(text)).ok]
-    assert len(parsed) == len(molecules.smiles), "a canonical SMILES parses back"
-    sets = {"counts": count_fingerprints(parsed), "descriptors": descriptors_2d(parsed)}
-    return Features(sets, np.arange(len(parsed)))
+    layout = Layout(sets=(COUNTS, DESCRIPTORS))
+    found = features_of(molecules.smiles, None, layout, jobs=jobs)
+    place_B = np.arange(len(molecules.smiles))
+    place_B[list(found.refused)] = -1
+    return Features({name: found.x_BF[:, layout.columns(name)] for name in layout.sets}, place_B)
 
 
 def training_summary(result: MemberResult) -> dict[str, Any]:

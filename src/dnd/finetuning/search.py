@@ -81,7 +81,7 @@ def search_settings(
         trials: N, finished ones of an earlier call included.
         out: the MODEL folder; not sealed yet.
         run: trains one student and scores it; None when its own time limit stopped it.
-        digest: digest of the data, by which a resumed search recognises its trials.
+        digest: of data and encoder, by which a resumed search recognises its trials.
         seconds: no trial is started that would end after them, by the longest so far; the first one always is.
         encoder: what the trials start from.
 
@@ -90,7 +90,7 @@ def search_settings(
 
     Raises:
         ConfigError: Optuna is missing, a split with folds, or no trial at all.
-        InputError: the folder holds the search of other data or settings.
+        InputError: the folder holds the search of other data or settings, or from another encoder.
     """
     _require_possible(config, trials)
     started, longest, study = time.monotonic(), 0.0, _study(out, config, digest, encoder)
@@ -126,7 +126,8 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
     Raises:
         ConfigError, InputError: see `search_settings`.
     """
-    asked = _plain({"data": plan.record["data_digest"], "settings": to_dict(plan.config), "trials": trials})
+    inputs = f"{plan.record['data_digest']}, encoder {plan.record['encoder_sha256']}"
+    asked = _plain({"data": inputs, "settings": to_dict(plan.config), "trials": trials})
     done = _result(out)
     if clock.is_limited and not done:
         cost = seconds_per_epoch(plan, plan.parts[0]) * plan.config.loop.epochs
@@ -145,7 +146,7 @@ def searched(plan: Plan, trials: int, out: Path, clock: Clock) -> Plan | None:
             trials,
             out,
             trial_runner(plan),
-            digest=plan.record["data_digest"],
+            digest=inputs,
             seconds=clock.share(_SHARE),
             encoder=plan.encoder,
         )
@@ -219,7 +220,7 @@ def _study(out: Path, config: FinetuneConfig, digest: str, encoder: str) -> Stud
     first = records[0] if records else {}
     if first.get("asked", asked) != asked:
         raise InputError(
-            f"{out} contains a search with other data or settings",
+            f"{out} contains a search with other data or settings, or from another encoder",
             next_step="Use those it was started with, or another folder",
         )
     trials = records[1:] if "asked" in first else []

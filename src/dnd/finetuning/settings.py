@@ -16,7 +16,7 @@ from dnd.finetuning.objective import ValueLoss
 from dnd.finetuning.prepared_labels import Aggregation
 from dnd.finetuning.splits import TableSettings
 from dnd.finetuning.tasks import TaskChoice, TransformChoice
-from dnd.finetuning.unused_settings import refuse_unused
+from dnd.finetuning.unused_settings import Made, refuse_unused
 from dnd.models.students.base import Pooling, StudentConfig
 from dnd.predictor.classical.features import FURTHER
 from dnd.predictor.ensemble import HeadName
@@ -146,7 +146,9 @@ class BlendConfig:
             raise ConfigError("blend.most_rows must be at least 100", found=self.most_rows)
         if not self.classical and not self.students:
             raise ConfigError("the blend has no members", next_step="Name some in blend.classical")
-        if self.time_limit_s is not None and not (self.classical and self.time_limit_s > 0):
+        if self.time_limit_s is not None and not self.time_limit_s > 0:
+            raise ConfigError("blend.time_limit_s must be above 0", found=self.time_limit_s)
+        if self.time_limit_s is not None and not self.classical:
             raise ConfigError(
                 "a time limit needs classical members to fall back on", next_step="Use --recipe best or fast"
             )
@@ -215,6 +217,8 @@ class FinetuneConfig(TableSettings):
         super().__post_init__()
         if self.ensemble < 1:
             raise ConfigError("ensemble must be at least 1", found=self.ensemble)
+        if self.probe_steps < 0:
+            raise ConfigError("probe_steps must be at least 0", found=self.probe_steps)
         if not 0 < self.layer_decay <= 1:
             raise ConfigError("layer_decay is out of range", found=self.layer_decay, expected="above 0, up to 1")
         if self.batch_norm == "fresh" and self.probe_steps:
@@ -230,6 +234,9 @@ class FinetuneConfig(TableSettings):
 def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
     """The settings of a finetuning; those that nothing would come of are refused.
 
+    Such are settings of a student's training where no student is trained, of a blend where there is none, and of parts
+    that the split does not draw.
+
     Args:
         recipe: see `load_config`.
         words: `key=value`, on top of the recipe.
@@ -238,5 +245,6 @@ def finetune_config(recipe: str | Path, words: Sequence[str]) -> FinetuneConfig:
         ConfigError: as `load_config`; a setting that nothing would come of.
     """
     config = load_config(FinetuneConfig, recipe, words, stage="finetune")
-    refuse_unused(recipe, words, students=config.blend.students, classical=bool(config.blend.classical))
+    made = Made(config.blend.students, bool(config.blend.classical), config.split)
+    refuse_unused(recipe, words, made)
     return config

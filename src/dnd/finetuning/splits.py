@@ -50,7 +50,8 @@ class TableSettings:
         """Refuse settings that can't work before any work starts."""
         if self.folds < 3:
             raise ConfigError("folds must be at least 3", found=self.folds)
-        if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
+        sound = all(share > 0 for share in self.fractions) and abs(sum(self.fractions) - 1) <= 1e-9  # NaN is neither
+        if len(self.fractions) != 3 or not sound:
             raise ConfigError("fractions are three positive numbers that sum to 1", found=self.fractions)
 
 

@@ -153,7 +153,7 @@ class _StudentFits:
         loop, length = own.config.loop, max(1, round(float(np.mean([one.best_epoch for one in out_of_fold]))))
         if frozen:
             steps = PROBE_EVERY * math.ceil(length / PROBE_EVERY)
-            own = replace(own, config=replace(own.config, probe_steps=steps))
+            own = replace(own, config=replace(own.config, probe_steps=min(steps, own.config.probe_steps)))
             return train_frozen(own, self.number, self.seed(student), split, split.test, keep_last=True)
         every = 1 if self.unfinished else length
         loop = replace(loop, epochs=length, evaluate_every=every, patience=None)
@@ -209,6 +209,8 @@ def train_students(
     own = replace(plan, config=replace(plan.config, loop=loop))
     student_fits = _StudentFits(own, number, data, partition, folders, resume, students.is_cut, scale_C)
     first = student_fits.fit_out_of_fold(0, frozen=False)
+    if first is None and students.is_cut:
+        return BlendStudents(left_out="students: the first one had no epoch within the time limit")
     if first is None:
         return None
     frozen, first = _better_kind(student_fits, first)
@@ -218,6 +220,8 @@ def train_students(
     out_of_fold = [first]
     for student in range(1, students.count):
         result = student_fits.fit_out_of_fold(student, frozen=frozen)
+        if result is None and students.is_cut:
+            break
         if result is None:
             return None
         out_of_fold.append(result)
@@ -227,7 +231,7 @@ def train_students(
         LOGGER.info(f"{reason}; none is trained on all molecules")
         return BlendStudents(left_out=reason)
     finals = []
-    for student in range(students.count):
+    for student in range(len(out_of_fold)):
         result = student_fits.fit_final(student, out_of_fold, frozen=frozen)
         if result is None:
             return None
@@ -376,12 +380,12 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
     encoder, test_learned = frozen_encoder(plan)
     if encoder is None:
         LOGGER.info("features of the classical members: descriptors and counts (no encoder, so no representation)")
-    has_features_B = rows_with_features(plan, clock)
+    kept = KeptWork(out)
+    has_features_B = rows_with_features(plan, clock, kept)
     every = np.flatnonzero(has_features_B)
     LOGGER.log(PROGRESS, f"computing features of {len(every)} molecules")
     embedding = encoder.embed(plan.molecules.store, every) if encoder else None
     smiles, layout = [plan.molecules.smiles[row] for row in every], feature_layout(plan, encoder)
-    kept = KeptWork(out)
     cache = KeptFeatures(kept, layout.sets)
     progress = Progress("features", unit="molecule", total=len(smiles))
     features = features_of(smiles, embedding, layout, jobs=config.jobs, cache=cache, say_progress=progress.reach)
@@ -409,7 +413,11 @@ def fit_blend(plan: Plan, out: Path, clock: Clock, *, resume: bool) -> Fitted | 
             data = with_limits_filled(data, plan.molecules.sides_BC)
         budget = clock.share(share * (_CLASSICAL_SHARE if config.blend.students else _ALONE))
         fits = fit_classical(data, config.blend.classical, budget, kept)
-        students = plan_students(plan, without_fold(data, partition, 0), clock, share)
+        before = kept.get(f"students-{number}")
+        first_part = without_fold(data, partition, 0)
+        students = plan_students(plan, first_part, clock, share, None if before is None else before[1])
+        if clock.is_limited and before is None:
+            kept.put(f"students-{number}", {}, {"count": students.count, "epochs": students.epochs})
         folders = [out / f"member-{first + student}" for student in range(students.count)]
         first += students.count
         scale_C = _deviations(data)
@@ -451,7 +459,9 @@ def _deviations(data: FoldData) -> Float[np.ndarray, "targets"]:
 
 def _deviation(target: Target, labels_B: np.ndarray) -> float:
     """Of the labels on the scale on which errors are judged; 1 for classes."""
-    return target.std if target.transform.name == "none" else float(np.nanstd(labels_B))
+    if target.transform.name == "none" or np.isnan(labels_B).all():
+        return target.std
+    return float(np.nanstd(labels_B))
 
 
 def _assemble(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.objective import DEFAULT_LOSS, HalfChoice, SupervisedObjective
 from dnd.finetuning.prepared_labels import with_groups
 from dnd.finetuning.settings import Clock, FinetuneConfig
-from dnd.finetuning.tasks import Tasks, fit_targets
+from dnd.finetuning.tasks import Tasks, fit_targets, scale_labels
 from dnd.models.students.base import OPTIONAL_SETTINGS, PRESETS, Student, StudentConfig, start_norms_anew
 from dnd.models.students.encoders import (
     DEFAULT_ENCODER,
@@ -54,7 +54,7 @@ from dnd.training.settings import TrainResult
 
 BATCH = 256
 LEARNING_RATE = 1e-3
-PROBE_EVERY = 25  # steps between looks at the validation part
+PROBE_EVERY = 25  # steps between looks at the validation part; there is one after the last step, too
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
         optimizer.zero_grad()
         objective.loss_of(network.head(train_BD[places]), partition.train[places.numpy()]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if (step + 1) % PROBE_EVERY == 0:
+        if (step + 1) % PROBE_EVERY == 0 or step + 1 == steps:
             with torch.no_grad():
                 outputs_VC = network.head(valid_BD)
                 loss = float(objective.loss_of(outputs_VC, partition.valid))
@@ -250,13 +250,13 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
     student = student_to_train(config, plan.encoder, seed)
     network = PropertyNetwork(student, config.pooling, config.head, len(molecules.names), seed)
     targets = fit_targets(
-        molecules.targets_BC[partition.train],
+        scale_labels(molecules.targets_BC, partition.train, partition.valid),
         molecules.names,
         config.units,
         plan.tasks.kinds,
         standardise=config.targets == "standardised",
         transforms=plan.transforms,
-        weight_B=molecules.weights_of(partition.train),
+        weight_B=molecules.weights_of(np.concatenate([partition.train, partition.valid])),
     )
     loop, balanced = replace(config.loop, seed=seed), plan.tasks.balanced
     return SupervisedObjective(
@@ -385,7 +385,9 @@ class StudentPlan:
     is_cut: bool
 
 
-def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> StudentPlan:
+def plan_students(
+    plan: Plan, partition: Split, clock: Clock, share: float, before: Mapping[str, int] | None = None
+) -> StudentPlan:
     """Students that fit into the time; fewer epochs first, then fewer students, then none. Each cut is logged.
 
     Args:
@@ -393,6 +395,7 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> S
         partition: that of the first of them.
         clock: counts down the time limit.
         share: share of the remaining time that this partition may have.
+        before: `count` and `epochs` of the run that is resumed, whose students go on as they were planned.
     """
     config = plan.config
     asked = config.ensemble if config.blend.students else 0
@@ -408,6 +411,9 @@ def plan_students(plan: Plan, partition: Split, clock: Clock, share: float) -> S
     if not clock.is_limited:
         return StudentPlan(count, epochs, config.loop.stop_after_s, False)
     budget = clock.share(_USED * share)
+    if before is not None:
+        count, epochs = before["count"], before["epochs"]
+        return StudentPlan(count, epochs, _MARGIN * budget / (TRAININGS * max(1, count)), True)
     if budget == 0:
         LOGGER.info("plan: no students: the time limit is over")
         return StudentPlan(0, epochs, None, False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dnd.common.errors import ConfigError, InputError
 from dnd.predictor.metrics import significant
@@ -31,6 +31,7 @@ from dnd.tables.labels import MOST_CLASSES
 TaskChoice = Literal["auto", "regression", "classification", "multiclass"]
 TWO_CLASSES = ((0.0, 1.0), (-1.0, 1.0), (1.0, 2.0))
 """Pairs of numbers that are taken for two classes, the second for class 1."""
+_ROUNDING = 1e-12  # of the largest label; labels that are no further apart are one value, computed in several ways
 _NO_TRANSFORM: tuple[TransformName, ...] = ("none",)
 
 
@@ -191,7 +192,7 @@ def check_targets(
         values = np.unique(target_B[~np.isnan(target_B)])
         if len(values) == 0:
             raise InputError(f"target {name} has no label", next_step="Leave it out of --target-columns")
-        if len(values) == 1 and kind == "regression":
+        if kind == "regression" and np.ptp(values) <= _ROUNDING * np.abs(values).max():
             raise InputError(f"target {name} is constant", found=f"only {values[0]:g}", expected="two values or more")
         if len(values) == 1:
             if kind == "multiclass":
@@ -339,6 +340,35 @@ def _skew(values_B: np.ndarray) -> float:
     return float((((values_B - values_B.mean()) / values_B.std()) ** 3).mean())
 
 
+def _has_spread(known_B: Float[np.ndarray, "labels"]) -> bool:
+    """Whether labels give a scale: they differ by more than rounding, and their deviation is finite."""
+    return math.inf > _deviation(known_B) > _ROUNDING * float(np.abs(known_B).max(initial=0.0))
+
+
+def _deviation(known_B: Float[np.ndarray, "labels"]) -> float:
+    with np.errstate(over="ignore"):
+        return float(known_B.std()) if len(known_B) else 0.0
+
+
+def scale_labels(
+    targets_BC: Float[np.ndarray, "molecules targets"], own: Int[np.ndarray, "own"], others: Int[np.ndarray, "others"]
+) -> Float[np.ndarray, "rows targets"]:
+    """Labels for `fit_targets` of a member that learns from `own` rows: of a target with a few labels also `others`.
+
+    All labels of such a target may be in the fold that the member does not learn from. Then it learns nothing of it,
+    and its scale is that of the members of the other folds.
+
+    Returns:
+        The labels of `own` and then of `others`, which are NaN for each target that has a scale by `own` alone.
+    """
+    found_BC: np.ndarray = targets_BC[np.concatenate([own, others])]
+    for labels_B in found_BC.T:
+        of_own = labels_B[: len(own)]
+        if _has_spread(of_own[~np.isnan(of_own)]):
+            labels_B[len(own) :] = np.nan
+    return found_BC
+
+
 def fit_targets(
     training_BC: Float[np.ndarray, "molecules targets"],
     names: Sequence[str],
@@ -372,12 +402,10 @@ def fit_targets(
         if not standardise or kind != "regression":
             targets.append(Target(name, unit, kind=kind))
             continue
-        with np.errstate(over="ignore"):
-            std = float(known.std()) if len(known) else 0.0
-        if not 0 < std < math.inf:
+        if not _has_spread(known):
             raise InputError(
                 f"target {name} has no usable spread in the training part",
-                found=f"standard deviation {std:g} of {len(known)} labels",
+                found=f"standard deviation {_deviation(known):g} of {len(known)} labels",
                 next_step="Use another --split, or leave the target out",
             )
         transform = fit_transform(chosen, known)

@@ -258,7 +258,8 @@ class _Scaled:
         self.share = len(part.test) / max(1, len(part.train))
         self.raw_BC = labels_BC[usable_B]
         self.predictions = {name: values[self.rows][:, columns] for name, values in systems.items()}
-        self.draws_JB = _draws([judged.identities[row] for row in self.rows])
+        own = [judged.identities[row] for row in self.rows]
+        self.draws_JB = _draws(own) if len(judged.folds) == 1 else np.ones((1, len(own)))  # folds have their spread
 
     def metric(self, name: str, system: str) -> Float[np.ndarray, "draws"]:
         """Of each draw; NaN where it is not defined."""

@@ -67,7 +67,7 @@ class Repeats:
         return {**asdict(self), "sentence": self.sentence()}
 
 
-def pooled_deviation(values: Sequence[Float[np.ndarray, "rows"]]) -> float:
+def pooled_deviation(values: Sequence[Float[np.ndarray, "_rows"]]) -> float:
     """The pooled deviation `s` of the values of several molecules, two or more of each."""
     squares = sum(float(((own - own.mean()) ** 2).sum()) for own in values)
     return float(np.sqrt(squares / sum(len(own) - 1 for own in values)))

@@ -17,7 +17,7 @@ from dnd.common.files import read_json
 from dnd.common.model_folder import read_model
 from dnd.finetuning.evaluation import headlines, scale_words
 from dnd.finetuning.verdict import BASELINE_WORDS, METRIC_WORDS
-from dnd.predictor.metrics import RAW, RAW_METRICS, confusion, metric_names, one_hot, significant
+from dnd.predictor.metrics import RAW, RAW_METRICS, confusion, metric_names, one_hot, significant, with_prediction
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import LN_10, TaskKind, Transform
@@ -34,8 +34,8 @@ class ClassTest:
 
     Attributes:
         classes: their names.
-        labels_BK: 0 and 1, a row of NaN = missing.
-        probabilities_BK: probabilities of each class.
+        labels_BK: 0 and 1, a row of NaN = missing, or that of a molecule without a prediction.
+        probabilities_BK: probabilities of each class; NaN = no prediction.
     """
 
     classes: tuple[str, ...]
@@ -54,8 +54,8 @@ class ModelFiles:
         rows: numbers of the test molecules in the input, from 0.
         ids: the user's names of them; empty where there are none.
         smiles: SMILES of the test part.
-        labels_BC: labels of the test part; NaN = missing, and for targets of several classes.
-        predictions_BC: predictions of the test part; NaN for targets of several classes.
+        labels_BC: labels of the test part; NaN = missing or without a prediction, and for targets of several classes.
+        predictions_BC: predictions of the test part; NaN = none, and for targets of several classes.
         classes: the test part of those, by target.
     """
 
@@ -133,7 +133,9 @@ def read_model_files(folder: Path) -> ModelFiles:
     places = [row["row"] for row in rows]
     has_ids = bool(rows) and "id" in rows[0] and all(target["name"] != "id" for target in targets)
     ids = [row["id"] for row in rows] if has_ids else []
-    return ModelFiles(folder, saved.config, metrics, places, ids, smiles, numbers(""), numbers("_pred"), classes)
+    predictions_BC = numbers("_pred")
+    labels_BC = with_prediction(numbers(""), predictions_BC)
+    return ModelFiles(folder, saved.config, metrics, places, ids, smiles, labels_BC, predictions_BC, classes)
 
 
 def _as_number(row: dict[str, str], target: Mapping[str, Any], end: str) -> str:
@@ -149,7 +151,9 @@ def _as_number(row: dict[str, str], target: Mapping[str, Any], end: str) -> str:
 def _class_test(name: str, classes: list[str], rows: list[dict[str, str]]) -> ClassTest:
     place = {one: float(number) for number, one in enumerate(classes)}
     codes_B = np.array([place.get(row[name], np.nan) for row in rows])
-    probabilities_BK = np.array([[_number(row[f"{name}_prob_{one}"]) for one in classes] for row in rows])
+    cells = [[_number(row[f"{name}_prob_{one}"]) for one in classes] for row in rows]
+    probabilities_BK = np.array(cells).reshape(len(rows), len(classes))
+    codes_B[np.isnan(probabilities_BK).any(axis=1)] = np.nan
     return ClassTest(tuple(classes), one_hot(codes_B, len(classes)), probabilities_BK)
 
 

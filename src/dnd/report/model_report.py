@@ -16,7 +16,7 @@ from dnd.common.files import folder_lock, read_json, read_manifest, write_manife
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.common.runs import read_record
 from dnd.finetuning.splits import PARTS
-from dnd.finetuning.unused_settings import is_unused
+from dnd.finetuning.unused_settings import Made, is_unused
 from dnd.finetuning.verdict import METRIC_WORDS
 from dnd.predictor.metrics import significant
 from dnd.predictor.model_folder import KIND
@@ -345,7 +345,7 @@ def _making(model: ModelFiles) -> list[Section]:
     record = read_record(run) if run.is_file() else {}
     lines = [
         f"command: {shlex.join(map(str, record['command'])) if record.get('command') else 'not recorded'}",
-        f"data: {training['data']}, SHA-256 of molecules and labels {training['data_digest'][:16]}…",
+        f"data: {training['data']}, SHA-256 of what was read {training['data_digest'][:16]}…",
         f"encoder: {training['encoder']}",
         f"hydrogens: {model.config['hydrogens']}",
     ]
@@ -362,10 +362,8 @@ def _making(model: ModelFiles) -> list[Section]:
 def _configuration(settings: Mapping[str, Any]) -> Iterator[str]:
     """The assignments without those that nothing came of, such as the epochs of a model that trained no network."""
     blend = settings.get("blend") or {}
-    students, classical = blend.get("students", True), bool(blend.get("classical"))
-    for line in _assignments(settings):
-        if not is_unused(line.partition("=")[0], students=students, classical=classical):
-            yield line
+    made = Made(blend.get("students", True), bool(blend.get("classical")), str(settings.get("split", "")))
+    yield from (line for line in _assignments(settings) if not is_unused(line.partition("=")[0], made))
 
 
 def _assignments(settings: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from dnd.common.errors import DndError, Interrupted
 from dnd.common.files import open_own
 from dnd.common.log import PROGRESS, told
+from dnd.common.processes import processors
 from dnd.common.runs import read_record, write_record
 from dnd.reproduction.results import CELL_FILE, CELL_LOCK, LOG_FILE, OUTCOME_FILE, digests_of_files
 
@@ -172,7 +173,7 @@ def _log_to(path: Path) -> None:
 
 
 def _machine() -> str:
-    cores = f"{len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity") else f"{os.cpu_count()} cores"
+    cores = f"{processors()} cores"
     import torch
 
     return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else cores

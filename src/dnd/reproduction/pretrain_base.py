@@ -23,6 +23,7 @@ from dnd.common.config import from_dict, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import MANIFEST, folder_lock, read_json
 from dnd.common.log import LOGGER
+from dnd.common.processes import processors
 from dnd.common.runs import RUN_RECORD, read_record, record_change, require_same_run, write_record, write_run_record
 from dnd.conformers.formats import label_names
 from dnd.models.students.base import Student
@@ -353,6 +354,6 @@ def _is_table(path: Path) -> bool:
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = processors()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     return f"{cores} CPU cores{gpu}, torch {torch.__version__}"

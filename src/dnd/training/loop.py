@@ -374,7 +374,7 @@ class _Run:
             if self._pause():
                 return True
         position.epoch, position.index = position.epoch + 1, 0
-        last = position.epoch == config.epochs
+        last = position.epoch >= config.epochs  # a run under a time limit may be resumed with fewer
         if last or position.epoch % config.evaluate_every == 0:
             self._evaluate()
         position.done = last or (config.patience is not None and position.stale >= config.patience)

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dnd.common import compute
+from dnd.common.about import about_installation
 from dnd.common.errors import ConfigError
+from dnd.common.processes import process_count
 
 _PROBE = """
 import json
@@ -41,8 +44,18 @@ def test_of_a_list_of_threads_the_first_number_counts(
 ) -> None:
     monkeypatch.delenv("DND_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    found = compute._threads_of("DND_THREADS") or compute._threads_of("OMP_NUM_THREADS") or 1
-    assert found == expected
+    assert compute.threads_asked_for() == expected
+    assert next(line for line in about_installation() if line.startswith("threads")).split()[1] == f"{expected},"
+
+
+def test_a_system_that_does_not_say_which_processors_are_ours_has_processors_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As macOS; one place asks, so that no verb ends there."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert process_count(0) == os.cpu_count()
+    sources = Path(compute.__file__).parents[1].rglob("*.py")
+    assert [path.name for path in sources if "sched_getaffinity" in path.read_text()] == ["processes.py"]
 
 
 @pytest.mark.parametrize("text", ["four", "0", "-1", "1.5", ",2", "٤", "99999", "0,4"])

@@ -62,6 +62,8 @@ def test_what_no_recipe_can_learn_is_refused_before_any_work(tmp_path: Path, rec
     assert few.startswith("there are too few molecules with labels: found 3, expected at least 10")
     constant = refused(tmp_path, {"smiles": SMILES, "y": [2.5] * 54}, *recipe)
     assert constant.startswith("target y is constant: found only 2.5")
+    rounded = refused(tmp_path, {"smiles": SMILES, "y": [0.3, 0.1 + 0.2] * 27}, *recipe)
+    assert rounded.startswith("target y is constant: found only 0.3")
     single = refused(tmp_path, {"smiles": SMILES, "y": [1] * 54}, *recipe)
     assert single.startswith("there is one class only: found target y has one class only (1)")
     huge = refused(

@@ -12,19 +12,21 @@ from dnd.chemistry.splits import Split
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError
 from dnd.common.files import read_json
-from dnd.finetuning import stacking
+from dnd.finetuning import stacking, students
 from dnd.finetuning.blend_weights import blend_loss, fit_weights, lowers_error
 from dnd.finetuning.classical import FitOptions, FoldData
 from dnd.finetuning.finetune import finetune
+from dnd.finetuning.objective import SupervisedObjective
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.finetuning.stacking import without_fold
+from dnd.finetuning.students import Probe, probe_head
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
 from dnd.predictor.classical.features import Layout
 from dnd.predictor.metrics import roc_auc
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
-from finetuning_toys import TINY, molecules, quietly, write_classes, write_csv, write_regression
+from finetuning_toys import TINY, heavy_atoms, molecules, quietly, write_classes, write_csv, write_regression
 from support.said import said
 
 ONE = np.ones(1)
@@ -129,6 +131,41 @@ def test_of_few_labels_the_body_is_trained_only_if_that_is_better_out_of_fold(
     kept = [bool((before[name] == values).all()) for name, values in network.student.named_parameters()]
     assert all(kept) == (better == "head")
     assert any(("stays frozen" if better == "head" else "is trained too") in line for line in lines)
+
+
+def test_a_target_whose_labels_are_all_in_one_fold_ends_no_run(tmp_path: Path):
+    smiles = molecules()
+    few = [heavy_atoms(text) if "c1ccccc1" in text else "" for text in smiles]  # one scaffold, which no fold divides
+    columns: dict[str, list[object]] = {"smiles": list(smiles), "size": list(map(heavy_atoms, smiles)), "few": few}
+    words = (*SETTINGS, *TINY[:3], "blend.folds=2", "loop.epochs=1")
+    done = quietly(write_csv(tmp_path / "toy.csv", columns), tmp_path / "model", ["size", "few"], *words)
+    assert done.finished
+
+
+@pytest.mark.parametrize("steps", [1, 10, 30])
+def test_a_head_is_trained_for_all_steps_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+):
+    student = build_student(StudentConfig("gine", width=16, num_layers=2))
+    save_encoder(tmp_path / "encoder", student, {"hydrogens": "heavy_both"}, "# Encoder")
+    probes: list[tuple[bool, Probe]] = []
+
+    def probed(objective: SupervisedObjective, *given: int, **named: bool) -> Probe:
+        before = {name: values.clone() for name, values in objective.network.head.state_dict().items()}
+        found = probe_head(objective, *given, **named)
+        after = objective.network.head.state_dict()
+        probes.append((any((before[name] != values).any() for name, values in after.items()), found))
+        return found
+
+    monkeypatch.setattr(students, "probe_head", probed)
+    quietly(
+        write_regression(tmp_path), tmp_path / "model", ["size"],
+        f"probe_steps={steps}", "loop.epochs=1", encoder=tmp_path / "encoder",
+    )  # fmt: skip
+    ((is_trained, probe),) = probes
+    assert is_trained
+    assert probe.steps == steps  # the loss still falls
+    assert probe.halves_VC.any()
 
 
 def test_a_member_helps_if_it_knows_what_the_others_do_not():

@@ -111,6 +111,7 @@ def test_words_of_the_command_line_reach_the_brief_finetuning() -> None:
     assert (config.seeds, config.finetune.loop.epochs) == (5, 2)
     assert config.finetune.baselines is False
     folds = (["finetune.split=kfold"], ["finetune.split=kfold:5"], ["finetune.split=kfold:5x3"])
-    for words in (["seeds=1"], *folds, ["finetune.loop.epoch=2"]):
+    ignored = (["finetune.blend.trees=5"], ["finetune.blend.classical=ridge"], ["finetune.folds=4"])
+    for words in (["seeds=1"], *folds, *ignored, ["finetune.loop.epoch=2"]):
         with pytest.raises(ConfigError):
             choice_config(words)

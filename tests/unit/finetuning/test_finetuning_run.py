@@ -97,6 +97,19 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path: Path):
     assert again.metrics == json.loads((tmp_path / "parts" / "metrics.json").read_text())
 
 
+@pytest.mark.parametrize("blend", [(), ("blend.classical=ridge", "blend.folds=2")])
+def test_a_run_is_not_resumed_with_other_parts_of_a_column(tmp_path: Path, blend: tuple[str, ...]):
+    smiles = molecules()
+    parts: list[object] = [("train", "train", "valid", "test")[row % 4] for row in range(len(smiles))]
+    columns: dict[str, list[object]] = {"smiles": list(smiles), "size": list(map(heavy_atoms, smiles)), "part": parts}
+    words = ("split=column:part", "loop.stop_after_s=1e-9", *blend)
+    data = write_csv(tmp_path / "toy.csv", columns)
+    assert not quietly(data, tmp_path / "model", ["size"], *words).finished
+    write_csv(data, {**columns, "part": parts[::-1]})  # what was learned so far is of molecules that are tested now
+    with pytest.raises(InputError, match="a run with other settings: found data_digest"):
+        quietly(data, tmp_path / "model", ["size"], *words, resume=True)
+
+
 def test_a_finished_model_is_not_overwritten(tmp_path: Path):
     data = write_regression(tmp_path)
     quietly(data, tmp_path / "model", ["size"])

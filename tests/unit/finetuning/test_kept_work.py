@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dnd.finetuning import classical
+from dnd.finetuning import classical, fold_data, stacking, students
 from dnd.finetuning.classical import FOLDER, FoldData, KeptFeatures, KeptWork
+from dnd.finetuning.finetune import _plan
+from dnd.finetuning.fold_data import rows_with_features
+from dnd.finetuning.labelled_data import LabelledFile
+from dnd.finetuning.settings import Clock
+from dnd.finetuning.students import StudentPlan
 from dnd.predictor.classical import features as features_module
 from dnd.predictor.classical.features import FIRST_SETS, Features, features_of
 from dnd.predictor.ensemble import ArrayModel, models_to_store, stored_models
-from finetuning_toys import molecules, quietly, write_regression
+from finetuning_toys import molecules, quietly, tiny_config, write_regression
 
 FAST = (
     "blend.students=false",
@@ -111,3 +116,51 @@ def test_models_come_back_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     for data, models in seen[2::3]:
         again = stored_models(*models_to_store(models), data.layout.width)
         assert np.array_equal(data.predict(models, data.rows), data.predict(again, data.rows))
+
+
+class Left(Clock):
+    """A time limit of which `seconds` are left whatever happens."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def left(self) -> float:
+        return self.seconds
+
+
+def test_a_resumed_run_draws_the_molecules_that_it_drew_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_data, "_FEWEST_ROWS", 5)
+    plan = _plan([LabelledFile(write_regression(tmp_path), ("size",))], tiny_config(*FAST), "random")
+    drawn = rows_with_features(plan, Left(1e-9), KeptWork(tmp_path / "model"))
+    assert drawn.sum() == 10
+    assert np.array_equal(rows_with_features(plan, Left(1e6), KeptWork(tmp_path / "model")), drawn)
+    assert rows_with_features(plan, Left(1e6), KeptWork(tmp_path / "other")).all()
+
+
+def test_students_of_a_resumed_run_go_on_as_they_were_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("blend.classical=ridge", "blend.folds=2", "ensemble=3", "loop.epochs=20", "blend.time_limit_s=3600")
+    costs, plans = iter([40.0, 1e-9]), []
+    monkeypatch.setattr(students, "seconds_per_epoch", lambda plan, part: next(costs))
+
+    def stopped(plan: Any, data: Any, partition: Any, number: int, fits: Any, asked: StudentPlan, *_: Any, **__: Any):
+        plans.append((asked.count, asked.epochs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stacking, "train_students", stopped)
+    table = write_regression(tmp_path)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            quietly(table, tmp_path / "model", ["size"], *words, resume=True)
+    assert plans[0] == plans[1]
+    assert plans[0] < (3, 20)
+
+
+def test_students_that_have_no_epoch_within_the_time_limit_leave_a_classical_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacking, "plan_students", lambda *_: StudentPlan(2, 3, 1e-9, True))
+    words = ("blend.classical=ridge", "blend.folds=2", "ensemble=2", "blend.time_limit_s=3600", "loop.batch_size=4")
+    done = quietly(write_regression(tmp_path), tmp_path / "model", ["size"], *words)
+    assert done.finished
+    assert "students: the first one had no epoch within the time limit" in done.metrics["blend"][0]["left_out"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_other_settings_or_data_are_refused(tmp_path: Path):
     found(tmp_path, Runs(), 1)
     with pytest.raises(InputError, match="other data or settings"):
         found(tmp_path, Runs(), 2, "pooling=virtual_node")
+
+
+def test_the_trials_from_one_encoder_are_not_those_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search, "trial_runner", lambda plan: Runs())
+    files, out = [LabelledFile(write_regression(tmp_path), ("size",))], tmp_path / "model"
+    plan = _plan(files, tiny_config(), "random")
+    search.searched(plan, 1, out, Clock(None))
+    other = replace(plan, record={**plan.record, "encoder": "encoder", "encoder_sha256": "0" * 64})
+    with pytest.raises(InputError, match="from another encoder"):
+        search.searched(other, 1, out, Clock(None))
 
 
 def test_time_that_is_up_starts_no_further_trial(tmp_path: Path):

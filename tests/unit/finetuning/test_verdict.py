@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score, root_mean_sq
 import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
+from dnd.finetuning import verdict
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.predictor.metrics import judge_targets, significant
 from dnd.predictor.targets import Target, Transform
@@ -137,6 +138,13 @@ def test_folds_are_compared_over_folds():
     assert found.comparisons[0].difference.value == pytest.approx(-0.4)
     assert found.comparisons[0].relation == "better than"
     assert "on 160 test molecules in 4 folds; better than the training mean" in found.sentence()
+
+
+def test_nothing_is_drawn_for_folds_whose_spread_is_the_interval(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verdict, "_draws", lambda identities: pytest.fail("32 MB of each fold"))
+    folds = [(PART, (LABELS + error)[:, None]) for error in (0.1, 0.2, 0.4)]
+    (found,) = judge_beside_baselines(Judged([Target("y")], LABELS[:, None], NAMES, folds, {}), per_target=False)
+    assert found.own.value == pytest.approx(0.7 / 3)
 
 
 def test_no_error_of_few_folds_is_said_to_be_below_0():

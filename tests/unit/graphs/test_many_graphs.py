@@ -99,6 +99,27 @@ def test_unusual_molecules_are_left_to_the_long_way(text: str) -> None:
     assert same_graph(molecules[0].graph, featurize(without_isotopes(long).mol))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "O=C1CN[te]=C(c2cccc(Br)c2)c2cc(Br)ccc2N1", "CCOC1(c2ccccc2)CN(C)CC[se](C)1", "CC[s+]1=NN(c2ccc(C)cc2)CC1",
+        "CCN[asH]1CCCCC1", "CC=CCn1c(N2CCCCC2)nc2c1cp(=O)[nH]c(=O)n2C", "Fc1ccc(CC[S@](Cl)(Cl)Cl)cc1",
+    ],
+)  # fmt: skip
+def test_a_mark_that_the_canonical_text_has_not_changes_no_graph(text: str) -> None:
+    """Of hypervalent atoms and heavy ones that a text calls aromatic RDKit's hybridisation follows the mark."""
+    assert check_canonical([text]) == 0
+    given, again = featurize_smiles([text, parse_smiles(text).smiles], "heavy_both")
+    assert given.smiles == again.smiles
+    assert given.graph is not None
+    assert again.graph is not None
+    assert same_graph(given.graph, again.graph)
+
+
+def test_heavy_atoms_that_are_aromatic_go_the_quick_way() -> None:
+    assert check_canonical(["c1cc[se]c1", "c1ccsc1", "C1=CC=CS1", "[Cs+].[O-]c1ccpcc1", "CC(=O)[O-].[Na+]"]) == 5
+
+
 def test_no_molecule_has_no_graph() -> None:
     assert written_graphs(["C", "C1CC", "", "c1cccc1"])[1:] == [None, None, None]
     assert rewritten_graphs(["C1CC", "", "C C", "CC(C)(C)(C)C"]) == [None] * 4

@@ -16,9 +16,10 @@ from dnd.common.config import load_config, read_duration
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import read_json
 from dnd.finetuning.blend_weights import fit_weights
-from dnd.finetuning.classical import MEMBERS, FitOptions, FoldData, Training, _pilot, fit_member
-from dnd.finetuning.finetune import finetune
-from dnd.finetuning.fold_data import scaffold_folds
+from dnd.finetuning.classical import MEMBERS, FitOptions, FoldData, KeptWork, Training, _pilot, fit_member
+from dnd.finetuning.finetune import _plan, finetune
+from dnd.finetuning.fold_data import rows_with_features, scaffold_folds
+from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.settings import CLASSICAL_MEMBERS, BlendConfig, Clock, FinetuneConfig
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import (
@@ -352,6 +353,19 @@ def test_large_tables_are_thinned_for_the_classical_members_and_it_is_said(tmp_p
     with said(lines):
         finetune(table, tmp_path / "model", ["size"], config, encoder="random")
     assert any("106 of 120 molecules drawn" in line for line in lines)
+    folds = load_config(FinetuneConfig, None, [*settings, "split=kfold:12", "blend.classical_rows=100"])
+    plan = _plan([LabelledFile(table, ("size",))], folds, "random")
+    drawn = rows_with_features(plan, Clock(None), KeptWork(None))
+    assert drawn.sum() == 109  # of each partition's 110 development molecules about 100
+
+
+@pytest.mark.parametrize("labels", [list(range(20)), [row % 2 for row in range(20)], ["a", "b", "c", "a"] * 5])
+def test_a_fold_whose_molecules_are_rows_of_a_single_one_is_learned_too(tmp_path: Path, labels: list[object]):
+    columns: dict[str, list[object]] = {"smiles": ["CCO", "CCN", "CCC", "CCO"] * 5, "y": labels}
+    table = write_csv(tmp_path / "few.csv", {**columns, "part": ["train", "valid", "test", "train"] * 5})
+    words = ("split=column:part", f"blend.classical={','.join(CLASSICAL_MEMBERS)}", "blend.students=false")
+    done = quietly(table, tmp_path / "model", ["y"], *words, "blend.trees=5")
+    assert set(done.metrics["alone"]) == set(CLASSICAL_MEMBERS)
 
 
 def test_weights_find_the_better_member_and_stay_between_0_and_1():
@@ -373,6 +387,17 @@ def test_members_with_independent_errors_share_the_weight():
     ]
     weights = fit_weights(np.stack(noisy), labels, ["classification"], np.ones(1))
     assert weights[:, 0] == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_where_a_target_lies_changes_no_weight_also_where_others_lend_theirs():
+    generator = np.random.default_rng(2)
+    labels = generator.normal(size=(300, 2))
+    members = np.stack([labels + spread * generator.normal(size=labels.shape) for spread in (0.3, 1.5)])
+    labels[15:, 0] = np.nan  # so few labels take the weights of both targets together
+    kinds, offset = ["regression", "regression"], np.array([0.0, 1000.0])
+    weights = fit_weights(members, labels, kinds, np.ones(2))
+    assert weights[0].min() > 0.9
+    assert fit_weights(members + offset, labels + offset, kinds, np.ones(2)) == pytest.approx(weights, abs=1e-4)
 
 
 def test_folds_hold_whole_scaffolds_and_are_about_equal():

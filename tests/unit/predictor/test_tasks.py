@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.finetuning.tasks import check_targets, choose_task, fit_targets
+from dnd.finetuning.tasks import check_targets, choose_task, fit_targets, scale_labels
 
 NAN = math.nan
 
@@ -45,9 +45,18 @@ def test_targets_that_cannot_be_learned():
         check_targets(np.array([[0.0, NAN], [1.0, NAN]]), ["a", "b"], "regression")
     with pytest.raises(InputError, match="target a is constant"):
         check_targets(np.array([[3.0], [3.0]]), ["a"], "regression")
+    with pytest.raises(InputError, match="target a is constant"):
+        check_targets(np.array([[0.3], [0.1 + 0.2]]), ["a"], "regression")  # one value but for rounding
     with pytest.raises(InputError, match="one class only"):
         check_targets(np.ones((3, 2)), ["a", "b"], "classification")
     assert len(check_targets(np.array([[0.0, 1.0], [1.0, 1.0]]), ["a", "b"], "classification")) == 1
+
+
+def test_a_scale_is_of_the_own_labels_and_of_others_where_those_have_none():
+    labels = np.array([[1.0, NAN, 5.0], [3.0, NAN, 5.0], [9.0, 2.0, NAN], [NAN, 4.0, 7.0]])
+    found = scale_labels(labels, np.array([0, 1]), np.array([2, 3]))
+    expected = [[1.0, NAN, 5.0], [3.0, NAN, 5.0], [NAN, 2.0, NAN], [NAN, 4.0, 7.0]]
+    assert np.array_equal(found, expected, equal_nan=True)
 
 
 def test_scale_is_that_of_the_labels_given():
@@ -55,6 +64,8 @@ def test_scale_is_that_of_the_labels_given():
     assert (target.mean, target.std, target.unit) == (2.0, 1.0, "K")
     (raw,) = fit_targets(np.array([[1.0], [3.0]]), ["a"], [], ["regression"], standardise=False)
     assert (raw.mean, raw.std) == (0.0, 1.0)
-    for values in ([1.0, 1.0], [1e308, -1e308], [NAN, NAN]):
+    (small,) = fit_targets(np.array([[1e-30], [3e-30]]), ["a"], [], ["regression"], standardise=True)
+    assert small.std == pytest.approx(1e-30)
+    for values in ([1.0, 1.0], [1e308, -1e308], [NAN, NAN], [0.3, 0.1 + 0.2], [1000.0, 1000.0 + 2.3e-13]):
         with pytest.raises(InputError, match="no usable spread in the training part"):
             fit_targets(np.array(values)[:, None], ["a"], [], ["regression"], standardise=True)

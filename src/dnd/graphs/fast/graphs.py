@@ -546,9 +546,24 @@ def rewrite(text: str) -> Rewritten | None:
     if mol is None:
         return None
     smiles = Chem.MolToSmiles(mol)
-    if not _centres_are_labelled(mol, smiles):
+    if _marks_too_much(text, smiles) or not _centres_are_labelled(mol, smiles):
         return None
     return Rewritten(smiles, mol.ToBinary(0), mol.GetProp("_smilesAtomOutputOrder"))
+
+
+def _marks_too_much(text: str, smiles: str) -> bool:
+    """Whether a text has an aromatic atom or a centre that the canonical SMILES does not have as such.
+
+    RDKit's hybridisation of sulfur and of heavier atoms follows that mark, and so may the charges of phosphorus; a
+    parse of the canonical SMILES gives what they are without it.
+    """
+    return (
+        text.count("s") > smiles.count("s")  # s, se, si; other symbols with these letters are the same in both
+        or text.count("p") > smiles.count("p")
+        or text.count("a") > smiles.count("a")  # as
+        or text.count("t") > smiles.count("t")  # te
+        or ("@" in text and len(_MARK.findall(text)) > len(_MARK.findall(smiles)))
+    )
 
 
 def _centres_are_labelled(mol: Chem.Mol, smiles: str) -> bool:
