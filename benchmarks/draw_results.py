@@ -460,9 +460,13 @@ def large_sets(path: Path) -> list[str]:
 
 
 def errors_by_system(path: Path, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """`value` or `cliff_value` → label of a system → set → mean over seeds; of systems that have all sets."""
+    """`value` or `cliff_value` → label of a system → set → mean over seeds; of systems that have all sets.
+
+    Lines of `fast` are those of `path`, lines of others those of `rivals.jsonl` beside it.
+    """
     runs: dict[tuple[str, str, str], list[float]] = {}
-    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+    texts = [one.read_text(encoding="utf-8") for one in (path, path.with_name("rivals.jsonl"))]
+    for line in map(json.loads, "".join(texts).splitlines()):
         for kind in ("value", "cliff_value"):
             if line["dataset"] in sets and kind in line:
                 runs.setdefault((kind, line["system"], line["dataset"]), []).append(line[kind])
