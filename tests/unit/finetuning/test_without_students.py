@@ -94,5 +94,5 @@ def test_explained_classes_are_called_as_they_are_predicted(made: tuple[dnd.Fine
 def test_weights_of_classes_are_refused_where_no_target_is_one(tmp_path: Path):
     table = {"smiles": SMILES, "size": list(map(heavy_atoms, SMILES))}
     words = {**SETTINGS, "class_weights": "balanced"}
-    with pytest.raises(ConfigError, match=r"class_weights=balanced is for classes: found targets of regression"):
+    with pytest.raises(ConfigError, match=r"class_weights is for classes: found targets of regression"):
         dnd.finetune(table, "size", tmp_path / "model", settings=words, encoder="random")
