@@ -550,6 +550,33 @@ def added_memory(one: dict[str, Any], name: str) -> float:
     return float(next(line["peak_mb"] for line in one["lines"] if line["name"] == name))
 
 
+def default_model(path: Path) -> list[str]:
+    """What the default model costs, against RDKit's descriptors and two forests."""
+    rdkit, forests = "RDKit CalcMolDescriptors", "random forests on counts and on descriptors"
+    lean = "the 118 that members see beside a representation"
+    labels = {
+        ("SMILES -> answer", rdkit): {
+            rdkit: "RDKit's `MolFromSmiles` and `CalcMolDescriptors`",
+            "a model of the default recipe": "a model of the default recipe, with intervals and domain",
+            "the 33 ready-made properties": "the 33 ready-made properties, with intervals and domain",
+            "one student of the size of dnd-base": "one student of the size of `dnd-base`, values alone",
+        },
+        ("SMILES -> descriptors", rdkit): {
+            "the same 217 in blocks": "the 217 descriptors in blocks",
+            lean: f"{lean[:7]} descriptors{lean[7:]}",
+        },
+        ("table -> model", forests): {
+            forests: "fit two random forests, on counts and on descriptors",
+            "dnd finetune, with report and baselines": "the whole `dnd finetune`, with these forests and the report",
+        },
+    }
+    rows = []
+    for key, names in labels.items():
+        one = bench_tables(path)[key]
+        rows += [[label, f"{1000 * median_of(one, name):.3g}", ratio_of(one, name, 2)] for name, label in names.items()]
+    return table(["what", "ms per molecule", "times as fast as the first of its kind (range)"], rows)
+
+
 def graphs(path: Path) -> list[str]:
     """SMILES to graphs."""
     tables = bench_tables(path)
@@ -731,6 +758,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "large-sets": large_sets,
     "fast-features": fast_features.tables,
     "fast-test": fast_features.test_tables,
+    "default-model": default_model,
     "graphs": graphs,
     "predictions": predictions,
     "stages": stages,

@@ -55,6 +55,14 @@ Out = Annotated[Path | None, typer.Option("-o", "--out", help="JSON with every r
 
 
 @bench.command()
+def model(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Out = None) -> None:
+    """A model of the default recipe: predictions and descriptors against RDKit, the fit against two forests."""
+    from dnd.bench.default_model import bench_default_model
+
+    _report(bench_default_model(molecules, repetitions), out)
+
+
+@bench.command()
 def throughput(repetitions: Repetitions = 3, molecules: Molecules = 400, out: Out = None) -> None:
     """SMILES to graphs against RDKit's parse; SMILES to predictions against conformer and teacher."""
     from dnd.bench.throughput import bench_throughput

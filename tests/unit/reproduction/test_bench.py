@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dnd.bench import scaling, startup, throughput
+from dnd.bench import default_model, scaling, startup, throughput
 from dnd.bench.measure import (
     Line,
     Table,
@@ -89,6 +89,15 @@ def test_a_file_is_predicted_and_its_rows_counted(tmp_path: Path, capsys: pytest
     assert (point["axis"], point["value"], point["per"]) == ("rows", 3, "row")
     assert point["cpu_ms"] > 0
     assert len((tmp_path / "rows.out.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_the_default_model_is_measured_beside_rdkit_and_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_model, "TRAINING_ROWS", 40)
+    tables = list(default_model.bench_default_model(8, 1))
+    assert [table.title for table in tables] == ["SMILES -> answer", "SMILES -> descriptors", "table -> model"]
+    assert [len(table.lines) for table in tables] == [4, 3, 2]
+    assert all(line.median > 0 for table in tables for line in table.lines)
 
 
 def test_only_functions_of_the_bench_run_in_a_fresh_process() -> None:
