@@ -26,9 +26,9 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dnd.chemistry.molecule import Conformers, MolecularGraph
 from dnd.common.compute import derive_seed, numpy_generator, set_threads
 from dnd.graphs.batch import mean_per_molecule
-from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.models.students.base import Student, StudentConfig, pool
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.models.teachers.base import Teacher, TeacherConfig

@@ -15,7 +15,10 @@ from jaxtyping import install_import_hook
 sys.path.insert(0, str(Path(__file__).parent))
 # Every annotated tensor function of the package is checked at each call of the test run; users never pay for it.
 install_import_hook(
-    ["dnd.pretraining", "dnd.predictor", "dnd.finetuning", "dnd.graphs", "dnd.models.students", "dnd.models.teachers"],
+    [
+        *("dnd.pretraining", "dnd.predictor", "dnd.finetuning", "dnd.graphs", "dnd.chemistry.molecule"),
+        *("dnd.models.students", "dnd.models.teachers"),
+    ],
     "beartype.beartype",
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dnd.graphs.molecular_graph import BOND_FEATURE_SIZES, Conformers, MolecularGraph
+from dnd.chemistry.molecule import BOND_FEATURE_SIZES, Conformers, MolecularGraph
 from dnd.models.students.base import StudentConfig
 from dnd.models.teachers.base import NoiseHead, Teacher, TeacherConfig
 from dnd.models.teachers.teachers import build_teacher, save_teacher

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dnd.graphs.molecular_graph import MolecularGraph
+from dnd.chemistry.molecule import MolecularGraph
 
 DATA = Path(__file__).parents[1] / "data" / "ogb"
 SETS = ("bace", "bbbp", "clintox", "esol", "freesolv", "hiv", "lipo", "sider", "tox21", "toxcast")

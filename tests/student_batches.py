@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.graphs.batch import GraphBatch
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 
 Molecule = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # node features (n, 9), bonds (m, 2), bond features (m, 3)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from distillation_toys import toy_row, toy_teacher_folder
+from dnd.chemistry.molecule import FEATURE_VERSION
 from dnd.cli.main import main
 from dnd.common.files import write_manifest
-from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.encoders import load_encoder
 from dnd.store.schema import SCHEMA_VERSION
 from dnd.store.writer import shard_name, write_shard

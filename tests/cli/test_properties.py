@@ -93,4 +93,4 @@ def test_other_verbs_take_the_name_too(folder: Path) -> None:
     assert np.isfinite(np.load(folder / "vector.npy")).all()
     about = run(folder, "info", "dnd-properties")
     assert about.returncode == 0, about.stderr
-    assert "predictor" in about.stdout.splitlines()[0]
+    assert "dnd-properties: model, " in about.stdout.splitlines()[0]

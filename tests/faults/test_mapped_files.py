@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import dnd.common.files
 from distillation_toys import toy_row, toy_store, toy_teacher
+from dnd.chemistry.molecule import FEATURE_VERSION
 from dnd.common.errors import CorruptFileError, DndError
 from dnd.common.files import write_manifest
-from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.predictor.predictor import Predictor
 from dnd.pretraining.teacher_outputs import TargetRequest, build_cache
 from dnd.store.reader import Store, union

@@ -12,12 +12,12 @@ from children import model, training
 from damages import damaged_copy, damages
 from outcomes import outcome, scraps
 
+from dnd.chemistry.molecule import FEATURE_VERSION, MolecularGraph
 from dnd.common.about import diagnose
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import write_manifest
 from dnd.common.model_folder import read_model
 from dnd.common.runs import already_finished, run_id
-from dnd.graphs.molecular_graph import FEATURE_VERSION, MolecularGraph
 from dnd.prediction.screen.shards import ScreenJournal
 from dnd.pretraining import teacher_outputs as target_cache
 from dnd.pretraining.teacher_outputs import TargetBlock

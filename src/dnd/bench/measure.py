@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnd.common.compute import derive_seed, numpy_generator, threads_asked_for
+from dnd.common.compute import derive_seed, numpy_generator
 from dnd.common.errors import InputError
 from dnd.common.files import package_versions
-from dnd.common.processes import processors
+from dnd.common.processes import processors, threads_asked_for
 from dnd.models.students.base import Student, StudentConfig, preset
 from dnd.models.students.encoders import build_student, load_encoder, shipped_encoders
 from dnd.predictor.ensemble import PropertyNetwork

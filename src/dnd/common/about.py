@@ -11,7 +11,7 @@ from typing import Any
 
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import MANIFEST, called, damaged_files, package_versions, read_json, read_manifest
-from dnd.common.processes import processors
+from dnd.common.processes import processors, threads_asked_for
 from dnd.common.runs import RUN_RECORD, run_id
 
 # Checks a folder that `dnd` wrote without opening anything that could run: sizes, digests, links, strangers.
@@ -114,7 +114,7 @@ def about_installation() -> Iterator[str]:
     for name, version in versions.items():
         yield _line(name, version)
     yield _line("device", _device())
-    yield _line("threads", f"{_threads()}, of {processors()} processors")
+    yield _line("threads", f"{threads_asked_for()}, of {processors()} processors")
     yield "shipped encoders"
     encoders = Path(str(resources.files("dnd") / "data" / "encoders"))
     for manifest in sorted(encoders.glob(f"*/{MANIFEST}")):
@@ -230,13 +230,6 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def _line(name: str, text: str) -> str:
     return f"{name:{_WIDTH}} {text}"
-
-
-def _threads() -> int:
-    """As `set_threads` chooses them."""
-    from dnd.common.compute import threads_asked_for  # NumPy, which other verbs of this file do not need
-
-    return threads_asked_for()
 
 
 def _device() -> str:

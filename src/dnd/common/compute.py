@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dnd.common.errors import ConfigError
+from dnd.common.processes import threads_asked_for
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PRODUCT_CACHES, _KEPT_PRODUCTS = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"), "16"
-_MOST_DIGITS = 4  # of a number of threads
 
 
 def derive_seed(seed: int, purpose: str, *position: int) -> int:
@@ -76,30 +76,6 @@ def set_threads(threads: int | None = None) -> int:
     for name in _BLAS_THREADS:  # of the libraries that are loaded later, such as SciPy's own
         os.environ.setdefault(name, str(count))
     return count
-
-
-def threads_asked_for() -> int:
-    """The number of threads that the environment asks for, see `set_threads`; 1 where it does not.
-
-    Raises:
-        ConfigError: one of its variables is no number of threads.
-    """
-    return _threads_of("DND_THREADS") or _threads_of("OMP_NUM_THREADS") or 1
-
-
-def _threads_of(variable: str) -> int:
-    """The number of threads that a variable of the environment asks for; 0 where it is not set."""
-    given = os.environ.get(variable, "").strip()
-    first = given.partition(",")[0].strip()
-    is_number = first.isascii() and first.isdecimal() and len(first) <= _MOST_DIGITS
-    if given and not (is_number and int(first)):
-        raise ConfigError(
-            f"{variable} is no number of threads",
-            found=repr(given[:40]),
-            expected="a whole number from 1 on",
-            next_step="Set it anew, or unset it for one thread",
-        )
-    return int(first) if given else 0
 
 
 # Python's cycle collector, kept from looking through again and again what stays to the end.

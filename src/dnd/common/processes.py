@@ -12,6 +12,7 @@ import os
 import sys
 
 _VARIABLE = "PYTHONPATH"
+_MOST_DIGITS = 4  # of a number of threads
 
 
 def trusted_path() -> list[str]:
@@ -65,6 +66,32 @@ def process_count(jobs: int) -> int:
 def processors() -> int:
     """Processors that this process may use; where the system does not say which, as on macOS, all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_asked_for() -> int:
+    """The number of threads that the environment asks for, see `dnd.common.compute.set_threads`; 1 where it does not.
+
+    Raises:
+        ConfigError: one of its variables is no number of threads.
+    """
+    return _threads_of("DND_THREADS") or _threads_of("OMP_NUM_THREADS") or 1
+
+
+def _threads_of(variable: str) -> int:
+    """The number of threads that a variable of the environment asks for; 0 where it is not set."""
+    given = os.environ.get(variable, "").strip()
+    first = given.partition(",")[0].strip()
+    is_number = first.isascii() and first.isdecimal() and len(first) <= _MOST_DIGITS
+    if given and not (is_number and int(first)):
+        from dnd.common.errors import ConfigError
+
+        raise ConfigError(
+            f"{variable} is no number of threads",
+            found=repr(given[:40]),
+            expected="a whole number from 1 on",
+            next_step="Set it anew, or unset it for one thread",
+        )
+    return int(first) if given else 0
 
 
 def _safe_variables() -> dict[str, str]:

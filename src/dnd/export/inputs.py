@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from dnd.chemistry.molecule import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 from dnd.export.graph import Graph
-from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES
 from dnd.models.students.base import FeatureEmbedding
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from rdkit import Chem
 from rdkit.Chem import rdchem, rdqueries
 
-from dnd.graphs.molecular_graph import (
+from dnd.chemistry.molecule import (
     ATOM_FEATURE_SIZES,
     BOND_STEREO_NAMES,
     BOND_TYPE_NAMES,

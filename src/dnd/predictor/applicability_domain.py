@@ -22,7 +22,7 @@ from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 from safetensors.torch import save
 
-from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.molecule import InvalidMolecule, MolecularGraph
 from dnd.chemistry.parse import read_smiles
 from dnd.common.compute import derive_seed
 from dnd.common.config import from_dict
@@ -30,7 +30,6 @@ from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_bytes, write_json
 from dnd.common.model_folder import ModelFolder
 from dnd.graphs.fast.graphs import fingerprint_molecule_of, parse_canonical
-from dnd.graphs.molecular_graph import MolecularGraph
 from dnd.store.reader import Store
 
 SETTINGS, ARRAYS = "domain.json", "domain.safetensors"

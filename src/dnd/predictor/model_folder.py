@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from dnd.chemistry.molecule import FEATURE_VERSION
 from dnd.common.config import from_dict
 from dnd.common.errors import ConfigError, CorruptFileError
 from dnd.common.files import write_json, write_text
 from dnd.common.model_folder import ModelFolder, load_strictly, write_model
-from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.models.students.base import StudentConfig, pooling_named
 from dnd.models.students.encoders import LIMITS, WHOLE, RepresentationLimits, build_student, half_precision
 from dnd.predictor.ensemble import Blend, HeadName, PropertyNetwork, blend_config, blend_tensors, read_blend

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.chemistry.molecule import BOND_FEATURE_SIZES
 from dnd.common.config import nearest
 from dnd.common.errors import InputError
 from dnd.graphs.batch import GraphBatch, MoleculeBatch, mean_per_molecule, molecule_index
-from dnd.graphs.molecular_graph import BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding, Student, StudentOutput, pool
 from dnd.models.students.encoders import data_set_of
 from dnd.pretraining.distill_losses import SolidPart

@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from dnd.chemistry.molecule import Molecule
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, Molecule
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES
 from dnd.report.figures import Finding, drawing, plain
 from dnd.report.plots import PALETTE
 from dnd.store.reader import Store

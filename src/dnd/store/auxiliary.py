@@ -18,7 +18,7 @@ from rdkit.rdBase import BlockLogs
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES as ALL_NAMES
 from dnd.chemistry.descriptors import DescriptorCalculator
 from dnd.chemistry.fingerprints import fingerprint
-from dnd.chemistry.molecule import Molecule
+from dnd.chemistry.molecule import Conformers, MolecularGraph, Molecule
 from dnd.chemistry.parse import TooDenseError
 from dnd.common.errors import ConfigError, InputError
 from dnd.conformers.atom_matching import Placed
@@ -34,7 +34,6 @@ from dnd.conformers.quantum import (
     smiles_crc,
 )
 from dnd.conformers.records import Record
-from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.store.schema import FINGERPRINT_PLACES, ConformerSource, HydrogenSetting
 
 # `Ipc` grows exponentially with the atoms and would overflow half precision, so its logarithm is kept.

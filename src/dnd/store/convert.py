@@ -10,14 +10,13 @@ from jaxtyping import Float
 from rdkit import Chem
 
 from dnd.chemistry.identity import connectivity_key
-from dnd.chemistry.molecule import InvalidMolecule, Molecule
+from dnd.chemistry.molecule import Conformers, InvalidMolecule, Molecule
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
 from dnd.conformers.generate import Generated, generate_conformers
 from dnd.conformers.records import Record
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import Conformers
 from dnd.store.auxiliary import CALCULATE
 from dnd.store.schema import ConformerSource, HydrogenSetting, Reject, StoreRow
 from dnd.store.settings import PrepareConfig

@@ -10,12 +10,12 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Int
 
+from dnd.chemistry.molecule import MolecularGraph
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.errors import internal_reason, isolating
 from dnd.common.processes import process_count
 from dnd.graphs.fast.graphs import rewritten_graphs
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import MolecularGraph
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting, StoreRow
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from dnd.chemistry.molecule import FEATURE_VERSION
 from dnd.common.cluster import RayCluster, machines
 from dnd.common.compute import numpy_generator
 from dnd.common.errors import ConfigError, InputError, note_rows
@@ -29,7 +30,6 @@ from dnd.conformers.formats import have_smiles_column, open_sources, refuse_unus
 from dnd.conformers.generate import with_conformers
 from dnd.conformers.quantum import QuantumLabel
 from dnd.conformers.records import Record, RecordSource
-from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.auxiliary import CALCULATE, describe_quantum, with_labels
 from dnd.store.convert import Conversion, keys_of_records
 from dnd.store.schema import SCHEMA_VERSION, Reject, StoreRow, format_version

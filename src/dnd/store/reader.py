@@ -16,11 +16,7 @@ import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
 
-from dnd.common.errors import ConfigError, CorruptFileError, InputError
-from dnd.common.files import verify_folder
-from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
-from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
-from dnd.graphs.molecular_graph import (
+from dnd.chemistry.molecule import (
     ATOM_FEATURE_SIZES,
     BOND_FEATURE_SIZES,
     FEATURE_VERSION,
@@ -28,6 +24,10 @@ from dnd.graphs.molecular_graph import (
     NUM_BOND_FEATURES,
     MolecularGraph,
 )
+from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.common.files import verify_folder
+from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
+from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.store.schema import (
     FURTHER_FIELDS,
     ITEM_WIDTH,

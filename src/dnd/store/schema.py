@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from dnd.chemistry.molecule import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 from dnd.common.errors import CorruptFileError
 from dnd.common.ragged import offsets_of
-from dnd.graphs.molecular_graph import NUM_ATOM_FEATURES, NUM_BOND_FEATURES, Conformers, MolecularGraph
 
 SCHEMA_VERSION = 4
 """The newest format version of a store's manifest that can be read."""

@@ -15,11 +15,10 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from dnd.chemistry.geometry import impossible_bonds
-from dnd.chemistry.molecule import CLOSEST_APPROACH
+from dnd.chemistry.molecule import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES, CLOSEST_APPROACH
 from dnd.common.errors import StorageError
 from dnd.common.files import replacing, sha256_file, write_text
 from dnd.common.runs import Journal, SealedFile
-from dnd.graphs.molecular_graph import ATOM_FEATURE_NAMES, ATOM_FEATURE_SIZES
 from dnd.store.schema import Reject, StoreRow, record_batch, schema_with
 from dnd.tables.writers import csv_text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dnd.common import compute
+from dnd.common import compute, processes
 from dnd.common.about import about_installation
 from dnd.common.errors import ConfigError
 from dnd.common.processes import process_count
@@ -44,7 +44,7 @@ def test_of_a_list_of_threads_the_first_number_counts(
 ) -> None:
     monkeypatch.delenv("DND_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert compute.threads_asked_for() == expected
+    assert processes.threads_asked_for() == expected
     assert next(line for line in about_installation() if line.startswith("threads")).split()[1] == f"{expected},"
 
 

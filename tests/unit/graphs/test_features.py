@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, NEUTRAL_CHARGE_INDEX
 from dnd.chemistry.parse import parse_smiles
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES, NEUTRAL_CHARGE_INDEX
 from ogb_reference import SETS, assert_same, sample, smiles2graph, smiles_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.chemistry.molecule import Conformers, MolecularGraph
 from dnd.cli.main import main
 from dnd.common.config import load_config
 from dnd.common.errors import ConfigError, InputError
-from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.models.teachers.base import Teacher, TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
 from dnd.models.teachers.teachers import load_noise_head, load_teacher

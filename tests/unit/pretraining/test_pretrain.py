@@ -12,8 +12,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from distillation_toys import STUDENT, toy_store
+from dnd.chemistry.molecule import Conformers, MolecularGraph
 from dnd.common.errors import ConfigError, InputError
-from dnd.graphs.molecular_graph import Conformers, MolecularGraph
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.baselines.confgen import ConformerDecoder, distance_cost, transport_loss
 from dnd.pretraining.baselines.pretrain import METHODS, DistanceHead, distance_loss, drop_atoms, pretrain, subgraph

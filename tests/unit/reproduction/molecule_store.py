@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from dnd.chemistry.molecule import Conformers
 from dnd.chemistry.parse import parse_smiles
 from dnd.graphs.features import featurize
-from dnd.graphs.molecular_graph import Conformers
 from dnd.store.reader import Store
 from dnd.store.schema import StoreRow
 

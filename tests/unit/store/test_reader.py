@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from dnd.chemistry.molecule import FEATURE_VERSION, Conformers, MolecularGraph
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_manifest
 from dnd.graphs.batch import MoleculeBatch
-from dnd.graphs.molecular_graph import FEATURE_VERSION, Conformers, MolecularGraph
 from dnd.store.reader import Store, require_hydrogens
 from dnd.store.schema import SCHEMA_VERSION, StoreRow
 from dnd.store.writer import shard_name, write_shard

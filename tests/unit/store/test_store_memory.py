@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dnd.bench.scaling import repeat_store
+from dnd.chemistry.molecule import FEATURE_VERSION
 from dnd.common.files import write_manifest
-from dnd.graphs.molecular_graph import FEATURE_VERSION
 from dnd.store.batches import EpochPlan, TrainingRows
 from dnd.store.reader import Store
 from dnd.store.schema import PLAIN_SCHEMA_VERSION, StoreRow

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dnd.chemistry.molecule import Conformers
 from dnd.common.errors import StorageError
-from dnd.graphs.molecular_graph import Conformers
 from dnd.store.schema import StoreRow
 from dnd.store.writer import row_problem, write_shard
 

@@ -17,11 +17,10 @@ from jaxtyping import Bool, Int, UInt8
 from rdkit import Chem
 from rdkit.Chem import rdqueries
 
-from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.molecule import CHIRALITY_NAMES, NEUTRAL_CHARGE_INDEX, InvalidMolecule, MolecularGraph
 from dnd.chemistry.parse import may_be_dense, read_smiles
 from dnd.common.ragged import offsets_of, ragged_range
 from dnd.graphs.features import BOND_STEREO, BOND_TYPE, CHIRALITY, HYBRIDIZATION, featurize, indices_of_values
-from dnd.graphs.molecular_graph import CHIRALITY_NAMES, NEUTRAL_CHARGE_INDEX, MolecularGraph
 
 # Features of many molecules at once, from RDKit's binary form of each: no call per atom or bond.
 #

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.common.errors import ConfigError
 from dnd.graphs.batch import GraphBatch
 from dnd.graphs.identifiers import random_walk_identifiers
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding, PackedBatchNorm, Student, StudentConfig, StudentOutput, known
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.graphs.batch import GraphBatch, mean_per_molecule
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import (
     FeatureEmbedding,
     PackedBatchNorm,

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.graphs.batch import GraphBatch
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding, PackedBatchNorm, Student, StudentConfig, StudentOutput, known
 
 NUM_AGGREGATES, NUM_SCALES = 4, 3

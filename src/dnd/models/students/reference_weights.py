@@ -8,8 +8,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.common.errors import CorruptFileError
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 
 # Weights of 3DInfomax's PNA under our names.
 

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.graphs.batch import GraphBatch, padding_index
 from dnd.graphs.identifiers import flip_signs, laplacian_identifiers, orthonormal_identifiers
-from dnd.graphs.molecular_graph import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.models.students.base import FeatureEmbedding, Student, StudentConfig, StudentOutput, known
 
 # How the tokens of a batch lie in memory: packed, molecules of equal token count side by side.

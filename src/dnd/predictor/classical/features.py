@@ -14,12 +14,11 @@ from rdkit.Chem import rdFingerprintGenerator
 
 from dnd.chemistry.descriptors import DESCRIPTOR_NAMES, DescriptorCalculator
 from dnd.chemistry.fingerprints import FINGERPRINTS, fingerprint
-from dnd.chemistry.molecule import InvalidMolecule
+from dnd.chemistry.molecule import InvalidMolecule, MolecularGraph
 from dnd.chemistry.parse import TooDenseError, read_smiles
 from dnd.common.errors import internal_reason
 from dnd.common.processes import process_count
 from dnd.graphs.fast.graphs import molecule_of
-from dnd.graphs.molecular_graph import MolecularGraph
 
 # Classical molecular features: Morgan count fingerprints and RDKit's 2D descriptors.
 
