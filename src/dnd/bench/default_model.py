@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
-from dnd.bench.measure import Table, Variant, drug_like_smiles, measure, random_predictor
+from dnd.bench.measure import Table, Variant, drug_like_smiles, measure, random_predictor, solubility_rows
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.compute import set_threads
 from dnd.common.config import DEFAULT_MODEL, model_folder
@@ -62,9 +58,7 @@ def _rdkit_descriptors(mol: Chem.Mol) -> object:
 
 
 def _labelled_rows() -> dict[str, list[str]]:
-    """The first rows of the solubility set that ships."""
-    packed = (resources.files("dnd.data") / "esol.csv.gz").read_bytes()
-    rows = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))[:TRAINING_ROWS]
+    rows = solubility_rows()[:TRAINING_ROWS]
     return {column: [row[column] for row in rows] for column in ("smiles", "logS")}
 
 
@@ -75,10 +69,8 @@ def _fitted(rows: dict[str, list[str]], folder: Path) -> Predictor:
 
 def _predictions(smiles: list[str], model: Predictor, note: str, repetitions: int) -> Table:
     """Whole predictions, with intervals and domain where the model has them."""
-    student, properties = (
-        Predictor(random_predictor(DEFAULT_ENCODER), device="cpu"),
-        Predictor.load(model_folder(DEFAULT_MODEL)),
-    )
+    student = Predictor(random_predictor(DEFAULT_ENCODER), device="cpu")
+    properties = Predictor.load(model_folder(DEFAULT_MODEL), device="cpu")
     predict: dict[str, Callable[[], object]] = {
         _RDKIT: lambda: [_rdkit_descriptors(Chem.MolFromSmiles(text)) for text in smiles],
         "a model of the default recipe": lambda: model.predict(smiles),

@@ -51,11 +51,15 @@ def drug_like_smiles(count: int) -> tuple[list[str], str]:
     try:
         texts, name = load_benchmark("lipo").smiles, "ogbg-mollipo"
     except InputError:
-        packed = (resources.files("dnd.data") / "esol.csv.gz").read_bytes()
-        table = csv.DictReader(io.StringIO(gzip.decompress(packed).decode()))
-        texts, name = [row["smiles"] for row in table], "esol"
+        texts, name = [row["smiles"] for row in solubility_rows()], "esol"
     order = numpy_generator(SEED, "bench").permutation(len(texts))
     return [texts[order[number % len(texts)]] for number in range(count)], name
+
+
+def solubility_rows() -> list[dict[str, str]]:
+    """The rows of the solubility set that ships with the package."""
+    packed = (resources.files("dnd.data") / "esol.csv.gz").read_bytes()
+    return list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
 
 
 def graph_store(smiles: list[str]) -> Store:

@@ -52,23 +52,21 @@ def refuse_unused(recipe: str | Path, words: Sequence[str], made: Made) -> None:
     """
     for word in words:
         name = word.partition("=")[0].strip()
-        if problem := _problem(name, made):
+        if problem := _problem(name, made, recipe):
             said, choice = problem
-            raise ConfigError(
-                f"{name} {said.format(recipe=recipe)}", found=word, next_step=f"{choice}, or leave {name} out"
-            )
+            raise ConfigError(f"{name} {said}", found=word, next_step=f"{choice}, or leave {name} out")
 
 
-def _problem(name: str, made: Made) -> tuple[str, str] | None:
+def _problem(name: str, made: Made, recipe: str | Path = "") -> tuple[str, str] | None:
     """What is said of a setting that nothing comes of, and what to choose for it; None where it has an effect."""
     if not made.students and name not in _NO_TRAINING and _belongs(name, _OF_STUDENTS):
         return (
-            "is a setting of students (networks), and recipe {recipe} trains none",
+            f"is a setting of students (networks), and recipe {recipe} trains none",
             "Choose recipe small for one student, best for students and classical models",
         )
     if not made.classical and name not in _FOR_ALL and _belongs(name, ("blend",)):
         return (
-            "is a setting of a blend of classical models, and recipe {recipe} makes none",
+            f"is a setting of a blend of classical models, and recipe {recipe} makes none",
             "Choose recipe fast or best",
         )
     if name == "folds" and made.split != "kfold":
