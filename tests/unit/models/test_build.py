@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +33,18 @@ def test_size_of_the_paper_preset():
 def test_a_student_of_billions_is_refused_before_it_is_allocated():
     with pytest.raises(ConfigError, match="too large"):
         build_student(StudentConfig("tokengt", 4096, 128, num_heads=32))
+
+
+def test_counting_weights_loads_no_compiler():
+    """Drawing from a distribution on the meta device imports torch._dynamo, half a second that no model needs."""
+    code = (
+        "import sys\n"
+        "from dnd.models.students.base import StudentConfig\n"
+        "from dnd.models.students.encoders import build_student\n"
+        "for name in ('tokengt', 'pna', 'gine'): build_student(StudentConfig(name, 16, 1))\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_initial_weights_of_tokengt():

@@ -187,7 +187,8 @@ class TokenGT(Student):
         self.layers = nn.ModuleList([TransformerLayer(config, rate) for rate in rates])
         self.final_norm: nn.Module = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
         self._sampling_seed = 0
-        self.apply(_initialise)
+        if not self.embedding.special_tokens.is_meta:  # else only counted; to draw them loads torch._dynamo
+            self.apply(_initialise)
 
     def forward(
         self,
