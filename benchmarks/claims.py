@@ -2,7 +2,7 @@
 
 The paper counts the better of D&D-GRAPH and D&D-NODE, chosen by the test score, against the better row of another
 system. That favours the side with more rows, so each variant's own gain stands beside it. p-values are over
-pretrainings (`dnd.reproduction.statistics`) and corrected (Holm) for the cells of a table; the better of two is not
+pretrainings (`dnd.reproduction.significance`) and corrected (Holm) for the cells of a table; the better of two is not
 tested, since the test part chose it. Data sets share molecules, so how many of them are won is a count and no test.
 
     python benchmarks/claims.py runs/reproduce-cpu
@@ -20,8 +20,9 @@ import numpy as np
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX
 from dnd.reproduction.results import Record
-from dnd.reproduction.statistics import Significance, holm, mean_over_sets
-from dnd.reproduction.tables import CLASSICAL, LARGER_IS_BETTER, Entry, entries, gain_by_pretraining
+from dnd.reproduction.significance import Significance, holm, mean_over_sets
+from dnd.reproduction.systems import CLASSICAL
+from dnd.reproduction.tables import LARGER_IS_BETTER, Entry, entries, gain_by_pretraining
 
 Scores = dict[str, dict[str, Entry]]  # data set → system → its scores
 VARIANTS = ("dnd-graph", "dnd-node")

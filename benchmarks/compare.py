@@ -35,7 +35,7 @@ from dnd.common.files import package_versions
 from dnd.predictor.metrics import score
 from dnd.reproduction.benchmarks import BENCHMARKS, PARTS, load_benchmark
 from dnd.reproduction.further_sets import FURTHER_SETS, load_further
-from dnd.reproduction.multitask import labelled_csv, reduced
+from dnd.reproduction.labelled_table import labelled_csv, reduced
 
 DATASETS = (*BENCHMARKS, *FURTHER_SETS)
 OURS = ("best", "fast", "small")

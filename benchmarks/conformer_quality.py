@@ -25,7 +25,7 @@ from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.pretraining.settings import DistillConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
-from dnd.reproduction.multitask import labelled_csv, reduced
+from dnd.reproduction.labelled_table import labelled_csv, reduced
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig

@@ -36,8 +36,9 @@ from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
 from dnd.reproduction.locality import Row, pattern_of
 from dnd.reproduction.results import Record
+from dnd.reproduction.systems import SYSTEMS, TABLE_1, TABLE_2
 from dnd.reproduction.table_report import write_table
-from dnd.reproduction.tables import SYSTEMS, TABLE_1, TABLE_2, Entry, entries, metric_name
+from dnd.reproduction.tables import Entry, entries, metric_name
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results"

@@ -30,7 +30,7 @@ from dnd.models.students.encoders import build_student, save_encoder
 from dnd.pretraining.settings import DistillConfig
 from dnd.report.figures import table_text
 from dnd.reproduction.further_sets import FURTHER_SETS
-from dnd.reproduction.statistics import holm
+from dnd.reproduction.significance import holm
 from dnd.training.logs import read_log
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

@@ -42,7 +42,7 @@ from dnd.predictor.metrics import score
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.frozen_models import predict_frozen
 from dnd.reproduction.further_sets import FURTHER_SETS, load_further
-from dnd.reproduction.multitask import reduced
+from dnd.reproduction.labelled_table import reduced
 from dnd.store.featurize import ValidMolecules, valid_molecules
 from dnd.store.reader import Store
 

@@ -22,7 +22,7 @@ from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.reproduction.further_sets import BIOGEN, FURTHER_SETS, MOLECULEACE, load_further
-from dnd.reproduction.multitask import labelled_csv
+from dnd.reproduction.labelled_table import labelled_csv
 
 NAME = "few_labels"
 SHARE, FEWEST = 0.1, 50

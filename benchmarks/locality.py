@@ -19,8 +19,8 @@ from dnd.common.compute import set_threads
 from dnd.common.files import write_text
 from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS, draw_labelled, find_qm9
+from dnd.reproduction.labelled_table import labelled_table
 from dnd.reproduction.locality import COLUMNS, additive_share, learnable_share, locality_rows
-from dnd.reproduction.multitask import labelled_table
 from dnd.reproduction.results import Record, Work
 from dnd.reproduction.tables import entries
 

@@ -37,7 +37,7 @@ from dnd.pretraining.denoise import DenoiseConfig, denoise
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.settings import DistillConfig, TermWeights
-from dnd.reproduction.statistics import holm, paired
+from dnd.reproduction.significance import holm, paired
 from dnd.reproduction.tables import LEVEL
 from dnd.store.batches import TrainingRows
 from dnd.store.reader import Store

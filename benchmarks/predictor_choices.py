@@ -25,7 +25,7 @@ from dnd.common.config import load_config
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.reproduction.benchmarks import PARTS, load_benchmark
-from dnd.reproduction.multitask import labelled_csv, reduced
+from dnd.reproduction.labelled_table import labelled_csv, reduced
 
 QUESTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     # question: variants, data sets, systems

@@ -23,7 +23,7 @@ from dnd.finetuning import fold_data
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.settings import FinetuneConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
-from dnd.reproduction.multitask import labelled_csv, reduced
+from dnd.reproduction.labelled_table import labelled_csv, reduced
 
 NAME = "who_judges"
 SETS = ("freesolv", "esol", "lipo", "ri", "logp", "bp", "bbbp", "clintox")

@@ -43,7 +43,7 @@ def test_a_cell_copies_its_numbers_over_no_link(tmp_path: Path, monkeypatch: pyt
     os.symlink(mine, folder / name)
     table = SimpleNamespace(text=lambda: "", names=["y"], metric="rmse", scale=1.0)
     metrics = {"parts": {"valid": {"rmse": 1.0}, "test": {"rmse": 1.0}}, "members": []}
-    monkeypatch.setattr("dnd.reproduction.multitask.labelled_table", lambda work: table)
+    monkeypatch.setattr("dnd.reproduction.labelled_table.labelled_table", lambda work: table)
     monkeypatch.setattr("dnd.finetuning.finetune.finetune", lambda *_, **__: SimpleNamespace(metrics=metrics))
     settings = {"recipe": None, "config": []}
     with pytest.raises(InputError, match="is a link"):

@@ -24,7 +24,7 @@ from dnd.report.figures import table_text
 from dnd.reproduction.benchmarks import TARGETS, find_qm9
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Cell, Record
-from dnd.reproduction.statistics import Seeds, Significance, holm, paired
+from dnd.reproduction.significance import Seeds, Significance, holm, paired
 from dnd.reproduction.upstream import MOLECULES, STORE_SEED, identities, input_paths, located, training_settings
 
 if TYPE_CHECKING:

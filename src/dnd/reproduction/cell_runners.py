@@ -18,7 +18,7 @@ from dnd.report.figures import table_text
 from dnd.reproduction.results import ENCODER, MODEL, STORE, TABLE, TEACHER, Work
 
 if TYPE_CHECKING:
-    from dnd.reproduction.multitask import LabelledTable
+    from dnd.reproduction.labelled_table import LabelledTable
 
 Result = dict[str, Any]
 
@@ -148,7 +148,7 @@ def finetune_student(work: Work) -> Result:
     """A labelled table and an encoder, or random weights → test score."""
     from dnd.finetuning.finetune import finetune
     from dnd.finetuning.settings import FinetuneConfig
-    from dnd.reproduction.multitask import labelled_table
+    from dnd.reproduction.labelled_table import labelled_table
 
     table = labelled_table(work)
     write_text(work.folder / TABLE, table.text())
@@ -194,7 +194,7 @@ def classical_features(work: Work) -> Result:
     from dnd.chemistry.parse import parse_smiles
     from dnd.common.files import replacing
     from dnd.predictor.classical.features import count_fingerprints, descriptors_2d
-    from dnd.reproduction.multitask import labelled_table
+    from dnd.reproduction.labelled_table import labelled_table
 
     table = labelled_table(work)
     outcomes = [parse_smiles(text) for text in table.smiles]
@@ -209,7 +209,7 @@ def classical_features(work: Work) -> Result:
 def classical_model(work: Work) -> Result:
     """A classical model on the features of a labelled table → test score; unreadable molecules are left out."""
     from dnd.reproduction.frozen_models import predict
-    from dnd.reproduction.multitask import labelled_table
+    from dnd.reproduction.labelled_table import labelled_table
 
     table = labelled_table(work)
     with np.load(work.file_of(work.need("features"), "features.npz"), allow_pickle=False) as arrays:
@@ -248,7 +248,7 @@ def part_scores(table: LabelledTable, targets_BC: np.ndarray, predictions_BC: np
 def frozen_model(work: Work) -> Result:
     """A model on the frozen representation of an encoder → test score."""
     from dnd.reproduction.frozen_models import frozen_features, predict_frozen
-    from dnd.reproduction.multitask import labelled_table
+    from dnd.reproduction.labelled_table import labelled_table
 
     table = labelled_table(work)
     features_BF = frozen_features(work, list(table.smiles))

@@ -18,8 +18,8 @@ from dnd.predictor.metrics import roc_auc
 from dnd.pretraining.auxiliary import FAMILIES, QUANTUM_TARGETS
 from dnd.pretraining.settings import AUXILIARY
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
+from dnd.reproduction.data_statistics import statistics_of_store
 from dnd.reproduction.pretraining_labels import MEASURED, BaseConfig
-from dnd.reproduction.statistics import statistics_of_store
 from dnd.store.featurize import valid_molecules
 from dnd.store.reader import Store
 from dnd.store.schema import HydrogenSetting

@@ -19,8 +19,8 @@ from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
 from dnd.report.figures import Finding, drawing, plain
 from dnd.report.plots import PALETTE
-from dnd.reproduction.multitask import LabelledTable
-from dnd.reproduction.statistics import by_pretraining
+from dnd.reproduction.labelled_table import LabelledTable
+from dnd.reproduction.significance import by_pretraining
 from dnd.reproduction.tables import LEVEL, Entry, gain_by_pretraining
 
 _FOLDS = 5

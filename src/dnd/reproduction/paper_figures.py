@@ -25,10 +25,7 @@ from dnd.report.attention import AttentionAnalysis, analyse_attention, draw_atte
 from dnd.report.figures import MARKERS, Finding, draw_loss_curves, drawing, plain, table_text
 from dnd.report.plots import LINES, PALETTE
 from dnd.reproduction.benchmarks import PARTS, load_benchmark
-from dnd.reproduction.grid import WORKER, run_grid
-from dnd.reproduction.results import Cell, Record
-from dnd.reproduction.statistics import (
-    Seeds,
+from dnd.reproduction.data_statistics import (
     SetStatistics,
     draw_overlap,
     draw_statistics,
@@ -36,7 +33,11 @@ from dnd.reproduction.statistics import (
     statistics_of_smiles,
     statistics_of_store,
 )
-from dnd.reproduction.tables import LARGER_IS_BETTER, SYSTEMS, metric_name, pooling_name, seeds_of
+from dnd.reproduction.grid import WORKER, run_grid
+from dnd.reproduction.results import Cell, Record
+from dnd.reproduction.significance import Seeds
+from dnd.reproduction.systems import SYSTEMS
+from dnd.reproduction.tables import LARGER_IS_BETTER, metric_name, pooling_name, seeds_of
 from dnd.store.reader import Store
 from dnd.tables.molecules import open_molecules
 from dnd.training.logs import LOG, read_log

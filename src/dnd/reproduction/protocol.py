@@ -19,7 +19,7 @@ from dnd.reproduction.ccmd import ccmd_cells
 from dnd.reproduction.frozen_models import MOST_BOOSTED_TARGETS
 from dnd.reproduction.multitask import multitask_cells
 from dnd.reproduction.results import Cell
-from dnd.reproduction.tables import CONFORMERS, LOCALITY, STUDENTS, TABLE_1, TABLE_2, TABLE_6, TEACHERS, System, system
+from dnd.reproduction.systems import CONFORMERS, LOCALITY, STUDENTS, TABLE_1, TABLE_2, TABLE_6, TEACHERS, System, system
 from dnd.reproduction.upstream import (
     LABELS,
     MOLECULES,

@@ -16,13 +16,15 @@ from dnd.report.figures import Finding
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.grid import WORKER, GridSummary, run_grid
+from dnd.reproduction.labelled_table import labelled_table
 from dnd.reproduction.locality import draw_locality, learnable_share
-from dnd.reproduction.multitask import labelled_table, write_multitask
+from dnd.reproduction.multitask import write_multitask
 from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
 from dnd.reproduction.protocol import Request, plan, systems_of
 from dnd.reproduction.results import ENCODER, STORE, Cell, Work, digests
+from dnd.reproduction.systems import System
 from dnd.reproduction.table_report import write_table
-from dnd.reproduction.tables import System, entries
+from dnd.reproduction.tables import entries
 from dnd.reproduction.upstream import MOLECULES, encoder_key
 
 _TABLES = ("table1", "table2", "table6", "conformers", "students", "teachers")

@@ -20,11 +20,10 @@ from dnd.report.html import Code, Figure, Report, Section, Table, Text, write_re
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Record
-from dnd.reproduction.statistics import Significance, holm, mean_over_sets
+from dnd.reproduction.significance import Significance, holm, mean_over_sets
+from dnd.reproduction.systems import CLASSICAL, SYSTEMS
 from dnd.reproduction.tables import (
-    CLASSICAL,
     LEVEL,
-    SYSTEMS,
     Comparison,
     Entry,
     compare,

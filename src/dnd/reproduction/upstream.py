@@ -19,7 +19,7 @@ from dnd.models.students.encoders import FOLDER
 from dnd.reproduction.benchmarks import energy_label, find_pretraining, find_qm9
 from dnd.reproduction.budgets import Budget
 from dnd.reproduction.results import Cell
-from dnd.reproduction.tables import MOST_CONFORMERS, System
+from dnd.reproduction.systems import MOST_CONFORMERS, System
 from dnd.training.settings import LoopConfig
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dnd.reproduction.statistics import by_pretraining, holm, mean_over_sets, paired, unpaired
+from dnd.reproduction.significance import by_pretraining, holm, mean_over_sets, paired, unpaired
 
 
 def two_tailed_t2(t: float) -> float:

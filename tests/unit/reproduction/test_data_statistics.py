@@ -6,7 +6,7 @@ from molecule_store import store_of
 
 from dnd.common.errors import InputError
 from dnd.reproduction.benchmarks import load_benchmark
-from dnd.reproduction.statistics import (
+from dnd.reproduction.data_statistics import (
     draw_overlap,
     draw_statistics,
     overlap_with_store,
