@@ -99,7 +99,7 @@ def statistics(
     smiles_column: SmilesColumn = None,
 ) -> None:
     """Molecules, mean atoms, mean bonds and elements of data sets (Table 4)."""
-    from dnd.reproduction.paper_figures import analyse_statistics
+    from dnd.reproduction.analyse import analyse_statistics
 
     _write(analyse_statistics(inputs or [], _datasets(datasets), data_dir, smiles_column), out)
 
@@ -114,7 +114,7 @@ def overlap(
     smiles_column: SmilesColumn = None,
 ) -> None:
     """How much of a labelled set the pretraining molecules cover: elements, composition, molecules (Table 3)."""
-    from dnd.reproduction.paper_figures import analyse_overlap
+    from dnd.reproduction.analyse import analyse_overlap
 
     _write(analyse_overlap(inputs or [], _datasets(datasets), data_dir, store, smiles_column), out)
 
@@ -124,7 +124,7 @@ def curves(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")], out: Out
 ) -> None:
     """Loss curves of training runs (Figure 3)."""
-    from dnd.reproduction.paper_figures import analyse_curves
+    from dnd.reproduction.analyse import analyse_curves
 
     _write(analyse_curves(runs), out)
 
@@ -138,7 +138,7 @@ def attention(
     seed: Annotated[int, typer.Option(help="Random seed of the draw, the permutations and the random student.")] = 0,
 ) -> None:
     """Attention against distance in space, and how far each head looks (Figure 4)."""
-    from dnd.reproduction.paper_figures import analyse_attention_of
+    from dnd.reproduction.analyse import analyse_attention_of
 
     _write(analyse_attention_of(encoder, store, molecules, seed), out)
 
@@ -161,7 +161,7 @@ def labels(
 ) -> None:
     """Label efficiency with nested subsets of the training labels (Figure 5); the same command resumes after a stop."""
     from dnd.common.errors import ConfigError
-    from dnd.reproduction.paper_figures import analyse_labels
+    from dnd.reproduction.analyse import analyse_labels
 
     try:
         shares = [float(word) for word in fractions.split(",")]

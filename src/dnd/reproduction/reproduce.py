@@ -16,10 +16,11 @@ from dnd.report.figures import Finding
 from dnd.reproduction.benchmarks import BENCHMARKS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.grid import WORKER, GridSummary, run_grid
+from dnd.reproduction.label_efficiency import curves_of, draw_label_efficiency
 from dnd.reproduction.labelled_table import labelled_table
 from dnd.reproduction.locality import draw_locality, learnable_share
+from dnd.reproduction.loss_curves import draw_curves, read_curves
 from dnd.reproduction.multitask import write_multitask
-from dnd.reproduction.paper_figures import curves_of, draw_curves, draw_label_efficiency, read_curves
 from dnd.reproduction.protocol import Request, plan, systems_of
 from dnd.reproduction.results import ENCODER, STORE, Cell, Work, digests
 from dnd.reproduction.systems import System

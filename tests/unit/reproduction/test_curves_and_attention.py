@@ -11,7 +11,7 @@ from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.students.tokengt import AttentionMap, TokenGT
 from dnd.report.attention import analyse_attention, draw_attention
-from dnd.reproduction.paper_figures import draw_curves, read_curves
+from dnd.reproduction.loss_curves import draw_curves, read_curves
 
 SMILES = ["CCO", "c1ccccc1", "CC(C)C(=O)O", "C", "CCCCCC", "CN"]
 

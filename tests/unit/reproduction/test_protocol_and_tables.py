@@ -13,8 +13,8 @@ from dnd.pretraining.settings import DistillConfig, PretrainConfig
 from dnd.reproduction.benchmarks import BENCHMARKS, load_benchmark
 from dnd.reproduction.budgets import BUDGETS, budget
 from dnd.reproduction.cell_runners import STAGES, prepare_store
+from dnd.reproduction.label_efficiency import curves_of, draw_label_efficiency
 from dnd.reproduction.labelled_table import labelled_table, nested_subset, reduced
-from dnd.reproduction.paper_figures import curves_of, draw_label_efficiency
 from dnd.reproduction.protocol import _PLANS, Request, plan
 from dnd.reproduction.results import Record, Work, digests
 from dnd.reproduction.table_report import write_table
