@@ -39,7 +39,7 @@ from dnd.reproduction.protocol import Request, plan
 from dnd.reproduction.results import Record
 from dnd.reproduction.systems import SYSTEMS, TABLE_1, TABLE_2
 from dnd.reproduction.table_report import write_table
-from dnd.reproduction.tables import Entry, entries, metric_name
+from dnd.reproduction.tables import Entry, entries, metric_name, pooling_name
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results"
@@ -214,15 +214,20 @@ def read_records(path: Path) -> list[Record]:
 
 
 def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequence[str]) -> list[str]:
-    """Means by system and data set, of the systems that were run."""
-    held = {(entry.system, entry.dataset): entry for entry in found}
-    systems = [one for one in systems if any((one, name) in held for name in datasets)]
-    heads = ["system", *(_head(held[next(s for s in systems if (s, name) in held), name]) for name in datasets)]
-    rows = [
-        [SYSTEMS[one].label, *(f"{held[one, name].mean:.4g}" if (one, name) in held else "–" for name in datasets)]
-        for one in systems
+    """Means by system, pooling and data set, of the systems that were run."""
+    held = {(entry.system, entry.pooling, entry.dataset): entry for entry in found if entry.dataset in datasets}
+    poolings = list(dict.fromkeys(pooling for _, pooling, _ in held))
+    lines = [
+        (one, pooling) for one in systems for pooling in poolings if any((one, pooling, n) in held for n in datasets)
     ]
-    return table(heads, rows)
+    several = len({pooling for pooling in poolings if pooling}) > 1
+    heads = [_head(next(entry for entry in held.values() if entry.dataset == name)) for name in datasets]
+    rows = []
+    for one, pooling in lines:
+        label = f"{SYSTEMS[one].label} {pooling_name(pooling) if several else ''}".strip()
+        cells = [held.get((one, pooling, name)) for name in datasets]
+        rows.append([label, *("–" if entry is None else f"{entry.mean:.4g}" for entry in cells)])
+    return table(["system", *heads], rows)
 
 
 def table_1(path: Path) -> list[str]:

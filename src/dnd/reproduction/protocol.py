@@ -193,7 +193,7 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
             settings = {**common, "system": one.name, "pooling": "", "seed": seed}
             yield Cell(f"{dataset}/{one.name}/seed-{seed}", "classical", settings, (features.key, *labels), paths)
         return
-    for pooling in _poolings(budget, track, one):
+    for pooling in _poolings(request, track, one):
         for upstream in pretraining_seeds(request, one):
             for seed in request.seeds:
                 settings = {
@@ -210,11 +210,11 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
                 yield Cell(key, "finetune", settings, (encoder_key(track, one, upstream), *labels), paths)
 
 
-def _poolings(budget: Budget, track: str, one: System) -> tuple[str, ...]:
-    """Of QM9's protocol, the budget's, or the one that every student has."""
+def _poolings(request: Request, track: str, one: System) -> tuple[str, ...]:
+    """Of QM9's protocol, the budget's, or the one that every student has; locality compares under a single one."""
     if track == QM9:
         return ("min_max_mean_sum",)
-    return ("mean",) if one.student else budget.poolings
+    return ("mean",) if one.student or request.what == "locality" else request.budget.poolings
 
 
 def _finetune_words(budget: Budget, track: str, one: System, pooling: str, seed: int) -> list[str]:
