@@ -35,11 +35,11 @@ from dnd.reproduction.budgets import BUDGETS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
 from dnd.reproduction.locality import Row, pattern_of
-from dnd.reproduction.protocol import Request, plan
+from dnd.reproduction.protocol import FOUR_SETS, Request, plan
 from dnd.reproduction.results import Record
 from dnd.reproduction.systems import SYSTEMS, TABLE_1, TABLE_2
 from dnd.reproduction.table_report import write_table
-from dnd.reproduction.tables import Entry, entries, metric_name, pooling_name
+from dnd.reproduction.tables import Entry, entries, gain_by_pretraining, metric_name, pooling_name
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results"
@@ -230,6 +230,27 @@ def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequen
     return table(["system", *heads], rows)
 
 
+def beside_controls(systems: Sequence[str], path: Path) -> list[str]:
+    """Means of systems on the data sets of the open questions, and the mean gain of each over its control."""
+    held = {(entry.system, entry.dataset): entry for entry in entries(read_records(path)) if entry.pooling == "mean"}
+    rows = []
+    for name in systems:
+        means = [f"{held[name, dataset].mean:.4g}" for dataset in FOUR_SETS]
+        pairs = [(held[name, dataset], held.get((SYSTEMS[name].control, dataset))) for dataset in FOUR_SETS]
+        gains = [_gain(entry, control) for entry, control in pairs if control is not None and control is not entry]
+        shown = (
+            f"{100 * statistics.mean(gains):+.1f} %, {sum(one > 0 for one in gains)} of {len(gains)}" if gains else ""
+        )
+        rows.append([SYSTEMS[name].label, *means, shown])
+    heads = [_head(held[systems[0], dataset]) for dataset in FOUR_SETS]
+    return table(["system", *heads, "mean gain over its control, better on"], rows)
+
+
+def _gain(entry: Entry, control: Entry) -> float:
+    """Mean relative gain over pretrainings, positive = better."""
+    return statistics.mean(gain_by_pretraining(entry, control).values())
+
+
 def table_1(path: Path) -> list[str]:
     """Table 1 on the sets that were run."""
     found = entries(read_records(path))
@@ -260,10 +281,10 @@ def ccmd_ablation(path: Path) -> list[str]:
     return table(["system", *heads], rows)
 
 
-def ccmd(path: Path) -> list[str]:
-    """CCMD's ablation on its own protocol."""
+def report_table(write_report: Callable[[Sequence[Record], Path], str], path: Path) -> list[str]:
+    """The table of a report of `dnd reproduce`."""
     with tempfile.TemporaryDirectory() as scratch:
-        text = write_ccmd(read_records(path), Path(scratch))
+        text = write_report(read_records(path), Path(scratch))
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
@@ -376,6 +397,28 @@ def label_efficiency(path: Path) -> list[str]:
         ["system", *(f"{dataset}, {molecules}" for dataset, molecules in heads)],
         [[system, *(f"{statistics.mean(values):.3g}" for values in own)] for system, own in scores.items()],
     )
+
+
+def few_labels_of_table_1(path: Path) -> list[str]:
+    """Test scores with the smallest subset of the training labels and with all of them, by data set."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    fractions = sorted({float(row["fraction"]) for row in rows})[:: len({row["fraction"] for row in rows}) - 1]
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    lines = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        cells = [dataset]
+        for system in systems:
+            for fraction in fractions:
+                own = [
+                    float(row["score"])
+                    for row in rows
+                    if (row["dataset"], row["system"], float(row["fraction"])) == (dataset, system, fraction)
+                ]
+                cells.append(f"{statistics.mean(own):.3g}" if own else "–")
+        lines.append(cells)
+    heads = [f"{system}, {100 * fraction:.0f} %" for system in systems for fraction in fractions]
+    return table(["set", *heads], lines)
 
 
 # --- docs/results/further: cells of `benchmarks/compare.py` on MoleculeACE and Biogen
@@ -761,7 +804,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "table1": table_1,
     "table6": table_6,
     "ccmd-ablation": ccmd_ablation,
-    "ccmd": ccmd,
+    "ccmd": partial(report_table, write_ccmd),
     "conformer-quality": conformer_quality,
     "locality": locality,
     "locality-pattern": locality_pattern,
