@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.teachers.base import NoiseHead, TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError, check_closest_approach
 from dnd.models.teachers.teachers import KIND, build_teacher, save_teacher
-from dnd.store.batches import EpochPlan, TrainingRows
+from dnd.pretraining.objective import StoreObjective
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import TrainResult, train
-from dnd.training.settings import LoopConfig, Objective, StepLoss
+from dnd.training.settings import LoopConfig, StepLoss
 
 # Gaussian noise for denoising, a pure function of (seed, epoch, molecule): whatever batch a molecule is in.
 
@@ -187,7 +186,7 @@ class NoisyBatch(MoleculeBatch):
     bounds: Float[Tensor, "2"]
 
 
-class DenoisingObjective(Objective):
+class DenoisingObjective(StoreObjective):
     r"""Predict the noise that was added to a conformer.
 
     .. math:: \tilde R = R + \sigma \epsilon, \quad \epsilon \sim N(0, I), \quad
@@ -202,16 +201,14 @@ class DenoisingObjective(Objective):
     """
 
     def __init__(self, store: Store, config: DenoiseConfig) -> None:
-        super().__init__()
-        self.store, self.config = store, config
+        super().__init__(store, config.loop, config.holdout_fraction)
+        self.config = config
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
             self.teacher = build_teacher(config.teacher)
             self.head = NoiseHead(config.teacher.width)
         self.teacher.closest_approach = 1e-3  # noise may bring atoms near; the clean conformer is checked instead
-        self.train_rows = TrainingRows(len(store), config.holdout_fraction, config.loop.seed)
-        self.held_out_rows = self.train_rows.held_out
-        self.best_metric = "held_out_loss" if len(self.held_out_rows) else None
+        self.best_metric = "held_out_loss" if len(self.holdout_rows) else None
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Mean squared error over atoms and axes; the noise is in the batch, so `seed` is not used."""
@@ -220,18 +217,6 @@ class DenoisingObjective(Objective):
         parts = {"trivial": batch.bounds[0], "floor": batch.bounds[1]}
         weight = torch.tensor(float(len(error_A3)), device=error_A3.device)
         return StepLoss(error_A3.square().mean(), parts, weight=weight)
-
-    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of training rows with molecules of similar size."""
-        loop = self.config.loop
-        return EpochPlan(
-            self.train_rows,
-            self.store.conformer_atom_counts,
-            batch_size=None if loop.max_tokens else loop.batch_size,
-            max_tokens=loop.max_tokens,
-            seed=loop.seed,
-            epoch=epoch,
-        )
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> NoisyBatch:
         """Read molecules and draw their noise.
@@ -258,7 +243,7 @@ class DenoisingObjective(Objective):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Held-out loss with fixed noise, its bounds, and `explained`: the predicted share of what can be predicted."""
-        return self.measure(self.held_out_rows)
+        return self.measure(self.holdout_rows)
 
     @torch.no_grad()
     def measure(self, rows: np.ndarray) -> dict[str, float]:
@@ -277,10 +262,6 @@ class DenoisingObjective(Objective):
         loss, trivial, floor = squares / atoms, trivial / atoms, floor / atoms
         explained = (trivial - loss) / (trivial - floor) if trivial > floor else 0.0
         return {"held_out_loss": loss, "trivial": trivial, "floor": floor, "explained": explained}
-
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """SMILES and source row of each molecule."""
-        return self.store.describe(rows)
 
     def _predict(self, batch: NoisyBatch) -> Float[Tensor, "conformer_atoms 3"]:
         clean = batch.conformers
@@ -387,7 +368,7 @@ def _card(store: Store, config: DenoiseConfig, objective: DenoisingObjective, re
         f"A 3D network ({teacher.name}, width {teacher.width}, {teacher.num_layers} layers, {weights:,} weights) "
         f"trained to predict noise of {config.sigma} Å added to conformers (D&D, Eq. 3-5).",
         "",
-        f"- data: {len(objective.train_rows):,} molecules, {len(objective.held_out_rows):,} held out; hydrogens "
+        f"- data: {len(objective.train_rows):,} molecules, {len(objective.holdout_rows):,} held out; hydrogens "
         f"`{store.hydrogens}`; store `{store.fingerprint[:12]}`",
         f"- training: {result.steps:,} steps, {config.loop.epochs} epochs; kept: step {result.best_step:,}",
     ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dnd.common.compute import derive_seed, numpy_generator
 from dnd.common.errors import ConfigError, InputError
+from dnd.common.ragged import RaggedCounts
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import Student
 from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows
@@ -22,8 +23,61 @@ from dnd.training.settings import LoopConfig, Objective
 MAX_TRAIN_SAMPLE = 2000
 
 
-class PretrainingObjective(Objective):
-    """An objective over a store with a held-out part that is fixed by the seed.
+class StoreObjective(Objective):
+    """An objective over a store with a held-out part that is fixed by the seed: whole molecules, see `TrainingRows`.
+
+    Args:
+        store: the molecules.
+        loop: batch size and seed.
+        holdout_fraction: share that is held out.
+
+    Attributes:
+        train_rows: rows that train.
+        holdout_rows: rows that never train, ascending.
+    """
+
+    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float) -> None:
+        super().__init__()
+        self.store, self.loop = store, loop
+        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed, codes=store.molecule_codes)
+        self.holdout_rows = self.train_rows.held_out
+
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Batches of the training rows, of conformers of similar size: a teacher pays for padding."""
+        return self.plan(epoch, self.store.conformer_atom_counts)
+
+    def plan(self, epoch: int, sizes: RaggedCounts, *, pool: int = DEFAULT_POOL, drop_last: bool = False) -> EpochPlan:
+        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+
+        Args:
+            epoch: number of the epoch.
+            sizes: atoms of every row.
+            pool: see `EpochPlan`.
+            drop_last: the same.
+        """
+        loop = self.loop
+        return EpochPlan(
+            self.train_rows,
+            sizes,
+            batch_size=None if loop.max_tokens else min(loop.batch_size, max(1, len(self.train_rows))),
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+            drop_last=drop_last,
+            pool=pool,
+        )
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules with their first conformer."""
+        return self.store.read(rows)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """SMILES and source row of each molecule."""
+        return self.store.describe(rows)
+
+
+class PretrainingObjective(StoreObjective):
+    """An objective that trains a student.
 
     Args:
         store: the molecules.
@@ -34,44 +88,28 @@ class PretrainingObjective(Objective):
 
     Attributes:
         student: the part that is kept, set by the objectives.
-        train_rows: rows that train.
-        holdout_rows: rows that never train, ascending.
+        train_sample: training rows of the evaluation that stands beside the held-out one.
     """
 
     best_metric = "valid_loss"
     student: Student
 
     def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, contrastive: bool = False) -> None:
-        super().__init__()
-        self.store, self.loop, self.contrastive = store, loop, contrastive
         if len(store) < 2:
             raise InputError(f"{store.path or 'the store'} is too small to hold out molecules", found=len(store))
-        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed)
-        self.holdout_rows = self.train_rows.held_out
+        super().__init__(store, loop, holdout_fraction)
+        self.contrastive = contrastive
         sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows.sample())
         self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
 
     def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+        """Batches of the training rows, sorted by size only for a budget of tokens.
 
-        Only a budget sorts by size: the students pack their batches, so mixed sizes cost nothing, and a batch of one
-        size is a biased sample of the molecules.
+        The students pack their batches, so mixed sizes cost nothing, and a batch of one size is a biased sample of the
+        molecules.
         """
-        loop = self.loop
-        return EpochPlan(
-            self.train_rows,
-            self.store.atom_counts,
-            batch_size=None if loop.max_tokens else min(loop.batch_size, len(self.train_rows)),
-            max_tokens=loop.max_tokens,
-            seed=loop.seed,
-            epoch=epoch,
-            drop_last=self.contrastive,
-            pool=DEFAULT_POOL if loop.max_tokens else 1,
-        )
-
-    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
-        """The molecules with their first conformer."""
-        return self.store.read(rows)
+        pool = DEFAULT_POOL if self.loop.max_tokens else 1
+        return self.plan(epoch, self.store.atom_counts, pool=pool, drop_last=self.contrastive)
 
     def require_pairs(self) -> None:
         """Refuse what leaves a contrastive loss without negatives.
@@ -118,10 +156,6 @@ class PretrainingObjective(Objective):
             ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
         for start in range(0, len(ordered), self.loop.batch_size):
             yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
-
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """SMILES and source row of each molecule."""
-        return self.store.describe(rows)
 
 
 @contextlib.contextmanager
