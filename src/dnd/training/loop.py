@@ -37,10 +37,15 @@ OUT_OF_TIME = 1
 
 
 class StopRequests:
-    """Collects requests to stop while it is entered; the previous handlers are restored afterwards."""
+    """Collects requests to stop while it is entered; the previous handlers are restored afterwards.
 
-    def __init__(self, limit_s: float | None) -> None:
-        self._limit_s, self._started = limit_s, time.monotonic()
+    Args:
+        limit_s: seconds after which the run is out of time; None = never.
+        started: from when they count, a time of `time.monotonic()`; now when None.
+    """
+
+    def __init__(self, limit_s: float | None, started: float | None = None) -> None:
+        self._limit_s, self._started = limit_s, time.monotonic() if started is None else started
         self._signal = 0
         self._before: dict[int, Any] = {}
 
@@ -234,6 +239,7 @@ def train(
     settings: dict[str, Any],
     title: str = "train",
     held: bool = False,
+    started: float | None = None,
 ) -> TrainResult:
     """Train `objective` and leave it with its best (or last) weights, in evaluation mode.
 
@@ -246,6 +252,8 @@ def train(
             same.
         title: names the stage in messages.
         held: the caller holds the folder's lock.
+        started: when the call began whose seconds `config.stop_after_s` limits, a time of `time.monotonic()`; now when
+            None.
 
     Raises:
         InputError: the folder holds another run, or is in use.
@@ -258,7 +266,7 @@ def train(
     device = choose_device(config.device)
     world = World.join(device)
     with world.lost_peers(), folder_lock(folder) if world.is_main and not held else contextlib.nullcontext():
-        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title)
+        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, started)
 
 
 class _Run:
@@ -280,7 +288,7 @@ class _Run:
         self.adapted = False
         self.saved_at = self.started = time.monotonic()
 
-    def train(self, resume: bool, settings: dict[str, Any], title: str) -> TrainResult:
+    def train(self, resume: bool, settings: dict[str, Any], title: str, started: float | None) -> TrainResult:
         config = self.config
         self._restore(resume, settings)
         position = self.position
@@ -293,7 +301,7 @@ class _Run:
             title=title,
         )
         try:
-            with StopRequests(config.stop_after_s) as self.requests:
+            with StopRequests(config.stop_after_s, started) as self.requests:
                 if position.done and self.adapted:
                     self._evaluate()
                 while not position.done and not self._epoch():

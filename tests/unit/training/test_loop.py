@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,12 @@ def test_what_belongs_to_the_run_stays_when_the_best_weights_come_back(tmp_path:
         run(tmp_path / "broken", objective=broken)
     resumed, _ = run(tmp_path / "broken", resume=True, objective=Counting())
     assert_same(weights(whole), weights(resumed))
+
+
+def test_seconds_before_the_training_count(tmp_path: Path) -> None:
+    config = replace(CONFIG, stop_after_s=60.0)
+    result = train(ToyObjective(), config, tmp_path, resume=False, settings={}, started=time.monotonic() - 61)
+    assert (result.finished, result.steps) == (False, 1)
 
 
 def test_patience_stops_early(tmp_path: Path) -> None:
