@@ -98,6 +98,15 @@ def test_a_scale_drops_constants_clips_outliers_and_keeps_missing_values() -> No
         Standardiser(values[:, [1, 3]], "x")
 
 
+def test_a_column_of_tiny_values_varies_and_rounding_does_not() -> None:
+    """Concentrations in mol/l were taken for constants."""
+    tiny = np.random.default_rng(0).uniform(1e-9, 5e-8, (500, 2)).astype(np.float32)
+    tiny[:, 1] = 3e-8
+    scale = Standardiser(tiny, "x")
+    assert scale.kept_S.tolist() == [0]
+    assert scale(torch.from_numpy(tiny)).std().item() == pytest.approx(1.0, rel=0.01)
+
+
 def test_one_scale_for_all_fingerprint_places_makes_the_mean_cost_one() -> None:
     values = np.random.default_rng(1).poisson([0.01, 0.5, 4.0], (3000, 3)).astype(np.float32)
     scale = Standardiser(values, "x", pooled=True)
