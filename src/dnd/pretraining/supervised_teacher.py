@@ -24,6 +24,7 @@ from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.teachers import KIND, build_teacher
 from dnd.pretraining.denoise import DenoiseSummary, taught_before
 from dnd.pretraining.objective import StoreObjective
+from dnd.pretraining.settings import require_holdout_fraction
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
@@ -50,6 +51,7 @@ class SuperviseConfig:
     def __post_init__(self) -> None:
         if self.teacher.name != "et":
             raise ConfigError("a molecule token belongs to the equivariant transformer", found=self.teacher.name)
+        require_holdout_fraction(self.holdout_fraction)
         object.__setattr__(self, "teacher", replace(self.teacher, molecule_token=True))
 
 

@@ -180,3 +180,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert "predicting zero gives 1.0000" in out
     lines = (tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()
     assert {"loss", "trivial", "floor"} <= json.loads(lines[0]).keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sigma": np.inf}, "sigma"),
+        ({"holdout_fraction": 1.0}, "0 to below 1"),
+        ({"holdout_fraction": 0.0, "loop": LoopConfig(patience=2)}, "need held-out molecules"),
+        ({"holdout_fraction": 0.0, "loop": LoopConfig(schedule="plateau")}, "need held-out molecules"),
+    ],
+)
+def test_settings_that_nothing_would_come_of_are_refused(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DenoiseConfig(**changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from dnd.models.teachers.teachers import build_teacher
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.heads import ProjectionHead, Readout, min_max_mean_per_molecule
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
+from dnd.pretraining.settings import require_holdout_fraction
 from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
 from dnd.training.distributed import gather_rows, run_lock
@@ -244,12 +246,15 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
-        if not self.temperature > 0 or not 0 < self.holdout_fraction < 1:
-            raise ConfigError(
-                "temperature or holdout_fraction is out of range",
-                found=f"{self.temperature:g} and {self.holdout_fraction:g}",
-                expected="a temperature above 0, a fraction above 0 and below 1",
-            )
+        require_holdout_fraction(self.holdout_fraction)
+        for name, holds, expected in (
+            ("temperature", 0 < self.temperature < math.inf, "above 0, finite"),
+            ("out_width", self.out_width >= 1, "at least 1"),
+            ("hidden_3d", self.hidden_3d >= 1, "at least 1"),
+            ("momentum_3d", 0 < self.momentum_3d <= 1, "above 0, at most 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"{name} is out of range", found=getattr(self, name), expected=expected)
         if self.loop.batch_size < 2 or self.loop.max_tokens is not None:
             raise ConfigError("a contrastive loss needs batches of a fixed batch_size, at least 2")
 
