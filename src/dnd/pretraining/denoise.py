@@ -258,8 +258,7 @@ class DenoisingObjective(StoreObjective):
             return {}
         device = next(self.parameters()).device
         squares, trivial, floor, atoms = 0.0, 0.0, 0.0, 0
-        by_size = rows[np.argsort(self.store.conformer_atom_counts[rows], kind="stable")]
-        for part in np.array_split(by_size, -(-len(rows) // self.config.loop.batch_size)):
+        for part in self.evaluation_rows(rows, self.store.conformer_atom_counts, even=True):
             batch = self.load_batch(part, HELD_OUT).to(device)
             count = len(batch.epsilon_A3)
             squares += float((self._predict(batch) - batch.epsilon_A3).square().mean()) * count

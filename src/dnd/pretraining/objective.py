@@ -14,7 +14,7 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.common.ragged import RaggedCounts
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import Student
-from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows
+from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows, cut_by_budget
 from dnd.store.reader import Store
 from dnd.training.distributed import num_ranks
 from dnd.training.settings import LoopConfig, Objective
@@ -66,6 +66,23 @@ class StoreObjective(Objective):
             drop_last=drop_last,
             pool=pool,
         )
+
+    def evaluation_rows(self, rows: np.ndarray, sizes: RaggedCounts, *, even: bool = False) -> list[np.ndarray]:
+        """`rows` by size in the batches of an evaluation, within the limit that the training's have.
+
+        Args:
+            rows: row numbers of the store.
+            sizes: atoms of every row.
+            even: batches of about the same number of rows, not full ones and a rest.
+        """
+        if not len(rows):
+            return []
+        by_size, batch_size = rows[np.argsort(sizes[rows], kind="stable")], self.loop.batch_size
+        if self.loop.max_tokens:
+            return cut_by_budget(by_size, sizes[by_size], self.loop.max_tokens)
+        if even:
+            return np.array_split(by_size, -(-len(rows) // batch_size))
+        return np.split(by_size, range(batch_size, len(rows), batch_size))
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
         """The molecules with their first conformer."""
@@ -151,11 +168,12 @@ class PretrainingObjective(StoreObjective):
         """`rows` in batches on the objective's device, always the same; by size unless molecules are negatives."""
         device = next(self.parameters()).device
         if self.contrastive:
-            ordered = numpy_generator(self.loop.seed, "evaluation order").permutation(rows)
+            ordered, size = numpy_generator(self.loop.seed, "evaluation order").permutation(rows), self.loop.batch_size
+            parts = np.split(ordered, range(size, len(ordered), size))
         else:
-            ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
-        for start in range(0, len(ordered), self.loop.batch_size):
-            yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
+            parts = self.evaluation_rows(rows, self.store.atom_counts)
+        for part in parts:
+            yield self.load_batch(part, 0).to(device)
 
 
 @contextlib.contextmanager

@@ -100,8 +100,7 @@ class SupervisedTeacherObjective(StoreObjective):
         """Held-out error in label deviations and in the label's unit, and the deviation itself."""
         device = next(self.parameters()).device
         total, count = 0.0, 0
-        rows = self.holdout_rows[np.argsort(self.store.conformer_atom_counts[self.holdout_rows], kind="stable")]
-        for part in np.array_split(rows, -(-len(rows) // self.config.loop.batch_size)):
+        for part in self.evaluation_rows(self.holdout_rows, self.store.conformer_atom_counts, even=True):
             error, known = self._error(self.load_batch(part, 0).to(device))
             total, count = total + float(error) * known, count + known
         loss = total / count

@@ -131,6 +131,13 @@ def small_rows(rows: np.ndarray) -> np.ndarray:
     return rows.astype(np.int32) if len(rows) == 0 or int(rows.max()) < 2**31 else rows
 
 
+def cut_by_budget(
+    sorted_rows: Int[np.ndarray, "rows"], sorted_sizes: Int[np.ndarray, "rows"], max_tokens: int
+) -> list[Int[np.ndarray, "_batch"]]:
+    """Rows by ascending size in batches of at most `max_tokens` padded tokens; a larger row is a batch of its own."""
+    return [sorted_rows[begin:end] for begin, end in pairwise(_budget_bounds(sorted_sizes, max_tokens))]
+
+
 def padding_share(sizes: Int[np.ndarray, "rows"], batches: list[np.ndarray]) -> float:
     """Share of padded cells: 1 - (sum of sizes) / (sum over batches of largest size x rows)."""
     padded = sum(int(sizes[rows].max()) * len(rows) for rows in batches)

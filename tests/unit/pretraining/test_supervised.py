@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from conformance.teacher_suite import conformers_of, random_molecule, rotation
-from distillation_toys import TEACHER, toy_config, toy_row, toy_teacher
+from distillation_toys import TEACHER, toy_config, toy_row, toy_store, toy_teacher
 from dnd.common.errors import ConfigError
+from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import StudentConfig
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.layers import MoleculeToken
@@ -162,3 +163,23 @@ def test_no_stage_trains_on_a_copy_of_a_held_out_molecule() -> None:
         assert np.array_equal(objective.holdout_rows, held)
         assert not set((trained % 20).tolist()) & set((held % 20).tolist())
         assert len(trained) + len(held) == 60
+
+
+def test_an_evaluation_keeps_the_budget_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It read batches of `batch_size` molecules, 128 by default, where a training fitted 24 padded atoms."""
+    store, loop = toy_store(), LoopConfig(max_tokens=24, device="cpu")
+    objectives = [
+        DenoisingObjective(store, DenoiseConfig(TEACHER, loop, holdout_fraction=0.4)),
+        SupervisedTeacherObjective(store, SuperviseConfig("energy", TEACHER, loop, 0.4)),
+        DistillationObjective(store, toy_teacher(), toy_config(loop=loop, holdout_fraction=0.4)),
+    ]
+    whole = [objective.eval().evaluate() for objective in objectives]
+    read, cells = Store.read, []
+
+    def noting(self: Store, rows: np.ndarray, **settings: int) -> MoleculeBatch:
+        cells.append(int(self.atom_counts[rows].max()) * len(rows))
+        return read(self, rows, **settings)
+
+    monkeypatch.setattr(Store, "read", noting)
+    assert [objective.evaluate() for objective in objectives] == whole
+    assert 0 < max(cells) <= 24
