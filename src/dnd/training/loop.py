@@ -302,8 +302,10 @@ class _Run:
         )
         try:
             with StopRequests(config.stop_after_s, started) as self.requests:
-                if position.done and self.adapted:
-                    self._evaluate()
+                if self.adapted:
+                    self._judge_anew()
+                    if position.done:
+                        self._evaluate()
                 while not position.done and not self._epoch():
                     pass
         finally:
@@ -445,17 +447,40 @@ class _Run:
         self._write_pending()
         position = self.position
         if self.world.is_main:
-            self.objective.eval()
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                position.last = {name: float(value) for name, value in self.objective.evaluate().items()}
-            self.objective.train()
+            position.last = self._metrics()
             self.log.evaluation({"step": position.step, "epoch": position.epoch, **position.last})
             key = self.objective.best_metric
             if key is not None and position.update_best(key, maximum=self.objective.best_is_max):
                 self.best = tensors_on_cpu(self.objective.state_dict())
             elif position.stale and position.stale % (self.config.plateau_patience + 1) == 0:
                 position.cuts += 1
-        vars(position).update(vars(Position.from_state(self.world.from_main(position.to_state()))))
+        self._agree()
+
+    def _judge_anew(self) -> None:
+        """Evaluate the best weights under changed settings, in which their old numbers may mean something else."""
+        position, key = self.position, self.objective.best_metric
+        if key is None:  # the last weights are kept from now on
+            position.best_step, position.best, self.best = None, {}, None
+        elif self.world.is_main and self.best is not None:
+            now, before = tensors_on_cpu(self.objective.state_dict()), position.best
+            self.objective.load_state_dict({**self.best, **self.objective.of_the_run()})
+            position.best = self._metrics()
+            self.objective.load_state_dict(now)
+            if position.best[key] != before.get(key):
+                position.stale = 0
+        self._agree()
+
+    def _metrics(self) -> dict[str, float]:
+        """The evaluation of the weights as they are."""
+        self.objective.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            metrics = {name: float(value) for name, value in self.objective.evaluate().items()}
+        self.objective.train()
+        return metrics
+
+    def _agree(self) -> None:
+        """Take over rank 0's position."""
+        vars(self.position).update(vars(Position.from_state(self.world.from_main(self.position.to_state()))))
 
     def _load_best(self) -> None:
         position = self.position
