@@ -51,7 +51,9 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            # one that was not installed from Python, as where Python is embedded in R, could not be restored: it stays
+            numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+            self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(
