@@ -25,6 +25,7 @@ from dnd.models.teachers.teachers import KIND, build_teacher
 from dnd.pretraining.denoise import DenoiseSummary, taught_before
 from dnd.pretraining.objective import StoreObjective
 from dnd.pretraining.settings import require_holdout_fraction
+from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
@@ -118,7 +119,8 @@ class SupervisedTeacherObjective(StoreObjective):
 
     def _error(self, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], int]:
         assert batch.conformers is not None
-        token_BD = self.teacher(batch.conformers, collect_layers=True).tokens[-1]
+        with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
+            token_BD = self.teacher(batch.conformers, collect_layers=True).tokens[-1]
         target_B = (batch.targets_BC[:, self.column] - self.mean) / self.deviation
         known_B = target_B.isfinite()
         predicted_B = self.head(token_BD)[:, 0]

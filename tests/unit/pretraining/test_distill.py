@@ -183,6 +183,7 @@ def test_only_rank_0_writes_into_the_folder(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("dnd.pretraining.encoder_folder.World.join", lambda device: other)
     monkeypatch.setattr("dnd.pretraining.distill.train", lambda *_, **__: TrainResult(1, 1, {}, {}, True, 0.0))
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     config = toy_config(level="custom", terms=TermWeights(distances=1.0))
     assert distill(toy_store(), None, tmp_path / "e", config).finished
     assert not (tmp_path / "e").exists()

@@ -13,6 +13,7 @@ from dnd.common.errors import ConfigError
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import StudentConfig
 from dnd.models.teachers.base import TeacherConfig
+from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
 from dnd.models.teachers.layers import MoleculeToken
 from dnd.models.teachers.teachers import build_teacher, load_teacher
 from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
@@ -183,3 +184,12 @@ def test_an_evaluation_keeps_the_budget_of_tokens(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Store, "read", noting)
     assert [objective.evaluate() for objective in objectives] == whole
     assert 0 < max(cells) <= 24
+
+
+def test_a_broken_conformer_is_named() -> None:
+    rows = [toy_row(index, "heavy_both", 1) for index in range(20)]
+    rows[4].conformers.positions_JA3[0, 1] = rows[4].conformers.positions_JA3[0, 0]
+    store = Store.from_rows(rows, target_columns=("energy", "rare"))
+    objective = SupervisedTeacherObjective(store, SuperviseConfig("energy", TEACHER, holdout_fraction=0.2))
+    with pytest.raises(CoincidentAtomsError, match=r"molecule 4 \(toy\.sdf row 4\): atoms 0 and 1 coincide"):
+        objective(objective.load_batch(np.array([7, 4]), 0), 1)
