@@ -102,7 +102,7 @@ class KeptIdentifiers:
         if bool(missing_B.any()):
             part = graph if bool(missing_B.all()) else _molecules(graph, missing_B)
             computed_NI = laplacian_identifiers(part, self._num_identifiers).to(dtype)
-            computed = iter(computed_NI.split(part.atoms_per_molecule_B.tolist()))
+            computed = iter(torch.split(computed_NI, part.atoms_per_molecule_B.tolist()))
             for place in missing_B.nonzero()[:, 0].tolist():
                 found[place] = self._keep(digests[place], next(computed))
         return torch.cat([one for one in found if one is not None])

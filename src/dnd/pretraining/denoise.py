@@ -20,7 +20,7 @@ from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.teachers.base import NoiseHead, TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError, check_closest_approach
 from dnd.models.teachers.teachers import KIND, build_teacher, save_teacher
-from dnd.pretraining.objective import StoreObjective
+from dnd.pretraining.objective import StoreObjective, initial_weights
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import TrainResult, train
@@ -209,8 +209,7 @@ class DenoisingObjective(StoreObjective):
     def __init__(self, store: Store, config: DenoiseConfig) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
         self.config = config
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
+        with initial_weights(config.loop.seed, "teacher"):
             self.teacher = build_teacher(config.teacher)
             self.head = NoiseHead(config.teacher.width)
         self.teacher.closest_approach = 1e-3  # noise may bring atoms near; the clean conformer is checked instead

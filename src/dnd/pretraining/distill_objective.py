@@ -37,7 +37,6 @@ from dnd.training.distributed import is_main_rank
 from dnd.training.settings import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
-#
 
 
 # Columns of OGB's atom features: element (atomic number minus 1), degree, membership in a ring.

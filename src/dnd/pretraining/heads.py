@@ -132,8 +132,6 @@ def masked_l1(predicted_B: Float[Tensor, "molecules"], target_B: Float[Tensor, "
 
 
 # Numbers of bonds from the representations of their two atoms.
-#
-# A file of its own, since it is the one head that reads neither atoms nor molecules.
 
 BOND_WIDTH = 64
 
@@ -199,7 +197,6 @@ def masked_squares(
 
 
 # Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
-#
 
 
 CLIPPED_SHARE = 0.001

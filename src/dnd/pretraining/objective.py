@@ -177,10 +177,10 @@ class PretrainingObjective(StoreObjective):
 
 
 @contextlib.contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
-    """Modules built inside get weights that depend on the seed alone; torch's generator is left as it was."""
+def initial_weights(seed: int, purpose: str = "initial weights") -> Iterator[None]:
+    """Modules built inside get weights that depend on these two alone; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initial weights"))
+        torch.manual_seed(derive_seed(seed, purpose))
         yield
 
 

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dnd.common.compute import derive_seed
 from dnd.common.config import look_up, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.model_folder import write_model
@@ -23,7 +22,7 @@ from dnd.graphs.batch import MoleculeBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.teachers import KIND, build_teacher
 from dnd.pretraining.denoise import DenoiseSummary, taught_before
-from dnd.pretraining.objective import StoreObjective
+from dnd.pretraining.objective import StoreObjective, initial_weights
 from dnd.pretraining.settings import require_holdout_fraction
 from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
@@ -77,8 +76,7 @@ class SupervisedTeacherObjective(StoreObjective):
         super().__init__(store, config.loop, config.holdout_fraction)
         self.config = config
         width = config.teacher.width
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
+        with initial_weights(config.loop.seed, "teacher"):
             self.teacher = build_teacher(config.teacher)
             self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
         columns = {name: place for place, name in enumerate(store.target_columns)}

@@ -198,7 +198,6 @@ def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
 #
 # The teacher is frozen and its input fixed, so its outputs are a pure function of (teacher, store, request): 50,000 QM9
 # molecules of 18 atoms at width 256 are 0.46 GB, and an epoch with them runs no teacher.
-#
 
 
 # Padded atoms per teacher batch while the cache is filled: a fixed number, since the last bits of a dense teacher

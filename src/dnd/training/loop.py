@@ -30,6 +30,8 @@ from dnd.training.distributed import World
 from dnd.training.logs import Checkpoint, Checkpoints, RunLog, load_optimizer, tensors_on_cpu
 from dnd.training.settings import LoopConfig, Objective, TrainResult, learning_rate
 
+__all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
+
 # How a run is asked to stop before its end: SIGINT, SIGTERM, a time limit; noticed between two steps.
 
 # No signal that is handled has this number, and every one of them is larger: over ranks the largest reason wins.
@@ -227,9 +229,6 @@ class Buffers:
 # A step's randomness is a pure function of (seed, step, rank) and an epoch's order of (seed, epoch), so a checkpoint
 # holds weights, optimizer and a position, no generator; a resumed run on one CPU ends bit-identical to a run that was
 # never interrupted.
-
-
-__all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
 
 
 def train(

@@ -12,6 +12,7 @@ import torch
 from distillation_toys import STUDENT, toy_config, toy_row, toy_store, toy_teacher, toy_teacher_folder
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
+from dnd.graphs.batch import atom_pairs
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.pretraining.auxiliary import (
@@ -19,7 +20,6 @@ from dnd.pretraining.auxiliary import (
     QUANTUM_TARGETS,
     AuxiliaryTerm,
     PairDistances,
-    atom_pairs,
     principal_radii,
 )
 from dnd.pretraining.distill import distill

@@ -20,7 +20,6 @@ from dnd.models.students.base import FeatureEmbedding, Student, StudentConfig, S
 # Each molecule's sequence is [graph], [null], its atoms, its directed bonds: T = n + 2m + 2 tokens. Packed, linear maps
 # and norms see no padding at all; sorted by T, each run of equal T is a dense block that attention takes without a mask
 # and without a copy.
-#
 
 
 NUM_SPECIAL_TOKENS = 2  # [graph], [null]
@@ -95,7 +94,6 @@ def token_layout(graph: GraphBatch) -> TokenLayout:
 
 
 # Multi-head self-attention over packed tokens, each molecule attending to itself.
-#
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,6 @@ class PackedAttention(nn.Module):
 
 
 # TokenGT: a plain Transformer over atoms and bonds as tokens (Kim et al., NeurIPS 2022). The paper's student.
-#
 
 
 INITIAL_DEVIATION = 0.02

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from dnd.common.compute import torch_generator
 from dnd.common.config import look_up, to_dict
 from dnd.common.errors import InputError
-from dnd.graphs.batch import GraphBatch, MoleculeBatch, padding_index
+from dnd.graphs.batch import GraphBatch, MoleculeBatch, atom_pairs, padding_index
 from dnd.models.students.encoders import build_student
 from dnd.pretraining.baselines.confgen import ConfGenObjective
-from dnd.pretraining.baselines.infomax3d import atom_pairs, contrastive_step
+from dnd.pretraining.baselines.infomax3d import contrastive_step
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.heads import LabelHead, ProjectionHead
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
