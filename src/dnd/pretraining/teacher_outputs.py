@@ -129,7 +129,7 @@ def build_cache(
             made += _ensure_shard(shard, key, span, compute)
         progress.reach(span[1])
     progress.close()
-    if world.largest(out_of_time):  # also where only another rank is
+    if world.largest(int(out_of_time)):  # also where only another rank is
         raise OutOfTimeError
     blocks = []
     for number, span in enumerate(spans):
