@@ -186,9 +186,9 @@ SECTION = 2**18
 class TrainingRows:
     """Rows of a store that train, and those that are held out: whole molecules, wherever their rows lie.
 
-    Rows are drawn, and a molecule is held out where its first row was drawn. So copies of a held-out molecule never
-    train, nor do rows with other conformers of it, and without copies the drawn rows themselves are held out. A store
-    of a single molecule is split by rows.
+    Rows are drawn, and a molecule is held out where its first row was drawn and it has no more rows than were drawn in
+    all. So copies of a held-out molecule never train, nor do rows with other conformers of it, and without copies the
+    drawn rows themselves are held out. A store of a single molecule is split by rows.
 
     Args:
         num_rows: number of molecules in the store.
@@ -249,7 +249,7 @@ MoleculeCodes = Callable[[Int[np.ndarray, "rows"]], Int[np.ndarray, "rows"]]
 
 
 def whole_molecules(drawn: Int[np.ndarray, "drawn"], num_rows: int, codes: MoleculeCodes) -> Int[np.ndarray, "held"]:
-    """All rows of the molecules whose first row was drawn, ascending; of at least one molecule, and never of all.
+    """All rows of the molecules that are held out, ascending; of at least one molecule, and never of all.
 
     Memory grows with the rows that are drawn and their copies, not with the store.
 
@@ -270,13 +270,14 @@ def whole_molecules(drawn: Int[np.ndarray, "drawn"], num_rows: int, codes: Molec
         parts.append(rows[np.isin(codes(rows), wanted)])
     rows = np.concatenate(parts)
     _, first, molecule = np.unique(codes(rows), return_index=True, return_inverse=True)
-    held = np.isin(rows[first], drawn)
+    sizes = np.bincount(molecule)
+    held = np.isin(rows[first], drawn) & (sizes <= len(drawn))
     if not held.any():
-        held[first.argmin()] = True
-    if held[molecule].sum() == num_rows:  # every molecule of the store
+        held[sizes.argmin()] = True
+    if sizes[held].sum() == num_rows:  # every molecule of the store
         if len(first) == 1:
             return drawn
-        held[first.argmax()] = False
+        held[sizes.argmax()] = False
     return rows[held[molecule]]
 
 

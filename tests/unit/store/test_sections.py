@@ -130,5 +130,8 @@ def test_few_molecules_are_on_both_sides_and_one_is_split_by_rows(fraction: floa
             rows = TrainingRows(40, fraction, seed, codes=lambda wanted: wanted % molecules)  # noqa: B023
             assert 0 < len(rows.held_out) < 40
             assert not set((rows.every() % molecules).tolist()) & set((rows.held_out % molecules).tolist())
+    trajectory = np.where(np.arange(400) < 300, 0, np.arange(400))
+    most = [TrainingRows(400, 0.1, seed, codes=trajectory.__getitem__).held_out for seed in range(40)]
+    assert max(map(len, most)) < 40, "a molecule with most of the rows trains, also where its first row was drawn"
     one = TrainingRows(40, fraction, 1, codes=lambda wanted: 0 * wanted)
     assert np.array_equal(one.held_out, TrainingRows(40, fraction, 1).held_out)
