@@ -13,6 +13,7 @@ from dnd.common import runs as run_record
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import package_versions, read_json
 from dnd.training import loop
+from dnd.training.logs import read_log
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,35 @@ def test_a_run_may_be_made_longer_or_shorter(scratch: Path) -> None:
     ended = training(scratch / "shorter", epochs=1, allow_change=True)
     assert (ended.finished, ended.steps) == (True, 9)
     assert ended.last
+
+
+class Scaled(Toy):
+    """The toy with another weight of its loss."""
+
+    factor = 100.0
+
+    def evaluate(self) -> dict[str, float]:
+        return {"valid_loss": self.factor * super().evaluate()["valid_loss"]}
+
+
+def test_the_best_weights_are_judged_anew_under_a_change(scratch: Path) -> None:
+    """Their old loss could not be reached any more, so all that the change taught was thrown away."""
+    for _ in range(6):
+        training(scratch, stop_after_s=0.0, learning_rate=1e-3)
+    result = training(scratch, objective=Scaled(), seed=2, learning_rate=1e-2, allow_change=True)
+    evaluations = [line for line in read_log(scratch / "metrics.jsonl") if line["kind"] == "evaluation"]
+    best = min(evaluations[1:], key=lambda line: line["valid_loss"])
+    assert best["valid_loss"] < 100 * evaluations[0]["valid_loss"]
+    assert (result.best_step, result.best["valid_loss"]) == (best["step"], best["valid_loss"])
+
+
+def test_without_anything_held_out_any_more_the_last_weights_are_kept(scratch: Path) -> None:
+    for _ in range(6):
+        training(scratch, stop_after_s=0.0)
+    blind = Toy()
+    blind.best_metric = None
+    result = training(scratch, objective=blind, seed=2, allow_change=True)
+    assert result.best_step == result.steps
 
 
 def killed_at(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: Any) -> None:

@@ -64,7 +64,7 @@ def fields_of(room: str, module: ast.Module) -> Iterator[Field]:
 
 def _holds_data(owner: ast.ClassDef) -> bool:
     marks = [*owner.decorator_list, *owner.bases]
-    return any(re.search(r"dataclass|NamedTuple|_Packed|Batch", ast.unparse(mark)) for mark in marks)
+    return any(re.search(r"dataclass|NamedTuple|Batch", ast.unparse(mark)) for mark in marks)
 
 
 def _shapes(annotation: ast.expr) -> Iterator[tuple[str, tuple[str, ...]]]:

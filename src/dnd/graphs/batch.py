@@ -9,20 +9,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_Batch = TypeVar("_Batch", bound="_Packed")
+_Batch = TypeVar("_Batch", bound="PackedBatch")
 
 
-class _Packed:
-    """Shared by the batch dataclasses: every tensor field moves together."""
+class PackedBatch:
+    """Base of the batch dataclasses: every tensor field moves together."""
 
     def to(self: _Batch, device: torch.device | str) -> _Batch:
         """The same batch on `device`."""
-        moved: dict[str, Tensor | _Packed | dict[str, Tensor]] = {}
+        moved: dict[str, Tensor | PackedBatch | dict[str, Tensor]] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = value.to(device, non_blocking=True)
-            elif isinstance(value, _Packed):
+            elif isinstance(value, PackedBatch):
                 moved[field.name] = value.to(device)
             elif isinstance(value, dict):
                 moved[field.name] = {name: tensor.to(device, non_blocking=True) for name, tensor in value.items()}
@@ -30,7 +30,7 @@ class _Packed:
 
 
 @dataclass(frozen=True)
-class GraphBatch(_Packed):
+class GraphBatch(PackedBatch):
     """Molecular graphs, packed.
 
     Attributes:
@@ -70,7 +70,7 @@ class GraphBatch(_Packed):
 
 
 @dataclass(frozen=True)
-class ConformerBatch(_Packed):
+class ConformerBatch(PackedBatch):
     """One conformer per molecule, packed.
 
     Attributes:
@@ -97,7 +97,7 @@ class ConformerBatch(_Packed):
 
 
 @dataclass(frozen=True)
-class MoleculeBatch(_Packed):
+class MoleculeBatch(PackedBatch):
     """What a training or prediction step receives.
 
     Attributes:
@@ -122,6 +122,26 @@ def molecule_index(offsets: Int[Tensor, "boundaries"], total: int) -> Int[Tensor
     """Molecule index of each of `total` packed items."""
     molecules = torch.arange(len(offsets) - 1, device=offsets.device)
     return torch.repeat_interleave(molecules, offsets.diff(), output_size=total)
+
+
+def ordered_pairs(offsets: Int[Tensor, "offsets"]) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Source and target of every ordered pair of different items of one molecule, source-major, packed numbering."""
+    size_B = offsets.diff()
+    pairs_B = size_B * size_B
+    index_E = torch.arange(int(pairs_B.sum()), device=offsets.device)
+    molecule_E = torch.repeat_interleave(torch.arange(len(size_B), device=offsets.device), pairs_B)
+    within_E = index_E - (pairs_B.cumsum(0) - pairs_B)[molecule_E]
+    source_E = offsets[:-1][molecule_E] + within_E // size_B[molecule_E]
+    target_E = offsets[:-1][molecule_E] + within_E % size_B[molecule_E]
+    different_E = source_E != target_E
+    return source_E[different_E], target_E[different_E]
+
+
+def atom_pairs(offsets: Int[Tensor, "offsets"]) -> Int[Tensor, "2 pairs"]:
+    """Every unordered pair of different atoms of one molecule, in packed numbering."""
+    source_E, target_E = ordered_pairs(offsets)
+    once_E = source_E < target_E
+    return torch.stack([source_E[once_E], target_E[once_E]])
 
 
 def padding_index(

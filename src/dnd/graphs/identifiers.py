@@ -8,12 +8,15 @@ space, in which a fixed weight of each atom chooses the vectors. So no vector de
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dnd.graphs.batch import GraphBatch
 
@@ -67,6 +70,81 @@ def laplacian_identifiers(graph: GraphBatch, num_identifiers: int) -> Float[Tens
         signed_Gni = vectors_Gni * _sign(vectors_Gni, colour_N[atoms_Gn], local_N[atoms_Gn])
         vectors_NI[atoms_Gn.flatten(), : signed_Gni.shape[2]] = signed_Gni.flatten(0, 1)
     return vectors_NI
+
+
+KEPT_BYTES = 128 * 2**20
+
+
+class KeptIdentifiers:
+    """Laplacian identifiers of molecules that come again in every epoch, each computed once.
+
+    A molecule is known by a digest of its graph, from which alone they follow; so they are bit for bit those that
+    `laplacian_identifiers` computes anew. Those of about 100,000 drug-like molecules are kept, the first ones. A copy
+    begins empty.
+
+    Args:
+        num_identifiers: I.
+        limit_bytes: how much may be kept.
+    """
+
+    def __init__(self, num_identifiers: int, limit_bytes: int = KEPT_BYTES) -> None:
+        self._num_identifiers, self._limit_bytes, self._bytes = num_identifiers, limit_bytes, 0
+        self._kept: dict[bytes, Tensor] = {}
+
+    def __deepcopy__(self, memo: object) -> KeptIdentifiers:
+        return KeptIdentifiers(self._num_identifiers, self._limit_bytes)
+
+    def of(self, graph: GraphBatch, dtype: torch.dtype) -> Float[Tensor, "atoms identifiers"]:
+        """`(N, I)` identifiers, as `laplacian_identifiers` has them, in `dtype`; of a graph on the CPU."""
+        digests = [digest + str(dtype).encode() for digest in _digests(graph)]
+        found = [self._kept.get(digest) for digest in digests]
+        missing_B = torch.tensor([one is None for one in found])
+        if bool(missing_B.any()):
+            part = graph if bool(missing_B.all()) else _molecules(graph, missing_B)
+            computed_NI = laplacian_identifiers(part, self._num_identifiers).to(dtype)
+            computed = iter(torch.split(computed_NI, part.atoms_per_molecule_B.tolist()))
+            for place in missing_B.nonzero()[:, 0].tolist():
+                found[place] = self._keep(digests[place], next(computed))
+        return torch.cat([one for one in found if one is not None])
+
+    def _keep(self, digest: bytes, vectors_NI: Tensor) -> Tensor:
+        size = vectors_NI.nbytes + _ENTRY_BYTES
+        if self._bytes + size <= self._limit_bytes and digest not in self._kept:
+            self._kept[digest], self._bytes = vectors_NI.clone(), self._bytes + size
+        return vectors_NI
+
+
+_ENTRY_BYTES = 600  # of a tensor, its digest and their place, about
+
+
+def _digests(graph: GraphBatch) -> Iterator[bytes]:
+    """A digest of each molecule's atoms and bonds in their order."""
+    nodes_NF, features_EF = (
+        graph.node_features_NF.to(torch.int16).numpy(),
+        graph.edge_features_EF.to(torch.int16).numpy(),
+    )
+    ends_E2 = (graph.edge_index_2E - graph.atom_offsets[graph.edge_batch_E]).T.to(torch.int32).numpy()
+    atoms, edges = graph.atom_offsets.tolist(), graph.edge_offsets.tolist()
+    for (atom, last_atom), (edge, last_edge) in zip(pairwise(atoms), pairwise(edges), strict=True):
+        digest = hashlib.blake2b(
+            nodes_NF[atom:last_atom].tobytes(), digest_size=16, salt=str(last_atom - atom).encode()
+        )
+        digest.update(ends_E2[edge:last_edge].tobytes())
+        digest.update(features_EF[edge:last_edge].tobytes())
+        yield digest.digest()
+
+
+def _molecules(graph: GraphBatch, chosen_B: Bool[Tensor, "molecules"]) -> GraphBatch:
+    """Some molecules of a batch, in their order."""
+    atom_N, edge_E = chosen_B[graph.batch_N], chosen_B[graph.edge_batch_E]
+    number_N = atom_N.cumsum(0) - 1
+    return GraphBatch(
+        graph.node_features_NF[atom_N],
+        number_N[graph.edge_index_2E[:, edge_E]],
+        graph.edge_features_EF[edge_E],
+        F.pad(graph.atoms_per_molecule_B[chosen_B].cumsum(0), (1, 0)),
+        F.pad(graph.edge_offsets.diff()[chosen_B].cumsum(0), (1, 0)),
+    )
 
 
 def orthonormal_identifiers(

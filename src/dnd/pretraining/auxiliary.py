@@ -15,9 +15,8 @@ from torch.nn import functional as F
 from dnd.common.compute import numpy_generator
 from dnd.common.config import look_up
 from dnd.conformers.quantum import ATOM_QUANTITIES, QUANTITIES
-from dnd.graphs.batch import ConformerBatch, MoleculeBatch
+from dnd.graphs.batch import ConformerBatch, MoleculeBatch, atom_pairs
 from dnd.models.students.base import Student, StudentOutput
-from dnd.pretraining.baselines.infomax3d import atom_pairs
 from dnd.pretraining.distill_losses import SolidPart, with_conformers
 from dnd.pretraining.heads import AuxiliaryLoss, BondHead, LabelTerm, ProjectionHead, Standardiser, masked_squares
 from dnd.pretraining.objective import require_conformers
@@ -102,7 +101,6 @@ class PairDistances(nn.Module):
 # From the store's further columns: RDKit's descriptors, count fingerprints, Gasteiger charges and solvent-accessible
 # surface; quantum chemistry of a molecule, its atoms and its bonds. From its conformers: pair distances and principal
 # radii. From its targets: labels, where present.
-#
 
 
 # Training molecules whose statistics stand for all of them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from dnd.graphs.batch import ConformerBatch, MoleculeBatch
 from dnd.models.teachers.base import NoiseHead, TeacherConfig
 from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError, check_closest_approach
 from dnd.models.teachers.teachers import KIND, build_teacher, save_teacher
-from dnd.store.batches import EpochPlan, TrainingRows
+from dnd.pretraining.objective import StoreObjective, initial_weights
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import TrainResult, train
-from dnd.training.settings import LoopConfig, Objective, StepLoss
+from dnd.training.settings import LoopConfig, StepLoss
 
 # Gaussian noise for denoising, a pure function of (seed, epoch, molecule): whatever batch a molecule is in.
 
@@ -166,8 +165,14 @@ class DenoiseConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work."""
-        if not self.sigma > 0:
-            raise ValueError(f"sigma is {self.sigma}, expected above 0 angstrom")
+        if not 0 < self.sigma < np.inf:
+            raise ValueError(f"sigma is {self.sigma}, expected above 0 angstrom, finite")
+        if not 0 <= self.holdout_fraction < 1:
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected 0 to below 1")
+        if self.holdout_fraction == 0 and (self.loop.patience is not None or self.loop.schedule == "plateau"):
+            raise ValueError(
+                "loop.patience and loop.schedule=plateau need held-out molecules, but holdout_fraction is 0"
+            )
         if self.num_conformers is not None and self.num_conformers < 1:
             raise ValueError(f"num_conformers is {self.num_conformers}, expected at least 1")
         if self.loop.precision == "bf16":
@@ -187,7 +192,7 @@ class NoisyBatch(MoleculeBatch):
     bounds: Float[Tensor, "2"]
 
 
-class DenoisingObjective(Objective):
+class DenoisingObjective(StoreObjective):
     r"""Predict the noise that was added to a conformer.
 
     .. math:: \tilde R = R + \sigma \epsilon, \quad \epsilon \sim N(0, I), \quad
@@ -202,16 +207,13 @@ class DenoisingObjective(Objective):
     """
 
     def __init__(self, store: Store, config: DenoiseConfig) -> None:
-        super().__init__()
-        self.store, self.config = store, config
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
+        super().__init__(store, config.loop, config.holdout_fraction)
+        self.config = config
+        with initial_weights(config.loop.seed, "teacher"):
             self.teacher = build_teacher(config.teacher)
             self.head = NoiseHead(config.teacher.width)
         self.teacher.closest_approach = 1e-3  # noise may bring atoms near; the clean conformer is checked instead
-        self.train_rows = TrainingRows(len(store), config.holdout_fraction, config.loop.seed)
-        self.held_out_rows = self.train_rows.held_out
-        self.best_metric = "held_out_loss" if len(self.held_out_rows) else None
+        self.best_metric = "held_out_loss" if len(self.holdout_rows) else None
 
     def forward(self, batch: MoleculeBatch, seed: int) -> StepLoss:
         """Mean squared error over atoms and axes; the noise is in the batch, so `seed` is not used."""
@@ -220,18 +222,6 @@ class DenoisingObjective(Objective):
         parts = {"trivial": batch.bounds[0], "floor": batch.bounds[1]}
         weight = torch.tensor(float(len(error_A3)), device=error_A3.device)
         return StepLoss(error_A3.square().mean(), parts, weight=weight)
-
-    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of training rows with molecules of similar size."""
-        loop = self.config.loop
-        return EpochPlan(
-            self.train_rows,
-            self.store.conformer_atom_counts,
-            batch_size=None if loop.max_tokens else loop.batch_size,
-            max_tokens=loop.max_tokens,
-            seed=loop.seed,
-            epoch=epoch,
-        )
 
     def load_batch(self, rows: np.ndarray, epoch: int) -> NoisyBatch:
         """Read molecules and draw their noise.
@@ -258,7 +248,7 @@ class DenoisingObjective(Objective):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Held-out loss with fixed noise, its bounds, and `explained`: the predicted share of what can be predicted."""
-        return self.measure(self.held_out_rows)
+        return self.measure(self.holdout_rows)
 
     @torch.no_grad()
     def measure(self, rows: np.ndarray) -> dict[str, float]:
@@ -267,8 +257,7 @@ class DenoisingObjective(Objective):
             return {}
         device = next(self.parameters()).device
         squares, trivial, floor, atoms = 0.0, 0.0, 0.0, 0
-        by_size = rows[np.argsort(self.store.conformer_atom_counts[rows], kind="stable")]
-        for part in np.array_split(by_size, -(-len(rows) // self.config.loop.batch_size)):
+        for part in self.evaluation_rows(rows, self.store.conformer_atom_counts, even=True):
             batch = self.load_batch(part, HELD_OUT).to(device)
             count = len(batch.epsilon_A3)
             squares += float((self._predict(batch) - batch.epsilon_A3).square().mean()) * count
@@ -277,10 +266,6 @@ class DenoisingObjective(Objective):
         loss, trivial, floor = squares / atoms, trivial / atoms, floor / atoms
         explained = (trivial - loss) / (trivial - floor) if trivial > floor else 0.0
         return {"held_out_loss": loss, "trivial": trivial, "floor": floor, "explained": explained}
-
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """SMILES and source row of each molecule."""
-        return self.store.describe(rows)
 
     def _predict(self, batch: NoisyBatch) -> Float[Tensor, "conformer_atoms 3"]:
         clean = batch.conformers
@@ -387,7 +372,7 @@ def _card(store: Store, config: DenoiseConfig, objective: DenoisingObjective, re
         f"A 3D network ({teacher.name}, width {teacher.width}, {teacher.num_layers} layers, {weights:,} weights) "
         f"trained to predict noise of {config.sigma} Å added to conformers (D&D, Eq. 3-5).",
         "",
-        f"- data: {len(objective.train_rows):,} molecules, {len(objective.held_out_rows):,} held out; hydrogens "
+        f"- data: {len(objective.train_rows):,} molecules, {len(objective.holdout_rows):,} held out; hydrogens "
         f"`{store.hydrogens}`; store `{store.fingerprint[:12]}`",
         f"- training: {result.steps:,} steps, {config.loop.epochs} epochs; kept: step {result.best_step:,}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.distill_terms import require_suitable
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, refuse_other_run, seal_encoder
 from dnd.pretraining.settings import DistillConfig
-from dnd.pretraining.teacher_outputs import weights_digest
+from dnd.pretraining.teacher_outputs import OutOfTimeError, weights_digest
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
@@ -50,7 +51,7 @@ def distill(
     Example:
         >>> distill("qm9-store", "teacher", "encoder", DistillConfig(level="node"))  # doctest: +SKIP
     """
-    config, out = config or DistillConfig(), Path(out)
+    config, out, started = config or DistillConfig(), Path(out), time.monotonic()
     if (summary := finished_before(out, resume=resume)) is not None:
         return summary
     store = taught_molecules(store if isinstance(store, Store) else Store.open(store), config)
@@ -68,7 +69,7 @@ def distill(
             return summary
         refuse_other_run(out, settings, resume=resume, allow_change=config.loop.allow_change)
         cache_folder = cache_folder or out / "targets"
-        return _distill(store, network, teacher_config, out, config, settings, resume, cache_folder)
+        return _distill(store, network, teacher_config, out, config, settings, resume, cache_folder, started)
 
 
 def _distill(
@@ -80,18 +81,24 @@ def _distill(
     settings: dict[str, Any],
     resume: bool,
     cache_folder: Path,
+    started: float,
 ) -> PretrainSummary:
     """`distill` in a folder that is ours alone."""
-    objective = DistillationObjective(
-        store,
-        network,
-        config,
-        device=choose_device(config.loop.device),
-        cache_folder=cache_folder,
-    )
+    loop = config.loop
+    try:
+        objective = DistillationObjective(
+            store,
+            network,
+            config,
+            device=choose_device(loop.device),
+            cache_folder=cache_folder,
+            deadline=None if loop.stop_after_s is None else started + loop.stop_after_s,
+        )
+    except OutOfTimeError:
+        return PretrainSummary(out, {}, False)
     title = f"distill {config.level}"
-    result = train(objective, config.loop, out, resume=resume, settings=settings, title=title, held=True)
-    if result.finished and (record := objective.auxiliary_record()):
+    result = train(objective, loop, out, resume=resume, settings=settings, title=title, held=True, started=started)
+    if result.finished and is_main_rank() and (record := objective.auxiliary_record()):
         write_json(out / "auxiliary.json", record)
     card = _card(config, None if network is None else network.width, result.best)
     description = _description(config, settings["teacher"], teacher_config)

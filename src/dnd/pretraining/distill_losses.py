@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dnd.common.errors import ConfigError, ShapeError
-from dnd.graphs.batch import MoleculeBatch, _Packed, molecule_index
+from dnd.graphs.batch import MoleculeBatch, PackedBatch, molecule_index
 from dnd.models.students.base import StudentOutput
 from dnd.store.reader import Store
 
@@ -20,7 +20,7 @@ from dnd.store.reader import Store
 
 
 @dataclass(frozen=True)
-class SolidPart(_Packed):
+class SolidPart(PackedBatch):
     """The molecules of a batch that have a conformer.
 
     Attributes:

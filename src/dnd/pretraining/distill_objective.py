@@ -37,7 +37,6 @@ from dnd.training.distributed import is_main_rank
 from dnd.training.settings import StepLoss, Terms
 
 # How much of the teacher there is to explain, so that a loss means something: variance, R², a floor without learning.
-#
 
 
 # Columns of OGB's atom features: element (atomic number minus 1), degree, membership in a ring.
@@ -139,6 +138,7 @@ class DistillationObjective(PretrainingObjective):
         config: settings of the run.
         device: where the teacher runs.
         cache_folder: folder of a cache on disk.
+        deadline: when to stop filling it, see `build_cache`.
 
     Attributes:
         student: the part that is kept.
@@ -153,6 +153,7 @@ class DistillationObjective(PretrainingObjective):
         *,
         device: torch.device | None = None,
         cache_folder: Path | None = None,
+        deadline: float | None = None,
     ) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
         self._device = device or torch.device("cpu")
@@ -180,7 +181,7 @@ class DistillationObjective(PretrainingObjective):
         from_conformers = any(term.from_conformers for term in self._auxiliary.values())
         self._wants_conformers = bool(self._terms) or from_conformers
         self._require_judgement()
-        self.cache = self._build_cache(config, cache_folder)
+        self.cache = self._build_cache(config, cache_folder, deadline)
         self._needs_layers = any(len(term.pairs) > 1 for term in self._terms.values())
         self.to(self._device)
         self.constants = self._measure_teacher()
@@ -385,7 +386,7 @@ class DistillationObjective(PretrainingObjective):
         for name, term in self._terms.items():
             moments[name].add(term, term.targets(batch, self.request), _solid_graph(batch))
 
-    def _build_cache(self, config: DistillConfig, folder: Path | None) -> TargetCache | None:
+    def _build_cache(self, config: DistillConfig, folder: Path | None, deadline: float | None) -> TargetCache | None:
         if not self._frozen:
             return None
         (teacher,) = self._frozen
@@ -394,7 +395,8 @@ class DistillationObjective(PretrainingObjective):
         if choice == "auto" and config.loop.epochs == 1 and config.conformers == "first":
             choice = "off"
         elif choice == "auto":
-            choice = "memory" if size <= config.cache_memory_mb * 2**20 or folder is None else "disk"
+            small = size <= config.cache_memory_mb * 2**20 and config.loop.stop_after_s is None
+            choice = "memory" if small or folder is None else "disk"
         if choice == "off" or size == 0:
             return None
         return build_cache(
@@ -403,6 +405,7 @@ class DistillationObjective(PretrainingObjective):
             self.request,
             device=self._device,
             folder=folder if choice == "disk" else None,
+            deadline=deadline,
         )
 
 

@@ -145,14 +145,10 @@ class DistillationTerm(nn.Module, ABC):
         """The teacher's states of this term, float32."""
         assert batch.teacher_LND is not None
         assert batch.teacher_LBD is not None
-        held, wanted = (
-            (batch.teacher_LND, request.atom_layers)
-            if self.of_atoms
-            else (
-                batch.teacher_LBD,
-                request.pooled_layers,
-            )
-        )
+        if self.of_atoms:
+            held, wanted = batch.teacher_LND, request.atom_layers
+        else:
+            held, wanted = batch.teacher_LBD, request.pooled_layers
         return held[[wanted.index(layer) for layer in self.teacher_layers]].float()
 
     def _atoms(self, output: StudentOutput, layer: int) -> Tensor:

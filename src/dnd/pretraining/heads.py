@@ -132,8 +132,6 @@ def masked_l1(predicted_B: Float[Tensor, "molecules"], target_B: Float[Tensor, "
 
 
 # Numbers of bonds from the representations of their two atoms.
-#
-# A file of its own, since it is the one head that reads neither atoms nor molecules.
 
 BOND_WIDTH = 64
 
@@ -199,13 +197,14 @@ def masked_squares(
 
 
 # Numbers in units of their own spread: which columns there are, and their mean and deviation over training rows.
-#
 
 
 CLIPPED_SHARE = 0.001
 """Share of the known training values at either end of a column that its limits leave out."""
 
 _SMALLEST_DEVIATION = 1e-6
+"""A column varies where its deviation is above this, or above this share of its largest value where that is below 1:
+concentrations in mol/l may be about 1e-9."""
 
 
 class Standardiser(nn.Module):
@@ -247,7 +246,7 @@ class Standardiser(nn.Module):
             for column_X, free in zip(given, free_F.tolist(), strict=True)
         ]
         low_F, high_F, mean_F, deviation_F = np.array(columns, dtype=np.float64).reshape(-1, 4).T
-        kept_S = np.flatnonzero(deviation_F > _SMALLEST_DEVIATION)
+        kept_S = np.flatnonzero(deviation_F)
         if not len(kept_S):
             found = f"{max(map(len, given), default=0):,} training items, none that vary"
             raise InputError(f"{what} has nothing to learn", found=found)
@@ -287,7 +286,9 @@ def _column(known_X: np.ndarray, *, clip: bool) -> tuple[float, float, float, fl
     if clip:
         low, high = np.quantile(known_X, [CLIPPED_SHARE, 1 - CLIPPED_SHARE], method="nearest").tolist()
         known_X = known_X.clip(low, high)
-    return low, high, float(known_X.mean()), float(known_X.std())
+    deviation = float(known_X.std())
+    varies = deviation > _SMALLEST_DEVIATION * min(1.0, float(np.abs(known_X).max()))
+    return low, high, float(known_X.mean()), deviation if varies else 0.0
 
 
 # One head for all labels of a store: measured or calculated, values or classes, few known for any molecule.

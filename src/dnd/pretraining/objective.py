@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dnd.common.compute import derive_seed, numpy_generator
 from dnd.common.errors import ConfigError, InputError
+from dnd.common.ragged import RaggedCounts
 from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import Student
-from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows
+from dnd.store.batches import DEFAULT_POOL, EpochPlan, TrainingRows, cut_by_budget
 from dnd.store.reader import Store
 from dnd.training.distributed import num_ranks
 from dnd.training.settings import LoopConfig, Objective
@@ -22,8 +23,78 @@ from dnd.training.settings import LoopConfig, Objective
 MAX_TRAIN_SAMPLE = 2000
 
 
-class PretrainingObjective(Objective):
-    """An objective over a store with a held-out part that is fixed by the seed.
+class StoreObjective(Objective):
+    """An objective over a store with a held-out part that is fixed by the seed: whole molecules, see `TrainingRows`.
+
+    Args:
+        store: the molecules.
+        loop: batch size and seed.
+        holdout_fraction: share that is held out.
+
+    Attributes:
+        train_rows: rows that train.
+        holdout_rows: rows that never train, ascending.
+    """
+
+    def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float) -> None:
+        super().__init__()
+        self.store, self.loop = store, loop
+        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed, codes=store.molecule_codes)
+        self.holdout_rows = self.train_rows.held_out
+
+    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
+        """Batches of the training rows, of conformers of similar size: a teacher pays for padding."""
+        return self.plan(epoch, self.store.conformer_atom_counts)
+
+    def plan(self, epoch: int, sizes: RaggedCounts, *, pool: int = DEFAULT_POOL, drop_last: bool = False) -> EpochPlan:
+        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+
+        Args:
+            epoch: number of the epoch.
+            sizes: atoms of every row.
+            pool: see `EpochPlan`.
+            drop_last: the same.
+        """
+        loop = self.loop
+        return EpochPlan(
+            self.train_rows,
+            sizes,
+            batch_size=None if loop.max_tokens else min(loop.batch_size, max(1, len(self.train_rows))),
+            max_tokens=loop.max_tokens,
+            seed=loop.seed,
+            epoch=epoch,
+            drop_last=drop_last,
+            pool=pool,
+        )
+
+    def evaluation_rows(self, rows: np.ndarray, sizes: RaggedCounts, *, even: bool = False) -> list[np.ndarray]:
+        """`rows` by size in the batches of an evaluation, within the limit that the training's have.
+
+        Args:
+            rows: row numbers of the store.
+            sizes: atoms of every row.
+            even: batches of about the same number of rows, not full ones and a rest.
+        """
+        if not len(rows):
+            return []
+        by_size, batch_size = rows[np.argsort(sizes[rows], kind="stable")], self.loop.batch_size
+        if self.loop.max_tokens:
+            return cut_by_budget(by_size, sizes[by_size], self.loop.max_tokens)
+        if even:
+            return np.array_split(by_size, -(-len(rows) // batch_size))
+        return np.split(by_size, range(batch_size, len(rows), batch_size))
+
+    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
+        """The molecules with their first conformer."""
+        return self.store.read(rows)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """SMILES and source row of each molecule."""
+        return self.store.describe(rows)
+
+
+class PretrainingObjective(StoreObjective):
+    """An objective that trains a student.
 
     Args:
         store: the molecules.
@@ -34,44 +105,28 @@ class PretrainingObjective(Objective):
 
     Attributes:
         student: the part that is kept, set by the objectives.
-        train_rows: rows that train.
-        holdout_rows: rows that never train, ascending.
+        train_sample: training rows of the evaluation that stands beside the held-out one.
     """
 
     best_metric = "valid_loss"
     student: Student
 
     def __init__(self, store: Store, loop: LoopConfig, holdout_fraction: float, *, contrastive: bool = False) -> None:
-        super().__init__()
-        self.store, self.loop, self.contrastive = store, loop, contrastive
         if len(store) < 2:
             raise InputError(f"{store.path or 'the store'} is too small to hold out molecules", found=len(store))
-        self.train_rows = TrainingRows(len(store), holdout_fraction, loop.seed)
-        self.holdout_rows = self.train_rows.held_out
+        super().__init__(store, loop, holdout_fraction)
+        self.contrastive = contrastive
         sample = numpy_generator(loop.seed, "train sample").permutation(self.train_rows.sample())
         self.train_sample = np.sort(sample[: min(len(self.holdout_rows), MAX_TRAIN_SAMPLE)])
 
     def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of the training rows; a budget of tokens, where set, replaces the batch size.
+        """Batches of the training rows, sorted by size only for a budget of tokens.
 
-        Only a budget sorts by size: the students pack their batches, so mixed sizes cost nothing, and a batch of one
-        size is a biased sample of the molecules.
+        The students pack their batches, so mixed sizes cost nothing, and a batch of one size is a biased sample of the
+        molecules.
         """
-        loop = self.loop
-        return EpochPlan(
-            self.train_rows,
-            self.store.atom_counts,
-            batch_size=None if loop.max_tokens else min(loop.batch_size, len(self.train_rows)),
-            max_tokens=loop.max_tokens,
-            seed=loop.seed,
-            epoch=epoch,
-            drop_last=self.contrastive,
-            pool=DEFAULT_POOL if loop.max_tokens else 1,
-        )
-
-    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
-        """The molecules with their first conformer."""
-        return self.store.read(rows)
+        pool = DEFAULT_POOL if self.loop.max_tokens else 1
+        return self.plan(epoch, self.store.atom_counts, pool=pool, drop_last=self.contrastive)
 
     def require_pairs(self) -> None:
         """Refuse what leaves a contrastive loss without negatives.
@@ -113,22 +168,19 @@ class PretrainingObjective(Objective):
         """`rows` in batches on the objective's device, always the same; by size unless molecules are negatives."""
         device = next(self.parameters()).device
         if self.contrastive:
-            ordered = numpy_generator(self.loop.seed, "evaluation order").permutation(rows)
+            ordered, size = numpy_generator(self.loop.seed, "evaluation order").permutation(rows), self.loop.batch_size
+            parts = np.split(ordered, range(size, len(ordered), size))
         else:
-            ordered = rows[np.argsort(self.store.atom_counts[rows], kind="stable")]
-        for start in range(0, len(ordered), self.loop.batch_size):
-            yield self.load_batch(ordered[start : start + self.loop.batch_size], 0).to(device)
-
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """SMILES and source row of each molecule."""
-        return self.store.describe(rows)
+            parts = self.evaluation_rows(rows, self.store.atom_counts)
+        for part in parts:
+            yield self.load_batch(part, 0).to(device)
 
 
 @contextlib.contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
-    """Modules built inside get weights that depend on the seed alone; torch's generator is left as it was."""
+def initial_weights(seed: int, purpose: str = "initial weights") -> Iterator[None]:
+    """Modules built inside get weights that depend on these two alone; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "initial weights"))
+        torch.manual_seed(derive_seed(seed, purpose))
         yield
 
 

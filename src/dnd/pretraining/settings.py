@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
 
@@ -12,6 +13,16 @@ from dnd.pretraining.heads import Readout
 from dnd.training.settings import LoopConfig
 
 # Settings of distillation; a system of the papers is a choice of terms and weights, not a class.
+
+
+def require_holdout_fraction(fraction: float) -> None:
+    """Refuse a share that leaves nothing to judge by, or nothing to train on.
+
+    Raises:
+        ConfigError: it is not above 0 and below 1.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError("the held-out fraction is out of range", found=fraction, expected="above 0, below 1")
 
 
 Level = Literal["node", "graph", "coordinated", "custom"]
@@ -96,8 +107,8 @@ class DistillConfig:
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
             its noise.
         num_conformers: number of conformers of each molecule that are averaged, the first ones; none = all.
-        cache: place where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above, not
-            at all for a single epoch, in which each is used once.
+        cache: place where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above and
+            where `loop.stop_after_s` may end the call first, not at all for a single epoch, in which each is used once.
         cache_memory_mb: largest cache in memory, in MiB.
         holdout_fraction: share of the molecules that is held out.
         heads: terms whose heads are kept in the encoder, as ready-made molecular properties.
@@ -125,8 +136,8 @@ class DistillConfig:
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
         weights = self.weights()
-        if min(weights.values(), default=0.0) < 0:
-            raise ConfigError("a term has a negative weight", found=weights)
+        if not all(0 <= weight < math.inf for weight in weights.values()):
+            raise ConfigError("a term has a weight that is negative or not finite", found=weights)
         if not weights.keys() - {"task"}:
             raise ConfigError(
                 "there is no term to learn from",
@@ -144,10 +155,7 @@ class DistillConfig:
             )
         if self.conformers == "mean" and self.cache == "off":
             raise ConfigError("conformers=mean needs the cache", next_step="Leave out cache=off")
-        if not 0 < self.holdout_fraction < 1:
-            raise ConfigError(
-                "the held-out fraction is out of range", found=self.holdout_fraction, expected="above 0, below 1"
-            )
+        require_holdout_fraction(self.holdout_fraction)
         for name in self.heads:
             if name not in SHIPPABLE or name not in weights:
                 raise ConfigError(
@@ -222,10 +230,13 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
-        if not 0 < self.holdout_fraction < 1:
-            raise ConfigError(
-                "the held-out fraction is out of range", found=self.holdout_fraction, expected="above 0, below 1"
-            )
+        require_holdout_fraction(self.holdout_fraction)
+        if self.out_width < 1:
+            raise ConfigError("out_width is out of range", found=self.out_width, expected="at least 1")
+        if self.method == "propred" and self.target is None:
+            raise ConfigError("propred needs a column to learn", next_step="Set target=NAME, a column of the store")
+        if self.method == "dispred" and self.student.width % 2:
+            raise ConfigError("dispred needs a student of even width", found=self.student.width)
         if not 1 <= self.num_generated <= 5 or not 1 <= self.num_references <= self.num_generated:
             raise ConfigError(
                 "confgen compares 1 to 5 generated conformers with at most as many references",

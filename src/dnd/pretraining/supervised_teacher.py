@@ -6,7 +6,6 @@ then frozen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dnd.common.compute import derive_seed
 from dnd.common.config import look_up, to_dict
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.model_folder import write_model
@@ -24,11 +22,13 @@ from dnd.graphs.batch import MoleculeBatch
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.teachers import KIND, build_teacher
 from dnd.pretraining.denoise import DenoiseSummary, taught_before
-from dnd.store.batches import EpochPlan, TrainingRows
+from dnd.pretraining.objective import StoreObjective, initial_weights
+from dnd.pretraining.settings import require_holdout_fraction
+from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
 from dnd.training.distributed import is_main_rank, run_lock
 from dnd.training.loop import train
-from dnd.training.settings import LoopConfig, Objective, StepLoss
+from dnd.training.settings import LoopConfig, StepLoss
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ class SuperviseConfig:
     def __post_init__(self) -> None:
         if self.teacher.name != "et":
             raise ConfigError("a molecule token belongs to the equivariant transformer", found=self.teacher.name)
+        require_holdout_fraction(self.holdout_fraction)
         object.__setattr__(self, "teacher", replace(self.teacher, molecule_token=True))
 
 
-class SupervisedTeacherObjective(Objective):
+class SupervisedTeacherObjective(StoreObjective):
     r"""Predict a standardised label from the molecule token of a clean conformer.
 
     .. math:: L = \frac{1}{B} \sum_b \lvert W_2\, \mathrm{SiLU}(W_1 t_b + b_1) + b_2 - y_b \rvert
@@ -72,22 +73,19 @@ class SupervisedTeacherObjective(Objective):
     best_metric = "held_out_loss"
 
     def __init__(self, store: Store, config: SuperviseConfig) -> None:
-        super().__init__()
-        self.store, self.config = store, config
+        super().__init__(store, config.loop, config.holdout_fraction)
+        self.config = config
         width = config.teacher.width
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(derive_seed(config.loop.seed, "teacher"))
+        with initial_weights(config.loop.seed, "teacher"):
             self.teacher = build_teacher(config.teacher)
             self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
-        self.train_rows = TrainingRows(len(store), config.holdout_fraction, config.loop.seed)
-        self.held_out_rows = self.train_rows.held_out
         columns = {name: place for place, name in enumerate(store.target_columns)}
         self.column = look_up(columns, config.target, "target column")
         labels = self._labels(self.train_rows.sample())
-        if len(np.unique(labels)) < 2 or not len(self._labels(self.held_out_rows)):
+        if len(np.unique(labels)) < 2 or not len(self._labels(self.holdout_rows)):
             raise InputError(
                 f"target column {config.target!r} has too few labels, or no two that differ",
-                found=f"{len(labels)} training and {len(self._labels(self.held_out_rows))} held-out ones",
+                found=f"{len(labels)} training and {len(self._labels(self.holdout_rows))} held-out ones",
             )
         self.mean, self.deviation = float(labels.mean()), float(labels.std())
 
@@ -96,29 +94,12 @@ class SupervisedTeacherObjective(Objective):
         error, count = self._error(batch)
         return StepLoss(error, weight=torch.tensor(float(count), device=error.device))
 
-    def plan_epoch(self, epoch: int) -> Sequence[np.ndarray]:
-        """Batches of training rows with molecules of similar size."""
-        loop = self.config.loop
-        return EpochPlan(
-            self.train_rows,
-            self.store.conformer_atom_counts,
-            batch_size=None if loop.max_tokens else loop.batch_size,
-            max_tokens=loop.max_tokens,
-            seed=loop.seed,
-            epoch=epoch,
-        )
-
-    def load_batch(self, rows: np.ndarray, epoch: int) -> MoleculeBatch:
-        """Molecules with their first conformer."""
-        return self.store.read(rows)
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Held-out error in label deviations and in the label's unit, and the deviation itself."""
         device = next(self.parameters()).device
         total, count = 0.0, 0
-        rows = self.held_out_rows[np.argsort(self.store.conformer_atom_counts[self.held_out_rows], kind="stable")]
-        for part in np.array_split(rows, -(-len(rows) // self.config.loop.batch_size)):
+        for part in self.evaluation_rows(self.holdout_rows, self.store.conformer_atom_counts, even=True):
             error, known = self._error(self.load_batch(part, 0).to(device))
             total, count = total + float(error) * known, count + known
         loss = total / count
@@ -129,10 +110,6 @@ class SupervisedTeacherObjective(Objective):
             "label_deviation": self.deviation,
         }
 
-    def describe(self, rows: np.ndarray) -> list[str]:
-        """SMILES and source row of each molecule."""
-        return self.store.describe(rows)
-
     def _labels(self, rows: np.ndarray) -> Float[np.ndarray, "labels"]:
         labels_B = self.store.targets_of(rows)[:, self.column].astype(np.float64)
         known: np.ndarray = labels_B[np.isfinite(labels_B)]
@@ -140,7 +117,8 @@ class SupervisedTeacherObjective(Objective):
 
     def _error(self, batch: MoleculeBatch) -> tuple[Float[Tensor, ""], int]:
         assert batch.conformers is not None
-        token_BD = self.teacher(batch.conformers, collect_layers=True).tokens[-1]
+        with naming_molecules(self.store, batch.rows_B.cpu().numpy()):
+            token_BD = self.teacher(batch.conformers, collect_layers=True).tokens[-1]
         target_B = (batch.targets_BC[:, self.column] - self.mean) / self.deviation
         known_B = target_B.isfinite()
         predicted_B = self.head(token_BD)[:, 0]

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -71,6 +72,10 @@ class TargetCache:
         )
 
 
+class OutOfTimeError(Exception):
+    """A deadline ended the filling of a cache, which goes on in another call."""
+
+
 def cache_bytes(teacher: Teacher, store: Store, request: TargetRequest) -> int:
     """Size of the cache in bytes."""
     atoms = store.atom_counts.sum() * len(request.atom_layers)
@@ -84,6 +89,7 @@ def build_cache(
     *,
     device: torch.device,
     folder: Path | None = None,
+    deadline: float | None = None,
 ) -> TargetCache:
     """Compute the teacher's outputs, or take the intact ones that `folder` already holds.
 
@@ -93,8 +99,10 @@ def build_cache(
         request: which outputs.
         device: where the teacher runs.
         folder: place of shards `shard-00000/` with a manifest each; None keeps everything in memory.
+        deadline: time of `time.monotonic()` after which a call that has made a shard of `folder` makes no other.
 
     Raises:
+        OutOfTimeError: shards are missing at the deadline; the others are kept.
         StorageError: too little space.
         InputError: an output is not finite.
     """
@@ -111,12 +119,18 @@ def build_cache(
     check_free_space(folder, 0 if folder.exists() else cache_bytes(teacher, store, request))
     key = digest_of(teacher, store.fingerprint, request)
     world = World.join(device)
+    out_of_time, made = False, 0
     for number, span in enumerate(spans):
         if number % world.size == world.rank:
-            _ensure_shard(folder / f"shard-{number:05d}", key, span, compute)
+            shard = folder / f"shard-{number:05d}"
+            out_of_time = bool(made) and deadline is not None and time.monotonic() > deadline and not shard.exists()
+            if out_of_time:
+                break
+            made += _ensure_shard(shard, key, span, compute)
         progress.reach(span[1])
     progress.close()
-    world.wait()
+    if world.largest(int(out_of_time)):  # also where only another rank is
+        raise OutOfTimeError
     blocks = []
     for number, span in enumerate(spans):
         shard = folder / f"shard-{number:05d}"
@@ -152,11 +166,11 @@ def _cuts(teacher: Teacher, store: Store, request: TargetRequest) -> list[int]:
 
 def _ensure_shard(
     folder: Path, key: str, span: tuple[int, int], compute: Callable[[tuple[int, int]], TargetBlock]
-) -> None:
-    """Keep the shard if it is intact and of this teacher and store; else compute it again."""
+) -> bool:
+    """Keep the shard if it is intact and of this teacher and store; else compute it again, and say so."""
     try:
         _verify(folder, key, span)
-        return
+        return False
     except CorruptFileError as damage:
         LOGGER.warning(f"warning: teacher targets are computed again: {damage}")
         shutil.rmtree(folder)
@@ -169,6 +183,7 @@ def _ensure_shard(
                 np.save(stream, array)
         extra = {"key": key, "rows": list(span)}
         write_manifest(unfinished, kind=_KIND, format_version=FORMAT_VERSION, extra=extra)
+    return True
 
 
 def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
@@ -183,7 +198,6 @@ def _verify(folder: Path, key: str, span: tuple[int, int]) -> None:
 #
 # The teacher is frozen and its input fixed, so its outputs are a pure function of (teacher, store, request): 50,000 QM9
 # molecules of 18 atoms at width 256 are 0.46 GB, and an epoch with them runs no teacher.
-#
 
 
 # Padded atoms per teacher batch while the cache is filled: a fixed number, since the last bits of a dense teacher

@@ -332,11 +332,11 @@ def teacher_by_source(store: Store, teacher: Path, config: DenoiseConfig) -> dic
     objective.teacher.load_state_dict(load_teacher(teacher)[0].state_dict())
     objective.head.load_state_dict(load_noise_head(teacher).state_dict())
     objective.to(choose_device(config.loop.device)).eval()
-    sources = np.array(store.sources(objective.held_out_rows))
+    sources = np.array(store.sources(objective.holdout_rows))
     return {
         str(name): {**objective.measure(rows), "molecules": float(len(rows))}
         for name in sorted(set(sources.tolist()))  # as in the record that a resumed run reads
-        if len(rows := objective.held_out_rows[sources == name])
+        if len(rows := objective.holdout_rows[sources == name])
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol, overload, runtime_checkable
 
@@ -131,6 +131,13 @@ def small_rows(rows: np.ndarray) -> np.ndarray:
     return rows.astype(np.int32) if len(rows) == 0 or int(rows.max()) < 2**31 else rows
 
 
+def cut_by_budget(
+    sorted_rows: Int[np.ndarray, "rows"], sorted_sizes: Int[np.ndarray, "rows"], max_tokens: int
+) -> list[Int[np.ndarray, "_batch"]]:
+    """Rows by ascending size in batches of at most `max_tokens` padded tokens; a larger row is a batch of its own."""
+    return [sorted_rows[begin:end] for begin, end in pairwise(_budget_bounds(sorted_sizes, max_tokens))]
+
+
 def padding_share(sizes: Int[np.ndarray, "rows"], batches: list[np.ndarray]) -> float:
     """Share of padded cells: 1 - (sum of sizes) / (sum over batches of largest size x rows)."""
     padded = sum(int(sizes[rows].max()) * len(rows) for rows in batches)
@@ -177,26 +184,35 @@ SECTION = 2**18
 
 
 class TrainingRows:
-    """Rows of a store that train, and those that are held out.
+    """Rows of a store that train, and those that are held out: whole molecules, wherever their rows lie.
+
+    Rows are drawn, and a molecule is held out where its first row was drawn and it has no more rows than were drawn in
+    all. So copies of a held-out molecule never train, nor do rows with other conformers of it, and without copies the
+    drawn rows themselves are held out. A store of a single molecule is split by rows.
 
     Args:
         num_rows: number of molecules in the store.
         fraction: share that is held out, see `split_holdout`.
-        seed: the run's seed; rows are a pure function of these three.
+        seed: the run's seed; rows are a pure function of these four.
         section: rows that are planned together, at most.
+        codes: equal numbers for rows of one molecule, see `Store.molecule_codes`; every row is its own when None.
 
     Attributes:
         held_out: held-out rows, ascending.
         num_sections: K.
+        counts: rows of each section that train.
     """
 
-    def __init__(self, num_rows: int, fraction: float, seed: int, section: int = SECTION) -> None:
-        self._num_rows, self._fraction, self._seed = num_rows, fraction, seed
+    def __init__(
+        self, num_rows: int, fraction: float, seed: int, section: int = SECTION, codes: MoleculeCodes | None = None
+    ) -> None:
+        self._num_rows = num_rows
         self.num_sections = max(1, -(-num_rows // section))
-        held_out = [self._split(number)[1] for number in range(self.num_sections)]
-        self.held_out: Int[np.ndarray, "held_out"] = np.sort(np.concatenate(held_out))
+        drawn = np.sort(np.concatenate([self._drawn(number, fraction, seed) for number in range(self.num_sections)]))
+        self.held_out: Int[np.ndarray, "held_out"] = drawn if codes is None else whole_molecules(drawn, num_rows, codes)
+        held = np.bincount(self.held_out % self.num_sections, minlength=self.num_sections).tolist()
         sizes = [len(range(number, num_rows, self.num_sections)) for number in range(self.num_sections)]
-        self.counts = [size - len(held) for size, held in zip(sizes, held_out, strict=True)]
+        self.counts: list[int] = [size - count for size, count in zip(sizes, held, strict=True)]
 
     def __len__(self) -> int:
         """Rows that train."""
@@ -204,7 +220,10 @@ class TrainingRows:
 
     def section(self, number: int) -> Int[np.ndarray, "rows"]:
         """Training rows of a section, ascending."""
-        return self._split(number)[0]
+        rows = np.arange(number, self._num_rows, self.num_sections)
+        held = self.held_out[self.held_out % self.num_sections == number]
+        rows = np.delete(rows, held // self.num_sections)
+        return small_rows(rows) if self.num_sections == 1 else rows
 
     def every(self) -> Int[np.ndarray, "rows"]:
         """All training rows, ascending."""
@@ -214,12 +233,52 @@ class TrainingRows:
         """All training rows of a store of one section, and those of the first section of a larger one."""
         return self.section(0)
 
-    def _split(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _drawn(self, number: int, fraction: float, seed: int) -> Int[np.ndarray, "drawn"]:
+        """Rows of a section that are drawn to be held out."""
         if self.num_sections == 1:
-            return split_holdout(self._num_rows, self._fraction, self._seed)
+            return split_holdout(self._num_rows, fraction, seed)[1]
         count = len(range(number, self._num_rows, self.num_sections))
-        train, held_out = split_holdout(count, self._fraction, derive_seed(self._seed, "section", number))
-        return number + self.num_sections * train.astype(np.int64), number + self.num_sections * held_out
+        places = split_holdout(count, fraction, derive_seed(seed, "section", number))[1]
+        return number + self.num_sections * places
+
+
+_CODES_AT_ONCE = 2**14
+
+MoleculeCodes = Callable[[Int[np.ndarray, "rows"]], Int[np.ndarray, "rows"]]
+"""Row numbers → a number for each, equal for rows of one molecule."""
+
+
+def whole_molecules(drawn: Int[np.ndarray, "drawn"], num_rows: int, codes: MoleculeCodes) -> Int[np.ndarray, "held"]:
+    """All rows of the molecules that are held out, ascending; of at least one molecule, and never of all.
+
+    Memory grows with the rows that are drawn and their copies, not with the store.
+
+    Args:
+        drawn: rows that were drawn, ascending.
+        num_rows: number of rows in the store.
+        codes: see `TrainingRows`.
+
+    Returns:
+        Row numbers; `drawn` itself where all rows are of one molecule.
+    """
+    if not len(drawn):
+        return drawn
+    wanted = np.unique(codes(drawn))
+    parts = []
+    for start in range(0, num_rows, _CODES_AT_ONCE):
+        rows = np.arange(start, min(start + _CODES_AT_ONCE, num_rows))
+        parts.append(rows[np.isin(codes(rows), wanted)])
+    rows = np.concatenate(parts)
+    _, first, molecule = np.unique(codes(rows), return_index=True, return_inverse=True)
+    sizes = np.bincount(molecule)
+    held = np.isin(rows[first], drawn) & (sizes <= len(drawn))
+    if not held.any():
+        held[sizes.argmin()] = True
+    if sizes[held].sum() == num_rows:  # every molecule of the store
+        if len(first) == 1:
+            return drawn
+        held[sizes.argmax()] = False
+    return rows[held[molecule]]
 
 
 class EpochPlan(Sequence[np.ndarray]):

@@ -288,6 +288,15 @@ class Store:
             return [text for batch in self._batches for text in batch.column("smiles").to_pylist()]
         return [self._batches[shard].column("smiles")[local].as_py() for shard, local in map(self._locate, rows)]
 
+    def molecule_codes(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
+        """A number for each of `rows`, of its canonical SMILES alone: equal for copies and conformers of a molecule."""
+        selection = self._select(rows)
+        codes = np.empty(len(selection.local), dtype=np.int64)
+        for shard, local, place in selection.parts():
+            texts = self._batches[shard].column("smiles").take(pa.array(local)).to_pylist()
+            codes[place] = [_code_of(text) for text in texts]
+        return codes
+
     def graphs(self) -> list[MolecularGraph]:
         """The graphs of all molecules, for a store in memory; their arrays have the types of the columns."""
         selection = self._select(np.arange(len(self)))
@@ -349,6 +358,10 @@ class Store:
             torch.from_numpy(offsets),
             torch.from_numpy(ragged_range(offsets[:-1], atom_counts)),
         )
+
+
+def _code_of(smiles: str) -> int:
+    return int.from_bytes(hashlib.blake2b(smiles.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def require_hydrogens(store: Store, setting: str, *, wanted_by: str = "the model") -> None:

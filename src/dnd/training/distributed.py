@@ -183,7 +183,7 @@ def gather_rows(rows_BD: Float[Tensor, "rows dim"]) -> Float[Tensor, "all_rows d
 
 def is_main_rank() -> bool:
     """Whether this process is the one that writes results; the others only help to train."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return num_ranks() == 1 or int(os.environ.get("RANK", "0")) == 0
 
 
 def run_lock(folder: Path) -> contextlib.AbstractContextManager[None]:

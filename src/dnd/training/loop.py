@@ -30,6 +30,8 @@ from dnd.training.distributed import World
 from dnd.training.logs import Checkpoint, Checkpoints, RunLog, load_optimizer, tensors_on_cpu
 from dnd.training.settings import LoopConfig, Objective, TrainResult, learning_rate
 
+__all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
+
 # How a run is asked to stop before its end: SIGINT, SIGTERM, a time limit; noticed between two steps.
 
 # No signal that is handled has this number, and every one of them is larger: over ranks the largest reason wins.
@@ -37,16 +39,23 @@ OUT_OF_TIME = 1
 
 
 class StopRequests:
-    """Collects requests to stop while it is entered; the previous handlers are restored afterwards."""
+    """Collects requests to stop while it is entered; the previous handlers are restored afterwards.
 
-    def __init__(self, limit_s: float | None) -> None:
-        self._limit_s, self._started = limit_s, time.monotonic()
+    Args:
+        limit_s: seconds after which the run is out of time; None = never.
+        started: from when they count, a time of `time.monotonic()`; now when None.
+    """
+
+    def __init__(self, limit_s: float | None, started: float | None = None) -> None:
+        self._limit_s, self._started = limit_s, time.monotonic() if started is None else started
         self._signal = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            # one that was not installed from Python, as where Python is embedded in R, could not be restored: it stays
+            numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
+            self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(
@@ -222,9 +231,6 @@ class Buffers:
 # never interrupted.
 
 
-__all__ = ["Interrupted", "LoopConfig", "TrainResult", "train"]
-
-
 def train(
     objective: Objective,
     config: LoopConfig,
@@ -234,6 +240,7 @@ def train(
     settings: dict[str, Any],
     title: str = "train",
     held: bool = False,
+    started: float | None = None,
 ) -> TrainResult:
     """Train `objective` and leave it with its best (or last) weights, in evaluation mode.
 
@@ -246,6 +253,8 @@ def train(
             same.
         title: names the stage in messages.
         held: the caller holds the folder's lock.
+        started: when the call began whose seconds `config.stop_after_s` limits, a time of `time.monotonic()`; now when
+            None.
 
     Raises:
         InputError: the folder holds another run, or is in use.
@@ -258,7 +267,7 @@ def train(
     device = choose_device(config.device)
     world = World.join(device)
     with world.lost_peers(), folder_lock(folder) if world.is_main and not held else contextlib.nullcontext():
-        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title)
+        return _Run(objective.to(device), config, folder, world, device).train(resume, settings, title, started)
 
 
 class _Run:
@@ -280,7 +289,7 @@ class _Run:
         self.adapted = False
         self.saved_at = self.started = time.monotonic()
 
-    def train(self, resume: bool, settings: dict[str, Any], title: str) -> TrainResult:
+    def train(self, resume: bool, settings: dict[str, Any], title: str, started: float | None) -> TrainResult:
         config = self.config
         self._restore(resume, settings)
         position = self.position
@@ -293,9 +302,11 @@ class _Run:
             title=title,
         )
         try:
-            with StopRequests(config.stop_after_s) as self.requests:
-                if position.done and self.adapted:
-                    self._evaluate()
+            with StopRequests(config.stop_after_s, started) as self.requests:
+                if self.adapted:
+                    self._judge_anew()
+                    if position.done:
+                        self._evaluate()
                 while not position.done and not self._epoch():
                     pass
         finally:
@@ -437,17 +448,40 @@ class _Run:
         self._write_pending()
         position = self.position
         if self.world.is_main:
-            self.objective.eval()
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                position.last = {name: float(value) for name, value in self.objective.evaluate().items()}
-            self.objective.train()
+            position.last = self._metrics()
             self.log.evaluation({"step": position.step, "epoch": position.epoch, **position.last})
             key = self.objective.best_metric
             if key is not None and position.update_best(key, maximum=self.objective.best_is_max):
                 self.best = tensors_on_cpu(self.objective.state_dict())
             elif position.stale and position.stale % (self.config.plateau_patience + 1) == 0:
                 position.cuts += 1
-        vars(position).update(vars(Position.from_state(self.world.from_main(position.to_state()))))
+        self._agree()
+
+    def _judge_anew(self) -> None:
+        """Evaluate the best weights under changed settings, in which their old numbers may mean something else."""
+        position, key = self.position, self.objective.best_metric
+        if key is None:  # the last weights are kept from now on
+            position.best_step, position.best, self.best = None, {}, None
+        elif self.world.is_main and self.best is not None:
+            now, before = tensors_on_cpu(self.objective.state_dict()), position.best
+            self.objective.load_state_dict({**self.best, **self.objective.of_the_run()})
+            position.best = self._metrics()
+            self.objective.load_state_dict(now)
+            if position.best[key] != before.get(key):
+                position.stale = 0
+        self._agree()
+
+    def _metrics(self) -> dict[str, float]:
+        """The evaluation of the weights as they are."""
+        self.objective.eval()
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            metrics = {name: float(value) for name, value in self.objective.evaluate().items()}
+        self.objective.train()
+        return metrics
+
+    def _agree(self) -> None:
+        """Take over rank 0's position."""
+        vars(self.position).update(vars(Position.from_state(self.world.from_main(self.position.to_state()))))
 
     def _load_best(self) -> None:
         position = self.position

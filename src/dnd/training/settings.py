@@ -133,8 +133,8 @@ class LoopConfig:
         batch_size: molecules per step, over all ranks.
         max_tokens: if set, fills batches up to this many padded atoms instead of `batch_size` molecules.
         learning_rate: peak learning rate.
-        min_learning_rate: learning rate at the end of the cosine.
-        warmup_epochs: linear warm-up, in epochs, may be fractional.
+        min_learning_rate: learning rate at the end of the schedule `cosine`, and the lowest of `plateau`.
+        warmup_epochs: linear warm-up, in epochs, may be fractional; `constant` has none.
         schedule: `cosine` by fractional epoch; `stepwise_cosine` as in the denoising reference; `constant`;
             `plateau`, which cuts the rate when evaluations stop improving.
         plateau_factor: factor of the learning rate at each cut, for `plateau`, down to `min_learning_rate`.
@@ -148,7 +148,8 @@ class LoopConfig:
         patience: stops after this many evaluations without a better one; none = never.
         checkpoint_every: steps between checkpoints, beside `checkpoint_seconds`; none = by time only.
         checkpoint_seconds: seconds between checkpoints.
-        stop_after_s: stop with a checkpoint after this many seconds of this call; the run can be resumed.
+        stop_after_s: stop with a checkpoint after this many seconds of this call, but not before a step; the run can be
+            resumed.
         threads: OpenMP threads; none = 1 unless OMP_NUM_THREADS or DND_THREADS says otherwise.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         log_every: steps between writes of the step log; each step is in it all the same.
@@ -190,13 +191,20 @@ class LoopConfig:
         for name in ("max_tokens", "patience", "checkpoint_every", "threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or none")
-        for name in ("learning_rate", "min_learning_rate", "warmup_epochs", "weight_decay", "plateau_patience"):
+        for name in ("learning_rate", "min_learning_rate", "warmup_epochs", "weight_decay"):
+            _require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0, finite")
+        for name in ("plateau_patience", "checkpoint_seconds"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        limit = self.stop_after_s
+        _require(limit is None or limit >= 0, "stop_after_s", limit, "at least 0, or none")
         _require(self.skip_nonfinite >= 0, "skip_nonfinite", self.skip_nonfinite, "at least 0")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0, below 1")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
         in_range = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _require(in_range, "betas", self.betas, "two numbers from 0 to below 1")
+        falls = self.schedule not in ("cosine", "plateau") or self.min_learning_rate <= self.learning_rate
+        expected = f"at most loop.learning_rate, {self.learning_rate:g}"
+        _require(falls, "min_learning_rate", self.min_learning_rate, expected)
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
@@ -289,7 +297,7 @@ def learning_rate(config: LoopConfig, *, epoch: float, step: int, steps_per_epoc
     Args:
         config: the loop's settings.
         epoch: fractional epoch at the step.
-        step: optimizer steps taken before.
+        step: steps before, those of skipped batches included.
         steps_per_epoch: number of steps in the first epoch, which the stepwise schedule uses.
         cuts: plateaus so far, for `plateau`.
     """

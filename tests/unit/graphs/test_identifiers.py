@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,13 @@ import pytest
 import torch
 
 from dnd.graphs import identifiers
-from dnd.graphs.identifiers import atom_colours, flip_signs, laplacian_identifiers, orthonormal_identifiers
+from dnd.graphs.identifiers import (
+    KeptIdentifiers,
+    atom_colours,
+    flip_signs,
+    laplacian_identifiers,
+    orthonormal_identifiers,
+)
 from student_batches import Molecule, batch_of, permuted, random_molecule, recorded_batch, unbonded
 
 RECORDING = np.load(Path(__file__).parents[2] / "reference" / "tokengt_lap.npz")
@@ -148,3 +155,37 @@ def test_flipped_signs_are_whole_columns_of_a_molecule():
     for rows in (ratio[:8], ratio[8:]):
         assert torch.equal(rows.nan_to_num(0).sign(), rows[0].sign().expand_as(rows))
     assert set(ratio.flatten().tolist()) == {1.0, -1.0}
+
+
+def molecules_of_many_kinds() -> list[Molecule]:
+    ring = uniform(6, [(i, (i + 1) % 6) for i in range(6)])
+    return [*(random_molecule(2 + seed % 9, seed) for seed in range(24)), ring, unbonded(1, 1), unbonded(3, 2), ring]
+
+
+@pytest.mark.parametrize("limit", [identifiers.KEPT_BYTES, 5_000, 0])
+def test_kept_identifiers_are_the_computed_ones_to_the_bit(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever batch a molecule was in when they were computed, so a resumed run ends at the same bits."""
+    computed: list[int] = []
+    compute = identifiers.laplacian_identifiers
+    monkeypatch.setattr(
+        identifiers, "laplacian_identifiers", lambda graph, k: computed.append(graph.num_molecules) or compute(graph, k)
+    )
+    molecules, kept = molecules_of_many_kinds(), KeptIdentifiers(5, limit)
+    for epoch in range(3):
+        order = np.random.default_rng(epoch).permutation(len(molecules))
+        for rows in np.split(order, [9, 10, 17]):
+            graph = batch_of([molecules[row] for row in rows])
+            assert torch.equal(kept.of(graph, torch.float32), compute(graph, 5).float())
+    assert (sum(computed) <= len(molecules)) == (limit == identifiers.KEPT_BYTES)
+    assert kept._bytes <= limit
+    assert torch.equal(kept.of(graph, torch.float64), compute(graph, 5))
+    assert copy.deepcopy(kept)._bytes == 0
+
+
+def test_graphs_that_differ_in_anything_have_their_own() -> None:
+    nodes, bonds, features = random_molecule(6, 3)
+    more = nodes.clone()
+    more[0, 8] += 1
+    others = [(more, bonds, features), (nodes, bonds[:-1], features[:-1]), (nodes, bonds, (features + 1) % 2)]
+    digests = set(identifiers._digests(batch_of([(nodes, bonds, features), *others])))
+    assert len(digests) == 4

@@ -12,6 +12,7 @@ import torch
 from distillation_toys import STUDENT, toy_config, toy_row, toy_store, toy_teacher, toy_teacher_folder
 from dnd.common.errors import ConfigError, InputError
 from dnd.common.files import read_json, sha256_file
+from dnd.graphs.batch import atom_pairs
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, load_encoder
 from dnd.pretraining.auxiliary import (
@@ -19,7 +20,6 @@ from dnd.pretraining.auxiliary import (
     QUANTUM_TARGETS,
     AuxiliaryTerm,
     PairDistances,
-    atom_pairs,
     principal_radii,
 )
 from dnd.pretraining.distill import distill
@@ -96,6 +96,15 @@ def test_a_scale_drops_constants_clips_outliers_and_keeps_missing_values() -> No
     assert torch.equal(standard[:, 1].isnan(), torch.from_numpy(np.isnan(values[:, 2])))
     with pytest.raises(InputError, match="nothing to learn"):
         Standardiser(values[:, [1, 3]], "x")
+
+
+def test_a_column_of_tiny_values_varies_and_rounding_does_not() -> None:
+    """Concentrations in mol/l were taken for constants."""
+    tiny = np.random.default_rng(0).uniform(1e-9, 5e-8, (500, 2)).astype(np.float32)
+    tiny[:, 1] = 3e-8
+    scale = Standardiser(tiny, "x")
+    assert scale.kept_S.tolist() == [0]
+    assert scale(torch.from_numpy(tiny)).std().item() == pytest.approx(1.0, rel=0.01)
 
 
 def test_one_scale_for_all_fingerprint_places_makes_the_mean_cost_one() -> None:

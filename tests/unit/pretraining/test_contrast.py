@@ -70,3 +70,12 @@ def test_a_batch_without_a_molecule_for_each_process_is_refused(monkeypatch: pyt
     monkeypatch.setenv("WORLD_SIZE", "9")
     with pytest.raises(ConfigError, match="8 molecules, 9 processes"):
         ContrastiveObjective(toy_store(), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": float("inf")}, {"out_width": 0}, {"hidden_3d": 0}, {"momentum_3d": 5.0}]
+)
+def test_settings_out_of_range_are_refused(changes: dict) -> None:
+    (name,) = changes
+    with pytest.raises(ConfigError, match=f"{name} is out of range"):
+        ContrastConfig(**changes)

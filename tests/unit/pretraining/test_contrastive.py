@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from dnd.common.errors import ConfigError, ShapeError
-from dnd.graphs.batch import ConformerBatch
+from dnd.graphs.batch import ConformerBatch, ordered_pairs
 from dnd.pretraining.baselines.infomax3d import (
     Net3D,
     contrastive_accuracy,
     fourier_encoding,
     ntxent_loss,
-    ordered_pairs,
 )
 from dnd.pretraining.heads import min_max_mean_per_molecule
 

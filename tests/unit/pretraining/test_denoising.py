@@ -78,8 +78,8 @@ def test_every_training_row_once_and_no_held_out_row() -> None:
     objective = DenoisingObjective(store_of(40), config_of())
     planned = np.concatenate(objective.plan_epoch(1))
     assert sorted(planned) == objective.train_rows.sample().tolist()
-    assert len(objective.held_out_rows) == 8
-    assert not set(planned) & set(objective.held_out_rows)
+    assert len(objective.holdout_rows) == 8
+    assert not set(planned) & set(objective.holdout_rows)
 
 
 def test_evaluation_is_fixed_and_does_not_depend_on_batches() -> None:
@@ -88,7 +88,7 @@ def test_evaluation_is_fixed_and_does_not_depend_on_batches() -> None:
     second = DenoisingObjective(store, config_of(batch_size=3)).eval()
     assert first.evaluate() == first.evaluate()
     assert second.evaluate() == pytest.approx(first.evaluate(), rel=1e-5)
-    counts = store.conformer_atom_counts[first.held_out_rows]
+    counts = store.conformer_atom_counts[first.holdout_rows]
     assert first.evaluate()["floor"] == pytest.approx(2 * len(counts) / counts.sum())
 
 
@@ -180,3 +180,17 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert "predicting zero gives 1.0000" in out
     lines = (tmp_path / "teacher" / "metrics.jsonl").read_text().splitlines()
     assert {"loss", "trivial", "floor"} <= json.loads(lines[0]).keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sigma": np.inf}, "sigma"),
+        ({"holdout_fraction": 1.0}, "0 to below 1"),
+        ({"holdout_fraction": 0.0, "loop": LoopConfig(patience=2)}, "need held-out molecules"),
+        ({"holdout_fraction": 0.0, "loop": LoopConfig(schedule="plateau")}, "need held-out molecules"),
+    ],
+)
+def test_settings_that_nothing_would_come_of_are_refused(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DenoiseConfig(**changes)

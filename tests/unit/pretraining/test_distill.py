@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from dnd.common.errors import ConfigError, InputError, NonFiniteError
 from dnd.common.files import sha256_file
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import load_encoder
+from dnd.pretraining import teacher_outputs
 from dnd.pretraining.distill import distill
 from dnd.pretraining.distill_objective import AtomLookup, DistillationObjective, TargetMoments
 from dnd.pretraining.settings import DistillConfig, TermWeights, student_words
 from dnd.training.logs import read_log
-from dnd.training.settings import LoopConfig
+from dnd.training.settings import LoopConfig, TrainResult
 
 GINE = StudentConfig("gine", 12, 2)
 CUSTOM = TermWeights(node=1.0, graph=0.5)
@@ -159,6 +162,33 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert digests[0] == digests[1]
 
 
+def test_the_time_limit_counts_the_teachers_outputs_and_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_outputs, "BLOCK_BYTES", 4000)
+    teacher, config = toy_teacher_folder(tmp_path / "teacher"), toy_config()
+    distill(toy_store(), teacher, tmp_path / "whole", config)
+    limited = replace(config, loop=replace(config.loop, stop_after_s=0.0))
+    for number in (1, 2):
+        assert not distill(toy_store(), teacher, tmp_path / "parts", limited, resume=True).finished
+        assert len(list((tmp_path / "parts" / "targets").iterdir())) == number
+    assert distill(toy_store(), teacher, tmp_path / "parts", config, resume=True).finished
+    assert not (tmp_path / "parts" / "targets").exists()
+    digests = [sha256_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts")]
+    assert digests[0] == digests[1]
+
+
+def test_only_rank_0_writes_into_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(is_main=False, wait=lambda: None)
+    monkeypatch.setattr("dnd.pretraining.encoder_folder.World.join", lambda device: other)
+    monkeypatch.setattr("dnd.pretraining.distill.train", lambda *_, **__: TrainResult(1, 1, {}, {}, True, 0.0))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = toy_config(level="custom", terms=TermWeights(distances=1.0))
+    assert distill(toy_store(), None, tmp_path / "e", config).finished
+    assert not (tmp_path / "e").exists()
+
+
 def test_a_finished_encoder_is_not_overwritten_and_resume_returns_it(tmp_path: Path) -> None:
     teacher = toy_teacher_folder(tmp_path / "teacher")
     first = distill(toy_store(), teacher, tmp_path / "e", toy_config())
@@ -182,6 +212,7 @@ def test_another_hydrogen_setting_is_refused(tmp_path: Path, store_setting: str)
         ({"terms": TermWeights(task=1.0)}, "must be given together"),
         ({"task_target": "energy"}, "must be given together"),
         ({"terms": TermWeights(graph=-1.0)}, "negative"),
+        ({"terms": TermWeights(graph=math.nan)}, "not finite"),
         ({"conformers": "mean", "cache": "off"}, "needs the cache"),
         ({"holdout_fraction": 0.0}, "out of range"),
     ],

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from distillation_toys import STUDENT, toy_store
 from dnd.chemistry.molecule import Conformers, MolecularGraph
 from dnd.common.errors import ConfigError, InputError
+from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import load_encoder
 from dnd.pretraining.baselines.confgen import ConformerDecoder, distance_cost, transport_loss
 from dnd.pretraining.baselines.pretrain import METHODS, DistanceHead, distance_loss, drop_atoms, pretrain, subgraph
@@ -133,8 +134,12 @@ def test_the_decoder_is_equivariant_and_takes_lone_atoms() -> None:
 def test_what_a_method_lacks_is_named() -> None:
     store = toy_store(20)
     with pytest.raises(ConfigError, match="target=NAME"):
-        METHODS["propred"](store, replace(CONFIG, method="propred", target=None))
+        replace(CONFIG, method="propred", target=None)
     with pytest.raises(InputError, match="energy, rare"):
         METHODS["propred"](store, replace(CONFIG, method="propred", target="enery"))
     with pytest.raises(ConfigError, match="1 to 5"):
         PretrainConfig(num_generated=9)
+    with pytest.raises(ConfigError, match="even width"):  # it was an assertion of torch once the store was read
+        PretrainConfig("dispred", student=StudentConfig("gine", 25, 2))
+    with pytest.raises(ConfigError, match="out_width is out of range"):
+        PretrainConfig(out_width=0)

@@ -8,12 +8,17 @@ import pytest
 import torch
 
 from conformance.teacher_suite import conformers_of, random_molecule, rotation
+from distillation_toys import TEACHER, toy_config, toy_row, toy_store, toy_teacher
 from dnd.common.errors import ConfigError
+from dnd.graphs.batch import MoleculeBatch
 from dnd.models.students.base import StudentConfig
 from dnd.models.teachers.base import TeacherConfig
+from dnd.models.teachers.fast_pairs.pairs import CoincidentAtomsError
 from dnd.models.teachers.layers import MoleculeToken
 from dnd.models.teachers.teachers import build_teacher, load_teacher
+from dnd.pretraining.denoise import DenoiseConfig, DenoisingObjective
 from dnd.pretraining.distill import distill
+from dnd.pretraining.distill_objective import DistillationObjective
 from dnd.pretraining.settings import DistillConfig, TermWeights
 from dnd.pretraining.supervised_teacher import SuperviseConfig, SupervisedTeacherObjective, supervise
 from dnd.pretraining.teacher_outputs import TargetRequest, run_teacher
@@ -129,17 +134,62 @@ def test_a_teacher_learns_its_label_and_teaches_with_its_token(store: Store, tmp
 
 def test_teacher_and_student_hold_out_the_same_molecules(store: Store, tmp_path: Path) -> None:
     """Else a student would be judged on molecules whose label its teacher has seen."""
-    from dnd.pretraining.distill_objective import DistillationObjective
-
     teacher = SupervisedTeacherObjective(store, config_of(seed=5))
     config = DistillConfig(
         level="custom", terms=TermWeights(task=1.0, global_tokens=1.0), task_target="gap",
         holdout_fraction=0.2, student=StudentConfig("gine", 8, 1), loop=LoopConfig(seed=5, batch_size=32),
     )  # fmt: skip
     student = DistillationObjective(store, teacher.teacher, config)
-    assert np.array_equal(np.sort(teacher.held_out_rows), np.sort(student.holdout_rows))
+    assert np.array_equal(np.sort(teacher.holdout_rows), np.sort(student.holdout_rows))
 
 
 def test_a_label_that_is_not_there_is_said(store: Store) -> None:
     with pytest.raises(ConfigError, match="unknown target column 'gapp'"):
         SupervisedTeacherObjective(store, replace(config_of(), target="gapp"))
+
+
+def test_no_stage_trains_on_a_copy_of_a_held_out_molecule() -> None:
+    rows = [replace(toy_row(index % 20, "heavy_both", 1), row=index) for index in range(60)]
+    store = Store.from_rows(rows, target_columns=("energy", "rare"))
+    loop = LoopConfig(batch_size=16, device="cpu")
+    objectives = [
+        DenoisingObjective(store, DenoiseConfig(TEACHER, loop, holdout_fraction=0.2)),
+        SupervisedTeacherObjective(store, SuperviseConfig("energy", TEACHER, loop, 0.2)),
+        DistillationObjective(store, toy_teacher(), toy_config(loop=loop)),
+    ]
+    held = objectives[0].holdout_rows
+    assert 0 < len(held) < 30
+    for objective in objectives:
+        trained = np.concatenate(list(objective.plan_epoch(0)))
+        assert np.array_equal(objective.holdout_rows, held)
+        assert not set((trained % 20).tolist()) & set((held % 20).tolist())
+        assert len(trained) + len(held) == 60
+
+
+def test_an_evaluation_keeps_the_budget_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It read batches of `batch_size` molecules, 128 by default, where a training fitted 24 padded atoms."""
+    store, loop = toy_store(), LoopConfig(max_tokens=24, device="cpu")
+    objectives = [
+        DenoisingObjective(store, DenoiseConfig(TEACHER, loop, holdout_fraction=0.4)),
+        SupervisedTeacherObjective(store, SuperviseConfig("energy", TEACHER, loop, 0.4)),
+        DistillationObjective(store, toy_teacher(), toy_config(loop=loop, holdout_fraction=0.4)),
+    ]
+    whole = [objective.eval().evaluate() for objective in objectives]
+    read, cells = Store.read, []
+
+    def noting(self: Store, rows: np.ndarray, **settings: int) -> MoleculeBatch:
+        cells.append(int(self.atom_counts[rows].max()) * len(rows))
+        return read(self, rows, **settings)
+
+    monkeypatch.setattr(Store, "read", noting)
+    assert [objective.evaluate() for objective in objectives] == whole
+    assert 0 < max(cells) <= 24
+
+
+def test_a_broken_conformer_is_named() -> None:
+    rows = [toy_row(index, "heavy_both", 1) for index in range(20)]
+    rows[4].conformers.positions_JA3[0, 1] = rows[4].conformers.positions_JA3[0, 0]
+    store = Store.from_rows(rows, target_columns=("energy", "rare"))
+    objective = SupervisedTeacherObjective(store, SuperviseConfig("energy", TEACHER, holdout_fraction=0.2))
+    with pytest.raises(CoincidentAtomsError, match=r"molecule 4 \(toy\.sdf row 4\): atoms 0 and 1 coincide"):
+        objective(objective.load_batch(np.array([7, 4]), 0), 1)

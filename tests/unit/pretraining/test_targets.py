@@ -14,6 +14,7 @@ from dnd.common.files import sha256_file
 from dnd.graphs.batch import mean_per_molecule
 from dnd.pretraining import teacher_outputs as target_cache
 from dnd.pretraining.teacher_outputs import (
+    OutOfTimeError,
     TargetCache,
     TargetRequest,
     build_cache,
@@ -156,3 +157,14 @@ def test_a_large_cache_has_a_bounded_number_of_shards(monkeypatch: pytest.Monkey
     cuts = target_cache._cuts(toy_teacher(0), toy_store(30), REQUEST)
     assert 2 <= len(cuts) - 1 <= 4
     assert (cuts[0], cuts[-1]) == (0, 30)
+
+
+def test_a_deadline_keeps_the_shards_so_far(tmp_path: Path, several_shards: None) -> None:
+    store, folder = toy_store(30), tmp_path / "targets"
+    whole = cache_of(store, tmp_path / "whole").read(np.arange(30))
+    for number in range(1, len(hashes(tmp_path / "whole")) // 2):
+        with pytest.raises(OutOfTimeError):
+            build_cache(toy_teacher(), store, REQUEST, device=CPU, folder=folder, deadline=0.0)
+        assert len(list(folder.iterdir())) == number
+    parts = build_cache(toy_teacher(), store, REQUEST, device=CPU, folder=folder, deadline=0.0)
+    assert all(torch.equal(*pair) for pair in zip(parts.read(np.arange(30)), whole, strict=True))

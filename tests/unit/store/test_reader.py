@@ -13,7 +13,7 @@ from dnd.chemistry.molecule import FEATURE_VERSION, Conformers, MolecularGraph
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
 from dnd.common.files import write_manifest
 from dnd.graphs.batch import MoleculeBatch
-from dnd.store.reader import Store, require_hydrogens
+from dnd.store.reader import Store, require_hydrogens, union
 from dnd.store.schema import SCHEMA_VERSION, StoreRow
 from dnd.store.writer import shard_name, write_shard
 
@@ -143,3 +143,12 @@ def test_fingerprints_follow_the_content(qm9_rows: list[StoreRow]) -> None:
         Store.from_rows(rows, target_columns=["gap"]) for rows in (qm9_rows, list(qm9_rows), qm9_rows[1:])
     )
     assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_copies_of_a_molecule_have_one_code(qm9_rows: list[StoreRow]) -> None:
+    rows = [*qm9_rows[:5], dataclasses.replace(qm9_rows[2], row=99), *qm9_rows[5:9]]
+    store = union([Store.from_rows(part, target_columns=["gap"]) for part in (rows[:4], rows[4:])])
+    codes = store.molecule_codes(np.array([5, 0, 2, 9]))
+    assert codes[0] == codes[2]
+    assert len(set(codes.tolist())) == 3
+    assert np.array_equal(store.molecule_codes(np.arange(10))[[5, 0, 2, 9]], codes)

@@ -97,3 +97,41 @@ def test_one_limit_exactly(section: int) -> None:
     rows = TrainingRows(ROWS, 0.1, seed=1, section=section)
     with pytest.raises(ConfigError):
         EpochPlan(rows, SIZES, batch_size=16, max_tokens=300, seed=1, epoch=0)
+
+
+@pytest.mark.parametrize("section", [ROWS, 100])
+def test_no_copy_of_a_held_out_molecule_trains(section: int) -> None:
+    molecule_of = np.random.default_rng(1).integers(0, ROWS // 3, ROWS)
+    rows = TrainingRows(ROWS, 0.1, seed=1, section=section, codes=lambda wanted: molecule_of[wanted])
+    trained, held = set(molecule_of[rows.every()].tolist()), set(molecule_of[rows.held_out].tolist())
+    assert not trained & held
+    assert len(trained) + len(held) == len(set(molecule_of.tolist()))
+    assert sorted([*rows.every(), *rows.held_out]) == list(range(ROWS))
+    assert 0.05 * ROWS < len(rows.held_out) < 0.15 * ROWS, "the share that was asked for, not that of every copy"
+    assert len(rows) == len(rows.every())
+    plan = EpochPlan(rows, SIZES, batch_size=16, seed=1, epoch=0)
+    assert sorted(np.concatenate(list(plan)).tolist()) == rows.every().tolist()
+
+
+@pytest.mark.parametrize("section", [ROWS, 100])
+def test_without_copies_the_drawn_rows_are_held_out(section: int) -> None:
+    plain = TrainingRows(ROWS, 0.1, seed=1, section=section)
+    grouped = TrainingRows(ROWS, 0.1, seed=1, section=section, codes=lambda wanted: 7 - 3 * wanted)
+    assert np.array_equal(plain.held_out, grouped.held_out)
+    assert [plain.section(k).tolist() for k in range(3)[: plain.num_sections]] == [
+        grouped.section(k).tolist() for k in range(3)[: plain.num_sections]
+    ]
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.9])
+def test_few_molecules_are_on_both_sides_and_one_is_split_by_rows(fraction: float) -> None:
+    for molecules in (2, 3):
+        for seed in range(5):
+            rows = TrainingRows(40, fraction, seed, codes=lambda wanted: wanted % molecules)  # noqa: B023
+            assert 0 < len(rows.held_out) < 40
+            assert not set((rows.every() % molecules).tolist()) & set((rows.held_out % molecules).tolist())
+    trajectory = np.where(np.arange(400) < 300, 0, np.arange(400))
+    most = [TrainingRows(400, 0.1, seed, codes=trajectory.__getitem__).held_out for seed in range(40)]
+    assert max(map(len, most)) < 40, "a molecule with most of the rows trains, also where its first row was drawn"
+    one = TrainingRows(40, fraction, 1, codes=lambda wanted: 0 * wanted)
+    assert np.array_equal(one.held_out, TrainingRows(40, fraction, 1).held_out)

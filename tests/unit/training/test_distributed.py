@@ -17,7 +17,7 @@ import pytest
 from rank_tasks import BATCHES, Masked, rank_run
 from safetensors.torch import load_file
 
-from dnd.training.distributed import World
+from dnd.training.distributed import World, is_main_rank
 from dnd.training.logs import read_log
 from nursery import Child, Nursery
 
@@ -173,3 +173,12 @@ def test_a_missing_checkpoint_on_rank_0_ends_both(nursery: Nursery, tmp_path: Pa
     assert [child.wait() for child in children] == [2, 1]
     assert "no intact checkpoint" in children[0].output
     assert "another rank of this run ended" in children[1].output
+
+
+def test_a_rank_number_without_other_ranks_is_that_of_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler may leave RANK in the environment; the training then ended without its folder being sealed."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert is_main_rank()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not is_main_rank()

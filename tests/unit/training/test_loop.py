@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 
 from dnd.common.errors import CorruptFileError, InputError, NonFiniteError
 from dnd.training.logs import read_log
-from dnd.training.loop import LoopConfig, train
+from dnd.training.loop import LoopConfig, StopRequests, train
 from toy import ToyObjective
 
 CONFIG = LoopConfig(epochs=4, batch_size=8, checkpoint_every=3, warmup_epochs=1, learning_rate=1e-2, device="cpu")
@@ -102,6 +105,22 @@ def test_what_belongs_to_the_run_stays_when_the_best_weights_come_back(tmp_path:
         run(tmp_path / "broken", objective=broken)
     resumed, _ = run(tmp_path / "broken", resume=True, objective=Counting())
     assert_same(weights(whole), weights(resumed))
+
+
+def test_a_handler_that_is_not_pythons_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python is embedded; its place was taken, and to put it back was a TypeError after the last step."""
+    own, installed = {signal.SIGINT: None, signal.SIGTERM: signal.SIG_DFL}, []
+    monkeypatch.setattr(signal, "getsignal", own.get)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: installed.append((number, handler)) or own[number])
+    with StopRequests(None):
+        assert [number for number, _ in installed] == [signal.SIGTERM]
+    assert installed[1:] == [(signal.SIGTERM, signal.SIG_DFL)]
+
+
+def test_seconds_before_the_training_count(tmp_path: Path) -> None:
+    config = replace(CONFIG, stop_after_s=60.0)
+    result = train(ToyObjective(), config, tmp_path, resume=False, settings={}, started=time.monotonic() - 61)
+    assert (result.finished, result.steps) == (False, 1)
 
 
 def test_patience_stops_early(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ def test_a_warmup_of_nothing_or_of_everything_is_no_division_by_zero(schedule: s
         *((name, -0.1, "at least 0") for name in ("learning_rate", "min_learning_rate", "warmup_epochs")),
         ("weight_decay", -0.1, "at least 0"),  # weights would grow
         ("learning_rate", math.nan, "at least 0"),
+        ("learning_rate", math.inf, "at least 0, finite"),
+        ("min_learning_rate", 1e-3, "at most loop.learning_rate, 0.0005"),  # the rate would rise to it
+        ("checkpoint_seconds", math.nan, "at least 0"),  # nothing would be saved
+        ("stop_after_s", math.nan, "at least 0, or none"),  # the run would never stop
         ("clip_norm", -1.0, "above 0, or none"),  # the loss would be climbed
         ("clip_norm", 0.0, "above 0, or none"),
         ("betas", (0.9,), "two numbers from 0 to below 1"),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dnd.chemistry.molecule import ATOM_FEATURE_SIZES, BOND_FEATURE_SIZES
 from dnd.graphs.batch import GraphBatch, padding_index
-from dnd.graphs.identifiers import flip_signs, laplacian_identifiers, orthonormal_identifiers
+from dnd.graphs.identifiers import KeptIdentifiers, flip_signs, laplacian_identifiers, orthonormal_identifiers
 from dnd.models.students.base import FeatureEmbedding, Student, StudentConfig, StudentOutput, known
 
 # How the tokens of a batch lie in memory: packed, molecules of equal token count side by side.
@@ -20,7 +20,6 @@ from dnd.models.students.base import FeatureEmbedding, Student, StudentConfig, S
 # Each molecule's sequence is [graph], [null], its atoms, its directed bonds: T = n + 2m + 2 tokens. Packed, linear maps
 # and norms see no padding at all; sorted by T, each run of equal T is a dense block that attention takes without a mask
 # and without a copy.
-#
 
 
 NUM_SPECIAL_TOKENS = 2  # [graph], [null]
@@ -95,7 +94,6 @@ def token_layout(graph: GraphBatch) -> TokenLayout:
 
 
 # Multi-head self-attention over packed tokens, each molecule attending to itself.
-#
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,6 @@ class PackedAttention(nn.Module):
 
 
 # TokenGT: a plain Transformer over atoms and bonds as tokens (Kim et al., NeurIPS 2022). The paper's student.
-#
 
 
 INITIAL_DEVIATION = 0.02
@@ -186,7 +183,7 @@ class TokenGT(Student):
         rates = [known(config.drop_path) * (layer + 1) / config.num_layers for layer in range(config.num_layers)]
         self.layers = nn.ModuleList([TransformerLayer(config, rate) for rate in rates])
         self.final_norm: nn.Module = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
-        self._sampling_seed = 0
+        self._sampling_seed, self._kept = 0, KeptIdentifiers(known(config.num_identifiers))
         if not self.embedding.special_tokens.is_meta:  # else only counted; to draw them loads torch._dynamo
             self.apply(_initialise)
 
@@ -252,7 +249,10 @@ class TokenGT(Student):
             if self.config.identifiers == "orf":
                 seed = None if self.training else self._sampling_seed
                 return orthonormal_identifiers(graph, columns, seed=seed).to(dtype)
-            vectors_NI = laplacian_identifiers(graph, columns).to(dtype)
+            if self.training and graph.node_features_NF.device.type == "cpu":  # molecules that come again
+                vectors_NI = self._kept.of(graph, dtype)
+            else:
+                vectors_NI = laplacian_identifiers(graph, columns).to(dtype)
             if self.training:
                 vectors_NI = flip_signs(vectors_NI, graph.batch_N)
             return F.dropout(vectors_NI, known(self.config.identifier_dropout), self.training)

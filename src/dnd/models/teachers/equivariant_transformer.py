@@ -43,7 +43,7 @@ class EquivariantAttention(nn.Module):
     includes the atom itself (d = 0, u = 0). Source: Thölke and De Fabritiis, "TorchMD-NET", ICLR 2022. With
     `vector_cutoff` the cutoff multiplies val instead of a, so the vector messages vanish smoothly too.
 
-    The same in plain PyTorch, a line per equation: `attend` in `equivariant_transformer.py`.
+    The same in plain PyTorch, a line per equation: `attend` below.
 
     Parameter names and layouts are TorchMD-NET's: rows of `v_proj` and `dv_proj` are heads x (s0 | s1 | s2).
     """

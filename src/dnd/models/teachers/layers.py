@@ -139,7 +139,7 @@ class _InverseSquareRoot(torch.autograd.Function):
 
 # What tells mirror images apart: a pseudoscalar per atom, added to the scalars of the equivariant transformer.
 #
-# A file of its own because it is not part of the published network, and off by default.
+# It is not part of the published network, and off by default.
 
 EPSILON = 1e-4
 """Added to the mean square of an atom's vectors, which is 0 where it has no neighbours; about 0.01 when they start."""

@@ -19,9 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dnd.common.compute import torch_generator
-from dnd.graphs.batch import MoleculeBatch, molecule_index
+from dnd.graphs.batch import MoleculeBatch, molecule_index, ordered_pairs
 from dnd.models.students.encoders import build_student
-from dnd.pretraining.baselines.infomax3d import ordered_pairs
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
 from dnd.pretraining.settings import PretrainConfig
 from dnd.store.reader import Store

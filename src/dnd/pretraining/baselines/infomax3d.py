@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError, ShapeError
-from dnd.graphs.batch import ConformerBatch, MoleculeBatch, mean_per_molecule
-from dnd.models.students.base import StudentConfig
+from dnd.graphs.batch import ConformerBatch, MoleculeBatch, mean_per_molecule, ordered_pairs
+from dnd.models.students.base import PackedBatchNorm, StudentConfig
 from dnd.models.students.encoders import build_student
 from dnd.models.teachers.base import TeacherConfig
 from dnd.models.teachers.teachers import build_teacher
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.heads import ProjectionHead, Readout, min_max_mean_per_molecule
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
+from dnd.pretraining.settings import require_holdout_fraction
 from dnd.pretraining.teacher_outputs import naming_molecules
 from dnd.store.reader import Store
 from dnd.training.distributed import gather_rows, run_lock
@@ -141,12 +143,12 @@ class Net3D(nn.Module):
         self.width = width
         self.node_embedding = nn.Parameter(torch.randn(hidden))
         self.edge_linear = nn.Linear(2 * NUM_FREQUENCIES + 1, hidden)
-        self.edge_norm = nn.BatchNorm1d(hidden, momentum=momentum)
+        self.edge_norm = PackedBatchNorm(hidden, momentum=momentum)
         self.message_linear = nn.Linear(3 * hidden, hidden)
-        self.message_norm = nn.BatchNorm1d(hidden, momentum=momentum)
+        self.message_norm = PackedBatchNorm(hidden, momentum=momentum)
         self.gate = nn.Linear(hidden, 1)
         self.update_linear = nn.Linear(hidden, hidden)
-        self.update_norm = nn.BatchNorm1d(hidden, momentum=momentum)
+        self.update_norm = PackedBatchNorm(hidden, momentum=momentum)
         self.output = nn.Linear(3 * hidden, width)
 
     def forward(self, conformers: ConformerBatch) -> Float[Tensor, "molecules dim"]:
@@ -161,17 +163,18 @@ class Net3D(nn.Module):
         edge_ED = self.pair_states(offset_E3.norm(dim=1, keepdim=True))
         h_AD = self.node_embedding.expand(len(conformers.positions_A3), -1)
         message_ED = F.silu(self.message_linear(torch.cat([h_AD[source_E], h_AD[target_E], edge_ED], dim=1)))
-        message_ED = _normalised(self.message_norm, message_ED)
+        message_ED = self.message_norm(message_ED)
         message_ED = message_ED * torch.sigmoid(self.gate(message_ED))
         neighbours_A = (conformers.atom_offsets.diff() - 1)[conformers.batch_A].clamp(min=1)
         total_AD = torch.zeros_like(h_AD, dtype=message_ED.dtype).index_add(0, target_E, message_ED)
         mean_AD = total_AD / neighbours_A[:, None].to(total_AD.dtype)
-        return _normalised(self.update_norm, self.update_linear(mean_AD + h_AD)) + h_AD
+        updated_AD: Tensor = self.update_norm(self.update_linear(mean_AD + h_AD)) + h_AD
+        return updated_AD
 
     def pair_states(self, distance_E1: Float[Tensor, "pairs 1"]) -> Float[Tensor, "pairs hidden"]:
         """Encoded distances after linear map, SiLU, batch norm and SiLU again."""
         hidden_ED = F.silu(self.edge_linear(fourier_encoding(distance_E1)))
-        return F.silu(_normalised(self.edge_norm, hidden_ED))
+        return F.silu(self.edge_norm(hidden_ED))
 
 
 def fourier_encoding(distance_E1: Float[Tensor, "pairs 1"]) -> Float[Tensor, "pairs codes"]:
@@ -179,34 +182,6 @@ def fourier_encoding(distance_E1: Float[Tensor, "pairs 1"]) -> Float[Tensor, "pa
     scale_R = 2.0 ** torch.arange(NUM_FREQUENCIES, device=distance_E1.device, dtype=distance_E1.dtype)
     angle_ER = distance_E1 / scale_R
     return torch.cat([angle_ER.sin(), angle_ER.cos(), distance_E1], dim=1)
-
-
-def ordered_pairs(offsets: Int[Tensor, "offsets"]) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
-    """Source and target of every ordered pair of different items of one molecule, source-major, packed numbering."""
-    size_B = offsets.diff()
-    pairs_B = size_B * size_B
-    index_E = torch.arange(int(pairs_B.sum()), device=offsets.device)
-    molecule_E = torch.repeat_interleave(torch.arange(len(size_B), device=offsets.device), pairs_B)
-    within_E = index_E - (pairs_B.cumsum(0) - pairs_B)[molecule_E]
-    source_E = offsets[:-1][molecule_E] + within_E // size_B[molecule_E]
-    target_E = offsets[:-1][molecule_E] + within_E % size_B[molecule_E]
-    different_E = source_E != target_E
-    return source_E[different_E], target_E[different_E]
-
-
-def atom_pairs(offsets: Int[Tensor, "offsets"]) -> Int[Tensor, "2 pairs"]:
-    """Every unordered pair of different atoms of one molecule, in packed numbering."""
-    source_E, target_E = ordered_pairs(offsets)
-    once_E = source_E < target_E
-    return torch.stack([source_E[once_E], target_E[once_E]])
-
-
-def _normalised(norm: nn.BatchNorm1d, values: Tensor) -> Tensor:
-    """Batch norm, with the running statistics where a batch of fewer than two rows has none of its own."""
-    if norm.training and len(values) < 2:
-        return F.batch_norm(values, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    normalised: Tensor = norm(values)
-    return normalised
 
 
 # Store → ENCODER folder by 3DInfomax: 2D and 3D vectors attract within a molecule and repel between molecules.
@@ -244,12 +219,15 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that can't work before any work starts."""
-        if not self.temperature > 0 or not 0 < self.holdout_fraction < 1:
-            raise ConfigError(
-                "temperature or holdout_fraction is out of range",
-                found=f"{self.temperature:g} and {self.holdout_fraction:g}",
-                expected="a temperature above 0, a fraction above 0 and below 1",
-            )
+        require_holdout_fraction(self.holdout_fraction)
+        for name, holds, expected in (
+            ("temperature", 0 < self.temperature < math.inf, "above 0, finite"),
+            ("out_width", self.out_width >= 1, "at least 1"),
+            ("hidden_3d", self.hidden_3d >= 1, "at least 1"),
+            ("momentum_3d", 0 < self.momentum_3d <= 1, "above 0, at most 1"),
+        ):
+            if not holds:
+                raise ConfigError(f"{name} is out of range", found=getattr(self, name), expected=expected)
         if self.loop.batch_size < 2 or self.loop.max_tokens is not None:
             raise ConfigError("a contrastive loss needs batches of a fixed batch_size, at least 2")
 

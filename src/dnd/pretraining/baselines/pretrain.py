@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from dnd.common.compute import torch_generator
 from dnd.common.config import look_up, to_dict
-from dnd.common.errors import ConfigError, InputError
-from dnd.graphs.batch import GraphBatch, MoleculeBatch, padding_index
+from dnd.common.errors import InputError
+from dnd.graphs.batch import GraphBatch, MoleculeBatch, atom_pairs, padding_index
 from dnd.models.students.encoders import build_student
 from dnd.pretraining.baselines.confgen import ConfGenObjective
-from dnd.pretraining.baselines.infomax3d import atom_pairs, contrastive_step
+from dnd.pretraining.baselines.infomax3d import contrastive_step
 from dnd.pretraining.encoder_folder import PretrainSummary, finished_before, seal_encoder
 from dnd.pretraining.heads import LabelHead, ProjectionHead
 from dnd.pretraining.objective import PretrainingObjective, initial_weights, require_conformers
@@ -110,14 +110,12 @@ class ProPredObjective(PretrainingObjective):
         config: settings of the run.
 
     Raises:
-        ConfigError: `target` is not set.
         InputError: the store has no such column, or nothing to learn in it.
     """
 
     def __init__(self, store: Store, config: PretrainConfig) -> None:
         super().__init__(store, config.loop, config.holdout_fraction)
-        if config.target is None:
-            raise ConfigError("propred needs a column to learn", next_step="Set target=NAME, a column of the store")
+        assert config.target is not None  # the settings see to it
         with initial_weights(config.loop.seed):
             self.student = build_student(config.student)
             self.head = LabelHead(
