@@ -148,7 +148,11 @@ def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dic
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends."""
+    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends, of a folder that of its XYZ files."""
+    if path.is_dir():
+        files = sorted(path.glob("*.xyz"))
+        listed = "".join(f"{sha256_file(file)} {file.name}\n" for file in files)
+        return {"name": path.name, "files": len(files), "sha256": hashlib.sha256(listed.encode()).hexdigest()}
     if not path.is_file():
         return {"name": path.name}
     size = path.stat().st_size
