@@ -152,6 +152,7 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
     try:
         if number == 0:
             Chem.Kekulize(changed, clearAromaticFlags=True)
+            _fill_up(changed, place)
             changed.RemoveAtom(place)
         else:
             atom = changed.GetAtomWithIdx(place)
@@ -164,6 +165,15 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
         return str(Chem.MolToSmiles(changed))
     except (Chem.MolSanitizeException, ValueError, RuntimeError):
         return None
+
+
+def _fill_up(mol: Chem.RWMol, place: int) -> None:
+    """Hydrogens for neighbours of an atom that goes, where RDKit adds none itself: a centre would be left a radical."""
+    for bond in mol.GetAtomWithIdx(place).GetBonds():
+        atom = bond.GetOtherAtom(mol.GetAtomWithIdx(place))
+        if atom.GetNoImplicit():
+            atom.SetNumExplicitHs(atom.GetNumExplicitHs() + int(bond.GetValenceContrib(atom)))
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
 
 
 # A molecule coloured by the contributions of its atoms, with a scale: the same picture as SVG and as PNG.

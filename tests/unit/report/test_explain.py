@@ -105,6 +105,21 @@ def test_variants_are_valid_and_of_the_same_shape():
     assert variants_of(parse_smiles("C").mol, 0)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "without"),
+    [
+        ("C[C@H](O)C(C)(C)[C@@H](N)C", "C.C.CCN.CCO"),
+        ("CC(C)(C)[C@](F)(Cl)Br", "C.C.C.FC(Cl)Br"),
+        ("C[N+](C)(C)C(C)(C)C", "C.C.C.C[NH+](C)C"),
+    ],
+)
+def test_the_rest_of_a_molecule_without_an_atom_is_no_radical(smiles: str, without: str):
+    mol = parse_smiles(smiles).mol
+    quaternary = next(atom.GetIdx() for atom in mol.GetAtoms() if atom.GetSymbol() == "C" and not atom.GetTotalNumHs()
+                      and all(other.GetSymbol() in "CN" for other in atom.GetNeighbors()))  # fmt: skip
+    assert [parse_smiles(text).smiles for text in variants_of(mol, quaternary)] == [without]
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as stream:
         return list(csv.DictReader(stream))
