@@ -133,6 +133,30 @@ def test_a_fold_never_judges_what_it_taught():
     assert found.targets[0].judged.measured == pytest.approx(2 / 3)  # the worst fold is not covered by the other two
 
 
+def test_a_molecule_of_repeated_folds_is_counted_once():
+    rows = np.arange(60)
+    folds = [
+        (Split(rows[own != fold], rows[own == fold], rows[own == fold]), np.full((60, 1), 1.0 + 10 * fold))
+        for own in (rows % 2, rows // 30)
+        for fold in range(2)
+    ]
+    _, found = calibrate(folds, np.zeros((60, 1)), ["regression"])
+    (one,) = found.targets
+    assert (one.judged.molecules, one.judged.judged_on) == (60, 60)
+    labels = (rows % 3 == 0).astype(float)[:, None]
+    classes = [(part, np.full((60, 1), 0.3) + 0.3 * labels) for part, _ in folds]
+    _, found = calibrate(classes, labels, ["classification"])
+    assert found.targets[0].judged.judged_on == 60
+
+
+def test_the_counts_of_a_part_have_the_mean_1():
+    """Platt's scaling smooths its labels by their number, and would take other counts for more or fewer labels."""
+    data = HeldOut(np.zeros(4), Predicted(np.full(4, 0.5)), counts_B=np.array([0.1, 0.3, 1.6, 2.0]))
+    counts_B = data[np.array([0, 1])].counts_B
+    assert counts_B is not None
+    assert counts_B.tolist() == pytest.approx([0.5, 1.5])
+
+
 def test_classes_are_scaled_and_the_brier_score_falls():
     generator = np.random.default_rng(3)
     true = generator.random((2000, 1))
