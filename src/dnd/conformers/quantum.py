@@ -143,8 +143,9 @@ def quantum_values(
     if not np.isfinite(positions_A3).all():
         return "a coordinate is not a finite number"
     numbers_A = np.array([atom.GetAtomicNum() for atom in atoms], dtype=np.int64)
-    if not len(atoms) or numbers_A.min() < 1 or numbers_A.max() > _HEAVIEST:
-        return f"GFN2-xTB has no parameters for atomic number {numbers_A.max(initial=0)}"
+    unknown = numbers_A[(numbers_A < 1) | (numbers_A > _HEAVIEST)]
+    if len(unknown) or not len(atoms):
+        return f"{METHOD} has no parameters for atomic number {unknown.max(initial=0)}"
     charge = sum(atom.GetFormalCharge() for atom in atoms)
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     found = _calculate(numbers_A, _own_frame(numbers_A, np.asarray(positions_A3)), charge, unpaired, accuracy)

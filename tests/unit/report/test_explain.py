@@ -168,6 +168,13 @@ def test_attention_beside_distance(tmp_path: Path):
         map_attention(build_student(StudentConfig("gine", 16, 2)), "CCO", "heavy_both")
 
 
+@pytest.mark.parametrize(("smiles", "atoms"), [("C", "1 atom"), ("[Na+].[Cl-]", "2 atoms")])
+def test_attention_of_one_or_two_atoms_has_no_correlation(smiles: str, atoms: str):
+    student = build_student(StudentConfig("tokengt", width=16, num_layers=2, num_heads=2))
+    sentence = map_attention(student, smiles, "heavy_both").sentence
+    assert f"{atoms}, 2 layers of 2 heads; attended distance" in sentence
+
+
 def test_a_counter_ion_is_named_and_not_coloured_and_a_unit_keeps_its_letters():
     mol = parse_smiles("NCc1ccccc1.Cl").mol
     atoms, others = largest_part(mol)
