@@ -200,12 +200,23 @@ def _bonds_from_coordinates(record: Record) -> Placed | Misfit:
     assert record.positions_A3 is not None
     mol = _point_mol(record.atomic_numbers_A, record.positions_A3)
     try:
-        rdDetermineBonds.DetermineBonds(mol, charge=record.charge)
+        if mol.GetNumAtoms() == 1:
+            _settle_alone(mol, record.charge)
+        else:
+            rdDetermineBonds.DetermineBonds(mol, charge=record.charge)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         return Misfit("match", f"no bonds fit the coordinates at charge {record.charge}: {reason}")
     Chem.AssignStereochemistryFrom3D(mol)
     return _reorder(mol, record.positions_A3, "")
+
+
+def _settle_alone(mol: Chem.Mol, charge: int) -> None:
+    """A single atom with its charge and without hydrogens; RDKit's search for bonds passes it over."""
+    (atom,) = mol.GetAtoms()
+    atom.SetFormalCharge(charge)
+    atom.SetNoImplicit(True)
+    Chem.SanitizeMol(mol)
 
 
 def _molblock(block: str) -> Placed | Misfit:
