@@ -34,6 +34,7 @@ from dnd.tables.sdf import parse_molblock
 # Atoms within 1.3 times the sum of their covalent radii are taken for bonded where only coordinates are known. A bond
 # too many in a strained ring does no harm, since the SMILES' bonds only have to be among them.
 _COVALENT_FACTOR = 1.3
+_NOT_FINITE = "a coordinate is not a finite number"
 _MOST_MATCHES = 200  # that are tried, where equal branches may be exchanged, for one with the molecule's configuration
 
 
@@ -75,7 +76,11 @@ def place(record: Record) -> Placed | Misfit:
 
     It is the molecule that models see, of the usual isotopes: see `without_isotopes`.
     """
+    if not _is_finite(record.positions_A3):
+        return Misfit("parse", _NOT_FINITE, " ".join(record.smiles))
     placed = _place(record)
+    if isinstance(placed, Placed) and not _is_finite(placed.positions_A3):
+        return Misfit("parse", _NOT_FINITE, placed.molecule.smiles)
     if isinstance(placed, Placed) and has_isotopes(placed.molecule.mol):
         placed = _of_usual_isotopes(placed)
     if isinstance(placed, Misfit) or placed.positions_A3 is None:
@@ -86,6 +91,10 @@ def place(record: Record) -> Placed | Misfit:
         if own is not None:
             return own
     return Misfit("match", problem, placed.molecule.smiles) if problem else placed
+
+
+def _is_finite(positions_A3: Float[np.ndarray, "atoms 3"] | None) -> bool:
+    return positions_A3 is None or bool(np.isfinite(positions_A3).all())
 
 
 def _of_usual_isotopes(placed: Placed) -> Placed | Misfit:
@@ -171,8 +180,6 @@ def _plain_misfit(text: str) -> Misfit:
 def _coordinates(record: Record) -> Placed | Misfit:
     assert record.atomic_numbers_A is not None
     assert record.positions_A3 is not None
-    if not np.isfinite(record.positions_A3).all():
-        return Misfit("parse", "a coordinate is not a finite number", " ".join(record.smiles))
     if not record.smiles:
         return _bonds_from_coordinates(record)
     misfit = None

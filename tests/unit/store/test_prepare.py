@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import signal
 import subprocess
@@ -336,7 +337,15 @@ def test_settings_at_odds_with_the_input(tmp_path: Path, values: dict[str, objec
         prepare([tmp_path / "some.csv"], tmp_path / "s", PrepareConfig(**values))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("values", [{"jobs": -1}, {"limit": -1}, {"num_conformers": 256}, {"timeout_s": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"jobs": -1},
+        {"limit": -1},
+        {"num_conformers": 256},
+        *({"timeout_s": limit} for limit in (0, math.nan, math.inf, 1e12)),
+    ],
+)
 def test_settings_out_of_range(values: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         PrepareConfig(**values)  # type: ignore[arg-type]

@@ -214,8 +214,8 @@ class ConformalIntervals(Calibrator):
     def fit(cls, data: HeldOut) -> ConformalIntervals | None:
         """A width that goes with the spread and with the similarity, as far as `data` has them.
 
-        None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
-        for half of them. Fewer than 200 molecules say nothing about the similarity.
+        None where the molecules are too few for the coverage, or where the spread is 0 for half of them or unknown for
+        one. Fewer than 200 molecules say nothing about the similarity.
         """
         found, spread_B = cls(1.0), data.predicted.spread_B
         if spread_B is not None:
