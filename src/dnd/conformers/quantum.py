@@ -134,8 +134,6 @@ def quantum_values(
     Returns:
         The values, or the reason why there are none. Bonds are in the order of `GetBonds`.
     """
-    from rdkit import Chem  # here, so that the names and units above can be read without it
-
     full = Chem.AddHs(mol)
     atoms = list(full.GetAtoms())
     if len(positions_A3) != len(atoms):

@@ -203,7 +203,6 @@ class _Sums:
 
 
 # Where one molecule's atoms look: attention beside distance in space, for a student that has attention.
-#
 
 
 _LIMIT_LABELLED = 40  # atoms; more symbols on the axes would touch

@@ -1,6 +1,6 @@
 """Memory-mapped shards as flat NumPy arrays and offsets, and several stores read as one.
 
-Batches are gathered without a loop over molecules.
+Batches are gathered without a loop over molecules. RDKit is never imported here: a training machine needs none.
 """
 
 from __future__ import annotations
@@ -43,10 +43,6 @@ from dnd.store.schema import (
 
 if TYPE_CHECKING:
     from dnd.common.runs import MappedFile
-
-# Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
-#
-# RDKit is never imported here: a training machine needs none.
 
 
 class Store:

@@ -149,6 +149,19 @@ def test_a_molecule_of_repeated_folds_is_counted_once():
     assert found.targets[0].judged.judged_on == 60
 
 
+@pytest.mark.parametrize(("positives", "sign"), [(3, 1.0), (50, -1.0)])
+def test_probabilities_that_are_left_as_they_are_have_the_true_reason(positives: int, sign: float):
+    """A hundred labels are not too few: they are of one class, or the model ranks the classes the wrong way round."""
+    labels = (np.arange(300) % 100 < positives).astype(float)[:, None]
+    predictions = 0.5 + sign * (labels - 0.5) / 3 + np.random.default_rng(1).normal(0, 0.1, (300, 1))
+    _, found = calibrate([(parts(100, 100, 100), predictions.clip(0.01, 0.99))], labels, ["classification"])
+    (line, *_) = sentences(found, ["a"], ["classification"], "the validation part")
+    assert line == (
+        "a: probabilities as the model gives them, because 100 held-out labels have fewer than 5 of a class, "
+        "or rank the classes the wrong way round"
+    )
+
+
 def test_the_counts_of_a_part_have_the_mean_1():
     """Platt's scaling smooths its labels by their number, and would take other counts for more or fewer labels."""
     data = HeldOut(np.zeros(4), Predicted(np.full(4, 0.5)), counts_B=np.array([0.1, 0.3, 1.6, 2.0]))
