@@ -190,7 +190,7 @@ def _coordinates(record: Record) -> Placed | Misfit:
             misfit = misfit or _plain_misfit(text)
             continue
         mol = Chem.AddHs(parsed)
-        if record.charge and Chem.GetFormalCharge(mol) != record.charge:
+        if record.charge is not None and Chem.GetFormalCharge(mol) != record.charge:
             found = f"charge {record.charge} of the coordinates, {Chem.GetFormalCharge(mol)} of the SMILES"
             misfit = Misfit("match", found, text)
             continue
@@ -205,15 +205,15 @@ def _coordinates(record: Record) -> Placed | Misfit:
 def _bonds_from_coordinates(record: Record) -> Placed | Misfit:
     assert record.atomic_numbers_A is not None
     assert record.positions_A3 is not None
-    mol = _point_mol(record.atomic_numbers_A, record.positions_A3)
+    mol, charge = _point_mol(record.atomic_numbers_A, record.positions_A3), record.charge or 0
     try:
         if mol.GetNumAtoms() == 1:
-            _settle_alone(mol, record.charge)
+            _settle_alone(mol, charge)
         else:
-            rdDetermineBonds.DetermineBonds(mol, charge=record.charge)
+            rdDetermineBonds.DetermineBonds(mol, charge=charge)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        return Misfit("match", f"no bonds fit the coordinates at charge {record.charge}: {reason}")
+        return Misfit("match", f"no bonds fit the coordinates at charge {charge}: {reason}")
     Chem.AssignStereochemistryFrom3D(mol)
     return _reorder(mol, record.positions_A3, "")
 

@@ -537,7 +537,7 @@ def _record(row: int, name: str, frame: list[str], wanted: tuple[str, ...]) -> R
         smiles=smiles,
         atomic_numbers_A=np.array([_atomic_number(atom[0]) for atom in atoms], dtype=np.int64),
         positions_A3=np.array([[parse_number(text) for text in atom[1:4]] for atom in atoms], dtype=np.float32),
-        charge=int(float(charge.group(1))) if charge else 0,
+        charge=int(float(charge.group(1))) if charge else None,
         method="dft" if is_qm9 else method_of(name),
         targets=targets,
     )

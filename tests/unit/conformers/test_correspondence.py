@@ -113,6 +113,18 @@ def test_a_single_atom_has_its_charge_and_no_hydrogens(number: int, charge: int,
     assert placed.atomic_numbers_A.tolist() == [number]
 
 
+@pytest.mark.parametrize(("stated", "fits"), [(None, True), (1, True), (0, False), (-1, False)])
+def test_a_charge_that_the_file_states_is_that_of_the_smiles(stated: int | None, fits: bool) -> None:
+    positions = [[0, 0, 0], [0.96, 0, 0.2], [-0.24, 0.93, 0.2], [-0.6, -0.7, 0.2]]
+    record = Record(
+        0, "ion.xyz", "coordinates", smiles=("[OH3+]",), atomic_numbers_A=np.array([8, 1, 1, 1]),
+        positions_A3=np.array(positions, np.float32), charge=stated,
+    )  # fmt: skip
+    placed = place(record)
+    assert isinstance(placed, Placed) == fits
+    assert fits or placed == Misfit("match", f"charge {stated} of the coordinates, 1 of the SMILES", "[OH3+]")
+
+
 def test_foreign_coordinates_are_a_misfit(qm9: list[Record]) -> None:
     record = qm9[0]
     other = Record(0, "x", "coordinates", ("CCO",), "", record.atomic_numbers_A, record.positions_A3)
