@@ -18,6 +18,7 @@ from dnd.common.files import write_manifest
 from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import prepare
 from dnd.store.reader import Store
+from dnd.store.schema import AUXILIARY_FIELDS
 from dnd.store.settings import PrepareConfig
 
 
@@ -35,14 +36,22 @@ CHANGES: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
     "many conformers": ("num_conformers", lambda cells: [200 for _ in cells], "positions of another length"),
     "no atoms": ("node_features", lambda cells: [[] for _ in cells], "a row without atoms"),
     "no SMILES": ("smiles", lambda cells: [None for _ in cells], "a row without a value"),
+    "few targets": ("targets", lambda cells: [[] for _ in cells], "targets of another length"),
+    "targets of one row": ("targets", lambda cells: [[1.0], [1.0, 2.0]], "targets of another length"),
+    "few charges": ("charges", lambda cells: [[0.0] for _ in cells], "charges of another length"),
+    "no surface": ("surface", lambda cells: [[] for _ in cells], "surface of another length"),
+    "uneven descriptors": ("descriptors", lambda cells: [cells[0], cells[1][1:]], "descriptors of another length"),
+    "fingerprint places": ("fingerprints", everywhere(1024), "fingerprints beyond their range"),
+    "places of Avalon": ("avalon", everywhere(1024), "avalon beyond their range"),
 }
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    (folder / "a.csv").write_text("smiles\nCCO\nc1ccccc1O\n")
-    prepare([folder / "a.csv"], folder / "store", PrepareConfig(conformers="etkdg"))
+    (folder / "a.csv").write_text("smiles,y\nCCO,1\nc1ccccc1O,2\n")
+    config = PrepareConfig(conformers="etkdg", target_columns=("y",), auxiliary=tuple(AUXILIARY_FIELDS))
+    prepare([folder / "a.csv"], folder / "store", config)
     return folder / "store"
 
 

@@ -106,10 +106,10 @@ def test_a_store_that_is_replaced_while_it_is_opened_is_refused(
 
     real = module._map_shard
 
-    def late(path: Path) -> object:
+    def late(path: Path, num_targets: int) -> object:
         if path.name == shard_name(1):
             os.replace(tmp_path / "other" / path.name, path)
-        return real(path)
+        return real(path, num_targets)
 
     monkeypatch.setattr(module, "_map_shard", late)
     with pytest.raises(CorruptFileError, match=f"{shard_name(1)} changed while it was read"):

@@ -33,9 +33,6 @@ from dnd.store.reader import Store
 from dnd.store.schema import SCHEMA_VERSION
 from dnd.training.settings import LoopConfig, Objective
 
-# How time and memory grow with the atoms of a molecule, the molecules of a store, the rows of a file, and threads.
-
-
 ATOMS = (10, 30, 100, 300)
 NETWORKS = ("gine-small", "tokengt-small", "teacher 64x4")
 ROWS = (4_000, 16_000, 64_000)
@@ -243,9 +240,8 @@ def points_csv(points: Sequence[Point]) -> str:
 # The curves of `dnd bench scaling` as a picture: time above, memory below, an axis per column.
 
 
-_GROWING = (
-    "atoms"  # here cost grows by orders of magnitude; elsewhere it should be level, which only an axis from 0 shows
-)
+# Along this axis cost grows by orders of magnitude; elsewhere it should be level, which only an axis from 0 shows.
+_GROWING = "atoms"
 
 
 def write_points(points: Sequence[Point], stem: Path) -> list[Path]:

@@ -34,6 +34,7 @@ from dnd.tables.sdf import parse_molblock
 # Atoms within 1.3 times the sum of their covalent radii are taken for bonded where only coordinates are known. A bond
 # too many in a strained ring does no harm, since the SMILES' bonds only have to be among them.
 _COVALENT_FACTOR = 1.3
+_NOT_FINITE = "a coordinate is not a finite number"
 _MOST_MATCHES = 200  # that are tried, where equal branches may be exchanged, for one with the molecule's configuration
 
 
@@ -75,7 +76,11 @@ def place(record: Record) -> Placed | Misfit:
 
     It is the molecule that models see, of the usual isotopes: see `without_isotopes`.
     """
+    if not _is_finite(record.positions_A3):
+        return Misfit("parse", _NOT_FINITE, " ".join(record.smiles))
     placed = _place(record)
+    if isinstance(placed, Placed) and not _is_finite(placed.positions_A3):
+        return Misfit("parse", _NOT_FINITE, placed.molecule.smiles)
     if isinstance(placed, Placed) and has_isotopes(placed.molecule.mol):
         placed = _of_usual_isotopes(placed)
     if isinstance(placed, Misfit) or placed.positions_A3 is None:
@@ -86,6 +91,10 @@ def place(record: Record) -> Placed | Misfit:
         if own is not None:
             return own
     return Misfit("match", problem, placed.molecule.smiles) if problem else placed
+
+
+def _is_finite(positions_A3: Float[np.ndarray, "atoms 3"] | None) -> bool:
+    return positions_A3 is None or bool(np.isfinite(positions_A3).all())
 
 
 def _of_usual_isotopes(placed: Placed) -> Placed | Misfit:
@@ -171,8 +180,6 @@ def _plain_misfit(text: str) -> Misfit:
 def _coordinates(record: Record) -> Placed | Misfit:
     assert record.atomic_numbers_A is not None
     assert record.positions_A3 is not None
-    if not np.isfinite(record.positions_A3).all():
-        return Misfit("parse", "a coordinate is not a finite number", " ".join(record.smiles))
     if not record.smiles:
         return _bonds_from_coordinates(record)
     misfit = None
@@ -183,7 +190,7 @@ def _coordinates(record: Record) -> Placed | Misfit:
             misfit = misfit or _plain_misfit(text)
             continue
         mol = Chem.AddHs(parsed)
-        if record.charge and Chem.GetFormalCharge(mol) != record.charge:
+        if record.charge is not None and Chem.GetFormalCharge(mol) != record.charge:
             found = f"charge {record.charge} of the coordinates, {Chem.GetFormalCharge(mol)} of the SMILES"
             misfit = Misfit("match", found, text)
             continue
@@ -198,14 +205,25 @@ def _coordinates(record: Record) -> Placed | Misfit:
 def _bonds_from_coordinates(record: Record) -> Placed | Misfit:
     assert record.atomic_numbers_A is not None
     assert record.positions_A3 is not None
-    mol = _point_mol(record.atomic_numbers_A, record.positions_A3)
+    mol, charge = _point_mol(record.atomic_numbers_A, record.positions_A3), record.charge or 0
     try:
-        rdDetermineBonds.DetermineBonds(mol, charge=record.charge)
+        if mol.GetNumAtoms() == 1:
+            _settle_alone(mol, charge)
+        else:
+            rdDetermineBonds.DetermineBonds(mol, charge=charge)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        return Misfit("match", f"no bonds fit the coordinates at charge {record.charge}: {reason}")
+        return Misfit("match", f"no bonds fit the coordinates at charge {charge}: {reason}")
     Chem.AssignStereochemistryFrom3D(mol)
     return _reorder(mol, record.positions_A3, "")
+
+
+def _settle_alone(mol: Chem.Mol, charge: int) -> None:
+    """A single atom with its charge and without hydrogens; RDKit's search for bonds passes it over."""
+    (atom,) = mol.GetAtoms()
+    atom.SetFormalCharge(charge)
+    atom.SetNoImplicit(True)
+    Chem.SanitizeMol(mol)
 
 
 def _molblock(block: str) -> Placed | Misfit:

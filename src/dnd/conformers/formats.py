@@ -340,36 +340,52 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
     missing = [name for name in _NEEDED if name not in arrays]
     if missing:
         raise InputError(f"{path} lacks the arrays {missing}", found=sorted(arrays), expected=list(_NEEDED))
+    _require_fitting(path, arrays)
     counts = arrays["n_atoms"].astype(np.int64)
-    positions, total = arrays["R"], int(counts.sum())
-    if positions.shape != (total, 3) or arrays["Z"].shape != (total,) or len(arrays["smiles"]) != len(counts):
-        shapes = f"R {positions.shape}, Z {arrays['Z'].shape}, {len(arrays['smiles'])} SMILES"
-        raise CorruptFileError(
-            f"arrays of {path} do not fit together", found=shapes, expected=f"{total} atoms of {len(counts)} molecules"
-        )
-    if arrays["Z"].dtype.kind not in "iu" or arrays["n_atoms"].dtype.kind not in "iu":
-        kinds = f"Z {arrays['Z'].dtype}, n_atoms {arrays['n_atoms'].dtype}"
+    targets = _targets(path, arrays, target_columns)
+    return RecordSource(path.name, _array_records(path.name, arrays, counts, targets), True, len(counts))
+
+
+def _require_fitting(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays that are not those of molecules one behind the other.
+
+    Raises:
+        CorruptFileError: they do not fit together.
+        InputError: one has values of another kind.
+    """
+    counts, positions = arrays["n_atoms"], arrays["R"]
+    if arrays["Z"].dtype.kind not in "iu" or counts.dtype.kind not in "iu":
+        kinds = f"Z {arrays['Z'].dtype}, n_atoms {counts.dtype}"
         raise InputError(f"{path} has numbers of atoms that are not whole", found=kinds, expected="integers")
     if positions.dtype != np.int16 and positions.dtype.kind != "f":
         raise InputError(f"{path} has positions of an unknown unit", found=positions.dtype, expected="float32 or int16")
-    targets = _targets(path, arrays, target_columns)
-    return RecordSource(path.name, _array_records(path.name, arrays, counts, targets), True, len(counts))
+    if arrays["smiles"].dtype.kind not in "SU":
+        raise InputError(f"{path} has SMILES that are no text", found=arrays["smiles"].dtype, expected="strings")
+    total, molecules = int(counts.sum(dtype=np.int64)), counts.shape
+    wanted = {"R": (total, 3), "Z": (total,), "smiles": molecules, **({"mmff": molecules} if "mmff" in arrays else {})}
+    if counts.ndim != 1 or counts.min(initial=0) < 0 or any(arrays[name].shape != own for name, own in wanted.items()):
+        shapes = ", ".join(f"{name} {arrays[name].shape}" for name in ("n_atoms", *wanted))
+        raise CorruptFileError(
+            f"arrays of {path} do not fit together", found=shapes, expected=f"{total} atoms of {counts.size} molecules"
+        )
 
 
 def label_names(path: Path) -> list[str]:
     """Names of the labels of an .npz of conformers, in it or beside it.
 
     Raises:
-        CorruptFileError: no readable .npz.
+        CorruptFileError: no readable .npz, or its labels have no names.
     """
-    return _names(_labels(path, read_arrays(path)))
+    return _names(path, _labels(path, read_arrays(path)))
 
 
 def _array_records(
     name: str, arrays: dict[str, np.ndarray], counts: np.ndarray, targets: np.ndarray | None
 ) -> Iterator[Record]:
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    numbers, positions, smiles, relaxed_by_mmff = arrays["Z"], arrays["R"], arrays["smiles"], arrays.get("mmff")
+    with np.errstate(over="ignore"):  # a record with an infinite coordinate is a misfit
+        positions = arrays["R"] if arrays["R"].dtype == np.int16 else arrays["R"].astype(np.float32, copy=False)
+    numbers, smiles, relaxed_by_mmff = arrays["Z"], arrays["smiles"], arrays.get("mmff")
     for row, (begin, end) in enumerate(pairwise(offsets.tolist())):
         positions_A3 = positions[begin:end]
         method = method_of(name)
@@ -381,7 +397,7 @@ def _array_records(
             layout="smiles_with_hydrogens",
             smiles=(_text(smiles[row]),),
             atomic_numbers_A=numbers[begin:end].astype(np.int64),
-            positions_A3=positions_A3 * _MILLI if positions.dtype == np.int16 else positions_A3.astype(np.float32),
+            positions_A3=positions_A3 * _MILLI if positions.dtype == np.int16 else positions_A3,
             method=method,
             targets=() if targets is None else tuple(targets[row].tolist()),
         )
@@ -391,12 +407,19 @@ def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -
     if not wanted:
         return None
     labels = _labels(path, arrays)
-    names = _names(labels)
+    names = _names(path, labels)
     require_columns(path.name, names, wanted)
+    repeated = [name for name in wanted if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path} has more than one label named {repeated[0]!r}", next_step="Rename all but one")
     if labels is not arrays and not np.array_equal(labels.get("ids", ()), arrays.get("ids", ())):
         raise InputError(f"{_beside(path)} is not the label file of {path.name}", found="other ids")
-    if len(labels["props"]) != len(arrays["n_atoms"]):
-        raise CorruptFileError(f"labels of {path} do not fit", found=labels["props"].shape)
+    if labels["props"].shape != (len(arrays["n_atoms"]), len(names)) or labels["props"].dtype.kind not in "fiub":
+        raise CorruptFileError(
+            f"labels of {path} do not fit",
+            found=f"props {labels['props'].dtype} {labels['props'].shape}",
+            expected=f"numbers, {len(names)} of each of {len(arrays['n_atoms'])} molecules",
+        )
     columns = labels["props"][:, [names.index(name) for name in wanted]]
     with np.errstate(over="ignore"):
         stored: np.ndarray = columns.astype(np.float32)
@@ -415,8 +438,12 @@ def _labels(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays if "props" in arrays or not _beside(path).is_file() else read_arrays(_beside(path))
 
 
-def _names(labels: dict[str, np.ndarray]) -> list[str]:
-    return [_text(name) for name in labels["names"]] if "names" in labels and "props" in labels else []
+def _names(path: Path, labels: dict[str, np.ndarray]) -> list[str]:
+    if "names" not in labels or "props" not in labels:
+        return []
+    if labels["names"].ndim != 1:
+        raise CorruptFileError(f"labels of {path} have no names", found=f"names {labels['names'].shape}")
+    return [_text(name) for name in labels["names"]]
 
 
 def _text(value: object) -> str:
@@ -510,7 +537,7 @@ def _record(row: int, name: str, frame: list[str], wanted: tuple[str, ...]) -> R
         smiles=smiles,
         atomic_numbers_A=np.array([_atomic_number(atom[0]) for atom in atoms], dtype=np.int64),
         positions_A3=np.array([[parse_number(text) for text in atom[1:4]] for atom in atoms], dtype=np.float32),
-        charge=int(float(charge.group(1))) if charge else 0,
+        charge=int(float(charge.group(1))) if charge else None,
         method="dft" if is_qm9 else method_of(name),
         targets=targets,
     )

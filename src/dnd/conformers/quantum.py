@@ -134,8 +134,6 @@ def quantum_values(
     Returns:
         The values, or the reason why there are none. Bonds are in the order of `GetBonds`.
     """
-    from rdkit import Chem  # here, so that the names and units above can be read without it
-
     full = Chem.AddHs(mol)
     atoms = list(full.GetAtoms())
     if len(positions_A3) != len(atoms):
@@ -143,8 +141,9 @@ def quantum_values(
     if not np.isfinite(positions_A3).all():
         return "a coordinate is not a finite number"
     numbers_A = np.array([atom.GetAtomicNum() for atom in atoms], dtype=np.int64)
-    if not len(atoms) or numbers_A.min() < 1 or numbers_A.max() > _HEAVIEST:
-        return f"GFN2-xTB has no parameters for atomic number {numbers_A.max(initial=0)}"
+    unknown = numbers_A[(numbers_A < 1) | (numbers_A > _HEAVIEST)]
+    if len(unknown) or not len(atoms):
+        return f"{METHOD} has no parameters for atomic number {unknown.max(initial=0)}"
     charge = sum(atom.GetFormalCharge() for atom in atoms)
     unpaired = sum(atom.GetNumRadicalElectrons() for atom in atoms)
     found = _calculate(numbers_A, _own_frame(numbers_A, np.asarray(positions_A3)), charge, unpaired, accuracy)
@@ -295,7 +294,7 @@ ATOM_STEPS = (0.0002, 0.02)
 """What 1 stands for in `atoms`: e and kcal/mol; a fifth of what the calculation's own accuracy leaves open."""
 BOND_STEP = 0.0002
 _KIND = "dnd quantum labels 1"
-_ARRAYS = ("rows", "smiles_crc", "num_atoms", "num_bonds", "molecules", "atoms", "bonds", "failed_rows")
+_WHOLE = ("rows", "smiles_crc", "num_atoms", "num_bonds", "atoms", "bonds", "failed_rows")
 
 
 @dataclass(frozen=True)
@@ -422,10 +421,10 @@ class QuantumLabels:
             about = json.loads(str(arrays.pop("about", "{}")))
         except (ValueError, RecursionError) as error:
             raise CorruptFileError(f"{path} contains no quantum labels", found=str(error)) from error
-        if not isinstance(about, dict) or about.get("kind") != _KIND:
+        if not isinstance(about, dict) or about.get("kind") != _KIND or not isinstance(about.get("source"), str):
             raise InputError(f"{path} contains no quantum labels", found=sorted(arrays), expected=_KIND)
         reasons = arrays.pop("failed_reasons", np.empty(0, dtype="S1"))
-        if not _fit(arrays) or len(reasons) != len(arrays["failed_rows"]):
+        if not _fit(arrays) or reasons.shape != arrays["failed_rows"].shape or reasons.dtype.kind != "S":
             raise CorruptFileError(f"the arrays of {path} do not fit together")
         rows = arrays.pop("failed_rows").tolist()
         return cls(about, arrays, dict(zip(rows, (reason.decode() for reason in reasons.tolist()), strict=True)))
@@ -482,16 +481,21 @@ def joined(parts: Sequence[QuantumLabels]) -> QuantumLabels:
 
 
 def _fit(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether all arrays are there and as long as each other says."""
-    if any(name not in arrays for name in _ARRAYS):
+    """Whether all arrays are there, numbers, and as long as each other says."""
+    if any(name not in arrays for name in (*_WHOLE, "molecules")):
         return False
-    number = len(arrays["rows"])
+    kinds = {name: arrays[name].dtype.kind for name in (*_WHOLE, "molecules")}
+    if kinds.pop("molecules") != "f" or any(kind not in "iu" for kind in kinds.values()):
+        return False
+    rows = (arrays["rows"].size,)
     shapes = {
-        "smiles_crc": (number,),
-        "num_atoms": (number,),
-        "num_bonds": (number,),
-        "molecules": (number, len(QUANTITIES)),
+        "rows": rows,
+        "smiles_crc": rows,
+        "num_atoms": rows,
+        "num_bonds": rows,
+        "molecules": (*rows, len(QUANTITIES)),
         "atoms": (int(arrays["num_atoms"].sum(dtype=np.int64)), len(ATOM_QUANTITIES)),
         "bonds": (int(arrays["num_bonds"].sum(dtype=np.int64)),),
+        "failed_rows": (arrays["failed_rows"].size,),
     }
     return all(arrays[name].shape == shape for name, shape in shapes.items())

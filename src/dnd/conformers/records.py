@@ -39,7 +39,7 @@ class Record:
         molblock: mol block of an SDF record.
         atomic_numbers_A: elements, for the layouts with coordinates of their own.
         positions_A3: positions in angstrom, for the same layouts.
-        charge: net charge, for coordinates without a SMILES.
+        charge: net charge that the file states, 0 of coordinates without a SMILES where it states none.
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
         generated_JA3: J conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.
@@ -54,7 +54,7 @@ class Record:
     molblock: str = ""
     atomic_numbers_A: Int[np.ndarray, "atoms"] | None = None
     positions_A3: Float[np.ndarray, "atoms 3"] | None = None
-    charge: int = 0
+    charge: int | None = None
     method: str = "file"
     targets: tuple[float, ...] = ()
     generated_JA3: Float[np.ndarray, "conformers atoms 3"] | None = None

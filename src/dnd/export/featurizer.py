@@ -32,6 +32,7 @@ ATOMIC_NUMBERS, CHARGES, DEGREES, HYDROGENS, RADICALS = range(1, 119), range(-5,
 ATOM = re.compile(r"\[[^\[\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
 SELFIES = re.compile(r"(?:\[(?:C|N|O|S|P|F|Cl|Br|I)\]){2,}")  # as SMILES atoms without hydrogens, so if with [C]
 VALENCE_IS_STRICT = {1, 6, 7, 8, 9}  # other elements may have more bonds than RDKit knows
+MOST_WALKS = 3_000_000  # of six bonds; C60 has 44,000
 ROUNDS = 8  # of writing and reading until a canonical SMILES stays as it is
 BATCH_TOKENS = 1000  # atoms and directed bonds that go through the network at once
 
@@ -62,6 +63,9 @@ class Exported:
         values_BC = np.full((len(smiles), len(self.settings["targets"])), np.nan)
         for rows in batches({row: len(own["atoms"]) + len(own["bonds"]) for row, own in graphs.items()}):
             values_BC[rows] = self.session.run(["values"], pack([graphs[row] for row in rows]))[0]
+        for row in graphs:
+            if not np.isfinite(values_BC[row]).all():
+                values_BC[row], reasons[row] = np.nan, "the model gives no finite number for this molecule"
         for column, target in enumerate(self.settings["targets"]):
             if "most_atoms" in target:
                 large = [row for row, own in graphs.items() if len(own["atoms"]) > target["most_atoms"]]
@@ -108,14 +112,12 @@ def read(text: str, limits: Mapping[str, int], *, standardize: bool = False) -> 
     text = text.strip() if isinstance(text, str) else ""
     if not text:
         return "empty SMILES"
-    if len(text) > limits["text_bytes"]:
-        return f"SMILES of {len(text)} characters, at most {limits['text_bytes']} are read"
     if not text.isascii() or not text.isprintable() or " " in text or "~" in text:
         return "a blank, a ~ or a character that is not printable ASCII"
-    if "[C]" in text and SELFIES.fullmatch(text):
-        return "the text is SELFIES, not a SMILES"
     if reason := _too_much(text, limits):
         return reason
+    if "[C]" in text and SELFIES.fullmatch(text):
+        return "the text is SELFIES, not a SMILES"
     with rdBase.BlockLogs():
         try:
             mol, relaxed = _parse(text)
@@ -136,6 +138,7 @@ def _too_much(text: str, limits: Mapping[str, int]) -> str:
         depth += (character == "(") - (character == ")")
         deepest = max(deepest, depth)
     counted = {
+        "text_bytes": (len(text), "characters"),
         "atom_tokens": (len(ATOM.findall(text)), "atoms written"),
         "ring_digits": (sum(map(str.isdigit, outside)), "ring-closure digits"),
         "fragments": (outside.count(".") + 1, "fragments"),
@@ -195,6 +198,8 @@ def _plain(mol: Any) -> Any:
 def _canonical(mol: Any, relaxed: bool, limits: Mapping[str, int]) -> Any:
     if not 0 < mol.GetNumAtoms() <= limits["heavy_atoms"]:
         return f"{mol.GetNumAtoms()} atoms without hydrogens, 1 to {limits['heavy_atoms']} are read"
+    if _walks(mol) > MOST_WALKS:
+        return "atoms bound too densely"
     spelling = ""
     for _ in range(ROUNDS):
         smiles = Chem.MolToSmiles(mol)
@@ -207,7 +212,16 @@ def _canonical(mol: Any, relaxed: bool, limits: Mapping[str, int]) -> Any:
             return f"its canonical SMILES does not parse back: {smiles}"
         if relaxed:
             _sanitize(mol)
-    return mol
+    return _too_much(spelling, limits) or mol  # it may have more ring digits than the text it came from
+
+
+def _walks(mol: Any) -> float:
+    """Number of walks of six bonds."""
+    adjacency_NN = (Chem.GetAdjacencyMatrix(mol) > 0).astype(float)
+    reached_N = np.ones(len(adjacency_NN))
+    for _ in range(6):
+        reached_N = adjacency_NN @ reached_N
+    return float(reached_N.sum())
 
 
 def _standard(mol: Any, limits: Mapping[str, int]) -> Any:

@@ -531,6 +531,11 @@ class SupervisedObjective(Objective):
         targets_BC = self.scaled_BC[places].to(outputs_BC)
         return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, places), places).loss
 
+    def minus_loss(self, outputs_BC: Tensor, rows: Int[np.ndarray, "molecules"]) -> float:
+        """Minus `loss_of`; NaN where none of the molecules has a label, of which the loss would be a perfect 0."""
+        has_label = not torch.isnan(self.scaled_BC[torch.from_numpy(rows)]).all()
+        return -float(self.loss_of(outputs_BC, rows)) if has_label else math.nan
+
     def _limited(self, outputs_BC: Tensor, targets_BC: Tensor, rows: Tensor) -> Tensor:
         if self.sides_BC is None:
             return targets_BC
@@ -610,7 +615,7 @@ class SupervisedObjective(Objective):
         """By what selects the epoch, larger is better; NaN where it is not defined for so few molecules."""
         rows = self.partition.valid[half]
         if self.best_metric == "valid_loss":
-            return -float(self.loss_of(torch.from_numpy(outputs_VC[half]), rows))
+            return self.minus_loss(torch.from_numpy(outputs_VC[half]), rows)
         labels_VC, values_VC = (on_learned_scale(self.targets, one) for one in (self.targets_BC[rows], raw_VC[half]))
         found = score(metric_names(self.kinds)[0], labels_VC, values_VC, self._weights_of(rows)).value
         return math.nan if found is None else found if self.best_is_max else -found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from dnd.finetuning.evaluation import (
 )
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.prepared_labels import counts_of, describe_targets
-from dnd.finetuning.splits import PARTS, over_folds
+from dnd.finetuning.splits import DEVELOPMENT_PARTS, PARTS, TRAINING_PART, over_folds
 from dnd.finetuning.students import MemberResult, Plan
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.models.students.encoders import MOST_MOLECULES, WHOLE, RepresentationLimits
@@ -128,6 +128,11 @@ class Fitted:
     spread_BC: Array | None = None
     similarity_B: Float[np.ndarray, "molecules"] | None = None
 
+    @property
+    def learned(self) -> Sequence[str]:
+        """The parts that the model learned from."""
+        return DEVELOPMENT_PARTS if self.fit_rows else TRAINING_PART
+
     @classmethod
     def of(cls, results: Sequence[MemberResult], molecules: LabelledMolecules) -> Fitted:
         """Networks alone; their predictions are averaged."""
@@ -173,10 +178,10 @@ def write_outcome(folder: Path, plan: Plan, fitted: Fitted) -> dict[str, Any]:
         name: {"settings": own[0].settings, **_judge(_of_folds(folds, predicted[name]), molecules, fitted)}
         for name, own in beside.items()
     }
-    judged = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, predicted)
+    judged = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, predicted, fitted.learned)
     found = judge_beside_baselines(judged, per_target=tasks.judged_one_by_one)
     metrics["verdicts"] = [one.as_dict() for one in found]
-    alone = Judged(fitted.targets, molecules.exact_BC, molecules.identities, folds, fitted.alone)
+    alone = replace(judged, baselines=fitted.alone)
     metrics["leaderboard"] = [one.ranked() for one in judge_beside_baselines(alone, per_target=tasks.judged_one_by_one)]
     metrics["label_counts"] = label_counts(molecules, tasks.kinds, transforms, plan.parts)
     for line in [*comparison_table(metrics), *(one.sentence() for one in found)]:
@@ -285,7 +290,7 @@ def _judge(folds: Iterable[tuple[Split, Array]], molecules: LabelledMolecules, f
     ]
     names = metric_names([target.kind for target in fitted.targets])
     mapped = any(target.transform.name != "none" for target in fitted.targets)
-    parts = over_folds(judged, [*names, *(RAW_METRICS if mapped else ())])
+    parts = over_folds(judged, [*names, *(RAW_METRICS if mapped else ())], fitted.learned)
     return {"parts": parts, "folds": judged} if len(judged) > 1 else {"parts": parts}
 
 

@@ -403,12 +403,14 @@ def _require_parts(partition: Split, split: str) -> None:
 # Several partitions as one result: means with intervals. Comparisons with baselines are in `verdict.py`.
 #
 # The training sets of folds overlap, so their results are not independent and the plain standard error is too small.
-# The variance of a mean over folds is taken as (1/J + n_test/n_train) s² instead, J folds with sample variance s².
+# The variance of a mean over folds is taken as (1/J + n_test/n_train) s² instead, J folds with sample variance s². What
+# a blend learns from, by predictions out of fold, is the validation part too.
 #
 # Source: Nadeau and Bengio, Machine Learning 52 (2003) 239; for repeated folds Bouckaert and Frank, PAKDD 2004.
 
 
 CONFIDENCE = 0.95
+TRAINING_PART, DEVELOPMENT_PARTS = ("train",), ("train", "valid")
 Fold = Mapping[str, Mapping[str, Any]]
 
 
@@ -417,7 +419,7 @@ def half_width(values: Sequence[float], share: float) -> float | None:
 
     Args:
         values: one per fold.
-        share: molecules of the test part over those of the training part.
+        share: molecules of the test part over those that the model learned from.
 
     Returns:
         None for fewer than two folds.
@@ -429,11 +431,19 @@ def half_width(values: Sequence[float], share: float) -> float | None:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation
 
 
-def over_folds(folds: Sequence[Fold], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Mean, sample deviation and half width of each metric of each part; one fold is handed on as it is."""
+def over_folds(
+    folds: Sequence[Fold], metrics: Sequence[str], learned: Sequence[str] = TRAINING_PART
+) -> dict[str, dict[str, Any]]:
+    """Mean, sample deviation and half width of each metric of each part; one fold is handed on as it is.
+
+    Args:
+        folds: metrics of the parts of each fold.
+        metrics: names of the metrics.
+        learned: the parts that the model learned from.
+    """
     if len(folds) == 1:
         return {part: dict(values) for part, values in folds[0].items()}
-    share = held_out_share(folds)
+    share = held_out_share(folds, learned)
     found: dict[str, dict[str, Any]] = {}
     for part in PARTS:
         found[part] = {"molecules": sum(fold[part]["molecules"] for fold in folds), "folds": len(folds)}
@@ -449,9 +459,10 @@ def over_folds(folds: Sequence[Fold], metrics: Sequence[str]) -> dict[str, dict[
     return found
 
 
-def held_out_share(folds: Sequence[Fold]) -> float:
-    """Molecules of the test parts over those of the training parts."""
-    return float(sum(fold["test"]["molecules"] for fold in folds) / sum(fold["train"]["molecules"] for fold in folds))
+def held_out_share(folds: Sequence[Fold], learned: Sequence[str]) -> float:
+    """Molecules of the test parts over those of the parts that the model learned from."""
+    taught = sum(fold[part]["molecules"] for fold in folds for part in learned)
+    return float(sum(fold["test"]["molecules"] for fold in folds) / taught)
 
 
 def _mean_of(values: Iterable[float | None]) -> float | None:

@@ -107,7 +107,7 @@ def probe_head(objective: SupervisedObjective, steps: int, seed: int, *, keep_la
 
 def _score(objective: SupervisedObjective, outputs_VC: Tensor, rows: np.ndarray, half: np.ndarray) -> float:
     """Minus the loss of half of the molecules `rows`."""
-    return -float(objective.loss_of(outputs_VC[torch.from_numpy(half)], rows[half]))
+    return objective.minus_loss(outputs_VC[torch.from_numpy(half)], rows[half])
 
 
 def _embedded(objective: SupervisedObjective, rows: np.ndarray) -> Tensor:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from dnd.chemistry.splits import Split, rows_of_molecules
 from dnd.common.compute import derive_seed
 from dnd.common.log import counted
-from dnd.finetuning.splits import half_width
+from dnd.finetuning.splits import TRAINING_PART, half_width
 from dnd.predictor.metrics import LARGER_IS_BETTER, metric_names, significant
 from dnd.predictor.targets import Target, groups_of, on_learned_scale
 
@@ -184,6 +184,7 @@ class Judged:
         identities: identities of all molecules, such as canonical SMILES.
         folds: partitions and the model's predictions.
         baselines: name → predictions for each partition.
+        learned: the parts that the model learned from.
     """
 
     targets: Sequence[Target]
@@ -191,6 +192,7 @@ class Judged:
     identities: Sequence[str]
     folds: Sequence[tuple[Split, Array]]
     baselines: Mapping[str, Sequence[Array]]
+    learned: Sequence[str] = TRAINING_PART
 
 
 def judge_beside_baselines(judged: Judged, *, per_target: bool) -> list[Verdict]:
@@ -255,7 +257,7 @@ class _Scaled:
         for values_BC in systems.values():
             usable_B &= np.isfinite(values_BC[part.test][:, columns]).all(axis=1)
         self.rows = part.test[usable_B]
-        self.share = len(part.test) / max(1, len(part.train))
+        self.share = len(part.test) / max(1, sum(len(getattr(part, name)) for name in judged.learned))
         self.raw_BC = labels_BC[usable_B]
         self.predictions = {name: values[self.rows][:, columns] for name, values in systems.items()}
         own = [judged.identities[row] for row in self.rows]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.compute import numpy_generator
 from dnd.common.errors import InputError
+from dnd.common.log import counted
 from dnd.conformers.generate import generate_conformers
 from dnd.models.students.base import Student
 from dnd.models.students.tokengt import AttentionMap, TokenGT
@@ -202,7 +203,6 @@ class _Sums:
 
 
 # Where one molecule's atoms look: attention beside distance in space, for a student that has attention.
-#
 
 
 _LIMIT_LABELLED = 40  # atoms; more symbols on the axes would touch
@@ -278,11 +278,18 @@ def _drawn(
         for (layer, head, one, two), weight in np.ndenumerate(weights_LHNN)
     ]
     columns = ("layer", "head", "atom", "looks_at", "element", "looks_at_element", "distance_angstrom", "attention")
-    correlation = float(np.corrcoef(mean_NN[pairs], distance_NN[pairs])[0, 1]) if len(symbols) > 2 else float("nan")
     far = float((mean_NN * distance_NN).sum(axis=1).mean())
     sentence = (
-        f"{smiles}: {len(symbols)} atoms, {weights_LHNN.shape[0]} layers of {weights_LHNN.shape[1]} heads; correlation "
-        f"of mean attention and distance {correlation:+.2f}; attended distance {far:.2f} Å, uniform attention "
+        f"{smiles}: {counted(len(symbols), 'atom')}, {weights_LHNN.shape[0]} layers of {weights_LHNN.shape[1]} heads; "
+        f"{_correlation_words(mean_NN, distance_NN)}attended distance {far:.2f} Å, uniform attention "
         f"{float(distance_NN.mean()):.2f} Å."
     )
     return Finding("attention", figure, columns, rows, sentence)
+
+
+def _correlation_words(mean_NN: Float[np.ndarray, "atoms atoms"], distance_NN: Float[np.ndarray, "atoms atoms"]) -> str:
+    """Empty for so few atoms that their distances do not vary."""
+    if len(mean_NN) < _FEWEST_ATOMS:
+        return ""
+    correlation = float(_correlation(mean_NN[None, None], distance_NN)[0, 0])
+    return f"correlation of mean attention and distance {correlation:+.2f}; " if np.isfinite(correlation) else ""

@@ -35,8 +35,6 @@ from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import Row
 from dnd.tables.writers import csv_text
 
-# How much each atom adds to a prediction, and the molecule coloured by it.
-
 # How much each atom adds to a prediction, by changing it and predicting again.
 #
 # .. math:: c_i = f(M) - \frac{1}{|V_i|} \sum_{M' \in V_i} f(M')
@@ -50,7 +48,6 @@ from dnd.tables.writers import csv_text
 # The contributions need not sum to the prediction, and an atom that many alternatives do as well has a small one even
 # if the molecule needs it. Source: ours, after the atom-wise removal of Sheridan, J. Chem. Inf. Model. 59 (2019) 1324,
 # and the weights of RDKit's similarity maps (Riniker and Landrum, J. Cheminform. 5 (2013) 43).
-#
 
 
 Predict = Callable[[Sequence[str]], Float[np.ndarray, "molecules outputs"]]
@@ -67,7 +64,8 @@ class Explained:
         smiles: canonical; the atoms are in its order.
         symbols: elements of the atoms.
         output_C: output of the model for it; NaN where a target has none.
-        atoms_NC: contributions, in the unit of the outputs; NaN where the model says nothing.
+        atoms_NC: contributions, in the unit of the outputs; NaN where the model says nothing of the target, 0 for an
+            atom that no other molecule has in its place.
     """
 
     smiles: str
@@ -152,6 +150,7 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
     try:
         if number == 0:
             Chem.Kekulize(changed, clearAromaticFlags=True)
+            _fill_up(changed, place)
             changed.RemoveAtom(place)
         else:
             atom = changed.GetAtomWithIdx(place)
@@ -164,6 +163,15 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
         return str(Chem.MolToSmiles(changed))
     except (Chem.MolSanitizeException, ValueError, RuntimeError):
         return None
+
+
+def _fill_up(mol: Chem.RWMol, place: int) -> None:
+    """Hydrogens for neighbours of an atom that goes, where RDKit adds none itself: a centre would be left a radical."""
+    for bond in mol.GetAtomWithIdx(place).GetBonds():
+        atom = bond.GetOtherAtom(mol.GetAtomWithIdx(place))
+        if atom.GetNoImplicit():
+            atom.SetNumExplicitHs(atom.GetNumExplicitHs() + int(bond.GetValenceContrib(atom)))
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
 
 
 # A molecule coloured by the contributions of its atoms, with a scale: the same picture as SVG and as PNG.
@@ -296,6 +304,9 @@ def _plain(text: str) -> str:
 def _markup(line: str) -> str:
     """As the text of an element; an equals sign is written so that no name looks like an attribute."""
     return escape(line).replace("=", "&#61;")
+
+
+# A model's answers, asked and drawn: a file of molecules, a list of them, or those of a report.
 
 
 _LONGEST_NAME = 60

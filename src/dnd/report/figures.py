@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def drawing(
 def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element without prologue: scales with the page and takes its text colour."""
     buffer = io.StringIO()
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()  # not what a `matplotlibrc` of the current folder says, which may be one that came
         matplotlib.rcParams.update(_STYLE)
+        warnings.simplefilter("ignore", UserWarning)  # of letters that our font has not; the page's fonts have them
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = drawn_svg(text).replace(_INK, "currentColor")

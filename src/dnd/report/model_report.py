@@ -178,7 +178,7 @@ def _value_plots(model: ModelFiles) -> list[Section]:
     drawn, cut = _first(_pairs(model, "regression"))
     units = {target["name"]: target["unit"] for target in model.metrics["targets"]}
     logarithmic = {name: own.name == "log" for name, own in zip(model.names, model.transforms(), strict=True)}
-    answers = _answers(model)
+    answers = _answers(model) if drawn else None
     found: list[Section] = []
     for name, (labels, predictions) in drawn.items():
         known_B = ~np.isnan(model.labels_BC[:, model.names.index(name)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -93,9 +94,8 @@ def _logarithmic_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Decades, and between them 2 and 5 or all digits where there are few."""
     factors = range(1, 10) if high - low < 0.5 else (1, 2, 5) if high - low < 2 else (1,)
     every = max(1, math.ceil((high - low) / _MOST_DECADES))
-    values = [
-        factor * 10.0**decade for decade in range(math.floor(low), math.ceil(high) + 1, every) for factor in factors
-    ]
+    first, last = max(math.floor(low), sys.float_info.min_10_exp), min(math.ceil(high), sys.float_info.max_10_exp)
+    values = [factor * 10.0**decade for decade in range(first, last + 1, every) for factor in factors]
     return [(value, f"{value:.6g}") for value in values if low <= math.log10(value) <= high]
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from rdkit import Chem
 
 from dnd.chemistry.identity import connectivity_key
-from dnd.chemistry.molecule import Conformers, InvalidMolecule, Molecule
+from dnd.chemistry.molecule import Conformers, Molecule
 from dnd.chemistry.parse import parse_smiles, without_isotopes
 from dnd.common.workers import Failure, Work
 from dnd.conformers.atom_matching import Misfit, Placed, place
@@ -176,12 +176,13 @@ def key_of_record(record: Record) -> str | Reject:
 
 def _molecule(record: Record) -> Placed | Misfit:
     """The molecule of a record whose own coordinates, if any, are not wanted, as models see it."""
-    if not record.smiles:
-        return place(record)
-    outcome = without_isotopes(parse_smiles(record.smiles[0]))
-    if isinstance(outcome, InvalidMolecule):
-        return Misfit("parse", outcome.reason, record.smiles[0])
-    return Placed(outcome, np.empty(0, dtype=np.int64))
+    problem = None
+    for text in record.smiles:
+        outcome = without_isotopes(parse_smiles(text))
+        if isinstance(outcome, Molecule):
+            return Placed(outcome, np.empty(0, dtype=np.int64))
+        problem = problem or Misfit("parse", outcome.reason, text)
+    return problem or place(record)
 
 
 def _conformers(

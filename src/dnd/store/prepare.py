@@ -36,6 +36,7 @@ from dnd.store.schema import SCHEMA_VERSION, Reject, StoreRow, format_version
 from dnd.store.settings import SHARD_SIZE, PrepareConfig, describe_run, identity, resolve
 from dnd.store.writer import REJECTS, StoreJournal, count_reasons, write_rejects
 from dnd.tables.molecules import is_key_list, key_digest, read_key_list
+from dnd.tables.streams import STANDARD_INPUT
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def prepare(
         ray: address of a Ray cluster that runs the work instead of local processes; see `RayCluster`.
 
     Raises:
-        InputError: an input can't be read, nothing in it is a molecule, a requested column is in no input,
-            or `out` holds something else.
+        InputError: an input can't be read, nothing in it is a molecule, a requested column is in no input, `out` holds
+            something else, or a run to resume was begun from standard input.
         ConfigError: settings that contradict each other or the inputs.
         StorageError: the disk is full or read-only; finished shards stay.
 
@@ -110,6 +111,12 @@ def prepare(
                     (folder / RUN_RECORD).unlink(missing_ok=True)
                 raise
             journal = StoreJournal(folder, config.further_columns)
+            if journal.entries and STANDARD_INPUT in map(str, inputs):
+                raise InputError(
+                    f"{folder} was begun from standard input, which can't be compared with what comes now",
+                    expected="a file, which --resume can read again",
+                    next_step="Save the input to a file, then start in another folder",
+                )
             _make_shards(journal, inputs, sources, config, excluded, where)
             watched.require_unchanged()
             _seal(folder, journal, settings, config)
@@ -186,7 +193,7 @@ def _drawn(
     computed for as many records of that order as are needed, since each costs about a millisecond; records that are
     no molecule do not count then.
     """
-    if "-" in map(str, inputs):
+    if STANDARD_INPUT in map(str, inputs):
         raise ConfigError("--sample reads its inputs twice", found="standard input", next_step="Use --limit")
     if total is None:
         total = sum(1 for _ in _records_again(inputs, config))

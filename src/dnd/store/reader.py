@@ -1,6 +1,6 @@
 """Memory-mapped shards as flat NumPy arrays and offsets, and several stores read as one.
 
-Batches are gathered without a loop over molecules.
+Batches are gathered without a loop over molecules. RDKit is never imported here: a training machine needs none.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from dnd.common.files import verify_folder
 from dnd.common.ragged import Missing, RaggedColumn, RaggedCounts, Selection, offsets_of, pick, ragged_range
 from dnd.graphs.batch import ConformerBatch, GraphBatch, MoleculeBatch
 from dnd.store.schema import (
+    FINGERPRINT_PLACES,
     FURTHER_FIELDS,
     ITEM_WIDTH,
+    NUM_QUANTUM,
     NUM_QUANTUM_ATOM,
     QUANTUM_FIELDS,
     SCHEMA_VERSION,
@@ -41,10 +43,6 @@ from dnd.store.schema import (
 
 if TYPE_CHECKING:
     from dnd.common.runs import MappedFile
-
-# Memory-mapped shards as flat NumPy arrays and offsets; batches are gathered without a loop over molecules.
-#
-# RDKit is never imported here: a training machine needs none.
 
 
 class Store:
@@ -115,7 +113,8 @@ class Store:
                 next_step="Make it again with `dnd prepare`",
             )
         names = sorted(name for name in manifest["files"] if name.startswith("shard-"))
-        batches, files = [_map_shard(folder / name) for name in names], [before[name] for name in names]
+        num_targets, files = len(manifest["target_columns"]), [before[name] for name in names]
+        batches = [_map_shard(folder / name, num_targets) for name in names]
         for file in files:
             file.require_mapped()
         return cls(batches, manifest, folder, files=files)
@@ -388,20 +387,34 @@ def _columns_of(batches: Sequence[pa.RecordBatch], name: str) -> list[pa.ListArr
 
 
 def _missing(batch: pa.RecordBatch, name: str, width: int) -> Missing:
-    if name in ("descriptors", "quantum"):
-        offsets = np.arange(batch.num_rows + 1) * width
-    elif name in ("charges", "surface"):
-        offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES
-    elif name == "quantum_atoms":
-        offsets = np.from_dlpack(batch.column("node_features").offsets) // NUM_ATOM_FEATURES * NUM_QUANTUM_ATOM
-    elif name == "quantum_bonds":
-        offsets = np.from_dlpack(batch.column("bonds").offsets) // ITEM_WIDTH["bonds"]
-    else:
-        offsets = np.zeros(batch.num_rows + 1, dtype=np.int64)
+    lengths_B = _lengths_of_further(batch, name, width)
+    offsets = offsets_of(np.zeros(batch.num_rows, np.int64) if lengths_B is None else lengths_B)
     return Missing(offsets, FURTHER_FIELDS[name].type.value_type.to_pandas_dtype())
 
 
-def _map_shard(path: Path) -> pa.RecordBatch:
+def _lengths_of_further(batch: pa.RecordBatch, name: str, width: int) -> Int[np.ndarray, "rows"] | None:
+    """How many values each row of a shard has in a further column; None for lists of places, of any length.
+
+    Args:
+        batch: the shard.
+        name: name of the column.
+        width: values of each row in a column that is as long in every row.
+    """
+    if name in ("charges", "surface"):
+        return _lengths(batch, "node_features") // NUM_ATOM_FEATURES
+    if name == "quantum_atoms":
+        return _lengths(batch, "node_features") // NUM_ATOM_FEATURES * NUM_QUANTUM_ATOM
+    if name == "quantum_bonds":
+        return _lengths(batch, "bonds") // ITEM_WIDTH["bonds"]
+    return np.full(batch.num_rows, width) if name in ("descriptors", "quantum") else None
+
+
+def _lengths(batch: pa.RecordBatch, name: str) -> Int[np.ndarray, "rows"]:
+    """Flat values of each row of a list column."""
+    return np.diff(np.from_dlpack(batch.column(name).offsets)).astype(np.int64)
+
+
+def _map_shard(path: Path, num_targets: int) -> pa.RecordBatch:
     try:
         with pa.memory_map(str(path)) as stream:
             reader = pa.ipc.open_file(stream)
@@ -412,18 +425,18 @@ def _map_shard(path: Path) -> pa.RecordBatch:
             batch.validate(full=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise CorruptFileError(f"{path} is not a readable Arrow file", found=str(error)) from error
-    problem = _shard_problem(batch)
+    problem = _shard_problem(batch, num_targets)
     if problem is not None:
         raise CorruptFileError(f"{path} holds what no molecule has", found=problem, next_step="Make the store again")
     return batch
 
 
-def _shard_problem(batch: pa.RecordBatch) -> str | None:
+def _shard_problem(batch: pa.RecordBatch, num_targets: int) -> str | None:
     """Why the rows of a shard, whoever wrote it, are no graphs with their conformers; None where they are."""
     if any(column.null_count for column in batch.columns):
         return "a row without a value"
     names = ("node_features", "bonds", "bond_features", "atomic_numbers", "positions")
-    lengths = {name: np.diff(np.from_dlpack(batch.column(name).offsets)).astype(np.int64) for name in names}
+    lengths = {name: _lengths(batch, name) for name in names}
     values = {name: batch.column(name).flatten().to_numpy() for name in names}
     conformers_B = batch.column("num_conformers").to_numpy().astype(np.int64)
     atoms_B, bonds_B = lengths["node_features"] // NUM_ATOM_FEATURES, lengths["bonds"] // 2
@@ -436,6 +449,8 @@ def _shard_problem(batch: pa.RecordBatch) -> str | None:
     for name, wanted_B in expected.items():
         if not np.array_equal(lengths[name], wanted_B):
             return f"{name} of another length than its row has"
+    if (_lengths(batch, "targets") != num_targets).any():
+        return "targets of another length than the store has"
     if (atoms_B < 1).any():
         return "a row without atoms"
     if (values["bonds"] >= np.repeat(atoms_B, lengths["bonds"])).any():
@@ -443,7 +458,22 @@ def _shard_problem(batch: pa.RecordBatch) -> str | None:
     for name, sizes in (("node_features", ATOM_FEATURE_SIZES), ("bond_features", BOND_FEATURE_SIZES)):
         if (values[name].reshape(-1, len(sizes)) >= np.array(sizes)).any():
             return f"{name} beyond their range"
-    return None if np.isfinite(values["positions"]).all() else "a position that is no finite number"
+    if not np.isfinite(values["positions"]).all():
+        return "a position that is no finite number"
+    return next(
+        filter(None, (_further_problem(batch, name) for name in FURTHER_FIELDS if name in batch.schema.names)), None
+    )
+
+
+def _further_problem(batch: pa.RecordBatch, name: str) -> str | None:
+    """Why a further column can't belong to the rows of a shard."""
+    own_B = _lengths(batch, name)
+    width = NUM_QUANTUM if name == "quantum" else int(own_B[0]) if len(own_B) else 0
+    wanted_B = _lengths_of_further(batch, name, width)
+    if wanted_B is not None:
+        return None if np.array_equal(own_B, wanted_B) else f"{name} of another length than its row has"
+    is_outside = (batch.column(name).flatten().to_numpy() >= FINGERPRINT_PLACES).any()
+    return f"{name} beyond their range" if is_outside else None
 
 
 # Several stores read as one, without a copy: what a pretraining on data of several kinds trains from.

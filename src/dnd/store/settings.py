@@ -29,6 +29,7 @@ SHARD_SIZE_CALCULATED = 1024
 """The same where conformers are calculated: up to six minutes of one core."""
 
 _MAX_CONFORMERS = 255  # one byte in the schema
+_LONGEST_TIMEOUT_S = 86_400.0  # a day
 _SAMPLED_BYTES = 2**24  # files above 2 x 16 MiB are told apart by their size, their beginning and their end
 
 
@@ -50,7 +51,7 @@ class PrepareConfig:
             quantum labels are taken first.
         exclude: files whose molecules are left out, compared by the connectivity block of the InChIKey; or lists of
             their digests, see `tables.molecules.key_digest`.
-        timeout_s: seconds per molecule.
+        timeout_s: seconds per molecule, at most a day.
         auxiliary: auxiliary columns to compute, of `schema.AUXILIARY_FIELDS`.
         quantum: source of the quantum columns: `gfn2` for a calculation of the first conformer, files of labels,
             or both to calculate what no file has. Empty = no such columns.
@@ -75,10 +76,14 @@ class PrepareConfig:
     shard_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_conformers", "limit", "sample", "timeout_s", "shard_size"):
+        for name in ("num_conformers", "limit", "sample", "shard_size"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0", found=value)
+        if not 0 < self.timeout_s <= _LONGEST_TIMEOUT_S:
+            raise ConfigError(
+                "timeout_s is out of range", found=self.timeout_s, expected=f"above 0, at most {_LONGEST_TIMEOUT_S:.0f}"
+            )
         process_count(self.jobs)
         for name in self.auxiliary:
             look_up(AUXILIARY_FIELDS, name, "auxiliary column")
@@ -148,7 +153,11 @@ def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dic
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends."""
+    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends, of a folder that of its XYZ files."""
+    if path.is_dir():
+        files = sorted(path.glob("*.xyz"))
+        listed = "".join(f"{sha256_file(file)} {file.name}\n" for file in files)
+        return {"name": path.name, "files": len(files), "sha256": hashlib.sha256(listed.encode()).hexdigest()}
     if not path.is_file():
         return {"name": path.name}
     size = path.stat().st_size

@@ -98,6 +98,33 @@ def test_bonds_are_determined_where_there_is_no_smiles(qm9: list[Record]) -> Non
     assert solved >= 35
 
 
+@pytest.mark.parametrize(
+    ("number", "charge", "smiles"),
+    [(17, -1, "[Cl-]"), (11, 1, "[Na+]"), (26, 2, "[Fe+2]"), (1, 1, "[H+]"), (8, 0, "[O]"), (2, 0, "[He]")],
+)
+def test_a_single_atom_has_its_charge_and_no_hydrogens(number: int, charge: int, smiles: str) -> None:
+    record = Record(
+        0, "ion.xyz", "coordinates", atomic_numbers_A=np.array([number]),
+        positions_A3=np.zeros((1, 3), np.float32), charge=charge,
+    )  # fmt: skip
+    placed = place(record)
+    assert isinstance(placed, Placed)
+    assert placed.molecule.smiles == smiles
+    assert placed.atomic_numbers_A.tolist() == [number]
+
+
+@pytest.mark.parametrize(("stated", "fits"), [(None, True), (1, True), (0, False), (-1, False)])
+def test_a_charge_that_the_file_states_is_that_of_the_smiles(stated: int | None, fits: bool) -> None:
+    positions = [[0, 0, 0], [0.96, 0, 0.2], [-0.24, 0.93, 0.2], [-0.6, -0.7, 0.2]]
+    record = Record(
+        0, "ion.xyz", "coordinates", smiles=("[OH3+]",), atomic_numbers_A=np.array([8, 1, 1, 1]),
+        positions_A3=np.array(positions, np.float32), charge=stated,
+    )  # fmt: skip
+    placed = place(record)
+    assert isinstance(placed, Placed) == fits
+    assert fits or placed == Misfit("match", f"charge {stated} of the coordinates, 1 of the SMILES", "[OH3+]")
+
+
 def test_foreign_coordinates_are_a_misfit(qm9: list[Record]) -> None:
     record = qm9[0]
     other = Record(0, "x", "coordinates", ("CCO",), "", record.atomic_numbers_A, record.positions_A3)

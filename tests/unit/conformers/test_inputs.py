@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from dnd.chemistry.molecule import LIMITS
 from dnd.common.errors import CorruptFileError, InputError
+from dnd.conformers.atom_matching import Misfit, place
 from dnd.conformers.formats import QM9_PROPERTIES, open_arrays, open_sources, open_xyz, parse_number
 from dnd.conformers.records import Record, TargetReader
 
@@ -65,6 +67,45 @@ def test_damaged_or_foreign_arrays_are_refused(tmp_path: Path) -> None:
         np.savez(tmp_path / "short.npz", **{name: archive[name] for name in ("Z", "n_atoms", "smiles")}, R=np.zeros(1))
     with pytest.raises(CorruptFileError, match="do not fit"):
         open_arrays(tmp_path / "short.npz")
+
+
+METHANOL = {
+    "Z": np.array([6, 8, 1, 1, 1, 1]),
+    "R": np.eye(6, 3),
+    "n_atoms": np.array([6]),
+    "smiles": np.array(["CO"]),
+    "props": np.array([[1.0, 2.0]]),
+    "names": np.array(["y", "z"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_atoms": np.array([-1, 7]), "smiles": np.array(["CO", "CO"])}, "do not fit together: found n_atoms"),
+        ({"n_atoms": np.array([[6]])}, "do not fit together: found n_atoms"),
+        ({"smiles": np.array("CO")}, "do not fit together: found n_atoms"),
+        ({"smiles": np.array([7])}, "SMILES that are no text"),
+        ({"mmff": np.array([], dtype=bool)}, "do not fit together: found n_atoms"),
+        ({"props": np.array([1.0])}, "labels of .* do not fit: found props float64"),
+        ({"props": np.array([["a", "b"]])}, "labels of .* do not fit: found props <U1"),
+        ({"props": np.array([[1j, 2j]])}, "labels of .* do not fit: found props complex128"),
+        ({"props": np.array([[1.0]])}, "labels of .* do not fit: found props float64"),
+        ({"names": np.array("y")}, "labels of .* have no names"),
+        ({"names": np.array(["y", "y"])}, "more than one label named 'y'"),
+    ],
+)
+def test_arrays_that_are_no_molecules_are_refused(tmp_path: Path, changed: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "one.npz", **{**METHANOL, **changed})
+    with pytest.raises((CorruptFileError, InputError), match=message):
+        open_arrays(tmp_path / "one.npz", ["y"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
+def test_a_conformer_that_is_no_number_is_a_misfit(tmp_path: Path, value: float) -> None:
+    np.savez(tmp_path / "one.npz", **{**METHANOL, "R": np.full((6, 3), value)})
+    (record,) = records(tmp_path / "one.npz")
+    assert place(record) == Misfit("parse", "a coordinate is not a finite number", "CO")
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "tar.bz2", "tar.gz", "folder"])

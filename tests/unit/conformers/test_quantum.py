@@ -149,7 +149,9 @@ def test_every_failure_is_a_reason() -> None:
     unmarked = Chem.MolFromSmiles("[CH3]")
     unmarked.GetAtomWithIdx(0).SetNumRadicalElectrons(0)
     assert quantum_values(unmarked, conformer("[CH3]")[1]) == "7 valence electrons can't have 0 unpaired ones"
-    assert "no parameters" in str(quantum_values(Chem.MolFromSmiles("*"), np.zeros((1, 3))))
+    assert (
+        quantum_values(Chem.MolFromSmiles("*O"), np.zeros((3, 3))) == "GFN2-xTB has no parameters for atomic number 0"
+    )
     assert "no parameters" in str(quantum_values(Chem.MolFromSmiles(""), np.zeros((0, 3))))
 
 

@@ -17,6 +17,7 @@ import torch
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 import onnxruntime
+from rdkit import Chem
 
 from dnd.chemistry.molecule import LIMITS
 from dnd.cli.main import main
@@ -59,9 +60,21 @@ SALTS = [
     "C[S+](C)[O-]", "[O-][N+](=O)c1ccccc1.[Na+].[Cl-]", "N[C@@H](C)C(=O)[O-].[Li+]", "[Na+].[Na+].[O-]S(=O)(=O)[O-]",
     "[Fe+2].c1cc[cH-]c1.c1cc[cH-]c1", "[SbH6+3]",
 ]  # fmt: skip
+
+
+def clique(atoms: int) -> str:
+    """Atoms bound all to all, which no command reads."""
+    mol = Chem.RWMol()
+    for atom in range(atoms):
+        mol.AddAtom(Chem.Atom("Pt"))
+        for other in range(atom):
+            mol.AddBond(other, atom, Chem.BondType.SINGLE)
+    return str(Chem.MolToSmiles(mol))
+
+
 BAD = [
     "", "no molecule", "C1CC", "C(C)(C)(C)(C)C", "CCO ethanol", "C~C",
-    ".".join("C" * 33), "C" + "(" * 257 + "C" + ")" * 257, "C" * 1100,
+    ".".join("C" * 33), "C" + "(" * 257 + "C" + ")" * 257, "C" * 1100, "C" * 4097, clique(12),
 ]  # fmt: skip
 SETTINGS = {
     "explicit_hydrogens": False,
@@ -100,6 +113,21 @@ def test_what_is_no_molecule_has_a_reason_in_both():
     assert all(isinstance(featurizer.read(text, SETTINGS["limits"]), str) for text in BAD)
     with pytest.raises(ValueError, match="no molecule"):
         featurizer.features(["CCO", "no molecule"], SETTINGS)
+
+
+def test_what_is_no_number_has_a_reason_as_in_dnd():
+    class Broken:
+        def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.stack([inputs["atoms_per_molecule"], 1 / (3.0 - inputs["atoms_per_molecule"])], axis=1)]
+
+    model = object.__new__(featurizer.Exported)
+    model.settings = {**SETTINGS, "identifiers": None, "targets": [{"name": "a"}, {"name": "b"}]}
+    model.session = Broken()  # type: ignore[assignment]
+    with np.errstate(divide="ignore"):
+        values, reasons = model.predict(["CC", "CCO", "no molecule"])
+    assert values[0].tolist() == [2.0, 1.0]
+    assert np.isnan(values[1:]).all()
+    assert [bool(reason) for reason in reasons] == [False, True, True]
 
 
 NETWORKS = {

@@ -13,7 +13,7 @@ from dnd.chemistry.splits import Split
 from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning.data_checks import audit_duplicates, warning_line
 from dnd.finetuning.finetune import finetune
-from dnd.finetuning.splits import half_width, over_folds, partitions, split_column
+from dnd.finetuning.splits import DEVELOPMENT_PARTS, half_width, over_folds, partitions, split_column
 from finetuning_toys import molecules, quietly, tiny_config, write_csv
 from support.said import said
 
@@ -36,6 +36,8 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
     assert test["rmse"] == pytest.approx(1.05)
     assert test["rmse_half_width"] == pytest.approx(expected)
     assert test["molecules"] == 80
+    of_blend = over_folds([fold(value) for value in values], ["rmse"], DEVELOPMENT_PARTS)["test"]
+    assert of_blend["rmse_half_width"] == pytest.approx(half_width(values, 20 / 90))
 
 
 @pytest.mark.parametrize(("split", "count"), [("kfold", 4), ("kfold:3", 3), ("kfold:3x2", 6), ("random", 1)])

@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dnd.chemistry.splits import Split
+from dnd.common.compute import derive_seed
 from dnd.common.files import read_json
 from dnd.finetuning import finetune, students
-from dnd.finetuning.objective import HalfChoice
+from dnd.finetuning.objective import HalfChoice, SupervisedObjective
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
+from dnd.predictor.ensemble import PropertyNetwork
+from dnd.predictor.targets import Target
 from dnd.predictor.uncertainty.intervals import conformal_half_width
+from dnd.store.featurize import valid_molecules
+from dnd.training.settings import LoopConfig
 from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
 
 
@@ -34,6 +40,26 @@ def test_a_half_that_cannot_say_takes_the_last_epoch():
     for epoch in range(3):
         choice.note(np.full((4, 1), float(epoch)), lambda half: math.nan)
     assert (choice.predictions_VC.numpy() == 2.0).all()
+
+
+@pytest.mark.parametrize("valid", [[8], [7, 8, 9]])
+def test_a_half_without_a_label_takes_the_last_epoch_and_not_the_first(valid: list[int]):
+    """Its loss is 0 at every epoch, so that the first would never be replaced; a part of one row has such a half."""
+    store = valid_molecules(molecules()[:10], "heavy_both").store
+    labels = np.arange(10.0)[:, None]
+    labels[[7, 9]] = np.nan  # so one half has the label of row 8, and the other one has none
+    partition = Split(np.arange(7), np.array(valid), np.array([6]))
+    network = PropertyNetwork(build_student(StudentConfig("gine", width=16, num_layers=2)), "mean", "linear", 1)
+    target = Target("y", mean=3.0, std=2.0)
+    objective = SupervisedObjective(
+        network, store, labels, (target,), partition, loop=LoopConfig(), layer_decay=1.0, balanced=False
+    )
+    found = students.probe_head(objective, 40, seed=0, keep_last=True).halves_VC
+    last = network.head(students._embedded(objective, partition.valid)).detach().numpy()
+    choice = HalfChoice(len(valid), 1, derive_seed(0, "halves"))
+    lacking = next(half for half in choice.halves if valid.index(8) not in half)
+    other = np.setdiff1d(np.arange(len(valid)), lacking)
+    assert np.array_equal(found[other], last[other])
 
 
 def test_it_is_less_flattering_than_the_epoch_that_the_whole_part_prefers():

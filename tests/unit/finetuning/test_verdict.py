@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import dnd
 from dnd.chemistry.splits import Split
 from dnd.common.files import read_json
 from dnd.finetuning import verdict
+from dnd.finetuning.splits import DEVELOPMENT_PARTS, TRAINING_PART, half_width
 from dnd.finetuning.verdict import Judged, judge_beside_baselines
 from dnd.predictor.metrics import judge_targets, significant
 from dnd.predictor.targets import Target, Transform
@@ -145,6 +147,14 @@ def test_nothing_is_drawn_for_folds_whose_spread_is_the_interval(monkeypatch: py
     folds = [(PART, (LABELS + error)[:, None]) for error in (0.1, 0.2, 0.4)]
     (found,) = judge_beside_baselines(Judged([Target("y")], LABELS[:, None], NAMES, folds, {}), per_target=False)
     assert found.own.value == pytest.approx(0.7 / 3)
+
+
+def test_the_interval_over_folds_of_a_blend_counts_its_validation_part():
+    values = [0.1, 0.2, 0.4]
+    one = Judged([Target("y")], LABELS[:, None], NAMES, [(PART, (LABELS + error)[:, None]) for error in values], {})
+    for learned, count in ((TRAINING_PART, len(PART.train)), (DEVELOPMENT_PARTS, len(PART.train) + len(PART.valid))):
+        (found,) = judge_beside_baselines(replace(one, learned=learned), per_target=False)
+        assert found.own.high == pytest.approx(0.7 / 3 + half_width(values, len(PART.test) / count))
 
 
 def test_no_error_of_few_folds_is_said_to_be_below_0():

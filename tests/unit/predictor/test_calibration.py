@@ -133,6 +133,43 @@ def test_a_fold_never_judges_what_it_taught():
     assert found.targets[0].judged.measured == pytest.approx(2 / 3)  # the worst fold is not covered by the other two
 
 
+def test_a_molecule_of_repeated_folds_is_counted_once():
+    rows = np.arange(60)
+    folds = [
+        (Split(rows[own != fold], rows[own == fold], rows[own == fold]), np.full((60, 1), 1.0 + 10 * fold))
+        for own in (rows % 2, rows // 30)
+        for fold in range(2)
+    ]
+    _, found = calibrate(folds, np.zeros((60, 1)), ["regression"])
+    (one,) = found.targets
+    assert (one.judged.molecules, one.judged.judged_on) == (60, 60)
+    labels = (rows % 3 == 0).astype(float)[:, None]
+    classes = [(part, np.full((60, 1), 0.3) + 0.3 * labels) for part, _ in folds]
+    _, found = calibrate(classes, labels, ["classification"])
+    assert found.targets[0].judged.judged_on == 60
+
+
+@pytest.mark.parametrize(("positives", "sign"), [(3, 1.0), (50, -1.0)])
+def test_probabilities_that_are_left_as_they_are_have_the_true_reason(positives: int, sign: float):
+    """A hundred labels are not too few: they are of one class, or the model ranks the classes the wrong way round."""
+    labels = (np.arange(300) % 100 < positives).astype(float)[:, None]
+    predictions = 0.5 + sign * (labels - 0.5) / 3 + np.random.default_rng(1).normal(0, 0.1, (300, 1))
+    _, found = calibrate([(parts(100, 100, 100), predictions.clip(0.01, 0.99))], labels, ["classification"])
+    (line, *_) = sentences(found, ["a"], ["classification"], "the validation part")
+    assert line == (
+        "a: probabilities as the model gives them, because 100 held-out labels have fewer than 5 of a class, "
+        "or rank the classes the wrong way round"
+    )
+
+
+def test_the_counts_of_a_part_have_the_mean_1():
+    """Platt's scaling smooths its labels by their number, and would take other counts for more or fewer labels."""
+    data = HeldOut(np.zeros(4), Predicted(np.full(4, 0.5)), counts_B=np.array([0.1, 0.3, 1.6, 2.0]))
+    counts_B = data[np.array([0, 1])].counts_B
+    assert counts_B is not None
+    assert counts_B.tolist() == pytest.approx([0.5, 1.5])
+
+
 def test_classes_are_scaled_and_the_brier_score_falls():
     generator = np.random.default_rng(3)
     true = generator.random((2000, 1))

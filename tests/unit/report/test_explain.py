@@ -105,6 +105,21 @@ def test_variants_are_valid_and_of_the_same_shape():
     assert variants_of(parse_smiles("C").mol, 0)
 
 
+@pytest.mark.parametrize(
+    ("smiles", "without"),
+    [
+        ("C[C@H](O)C(C)(C)[C@@H](N)C", "C.C.CCN.CCO"),
+        ("CC(C)(C)[C@](F)(Cl)Br", "C.C.C.FC(Cl)Br"),
+        ("C[N+](C)(C)C(C)(C)C", "C.C.C.C[NH+](C)C"),
+    ],
+)
+def test_the_rest_of_a_molecule_without_an_atom_is_no_radical(smiles: str, without: str):
+    mol = parse_smiles(smiles).mol
+    quaternary = next(atom.GetIdx() for atom in mol.GetAtoms() if atom.GetSymbol() == "C" and not atom.GetTotalNumHs()
+                      and all(other.GetSymbol() in "CN" for other in atom.GetNeighbors()))  # fmt: skip
+    assert [parse_smiles(text).smiles for text in variants_of(mol, quaternary)] == [without]
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as stream:
         return list(csv.DictReader(stream))
@@ -151,6 +166,13 @@ def test_attention_beside_distance(tmp_path: Path):
     assert (tmp_path / "attention.png") in finding.write(tmp_path)
     with pytest.raises(InputError, match="no attention maps"):
         map_attention(build_student(StudentConfig("gine", 16, 2)), "CCO", "heavy_both")
+
+
+@pytest.mark.parametrize(("smiles", "atoms"), [("C", "1 atom"), ("[Na+].[Cl-]", "2 atoms")])
+def test_attention_of_one_or_two_atoms_has_no_correlation(smiles: str, atoms: str):
+    student = build_student(StudentConfig("tokengt", width=16, num_layers=2, num_heads=2))
+    sentence = map_attention(student, smiles, "heavy_both").sentence
+    assert f"{atoms}, 2 layers of 2 heads; attended distance" in sentence
 
 
 def test_a_counter_ion_is_named_and_not_coloured_and_a_unit_keeps_its_letters():

@@ -1,3 +1,4 @@
+import math
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from dnd.common.errors import InputError
-from dnd.report.figures import bar_chart, drawing, loss_curves, save_figure
+from dnd.report.figures import bar_chart, confusion_plot, drawing, loss_curves, save_figure
 from dnd.report.html import Code, Figure, Molecules, Report, SvgCheck, Table, Text, draw_molecule, render, write_report
 from dnd.report.plots import Scale, calibration_plot, label_histogram, parity_plot, roc_plot
 
@@ -131,6 +132,8 @@ def test_ticks_of_a_logarithmic_axis_are_decades_and_more_where_there_are_few() 
     assert [label for _, label in Scale(100.0, 103.0, True).ticks()][::2] == ["100.0", "101.0", "102.0", "103.0"]
     assert len(Scale(1e-9, 1e12, True).ticks()) < 10
     assert Scale(5.0, 5.0, True).ticks()
+    assert all(0 < value < math.inf for value, _ in Scale(1e-300, 1e300, True).ticks())
+    assert all(0 < value < math.inf for value, _ in Scale(5e-324, 1.0, True).ticks())
 
 
 def test_points_lie_where_their_values_are() -> None:
@@ -184,6 +187,12 @@ def test_plots_are_well_formed_whatever_the_names() -> None:
     ):
         assert not SvgCheck.of(svg)
         assert any("<script>" in text for text in texts(svg)), "shown, not run"
+
+
+def test_letters_that_our_font_has_not_are_the_pages_and_no_warning() -> None:
+    svg = confusion_plot(np.eye(2, dtype=int), ["名前", "b"])
+    assert "名前" in svg
+    assert not SvgCheck.of(svg)
 
 
 def test_the_report_of_a_model_of_values_needs_no_matplotlib() -> None:

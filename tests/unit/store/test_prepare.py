@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import time
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +22,11 @@ from rdkit.Chem import rdDistGeom
 
 from dnd.common.errors import ConfigError, InputError, StorageError
 from dnd.conformers.records import Record
+from dnd.store.convert import key_of_record, make_converter
 from dnd.store.featurize import featurize_smiles
 from dnd.store.prepare import _keys_to_exclude, prepare
 from dnd.store.reader import Store
+from dnd.store.schema import Reject, StoreRow
 from dnd.store.settings import PrepareConfig
 from dnd.store.writer import StoreJournal
 
@@ -175,6 +180,50 @@ def test_a_killed_process_leaves_what_resume_needs(tmp_path: Path, qm9_path: Pat
     assert shards(folder) == shards(reference)
 
 
+@pytest.mark.parametrize("source", ["folder", "standard input"])
+def test_a_run_goes_on_with_its_own_input_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """A folder that changed, and what can't be compared, would give some molecules twice and others not at all."""
+    lines = [f"{'C' * length}O" for length in range(1, 5)]
+
+    def give(first: str) -> Path:
+        if source == "folder":
+            (tmp_path / "xyz").mkdir(exist_ok=True)
+            for number, text in enumerate([first, *lines]):
+                (tmp_path / "xyz" / f"{number}.xyz").write_text(f"1\nsmiles={text}\nC 0 0 0\n")
+            return tmp_path / "xyz"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join([first, *lines]).encode())))
+        return Path("-")
+
+    seal, config = StoreJournal.seal, PrepareConfig(conformers="none", shard_size=2)
+
+    def stopped(journal: StoreJournal, *content: list[Any]) -> None:
+        seal(journal, *content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StoreJournal, "seal", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([give("C")], tmp_path / "store", config)
+    monkeypatch.setattr(StoreJournal, "seal", seal)
+    with pytest.raises(InputError, match=r"other settings: found inputs|begun from standard input"):
+        prepare([give("N")], tmp_path / "store", config, resume=True)
+    if source == "folder":
+        prepare([give("C")], tmp_path / "store", config, resume=True)
+        assert Store.open(tmp_path / "store").smiles() == ["C", *lines]
+
+
+def test_the_first_smiles_that_can_be_read_is_the_molecule() -> None:
+    """As for the file's own conformers: QM9 has one from before the relaxation and one from after it."""
+    record = Record(0, "gdb.xyz", "coordinates", smiles=("C1CC", "OCC"))
+    for conformers in ("none", "etkdg"):
+        row, _ = make_converter("heavy_both", conformers, 1, 0, False)(record)
+        assert isinstance(row, StoreRow)
+        assert row.smiles == "CCO"
+    assert key_of_record(record) == key_of_record(replace(record, smiles=("CCO",)))
+    unread, _ = make_converter("heavy_both", "none", 1, 0, False)(replace(record, smiles=("C1CC", "C2CC")))
+    assert isinstance(unread, Reject)
+    assert unread.smiles == "C1CC"
+
+
 def test_a_finished_store_is_not_overwritten(reference: Path, qm9_path: Path, tmp_path: Path) -> None:
     before = shards(reference)
     assert prepare([qm9_path], reference, SMALL, resume=True).molecules == 150
@@ -288,7 +337,15 @@ def test_settings_at_odds_with_the_input(tmp_path: Path, values: dict[str, objec
         prepare([tmp_path / "some.csv"], tmp_path / "s", PrepareConfig(**values))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("values", [{"jobs": -1}, {"limit": -1}, {"num_conformers": 256}, {"timeout_s": 0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"jobs": -1},
+        {"limit": -1},
+        {"num_conformers": 256},
+        *({"timeout_s": limit} for limit in (0, math.nan, math.inf, 1e12)),
+    ],
+)
 def test_settings_out_of_range(values: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         PrepareConfig(**values)  # type: ignore[arg-type]

@@ -140,6 +140,31 @@ def test_files_of_labels_join_and_damage_is_said(labels: Path, tmp_path: Path) -
         QuantumLabels.read(tmp_path / "foreign.npz")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rows": np.array(3)},
+        {"rows": np.array([0.0])},
+        {"atoms": np.full((1, 2), np.nan)},
+        {"molecules": np.full((1, 9), "1.0")},
+        {"failed_reasons": np.array([3]), "failed_rows": np.array([3])},
+        {"about": np.array('{"kind": "dnd quantum labels 1"}')},
+        {"about": np.array('{"kind": "dnd quantum labels 1", "source": ["a.npz"]}')},
+    ],
+)
+def test_arrays_of_other_kinds_are_refused_as_those_of_other_lengths(
+    tmp_path: Path, changed: dict[str, np.ndarray]
+) -> None:
+    one = QuantumLabel(np.zeros(9), np.zeros((1, 2)), np.zeros(0), 0)
+    QuantumLabels.of("a.npz", 1, {0: one}).write(tmp_path / "labels.npz")
+    assert [row for row, _ in QuantumLabels.read(tmp_path / "labels.npz").items()] == [0]
+    with np.load(tmp_path / "labels.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(tmp_path / "other.npz", **{**arrays, **changed})
+    with pytest.raises((CorruptFileError, InputError), match=r"do not fit together|no quantum labels"):
+        QuantumLabels.read(tmp_path / "other.npz")
+
+
 def long_chain(path: Path, carbons: int) -> Path:
     """An .npz with methane and one long stretched alkane, which takes seconds to calculate."""
     where = np.arange(carbons)

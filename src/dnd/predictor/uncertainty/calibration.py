@@ -20,7 +20,15 @@ from dnd.common.files import write_json
 from dnd.common.log import counted
 from dnd.common.model_folder import ModelFolder
 from dnd.predictor.targets import AS_IT_IS, ClassGroup, TaskKind, Transform
-from dnd.predictor.uncertainty.classes import ClassSets, ClassWiseSets, Isotonic, MarginalSets, Platt, Temperature
+from dnd.predictor.uncertainty.classes import (
+    FEWEST_PER_CLASS,
+    ClassSets,
+    ClassWiseSets,
+    Isotonic,
+    MarginalSets,
+    Platt,
+    Temperature,
+)
 from dnd.predictor.uncertainty.intervals import COVERAGE, Calibrator, ConformalIntervals, Predicted
 
 Array = Float[np.ndarray, "molecules targets"]
@@ -332,8 +340,10 @@ def _column_words(
         line = f"probabilities calibrated ({chosen.scaling.describe()}) on {judged.molecules} molecules of {source}"
         brier = "; Brier score of the test part"
         return line + (f"{brier} {judged.before:.4f} before, {judged.measured:.4f} after" if was_judged else "")
-    what = "no interval" if kind == "regression" else "probabilities as the network gives them"
-    return f"{what}, because {judged.molecules} held-out labels are too few"
+    if kind == "regression":
+        return f"no interval, because {judged.molecules} held-out labels are too few"
+    of_class = f"have fewer than {FEWEST_PER_CLASS} of a class, or rank the classes the wrong way round"
+    return f"probabilities as the model gives them, because {judged.molecules} held-out labels {of_class}"
 
 
 def _temperature_words(group: GroupCalibration, source: str) -> str:

@@ -202,7 +202,7 @@ def _without(partitions: Sequence[PartitionPredictions], judged: np.ndarray) -> 
 
 def _count(column: Column, partitions: Sequence[PartitionPredictions], targets_BC: Array) -> int:
     """How many molecules teach."""
-    return len(np.unique(np.concatenate([column.held_out(own, own.rows, targets_BC)[1] for own in partitions])))
+    return _distinct([column.held_out(own, own.rows, targets_BC)[1] for own in partitions])
 
 
 def _learn(column: Column, partitions: Sequence[PartitionPredictions], targets_BC: Array) -> Chosen:
@@ -232,24 +232,35 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
 
 
 def _judge(column: Column, tests: Sequence[tuple[PartitionPredictions, Chosen]], targets_BC: Array) -> Judged:
-    """What each fold's own calibrators reached on its test part, all parts together."""
+    """What each fold's own calibrators reached on its test part, all parts together.
+
+    A molecule that repeated folds test several times has as many scores, and counts as one molecule.
+    """
     found = Judged()
-    data = [(column.held_out(part, part.partition.test, targets_BC)[0], own) for part, own in tests]
-    widths = pooled_scores([(own.intervals, test) for test, own in data])
-    scaling = pooled_scores([(own.scaling, test) for test, own in data])
-    sets = pooled_scores([(own.sets, replace(test, predicted=own.scaled(test.predicted))) for test, own in data])
+    parts = [(*column.held_out(part, part.partition.test, targets_BC), own) for part, own in tests]
+    widths = pooled_scores([(own.intervals, test) for test, _, own in parts])
+    scaling = pooled_scores([(own.scaling, test) for test, _, own in parts])
+    sets = pooled_scores([(own.sets, replace(test, predicted=own.scaled(test.predicted))) for test, _, own in parts])
     if widths and len(widths["coverage"]):
-        found = replace(found, judged_on=len(widths["coverage"]), measured=float(widths["coverage"].mean()))
+        count = _distinct([rows for _, rows, own in parts if own.intervals is not None])
+        found = replace(found, judged_on=count, measured=float(widths["coverage"].mean()))
     score = "log_loss" if column.group else "brier"
     if scaling and len(scaling[score]):
+        count = _distinct([rows for _, rows, own in parts if own.scaling is not None])
         before, after = float(scaling[f"{score}_before"].mean()), float(scaling[score].mean())
-        found = replace(found, judged_on=len(scaling[score]), before=before, measured=after)
+        found = replace(found, judged_on=count, before=before, measured=after)
     if sets and len(sets["coverage"]):
+        count = _distinct([rows for _, rows, own in parts if own.sets is not None])
         coverage, size, single = (float(sets[name].mean()) for name in ("coverage", "size", "single"))
         found = replace(found, set_coverage=coverage)
-        of_group = replace(found, set_judged_on=len(sets["coverage"]), set_size=size)
+        of_group = replace(found, set_judged_on=count, set_size=size)
         found = of_group if column.group else replace(found, set_single=single)  # what the file has of each
     return found
+
+
+def _distinct(rows: Sequence[np.ndarray]) -> int:
+    """How many different rows there are."""
+    return len(np.unique(np.concatenate(rows)))
 
 
 # Which calibrators a target gets.
@@ -310,7 +321,7 @@ def isotonic_is_better(data: HeldOut) -> bool:
         line, scaling = Isotonic.fit(taught), Platt.fit(taught)
         if line is None or scaling is None:
             return False
-        counts_B = judged.each_counts_B
+        counts_B = data.each_counts_B[fold_B == fold]
         losses += [
             (counts_B * log_losses(judged.labels_B, Predicted(own.apply(judged.predicted)))).sum()
             for own in (scaling, line)

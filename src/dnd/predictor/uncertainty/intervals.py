@@ -103,7 +103,7 @@ class HeldOut:
         return np.asarray(np.abs(forward(self.labels_B) - forward(self.predicted.values)))
 
     def __getitem__(self, rows: np.ndarray) -> HeldOut:
-        """Some of the molecules, without weights: those of a part would not sum to 1."""
+        """Some of the molecules, without weights: those of a part would not sum to 1. Counts have the mean 1 again."""
         own, spread_B, similarity_B = self.predicted, self.predicted.spread_B, self.predicted.similarity_B
         part = replace(
             own,
@@ -112,6 +112,7 @@ class HeldOut:
             similarity_B=None if similarity_B is None else similarity_B[rows],
         )
         molecule_B, counts_B = (None if own is None else own[rows] for own in (self.molecule_B, self.counts_B))
+        counts_B = None if counts_B is None else counts_B / counts_B.mean()
         return HeldOut(self.labels_B[rows], part, molecule_B=molecule_B, counts_B=counts_B)
 
 
@@ -213,8 +214,8 @@ class ConformalIntervals(Calibrator):
     def fit(cls, data: HeldOut) -> ConformalIntervals | None:
         """A width that goes with the spread and with the similarity, as far as `data` has them.
 
-        None where the molecules are too few for the coverage, or where the spread is the same for all, 0 or unknown
-        for half of them. Fewer than 200 molecules say nothing about the similarity.
+        None where the molecules are too few for the coverage, or where the spread is 0 for half of them or unknown for
+        one. Fewer than 200 molecules say nothing about the similarity.
         """
         found, spread_B = cls(1.0), data.predicted.spread_B
         if spread_B is not None:
