@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
 from dnd.common.config import model_folder, read_duration, setting_words
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, named_as
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
@@ -45,6 +45,7 @@ _DIRECT = {  # parameters that are settings of a finetuning
     "device": "loop.device",
     "jobs": "jobs",
 }
+_TIME_LIMIT = "blend.time_limit_s"
 
 
 class SmilesEstimator(BaseEstimator):  # type: ignore[misc]
@@ -152,8 +153,12 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             value = getattr(self, name, None)
             own += [f"{setting}={value}"] if value is not None else []
         if self.time_limit is not None:
-            own.append(f"blend.time_limit_s={read_duration(str(self.time_limit))}")
-        config = finetune_config(self.recipe, [*own, *words])
+            own.append(f"{_TIME_LIMIT}={read_duration(str(self.time_limit))}")
+        given = {**_DIRECT, "time_limit": _TIME_LIMIT}
+        by_settings = {word.partition("=")[0] for word in words}
+        called = {setting: name for name, setting in given.items() if getattr(self, name, None) is not None}
+        with named_as({setting: name for setting, name in called.items() if setting not in by_settings}):
+            config = finetune_config(self.recipe, [*own, *words])
         return encoder_choice(self.encoder, words), config
 
     def _open(self, folder: Path, device: str) -> None:
