@@ -119,16 +119,16 @@ def _unwind(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def named_as(names: Mapping[str, str]) -> Iterator[None]:
-    """Let errors about settings call them as the caller does.
+    """Let errors call settings and files as the caller does.
 
     Args:
-        names: what the caller calls a setting, by its own name: `epochs` by `loop.epochs`.
+        names: what the caller calls one, by what errors call it: `epochs` by `loop.epochs`.
     """
     try:
         yield
-    except ConfigError as error:
-        for setting, name in names.items():
-            error.args = tuple(str(text).replace(setting, name) for text in error.args)
+    except DndError as error:
+        for own, name in names.items():
+            error.args = tuple(str(text).replace(own, name) for text in error.args)
         raise
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from dnd.common.errors import DndError, InputError
+from dnd.common.errors import InputError, named_as
 from dnd.common.log import counted
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
@@ -81,15 +81,13 @@ def as_file(
     table[column] = list(as_molecules(table.get(column, value)).texts)
     with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
         path = Path(temporary) / "molecules.csv"
-        with open(path, "w", encoding="utf-8", newline="") as stream:
+        # Half a character, as of a file's name in an unknown encoding, becomes a question mark.
+        with open(path, "w", encoding="utf-8", errors="replace", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(table)
             writer.writerows([_cell(cell) for cell in row] for row in zip(*table.values(), strict=True))
-        try:
+        with named_as({str(path): "the table"}):  # the caller knows of no file
             yield path, column
-        except DndError as error:  # the caller knows of no file
-            error.args = tuple(str(text).replace(str(path), "the table") for text in error.args)
-            raise
 
 
 @contextmanager

@@ -367,7 +367,8 @@ def compress(
 
 
 def _names(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
+    """Names as texts, also of columns that a table numbers."""
+    return [str(columns)] if isinstance(columns, str | int) else list(map(str, columns))
 
 
 def _called(options: Mapping[str, object], settings: Settings | None) -> dict[str, str]:

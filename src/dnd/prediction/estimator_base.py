@@ -27,7 +27,7 @@ from dnd.finetuning.settings import FinetuneConfig, finetune_config
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number
+from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number, read_column
 from dnd.tables.molecules import as_molecules
 
 FEWEST = 10
@@ -134,10 +134,11 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
             _write_table(table, smiles, labels_BC, names, parts, words)
-            finetune(
-                table, folder, names, config,
-                smiles_column=_SMILES, encoder=encoder, weights=weights,
-            )  # fmt: skip
+            with named_as({str(table): "the table"}):  # the caller knows of no file
+                finetune(
+                    table, folder, names, config,
+                    smiles_column=_SMILES, encoder=encoder, weights=weights,
+                )  # fmt: skip
             self._open(folder, self.device)
         self.n_features_in_ = 1
         if _feature_name(X) is not None:
@@ -303,7 +304,7 @@ def target_names(y: Any, count: int) -> list[str]:
     columns = list(y.columns) if hasattr(y, "columns") else [getattr(y, "name", None)]
     if len(columns) != count or any(not isinstance(name, str) or not name.strip() for name in columns):
         return ["y"] if count == 1 else [f"y{column}" for column in range(count)]
-    names = [str(name) for name in columns]
+    names = [str(name).strip() for name in columns]
     if len(set(names)) < count or {_SMILES, _SPLIT} & set(names):
         raise ValueError(f"y has the columns {names}; expected different names, none of them {_SMILES} or {_SPLIT}")
     return names
@@ -337,7 +338,13 @@ def class_words(classes: Sequence[Any]) -> tuple[str, ...]:
     if not all(isinstance(label, str) and label == " ".join(label.split()) for label in classes):
         return ()
     keys = {class_key(label) for label in classes}
-    return () if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)) else tuple(classes)
+    if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)):
+        return ()
+    try:
+        read_column([*classes, *classes], places=range(2 * len(classes)), column="y", rules=LabelRules())
+    except InputError:  # such as dates
+        return ()
+    return tuple(classes)
 
 
 def _require_no_placeholder(
