@@ -6,6 +6,7 @@ import datetime
 import time
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import dnd
 from dnd.common.errors import InputError, named_as
 from dnd.finetuning.labelled_data import read_labelled
 from dnd.interface import stages
-from dnd.interface.model import as_file
+from dnd.interface.model import as_file, as_files
 from dnd.prediction.estimator_base import target_names
 from dnd.tables.molecules import resolve_columns
+from dnd.tables.readers import read_table
 from finetuning_toys import molecules
 
 SMILES = molecules()[:12]
@@ -136,6 +138,19 @@ def test_half_a_character_and_a_numbered_column_are_no_obstacle() -> None:
         assert "a?" in path.read_text(encoding="utf-8")
     assert stages._names(5) == ["5"]
     assert stages._names(("a", 5)) == ["a", "5"]
+
+
+def test_a_list_with_the_name_of_a_file_is_one_of_files(tmp_path: Path) -> None:
+    for names in ([str(tmp_path / "a.csv")], [tmp_path / "a.csv"], ["a.csv", "CCO"]):
+        with as_files(names) as (paths, _):
+            assert paths == [Path(name) for name in names]
+    with as_files(["CCO", "CC"]) as (paths, _):
+        assert paths[0].read_text().splitlines() == ["smiles", "CCO", "CC"]
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder: expected a file of molecules"):
+        read_table(tmp_path)
 
 
 def test_an_estimator_names_no_file_and_takes_blanks_around_a_name_for_none() -> None:

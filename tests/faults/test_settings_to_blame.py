@@ -17,6 +17,7 @@ from dnd.export import featurizer
 from dnd.prediction.embedder import Embedder
 from dnd.prediction.estimator import DndRegressor
 from dnd.prediction.estimator_base import _weighted_rows
+from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
 from dnd.store.prepare import PrepareConfig, prepare
 
@@ -77,6 +78,13 @@ def test_a_device_that_there_is_not_is_refused_by_a_recipe_that_trains_no_networ
     for device in ("tpu", "cuda:99"):
         with pytest.raises(ConfigError, match="device"):
             dnd.finetune(str(tmp_path / "t.csv"), "y", tmp_path / "m", device=device)
+
+
+def test_an_evaluation_without_the_column_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("smiles,other\nCCO,1\n")
+    model = Predictor.load(MODEL)
+    with pytest.raises(InputError, match=f"has no column '{model.targets[0].name}'.*--target-columns"):
+        evaluate_file(model, tmp_path / "t.csv")
 
 
 def test_no_row_is_to_blame_for_a_setting_or_where_there_is_none() -> None:

@@ -92,8 +92,12 @@ def as_file(
 
 @contextmanager
 def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
-    """`as_file` of one input or, where all of a list are paths, of each."""
-    if isinstance(values, Sequence) and not isinstance(values, str) and values and all(map(is_path, values)):
+    """`as_file` of one input or, where a list is one of paths, of each; a file that is not there is no SMILES."""
+    listed = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+    named = listed and any(
+        isinstance(one, os.PathLike) or (isinstance(one, str) and is_file_name(one)) for one in values
+    )
+    if named or (listed and all(map(is_path, values))):
         yield [Path(value) for value in values], smiles_column
         return
     with as_file(values, smiles_column) as (path, column):

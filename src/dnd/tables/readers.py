@@ -29,6 +29,7 @@ from dnd.tables.streams import (
     SAVE_AS_SDF,
     STANDARD_INPUT,
     empty_input,
+    is_pipe,
     is_structure,
     is_workbook,
     open_bytes,
@@ -240,6 +241,7 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
 }  # fmt: skip
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
 _TABS = (".tsv", ".tab")
+_BY_PIPE = "Send it to standard input and name it -, as in `cat FILE | dnd predict -`"
 SMI_COLUMNS = ("smiles", "name")
 LIMIT_COLUMNS = 20_000
 """Most columns of a table; each row is a cell for every one of them."""
@@ -389,12 +391,14 @@ def read_table(
     if is_workbook(path):
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
+        if str(path) and Path(path).is_dir():
+            raise InputError(f"{path} is a folder", expected="a file of molecules")
         if not str(path) or not Path(path).exists():
             raise InputError(f"there is no file {str(path)!r}", next_step="Check the name, and the folder you are in")
         raise InputError(
             f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
-            next_step=SAVE_AS_SDF if is_structure(path) else None,
+            next_step=SAVE_AS_SDF if is_structure(path) else _BY_PIPE if is_pipe(path) else None,
         )
     stream = stream or open_bytes(path)
     wish = _Wish(path, smiles_column, remembered)
@@ -672,8 +676,10 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         )
     if look_like_smiles(list(header)) or any(look_like_smiles([name]) and len(name) > 2 for name in header):
         raise InputError(
-            f"the first line of {path} is not a header", found=listed, expected="names of the columns, such as smiles,y"
-        )
+            f"the first line of {path} is not a header", found=listed,
+            expected="names of the columns, such as smiles,y",
+            next_step="Add that line, or end the name of a list of SMILES in .smi",
+        )  # fmt: skip
     raise InputError(
         f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",
         next_step="Name it with --smiles-column NAME",

@@ -17,6 +17,7 @@ import pytest
 
 from dnd.common.errors import CorruptFileError, DndError, InputError
 from dnd.conformers.formats import open_sources
+from dnd.prediction.screen.chunks import estimate_rows
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import read_table
 
@@ -223,6 +224,19 @@ def test_rows_stream_from_a_pipe_before_its_end(tmp_path: Path) -> None:
     first_seen.set()
     assert [row.smiles for row in rows][-1] == "CC"
     writer.join()
+
+
+def test_what_has_no_name_of_its_own_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InputError, match=r"^standard input is empty"):
+        read_table("-")
+    with pytest.raises(InputError, match="standard input and name it -"):
+        read_table("/dev/null")
+
+
+def test_a_screen_counts_the_rows_of_parquet_whatever_its_name_is(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"smiles": ["CCO", "CC"]}), tmp_path / "t.csv")
+    assert estimate_rows([tmp_path / "t.csv"]) == 2
 
 
 def test_folder_and_missing_file_are_input_errors(tmp_path: Path) -> None:
