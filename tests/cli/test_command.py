@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,32 @@ def test_an_interrupt_while_the_command_is_imported_is_one_line() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (found.returncode, found.stdout) == (130, "")
     assert found.stderr == "dnd: stopped before the start; run the command again\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_ignored"), [(signal.SIGTERM, False), (signal.SIGHUP, False), (signal.SIGHUP, True)]
+)
+def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: int, is_ignored: bool) -> None:
+    out = tmp_path / "p.csv"
+    code = (
+        "import functools, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dnd.cli import installation, main\n"
+        "from dnd.common.files import replacing\n"
+        "def verb(**options):\n"
+        f"    with replacing(Path({str(out)!r})):\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "installation.info = functools.wraps(installation.info)(verb)\n"
+        f"if {is_ignored}: signal.signal({int(number)}, signal.SIG_IGN)\n"  # as nohup does
+        "sys.argv = ['dnd', 'info']\n"
+        "main.main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    if is_ignored:
+        assert (found.returncode, [path.name for path in tmp_path.iterdir()]) == (0, ["p.csv"])
+        return
+    assert (found.returncode, list(tmp_path.iterdir())) == (128 + number, [])
+    assert found.stderr == "dnd: stopped before the end, so there is no complete result; run the command again\n"
 
 
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import datetime
 import time
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pytest
 
 import dnd
-from dnd.common.errors import InputError
+from dnd.common.errors import InputError, named_as
 from dnd.finetuning.labelled_data import read_labelled
-from dnd.interface.model import as_file
+from dnd.interface import stages
+from dnd.interface.model import as_file, as_files
+from dnd.prediction.estimator_base import target_names
 from dnd.tables.molecules import resolve_columns
+from dnd.tables.readers import read_table
 from finetuning_toys import molecules
 
 SMILES = molecules()[:12]
@@ -118,6 +122,44 @@ def test_a_label_that_is_neither_a_number_nor_a_word_is_refused(value: Any) -> N
         with pytest.raises(InputError, match=r"neither a number nor a word: found .* in row"):
             labels_of(frame(column))
         assert len(labels_of(frame(NUMBERS).assign(other=column))[0]) == 12  # in a column that nobody learns
+
+
+def test_blanks_around_a_name_do_not_matter_where_pandas_keeps_them() -> None:
+    table = pd.DataFrame({" smiles": SMILES, "y ": NUMBERS})
+    with as_file(table, " smiles", ["y "]) as (path, column):
+        assert read_labelled(path, ["y "], "heavy_both", smiles_column=column, jobs=1).names == ("y",)
+    assert resolve_columns(["y", " y"], [" y"]) == [" y"]
+    with pytest.raises(InputError, match=r"the table has no column ' z '"), as_file(table, None, []) as (path, column):
+        read_labelled(path, [" z "], "heavy_both", smiles_column=column, jobs=1)
+
+
+def test_half_a_character_and_a_numbered_column_are_no_obstacle() -> None:
+    with as_file({"smiles": ["CC"], "y": [1], "note": ["a\ud800"]}, None, ["y"]) as (path, _):
+        assert "a?" in path.read_text(encoding="utf-8")
+    assert stages._names(5) == ["5"]
+    assert stages._names(("a", 5)) == ["a", "5"]
+
+
+def test_a_list_with_the_name_of_a_file_is_one_of_files(tmp_path: Path) -> None:
+    for names in ([str(tmp_path / "a.csv")], [tmp_path / "a.csv"], ["a.csv", "CCO"]):
+        with as_files(names) as (paths, _):
+            assert paths == [Path(name) for name in names]
+    with as_files(["CCO", "CC"]) as (paths, _):
+        assert paths[0].read_text().splitlines() == ["smiles", "CCO", "CC"]
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder: expected a file of molecules"):
+        read_table(tmp_path)
+
+
+def test_an_estimator_names_no_file_and_takes_blanks_around_a_name_for_none() -> None:
+    with pytest.raises(InputError, match=r"^the table has no row$"), named_as({"/tmp/t.csv": "the table"}):
+        raise InputError("/tmp/t.csv has no row")
+    assert target_names(pd.DataFrame({"y ": NUMBERS}), 1) == ["y"]
+    for wrong in (pd.DataFrame({"y": NUMBERS, "y ": NUMBERS}), pd.DataFrame({"smiles ": NUMBERS})):
+        with pytest.raises(ValueError, match="expected different names"):
+            target_names(wrong, wrong.shape[1])
 
 
 def test_an_estimator_takes_no_dates_for_numbers() -> None:

@@ -15,7 +15,9 @@ from dnd.cli.main import build_app
 from dnd.common.errors import ConfigError, DndError, InputError, isolating
 from dnd.export import featurizer
 from dnd.prediction.embedder import Embedder
+from dnd.prediction.estimator import DndRegressor
 from dnd.prediction.estimator_base import _weighted_rows
+from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
 from dnd.store.prepare import PrepareConfig, prepare
 
@@ -43,6 +45,46 @@ def test_a_negative_number_of_jobs_is_one_line(tmp_path: Path, verb: str) -> Non
     for opened in (Predictor, Embedder):
         with pytest.raises(ConfigError, match="jobs must be at least 0"):
             opened.load(MODEL if opened is Predictor else GOLDEN / "formats-1/encoder", jobs=-1)
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ({"epochs": 5}, "epochs is a setting of students (networks), and recipe fast trains none: found epochs=5"),
+        ({"learning_rate": -1, "recipe": "small"}, "learning_rate is out of range: found -1.0"),
+        ({"batch_size": "a", "recipe": "small"}, "setting batch_size has a wrong value"),
+        ({"random_state": "a"}, "setting random_state has a wrong value"),
+        ({"settings": {"loop.epochs": 5}}, "loop.epochs is a setting of students"),
+        ({"device": "tpu"}, "unknown device: found 'tpu'"),
+    ],
+)
+def test_an_estimator_names_the_parameter_that_was_given(given: dict[str, object], start: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        DndRegressor(**given)._choices()
+    assert str(refused.value).startswith(start)
+    assert "loop." not in str(refused.value) or "settings" in given
+
+
+def test_a_python_call_names_the_argument_that_was_given(tmp_path: Path) -> None:
+    for given, start in (({"seed": "a"}, "setting seed has"), ({"censored": "a"}, "setting censored has")):
+        with pytest.raises(ConfigError) as refused:
+            dnd.finetune("t.csv", "y", tmp_path / "m", **given)
+        assert str(refused.value).startswith(start)
+    with pytest.raises(ConfigError, match="setting seed has"):
+        dnd.compress("m", tmp_path / "c", seed="a")
+
+
+def test_a_device_that_there_is_not_is_refused_by_a_recipe_that_trains_no_network(tmp_path: Path) -> None:
+    for device in ("tpu", "cuda:99"):
+        with pytest.raises(ConfigError, match="device"):
+            dnd.finetune(str(tmp_path / "t.csv"), "y", tmp_path / "m", device=device)
+
+
+def test_an_evaluation_without_the_column_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("smiles,other\nCCO,1\n")
+    model = Predictor.load(MODEL)
+    with pytest.raises(InputError, match=f"has no column '{model.targets[0].name}'.*--target-columns"):
+        evaluate_file(model, tmp_path / "t.csv")
 
 
 def test_no_row_is_to_blame_for_a_setting_or_where_there_is_none() -> None:

@@ -28,8 +28,10 @@ from dnd.common.errors import (
     ConfigError,
     DndError,
     Interrupted,
+    end_by_unwinding,
     forget_rows,
     noted_rows,
+    signal_of,
 )
 from dnd.common.files import STORAGE_ERRNO, forget_held_folder, last_held_folder
 from dnd.common.log import LOGGER, PROGRESS, RESULT, nobody_reads, show_from_now_on, show_no_more, shown, told
@@ -81,13 +83,13 @@ _COLLECT_EVERY = 50_000
 
 
 class _Verbs(typer.core.TyperGroup):
-    """All verbs: the one place that sees Ctrl-C in any of them before Typer makes an exit code of it."""
+    """All verbs: the one place that sees Ctrl-C and SIGTERM in any of them before Typer makes an exit code of it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT) from None
+        except KeyboardInterrupt as error:
+            raise Interrupted(signal_of(error)) from None
 
 
 def build_app(verb: str | None) -> typer.Typer:
@@ -157,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of the codes in `docs/how-to/resume-and-check.md`."""
     if arguments is None:
         forget_current_folder()
+        end_by_unwinding()
     forget_rows()
     forget_held_folder()
     gc.set_threshold(_COLLECT_EVERY)
@@ -170,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(end.__context__, BrokenPipeError):  # Typer's and Rich's 1, where the reader of a pipe left
             sys.exit(0)
         if end.code == 128 + signal.SIGINT:  # Typer's, of a Ctrl-C before the verb was reached
-            _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
+            _stop(_what_is_kept(verb, words), 128 + signal_of(end.__context__))
         if not end.code and (count := noted_rows()):
             rows = "a row" if count == 1 else f"{count} rows"
             _stop(
@@ -179,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except Interrupted as error:
         _stop(_what_is_kept(verb, words), error.exit_code)
-    except KeyboardInterrupt:  # before the verb began
-        _stop(_what_is_kept(verb, words), 128 + signal.SIGINT)
+    except KeyboardInterrupt as error:  # before the verb began
+        _stop(_what_is_kept(verb, words), 128 + signal_of(error))
     except DndError as error:
         _stop(str(error), error.exit_code)
     except BrokenPipeError:

@@ -6,7 +6,9 @@ A command ends by one of these errors; a row that raises costs only that row (be
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 EXIT_OUR_FAULT = 1
@@ -78,6 +80,56 @@ class Interrupted(DndError):
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; the state is saved; resume with --resume")
         self.exit_code = 128 + number
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked the process to end; it unwinds as Ctrl-C does, so that nothing half-written is left.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def signal_of(error: BaseException | None) -> int:
+    """The signal that an interrupt is of; Ctrl-C where it does not say."""
+    return error.number if isinstance(error, Ended) else signal.SIGINT
+
+
+def end_by_unwinding() -> None:
+    """Let SIGTERM and SIGHUP raise `Ended` in this process; one that is ignored, as by nohup, stays so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _unwind)
+
+
+def end_at_once() -> None:
+    """The opposite, for a forked child, in which what is half-written is the parent's."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _unwind:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    raise Ended(number)
+
+
+@contextmanager
+def named_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Let errors call settings and files as the caller does.
+
+    Args:
+        names: what the caller calls one, by what errors call it: `epochs` by `loop.epochs`.
+    """
+    try:
+        yield
+    except DndError as error:
+        for own, name in names.items():
+            error.args = tuple(str(text).replace(own, name) for text in error.args)
+        raise
 
 
 # One row that raises costs that row: found among its neighbours, named, and counted for the exit code.

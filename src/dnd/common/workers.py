@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dnd.common.errors import DndError, internal_reason
+from dnd.common.errors import DndError, end_at_once, internal_reason
 from dnd.common.processes import child_environment, code_command
 
 START_LIMIT_S = 300.0  # imports that take seconds take minutes on a machine with ten times more work than cores
@@ -400,6 +400,7 @@ def _row_by_row(pools: Callable[..., WorkerPool], chunk: Any, rows: Rows) -> Any
 
 def _serve_in_copy(parent_end: Connection, descriptor: int) -> None:
     parent_end.close()  # so that the child sees the parent's end
+    end_at_once()
     serve(descriptor)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dnd.chemistry.identity import identities_of
 from dnd.chemistry.splits import Split
-from dnd.common.compute import set_threads
+from dnd.common.compute import choose_device, set_threads
 from dnd.common.config import to_dict
 from dnd.common.errors import ConfigError
 from dnd.common.files import MANIFEST, read_json, sha256_file
@@ -116,6 +116,7 @@ def finetune(
     config, out = config or FinetuneConfig(), Path(out)
     already_finished(out, kind=KIND, format_version=FORMAT_VERSION, resume=resume)  # what it says comes later
     clock = Clock(config.blend.time_limit_s)
+    choose_device(config.loop.device)  # no training loop asks for it where no student is trained
     set_threads(config.loop.threads)  # the encoder embeds and rehearses before a training loop begins
     files = [LabelledFile(data, tuple(target_columns), smiles_column, kept=kept), *also]
     for file in files:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from dnd.common.errors import DndError, InputError
+from dnd.common.errors import InputError, named_as
 from dnd.common.log import counted
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor import predictor as core
@@ -81,21 +81,23 @@ def as_file(
     table[column] = list(as_molecules(table.get(column, value)).texts)
     with tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
         path = Path(temporary) / "molecules.csv"
-        with open(path, "w", encoding="utf-8", newline="") as stream:
+        # Half a character, as of a file's name in an unknown encoding, becomes a question mark.
+        with open(path, "w", encoding="utf-8", errors="replace", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(table)
             writer.writerows([_cell(cell) for cell in row] for row in zip(*table.values(), strict=True))
-        try:
+        with named_as({str(path): "the table"}):  # the caller knows of no file
             yield path, column
-        except DndError as error:  # the caller knows of no file
-            error.args = tuple(str(text).replace(str(path), "the table") for text in error.args)
-            raise
 
 
 @contextmanager
 def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
-    """`as_file` of one input or, where all of a list are paths, of each."""
-    if isinstance(values, Sequence) and not isinstance(values, str) and values and all(map(is_path, values)):
+    """`as_file` of one input or, where a list is one of paths, of each; a file that is not there is no SMILES."""
+    listed = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+    named = listed and any(
+        isinstance(one, os.PathLike) or (isinstance(one, str) and is_file_name(one)) for one in values
+    )
+    if named or (listed and all(map(is_path, values))):
         yield [Path(value) for value in values], smiles_column
         return
     with as_file(values, smiles_column) as (path, column):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnd.common.config import check_settings, from_dict, load_config, read_duration, setting_word, setting_words
+from dnd.common.errors import named_as
 from dnd.common.log import LOGGER, RESULT, level_of, told
 
 if TYPE_CHECKING:
@@ -283,7 +284,9 @@ def finetune(
         "blend.time_limit_s": None if time_limit is None else read_duration(str(time_limit)),
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    check_settings("finetune", recipe, [*given, *words])
+    called = _called(options, settings)
+    with named_as(called):
+        check_settings("finetune", recipe, [*given, *words])
 
     from dnd.finetuning.finetune import finetune as run
     from dnd.finetuning.settings import finetune_config
@@ -291,7 +294,8 @@ def finetune(
     from dnd.interface.model import as_file
     from dnd.report.model_report import write_missing_report
 
-    config = finetune_config(recipe, [*given, *words])
+    with named_as(called):
+        config = finetune_config(recipe, [*given, *words])
     chosen = encoder_choice(os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder, words)
     labels = _names(target_columns)
     with told(level_of(verbose)), as_file(data, smiles_column, labels) as (path, column):
@@ -346,7 +350,8 @@ def compress(
     """
     options = {"encoder": encoder, "loop.seed": seed, "loop.device": device}
     given = [*(f"{name}={value}" for name, value in options.items() if value is not None), *setting_words(settings)]
-    check_settings("compress", recipe, given)
+    with named_as(_called(options, settings)):
+        check_settings("compress", recipe, given)
 
     from dnd.finetuning.compress import CompressConfig
     from dnd.finetuning.compress import compress as run
@@ -362,7 +367,14 @@ def compress(
 
 
 def _names(columns: str | Sequence[str]) -> list[str]:
-    return [columns] if isinstance(columns, str) else list(columns)
+    """Names as texts, also of columns that a table numbers."""
+    return [str(columns)] if isinstance(columns, str | int) else list(map(str, columns))
+
+
+def _called(options: Mapping[str, object], settings: Settings | None) -> dict[str, str]:
+    """What a caller calls the settings that it gave by arguments: `seed` for `loop.seed`."""
+    given = [name for name, value in options.items() if value is not None and name not in (settings or {})]
+    return {name: name.rpartition(".")[2].removesuffix("_s") for name in given}
 
 
 def _listed(words: LabelWords) -> str | None:

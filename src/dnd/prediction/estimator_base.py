@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
 from dnd.common.config import model_folder, read_duration, setting_words
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, named_as
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
@@ -27,7 +27,7 @@ from dnd.finetuning.settings import FinetuneConfig, finetune_config
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
-from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number
+from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number, read_column
 from dnd.tables.molecules import as_molecules
 
 FEWEST = 10
@@ -45,6 +45,7 @@ _DIRECT = {  # parameters that are settings of a finetuning
     "device": "loop.device",
     "jobs": "jobs",
 }
+_TIME_LIMIT = "blend.time_limit_s"
 
 
 class SmilesEstimator(BaseEstimator):  # type: ignore[misc]
@@ -133,10 +134,11 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         with told(level_of(self.verbose)), tempfile.TemporaryDirectory(prefix="dnd-") as temporary:
             table, folder = Path(temporary) / "table.csv", Path(temporary) / "model"
             _write_table(table, smiles, labels_BC, names, parts, words)
-            finetune(
-                table, folder, names, config,
-                smiles_column=_SMILES, encoder=encoder, weights=weights,
-            )  # fmt: skip
+            with named_as({str(table): "the table"}):  # the caller knows of no file
+                finetune(
+                    table, folder, names, config,
+                    smiles_column=_SMILES, encoder=encoder, weights=weights,
+                )  # fmt: skip
             self._open(folder, self.device)
         self.n_features_in_ = 1
         if _feature_name(X) is not None:
@@ -152,8 +154,12 @@ class FinetunedEstimator(SmilesEstimator, ABC):
             value = getattr(self, name, None)
             own += [f"{setting}={value}"] if value is not None else []
         if self.time_limit is not None:
-            own.append(f"blend.time_limit_s={read_duration(str(self.time_limit))}")
-        config = finetune_config(self.recipe, [*own, *words])
+            own.append(f"{_TIME_LIMIT}={read_duration(str(self.time_limit))}")
+        given = {**_DIRECT, "time_limit": _TIME_LIMIT}
+        by_settings = {word.partition("=")[0] for word in words}
+        called = {setting: name for name, setting in given.items() if getattr(self, name, None) is not None}
+        with named_as({setting: name for setting, name in called.items() if setting not in by_settings}):
+            config = finetune_config(self.recipe, [*own, *words])
         return encoder_choice(self.encoder, words), config
 
     def _open(self, folder: Path, device: str) -> None:
@@ -298,7 +304,7 @@ def target_names(y: Any, count: int) -> list[str]:
     columns = list(y.columns) if hasattr(y, "columns") else [getattr(y, "name", None)]
     if len(columns) != count or any(not isinstance(name, str) or not name.strip() for name in columns):
         return ["y"] if count == 1 else [f"y{column}" for column in range(count)]
-    names = [str(name) for name in columns]
+    names = [str(name).strip() for name in columns]
     if len(set(names)) < count or {_SMILES, _SPLIT} & set(names):
         raise ValueError(f"y has the columns {names}; expected different names, none of them {_SMILES} or {_SPLIT}")
     return names
@@ -332,7 +338,13 @@ def class_words(classes: Sequence[Any]) -> tuple[str, ...]:
     if not all(isinstance(label, str) and label == " ".join(label.split()) for label in classes):
         return ()
     keys = {class_key(label) for label in classes}
-    return () if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)) else tuple(classes)
+    if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)):
+        return ()
+    try:
+        read_column([*classes, *classes], places=range(2 * len(classes)), column="y", rules=LabelRules())
+    except InputError:  # such as dates
+        return ()
+    return tuple(classes)
 
 
 def _require_no_placeholder(

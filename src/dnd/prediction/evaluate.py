@@ -19,9 +19,11 @@ from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
-from dnd.tables.streams import STANDARD_INPUT
+from dnd.tables.readers import listed_columns
+from dnd.tables.streams import is_pipe
 
 _REASONS_PRINTED = 5
+_NAMES_SHOWN = 5
 
 
 def evaluate_file(
@@ -168,15 +170,25 @@ def label_rules_of(predictor: Predictor) -> LabelRules:
 def _in_file(
     targets: Sequence[Target], predictor: Predictor, source: Path | str, smiles_column: str | None
 ) -> list[int]:
-    """The targets that the file has a column for; all of them where it has none, so that the error lists them.
+    """The targets that the file has a column for.
 
-    Standard input can be read once only, so there all must be there.
+    What can be read once only is not looked at, so there all must be there.
+
+    Raises:
+        InputError: it has none for any.
     """
-    if len(targets) == 1 or str(source) == STANDARD_INPUT:
+    if is_pipe(source):
         return list(range(len(targets)))
     with open_molecules(source, smiles_column, remembered=predictor.smiles_column) as table:
-        found = [place for place, target in enumerate(targets) if _name(target) in table.columns]
-    return found or list(range(len(targets)))
+        known = [column.strip() for column in table.columns]
+        found = [place for place, target in enumerate(targets) if _name(target).strip() in known]
+    if not found:
+        raise InputError(
+            f"{source} has no column {' or '.join(repr(_name(target)) for target in targets[:_NAMES_SHOWN])}",
+            found=f"columns {listed_columns(table.columns)}",
+            next_step="Name the columns of the labels with --target-columns",
+        )
+    return found
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:

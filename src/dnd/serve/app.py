@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -19,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dnd import __version__
 from dnd.common.compute import set_threads
-from dnd.common.errors import DndError
+from dnd.common.errors import ConfigError, DndError
 from dnd.common.log import LOGGER, RESULT
 from dnd.serve.guard import DRAWING_POLICY, LOOPBACK, BusyError, Guard, Limits, TooSlowError, Turns, problem
 from dnd.serve.jobs import Jobs, UnknownJobError
@@ -263,6 +264,8 @@ def _answer_errors(app: FastAPI) -> None:
     def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
+        if first["loc"] == ("body",) or first["type"] == "json_invalid":
+            return problem(422, "the request is no JSON object; send one, with content-type: application/json")
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return problem(422, f"{where or 'the request'}: {first['msg']}"[:300])
 
@@ -296,7 +299,7 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        ConfigError, InputError, CorruptFileError: a model can't be opened.
+        ConfigError, InputError, CorruptFileError: a model can't be opened, or the address can't be listened at.
     """
     set_threads()
     models = ServedModels.load(folders, device)
@@ -315,14 +318,40 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         timeout_keep_alive=10,
         timeout_graceful_shutdown=_SECONDS_TO_STOP,
     )
+    listening = _listening(host, port)
+    server = _Server(config)
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # which uvicorn raises again once it has stopped
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
+        signal.signal(signal.SIGHUP, server.handle_exit)
     if not local:
         LOGGER.warning(
             f"{host} is not a loopback address: anyone who can reach this machine can use the models without a password"
         )
     LOGGER.info(f"serving {', '.join(model.name for model in models)}; Ctrl-C stops")
-    _Server(config).run()
+    server.run(listening)
     LOGGER.info("stopped")
+
+
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of `host`.
+
+    Raises:
+        ConfigError: there is no such address on this machine, or the port is in use or reserved.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sockets.append(socket.create_server(address, family=family))
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        raise ConfigError(
+            f"can't listen at {host}, port {port}", found=error.strerror or str(error),
+            next_step="Choose another --port, 0 for any free one, or another --host",
+        ) from error  # fmt: skip
+    return sockets
 
 
 class _Impatient(H11Protocol):
@@ -357,8 +386,8 @@ class _Impatient(H11Protocol):
 class _Server(uvicorn.Server):
     """A server that says where it listens once it does."""
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for listening in [socket for server in getattr(self, "servers", []) for socket in server.sockets]:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
             host, port = listening.getsockname()[:2]
             LOGGER.log(RESULT, f"http://{f'[{host}]' if ':' in host else host}:{port}/")

@@ -391,7 +391,9 @@ def labelled_columns(
 
 
 def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Column names as given; a word that names no column is split at its commas where all its pieces do.
+    """Column names of the table; a word that names no column is split at its commas where all its pieces do.
+
+    Blanks around a name count only where a column has them: pandas keeps those of a CSV, and the reader does not.
 
     Raises:
         InputError: a column is named twice, or a word is the name of a column and a list of others as well.
@@ -402,7 +404,8 @@ def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
         is_list = len(pieces) > 1 and known.issuperset(pieces)
         if is_list and word in known:
             raise InputError(f"{word!r} is the name of a column and a list of others", next_step="Rename that column")
-        found += pieces if is_list else [word]
+        same = [name for name in columns if name.strip() == word.strip()] if word not in known else []
+        found += pieces if is_list else same if len(same) == 1 else [word]
     repeated = next((name for name, count in Counter(found).items() if count > 1), None)
     if repeated is not None:
         raise InputError(f"target column {repeated!r} is named twice")

@@ -29,6 +29,7 @@ from dnd.tables.streams import (
     SAVE_AS_SDF,
     STANDARD_INPUT,
     empty_input,
+    is_pipe,
     is_structure,
     is_workbook,
     open_bytes,
@@ -41,8 +42,10 @@ from dnd.tables.streams import (
 
 
 DELIMITERS = (",", "\t", ";", "|")
-MAX_LINES_PER_ROW = 64
-"""A quoted cell may hold line breaks; a quote that is still open after this many lines is a mistake."""
+MAX_LINES_PER_ROW = 5_000
+"""A quoted cell may hold line breaks, as a mol block does; a quote that is still open after so many is a mistake."""
+_SURELY_A_CELL = 64
+"""Lines of a row that are not looked at; among more than these, one that is a row by itself shows the mistake."""
 
 csv.field_size_limit(LIMIT_LINE)  # the csv module's own limit of 131,072 characters is for the whole process
 
@@ -101,13 +104,8 @@ def read_rows(lines: Iterator[str], delimiter: str, width: int, first_place: int
 def _read_quoted(
     line: str, lines: Iterator[str], waiting: deque[str], delimiter: str, width: int
 ) -> tuple[list[str], str | None]:
-    taken = [line]
-    while (open_quote := _quote_is_open(taken, delimiter)) and len(taken) < MAX_LINES_PER_ROW:
-        following = waiting.popleft() if waiting else next(lines, None)
-        if following is None:
-            break
-        taken.append(following)
-    if not open_quote:
+    taken, is_whole = _whole_row(line, _upcoming(waiting, lines), delimiter, width)
+    if is_whole:
         cells = next(csv.reader(taken, delimiter=delimiter))
         if len(taken) == 1 or len(cells) == width:
             return cells, None
@@ -115,12 +113,46 @@ def _read_quoted(
     return next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE)), "a quote is opened and never closed"
 
 
-def _quote_is_open(taken: list[str], delimiter: str) -> bool:
+def _upcoming(waiting: deque[str], lines: Iterator[str]) -> Iterator[str]:
+    while True:
+        following = waiting.popleft() if waiting else next(lines, None)
+        if following is None:
+            return
+        yield following
+
+
+def _whole_row(first: str, following: Iterator[str], delimiter: str, width: int) -> tuple[list[str], bool]:
+    """The lines that the quotes of a row hold together, and whether the last of these quotes is closed."""
+    taken: list[str] = []
+
+    def asked_for() -> Iterator[str]:
+        """A line each time that the row goes on, until it is a mistake."""
+        size = 0
+        for line in itertools.chain([first], following):
+            taken.append(line)
+            size += len(line)
+            yield line
+            if len(taken) < _SURELY_A_CELL:
+                continue
+            new = taken[1:] if len(taken) == _SURELY_A_CELL else [line]
+            if (
+                len(taken) == MAX_LINES_PER_ROW
+                or size > LIMIT_LINE
+                or any(_is_row(one, delimiter, width) for one in new)
+            ):
+                return
+
     try:
-        list(csv.reader(taken, delimiter=delimiter, strict=True))
+        next(csv.reader(asked_for(), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        return "unexpected end of data" in str(error)
-    return False
+        # A quote within a cell of one line is text. Over several lines two rows would become one.
+        return taken, len(taken) == 1 and "unexpected end of data" not in str(error)
+    return taken, True
+
+
+def _is_row(line: str, delimiter: str, width: int) -> bool:
+    """Whether a line has the cells of a row, whatever its quotes hold together."""
+    return line.count(delimiter) + 1 == width
 
 
 # Rows of a Parquet file as text cells, one batch in memory at a time.
@@ -209,6 +241,7 @@ _KIND_OF_SUFFIX: dict[str, TableKind] = {
 }  # fmt: skip
 _SMI_HEADER = {"smiles", "smi", "canonical_smiles", "isosmiles"}
 _TABS = (".tsv", ".tab")
+_BY_PIPE = "Send it to standard input and name it -, as in `cat FILE | dnd predict -`"
 SMI_COLUMNS = ("smiles", "name")
 LIMIT_COLUMNS = 20_000
 """Most columns of a table; each row is a cell for every one of them."""
@@ -358,12 +391,14 @@ def read_table(
     if is_workbook(path):
         raise InputError(f"{path} is a workbook", expected="CSV, TSV, SMI, SDF or Parquet", next_step=SAVE_AS_CSV)
     if kind is None and str(path) != STANDARD_INPUT:
+        if str(path) and Path(path).is_dir():
+            raise InputError(f"{path} is a folder", expected="a file of molecules")
         if not str(path) or not Path(path).exists():
             raise InputError(f"there is no file {str(path)!r}", next_step="Check the name, and the folder you are in")
         raise InputError(
             f"{path} is a file of an unknown kind",
             expected="a name that ends in .csv, .tsv, .smi, .parquet, .sdf, with or without .gz",
-            next_step=SAVE_AS_SDF if is_structure(path) else None,
+            next_step=SAVE_AS_SDF if is_structure(path) else _BY_PIPE if is_pipe(path) else None,
         )
     stream = stream or open_bytes(path)
     wish = _Wish(path, smiles_column, remembered)
@@ -390,7 +425,7 @@ class _Wish:
     def is_named(self, header: Sequence[str]) -> bool:
         """Whether a header has the column, by its name."""
         if self.column is not None:
-            return self.column.lower() in [name.lower() for name in header]
+            return same_name(self.column) in map(same_name, header)
         return self.remembered in header or bool(column_by_name(header))
 
     def place(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -427,9 +462,14 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
         first, skipped = next(lines, None), skipped + 1
     if first is None or (kind != "smi" and not first.strip()):
         raise empty_input(wish.path)
+    declared = _declared_delimiter(first)
+    if declared:
+        first, skipped = next(lines, ""), skipped + 1
+        if not first.strip():
+            raise empty_input(wish.path)
     if kind != "smi":
-        first, lines = _whole_header(first, lines, _delimiter(first, wish))
-    delimiter = _delimiter(first, wish)
+        first, lines = _whole_header(first, lines, declared or _delimiter(first, wish))
+    delimiter = declared or _delimiter(first, wish)
     header = split_header(first, delimiter)
     if kind == "smi" or (kind is None and not wish.is_named(header) and may_be_smiles(first.split()[0])):
         if wish.column is not None and wish.column.lower() != SMI_COLUMNS[0]:
@@ -445,15 +485,16 @@ def _open_text(stream: BinaryIO, wish: _Wish, kind: TableKind | None) -> TableRe
 
 def _whole_header(first: str, lines: Iterator[str], delimiter: str) -> tuple[str, Iterator[str]]:
     """The header, whose names may hold line breaks in quotes, and the lines after it."""
-    taken = [first]
-    while _quote_is_open(taken, delimiter) and len(taken) < MAX_LINES_PER_ROW:
-        following = next(lines, None)
-        if following is None:
-            break
-        taken.append(following)
-    if _quote_is_open(taken, delimiter):  # never closed: the line stands for itself, as rows do
-        return first, itertools.chain(taken[1:], lines)
-    return "".join(taken), lines
+    taken, is_whole = _whole_row(first, lines, delimiter, len(split_header(first, delimiter)))
+    if is_whole:
+        return "".join(taken), lines
+    return first, itertools.chain(taken[1:], lines)  # never closed: the line stands for itself, as rows do
+
+
+def _declared_delimiter(line: str) -> str:
+    """The separator that a first line such as `sep=;` names to spreadsheets; empty where the line is another one."""
+    name, _, delimiter = line.rstrip("\r\n").strip('"').partition("=")
+    return delimiter if name.lower() == "sep" and delimiter in DELIMITERS else ""
 
 
 def _delimiter(header: str, wish: _Wish) -> str:
@@ -635,12 +676,19 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         )
     if look_like_smiles(list(header)) or any(look_like_smiles([name]) and len(name) > 2 for name in header):
         raise InputError(
-            f"the first line of {path} is not a header", found=listed, expected="names of the columns, such as smiles,y"
-        )
+            f"the first line of {path} is not a header", found=listed,
+            expected="names of the columns, such as smiles,y",
+            next_step="Add that line, or end the name of a list of SMILES in .smi",
+        )  # fmt: skip
     raise InputError(
         f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",
         next_step="Name it with --smiles-column NAME",
     )  # fmt: skip
+
+
+def same_name(name: str) -> str:
+    """What two spellings of a column of SMILES share: letter case and blanks around it don't count."""
+    return name.strip().lower()
 
 
 def chosen_column(path: object, header: Sequence[str], wanted: str) -> int:
@@ -650,7 +698,7 @@ def chosen_column(path: object, header: Sequence[str], wanted: str) -> int:
         InputError: there is none of that name, or there are several.
     """
     exact = [place for place, name in enumerate(header) if name == wanted]
-    alike = exact or [place for place, name in enumerate(header) if name.lower() == wanted.lower()]
+    alike = exact or [place for place, name in enumerate(header) if same_name(name) == same_name(wanted)]
     if len(alike) == 1:
         return alike[0]
     listed, shown = listed_columns(header), [_printable(name) for name in header[:MAX_NAMES_SHOWN]]

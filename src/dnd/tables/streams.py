@@ -158,7 +158,8 @@ def peeked(stream: BinaryIO, path: str | Path, count: int) -> bytes:
 
 def empty_input(path: str | Path) -> InputError:
     """The error for an empty input."""
-    return InputError(f"{path} is empty", next_step="Check how it was made or copied")
+    name = "standard input" if str(path) == STANDARD_INPUT else path
+    return InputError(f"{name} is empty", next_step="Check how it was made or copied")
 
 
 class _Gunzip(gzip.GzipFile):

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dnd.common.compute import require_device_name
 from dnd.common.errors import ConfigError
 from dnd.graphs.batch import MoleculeBatch
 
@@ -200,6 +201,7 @@ class LoopConfig:
         _require(self.skip_nonfinite >= 0, "skip_nonfinite", self.skip_nonfinite, "at least 0")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "above 0, below 1")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0, or none")
+        require_device_name(self.device)
         in_range = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         _require(in_range, "betas", self.betas, "two numbers from 0 to below 1")
         falls = self.schedule not in ("cosine", "plateau") or self.min_learning_rate <= self.learning_rate

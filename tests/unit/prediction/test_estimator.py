@@ -183,7 +183,8 @@ def test_the_words_of_classes_are_in_the_model(tmp_path: Path):
 
 def test_words_that_a_table_would_change_stay_places():
     assert class_words(["high", "low"]) == ("high", "low")
-    for classes in (["high", "High"], ["none", "some"], ["1", "2"], [" a", "b"], [0, 1], [">5", "b"]):
+    changed = (["high", "High"], ["none", "some"], ["1", "2"], [" a", "b"], [0, 1], [">5", "b"])
+    for classes in (*changed, ["2024-01-01", "2024-02-01"], ["1 nM", "2 nM"]):
         assert class_words(classes) == (), classes
 
 

@@ -116,6 +116,17 @@ def test_an_explanation_has_an_atom_each(client: TestClient):
     assert client.post(f"{API}/explain", json={"smiles": "C", "target": "logP"}).status_code == 422
 
 
+def test_what_is_no_json_is_told_what_to_send(client: TestClient):
+    for content, kind in (
+        (b'{"smiles":', "application/json"),
+        (b'{"smiles": ["C"]}', "text/plain"),
+        (b"[]", "application/json"),
+    ):
+        answer = client.post(f"{API}/predict", content=content, headers={"content-type": kind})
+        assert answer.status_code == 422
+        assert answer.json()["error"].endswith("no JSON object; send one, with content-type: application/json")
+
+
 def test_a_drawing_is_an_image_that_runs_nothing(client: TestClient):
     found = client.get(f"{API}/drawing", params={"smiles": "CCO"})
     assert found.headers["content-type"] == "image/svg+xml"

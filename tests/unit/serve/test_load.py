@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from dnd.common.errors import ConfigError
 from dnd.predictor.predictor import Predictor
+from dnd.serve.app import _listening
 from finetuning_toys import molecules, tiny_model
 from serve_toys import served
 
@@ -102,3 +105,25 @@ def test_a_stop_lets_a_request_end(server):
     visitor.join(60)
     assert answers == [1000]
     assert process.wait(60) == 0
+
+
+def test_a_closed_terminal_stops_it_and_leaves_no_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with served([model]) as (_, process):
+        assert list(tmp_path.glob("dnd-serve-*"))
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+        assert not list(tmp_path.glob("dnd-serve-*"))
+
+
+def test_an_address_that_can_not_be_listened_at_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"can't listen at 127.0.0.1, port {port}: found .*in use.*--port"):
+            _listening("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"can't listen at no.such.host.invalid"):
+        _listening("no.such.host.invalid", 0)
+    (own,) = _listening("127.0.0.1", 0)
+    own.close()

@@ -17,6 +17,7 @@ import pytest
 
 from dnd.common.errors import CorruptFileError, DndError, InputError
 from dnd.conformers.formats import open_sources
+from dnd.prediction.screen.chunks import estimate_rows
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import read_table
 
@@ -72,6 +73,52 @@ def test_open_quote_costs_only_its_own_row() -> None:
         ("CC", "good", True),
         ("CCC", "quoted, well", True),
     ]
+
+
+def written(path: Path, *rows: str) -> Path:
+    path.write_text("smiles,note,y\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_mol_block_in_a_cell_is_one_cell(tmp_path: Path) -> None:
+    block = "\n".join(f"{line:>10}    0.0000    1.2990    0.0000 C   0  0" for line in range(600))
+    rows = list(read_table(written(tmp_path / "t.csv", f'CC,"{block}",1', "CCC,b,2")))
+    assert [(row.smiles, row.values["y"], row.problem) for row in rows] == [("CC", "1", None), ("CCC", "2", None)]
+    assert rows[0].values["note"] == block
+
+
+def test_rows_behind_an_open_quote_are_rows_however_many(tmp_path: Path) -> None:
+    rows = list(read_table(written(tmp_path / "t.csv", 'CC,"5,0', *["C,b,1"] * 100, 'CCC,d",2')))
+    assert [row.problem for row in rows] == ["a quote is opened and never closed", *[None] * 101]
+
+
+def test_two_open_quotes_make_no_row_of_two(tmp_path: Path) -> None:
+    rows = list(read_table(written(tmp_path / "t.csv", *[f'{"C" * length},"5 inch,1' for length in range(1, 7)])))
+    assert [row.smiles for row in rows] == ["C" * length for length in range(1, 7)]
+    assert all(row.problem for row in rows)
+
+
+def test_a_cell_of_several_lines_that_is_too_long_costs_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dnd.tables.readers.LIMIT_LINE", 1000)
+    before = csv.field_size_limit(1000)
+    try:
+        rows = list(read_table(written(tmp_path / "t.csv", f'CC,"{"x" * 600}', f'{"x" * 600}",1', "CCC,b,2")))
+    finally:
+        csv.field_size_limit(before)
+    assert [row.smiles for row in rows if row.problem is None] == ["CCC"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;"])
+def test_a_first_line_for_spreadsheets_names_the_separator(tmp_path: Path, first: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{first}\nsmiles;a,b\nCC;1,5\n")
+    table = read_table(tmp_path / "t.csv")
+    assert (table.columns, table.style.delimiter) == (["smiles", "a,b"], ";")
+    assert [(row.values["a,b"], row.place) for row in table] == [("1,5", 3)]
+    (tmp_path / "t.csv").write_text(f"{first}\n")
+    with pytest.raises(InputError, match="is empty"):
+        read_table(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("name", ["utf16.csv", "utf16_big_endian.csv", "latin1.csv"])
@@ -177,6 +224,19 @@ def test_rows_stream_from_a_pipe_before_its_end(tmp_path: Path) -> None:
     first_seen.set()
     assert [row.smiles for row in rows][-1] == "CC"
     writer.join()
+
+
+def test_what_has_no_name_of_its_own_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(InputError, match=r"^standard input is empty"):
+        read_table("-")
+    with pytest.raises(InputError, match="standard input and name it -"):
+        read_table("/dev/null")
+
+
+def test_a_screen_counts_the_rows_of_parquet_whatever_its_name_is(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"smiles": ["CCO", "CC"]}), tmp_path / "t.csv")
+    assert estimate_rows([tmp_path / "t.csv"]) == 2
 
 
 def test_folder_and_missing_file_are_input_errors(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from dnd.predictor.predictor import ERROR, Column, Predictor
 from dnd.tables.molecules import field_names, refuse_column_of_sdf
 from dnd.tables.readers import id_columns_of, kind_of, read_table
 from dnd.tables.sdf import parse_molblock, read_sdf_blocks
-from dnd.tables.streams import STANDARD_INPUT, byte_lines, is_sdf, open_bytes
+from dnd.tables.streams import PARQUET, STANDARD_INPUT, byte_lines, is_sdf, open_bytes, peeked
 
 CHUNK_CHARACTERS = 2**22
 """A chunk ends early at this much text, so that rows of megabytes take no more memory than rows of bytes."""
@@ -97,13 +97,12 @@ def estimate_rows(inputs: Sequence[str | Path]) -> int:
 
 
 def _estimate(path: Path) -> int:
-    if kind_of(path) == "parquet":
-        import pyarrow.parquet
-
-        with open_bytes(path) as stream:
-            return int(pyarrow.parquet.read_metadata(stream).num_rows)
     records, header = is_sdf(path), int(kind_of(path) == "csv")
     with open_bytes(path) as stream:
+        if peeked(stream, path, len(PARQUET)) == PARQUET:  # whatever its name is
+            import pyarrow.parquet
+
+            return int(pyarrow.parquet.read_metadata(stream).num_rows)
         lines = sum(1 for line in byte_lines(stream, path) if not records or line.startswith(_SDF_END))
     return max(0, lines - header)
 
