@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import sys
 
+if sys.platform == "win32":  # which has neither the locks of folders nor the signals that every verb relies on
+    raise ImportError("dnd runs on Linux and macOS; on Windows, install it within WSL, the Windows Subsystem for Linux")
+
 if sys.argv[:1] == ["-m"]:  # `python -m dnd`: before anything else is imported, for it may stand in a received folder
     from dnd.common.processes import forget_current_folder
 

@@ -350,6 +350,12 @@ def test_load_is_the_predictor(tmp_path: Path):
     assert dnd.load(tiny_model(tmp_path)).predict(["CCO"]).to_pandas()["size_pred"].notna().all()
 
 
+def test_windows_is_told_where_it_runs():
+    code = "import sys; sys.platform = 'win32'; import dnd"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stderr.splitlines()[-1].startswith("ImportError: dnd runs on Linux and macOS; on Windows")
+
+
 def test_the_import_stays_light():
     code = "import dnd, sys; assert not {'torch', 'sklearn', 'rdkit'} & set(sys.modules); dir(dnd)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
