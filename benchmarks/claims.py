@@ -11,15 +11,13 @@ tested, since the test part chose it. Data sets share molecules, so how many of 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from result_lines import read_records
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX
-from dnd.reproduction.results import Record
 from dnd.reproduction.significance import Significance, holm, mean_over_sets
 from dnd.reproduction.systems import CLASSICAL
 from dnd.reproduction.tables import LARGER_IS_BETTER, Entry, entries, gain_by_pretraining
@@ -58,10 +56,8 @@ def gains(path: Path) -> list[str]:
 
 def read_scores(path: Path) -> Scores:
     """The finished cells of a results file by data set and system, mean pooling or the protocol's."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as stream:
-        records = {record.key: record for line in stream if (record := Record(**json.loads(line))).status == "done"}
     scores: Scores = {}
-    for entry in entries(records.values()):
+    for entry in entries(read_records(path)):
         if entry.pooling != "virtual_node":
             scores.setdefault(entry.dataset, {})[entry.system] = entry
     return scores
@@ -71,7 +67,7 @@ def groups(scores: Scores) -> dict[str, list[str]]:
     """Data sets by the heading under which the paper counts them."""
     qm9 = [dataset for dataset in scores if dataset.startswith(QM9_PREFIX)]
     found = {
-        title: [dataset for dataset in scores if dataset in BENCHMARKS and BENCHMARKS[dataset].group == group]
+        title: [dataset for dataset in BENCHMARKS if dataset in scores and BENCHMARKS[dataset].group == group]
         for title, group in (("OGB", "ogb"), ("curated", "physchem"))
     }
     return {title: datasets for title, datasets in {**found, "QM9": qm9}.items() if datasets}
@@ -123,10 +119,11 @@ def gain_over_sets(scores: Scores, name: str, rivals: tuple[str, ...]) -> tuple[
 
 def graph_or_node(scores: Scores) -> str:
     """Gain of NODE over GRAPH by data set."""
+    datasets = [dataset for own in groups(scores).values() for dataset in own]
     node = {
-        dataset: gain(own, ("dnd-node",), ("dnd-graph",))
-        for dataset, own in scores.items()
-        if set(VARIANTS) <= set(own)
+        dataset: gain(scores[dataset], ("dnd-node",), ("dnd-graph",))
+        for dataset in datasets
+        if set(VARIANTS) <= set(scores[dataset])
     }
     listed = ", ".join(f"{dataset} {100 * one:+.1f} %" for dataset, one in node.items())
     return f"NODE against GRAPH: better on {sum(one > 0 for one in node.values())} of {len(node)}: {listed}."

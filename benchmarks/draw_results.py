@@ -28,16 +28,19 @@ from typing import Any
 
 import encoder_arms
 import fast_features
+from result_lines import read_records
 from scipy import stats
 
 from dnd.reproduction.benchmarks import BENCHMARKS, QM9_PREFIX, TARGETS
 from dnd.reproduction.budgets import BUDGETS
 from dnd.reproduction.ccmd import write_ccmd
 from dnd.reproduction.further_sets import BIOGEN, MOLECULEACE
+from dnd.reproduction.label_efficiency import curves_of, draw_label_efficiency
 from dnd.reproduction.locality import Row, pattern_of
+from dnd.reproduction.multitask import write_multitask
 from dnd.reproduction.protocol import FOUR_SETS, Request, plan
 from dnd.reproduction.results import Record
-from dnd.reproduction.systems import SYSTEMS, TABLE_1, TABLE_2
+from dnd.reproduction.systems import CONFORMERS, STUDENTS, SYSTEMS, TABLE_1, TABLE_2, TEACHERS
 from dnd.reproduction.table_report import write_table
 from dnd.reproduction.tables import Entry, entries, gain_by_pretraining, metric_name, pooling_name
 
@@ -57,7 +60,7 @@ _OLD_TABLES = (("table1", TABLE_1), ("table6", _OLD_TABLE_6))
 """Whole tables of the `cpu` run and their systems. Its cells have the keys of 0.1.0, so no plan of today lists them."""
 _REQUESTS = (Request("table1", BUDGETS["small"]), Request("table6", BUDGETS["small"], systems=TABLE_2))
 """Whole tables of `dnd reproduce` at other budgets."""
-_REPORTS = {("small", "ccmd"): write_ccmd}
+_REPORTS = {("small", "ccmd"): write_ccmd, ("small", "multitask"): write_multitask}
 """Budget and name of each whole report of `dnd reproduce` that is no table of systems, and what writes it."""
 
 
@@ -128,15 +131,26 @@ def redraw_tables(*, write: bool) -> list[Path]:
     for (budget, what), write_report in _REPORTS.items():
         records = read_records(RESULTS / budget / "results.jsonl.gz")
         stale += _redraw_whole(budget, what, partial(write_report, records), write=write)
-    return stale
+    return stale + _redraw_whole("small", "fig5", figure_5, write=write, kinds=("csv", "txt"))
 
 
-def _redraw_whole(budget: str, what: str, draw: Callable[[Path], str], *, write: bool) -> list[Path]:
-    """The Markdown and the CSV of a report where they differ from what `draw` writes into a folder."""
+def figure_5(folder: Path) -> None:
+    """Figure 5 at the `small` budget, with mean pooling."""
+    own = [one for one in cells_of(Request("fig5", BUDGETS["small"])) if one.settings.get("pooling") == "mean"]
+    order = list(BENCHMARKS)
+    own.sort(key=lambda one: order.index(one.settings["dataset"]))
+    curves = curves_of(own, {name: benchmark.paper_name for name, benchmark in BENCHMARKS.items()})
+    draw_label_efficiency(curves, name="fig5").write(folder)
+
+
+def _redraw_whole(
+    budget: str, what: str, draw: Callable[[Path], object], *, write: bool, kinds: Sequence[str] = ("md", "csv")
+) -> list[Path]:
+    """The files of a report where they differ from what `draw` writes into a folder."""
     stale = []
     with tempfile.TemporaryDirectory() as scratch:
         draw(Path(scratch))
-        for name in (f"{what}.md", f"{what}.csv"):
+        for name in (f"{what}.{kind}" for kind in kinds):
             path, drawn = RESULTS / budget / name, (Path(scratch) / name).read_text(encoding="utf-8")
             if not path.is_file() or drawn != path.read_text(encoding="utf-8"):
                 stale.append(path)
@@ -203,14 +217,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 # --- docs/results/cpu and docs/results/small: cells of `dnd reproduce --budget cpu` and `--budget small`
-
-
-def read_records(path: Path) -> list[Record]:
-    """The newest finished record of every cell."""
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        lines = [json.loads(line) for line in stream]
-    records = [Record(**{name: value for name, value in line.items() if name != "check"}) for line in lines]
-    return list({record.key: record for record in records if record.status == "done"}.values())
 
 
 def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequence[str]) -> list[str]:
@@ -802,6 +808,11 @@ def by_rows(path: Path) -> list[str]:
 
 DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "table1": table_1,
+    "students": partial(beside_controls, STUDENTS),
+    "teachers": partial(beside_controls, TEACHERS),
+    "conformers": partial(beside_controls, CONFORMERS),
+    "few-labels": few_labels_of_table_1,
+    "multitask": partial(report_table, write_multitask),
     "table6": table_6,
     "ccmd-ablation": ccmd_ablation,
     "ccmd": partial(report_table, write_ccmd),

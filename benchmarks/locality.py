@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from draw_results import read_records
+from result_lines import read_records
 
 from dnd.common.compute import set_threads
 from dnd.common.files import write_text
@@ -34,7 +34,8 @@ def main() -> None:
     set_threads(1)
     records = read_records(options.folder / "results.jsonl.gz")
     shares = {**shares_of_sets(records, options.data_dir), **shares_of_qm9(records, options.data_dir)}
-    rows = locality_rows(entries(records), shares)
+    found = [entry for entry in entries(records) if entry.pooling != "virtual_node"]
+    rows = locality_rows(found, shares)
     write_text(options.folder / "locality.csv", table_text(COLUMNS, rows))
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks with a page of their own share: lines of a CSV that are never computed again, and its page.
+"""What benchmarks share: lines of a CSV that are never computed again, with its page, and the cells of `dnd reproduce`.
 
 A script NAME has its lines in `NAME.csv` of the folder it works in. `--page FOLDER` copies them to
 `FOLDER/NAME/NAME.csv` and writes `FOLDER/NAME.md`, drawn from the lines alone.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dnd.common.files import write_text
+from dnd.reproduction.results import Record
 
 Line = dict[str, str]
 
@@ -53,6 +56,14 @@ def read_lines(path: Path) -> list[Line]:
         return []
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def read_records(path: Path) -> list[Record]:
+    """The newest finished record of every cell in the results file of `dnd reproduce`, packed or not."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as stream:
+        lines = [json.loads(line) for line in stream]
+    records = [Record(**{name: value for name, value in line.items() if name != "check"}) for line in lines]
+    return list({record.key: record for record in records if record.status == "done"}.values())
 
 
 def csv_text(lines: Sequence[Line]) -> str:
