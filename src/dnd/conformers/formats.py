@@ -446,7 +446,7 @@ def _names(path: Path, labels: dict[str, np.ndarray]) -> list[str]:
     if "names" not in labels or "props" not in labels:
         return []
     if labels["names"].ndim != 1:
-        raise CorruptFileError(f"the names of the labels of {path} are not a list", found=f"names {labels['names'].shape}")
+        raise CorruptFileError(f"label names of {path} are not a list", found=f"names {labels['names'].shape}")
     return [_text(name) for name in labels["names"]]
 
 

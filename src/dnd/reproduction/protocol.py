@@ -211,7 +211,7 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
 
 
 def _poolings(request: Request, track: str, one: System) -> tuple[str, ...]:
-    """The poolings to compare: those of the budget, or one for QM9, for locality, and for systems that name a student."""
+    """The poolings to compare: the budget's, or one for QM9, for locality and for systems that name a student."""
     if track == QM9:
         return ("min_max_mean_sum",)
     return ("mean",) if one.student or request.what == "locality" else request.budget.poolings

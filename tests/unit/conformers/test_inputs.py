@@ -91,7 +91,7 @@ METHANOL = {
         ({"props": np.array([["a", "b"]])}, "labels of .* do not fit its molecules: found props <U1"),
         ({"props": np.array([[1j, 2j]])}, "labels of .* do not fit its molecules: found props complex128"),
         ({"props": np.array([[1.0]])}, "labels of .* do not fit its molecules: found props float64"),
-        ({"names": np.array("y")}, "names of the labels of .* are not a list"),
+        ({"names": np.array("y")}, "label names of .* are not a list"),
         ({"names": np.array(["y", "y"])}, "more than one label named 'y'"),
     ],
 )
