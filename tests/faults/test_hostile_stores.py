@@ -27,22 +27,22 @@ def everywhere(new: Any) -> Callable[[list[Any]], list[Any]]:
 
 
 CHANGES: dict[str, tuple[str, Callable[[list[Any]], list[Any]], str]] = {
-    "bonds to another atom": ("bonds", everywhere(9999), "a bond to an atom that there is not"),
-    "half of a bond": ("bonds", lambda cells: [[0] for _ in cells], "of another length"),
-    "atom features": ("node_features", everywhere(250), "node_features beyond their range"),
-    "bond features": ("bond_features", everywhere(250), "bond_features beyond their range"),
-    "no number": ("positions", everywhere(math.nan), "a position that is no finite number"),
-    "few positions": ("positions", lambda cells: [cell[:2] for cell in cells], "positions of another length"),
-    "many conformers": ("num_conformers", lambda cells: [200 for _ in cells], "positions of another length"),
+    "bonds to another atom": ("bonds", everywhere(9999), "a bond to an atom that does not exist"),
+    "half of a bond": ("bonds", lambda cells: [[0] for _ in cells], "of the wrong length"),
+    "atom features": ("node_features", everywhere(250), "node_features out of range"),
+    "bond features": ("bond_features", everywhere(250), "bond_features out of range"),
+    "no number": ("positions", everywhere(math.nan), "a position that is not finite"),
+    "few positions": ("positions", lambda cells: [cell[:2] for cell in cells], "positions of the wrong length"),
+    "many conformers": ("num_conformers", lambda cells: [200 for _ in cells], "positions of the wrong length"),
     "no atoms": ("node_features", lambda cells: [[] for _ in cells], "a row without atoms"),
     "no SMILES": ("smiles", lambda cells: [None for _ in cells], "a row without a value"),
-    "few targets": ("targets", lambda cells: [[] for _ in cells], "targets of another length"),
-    "targets of one row": ("targets", lambda cells: [[1.0], [1.0, 2.0]], "targets of another length"),
-    "few charges": ("charges", lambda cells: [[0.0] for _ in cells], "charges of another length"),
-    "no surface": ("surface", lambda cells: [[] for _ in cells], "surface of another length"),
-    "uneven descriptors": ("descriptors", lambda cells: [cells[0], cells[1][1:]], "descriptors of another length"),
-    "fingerprint places": ("fingerprints", everywhere(1024), "fingerprints beyond their range"),
-    "places of Avalon": ("avalon", everywhere(1024), "avalon beyond their range"),
+    "few targets": ("targets", lambda cells: [[] for _ in cells], "another number of targets"),
+    "targets of one row": ("targets", lambda cells: [[1.0], [1.0, 2.0]], "another number of targets"),
+    "few charges": ("charges", lambda cells: [[0.0] for _ in cells], "charges of the wrong length"),
+    "no surface": ("surface", lambda cells: [[] for _ in cells], "surface of the wrong length"),
+    "uneven descriptors": ("descriptors", lambda cells: [cells[0], cells[1][1:]], "descriptors of the wrong length"),
+    "fingerprint places": ("fingerprints", everywhere(1024), "fingerprints out of range"),
+    "places of Avalon": ("avalon", everywhere(1024), "avalon out of range"),
 }
 
 

@@ -95,19 +95,19 @@ class Ended(KeyboardInterrupt):
 
 
 def signal_of(error: BaseException | None) -> int:
-    """The signal that an interrupt is of; Ctrl-C where it does not say."""
+    """The signal behind an interrupt; SIGINT, as of Ctrl-C, where the interrupt does not say."""
     return error.number if isinstance(error, Ended) else signal.SIGINT
 
 
 def end_by_unwinding() -> None:
-    """Let SIGTERM and SIGHUP raise `Ended` in this process; one that is ignored, as by nohup, stays so."""
+    """Let SIGTERM and SIGHUP raise `Ended` in this process; a signal that is ignored, as under nohup, stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _unwind)
 
 
 def end_at_once() -> None:
-    """The opposite, for a forked child, in which what is half-written is the parent's."""
+    """Undo `end_by_unwinding` in a forked child: files that are half-written belong to the parent."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is _unwind:
             signal.signal(number, signal.SIG_DFL)
@@ -122,7 +122,7 @@ def named_as(names: Mapping[str, str]) -> Iterator[None]:
     """Let errors call settings and files as the caller does.
 
     Args:
-        names: what the caller calls one, by what errors call it: `epochs` by `loop.epochs`.
+        names: name in the errors → name that the caller uses, such as `loop.epochs` → `epochs`.
     """
     try:
         yield

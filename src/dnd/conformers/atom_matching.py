@@ -219,7 +219,7 @@ def _bonds_from_coordinates(record: Record) -> Placed | Misfit:
 
 
 def _settle_alone(mol: Chem.Mol, charge: int) -> None:
-    """A single atom with its charge and without hydrogens; RDKit's search for bonds passes it over."""
+    """Give a single atom its charge and no hydrogens: RDKit's search for bonds leaves it as it is."""
     (atom,) = mol.GetAtoms()
     atom.SetFormalCharge(charge)
     atom.SetNoImplicit(True)

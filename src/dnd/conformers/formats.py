@@ -347,26 +347,30 @@ def open_arrays(path: Path, target_columns: Sequence[str] = ()) -> RecordSource:
 
 
 def _require_fitting(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse arrays that are not those of molecules one behind the other.
+    """Refuse arrays that can't hold molecules one after another.
 
     Raises:
-        CorruptFileError: they do not fit together.
-        InputError: one has values of another kind.
+        CorruptFileError: their shapes do not fit together.
+        InputError: an array has values of the wrong type.
     """
     counts, positions = arrays["n_atoms"], arrays["R"]
     if arrays["Z"].dtype.kind not in "iu" or counts.dtype.kind not in "iu":
         kinds = f"Z {arrays['Z'].dtype}, n_atoms {counts.dtype}"
-        raise InputError(f"{path} has numbers of atoms that are not whole", found=kinds, expected="integers")
+        raise InputError(
+            f"{path} has atomic numbers or atom counts that are not whole", found=kinds, expected="integers"
+        )
     if positions.dtype != np.int16 and positions.dtype.kind != "f":
-        raise InputError(f"{path} has positions of an unknown unit", found=positions.dtype, expected="float32 or int16")
+        raise InputError(f"{path} has positions of an unknown type", found=positions.dtype, expected="float32 or int16")
     if arrays["smiles"].dtype.kind not in "SU":
-        raise InputError(f"{path} has SMILES that are no text", found=arrays["smiles"].dtype, expected="strings")
+        raise InputError(f"{path} has SMILES that are not text", found=arrays["smiles"].dtype, expected="strings")
     total, molecules = int(counts.sum(dtype=np.int64)), counts.shape
     wanted = {"R": (total, 3), "Z": (total,), "smiles": molecules, **({"mmff": molecules} if "mmff" in arrays else {})}
     if counts.ndim != 1 or counts.min(initial=0) < 0 or any(arrays[name].shape != own for name, own in wanted.items()):
         shapes = ", ".join(f"{name} {arrays[name].shape}" for name in ("n_atoms", *wanted))
         raise CorruptFileError(
-            f"arrays of {path} do not fit together", found=shapes, expected=f"{total} atoms of {counts.size} molecules"
+            f"the arrays of {path} do not fit together",
+            found=shapes,
+            expected=f"{total} atoms of {counts.size} molecules",
         )
 
 
@@ -374,7 +378,7 @@ def label_names(path: Path) -> list[str]:
     """Names of the labels of an .npz of conformers, in it or beside it.
 
     Raises:
-        CorruptFileError: no readable .npz, or its labels have no names.
+        CorruptFileError: the file is not a readable .npz, or the names of its labels are not a list.
     """
     return _names(path, _labels(path, read_arrays(path)))
 
@@ -416,9 +420,9 @@ def _targets(path: Path, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -
         raise InputError(f"{_beside(path)} is not the label file of {path.name}", found="other ids")
     if labels["props"].shape != (len(arrays["n_atoms"]), len(names)) or labels["props"].dtype.kind not in "fiub":
         raise CorruptFileError(
-            f"labels of {path} do not fit",
+            f"the labels of {path} do not fit its molecules",
             found=f"props {labels['props'].dtype} {labels['props'].shape}",
-            expected=f"numbers, {len(names)} of each of {len(arrays['n_atoms'])} molecules",
+            expected=f"numbers, {len(names)} for each of {len(arrays['n_atoms'])} molecules",
         )
     columns = labels["props"][:, [names.index(name) for name in wanted]]
     with np.errstate(over="ignore"):
@@ -442,7 +446,7 @@ def _names(path: Path, labels: dict[str, np.ndarray]) -> list[str]:
     if "names" not in labels or "props" not in labels:
         return []
     if labels["names"].ndim != 1:
-        raise CorruptFileError(f"labels of {path} have no names", found=f"names {labels['names'].shape}")
+        raise CorruptFileError(f"label names of {path} are not a list", found=f"names {labels['names'].shape}")
     return [_text(name) for name in labels["names"]]
 
 

@@ -481,7 +481,7 @@ def joined(parts: Sequence[QuantumLabels]) -> QuantumLabels:
 
 
 def _fit(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether all arrays are there, numbers, and as long as each other says."""
+    """Whether all arrays are there, hold numbers of the right type, and agree in length."""
     if any(name not in arrays for name in (*_WHOLE, "molecules")):
         return False
     kinds = {name: arrays[name].dtype.kind for name in (*_WHOLE, "molecules")}

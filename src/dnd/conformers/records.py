@@ -39,7 +39,7 @@ class Record:
         molblock: mol block of an SDF record.
         atomic_numbers_A: elements, for the layouts with coordinates of their own.
         positions_A3: positions in angstrom, for the same layouts.
-        charge: net charge that the file states, 0 of coordinates without a SMILES where it states none.
+        charge: net charge that the file states; without one, coordinates without a SMILES are neutral.
         method: how the coordinates were made, for the store's `conformer_method`.
         targets: C values, NaN = missing.
         generated_JA3: J conformers that were generated beforehand, angstrom, atoms as `AddHs(canonical molecule)`.

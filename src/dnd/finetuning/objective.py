@@ -532,7 +532,7 @@ class SupervisedObjective(Objective):
         return self._terms(outputs_BC, self._limited(outputs_BC, targets_BC, places), places).loss
 
     def minus_loss(self, outputs_BC: Tensor, rows: Int[np.ndarray, "molecules"]) -> float:
-        """Minus `loss_of`; NaN where none of the molecules has a label, of which the loss would be a perfect 0."""
+        """Minus `loss_of`; NaN where no molecule has a label, for the loss would then be a perfect 0."""
         has_label = not torch.isnan(self.scaled_BC[torch.from_numpy(rows)]).all()
         return -float(self.loss_of(outputs_BC, rows)) if has_label else math.nan
 

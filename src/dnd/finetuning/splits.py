@@ -434,7 +434,7 @@ def half_width(values: Sequence[float], share: float) -> float | None:
 def over_folds(
     folds: Sequence[Fold], metrics: Sequence[str], learned: Sequence[str] = TRAINING_PART
 ) -> dict[str, dict[str, Any]]:
-    """Mean, sample deviation and half width of each metric of each part; one fold is handed on as it is.
+    """Mean, sample deviation and half width of each metric of each part; a single fold is returned as it is.
 
     Args:
         folds: metrics of the parts of each fold.

@@ -76,11 +76,11 @@ KEPT_BYTES = 128 * 2**20
 
 
 class KeptIdentifiers:
-    """Laplacian identifiers of molecules that come again in every epoch, each computed once.
+    """Laplacian identifiers of molecules that return in every epoch, each computed once.
 
-    A molecule is known by a digest of its graph, from which alone they follow; so they are bit for bit those that
-    `laplacian_identifiers` computes anew. Those of about 100,000 drug-like molecules are kept, the first ones. A copy
-    begins empty.
+    A molecule is recognised by a digest of its graph. The identifiers follow from the graph alone, so they are bit for
+    bit those that `laplacian_identifiers` computes. The first molecules are kept, about 100,000 drug-like ones. A copy
+    of this object begins empty.
 
     Args:
         num_identifiers: I.
@@ -95,7 +95,7 @@ class KeptIdentifiers:
         return KeptIdentifiers(self._num_identifiers, self._limit_bytes)
 
     def of(self, graph: GraphBatch, dtype: torch.dtype) -> Float[Tensor, "atoms identifiers"]:
-        """`(N, I)` identifiers, as `laplacian_identifiers` has them, in `dtype`; of a graph on the CPU."""
+        """`(N, I)` identifiers of a graph on the CPU, as `laplacian_identifiers` computes them, in `dtype`."""
         digests = [digest + str(dtype).encode() for digest in _digests(graph)]
         found = [self._kept.get(digest) for digest in digests]
         missing_B = torch.tensor([one is None for one in found])

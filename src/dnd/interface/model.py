@@ -92,7 +92,7 @@ def as_file(
 
 @contextmanager
 def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
-    """`as_file` of one input or, where a list is one of paths, of each; a file that is not there is no SMILES."""
+    """`as_file` of one input, or of each path in a list; the name of a missing file is not taken for a SMILES."""
     listed = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
     named = listed and any(
         isinstance(one, os.PathLike) or (isinstance(one, str) and is_file_name(one)) for one in values

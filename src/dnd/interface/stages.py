@@ -367,12 +367,12 @@ def compress(
 
 
 def _names(columns: str | Sequence[str]) -> list[str]:
-    """Names as texts, also of columns that a table numbers."""
+    """Names of columns as texts; a table without names has numbers instead."""
     return [str(columns)] if isinstance(columns, str | int) else list(map(str, columns))
 
 
 def _called(options: Mapping[str, object], settings: Settings | None) -> dict[str, str]:
-    """What a caller calls the settings that it gave by arguments: `seed` for `loop.seed`."""
+    """Setting → argument by which the caller gave it, such as `loop.seed` → `seed`."""
     given = [name for name, value in options.items() if value is not None and name not in (settings or {})]
     return {name: name.rpartition(".")[2].removesuffix("_s") for name in given}
 

@@ -170,12 +170,12 @@ def label_rules_of(predictor: Predictor) -> LabelRules:
 def _in_file(
     targets: Sequence[Target], predictor: Predictor, source: Path | str, smiles_column: str | None
 ) -> list[int]:
-    """The targets that the file has a column for.
+    """Places of the targets for which the file has a column.
 
-    What can be read once only is not looked at, so there all must be there.
+    A pipe can be read only once, so it is not looked at: all targets are taken to be there.
 
     Raises:
-        InputError: it has none for any.
+        InputError: the file has no column for any target.
     """
     if is_pipe(source):
         return list(range(len(targets)))

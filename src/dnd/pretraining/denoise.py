@@ -166,9 +166,9 @@ class DenoiseConfig:
     def __post_init__(self) -> None:
         """Refuse settings that can't work."""
         if not 0 < self.sigma < np.inf:
-            raise ValueError(f"sigma is {self.sigma}, expected above 0 angstrom, finite")
+            raise ValueError(f"sigma is {self.sigma}, expected a finite number above 0 angstrom")
         if not 0 <= self.holdout_fraction < 1:
-            raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected 0 to below 1")
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}, expected at least 0, below 1")
         if self.holdout_fraction == 0 and (self.loop.patience is not None or self.loop.schedule == "plateau"):
             raise ValueError(
                 "loop.patience and loop.schedule=plateau need held-out molecules, but holdout_fraction is 0"

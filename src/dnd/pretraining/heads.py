@@ -203,8 +203,8 @@ CLIPPED_SHARE = 0.001
 """Share of the known training values at either end of a column that its limits leave out."""
 
 _SMALLEST_DEVIATION = 1e-6
-"""A column varies where its deviation is above this, or above this share of its largest value where that is below 1:
-concentrations in mol/l may be about 1e-9."""
+"""A column varies if its deviation is above this. If its largest value is below 1, the deviation only has to be above
+this share of it: concentrations in mol/l may be about 1e-9."""
 
 
 class Standardiser(nn.Module):

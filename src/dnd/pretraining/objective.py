@@ -24,7 +24,7 @@ MAX_TRAIN_SAMPLE = 2000
 
 
 class StoreObjective(Objective):
-    """An objective over a store with a held-out part that is fixed by the seed: whole molecules, see `TrainingRows`.
+    """An objective over a store. The seed decides which molecules are held out: see `TrainingRows`.
 
     Args:
         store: the molecules.
@@ -53,7 +53,7 @@ class StoreObjective(Objective):
             epoch: number of the epoch.
             sizes: atoms of every row.
             pool: see `EpochPlan`.
-            drop_last: the same.
+            drop_last: see `EpochPlan`.
         """
         loop = self.loop
         return EpochPlan(
@@ -68,12 +68,12 @@ class StoreObjective(Objective):
         )
 
     def evaluation_rows(self, rows: np.ndarray, sizes: RaggedCounts, *, even: bool = False) -> list[np.ndarray]:
-        """`rows` by size in the batches of an evaluation, within the limit that the training's have.
+        """`rows` in batches for an evaluation, sorted by size and no larger than those of the training.
 
         Args:
             rows: row numbers of the store.
             sizes: atoms of every row.
-            even: batches of about the same number of rows, not full ones and a rest.
+            even: make all batches about equally long, instead of full ones and a rest.
         """
         if not len(rows):
             return []
@@ -105,7 +105,7 @@ class PretrainingObjective(StoreObjective):
 
     Attributes:
         student: the part that is kept, set by the objectives.
-        train_sample: training rows of the evaluation that stands beside the held-out one.
+        train_sample: training rows that each evaluation scores beside the held-out ones.
     """
 
     best_metric = "valid_loss"
@@ -178,7 +178,7 @@ class PretrainingObjective(StoreObjective):
 
 @contextlib.contextmanager
 def initial_weights(seed: int, purpose: str = "initial weights") -> Iterator[None]:
-    """Modules built inside get weights that depend on these two alone; torch's generator is left as it was."""
+    """Modules built inside get weights that depend on `seed` and `purpose` alone; torch's generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, purpose))
         yield

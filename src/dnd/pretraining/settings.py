@@ -22,7 +22,7 @@ def require_holdout_fraction(fraction: float) -> None:
         ConfigError: it is not above 0 and below 1.
     """
     if not 0 < fraction < 1:
-        raise ConfigError("the held-out fraction is out of range", found=fraction, expected="above 0, below 1")
+        raise ConfigError("holdout_fraction is out of range", found=fraction, expected="above 0, below 1")
 
 
 Level = Literal["node", "graph", "coordinated", "custom"]
@@ -107,8 +107,8 @@ class DistillConfig:
             squared distance the mean target has the same expected gradient as a random conformer each epoch, without
             its noise.
         num_conformers: number of conformers of each molecule that are averaged, the first ones; none = all.
-        cache: place where the teacher's outputs are kept. `auto`: in memory up to `cache_memory_mb`, on disk above and
-            where `loop.stop_after_s` may end the call first, not at all for a single epoch, in which each is used once.
+        cache: place where the teacher's outputs are kept. `auto` keeps them in memory up to `cache_memory_mb`, and on
+            disk if there are more or `loop.stop_after_s` is set. For a single epoch it keeps none: each is used once.
         cache_memory_mb: largest cache in memory, in MiB.
         holdout_fraction: share of the molecules that is held out.
         heads: terms whose heads are kept in the encoder, as ready-made molecular properties.

@@ -73,7 +73,7 @@ class TargetCache:
 
 
 class OutOfTimeError(Exception):
-    """A deadline ended the filling of a cache, which goes on in another call."""
+    """The deadline came before the cache was full; another call goes on filling it."""
 
 
 def cache_bytes(teacher: Teacher, store: Store, request: TargetRequest) -> int:
@@ -99,7 +99,7 @@ def build_cache(
         request: which outputs.
         device: where the teacher runs.
         folder: place of shards `shard-00000/` with a manifest each; None keeps everything in memory.
-        deadline: time of `time.monotonic()` after which a call that has made a shard of `folder` makes no other.
+        deadline: time of `time.monotonic()` after which no shard is begun in `folder`, except the first of a call.
 
     Raises:
         OutOfTimeError: shards are missing at the deadline; the others are kept.

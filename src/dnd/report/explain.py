@@ -65,7 +65,7 @@ class Explained:
         symbols: elements of the atoms.
         output_C: output of the model for it; NaN where a target has none.
         atoms_NC: contributions, in the unit of the outputs; NaN where the model says nothing of the target, 0 for an
-            atom that no other molecule has in its place.
+            atom that can be neither changed nor left out.
     """
 
     smiles: str
@@ -166,7 +166,7 @@ def _changed(mol: Chem.Mol, place: int, number: int) -> str | None:
 
 
 def _fill_up(mol: Chem.RWMol, place: int) -> None:
-    """Hydrogens for neighbours of an atom that goes, where RDKit adds none itself: a centre would be left a radical."""
+    """Give hydrogens to the neighbours of an atom that goes, where RDKit adds none, as at a centre of chirality."""
     for bond in mol.GetAtomWithIdx(place).GetBonds():
         atom = bond.GetOtherAtom(mol.GetAtomWithIdx(place))
         if atom.GetNoImplicit():

@@ -211,7 +211,7 @@ def _cells_of(request: Request, track: str, dataset: str, one: System, fraction:
 
 
 def _poolings(request: Request, track: str, one: System) -> tuple[str, ...]:
-    """Of QM9's protocol, the budget's, or the one that every student has; locality compares under a single one."""
+    """The poolings to compare: the budget's, or one for QM9, for locality and for systems that name a student."""
     if track == QM9:
         return ("min_max_mean_sum",)
     return ("mean",) if one.student or request.what == "locality" else request.budget.poolings

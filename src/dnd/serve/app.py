@@ -265,7 +265,7 @@ def _answer_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         if first["loc"] == ("body",) or first["type"] == "json_invalid":
-            return problem(422, "the request is no JSON object; send one, with content-type: application/json")
+            return problem(422, "the request is not a JSON object; send one with content-type: application/json")
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return problem(422, f"{where or 'the request'}: {first['msg']}"[:300])
 
@@ -299,7 +299,7 @@ def serve(folders: Sequence[Path], host: str, port: int, limits: Limits, device:
         device: `cpu`, `cuda` or `auto`.
 
     Raises:
-        ConfigError, InputError, CorruptFileError: a model can't be opened, or the address can't be listened at.
+        ConfigError, InputError, CorruptFileError: a model can't be opened, or the server can't listen at the address.
     """
     set_threads()
     models = ServedModels.load(folders, device)

@@ -184,11 +184,11 @@ SECTION = 2**18
 
 
 class TrainingRows:
-    """Rows of a store that train, and those that are held out: whole molecules, wherever their rows lie.
+    """The rows of a store that train, and those that are held out. All rows of a molecule are on the same side.
 
-    Rows are drawn, and a molecule is held out where its first row was drawn and it has no more rows than were drawn in
-    all. So copies of a held-out molecule never train, nor do rows with other conformers of it, and without copies the
-    drawn rows themselves are held out. A store of a single molecule is split by rows.
+    Rows are drawn. A molecule is held out if its first row was drawn and it has no more rows than were drawn in all.
+    So neither copies nor other conformers of a held-out molecule train. Without copies, the drawn rows themselves are
+    held out. A store of a single molecule is split by rows.
 
     Args:
         num_rows: number of molecules in the store.
@@ -245,11 +245,11 @@ class TrainingRows:
 _CODES_AT_ONCE = 2**14
 
 MoleculeCodes = Callable[[Int[np.ndarray, "rows"]], Int[np.ndarray, "rows"]]
-"""Row numbers → a number for each, equal for rows of one molecule."""
+"""Row numbers → a number for each row, equal for rows of one molecule."""
 
 
 def whole_molecules(drawn: Int[np.ndarray, "drawn"], num_rows: int, codes: MoleculeCodes) -> Int[np.ndarray, "held"]:
-    """All rows of the molecules that are held out, ascending; of at least one molecule, and never of all.
+    """All rows of the held-out molecules, ascending: at least one molecule is held out, and never all of them.
 
     Memory grows with the rows that are drawn and their copies, not with the store.
 

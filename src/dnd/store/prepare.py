@@ -113,8 +113,8 @@ def prepare(
             journal = StoreJournal(folder, config.further_columns)
             if journal.entries and STANDARD_INPUT in map(str, inputs):
                 raise InputError(
-                    f"{folder} was begun from standard input, which can't be compared with what comes now",
-                    expected="a file, which --resume can read again",
+                    f"{folder} was begun from standard input, so --resume can't check that the input is the same",
+                    expected="a file",
                     next_step="Save the input to a file, then start in another folder",
                 )
             _make_shards(journal, inputs, sources, config, excluded, where)

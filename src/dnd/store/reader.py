@@ -288,7 +288,7 @@ class Store:
         return [self._batches[shard].column("smiles")[local].as_py() for shard, local in map(self._locate, rows)]
 
     def molecule_codes(self, rows: Int[np.ndarray, "batch"]) -> Int[np.ndarray, "batch"]:
-        """A number for each of `rows`, of its canonical SMILES alone: equal for copies and conformers of a molecule."""
+        """A number for each of `rows`, of its canonical SMILES: equal for copies and conformers of a molecule."""
         selection = self._select(rows)
         codes = np.empty(len(selection.local), dtype=np.int64)
         for shard, local, place in selection.parts():
@@ -393,12 +393,12 @@ def _missing(batch: pa.RecordBatch, name: str, width: int) -> Missing:
 
 
 def _lengths_of_further(batch: pa.RecordBatch, name: str, width: int) -> Int[np.ndarray, "rows"] | None:
-    """How many values each row of a shard has in a further column; None for lists of places, of any length.
+    """How many values each row of a shard must have in a further column; None for fingerprints, which may have any.
 
     Args:
         batch: the shard.
         name: name of the column.
-        width: values of each row in a column that is as long in every row.
+        width: values per row of a column in which all rows are equally long.
     """
     if name in ("charges", "surface"):
         return _lengths(batch, "node_features") // NUM_ATOM_FEATURES
@@ -410,7 +410,7 @@ def _lengths_of_further(batch: pa.RecordBatch, name: str, width: int) -> Int[np.
 
 
 def _lengths(batch: pa.RecordBatch, name: str) -> Int[np.ndarray, "rows"]:
-    """Flat values of each row of a list column."""
+    """Number of flat values in each row of a list column."""
     return np.diff(np.from_dlpack(batch.column(name).offsets)).astype(np.int64)
 
 
@@ -448,18 +448,18 @@ def _shard_problem(batch: pa.RecordBatch, num_targets: int) -> str | None:
     }
     for name, wanted_B in expected.items():
         if not np.array_equal(lengths[name], wanted_B):
-            return f"{name} of another length than its row has"
+            return f"{name} of the wrong length for its molecule"
     if (_lengths(batch, "targets") != num_targets).any():
-        return "targets of another length than the store has"
+        return "a row with another number of targets than the store"
     if (atoms_B < 1).any():
         return "a row without atoms"
     if (values["bonds"] >= np.repeat(atoms_B, lengths["bonds"])).any():
-        return "a bond to an atom that there is not"
+        return "a bond to an atom that does not exist"
     for name, sizes in (("node_features", ATOM_FEATURE_SIZES), ("bond_features", BOND_FEATURE_SIZES)):
         if (values[name].reshape(-1, len(sizes)) >= np.array(sizes)).any():
-            return f"{name} beyond their range"
+            return f"{name} out of range"
     if not np.isfinite(values["positions"]).all():
-        return "a position that is no finite number"
+        return "a position that is not finite"
     return next(
         filter(None, (_further_problem(batch, name) for name in FURTHER_FIELDS if name in batch.schema.names)), None
     )
@@ -471,9 +471,9 @@ def _further_problem(batch: pa.RecordBatch, name: str) -> str | None:
     width = NUM_QUANTUM if name == "quantum" else int(own_B[0]) if len(own_B) else 0
     wanted_B = _lengths_of_further(batch, name, width)
     if wanted_B is not None:
-        return None if np.array_equal(own_B, wanted_B) else f"{name} of another length than its row has"
+        return None if np.array_equal(own_B, wanted_B) else f"{name} of the wrong length for its molecule"
     is_outside = (batch.column(name).flatten().to_numpy() >= FINGERPRINT_PLACES).any()
-    return f"{name} beyond their range" if is_outside else None
+    return f"{name} out of range" if is_outside else None
 
 
 # Several stores read as one, without a copy: what a pretraining on data of several kinds trains from.

@@ -153,7 +153,7 @@ def describe_run(identities: list[dict[str, Any]], config: PrepareConfig) -> dic
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Name, size and SHA-256 of an input; of a large one the SHA-256 of its ends, of a folder that of its XYZ files."""
+    """Name, size and SHA-256 of an input: of the ends of a large file, and of all XYZ files of a folder."""
     if path.is_dir():
         files = sorted(path.glob("*.xyz"))
         listed = "".join(f"{sha256_file(file)} {file.name}\n" for file in files)

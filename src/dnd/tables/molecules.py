@@ -393,7 +393,8 @@ def labelled_columns(
 def resolve_columns(columns: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """Column names of the table; a word that names no column is split at its commas where all its pieces do.
 
-    Blanks around a name count only where a column has them: pandas keeps those of a CSV, and the reader does not.
+    Blanks around a name do not matter where no column has exactly that name: pandas keeps those of a CSV, the reader
+    drops them.
 
     Raises:
         InputError: a column is named twice, or a word is the name of a column and a list of others as well.

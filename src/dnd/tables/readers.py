@@ -45,7 +45,7 @@ DELIMITERS = (",", "\t", ";", "|")
 MAX_LINES_PER_ROW = 5_000
 """A quoted cell may hold line breaks, as a mol block does; a quote that is still open after so many is a mistake."""
 _SURELY_A_CELL = 64
-"""Lines of a row that are not looked at; among more than these, one that is a row by itself shows the mistake."""
+"""A row may have so many lines without suspicion. If it has more, a line that looks like a row shows an open quote."""
 
 csv.field_size_limit(LIMIT_LINE)  # the csv module's own limit of 131,072 characters is for the whole process
 
@@ -122,11 +122,11 @@ def _upcoming(waiting: deque[str], lines: Iterator[str]) -> Iterator[str]:
 
 
 def _whole_row(first: str, following: Iterator[str], delimiter: str, width: int) -> tuple[list[str], bool]:
-    """The lines that the quotes of a row hold together, and whether the last of these quotes is closed."""
+    """The lines of a row whose quoted cells hold line breaks, and whether its last quote is closed."""
     taken: list[str] = []
 
     def asked_for() -> Iterator[str]:
-        """A line each time that the row goes on, until it is a mistake."""
+        """The lines of the row, up to the one that shows a quote to be open by mistake."""
         size = 0
         for line in itertools.chain([first], following):
             taken.append(line)
@@ -151,7 +151,7 @@ def _whole_row(first: str, following: Iterator[str], delimiter: str, width: int)
 
 
 def _is_row(line: str, delimiter: str, width: int) -> bool:
-    """Whether a line has the cells of a row, whatever its quotes hold together."""
+    """Whether a line has as many cells as a row, quotes aside."""
     return line.count(delimiter) + 1 == width
 
 
@@ -492,7 +492,7 @@ def _whole_header(first: str, lines: Iterator[str], delimiter: str) -> tuple[str
 
 
 def _declared_delimiter(line: str) -> str:
-    """The separator that a first line such as `sep=;` names to spreadsheets; empty where the line is another one."""
+    """The separator that a first line such as `sep=;` names to spreadsheets; empty for any other line."""
     name, _, delimiter = line.rstrip("\r\n").strip('"').partition("=")
     return delimiter if name.lower() == "sep" and delimiter in DELIMITERS else ""
 
@@ -678,7 +678,7 @@ def find_column(path: object, header: Sequence[str], rows: Sequence[Sequence[str
         raise InputError(
             f"the first line of {path} is not a header", found=listed,
             expected="names of the columns, such as smiles,y",
-            next_step="Add that line, or end the name of a list of SMILES in .smi",
+            next_step="Add a header, or give a plain list of SMILES a name that ends in .smi",
         )  # fmt: skip
     raise InputError(
         f"{path} has no column 'smiles'", found=f"columns {listed}", expected="a column of SMILES by its name or cells",

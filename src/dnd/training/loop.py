@@ -43,7 +43,7 @@ class StopRequests:
 
     Args:
         limit_s: seconds after which the run is out of time; None = never.
-        started: from when they count, a time of `time.monotonic()`; now when None.
+        started: time of `time.monotonic()` from which they count; None = now.
     """
 
     def __init__(self, limit_s: float | None, started: float | None = None) -> None:
@@ -253,8 +253,7 @@ def train(
             same.
         title: names the stage in messages.
         held: the caller holds the folder's lock.
-        started: when the call began whose seconds `config.stop_after_s` limits, a time of `time.monotonic()`; now when
-            None.
+        started: time of `time.monotonic()` from which `config.stop_after_s` counts; None = now.
 
     Raises:
         InputError: the folder holds another run, or is in use.
@@ -458,7 +457,7 @@ class _Run:
         self._agree()
 
     def _judge_anew(self) -> None:
-        """Evaluate the best weights under changed settings, in which their old numbers may mean something else."""
+        """Evaluate the best weights again: under changed settings their old numbers may mean something else."""
         position, key = self.position, self.objective.best_metric
         if key is None:  # the last weights are kept from now on
             position.best_step, position.best, self.best = None, {}, None

@@ -135,7 +135,7 @@ class LoopConfig:
         max_tokens: if set, fills batches up to this many padded atoms instead of `batch_size` molecules.
         learning_rate: peak learning rate.
         min_learning_rate: learning rate at the end of the schedule `cosine`, and the lowest of `plateau`.
-        warmup_epochs: linear warm-up, in epochs, may be fractional; `constant` has none.
+        warmup_epochs: length of the linear warm-up in epochs, may be fractional; `constant` has none.
         schedule: `cosine` by fractional epoch; `stepwise_cosine` as in the denoising reference; `constant`;
             `plateau`, which cuts the rate when evaluations stop improving.
         plateau_factor: factor of the learning rate at each cut, for `plateau`, down to `min_learning_rate`.
@@ -149,8 +149,8 @@ class LoopConfig:
         patience: stops after this many evaluations without a better one; none = never.
         checkpoint_every: steps between checkpoints, beside `checkpoint_seconds`; none = by time only.
         checkpoint_seconds: seconds between checkpoints.
-        stop_after_s: stop with a checkpoint after this many seconds of this call, but not before a step; the run can be
-            resumed.
+        stop_after_s: stop with a checkpoint when the call has taken this many seconds and made at least one step; the
+            run can be resumed.
         threads: OpenMP threads; none = 1 unless OMP_NUM_THREADS or DND_THREADS says otherwise.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         log_every: steps between writes of the step log; each step is in it all the same.

@@ -157,8 +157,8 @@ def test_probabilities_that_are_left_as_they_are_have_the_true_reason(positives:
     _, found = calibrate([(parts(100, 100, 100), predictions.clip(0.01, 0.99))], labels, ["classification"])
     (line, *_) = sentences(found, ["a"], ["classification"], "the validation part")
     assert line == (
-        "a: probabilities as the model gives them, because 100 held-out labels have fewer than 5 of a class, "
-        "or rank the classes the wrong way round"
+        "a: probabilities as the model gives them, because a class has fewer than 5 of 100 held-out labels, "
+        "or the model ranks the classes the wrong way round"
     )
 
 

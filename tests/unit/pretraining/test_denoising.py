@@ -186,7 +186,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     ("changes", "words"),
     [
         ({"sigma": np.inf}, "sigma"),
-        ({"holdout_fraction": 1.0}, "0 to below 1"),
+        ({"holdout_fraction": 1.0}, "at least 0, below 1"),
         ({"holdout_fraction": 0.0, "loop": LoopConfig(patience=2)}, "need held-out molecules"),
         ({"holdout_fraction": 0.0, "loop": LoopConfig(schedule="plateau")}, "need held-out molecules"),
     ],

@@ -124,7 +124,7 @@ def test_what_is_no_json_is_told_what_to_send(client: TestClient):
     ):
         answer = client.post(f"{API}/predict", content=content, headers={"content-type": kind})
         assert answer.status_code == 422
-        assert answer.json()["error"].endswith("no JSON object; send one, with content-type: application/json")
+        assert answer.json()["error"].endswith("not a JSON object; send one with content-type: application/json")
 
 
 def test_a_drawing_is_an_image_that_runs_nothing(client: TestClient):

@@ -342,8 +342,8 @@ def _column_words(
         return line + (f"{brier} {judged.before:.4f} before, {judged.measured:.4f} after" if was_judged else "")
     if kind == "regression":
         return f"no interval, because {judged.molecules} held-out labels are too few"
-    of_class = f"have fewer than {FEWEST_PER_CLASS} of a class, or rank the classes the wrong way round"
-    return f"probabilities as the model gives them, because {judged.molecules} held-out labels {of_class}"
+    few = f"a class has fewer than {FEWEST_PER_CLASS} of {judged.molecules} held-out labels"
+    return f"probabilities as the model gives them, because {few}, or the model ranks the classes the wrong way round"
 
 
 def _temperature_words(group: GroupCalibration, source: str) -> str:

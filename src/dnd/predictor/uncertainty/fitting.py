@@ -232,9 +232,9 @@ def _joined(parts: Sequence[HeldOut]) -> HeldOut:
 
 
 def _judge(column: Column, tests: Sequence[tuple[PartitionPredictions, Chosen]], targets_BC: Array) -> Judged:
-    """What each fold's own calibrators reached on its test part, all parts together.
+    """How well each fold's own calibrators did on its test part, over all test parts together.
 
-    A molecule that repeated folds test several times has as many scores, and counts as one molecule.
+    Repeated folds test a molecule several times: each time gives a score, but the molecule counts once.
     """
     found = Judged()
     parts = [(*column.held_out(part, part.partition.test, targets_BC), own) for part, own in tests]

@@ -103,7 +103,7 @@ class HeldOut:
         return np.asarray(np.abs(forward(self.labels_B) - forward(self.predicted.values)))
 
     def __getitem__(self, rows: np.ndarray) -> HeldOut:
-        """Some of the molecules, without weights: those of a part would not sum to 1. Counts have the mean 1 again."""
+        """Some of the molecules. Weights, which would not sum to 1, are dropped; counts get the mean 1 again."""
         own, spread_B, similarity_B = self.predicted, self.predicted.spread_B, self.predicted.similarity_B
         part = replace(
             own,
