@@ -822,6 +822,7 @@ DRAWN: dict[str, Callable[[Path], list[str]]] = {
     "fig3": sentence,
     "fig4": sentence,
     "fig5": label_efficiency,
+    "fig5-sentence": sentence,
     "claims": claims,
     "predictor": predictor,
     "moleculeace": moleculeace,
