@@ -28,7 +28,11 @@ def served(models: list[Path], *options: str) -> Iterator[tuple[str, subprocess.
     words = [word for model in models for word in ("-m", str(model))]
     command = [sys.executable, "-m", "dnd", "serve", *words, "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    hangs_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child ignores it where the tests run under nohup
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGHUP, hangs_up)
     try:
         lines = []
         for line in process.stdout:  # type: ignore[union-attr]

@@ -170,7 +170,7 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, number: int, is_ig
         f"    with replacing(Path({str(out)!r})):\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "installation.info = functools.wraps(installation.info)(verb)\n"
-        f"if {is_ignored}: signal.signal({int(number)}, signal.SIG_IGN)\n"  # as nohup does
+        f"signal.signal({int(number)}, signal.SIG_IGN if {is_ignored} else signal.SIG_DFL)\n"  # ignored as by nohup
         "sys.argv = ['dnd', 'info']\n"
         "main.main()\n"
     )

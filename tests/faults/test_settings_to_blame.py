@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import dnd
 from dnd.bench.startup import added_memory
+from dnd.chemistry.molecule import LIMITS
 from dnd.cli.main import build_app
 from dnd.common.errors import ConfigError, DndError, InputError, isolating
 from dnd.export import featurizer
@@ -117,8 +118,7 @@ def test_a_bad_file_of_molecules_to_exclude_leaves_no_run(tmp_path: Path) -> Non
 
 
 def test_an_exported_model_refuses_selfies() -> None:
-    limits = SimpleNamespace(text_bytes=4096)
-    assert featurizer.read("[C][C][O]", vars(limits)) == "the text is SELFIES, not a SMILES"
+    assert featurizer.read("[C][C][O]", asdict(LIMITS)) == "the text is SELFIES, not a SMILES"
 
 
 @pytest.mark.parametrize("weights", [["1"] * 3, np.ones(3, complex), [1, 1e300, 1e-300], [None, 1, 1]])
