@@ -58,7 +58,10 @@ _SOURCE = re.compile(r"<!-- by hand from |\.csv|\.jsonl?\b|results/\w+/`")
 _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 _OLD_TABLES = (("table1", TABLE_1), ("table6", _OLD_TABLE_6))
 """Whole tables of the `cpu` run and their systems. Its cells have the keys of 0.1.0, so no plan of today lists them."""
-_REQUESTS = (Request("table1", BUDGETS["small"]), Request("table6", BUDGETS["small"], systems=TABLE_2))
+_REQUESTS = (
+    *(Request(what, BUDGETS["small"]) for what in ("table1", "students", "teachers")),
+    Request("table6", BUDGETS["small"], systems=TABLE_2),
+)
 """Whole tables of `dnd reproduce` at other budgets."""
 _REPORTS = {("small", "ccmd"): write_ccmd, ("small", "multitask"): write_multitask}
 """Budget and name of each whole report of `dnd reproduce` that is no table of systems, and what writes it."""
@@ -237,17 +240,17 @@ def means_table(found: Sequence[Entry], systems: Sequence[str], datasets: Sequen
 
 
 def beside_controls(systems: Sequence[str], path: Path) -> list[str]:
-    """Means of systems on the data sets of the open questions, and the mean gain of each over its control."""
+    """Means of systems on the four sets of the open questions, and the mean gain of each over its control."""
     held = {(entry.system, entry.dataset): entry for entry in entries(read_records(path)) if entry.pooling == "mean"}
+    systems = [name for name in systems if all((name, dataset) in held for dataset in FOUR_SETS)]
     rows = []
     for name in systems:
-        means = [f"{held[name, dataset].mean:.4g}" for dataset in FOUR_SETS]
-        pairs = [(held[name, dataset], held.get((SYSTEMS[name].control, dataset))) for dataset in FOUR_SETS]
-        gains = [_gain(entry, control) for entry, control in pairs if control is not None and control is not entry]
-        shown = (
-            f"{100 * statistics.mean(gains):+.1f} %, {sum(one > 0 for one in gains)} of {len(gains)}" if gains else ""
-        )
-        rows.append([SYSTEMS[name].label, *means, shown])
+        control = SYSTEMS[name].control
+        row = [SYSTEMS[name].label, *(f"{held[name, dataset].mean:.4g}" for dataset in FOUR_SETS), ""]
+        if control in systems and control != name:
+            gains = [_gain(held[name, dataset], held[control, dataset]) for dataset in FOUR_SETS]
+            row[-1] = f"{100 * statistics.mean(gains):+.1f} %, {sum(one > 0 for one in gains)} of {len(gains)}"
+        rows.append(row)
     heads = [_head(held[systems[0], dataset]) for dataset in FOUR_SETS]
     return table(["system", *heads, "mean gain over its control, better on"], rows)
 
