@@ -59,7 +59,7 @@ _OLD_TABLE_6 = ("randinit-0.65", *TABLE_2)
 _OLD_TABLES = (("table1", TABLE_1), ("table6", _OLD_TABLE_6))
 """Whole tables of the `cpu` run and their systems. Its cells have the keys of 0.1.0, so no plan of today lists them."""
 _REQUESTS = (
-    *(Request(what, BUDGETS["small"]) for what in ("table1", "students", "teachers")),
+    *(Request(what, BUDGETS["small"]) for what in ("table1", "students", "teachers", "conformers")),
     Request("table6", BUDGETS["small"], systems=TABLE_2),
 )
 """Whole tables of `dnd reproduce` at other budgets."""
