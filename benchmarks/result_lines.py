@@ -20,6 +20,8 @@ import numpy as np
 from dnd.common.files import write_text
 from dnd.reproduction.results import Record
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS = DOCS / "results"
 Line = dict[str, str]
 
 
@@ -73,6 +75,11 @@ def csv_text(lines: Sequence[Line]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return stream.getvalue()
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def spread(values: Sequence[float]) -> str:

@@ -18,7 +18,7 @@ def test_every_drawn_table_is_that_of_its_file(draw: ModuleType) -> None:
     assert {page.name: draw.redraw(page, write=False) for page in draw.pages()} == {
         page.name: [] for page in draw.pages()
     }
-    assert draw.redraw_tables(write=False) == []
+    assert draw.drawn_reproduce.redraw_tables(write=False) == []
 
 
 def test_every_name_is_drawn_somewhere(draw: ModuleType) -> None:
