@@ -20,6 +20,8 @@ BLOCK = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # Results hold the commands of runs that took hours; what they show is recorded, not repeated here.
 RUN_PAGES = [page for page in PAGES if "results" not in page.parts and BLOCK.search(page.read_text(encoding="utf-8"))]
+# The code blocks of all pages take a quarter of the suite's time: the others run with `-m slow`, which `.ci/run` does.
+DAILY_PAGES = [ROOT / "docs" / page for page in ("tutorial/first-model.md", "how-to/check-data.md")]
 
 
 # A reader copies the plain command; here it takes seconds, unless the page says itself how long it may take.
@@ -62,7 +64,11 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [page if page in DAILY_PAGES else pytest.param(page, marks=pytest.mark.slow) for page in RUN_PAGES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_every_code_block_runs(page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Shell blocks run as they stand but for the size of models, Python blocks share an order but no state."""
     installed, shrinking = Path(sys.executable).parent, tmp_path_factory.mktemp("bin")

@@ -300,7 +300,7 @@ def test_the_columns_that_name_molecules_come_back(model: Path, tmp_path: Path):
 def test_a_killing_row_costs_itself_only(model: Path, tmp_path: Path):
     smiles = texts(40)
     smiles[6:9], smiles[20] = ["KILL"] * 3, "RAISE"
-    summary = stubbed([write_smi(tmp_path / "in.smi", smiles)], model, tmp_path / "out", chunk=16)
+    summary = stubbed([write_smi(tmp_path / "in.smi", smiles)], model, tmp_path / "out")
     errors = rows(tmp_path / "out")["error"].to_pylist()
     assert summary.errors == 4
     assert [row for row, error in enumerate(errors) if error] == [6, 7, 8, 20]
