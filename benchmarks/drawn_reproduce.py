@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -155,7 +155,10 @@ _FEW_OF_A_CLASS = ("hiv",)  # two active molecules in the reduced test part: its
 
 
 def gains_of_table_1(path: Path) -> list[str]:
-    """Mean gain of each pretrained system of Table 1 over both kinds of random weights, by pooling and task."""
+    """Mean gain of each pretrained system of Table 1 over both kinds of random weights, by pooling and task.
+
+    A gain is that over sets of the means over pretrainings; in brackets are the lowest and highest of a pretraining.
+    """
     held = {(entry.dataset, entry.system, entry.pooling): entry for entry in entries(read_records(path))}
     values = [name for name in BENCHMARKS if BENCHMARKS[name].task == "regression"]
     classes = [name for name in BENCHMARKS if name not in (*values, *_FEW_OF_A_CLASS)]
@@ -165,13 +168,25 @@ def gains_of_table_1(path: Path) -> list[str]:
             row = [f"{SYSTEMS[name].label} {pooling_name(pooling)}"]
             for control in ("randinit-1.0", "randinit-0.65"):
                 pairs = {n: (held[n, name, pooling], held[n, control, pooling]) for n in (*values, *classes)}
-                gains = [_gain(*pairs[n]) for n in values]
-                areas = [pairs[n][0].mean - pairs[n][1].mean for n in classes]
-                row.append(f"{100 * statistics.mean(gains):+.1f} %, {sum(one > 0 for one in gains)} of {len(gains)}")
-                row.append(f"{statistics.mean(areas):+.3f}, {sum(one > 0 for one in areas)} of {len(areas)}")
+                gains = [{seed: 100 * gain for seed, gain in gain_by_pretraining(*pairs[n]).items()} for n in values]
+                row += [_over_sets(gains, ".1f", " %"), _over_sets([_differences(*pairs[n]) for n in classes], ".3f")]
             rows.append(row)
     heads = [f"{kind}, against layer decay {decay}" for decay in ("1.0", "0.65") for kind in ("values", "classes")]
     return markdown_table(["system", *heads], rows)
+
+
+def _differences(entry: Entry, control: Entry) -> dict[int, float]:
+    """Difference of the means by pretraining."""
+    theirs = control.by_pretraining
+    return {seed: mean - theirs[seed] for seed, mean in entry.by_pretraining.items() if seed in theirs}
+
+
+def _over_sets(by_set: Sequence[Mapping[int, float]], digits: str, unit: str = "") -> str:
+    """Mean over sets, its range over pretrainings if there are several, and on how many sets it is positive."""
+    means = [statistics.mean(own.values()) for own in by_set]
+    each = [statistics.mean(own[seed] for own in by_set) for seed in by_set[0]]
+    spread = f" ({min(each):+{digits}} to {max(each):+{digits}})" if len(each) > 1 else ""
+    return f"{statistics.mean(means):+{digits}}{unit}{spread}, {sum(one > 0 for one in means)} of {len(means)}"
 
 
 def table_6(path: Path) -> list[str]:
