@@ -106,7 +106,13 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         """
         if np.asarray(y).dtype.kind in "mMc":  # NumPy would take nanoseconds since 1970, or the real part
             raise ValueError(f"y must be numbers, not {np.asarray(y).dtype}")
-        labels = np.asarray(y, dtype=np.float64)
+        try:
+            labels = np.asarray(y, dtype=np.float64)
+        except ValueError as error:  # words, or limits such as >10
+            raise ValueError(
+                f"y must be numbers, NaN where a label is missing: {error}. Limits such as >10 and words for missing "
+                "labels are read by dnd.finetune"
+            ) from error
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
         self._is_vector = labels.ndim == 1

@@ -96,6 +96,17 @@ def test_a_skewness_just_below_the_limit_is_not_said_to_be_the_limit():
     assert said == "no transform of y (skewness 1.9): the skewness is below 2"
 
 
+def test_labels_over_a_decade_that_are_a_bit_skewed_come_with_the_setting_that_takes_their_logarithm():
+    labels = np.geomspace(5, 200, 50)[:, None]
+    (said,) = choose_transforms("auto", labels, ["CLint"], ["regression"], np.arange(50)[None])[1]
+    assert said.endswith(
+        "the skewness is below 2; transform=log overrules this for CLint, whose labels span a factor of 40.0"
+    )
+    even = np.linspace(5, 200, 50)[:, None]
+    (said,) = choose_transforms("auto", even, ["CLint"], ["regression"], np.arange(50)[None])[1]
+    assert said.endswith("the skewness is below 2")
+
+
 def test_no_map_is_fitted_to_labels_that_are_hardly_skewed(monkeypatch: pytest.MonkeyPatch):
     labels = GENERATOR.normal(size=(500, 1))
     fitted = list[str]()
