@@ -161,7 +161,8 @@ def check_json(facts: DataFacts) -> dict[str, Any]:
 def check(
     data: LabelledTable,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns with labels; by default every column that can be learned.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Columns with labels; by default every column that can be learned."),
     ] = None,
     smiles_column: SmilesColumn = None,
     missing: Missing = None,

@@ -110,7 +110,8 @@ def embed(
     """
     from dnd.prediction.embedder import load_embedder
 
-    given = as_molecules(molecules, smiles_column)
+    remembered = encoder.smiles_column if isinstance(encoder, core.Predictor) else None
+    given = as_molecules(molecules, smiles_column, remembered=remembered)
     if isinstance(encoder, core.Predictor):
         if pooling is not None:
             raise InputError("a finetuned model has its own pooling", next_step="Leave out pooling=")

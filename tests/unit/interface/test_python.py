@@ -110,6 +110,7 @@ def test_a_table_in_memory_may_have_the_column_of_the_training(made, monkeypatch
     assert np.array_equal(dnd.predict(table, made)["size_pred"], wanted)
     assert np.array_equal(dnd.predict(pa.Table.from_pandas(table), made)["size_pred"], wanted)
     assert made.predictor.evaluate(table)["molecules"] == 12
+    assert len(dnd.embed(table, made.predictor)) == 12
     assert len(dnd.explain(table[:1], made, out=tmp_path / "pictures")) == 1
     done = dnd.screen(table, made, tmp_path / "hits", jobs=1, verbose=False)
     assert done.metrics == {"rows": 12, "without a prediction": 0, "shards": 1}
