@@ -147,9 +147,10 @@ def test_an_interval_is_learned_in_the_scale_of_the_map_and_covers_in_the_unit_o
     assert (low > 0).all()
     factor = high / noisy[300:, 0]
     assert np.allclose(factor, factor[0])
-    assert (
-        f"multiplied by {significant(float(factor[0]))}"
-        in sentences(found, ["y"], ["regression"], "somewhere", [log])[0]
+    width = significant(float(factor[0]))
+    (line,) = sentences(found, ["y"], ["regression"], "somewhere", [log])
+    assert line.startswith(
+        f"y: interval from the prediction / {width} to the prediction × {width}, made for 90% coverage"
     )
 
 
