@@ -209,7 +209,7 @@ def explain(
         targets=target_columns or (),
         most_molecules=most_molecules,
     )
-    typer.echo("\n".join(summary.lines()))
+    typer.echo("\n".join([*summary.lines(), f"pictures and tables: {out}"]))
 
 
 def export(
