@@ -168,6 +168,13 @@ def test_an_estimator_takes_no_dates_for_numbers() -> None:
             dnd.DndRegressor(recipe="small", epochs=1).fit(SMILES, values)
 
 
+def test_an_estimator_says_to_pass_the_column_of_smiles_alone() -> None:
+    table = pd.DataFrame({"id": range(len(SMILES)), "Structure": SMILES})
+    for estimator in (dnd.DndRegressor(), dnd.DndEmbedder()):
+        with pytest.raises(InputError, match=r"Pass that column alone, such as X\['Structure'\]"):
+            estimator.fit(table, NUMBERS)
+
+
 def test_an_estimator_says_what_reads_limits() -> None:
     with pytest.raises(ValueError, match=r"y must be numbers.*'<5'.*are read by dnd.finetune"):
         dnd.DndRegressor().fit(SMILES, ["<5"] * len(SMILES))
