@@ -66,6 +66,7 @@ def test_a_lab_file_with_semicolons_limits_and_words() -> None:
     assert (found.cells.decimal, found.cells.above, found.cells.below) == ("comma", 3, 1)
     assert (found.labels, found.low, found.high) == (26, -0.77, 2.3)
     assert sum(found.counts) == 26
+    assert any(line.endswith(", with limits counted as values") for line in check_lines(facts))
     assert found.added == ("--censored keep",)
     assert found.repeats is not None
     assert (found.repeats.molecules, found.repeats.rows, found.repeats.deviation) == (1, 3, 0.0)
@@ -79,6 +80,7 @@ def test_a_placeholder_is_counted_and_asked_for() -> None:
     assert found.cells is not None
     assert found.cells.placeholders == {"-999.0": 2}
     assert (found.labels, found.low, found.high) == (28, -0.59, 1.85)
+    assert not any("with limits" in line for line in check_lines(facts))
     assert next_line(facts).endswith("--target-columns logS --missing=-999.0")
     measured = check_data(DIRTY / "sentinel_minus_999.csv", rules=LabelRules(measured=("-999",)))
     assert target(measured, "logS").low == -999
