@@ -66,6 +66,7 @@ def test_a_lab_file_with_semicolons_limits_and_words() -> None:
     assert (found.cells.decimal, found.cells.above, found.cells.below) == ("comma", 3, 1)
     assert (found.labels, found.low, found.high) == (26, -0.77, 2.3)
     assert sum(found.counts) == 26
+    assert any(line.endswith(", with limits counted as values") for line in check_lines(facts))
     assert found.added == ("--censored keep",)
     assert found.repeats is not None
     assert (found.repeats.molecules, found.repeats.rows, found.repeats.deviation) == (1, 3, 0.0)
@@ -79,6 +80,7 @@ def test_a_placeholder_is_counted_and_asked_for() -> None:
     assert found.cells is not None
     assert found.cells.placeholders == {"-999.0": 2}
     assert (found.labels, found.low, found.high) == (28, -0.59, 1.85)
+    assert not any("with limits" in line for line in check_lines(facts))
     assert next_line(facts).endswith("--target-columns logS --missing=-999.0")
     measured = check_data(DIRTY / "sentinel_minus_999.csv", rules=LabelRules(measured=("-999",)))
     assert target(measured, "logS").low == -999
@@ -291,7 +293,8 @@ def test_a_finetuning_refuses_labels_before_it_loads_torch(tmp_path: Path) -> No
         tmp_path, DIRTY / "solubility_semicolon_comma.csv", "--target-columns", SOLUBILITY, "--split", "random"
     )
     # Of the 26 labels 4 are limits; those of the test part are not counted, as they decide nothing.
-    assert re.search(r"[1-4] of \d\d cells are not numbers that can be learned: found '>", found.stderr), found.stderr
+    said = r"[1-4] of \d\d cells of the training and validation parts are not numbers that can be learned: found '>"
+    assert re.search(said, found.stderr), found.stderr
     assert "--censored keep, drop or limit" in found.stderr
 
 

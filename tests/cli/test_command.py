@@ -38,6 +38,12 @@ def test_help_names_every_verb() -> None:
     assert all(verb in result.stdout for verb in VERBS)
 
 
+def test_help_begins_with_what_a_table_needs() -> None:
+    shown = run("--help", COLUMNS="120").stdout
+    places = [shown.index(f" {verb} ") for verb in ("check", "finetune", "predict", "serve", "prepare", "demo")]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
     result = run(verb, "--help")

@@ -308,7 +308,7 @@ def test_a_cell_of_a_test_molecule_is_read_as_the_others_are(learned: list[str],
     alone = read_column(learned, places=[3, 4], column="y", rules=LabelRules())
     assert found.values[0] == pytest.approx(value, nan_ok=True)
     assert (found.values[1:], found.words, found.unit) == (alone.values, alone.words, alone.unit)
-    assert any(f"row 2 {test!r}" in note and "count as missing" in note for note in found.notes) == unread
+    assert any(f"row 2 {test!r}" in note and "as missing" in note for note in found.notes) == unread
 
 
 def test_a_limit_of_a_test_molecule_keeps_its_side_where_limits_are_kept():
@@ -369,3 +369,21 @@ def test_a_word_in_a_next_step_can_be_typed(tmp_path: Path):
         quietly(data, tmp_path / "model", ["y"])
     step = str(refused.value).partition("add --missing ")[2].partition(" if the word")[0]
     assert shlex.split(step) == ["'1.5"]
+
+
+def test_a_limit_that_only_a_test_molecule_has_comes_with_the_option_that_reads_it():
+    cells, places = [">3", "1.5", "2.5"], [2, 3, 4]
+    (note,) = read_column(cells, places=places, column="y", rules=LabelRules(), learned=[False, True, True]).notes
+    assert note == (
+        "target y: 1 label outside of the training and validation parts counts as missing, because it is not a number "
+        "like theirs: row 2 '>3'; --censored keep or limit reads limits"
+    )
+
+
+def test_a_refusal_of_cells_says_that_those_of_the_test_part_are_not_counted():
+    cells, places = [">3", ">3", "2.5", ">3"], [2, 3, 4, 5]
+    learned = [False, True, True, True]
+    with pytest.raises(InputError, match="2 of 3 cells of the training and validation parts are not numbers"):
+        read_column(cells, places=places, column="y", rules=LabelRules(), learned=learned)
+    with pytest.raises(InputError, match="column y: 3 of 4 cells are not numbers"):
+        read_column(cells, places=places, column="y", rules=LabelRules())

@@ -168,6 +168,18 @@ def test_an_estimator_takes_no_dates_for_numbers() -> None:
             dnd.DndRegressor(recipe="small", epochs=1).fit(SMILES, values)
 
 
+def test_an_estimator_says_to_pass_the_column_of_smiles_alone() -> None:
+    table = pd.DataFrame({"id": range(len(SMILES)), "Structure": SMILES})
+    for estimator in (dnd.DndRegressor(), dnd.DndEmbedder()):
+        with pytest.raises(InputError, match=r"Pass that column alone, such as X\['Structure'\]"):
+            estimator.fit(table, NUMBERS)
+
+
+def test_an_estimator_says_what_reads_limits() -> None:
+    with pytest.raises(ValueError, match=r"y must be numbers.*'<5'.*are read by dnd.finetune"):
+        dnd.DndRegressor().fit(SMILES, ["<5"] * len(SMILES))
+
+
 @pytest.mark.parametrize("text", ["CC(=O)[O-].[Na+]", "CCN.Cl", "c1ccccc1.OS(=O)(=O)O"])
 def test_a_salt_is_a_molecule_and_no_name_of_a_file(text: str) -> None:
     with as_file(text) as (path, column):

@@ -103,4 +103,4 @@ def test_a_class_of_the_test_part_alone_is_named_and_counts_as_missing(tmp_path:
     with said(lines):
         metrics = finetune(data, tmp_path / "m", ["y"], config, encoder="random").metrics
     assert metrics["targets"][0]["classes"] == ["aromatic", "other", "small"]
-    assert any("row 2 'liquid'" in line and "count as missing" in line for line in lines)
+    assert any("row 2 'liquid'" in line and "as missing" in line for line in lines)

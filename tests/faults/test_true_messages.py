@@ -91,7 +91,9 @@ def test_a_word_in_no_part_is_outside_of_the_parts_that_are_learned(tmp_path: Pa
     with said(lines):
         finetune(data, tmp_path / "m", ["y"], tiny_config(f"split=index:{files}", "loop.epochs=1"), encoder="random")
     (line,) = (line for line in lines if "count as missing" in line)
-    assert "4 labels are outside of the training and validation parts and not a number" in line
+    assert (
+        "4 labels outside of the training and validation parts count as missing, because they are not numbers" in line
+    )
 
 
 def test_rows_of_index_files_without_a_label_are_not_called_unusable_molecules():

@@ -115,7 +115,8 @@ def _range_lines(target: TargetFacts) -> Iterator[str]:
         yield from _bars(target.classes)
         return
     low, median, high = map(significant, (target.low, target.median, target.high))
-    yield f"  {low} to {high}, median {median}"
+    limits = target.cells is not None and target.rules.censored != "drop" and target.cells.above + target.cells.below
+    yield f"  {low} to {high}, median {median}{', with limits counted as values' if limits else ''}"
     edges = [significant(edge) for edge in target.edges]
     named = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
     yield from _bars(dict(zip(named, target.counts, strict=True)) if len(set(named)) == len(named) else {})
@@ -161,7 +162,8 @@ def check_json(facts: DataFacts) -> dict[str, Any]:
 def check(
     data: LabelledTable,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns with labels; by default every column that can be learned.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Columns with labels; by default every column that can be learned."),
     ] = None,
     smiles_column: SmilesColumn = None,
     missing: Missing = None,

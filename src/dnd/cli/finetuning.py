@@ -41,7 +41,9 @@ Settings = Annotated[
 ]
 TargetColumns = Annotated[
     list[str] | None,
-    typer.Option(help="Column with labels, required; may be repeated. Empty cells are missing labels."),
+    typer.Option(
+        metavar="COLUMN", help="Column with labels, required; may be repeated. Empty cells are missing labels."
+    ),
 ]
 Also = Annotated[
     list[str] | None,

@@ -22,7 +22,7 @@ from dnd.cli.options import (
     RayAddress,
     Resume,
     SmilesColumn,
-    SmilesColumnOfTables,
+    SmilesColumnOfModel,
     label_settings,
 )
 from dnd.common.log import LOGGER, PROGRESS, RESULT
@@ -43,7 +43,7 @@ def predict(
             metavar="NAME,...", help="Targets to write, such as solubility,logd. All if not given; see dnd properties."
         ),
     ] = None,
-    smiles_column: SmilesColumn = None,
+    smiles_column: SmilesColumnOfModel = None,
     raw: Raw = False,
     device: InferenceDevice = "auto",
     jobs: ParsingJobs = 1,
@@ -85,7 +85,7 @@ def screen(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="CSV, TSV, SMI, Parquet or SDF, .gz or not.")],
     model: ModelFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")],
-    smiles_column: SmilesColumnOfTables = None,
+    smiles_column: SmilesColumnOfModel = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 = one per processor.")] = 0,
     top: Annotated[int | None, typer.Option(metavar="K", help="Write the best K rows to top.csv.")] = None,
     by: Annotated[
@@ -145,9 +145,13 @@ def embed(
 def evaluate(
     data: LabelledTable,
     model: ModelFolder,
-    smiles_column: SmilesColumn = None,
+    smiles_column: SmilesColumnOfModel = None,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns with labels, in the order of the model's targets.")
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Columns with labels, in the order of the model's targets; by default those of their names.",
+        ),
     ] = None,
     missing: Missing = None,
     measured: Measured = None,
@@ -182,9 +186,10 @@ def explain(
     source: Annotated[str, typer.Argument(metavar="SMILES|IN", help="A SMILES, or CSV, TSV, SMI, SDF or Parquet.")],
     model: ModelFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures and tables.")],
-    smiles_column: SmilesColumn = None,
+    smiles_column: SmilesColumnOfModel = None,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Target to explain; may be repeated. By default the first four.")
+        list[str] | None,
+        typer.Option(metavar="TARGET", help="Target to explain; may be repeated. By default the first four."),
     ] = None,
     most_molecules: Annotated[int, typer.Option(min=1, help="Rows to explain.")] = 100,
     device: InferenceDevice = "auto",
@@ -204,7 +209,7 @@ def explain(
         targets=target_columns or (),
         most_molecules=most_molecules,
     )
-    typer.echo("\n".join(summary.lines()))
+    typer.echo("\n".join([*summary.lines(), f"pictures and tables: {out}"]))
 
 
 def export(
@@ -212,7 +217,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
     format: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
 ) -> None:
-    """Write the model, the settings of its inputs, and a module that computes the inputs with RDKit and NumPy."""
+    """Write a model as ONNX, with a module that computes its inputs with RDKit and NumPy."""
     from dnd.common.config import look_up
     from dnd.export.export import FORMATS, export_onnx
 

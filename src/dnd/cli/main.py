@@ -37,32 +37,42 @@ from dnd.common.files import STORAGE_ERRNO, forget_held_folder, last_held_folder
 from dnd.common.log import LOGGER, PROGRESS, RESULT, nobody_reads, show_from_now_on, show_no_more, shown, told
 from dnd.common.processes import forget_current_folder
 
-# Verb → its line in `dnd --help`.
-VERBS = {
-    "demo": "Run all stages on small shipped data: denoise, distill, finetune, predict, report.",
-    "prepare": "Molecules with or without conformers → a store.",
-    "denoise": "Store → teacher: a 3D network that predicts the noise added to conformers.",
-    "distill": "Store and teacher → encoder: a 2D student that learned the teacher's representations.",
-    "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
-    "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
-    "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
-    "check": "Labelled molecules → a summary of the table, its problems, and the command to run next.",
-    "finetune": "Labelled molecules and an encoder → a model.",
-    "compress": "A model of several members → one student that imitates it and predicts several times as fast.",
-    "predict": "Molecules → predictions, row by row: by a model, or ready-made properties.",
-    "properties": "The ready-made properties that predict returns when no model is named.",
-    "screen": "Any number of molecules and a model → sharded Parquet, in constant memory; can be resumed.",
-    "embed": "Molecules and an encoder → representations, row by row.",
-    "evaluate": "Labelled molecules and a model → metrics.",
-    "explain": "Molecules and a model → pictures of how much each atom contributes to a prediction.",
-    "export": "A model of one student → ONNX, with the code that makes its inputs; runs without torch.",
-    "serve": "Models → a web page for SMILES and files, and a JSON interface for programs.",
-    "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
-    "reproduce": "The tables and figures of the paper, made again and compared with its numbers.",
-    "bench": "Speed and memory as ratios to a named reference.",
-    "doctor": "Check a store, a checkpoint or a model for damage.",
-    "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
+# Heading in `dnd --help` → its verbs, each with its line; the first heading is what most users come for.
+_HEADINGS = {
+    "From your table to predictions": {
+        "check": "Labelled molecules → a summary of the table, its problems, and the command to run next.",
+        "finetune": "Labelled molecules → a model, compared with classical baselines.",
+        "predict": "Molecules → predictions, row by row: by a model, or ready-made properties.",
+        "explain": "Molecules and a model → pictures of how much each atom contributes to a prediction.",
+        "evaluate": "Labelled molecules and a model → metrics.",
+    },
+    "More with a model": {
+        "properties": "The ready-made properties that predict returns when no model is named.",
+        "serve": "Models → a web page for SMILES and files, and a JSON interface for programs.",
+        "screen": "Any number of molecules and a model → sharded Parquet, in constant memory; can be resumed.",
+        "embed": "Molecules and an encoder → representations, row by row.",
+        "compress": "A model of several members → one student that imitates it and predicts several times as fast.",
+        "export": "A model of one student → ONNX, with the code that makes its inputs; runs without torch.",
+    },
+    "Train an encoder": {
+        "prepare": "Molecules with or without conformers → a store.",
+        "denoise": "Store → teacher: a 3D network that predicts the noise added to conformers.",
+        "distill": "Store and teacher → encoder: a 2D student that learned the teacher's representations.",
+        "contrast": "Store → encoder by 3DInfomax, the contrastive baseline.",
+        "pretrain": "Store → encoder by another baseline: GraphCL, ProPred, DisPred, ConfGen.",
+        "pretrain-base": "Files of molecules → the encoders that ship: stores, teacher, students, cards.",
+    },
+    "Try, inspect, reproduce": {
+        "demo": "Run all stages on small shipped data: denoise, distill, finetune, predict, report.",
+        "info": "Versions, device and shipped encoders; or the kind, origin and settings of a folder.",
+        "doctor": "Check a store, a checkpoint or a model for damage.",
+        "analyse": "Statistics, overlap, loss curves, attention, label efficiency.",
+        "reproduce": "The tables and figures of the paper, made again and compared with its numbers.",
+        "bench": "Speed and memory as ratios to a named reference.",
+    },
 }
+# Verb → its line in `dnd --help`.
+VERBS = {verb: line for verbs in _HEADINGS.values() for verb, line in verbs.items()}
 # Module of `dnd.cli` → its verbs, each a function or a Typer app of that name, with `_` where the verb has `-`.
 FAMILIES = {
     "pretraining": ("prepare", "denoise", "distill", "contrast", "pretrain", "pretrain-base"),
@@ -96,9 +106,11 @@ def build_app(verb: str | None) -> typer.Typer:
     """The command line with `verb` loaded; without one, all verbs as their help lines only."""
     app = typer.Typer(name="dnd", cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback(help="Predict molecular properties from SMILES.")(_root)
+    headings = {name: heading for heading, verbs in _HEADINGS.items() for name in verbs}
     for name, line in VERBS.items():
+        panel = headings[name]
         if name != verb:
-            app.command(name, help=line)(_not_loaded)
+            app.command(name, help=line, rich_help_panel=panel)(_not_loaded)
             continue
         loaded = load_verb(name)
         if isinstance(loaded, typer.Typer):
@@ -106,9 +118,10 @@ def build_app(verb: str | None) -> typer.Typer:
                 assert command.callback is not None
                 own = inspect.unwrap(command.callback)  # once, however often this runs
                 command.callback = with_common_options(own, f"{name} {command.name or own.__name__}")
-            app.add_typer(loaded, name=name, help=line, no_args_is_help=True)
+            app.add_typer(loaded, name=name, help=line, no_args_is_help=True, rich_help_panel=panel)
         else:
-            app.command(name, no_args_is_help=name not in _RUN_ALONE)(with_common_options(loaded, name))
+            own_help = app.command(name, no_args_is_help=name not in _RUN_ALONE, rich_help_panel=panel)
+            own_help(with_common_options(loaded, name))
     return app
 
 

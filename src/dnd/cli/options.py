@@ -37,7 +37,8 @@ Decimal = Annotated[
 Standardize = Annotated[
     bool,
     typer.Option(
-        "--standardize", help="Reduce each molecule to its largest organic part, neutralised, here and in predictions."
+        "--standardize",
+        help="Strip salts: reduce each molecule to its largest organic part, neutralised, here and in predictions.",
     ),
 ]
 
@@ -97,6 +98,9 @@ RayAddress = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
 ]
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="MODEL folder of `dnd finetune`.")]
+SmilesColumnOfModel = Annotated[
+    str | None, typer.Option(help="Column with SMILES. By default that of the model, or found by name or content.")
+]
 SmilesColumnOfTables = Annotated[
     str | None, typer.Option(help="Column of SMILES in tables. Found by name or content if not given.")
 ]

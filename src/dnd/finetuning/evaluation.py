@@ -301,7 +301,7 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 - Split: {metrics["split"]}{"; weights of the best validation epoch" if config["members"] else ""}.
 - In more than one part: {counted(metrics["duplicates_across_parts"], "molecule")}, \
 {metrics["duplicates_in_training_and_test"]} of them in training and test.
-- Molecules that a verdict is about are those of the test part, which chose nothing.
+- The verdict is about the molecules of the test part, which chose nothing.
 
 ```
 {table}

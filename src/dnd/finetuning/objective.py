@@ -297,7 +297,7 @@ def with_limits_filled(data: FoldData, sides_BC: Int[np.ndarray, "molecules targ
         chosen, values_B = _chosen(data, column, rows, limits, sides_BC[:, column])
         targets_BC[limits, column] = values_B
         LOGGER.info(
-            f"classical members: {len(limits)} limits of {target.name} {chosen}, by their likelihood out of fold"
+            f"classical members: {len(limits)} limits of {target.name} are {chosen}, which fits best out of fold"
         )
     return replace(data, targets_BC=targets_BC)
 
@@ -320,14 +320,14 @@ def _chosen(
         return log_likelihood(scaled_B[rows], sides_B[rows], means_B[rows], deviation), means_B, deviation
 
     as_values = labels_B[limits]
-    found = {"taken for values": (judged(as_values)[0], as_values)}
+    found = {"read as values": (judged(as_values)[0], as_values)}
     likelihood, means_B, deviation = judged(np.full(len(limits), np.nan))
     found["left out"] = likelihood, np.full(len(limits), np.nan)
     for _ in range(ROUNDS):
         beyond_B = expected_beyond(scaled_B[limits], sides_B[limits], means_B[limits], deviation)
         filled_B = target.transform.inverse(beyond_B * target.std + target.mean)
         likelihood, means_B, deviation = judged(filled_B)
-        found["filled by the values expected beyond them"] = likelihood, filled_B
+        found["replaced by the values expected beyond them"] = likelihood, filled_B
     name = max(found, key=lambda one: found[one][0])
     return name, found[name][1]
 

@@ -16,7 +16,7 @@ from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
 from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_same_outputs
-from dnd.tables.labels import class_key
+from dnd.tables.labels import class_key, unread_labels
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.
 #
@@ -88,11 +88,7 @@ def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) ->
             continue
         place = molecules.place_of(int(molecules.rows_B[unknown[0]]))
         first = f"row {place}, {number_word(float(targets_BC[unknown[0], column]))}"
-        many = "label is" if len(unknown) == 1 else "labels are"
-        notes.append(
-            f"target {name}: {len(unknown)} {many} outside of the training and validation parts and no class of "
-            f"theirs, and count as missing: {first}"
-        )
+        notes.append(f"{unread_labels(name, len(unknown), 'class')}: {first}")
         targets_BC[unknown, column] = math.nan
     return replace(molecules, targets_BC=targets_BC, notes=tuple(notes))
 

@@ -210,6 +210,7 @@ def check_targets(
 TransformChoice = Literal["auto", "log", "yeo-johnson"]
 SKEWED = 2.0  # that of the exponential distribution
 _STRAIGHTENED = 0.5  # of the skewness is the most that a map may leave
+_WIDE, _WIDE_SKEW = 10.0, 1.0  # positive labels that span such a factor, and are as skewed, may be better as logarithms
 _MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond them
 _WORDS = {"log": "logarithm", "yeo-johnson": "Yeo-Johnson map"}
 
@@ -257,6 +258,7 @@ def choose_transforms(
     found: list[TransformName] = []
     lines: list[str] = []
     plain: list[str] = []
+    wide: list[str] = []
     for name, kind, labels_B in zip(names, kinds, targets_BC.T, strict=True):
         if choice is None or kind != "regression":
             found.append("none")
@@ -292,8 +294,11 @@ def choose_transforms(
         else:
             below = before if abs(round(before, 1)) < SKEWED else math.trunc(10 * before) / 10  # 1.96 is not 2.0
             plain.append(f"{name} (skewness {below:.1f})")
+            if before >= _WIDE_SKEW and positive and known_B.max() >= _WIDE * known_B.min():
+                wide.append(f"{name}, whose labels span a factor of {significant(known_B.max() / known_B.min())}")
     if plain:
-        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {SKEWED:g}")
+        overrule = f"; transform=log overrules this for {', and for '.join(wide)}" if wide else ""
+        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {SKEWED:g}{overrule}")
     return tuple(found), lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +110,8 @@ def embed(
     """
     from dnd.prediction.embedder import load_embedder
 
-    given = as_molecules(molecules, smiles_column)
+    remembered = encoder.smiles_column if isinstance(encoder, core.Predictor) else None
+    given = as_molecules(molecules, smiles_column, remembered=remembered)
     if isinstance(encoder, core.Predictor):
         if pooling is not None:
             raise InputError("a finetuned model has its own pooling", next_step="Leave out pooling=")
@@ -157,7 +158,9 @@ def screen(
     from dnd.prediction.screen.screen import ScreenConfig
     from dnd.prediction.screen.screen import screen as run
 
-    with told(level_of(verbose)), as_files(molecules, smiles_column) as (paths, column):
+    in_memory = hasattr(molecules, "columns") or isinstance(molecules, Mapping)
+    remembered = opened(model).smiles_column if in_memory and smiles_column is None else None
+    with told(level_of(verbose)), as_files(molecules, smiles_column, remembered=remembered) as (paths, column):
         config = ScreenConfig(column, jobs, chunk, top, by, ascending)
         done = run(paths, Path(model), out, config, resume=resume)
     counts = {"rows": done.rows, "without a prediction": done.errors, "shards": done.shards}
@@ -204,6 +207,6 @@ def explain(
     if out is not None:
         from dnd.report.explain import explain_file
 
-        with as_file(molecules, smiles_column) as (path, column):
+        with as_file(molecules, smiles_column, remembered=predictor.smiles_column) as (path, column):
             explain_file(predictor, path, Path(out), smiles_column=column, targets=names, most_molecules=most_molecules)
     return predictor.explain(given.texts, targets=names)

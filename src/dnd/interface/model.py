@@ -48,7 +48,7 @@ def is_path(value: Any) -> bool:
 
 @contextmanager
 def as_file(
-    value: Any, smiles_column: str | None = None, labels: Iterable[str] = ()
+    value: Any, smiles_column: str | None = None, labels: Iterable[str] = (), *, remembered: str | None = None
 ) -> Iterator[tuple[Path, str | None]]:
     """A file with what a caller passed, and its column of SMILES; a temporary one where no path was passed.
 
@@ -60,6 +60,7 @@ def as_file(
         smiles_column: column of SMILES. When None, whoever reads a file finds it there, and None is handed on; of a
             table it is `smiles`, or the only one whose name has `smiles` in it.
         labels: names of columns whose cells must be numbers or words: a date, say, is neither, and not a class.
+        remembered: column of SMILES that a table in memory is taken to have if it has it, such as that of a model.
 
     Raises:
         InputError: the table has no such column, two columns of one name, or columns of different lengths, or a label
@@ -71,7 +72,7 @@ def as_file(
         yield Path(value), smiles_column
         return
     table = _columns_of(value)
-    column = smiles_column or SMILES if table is None else smiles_name(list(table), smiles_column)
+    column = smiles_column or SMILES if table is None else smiles_name(list(table), smiles_column, remembered)
     table = table or {}
     lengths = {name: len(cells) for name, cells in table.items()}
     if len(set(lengths.values())) > 1:
@@ -91,7 +92,9 @@ def as_file(
 
 
 @contextmanager
-def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[list[Path], str | None]]:
+def as_files(
+    values: Any, smiles_column: str | None = None, *, remembered: str | None = None
+) -> Iterator[tuple[list[Path], str | None]]:
     """`as_file` of one input, or of each path in a list; the name of a missing file is not taken for a SMILES."""
     listed = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
     named = listed and any(
@@ -100,7 +103,7 @@ def as_files(values: Any, smiles_column: str | None = None) -> Iterator[tuple[li
     if named or (listed and all(map(is_path, values))):
         yield [Path(value) for value in values], smiles_column
         return
-    with as_file(values, smiles_column) as (path, column):
+    with as_file(values, smiles_column, remembered=remembered) as (path, column):
         yield [path], column
 
 
@@ -316,7 +319,8 @@ class Predictor(core.Predictor):
 
         Args:
             molecules: a SMILES, a list, an array, a Series, RDKit molecules, a DataFrame, or the path of a table.
-            smiles_column: column of SMILES of a DataFrame or a table; found by name or in a file by content when None.
+            smiles_column: column of SMILES of a DataFrame or a table; when None, that of the training, else found by
+                name, or in a file by content.
 
         Returns:
             A row per molecule, in order: `smiles`, the columns of every target, `in_domain`, `domain_reason`, and
@@ -350,7 +354,7 @@ class Predictor(core.Predictor):
         """
         names = [target_columns] if isinstance(target_columns, str) else list(target_columns)
         labels = names or [name for target in self.targets for name in (target.name, target.group) if name]
-        with as_file(data, smiles_column, labels) as (path, column):
+        with as_file(data, smiles_column, labels, remembered=self.smiles_column) as (path, column):
             return Evaluation(evaluate_file(self, path, smiles_column=column, target_columns=names))
 
     def explain(

@@ -24,11 +24,12 @@ from dnd.prediction.estimator_base import (
     SmilesEstimator,
     class_words,
     plain_value,
+    smiles_of,
     target_names,
 )
 from dnd.predictor.targets import Target, groups_of
 from dnd.tables.labels import MOST_CLASSES
-from dnd.tables.molecules import as_molecules, is_no_value
+from dnd.tables.molecules import is_no_value
 
 
 class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
@@ -106,7 +107,13 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         """
         if np.asarray(y).dtype.kind in "mMc":  # NumPy would take nanoseconds since 1970, or the real part
             raise ValueError(f"y must be numbers, not {np.asarray(y).dtype}")
-        labels = np.asarray(y, dtype=np.float64)
+        try:
+            labels = np.asarray(y, dtype=np.float64)
+        except ValueError as error:  # words, or limits such as >10
+            raise ValueError(
+                f"y must be numbers, NaN where a label is missing: {error}. Limits such as >10 and words for missing "
+                "labels are read by dnd.finetune"
+            ) from error
         if labels.ndim not in (1, 2) or np.isinf(labels).any():
             raise ValueError("y must be one or two axes of finite numbers, NaN where a label is missing")
         self._is_vector = labels.ndim == 1
@@ -352,7 +359,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         """
         if self.on_error not in ("nan", "raise"):
             raise ValueError(f"on_error is {self.on_error!r}; expected 'nan' or 'raise'")
-        as_molecules(X)
+        smiles_of(X)
         self.embedder_ = load_embedder(
             self.encoder,
             pooling=self.pooling,  # type: ignore[arg-type]
@@ -371,7 +378,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
             ValueError: a row is not a valid molecule, with `on_error="raise"`.
         """
         check_is_fitted(self, "embedder_")
-        values_BD, errors = self.embedder_.embed_with_errors(as_molecules(X).texts)
+        values_BD, errors = self.embedder_.embed_with_errors(smiles_of(X))
         bad = next((row for row, reason in enumerate(errors) if reason), None)
         if bad is not None and self.on_error == "raise":
             raise ValueError(f"row {bad} is not a valid molecule: {errors[bad]}")

@@ -120,7 +120,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         sample_weight: Any,
         words: Sequence[str] = (),
     ) -> None:
-        smiles = as_molecules(X).texts
+        smiles = smiles_of(X)
         if len(smiles) != len(labels_BC):
             raise ValueError(f"X and y differ in length: {len(smiles)} and {len(labels_BC)}")
         kept, weights = _weighted_rows(sample_weight, len(smiles))
@@ -234,7 +234,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         known, name = getattr(self, "feature_names_in_", None), _feature_name(X)
         if known is not None and name is not None and name != known[0]:
             raise ValueError(f"the column is called {name!r}; it was {known[0]!r} when the estimator was fitted")
-        return as_molecules(X).texts
+        return smiles_of(X)
 
     def _values(self, X: Any) -> tuple[Float[np.ndarray, "molecules targets"], list[str]]:
         smiles = self._smiles(X)
@@ -308,6 +308,16 @@ def target_names(y: Any, count: int) -> list[str]:
     if len(set(names)) < count or {_SMILES, _SPLIT} & set(names):
         raise ValueError(f"y has the columns {names}; expected different names, none of them {_SMILES} or {_SPLIT}")
     return names
+
+
+def smiles_of(X: Any) -> list[str]:
+    """The SMILES of `X`, one per row.
+
+    Raises:
+        TypeError, InputError: see `as_molecules`; the message says what to do without `smiles_column=`.
+    """
+    with named_as({"Name the column of SMILES with smiles_column=": "Pass that column alone, such as X['Structure']"}):
+        return as_molecules(X).texts
 
 
 def _feature_name(X: Any) -> str | None:

@@ -354,7 +354,7 @@ class ExplainSummary:
         explained: number of rows with contributions.
         skipped: rows beyond the limit.
         first_error: the first row without contributions and its reason; empty when there is none.
-        attention: what the attention map shows, or the reason why there is none.
+        attention: what the attention map shows, or why there is none; empty if no student of the model has attention.
     """
 
     rows: int
@@ -370,7 +370,7 @@ class ExplainSummary:
             found.append(f"{self.skipped} rows were left out; --most-molecules raises the limit")
         if self.first_error:
             found.append(f"first row without an explanation (all: {MOLECULES}): {self.first_error}")
-        return [*found, f"attention: {self.attention}"]
+        return [*found, f"attention: {self.attention}"] if self.attention else found
 
 
 def explain_file(
@@ -610,7 +610,7 @@ def _attention(predictor: Predictor, smiles: str, out: Path) -> str:
     students: list[Any] = [member.network.student for member in predictor.parts.members]
     own = next((student for student in students if student.config.name == "tokengt"), None)
     if own is None:
-        return "none, the model has no student with attention (tokengt)"
+        return ""
     if not smiles:
         return "none, no molecule was explained"
     from dnd.report.attention import map_attention  # of a student with attention only

@@ -296,6 +296,21 @@ def missing_words_in(cells: Iterable[str], words: Iterable[str]) -> set[str]:
     return {word for word in words if class_key(word) in keys or values & _values([word])}
 
 
+def unread_labels(target: str, count: int, kind: Literal["number", "class"]) -> str:
+    """Why labels that only molecules outside of the training and validation parts have are not used."""
+    one, several = {
+        "number": ("a number like theirs", "numbers like theirs"),
+        "class": ("a class of theirs", "classes of theirs"),
+    }[kind]
+    labels, counts, reason = ("label", "counts", f"it is not {one}") if count == 1 else (
+        "labels", "count", f"they are not {several}"
+    )  # fmt: skip
+    return (
+        f"target {target}: {count} {labels} outside of the training and validation parts {counts} as missing, "
+        f"because {reason}"
+    )
+
+
 def unused_words_note(words: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
     """The line about words for a missing label that no cell is, such as a slip of the pen; else nothing."""
     listed = ", ".join(repr(word[:40]) for word in sorted(words))
@@ -464,7 +479,7 @@ class _Column:
             self.notes.append(f"column {self.name} is read with decimal commas")
         if with_sign:
             self.notes.append(f"column {self.name} is in percent: 93.5% is learned as 93.5")
-        self._note_unread(unread, "a number, as those in them")
+        self._note_unread(unread, "number")
         drop = self.rules.censored == "drop"
         kept = {text: number for text, number in {**numbers, **further}.items() if not (drop and number.side)}
         values = [kept[text].value if text in kept else math.nan for text in self.texts]
@@ -499,17 +514,19 @@ class _Column:
     def _says_nothing(self, text: str) -> bool:
         return is_missing(text) or self._is_asked(text)
 
-    def _note_unread(self, unread: Sequence[str], kind: str) -> None:
+    def _note_unread(self, unread: Sequence[str], kind: Literal["number", "class"]) -> None:
         """Say which labels of molecules that nothing is learned from count as missing."""
         if unread:
             count = sum(self.others[text] for text in unread)
             shown = ", ".join(f"row {self._first_place(text)} {text[:40]!r}" for text in unread[:_SHOWN])
             more = " …" if len(unread) > _SHOWN else ""
-            many = "label is" if count == 1 else "labels are"
-            self.notes.append(
-                f"target {self.name}: {count} {many} outside of the training and validation parts and not {kind}, "
-                f"and count as missing: {shown}{more}"
-            )
+            may_be_read = self.rules.censored is None and any(map(self._is_limit, unread))
+            reads = "; --censored keep or limit reads limits" if may_be_read and kind == "number" else ""
+            self.notes.append(f"{unread_labels(self.name, count, kind)}: {shown}{more}{reads}")
+
+    def _is_limit(self, text: str) -> bool:
+        number = self.notation.read(text)
+        return number is not None and bool(number.side)
 
     def _refusal(self, bad: Mapping[str, str]) -> InputError:
         """All bad cells in one message: how many, the commonest, and what can be done about them."""
@@ -525,7 +542,9 @@ class _Column:
             steps.append("choose how to read > and < with --censored keep, drop or limit")
         if any(bad[text] == _A_WORD and "," in text for text in common):
             steps.append("name the decimal mark with --decimal comma or --decimal point")
-        what = "1 cell is not a number" if count == 1 else f"{count} of {total} cells are not numbers"
+        every = total == len(self.texts)
+        cells = "cells" if every else "cells of the training and validation parts"
+        what = "1 cell is not a number" if count == 1 else f"{count} of {total} {cells} are not numbers"
         return InputError(
             f"column {self.name}: {what} that can be learned", found="; ".join(shown) + more,
             expected="finite numbers, or words throughout", next_step=", or ".join(steps),
@@ -594,10 +613,7 @@ class _Column:
         self._note_classes(spellings, names)
         place_of = {text: places[class_key(text)] for text in kept}
         further = {text: places[key] for text in self.others if (key := class_key(text)) in places}
-        self._note_unread(
-            [text for text in self._only_others() if text not in further],
-            "a class of theirs",
-        )
+        self._note_unread([text for text in self._only_others() if text not in further], "class")
         place_of |= further
         values = [place_of.get(text, math.nan) for text in self.texts]
         return LabelColumn(values, [0] * len(values), tuple(names[key] for key in order), tuple(self.notes))

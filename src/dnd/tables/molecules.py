@@ -168,8 +168,8 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
         given: see `ACCEPTED`; a missing value or an object of another kind within a list is a row without a molecule,
             but a list of such objects alone, such as numbers, is refused.
         smiles_column: SMILES column of a file or a table; None = found by name or content in a file; in a table
-            `smiles`, the only column, or the only one whose name has `smiles` in it.
-        remembered: a column of a file that is taken where none is asked for and the file has it.
+            `remembered`, `smiles`, the only column, or the only one whose name has `smiles` in it.
+        remembered: a column, such as that of a model, which is taken where none is asked for and the input has it.
 
     Raises:
         NoMolecules: a `TypeError` that says what is accepted.
@@ -185,11 +185,11 @@ def as_molecules(given: object, smiles_column: str | None = None, *, remembered:
     if isinstance(given, bytes | bytearray | Mapping | Set) or given is None:
         raise _refused(given)
     if hasattr(given, "column_names") and hasattr(given, "column"):  # Arrow
-        name = smiles_name(list(given.column_names), smiles_column)
+        name = smiles_name(list(given.column_names), smiles_column, remembered)
         return _of_values(given.column(name).to_pylist())
     if hasattr(given, "columns") and hasattr(given, "__getitem__"):
         names = list(given.columns)
-        column = given[names[_column_place([str(name) for name in names], smiles_column)]]
+        column = given[names[_column_place([str(name) for name in names], smiles_column, remembered)]]
         return as_molecules(column)
     _refuse_column(given, smiles_column)
     if isinstance(given, list | tuple):
@@ -282,18 +282,26 @@ def _of_file(path: str, smiles_column: str | None, remembered: str | None) -> Gi
     return GivenMolecules(texts, problems)
 
 
-def smiles_name(names: list[str], wanted: str | None) -> str:
-    """The column of SMILES of a table in memory: `wanted`, `smiles`, or the only one whose name has `smiles` in it.
+def smiles_name(names: list[str], wanted: str | None, remembered: str | None = None) -> str:
+    """The column of SMILES of a table in memory.
+
+    Args:
+        names: names of the columns.
+        wanted: the column that is asked for, or None.
+        remembered: the column that is taken where none is asked for and the table has it once; without it the column is
+            `smiles`, the only one, or the only one whose name has `smiles` in it.
 
     Raises:
         InputError: there is none, or more than one.
     """
-    return names[_column_place(names, wanted)]
+    return names[_column_place(names, wanted, remembered)]
 
 
-def _column_place(names: list[str], wanted: str | None) -> int:
+def _column_place(names: list[str], wanted: str | None, remembered: str | None) -> int:
     if wanted is not None:
         found = [place for place, name in enumerate(names) if name == str(wanted)]  # pandas numbers columns
+    elif remembered is not None and names.count(remembered) == 1:
+        found = [names.index(remembered)]
     else:
         exact = [place for place, name in enumerate(names) if name == _SMILES]
         alike = [place for place, name in enumerate(names) if _SMILES in name.casefold()]

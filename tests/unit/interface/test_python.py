@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 from rdkit import Chem
 
@@ -100,6 +101,19 @@ def test_a_table_without_the_column_names_those_it_has(made):
     with pytest.raises(InputError, match=r"structure.*Name the column of SMILES with smiles_column="):
         made.predictor.evaluate(table)
     assert dnd.predict(table, made, smiles_column="structure").num_rows == 1
+
+
+def test_a_table_in_memory_may_have_the_column_of_the_training(made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(made.predictor.parts.config["training"], "smiles_column", "Structure")
+    table = pandas.DataFrame({"id": range(12), "Structure": SMILES[:12], "size": SIZES[:12]})
+    wanted = made.predictor.predict(SMILES[:12])["size_pred"]
+    assert np.array_equal(dnd.predict(table, made)["size_pred"], wanted)
+    assert np.array_equal(dnd.predict(pa.Table.from_pandas(table), made)["size_pred"], wanted)
+    assert made.predictor.evaluate(table)["molecules"] == 12
+    assert len(dnd.embed(table, made.predictor)) == 12
+    assert len(dnd.explain(table[:1], made, out=tmp_path / "pictures")) == 1
+    done = dnd.screen(table, made, tmp_path / "hits", jobs=1, verbose=False)
+    assert done.metrics == {"rows": 12, "without a prediction": 0, "shards": 1}
 
 
 def test_rows_of_a_file_that_cannot_be_trusted_are_not_predicted(made, tmp_path: Path):

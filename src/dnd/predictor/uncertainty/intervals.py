@@ -268,8 +268,8 @@ class ConformalIntervals(Calibrator):
         if self.similarity_knots is None or self.similarity_factors is None:
             return line
         far, near = self.similarity_factors[0], self.similarity_factors[-1]
-        line += f", × {far:.2f} for molecules whose similarity to the nearest training molecule is at most "
-        return line + f"{self.similarity_knots[0]:.2f}, × {near:.2f} from {self.similarity_knots[-1]:.2f} on"
+        line += f" (× {far:.2f} for molecules whose similarity to the nearest training molecule is at most "
+        return line + f"{self.similarity_knots[0]:.2f}, × {near:.2f} from {self.similarity_knots[-1]:.2f} on)"
 
     def _describe_factor(self) -> str:
         """The width where the logarithm is learned, as a factor of the prediction."""
@@ -278,12 +278,12 @@ class ConformalIntervals(Calibrator):
         def factor(share: float) -> str:
             return significant(math.exp(min(share * self.half_width, _LARGEST)))
 
-        line = f"of the prediction divided and multiplied by {factor(1.0)}"
+        line = f"from the prediction / {factor(1.0)} to the prediction × {factor(1.0)}"
         if self.similarity_knots is None or self.similarity_factors is None:
             return line
-        line += f"; by {factor(self.similarity_factors[0])} for molecules whose similarity to the nearest training "
-        line += f"molecule is at most {self.similarity_knots[0]:.2f}, by {factor(self.similarity_factors[-1])} from "
-        return line + f"{self.similarity_knots[-1]:.2f} on"
+        line += f" ({factor(self.similarity_factors[0])} for molecules whose similarity to the nearest training "
+        line += f"molecule is at most {self.similarity_knots[0]:.2f}, {factor(self.similarity_factors[-1])} from "
+        return line + f"{self.similarity_knots[-1]:.2f} on)"
 
 
 def error_by_similarity(
