@@ -23,7 +23,7 @@ from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.splits import PARTS, TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
-from dnd.predictor.targets import Transform, refuse_same_outputs
+from dnd.predictor.targets import Transform, refuse_unclear_outputs
 from dnd.tables.labels import (
     ColumnCells,
     DrawnRows,
@@ -389,7 +389,7 @@ def _columns(
             continue
         facts, labels = _target(kept, name, _rows_that_decide(kept, names or [name]))
         try:
-            refuse_same_outputs({name: labels.words if labels else ()})
+            refuse_unclear_outputs({name: labels.words if labels else ()})
         except InputError as error:
             facts, labels = replace(facts, problem=facts.problem or str(error)), None
         kinds = facts.cells
@@ -587,7 +587,7 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
     try:
-        refuse_same_outputs({name: values[name].words for name in chosen})
+        refuse_unclear_outputs({name: values[name].words for name in chosen})
     except InputError as error:
         return replace(facts, split_problem=str(error))
     known_B = np.zeros(len(kept.rows), bool)
