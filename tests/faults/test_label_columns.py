@@ -284,6 +284,49 @@ def test_limits_teach_and_do_not_judge(tmp_path: Path):
     assert again["molecules"] == 54
 
 
+def test_the_model_says_whether_few_labels_are_values(tmp_path: Path):
+    """Two values with a limit among them looked like classes, whatever the model was of."""
+    values = {"smiles": molecules(), "y": [float(heavy_atoms(text)) for text in molecules()]}
+    quietly(write_csv(tmp_path / "t.csv", values), tmp_path / "m", ["y"], "labels.censored=keep")
+    few = write_csv(tmp_path / "few.csv", {"smiles": ["CCO", "CCN", "CCC"], "y": [">5", "4", "4"]})
+    found = evaluate_file(Predictor.load(tmp_path / "m"), few)
+    assert (found["task"], found["molecules"]) == ("regression", 3)
+    words = write_csv(tmp_path / "words.csv", {"smiles": ["CCO", "CCN"], "y": ["low", "high"]})
+    with pytest.raises(InputError, match=r"column y: 2 of 2 cells are not numbers.*'low' \(row 2\)"):
+        evaluate_file(Predictor.load(tmp_path / "m"), words)
+
+
+def test_the_model_says_which_words_of_few_labels_are_classes(tmp_path: Path):
+    """Many classes of a small file were no classes, and `none` beside low and high was no label."""
+    smiles, grades = molecules(), ["none", "low", "medium", "high", *(f"grade {number}" for number in range(9))]
+    table = {"smiles": smiles, "y": [grades[row % len(grades)] for row in range(len(smiles))]}
+    quietly(write_csv(tmp_path / "t.csv", table), tmp_path / "m", ["y"])
+    model = Predictor.load(tmp_path / "m")
+    assert sorted(model.targets[column].class_name for column in range(len(grades))) == sorted(grades)
+    for cells in (grades, ["none", "low", "high"], ["none"]):
+        few = write_csv(tmp_path / "few.csv", {"smiles": smiles[: len(cells)], "y": cells})
+        assert evaluate_file(model, few)["molecules"] == len(cells)
+
+
+def test_a_class_with_the_sign_between_classes_is_refused(tmp_path: Path):
+    """The set `a|b` would be the class `a|b`, or the classes `a` and `b`."""
+    table = {"smiles": molecules(), "y": [("a", "b", "a|b")[row % 3] for row in range(len(molecules()))]}
+    data = write_csv(tmp_path / "t.csv", table)
+    with pytest.raises(InputError, match=r"a class of y has '\|' in its name, which separates .* y_set: found 'a\|b'"):
+        quietly(data, tmp_path / "m", ["y"])
+    assert "has '|' in its name" in check_data(data, target_columns=["y"]).targets[0].problem
+
+
+def test_an_evaluation_says_that_its_labels_are_in_another_unit(tmp_path: Path):
+    values = {"smiles": molecules(), "Ki (nM)": [float(heavy_atoms(text)) for text in molecules()]}
+    quietly(write_csv(tmp_path / "t.csv", values), tmp_path / "m", ["Ki (nM)"])
+    model = Predictor.load(tmp_path / "m")
+    few = write_csv(tmp_path / "few.csv", {"smiles": ["CCO", "CCN"], "Ki (uM)": [3, 4], "Ki_nM": [3, 4]})
+    notes = evaluate_file(model, few, target_columns=["Ki (uM)"])["notes"]
+    assert "column Ki (uM) is in uM and target Ki (nM) in nM: the labels are judged as they are" in notes
+    assert not evaluate_file(model, few, target_columns=["Ki_nM"])["notes"]
+
+
 # What only test molecules have: it's read as the others are, and decides nothing.
 
 

@@ -15,7 +15,7 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_same_outputs
+from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_unclear_outputs
 from dnd.tables.labels import class_key
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.
@@ -124,7 +124,7 @@ def require_unique_outputs(molecules: LabelledMolecules, kinds: Sequence[TaskKin
     """
     every = {group.name: group.classes for group in molecules.groups}
     every |= {name: own for name, own in zip(molecules.names, molecules.class_names, strict=True) if own}
-    refuse_same_outputs({name: every.get(name, ()) for name in user_names(molecules.names, molecules.groups)})
+    refuse_unclear_outputs({name: every.get(name, ()) for name in user_names(molecules.names, molecules.groups)})
 
 
 def with_groups(
@@ -391,6 +391,7 @@ def aggregated(
         left_out[others] = True
         left_out[first] = molecules.learned_B[first] and np.isnan(targets_BC[first]).all()
     targets_BC[left_out] = np.nan
+    sides_BC[np.isnan(targets_BC)] = 0
     parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""

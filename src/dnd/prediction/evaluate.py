@@ -16,7 +16,7 @@ from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repe
 from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import Target, groups_of, task_name
+from dnd.predictor.targets import ClassGroup, Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
@@ -67,6 +67,7 @@ def evaluate_file(
         standardize=predictor.parts.standardize,
         jobs=predictor.jobs,
         fewest=1,
+        of_model=[_classes_of(every[place], groups) for place in judged],
     )
     columns = list(molecules.names)  # as `a,b` may be one column or two
     if len(columns) != len(judged):
@@ -83,6 +84,7 @@ def evaluate_file(
     notes += without_logarithm(
         [target.name for target in targets], [target.transform.name for target in targets], judged_BC
     )
+    notes += _other_units(molecules, [every[place] for place in judged])
     repeats = repeats_of_model(molecules, targets, judged_BC)
     scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
@@ -102,6 +104,21 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
     if len(wrong):
         raise InputError("a label is not a class", found=f"{wrong[0]:g}", expected="0 or 1")
     return labels_BC
+
+
+def _other_units(molecules: LabelledMolecules, targets: Sequence[Target]) -> list[str]:
+    """A line per target whose labels are in a column that names another unit than the target has."""
+    return [
+        f"column {column} is in {unit} and target {target.name} in {target.unit}: the labels are judged as they are"
+        for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True)
+        if target.kind == "regression" and column.strip() != target.name.strip()
+        if unit and target.unit and _plain_micro(unit) != _plain_micro(target.unit)
+    ]
+
+
+def _plain_micro(unit: str) -> str:
+    """A unit with `u` for both signs of micro."""
+    return unit.replace("\u00b5", "u").replace("\u03bc", "u")
 
 
 def _too_large(targets: Sequence[Target], labels_BC: np.ndarray, judged_BC: np.ndarray) -> dict[int, str]:
@@ -154,6 +171,13 @@ def _scores_of(
         **judge_targets(targets, labels_BC, values_BC),
         **({"unknown": judge_targets(targets, labels_BC[new], values_BC[new])} if knows and any(knows) else {}),
     }
+
+
+def _classes_of(target: Target, groups: Sequence[ClassGroup]) -> tuple[str, ...]:
+    """The classes of a target, by which its labels are read; none of a value."""
+    if target.group:
+        return next(group.classes for group in groups if group.name == target.group)
+    return target.classes or (("0", "1") if target.kind == "classification" else ())
 
 
 def _name(target: Target) -> str:
