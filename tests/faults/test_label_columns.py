@@ -308,6 +308,16 @@ def test_the_model_says_which_words_of_few_labels_are_classes(tmp_path: Path):
         assert evaluate_file(model, few)["molecules"] == len(cells)
 
 
+def test_a_limit_is_no_class_of_several_either(tmp_path: Path):
+    """`>3` was the class 3."""
+    cells = [">3" if heavy_atoms(text) > 8 else heavy_atoms(text) // 3 for text in molecules()]
+    data = write_csv(tmp_path / "t.csv", {"smiles": molecules(), "y": cells})
+    words = ["task=multiclass", "labels.censored=keep"]
+    with pytest.raises(InputError, match=r"target y has limits, .* not of classes: found row \d+, >3"):
+        quietly(data, tmp_path / "m", ["y"], *words)
+    assert quietly(data, tmp_path / "m", ["y"], words[0], "labels.censored=limit").metrics["task"] == "multiclass"
+
+
 def test_a_class_with_the_sign_between_classes_is_refused(tmp_path: Path):
     """The set `a|b` would be the class `a|b`, or the classes `a` and `b`."""
     table = {"smiles": molecules(), "y": [("a", "b", "a|b")[row % 3] for row in range(len(molecules()))]}

@@ -34,8 +34,9 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     where these are the classes, counts as missing, and `notes` has a line about it.
 
     Raises:
-        InputError: two columns would have the same name.
+        InputError: two columns would have the same name, or a label of a class is a limit.
     """
+    _refuse_limits_of_classes(molecules, tasks.kinds)
     molecules = _zero_one(_without_unknown(molecules, tasks.kinds), tasks.kinds)
     if "multiclass" not in tasks.kinds:
         return molecules, tasks
@@ -74,6 +75,25 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     plain = iter([kind for kind in tasks.kinds if kind != "multiclass"])
     kinds = [kind or next(plain) for kind in kinds]
     return expanded, Tasks(tuple(kinds), tasks.reason, balanced=tasks.balanced or len(groups) > 1)  # type: ignore[arg-type]
+
+
+def _refuse_limits_of_classes(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
+    """Refuse `>3` among classes, which would be the class 3."""
+    if molecules.sides_BC is None:
+        return
+    for name, kind, sides_B, labels_B in zip(
+        molecules.names, kinds, molecules.sides_BC.T, molecules.targets_BC.T, strict=True
+    ):
+        limits = np.flatnonzero(sides_B)
+        if kind == "regression" or not len(limits):
+            continue
+        row = int(limits[0])
+        sign = ">" if sides_B[row] > 0 else "<"
+        raise InputError(
+            f"target {name} has limits, which are of values and not of classes",
+            found=f"row {molecules.place_of(int(molecules.rows_B[row]))}, {sign}{number_word(float(labels_B[row]))}",
+            next_step="Use --task regression, or --censored drop or limit",
+        )
 
 
 def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
