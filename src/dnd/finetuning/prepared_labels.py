@@ -54,7 +54,10 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
             class_names.append(molecules.class_names[column])
             sides.append(own_sides_B)
             continue
-        classes, codes_B = _codes(values_B, molecules.classes[column] if molecules.classes else ())
+        words = molecules.classes[column] if molecules.classes else ()
+        if words:  # those of a class that only rows had that contradict each other are left out
+            words, values_B = _occurring(words, values_B, _known(molecules, column))
+        classes, codes_B = _codes(values_B, words)
         groups.append(ClassGroup(name, classes, len(names)))
         names += [f"{name}_prob_{one}" for one in classes]
         columns += list(one_hot(codes_B, len(classes)).T)
@@ -291,6 +294,18 @@ def _places(values_B: np.ndarray, words: Sequence[str], name: str, of_model: Seq
     known_B = ~np.isnan(codes_B)
     own_B[known_B] = place[codes_B[known_B].astype(int)]
     return own_B
+
+
+def _occurring(
+    words: Sequence[str], values_B: np.ndarray, known: np.ndarray
+) -> tuple[tuple[str, ...], Float[np.ndarray, "molecules"]]:
+    """The classes at the places `known`, and the labels as places among these."""
+    place_of = np.full(len(words), math.nan)
+    place_of[known.astype(int)] = np.arange(len(known))
+    own_B = np.full(len(values_B), math.nan)
+    has_label_B = ~np.isnan(values_B)
+    own_B[has_label_B] = place_of[values_B[has_label_B].astype(int)]
+    return tuple(words[int(place)] for place in known), own_B
 
 
 def _codes(values_B: np.ndarray, words: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
