@@ -147,7 +147,8 @@ def evaluate(
     model: ModelFolder,
     smiles_column: SmilesColumn = None,
     target_columns: Annotated[
-        list[str] | None, typer.Option(help="Columns with labels, in the order of the model's targets.")
+        list[str] | None,
+        typer.Option(help="Columns with labels: names of some targets, or others for all targets in their order."),
     ] = None,
     missing: Missing = None,
     measured: Measured = None,

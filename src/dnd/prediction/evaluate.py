@@ -40,8 +40,8 @@ def evaluate_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
         smiles_column: SMILES column; None = that of the training data, else found by name or content.
-        target_columns: columns with the labels, in the order of the model's targets. When empty, the columns with the
-            names of the targets; if the model has several, those without a column in the file are left out and listed
+        target_columns: columns with the labels: names of some of the model's targets, or others for all of them, in
+            their order. When empty, the columns with the names of the targets. Targets that are not judged are listed
             in `absent_targets`.
         rules: the user's options for labels; None = those of the training.
 
@@ -56,10 +56,14 @@ def evaluate_file(
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
-    judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
+    if target_columns:
+        judged, wanted = _asked_for(every, target_columns)
+    else:
+        judged = _in_file(every, predictor, source, smiles_column)
+        wanted = [_name(every[place]) for place in judged]
     molecules = read_labelled(
         source,
-        list(target_columns) or [_name(every[place]) for place in judged],
+        wanted,
         predictor.parts.hydrogens,
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
@@ -73,6 +77,7 @@ def evaluate_file(
     if len(columns) != len(judged):
         expected = [_name(target) for target in every]
         raise InputError("label columns and targets differ in number", found=columns, expected=expected)
+    _require_in_place(columns, [every[place] for place in judged], every)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
     targets = [predictor.targets[column] for column in places]
@@ -189,6 +194,31 @@ def label_rules_of(predictor: Predictor) -> LabelRules:
     """How labels were read in training."""
     settings = predictor.parts.config.get("training", {}).get("settings", {})
     return from_dict(LabelRules, settings.get("labels", {}))
+
+
+def _asked_for(targets: Sequence[Target], words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Places of the targets that the user's columns are for, ascending, and these columns."""
+    names, columns = [_name(target).strip() for target in targets], list[str]()
+    for word in words:
+        pieces = [piece.strip() for piece in word.split(",")]
+        columns += pieces if word.strip() not in names and set(pieces) <= set(names) else [word]
+    if not {column.strip() for column in columns} <= set(names):
+        return list(range(len(targets))), columns
+    ordered = sorted(columns, key=lambda column: names.index(column.strip()))
+    return [names.index(column.strip()) for column in ordered], ordered
+
+
+def _require_in_place(columns: Sequence[str], targets: Sequence[Target], every: Sequence[Target]) -> None:
+    """Refuse a column with the name of one target in the place of another, whose labels it would judge."""
+    names = {_name(target).strip() for target in every}
+    for column, target in zip(columns, targets, strict=True):
+        if column.strip() in names and column.strip() != _name(target).strip():
+            raise InputError(
+                f"column {column} has the name of a target and stands in the place of {_name(target)}",
+                found=listed_columns(columns),
+                expected=f"columns for {listed_columns([_name(one) for one in targets])}, in this order",
+                next_step="Name the columns in that order, or only columns with the names of targets",
+            )
 
 
 def _in_file(
