@@ -15,7 +15,15 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_unclear_outputs
+from dnd.predictor.targets import (
+    ClassGroup,
+    Target,
+    TaskKind,
+    Transform,
+    TransformName,
+    groups_of,
+    refuse_unclear_outputs,
+)
 from dnd.tables.labels import class_key
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.

@@ -91,7 +91,10 @@ def evaluate_file(
     )
     notes += _other_units(molecules, [every[place] for place in judged])
     repeats = repeats_of_model(molecules, targets, judged_BC)
-    scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
+    knows = predictor.knows(molecules.identities)
+    if knows is not None:  # of the molecules that are counted
+        knows = [own and row not in refused for row, own in enumerate(knows)]
+    scores = _scores_of(knows, targets, judged_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
     return {
         "task": task_name([target.kind for target in targets]),

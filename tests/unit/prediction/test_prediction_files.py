@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.prediction import files
@@ -209,6 +210,9 @@ def test_an_evaluation_leaves_out_labels_of_molecules_that_a_target_is_not_for(p
     assert metrics["rmse"] == pytest.approx(float(np.sqrt((error**2).mean())), rel=1e-5)
     assert (metrics["molecules"], metrics["rejected"]) == (len(small), len(large))
     assert metrics["rejects"][0] == f"row {large[0] + 2}: size: predicted for smaller molecules only"
+    known = np.flatnonzero(predictor.knows(identities_of([parse_smiles(text).smiles for text in molecules()])))
+    assert set(known) & set(large)
+    assert metrics["known_molecules"] == len(set(known) & set(small))  # of those that are counted
 
 
 def test_columns_with_the_names_of_targets_judge_these_targets_in_any_order(tmp_path: Path):
