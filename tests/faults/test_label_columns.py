@@ -335,6 +335,12 @@ def test_an_evaluation_says_that_its_labels_are_in_another_unit(tmp_path: Path):
     notes = evaluate_file(model, few, target_columns=["Ki (uM)"])["notes"]
     assert "column Ki (uM) is in uM and target Ki (nM) in nM: the labels are judged as they are" in notes
     assert not evaluate_file(model, few, target_columns=["Ki_nM"])["notes"]
+    quietly(write_csv(tmp_path / "p.csv", {**values, "y": [f"{row}%" for row in range(54)]}), tmp_path / "p", ["y"])
+    shares = write_csv(tmp_path / "shares.csv", {"smiles": ["CCO", "CCN"], "y": [0.03, 0.04]})
+    notes = evaluate_file(Predictor.load(tmp_path / "p"), shares)["notes"]
+    assert notes == [
+        "target y was learned in percent, and column y has no percent sign: the labels are judged as they are"
+    ]
 
 
 # What only test molecules have: it's read as the others are, and decides nothing.

@@ -203,17 +203,21 @@ def counts_of(molecules: LabelledMolecules) -> dict[str, int]:
     """Rows, molecules and labels, for `metrics.json`; what did not happen has no entry.
 
     `molecules` are the rows that are used, `different` the molecules in them, `merged` the rows that became part of
-    another row of their molecule.
+    another row of their molecule, `in_no_part` other rows that are in no part of the split. Labels are those of the
+    rows that are used.
     """
+    used = np.unique(np.concatenate([rows for part in molecules.parts for rows in part.parts().values()]))
     found = {
         "rows": molecules.num_rows,
-        "molecules": len(molecules.rows_B) - molecules.merged,
-        "different": len(set(molecules.identities)),
+        "molecules": len(used),
+        "different": len({molecules.identities[row] for row in used}),
         "rejected": len(molecules.rejects),
-        "labels": label_count(molecules),
+        "labels": _label_count(molecules, used),
     }
-    limits = 0 if molecules.sides_BC is None else int(np.count_nonzero(molecules.sides_BC))
-    happened = {"merged": molecules.merged, "not_drawn": molecules.not_drawn, "censored_labels": limits}
+    limits = 0 if molecules.sides_BC is None else int(np.count_nonzero(molecules.sides_BC[used]))
+    in_no_part = len(molecules.rows_B) - molecules.merged - len(used)
+    happened = {"merged": molecules.merged, "not_drawn": molecules.not_drawn, "in_no_part": in_no_part}
+    happened["censored_labels"] = limits
     found |= {name: count for name, count in happened.items() if count}
     return found if molecules.standardized is None else {**found, "standardized": molecules.standardized}
 
@@ -225,13 +229,14 @@ def counts_line(counts: Mapping[str, int], files: str = "") -> str:
     if different < used:
         words = f"{different} molecules in {used} of {counts['rows']} rows"
     merged = f"; {counts['merged']} rows merged into another row of their molecule" if "merged" in counts else ""
-    return f"{words}{files}{merged}; {counts['rejected']} left out"
+    unused = f"; {counts['in_no_part']} in no part of the split" if "in_no_part" in counts else ""
+    return f"{words}{files}{merged}{unused}; {counts['rejected']} left out"
 
 
-def label_count(molecules: LabelledMolecules) -> int:
-    """Known labels; one of several classes counts once."""
+def _label_count(molecules: LabelledMolecules, rows: Int[np.ndarray, "rows"]) -> int:
+    """Known labels of some molecules; one of several classes counts once."""
     later = [column for group in molecules.groups for column in group.columns[1:]]
-    return int((~np.isnan(np.delete(molecules.targets_BC, later, axis=1))).sum())
+    return int((~np.isnan(np.delete(molecules.targets_BC[rows], later, axis=1))).sum())
 
 
 def is_later_class(groups: Sequence[ClassGroup], column: int) -> bool:

@@ -89,7 +89,7 @@ def evaluate_file(
     notes += without_logarithm(
         [target.name for target in targets], [target.transform.name for target in targets], judged_BC
     )
-    notes += _other_units(molecules, [every[place] for place in judged])
+    notes += _other_units(molecules, [every[place] for place in judged], _training_settings(predictor))
     repeats = repeats_of_model(molecules, targets, judged_BC)
     knows = predictor.knows(molecules.identities)
     if knows is not None:  # of the molecules that are counted
@@ -114,14 +114,24 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
     return labels_BC
 
 
-def _other_units(molecules: LabelledMolecules, targets: Sequence[Target]) -> list[str]:
-    """A line per target whose labels are in a column that names another unit than the target has."""
-    return [
-        f"column {column} is in {unit} and target {target.name} in {target.unit}: the labels are judged as they are"
-        for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True)
-        if target.kind == "regression" and column.strip() != target.name.strip()
-        if unit and target.unit and _plain_micro(unit) != _plain_micro(target.unit)
-    ]
+def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], training: Mapping[str, Any]) -> list[str]:
+    """A line per target whose labels are in another unit than the target, as far as cells and names of columns say it.
+
+    Args:
+        molecules: the labels, a column per target.
+        targets: targets of values and others.
+        training: settings of the training, which say whether the units are the user's.
+    """
+    lines = []
+    for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True):
+        named = column.strip() != target.name.strip() and unit and target.unit
+        if target.kind != "regression" or _plain_micro(unit) == _plain_micro(target.unit):
+            continue
+        if named:
+            lines.append(f"column {column} is in {unit} and target {target.name} in {target.unit}")
+        elif target.unit == "%" and not training.get("units"):
+            lines.append(f"target {target.name} was learned in percent, and column {column} has no percent sign")
+    return [f"{line}: the labels are judged as they are" for line in lines]
 
 
 def _plain_micro(unit: str) -> str:
@@ -195,8 +205,12 @@ def _name(target: Target) -> str:
 
 def label_rules_of(predictor: Predictor) -> LabelRules:
     """How labels were read in training."""
-    settings = predictor.parts.config.get("training", {}).get("settings", {})
-    return from_dict(LabelRules, settings.get("labels", {}))
+    return from_dict(LabelRules, _training_settings(predictor).get("labels", {}))
+
+
+def _training_settings(predictor: Predictor) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = predictor.parts.config.get("training", {}).get("settings", {})
+    return found
 
 
 def _asked_for(targets: Sequence[Target], words: Sequence[str]) -> tuple[list[int], list[str]]:
