@@ -13,8 +13,9 @@ import torch
 
 from dnd.cli.check import check_lines
 from dnd.common.errors import ConfigError, InputError
-from dnd.finetuning.check_data import check_data
-from dnd.finetuning.labelled_data import read_labelled
+from dnd.finetuning.check_data import check_data, first_look
+from dnd.finetuning.finetune import _plan
+from dnd.finetuning.labelled_data import LabelledFile, read_labelled
 from dnd.finetuning.objective import ValueLoss, beyond_limits, masked_values
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
@@ -24,7 +25,7 @@ from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 from dnd.tables.labels import LabelColumn, LabelRules, Notation, read_column, settle_notation
 from dnd.tables.writers import csv_rows
-from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
+from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_csv
 
 NAN = math.nan
 
@@ -306,6 +307,17 @@ def test_the_model_says_which_words_of_few_labels_are_classes(tmp_path: Path):
     for cells in (grades, ["none", "low", "high"], ["none"]):
         few = write_csv(tmp_path / "few.csv", {"smiles": smiles[: len(cells)], "y": cells})
         assert evaluate_file(model, few)["molecules"] == len(cells)
+
+
+@pytest.mark.parametrize("row", [4, 12])
+def test_the_first_look_splits_the_rows_that_the_finetuning_splits(tmp_path: Path, row: int):
+    """It split those without a label too, and refused a word of a molecule that is in the test part."""
+    cells: list[object] = [heavy_atoms(text) for text in molecules()]
+    cells[1::3] = ["tbd"] * len(cells[1::3])
+    cells[row] = "junk"
+    data, rule = write_csv(tmp_path / "t.csv", {"smiles": molecules(), "y": cells}), "labels.missing=tbd"
+    _plan([LabelledFile(data, ("y",))], tiny_config(rule), "random")  # a note says that the label counts as missing
+    assert first_look(data, ["y"], None, tiny_config(rule))[0].targets[0].name == "y"
 
 
 def test_a_limit_is_no_class_of_several_either(tmp_path: Path):

@@ -645,11 +645,8 @@ def _require_readable(facts: DataFacts, kept: _Kept, names: Sequence[str], setti
     """Refuse labels as `finetune` does: test molecules have no say in how a column is read."""
     targets, column = [target.name for target in facts.targets], split_column(settings.split)
     extra = kept.cells(column) if column else [""] * len(kept.rows)
-    rows = [
-        place
-        for place, row in enumerate(kept.rows)
-        if is_test_word(settings.split, extra[place]) or not all(is_missing(row.values[name]) for name in targets)
-    ]
+    dealt = set(_rows_that_are_dealt(kept, dict.fromkeys(targets, settings.labels)))
+    rows = [place for place, cell in enumerate(extra) if place in dealt or is_test_word(settings.split, cell)]
     learned = _learned_rows(facts, kept, rows, extra, settings)
     for name in names:
         read_column(

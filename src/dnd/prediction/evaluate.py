@@ -288,10 +288,11 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(found: Mapping[str, Any], task: str, start: str) -> list[str]:
-    """A line per target, and one for their mean where they are of one kind: over several it would mix units."""
+    """A line per target, and one for the mean where all are classes: a mean of values would mix their units."""
     targets = found["targets"]
     mean = {name: found[name] for name in next(iter(targets.values())) if not name.endswith(RAW)}
-    rows = {"mean of targets": mean, **targets} if len(targets) > 1 and task != "mixed" else targets
+    has_mean = len(targets) > 1 and task not in ("mixed", "regression")
+    rows = {"mean of targets": mean, **targets} if has_mean else targets
     return [f"{start}{label}: {_numbers(values)}" for label, values in rows.items()]
 
 

@@ -222,7 +222,9 @@ def test_columns_with_the_names_of_targets_judge_these_targets_in_any_order(tmp_
     data = write_csv(tmp_path / "t.csv", table)
     quietly(data, tmp_path / "m", ["big", "small"])
     model = Predictor.load(tmp_path / "m", device="cpu")
-    both = evaluate_file(model, data)["targets"]
+    metrics = evaluate_file(model, data)
+    both = metrics["targets"]
+    assert not any("mean of targets" in line for line in metric_lines(metrics))  # which would mix units
     for words in (["small", "big"], ["small,big"], ["big", "small"]):
         assert evaluate_file(model, data, target_columns=words)["targets"] == both
     one = evaluate_file(model, data, target_columns=["small"])
