@@ -13,8 +13,9 @@ import torch
 
 from dnd.cli.check import check_lines
 from dnd.common.errors import ConfigError, InputError
-from dnd.finetuning.check_data import check_data
-from dnd.finetuning.labelled_data import read_labelled
+from dnd.finetuning.check_data import check_data, first_look
+from dnd.finetuning.finetune import _plan
+from dnd.finetuning.labelled_data import LabelledFile, read_labelled
 from dnd.finetuning.objective import ValueLoss, beyond_limits, masked_values
 from dnd.prediction.evaluate import evaluate_file
 from dnd.predictor.predictor import Predictor
@@ -24,7 +25,7 @@ from dnd.store.reader import Store
 from dnd.store.settings import PrepareConfig
 from dnd.tables.labels import LabelColumn, LabelRules, Notation, read_column, settle_notation
 from dnd.tables.writers import csv_rows
-from finetuning_toys import heavy_atoms, molecules, quietly, write_csv
+from finetuning_toys import heavy_atoms, molecules, quietly, tiny_config, write_csv
 
 NAN = math.nan
 
@@ -282,6 +283,76 @@ def test_limits_teach_and_do_not_judge(tmp_path: Path):
     assert all((row["y"] == "") == (heavy_atoms(row["smiles"]) > middle) for row in rows)
     again = evaluate_file(Predictor.load(tmp_path / "keep"), data)  # as it was said in training
     assert again["molecules"] == 54
+
+
+def test_the_model_says_whether_few_labels_are_values(tmp_path: Path):
+    """Two values with a limit among them looked like classes, whatever the model was of."""
+    values = {"smiles": molecules(), "y": [float(heavy_atoms(text)) for text in molecules()]}
+    quietly(write_csv(tmp_path / "t.csv", values), tmp_path / "m", ["y"], "labels.censored=keep")
+    few = write_csv(tmp_path / "few.csv", {"smiles": ["CCO", "CCN", "CCC"], "y": [">5", "4", "4"]})
+    found = evaluate_file(Predictor.load(tmp_path / "m"), few)
+    assert (found["task"], found["molecules"]) == ("regression", 3)
+    words = write_csv(tmp_path / "words.csv", {"smiles": ["CCO", "CCN"], "y": ["low", "high"]})
+    with pytest.raises(InputError, match=r"column y: 2 of 2 cells are not numbers.*'low' \(row 2\)"):
+        evaluate_file(Predictor.load(tmp_path / "m"), words)
+
+
+def test_the_model_says_which_words_of_few_labels_are_classes(tmp_path: Path):
+    """Many classes of a small file were no classes, and `none` beside low and high was no label."""
+    smiles, grades = molecules(), ["none", "low", "medium", "high", *(f"grade {number}" for number in range(9))]
+    table = {"smiles": smiles, "y": [grades[row % len(grades)] for row in range(len(smiles))]}
+    quietly(write_csv(tmp_path / "t.csv", table), tmp_path / "m", ["y"])
+    model = Predictor.load(tmp_path / "m")
+    assert sorted(model.targets[column].class_name for column in range(len(grades))) == sorted(grades)
+    for cells in (grades, ["none", "low", "high"], ["none"]):
+        few = write_csv(tmp_path / "few.csv", {"smiles": smiles[: len(cells)], "y": cells})
+        assert evaluate_file(model, few)["molecules"] == len(cells)
+
+
+@pytest.mark.parametrize("row", [4, 12])
+def test_the_first_look_splits_the_rows_that_the_finetuning_splits(tmp_path: Path, row: int):
+    """It split those without a label too, and refused a word of a molecule that is in the test part."""
+    cells: list[object] = [heavy_atoms(text) for text in molecules()]
+    cells[1::3] = ["tbd"] * len(cells[1::3])
+    cells[row] = "junk"
+    data, rule = write_csv(tmp_path / "t.csv", {"smiles": molecules(), "y": cells}), "labels.missing=tbd"
+    _plan([LabelledFile(data, ("y",))], tiny_config(rule), "random")  # a note says that the label counts as missing
+    assert first_look(data, ["y"], None, tiny_config(rule))[0].targets[0].name == "y"
+
+
+def test_a_limit_is_no_class_of_several_either(tmp_path: Path):
+    """`>3` was the class 3."""
+    cells = [">3" if heavy_atoms(text) > 8 else heavy_atoms(text) // 3 for text in molecules()]
+    data = write_csv(tmp_path / "t.csv", {"smiles": molecules(), "y": cells})
+    words = ["task=multiclass", "labels.censored=keep"]
+    with pytest.raises(InputError, match=r"target y has limits, .* not of classes: found row \d+, >3"):
+        quietly(data, tmp_path / "m", ["y"], *words)
+    assert quietly(data, tmp_path / "m", ["y"], words[0], "labels.censored=limit").metrics["task"] == "multiclass"
+
+
+def test_a_class_with_the_sign_between_classes_is_refused(tmp_path: Path):
+    """The set `a|b` would be the class `a|b`, or the classes `a` and `b`."""
+    table = {"smiles": molecules(), "y": [("a", "b", "a|b")[row % 3] for row in range(len(molecules()))]}
+    data = write_csv(tmp_path / "t.csv", table)
+    with pytest.raises(InputError, match=r"a class of y has '\|' in its name, which separates .* y_set: found 'a\|b'"):
+        quietly(data, tmp_path / "m", ["y"])
+    assert "has '|' in its name" in check_data(data, target_columns=["y"]).targets[0].problem
+
+
+def test_an_evaluation_says_that_its_labels_are_in_another_unit(tmp_path: Path):
+    values = {"smiles": molecules(), "Ki (nM)": [float(heavy_atoms(text)) for text in molecules()]}
+    quietly(write_csv(tmp_path / "t.csv", values), tmp_path / "m", ["Ki (nM)"])
+    model = Predictor.load(tmp_path / "m")
+    few = write_csv(tmp_path / "few.csv", {"smiles": ["CCO", "CCN"], "Ki (uM)": [3, 4], "Ki_nM": [3, 4]})
+    notes = evaluate_file(model, few, target_columns=["Ki (uM)"])["notes"]
+    assert "column Ki (uM) is in uM and target Ki (nM) in nM: the labels are judged as they are" in notes
+    assert not evaluate_file(model, few, target_columns=["Ki_nM"])["notes"]
+    quietly(write_csv(tmp_path / "p.csv", {**values, "y": [f"{row}%" for row in range(54)]}), tmp_path / "p", ["y"])
+    shares = write_csv(tmp_path / "shares.csv", {"smiles": ["CCO", "CCN"], "y": [0.03, 0.04]})
+    notes = evaluate_file(Predictor.load(tmp_path / "p"), shares)["notes"]
+    assert notes == [
+        "target y was learned in percent, and column y has no percent sign: the labels are judged as they are"
+    ]
 
 
 # What only test molecules have: it's read as the others are, and decides nothing.

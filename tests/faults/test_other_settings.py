@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from children import Toy, training
 from outcomes import outcome
+from torch import Tensor
 
 from dnd.common import runs as run_record
 from dnd.common.errors import CorruptFileError, InputError
 from dnd.common.files import package_versions, read_json
+from dnd.finetuning.objective import HalfChoice
 from dnd.training import loop
 from dnd.training.logs import read_log
 
@@ -108,6 +111,35 @@ def test_without_anything_held_out_any_more_the_last_weights_are_kept(scratch: P
     blind.best_metric = None
     result = training(scratch, objective=blind, seed=2, allow_change=True)
     assert result.best_step == result.steps
+
+
+class Choosing(Scaled):
+    """The toy with the halves of a validation part, and losses in a unit of its own."""
+
+    def __init__(self, molecules: int, factor: float) -> None:
+        super().__init__()
+        self.factor, self.choice = factor, HalfChoice(molecules, 1, seed=0)
+
+    def evaluate(self) -> dict[str, float]:
+        found = super().evaluate()
+        size = len(self.choice.predictions_VC)
+        self.choice.note(np.full((size, 1), found["valid_loss"]), lambda half: -found["valid_loss"])
+        return found
+
+    def of_the_run(self) -> dict[str, Tensor]:
+        return {f"choice.{name}": value for name, value in self.choice.state_dict().items()}
+
+
+@pytest.mark.parametrize("molecules", [6, 9])
+def test_what_the_halves_of_the_validation_part_chose_before_a_change_is_forgotten(
+    scratch: Path, molecules: int
+) -> None:
+    """Their old scores could not be reached any more, so intervals were learned from the old predictions."""
+    for _ in range(5):
+        training(scratch, objective=Choosing(6, factor=1.0), stop_after_s=0.0)
+    changed = Choosing(molecules, factor=100.0)
+    result = training(scratch, objective=changed, seed=2, epochs=2, allow_change=True)
+    assert changed.choice.predictions_VC.numpy() == pytest.approx(result.best["valid_loss"])
 
 
 def killed_at(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from dnd.chemistry.splits import Split
 from dnd.common.compute import choose_device
 from dnd.common.errors import ConfigError, InputError, StorageError
-from dnd.common.files import folder_lock
+from dnd.common.files import folder_lock, read_json
 from dnd.finetuning.data_checks import check_learnable
 from dnd.finetuning.finetune import finetune
 from dnd.finetuning.splits import partitions
@@ -77,6 +77,9 @@ def test_rows_in_no_part_are_not_called_test_labels(tmp_path: Path):
     assert [line for line in lines if "not above 0" in line] == [
         "note: target y: 1 test label is not above 0 and can be judged in its unit only"
     ]
+    assert "51 molecules of 54 rows; 3 in no part of the split; 0 left out" in lines  # not all 54
+    counts = read_json(tmp_path / "m" / "metrics.json")["counts"]
+    assert (counts["molecules"], counts["different"], counts["labels"], counts["in_no_part"]) == (51, 51, 51, 3)
     found = evaluate_file(Predictor.load(tmp_path / "m", device="cpu"), data)  # all 54 rows
     assert found["notes"][-1:] == ["target y: 4 labels are not above 0 and can be judged in its unit only"]
 

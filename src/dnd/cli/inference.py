@@ -150,7 +150,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="Columns with labels, in the order of the model's targets; by default those of their names.",
+            help="Columns with labels: names of some targets, or others for all targets in their order.",
         ),
     ] = None,
     missing: Missing = None,

@@ -23,7 +23,7 @@ from dnd.common.log import LOGGER, MANY, PROGRESS
 from dnd.finetuning.splits import PARTS, TableSettings, is_test_word, partitions, split_column
 from dnd.finetuning.tasks import check_targets, choose_task, choose_transforms, number_word
 from dnd.predictor.metrics import SUSPICIOUS, Repeats, pooled_deviation, rank_correlation
-from dnd.predictor.targets import Transform, refuse_same_outputs
+from dnd.predictor.targets import Transform, refuse_unclear_outputs
 from dnd.tables.labels import (
     ColumnCells,
     DrawnRows,
@@ -389,7 +389,7 @@ def _columns(
             continue
         facts, labels = _target(kept, name, _rows_that_decide(kept, names or [name]))
         try:
-            refuse_same_outputs({name: labels.words if labels else ()})
+            refuse_unclear_outputs({name: labels.words if labels else ()})
         except InputError as error:
             facts, labels = replace(facts, problem=facts.problem or str(error)), None
         kinds = facts.cells
@@ -587,7 +587,7 @@ def _planned(facts: DataFacts, kept: _Kept, names: Sequence[str], values: dict[s
     chosen = tuple(name for name in usable if name in names) or tuple(usable[:1])
     facts = replace(facts, chosen=chosen)
     try:
-        refuse_same_outputs({name: values[name].words for name in chosen})
+        refuse_unclear_outputs({name: values[name].words for name in chosen})
     except InputError as error:
         return replace(facts, split_problem=str(error))
     known_B = np.zeros(len(kept.rows), bool)
@@ -645,11 +645,8 @@ def _require_readable(facts: DataFacts, kept: _Kept, names: Sequence[str], setti
     """Refuse labels as `finetune` does: test molecules have no say in how a column is read."""
     targets, column = [target.name for target in facts.targets], split_column(settings.split)
     extra = kept.cells(column) if column else [""] * len(kept.rows)
-    rows = [
-        place
-        for place, row in enumerate(kept.rows)
-        if is_test_word(settings.split, extra[place]) or not all(is_missing(row.values[name]) for name in targets)
-    ]
+    dealt = set(_rows_that_are_dealt(kept, dict.fromkeys(targets, settings.labels)))
+    rows = [place for place, cell in enumerate(extra) if place in dealt or is_test_word(settings.split, cell)]
     learned = _learned_rows(facts, kept, rows, extra, settings)
     for name in names:
         read_column(

@@ -188,6 +188,7 @@ def read_labelled(
     most: int | None = None,
     dealing: Dealing | None = None,
     table: KeptTable | None = None,
+    of_model: Sequence[tuple[str, ...]] = (),
 ) -> LabelledMolecules:
     """Read, check and featurise a labelled table of any format that `dnd` reads.
 
@@ -209,6 +210,8 @@ def read_labelled(
         most: largest number of labelled rows; larger tables are subsampled at random. None = all.
         dealing: the split; none = every label is read as those of a training part are.
         table: the rows of the file, if they were read already.
+        of_model: for each target of the model that the labels judge what `read_column` wants to know of it; empty =
+            there is no model yet.
 
     Raises:
         InputError: a column is missing, a label is not a number, there is no label, or too few molecules are left.
@@ -225,12 +228,12 @@ def read_labelled(
     bad = _without_molecule(labelled, molecules)
     note_rows(reject.reason for reject in bad)
     if 0 < len(kept) < fewest:  # faults in the labels of a small table are reported first
-        label_values(labelled.only(kept), np.ones(len(kept), bool))
+        label_values(labelled.only(kept), np.ones(len(kept), bool), of_model)
     require_enough(len(kept), bad, fewest)
     labelled, molecules = labelled.only(kept), [molecules[place] for place in kept]
     parts = tuple(dealing.deal(labelled.unread([molecule.smiles for molecule in molecules]))) if dealing else ()
     learned_B = learned_rows(parts, len(kept))
-    labels = label_values(labelled, learned_B)
+    labels = label_values(labelled, learned_B, of_model)
     # Of the rows that are learned those that hold no label after all, such as a class that means "not tested".
     known_B = ~np.isnan(labels.values_BC).all(axis=1) | ~learned_B
     known, lost = np.flatnonzero(known_B), np.flatnonzero(~known_B)
@@ -509,16 +512,20 @@ class Labels:
         return replace(self, values_BC=self.values_BC[rows], sides_BC=sides_BC)
 
 
-def label_values(rows: LabelledRows, learned_B: Bool[np.ndarray, "rows"]) -> Labels:
+def label_values(
+    rows: LabelledRows, learned_B: Bool[np.ndarray, "rows"], of_model: Sequence[tuple[str, ...]] = ()
+) -> Labels:
     """Read the label cells of `rows`, all as those of the rows that are learned want it; see `read_column`.
 
     Args:
         rows: at least one.
         learned_B: the rows that decide how a column is read.
+        of_model: see `read_labelled`; of another number of targets it says nothing.
 
     Raises:
         InputError: see `read_column`; there is no label at all.
     """
+    known = of_model if len(of_model) == len(rows.names) else [None] * len(rows.names)
     columns = [
         read_column(
             [own[column] for own in rows.cells],
@@ -527,6 +534,7 @@ def label_values(rows: LabelledRows, learned_B: Bool[np.ndarray, "rows"]) -> Lab
             rules=rows.rules,
             comma_file=rows.comma_file,
             learned=learned_B.tolist(),
+            of_model=known[column],
         )
         for column, name in enumerate(rows.names)
     ]

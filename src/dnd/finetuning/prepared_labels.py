@@ -15,7 +15,15 @@ from dnd.common.errors import InputError
 from dnd.finetuning.labelled_data import LabelledMolecules
 from dnd.finetuning.tasks import Tasks, number_word
 from dnd.predictor.metrics import Repeats, one_hot, pooled_deviation
-from dnd.predictor.targets import ClassGroup, Target, TaskKind, Transform, TransformName, groups_of, refuse_same_outputs
+from dnd.predictor.targets import (
+    ClassGroup,
+    Target,
+    TaskKind,
+    Transform,
+    TransformName,
+    groups_of,
+    refuse_unclear_outputs,
+)
 from dnd.tables.labels import class_key, unread_labels
 
 # Targets of several classes: one word per molecule outside, one column of 0 and 1 per class inside.
@@ -34,8 +42,9 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     where these are the classes, counts as missing, and `notes` has a line about it.
 
     Raises:
-        InputError: two columns would have the same name.
+        InputError: two columns would have the same name, or a label of a class is a limit.
     """
+    _refuse_limits_of_classes(molecules, tasks.kinds)
     molecules = _zero_one(_without_unknown(molecules, tasks.kinds), tasks.kinds)
     if "multiclass" not in tasks.kinds:
         return molecules, tasks
@@ -53,7 +62,10 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
             class_names.append(molecules.class_names[column])
             sides.append(own_sides_B)
             continue
-        classes, codes_B = _codes(values_B, molecules.classes[column] if molecules.classes else ())
+        words = molecules.classes[column] if molecules.classes else ()
+        if words:  # those of a class that only rows had that contradict each other are left out
+            words, values_B = _occurring(words, values_B, _known(molecules, column))
+        classes, codes_B = _codes(values_B, words)
         groups.append(ClassGroup(name, classes, len(names)))
         names += [f"{name}_prob_{one}" for one in classes]
         columns += list(one_hot(codes_B, len(classes)).T)
@@ -74,6 +86,25 @@ def expand_classes(molecules: LabelledMolecules, tasks: Tasks) -> tuple[Labelled
     plain = iter([kind for kind in tasks.kinds if kind != "multiclass"])
     kinds = [kind or next(plain) for kind in kinds]
     return expanded, Tasks(tuple(kinds), tasks.reason, balanced=tasks.balanced or len(groups) > 1)  # type: ignore[arg-type]
+
+
+def _refuse_limits_of_classes(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> None:
+    """Refuse `>3` among classes, which would be the class 3."""
+    if molecules.sides_BC is None:
+        return
+    for name, kind, sides_B, labels_B in zip(
+        molecules.names, kinds, molecules.sides_BC.T, molecules.targets_BC.T, strict=True
+    ):
+        limits = np.flatnonzero(sides_B)
+        if kind == "regression" or not len(limits):
+            continue
+        row = int(limits[0])
+        sign = ">" if sides_B[row] > 0 else "<"
+        raise InputError(
+            f"target {name} has limits, which are of values and not of classes",
+            found=f"row {molecules.place_of(int(molecules.rows_B[row]))}, {sign}{number_word(float(labels_B[row]))}",
+            next_step="Use --task regression, or --censored drop or limit",
+        )
 
 
 def _without_unknown(molecules: LabelledMolecules, kinds: Sequence[TaskKind]) -> LabelledMolecules:
@@ -120,7 +151,7 @@ def require_unique_outputs(molecules: LabelledMolecules, kinds: Sequence[TaskKin
     """
     every = {group.name: group.classes for group in molecules.groups}
     every |= {name: own for name, own in zip(molecules.names, molecules.class_names, strict=True) if own}
-    refuse_same_outputs({name: every.get(name, ()) for name in user_names(molecules.names, molecules.groups)})
+    refuse_unclear_outputs({name: every.get(name, ()) for name in user_names(molecules.names, molecules.groups)})
 
 
 def with_groups(
@@ -168,17 +199,21 @@ def counts_of(molecules: LabelledMolecules) -> dict[str, int]:
     """Rows, molecules and labels, for `metrics.json`; what did not happen has no entry.
 
     `molecules` are the rows that are used, `different` the molecules in them, `merged` the rows that became part of
-    another row of their molecule.
+    another row of their molecule, `in_no_part` other rows that are in no part of the split. Labels are those of the
+    rows that are used.
     """
+    used = np.unique(np.concatenate([rows for part in molecules.parts for rows in part.parts().values()]))
     found = {
         "rows": molecules.num_rows,
-        "molecules": len(molecules.rows_B) - molecules.merged,
-        "different": len(set(molecules.identities)),
+        "molecules": len(used),
+        "different": len({molecules.identities[row] for row in used}),
         "rejected": len(molecules.rejects),
-        "labels": label_count(molecules),
+        "labels": _label_count(molecules, used),
     }
-    limits = 0 if molecules.sides_BC is None else int(np.count_nonzero(molecules.sides_BC))
-    happened = {"merged": molecules.merged, "not_drawn": molecules.not_drawn, "censored_labels": limits}
+    limits = 0 if molecules.sides_BC is None else int(np.count_nonzero(molecules.sides_BC[used]))
+    in_no_part = len(molecules.rows_B) - molecules.merged - len(used)
+    happened = {"merged": molecules.merged, "not_drawn": molecules.not_drawn, "in_no_part": in_no_part}
+    happened["censored_labels"] = limits
     found |= {name: count for name, count in happened.items() if count}
     return found if molecules.standardized is None else {**found, "standardized": molecules.standardized}
 
@@ -190,13 +225,14 @@ def counts_line(counts: Mapping[str, int], files: str = "") -> str:
     if different < used:
         words = f"{different} molecules in {used} of {counts['rows']} rows"
     merged = f"; {counts['merged']} rows merged into another row of their molecule" if "merged" in counts else ""
-    return f"{words}{files}{merged}; {counts['rejected']} left out"
+    unused = f"; {counts['in_no_part']} in no part of the split" if "in_no_part" in counts else ""
+    return f"{words}{files}{merged}{unused}; {counts['rejected']} left out"
 
 
-def label_count(molecules: LabelledMolecules) -> int:
-    """Known labels; one of several classes counts once."""
+def _label_count(molecules: LabelledMolecules, rows: Int[np.ndarray, "rows"]) -> int:
+    """Known labels of some molecules; one of several classes counts once."""
     later = [column for group in molecules.groups for column in group.columns[1:]]
-    return int((~np.isnan(np.delete(molecules.targets_BC, later, axis=1))).sum())
+    return int((~np.isnan(np.delete(molecules.targets_BC[rows], later, axis=1))).sum())
 
 
 def is_later_class(groups: Sequence[ClassGroup], column: int) -> bool:
@@ -267,6 +303,18 @@ def _places(values_B: np.ndarray, words: Sequence[str], name: str, of_model: Seq
     known_B = ~np.isnan(codes_B)
     own_B[known_B] = place[codes_B[known_B].astype(int)]
     return own_B
+
+
+def _occurring(
+    words: Sequence[str], values_B: np.ndarray, known: np.ndarray
+) -> tuple[tuple[str, ...], Float[np.ndarray, "molecules"]]:
+    """The classes at the places `known`, and the labels as places among these."""
+    place_of = np.full(len(words), math.nan)
+    place_of[known.astype(int)] = np.arange(len(known))
+    own_B = np.full(len(values_B), math.nan)
+    has_label_B = ~np.isnan(values_B)
+    own_B[has_label_B] = place_of[values_B[has_label_B].astype(int)]
+    return tuple(words[int(place)] for place in known), own_B
 
 
 def _codes(values_B: np.ndarray, words: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -387,6 +435,7 @@ def aggregated(
         left_out[others] = True
         left_out[first] = molecules.learned_B[first] and np.isnan(targets_BC[first]).all()
     targets_BC[left_out] = np.nan
+    sides_BC[np.isnan(targets_BC)] = 0
     parts = tuple(Split(*(rows[~left_out[rows]] for rows in part.parts().values())) for part in molecules.parts)
     line = f"replicates: {sum(map(len, groups))} rows of {len(groups)} molecules are {len(groups)} by their {how}"
     line += f"; {contradicting} labels left out that contradict each other" if contradicting else ""

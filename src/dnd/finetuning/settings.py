@@ -166,7 +166,8 @@ class FinetuneConfig(TableSettings):
         head: `mlp`, `linear`, or `pna`, which belongs to the pooling `min_max_mean_sum`.
         batch_norm: `kept` keeps weights and statistics of the encoder's batch norms; `fresh` resets them, as
             3DInfomax does on QM9.
-        select_by: criterion that chooses the epoch on the validation part: the `metric`, or the `loss`.
+        select_by: criterion that chooses the epoch on the validation part: the `metric`, or the `loss`, which is always
+            the criterion of several classes, of targets of two kinds, and of several targets of values.
         targets: train in units of the training standard deviation, or on `raw` labels.
         probe_steps: number of steps that train the head alone before the whole network; for pretrained encoders only.
         layer_decay: learning rate multiplier per layer; 0.65 in the paper, 1 = one rate for all.

@@ -270,7 +270,7 @@ def objective_of(plan: Plan, seed: int, partition: Split) -> SupervisedObjective
         config.layer_decay,
         class_weights=config.class_weights == "balanced",
         value_loss=config.loss or DEFAULT_LOSS,
-        select_by_loss=config.select_by == "loss",
+        select_by_loss=config.select_by == "loss" or plan.tasks.judged_one_by_one,
         identities=[molecules.identities[row] for row in partition.valid],
         sides_BC=molecules.sides_BC,
         weight_B=molecules.weight_B,

@@ -16,6 +16,8 @@ _NO_TRAINING = frozenset(f"loop.{name}" for name in ("seed", "device", "threads"
 """Settings of the loop that hold without a training too, or that do no harm there."""
 _FOR_ALL = frozenset({"blend", "blend.classical", "blend.students", "blend.time_limit_s"})
 """Settings of a blend that say that there is none, or that are refused without one."""
+_NEVER_DRAWN = ("scaffold", "time", "index")
+"""Splits without chance; a column of parts may leave the validation part to be drawn."""
 _DRAWN_BY_FRACTIONS = ("scaffold", "scaffold-balanced", "random", "cluster", "time")
 
 
@@ -77,6 +79,8 @@ def _problem(name: str, made: Made, recipe: str | Path = "") -> tuple[str, str] 
             f"is for a split that draws three parts, and the split is {made.split}",
             f"Use --split {drawn} or time:NAME",
         )
+    if name == "split_seed" and not made.classical and made.split.partition(":")[0] in _NEVER_DRAWN:
+        return f"is for a split that is drawn, and the split is {made.split}", "Use --split scaffold-balanced or random"
     return None
 
 

@@ -346,8 +346,8 @@ class Predictor(core.Predictor):
         Args:
             data: a path, a DataFrame, or a mapping of columns.
             smiles_column: column of SMILES; when None, that of the training, else found by name or content.
-            target_columns: columns with the labels, in the order of the model's targets; those of the targets' names
-                when empty.
+            target_columns: columns with the labels: names of some targets, or others for all targets in their order;
+                those of the targets' names when empty.
 
         Raises:
             InputError: a column is missing, a label can't be read, or nothing is left.

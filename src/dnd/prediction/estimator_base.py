@@ -27,6 +27,7 @@ from dnd.finetuning.settings import FinetuneConfig, finetune_config
 from dnd.finetuning.students import encoder_choice
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
+from dnd.predictor.targets import SEPARATOR
 from dnd.tables.labels import MISSING_WORDS, LabelRules, class_key, column_cells, is_number, read_column
 from dnd.tables.molecules import as_molecules
 
@@ -243,16 +244,17 @@ class FinetunedEstimator(SmilesEstimator, ABC):
 
 
 def _parts(smiles: Sequence[str], validation_fraction: float, seed: int, standardize: bool) -> list[str]:
-    """A part per row, the rows of a molecule in one part.
+    """A part per row, the rows of a molecule in one part; rows that are no molecule are left out of the draw.
 
     A finetuning wants a test part; one validation molecule serves, without its label, as one alone says nothing.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(f"validation_fraction is {validation_fraction}; expected a number between 0 and 1")
-    rows_of: dict[str | int, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, text in enumerate(smiles):
         outcome = molecule_for_model(text, standardize)
-        rows_of.setdefault(molecule_identity(outcome.smiles) if outcome.ok else row, []).append(row)
+        if outcome.ok:
+            rows_of.setdefault(molecule_identity(outcome.smiles), []).append(row)
     groups = list(rows_of.values())
     if len(groups) < 3:
         raise ValueError(f"there are too few different molecules: found {len(groups)}, expected at least 3")
@@ -349,6 +351,8 @@ def class_words(classes: Sequence[Any]) -> tuple[str, ...]:
         return ()
     keys = {class_key(label) for label in classes}
     if len(keys) < len(classes) or keys & MISSING_WORDS or any(map(is_number, classes)):
+        return ()
+    if any(SEPARATOR in label for label in classes):  # which a table refuses, as no set of classes could be read
         return ()
     try:
         read_column([*classes, *classes], places=range(2 * len(classes)), column="y", rules=LabelRules())

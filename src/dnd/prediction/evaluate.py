@@ -16,7 +16,7 @@ from dnd.finetuning.prepared_labels import is_later_class, labels_of_model, repe
 from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
-from dnd.predictor.targets import Target, groups_of, task_name
+from dnd.predictor.targets import ClassGroup, Target, groups_of, task_name
 from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
@@ -40,8 +40,8 @@ def evaluate_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
         smiles_column: SMILES column; None = that of the training data, else found by name or content.
-        target_columns: columns with the labels, in the order of the model's targets. When empty, the columns with the
-            names of the targets; if the model has several, those without a column in the file are left out and listed
+        target_columns: columns with the labels: names of some of the model's targets, or others for all of them, in
+            their order. When empty, the columns with the names of the targets. Targets that are not judged are listed
             in `absent_targets`.
         rules: the user's options for labels; None = those of the training.
 
@@ -56,10 +56,14 @@ def evaluate_file(
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
-    judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
+    if target_columns:
+        judged, wanted = _asked_for(every, target_columns)
+    else:
+        judged = _in_file(every, predictor, source, smiles_column)
+        wanted = [_name(every[place]) for place in judged]
     molecules = read_labelled(
         source,
-        list(target_columns) or [_name(every[place]) for place in judged],
+        wanted,
         predictor.parts.hydrogens,
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
@@ -67,11 +71,13 @@ def evaluate_file(
         standardize=predictor.parts.standardize,
         jobs=predictor.jobs,
         fewest=1,
+        of_model=[_classes_of(every[place], groups) for place in judged],
     )
     columns = list(molecules.names)  # as `a,b` may be one column or two
     if len(columns) != len(judged):
         expected = [_name(target) for target in every]
         raise InputError("label columns and targets differ in number", found=columns, expected=expected)
+    _require_in_place(columns, [every[place] for place in judged], every)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
     targets = [predictor.targets[column] for column in places]
@@ -83,8 +89,12 @@ def evaluate_file(
     notes += without_logarithm(
         [target.name for target in targets], [target.transform.name for target in targets], judged_BC
     )
+    notes += _other_units(molecules, [every[place] for place in judged], _training_settings(predictor))
     repeats = repeats_of_model(molecules, targets, judged_BC)
-    scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
+    knows = predictor.knows(molecules.identities)
+    if knows is not None:  # of the molecules that are counted
+        knows = [own and row not in refused for row, own in enumerate(knows)]
+    scores = _scores_of(knows, targets, judged_BC, values_BC[:, places])
     absent = [_name(target) for place, target in enumerate(every) if place not in judged]
     return {
         "task": task_name([target.kind for target in targets]),
@@ -102,6 +112,31 @@ def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.nd
     if len(wrong):
         raise InputError("a label is not a class", found=f"{wrong[0]:g}", expected="0 or 1")
     return labels_BC
+
+
+def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], training: Mapping[str, Any]) -> list[str]:
+    """A line per target whose labels are in another unit than the target, as far as cells and names of columns say it.
+
+    Args:
+        molecules: the labels, a column per target.
+        targets: targets of values and others.
+        training: settings of the training, which say whether the units are the user's.
+    """
+    lines = []
+    for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True):
+        named = column.strip() != target.name.strip() and unit and target.unit
+        if target.kind != "regression" or _plain_micro(unit) == _plain_micro(target.unit):
+            continue
+        if named:
+            lines.append(f"column {column} is in {unit} and target {target.name} in {target.unit}")
+        elif target.unit == "%" and not training.get("units"):
+            lines.append(f"target {target.name} was learned in percent, and column {column} has no percent sign")
+    return [f"{line}: the labels are judged as they are" for line in lines]
+
+
+def _plain_micro(unit: str) -> str:
+    """A unit with `u` for both signs of micro."""
+    return unit.replace("\u00b5", "u").replace("\u03bc", "u")
 
 
 def _too_large(targets: Sequence[Target], labels_BC: np.ndarray, judged_BC: np.ndarray) -> dict[int, str]:
@@ -156,6 +191,13 @@ def _scores_of(
     }
 
 
+def _classes_of(target: Target, groups: Sequence[ClassGroup]) -> tuple[str, ...]:
+    """The classes of a target, by which its labels are read; none of a value."""
+    if target.group:
+        return next(group.classes for group in groups if group.name == target.group)
+    return target.classes or (("0", "1") if target.kind == "classification" else ())
+
+
 def _name(target: Target) -> str:
     """As the user knows it: the column of the training data."""
     return target.group or target.name
@@ -163,8 +205,37 @@ def _name(target: Target) -> str:
 
 def label_rules_of(predictor: Predictor) -> LabelRules:
     """How labels were read in training."""
-    settings = predictor.parts.config.get("training", {}).get("settings", {})
-    return from_dict(LabelRules, settings.get("labels", {}))
+    return from_dict(LabelRules, _training_settings(predictor).get("labels", {}))
+
+
+def _training_settings(predictor: Predictor) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = predictor.parts.config.get("training", {}).get("settings", {})
+    return found
+
+
+def _asked_for(targets: Sequence[Target], words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Places of the targets that the user's columns are for, ascending, and these columns."""
+    names, columns = [_name(target).strip() for target in targets], list[str]()
+    for word in words:
+        pieces = [piece.strip() for piece in word.split(",")]
+        columns += pieces if word.strip() not in names and set(pieces) <= set(names) else [word]
+    if not {column.strip() for column in columns} <= set(names):
+        return list(range(len(targets))), columns
+    ordered = sorted(columns, key=lambda column: names.index(column.strip()))
+    return [names.index(column.strip()) for column in ordered], ordered
+
+
+def _require_in_place(columns: Sequence[str], targets: Sequence[Target], every: Sequence[Target]) -> None:
+    """Refuse a column with the name of one target in the place of another, whose labels it would judge."""
+    names = {_name(target).strip() for target in every}
+    for column, target in zip(columns, targets, strict=True):
+        if column.strip() in names and column.strip() != _name(target).strip():
+            raise InputError(
+                f"column {column} has the name of a target and stands in the place of {_name(target)}",
+                found=listed_columns(columns),
+                expected=f"columns for {listed_columns([_name(one) for one in targets])}, in this order",
+                next_step="Name the columns in that order, or only columns with the names of targets",
+            )
 
 
 def _in_file(
@@ -217,10 +288,11 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _scores(found: Mapping[str, Any], task: str, start: str) -> list[str]:
-    """A line per target, and one for their mean where they are of one kind: over several it would mix units."""
+    """A line per target, and one for the mean where all are classes: a mean of values would mix their units."""
     targets = found["targets"]
     mean = {name: found[name] for name in next(iter(targets.values())) if not name.endswith(RAW)}
-    rows = {"mean of targets": mean, **targets} if len(targets) > 1 and task != "mixed" else targets
+    has_mean = len(targets) > 1 and task not in ("mixed", "regression")
+    rows = {"mean of targets": mean, **targets} if has_mean else targets
     return [f"{start}{label}: {_numbers(values)}" for label, values in rows.items()]
 
 

@@ -228,15 +228,28 @@ class ClassGroup:
         return slice(self.first, self.first + len(self.classes))
 
 
-def refuse_same_outputs(classes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse targets whose columns in tables and predictions would have one name.
+SEPARATOR = "|"
+"""Between the names of classes in `<target>_set`."""
+
+
+def refuse_unclear_outputs(classes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse targets whose columns in tables and predictions would have one name, and classes that look like a set.
 
     Args:
         classes: the names of the classes of each target, by its name; none where it has no classes with names.
 
     Raises:
-        InputError: such as targets `y` and `y_pred`, or one called `smiles`.
+        InputError: such as targets `y` and `y_pred`, one called `smiles`, or a class `a|b`.
     """
+    for name, own in classes.items():
+        unclear = next((one for one in own if SEPARATOR in one), None)
+        if unclear is not None:
+            raise InputError(
+                f"a class of {name} has {SEPARATOR!r} in its name, which separates the classes in {name}_set",
+                found=repr(unclear[:40]),
+                expected="one class in each cell",
+                next_step="Rename the class; where cells name several classes, make a column of 0 and 1 for each",
+            )
     owners = dict.fromkeys(("row", "smiles", "in_domain", "domain_reason", "error"), "a column of every table")
     for name, own in classes.items():
         ends = ("_pred", "_std", "_set", "_low", "_high", *(f"_prob_{one}" for one in own))

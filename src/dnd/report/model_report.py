@@ -98,6 +98,7 @@ LIMIT_REASON = 150  # characters of why a row was left out
 LIMIT_ANSWERS = 2_000  # test molecules that the model is asked about again, for their intervals
 _HAPPENED = {
     "merged": "rows merged into another row of their molecule",
+    "in_no_part": "rows in no part of the split, which are not used",
     "not_drawn": "rows beyond the most that are learned, left out at random",
     "censored_labels": "labels that are limits, such as >10",
     "standardized": "rows changed to their largest organic part, neutral",

@@ -330,6 +330,7 @@ def read_column(
     rules: LabelRules,
     comma_file: bool = False,
     learned: Sequence[bool] = (),
+    of_model: tuple[str, ...] | None = None,
 ) -> LabelColumn:
     """The labels of one column: numbers, or classes where no label is a number.
 
@@ -343,12 +344,14 @@ def read_column(
         rules: the user's rules.
         comma_file: see `settle_notation`.
         learned: whether each cell is that of a training or validation molecule; empty = all are.
+        of_model: the classes of a model that the labels judge, empty for a model of values; few labels do not say which
+            of both they are. None = there is no model yet.
 
     Raises:
         InputError: cells that can't be read, all of them counted in one message; a value that looks like a placeholder;
             more than 50 different words, or words that name molecules: more than ten, and more than half of the labels.
     """
-    return _Column([cell.strip() for cell in cells], places, column, rules, comma_file, learned).read()
+    return _Column([cell.strip() for cell in cells], places, column, rules, comma_file, learned, of_model).read()
 
 
 @dataclass(frozen=True)
@@ -404,8 +407,10 @@ class _Column:
         rules: LabelRules,
         comma_file: bool,
         learned: Sequence[bool],
+        of_model: tuple[str, ...] | None = None,
     ) -> None:
-        self.texts, self.places, self.name, self.rules = texts, places, name, rules
+        self.texts, self.places, self.name, self.rules, self.of_model = texts, places, name, rules, of_model
+        self.known_classes = set(map(class_key, of_model or ()))
         self.learned = list(learned) or [True] * len(texts)
         self.counts = collections.Counter(itertools.compress(texts, self.learned))
         self.others = collections.Counter(text for text, own in zip(texts, self.learned, strict=True) if not own)
@@ -418,7 +423,7 @@ class _Column:
         known = [text for text in self.counts if text and not self._is_asked(text)]
         numbers = {text: number for text in known if (number := self.notation.read(text)) is not None}
         words = [text for text in known if text not in numbers]
-        if not numbers and any(not is_missing(word) for word in words):
+        if self.of_model != () and not numbers and any(not self._is_no_class(word) for word in words):
             return self._classes(words)
         return self._numbers(numbers, [word for word in words if not is_missing(word)])
 
@@ -450,6 +455,10 @@ class _Column:
         number = self.notation.read(text) if self.asked_values else None
         return number is not None and number.side == 0 and number.value in self.asked_values
 
+    def _is_no_class(self, text: str) -> bool:
+        """Whether a word stands for a missing label and is no class of the model."""
+        return is_missing(text) and class_key(text) not in self.known_classes
+
     # Columns of numbers
 
     def _numbers(self, numbers: Mapping[str, Number], words: Sequence[str]) -> LabelColumn:
@@ -466,7 +475,7 @@ class _Column:
         if bad:
             raise self._refusal(bad)
         self._refuse_placeholders(numbers)
-        if censored and len({number.value for number in numbers.values()}) <= 2:
+        if self.of_model != () and censored and len({number.value for number in numbers.values()}) <= 2:
             raise InputError(
                 f"column {self.name} has limits, and two values only, which would be classes",
                 found="; ".join(self._shown(text, _A_LIMIT) for text in list(censored)[:_SHOWN]),
@@ -588,7 +597,7 @@ class _Column:
     # Columns of words
 
     def _classes(self, words: Sequence[str]) -> LabelColumn:
-        missing = _missing_beside_pair({class_key(text) for text in words})
+        missing = _missing_beside_pair({class_key(text) for text in words}) - self.known_classes
         kept = [text for text in words if class_key(text) not in missing]
         self._refuse_units(kept)
         self._refuse_quantities(kept)
@@ -597,7 +606,7 @@ class _Column:
             spellings.setdefault(class_key(text), collections.Counter())[" ".join(text.split())] += self.counts[text]
         order = _in_order(list(spellings))
         labels = sum(self.counts[text] for text in kept)
-        if len(order) > min(MOST_CLASSES, max(_FEW_CLASSES, labels // 2)):
+        if self.of_model is None and len(order) > min(MOST_CLASSES, max(_FEW_CLASSES, labels // 2)):
             common = sorted(kept, key=lambda text: -self.counts[text])[:_SHOWN]
             raise InputError(
                 f"column {self.name} holds {len(order)} different words in {labels} labels",

@@ -332,7 +332,11 @@ class _Run:
             self.position.ranks = self.world.size
             return
         self.position, self.changes = Position.from_state(received["state"]), received["changes"]
+        changes = received["recorded"] + bool(self.changes)
+        self.adapted = changes != self.position.changes  # also after a kill before the first checkpoint after a change
         weights = self.world.tensors_from_main(found.weights if found else {})
+        if self.adapted:  # what the run chose under other settings says nothing now, and may be of other molecules
+            weights = {**weights, **self.objective.of_the_run()}
         load_strictly(self.objective, weights, "the checkpoint")
         load_optimizer(self.optimizer, self.world.tensors_from_main(found.moments if found else {}))
         if found is not None:
@@ -343,10 +347,8 @@ class _Run:
                     "batches, but other dropout and noise, so not the same bits as without the change"
                 )
         self.position.ranks = self.world.size
-        changes = received["recorded"] + bool(self.changes)
-        if changes != self.position.changes:  # also where a kill came before the first checkpoint after a change
+        if self.adapted:
             self.position.adapt(self.config.epochs, changes)
-            self.adapted = True
         if self.changes and self.world.is_main:  # recorded once the weights are known to fit
             record_change(self.folder, settings, self.changes)
             LOGGER.warning(f"note: {self.folder} continues with other settings: {'; '.join(self.changes)}")
@@ -465,7 +467,7 @@ class _Run:
             now, before = tensors_on_cpu(self.objective.state_dict()), position.best
             self.objective.load_state_dict({**self.best, **self.objective.of_the_run()})
             position.best = self._metrics()
-            self.objective.load_state_dict(now)
+            self.objective.load_state_dict({**now, **self.objective.of_the_run()})
             if position.best[key] != before.get(key):
                 position.stale = 0
         self._agree()

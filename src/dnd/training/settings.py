@@ -100,7 +100,10 @@ class Objective(nn.Module, ABC):
         """Held-out metrics, the same for the same weights (fixed noise, no dropout); called in evaluation mode."""
 
     def of_the_run(self) -> dict[str, Tensor]:
-        """State that belongs to the run and not to an epoch: it is kept when the best weights are restored."""
+        """State that belongs to the run and not to an epoch: it is kept when the best weights are restored.
+
+        When a run goes on under other settings it begins anew, with what it is in a new objective.
+        """
         return {}
 
     def describe(self, rows: np.ndarray) -> list[str]:

@@ -103,6 +103,7 @@ def test_labels_with_limits_on_both_sides_are_left_out_and_counted_in_one_file_a
     assert any("1 labels left out that have limits on both sides and no value" in line for line in lines)
     for found in (one, several):
         assert found.sides_BC is not None
+        assert not found.sides_BC[np.isnan(found.targets_BC)].any()  # else they are counted as limits
         rows = [row for row, text in enumerate(found.smiles) if text == "CCCCN"]
         assert (found.targets_BC[rows[0], 0], found.sides_BC[rows[0], 0]) == (50.0, 1)
         rows = [row for row, text in enumerate(found.smiles) if text == "CCCCO"]

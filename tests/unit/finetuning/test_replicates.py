@@ -149,6 +149,14 @@ def test_contradicting_classes_are_counted_and_one_is_named(tmp_path: Path):
     assert "2 contradict themselves, such as" in found["sentence"]
 
 
+def test_a_class_that_only_contradicting_rows_have_is_left_out(tmp_path: Path):
+    """The target was refused, as if it had one class."""
+    smiles = molecules()
+    table = {"smiles": [*smiles, smiles[0]], "y": [*("ab"[row % 2] for row in range(len(smiles))), "rare"]}
+    found = quietly(write_csv(tmp_path / "t.csv", table), tmp_path / "m", ["y"], "replicates=mean")
+    assert found.metrics["targets"][0]["classes"] == ["a", "b"]
+
+
 def test_the_parts_of_a_split_are_rows():
     (part,) = partitions("random", ["CCO"] * 5 + ["CCN", "CCC", "CCCl", "CCF"], identities=["a"] * 5 + list("bcde"),
                          fractions=(0.6, 0.2, 0.2))  # fmt: skip

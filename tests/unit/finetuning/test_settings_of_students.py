@@ -24,7 +24,7 @@ OF_A_BLEND = (
 OF_BOTH = ("blend.passes=1000", "blend.second.name=gine")
 OF_ALL = (
     "loop.seed=3", "loop.device=cpu", "loop.allow_change=true", "transform=none", "class_weights=balanced",
-    "pooling=mean", "jobs=1", "split=kfold:3", "split=random", "split_seed=3",
+    "pooling=mean", "jobs=1", "split=kfold:3", "split=random",
 )  # fmt: skip
 
 
@@ -68,6 +68,17 @@ def test_sizes_of_parts_that_a_split_does_not_draw_are_refused(split: str, refus
     words = {"folds": "folds=4", "fractions": "fractions=0.5,0.2,0.3"}
     with pytest.raises(ConfigError, match=rf"^{refused} is for .*split is {re.escape(split)}"):
         finetune_config("fast", [words[refused], f"split={split}"])
+
+
+@pytest.mark.parametrize("split", ["scaffold", "time:day", "index:a,b,c"])
+def test_a_seed_of_a_split_without_chance_is_refused(split: str) -> None:
+    """Several seeds were several times the same parts."""
+    words = [f"split={split}", "split_seed=1"]
+    with pytest.raises(ConfigError, match=rf"^split_seed is for a split that is drawn, and the split is {split}"):
+        finetune_config("small", words)
+    assert finetune_config("fast", words).split_seed == 1  # of the folds of a blend
+    for drawn in ("random", "cluster", "kfold:3", "column:part"):
+        assert finetune_config("small", [f"split={drawn}", "split_seed=1"]).split_seed == 1
 
 
 @pytest.mark.parametrize("split", ["scaffold", "scaffold-balanced", "random", "cluster", "time:day"])

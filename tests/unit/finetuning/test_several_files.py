@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from dnd.common.errors import ConfigError, CorruptFileError, InputError
+from dnd.finetuning.finetune import _plan
 from dnd.finetuning.labelled_data import LabelledFile
 from dnd.finetuning.objective import balanced_terms
 from dnd.finetuning.several_files import labelled_file, read_several
+from dnd.finetuning.students import objective_of
 from dnd.finetuning.tasks import choose_tasks
 from dnd.prediction.evaluate import evaluate_file, metric_lines
 from dnd.predictor.metrics import judge
 from dnd.predictor.predictor import Predictor
-from finetuning_toys import heavy_atoms, molecules, other_spelling, quietly, write_csv
+from finetuning_toys import heavy_atoms, molecules, other_spelling, quietly, tiny_config, write_csv
 from support.said import said
 
 SMILES = molecules()
@@ -228,3 +230,15 @@ def test_a_target_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path, kind="predictor", format_version=1)
     with pytest.raises(CorruptFileError):
         Predictor.load(tmp_path)
+
+
+def test_the_epoch_of_several_values_of_one_file_is_not_chosen_by_the_one_in_the_smallest_unit(tmp_path: Path):
+    """A mean of errors in nM and in log units was the error in nM."""
+    sizes = [heavy_atoms(text) for text in SMILES]
+    table = {"smiles": SMILES, "Ki (nM)": [1000.0 * size for size in sizes], "logS": [-0.1 * size for size in sizes]}
+    data = write_csv(tmp_path / "two.csv", table)
+    both, one = (
+        _plan([LabelledFile(data, columns)], tiny_config(), "random") for columns in (("Ki (nM)", "logS"), ("logS",))
+    )
+    assert objective_of(both, 0, both.parts[0]).best_metric == "valid_loss"
+    assert objective_of(one, 0, one.parts[0]).best_metric == "valid_rmse"

@@ -26,7 +26,7 @@ from dnd.common.files import write_manifest
 from dnd.common.model_folder import FORMAT_VERSION
 from dnd.models.students.base import StudentConfig
 from dnd.models.students.encoders import build_student, save_encoder
-from dnd.prediction.estimator_base import class_words
+from dnd.prediction.estimator_base import _parts, class_words
 from dnd.predictor.model_folder import KIND
 from dnd.predictor.predictor import Predictor
 from finetuning_toys import TINY, heavy_atoms, molecules, tiny_model
@@ -154,6 +154,15 @@ def test_bad_input_is_an_error_of_its_value_or_type(X: object, y: object, messag
         DndRegressor(recipe="small", settings=SETTINGS).fit(X, y)
 
 
+def test_a_row_that_is_no_molecule_is_never_the_one_that_a_fit_sets_aside():
+    """It was for one seed in so many, and the fit then spoke of a split column."""
+    texts = [*SMILES[:20], "no molecule", "C1CC("]
+    for seed in range(40):
+        parts = _parts(texts, 0.1, seed, standardize=False)
+        assert parts[20:] == ["train"] * 2
+        assert {part: parts.count(part) for part in set(parts)} == {"train": 20, "valid": 1, "test": 1}
+
+
 def test_what_holds_no_molecules_is_a_type_error_and_a_missing_class_is_named():
     for X, message in (
         ([["C", "C"]] * 20, "one SMILES per row"),
@@ -184,7 +193,7 @@ def test_the_words_of_classes_are_in_the_model(tmp_path: Path):
 def test_words_that_a_table_would_change_stay_places():
     assert class_words(["high", "low"]) == ("high", "low")
     changed = (["high", "High"], ["none", "some"], ["1", "2"], [" a", "b"], [0, 1], [">5", "b"])
-    for classes in (*changed, ["2024-01-01", "2024-02-01"], ["1 nM", "2 nM"]):
+    for classes in (*changed, ["2024-01-01", "2024-02-01"], ["1 nM", "2 nM"], ["a", "b|c"]):
         assert class_words(classes) == (), classes
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
+from dnd.chemistry.identity import identities_of
 from dnd.chemistry.parse import parse_smiles
 from dnd.common.errors import InputError
 from dnd.prediction import files
@@ -24,7 +25,7 @@ from dnd.prediction.files import embed_file, predict_file
 from dnd.predictor.metrics import with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target
-from finetuning_toys import molecules, other_spelling, tiny_model, write_csv, write_regression
+from finetuning_toys import molecules, other_spelling, quietly, tiny_model, write_csv, write_regression
 
 SMILES = [*molecules()[:7], "no molecule", ""]
 NOTES = ["=1+1", "@x", "+a", "-3.5", "plain", "a,b", 'q"q', "", "-x"]
@@ -209,6 +210,29 @@ def test_an_evaluation_leaves_out_labels_of_molecules_that_a_target_is_not_for(p
     assert metrics["rmse"] == pytest.approx(float(np.sqrt((error**2).mean())), rel=1e-5)
     assert (metrics["molecules"], metrics["rejected"]) == (len(small), len(large))
     assert metrics["rejects"][0] == f"row {large[0] + 2}: size: predicted for smaller molecules only"
+    known = np.flatnonzero(predictor.knows(identities_of([parse_smiles(text).smiles for text in molecules()])))
+    assert set(known) & set(large)
+    assert metrics["known_molecules"] == len(set(known) & set(small))  # of those that are counted
+
+
+def test_columns_with_the_names_of_targets_judge_these_targets_in_any_order(tmp_path: Path):
+    """They were taken by their place, so that the labels of one target judged another without a word."""
+    sizes = [float(Chem.MolFromSmiles(text).GetNumHeavyAtoms()) for text in molecules()]
+    table = {"smiles": molecules(), "big": [1000 * size for size in sizes], "small": sizes, "other": sizes}
+    data = write_csv(tmp_path / "t.csv", table)
+    quietly(data, tmp_path / "m", ["big", "small"])
+    model = Predictor.load(tmp_path / "m", device="cpu")
+    metrics = evaluate_file(model, data)
+    both = metrics["targets"]
+    assert not any("mean of targets" in line for line in metric_lines(metrics))  # which would mix units
+    for words in (["small", "big"], ["small,big"], ["big", "small"]):
+        assert evaluate_file(model, data, target_columns=words)["targets"] == both
+    one = evaluate_file(model, data, target_columns=["small"])
+    assert (one["targets"], one["absent_targets"]) == ({"small": both["small"]}, ["big"])
+    assert evaluate_file(model, data, target_columns=["big", "other"])["targets"] == both
+    for words in (["small", "other"], ["small,other"]):
+        with pytest.raises(InputError, match="column small has the name of a target and stands in the place of big"):
+            evaluate_file(model, data, target_columns=words)
 
 
 def test_labels_without_a_prediction_beside_others_are_counted_in_a_note():

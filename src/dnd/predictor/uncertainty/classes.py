@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dnd.predictor.targets import softmax
+from dnd.predictor.targets import SEPARATOR, softmax
 from dnd.predictor.uncertainty.intervals import Calibrator, HeldOut, Predicted, conformal_quantile
 
 FEWEST_PER_CLASS = 5  # for Platt's scaling: from here on it helps on average (docs/results/properties.md)
@@ -238,7 +238,6 @@ def _logarithms(predicted: Predicted) -> Float[np.ndarray, "molecules classes"]:
 
 FEWEST_EACH = 20  # of a class, or a threshold of its own would be one of its two most extreme molecules
 ALWAYS = 1.0  # the threshold of a class with too few molecules: it is in every set
-SEPARATOR = "|"
 _SLACK = 1e-12  # so that a molecule of the lesson is on its own side of its threshold
 
 
