@@ -40,9 +40,9 @@ def evaluate_file(
         predictor: the model.
         source: CSV, TSV, SMI, SDF or Parquet with labels.
         smiles_column: SMILES column; None = that of the training data, else found by name or content.
-        target_columns: columns with the labels, in the order of the model's targets. When empty, the columns with the
-            names of the targets; if the model has several, those without a column in the file are left out and listed
-            in `absent_targets`.
+        target_columns: columns with the labels: names of targets in any order, or a column for each target, in the
+            order of the model's. When empty, the columns with the names of the targets. Targets without a column are
+            left out and listed in `absent_targets`.
         rules: the user's options for labels; None = those of the training.
 
     Returns:
@@ -56,10 +56,10 @@ def evaluate_file(
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
-    judged = list(range(len(every))) if target_columns else _in_file(every, predictor, source, smiles_column)
+    own_names = [] if target_columns else _in_file(every, predictor, source, smiles_column)
     molecules = read_labelled(
         source,
-        list(target_columns) or [_name(every[place]) for place in judged],
+        list(target_columns) or own_names,
         predictor.parts.hydrogens,
         smiles_column=smiles_column,
         rules=label_rules_of(predictor) if rules is None else rules,
@@ -68,12 +68,10 @@ def evaluate_file(
         jobs=predictor.jobs,
         fewest=1,
     )
-    columns = list(molecules.names)  # as `a,b` may be one column or two
-    if len(columns) != len(judged):
-        expected = [_name(target) for target in every]
-        raise InputError("label columns and targets differ in number", found=columns, expected=expected)
-    names = {_name(every[place]) for place in judged}
-    places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
+    judged = _judged_by(molecules.names, every, in_order=bool(target_columns))  # as `a,b` may be one column or two
+    places = [
+        column for name in judged for column, target in enumerate(predictor.targets) if _name(target) == name
+    ]
     targets = [predictor.targets[column] for column in places]
     labels_BC = _labels_of(molecules, targets)
     values_BC, refused = predictor.predict_store(molecules.store)
@@ -85,7 +83,7 @@ def evaluate_file(
     )
     repeats = repeats_of_model(molecules, targets, judged_BC)
     scores = _scores_of(predictor.knows(molecules.identities), targets, judged_BC, values_BC[:, places])
-    absent = [_name(target) for place, target in enumerate(every) if place not in judged]
+    absent = [_name(target) for target in every if _name(target) not in judged]
     return {
         "task": task_name([target.kind for target in targets]),
         **_counts(molecules, refused, [*notes, *(one.sentence() for one in repeats)]),
@@ -167,24 +165,53 @@ def label_rules_of(predictor: Predictor) -> LabelRules:
     return from_dict(LabelRules, settings.get("labels", {}))
 
 
+def _judged_by(columns: Sequence[str], targets: Sequence[Target], *, in_order: bool) -> list[str]:
+    """The name of the target that each column of labels judges.
+
+    Args:
+        columns: names of the columns.
+        targets: all targets of the model.
+        in_order: whether columns of other names may stand in the order of the targets.
+
+    Raises:
+        InputError: the columns are neither names of targets nor one for each of them, or one of them has the name of
+            another target than that in its place.
+    """
+    names = [_name(target) for target in targets]
+    known = {name.strip(): name for name in names}
+    if all(column.strip() in known for column in columns):
+        return [known[column.strip()] for column in columns]
+    expected = f"names of targets, or a column for each of {', '.join(names)}"
+    if not in_order or len(columns) != len(names):
+        raise InputError("label columns and targets differ in number", found=", ".join(columns), expected=expected)
+    for column, name in zip(columns, names, strict=True):
+        if column.strip() in known and column.strip() != name.strip():
+            raise InputError(
+                f"column {column!r} has the name of a target and stands in the place of another, {name!r}",
+                found=", ".join(columns), expected=expected, next_step="Name the columns in the order of the targets",
+            )  # fmt: skip
+    return names
+
+
 def _in_file(
     targets: Sequence[Target], predictor: Predictor, source: Path | str, smiles_column: str | None
-) -> list[int]:
-    """Places of the targets for which the file has a column.
+) -> list[str]:
+    """Names of the targets for which the file has a column.
 
     A pipe can be read only once, so it is not looked at: all targets are taken to be there.
 
     Raises:
         InputError: the file has no column for any target.
     """
+    names = [_name(target) for target in targets]
     if is_pipe(source):
-        return list(range(len(targets)))
+        return names
     with open_molecules(source, smiles_column, remembered=predictor.smiles_column) as table:
         known = [column.strip() for column in table.columns]
-        found = [place for place, target in enumerate(targets) if _name(target).strip() in known]
+        found = [name for name in names if name.strip() in known]
     if not found:
         raise InputError(
-            f"{source} has no column {' or '.join(repr(_name(target)) for target in targets[:_NAMES_SHOWN])}",
+            f"{source} has no column {' or '.join(map(repr, names[:_NAMES_SHOWN]))}",
             found=f"columns {listed_columns(table.columns)}",
             next_step="Name the columns of the labels with --target-columns",
         )
@@ -210,7 +237,7 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         lines += _scores(metrics, metrics["task"], "")
         lines += ["which molecules the model learned from is not known"] if known is None else []
     if metrics["absent_targets"]:
-        lines.append(f"not in this file: {', '.join(metrics['absent_targets'])}")
+        lines.append(f"not evaluated: {', '.join(metrics['absent_targets'])}")
     if metrics["skipped_targets"]:
         lines.append(f"{metrics['skipped_targets']} target(s) skipped: no labels, or one class only")
     return lines
