@@ -357,9 +357,14 @@ _ANY_ATOM = frozenset({"AtomNull", "AtomAtomicNum 0 = val", "AtomAtomicNum 1 != 
 _QUERY_LABELS = frozenset({"Q_e", "X_e", "M_e", "QH_p", "XH_p", "MH_p"})
 
 _FURTHER_GROUPS = frozenset(
-    "Pr Bu cPr Ph Bn Bz Ar Boc Cbz Fmoc Ts Ms Tf TMS TBS TBDMS TIPS MeO EtO PhO BnO OPh OBn MeS NHMe MeNH NMe2 Me2N "
-    "NHBoc BocNH CO2Me MeO2C EtO2C tBuO OtBu".split()
-)
+    {
+        "Pr", "Bu", "cPr", "Ph", "Bn", "Bz", "Ar", "Boc", "Cbz", "Fmoc", "Ts", "Ms", "Tf", "TMS", "TBS", "TBDMS",
+        "TIPS",
+        "MeO", "EtO", "PhO", "BnO", "tBuO", "OPh", "OBn", "OtBu", "MeS", "MeNH", "NHMe", "Me2N", "NMe2", "BocNH",
+        "NHBoc", "MeO2C", "CO2Me", "EtO2C",
+    }
+)  # fmt: skip
+"""Labels of atoms that stand for groups, beside those that RDKit knows."""
 _SUBSTITUENT = re.compile(r"R\d{0,2}'{0,2}")
 _OF_ELEMENTS = re.compile(r"(?:Cl|Br|Si|Se|[HBCNOFPSI\d()+-])+")
 _HEAVY = re.compile(r"Cl|Br|Si|Se|[BCNOFPSI]")
@@ -383,7 +388,7 @@ def no_single_molecule(mol: Chem.Mol) -> str | None:
         label = atom.GetProp("atomLabel") if atom.HasProp("atomLabel") else ""
         alias = atom.GetProp("molFileAlias").strip() if atom.HasProp("molFileAlias") else label
         if atom.GetAtomicNum() and _stands_for_a_group(alias):
-            return f"atom {atom.GetIdx() + 1} is labelled {alias}, a group whose atoms are not drawn"
+            return f"atom {atom.GetIdx() + 1} is labelled {alias}, a group of atoms, so this is not the whole molecule"
         if atom.GetAtomicNum() and (atom.HasProp("molAttchpt") or label.startswith("_AP")):
             return f"atom {atom.GetIdx() + 1} is a point of attachment; that is a substituent, not a molecule"
     if any(bond.HasQuery() for bond in mol.GetBonds()):

@@ -69,9 +69,7 @@ def evaluate_file(
         fewest=1,
     )
     judged = _judged_by(molecules.names, every, in_order=bool(target_columns))  # as `a,b` may be one column or two
-    places = [
-        column for name in judged for column, target in enumerate(predictor.targets) if _name(target) == name
-    ]
+    places = [column for name in judged for column, target in enumerate(predictor.targets) if _name(target) == name]
     targets = [predictor.targets[column] for column in places]
     labels_BC = _labels_of(molecules, targets)
     values_BC, refused = predictor.predict_store(molecules.store)
