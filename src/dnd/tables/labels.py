@@ -744,16 +744,16 @@ def _are_several(text: str) -> bool:
 
 
 _DECORATED = re.compile(
-    r"(?:(?:[~\u2248\u2245\u223c=$\u20ac\u00a3]|ca\.?|circa|approx\.?|about) ?)?"
+    r"(?:(?:[~\u2248\u2245\u223c=$\u20ac\u00a3'\"(]|ca\.?|circa|approx\.?|about) ?)?"
     rf"[+\-{_DASHES}]?(?:\d{{1,20}}(?:[.,]\d{{0,20}})?|[.,]\d{{1,20}})"
-    r"(?: ?(?:[*\u2020\u2021]|\((?:n ?= ?|\u00b1 ?)?\d[\d.,]{0,20}\)"
+    r"(?: ?(?:[*\u2020\u2021'\")]|\((?:n ?= ?|\u00b1 ?)?\d[\d.,]{0,20}\)"
     rf"|[x\u00d7\u00b7*] ?10\^?[+\-{_DASHES}]?\d{{1,3}}))?",
     re.IGNORECASE,
 )
 
 
 def _is_decorated(text: str) -> bool:
-    """~1.5, ca. 1.5, =1.5, $1.5, 1.5*, 1.5 (0.1), 1.5 (n=3) or 1.5 x 10^-3."""
+    """~1.5, ca. 1.5, =1.5, $1.5, (1.5), '1.5, 1.5*, 1.5 (0.1), 1.5 (n=3) or 1.5 x 10^-3."""
     return len(text) <= _LONGEST and _DECORATED.fullmatch(text) is not None
 
 

@@ -128,7 +128,7 @@ def columns_go_by_their_names(folder: Path, predictor: Predictor) -> None:
     assert (one["targets"], one["absent_targets"]) == ({"ring": wanted["ring"]}, ["size"])
     renamed = write_csv(folder / "renamed.csv", {"x" if name == "size" else name: own for name, own in cells.items()})
     assert evaluate_file(predictor, renamed, target_columns=["x", "ring"])["targets"] == wanted
-    with pytest.raises(InputError, match="column 'ring' has the name of a target .* another, 'size'"):
+    with pytest.raises(InputError, match=r"column 'ring' has the name of a target .* another, 'size'"):
         evaluate_file(predictor, renamed, target_columns=["ring", "x"])
     with pytest.raises(InputError, match=r"differ in number: found x, expected names of targets, or .* size, ring"):
         evaluate_file(predictor, renamed, target_columns=["x"])
