@@ -17,13 +17,14 @@ from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import Target, groups_of, task_name
-from dnd.tables.labels import LabelRules
+from dnd.tables.labels import LOG_UNITS, LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
 from dnd.tables.streams import is_pipe
 
 _REASONS_PRINTED = 5
 _NAMES_SHOWN = 5
+_MICRO = str.maketrans("\u00b5\u03bc", "uu")
 
 
 def evaluate_file(
@@ -75,7 +76,7 @@ def evaluate_file(
     values_BC, refused = predictor.predict_store(molecules.store)
     judged_BC = with_prediction(labels_BC, values_BC[:, places])
     refused = {**_too_large(targets, labels_BC, judged_BC), **refused}
-    notes = _lost_labels(targets, labels_BC, judged_BC, refused)
+    notes = [*_other_units(molecules, targets), *_lost_labels(targets, labels_BC, judged_BC, refused)]
     notes += without_logarithm(
         [target.name for target in targets], [target.transform.name for target in targets], judged_BC
     )
@@ -88,6 +89,23 @@ def evaluate_file(
         "absent_targets": absent,
         **scores,
     }
+
+
+def _other_units(molecules: LabelledMolecules, targets: Sequence[Target]) -> list[str]:
+    """Which columns say another unit than their targets, such as Ki (uM) where a Ki in nM is predicted."""
+    wanted = {_name(target): _plain_unit(target.unit) for target in targets}
+    named = zip(molecules.names, molecules.units, wanted.items(), strict=True)
+    return [
+        f"column {column} is in {unit} and {name} is predicted in {own}: the metrics are wrong unless that is one unit"
+        for column, unit, (name, own) in named
+        if column.strip() != name.strip() and own and unit and _plain_unit(unit) != own
+    ]
+
+
+def _plain_unit(unit: str) -> str:
+    """A unit with one spelling of micro; all logarithms are alike, as the name of a column does not say of what."""
+    plain = unit.translate(_MICRO)
+    return LOG_UNITS if plain.lower().startswith("log") else plain
 
 
 def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.ndarray:

@@ -130,6 +130,10 @@ def columns_go_by_their_names(folder: Path, predictor: Predictor) -> None:
     assert evaluate_file(predictor, renamed, target_columns=["x", "ring"])["targets"] == wanted
     with pytest.raises(InputError, match=r"column 'ring' has the name of a target .* another, 'size'"):
         evaluate_file(predictor, renamed, target_columns=["ring", "x"])
+    other = write_csv(folder / "other.csv", {"x (kg)" if name == "size" else name: own for name, own in cells.items()})
+    notes = evaluate_file(predictor, other, target_columns=["x (kg)", "ring"])["notes"]
+    assert any(note.startswith("column x (kg) is in kg and size is predicted in Da") for note in notes)
+    assert not any("predicted in" in note for note in evaluate_file(predictor, table)["notes"])
     with pytest.raises(InputError, match=r"differ in number: found x, expected names of targets, or .* size, ring"):
         evaluate_file(predictor, renamed, target_columns=["x"])
 
