@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from dnd.common.config import from_dict
+from dnd.common.config import LabelWords, from_dict
 from dnd.common.errors import InputError, named_as, named_as_arguments
 from dnd.common.log import counted
-from dnd.interface.stages import LabelWords
 from dnd.prediction.evaluate import evaluate_file, label_rules_of, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, PredictionTable

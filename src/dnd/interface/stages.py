@@ -9,7 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnd.common.config import check_settings, from_dict, load_config, read_duration, setting_word, setting_words
+from dnd.common.config import (
+    LabelWords,
+    check_settings,
+    from_dict,
+    load_config,
+    read_duration,
+    setting_word,
+    setting_words,
+)
 from dnd.common.errors import named_as, named_as_arguments
 from dnd.common.log import LOGGER, RESULT, level_of, told
 
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
 # As in the verbs, settings are refused before torch is loaded: what loads it is imported by the functions.
 
 Settings = Mapping[str, object]
-LabelWords = str | float | Sequence[str | float]
 
 
 @dataclass(frozen=True)
