@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from types import FrameType
 def main() -> None:
     """Run the command line; Ctrl-C while it is imported ends it with one line, as later on."""
     _fill_standard_streams()
+    _show_any_text()
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # where Ctrl-C is ignored, it stays so
         signal.signal(signal.SIGINT, _end)
@@ -32,6 +34,13 @@ def _fill_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, for workers too
     if sys.stderr is None:  # progress and messages are written there without a look whether it is
         sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _show_any_text() -> None:
+    """Show what the encoding of a terminal lacks as its escape, where it would end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

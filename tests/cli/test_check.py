@@ -221,6 +221,26 @@ def test_too_few_labels_and_a_column_of_other_text() -> None:
     assert next_line(facts) == ""
 
 
+def test_why_a_column_is_no_target_is_said_to_its_end(tmp_path: Path) -> None:
+    """The line was cut at 160 characters, so that what to do about the column was missing."""
+    days: list[object] = [f"2024-01-{day:02d} 12:30:00, repeated on the next day" for day in range(1, 31)]
+    facts = check_data(table(tmp_path, ("measured", days), ("y", [*range(0, 60, 2)])))
+    line = next(line for line in check_lines(facts) if line.startswith("no target: measured"))
+    assert len(line) > 160
+    assert line.endswith(facts.others["measured"])
+
+
+def test_names_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    columns = [
+        (f"property number {number}", [(7 * row + number * row**2) % 31 for row in range(30)]) for number in range(30)
+    ]
+    lines = list(check_lines(check_data(table(tmp_path, *columns))))
+    line = next(line for line in lines if line.startswith("not learned with it"))
+    shown, _, more = line.removeprefix("not learned with it: ").partition(";")[0].partition(" and ")
+    assert len(shown) <= 160
+    assert len(shown.split(", ")) + int(more.removesuffix(" more")) == 29
+
+
 def test_a_column_in_another_unit_is_a_leak_and_row_numbers_are_no_target(tmp_path: Path) -> None:
     values = [((7 * place) % 30) / 10 for place in range(30)]
     path = table(

@@ -417,6 +417,13 @@ def test_a_word_for_missing_that_no_cell_is_is_named(tmp_path: Path):
         (["1.5D+03", "2.0d-1"], "numbers with the exponent D"),
         (["\u0661\u0662", "\u0663"], "numbers in other digits"),
         (["\uff11.\uff15", "\uff12"], "numbers in other digits"),
+        (["~1.5", "ca. 2"], "numbers with a sign"),
+        (["=1.5", "=-2"], "numbers with a sign"),
+        (["$1.5", "\u20ac 2,5"], "numbers with a sign"),
+        (["(1.5)", "'2"], "numbers with a sign"),
+        (["1.5*", "2 \u2020"], "numbers with a sign, a remark"),
+        (["1.5 (0.1)", "2 (n=3)"], "numbers with a sign, a remark"),
+        (["1.5 x 10^-3", "2\u00d710\u22123"], "numbers with a sign, a remark or a power of ten"),
     ],
 )
 def test_quantities_in_a_form_that_is_not_read_are_no_classes(tmp_path: Path, cells: list[str], what: str):
@@ -426,12 +433,36 @@ def test_quantities_in_a_form_that_is_not_read_are_no_classes(tmp_path: Path, ce
 
 
 @pytest.mark.parametrize(
-    "cells", [["2D", "3D"], ["1:1", "2:1:1"], ["0-10", "10-20"], ["1.1.1", "1.2.3"], ["a", "2024-01-31"]]
+    "cells",
+    [
+        ["2D", "3D"],
+        ["1:1", "2:1:1"],
+        ["0-10", "10-20"],
+        ["1.1.1", "1.2.3"],
+        ["a", "2024-01-31"],
+        ["1 (low)", "2 (high)"],
+        ["~", "="],
+    ],
 )
 def test_classes_with_digits_are_classes(tmp_path: Path, cells: list[str]):
     data = write_csv(tmp_path / "d.csv", {"smiles": molecules(), "y": cells * 27})
     found = read_labelled(data, ["y"], "heavy_both", jobs=1)
     assert set(found.classes[0]) == set(cells)
+
+
+def test_an_en_dash_is_a_minus():
+    """Ten values below zero, as a word processor writes them, were ten classes."""
+    assert column(*[f"\u2013{place / 10}" for place in range(1, 11)] * 4).values[:2] == [-0.1, -0.2]
+    assert column("\u20132", "\u22123", "\u20114", "1e\u20132").values == [-2, -3, -4, 0.01]
+    alone = column("\u2013", "\u2014", "1", "2")
+    assert [math.isnan(value) for value in alone.values] == [True, True, False, False]
+    assert column("+", "\u2013", "\u2212").values == [1, 0, 0]
+
+
+def test_limits_in_other_orders():
+    found = column("=>5", "=< 6", ">>7", "<<0,8", "\u226b9", "1", "2", censored="keep")
+    assert found.values == [5, 6, 7, 0.8, 9, 1, 2]
+    assert found.sides == [1, -1, 1, -1, 1, 0, 0]
 
 
 def test_a_word_in_a_next_step_can_be_typed(tmp_path: Path):

@@ -60,6 +60,9 @@ NO_MOLECULES = {
     "neighbours": v2000(lines="M  SUB  1   3   2\n"),
     "bond": v2000(bond=5),
     "attachment": v2000(lines="M  APO  1   3   1\n"),
+    "label of a group": v2000("C", lines="A    3\nPh\n"),
+    "label of several elements": v2000("C", lines="A    3\nCF3\n"),
+    "label of a substituent": v2000("C", lines="A    3\nR1\n"),
     "polymer": v2000(lines="M  STY  1   1 SRU\nM  SAL   1  1   2\nM  SBL   1  2   1   2\nM  SMT   1 n\n"),
     "V3000 list": v3000("[O,N] 2.2 1.3 0 0"),
     "V3000 no list": v3000("NOT[O,N] 2.2 1.3 0 0"),
@@ -89,6 +92,11 @@ def test_a_query_or_a_part_in_a_mol_block_is_no_molecule(block: str) -> None:
         (v2000("*"), "*CC"),
         (v2000("R#"), "*CC"),
         (v2000("D"), "[2H]CC"),
+        (v2000(lines="A    3\nOH\n"), "CCO"),
+        (v2000("C", lines="A    3\nCH3\n"), "CCC"),
+        (v2000("C", lines="A    3\nC12\n"), "CCC"),
+        (v2000("C", lines="A    3\nMe\n"), "CCC"),
+        (v2000("R#", lines="A    3\nR1\n"), "*CC"),
         (v2000(lines="M  STY  1   1 SUP\nM  SAL   1  1   3\nM  SBL   1  1   2\nM  SMT   1 OH\n"), "CCO"),
         (v3000(), "CCO"),
     ],
@@ -99,7 +107,9 @@ def test_dummies_and_abbreviations_stay(block: str, smiles: str) -> None:
     assert outcome.smiles == smiles
 
 
-@pytest.mark.parametrize("text", ["CCO |$;;_AP1$|", "*CO |$Q_e;;$|", "*CO |$X_e;;$|", "CCO |u:1|", "CCO |s:1:2|"])
+@pytest.mark.parametrize(
+    "text", ["CCO |$;;_AP1$|", "*CO |$Q_e;;$|", "*CO |$X_e;;$|", "CCO |u:1|", "CCC |$;;Ph$|", "CCO |s:1:2|"]
+)
 def test_a_query_or_a_part_in_cxsmiles_is_no_molecule(text: str) -> None:
     assert not parse_smiles(text).ok
     assert rewrite(text) is None

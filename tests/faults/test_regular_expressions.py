@@ -27,8 +27,9 @@ WORST = {
     "chemistry/descriptor_parts.py": ["1 ", "1 1 = ", "a", "1 -1 ", "1 1 = va"],
     "chemistry/identity.py": ["[S", "[", "->", "N#[N+", "[S+", "[11"],
     "chemistry/molecule.py": ["[", "[C", "C", "Br", "]", "!"],
-    "chemistry/parse.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t"],
+    "chemistry/parse.py": ["[12:34:56] ", " ", "SMILES Parse Error:", "\t", "C", "Cl", "R1", "(C"],
     "cli/options.py": ["1", "+1", "1,", "1,0", "0"],
+    "common/errors.py": ["`", "`a", "--", "--a", "--a-", "-a", "dnd ", "dnd a --", "--a b "],
     "common/compute.py": ["cuda:", "cuda:1", "1"],
     "common/log.py": ["<", "<a", "</"],
     "conformers/formats.py": [
@@ -53,7 +54,7 @@ WORST = {
     "report/html.py": ["\x00", "a"],
     "serve/models.py": ["a", "\ud800"],
     "store/writer.py": ["1", "1.", ".1", ": ", " for input", " 1"],
-    "tables/labels.py": ["9", "+9", "1e", "a.", "9,0"],
+    "tables/labels.py": ["9", "+9", "1e", "a.", "9,0", "~9", "9 (9", "9x10", "ca. ", "=>"],
     "tables/molecules.py": ["0", "a", "0a"],
     "tables/sdf.py": ["M  V30 COUNTS ", "M  V30 COUNTS", " ", "1", "M  V30 COUNTS 1 "],
 }

@@ -14,6 +14,7 @@ from dnd.bench.startup import added_memory
 from dnd.chemistry.molecule import LIMITS
 from dnd.cli.main import build_app
 from dnd.common.errors import ConfigError, DndError, InputError, isolating
+from dnd.common.processes import MOST_PROCESSES, process_count
 from dnd.export import featurizer
 from dnd.prediction.embedder import Embedder
 from dnd.prediction.estimator import DndRegressor
@@ -46,6 +47,13 @@ def test_a_negative_number_of_jobs_is_one_line(tmp_path: Path, verb: str) -> Non
     for opened in (Predictor, Embedder):
         with pytest.raises(ConfigError, match="jobs must be at least 0"):
             opened.load(MODEL if opened is Predictor else GOLDEN / "formats-1/encoder", jobs=-1)
+
+
+def test_more_processes_than_a_machine_can_start_are_refused() -> None:
+    """100,000 threads were started one by one, until the machine had none left."""
+    assert process_count(MOST_PROCESSES) == MOST_PROCESSES
+    with pytest.raises(ConfigError, match="jobs must be at most 1,024: found 100000"):
+        process_count(100_000)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdmolops
+from rdkit.Chem import rdAbbreviations, rdmolops
 
 from dnd.chemistry.molecule import InvalidMolecule, Molecule, molecule_problem, text_problem, without_extension
 from dnd.common.errors import InputError
@@ -355,6 +356,20 @@ _ANY_ATOM = frozenset({"AtomNull", "AtomAtomicNum 0 = val", "AtomAtomicNum 1 != 
 """What RDKit says of `*`, `R` and `A`, which are dummy atoms as `*` in a SMILES is."""
 _QUERY_LABELS = frozenset({"Q_e", "X_e", "M_e", "QH_p", "XH_p", "MH_p"})
 
+_FURTHER_GROUPS = frozenset(
+    {
+        "Pr", "Bu", "cPr", "Ph", "Bn", "Bz", "Ar", "Boc", "Cbz", "Fmoc", "Ts", "Ms", "Tf", "TMS", "TBS", "TBDMS",
+        "TIPS",
+        "MeO", "EtO", "PhO", "BnO", "tBuO", "OPh", "OBn", "OtBu", "MeS", "MeNH", "NHMe", "Me2N", "NMe2", "BocNH",
+        "NHBoc", "MeO2C", "CO2Me", "EtO2C",
+    }
+)  # fmt: skip
+"""Labels of atoms that stand for groups, beside those that RDKit knows."""
+_SUBSTITUENT = re.compile(r"R\d{0,2}'{0,2}")
+_OF_ELEMENTS = re.compile(r"(?:Cl|Br|Si|Se|[HBCNOFPSI\d()+-])+")
+_HEAVY = re.compile(r"Cl|Br|Si|Se|[BCNOFPSI]")
+_LONGEST_LABEL = 40
+
 
 def no_single_molecule(mol: Chem.Mol) -> str | None:
     """Why an RDKit molecule stands for many molecules, or for a part of one; None when it doesn't.
@@ -371,11 +386,31 @@ def no_single_molecule(mol: Chem.Mol) -> str | None:
         if _is_query(atom):
             return f"atom {atom.GetIdx() + 1} has a list or a condition; that is a query, not a molecule"
         label = atom.GetProp("atomLabel") if atom.HasProp("atomLabel") else ""
+        alias = atom.GetProp("molFileAlias").strip() if atom.HasProp("molFileAlias") else label
+        if atom.GetAtomicNum() and _stands_for_a_group(alias):
+            return f"atom {atom.GetIdx() + 1} is labelled {alias}, a group of atoms, so this is not the whole molecule"
         if atom.GetAtomicNum() and (atom.HasProp("molAttchpt") or label.startswith("_AP")):
             return f"atom {atom.GetIdx() + 1} is a point of attachment; that is a substituent, not a molecule"
     if any(bond.HasQuery() for bond in mol.GetBonds()):
         return "a bond of several kinds; that is a query, not a molecule"
     return None
+
+
+def _stands_for_a_group(label: str) -> bool:
+    """Whether the label of an atom, as of the carbon that an older program drew for a phenyl, is more than its name.
+
+    `CF3`, `OMe`, `Ph` and `R1` are; `CH3`, `NH2` and the names `C12` and `a` are not.
+    """
+    if not 0 < len(label) <= _LONGEST_LABEL:
+        return False
+    if label in _group_labels() or _SUBSTITUENT.fullmatch(label):
+        return True
+    return _OF_ELEMENTS.fullmatch(label) is not None and len(_HEAVY.findall(label)) > 1
+
+
+@cache
+def _group_labels() -> frozenset[str]:
+    return _FURTHER_GROUPS.union(one.label for one in rdAbbreviations.GetDefaultAbbreviations())
 
 
 def _is_query(atom: Chem.Atom) -> bool:

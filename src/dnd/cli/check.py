@@ -29,6 +29,7 @@ from dnd.predictor.metrics import significant
 _WIDTH = 40  # of the longest bar
 _SHOWN = 5
 _MOST_TARGETS = 20  # that are described in full
+_LONGEST = 160  # characters of a list of names
 
 
 def check_lines(facts: DataFacts) -> Iterator[str]:
@@ -43,7 +44,7 @@ def check_lines(facts: DataFacts) -> Iterator[str]:
         yield f"{len(more)} more columns may be targets: {', '.join(target.name for target in more)}"
     yield from (f"note: {note}" for note in facts.notes)
     for name, why in facts.others.items():
-        yield f"no target: {name}: {_first(why)}"
+        yield f"no target: {name}: {why}"
     for first, second, correlation in facts.leaks:
         yield (
             f"warning: columns {first} and {second} order the molecules alike (rank correlation {correlation:.3f}): "
@@ -142,7 +143,7 @@ def _plan_lines(facts: DataFacts) -> Iterator[str]:
         )
         others = [target.name for target in facts.targets if not target.problem and target.name not in facts.chosen]
         if others:
-            yield f"not learned with it: {_first(', '.join(others))}; --target-columns NAME for each adds it"
+            yield f"not learned with it: {_first(others)}; --target-columns NAME for each adds it"
     else:
         yield f"finetune would stop: {facts.split_problem}"
     line = next_line(facts)
@@ -150,8 +151,10 @@ def _plan_lines(facts: DataFacts) -> Iterator[str]:
         yield f"next: {line}"
 
 
-def _first(text: str) -> str:
-    return text if len(text) <= 160 else text[:157] + "..."
+def _first(names: Sequence[str]) -> str:
+    """As many names as fit into a line or two, and how many more there are; `--json` has all."""
+    most = next((place for place in range(1, len(names)) if len(", ".join(names[: place + 1])) > _LONGEST), len(names))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if most < len(names) else "")
 
 
 def check_json(facts: DataFacts) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def loop_words(skip_nonfinite: int | None, allow_change: bool, device: str | Non
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only results and warnings.")]
 _Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show every epoch.")]
 _LogFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Append every line with its time, as -v shows them.")
+    Path | None, typer.Option("--log-file", help="File to append every line to, with its time, as -v shows them.")
 ]
 LOG_OPTIONS = {"quiet": (_Quiet, False), "verbose": (_Verbose, False), "log_file": (_LogFile, None)}
 

@@ -366,6 +366,10 @@ def model_folder(choice: str | Path) -> Path:
     return SHIPPED_MODELS / str(choice)
 
 
+LabelWords = str | float | Sequence[str | float]
+"""Words or values of labels as a Python call has them: one, or several."""
+
+
 def setting_words(settings: Mapping[str, object] | None) -> list[str]:
     """Settings by their dotted names, as a Python call has them, as the `key=value` words of the command line.
 

@@ -5,6 +5,7 @@ A command ends by one of these errors; a row that raises costs only that row (be
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,54 @@ def named_as(names: Mapping[str, str]) -> Iterator[None]:
         for own, name in names.items():
             error.args = tuple(str(text).replace(own, name) for text in error.args)
         raise
+
+
+_OPTION = re.compile(r"`[^`]*`|\bdnd [a-z-]{1,20} --\S+|--(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>\S+))?")
+_AS_ARGUMENT = {
+    "resume": "resume=True", "standardize": "standardize=True", "allow-change": "loop.allow_change=true",
+    "skip-nonfinite": "loop.skip_nonfinite=", "student": "student.name=",
+}  # fmt: skip
+_NO_VALUES = frozenset(
+    {
+        "a", "accepts", "again", "and", "as", "by", "continue", "continues", "counts", "for", "has", "if", "in", "is",
+        "it", "need", "needs", "of", "or", "out", "raises", "runs", "that", "the", "to", "uses", "where", "which",
+        "with",
+    }
+)  # fmt: skip
+"""Words of a sentence that stand behind an option and are not its value."""
+
+
+@contextmanager
+def named_as_arguments() -> Iterator[None]:
+    """Let errors speak of `smiles_column=` where the command line has `--smiles-column`; whole commands stay.
+
+    For all that Python callers call; it is also a decorator.
+    """
+    try:
+        yield
+    except DndError as error:
+        error.args = tuple(as_arguments(str(text)) for text in error.args)
+        raise
+
+
+def as_arguments(text: str) -> str:
+    """A message with the options of the command line as arguments of the public functions.
+
+    Example:
+        >>> as_arguments("Name it with --smiles-column NAME")
+        'Name it with smiles_column=NAME'
+    """
+    return _OPTION.sub(_argument, text)
+
+
+def _argument(found: re.Match[str]) -> str:
+    name, value = found["name"], found["value"]
+    if name is None:  # a command
+        return found[0]
+    own = _AS_ARGUMENT.get(name, f"{name.replace('-', '_')}=")
+    if value is None:
+        return own
+    return f"{own} {value}" if not own.endswith("=") or value.strip(".,;:") in _NO_VALUES else f"{own}{value}"
 
 
 # One row that raises costs that row: found among its neighbours, named, and counted for the exit code.

@@ -14,6 +14,7 @@ A log file has all of them. What is shown is data: `shown` escapes what would co
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -103,14 +104,19 @@ def nobody_reads() -> None:
 
 
 def data_stream(stream: TextIO | None) -> TextIO:
-    """Where a table goes: the stream itself, byte for byte, unless it is a terminal.
+    """Where a table goes: the stream itself, byte for byte and in UTF-8 as in a file, unless it is a terminal.
 
     Raises:
         InputError: there is none.
     """
     if stream is None:
         raise InputError("standard output is closed", next_step="Choose a file with --out")
-    return stream if stream.isatty() else raw_stream(stream)
+    if stream.isatty():
+        return stream
+    own = raw_stream(stream)
+    if isinstance(own, io.TextIOWrapper) and own.encoding.lower().replace("-", "") != "utf8":
+        own.reconfigure(encoding="utf-8")
+    return own
 
 
 LOGGER = logging.getLogger("dnd")
@@ -229,6 +235,7 @@ class _LogFile(logging.StreamHandler[Any]):
         self._path = path
         try:
             _require_log(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
             stream = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
         except OSError as error:
             raise InputError(

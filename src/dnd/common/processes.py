@@ -50,16 +50,24 @@ def code_command(code: str) -> list[str]:
     return python_command("-c", f"import sys; sys.path[:] = {trusted_path()!r}; {code}")
 
 
+MOST_PROCESSES = 1024
+"""Largest number of processes; starting many more takes all threads that a user of the machine may have."""
+
+
 def process_count(jobs: int) -> int:
     """How many processes `--jobs` asks for; 0 = one per processor.
 
     Raises:
-        ConfigError: it is negative.
+        ConfigError: it is negative, or more than any machine can start.
     """
-    if jobs < 0:
+    if not 0 <= jobs <= MOST_PROCESSES:
         from dnd.common.errors import ConfigError
 
-        raise ConfigError("jobs must be at least 0", found=jobs, expected="a number of processes; 0, one per processor")
+        raise ConfigError(
+            "jobs must be at least 0" if jobs < 0 else f"jobs must be at most {MOST_PROCESSES:,}",
+            found=jobs,
+            expected="a number of processes; 0, one per processor",
+        )
     return jobs or processors()
 
 

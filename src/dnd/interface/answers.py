@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dnd.common.config import DEFAULT_FOLDER
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, named_as_arguments
 from dnd.common.log import level_of, told
 from dnd.interface.model import Explanations, Predictions, Predictor, as_file, as_files, opened
 from dnd.interface.stages import StageResult
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dnd.models.students.base import Pooling
 
 
+@named_as_arguments()
 def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
     """Open a MODEL folder.
 
@@ -40,6 +41,7 @@ def load(folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predicto
     return Predictor.load(folder, device=device, jobs=jobs)
 
 
+@named_as_arguments()
 def predict(
     molecules: Any,
     model: Any = DEFAULT_FOLDER,
@@ -78,6 +80,7 @@ def predict(
     return shown.predict(molecules, smiles_column=smiles_column)
 
 
+@named_as_arguments()
 def embed(
     molecules: Any,
     encoder: Any = DEFAULT_ENCODER,
@@ -120,6 +123,7 @@ def embed(
     return load_embedder(folder, pooling=pooling, device=device, jobs=jobs).embed_with_errors(given.texts)[0]
 
 
+@named_as_arguments()
 def screen(
     molecules: Any,
     model: Path | str,
@@ -167,6 +171,7 @@ def screen(
     return StageResult(done.folder, "screen", counts)
 
 
+@named_as_arguments()
 def explain(
     molecules: Any,
     model: Any,

@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from decimal import Decimal
 from html import escape
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float
 
-from dnd.common.errors import InputError, named_as
+from dnd.common.config import LabelWords, from_dict
+from dnd.common.errors import InputError, named_as, named_as_arguments
 from dnd.common.log import counted
-from dnd.prediction.evaluate import evaluate_file, metric_lines
+from dnd.prediction.evaluate import evaluate_file, label_rules_of, metric_lines
 from dnd.predictor import predictor as core
 from dnd.predictor.predictor import ERROR, PredictionTable
 from dnd.report.explain import Explanation, explain_molecules
 from dnd.report.html import draw_molecule
+from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import as_molecules, is_file_name, is_no_value, smiles_name
 
 if TYPE_CHECKING:
@@ -287,6 +290,7 @@ class Predictor(core.Predictor):
         self.card = ""
 
     @classmethod
+    @named_as_arguments()
     def load(cls, folder: Path | str, *, device: str = "auto", jobs: int = 1) -> Predictor:
         """Open a MODEL folder.
 
@@ -314,6 +318,7 @@ class Predictor(core.Predictor):
         vars(found).update({"folder": None, "card": ""} | vars(model))
         return found
 
+    @named_as_arguments()
     def predict(self, molecules: Any, *, smiles_column: str | None = None) -> Predictions:
         """Predict the targets of molecules.
 
@@ -334,12 +339,22 @@ class Predictor(core.Predictor):
         columns, errors = self.describe(given.texts)
         return Predictions({"smiles": given.texts, **columns, ERROR: given.reasons(errors)}, given.index)
 
+    @named_as_arguments()
     def embed(self, molecules: Any, *, smiles_column: str | None = None) -> Float[np.ndarray, "molecules dim"]:
         """Pooled representations, of several members side by side; a row of NaN where there is no molecule."""
         return self.embed_with_errors(as_molecules(molecules, smiles_column, remembered=self.smiles_column).texts)[0]
 
+    @named_as_arguments()
     def evaluate(
-        self, data: Any, *, smiles_column: str | None = None, target_columns: str | Sequence[str] = ()
+        self,
+        data: Any,
+        *,
+        smiles_column: str | None = None,
+        target_columns: str | Sequence[str] = (),
+        missing: LabelWords = (),
+        measured: LabelWords = (),
+        censored: str | None = None,
+        decimal: str | None = None,
     ) -> Evaluation:
         """Metrics on labelled molecules, as `dnd evaluate` computes them.
 
@@ -348,15 +363,23 @@ class Predictor(core.Predictor):
             smiles_column: column of SMILES; when None, that of the training, else found by name or content.
             target_columns: columns with the labels: names of some targets, or others for all targets in their order;
                 those of the targets' names when empty.
+            missing: see `dnd.finetune`, as are the following; what is left out is read as in the training.
+            measured: values that look like placeholders but were measured.
+            censored: `keep` or `drop` labels such as `>10`, which no metric counts, or take the `limit` as the value.
+            decimal: decimal mark of the labels.
 
         Raises:
             InputError: a column is missing, a label can't be read, or nothing is left.
         """
         names = [target_columns] if isinstance(target_columns, str) else list(target_columns)
+        words = {"missing": _listed(missing), "measured": _listed(measured), "censored": censored, "decimal": decimal}
+        given = {name: value for name, value in words.items() if value}
+        rules = from_dict(LabelRules, {**asdict(label_rules_of(self)), **given})
         labels = names or [name for target in self.targets for name in (target.name, target.group) if name]
         with as_file(data, smiles_column, labels, remembered=self.smiles_column) as (path, column):
-            return Evaluation(evaluate_file(self, path, smiles_column=column, target_columns=names))
+            return Evaluation(evaluate_file(self, path, smiles_column=column, target_columns=names, rules=rules))
 
+    @named_as_arguments()
     def explain(
         self, molecules: Any, *, targets: str | Sequence[str] = (), smiles_column: str | None = None
     ) -> Explanations:
@@ -424,6 +447,10 @@ def _with_unit(name: str, unit: str) -> str:
 
 def _numbers(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items() if isinstance(value, int | float))
+
+
+def _listed(words: LabelWords) -> list[str]:
+    return [str(words)] if isinstance(words, str | float | int) else list(map(str, words))
 
 
 def opened(model: Any, *, device: str = "auto", jobs: int = 1) -> Predictor:

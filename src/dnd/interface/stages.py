@@ -9,8 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dnd.common.config import check_settings, from_dict, load_config, read_duration, setting_word, setting_words
-from dnd.common.errors import named_as
+from dnd.common.config import (
+    LabelWords,
+    check_settings,
+    from_dict,
+    load_config,
+    read_duration,
+    setting_word,
+    setting_words,
+)
+from dnd.common.errors import named_as, named_as_arguments
 from dnd.common.log import LOGGER, RESULT, level_of, told
 
 if TYPE_CHECKING:
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
 # As in the verbs, settings are refused before torch is loaded: what loads it is imported by the functions.
 
 Settings = Mapping[str, object]
-LabelWords = str | float | Sequence[str | float]
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class FinetuneResult(StageResult):
         return self.predictor._repr_html_() if self.finished else super()._repr_html_()
 
 
+@named_as_arguments()
 def prepare(
     molecules: Any,
     out: Path | str,
@@ -128,6 +136,7 @@ def prepare(
     return StageResult(summary.store, "store", counts)
 
 
+@named_as_arguments()
 def denoise(
     store: Any,
     out: Path | str,
@@ -165,6 +174,7 @@ def denoise(
     return StageResult(done.folder, "teacher", done.metrics, done.finished)
 
 
+@named_as_arguments()
 def distill(
     store: Any,
     teacher: Any,
@@ -206,6 +216,7 @@ def distill(
     return StageResult(done.folder, "encoder", done.metrics, done.finished)
 
 
+@named_as_arguments()
 def finetune(
     data: Any,
     target_columns: str | Sequence[str],
@@ -309,6 +320,7 @@ def finetune(
     return FinetuneResult(done.folder, "model", done.metrics, done.finished, config.loop.device)
 
 
+@named_as_arguments()
 def compress(
     model: Path | str | FinetuneResult,
     out: Path | str,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dnd.common.errors import InputError
+from dnd.common.errors import InputError, named_as_arguments
 from dnd.models.students.encoders import DEFAULT_ENCODER
 from dnd.prediction.embedder import load_embedder
 from dnd.prediction.estimator_base import (
@@ -91,6 +91,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         self.loss = loss
         self.transform = transform
 
+    @named_as_arguments()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Finetune on SMILES and labels; rows without a valid molecule are left out.
 
@@ -121,6 +122,7 @@ class DndRegressor(RegressorMixin, FinetunedEstimator):  # type: ignore[misc]
         self._finetune(X, labels_BC, target_names(y, labels_BC.shape[1]), sample_weight)
         return self
 
+    @named_as_arguments()
     def predict(self, X: Any, return_std: bool = False, return_interval: bool = False) -> Any:
         """Predict the labels.
 
@@ -233,6 +235,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         )  # fmt: skip
         self.class_weight = class_weight
 
+    @named_as_arguments()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Finetune on SMILES and two or more classes of any type; rows without a valid molecule are left out.
 
@@ -263,6 +266,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         self._finetune(X, places.astype(np.float64)[:, None], target_names(y, 1), sample_weight, words)
         return self
 
+    @named_as_arguments()
     def predict_proba(self, X: Any) -> Float[np.ndarray, "molecules classes"]:
         """The probabilities of the classes in the order of `classes_`; NaN where there is no molecule."""
         return self._probabilities(X)[0]
@@ -281,6 +285,7 @@ class DndClassifier(ClassifierMixin, FinetunedEstimator):  # type: ignore[misc]
         own = [str(label) for label in self.classes_.tolist()]
         return [own.index(name) if self._is_named else int(name) for name in names]
 
+    @named_as_arguments()
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each molecule.
 
@@ -351,6 +356,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         self.jobs = jobs
         self.on_error = on_error
 
+    @named_as_arguments()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Open the folder; only the form of `X` is checked, and `y` is ignored.
 
@@ -370,6 +376,7 @@ class DndEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SmilesEstim
         self._n_features_out = self.embedder_.embed_with_errors(["C"])[0].shape[1]
         return self
 
+    @named_as_arguments()
     def transform(self, X: Any) -> Float[np.ndarray, "molecules dim"]:
         """One vector per row, float32; NaN rows where there is no molecule.
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from dnd.chemistry.identity import molecule_for_model, molecule_identity
 from dnd.common.compute import derive_seed
 from dnd.common.config import model_folder, read_duration, setting_words
-from dnd.common.errors import ConfigError, InputError, named_as
+from dnd.common.errors import ConfigError, InputError, named_as, named_as_arguments
 from dnd.common.files import read_json, read_manifest, write_bytes, write_json, write_manifest
 from dnd.common.log import level_of, told
 from dnd.common.model_folder import FORMAT_VERSION
@@ -189,6 +189,7 @@ class FinetunedEstimator(SmilesEstimator, ABC):
         return folder
 
     @classmethod
+    @named_as_arguments()
     def from_folder(cls, folder: Path | str, *, device: str = "auto") -> Self:
         """A fitted estimator from what `save` wrote, or from any MODEL folder of `dnd finetune`.
 

@@ -17,13 +17,14 @@ from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import ClassGroup, Target, groups_of, task_name
-from dnd.tables.labels import LabelRules
+from dnd.tables.labels import LOG_UNITS, LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
 from dnd.tables.streams import is_pipe
 
 _REASONS_PRINTED = 5
 _NAMES_SHOWN = 5
+_MICRO = str.maketrans("\u00b5\u03bc", "uu")
 
 
 def evaluate_file(
@@ -75,8 +76,10 @@ def evaluate_file(
     )
     columns = list(molecules.names)  # as `a,b` may be one column or two
     if len(columns) != len(judged):
-        expected = [_name(target) for target in every]
-        raise InputError("label columns and targets differ in number", found=columns, expected=expected)
+        expected = f"names of targets, or a column for each of {listed_columns([_name(target) for target in every])}"
+        raise InputError(
+            "label columns and targets differ in number", found=listed_columns(columns), expected=expected
+        )
     _require_in_place(columns, [every[place] for place in judged], every)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
@@ -125,7 +128,7 @@ def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], traini
     lines = []
     for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True):
         named = column.strip() != target.name.strip() and unit and target.unit
-        if target.kind != "regression" or _plain_micro(unit) == _plain_micro(target.unit):
+        if target.kind != "regression" or _plain_unit(unit) == _plain_unit(target.unit):
             continue
         if named:
             lines.append(f"column {column} is in {unit} and target {target.name} in {target.unit}")
@@ -134,9 +137,10 @@ def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], traini
     return [f"{line}: the labels are judged as they are" for line in lines]
 
 
-def _plain_micro(unit: str) -> str:
-    """A unit with `u` for both signs of micro."""
-    return unit.replace("\u00b5", "u").replace("\u03bc", "u")
+def _plain_unit(unit: str) -> str:
+    """A unit with one spelling of micro; all logarithms are alike, as the name of a column does not say of what."""
+    plain = unit.translate(_MICRO)
+    return LOG_UNITS if plain.lower().startswith("log") else plain
 
 
 def _too_large(targets: Sequence[Target], labels_BC: np.ndarray, judged_BC: np.ndarray) -> dict[int, str]:
@@ -281,7 +285,7 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         lines += _scores(metrics, metrics["task"], "")
         lines += ["which molecules the model learned from is not known"] if known is None else []
     if metrics["absent_targets"]:
-        lines.append(f"not in this file: {', '.join(metrics['absent_targets'])}")
+        lines.append(f"not evaluated: {', '.join(metrics['absent_targets'])}")
     if metrics["skipped_targets"]:
         lines.append(f"{metrics['skipped_targets']} target(s) skipped: no labels, or one class only")
     return lines

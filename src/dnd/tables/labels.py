@@ -35,9 +35,11 @@ LARGEST_WHOLE = 2**53
 """Beyond it whole numbers are rounded in 64 bits, so that two of them may become one."""
 
 _LONGEST = 64
-_SIGN = r"(?P<sign>[+\-\u2212]?)"
-_EXPONENT = r"(?P<exponent>[eE][+\-\u2212]?\d{1,4})?"
-_LIMIT = re.compile(r"(>=|<=|>|<|\u2265|\u2264|\u2a7e|\u2a7d)\s*")
+_DASHES = "\u2212\u2013\u2011\ufe63\uff0d"  # minus sign, en dash, and others that programs make of a minus
+_SIGN = rf"(?P<sign>[+\-{_DASHES}]?)"
+_EXPONENT = rf"(?P<exponent>[eE][+\-{_DASHES}]?\d{{1,4}})?"
+_LIMIT = re.compile(r"(>=|=>|>>|>|\u2265|\u2a7e|\u226b)|(<=|=<|<<|<|\u2264|\u2a7d|\u226a)")
+_TO_MINUS = str.maketrans(dict.fromkeys(_DASHES, "-"))
 _BLANKS = "[ \u00a0\u202f\u2009'\u2019]"
 
 
@@ -100,16 +102,16 @@ class Notation:
         if len(text) > _LONGEST:
             return None
         limit = _LIMIT.match(text)
-        rest = text[limit.end() :] if limit else text
+        rest = text[limit.end() :].lstrip() if limit else text
         percent = rest.endswith("%")
         found = (_GROUPED if self.grouped else _PLAIN)[self.decimal].fullmatch(rest.removesuffix("%").rstrip())
         if found is None or not (found["whole"] or found["part"]):
             return None
         whole = re.sub(r"\D", "", found["whole"])
-        sign = "-" if found["sign"] in ("-", "\u2212") else ""
-        exponent = (found["exponent"] or "").replace("\u2212", "-")
+        sign = "-" if found["sign"] not in ("", "+") else ""
+        exponent = (found["exponent"] or "").translate(_TO_MINUS)
         value = float(f"{sign}{whole or 0}.{found['part'] or 0}{exponent}")
-        side: Literal[-1, 0, 1] = 0 if limit is None else 1 if limit[1] in (">", ">=", "\u2265", "\u2a7e") else -1
+        side: Literal[-1, 0, 1] = 0 if limit is None else 1 if limit[1] else -1
         is_whole = not exponent and not (found["part"] or "").strip("0")  # 3.0 counts; 3e20 is how floats are written
         return Number(value, side, percent, int(sign + (whole or "0")) if is_whole else None)
 
@@ -191,8 +193,9 @@ _PAIRS = (
 )  # fmt: skip
 _NINES = re.compile(r"[+-]?(?:9{3,9}|1e(?:20|30|35|38))(?:[.,]0*)?", re.IGNORECASE)
 _SHOWN = 3
+_LONE_DASHES = frozenset({*_DASHES, "\u2014"})
 _WITH_UNIT = re.compile(
-    r"\A[<>~=\u2264\u2265+\-\u2212 ]{0,4}\d[\d.,]{0,20}(?:[eE][+\-]?\d{1,3})? ?"
+    r"\A[<>~=\u2264\u2265+\-" + _DASHES + r" ]{0,4}\d[\d.,]{0,20}(?:[eE][+\-]?\d{1,3})? ?"
     r"(?:[fpnu\u00b5\u03bcm]M|[fpnu\u00b5\u03bcm]?mol/[lL]|[pnu\u00b5\u03bcmk]?g(?:/(?:[mud]?[lL]|k?g))?|k?cal/mol|k?J/mol|m?eV"
     r"|\u00b0[CF]|\u00c5|nm|ppm|ppb|k?Da|k?Pa|mmHg|min|m[lL]/min(?:/k?g)?|[u\u00b5\u03bc][lL]/min/mg)",
 )
@@ -278,8 +281,12 @@ class LabelColumn:
 
 
 def class_key(text: str) -> str:
-    """A key that is equal for all spellings of a class: letter case, blanks and how accents are coded don't count."""
-    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())
+    """A key that is equal for all spellings of a class: letter case, blanks and how accents are coded don't count.
+
+    A dash alone is a minus, however long it is.
+    """
+    key = unicodedata.normalize("NFC", " ".join(text.split()).casefold())
+    return "-" if key in _LONE_DASHES else key
 
 
 def is_missing(text: str) -> bool:
@@ -761,6 +768,20 @@ def _are_several(text: str) -> bool:
     return len(parts) > 1 and all(map(_is_plain, parts))
 
 
+_DECORATED = re.compile(
+    r"(?:(?:[~\u2248\u2245\u223c=$\u20ac\u00a3'\"(]|ca\.?|circa|approx\.?|about) ?)?"
+    rf"[+\-{_DASHES}]?(?:\d{{1,20}}(?:[.,]\d{{0,20}})?|[.,]\d{{1,20}})"
+    r"(?: ?(?:[*\u2020\u2021'\")]|\((?:n ?= ?|\u00b1 ?)?\d[\d.,]{0,20}\)"
+    rf"|[x\u00d7\u00b7*] ?10\^?[+\-{_DASHES}]?\d{{1,3}}))?",
+    re.IGNORECASE,
+)
+
+
+def _is_decorated(text: str) -> bool:
+    """~1.5, ca. 1.5, =1.5, $1.5, (1.5), '1.5, 1.5*, 1.5 (0.1), 1.5 (n=3) or 1.5 x 10^-3."""
+    return len(text) <= _LONGEST and _DECORATED.fullmatch(text) is not None
+
+
 _QUANTITIES = {
     "dates": _is_date,
     "times": _is_time,
@@ -769,6 +790,7 @@ _QUANTITIES = {
     "numbers with their errors": _is_with_error,
     "numbers with the exponent D": _is_of_fortran,
     "numbers in other digits than 0 to 9": _is_in_other_digits,
+    "numbers with a sign, a remark or a power of ten": _is_decorated,
 }
 """What words of a column may be that are not meant as classes, if all of them are."""
 

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from dnd.__main__ import _show_any_text
 from dnd.common import log
 from dnd.common.errors import InputError
-from dnd.common.log import LOGGER, PROGRESS, RESULT, Progress, is_shown, level_of, muted, told
+from dnd.common.log import LOGGER, PROGRESS, RESULT, Progress, data_stream, is_shown, level_of, muted, told
 from support.said import said
 
 LEVELS = {"epoch": logging.DEBUG, "far": PROGRESS, "done": logging.INFO, "out": RESULT, "odd": logging.WARNING}
@@ -129,11 +130,27 @@ def test_a_log_file_takes_nothing_for_its_own(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "data.csv").read_text() == "smiles,y\nCCO,1\n"
-    with pytest.raises(InputError, match="cannot write the log file"), told(None, tmp_path / "none" / "log"):
+    with pytest.raises(InputError, match="cannot write the log file"), told(None, tmp_path / "data.csv" / "log"):
         pass
+    with told(None, tmp_path / "new folder" / "log"):  # as --out makes it
+        pass
+    assert (tmp_path / "new folder" / "log").is_file()
     (tmp_path / "link").symlink_to(tmp_path / "new")
     with pytest.raises(InputError, match="link"), told(None, tmp_path / "link"):
         pass
+
+
+def test_standard_output_takes_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with a letter that the encoding of the terminal lacks ended in an internal error."""
+    lines, rows = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(lines, encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    _show_any_text()
+    print("5 µM", flush=True)
+    assert lines.getvalue() == b"5 \\xb5M\n"
+    stream = data_stream(io.TextIOWrapper(rows, encoding="latin-1"))
+    print("µ, 名", file=stream, flush=True)
+    assert rows.getvalue().decode() == "µ, 名\n"  # as in a file
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -106,10 +106,38 @@ def test_one_model_learns_both_and_predicts_each_in_its_own_column(tmp_path: Pat
             assert 0 < float(row["ring_pred"]) < 1
     alone = evaluate_file(predictor, ring.path)
     assert (alone["task"], alone["absent_targets"], set(alone["targets"])) == ("classification", ["size"], {"ring"})
-    assert metric_lines(alone)[-1] == "not in this file: size"
+    assert metric_lines(alone)[-1] == "not evaluated: size"
+    columns_go_by_their_names(tmp_path, predictor)
     card = (out / "card.md").read_text()
     assert "size: typical error " in card
     assert "\n\nring: " in card
+
+
+def columns_go_by_their_names(folder: Path, predictor: Predictor) -> None:
+    """`--target-columns ring,size` compared the rings with predictions of sizes, and said nothing of it."""
+    names = ["ring", "size"]
+    cells = {
+        "smiles": FIRST,
+        "ring": [int("c" in text) for text in FIRST],
+        "size": [1000.0 * heavy_atoms(text) for text in FIRST],
+    }
+    table = write_csv(folder / "both.csv", cells)
+    wanted = evaluate_file(predictor, table)["targets"]
+    assert set(wanted) == {"size", "ring"}
+    for given in (names, ["ring,size"], names[::-1]):
+        assert evaluate_file(predictor, table, target_columns=given)["targets"] == wanted
+    one = evaluate_file(predictor, table, target_columns=["ring"])
+    assert (one["targets"], one["absent_targets"]) == ({"ring": wanted["ring"]}, ["size"])
+    renamed = write_csv(folder / "renamed.csv", {"x" if name == "size" else name: own for name, own in cells.items()})
+    assert evaluate_file(predictor, renamed, target_columns=["x", "ring"])["targets"] == wanted
+    with pytest.raises(InputError, match=r"column ring has the name of a target .* place of size"):
+        evaluate_file(predictor, renamed, target_columns=["ring", "x"])
+    other = write_csv(folder / "other.csv", {"x (kg)" if name == "size" else name: own for name, own in cells.items()})
+    notes = evaluate_file(predictor, other, target_columns=["x (kg)", "ring"])["notes"]
+    assert "column x (kg) is in kg and target size in Da: the labels are judged as they are" in notes
+    assert not any("judged as they are" in note for note in evaluate_file(predictor, table)["notes"])
+    with pytest.raises(InputError, match=r"differ in number: found x, expected names of targets, or .* size, ring"):
+        evaluate_file(predictor, renamed, target_columns=["x"])
 
 
 def test_two_kinds_in_one_table(tmp_path: Path) -> None:

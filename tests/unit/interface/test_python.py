@@ -14,7 +14,7 @@ import pytest
 from rdkit import Chem
 
 import dnd
-from dnd.common.errors import ConfigError, InputError
+from dnd.common.errors import ConfigError, InputError, as_arguments
 from dnd.common.files import verify_folder
 from dnd.common.model_folder import read_model
 from dnd.interface.model import Predictor
@@ -28,6 +28,57 @@ TINY = {
     "baselines": False, "jobs": 1,
 }  # fmt: skip
 EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("Name it with --smiles-column NAME", "Name it with smiles_column=NAME"),
+        ("Name it with --smiles-column. Known: a", "Name it with smiles_column=. Known: a"),
+        ("--by and --ascending need --top. Add --top K", "by= and ascending= need top=. Add top=K"),
+        ("Add --resume to continue it", "Add resume=True to continue it"),
+        ("Use --recipe best or small", "Use recipe=best or small"),
+        ("Add --missing 'n d', or --measured 9 if", "Add missing='n d', or measured=9 if"),
+        ("Make it with `dnd prepare --conformers etkdg`", "Make it with `dnd prepare --conformers etkdg`"),
+        ("Use dnd prepare --conformers etkdg", "Use dnd prepare --conformers etkdg"),
+        ("--skip-nonfinite N skips such batches", "loop.skip_nonfinite=N skips such batches"),
+        ("found -1 -- 3", "found -1 -- 3"),
+    ],
+)
+def test_errors_speak_of_arguments(said: str, wanted: str) -> None:
+    assert as_arguments(said) == wanted
+
+
+def test_no_error_of_a_python_call_names_an_option(tmp_path: Path, made: object) -> None:
+    table = write_csv(tmp_path / "t.csv", {"a": ["x", "y"], "size": [">5", "6"]})
+    model = made.predictor  # type: ignore[attr-defined]
+    labels = write_csv(tmp_path / "l.csv", {"smiles": ["CCO", "CCN"], "size": [">5", "6"]})
+    calls = {
+        "smiles_column=": [
+            lambda: dnd.predict(table, model), lambda: dnd.embed(table), lambda: model.predict(table),
+            lambda: dnd.finetune(table, "size", tmp_path / "m"), lambda: dnd.prepare(table, tmp_path / "s"),
+            lambda: dnd.DndEmbedder().fit(["CCO"]).transform(table),
+        ],
+        "target_columns=NAME": [lambda: dnd.finetune(labels, [], tmp_path / "m")],
+        "censored=keep": [lambda: model.evaluate(labels)],
+        "top=K": [lambda: dnd.screen(labels, model, tmp_path / "out", by="size")],
+    }  # fmt: skip
+    for wanted, all_of_them in calls.items():
+        for call in all_of_them:
+            with pytest.raises(InputError) as refused:
+                call()
+            assert wanted in str(refused.value)
+            assert "--" not in str(refused.value)
+
+
+def test_an_evaluation_reads_labels_by_the_options_of_the_verb(tmp_path: Path, made: object) -> None:
+    labels = write_csv(
+        tmp_path / "l.csv", {"smiles": ["CCO", "CCN", "CCC", "C", "CC"], "size": [">5,5", "3000", "-9", "n.q.", "7"]}
+    )
+    model = made.predictor  # type: ignore[attr-defined]
+    found = model.evaluate(labels, missing=[-9, "n.q."], censored="drop")
+    assert (found["molecules"], found["rejected"]) == (2, 3)
+    assert model.evaluate(labels, missing="n.q.", censored="limit", decimal="comma")["molecules"] == 4
 
 
 @pytest.fixture(scope="module")
