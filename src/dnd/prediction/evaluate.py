@@ -77,9 +77,7 @@ def evaluate_file(
     columns = list(molecules.names)  # as `a,b` may be one column or two
     if len(columns) != len(judged):
         expected = f"names of targets, or a column for each of {listed_columns([_name(target) for target in every])}"
-        raise InputError(
-            "label columns and targets differ in number", found=listed_columns(columns), expected=expected
-        )
+        raise InputError("label columns and targets differ in number", found=listed_columns(columns), expected=expected)
     _require_in_place(columns, [every[place] for place in judged], every)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
