@@ -59,6 +59,7 @@ DRAWN_BY_SCRIPTS = frozenset(
         "who_judges.md",
         "forest_trees.md",
         "few_labels.md",
+        "label_maps.md",
         "conformer_quality.md",
     }
 )

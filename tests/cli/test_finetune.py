@@ -53,6 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "task: regression" in result.stdout
     assert f"model: {out}" in result.stdout
     assert f"report: {out / 'report.html'}" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"next: dnd predict new.csv -m {out}"
     return out
 
 

@@ -209,6 +209,7 @@ def finetune(
         if report := write_missing_report(out):
             echo(f"model: {out}")
             echo(f"report: {report}")
+            echo(f"next: {shlex.join(['dnd', 'predict', 'new.csv', '-m', str(out)])}")
 
 
 def _look_at(

@@ -39,6 +39,7 @@ from dnd.tables.labels import (
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import KeptTable, Row, id_column_of, look_like_smiles
+from dnd.tables.units import UnitColumns, gives_units
 
 # What is found in a labelled table, as plain values, and the command that follows from it; see `check_data.py`.
 
@@ -293,7 +294,10 @@ def _looked_at(
         targets=targets,
         others=others,
         leaks=_leaks(values, names),
-        notes=_unused_words(rows, rules, names or list(values)) if len(rows) == drawn.seen else (),
+        notes=(
+            *(_unused_words(rows, rules, names or list(values)) if len(rows) == drawn.seen else ()),
+            *_units(kept.rows, [name for name in columns if name != smiles], names or list(values)),
+        ),
     )
     return _planned(facts, kept, names, values), kept, whole
 
@@ -306,6 +310,15 @@ def _unused_words(rows: Sequence[Row], rules: LabelRules, names: Sequence[str]) 
             return ()
         unused -= missing_words_in([row.values[name] for name in names], unused)
     return unused_words_note(unused, names)
+
+
+def _units(rows: Sequence[Row], columns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The lines about columns that give several units beside labels."""
+    units = UnitColumns(name for name in columns if name not in names)
+    for row in rows:
+        if any(row.values[name].strip() for name in names):
+            units.add(row.values)
+    return units.notes()
 
 
 @dataclass(frozen=True)
@@ -421,6 +434,8 @@ def _no_target(name: str, cells: Sequence[str]) -> str:
         numbers = np.array([int(cell[:18]) for cell in known])
         if (np.diff(numbers) >= 1).all() and numbers[-1] - numbers[0] <= 2 * len(numbers):
             return "counts the rows"
+    if gives_units(name, {cell.strip() for cell in known}):
+        return "gives the unit of each row"
     return "SMILES too" if look_like_smiles(known) else ""
 
 

@@ -248,7 +248,7 @@ def _plan(
     notices = check_tasks(learned_BC, molecules.names, tasks.kinds)
     choice = None if config.targets == "raw" else config.transform
     transforms, lines = choose_transforms(
-        choice, learned_BC, molecules.names, tasks.kinds, [part.train for part in parts]
+        choice, learned_BC, molecules.names, tasks.kinds, [part.train for part in parts], config.metric
     )
     tested = np.unique(np.concatenate([part.test for part in parts]))  # no label of theirs chose the transform
     judged = without_logarithm(molecules.names, transforms, molecules.targets_BC[tested], "test label")

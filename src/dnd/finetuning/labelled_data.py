@@ -36,6 +36,7 @@ from dnd.tables.labels import (
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import KeptTable, TableReader, id_column_of
+from dnd.tables.units import UnitColumns
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10
@@ -444,6 +445,7 @@ class LabelledRows:
         comma_file: see `settle_notation`.
         smiles_column: where the SMILES were.
         unused_words: words that mean a missing label by `rules`, and that no cell is.
+        unit_notes: lines about columns that give several units.
     """
 
     names: list[str]
@@ -460,6 +462,7 @@ class LabelledRows:
     comma_file: bool = False
     smiles_column: str = "smiles"
     unused_words: frozenset[str] = frozenset()
+    unit_notes: tuple[str, ...] = ()
 
     def add(self, row: _LabelledRow, *, has_id: bool) -> None:
         """Append a row."""
@@ -547,7 +550,11 @@ def label_values(
         sides_BC if sides_BC.any() else None,
         tuple(column.words for column in columns),
         tuple(column.unit for column in columns),
-        (*(note for column in columns for note in column.notes), *unused_words_note(rows.unused_words, rows.names)),
+        (
+            *(note for column in columns for note in column.notes),
+            *unused_words_note(rows.unused_words, rows.names),
+            *rows.unit_notes,
+        ),
     )
 
 
@@ -605,6 +612,7 @@ def _rows_of(
     id_column = id_column_of([name for name in source.columns if name not in (*names, source.smiles_column)])
     drawn: DrawnRows[_LabelledRow] = DrawnRows(most)
     unused = set(rules.missing)
+    units = UnitColumns(name for name in source.columns if name not in (*names, source.smiles_column, id_column))
     for row in source:
         found.num_rows += 1
         own = [row.values[name] for name in names]
@@ -615,9 +623,10 @@ def _rows_of(
         elif not any(map(str.strip, own)) and not is_test(extra):
             found.rejects.append(_without_label(row.number, row.smiles, row.place))
         else:  # other columns of a row aren't kept
+            units.add(row.values)
             name = row.values[id_column] if id_column else ""
             drawn.add(_LabelledRow(row.number, row.place, row.smiles, extra, own, name))
-    found.not_drawn, found.unused_words = drawn.left_out, frozenset(unused)
+    found.not_drawn, found.unused_words, found.unit_notes = drawn.left_out, frozenset(unused), units.notes()
     rows = drawn.rows()
     # Whether `none` is a class is not known yet; in a column with a number it isn't. Test rows have no say in it.
     numeric = [holds_numbers(row.cells[place] for row in rows if not is_test(row.extra)) for place in range(len(names))]

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dnd.common.errors import ConfigError, InputError
+from dnd.finetuning.blend_weights import Metric
 from dnd.predictor.metrics import significant
 from dnd.predictor.targets import (
     AS_IT_IS,
@@ -209,6 +210,7 @@ def check_targets(
 
 TransformChoice = Literal["auto", "log", "yeo-johnson"]
 SKEWED = 2.0  # that of the exponential distribution
+_SKEWED_FOR_MAE = 1.0  # from here on a map lowers the absolute error, and often raises the squared one
 _STRAIGHTENED = 0.5  # of the skewness is the most that a map may leave
 _WIDE, _WIDE_SKEW = 10.0, 1.0  # positive labels that span such a factor, and are as skewed, may be better as logarithms
 _MARGIN = 1.0  # deviations of the mapped labels that a prediction may go beyond them
@@ -237,12 +239,14 @@ def choose_transforms(
     names: Sequence[str],
     kinds: Sequence[TaskKind],
     trainings: Sequence[np.ndarray],
+    metric: Metric | None = None,
 ) -> tuple[tuple[TransformName, ...], list[str]]:
     """The map of each target, and what was chosen in words.
 
-    `auto` maps a target whose training labels have a skewness of 2 or more, up or down: by the logarithm where all its
-    labels are positive, else by Yeo and Johnson's map, and only if no more than half of the skewness is left. With
-    several partitions the training parts of all must say so. Of labels of the validation part only the sign is looked
+    `auto` maps a target whose training labels have a skewness of 2 or more, up or down, or of 1 where the mean absolute
+    error is asked for (docs/results/label_maps.md): by the logarithm where all its labels are positive, else by Yeo and
+    Johnson's map, and only if no more than half of the skewness is left. With several partitions the training parts of
+    all must say so. Of labels of the validation part only the sign is looked
     at: what is zero or negative has no logarithm. A test label decides nothing.
 
     Args:
@@ -251,6 +255,7 @@ def choose_transforms(
         names: names of the targets.
         kinds: tasks of the targets; classes have no map.
         trainings: rows of the training part of each partition.
+        metric: that the blend is chosen for; None = that of the task.
 
     Raises:
         InputError: logarithms were asked for and a label is not positive.
@@ -259,6 +264,7 @@ def choose_transforms(
     lines: list[str] = []
     plain: list[str] = []
     wide: list[str] = []
+    least = _SKEWED_FOR_MAE if metric == "mae" else SKEWED
     for name, kind, labels_B in zip(names, kinds, targets_BC.T, strict=True):
         if choice is None or kind != "regression":
             found.append("none")
@@ -273,13 +279,13 @@ def choose_transforms(
                 next_step="Use transform=yeo-johnson",
             )
         own: TransformName = choice if choice != "auto" else "log" if positive else "yeo-johnson"
-        skews = [_skewness(own, labels_B[rows], asked_for=choice != "auto") for rows in trainings]
+        skews = [_skewness(own, labels_B[rows], least if choice == "auto" else 0.0) for rows in trainings]
         taken = choice != "auto" or all(
-            abs(before) >= SKEWED and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
+            abs(before) >= least and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
         )
         found.append(own if taken else "none")
         before, after = skews[0]
-        if not taken and abs(before) >= SKEWED:
+        if not taken and abs(before) >= least:
             no_log = "" if positive else f"a logarithm needs labels above 0 (found {significant(known_B.min())}), and "
             helps = abs(after) <= _STRAIGHTENED * abs(before)
             left = f"its {_WORDS[own]} {'helps in some folds only' if helps else f'leaves a skewness of {after:.1f}'}"
@@ -292,13 +298,13 @@ def choose_transforms(
                 f"of {before:.1f} ({asked})"
             )
         else:
-            below = before if abs(round(before, 1)) < SKEWED else math.trunc(10 * before) / 10  # 1.96 is not 2.0
+            below = before if abs(round(before, 1)) < least else math.trunc(10 * before) / 10  # 1.96 is not 2.0
             plain.append(f"{name} (skewness {below:.1f})")
             if before >= _WIDE_SKEW and positive and known_B.max() >= _WIDE * known_B.min():
                 wide.append(f"{name}, whose labels span a factor of {significant(known_B.max() / known_B.min())}")
     if plain:
         overrule = f"; transform=log overrules this for {', and for '.join(wide)}" if wide else ""
-        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {SKEWED:g}{overrule}")
+        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {least:g}{overrule}")
     return tuple(found), lines
 
 
@@ -325,10 +331,10 @@ def without_logarithm(
     return lines
 
 
-def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"], *, asked_for: bool) -> tuple[float, float]:
+def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"], least: float) -> tuple[float, float]:
     """Of labels before and after a map; 0 where they do not vary.
 
-    A map that was not asked for is not fitted to labels that are hardly skewed: both numbers are then that of before.
+    No map is fitted to labels of a smaller skewness than `least`: both numbers are then that of before.
     """
     known_B = labels_B[~np.isnan(labels_B)]
     if len(known_B) < 3 or np.ptp(known_B) == 0:
@@ -336,7 +342,7 @@ def _skewness(name: TransformName, labels_B: Float[np.ndarray, "molecules"], *, 
     known_B = known_B / np.abs(known_B).max()  # no square of a tiny or a huge label is 0 or infinite
     with np.errstate(over="ignore", invalid="ignore"):
         before = _skew(known_B)
-        if not asked_for and abs(before) < SKEWED:
+        if abs(before) < least:
             return before, before
         return before, _skew(fit_transform(name, known_B).forward(known_B))
 

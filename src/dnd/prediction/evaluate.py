@@ -17,14 +17,14 @@ from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import ClassGroup, Target, groups_of, task_name
-from dnd.tables.labels import LOG_UNITS, LabelRules
+from dnd.tables.labels import LabelRules
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
 from dnd.tables.streams import is_pipe
+from dnd.tables.units import LOG_UNITS, plain_unit
 
 _REASONS_PRINTED = 5
 _NAMES_SHOWN = 5
-_MICRO = str.maketrans("\u00b5\u03bc", "uu")
 
 
 def evaluate_file(
@@ -126,7 +126,7 @@ def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], traini
     lines = []
     for column, unit, target in zip(molecules.names, molecules.units, targets, strict=True):
         named = column.strip() != target.name.strip() and unit and target.unit
-        if target.kind != "regression" or _plain_unit(unit) == _plain_unit(target.unit):
+        if target.kind != "regression" or _comparable(unit) == _comparable(target.unit):
             continue
         if named:
             lines.append(f"column {column} is in {unit} and target {target.name} in {target.unit}")
@@ -135,9 +135,9 @@ def _other_units(molecules: LabelledMolecules, targets: Sequence[Target], traini
     return [f"{line}: the labels are judged as they are" for line in lines]
 
 
-def _plain_unit(unit: str) -> str:
-    """A unit with one spelling of micro; all logarithms are alike, as the name of a column does not say of what."""
-    plain = unit.translate(_MICRO)
+def _comparable(unit: str) -> str:
+    """A unit as it is compared: all logarithms are alike, as the name of a column does not say of what."""
+    plain = plain_unit(unit)
     return LOG_UNITS if plain.lower().startswith("log") else plain
 
 

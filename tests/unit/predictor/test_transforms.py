@@ -101,8 +101,13 @@ def test_labels_over_a_decade_that_are_a_bit_skewed_come_with_the_setting_that_t
     labels = np.geomspace(5, 200, 50)[:, None]
     (said,) = choose_transforms("auto", labels, ["CLint"], ["regression"], few)[1]
     assert said.endswith("below 2; transform=log overrules this for CLint, whose labels span a factor of 40.0")
+    found, (said,) = choose_transforms("auto", labels, ["CLint"], ["regression"], few, "mae")
+    assert found == ("log",)
+    assert "learned as its logarithm, skewness -0.0 of 50 training labels instead of 1.2" in said
     (said,) = choose_transforms("auto", 5.0 + 4 * fifty[:, None], ["CLint"], ["regression"], few)[1]
     assert said.endswith("the skewness is below 2")
+    (said,) = choose_transforms("auto", 5.0 + 4 * fifty[:, None], ["CLint"], ["regression"], few, "mae")[1]
+    assert said.endswith("the skewness is below 1")
 
 
 def test_no_map_is_fitted_to_labels_that_are_hardly_skewed(monkeypatch: pytest.MonkeyPatch):
