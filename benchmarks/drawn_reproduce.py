@@ -184,7 +184,8 @@ def _differences(entry: Entry, control: Entry) -> dict[int, float]:
 def _over_sets(by_set: Sequence[Mapping[int, float]], digits: str, unit: str = "") -> str:
     """Mean over sets, its range over pretrainings if there are several, and on how many sets it is positive."""
     means = [statistics.mean(own.values()) for own in by_set]
-    each = [statistics.mean(own[seed] for own in by_set) for seed in by_set[0]]
+    shared = set.intersection(*map(set, by_set))
+    each = [statistics.mean(own[seed] for own in by_set) for seed in shared]
     spread = f" ({min(each):+{digits}} to {max(each):+{digits}})" if len(each) > 1 else ""
     return f"{statistics.mean(means):+{digits}}{unit}{spread}, {sum(one > 0 for one in means)} of {len(means)}"
 

@@ -53,22 +53,29 @@ MOST_CONFORMERS = max(_NUMBERS_OF_CONFORMERS)
 
 
 def _conformer_systems() -> Iterator[System]:
-    """D&D-NODE from K generated conformers of the same molecules, at equal steps and at K times the steps."""
+    """D&D-NODE from K generated conformers of the same molecules, at equal steps and at K times the steps.
+
+    A single conformer with the steps of the most tells what these are worth without further conformers.
+    """
     for number in _NUMBERS_OF_CONFORMERS:
-        for passes in sorted({1, number}):
-            each = ", each as often as a single one" if passes > 1 else ""
-            yield System(
-                f"conformers-{number}{'-all' if passes > 1 else ''}",
-                f"D&D-NODE, {number} conformer{'s' if number > 1 else ''}{each}",
-                "",
-                "distill",
-                "node",
-                layer_decay=1.0,
-                words=("conformers=mean", f"num_conformers={number}"),
-                num_conformers=number,
-                passes=passes,
-                control="conformers-1",
-            )
+        conformers = f"{number} conformer{'s' if number > 1 else ''}"
+        yield _of_conformers(f"conformers-{number}", f"D&D-NODE, {conformers}", number)
+        if number > 1:
+            label = f"D&D-NODE, {conformers}, each as often as a single one"
+            yield _of_conformers(f"conformers-{number}-all", label, number, number)
+    label = f"D&D-NODE, 1 conformer, {MOST_CONFORMERS} times as often"
+    yield _of_conformers(f"conformers-1-passes-{MOST_CONFORMERS}", label, 1, MOST_CONFORMERS)
+
+
+def _of_conformers(name: str, label: str, number: int, passes: int = 1) -> System:
+    return System(
+        name, label, "", "distill", "node",
+        layer_decay=1.0,
+        words=("conformers=mean", f"num_conformers={number}"),
+        num_conformers=number,
+        passes=passes,
+        control="conformers-1",
+    )  # fmt: skip
 
 
 def _student_systems() -> Iterator[System]:

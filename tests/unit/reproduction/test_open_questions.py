@@ -29,7 +29,7 @@ def test_conformers_at_equal_steps_and_at_equal_molecules() -> None:
     store = cells["molecules/conformers/prepare"].settings
     assert (store["num_conformers"], store["conformers"], store["molecules"]) == (10, "etkdg", 3000)
     epochs, teachers = {}, {}
-    for name in ("conformers-1", "conformers-5", "conformers-5-all"):
+    for name in ("conformers-1", "conformers-5", "conformers-5-all", "conformers-1-passes-10"):
         finetuned = cells[f"esol/{name}/mean/upstream-1/seed-1"]
         student = cells[finetuned.needs[0]]
         teacher = cells[student.needs[1]]
@@ -40,7 +40,8 @@ def test_conformers_at_equal_steps_and_at_equal_molecules() -> None:
         taught = load_config(DenoiseConfig, teacher.settings.get("recipe"), teacher.settings["config"])
         teachers[name] = taught.loop.epochs
         assert own.num_conformers == taught.num_conformers == int(name.split("-")[1])
-    assert epochs == teachers == {"conformers-1": 8, "conformers-5": 8, "conformers-5-all": 40}
+    wanted = {"conformers-1": 8, "conformers-5": 8, "conformers-5-all": 40, "conformers-1-passes-10": 80}
+    assert epochs == teachers == wanted
 
 
 def test_students_share_a_teacher_and_teachers_a_student() -> None:
