@@ -171,27 +171,21 @@ def _dataset_sections(found: Sequence[Entry], against: Against) -> list[Section]
 
 
 def _verdicts(found: Sequence[Entry]) -> list[str]:
-    """One line per system and rival: its mean gain over all data sets, tested over pretrainings."""
+    """One line per system, pooling and rival: its mean gain over all data sets, tested over pretrainings."""
     lines: list[tuple[str, Significance]] = []
-    for name in dict.fromkeys(entry.system for entry in found):
+    for name, pooling in dict.fromkeys(
+        (entry.system, entry.pooling) for entry in found if entry.system not in CLASSICAL
+    ):
+        own = [entry for entry in found if (entry.system, entry.pooling) == (name, pooling)]
         for rival in dict.fromkeys((SYSTEMS[name].control, *_OTHERS)):
-            if name in CLASSICAL or name == rival:
-                continue
-            pairs = [
-                (entry, other) for entry in found if entry.system == name and (other := _rival(found, entry, rival))
-            ]
+            pairs = [(entry, other) for entry in own if name != rival and (other := _rival(found, entry, rival))]
             gains = [gain for first, second in pairs if (gain := gain_by_pretraining(first, second))]
             if gains:
                 mean, test = mean_over_sets(gains)
                 wins = sum(float(np.mean(list(one.values()))) > 0 for one in gains)
                 label = SYSTEMS[rival].label if rival in SYSTEMS else f"{rival} (its mean, as a constant)"
-                lines.append(
-                    (
-                        f"{SYSTEMS[name].label} against {label}: better on {wins} of {len(gains)} (data set, pooling) "
-                        f"pairs, mean gain {100 * mean:+.1f} %",
-                        test,
-                    )
-                )
+                text = f"{_label(own[0])} against {label}: better on {wins} of {len(gains)} data sets"
+                lines.append((f"{text}, mean gain {100 * mean:+.1f} %", test))
     corrected = holm([test.p_value for _, test in lines])
     shown = [f"{text}; {_test_text(test, value)}." for (text, test), value in zip(lines, corrected, strict=True)]
     return shown or ["Nothing to compare."]
