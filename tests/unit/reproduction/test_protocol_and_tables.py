@@ -270,7 +270,7 @@ def test_a_table_has_ours_and_the_papers(tmp_path: Path) -> None:
     assert "Finetuning: finetune-small with loop.epochs=3; at most" in text
     assert "902 / 113 / 113 molecules" in text
     assert "| bace/x | no file <b> |" in text
-    assert "D&D-NODE against RandInit, layer decay 1.0: better on 1 of 1" in text
+    assert "D&D-NODE +MP against RandInit, layer decay 1.0: better on 1 of 1 data sets" in text
     assert "over 2 pretrainings, corrected for the lines of this list" in text
     assert "2 pretrainings)" in text
     assert "sign test" not in text
