@@ -23,8 +23,7 @@ from dnd.common.errors import ConfigError, InputError
 from dnd.finetuning import check_data as checks
 from dnd.finetuning.check_data import DataFacts, TargetFacts, check_data, first_look, next_line
 from dnd.finetuning.splits import TableSettings, partitions
-from dnd.tables.labels import LabelRules
-from dnd.tables.units import unit_of_name
+from dnd.tables.labels import LabelRules, unit_of_name
 
 DIRTY = Path(__file__).parents[1] / "data" / "dirty"
 SOLUBILITY = "LogS pH 6.8 (µg/mL)"

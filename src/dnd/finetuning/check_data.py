@@ -29,8 +29,10 @@ from dnd.tables.labels import (
     DrawnRows,
     LabelColumn,
     LabelRules,
+    UnitColumns,
     class_key,
     column_cells,
+    gives_units,
     holds_numbers,
     is_missing,
     missing_words_in,
@@ -39,7 +41,6 @@ from dnd.tables.labels import (
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import KeptTable, Row, id_column_of, look_like_smiles
-from dnd.tables.units import UnitColumns, gives_units
 
 # What is found in a labelled table, as plain values, and the command that follows from it; see `check_data.py`.
 

@@ -27,6 +27,7 @@ from dnd.store.schema import HydrogenSetting, Reject
 from dnd.tables.labels import (
     DrawnRows,
     LabelRules,
+    UnitColumns,
     class_key,
     holds_numbers,
     is_missing,
@@ -36,7 +37,6 @@ from dnd.tables.labels import (
 )
 from dnd.tables.molecules import labelled_columns, open_molecules
 from dnd.tables.readers import KeptTable, TableReader, id_column_of
-from dnd.tables.units import UnitColumns
 from dnd.tables.writers import csv_text
 
 FEWEST_MOLECULES = 10

@@ -17,11 +17,10 @@ from dnd.finetuning.tasks import without_logarithm
 from dnd.predictor.metrics import RAW, judge_targets, significant, with_prediction
 from dnd.predictor.predictor import Predictor
 from dnd.predictor.targets import ClassGroup, Target, groups_of, task_name
-from dnd.tables.labels import LabelRules
+from dnd.tables.labels import LOG_UNITS, LabelRules, plain_unit
 from dnd.tables.molecules import open_molecules
 from dnd.tables.readers import listed_columns
 from dnd.tables.streams import is_pipe
-from dnd.tables.units import LOG_UNITS, plain_unit
 
 _REASONS_PRINTED = 5
 _NAMES_SHOWN = 5

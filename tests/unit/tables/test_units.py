@@ -8,7 +8,7 @@ import pytest
 
 from dnd.finetuning.check_data import check_data
 from dnd.finetuning.labelled_data import read_labelled
-from dnd.tables.units import UnitColumns, gives_units
+from dnd.tables.labels import UnitColumns, gives_units
 
 
 @pytest.mark.parametrize(
