@@ -246,8 +246,8 @@ def choose_transforms(
     `auto` maps a target whose training labels have a skewness of 2 or more, up or down, or of 1 where the mean absolute
     error is asked for (docs/results/label_maps.md): by the logarithm where all its labels are positive, else by Yeo and
     Johnson's map, and only if no more than half of the skewness is left. With several partitions the training parts of
-    all must say so. Of labels of the validation part only the sign is looked
-    at: what is zero or negative has no logarithm. A test label decides nothing.
+    all must say so. Of labels of the validation part only the sign is looked at: what is zero or negative has no
+    logarithm. A test label decides nothing.
 
     Args:
         choice: none = no map.
@@ -262,50 +262,111 @@ def choose_transforms(
     """
     found: list[TransformName] = []
     lines: list[str] = []
-    plain: list[str] = []
-    wide: list[str] = []
-    least = _SKEWED_FOR_MAE if metric == "mae" else SKEWED
+    plain: list[_Fit] = []
+    least = 0.0 if choice != "auto" else _SKEWED_FOR_MAE if metric == "mae" else SKEWED
     for name, kind, labels_B in zip(names, kinds, targets_BC.T, strict=True):
         if choice is None or kind != "regression":
             found.append("none")
             continue
-        known_B = labels_B[~np.isnan(labels_B)]
-        positive = bool((known_B > 0).all())
-        if choice == "log" and not positive:
-            raise InputError(
-                f"target {name} can't be log-transformed",
-                found=f"the label {known_B.min():g}",
-                expected="labels above 0",
-                next_step="Use transform=yeo-johnson",
-            )
-        own: TransformName = choice if choice != "auto" else "log" if positive else "yeo-johnson"
-        skews = [_skewness(own, labels_B[rows], least if choice == "auto" else 0.0) for rows in trainings]
-        taken = choice != "auto" or all(
-            abs(before) >= least and abs(after) <= _STRAIGHTENED * abs(before) for before, after in skews
-        )
-        found.append(own if taken else "none")
-        before, after = skews[0]
-        if not taken and abs(before) >= least:
-            no_log = "" if positive else f"a logarithm needs labels above 0 (found {significant(known_B.min())}), and "
-            helps = abs(after) <= _STRAIGHTENED * abs(before)
-            left = f"its {_WORDS[own]} {'helps in some folds only' if helps else f'leaves a skewness of {after:.1f}'}"
-            lines.append(f"no transform of {name}: its skewness is {before:.1f}, but {no_log}{left}")
-        elif taken:
-            count = int((~np.isnan(labels_B[trainings[0]])).sum())
+        one = _fit_of(choice, name, labels_B, trainings, least)
+        taken = choice != "auto" or one.straightens(least)
+        found.append(one.transform if taken else "none")
+        if taken:
             asked = "as asked for" if choice != "auto" else "transform=none overrules this"
             lines.append(
-                f"target {name}: learned as its {_WORDS[own]}, skewness {after:.1f} of {count} training labels instead "
-                f"of {before:.1f} ({asked})"
+                f"target {name}: learned as its {_WORDS[one.transform]}, skewness {one.after:.1f} of {one.count} "
+                f"training labels instead of {one.before:.1f} ({asked})"
             )
+        elif abs(one.before) >= least:
+            lines.append(f"no transform of {name}: its skewness is {one.before:.1f}, but {one.reason}")
         else:
-            below = before if abs(round(before, 1)) < least else math.trunc(10 * before) / 10  # 1.96 is not 2.0
-            plain.append(f"{name} (skewness {below:.1f})")
-            if before >= _WIDE_SKEW and positive and known_B.max() >= _WIDE * known_B.min():
-                wide.append(f"{name}, whose labels span a factor of {significant(known_B.max() / known_B.min())}")
+            plain.append(one)
     if plain:
-        overrule = f"; transform=log overrules this for {', and for '.join(wide)}" if wide else ""
-        lines.append(f"no transform of {', '.join(plain)}: the skewness is below {least:g}{overrule}")
+        listed = ", ".join(f"{one.name} (skewness {_below(one.before, least):.1f})" for one in plain)
+        wide = ", and for ".join(one.span for one in plain if one.is_wide)
+        overrule = f"; transform=log overrules this for {wide}" if wide else ""
+        lines.append(f"no transform of {listed}: the skewness is below {least:g}{overrule}")
     return tuple(found), lines
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A map of a target's labels, and how skewed these are.
+
+    Attributes:
+        name: name of the target.
+        transform: the map.
+        skews: skewness before and after the map, of the training part of each partition.
+        count: labels of the first training part.
+        low, high: smallest and largest label of training and validation parts.
+    """
+
+    name: str
+    transform: TransformName
+    skews: list[tuple[float, float]]
+    count: int
+    low: float
+    high: float
+
+    @property
+    def before(self) -> float:
+        return self.skews[0][0]
+
+    @property
+    def after(self) -> float:
+        return self.skews[0][1]
+
+    def straightens(self, least: float) -> bool:
+        """Whether the labels of all partitions are as skewed as `least`, and the map leaves half of that or less."""
+        return all(abs(before) >= least and _is_straighter(before, after) for before, after in self.skews)
+
+    @property
+    def reason(self) -> str:
+        """Why the map of skewed labels is not taken."""
+        no_log = f"a logarithm needs labels above 0 (found {significant(self.low)}), and " if self.low <= 0 else ""
+        helps = _is_straighter(self.before, self.after)
+        left = "helps in some folds only" if helps else f"leaves a skewness of {self.after:.1f}"
+        return f"{no_log}its {_WORDS[self.transform]} {left}"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether a logarithm may be better although the skewness is small."""
+        return self.before >= _WIDE_SKEW and self.low > 0 and self.high >= _WIDE * self.low
+
+    @property
+    def span(self) -> str:
+        return f"{self.name}, whose labels span a factor of {significant(self.high / self.low)}"
+
+
+def _fit_of(
+    choice: TransformChoice,
+    name: str,
+    labels_B: Float[np.ndarray, "molecules"],
+    trainings: Sequence[np.ndarray],
+    least: float,
+) -> _Fit:
+    """The map that is asked for or, with `auto`, the one that suits the signs of the labels."""
+    known_B = labels_B[~np.isnan(labels_B)]
+    low, high = float(known_B.min(initial=math.inf)), float(known_B.max(initial=-math.inf))
+    if choice == "log" and low <= 0:
+        raise InputError(
+            f"target {name} can't be log-transformed",
+            found=f"the label {low:g}",
+            expected="labels above 0",
+            next_step="Use transform=yeo-johnson",
+        )
+    own: TransformName = choice if choice != "auto" else "log" if low > 0 else "yeo-johnson"
+    skews = [_skewness(own, labels_B[rows], least) for rows in trainings]
+    return _Fit(name, own, skews, int((~np.isnan(labels_B[trainings[0]])).sum()), low, high)
+
+
+def _is_straighter(before: float, after: float) -> bool:
+    return abs(after) <= _STRAIGHTENED * abs(before)
+
+
+def _below(skewness: float, least: float) -> float:
+    """A skewness below the limit as it is shown: 1.96 is not 2.0."""
+    return skewness if abs(round(skewness, 1)) < least else math.trunc(10 * skewness) / 10
 
 
 def without_logarithm(

@@ -56,28 +56,7 @@ def evaluate_file(
     """
     groups = groups_of(predictor.targets)
     every = [target for column, target in enumerate(predictor.targets) if not is_later_class(groups, column)]
-    if target_columns:
-        judged, wanted = _asked_for(every, target_columns)
-    else:
-        judged = _in_file(every, predictor, source, smiles_column)
-        wanted = [_name(every[place]) for place in judged]
-    molecules = read_labelled(
-        source,
-        wanted,
-        predictor.parts.hydrogens,
-        smiles_column=smiles_column,
-        rules=label_rules_of(predictor) if rules is None else rules,
-        remembered=predictor.smiles_column,
-        standardize=predictor.parts.standardize,
-        jobs=predictor.jobs,
-        fewest=1,
-        of_model=[_classes_of(every[place], groups) for place in judged],
-    )
-    columns = list(molecules.names)  # as `a,b` may be one column or two
-    if len(columns) != len(judged):
-        expected = f"names of targets, or a column for each of {listed_columns([_name(target) for target in every])}"
-        raise InputError("label columns and targets differ in number", found=listed_columns(columns), expected=expected)
-    _require_in_place(columns, [every[place] for place in judged], every)
+    molecules, judged = _read(predictor, source, smiles_column, target_columns, rules, every)
     names = {_name(every[place]) for place in judged}
     places = [column for column, target in enumerate(predictor.targets) if _name(target) in names]
     targets = [predictor.targets[column] for column in places]
@@ -102,6 +81,45 @@ def evaluate_file(
         "absent_targets": absent,
         **scores,
     }
+
+
+def _read(
+    predictor: Predictor,
+    source: Path | str,
+    smiles_column: str | None,
+    target_columns: Sequence[str],
+    rules: LabelRules | None,
+    every: Sequence[Target],
+) -> tuple[LabelledMolecules, list[int]]:
+    """The labels, a column for each target that is judged, and the places of these targets among `every` one.
+
+    Raises:
+        InputError: see `evaluate_file`.
+    """
+    if target_columns:
+        judged, wanted = _asked_for(every, target_columns)
+    else:
+        judged = _in_file(every, predictor, source, smiles_column)
+        wanted = [_name(every[place]) for place in judged]
+    groups = groups_of(predictor.targets)
+    molecules = read_labelled(
+        source,
+        wanted,
+        predictor.parts.hydrogens,
+        smiles_column=smiles_column,
+        rules=label_rules_of(predictor) if rules is None else rules,
+        remembered=predictor.smiles_column,
+        standardize=predictor.parts.standardize,
+        jobs=predictor.jobs,
+        fewest=1,
+        of_model=[_classes_of(every[place], groups) for place in judged],
+    )
+    columns = list(molecules.names)  # as `a,b` may be one column or two
+    if len(columns) != len(judged):
+        expected = f"names of targets, or a column for each of {listed_columns([_name(target) for target in every])}"
+        raise InputError("label columns and targets differ in number", found=listed_columns(columns), expected=expected)
+    _require_in_place(columns, [every[place] for place in judged], every)
+    return molecules, judged
 
 
 def _labels_of(molecules: LabelledMolecules, targets: Sequence[Target]) -> np.ndarray:
